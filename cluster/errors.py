@@ -1,0 +1,54 @@
+"""The errors of the cluster: what connecting, authenticating, scheduling and publishing can raise."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError as _CancelledError
+
+from holdfast.objectstore.errors import HoldfastError
+
+
+class ConnectError(HoldfastError, OSError):
+    """No connection to an address could be made, or it was lost."""
+
+
+class AuthenticationError(ConnectError):
+    """The two ends of a connection do not share a token."""
+
+
+class VersionMismatchError(ConnectError):
+    """The two ends of a connection speak different versions of the protocol."""
+
+
+class ProtocolError(HoldfastError):
+    """The peer sent something that is not a valid frame or message."""
+
+
+class KilledWorker(HoldfastError):
+    """A task was given up because the workers that ran it kept dying."""
+
+
+class NoWorkerError(HoldfastError):
+    """No worker of the cluster can ever run a task: it asks for more, or for others, than there are."""
+
+
+class ObjectLostError(HoldfastError):
+    """The only copies of an object are gone and there is no way to compute it again."""
+
+
+class CancelledError(HoldfastError, _CancelledError):
+    """The result was asked for of a future that was cancelled or released."""
+
+
+class RemoteError(HoldfastError):
+    """Stands for a task's exception that could not be sent; carries its type, message and traceback as text."""
+
+
+class DatasetExistsError(HoldfastError, ValueError):
+    """A dataset of this name is published already."""
+
+
+class DatasetNotFoundError(HoldfastError, KeyError):
+    """No dataset of this name is published."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""

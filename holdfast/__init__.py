@@ -1,0 +1,79 @@
+"""Holdfast: a shared-object-store cluster for Python with dask's client API.
+
+Names are imported when they are first used, so that a process that needs only one part of
+Holdfast (an object store, a scheduler) does not pay for the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if sys.platform != "linux":
+    raise ImportError(
+        f"Holdfast runs on Linux only (this is {sys.platform}): its object store is built on "
+        "memfd and on passing file descriptors over Unix sockets"
+    )
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Client": "holdfast.client",
+    "Future": "holdfast.client",
+    "futures_of": "holdfast.client",
+    "wait": "holdfast.client",
+    "LocalCluster": "holdfast.cluster.deploy",
+    "AuthenticationError": "holdfast.cluster.errors",
+    "CancelledError": "holdfast.cluster.errors",
+    "ConnectError": "holdfast.cluster.errors",
+    "DatasetExistsError": "holdfast.cluster.errors",
+    "DatasetNotFoundError": "holdfast.cluster.errors",
+    "KilledWorker": "holdfast.cluster.errors",
+    "NoWorkerError": "holdfast.cluster.errors",
+    "ObjectLostError": "holdfast.cluster.errors",
+    "RemoteError": "holdfast.cluster.errors",
+    "VersionMismatchError": "holdfast.cluster.errors",
+    "HoldfastError": "holdfast.objectstore.errors",
+    "ObjectNotFoundError": "holdfast.objectstore.errors",
+    "StoreError": "holdfast.objectstore.errors",
+    "StoreFullError": "holdfast.objectstore.errors",
+}
+
+__all__ = [*_EXPORTS, "__version__"]
+
+if TYPE_CHECKING:
+    from holdfast.client import Client, Future, futures_of, wait
+    from holdfast.cluster.deploy import LocalCluster
+    from holdfast.cluster.errors import (
+        AuthenticationError,
+        CancelledError,
+        ConnectError,
+        DatasetExistsError,
+        DatasetNotFoundError,
+        KilledWorker,
+        NoWorkerError,
+        ObjectLostError,
+        RemoteError,
+        VersionMismatchError,
+    )
+    from holdfast.objectstore.errors import (
+        HoldfastError,
+        ObjectNotFoundError,
+        StoreError,
+        StoreFullError,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module = _EXPORTS[name]
+    except KeyError:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
