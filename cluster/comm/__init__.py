@@ -1,0 +1,1 @@
+"""The wire: frames, the authenticated opening, connections. See `docs/architecture.md`, "The wire"."""

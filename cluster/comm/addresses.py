@@ -1,0 +1,44 @@
+"""Addresses: ``tcp://host:port``, also written ``host:port``."""
+
+from __future__ import annotations
+
+DEFAULT_PORT = 8786
+
+
+def parse_address(address: str, default_port: int | None = DEFAULT_PORT) -> tuple[str, int]:
+    """Split an address into host and port.
+
+    Raises
+    ------
+    ValueError
+        It is not an address; says what one looks like.
+
+    Examples
+    --------
+    >>> parse_address("tcp://10.0.0.1:8786")
+    ('10.0.0.1', 8786)
+    >>> parse_address("[::1]:80")
+    ('::1', 80)
+    """
+    rest = address.strip()
+    scheme, separator, tail = rest.partition("://")
+    if separator:
+        if scheme != "tcp":
+            raise ValueError(f"{address!r}: unknown scheme {scheme!r}; an address is 'tcp://HOST:PORT' or 'HOST:PORT'")
+        rest = tail
+    host, separator, port = rest.rpartition(":")
+    if not separator or (port.endswith("]") and rest.startswith("[")):
+        host, port = rest, "" if default_port is None else str(default_port)
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
+        raise ValueError(f"{address!r} is not an address; one looks like 'tcp://HOST:PORT' or 'HOST:PORT'")
+    return host, int(port)
+
+
+def format_address(host: str, port: int) -> str:
+    """The inverse of `parse_address`.
+
+    >>> format_address("::1", 80)
+    'tcp://[::1]:80'
+    """
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"

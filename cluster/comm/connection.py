@@ -1,0 +1,367 @@
+"""A connection: batches of messages in both directions over one TCP socket.
+
+What is sent during one turn of the event loop leaves at its end as one frame in one write (`Connection.send`).
+What arrives is handed over batch by batch (`Connection.start`). A frame that is not valid, is too large, or is not
+wanted closes this connection with a logged reason, and nothing else.
+
+All of it runs in the thread of its event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, refusal
+from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
+
+logger = logging.getLogger(__name__)
+
+#: A peer that leaves this much unread is given up.
+MAX_UNREAD_NBYTES = 4 << 30
+OPENING_TIMEOUT_SECONDS = 10.0
+
+OnBatch = Callable[[tuple[Any, ...]], None]
+OnClose = Callable[[Exception | None], None]
+
+
+class Connection(asyncio.Protocol):
+    """One end of a connection. Made by `connect` and by a `Listener`.
+
+    Attributes
+    ----------
+    role : str
+        What the other end is, seen from a listener: ``"client"``, ``"node"`` or ``"worker"``.
+    info : dict
+        What the other end said about itself in the opening.
+    peer : str
+        Its address, for messages to people.
+    """
+
+    def __init__(self) -> None:
+        self.role = ""
+        self.info: dict[str, Any] = {}
+        self.peer = "?"
+        self._loop = asyncio.get_running_loop()
+        self._reader = frames.FrameReader(frames.MAX_OPENING_NBYTES)
+        self._transport: asyncio.Transport | None = None
+        self._outbox: list[frames.Message] = []
+        self._flush_scheduled = False
+        self._received: list[tuple[Any, ...]] = []  # before start()
+        self._arrival: asyncio.Future[None] | None = None
+        self._on_batch: OnBatch | None = None
+        self._on_close: OnClose | None = None
+        self._closed = False
+        self._close_error: Exception | None = None
+
+    # -- for those who use a connection
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def start(self, on_batch: OnBatch, on_close: OnClose) -> None:
+        """Hand every batch to ``on_batch(messages)``, those that came already too, and the end to ``on_close(error)``.
+
+        ``error`` is None when either side closed the connection on purpose or it just ended.
+        """
+        self._on_batch = on_batch
+        self._on_close = on_close
+        received, self._received = self._received, []
+        for batch in received:
+            self._deliver(batch)
+        if self._closed:
+            on_close(self._close_error)
+
+    def send(self, message: frames.Message) -> None:
+        """Send a message with everything else that is sent in this turn of the loop. Dropped when closed."""
+        self._outbox.append(message)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what has been sent so far now."""
+        self._flush_scheduled = False
+        outbox, self._outbox = self._outbox, []
+        if self._closed or self._transport is None or not outbox:
+            return
+        self._transport.writelines(frames.pack(outbox))
+        if self._transport.get_write_buffer_size() > MAX_UNREAD_NBYTES:
+            self.abort(ConnectError(f"{self.peer} leaves {MAX_UNREAD_NBYTES:,} bytes unread"))
+
+    def close(self) -> None:
+        """Close when everything sent has been written."""
+        if not self._closed and self._transport is not None:
+            self.flush()
+            self._transport.close()
+
+    def abort(self, error: Exception | None = None) -> None:
+        """Close at once, dropping what has not been written."""
+        if error is not None:
+            logger.warning("closing the connection with %s: %s", self.peer, error)
+            self._close_error = error
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self.peer = format_address(peer[0], peer[1])
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            batches = self._reader.feed(data)
+        except ProtocolError as error:
+            self.abort(error)
+            return
+        for batch in batches:
+            if self._on_batch is None:
+                self._received.append(batch)
+                if self._arrival is not None and not self._arrival.done():
+                    self._arrival.set_result(None)
+            else:
+                self._deliver(batch)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closed = True
+        self._close_error = self._close_error or error
+        self._outbox.clear()
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+        if self._on_close is not None:
+            self._on_close(self._close_error)
+
+    def _deliver(self, batch: tuple[Any, ...]) -> None:
+        assert self._on_batch is not None
+        if self._closed:
+            return
+        try:
+            self._on_batch(batch)
+        except ProtocolError as error:
+            self.abort(error)
+        except Exception as error:
+            # The handler's own fault or a message of the wrong shape: either way this peer can't be served any more.
+            logger.exception("handling a batch from %s failed", self.peer)
+            self.abort(error)
+
+    # -- the opening
+
+    async def _next_message(self) -> Any:
+        while not self._received:
+            if self._closed:
+                raise self._close_error or ConnectionResetError("the connection was closed")
+            self._arrival = self._loop.create_future()
+            await self._arrival
+        (message, *more) = self._received.pop(0)
+        if more:
+            raise ProtocolError("more than one message in a frame of the opening")
+        return message
+
+    def _opened(self, role: str, info: dict[str, Any]) -> None:
+        self._arrival = None
+        self.role = role
+        self.info = info
+        self._reader.max_frame_nbytes = frames.MAX_FRAME_NBYTES
+
+    async def open_as_listener(self, opening: ListenerOpening) -> None:
+        """Run the accepting end of the opening. Raises what went wrong; the caller closes."""
+        self.send(opening.hello())
+        message = await self._next_message()
+        try:
+            welcome = opening.answer(message)
+        except Refused as error:
+            self.send(refusal(error))
+            self.close()
+            raise
+        self.send(welcome)
+        self._opened(opening.role, opening.info)
+
+    async def open_as_connector(self, opening: ConnectorOpening) -> None:
+        """Run the connecting end of the opening."""
+        # What the listener has to say about the cluster may be long, and it is the one that was asked for.
+        self._reader.max_frame_nbytes = frames.MAX_HEADER_NBYTES
+        while True:
+            answer = opening.answer(await self._next_message())
+            if answer is None:
+                break
+            self.send(answer)
+        self._opened("scheduler", opening.info)
+
+
+class Listener:
+    """Accepts connections and opens them.
+
+    Parameters
+    ----------
+    token:
+        The cluster's token.
+    welcome:
+        ``welcome(role, info) -> info``, see `opening.ListenerOpening`.
+    on_connection:
+        Called with each connection that has opened; it calls `Connection.start`.
+    """
+
+    def __init__(
+        self,
+        token: bytes,
+        welcome: Callable[[str, dict[str, Any]], dict[str, Any]],
+        on_connection: Callable[[Connection], None],
+    ) -> None:
+        self._token = token
+        self._welcome = welcome
+        self._on_connection = on_connection
+        self._server: asyncio.Server | None = None
+        self._openings: set[asyncio.Task[None]] = set()
+        self.address = ""
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept on a bound socket, which the listener owns from here on."""
+        loop = asyncio.get_running_loop()
+        self.address = format_address(*sock.getsockname()[:2])
+        self._server = await loop.create_server(self._accepted, sock=sock, backlog=1024)
+
+    def _accepted(self) -> Connection:
+        connection = Connection()
+        task = asyncio.get_running_loop().create_task(self._open(connection))
+        self._openings.add(task)
+        task.add_done_callback(self._openings.discard)
+        return connection
+
+    async def _open(self, connection: Connection) -> None:
+        opening = ListenerOpening(self._token, self._welcome)
+        try:
+            async with asyncio.timeout(OPENING_TIMEOUT_SECONDS):
+                await connection.open_as_listener(opening)
+        except Refused as error:
+            logger.warning("refused a connection from %s: %s", connection.peer, error)
+        except ProtocolError as error:
+            connection.abort(error)
+        except TimeoutError:
+            connection.abort(ProtocolError(f"the opening took longer than {OPENING_TIMEOUT_SECONDS:g} s"))
+        except OSError as error:
+            logger.debug("%s left during the opening: %s", connection.peer, error)
+        else:
+            self._on_connection(connection)
+
+    async def close(self) -> None:
+        """Stop accepting. Connections that are open stay open."""
+        for task in list(self._openings):
+            task.cancel()
+        if self._openings:
+            await asyncio.wait(self._openings)
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to ``host:port`` and listening, for a `Listener`.
+
+    Raises
+    ------
+    ConnectError
+        The port is in use or the address is not this host's; says what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        if error.errno == 98:
+            raise ConnectError(
+                f"port {port} of {host} is in use: stop what listens there ('holdfast status' shows a cluster of "
+                "yours), or choose another port (0: any free one)"
+            ) from None
+        raise ConnectError(f"can't listen on {format_address(host, port)}: {error.strerror or error}") from None
+    sock.setblocking(False)
+    return sock
+
+
+async def connect(
+    address: str,
+    *,
+    token: bytes,
+    role: str,
+    info: dict[str, Any],
+    timeout: float = 10.0,
+    what: str = "scheduler",
+) -> Connection:
+    """Connect and open, trying again until ``timeout`` seconds are over while nobody answers.
+
+    Returns
+    -------
+    Connection
+        Open, with ``info`` set to what the listener said. Call its `start` to get what it sends.
+
+    Raises
+    ------
+    ConnectError
+        Nobody answered: names the address, how long and how often it was tried, and the last error.
+    AuthenticationError, VersionMismatchError
+        Somebody answered who can't be worked with.
+    """
+    host, port = parse_address(address)
+    where = format_address(host, port)
+    loop = asyncio.get_running_loop()
+    started = time.monotonic()
+    attempts = 0
+    delay = 0.01
+    while True:
+        attempts += 1
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(max(0.1, timeout - (time.monotonic() - started))):
+                _, connection = await loop.create_connection(Connection, host, port)
+                await connection.open_as_connector(ConnectorOpening(token, role, info, where))
+                return connection
+        except (AuthenticationError, VersionMismatchError):
+            _abort(connection)
+            raise
+        except ProtocolError:
+            _abort(connection)
+            raise ConnectError(f"what answers at {where} does not speak Holdfast's protocol") from None
+        except ConnectError:
+            _abort(connection)
+            raise
+        except (OSError, TimeoutError) as error:
+            _abort(connection)
+            reason = "no answer" if isinstance(error, TimeoutError) else _reason(error)
+        elapsed = time.monotonic() - started
+        if elapsed + delay >= timeout:
+            raise ConnectError(
+                f"no {what} answered at {where}: tried {attempts} times in {elapsed:.1f} s, last: {reason}. "
+                "Is it running there? 'holdfast start --head' starts one"
+            )
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 0.5)
+
+
+def _abort(connection: Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(RuntimeError):
+            connection.abort()
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return error.strerror or str(error) or type(error).__name__

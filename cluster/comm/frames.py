@@ -1,0 +1,195 @@
+"""Frames: how a batch of messages lies on the wire.
+
+A frame is ``u32 header bytes | u32 buffer count | u64 bytes of each buffer | header | buffers``, little
+endian. The header is a MessagePack array of messages. A message that holds `Raw` bytes refers to one of the
+buffers, which follow the header as they are: a payload of any size is neither copied into the header nor
+unpacked by those who only relay it.
+
+Nothing here does I/O: `pack` returns chunks to write, `FrameReader.feed` takes what was read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgpack
+
+from holdfast.cluster.errors import ProtocolError
+
+_PREFIX = struct.Struct("<II")
+_RAW = 1  # MessagePack extension type: the payload is the index of a buffer
+
+#: Payloads from this size on travel behind the header.
+RAW_THRESHOLD_NBYTES = 32 * 1024
+#: A sender starts another frame when a header has grown to this size.
+HEADER_TARGET_NBYTES = 4 << 20
+#: What a receiver accepts.
+MAX_HEADER_NBYTES = 256 << 20
+MAX_BUFFERS = 1 << 16
+MAX_FRAME_NBYTES = 8 << 30
+#: What a listener accepts from somebody who has not authenticated yet.
+MAX_OPENING_NBYTES = 64 << 10
+
+Message = Sequence[Any]
+
+
+class Raw:
+    """Bytes that travel behind the header of a frame instead of in it."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self.data = data
+
+
+def raw(data: Any) -> Any:
+    """Wrap ``data`` in `Raw` if it is large enough to gain from it; anything else, None too, is returned as it is."""
+    if data is not None and len(data) >= RAW_THRESHOLD_NBYTES:
+        return Raw(data)
+    return data
+
+
+def pack(messages: Iterable[Message]) -> list[Any]:
+    """Pack messages into one or more frames.
+
+    Returns
+    -------
+    list of bytes-like
+        What to write, in order. Raw buffers are in it as they were given.
+    """
+    buffers: list[Any] = []
+
+    def default(value: Any) -> Any:
+        if type(value) is Raw:
+            buffers.append(value.data)
+            return msgpack.ExtType(_RAW, (len(buffers) - 1).to_bytes(4, "little"))
+        raise TypeError(f"a message can't hold a {type(value).__name__}: {value!r}")
+
+    pack_one = msgpack.Packer(default=default).pack
+    chunks: list[Any] = []
+    packed: list[bytes] = []
+    nbytes = 0
+    for message in messages:
+        part = pack_one(message)
+        packed.append(part)
+        nbytes += len(part)
+        if nbytes >= HEADER_TARGET_NBYTES or len(buffers) >= MAX_BUFFERS // 2:
+            chunks += _frame(packed, buffers)
+            packed, nbytes = [], 0
+            buffers.clear()
+    if packed:
+        chunks += _frame(packed, buffers)
+    return chunks
+
+
+def _frame(packed: list[bytes], buffers: list[Any]) -> list[Any]:
+    header = msgpack.Packer().pack_array_header(len(packed)) + b"".join(packed)
+    if not buffers:
+        return [_PREFIX.pack(len(header), 0) + header]
+    sizes = struct.pack(f"<{len(buffers)}Q", *(memoryview(b).nbytes for b in buffers))
+    return [_PREFIX.pack(len(header), len(buffers)) + sizes + header, *buffers]
+
+
+def _no_buffers(code: int, data: bytes) -> Any:
+    raise ProtocolError(f"unexpected MessagePack extension type {code}")
+
+
+def prefix(data: bytes) -> tuple[int, int]:
+    """The first 8 bytes of a frame: the size of its header in bytes and the number of its buffers."""
+    header_nbytes, count = _PREFIX.unpack(data)
+    return header_nbytes, count
+
+
+class FrameReader:
+    """Cuts a stream of bytes into batches of messages.
+
+    Parameters
+    ----------
+    max_frame_nbytes:
+        Frames larger than this raise `ProtocolError`. Can be set later: a listener starts with
+        `MAX_OPENING_NBYTES`.
+    """
+
+    def __init__(self, max_frame_nbytes: int = MAX_FRAME_NBYTES) -> None:
+        self.max_frame_nbytes = max_frame_nbytes
+        self._buffer = bytearray()
+        self._needed = 0
+
+    def feed(self, data: bytes) -> list[tuple[Any, ...]]:
+        """Take bytes; return the batches that they complete, each a tuple of messages.
+
+        Raises
+        ------
+        ProtocolError
+            The bytes are no valid frame, or it is larger than is allowed.
+        """
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []
+            source: bytes | bytearray = self._buffer
+            self._buffer = bytearray()  # views of the old one may live on in messages
+        else:
+            source = data
+        view = memoryview(source)
+        batches = []
+        position = 0
+        while True:
+            batch, end = self._parse(view, position)
+            if batch is None:
+                break
+            batches.append(batch)
+            position = end
+        if position < len(view):
+            self._buffer += view[position:]
+        return batches
+
+    def _parse(self, view: memoryview, start: int) -> tuple[tuple[Any, ...] | None, int]:
+        available = len(view) - start
+        if available < _PREFIX.size:
+            self._needed = _PREFIX.size
+            return None, start
+        header_nbytes, count = _PREFIX.unpack_from(view, start)
+        if header_nbytes > min(MAX_HEADER_NBYTES, self.max_frame_nbytes) or count > MAX_BUFFERS:
+            raise ProtocolError(f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit")
+        total = _PREFIX.size + 8 * count + header_nbytes
+        if available < _PREFIX.size + 8 * count:
+            self._needed = total
+            return None, start
+        sizes = struct.unpack_from(f"<{count}Q", view, start + _PREFIX.size) if count else ()
+        total += sum(sizes)
+        if total > self.max_frame_nbytes:
+            raise ProtocolError(f"a frame of {total:,} bytes is over the limit of {self.max_frame_nbytes:,}")
+        if available < total:
+            self._needed = total
+            return None, start
+        header = start + _PREFIX.size + 8 * count
+        position = header + header_nbytes
+        hook = _no_buffers
+        if count:
+            buffers = []
+            for size in sizes:
+                buffers.append(view[position : position + size])
+                position += size
+
+            def hook(code: int, data: bytes) -> Any:
+                index = int.from_bytes(data, "little")
+                if code != _RAW or index >= len(buffers):
+                    raise ProtocolError(f"unexpected MessagePack extension {code}:{index}")
+                return buffers[index]
+
+        try:
+            messages = msgpack.unpackb(
+                view[header : header + header_nbytes], use_list=False, strict_map_key=False, ext_hook=hook
+            )
+        except ProtocolError:
+            raise
+        except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
+            raise ProtocolError(f"a header is not valid MessagePack: {error}") from None
+        if type(messages) is not tuple or not all(
+            type(m) is tuple and m and type(m[0]) is str for m in messages
+        ):
+            raise ProtocolError("a header is not an array of messages")
+        return messages, position

@@ -1,0 +1,98 @@
+"""Event loops: uvloop's, in the main thread of a process or in a thread beside the user's."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a new event loop in this thread until it is done."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+class LoopThread:
+    """An event loop in a daemon thread, for those who live in blocking code.
+
+    Examples
+    --------
+    >>> with LoopThread("example") as thread:
+    ...     thread.run(asyncio.sleep(0, result=3))
+    3
+    """
+
+    def __init__(self, name: str) -> None:
+        self.loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in the loop's thread, where waiting for it would never end."""
+        return threading.current_thread() is self._thread
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine in the loop and wait for its result.
+
+        Raises
+        ------
+        TimeoutError
+            After ``timeout`` seconds; the coroutine is cancelled.
+        RuntimeError
+            When called from the loop's own thread.
+        """
+        if self.is_current:
+            coroutine.close()
+            raise RuntimeError("a blocking call was made from the event loop's own thread")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise
+        except BaseException:
+            future.cancel()
+            raise
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call in the loop's thread, soon. May be called from anywhere; after `close` it does nothing."""
+        try:
+            self.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+
+    def close(self, timeout: float = 10.0) -> None:
+        """Cancel what still runs in the loop, stop it and wait until its thread has ended. Twice is no error."""
+        if self.loop.is_closed():
+            return
+        self.run(_cancel_others(), timeout)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout)
+        self.loop.close()
+
+    def __enter__(self) -> LoopThread:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+async def _cancel_others() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
