@@ -1,0 +1,108 @@
+"""What travels inside a task: functions, arguments, exceptions, as bytes that the scheduler never looks into.
+
+A client writes payloads and a worker reads them, so what both must agree on stands here. Futures among the
+arguments are written as `Reference`; reading a payload inside `resolving(values)` puts the values in their place
+while it is unpickled, however deep they stand, without walking the arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import cloudpickle
+import tblib
+
+from holdfast.cluster.errors import RemoteError
+
+_context = threading.local()
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle ``value``, with cloudpickle where pickle can't or would refer to this process's ``__main__``.
+
+    Raises
+    ------
+    Exception
+        Whatever pickling raised: `pickle.PicklingError`, `TypeError`, an error of the object's own, …
+    """
+    try:
+        data = pickle.dumps(value, protocol=5)
+    except Exception:  # pickle raises any type; what really can't be pickled raises again below
+        return cloudpickle.dumps(value, protocol=5)
+    if b"__main__" in data:
+        return cloudpickle.dumps(value, protocol=5)
+    return data
+
+
+class Reference:
+    """Stands in a payload for the value of ``key``."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, tuple[Any]]:
+        return _resolve, (self.key,)
+
+    def __repr__(self) -> str:
+        return f"Reference({self.key!r})"
+
+
+def _resolve(key: Any) -> Any:
+    values = getattr(_context, "values", None)
+    return Reference(key) if values is None else values[key]
+
+
+@contextlib.contextmanager
+def resolving(values: Mapping[Any, Any]) -> Iterator[None]:
+    """Within it, in this thread, references unpickle to ``values[key]``."""
+    outer = getattr(_context, "values", None)
+    _context.values = values
+    try:
+        yield
+    finally:
+        _context.values = outer
+
+
+def loads(payload: bytes | memoryview, values: Mapping[Any, Any]) -> Any:
+    """Unpickle a payload, with ``values`` in the place of its references."""
+    if not values:
+        return pickle.loads(payload)
+    with resolving(values):
+        return pickle.loads(payload)
+
+
+def dump_exception(error: BaseException) -> tuple[bytes, str]:
+    """Pack an exception with its traceback.
+
+    Returns
+    -------
+    (bytes, str)
+        A blob for `load_exception`, and the formatted traceback. An exception that can't be pickled, or not be
+        unpickled again, is replaced by a `RemoteError` that says what it was.
+    """
+    text = "".join(traceback.format_exception(error))
+    trace = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ else None
+    try:
+        blob = dumps((error, trace))
+        pickle.loads(blob)
+    except Exception:  # an exception class of a user can fail in any way here
+        substitute = RemoteError(f"{type(error).__module__}.{type(error).__qualname__}: {error}\n\n{text}")
+        blob = dumps((substitute, trace))
+    return blob, text
+
+
+def load_exception(blob: bytes | memoryview, text: str) -> tuple[BaseException, TracebackType | None]:
+    """The exception and the traceback of a blob that `dump_exception` made; a `RemoteError` if it can't be read here."""
+    try:
+        error, trace = pickle.loads(blob)
+    except Exception as failure:  # its class may not be importable here, or raise anything
+        return RemoteError(f"the task's exception can't be unpickled here ({failure!r}); it was\n\n{text}"), None
+    return error, tblib.Traceback.from_dict(trace).as_traceback() if trace else None
