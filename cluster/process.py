@@ -1,0 +1,434 @@
+"""Starting processes that end with their parent, and being such a process.
+
+Two pipes tie a child to the process that spawned it. Over the *ready pipe* the child says once, in one line of
+JSON, that it can be used and how, or why it can't. The *lifeline* carries nothing: the parent keeps its write end,
+and when the parent ends, however it ends, the kernel closes it, the child reads the end of the file, cleans up and
+exits. So `kill -9` of a parent takes the whole tree with it. (`PR_SET_PDEATHSIG` would be shorter, but it follows the
+*thread* that spawned the child, and it kills where the child should clean up.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from holdfast.objectstore.errors import HoldfastError
+
+logger = logging.getLogger(__name__)
+
+#: How long a server may take to close before its process ends without it.
+CLOSE_SECONDS = 8.0
+#: And how long the interpreter may take after that: threads that run tasks don't hold up the end.
+EXIT_SECONDS = 4.0
+LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+#: How much of a log a failure shows.
+TAIL_NBYTES = 2000
+
+
+class Server(Protocol):
+    """What `serve` runs."""
+
+    finished: asyncio.Event  # made by start; set when the server has ended by itself
+
+    async def start(self) -> Any: ...
+
+    async def close(self) -> Any: ...
+
+
+# -- in the child
+
+
+def add_process_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `serve` reads."""
+    group = parser.add_argument_group("process")
+    group.add_argument("--ready-fd", type=int, metavar="N", help="write one line of JSON to this descriptor when ready")
+    group.add_argument("--lifeline-fd", type=int, metavar="N", help="exit when this descriptor reaches its end")
+    group.add_argument("--log-file", type=Path, metavar="PATH", help="log to this file (default: standard error)")
+    group.add_argument("--log-level", default="INFO", metavar="LEVEL", help="how much to log (default: INFO)")
+
+
+def configure_logging(options: argparse.Namespace) -> None:
+    """Log as the options of `add_process_options` say."""
+    level = str(options.log_level).upper()
+    logging.basicConfig(
+        filename=options.log_file, level=int(level) if level.isdecimal() else level, format=LOG_FORMAT, force=True
+    )
+
+
+async def serve(server: Server, options: argparse.Namespace, ready: Callable[[], dict[str, Any]]) -> int:
+    """Run a server as this process: start it, say that it is ready, wait for a reason to end, close it.
+
+    Reasons are SIGTERM, SIGINT, the end of the lifeline, and ``server.finished``. Closing takes `CLOSE_SECONDS`
+    at most, and the process ends soon after this returns even if threads of it still run.
+
+    Parameters
+    ----------
+    options:
+        With those of `add_process_options`.
+    ready:
+        What to tell the parent once the server has started.
+
+    Returns
+    -------
+    int
+        The exit code: 0 when it ended as asked for or by itself, 1 when it could not start or not close.
+    """
+    configure_logging(options)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def stop_because(reason: str) -> None:
+        logger.info("stopping: %s", reason)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop_because, signal.Signals(number).name)
+    if options.ready_fd is not None:
+        os.set_inheritable(options.ready_fd, False)
+    if options.lifeline_fd is not None:
+        os.set_inheritable(options.lifeline_fd, False)
+
+        def lifeline_ended() -> None:
+            loop.remove_reader(options.lifeline_fd)
+            stop_because("the parent process ended")
+
+        loop.add_reader(options.lifeline_fd, lifeline_ended)
+
+    code = 0
+    starting = asyncio.ensure_future(server.start())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting], timeout=CLOSE_SECONDS)
+        _tell(options.ready_fd, {"error": "it was told to stop while it started"})
+    elif (error := starting.exception()) is not None:
+        code = 1
+        if not isinstance(error, HoldfastError):
+            logger.error("starting failed", exc_info=error)
+        _tell(options.ready_fd, {"error": _one_line(error)})
+    else:
+        _tell(options.ready_fd, ready())
+        finished = asyncio.ensure_future(server.finished.wait())
+        await asyncio.wait([finished, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finished.cancel()
+    stopping.cancel()
+
+    # A watchdog outside of Python: it ends this process whatever its threads are doing and holding.
+    faulthandler.dump_traceback_later(
+        CLOSE_SECONDS + EXIT_SECONDS,
+        exit=True,
+        file=open(os.devnull, "w"),  # noqa: SIM115 - must stay open until the end
+    )
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await server.close()
+    except TimeoutError:
+        logger.error("closing took longer than %g s; exiting without", CLOSE_SECONDS)
+        code = 1
+    except Exception:
+        logger.exception("closing failed")
+        code = 1
+    return code
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text if text and isinstance(error, HoldfastError) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _tell(fd: int | None, message: dict[str, Any]) -> None:
+    if fd is None:
+        return
+    # The parent may have gone or lost interest; the lifeline says so if it matters.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(fd, json.dumps(message).encode() + b"\n")
+    os.close(fd)
+
+
+# -- in the parent
+
+_children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
+
+
+class ChildProcess:
+    """A process that `spawn` started, and that ends with this one.
+
+    Attributes
+    ----------
+    name : str
+        For messages to people.
+    pid : int
+    log_file : Path or None
+    """
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], name: str, log_file: Path | None, ready_fd: int, lifeline_fd: int
+    ) -> None:
+        self.name = name
+        self.pid = popen.pid
+        self.log_file = log_file
+        self._popen = popen
+        self._ready_fd = ready_fd
+        self._lifeline_fd = lifeline_fd
+        self._log_start = log_file.stat().st_size if log_file is not None else 0
+        self._said = b""
+        _children.add(self)
+
+    def __repr__(self) -> str:
+        code = self._popen.returncode
+        return f"<{self.name}, pid {self.pid}, {'running' if code is None else describe_exit(code)}>"
+
+    # -- until it is ready
+
+    def wait_ready(self, timeout: float) -> dict[str, Any]:
+        """Wait until the child says that it is ready; return what it says.
+
+        Raises
+        ------
+        HoldfastError
+            It could not start (its own words), died (the end of its log), or was not ready after ``timeout``
+            seconds. A child that is late still runs: the caller kills it.
+        """
+        deadline = time.monotonic() + timeout
+        poll = select.poll()
+        poll.register(self._ready_fd, select.POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise self._late(timeout)
+            if self._read_ready():
+                return self._answer()
+
+    async def ready(self, timeout: float) -> dict[str, Any]:
+        """`wait_ready` for those who live in an event loop."""
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+        loop.add_reader(self._ready_fd, arrived.set)
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    await arrived.wait()
+                    arrived.clear()
+                    if self._read_ready():
+                        break
+        except TimeoutError:
+            raise self._late(timeout) from None
+        finally:
+            loop.remove_reader(self._ready_fd)
+        return self._answer()
+
+    def _read_ready(self) -> bool:
+        data = os.read(self._ready_fd, 1 << 16)
+        self._said += data
+        return not data or self._said.endswith(b"\n")
+
+    def _answer(self) -> dict[str, Any]:
+        self._close_ready_fd()
+        if not self._said:
+            code = self.wait(5.0)
+            ended = "closed its ready pipe without a word" if code is None else describe_exit(code)
+            raise HoldfastError(f"{self.name} could not start: it {ended}{self.log_tail()}")
+        answer: dict[str, Any] = json.loads(self._said)
+        if "error" in answer:
+            raise HoldfastError(f"{self.name} could not start: {answer['error']}")
+        return answer
+
+    def _late(self, timeout: float) -> HoldfastError:
+        return HoldfastError(f"{self.name} (pid {self.pid}) was not ready after {timeout:g} s{self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The end of what it has logged, introduced and indented, or nothing."""
+        if self.log_file is None:
+            return ""
+        with open(self.log_file, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(self._log_start, end - TAIL_NBYTES))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        if not lines:
+            return f" (nothing in its log, {self.log_file})"
+        return f"; its log, {self.log_file}, ends with:\n" + "\n".join(f"    {line}" for line in lines)
+
+    # -- its end
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs."""
+        return self._popen.poll()
+
+    def terminate(self) -> None:
+        """Ask it to close (SIGTERM)."""
+        self._popen.terminate()
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL)."""
+        self._popen.kill()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until it has ended; return its exit code, or None after ``timeout`` seconds."""
+        try:
+            code = self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        self.close()
+        return code
+
+    async def exited(self) -> int:
+        """Wait in an event loop until it has ended; return its exit code."""
+        loop = asyncio.get_running_loop()
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            ended = asyncio.Event()
+            loop.add_reader(pidfd, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(pidfd)
+        finally:
+            os.close(pidfd)
+        code = self.wait()
+        assert code is not None
+        return code
+
+    def stop(self, timeout: float) -> bool:
+        """Ask it to close, wait, kill it when ``timeout`` seconds are over. Returns whether it closed itself."""
+        self.terminate()
+        if self.wait(timeout) is not None:
+            return True
+        self.kill()
+        self.wait()
+        return False
+
+    def close(self) -> None:
+        """Let go of the pipes. A child that still runs takes it as the end of its parent."""
+        self._close_ready_fd()
+        if self._lifeline_fd >= 0:
+            os.close(self._lifeline_fd)
+            self._lifeline_fd = -1
+
+    def _close_ready_fd(self) -> None:
+        if self._ready_fd >= 0:
+            os.close(self._ready_fd)
+            self._ready_fd = -1
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):
+            self.close()
+
+
+def _forget_children() -> None:
+    # A fork of this process must not keep its children alive. (One that execs does not, the pipes close by themselves.)
+    for child in list(_children):
+        child.close()
+        child._popen.returncode = child._popen.returncode if child._popen.returncode is not None else 0
+    _children.clear()
+
+
+os.register_at_fork(after_in_child=_forget_children)
+
+
+def spawn(
+    module: str,
+    arguments: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    env: Mapping[str, str] | None = None,
+    log_file: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    new_session: bool = False,
+    lifeline: bool = True,
+) -> ChildProcess:
+    """Start ``python -m module arguments`` with the options of `add_process_options`.
+
+    The child runs in a process group of its own: a Ctrl-C in the terminal reaches the parent only, which decides
+    what becomes of its children. It finds what is importable here.
+
+    Parameters
+    ----------
+    name:
+        For messages to people; the last part of the module's name if not given.
+    env:
+        Environment variables besides those of this process.
+    log_file:
+        Appended to: what it logs and what it prints. Standard output and error are inherited if not given.
+    pass_fds:
+        Descriptors that it inherits, under the same numbers.
+    new_session:
+        Detach it from the terminal.
+    lifeline:
+        False: it goes on when this process ends.
+
+    Returns
+    -------
+    ChildProcess
+        At once; `ChildProcess.wait_ready` waits for it.
+    """
+    ready_read, ready_write = os.pipe()
+    lifeline_read = lifeline_write = -1
+    if lifeline:
+        lifeline_read, lifeline_write = os.pipe()
+    output = None
+    try:
+        command = [sys.executable, "-m", module, *arguments, "--ready-fd", str(ready_write)]
+        inherited = [*pass_fds, ready_write]
+        if lifeline:
+            command += ["--lifeline-fd", str(lifeline_read)]
+            inherited.append(lifeline_read)
+        if log_file is not None:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            output = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        popen = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=inherited,
+            env={**os.environ, "PYTHONPATH": _import_path(), **(env or {})},
+            start_new_session=new_session,
+            process_group=None if new_session else 0,
+        )
+    except BaseException:
+        os.close(ready_read)
+        if lifeline:
+            os.close(lifeline_write)
+        raise
+    finally:
+        os.close(ready_write)
+        if lifeline:
+            os.close(lifeline_read)
+        if output is not None:
+            os.close(output)
+    return ChildProcess(popen, name or module.rpartition(".")[2], log_file, ready_read, lifeline_write)
+
+
+def describe_exit(code: int) -> str:
+    """``exited with code 1``, ``was killed by SIGKILL``."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _import_path() -> str:
+    """What this process can import and a fresh interpreter could not: a script's folder, a notebook's additions."""
+    standard = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    standard |= {os.path.join(sysconfig.get_path("platstdlib"), "lib-dynload")}
+    extra = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
+    return os.pathsep.join(dict.fromkeys(e for e in extra if e not in standard and not e.endswith(".zip")))
