@@ -116,14 +116,14 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
     if not starting.done():
         starting.cancel()
         await asyncio.wait([starting], timeout=CLOSE_SECONDS)
-        _tell(options.ready_fd, {"error": "it was told to stop while it started"})
+        tell_parent(options.ready_fd, {"error": "it was told to stop while it started"})
     elif (error := starting.exception()) is not None:
         code = 1
         if not isinstance(error, HoldfastError):
             logger.error("starting failed", exc_info=error)
-        _tell(options.ready_fd, {"error": _one_line(error)})
+        tell_parent(options.ready_fd, {"error": _one_line(error)})
     else:
-        _tell(options.ready_fd, ready())
+        tell_parent(options.ready_fd, ready())
         finished = asyncio.ensure_future(server.finished.wait())
         await asyncio.wait([finished, stopping], return_when=asyncio.FIRST_COMPLETED)
         finished.cancel()
@@ -152,7 +152,8 @@ def _one_line(error: BaseException) -> str:
     return text if text and isinstance(error, HoldfastError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _tell(fd: int | None, message: dict[str, Any]) -> None:
+def tell_parent(fd: int | None, message: dict[str, Any]) -> None:
+    """Say on the ready pipe how starting went, and close it. None: there is nobody to tell."""
     if fd is None:
         return
     # The parent may have gone or lost interest; the lifeline says so if it matters.

@@ -1,0 +1,50 @@
+"""The command line, ``holdfast``. One module a group of commands, imported when one of them is called."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+import holdfast
+
+_COMMANDS = {"start": "start", "stop": "stop", "status": "status", "memory": "memory"}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"holdfast.cluster.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Imported here: 'holdfast --version' needs none of it.
+        from holdfast.objectstore.errors import HoldfastError
+
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.Exit:
+            raise
+        except (HoldfastError, OSError, ValueError, TypeError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(holdfast.__version__, prog_name="holdfast", message="%(prog)s %(version)s")
+def main() -> None:
+    """Start, look at and stop Holdfast clusters.
+
+    \b
+    Examples:
+      holdfast start --head                    a cluster on this machine
+      holdfast start --address 10.0.0.1:8786   this machine joins the cluster there
+      holdfast status                          its hosts, workers, stores and tasks
+      holdfast memory                          its objects: size, owner, holders, where they lie
+      holdfast stop                            stops what was started here
+    """

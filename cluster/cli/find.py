@@ -1,0 +1,44 @@
+"""Which cluster a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from holdfast.cluster import rundir
+from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.deploy.ask import ask
+from holdfast.objectstore.errors import HoldfastError
+
+
+def address_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--address`` for commands that look at a cluster."""
+    return click.option(
+        "--address",
+        metavar="HOST:PORT",
+        envvar="HOLDFAST_ADDRESS",
+        help="The scheduler's address. Default: HOLDFAST_ADDRESS, or the cluster that runs on this host.",
+    )(function)
+
+
+def ask_cluster(address: str | None, operation: str) -> Any:
+    """Ask the cluster at ``address``, or the one that this user has started here."""
+    if address is None:
+        address = _running_here()
+    return ask(format_address(*parse_address(address)), operation)
+
+
+def _running_here() -> str:
+    found = [entry for kind in ("head", "host", "local") for entry in rundir.running(kind) if entry.get("address")]
+    addresses = list(dict.fromkeys(entry["address"] for entry in found))
+    if not addresses:
+        raise HoldfastError(
+            "no cluster of yours runs on this host. 'holdfast start --head' starts one; --address HOST:PORT "
+            "looks at one elsewhere"
+        )
+    if len(addresses) > 1:
+        others = ", ".join(addresses[1:])
+        click.echo(f"Showing {addresses[0]}; there are others here (--address): {others}", err=True)
+    return str(addresses[0])

@@ -1,0 +1,75 @@
+"""``holdfast memory``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from holdfast.cluster.cli.find import address_option, ask_cluster
+from holdfast.cluster.cli.tables import MISSING, count, format_duration, share, shorten, size, table
+
+KEY_WIDTH = 48
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--limit", type=click.IntRange(0), default=30, show_default=True, help="Objects to show; 0: all.")
+@address_option
+def memory(as_json: bool, limit: int, address: str | None) -> None:
+    """Show the objects of a cluster, the largest first.
+
+    For each: its size, its key, who made it (owner), who keeps it alive (holders), which hosts' stores it lies in,
+    and how old it is.
+
+    \b
+    Examples:
+      holdfast memory
+      holdfast memory --limit 0 --json
+    """
+    report = ask_cluster(address, "memory")
+    click.echo(json.dumps(report, default=str) if as_json else render(report, limit))
+
+
+def render(report: dict[str, Any], limit: int = 30) -> str:
+    """A memory report for people."""
+    objects = sorted(report.get("objects") or [], key=lambda o: o.get("nbytes") or 0, reverse=True)
+    stores = report.get("stores") or {}
+    total = sum(o.get("nbytes") or 0 for o in objects)
+    lines = [f"{count(len(objects), 'object')}, {size(total)}"]
+    if stores:
+        rows = [[node, share((s or {}).get("used"), (s or {}).get("capacity"))] for node, s in stores.items()]
+        lines += ["", table(["store", "used"], rows)]
+    if objects:
+        shown = objects[:limit] if limit else objects
+        rows = [
+            [
+                size(o.get("nbytes")),
+                shorten(_key(o.get("key")), KEY_WIDTH),
+                o.get("type") or MISSING,
+                o.get("owner") or MISSING,
+                _few(o.get("holders")),
+                _few(o.get("where")),
+                format_duration(o.get("age")),
+            ]
+            for o in shown
+        ]
+        header = ["size", "key", "type", "owner", "holders", "where", "age"]
+        lines += ["", table(header, rows, right=(0, 6))]
+        if len(shown) < len(objects):
+            rest = objects[len(shown) :]
+            left = size(sum(o.get("nbytes") or 0 for o in rest))
+            lines.append(f"  … and {count(len(rest), 'smaller object')} of {left} together (--limit 0 shows all)")
+    return "\n".join(lines)
+
+
+def _key(key: Any) -> str:
+    return key if isinstance(key, str) else str(tuple(key) if isinstance(key, list | tuple) else key)
+
+
+def _few(names: Any, most: int = 2) -> str:
+    if not names:
+        return MISSING
+    names = [str(name) for name in names]
+    return ", ".join(names[:most]) + (f" +{len(names) - most}" if len(names) > most else "")

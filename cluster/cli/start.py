@@ -1,0 +1,196 @@
+"""``holdfast start``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, parse_address
+from holdfast.cluster.comm.tokens import load_token, token_path
+from holdfast.cluster.deploy.plan import NodePlan, plan_nodes
+from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
+from holdfast.cluster.process import ChildProcess, spawn
+from holdfast.objectstore.errors import HoldfastError
+from holdfast.objectstore.sizes import format_size
+
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+@click.command()
+@click.option("--head", is_flag=True, help="Start a new cluster: a scheduler, and this host as its first.")
+@click.option("--address", metavar="HOST:PORT", help="Join this host to the cluster whose scheduler is there.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    help="The address of this host that others reach it by. Default with --head: 127.0.0.1, this machine only; "
+    "0.0.0.0 listens on every address. Default with --address: the one that the way there starts from.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help=f"The scheduler's port; 0: any free. Default: {DEFAULT_PORT}."
+)
+@click.option("--workers", type=click.IntRange(1), help="Worker processes. Default: workers × threads = cores.")
+@click.option("--threads", type=click.IntRange(1), help="Tasks that each worker runs at once.")
+@click.option("--memory", metavar="SIZE", help="Memory of each worker, as in '2GB'.")
+@click.option("--object-store-memory", metavar="SIZE", help="Capacity of the object store. Default: 30 % of memory.")
+@click.option("--name", help="This host's name in the cluster. Default: its host name.")
+@click.option("--log-directory", type=click.Path(path_type=Path), help="Where to log. Default: a fresh one.")
+@click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
+@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds to be ready in.")
+@click.option("--block", is_flag=True, help="Stay in the foreground; Ctrl-C stops it.")
+def start(
+    head: bool,
+    address: str | None,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    threads: int | None,
+    memory: str | None,
+    object_store_memory: str | None,
+    name: str | None,
+    log_directory: Path | None,
+    log_level: str,
+    timeout: float,
+    block: bool,
+) -> None:
+    """Start a cluster on this host, or join this host to one.
+
+    Returns when it is ready and leaves it running.
+
+    \b
+    Examples:
+      holdfast start --head
+      holdfast start --head --workers 4 --object-store-memory 8GB
+      holdfast start --head --host 10.0.0.1 --port 8786
+      holdfast start --address 10.0.0.1:8786
+
+    Everybody who connects must have the cluster's token. It is made at the first start, in
+    ~/.config/holdfast/token (or the file that HOLDFAST_TOKEN_FILE names). To join from another host, copy that
+    file there, or set HOLDFAST_TOKEN to its content.
+    """
+    if head == (address is not None):
+        raise click.UsageError("say either --head, to start a cluster, or --address HOST:PORT, to join one")
+    if address is not None and port is not None:
+        raise click.UsageError("--port is the scheduler's; with --address it is part of the address")
+    kind = "head" if head else "host"
+    if address is not None:
+        address = format_address(*parse_address(address))
+        load_token()
+    else:
+        load_token(create=True)
+    listen = host or LOOPBACK
+    (plan,) = plan_nodes(
+        workers,
+        threads,
+        host=_own_address(host, address),
+        memory_limit=memory,
+        object_store_memory=object_store_memory,
+        name=name,
+    )
+    logs = log_directory or _fresh_log_directory(kind)
+    begun = time.monotonic()
+    child = spawn(
+        "holdfast.cluster.deploy.service",
+        [
+            *service_arguments(
+                kind,
+                plan,
+                host=listen,
+                port=DEFAULT_PORT if port is None else port,
+                address=address or "",
+                log_directory=logs,
+                timeout=timeout,
+            ),
+            "--log-level",
+            log_level,
+        ],
+        name="the cluster" if head else "this host",
+        log_file=logs / "service.log",
+        new_session=not block,
+        lifeline=block,
+    )
+    _run(child, plan, listen if head else None, logs, timeout, begun, block)
+
+
+def _run(
+    child: ChildProcess, plan: NodePlan, listen: str | None, logs: Path, timeout: float, begun: float, block: bool
+) -> None:
+    def told(number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    signal.signal(signal.SIGTERM, told)
+    try:
+        try:
+            ready = child.wait_ready(timeout + STOP_SECONDS)
+        except HoldfastError as error:
+            child.stop(STOP_SECONDS)
+            raise HoldfastError(f"{error}\nLogs: {logs}") from None
+        _explain(ready["address"], plan, listen, logs, time.monotonic() - begun, block)
+        if block:
+            code = child.wait()
+            raise HoldfastError(f"{child.name} ended{child.log_tail()}") if code else SystemExit(0)
+    except KeyboardInterrupt:
+        click.echo("Stopping.")
+        stopped = child.stop(STOP_SECONDS + 5)
+        sys.exit(0 if stopped and block else 1)
+
+
+def _explain(address: str, plan: NodePlan, listen: str | None, logs: Path, seconds: float, block: bool) -> None:
+    """Say what runs and how to connect. ``listen`` is None for a host that joined."""
+    size = f"{plan.n_workers} × {plan.threads_per_worker} threads, {format_size(plan.store_capacity)} object store"
+    host, port = parse_address(address)
+    if listen in EVERYWHERE:
+        host, address = plan.host, format_address(plan.host, port)
+    if listen is None:
+        click.echo(f"This host has joined the cluster at {address} with {size} ({seconds:.1f} s).")
+    else:
+        click.echo(f"Holdfast runs at {address}: {size} ({seconds:.1f} s).")
+    lines = [("connect", f'from holdfast import Client; client = Client("{address}")')]
+    if listen is not None and host in (LOOPBACK, "localhost", "::1"):
+        lines += [("other hosts", "can't reach it; start it with --host and an address of this host to let them join")]
+    elif listen is not None:
+        lines += [("other hosts", f"holdfast start --address {host}:{port}   (copy the token file there first)")]
+    token = "from HOLDFAST_TOKEN" if os.environ.get("HOLDFAST_TOKEN") else str(token_path())
+    lines += [("token", token), ("logs", str(logs)), ("stop", "Ctrl-C" if block else "holdfast stop")]
+    for label, text in lines:
+        click.echo(f"  {label:<12} {text}")
+
+
+def _own_address(host: str | None, scheduler: str | None) -> str:
+    """The address of this host that the other hosts of the cluster reach it by."""
+    if host is not None and host not in EVERYWHERE:
+        return host
+    if scheduler is None and host is None:
+        return LOOPBACK
+    # Nothing is sent: connecting a datagram socket only chooses the way, and with it the address that it starts from.
+    target = parse_address(scheduler) if scheduler is not None else ("192.0.2.1", 9)
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(target)
+            return str(sock.getsockname()[0])
+        except OSError as error:
+            if scheduler is None:  # no network: other processes of this machine are all there is
+                return LOOPBACK
+            raise HoldfastError(f"there is no way to {scheduler}: {error.strerror or error}") from None
+
+
+def _fresh_log_directory(kind: str) -> Path:
+    state = os.environ.get("XDG_STATE_HOME")
+    logs = (Path(state) if state else Path.home() / ".local" / "state") / "holdfast" / "logs"
+    name = time.strftime("%Y%m%d-%H%M%S") + f"-{kind}"
+    for attempt in range(1000):
+        directory = logs / (f"{name}-{attempt}" if attempt else name)
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+            return directory
+        except FileExistsError:
+            continue
+    raise HoldfastError(f"no fresh directory for logs could be made in {logs}")

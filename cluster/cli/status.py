@@ -1,0 +1,82 @@
+"""``holdfast status``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+
+from holdfast.cluster.cli.find import address_option, ask_cluster
+from holdfast.cluster.cli.tables import MISSING, count, format_duration, percent, share, shorten, size, table
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@address_option
+def status(as_json: bool, address: str | None) -> None:
+    """Show a cluster's hosts, workers, object stores and tasks.
+
+    \b
+    Examples:
+      holdfast status
+      holdfast status --address 10.0.0.1:8786 --json
+    """
+    report = ask_cluster(address, "status")
+    click.echo(json.dumps(report, default=str) if as_json else render(report))
+
+
+def render(report: dict[str, Any]) -> str:
+    """A status report for people."""
+    scheduler = report.get("scheduler") or {}
+    nodes = report.get("nodes") or {}
+    workers = sum(len(node.get("workers") or {}) for node in nodes.values())
+    threads = sum(w.get("nthreads") or 0 for node in nodes.values() for w in (node.get("workers") or {}).values())
+    line = f"Cluster at {scheduler.get('address', '?')}"
+    if scheduler.get("started"):
+        line += f", up {format_duration(time.time() - scheduler['started'])}"
+    if scheduler.get("version"):
+        line += f", holdfast {scheduler['version']}"
+    blocks = [
+        line,
+        ", ".join(
+            [
+                count(len(nodes), "host"),
+                count(workers, "worker"),
+                count(threads, "thread"),
+                count(report.get("clients") or 0, "client"),
+            ]
+        ),
+    ]
+    blocks += [_host(address, node) for address, node in nodes.items()]
+    tasks = {state: number for state, number in (report.get("tasks") or {}).items() if number}
+    blocks.append("Tasks: " + (", ".join(f"{number:,} {state}" for state, number in tasks.items()) or "none"))
+    datasets = report.get("datasets") or []
+    names = ", ".join(shorten(str(name), 60) for name in datasets[:20]) + (", …" if len(datasets) > 20 else "")
+    blocks.append("Datasets: " + (names or "none"))
+    return "\n".join(blocks[:2]) + "\n\n" + "\n\n".join(blocks[2:])
+
+
+def _host(address: str, node: dict[str, Any]) -> str:
+    store = node.get("store") or {}
+    lines = [f"Host {node.get('hostname', '?')} ({address})"]
+    text = share(store.get("used"), store.get("capacity"))
+    if store.get("objects") is not None:
+        text += f", {count(store['objects'], 'object')}"
+    lines.append(f"  object store: {text}")
+    rows = [
+        [
+            worker.get("name") or name,
+            worker.get("nthreads", MISSING),
+            size(worker.get("memory")),
+            percent(worker.get("cpu")),
+            worker.get("processing", MISSING),
+        ]
+        for name, worker in (node.get("workers") or {}).items()
+    ]
+    if rows:
+        lines.append(table(["worker", "threads", "memory", "cpu", "tasks"], rows, right=(1, 2, 3, 4)))
+    else:
+        lines.append("  no workers")
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""One question to a scheduler, without an event loop: what commands and `LocalCluster.status` need."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.blocking import connect_blocking
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.errors import ConnectError
+from holdfast.objectstore.errors import HoldfastError
+
+
+def ask(
+    address: str,
+    operation: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    token: bytes | None = None,
+    timeout: float = 10.0,
+) -> Any:
+    """Send one request to the scheduler at ``address`` and return its reply's value.
+
+    Raises
+    ------
+    ConnectError
+        Or one of its subclasses: nobody answers there, or somebody who can't be worked with.
+    HoldfastError
+        The scheduler's own error.
+    """
+    info = {
+        "id": f"client-{secrets.token_hex(8)}",
+        "name": f"holdfast-{operation}",
+        "pid": os.getpid(),
+        "hostname": socket.gethostname(),
+    }
+    sock, _ = connect_blocking(address, token=token or load_token(), role="client", info=info, timeout=timeout)
+    with sock:
+        try:
+            sock.sendall(b"".join(frames.pack([("request", 1, operation, dict(arguments or {}))])))
+            return _reply(sock)
+        except TimeoutError:
+            raise ConnectError(f"the scheduler at {address} did not answer within {timeout:g} s") from None
+        except OSError as error:
+            if isinstance(error, HoldfastError):
+                raise
+            raise ConnectError(f"the connection to {address} was lost: {error.strerror or error}") from None
+
+
+def _reply(sock: socket.socket) -> Any:
+    reader = frames.FrameReader()
+    while data := sock.recv(1 << 20):
+        for batch in reader.feed(data):
+            for message in batch:
+                if message[0] == "reply" and message[1] == 1:
+                    _, _, ok, value = message
+                    if not ok:
+                        raise HoldfastError(": ".join(str(part) for part in value))
+                    return value
+                if message[0] == "closing":
+                    raise ConnectError(f"the cluster is shutting down: {message[1]}")
+    raise ConnectError("the scheduler closed the connection without an answer")

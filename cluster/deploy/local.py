@@ -1,0 +1,205 @@
+"""`LocalCluster`: a cluster on this machine that lives as long as a Python object."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.deploy.ask import ask
+from holdfast.cluster.deploy.plan import plan_nodes
+from holdfast.cluster.deploy.processes import LocalProcesses
+from holdfast.cluster.deploy.threads import LocalThreads
+from holdfast.cluster.rundir import RunDirectory
+from holdfast.objectstore.errors import HoldfastError
+
+CLOSE_TIMEOUT_SECONDS = 10.0
+
+
+class LocalCluster:
+    """A scheduler, node agents with their object stores, and workers, on this machine.
+
+    Closes when it is told to, when its ``with`` block ends, when it is garbage, and when this process ends, however
+    that comes about; nothing stays behind.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        Workers of the whole cluster. By default as many as make workers × threads the number of cores.
+    threads_per_worker : int, optional
+        Tasks that each worker runs at once.
+    processes : bool, default True
+        True: the scheduler, each node agent and each worker are processes of their own. False: everything runs in
+        this process, tasks in threads; quick to start, good for debugging and for code that releases the
+        interpreter's lock.
+    n_hosts : int, default 1
+        How many hosts to stand for: node agents with separate object stores, with the workers spread over them.
+    host : str, default "127.0.0.1"
+        The address to listen on. The default is reachable from this machine only.
+    scheduler_port : int, default 0
+        0: any free port.
+    memory_limit : int or str, optional
+        Memory of each worker process, ``"2 GB"``.
+    object_store_memory : int or str, optional
+        Capacity of each host's object store; 30 % of this machine's memory, divided by ``n_hosts``, if not given.
+        Memory is taken when it is used, not before.
+    resources : mapping of str to number, optional
+        What each worker has of things that tasks can ask for: ``{"GPU": 1}``.
+    silence_logs : int, default logging.WARNING
+        The level from which the processes log to this process's standard error; a false value logs everything from
+        INFO.
+    log_directory : path, optional
+        Log to files in this directory instead.
+    timeout : float, default 30
+        Seconds that starting may take.
+    name : str, optional
+        For its hosts and workers, and for messages.
+
+    Attributes
+    ----------
+    scheduler_address : str
+        ``tcp://host:port``; ``Client(address)`` connects from any process of this user.
+    token : bytes
+        What connecting needs: this user's token (`holdfast.cluster.comm.tokens`).
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument that can't be; names it, and what it may be.
+    ConnectError
+        The port is in use.
+    HoldfastError
+        A part of it could not start; says why, and nothing is left running.
+
+    Examples
+    --------
+    >>> from holdfast import Client, LocalCluster
+    >>> with LocalCluster(n_workers=2) as cluster, Client(cluster) as client:
+    ...     client.submit(sum, [1, 2]).result()
+    3
+    """
+
+    def __init__(
+        self,
+        n_workers: int | None = None,
+        threads_per_worker: int | None = None,
+        processes: bool = True,
+        *,
+        n_hosts: int = 1,
+        host: str = "127.0.0.1",
+        scheduler_port: int = 0,
+        memory_limit: int | str | None = None,
+        object_store_memory: int | str | None = None,
+        resources: Mapping[str, float] | None = None,
+        silence_logs: int = logging.WARNING,
+        log_directory: str | os.PathLike[str] | None = None,
+        timeout: float = 30,
+        name: str | None = None,
+    ) -> None:
+        self._finalizer: weakref.finalize[Any, LocalCluster] | None = None
+        if isinstance(scheduler_port, bool) or not isinstance(scheduler_port, int) or not 0 <= scheduler_port < 65536:
+            raise ValueError(f"scheduler_port must be from 0 (any free port) to 65535, not {scheduler_port!r}")
+        self._plans = plan_nodes(
+            n_workers,
+            threads_per_worker,
+            processes=processes,
+            n_hosts=n_hosts,
+            host=host,
+            memory_limit=memory_limit,
+            object_store_memory=object_store_memory,
+            resources=resources,
+            name=name,
+        )
+        self.name = name
+        self.token = load_token(create=True)
+        self._parts: LocalProcesses | LocalThreads
+        if processes:
+            self._parts = LocalProcesses(
+                log_level=str(int(silence_logs or logging.INFO)),
+                log_directory=None if log_directory is None else Path(log_directory),
+            )
+        else:
+            self._parts = LocalThreads(self.token)
+        self._parts.start_cluster(host, scheduler_port, self._plans, timeout)
+        self.scheduler_address = self._parts.scheduler_address
+        directory = RunDirectory.create("local")
+        self._finalizer = weakref.finalize(self, _stop, self._parts, directory, CLOSE_TIMEOUT_SECONDS)
+        directory.write_info({"address": self.scheduler_address})
+
+    # -- what it is
+
+    @property
+    def nodes(self) -> list[dict[str, Any]]:
+        """For each host its node agent's ``address`` and ``pid``."""
+        return [dict(info) for info in self._parts.node_infos]
+
+    @property
+    def scheduler_pid(self) -> int:
+        """The id of the scheduler's process, this one's without ``processes``."""
+        scheduler = self._parts.scheduler if isinstance(self._parts, LocalProcesses) else None
+        return scheduler.pid if scheduler is not None else os.getpid()
+
+    @property
+    def closed(self) -> bool:
+        return self._finalizer is None or not self._finalizer.alive
+
+    def status(self) -> dict[str, Any]:
+        """What ``holdfast status --json`` shows: hosts, workers, stores, tasks.
+
+        Raises
+        ------
+        HoldfastError
+            It is closed, or its scheduler has died.
+        """
+        if self.closed:
+            raise HoldfastError("the cluster is closed")
+        status: dict[str, Any] = ask(self.scheduler_address, "status", token=self.token)
+        return status
+
+    def get_client(self) -> Any:
+        """A `Client` of this cluster."""
+        # The one way from the cluster's package to the client's, taken when asked for.
+        from holdfast.client import Client
+
+        return Client(self)
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "LocalCluster(closed)"
+        workers = sum(plan.n_workers for plan in self._plans)
+        threads = sum(plan.n_workers * plan.threads_per_worker for plan in self._plans)
+        hosts = f", hosts={len(self._plans)}" if len(self._plans) > 1 else ""
+        ended = f", {', '.join(died)}" if (died := self._parts.died()) else ""
+        return f"LocalCluster({self.scheduler_address!r}, workers={workers}, threads={threads}{hosts}{ended})"
+
+    # -- its end
+
+    def close(self, timeout: float | None = None) -> None:
+        """Stop all of it and wait until it is gone; kill what has not stopped after ``timeout`` seconds.
+
+        Twice is no error. In a fork of the process that made it this does nothing.
+        """
+        if self._finalizer is None or (call := self._finalizer.detach()) is None:
+            return
+        _, _, (parts, directory, default), _ = call
+        _stop(parts, directory, default if timeout is None else timeout)
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _stop(parts: LocalProcesses | LocalThreads, directory: RunDirectory, timeout: float) -> None:
+    try:
+        parts.stop(timeout)
+    finally:
+        directory.close()

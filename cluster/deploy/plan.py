@@ -1,0 +1,177 @@
+"""What a cluster on this machine consists of: how many hosts, workers and threads, with how much memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.objectstore.sizes import default_capacity, format_size, memory_limit, parse_size
+
+MAX_WORKERS = 1024
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """One node agent: a host of the cluster, or what stands for one.
+
+    Attributes
+    ----------
+    host : str
+        The address that its transfer port binds and that other hosts reach it by.
+    memory_limit : int or None
+        Bytes that each worker may use.
+    store_capacity : int
+        Bytes of its object store.
+    name : str or None
+        None: this machine's name.
+    """
+
+    n_workers: int
+    threads_per_worker: int
+    store_capacity: int
+    host: str = "127.0.0.1"
+    memory_limit: int | None = None
+    resources: Mapping[str, float] | None = None
+    name: str | None = None
+
+
+def cores() -> int:
+    """How many CPU cores this process may use: those it is bound to, or its control group's quota if smaller."""
+    count = len(os.sched_getaffinity(0))
+    quota = _cpu_quota()
+    return max(1, min(count, math.ceil(quota))) if quota else count
+
+
+def _cpu_quota() -> float | None:
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        folder = Path("/sys/fs/cgroup/cpu")
+        try:
+            limit, period = (folder / "cpu.cfs_quota_us").read_text(), (folder / "cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    try:
+        quota = int(limit) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max": no limit
+        return None
+    return quota if quota > 0 else None
+
+
+def workers_and_threads(
+    n_workers: int | None, threads_per_worker: int | None, *, processes: bool = True, n_cores: int | None = None
+) -> tuple[int, int]:
+    """Fill in what was not asked for, so that workers × threads is about the number of cores.
+
+    With neither given, a small machine gets a process for each core, so that no task waits for another's
+    interpreter lock; a larger one about as many processes as threads in each.
+
+    Examples
+    --------
+    >>> workers_and_threads(None, None, n_cores=4), workers_and_threads(None, None, n_cores=32)
+    ((4, 1), (8, 4))
+    >>> workers_and_threads(2, None, n_cores=8), workers_and_threads(None, 4, n_cores=8)
+    ((2, 4), (2, 4))
+    """
+    n_cores = cores() if n_cores is None else n_cores
+    if n_workers is None and threads_per_worker is None:
+        n_workers = _processes_for(n_cores) if processes else 1
+    if n_workers is None:
+        assert threads_per_worker is not None
+        threads_per_worker = _count("threads_per_worker", threads_per_worker, MAX_THREADS)
+        n_workers = max(1, n_cores // threads_per_worker)
+    n_workers = _count("n_workers", n_workers, MAX_WORKERS)
+    if threads_per_worker is None:
+        threads_per_worker = max(1, n_cores // n_workers)
+    return n_workers, _count("threads_per_worker", threads_per_worker, MAX_THREADS)
+
+
+def _processes_for(n_cores: int) -> int:
+    if n_cores <= 4:
+        return n_cores
+    # The divisor of the number of cores that is nearest above its square root: 8 → 4 × 2, 12 → 4 × 3, 32 → 8 × 4.
+    return min(n for n in range(1, n_cores + 1) if n_cores % n == 0 and n * n >= n_cores)
+
+
+def _count(name: str, value: object, limit: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if not 1 <= value <= limit:
+        raise ValueError(f"{name} must be from 1 to {limit}, not {value}")
+    return value
+
+
+def plan_nodes(
+    n_workers: int | None = None,
+    threads_per_worker: int | None = None,
+    *,
+    processes: bool = True,
+    n_hosts: int = 1,
+    host: str = "127.0.0.1",
+    memory_limit: int | str | None = None,
+    object_store_memory: int | str | None = None,
+    resources: Mapping[str, float] | None = None,
+    name: str | None = None,
+) -> list[NodePlan]:
+    """Check what was asked for and share it out over ``n_hosts`` hosts.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Something can't be; names the argument, and what it may be.
+    """
+    n_hosts = _count("n_hosts", n_hosts, MAX_WORKERS)
+    given = n_workers is not None
+    n_workers, threads_per_worker = workers_and_threads(n_workers, threads_per_worker, processes=processes)
+    if n_hosts > n_workers:
+        if given:
+            raise ValueError(f"n_hosts={n_hosts} hosts need a worker each, but n_workers is {n_workers}")
+        n_workers = n_hosts
+    worker_memory = None if memory_limit in (None, "auto") else _size("memory_limit", memory_limit)
+    if object_store_memory is None:
+        capacity = max(1, default_capacity() // n_hosts)
+    else:
+        capacity = _size("object_store_memory", object_store_memory, n_hosts)
+    if name is None and n_hosts > 1:
+        name = socket.gethostname()
+    each, more = divmod(n_workers, n_hosts)
+    return [
+        NodePlan(
+            n_workers=each + (index < more),
+            threads_per_worker=threads_per_worker,
+            store_capacity=capacity,
+            host=host,
+            memory_limit=worker_memory,
+            resources=_resources(resources),
+            name=f"{name}-{index}" if n_hosts > 1 else name,
+        )
+        for index in range(n_hosts)
+    ]
+
+
+def _size(name: str, value: int | str | None, times: int = 1) -> int:
+    try:
+        nbytes = parse_size(value)  # type: ignore[arg-type] # it says what it can't read
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}: {error}") from None
+    available = memory_limit()
+    if nbytes * times > available:
+        asked = f"{times} × {format_size(nbytes)}" if times > 1 else format_size(nbytes)
+        raise ValueError(f"{name}: {asked} is more than the {format_size(available)} of memory of this machine")
+    return nbytes
+
+
+def _resources(resources: Mapping[str, float] | None) -> dict[str, float] | None:
+    if not resources:
+        return None
+    for resource, amount in resources.items():
+        if not isinstance(resource, str) or isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise TypeError(f"resources must map names to numbers, not {resource!r} to {amount!r}")
+        if amount < 0:
+            raise ValueError(f"resources: {resource!r} can't be negative ({amount})")
+    return dict(resources)

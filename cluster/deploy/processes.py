@@ -1,0 +1,189 @@
+"""The processes of a cluster on this machine: a scheduler, node agents and, through those, workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.cluster import rundir
+from holdfast.cluster.comm.addresses import format_address
+from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.deploy.plan import NodePlan
+from holdfast.cluster.process import ChildProcess, describe_exit, spawn
+from holdfast.objectstore.errors import HoldfastError
+
+#: In the environment of every process of a cluster, so that those whose parent was killed can be found.
+CLUSTER_ID_VARIABLE = "HOLDFAST_CLUSTER_ID"
+#: How long what has started may take to stop when something else could not.
+FAILED_START_SECONDS = 2.0
+#: What each gets to stop in even when the others have used up the time.
+LEAST_SECONDS = 0.5
+
+
+class LocalProcesses:
+    """Starts and stops them. They end with this process, however it ends.
+
+    Nothing here needs the class to be closed for that: a killed owner's children end by their lifelines.
+
+    Parameters
+    ----------
+    log_level : str
+    log_directory : Path or None
+        Where each process gets a log file; None: they share this process's standard error.
+
+    Attributes
+    ----------
+    scheduler : ChildProcess or None
+    nodes : list of ChildProcess
+    node_infos : list of dict
+        What each node agent said when it was ready.
+    scheduler_address : str
+        Where processes of this host reach the scheduler.
+    """
+
+    def __init__(self, *, log_level: str = "WARNING", log_directory: Path | None = None) -> None:
+        self.id = secrets.token_hex(8)
+        self.scheduler: ChildProcess | None = None
+        self.nodes: list[ChildProcess] = []
+        self.node_infos: list[dict[str, Any]] = []
+        self.scheduler_address = ""
+        self._log_level = log_level
+        self._log_directory = log_directory
+        self._owner_pid = os.getpid()
+        self._stopped = False
+
+    def start_cluster(self, host: str, port: int, plans: Sequence[NodePlan], timeout: float) -> None:
+        """Start a scheduler and node agents; return when all of them are ready.
+
+        Raises
+        ------
+        HoldfastError
+            One of them could not start; none is left.
+        """
+        sock = bound_socket(host, port)
+        try:
+            bound_host, bound_port = sock.getsockname()[:2]
+            self.scheduler_address = format_address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), bound_port)
+            arguments = ["--host", bound_host, "--port", str(bound_port), "--listen-fd", str(sock.fileno())]
+            self.scheduler = self._spawn("scheduler", "scheduler", arguments, pass_fds=[sock.fileno()])
+        except BaseException:
+            self.stop(FAILED_START_SECONDS)
+            raise
+        finally:
+            sock.close()
+        self.start_nodes(plans, timeout)
+
+    def start_nodes(self, plans: Sequence[NodePlan], timeout: float) -> None:
+        """Start node agents for the scheduler of this object, or the one at `scheduler_address`."""
+        deadline = time.monotonic() + timeout
+        try:
+            # The scheduler's socket listens already: nobody waits for anybody before connecting.
+            for index, plan in enumerate(plans):
+                self.nodes.append(self._spawn("node", f"node-{index}", self._node_arguments(plan)))
+            if self.scheduler is not None:
+                self.scheduler.wait_ready(max(0.0, deadline - time.monotonic()))
+            for node in self.nodes:
+                self.node_infos.append(node.wait_ready(max(0.0, deadline - time.monotonic())))
+        except BaseException:
+            self.stop(FAILED_START_SECONDS)
+            raise
+
+    def _node_arguments(self, plan: NodePlan) -> list[str]:
+        arguments = ["--scheduler", self.scheduler_address, "--host", plan.host]
+        arguments += ["--workers", str(plan.n_workers), "--threads", str(plan.threads_per_worker)]
+        arguments += ["--object-store-memory", str(plan.store_capacity)]
+        if plan.memory_limit is not None:
+            arguments += ["--memory-limit", str(plan.memory_limit)]
+        if plan.resources:
+            arguments += ["--resources", json.dumps(dict(plan.resources))]
+        if plan.name is not None:
+            arguments += ["--name", plan.name]
+        return arguments
+
+    def _spawn(self, module: str, name: str, arguments: list[str], pass_fds: Sequence[int] = ()) -> ChildProcess:
+        return spawn(
+            f"holdfast.cluster.{module}",
+            [*arguments, "--log-level", self._log_level],
+            name=name,
+            env={CLUSTER_ID_VARIABLE: self.id},
+            log_file=None if self._log_directory is None else self._log_directory / f"{name}.log",
+            pass_fds=pass_fds,
+        )
+
+    @property
+    def children(self) -> list[ChildProcess]:
+        return [*self.nodes, *([self.scheduler] if self.scheduler is not None else [])]
+
+    def died(self) -> list[str]:
+        """What has ended that was not told to, in words."""
+        ended = [(child, child.returncode) for child in self.children]
+        return [f"{child.name} (pid {child.pid}) {describe_exit(code)}" for child, code in ended if code is not None]
+
+    def stop(self, timeout: float) -> None:
+        """Stop all of them and wait; kill those that take longer than ``timeout`` seconds. Twice is no error."""
+        if self._stopped or os.getpid() != self._owner_pid:
+            return
+        self._stopped = True
+        deadline = time.monotonic() + timeout
+        # Node agents first: with the scheduler gone they would only try to find it again.
+        for group in (self.nodes, [self.scheduler] if self.scheduler is not None else []):
+            for child in group:
+                child.terminate()
+            for child in group:
+                child.stop(max(LEAST_SECONDS, deadline - time.monotonic()))
+        kill_strays(self.id, max(LEAST_SECONDS, deadline - time.monotonic()))
+        rundir.sweep()
+
+
+def kill_strays(cluster_id: str, timeout: float) -> list[int]:
+    """Wait until no process of a stopped cluster is left; kill those that are, and return their ids.
+
+    Workers whose node agent was killed end by their lifelines, but nobody can wait for them.
+    """
+    deadline = time.monotonic() + timeout
+    delay = 0.005
+    while strays := _processes_of(cluster_id):
+        if time.monotonic() >= deadline:
+            for pid in strays:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            _wait_gone(cluster_id)
+            return strays
+        time.sleep(delay)
+        delay = min(0.1, delay * 2)
+    return []
+
+
+def _wait_gone(cluster_id: str, timeout: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout
+    while left := _processes_of(cluster_id):
+        if time.monotonic() >= deadline:
+            raise HoldfastError(f"processes {left} do not end, although they were killed")
+        time.sleep(0.01)
+
+
+def _processes_of(cluster_id: str) -> list[int]:
+    """Processes of a cluster, reading /proc: only Holdfast's own, not what a user's task has started."""
+    mark = f"{CLUSTER_ID_VARIABLE}={cluster_id}".encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdecimal() or int(entry) == os.getpid():
+            continue
+        try:
+            # A zombie has ended; its environment and command line read as empty.
+            if mark not in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                continue
+            command = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(argument.startswith(b"holdfast.cluster.") for argument in command):
+            found.append(int(entry))
+    return found

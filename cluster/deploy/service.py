@@ -1,0 +1,149 @@
+"""What ``holdfast start`` leaves running: a process that owns a scheduler and a node agent, or only an agent.
+
+It holds the run directory by which ``holdfast status`` and ``holdfast stop`` find it, starts the others, waits until
+it is told to stop or they end, and stops what is left. The others end when it ends, however it ends.
+
+It only starts and waits, so it does without an event loop: ``python -m holdfast.cluster.deploy.service``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.deploy.plan import NodePlan
+from holdfast.cluster.deploy.processes import LocalProcesses
+from holdfast.cluster.process import add_process_options, configure_logging, tell_parent
+from holdfast.cluster.rundir import RunDirectory, sweep
+from holdfast.objectstore.errors import HoldfastError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for what it owns to stop in.
+STOP_SECONDS = 10.0
+
+
+class _Told(BaseException):
+    """Raised by the signal handler wherever the main thread is."""
+
+
+def _on_signal(number: int, _frame: Any) -> None:
+    # Once is enough: what follows is the way out, and that must not be cut short.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    raise _Told(signal.Signals(number).name)
+
+
+def service_arguments(
+    kind: str, plan: NodePlan, *, host: str, port: int, address: str, log_directory: Path, timeout: float
+) -> list[str]:
+    """The command line of a service. ``kind``: ``head`` (``host`` and ``port`` count) or ``host`` (``address``)."""
+    options = {
+        "--kind": kind,
+        "--host": host,
+        "--port": str(port),
+        "--address": address,
+        "--plan": json.dumps(dataclasses.asdict(plan)),
+        "--log-directory": str(log_directory),
+        "--timeout": str(timeout),
+    }
+    return [part for option in options.items() for part in option]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m holdfast.cluster.deploy.service", description=__doc__)
+    parser.add_argument("--kind", choices=["head", "host"], required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--plan", required=True)
+    parser.add_argument("--log-directory", type=Path, required=True)
+    parser.add_argument("--timeout", type=float, default=30.0)
+    add_process_options(parser)
+    options = parser.parse_args(arguments)
+    configure_logging(options)
+    parts = LocalProcesses(log_level=options.log_level, log_directory=options.log_directory)
+    directory: RunDirectory | None = None
+    code = 0
+    ready_fd = options.ready_fd
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_signal)
+    try:
+        directory = RunDirectory.create(options.kind)
+        _start(parts, options)
+        info = {
+            "address": parts.scheduler_address,
+            "id": parts.id,
+            "nodes": [node.get("address") for node in parts.node_infos],
+            "log_directory": str(options.log_directory),
+        }
+        directory.write_info(info)
+        logger.info("ready: %s", info)
+        tell_parent(ready_fd, info)
+        ready_fd = None
+        code = _wait(parts, options.lifeline_fd)
+    except _Told as told:
+        logger.info("stopping: %s", told)
+        tell_parent(ready_fd, {"error": "it was told to stop while it started"})
+    except Exception as error:
+        logger.exception("stopping")
+        tell_parent(ready_fd, {"error": str(error)})
+        code = 1
+    try:
+        parts.stop(STOP_SECONDS)
+    except HoldfastError:
+        logger.exception("stopping failed")
+        code = 1
+    finally:
+        if directory is not None:
+            directory.close()
+        logger.info("stopped")
+    return code
+
+
+def _start(parts: LocalProcesses, options: argparse.Namespace) -> None:
+    sweep()
+    plan = NodePlan(**json.loads(options.plan))
+    if options.kind == "head":
+        load_token(create=True)
+        parts.start_cluster(options.host, options.port, [plan], options.timeout)
+    else:
+        parts.scheduler_address = options.address
+        parts.start_nodes([plan], options.timeout)
+
+
+def _wait(parts: LocalProcesses, lifeline_fd: int | None) -> int:
+    """Wait until something essential ends. A head goes on without its own node: other hosts may have joined it."""
+    poll = select.poll()
+    if lifeline_fd is not None:
+        os.set_inheritable(lifeline_fd, False)
+        poll.register(lifeline_fd, select.POLLIN | select.POLLHUP)
+    by_pidfd = {os.pidfd_open(child.pid): child for child in parts.children}
+    for pidfd in by_pidfd:
+        poll.register(pidfd, select.POLLIN)
+    while by_pidfd:
+        for fd, _ in poll.poll():
+            if fd == lifeline_fd:
+                logger.info("stopping: the parent process ended")
+                return 0
+            poll.unregister(fd)
+            os.close(fd)
+            child = by_pidfd.pop(fd)
+            code = child.wait()
+            logger.log(logging.INFO if code == 0 else logging.ERROR, "%r has ended", child)
+            if child is parts.scheduler or parts.scheduler is None:
+                return 0 if code == 0 else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""A whole cluster inside this process: one event loop for the scheduler and the node agents, tasks in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.loops import LoopThread
+from holdfast.cluster.deploy.plan import NodePlan
+
+
+class LocalThreads:
+    """Starts and stops it."""
+
+    def __init__(self, token: bytes) -> None:
+        self.scheduler_address = ""
+        self.node_infos: list[dict[str, Any]] = []
+        self._token = token
+        self._thread: LoopThread | None = None
+        self._scheduler: Any = None
+        self._agents: list[Any] = []
+        self._owner_pid = os.getpid()
+
+    def start_cluster(self, host: str, port: int, plans: Sequence[NodePlan], timeout: float) -> None:
+        """Start a scheduler and node agents; return when all of them are ready."""
+        sock = bound_socket(host, port)
+        self._thread = LoopThread("holdfast-cluster")
+        try:
+            self._thread.run(self._start(sock, plans), timeout)
+        except BaseException as error:
+            self.stop(5.0)
+            sock.close()
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"the cluster was not ready after {timeout:g} s") from None
+            raise
+
+    async def _start(self, sock: Any, plans: Sequence[NodePlan]) -> None:
+        # Imported here: a process whose cluster runs in other processes has no use for them.
+        from holdfast.cluster.node.agent import NodeAgent
+        from holdfast.cluster.scheduler.server import Scheduler
+
+        self._scheduler = Scheduler(token=self._token, sock=sock)
+        await self._scheduler.start()
+        self.scheduler_address = self._scheduler.address
+        self._agents = [
+            NodeAgent(
+                self.scheduler_address,
+                token=self._token,
+                host=plan.host,
+                n_workers=plan.n_workers,
+                threads_per_worker=plan.threads_per_worker,
+                memory_limit=plan.memory_limit,
+                store_capacity=plan.store_capacity,
+                resources=plan.resources,
+                processes=False,
+                name=plan.name,
+            )
+            for plan in plans
+        ]
+        await asyncio.gather(*(agent.start() for agent in self._agents))
+        self.node_infos = [{"address": agent.address, "pid": os.getpid()} for agent in self._agents]
+
+    async def _close(self) -> None:
+        results = await asyncio.gather(*(agent.close() for agent in self._agents), return_exceptions=True)
+        if self._scheduler is not None:
+            await self._scheduler.close()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def died(self) -> list[str]:
+        """What has ended that was not told to, in words."""
+        parts = [("scheduler", self._scheduler), *((f"node {agent.address}", agent) for agent in self._agents)]
+        return [f"{name} ended" for name, part in parts if part is not None and part.finished.is_set()]
+
+    def stop(self, timeout: float) -> None:
+        """Stop all of it and wait. Twice is no error."""
+        thread = self._thread
+        if thread is None or os.getpid() != self._owner_pid:
+            return
+        if thread.is_current:
+            # A collection of garbage can run in any thread, this loop's too, and it can't wait for itself.
+            threading.Thread(target=self.stop, args=(timeout,), name="holdfast-cluster-close").start()
+            return
+        self._thread = None
+        try:
+            thread.run(self._close(), timeout)
+        finally:
+            thread.close(max(1.0, timeout))
