@@ -1,0 +1,60 @@
+# Every target works as the only command on a fresh machine: it makes .venv and installs into it when needed.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help demo test check lint types install clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     the main job end to end, on the flights of New York in 2013 (examples/flights)"
+	@echo "make test     the tests"
+	@echo "make check    lint, types and tests"
+	@echo "make lint     ruff"
+	@echo "make types    mypy"
+	@echo "make install  a virtual environment in $(VENV) with everything needed to develop"
+	@echo "make clean    remove it, and what tools have cached"
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/flights/demo.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+install: $(VENV)/.test $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.test: $(VENV)/.venv pyproject.toml
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.venv pyproject.toml
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.venv:
+	@test "$$(uname -s)" = Linux || { \
+	  echo "Holdfast runs on Linux only (this is $$(uname -s))" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "there is no $(PYTHON): install Python 3.11 or newer, or run 'make PYTHON=/path/to/python'" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Holdfast needs Python 3.11 or newer ($(PYTHON) is $$($(PYTHON) -V 2>&1)): run 'make PYTHON=/path/to/python'" >&2; \
+	  exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) can't make virtual environments: install its venv module (Debian, Ubuntu: python3-venv)" >&2; \
+	  exit 1; }
+	@touch $@
