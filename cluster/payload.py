@@ -20,6 +20,9 @@ import tblib
 
 from holdfast.cluster.errors import RemoteError
 
+#: Encoded results up to this size ride along in the messages that announce them.
+INLINE_LIMIT_NBYTES = 2048
+
 _context = threading.local()
 
 
@@ -33,10 +36,12 @@ def dumps(value: Any) -> bytes:
     """
     try:
         data = pickle.dumps(value, protocol=5)
+        if b"__main__" not in data:
+            return data
     except Exception:  # pickle raises any type; what really can't be pickled raises again below
-        return cloudpickle.dumps(value, protocol=5)
-    if b"__main__" in data:
-        return cloudpickle.dumps(value, protocol=5)
+        pass
+    data = cloudpickle.dumps(value, protocol=5)
+    assert isinstance(data, bytes)
     return data
 
 
@@ -100,7 +105,7 @@ def dump_exception(error: BaseException) -> tuple[bytes, str]:
 
 
 def load_exception(blob: bytes | memoryview, text: str) -> tuple[BaseException, TracebackType | None]:
-    """The exception and the traceback of a blob that `dump_exception` made; a `RemoteError` if it can't be read here."""
+    """The exception and the traceback in a blob of `dump_exception`; a `RemoteError` if it can't be read here."""
     try:
         error, trace = pickle.loads(blob)
     except Exception as failure:  # its class may not be importable here, or raise anything

@@ -153,7 +153,9 @@ class FrameReader:
             return None, start
         header_nbytes, count = _PREFIX.unpack_from(view, start)
         if header_nbytes > min(MAX_HEADER_NBYTES, self.max_frame_nbytes) or count > MAX_BUFFERS:
-            raise ProtocolError(f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit")
+            raise ProtocolError(
+                f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit"
+            )
         total = _PREFIX.size + 8 * count + header_nbytes
         if available < _PREFIX.size + 8 * count:
             self._needed = total
@@ -188,8 +190,6 @@ class FrameReader:
             raise
         except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
             raise ProtocolError(f"a header is not valid MessagePack: {error}") from None
-        if type(messages) is not tuple or not all(
-            type(m) is tuple and m and type(m[0]) is str for m in messages
-        ):
+        if type(messages) is not tuple or not all(type(m) is tuple and m and type(m[0]) is str for m in messages):
             raise ProtocolError("a header is not an array of messages")
         return messages, position

@@ -1,0 +1,65 @@
+"""``python -m holdfast.cluster.scheduler``: a scheduler process. Started by `holdfast start --head` and `LocalCluster`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+
+from holdfast.cluster import process
+from holdfast.cluster.comm.addresses import DEFAULT_PORT
+from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.scheduler.server import Scheduler
+from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m holdfast.cluster.scheduler", description="Run a scheduler.")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="the port; 0: any (default: %(default)s)")
+    parser.add_argument("--listen-fd", type=int, metavar="N", help="a bound socket to use instead of --host and --port")
+    parser.add_argument(
+        "--no-worker-timeout",
+        type=float,
+        metavar="SECONDS",
+        default=os.environ.get("HOLDFAST_NO_WORKER_TIMEOUT", NO_WORKER_TIMEOUT_SECONDS),
+        help="fail a task that no worker may run after this (default: %(default)g)",
+    )
+    process.add_process_options(parser)
+    options = parser.parse_args()
+    return run(_serve(options))
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    server = _Process(options)
+    return await process.serve(server, options, lambda: server.scheduler.describe())
+
+
+class _Process:
+    """Makes the scheduler when it is started, so that a port in use is an error of the start."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+
+    async def start(self) -> None:
+        options = self._options
+        if options.listen_fd is not None:
+            sock = socket.socket(fileno=options.listen_fd)
+            sock.setblocking(False)
+        else:
+            sock = bound_socket(options.host, options.port)
+        self.scheduler = Scheduler(
+            token=load_token(create=True), sock=sock, no_worker_timeout=float(options.no_worker_timeout)
+        )
+        await self.scheduler.start()
+        self.finished = self.scheduler.finished
+
+    async def close(self) -> None:
+        await self.scheduler.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""What can happen to the scheduler. The parts of an event have the shapes of the messages in `docs/architecture.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from holdfast.cluster.scheduler.model import Digest, Key, ObjectId, Payload
+
+
+class HostJoined(NamedTuple):
+    address: str
+    description: dict[str, Any]
+
+
+class HostLeft(NamedTuple):
+    address: str
+    reason: str
+
+
+class WorkerJoined(NamedTuple):
+    address: str
+    name: str
+    host: str
+    nthreads: int
+    resources: dict[str, float]
+
+
+class WorkerLeft(NamedTuple):
+    address: str
+    reason: str
+
+
+class ClientJoined(NamedTuple):
+    client: str
+    name: str
+
+
+class ClientLeft(NamedTuple):
+    client: str
+
+
+class FunctionsSent(NamedTuple):
+    client: str
+    functions: Sequence[tuple[Digest, Payload]]
+
+
+class TasksSubmitted(NamedTuple):
+    client: str
+    tasks: Sequence[tuple[Key, Digest | None, Payload, Sequence[Key]]]
+    wants: Sequence[Key] | None
+    options: dict[str, Any]
+
+
+class ObjectsScattered(NamedTuple):
+    client: str
+    objects: Sequence[tuple[Key, ObjectId, int, str, str, Payload | None]]
+
+
+class KeysWanted(NamedTuple):
+    client: str
+    keys: Sequence[Key]
+
+
+class KeysReleased(NamedTuple):
+    client: str
+    keys: Sequence[Key]
+
+
+class KeysCancelled(NamedTuple):
+    client: str
+    keys: Sequence[Key]
+    force: bool
+
+
+class ResultsMissing(NamedTuple):
+    client: str
+    results: Sequence[tuple[Key, ObjectId, str]]
+
+
+class TasksFinished(NamedTuple):
+    worker: str
+    results: Sequence[tuple[Key, int, ObjectId, int, Payload | None, str, float]]
+
+
+class TasksErred(NamedTuple):
+    worker: str
+    errors: Sequence[tuple[Key, int, Payload, str, float]]
+
+
+class DependenciesMissing(NamedTuple):
+    worker: str
+    missing: Sequence[tuple[Key, int, Key, ObjectId]]
+
+
+class RunsDropped(NamedTuple):
+    worker: str
+    run_ids: Sequence[int]
+
+
+class ObjectsCopied(NamedTuple):
+    host: str
+    object_ids: Sequence[ObjectId]
+
+
+class DatasetPublished(NamedTuple):
+    client: str
+    request: int
+    name: str
+    data: Payload
+    keys: Sequence[Key]
+    override: bool
+
+
+class DatasetUnpublished(NamedTuple):
+    client: str
+    request: int
+    name: str
+
+
+class DatasetRequested(NamedTuple):
+    client: str
+    request: int
+    name: str
+
+
+class TimePassed(NamedTuple):
+    """Nothing happened but the clock; due when `SchedulerState.next_deadline` is reached."""
+
+
+Event: TypeAlias = (
+    HostJoined
+    | HostLeft
+    | WorkerJoined
+    | WorkerLeft
+    | ClientJoined
+    | ClientLeft
+    | FunctionsSent
+    | TasksSubmitted
+    | ObjectsScattered
+    | KeysWanted
+    | KeysReleased
+    | KeysCancelled
+    | ResultsMissing
+    | TasksFinished
+    | TasksErred
+    | DependenciesMissing
+    | RunsDropped
+    | ObjectsCopied
+    | DatasetPublished
+    | DatasetUnpublished
+    | DatasetRequested
+    | TimePassed
+)

@@ -1,0 +1,108 @@
+"""What the scheduler's state machine wants done: messages to workers, nodes and clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from holdfast.cluster.scheduler.model import Digest, Key, ObjectId, Payload
+
+DependencyEntry: TypeAlias = tuple[Key, ObjectId | None, Payload | None, Sequence[str]]
+RunEntry: TypeAlias = tuple[Key, int, Digest | None, Payload, Sequence[DependencyEntry], dict[str, float] | None]
+MemoryEntry: TypeAlias = tuple[Key, ObjectId | None, int, Payload | None, Sequence[str]]
+ErredEntry: TypeAlias = tuple[Key, Payload, str]
+
+
+class SendFunctions(NamedTuple):
+    peer: str
+    items: list[tuple[Digest, Payload]]
+
+
+class RunTasks(NamedTuple):
+    peer: str
+    items: list[RunEntry]
+
+
+class DropRuns(NamedTuple):
+    peer: str
+    items: list[int]
+
+
+class DeleteObjects(NamedTuple):
+    peer: str
+    items: list[ObjectId]
+
+
+class ReportMemory(NamedTuple):
+    peer: str
+    items: list[MemoryEntry]
+
+
+class ReportErred(NamedTuple):
+    peer: str
+    items: list[ErredEntry]
+
+
+class ReportPending(NamedTuple):
+    peer: str
+    items: list[Key]
+
+
+class ReportCancelled(NamedTuple):
+    peer: str
+    items: list[Key]
+    reason: str
+
+
+class Reply(NamedTuple):
+    peer: str
+    request: int
+    ok: bool
+    value: Any
+
+
+Instruction: TypeAlias = (
+    SendFunctions
+    | RunTasks
+    | DropRuns
+    | DeleteObjects
+    | ReportMemory
+    | ReportErred
+    | ReportPending
+    | ReportCancelled
+    | Reply
+)
+
+
+class Outbox:
+    """Collects instructions; neighbours of one kind for one peer become one. The order for each peer is kept."""
+
+    def __init__(self) -> None:
+        self._instructions: list[Instruction] = []
+        self._last: dict[str, Instruction] = {}
+
+    def add(self, kind: type[Any], peer: str, item: Any) -> None:
+        """Add ``item`` to an instruction of ``kind`` (one with just ``peer`` and ``items``)."""
+        last: Any = self._last.get(peer)
+        if type(last) is kind:
+            last.items.append(item)
+            return
+        self._last[peer] = instruction = kind(peer, [item])
+        self._instructions.append(instruction)
+
+    def cancelled(self, peer: str, key: Key, reason: str) -> None:
+        last = self._last.get(peer)
+        if type(last) is ReportCancelled and last.reason == reason:
+            last.items.append(key)
+            return
+        self._last[peer] = instruction = ReportCancelled(peer, [key], reason)
+        self._instructions.append(instruction)
+
+    def reply(self, peer: str, request: int, ok: bool, value: Any) -> None:
+        self._last[peer] = instruction = Reply(peer, request, ok, value)
+        self._instructions.append(instruction)
+
+    def take(self) -> list[Instruction]:
+        taken, self._instructions = self._instructions, []
+        self._last.clear()
+        return taken

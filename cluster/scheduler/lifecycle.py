@@ -1,0 +1,436 @@
+"""The life of a task: the moves between its states, and what each brings about.
+
+`Lifecycle` owns the tables of tasks and objects. Every change of a task's state goes through it, and a method that
+changes one of two things that must agree changes the other too:
+
+* ``dependency.waiters`` has a task exactly while the task is ACTIVE;
+* ``host.objects`` has a task exactly when ``task.where`` has the host;
+* a queue, the table of unplaced tasks or a worker's runs have a task exactly in the states of those names.
+
+Freeing is not recursive. Whoever takes away a reason to keep a task puts it on the list of tasks to `settle`; when an
+event has been handled, those that nobody needs are released, and those that nobody can ask for again are forgotten,
+which may put more on the list. A released task stays known as long as a task that depends on it: it is the
+lineage from which that one can be made again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable, Sequence
+
+from holdfast.cluster import payload as payloads
+from holdfast.cluster.errors import CancelledError, ObjectLostError
+from holdfast.cluster.scheduler.instructions import (
+    DeleteObjects,
+    DependencyEntry,
+    DropRuns,
+    MemoryEntry,
+    Outbox,
+    ReportErred,
+    ReportMemory,
+    ReportPending,
+    RunTasks,
+    SendFunctions,
+)
+from holdfast.cluster.scheduler.model import (
+    ACTIVE,
+    TRANSITIONS,
+    Client,
+    Dataset,
+    Digest,
+    Function,
+    Group,
+    Host,
+    Key,
+    ObjectId,
+    Payload,
+    Run,
+    State,
+    Task,
+    TaskError,
+    Worker,
+)
+from holdfast.cluster.scheduler.placement import Placement, end_run, expected_seconds, start_run
+
+#: Groups without tasks are kept, for the times that they know, up to this many.
+MAX_GROUPS = 10_000
+
+
+def task_error(key: Key, error: Exception) -> TaskError:
+    """A `TaskError` for an error of Holdfast's own."""
+    blob, _ = payloads.dump_exception(error)
+    return TaskError(key, blob, str(error))
+
+
+class Lifecycle:
+    """The tasks and their moves.
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+    placement
+        Where ready tasks go.
+    validate
+        Check that every move is a legal one.
+    """
+
+    def __init__(self, outbox: Outbox, placement: Placement, *, validate: bool) -> None:
+        self.tasks: dict[Key, Task] = {}
+        self.objects: dict[ObjectId, Task] = {}  # the object of every task in state "memory"
+        self.unplaced: dict[Task, None] = {}  # those in state "no-worker"
+        self.functions: dict[Digest, Function] = {}
+        self.groups: dict[Hashable, Group] = {}
+        self.now = 0.0
+        self._outbox = outbox
+        self._placement = placement
+        self._validate = validate
+        self._run_ids = itertools.count(1)
+        self._to_settle: list[Task] = []
+
+    def move(self, task: Task, state: State) -> None:
+        if self._validate and state not in TRANSITIONS[task.state]:
+            raise AssertionError(f"{task!r} can't move to {state!r}")
+        task.state = state
+        task.since = self.now
+
+    # -- coming to be
+
+    def create(self, key: Key, digest: Digest | None, owner: str) -> Task:
+        """Make a task that nobody knows yet."""
+        name = _group_name(key, digest)
+        group = self.groups.get(name)
+        if group is None:
+            if len(self.groups) >= MAX_GROUPS:
+                self._drop_idle_groups()
+            group = self.groups[name] = Group(name)
+        group.tasks += 1
+        task = self.tasks[key] = Task(key, group, owner)
+        return task
+
+    def _drop_idle_groups(self) -> None:
+        for name in [name for name, group in self.groups.items() if not group.tasks]:
+            del self.groups[name]
+
+    def specify(self, task: Task, digest: Digest | None, payload: Payload, dependencies: Sequence[Task]) -> None:
+        """Tell how a task is computed."""
+        task.digest = digest
+        task.payload = payload
+        if digest is not None:
+            self.functions[digest].tasks += 1
+        if dependencies:
+            task.dependencies = tuple(dict.fromkeys(dependencies))
+            for dependency in task.dependencies:
+                dependency.dependents[task] = None
+
+    # -- towards a result
+
+    def activate(self, task: Task) -> None:
+        """Begin to work towards a result of a task in state "released", and of all that it needs."""
+        stack = [task]
+        while stack:
+            task = stack.pop()
+            if task.state != "released":
+                continue
+            if not task.can_be_computed:
+                self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}")))
+                continue
+            self.move(task, "waiting")
+            waiting_on = 0
+            error: TaskError | None = None
+            for dependency in task.dependencies:
+                dependency.waiters[task] = None
+                state = dependency.state
+                if state == "erred":
+                    error = dependency.error
+                elif state != "memory":
+                    waiting_on += 1
+                    if state == "released":
+                        stack.append(dependency)
+            task.waiting_on = waiting_on
+            if error is not None:
+                self.fail(task, error)
+            elif not waiting_on:
+                self.enqueue(task)
+
+    def enqueue(self, task: Task) -> None:
+        """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
+        if self._placement.can_run(task.requirements):
+            self.move(task, "ready")
+            self._placement.push(task)
+        else:
+            self.move(task, "no-worker")
+            self.unplaced[task] = None
+
+    def requeue(self, task: Task) -> None:
+        """A task in state "processing" that no worker has any more: let it run again."""
+        waiting_on = sum(dependency.state != "memory" for dependency in task.dependencies)
+        if waiting_on:
+            self.move(task, "waiting")
+            task.waiting_on = waiting_on
+        else:
+            self.enqueue(task)
+
+    def assign(self, task: Task, worker: Worker) -> None:
+        """Send a ready task, already out of its queue, to a worker."""
+        self.move(task, "processing")
+        run_id = next(self._run_ids)
+        requirements = task.requirements
+        task.run_id = run_id
+        task.worker = worker
+        start_run(worker, Run(run_id, task, expected_seconds(task), requirements))
+        self._placement.update_room(worker)
+        digest = task.digest
+        if digest is not None and digest not in worker.functions:
+            worker.functions.add(digest)
+            self._outbox.add(SendFunctions, worker.address, (digest, self.functions[digest].blob))
+        assert task.payload is not None
+        dependencies = [_dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
+        resources = dict(requirements.resources) if requirements is not None and requirements.resources else None
+        self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, resources))
+
+    def fill(self) -> None:
+        """Give ready tasks to workers with room."""
+        if self._placement.ready:
+            self._placement.fill(self.assign)
+
+    def end_run(self, worker: Worker, run_id: int) -> Task | None:
+        """A worker is done with a run. Returns its task, or None if the task has no use for it any more."""
+        run = worker.runs.get(run_id)
+        if run is None:
+            return None
+        end_run(worker, run)
+        self._placement.update_room(worker)
+        if run.task is not None:
+            run.task.worker = None
+        return run.task
+
+    def withdraw(self, task: Task) -> None:
+        """Take an active task out of the queue, table or worker where it is; its state is for the caller to change."""
+        if task.state == "ready":
+            self._placement.remove(task)
+        elif task.state == "no-worker":
+            del self.unplaced[task]
+        elif task.state == "processing" and task.worker is not None:
+            # The worker is busy with it until it says that it dropped or finished the run.
+            task.worker.runs[task.run_id].task = None
+            self._outbox.add(DropRuns, task.worker.address, task.run_id)
+            task.worker = None
+
+    # -- results
+
+    def complete(
+        self, task: Task, host: Host | None, object_id: ObjectId, nbytes: int, inline: Payload | None, type_name: str
+    ) -> None:
+        """A task's result is there, in ``host``'s store (None: only in ``inline``)."""
+        active = task.state in ACTIVE
+        self.move(task, "memory")
+        task.object_id = object_id
+        task.nbytes = nbytes
+        task.inline = inline
+        task.type_name = type_name
+        task.missing = 0
+        self.objects[object_id] = task
+        if host is not None:
+            self.add_copy(task, host)
+        self._report_memory(task)
+        if active:
+            self._leave_dependencies(task)
+        for waiter in task.waiters:
+            if waiter.state == "waiting":
+                waiter.waiting_on -= 1
+                if not waiter.waiting_on:
+                    self.enqueue(waiter)
+        if not task.holders and not task.waiters:
+            self._to_settle.append(task)
+
+    def add_copy(self, task: Task, host: Host) -> None:
+        task.where[host] = None
+        host.objects[task] = None
+
+    def drop_copy(self, task: Task, host: Host) -> None:
+        """A host no longer has the task's object; `lose` the task if it was the last copy."""
+        del task.where[host]
+        del host.objects[task]
+        if not task.where and task.inline is None:
+            self.lose(task)
+
+    def delete_copies(self, task: Task) -> None:
+        """Forget the result of a task and let every store delete it."""
+        for host in task.where:
+            del host.objects[task]
+            self._outbox.add(DeleteObjects, host.address, task.object_id)
+        task.where.clear()
+        self._forget_object(task)
+
+    def _forget_object(self, task: Task) -> None:
+        assert task.object_id is not None
+        del self.objects[task.object_id]
+        task.object_id = None
+        task.inline = None
+
+    def lose(self, task: Task) -> None:
+        """A task in state "memory" has no result any more: compute it again if somebody needs it."""
+        self._forget_object(task)
+        self.move(task, "released")
+        for waiter in task.waiters:
+            if waiter.state == "waiting":
+                waiter.waiting_on += 1
+            elif waiter.state in ("ready", "no-worker"):
+                self.withdraw(waiter)
+                self.move(waiter, "waiting")
+                waiter.waiting_on = 1
+            # One that is processing may have read it already; if not, it will say so.
+        if task.is_needed:
+            for holder in task.holders:
+                if type(holder) is Client:
+                    self._outbox.add(ReportPending, holder.id, task.key)
+            self.activate(task)
+        else:
+            self._to_settle.append(task)
+
+    def fail(self, task: Task, error: TaskError) -> None:
+        """A task has failed, and with it all that wait for it."""
+        stack = [task]
+        while stack:
+            task = stack.pop()
+            if task.state == "erred":
+                continue
+            active = task.state in ACTIVE
+            self.withdraw(task)
+            self.move(task, "erred")
+            task.error = error
+            for holder in task.holders:
+                if type(holder) is Client:
+                    self._outbox.add(ReportErred, holder.id, (task.key, error.blob, error.text))
+            if active:
+                self._leave_dependencies(task)
+            stack.extend(task.waiters)
+            if not task.is_needed:
+                self._to_settle.append(task)
+
+    def fail_unknown_dependency(self, task: Task, key: Key) -> None:
+        text = f"{task.key!r} depends on {key!r}, which was cancelled or released"
+        self.fail(task, task_error(task.key, CancelledError(text)))
+
+    def _leave_dependencies(self, task: Task) -> None:
+        for dependency in task.dependencies:
+            waiters = dependency.waiters
+            del waiters[task]
+            if not waiters and not dependency.holders:
+                self._to_settle.append(dependency)
+
+    # -- holders
+
+    def hold(self, holder: Client | Dataset, task: Task) -> None:
+        task.holders[holder] = None
+        holder.holds[task] = None
+
+    def unhold(self, holder: Client | Dataset, task: Task) -> None:
+        """Give up a hold; no error if there is none."""
+        if task.holders.pop(holder, self) is None:
+            del holder.holds[task]
+            if not task.is_needed:
+                self._to_settle.append(task)
+
+    def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
+        """Give up ``client``'s holds (with ``force`` everybody's) on tasks and on all that depend on them."""
+        closure: dict[Task, None] = dict.fromkeys(tasks)
+        stack = list(closure)
+        while stack:
+            for dependent in stack.pop().dependents:
+                if dependent not in closure:
+                    closure[dependent] = None
+                    stack.append(dependent)
+        for task in closure:
+            for holder in list(task.holders):
+                if force or holder is client:
+                    self.unhold(holder, task)
+                    if type(holder) is Client:
+                        self._outbox.cancelled(holder.id, task.key, f"cancelled by {client.name}")
+
+    def report(self, task: Task, client: Client) -> None:
+        """Tell a client about a task as it is now, if there is something to tell."""
+        if task.state == "memory":
+            self._outbox.add(ReportMemory, client.id, memory_entry(task))
+        elif task.state == "erred":
+            assert task.error is not None
+            self._outbox.add(ReportErred, client.id, (task.key, task.error.blob, task.error.text))
+
+    def _report_memory(self, task: Task) -> None:
+        entry = None
+        for holder in task.holders:
+            if type(holder) is Client:
+                entry = entry or memory_entry(task)
+                self._outbox.add(ReportMemory, holder.id, entry)
+
+    # -- ceasing to be
+
+    def settle(self, task: Task) -> None:
+        """Look at this task once the event is handled: it may not be needed any more."""
+        self._to_settle.append(task)
+
+    def settle_all(self) -> None:
+        """Release what nobody needs, forget what nobody can ask for again."""
+        stack = self._to_settle
+        while stack:
+            task = stack.pop()
+            if task.holders or task.waiters or task.state == "forgotten":
+                continue
+            state = task.state
+            if state == "memory":
+                self.delete_copies(task)
+                self.move(task, "released")
+            elif state == "erred":
+                task.error = None
+                self.move(task, "released")
+            elif state != "released":
+                self.withdraw(task)
+                self.move(task, "released")
+                self._leave_dependencies(task)
+            if not task.dependents:
+                self._forget(task)
+
+    def _forget(self, task: Task) -> None:
+        self.move(task, "forgotten")
+        del self.tasks[task.key]
+        task.group.tasks -= 1
+        if task.digest is not None:
+            function = self.functions[task.digest]
+            function.tasks -= 1
+            self.drop_unused_function(task.digest, function)
+        for dependency in task.dependencies:
+            del dependency.dependents[task]
+            self._to_settle.append(dependency)
+        task.dependencies = ()
+
+    def drop_unused_function(self, digest: Digest, function: Function) -> None:
+        if not function.tasks and not function.clients:
+            del self.functions[digest]
+
+
+_LOST = (
+    "is lost: the hosts that held it are gone, and it was scattered by a client, so that it can't be computed again. "
+    "Scatter it once more, or keep copies of it on several hosts (broadcast=True)"
+)
+
+
+def _group_name(key: Key, digest: Digest | None) -> Hashable:
+    if type(key) is tuple and key:
+        name: Hashable = key[0]  # dask's keys: the name of the layer
+        return name
+    if digest is not None:
+        return digest
+    return key.rpartition("-")[0] or key if type(key) is str else key
+
+
+def _dependency_entry(task: Task, reader: Host) -> DependencyEntry:
+    if task.inline is not None:
+        return (task.key, task.object_id, task.inline, ())
+    sources = () if reader in task.where else tuple(host.address for host in task.where)
+    return (task.key, task.object_id, None, sources)
+
+
+def memory_entry(task: Task) -> MemoryEntry:
+    """A result as clients are told of it."""
+    return (task.key, task.object_id, task.nbytes, task.inline, tuple(host.address for host in task.where))

@@ -1,0 +1,279 @@
+"""What the scheduler knows: tasks, workers, hosts, clients, datasets, and the legal moves of a task.
+
+Sets whose order could be seen outside are dictionaries with None as values: they keep the order of
+insertion, so that the same events always lead to the same instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from holdfast.cluster.scheduler.placement import Queue
+
+Key: TypeAlias = Hashable
+ObjectId: TypeAlias = bytes
+Digest: TypeAlias = bytes
+Payload: TypeAlias = bytes | memoryview
+
+State = Literal["released", "waiting", "no-worker", "ready", "processing", "memory", "erred", "forgotten"]
+
+#: The legal moves of a task. Nothing else ever happens (`validate` mode checks each one).
+#:
+#: ============ =====================================================================================
+#: released     known, but nothing is done about it; kept as lineage of those that depend on it
+#: waiting      wanted; a dependency has no result yet
+#: no-worker    could run, but no worker that there is may run it; fails after a time
+#: ready        in a queue; goes to the next worker with room
+#: processing   sent to a worker
+#: memory       its result is in a store (or at least here, when it is small)
+#: erred        it failed, or something that it depends on did
+#: forgotten    nobody knows it any more
+#: ============ =====================================================================================
+TRANSITIONS: dict[State, frozenset[State]] = {
+    "released": frozenset({"waiting", "memory", "erred", "forgotten"}),
+    "waiting": frozenset({"ready", "no-worker", "erred", "released", "memory"}),
+    "no-worker": frozenset({"ready", "waiting", "erred", "released", "memory"}),
+    "ready": frozenset({"processing", "no-worker", "waiting", "erred", "released", "memory"}),
+    "processing": frozenset({"memory", "ready", "no-worker", "waiting", "erred", "released"}),
+    "memory": frozenset({"released"}),
+    "erred": frozenset({"released"}),
+    "forgotten": frozenset(),
+}
+
+#: The states in which a task needs the results of its dependencies.
+ACTIVE: frozenset[State] = frozenset({"waiting", "no-worker", "ready", "processing"})
+
+
+class Group:
+    """Tasks that do the same, and so take about the same time."""
+
+    __slots__ = ("mean_seconds", "name", "tasks")
+
+    def __init__(self, name: Hashable) -> None:
+        self.name = name
+        self.tasks = 0  # that refer to this group now
+        self.mean_seconds: float | None = None
+
+    def record(self, seconds: float) -> None:
+        mean = self.mean_seconds
+        self.mean_seconds = seconds if mean is None else mean + (seconds - mean) * 0.3
+
+
+class Requirements:
+    """Which workers may run a task. Tasks that ask for the same share one; None stands for "any worker".
+
+    Attributes
+    ----------
+    workers
+        Addresses or names of workers, addresses of nodes or host names, one of which must fit; empty: any.
+    resources
+        What a run takes from its worker while it lasts, by name.
+    loose
+        ``workers`` is a wish: when none of them is there, any worker will do.
+    """
+
+    __slots__ = ("__weakref__", "loose", "resources", "workers")
+
+    def __init__(self, workers: tuple[str, ...], resources: tuple[tuple[str, float], ...], loose: bool) -> None:
+        self.workers = workers
+        self.resources = resources
+        self.loose = loose
+
+    def names(self, worker: Worker) -> bool:
+        """Whether ``workers`` means this worker."""
+        return not self.workers or any(name in worker.names for name in self.workers)
+
+    def could_run_on(self, worker: Worker) -> bool:
+        """Whether the worker has the resources when nothing else runs there."""
+        return all(worker.resources.get(name, 0.0) >= amount for name, amount in self.resources)
+
+    def fits_now(self, worker: Worker) -> bool:
+        return all(worker.free_resources.get(name, 0.0) >= amount for name, amount in self.resources)
+
+
+class Task:
+    """A computation and its result, or data that a client brought (then ``payload`` is None)."""
+
+    __slots__ = (
+        "dependencies",
+        "dependents",
+        "digest",
+        "error",
+        "failures",
+        "group",
+        "holders",
+        "inline",
+        "key",
+        "missing",
+        "nbytes",
+        "object_id",
+        "owner",
+        "payload",
+        "priority",
+        "queue",
+        "requirements",
+        "retries",
+        "run_id",
+        "since",
+        "state",
+        "type_name",
+        "waiters",
+        "waiting_on",
+        "where",
+        "worker",
+    )
+
+    def __init__(self, key: Key, group: Group, owner: str) -> None:
+        self.key = key
+        self.group = group
+        self.owner = owner  # the name of the client that brought it
+        self.state: State = "released"
+        self.digest: Digest | None = None
+        self.payload: Payload | None = None
+        self.dependencies: tuple[Task, ...] = ()
+        self.dependents: dict[Task, None] = {}  # all that are known
+        self.waiters: dict[Task, None] = {}  # dependents in an ACTIVE state
+        self.waiting_on = 0  # dependencies without a result; counted in state "waiting"
+        self.holders: dict[Client | Dataset, None] = {}
+        self.priority: tuple[float, int] = (0.0, 0)
+        self.requirements: Requirements | None = None
+        self.queue: Queue | None = None  # that it is in, in state "ready"
+        self.retries = 0
+        self.failures = 0  # workers that died while they may have been running it
+        self.missing = 0  # times that its result could not be read though it should be there
+        self.run_id = 0
+        self.worker: Worker | None = None
+        self.object_id: ObjectId | None = None
+        self.nbytes = 0
+        self.type_name = ""
+        self.inline: Payload | None = None
+        self.where: dict[Host, None] = {}
+        self.error: TaskError | None = None
+        self.since = 0.0  # when it came into its state
+
+    def __repr__(self) -> str:
+        return f"<Task {self.key!r} {self.state}>"
+
+    @property
+    def can_be_computed(self) -> bool:
+        return self.payload is not None
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self.holders or self.waiters)
+
+
+class TaskError:
+    """Why a task failed: the blob that clients raise, a text for people, and the task that began it."""
+
+    __slots__ = ("blob", "key", "text")
+
+    def __init__(self, key: Key, blob: Payload, text: str) -> None:
+        self.key = key
+        self.blob = blob
+        self.text = text
+
+
+class Run:
+    """One run of a task on a worker. It outlives a task that was released, until the worker is done with it."""
+
+    __slots__ = ("requirements", "run_id", "seconds", "task")
+
+    def __init__(self, run_id: int, task: Task, seconds: float, requirements: Requirements | None) -> None:
+        self.run_id = run_id
+        self.task: Task | None = task
+        self.seconds = seconds  # expected
+        self.requirements = requirements
+
+
+class Host:
+    """A host: one node agent with one store."""
+
+    __slots__ = ("address", "available", "description", "objects", "workers")
+
+    def __init__(self, address: str, description: dict[str, Any]) -> None:
+        self.address = address
+        self.description = description
+        self.workers: dict[Worker, None] = {}
+        self.available: dict[Worker, None] = {}  # those with room for a task
+        self.objects: dict[Task, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Host {self.address}>"
+
+
+class Worker:
+    """A worker process."""
+
+    __slots__ = (
+        "address",
+        "expected_seconds",
+        "free_resources",
+        "functions",
+        "host",
+        "name",
+        "names",
+        "nthreads",
+        "resources",
+        "runs",
+    )
+
+    def __init__(self, address: str, name: str, host: Host, nthreads: int, resources: dict[str, float]) -> None:
+        self.address = address
+        self.name = name
+        self.host = host
+        self.nthreads = nthreads
+        self.resources = resources
+        self.free_resources = dict(resources)
+        hostname = host.description.get("hostname", "")
+        self.names = frozenset({address, name, host.address, hostname, host.address.removeprefix("tcp://")} - {""})
+        self.functions: set[Digest] = set()  # that it has; only asked for membership
+        self.runs: dict[int, Run] = {}  # in the order in which they were sent
+        self.expected_seconds = 0.0  # of all runs together
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.address}>"
+
+
+class Client:
+    """A connected client."""
+
+    __slots__ = ("functions", "holds", "id", "name")
+
+    def __init__(self, id: str, name: str) -> None:
+        self.id = id
+        self.name = name
+        self.holds: dict[Task, None] = {}
+        self.functions: dict[Digest, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id}>"
+
+
+class Dataset:
+    """A published collection: bytes that only clients read, and the tasks that it holds."""
+
+    __slots__ = ("data", "holds", "name", "published", "publisher")
+
+    def __init__(self, name: str, data: Payload, publisher: str, published: float) -> None:
+        self.name = name
+        self.data = data
+        self.publisher = publisher
+        self.published = published
+        self.holds: dict[Task, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.name!r}>"
+
+
+class Function:
+    """The pickle of a function, kept while a task refers to it or a client that sent it may name it again."""
+
+    __slots__ = ("blob", "clients", "tasks")
+
+    def __init__(self, blob: Payload) -> None:
+        self.blob = blob
+        self.tasks = 0
+        self.clients = 0

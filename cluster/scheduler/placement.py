@@ -1,0 +1,276 @@
+"""Which ready task goes to which worker.
+
+Ready tasks wait in queues ordered by priority. There is one queue for each set of requirements (one for "any
+worker") and, where there are several hosts, one for each host that holds most of what a task reads. A worker with room
+takes the best task of the queues that it may take from; when those are empty it takes one that would rather run on
+another host, if waiting for that host would cost more than carrying the data over.
+
+A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep
+it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
+for the scheduler between them; long ones, and ones of unknown length, are not sent ahead at all, and stay free to go to
+whoever is idle first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.scheduler.model import Host, Requirements, Run, Task, Worker
+
+PREFETCH_SECONDS = 0.010
+#: A run never counts for less: what a worker spends around the shortest function.
+SHORTEST_RUN_SECONDS = 20e-6
+#: What a task of unknown length counts for: all the room there is.
+UNKNOWN_RUN_SECONDS = PREFETCH_SECONDS
+#: Below this, where the data of a task lies does not matter.
+LOCALITY_MIN_NBYTES = 64 * 1024
+#: What bringing data over from another host is expected to cost.
+TRANSFER_NBYTES_PER_SECOND = 1e9
+TRANSFER_LATENCY_SECONDS = 0.002
+
+
+class Queue:
+    """Ready tasks of one kind, by priority. An entry whose task has left is skipped when it comes up."""
+
+    __slots__ = ("heap", "host", "live", "requirements")
+
+    def __init__(self, requirements: Requirements | None, host: Host | None) -> None:
+        self.requirements = requirements
+        self.host = host
+        self.heap: list[tuple[tuple[float, int], Task]] = []
+        self.live = 0
+
+    def head(self) -> Task:
+        heap = self.heap
+        while heap[0][1].queue is not self:
+            heapq.heappop(heap)
+        return heap[0][1]
+
+
+class Placement:
+    """The queues of ready tasks and the workers with room.
+
+    Parameters
+    ----------
+    hosts, workers
+        The scheduler's tables; read here, changed by their owner.
+    """
+
+    def __init__(self, hosts: dict[str, Host], workers: dict[str, Worker]) -> None:
+        self._hosts = hosts
+        self._workers = workers
+        self._queues: dict[tuple[Requirements | None, Host | None], Queue] = {}
+        self._available: OrderedDict[Worker, None] = OrderedDict()
+        self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
+        self.ready = 0
+
+    # -- requirements
+
+    def requirements(self, options: dict[str, Any]) -> Requirements | None:
+        """The shared `Requirements` that the options of a task ask for, None for none."""
+        named = options.get("workers") or ()
+        resources = options.get("resources") or {}
+        if not named and not resources:
+            return None
+        try:
+            workers = (named,) if isinstance(named, str) else tuple(map(str, named))
+            key = (
+                workers,
+                tuple(sorted((str(name), float(amount)) for name, amount in resources.items())),
+                bool(options.get("allow_other_workers")),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ProtocolError(f"malformed requirements of a task: {error}") from None
+        found = self._requirements.get(key)
+        if found is None:
+            found = self._requirements[key] = Requirements(*key)
+        return found
+
+    def candidates(self, requirements: Requirements | None) -> list[Worker]:
+        """The workers that may run tasks with these requirements, busy or not."""
+        workers = list(self._workers.values())
+        if requirements is None:
+            return workers
+        named = [w for w in workers if requirements.names(w)]
+        if requirements.loose and not named:
+            named = workers
+        return [w for w in named if requirements.could_run_on(w)]
+
+    def can_run(self, requirements: Requirements | None) -> bool:
+        if requirements is None:
+            return bool(self._workers)
+        return bool(self.candidates(requirements))
+
+    # -- room
+
+    def update_room(self, worker: Worker) -> None:
+        """To be called when a worker came, or its runs changed."""
+        count = len(worker.runs)
+        if count < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads:
+            self._available[worker] = None
+            worker.host.available[worker] = None
+        else:
+            self._available.pop(worker, None)
+            worker.host.available.pop(worker, None)
+
+    def remove_worker(self, worker: Worker) -> None:
+        self._available.pop(worker, None)
+        worker.host.available.pop(worker, None)
+
+    # -- queues
+
+    def push(self, task: Task) -> None:
+        """Queue a task that has become ready."""
+        host = self._preferred_host(task) if task.requirements is None and len(self._hosts) > 1 else None
+        key = (task.requirements, host)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(task.requirements, host)
+        task.queue = queue
+        queue.live += 1
+        self.ready += 1
+        heapq.heappush(queue.heap, (task.priority, task))
+
+    def remove(self, task: Task) -> None:
+        """Take a task out of its queue."""
+        queue = task.queue
+        assert queue is not None
+        task.queue = None
+        self.ready -= 1
+        queue.live -= 1
+        if not queue.live:
+            del self._queues[(queue.requirements, queue.host)]
+
+    def queues(self) -> list[Queue]:
+        return list(self._queues.values())
+
+    def ready_tasks(self, requirements: Requirements | None) -> list[Task]:
+        """The tasks in the queues with these requirements."""
+        return [
+            task
+            for queue in self.queues()
+            if queue.requirements is requirements
+            for task in {task: None for _, task in queue.heap if task.queue is queue}
+        ]
+
+    def remove_host(self, host: Host) -> list[Task]:
+        """Forget a host's queue; return the tasks that were in it, to be pushed again."""
+        queue = self._queues.get((None, host))
+        if queue is None:
+            return []
+        tasks = sorted({t.priority: t for _, t in queue.heap if t.queue is queue}.values(), key=lambda t: t.priority)
+        for task in tasks:
+            self.remove(task)
+        return tasks
+
+    def _preferred_host(self, task: Task) -> Host | None:
+        nbytes: dict[Host, int] = {}
+        for dependency in task.dependencies:
+            if dependency.inline is None:
+                for host in dependency.where:
+                    nbytes[host] = nbytes.get(host, 0) + dependency.nbytes
+        if not nbytes:
+            return None
+        most = max(nbytes.values())
+        if most < LOCALITY_MIN_NBYTES:
+            return None
+        best = [host for host, n in nbytes.items() if n == most and host.workers]
+        if not best or len(best) == len(self._hosts):
+            return None
+        return min(best, key=self._queued)
+
+    def _queued(self, host: Host) -> int:
+        queue = self._queues.get((None, host))
+        return queue.live if queue is not None else 0
+
+    # -- matching
+
+    def fill(self, assign: Callable[[Task, Worker], None]) -> None:
+        """Give ready tasks to workers with room, one to each in turn, until either runs out.
+
+        ``assign(task, worker)`` must lead to `update_room` for the worker.
+        """
+        available = self._available
+        misses = 0
+        while self.ready and misses < len(available):
+            worker = next(iter(available))
+            task = self._take(worker)
+            if task is None:
+                misses += 1
+                available.move_to_end(worker)
+                continue
+            misses = 0
+            available.move_to_end(worker)
+            assign(task, worker)
+
+    def _take(self, worker: Worker) -> Task | None:
+        best: Task | None = None
+        for queue in self._queues.values():
+            if self._may_take(worker, queue):
+                task = queue.head()
+                if best is None or task.priority < best.priority:
+                    best = task
+        if best is None:
+            best = self._steal(worker)
+        if best is not None:
+            self.remove(best)
+        return best
+
+    def _may_take(self, worker: Worker, queue: Queue) -> bool:
+        requirements = queue.requirements
+        if requirements is None:
+            return queue.host is None or queue.host is worker.host
+        if requirements.resources and not (len(worker.runs) < worker.nthreads and requirements.fits_now(worker)):
+            return False
+        if requirements.names(worker):
+            return True
+        return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
+
+    def _steal(self, worker: Worker) -> Task | None:
+        if worker.runs:
+            return None  # it is busy enough
+        best: Task | None = None
+        longest = 0.0
+        for queue in self._queues.values():
+            host = queue.host
+            if host is None or host is worker.host or host.available:
+                continue
+            task = queue.head()
+            threads = sum(w.nthreads for w in host.workers)
+            seconds = task.group.mean_seconds
+            wait = queue.live * (0.5 if seconds is None else seconds) / max(1, threads)
+            nbytes = sum(d.nbytes for d in task.dependencies if d.inline is None and worker.host not in d.where)
+            gain = wait - (TRANSFER_LATENCY_SECONDS + nbytes / TRANSFER_NBYTES_PER_SECOND)
+            if gain > longest:
+                best, longest = task, gain
+        return best
+
+
+def expected_seconds(task: Task) -> float:
+    """How long a run of the task is expected to keep a thread busy."""
+    mean = task.group.mean_seconds
+    return UNKNOWN_RUN_SECONDS if mean is None else max(mean, SHORTEST_RUN_SECONDS)
+
+
+def start_run(worker: Worker, run: Run) -> None:
+    """Count a run as the worker's: its time and its resources."""
+    worker.runs[run.run_id] = run
+    worker.expected_seconds += run.seconds
+    if run.requirements is not None:
+        for name, amount in run.requirements.resources:
+            worker.free_resources[name] -= amount
+
+
+def end_run(worker: Worker, run: Run) -> None:
+    """The inverse of `start_run`."""
+    del worker.runs[run.run_id]
+    # Not a sum of what is left: with nothing left it is nothing, whatever rounding did.
+    worker.expected_seconds = worker.expected_seconds - run.seconds if worker.runs else 0.0
+    if run.requirements is not None:
+        for name, amount in run.requirements.resources:
+            worker.free_resources[name] += amount

@@ -1,0 +1,361 @@
+"""The scheduler's I/O: messages become events of the state machine, its instructions become messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import holdfast
+from holdfast.cluster.comm.connection import Connection, Listener
+from holdfast.cluster.comm.frames import raw
+from holdfast.cluster.comm.opening import PROTOCOL_VERSION, Refused
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.scheduler import events, introspection
+from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
+
+logger = logging.getLogger(__name__)
+
+#: How long a `wait-for-workers` request waits when it does not say.
+WAIT_FOR_WORKERS_SECONDS = 30.0
+#: How long peers get to take leave when the cluster shuts down.
+CLOSE_SECONDS = 5.0
+
+
+class Scheduler:
+    """A scheduler that listens on a socket, in the event loop in which it is started.
+
+    Parameters
+    ----------
+    token
+        The cluster's token.
+    sock
+        A bound socket (`holdfast.cluster.comm.connection.bound_socket`), which the scheduler owns from here on.
+    no_worker_timeout
+        Seconds after which a task fails that no worker may run.
+    validate
+        Check all invariants after every event: for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: bytes,
+        sock: socket.socket,
+        no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
+        validate: bool = False,
+    ) -> None:
+        self.id = f"scheduler-{secrets.token_hex(4)}"
+        self.state = SchedulerState(no_worker_timeout=no_worker_timeout, validate=validate)
+        self._sock = sock
+        self._listener = Listener(token, self._welcome, self._connected)
+        self._peers: dict[str, Connection] = {}  # by node address, worker address or client id
+        self._heartbeats: introspection.Heartbeats = {}
+        self._worker_waiters: list[_WorkerWaiter] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._started = time.time()
+        self._closing = False
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.finished = asyncio.Event()
+        await self._listener.listen(self._sock)
+        logger.info("scheduler %s listens on %s", self.id, self.address)
+
+    @property
+    def address(self) -> str:
+        """``tcp://host:port``."""
+        return self._listener.address
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "address": self.address,
+            "id": self.id,
+            "pid": os.getpid(),
+            "started": self._started,
+            "version": holdfast.__version__,
+            "protocol": PROTOCOL_VERSION,
+        }
+
+    async def close(self, reason: str = "the scheduler was stopped") -> None:
+        """Tell everybody, and go. Nodes stop their workers and stores; clients fail what they wait for."""
+        if self._closing:
+            return
+        self._closing = True
+        logger.info("closing: %s", reason)
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._listener.close()
+        for connection in list(self._peers.values()):
+            connection.send(("close",) if connection.role in ("node", "worker") else ("closing", reason))
+        deadline = self._loop.time() + CLOSE_SECONDS
+        while any(c.role == "node" for c in self._peers.values()) and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self._peers.values()):
+            connection.close()
+        self.finished.set()
+
+    # -- peers
+
+    def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
+        if self._closing:
+            raise Refused("role", "the cluster is shutting down")
+        if role == "node":
+            _check(info, address=str, hostname=str, capacity=int)
+            self._refuse_twice(info["address"])
+        elif role == "worker":
+            _check(info, address=str, name=str, node=str, nthreads=int)
+            self._refuse_twice(info["address"])
+            if info["node"] not in self._peers:
+                raise Refused("role", f"node {info['node']} has not joined")
+        elif role == "client":
+            _check(info, id=str)
+            self._refuse_twice(info["id"])
+        else:
+            raise Refused("role", f"a scheduler does not serve the role {role!r}")
+        welcome: dict[str, Any] = {"scheduler": self.describe()}
+        if role == "client":
+            welcome["nodes"] = [host.description for host in self.state.hosts.values()]
+        return welcome
+
+    def _refuse_twice(self, peer: str) -> None:
+        if peer in self._peers:
+            raise Refused("role", f"{peer} is connected already")
+
+    def _connected(self, connection: Connection) -> None:
+        role, info = connection.role, connection.info
+        peer = info["id"] if role == "client" else info["address"]
+        try:
+            self._join(role, peer, info)
+        except ProtocolError as error:  # it joined twice at the same moment, or its node has just left
+            connection.abort(error)
+            return
+        self._peers[peer] = connection
+        handle = {"client": self._client_message, "worker": self._worker_message, "node": self._node_message}[role]
+
+        def on_batch(messages: tuple[Any, ...]) -> None:
+            for message in messages:
+                try:
+                    handle(peer, message)
+                except (ValueError, TypeError, IndexError) as error:
+                    raise ProtocolError(f"a malformed message {message[0]!r}: {error}") from error
+
+        def on_close(error: Exception | None) -> None:
+            if self._peers.get(peer) is connection:
+                del self._peers[peer]
+                self._leave(role, peer, str(error) if error else "its connection closed")
+
+        logger.info("%s %s joined from %s", role, peer, connection.peer)
+        connection.start(on_batch, on_close)
+        if role == "worker":
+            self._answer_worker_waiters()
+
+    def _join(self, role: str, peer: str, info: dict[str, Any]) -> None:
+        if role == "node":
+            self._handle(events.HostJoined(peer, info))
+            self._tell_clients(("nodes", [info], []))
+        elif role == "worker":
+            resources = {str(name): float(amount) for name, amount in (info.get("resources") or {}).items()}
+            self._handle(events.WorkerJoined(peer, info["name"], info["node"], info["nthreads"], resources))
+        else:
+            self._handle(events.ClientJoined(peer, str(info.get("name") or peer)))
+
+    def _leave(self, role: str, peer: str, reason: str) -> None:
+        logger.info("%s %s left: %s", role, peer, reason)
+        if role == "node":
+            self._heartbeats.pop(peer, None)
+            self._handle(events.HostLeft(peer, reason))
+            self._tell_clients(("nodes", [], [peer]))
+        elif role == "worker":
+            self._handle(events.WorkerLeft(peer, reason))
+        else:
+            self._handle(events.ClientLeft(peer))
+            self._worker_waiters = [w for w in self._worker_waiters if w.client != peer or w.cancel()]
+
+    def _tell_clients(self, message: tuple[Any, ...]) -> None:
+        for client in self.state.clients:
+            self._send(client, message)
+
+    def _send(self, peer: str, message: tuple[Any, ...]) -> None:
+        connection = self._peers.get(peer)
+        if connection is not None:
+            connection.send(message)
+
+    # -- the state machine
+
+    def _handle(self, event: events.Event) -> None:
+        for instruction in self.state.handle(event, self._loop.time()):
+            peer = instruction.peer
+            self._send(peer, _MESSAGES[type(instruction)](instruction))
+        deadline = self.state.next_deadline
+        if deadline is not None and self._timer is None and not self._closing:
+            self._timer = self._loop.call_at(deadline, self._time_passed)
+
+    def _time_passed(self) -> None:
+        self._timer = None
+        self._handle(events.TimePassed())
+
+    # -- messages
+
+    def _client_message(self, client: str, message: tuple[Any, ...]) -> None:
+        operation, *parts = message
+        if operation == "request":
+            self._request(client, *parts)
+        elif operation == "submit":
+            tasks, wants, options = parts
+            self._handle(events.TasksSubmitted(client, tasks, wants, options))
+        elif operation == "release":
+            self._handle(events.KeysReleased(client, *parts))
+        elif operation == "functions":
+            self._handle(events.FunctionsSent(client, *parts))
+        elif operation == "scattered":
+            self._handle(events.ObjectsScattered(client, *parts))
+        elif operation == "want":
+            self._handle(events.KeysWanted(client, *parts))
+        elif operation == "cancel":
+            self._handle(events.KeysCancelled(client, *parts))
+        elif operation == "missing":
+            self._handle(events.ResultsMissing(client, *parts))
+        else:
+            raise ProtocolError(f"a client sent {operation!r}")
+
+    def _worker_message(self, worker: str, message: tuple[Any, ...]) -> None:
+        operation, *parts = message
+        if operation == "finished":
+            self._handle(events.TasksFinished(worker, *parts))
+        elif operation == "erred":
+            self._handle(events.TasksErred(worker, *parts))
+        elif operation == "missing":
+            self._handle(events.DependenciesMissing(worker, *parts))
+        elif operation == "dropped":
+            self._handle(events.RunsDropped(worker, *parts))
+        else:
+            raise ProtocolError(f"a worker sent {operation!r}")
+
+    def _node_message(self, node: str, message: tuple[Any, ...]) -> None:
+        operation, *parts = message
+        if operation == "copied":
+            self._handle(events.ObjectsCopied(node, *parts))
+        elif operation == "heartbeat":
+            (beat,) = parts
+            self._heartbeats[node] = {**beat, "time": time.time()}
+        elif operation == "exited":
+            worker, reason = parts
+            logger.warning("worker %s of node %s ended: %s", worker, node, reason)
+            self._handle(events.WorkerLeft(worker, reason))
+        else:
+            raise ProtocolError(f"a node sent {operation!r}")
+
+    # -- requests
+
+    def _request(self, client: str, request: int, operation: str, arguments: dict[str, Any]) -> None:
+        state = self.state
+        answers: dict[str, Callable[[], Any]] = {
+            "who-has": lambda: introspection.who_has(state, arguments.get("keys")),
+            "has-what": lambda: introspection.has_what(state, arguments.get("nodes")),
+            "nthreads": lambda: introspection.nthreads(state, arguments.get("workers")),
+            "info": lambda: introspection.info(state, self.describe(), self._heartbeats),
+            "status": lambda: introspection.status(state, self.describe(), self._heartbeats),
+            "memory": lambda: introspection.memory(state, self._heartbeats),
+            "list-datasets": lambda: sorted(state.datasets),
+        }
+        if operation in answers:
+            self._send(client, ("reply", request, True, answers[operation]()))
+        elif operation == "publish":
+            self._handle(
+                events.DatasetPublished(
+                    client,
+                    request,
+                    str(arguments["name"]),
+                    arguments["data"],
+                    arguments["keys"],
+                    bool(arguments.get("override")),
+                )
+            )
+        elif operation == "unpublish":
+            self._handle(events.DatasetUnpublished(client, request, str(arguments["name"])))
+        elif operation == "get-dataset":
+            self._handle(events.DatasetRequested(client, request, str(arguments["name"])))
+        elif operation == "wait-for-workers":
+            self._wait_for_workers(client, request, int(arguments["n"]), arguments.get("timeout"))
+        elif operation == "shutdown":
+            self._send(client, ("reply", request, True, None))
+            task = self._loop.create_task(self.close(f"client {state.clients[client].name} shut the cluster down"))
+            self._shutdown = task  # or the loop would be its only, weak, holder
+        else:
+            error = ["ValueError", f"the scheduler knows no request {operation!r}"]
+            self._send(client, ("reply", request, False, error))
+
+    def _wait_for_workers(self, client: str, request: int, n: int, timeout: float | None) -> None:
+        waiter = _WorkerWaiter(client, request, n)
+        self._worker_waiters.append(waiter)
+        seconds = WAIT_FOR_WORKERS_SECONDS if timeout is None else float(timeout)
+        waiter.timer = self._loop.call_later(seconds, self._give_up_waiting, waiter, seconds)
+        self._answer_worker_waiters()
+
+    def _answer_worker_waiters(self) -> None:
+        count = len(self.state.workers)
+        for waiter in [w for w in self._worker_waiters if w.n <= count]:
+            self._worker_waiters.remove(waiter)
+            waiter.cancel()
+            self._send(waiter.client, ("reply", waiter.request, True, count))
+
+    def _give_up_waiting(self, waiter: _WorkerWaiter, seconds: float) -> None:
+        self._worker_waiters.remove(waiter)
+        text = (
+            f"waited {seconds:g} s for {waiter.n} workers, {len(self.state.workers)} are there; "
+            f"'holdfast start --address {self.address.removeprefix('tcp://')}' on another host adds some"
+        )
+        self._send(waiter.client, ("reply", waiter.request, False, ["TimeoutError", text]))
+
+
+class _WorkerWaiter:
+    """A client that waits for a number of workers."""
+
+    def __init__(self, client: str, request: int, n: int) -> None:
+        self.client = client
+        self.request = request
+        self.n = n
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+def _check(info: dict[str, Any], **types: type) -> None:
+    for name, expected in types.items():
+        if not isinstance(info.get(name), expected):
+            raise Refused("role", f"the opening lacks {name!r}")
+
+
+def _run_entry(entry: to_do.RunEntry) -> tuple[Any, ...]:
+    key, run_id, digest, payload, dependencies, resources = entry
+    return (key, run_id, digest, raw(payload), dependencies, resources)
+
+
+def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
+    value = instruction.value
+    if type(value) is dict and "data" in value:
+        value = {**value, "data": raw(value["data"])}
+    return ("reply", instruction.request, instruction.ok, value)
+
+
+#: How each instruction looks on the wire.
+_MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    to_do.SendFunctions: lambda i: ("functions", [(digest, raw(blob)) for digest, blob in i.items]),
+    to_do.RunTasks: lambda i: ("run", [_run_entry(entry) for entry in i.items]),
+    to_do.DropRuns: lambda i: ("drop", i.items),
+    to_do.DeleteObjects: lambda i: ("delete", i.items),
+    to_do.ReportMemory: lambda i: ("memory", i.items),
+    to_do.ReportErred: lambda i: ("erred", [(key, raw(blob), text) for key, blob, text in i.items]),
+    to_do.ReportPending: lambda i: ("pending", i.items),
+    to_do.ReportCancelled: lambda i: ("cancelled", i.items, i.reason),
+    to_do.Reply: _reply,
+}

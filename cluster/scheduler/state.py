@@ -1,0 +1,534 @@
+"""The scheduler's state machine: ``SchedulerState.handle(event, now) -> instructions``.
+
+Theory of operation
+-------------------
+Nothing here does I/O, reads a clock, or depends on chance or on the order of a set: the same events at the same times
+give the same instructions, in production and in a simulation.
+
+Each event changes the tables, by way of `Lifecycle` where tasks are concerned. Then, always in this order,
+
+1. what nobody needs any more is released and forgotten (`Lifecycle.settle_all`),
+2. ready tasks go to workers with room (`Lifecycle.fill`),
+
+and what has collected in the outbox is returned. In ``validate`` mode every invariant is checked after that.
+
+What a task costs on its way from submit to gather: one entry of `TasksSubmitted`, one assignment, one entry of
+`TasksFinished`, one report to each client that holds it, one entry of `KeysReleased`, one deletion. Each of them is
+a fixed number of steps; none looks at other tasks than the neighbours in the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
+from holdfast.cluster.scheduler import events
+from holdfast.cluster.scheduler.instructions import DeleteObjects, Instruction, Outbox, ReportErred
+from holdfast.cluster.scheduler.lifecycle import Lifecycle, task_error
+from holdfast.cluster.scheduler.model import (
+    Client,
+    Dataset,
+    Function,
+    Host,
+    Key,
+    Requirements,
+    Task,
+    TaskError,
+    Worker,
+)
+from holdfast.cluster.scheduler.placement import Placement
+
+#: A task that no worker may run fails after this.
+NO_WORKER_TIMEOUT_SECONDS = 60.0
+#: A task is given up when this many workers have died that may have been running it.
+MAX_FAILURES = 3
+#: A result that could not be read this often, though it should be there, counts as lost.
+MAX_MISSING = 3
+
+
+class SchedulerState:
+    """Everything that the scheduler knows.
+
+    Parameters
+    ----------
+    no_worker_timeout
+        Seconds after which a task fails that no worker of the cluster may run.
+    max_failures
+        Number of dying workers after which a task that was running on all of them fails.
+    validate
+        Check every move and all invariants, at a cost: for tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
+        max_failures: int = MAX_FAILURES,
+        validate: bool = False,
+    ) -> None:
+        self.hosts: dict[str, Host] = {}
+        self.workers: dict[str, Worker] = {}
+        self.clients: dict[str, Client] = {}
+        self.datasets: dict[str, Dataset] = {}
+        self.outbox = Outbox()
+        self.placement = Placement(self.hosts, self.workers)
+        self.life = Lifecycle(self.outbox, self.placement, validate=validate)
+        self._no_worker_timeout = no_worker_timeout
+        self._max_failures = max_failures
+        self._validate = validate
+        self._submitted = 0
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            events.HostJoined: self._host_joined,
+            events.HostLeft: self._host_left,
+            events.WorkerJoined: self._worker_joined,
+            events.WorkerLeft: self._worker_left,
+            events.ClientJoined: self._client_joined,
+            events.ClientLeft: self._client_left,
+            events.FunctionsSent: self._functions_sent,
+            events.TasksSubmitted: self._tasks_submitted,
+            events.ObjectsScattered: self._objects_scattered,
+            events.KeysWanted: self._keys_wanted,
+            events.KeysReleased: self._keys_released,
+            events.KeysCancelled: self._keys_cancelled,
+            events.ResultsMissing: self._results_missing,
+            events.TasksFinished: self._tasks_finished,
+            events.TasksErred: self._tasks_erred,
+            events.DependenciesMissing: self._dependencies_missing,
+            events.RunsDropped: self._runs_dropped,
+            events.ObjectsCopied: self._objects_copied,
+            events.DatasetPublished: self._dataset_published,
+            events.DatasetUnpublished: self._dataset_unpublished,
+            events.DatasetRequested: self._dataset_requested,
+            events.TimePassed: self._time_passed,
+        }
+
+    @property
+    def tasks(self) -> dict[Key, Task]:
+        return self.life.tasks
+
+    def handle(self, event: events.Event, now: float) -> list[Instruction]:
+        """Take in an event; return what is to be done about it, in order.
+
+        Parameters
+        ----------
+        event
+            What happened. Events about workers, hosts and clients that are not there (any more) change nothing.
+        now
+            The time in seconds; never less than in the call before.
+
+        Raises
+        ------
+        ProtocolError
+            The event can't be right. The state is as it was, but for parts of the event that came before.
+        """
+        self.life.now = now
+        try:
+            self._handlers[type(event)](event)
+        finally:
+            self.life.settle_all()
+            self.life.fill()
+        if self._validate:
+            from holdfast.cluster.scheduler.validation import validate_state
+
+            validate_state(self)
+        return self.outbox.take()
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `TimePassed` is due, None if there is nothing to wait for."""
+        oldest = next(iter(self.life.unplaced), None)
+        return None if oldest is None else oldest.since + self._no_worker_timeout
+
+    # -- hosts and workers
+
+    def _host_joined(self, event: events.HostJoined) -> None:
+        if event.address in self.hosts:
+            raise ProtocolError(f"there is a node at {event.address} already")
+        self.hosts[event.address] = Host(event.address, event.description)
+
+    def _host_left(self, event: events.HostLeft) -> None:
+        host = self.hosts.get(event.address)
+        if host is None:
+            return
+        for worker in list(host.workers):
+            self._remove_worker(worker, event.reason)
+        del self.hosts[host.address]
+        for task in self.placement.remove_host(host):
+            self.placement.push(task)
+        for task in list(host.objects):
+            self.life.drop_copy(task, host)
+
+    def _worker_joined(self, event: events.WorkerJoined) -> None:
+        host = self.hosts.get(event.host)
+        if host is None:
+            raise ProtocolError(f"worker {event.address} belongs to node {event.host}, which is not here")
+        if event.address in self.workers:
+            raise ProtocolError(f"there is a worker {event.address} already")
+        worker = Worker(event.address, event.name, host, event.nthreads, event.resources)
+        self.workers[event.address] = worker
+        host.workers[worker] = None
+        self.placement.update_room(worker)
+        for task in list(self.life.unplaced):
+            if self.placement.can_run(task.requirements):
+                self.life.withdraw(task)
+                self.life.enqueue(task)
+
+    def _worker_left(self, event: events.WorkerLeft) -> None:
+        worker = self.workers.get(event.address)
+        if worker is not None:
+            self._remove_worker(worker, event.reason)
+
+    def _remove_worker(self, worker: Worker, reason: str) -> None:
+        del self.workers[worker.address]
+        del worker.host.workers[worker]
+        self.placement.remove_worker(worker)
+        # Runs start in the order in which they were sent: only the first few can have been running.
+        for position, run in enumerate(worker.runs.values()):
+            task = run.task
+            if task is None:
+                continue
+            task.worker = None
+            if position < worker.nthreads:
+                task.failures += 1
+            if task.failures >= self._max_failures:
+                text = (
+                    f"{task.key!r} was running on {task.failures} workers that died, the last of them {worker.address} "
+                    f"({reason}). It may need more memory than they have, or crash the interpreter"
+                )
+                self.life.fail(task, task_error(task.key, KilledWorker(text)))
+            elif task.state == "processing":
+                self.life.requeue(task)
+        worker.runs.clear()
+        if not worker.host.workers:
+            for task in self.placement.remove_host(worker.host):
+                self.placement.push(task)
+        self._reconsider_ready()
+
+    def _reconsider_ready(self) -> None:
+        """A worker is gone: ready tasks that nobody may run now must say so."""
+        for requirements in {q.requirements: None for q in self.placement.queues()}:
+            if not self.placement.can_run(requirements):
+                for task in self.placement.ready_tasks(requirements):
+                    self.life.withdraw(task)
+                    self.life.enqueue(task)
+
+    def _time_passed(self, event: events.TimePassed) -> None:
+        for task in list(self.life.unplaced):
+            if task.since + self._no_worker_timeout > self.life.now:
+                break
+            if task.state == "no-worker":  # one that failed before may have taken this one along
+                self.life.fail(task, task_error(task.key, NoWorkerError(self._why_nowhere(task))))
+
+    def _why_nowhere(self, task: Task) -> str:
+        waited = f"{self._no_worker_timeout:g} s"
+        if not self.workers:
+            return (
+                f"{task.key!r} has waited {waited} for a worker, and the cluster has none: start some with "
+                "'holdfast start --address HOST:PORT'"
+            )
+        requirements = task.requirements
+        assert requirements is not None
+        named = [worker for worker in self.workers.values() if requirements.names(worker)]
+        if not named and not requirements.loose:
+            return (
+                f"{task.key!r} may only run on {', '.join(requirements.workers)}, and no such worker has come within "
+                f"{waited}; there are {_some(self.workers)}. Name one of these, or allow others with "
+                "allow_other_workers=True"
+            )
+        wanted = ", ".join(f"{amount:g} {name}" for name, amount in requirements.resources)
+        return (
+            f"{task.key!r} needs {wanted}, and no worker with that has come within {waited}; the most that one has: "
+            f"{_most_resources(named or list(self.workers.values()), requirements)}. Ask for less, or start a bigger "
+            "worker"
+        )
+
+    # -- clients
+
+    def _client_joined(self, event: events.ClientJoined) -> None:
+        if event.client in self.clients:
+            raise ProtocolError(f"there is a client {event.client} already")
+        self.clients[event.client] = Client(event.client, event.name)
+
+    def _client_left(self, event: events.ClientLeft) -> None:
+        client = self.clients.pop(event.client, None)
+        if client is None:
+            return
+        for task in list(client.holds):
+            self.life.unhold(client, task)
+        for digest in client.functions:
+            function = self.life.functions[digest]
+            function.clients -= 1
+            self.life.drop_unused_function(digest, function)
+
+    def _functions_sent(self, event: events.FunctionsSent) -> None:
+        client = self.clients[event.client]
+        for digest, blob in event.functions:
+            function = self.life.functions.get(digest)
+            if function is None:
+                function = self.life.functions[digest] = Function(blob)
+            if digest not in client.functions:
+                client.functions[digest] = None
+                function.clients += 1
+
+    def _tasks_submitted(self, event: events.TasksSubmitted) -> None:
+        client = self.clients[event.client]
+        life = self.life
+        tasks = life.tasks
+        options = event.options
+        per_key = options.get("per_key") or {}
+        shared = _Options(options, self.placement)
+        unknown: list[tuple[Task, Key]] = []
+        for key, digest, payload, dependency_keys in event.tasks:
+            task = tasks.get(key)
+            if task is not None and (task.can_be_computed or task.state == "memory"):
+                continue
+            if digest is not None and digest not in life.functions:
+                raise ProtocolError(f"task {key!r} names a function that was never sent")
+            chosen = _Options({**options, **per_key[key]}, self.placement) if key in per_key else shared
+            if task is None:
+                task = life.create(key, digest, client.name)
+            dependencies = []
+            for dependency_key in dependency_keys:
+                dependency = tasks.get(dependency_key)
+                if dependency is None:
+                    unknown.append((task, dependency_key))
+                else:
+                    dependencies.append(dependency)
+            task.requirements = chosen.requirements
+            task.retries = chosen.retries
+            self._submitted += 1
+            task.priority = (-chosen.priority, self._submitted)
+            life.specify(task, digest, payload, dependencies)
+            life.settle(task)
+        for task, dependency_key in unknown:
+            life.fail_unknown_dependency(task, dependency_key)
+        wants = [task[0] for task in event.tasks] if event.wants is None else event.wants
+        self._want(client, wants)
+
+    def _want(self, client: Client, keys: Any) -> None:
+        for key in keys:
+            task = self.tasks.get(key)
+            if task is None:
+                self.outbox.cancelled(client.id, key, "it was cancelled or released before")
+                continue
+            self.life.hold(client, task)
+            if task.state == "released":
+                self.life.activate(task)
+            else:
+                self.life.report(task, client)
+
+    def _objects_scattered(self, event: events.ObjectsScattered) -> None:
+        client = self.clients[event.client]
+        for key, object_id, nbytes, type_name, address, inline in event.objects:
+            host = self.hosts.get(address)
+            task = self.tasks.get(key)
+            if task is None:
+                task = self.life.create(key, None, client.name)
+            self.life.hold(client, task)
+            if task.state == "memory":
+                if object_id == task.object_id and host is not None:
+                    self.life.add_copy(task, host)
+                elif object_id != task.object_id:
+                    self._delete_from(host, object_id)
+                self.life.report(task, client)
+                continue
+            if task.state == "erred":
+                self._delete_from(host, object_id)
+                self.life.report(task, client)
+                continue
+            if host is None and inline is None:
+                text = f"{key!r} was put into the store of {address}, and that host has left"
+                self.life.fail(task, task_error(key, ObjectLostError(text)))
+                continue
+            self.life.withdraw(task)
+            self.life.complete(task, host, object_id, nbytes, inline, type_name)
+
+    def _keys_wanted(self, event: events.KeysWanted) -> None:
+        self._want(self.clients[event.client], event.keys)
+
+    def _keys_released(self, event: events.KeysReleased) -> None:
+        client = self.clients[event.client]
+        for key in event.keys:
+            task = self.tasks.get(key)
+            if task is not None:
+                self.life.unhold(client, task)
+
+    def _keys_cancelled(self, event: events.KeysCancelled) -> None:
+        found = [task for key in event.keys if (task := self.tasks.get(key)) is not None]
+        self.life.cancel(found, self.clients[event.client], force=event.force)
+
+    def _results_missing(self, event: events.ResultsMissing) -> None:
+        client = self.clients[event.client]
+        for key, object_id, _ in event.results:
+            task = self.tasks.get(key)
+            if task is None:
+                self.outbox.cancelled(client.id, key, "it was cancelled or released before")
+                continue
+            error = self._object_missing(task, object_id)
+            if error is not None:
+                self.outbox.add(ReportErred, client.id, (key, error.blob, error.text))
+            elif task.state == "memory":
+                self.life.report(task, client)
+
+    # -- runs
+
+    def _tasks_finished(self, event: events.TasksFinished) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return
+        life = self.life
+        for _, run_id, object_id, nbytes, inline, type_name, seconds in event.results:
+            task = life.end_run(worker, run_id)
+            if task is None:
+                self.outbox.add(DeleteObjects, worker.host.address, object_id)
+                continue
+            task.group.record(seconds)
+            life.complete(task, worker.host, object_id, nbytes, inline, type_name)
+
+    def _tasks_erred(self, event: events.TasksErred) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return
+        for key, run_id, blob, text, _ in event.errors:
+            task = self.life.end_run(worker, run_id)
+            if task is None:
+                continue
+            if task.retries > 0:
+                task.retries -= 1
+                self.life.requeue(task)
+            else:
+                self.life.fail(task, TaskError(key, blob, text))
+
+    def _dependencies_missing(self, event: events.DependenciesMissing) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return
+        for _, run_id, dependency_key, object_id in event.missing:
+            task = self.life.end_run(worker, run_id)
+            if task is None:
+                continue
+            dependency = self.tasks.get(dependency_key)
+            error = None if dependency is None else self._object_missing(dependency, object_id)
+            if error is not None:
+                self.life.fail(task, error)
+            elif task.state == "processing":
+                self.life.requeue(task)
+
+    def _object_missing(self, task: Task, object_id: bytes) -> TaskError | None:
+        """Somebody could not read the object of ``task``, wherever they looked. Returns why they should give up, if so.
+
+        Anything may have been in the way, so they try again first; then the task is computed again.
+        """
+        if task.state != "memory" or task.object_id != object_id:
+            return None  # that has been seen to since
+        task.missing += 1
+        if task.missing < MAX_MISSING:
+            return None
+        if task.can_be_computed:
+            for host in list(task.where):
+                self.outbox.add(DeleteObjects, host.address, object_id)
+                self.life.drop_copy(task, host)
+            return None
+        # It can't be made again, and it may be the way there that is broken: the data stays.
+        task.missing = 0
+        text = f"{task.key!r} could not be read from {_some(host.address for host in task.where)}"
+        return task_error(task.key, ObjectLostError(text))
+
+    def _runs_dropped(self, event: events.RunsDropped) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            return
+        for run_id in event.run_ids:
+            task = self.life.end_run(worker, run_id)
+            if task is not None:
+                raise ProtocolError(f"{worker.address} dropped a run of {task.key!r} that it was not told to drop")
+
+    def _objects_copied(self, event: events.ObjectsCopied) -> None:
+        host = self.hosts.get(event.host)
+        if host is None:
+            return
+        for object_id in event.object_ids:
+            task = self.life.objects.get(object_id)
+            if task is None:
+                self._delete_from(host, object_id)
+            else:
+                self.life.add_copy(task, host)
+
+    def _delete_from(self, host: Host | None, object_id: bytes) -> None:
+        if host is not None:
+            self.outbox.add(DeleteObjects, host.address, object_id)
+
+    # -- datasets
+
+    def _dataset_published(self, event: events.DatasetPublished) -> None:
+        client = self.clients[event.client]
+        old = self.datasets.get(event.name)
+        if old is not None and not event.override:
+            text = f"a dataset {event.name!r} is published already (by {old.publisher}); override=True replaces it"
+            self.outbox.reply(client.id, event.request, False, ["DatasetExistsError", text])
+            return
+        gone = [key for key in event.keys if key not in self.tasks]
+        if gone:
+            text = f"{event.name!r} can't be published: {_some(map(repr, gone))} was cancelled or released"
+            self.outbox.reply(client.id, event.request, False, ["CancelledError", text])
+            return
+        dataset = Dataset(event.name, event.data, client.name, self.life.now)
+        for key in event.keys:
+            self.life.hold(dataset, self.tasks[key])
+        self.datasets[event.name] = dataset
+        if old is not None:
+            self._let_go(old)
+        self.outbox.reply(client.id, event.request, True, None)
+
+    def _dataset_unpublished(self, event: events.DatasetUnpublished) -> None:
+        dataset = self._find_dataset(event)
+        if dataset is not None:
+            del self.datasets[dataset.name]
+            self._let_go(dataset)
+            self.outbox.reply(event.client, event.request, True, None)
+
+    def _let_go(self, dataset: Dataset) -> None:
+        for task in list(dataset.holds):
+            self.life.unhold(dataset, task)
+
+    def _dataset_requested(self, event: events.DatasetRequested) -> None:
+        dataset = self._find_dataset(event)
+        if dataset is not None:
+            keys = [task.key for task in dataset.holds]
+            self.outbox.reply(event.client, event.request, True, {"data": dataset.data, "keys": keys})
+            self._want(self.clients[event.client], keys)
+
+    def _find_dataset(self, event: events.DatasetRequested | events.DatasetUnpublished) -> Dataset | None:
+        dataset = self.datasets.get(event.name)
+        if dataset is None:
+            there = f"there are {_some(map(repr, self.datasets), 20)}" if self.datasets else "there are none"
+            text = f"no dataset {event.name!r} is published; {there}"
+            self.outbox.reply(event.client, event.request, False, ["DatasetNotFoundError", text])
+        return dataset
+
+
+class _Options:
+    """The options of a submit, read and checked once."""
+
+    __slots__ = ("priority", "requirements", "retries")
+
+    def __init__(self, options: dict[str, Any], placement: Placement) -> None:
+        try:
+            self.priority = float(options.get("priority") or 0)
+            self.retries = int(options.get("retries") or 0)
+        except (TypeError, ValueError) as error:
+            raise ProtocolError(f"malformed options of a task: {error}") from None
+        self.requirements: Requirements | None = placement.requirements(options)
+
+
+def _some(names: Any, limit: int = 5) -> str:
+    listed = list(names)
+    text = ", ".join(map(str, listed[:limit]))
+    return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text or "nobody"
+
+
+def _most_resources(workers: list[Worker], requirements: Requirements) -> str:
+    return ", ".join(
+        f"{max(worker.resources.get(name, 0.0) for worker in workers):g} {name}" for name, _ in requirements.resources
+    )

@@ -1,0 +1,115 @@
+"""The invariants of the scheduler's state, checked after every event in tests (``SchedulerState(validate=True)``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.cluster.scheduler.model import ACTIVE, Client, Dataset, Task, Worker
+from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS
+
+if TYPE_CHECKING:
+    from holdfast.cluster.scheduler.state import SchedulerState
+
+
+def validate_state(state: SchedulerState) -> None:
+    """Raise `AssertionError` naming the first thing that does not hold."""
+    for key, task in state.tasks.items():
+        assert task.key == key
+        try:
+            _validate_task(state, task)
+        except AssertionError as error:
+            raise AssertionError(f"{task!r}: {error}") from error
+    ready = [task for task in state.tasks.values() if task.state == "ready"]
+    assert state.placement.ready == len(ready) == sum(queue.live for queue in state.placement.queues())
+    assert list(state.life.unplaced) == sorted(state.life.unplaced, key=lambda task: task.since)
+    for object_id, task in state.life.objects.items():
+        assert task.object_id == object_id
+        assert task.state == "memory"
+    for host in state.hosts.values():
+        for task in host.objects:
+            assert host in task.where
+        for worker in host.workers:
+            assert state.workers.get(worker.address) is worker
+    for worker in state.workers.values():
+        _validate_worker(worker)
+    holders: list[Client | Dataset] = [*state.clients.values(), *state.datasets.values()]
+    for holder in holders:
+        for task in holder.holds:
+            assert holder in task.holders
+            assert state.tasks.get(task.key) is task, f"{holder!r} holds {task!r}, which is forgotten"
+    for digest, function in state.life.functions.items():
+        assert function.tasks == sum(task.digest == digest for task in state.tasks.values())
+        assert function.clients == sum(digest in client.functions for client in state.clients.values())
+        assert function.tasks or function.clients
+    for group in state.life.groups.values():
+        assert group.tasks == sum(task.group is group for task in state.tasks.values())
+
+
+def _validate_task(state: SchedulerState, task: Task) -> None:
+    active = task.state in ACTIVE
+    assert task.state != "forgotten"
+    assert task.is_needed or task.state == "released", "nobody needs it"
+    assert task.is_needed or task.dependents, "nobody can ask for it again"
+    for dependency in task.dependencies:
+        assert state.tasks.get(dependency.key) is dependency, f"its dependency {dependency!r} is forgotten"
+        assert task in dependency.dependents
+        assert (task in dependency.waiters) == active, f"its waiting for {dependency!r} is not counted"
+    for waiter in task.waiters:
+        assert task in waiter.dependencies
+    assert task.waiters.keys() <= task.dependents.keys()
+    for holder in task.holders:
+        assert task in holder.holds
+        if isinstance(holder, Client):
+            assert state.clients.get(holder.id) is holder
+        else:
+            assert isinstance(holder, Dataset)
+            assert state.datasets.get(holder.name) is holder
+    if task.state == "waiting":
+        missing = sum(dependency.state != "memory" for dependency in task.dependencies)
+        assert task.waiting_on == missing > 0, f"waits for {task.waiting_on}, {missing} are missing"
+    if task.state in ("ready", "no-worker"):
+        assert all(dependency.state == "memory" for dependency in task.dependencies)
+    if active:
+        assert task.can_be_computed
+        assert all(dependency.state in ("memory", *ACTIVE) for dependency in task.dependencies)
+    assert (task.queue is not None) == (task.state == "ready")
+    assert (task in state.life.unplaced) == (task.state == "no-worker")
+    if task.state == "no-worker":
+        assert not state.placement.can_run(task.requirements)
+    if task.state == "ready":
+        assert state.placement.can_run(task.requirements)
+    assert (task.worker is not None) == (task.state == "processing")
+    if task.worker is not None:
+        assert state.workers.get(task.worker.address) is task.worker
+        assert task.worker.runs[task.run_id].task is task
+    assert (task.object_id is not None) == (task.state == "memory")
+    if task.state == "memory":
+        assert state.life.objects.get(task.object_id or b"") is task
+        assert task.where or task.inline is not None, "its last copy is gone"
+    else:
+        assert not task.where
+        assert task.inline is None
+    for host in task.where:
+        assert state.hosts.get(host.address) is host
+        assert task in host.objects
+    assert (task.error is not None) == (task.state == "erred")
+
+
+def _validate_worker(worker: Worker) -> None:
+    for run_id, run in worker.runs.items():
+        assert run.run_id == run_id
+        assert run.task is None or (run.task.worker is worker and run.task.run_id == run_id)
+    expected = sum(run.seconds for run in worker.runs.values())
+    assert abs(worker.expected_seconds - expected) < 1e-6
+    room = len(worker.runs) < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads
+    assert room == (worker in worker.host.available)
+    for name, total in worker.resources.items():
+        used = sum(
+            amount
+            for run in worker.runs.values()
+            if run.requirements is not None
+            for resource, amount in run.requirements.resources
+            if resource == name
+        )
+        assert abs(worker.free_resources[name] - (total - used)) < 1e-6
+        assert used <= total + 1e-6, f"{worker!r} gives {used} of {total} {name}"
