@@ -1,0 +1,18 @@
+"""The node agent: one per host. Owns the object store, watches the workers, carries objects between hosts.
+
+======================  ================================================================
+``agent.py``            puts the parts together, and takes them down
+``link.py``             the connection to the scheduler
+``supervisor.py``       worker processes: start, watch, restart, stop
+``memory_watch.py``     the memory that is a process's own, and the limit on it
+``heartbeat.py``        what the scheduler hears every two seconds
+``transfer_server.py``  gives objects to other hosts and takes objects from them
+``fetcher.py``          brings objects here from other hosts
+======================  ================================================================
+
+The protocol between hosts is in ``cluster/transfer.py``.
+"""
+
+from holdfast.cluster.node.agent import NodeAgent
+
+__all__ = ["NodeAgent"]

@@ -1,0 +1,62 @@
+"""The node agent's process: ``python -m holdfast.cluster.node``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.node import NodeAgent
+from holdfast.cluster.process import add_process_options, serve
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m holdfast.cluster.node", description="Be a host of a cluster.")
+    parser.add_argument("--scheduler", required=True, metavar="ADDRESS")
+    parser.add_argument("--host", default="127.0.0.1", help="where other hosts reach this one (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="for transfers between hosts (default: any free one)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each worker")
+    parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES", help="of each worker")
+    parser.add_argument("--object-store-memory", type=int, default=None, metavar="BYTES")
+    parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
+    parser.add_argument("--name", default=None, help="of the host, for people")
+    add_process_options(parser)
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    options = parse_arguments()
+    agent = NodeAgent(
+        options.scheduler,
+        token=load_token(),
+        host=options.host,
+        port=options.port,
+        n_workers=options.workers,
+        threads_per_worker=options.threads,
+        memory_limit=options.memory_limit,
+        store_capacity=options.object_store_memory,
+        resources=options.resources,
+        name=options.name,
+        log_level=options.log_level,
+    )
+    code = run(
+        serve(
+            agent,
+            options,
+            lambda: {
+                "address": agent.address,
+                "pid": os.getpid(),
+                "store_socket": agent.store.socket_path,
+                "run_directory": str(agent.run_directory.path),
+            },
+        )
+    )
+    return code if agent.reason is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,281 @@
+"""The node agent: puts the parts of a host together, and takes them down in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterable
+
+from holdfast.cluster import rundir
+from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.hosts import host_id
+from holdfast.cluster.node import heartbeat
+from holdfast.cluster.node.fetcher import Fetcher
+from holdfast.cluster.node.heartbeat import WorkerVitals
+from holdfast.cluster.node.link import SchedulerLink
+from holdfast.cluster.node.supervisor import ONE_THREAD, Supervisor, WorkerProcess
+from holdfast.cluster.node.transfer_server import TransferServer
+from holdfast.cluster.worker import Worker
+from holdfast.objectstore import ObjectID, StoreServer
+
+logger = logging.getLogger(__name__)
+
+
+class NodeAgent:
+    """One host of a cluster: its store, its workers, its way to other hosts.
+
+    Parameters
+    ----------
+    scheduler_address:
+        ``tcp://host:port``.
+    token:
+        The cluster's token.
+    host, port:
+        Where other hosts reach this one; port 0: any free one.
+    n_workers, threads_per_worker:
+        The workers of this host.
+    memory_limit:
+        Bytes of memory of its own that each worker may use; more, and it is killed.
+    store_capacity:
+        Bytes of the object store, or a size such as ``"4 GB"``; 30 % of the memory if not given.
+    resources:
+        What each worker has of things that tasks can ask for.
+    processes:
+        False: the workers run in this process and loop, and nothing enforces a memory limit.
+    name:
+        The host's name, for people.
+    log_level:
+        How much worker processes log.
+
+    Attributes
+    ----------
+    address : str
+        Identity of this host and address of its transfer port. Known after `start`.
+    store : StoreServer
+        Known after `start`, as is ``run_directory``.
+    finished : asyncio.Event
+        Set when the agent has ended by itself or was closed. Made by `start`.
+    reason : str or None
+        Why it ended by itself, if that was not asked for.
+    """
+
+    finished: asyncio.Event
+    store: StoreServer
+    run_directory: rundir.RunDirectory
+
+    def __init__(
+        self,
+        scheduler_address: str,
+        *,
+        token: bytes,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        n_workers: int = 1,
+        threads_per_worker: int = 1,
+        memory_limit: int | None = None,
+        store_capacity: int | str | None = None,
+        resources: dict[str, float] | None = None,
+        processes: bool = True,
+        name: str | None = None,
+        log_level: str = "INFO",
+    ) -> None:
+        if n_workers < 0 or threads_per_worker < 1:
+            raise ValueError(f"a host can't have {n_workers} workers with {threads_per_worker} threads each")
+        self.scheduler_address = scheduler_address
+        self.address = ""
+        self.name = name or socket.gethostname()
+        self.n_workers = n_workers
+        self.threads_per_worker = threads_per_worker
+        self.memory_limit = memory_limit
+        self.resources = dict(resources or {})
+        self.reason: str | None = None
+        self._token = token
+        self._host = host
+        self._port = port
+        self._store_capacity = store_capacity
+        self._processes = processes
+        self._log_level = log_level
+        self._store_started = False
+        self._link: SchedulerLink | None = None
+        self._fetcher: Fetcher | None = None
+        self._transfer_server: TransferServer | None = None
+        self._supervisor: Supervisor | None = None
+        self._workers: list[Worker] = []
+        self._vitals = WorkerVitals()
+        self._heartbeat: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start everything; the store serves and all workers are registered when this returns.
+
+        Raises
+        ------
+        ConnectError, StoreError, HoldfastError
+            Something could not start. All that had started has been taken down again.
+        """
+        self.finished = asyncio.Event()
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _start(self) -> None:
+        rundir.sweep()
+        self.run_directory = rundir.RunDirectory.create("node")
+        self.store = StoreServer(
+            self._store_capacity, socket_path=self.run_directory.path / "store.sock", fetch=self._fetch
+        )
+        listening = bound_socket(self._host, self._port)
+        try:
+            self.address = format_address(
+                _reachable(listening.getsockname()[0], self.scheduler_address), listening.getsockname()[1]
+            )
+            await self.store.start()
+            self._store_started = True
+            self._transfer_server = TransferServer(listening, self.store, token=self._token, name=self.address)
+        except BaseException:
+            listening.close()
+            raise
+        self._link = SchedulerLink(
+            self.scheduler_address, token=self._token, on_delete=self._delete, on_end=self._end
+        )
+        self._fetcher = Fetcher(self.store, address=self.address, token=self._token, on_copied=self._link.copied)
+        self._transfer_server.start()
+        # Importing takes a worker process most of its start; the scheduler is looked for meanwhile.
+        if self._processes:
+            self._supervisor = self._supervise()
+            self._supervisor.start()
+        await self._link.connect(
+            {
+                "address": self.address,
+                "hostname": self.name,
+                "host_id": host_id(),
+                "store_socket": self.store.socket_path,
+                "capacity": self.store.stats()["capacity"],
+                "pid": os.getpid(),
+                "nthreads": self.n_workers * self.threads_per_worker,
+            }
+        )
+        if self._supervisor is not None:
+            await self._supervisor.ready()
+        else:
+            self._workers = [self._worker(index) for index in range(self.n_workers)]
+            await asyncio.gather(*(worker.start() for worker in self._workers))
+        self.run_directory.write_info(
+            {
+                "address": self.address,
+                "scheduler": self.scheduler_address,
+                "store_socket": self.store.socket_path,
+                "workers": self.n_workers,
+            }
+        )
+        self._heartbeat = asyncio.ensure_future(self._beat())
+
+    async def close(self) -> None:
+        """Stop the workers, leave the cluster, close the store. Nothing is left behind. Twice is no error."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        if self._supervisor is not None:
+            await self._supervisor.close()
+        await asyncio.gather(*(worker.close() for worker in self._workers))
+        if self._link is not None:
+            self._link.close()
+        # Those who move bytes into the arena before the arena.
+        if self._fetcher is not None:
+            await self._fetcher.close()
+        if self._transfer_server is not None:
+            await self._transfer_server.close()
+        if self._store_started:
+            await self.store.aclose()
+        if hasattr(self, "run_directory"):
+            self.run_directory.close()
+        self.finished.set()
+
+    def _end(self, reason: str | None) -> None:
+        """End by itself; ``reason`` says why, if it was not asked for."""
+        if self._closing is None:
+            self.reason = reason
+            if reason is not None:
+                logger.warning("this host leaves the cluster: %s", reason)
+            self._closing = asyncio.ensure_future(self._close())
+
+    # -- the parts
+
+    async def _fetch(self, object_id: ObjectID, sources: Iterable[str]) -> None:
+        assert self._fetcher is not None
+        await self._fetcher.fetch(object_id, sources)
+
+    def _delete(self, object_ids: Iterable[bytes]) -> None:
+        self.store.delete([ObjectID(object_id) for object_id in object_ids])
+
+    def _exited(self, worker_address: str, reason: str) -> None:
+        if self._link is not None:
+            self._link.exited(worker_address, reason)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(heartbeat.INTERVAL_SECONDS)
+            assert self._link is not None
+            pids: dict[str, int | None]
+            if self._supervisor is not None:
+                pids = {worker.address: worker.pid for worker in self._supervisor.workers}
+            else:
+                pids = {worker.address: os.getpid() for worker in self._workers}
+            self._link.heartbeat({"store": self.store.stats(), "workers": self._vitals.measure(pids)})
+
+    def _worker(self, index: int) -> Worker:
+        return Worker(
+            self.scheduler_address,
+            token=self._token,
+            node_address=self.address,
+            store_socket=self.store.socket_path,
+            index=index,
+            name=f"{self.name}-{index}",
+            nthreads=self.threads_per_worker,
+            resources=self.resources,
+            memory_limit=self.memory_limit,
+            batch_seals=False,
+        )
+
+    def _supervise(self) -> Supervisor:
+        env = {variable: os.environ.get(variable, "1") for variable in ONE_THREAD}
+        env["HOLDFAST_TOKEN"] = self._token.decode()
+        places = []
+        for index in range(self.n_workers):
+            name = f"{self.name}-{index}"
+            arguments = [
+                "--scheduler", self.scheduler_address,
+                "--node", self.address,
+                "--store", self.store.socket_path,
+                "--index", str(index),
+                "--name", name,
+                "--threads", str(self.threads_per_worker),
+                "--resources", json.dumps(self.resources),
+            ]  # fmt: skip
+            if self.memory_limit is not None:
+                arguments += ["--memory-limit", str(self.memory_limit)]
+            places.append(WorkerProcess(f"{self.address}/{index}", name, arguments))
+        return Supervisor(
+            places, env=env, memory_limit=self.memory_limit, on_exit=self._exited, log_level=self._log_level
+        )
+
+
+def _reachable(host: str, scheduler_address: str) -> str:
+    """The address to give to others: a host bound to all its addresses is reached at the one that faces the scheduler."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    scheduler = parse_address(scheduler_address)
+    family, kind, protocol, _, target = socket.getaddrinfo(*scheduler, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as sock:
+        sock.connect(target)  # of a datagram socket: sends nothing
+        return str(sock.getsockname()[0])

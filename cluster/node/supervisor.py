@@ -1,0 +1,187 @@
+"""The worker processes of a host: started at once, watched, started again when they die, stopped.
+
+A worker that dies is started again under its old address and name, first at once and then after growing pauses; one
+that keeps dying is given up. Results don't die with a worker, they are in the store, so all that is lost is the tasks
+that it was running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from holdfast.cluster.node import memory_watch
+from holdfast.cluster.process import ChildProcess, describe_exit, spawn
+from holdfast.objectstore.errors import HoldfastError
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 5.0
+#: A worker that fails this often within this time is given up.
+MAX_FAILURES = 10
+FAILURE_WINDOW_SECONDS = 60.0
+MAX_PAUSE_SECONDS = 5.0
+
+#: Numeric libraries start a thread per core in each process, unless they are told otherwise. The cluster's own threads
+#: are meant to fill the cores. Anybody who has set these has said what they want.
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+class WorkerProcess:
+    """One place for a worker: its identity, and the process that fills it now."""
+
+    def __init__(self, address: str, name: str, arguments: Sequence[str]) -> None:
+        self.address = address
+        self.name = name
+        self.arguments = list(arguments)
+        self.child: ChildProcess | None = None
+        self.killed_because: str | None = None
+        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that fills it now, if one does."""
+        return self.child.pid if self.child is not None else None
+
+
+class Supervisor:
+    """Keeps worker processes running.
+
+    Parameters
+    ----------
+    workers:
+        The places to fill.
+    env:
+        Environment variables for the workers besides those of this process.
+    memory_limit:
+        Bytes of private memory above which a worker is killed; None for no limit.
+    on_exit:
+        ``on_exit(address, reason)``, called when a worker's process has ended while it should run.
+    log_level:
+        How much the workers log.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[WorkerProcess],
+        *,
+        env: dict[str, str],
+        memory_limit: int | None,
+        on_exit: Callable[[str, str], None],
+        log_level: str = "INFO",
+    ) -> None:
+        self.workers = list(workers)
+        self._env = env
+        self._memory_limit = memory_limit
+        self._on_exit = on_exit
+        self._log_level = log_level
+        self._closing = asyncio.Event()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._watch: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start all workers, without waiting for them."""
+        self._keepers = [asyncio.ensure_future(self._keep(worker)) for worker in self.workers]
+        if self._memory_limit is not None:
+            self._watch = asyncio.ensure_future(memory_watch.watch(self._pids, self._memory_limit, self._kill))
+
+    async def ready(self) -> None:
+        """Wait until all workers are registered with the scheduler.
+
+        Raises
+        ------
+        HoldfastError
+            One could not start; says which and why.
+        """
+        await asyncio.gather(*(worker.started for worker in self.workers))
+
+    async def close(self) -> None:
+        """Ask the workers to close, and end those that take too long. None is left when this returns."""
+        self._closing.set()
+        if self._watch is not None:
+            self._watch.cancel()
+        for worker in self.workers:
+            worker.started.cancel()
+            if worker.child is not None and worker.child.returncode is None:
+                worker.child.terminate()
+        if not self._keepers:
+            return
+        _, late = await asyncio.wait(self._keepers, timeout=STOP_TIMEOUT_SECONDS)
+        if late:
+            for worker in self.workers:
+                if worker.child is not None and worker.child.returncode is None:
+                    logger.warning("%s does not end and is killed", worker.name)
+                    worker.child.kill()
+            await asyncio.wait(late)
+
+    async def _keep(self, worker: WorkerProcess) -> None:
+        failures: collections.deque[float] = collections.deque(maxlen=MAX_FAILURES)
+        while not self._closing.is_set():
+            reason = await self._run_once(worker)
+            if self._closing.is_set() or reason is None:
+                return
+            self._on_exit(worker.address, reason)
+            now = time.monotonic()
+            failures.append(now)
+            if len(failures) == MAX_FAILURES and now - failures[0] < FAILURE_WINDOW_SECONDS:
+                logger.error(
+                    "%s %s: given up, it failed %d times within %d s",
+                    worker.name, reason, MAX_FAILURES, FAILURE_WINDOW_SECONDS,
+                )  # fmt: skip
+                return
+            recent = sum(1 for when in failures if now - when < FAILURE_WINDOW_SECONDS)
+            pause = 0.0 if recent == 1 else min(0.05 * 2**recent, MAX_PAUSE_SECONDS)
+            logger.warning("%s %s: starting it again%s", worker.name, reason, f" in {pause:g} s" if pause else "")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), pause or 0.001)
+
+    async def _run_once(self, worker: WorkerProcess) -> str | None:
+        """Run one process to its end; why it ended, None if it was asked to."""
+        worker.killed_because = None
+        child = spawn(
+            "holdfast.cluster.worker",
+            [*worker.arguments, "--log-level", self._log_level],
+            name=worker.name,
+            env=self._env,
+        )
+        worker.child = child
+        try:
+            try:
+                await child.ready(READY_TIMEOUT_SECONDS)
+            except HoldfastError as error:
+                if child.returncode is None:
+                    child.kill()
+                await _ended(child)
+                if not worker.started.done():
+                    worker.started.set_exception(error)
+                return str(error)
+            if not worker.started.done():
+                worker.started.set_result(None)
+            code = await _ended(child)
+        finally:
+            worker.child = None
+        if worker.killed_because is not None:
+            return worker.killed_because
+        return describe_exit(code) if code else None
+
+    def _pids(self) -> list[int]:
+        return [worker.pid for worker in self.workers if worker.pid is not None]
+
+    def _kill(self, pid: int, reason: str) -> None:
+        for worker in self.workers:
+            if worker.child is not None and worker.pid == pid and worker.child.returncode is None:
+                worker.killed_because = reason
+                worker.child.kill()
+
+
+async def _ended(child: ChildProcess) -> int:
+    code = child.returncode
+    if code is None:
+        return await child.exited()
+    child.close()
+    return code

@@ -1,0 +1,237 @@
+"""Gives objects to other hosts and takes objects from them, on the node's port.
+
+One thread a connection, because bytes that move block. The threads touch the store only through its loop: pinning,
+allocating and sealing are calls into it, the bytes go straight between arena and socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import select
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from holdfast.cluster import transfer
+from holdfast.cluster.comm.blocking import accept_blocking, receive_exactly, receive_into
+from holdfast.cluster.comm.opening import Refused
+from holdfast.cluster.errors import ProtocolError
+from holdfast.objectstore import ObjectID, StoreServer
+from holdfast.objectstore.errors import StoreError
+from holdfast.objectstore.sizes import format_size
+from holdfast.objectstore.table import ObjectMeta
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS = 64
+#: A connection on which nothing is asked for so long is closed.
+IDLE_SECONDS = 2 * transfer.IDLE_SECONDS
+#: A transfer in which nothing moves for so long is given up.
+STALL_SECONDS = 30.0
+#: How long an object that somebody brings waits for room.
+ROOM_SECONDS = 20.0
+
+
+class TransferServer:
+    """Serves a store to peers.
+
+    Parameters
+    ----------
+    sock:
+        Bound and listening; the server's from here on.
+    store:
+        What is served. Its methods are called in the loop in which `start` is called.
+    token:
+        The cluster's token.
+    name:
+        What peers are told who this is.
+    """
+
+    def __init__(self, sock: socket.socket, store: StoreServer, *, token: bytes, name: str) -> None:
+        self._listening = sock
+        self._store = store
+        self._capacity = store.stats()["capacity"]
+        self._token = token
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._connections: dict[socket.socket, threading.Thread] = {}
+        # In the order in which they fell idle.
+        self._idle: dict[socket.socket, None] = {}
+        self._accepting = False
+        self._closed = False
+        self._all_ended = asyncio.Event()
+
+    def start(self) -> None:
+        self._accept(True)
+
+    async def close(self) -> None:
+        """Break off what is going on, and wait until nothing here touches the store any more."""
+        if self._closed:
+            return
+        self._closed = True
+        self._accept(False)
+        self._listening.close()
+        for sock in list(self._connections):
+            _shut_down(sock)
+        while self._connections:
+            self._all_ended.clear()
+            await self._all_ended.wait()
+
+    # -- accepting, in the loop
+
+    def _accept(self, accepting: bool) -> None:
+        if accepting and not self._accepting:
+            self._loop.add_reader(self._listening, self._on_readable)
+        elif self._accepting and not accepting:
+            self._loop.remove_reader(self._listening)
+        self._accepting = accepting
+
+    def _on_readable(self) -> None:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            # Make room: the one that has asked for nothing for the longest time will connect again when it
+            # needs to. If all are busy, new ones wait in the kernel's queue until one ends.
+            oldest = next(iter(list(self._idle)), None)
+            if oldest is not None:
+                _shut_down(oldest)
+            self._accept(False)
+            return
+        try:
+            sock, address = self._listening.accept()
+        except OSError as error:
+            logger.warning("accepting a connection failed: %s", error)
+            return
+        thread = threading.Thread(target=self._serve, args=(sock, f"{address[0]}:{address[1]}"), daemon=True)
+        thread.name = f"holdfast-transfer-{address[0]}:{address[1]}"
+        self._connections[sock] = thread
+        thread.start()
+
+    def _ended(self, sock: socket.socket) -> None:
+        self._connections.pop(sock).join()
+        self._idle.pop(sock, None)
+        sock.close()
+        if not self._closed:
+            self._accept(True)
+        elif not self._connections:
+            self._all_ended.set()
+
+    # -- one connection, in its thread
+
+    def _serve(self, sock: socket.socket, peer: str) -> None:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            accept_blocking(sock, token=self._token, welcome=self._welcome)
+            sock.settimeout(STALL_SECONDS)
+            while (operation := self._next_request(sock)) is not None:
+                if operation == transfer.GET:
+                    self._give(sock)
+                elif operation == transfer.PUT:
+                    self._take(sock)
+                else:
+                    raise ProtocolError(f"unknown operation {operation!r}")
+        except (Refused, ProtocolError) as error:
+            logger.warning("closing the transfer connection with %s: %s", peer, error)
+        except OSError as error:
+            if not self._closed:
+                logger.info("the transfer connection with %s ended: %s", peer, error)
+        except Exception:
+            logger.exception("the transfer connection with %s failed", peer)
+        finally:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ended, sock)
+
+    def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
+        if role != "peer":
+            raise Refused("role", f"this is the transfer port of a node agent, which is nothing for a {role}")
+        return {"id": self._name}
+
+    def _next_request(self, sock: socket.socket) -> bytes | None:
+        """The next operation; None when the asker has left, or has asked for nothing for a long time."""
+        self._idle[sock] = None
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        try:
+            if self._closed or not poll.poll(IDLE_SECONDS * 1000):
+                return None
+        finally:
+            self._idle.pop(sock, None)
+        return sock.recv(1) or None
+
+    def _give(self, sock: socket.socket) -> None:
+        object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))
+        pinned = self._call(self._pin, object_id)
+        if pinned is None:
+            sock.sendall(transfer.ANNOUNCEMENT.pack(transfer.ABSENT, 0))
+            return
+        extent, meta = pinned
+        try:
+            sock.sendall(transfer.pack_announcement(extent.nbytes, meta))
+            transfer.send_extent(sock, self._store.arena_fd, extent.offset, extent.nbytes)
+        finally:
+            self._loop.call_soon_threadsafe(self._store.unpin, object_id)
+
+    def _pin(self, object_id: ObjectID) -> tuple[Any, transfer.Meta] | None:
+        extent = self._store.pin(object_id)
+        if extent is None:
+            return None
+        meta = self._store.meta(object_id)
+        return extent, transfer.Meta(meta.key, meta.owner, meta.type_name)
+
+    def _take(self, sock: socket.socket) -> None:
+        object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))
+        announced = transfer.receive_announcement(sock)
+        if announced is None:
+            raise ProtocolError("an object without a size was brought")
+        nbytes, meta = announced
+        if nbytes > self._capacity:
+            sock.sendall(transfer.pack_refusal(too_large(object_id, nbytes, self._capacity)))
+            return
+        try:
+            reservation = self._await(self._store.allocate(nbytes, timeout=ROOM_SECONDS))
+        except StoreError as error:
+            sock.sendall(transfer.pack_refusal(str(error)))
+            return
+        sealed = False
+        try:
+            sock.sendall(transfer.YES)
+            with self._store.writable_view(reservation) as view:
+                receive_into(sock, view)
+            self._call(self._store.seal, reservation, object_id, ObjectMeta(**meta._asdict()))
+            sealed = True
+            sock.sendall(transfer.YES)
+        finally:
+            if not sealed:
+                self._call(self._store.abort, reservation)
+
+    def _call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call in the loop's thread, and wait."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def call() -> None:
+            try:
+                future.set_result(function(*args))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._loop.call_soon_threadsafe(call)
+        return future.result()
+
+    def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def too_large(object_id: bytes, nbytes: int, capacity: int) -> str:
+    return (
+        f"object {bytes(object_id).hex()} has {format_size(nbytes)}, more than this host's whole store "
+        f"({format_size(capacity)}): start the host with a larger --object-store-memory"
+    )
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,64 @@
+"""The worker's process: ``python -m holdfast.cluster.worker``. Started by a node agent."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import sys
+import threading
+
+from holdfast.cluster import rundir
+from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.process import add_process_options, serve
+from holdfast.cluster.worker import Worker
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m holdfast.cluster.worker", description="Run tasks of a cluster.")
+    parser.add_argument("--scheduler", required=True, metavar="ADDRESS")
+    parser.add_argument("--node", required=True, metavar="ADDRESS", help="the node agent's address")
+    parser.add_argument("--store", required=True, metavar="PATH", help="the socket of this host's store")
+    parser.add_argument("--index", required=True, type=int, metavar="N", help="the worker's number on its host")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--threads", type=int, default=1, metavar="N")
+    parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
+    parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES")
+    add_process_options(parser)
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    options = parse_arguments()
+    worker = Worker(
+        options.scheduler,
+        token=load_token(),
+        node_address=options.node,
+        store_socket=options.store,
+        index=options.index,
+        name=options.name,
+        nthreads=options.threads,
+        resources=options.resources,
+        memory_limit=options.memory_limit,
+    )
+    # What is imported by now stays: the collector need not look at it again and again between tasks.
+    gc.freeze()
+    code = run(serve(worker, options, lambda: {"address": worker.address, "pid": os.getpid()}))
+    # The agent removes its directory itself, unless it was killed.
+    rundir.sweep()
+    if worker.reason is not None:
+        code = 1
+    if any(thread.daemon and thread.name.startswith("holdfast-task-") for thread in threading.enumerate()):
+        # A task still runs, and the end of the interpreter would pull the modules from under it.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

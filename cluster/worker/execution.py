@@ -1,0 +1,180 @@
+"""One task, from its message to its outcome.
+
+The message says what to call and where the values of its dependencies are; the outcome says where the result is. In
+between lies everything that a task costs a worker besides its own work:
+
+==========================  ==================================================================
+a function by its digest    a dictionary look-up
+a dependency                inline: decode its bytes; else: the store maps it, and it is decoded in place
+the arguments               one unpickling; references become values while it runs
+the result                  one encoding, one copy into the arena, one seal that leaves with those of its neighbours
+==========================  ==================================================================
+
+A view of the store pins its object. So nothing here keeps a value beyond `TaskRunner.run`: not a variable of a
+thread that waits for its next task, nor the traceback of a task that failed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Hashable
+from typing import Any
+
+from holdfast.cluster import payload as payloads
+from holdfast.cluster.comm import frames
+from holdfast.cluster.worker.functions import FunctionTable, function_name
+from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
+from holdfast.cluster.worker.tracebacks import forget_locals, trim
+from holdfast.objectstore import Encoded, Store, decode, encode
+from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreError, StoreFullError
+
+#: How long a dependency may take to come from another host.
+FETCH_TIMEOUT_SECONDS = 300.0
+#: How long a result waits for room in the store.
+STORE_TIMEOUT_SECONDS = 60.0
+MAX_LABEL_LENGTH = 200
+
+#: ``(key, run_id, digest or None, payload, dependencies, resources)``, as it stands in a ``run`` message.
+Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], Any]
+#: The operation that reports it, and its entry in that message.
+Outcome = tuple[str, tuple[Any, ...]]
+
+
+class _Missing(Exception):
+    """A dependency can't be read anywhere."""
+
+    def __init__(self, key: Any, object_id: bytes) -> None:
+        self.key = key
+        self.object_id = object_id
+
+
+class TaskRunner:
+    """Runs tasks in the calling thread; several threads may do so at once.
+
+    Parameters
+    ----------
+    store:
+        Where dependencies are read and results go.
+    functions:
+        The functions that tasks name.
+    name:
+        The worker's name, for messages to people.
+    """
+
+    def __init__(self, store: Store, functions: FunctionTable, name: str) -> None:
+        self._store = store
+        self._functions = functions
+        self._name = name
+        self._writers = Writers()
+
+    def run(self, task: Task) -> Outcome:
+        """Run a task; its result is in the store, sealed but for a flush, when this returns.
+
+        Whatever the task raises, `SystemExit` and `KeyboardInterrupt` too, is an outcome.
+
+        Raises
+        ------
+        StoreClosedError
+            The store is gone, and this worker has no business any more.
+        """
+        started = time.perf_counter()
+        key = task[0]
+        run_id = task[1]
+        try:
+            encoded = self._result(task)
+            object_id = self._store.put_encoded(encoded, key=_label(key), timeout=STORE_TIMEOUT_SECONDS)
+            nbytes = encoded.nbytes
+            inline = encoded.to_bytes() if nbytes <= payloads.INLINE_LIMIT_NBYTES else None
+            return "finished", (key, run_id, object_id, nbytes, inline, encoded.type_name, time.perf_counter() - started)
+        except _Missing as missing:
+            return "missing", (key, run_id, missing.key, missing.object_id)
+        except StoreClosedError:
+            raise
+        except BaseException as error:  # a task may raise anything, and none of it may end this thread
+            trim(error)
+            blob, text = payloads.dump_exception(error)
+            forget_locals(error)
+            return "erred", (key, run_id, frames.raw(blob), text, time.perf_counter() - started)
+
+    def _result(self, task: Task) -> Encoded:
+        result = self._call(task, writable=False)
+        try:
+            return encode(result)
+        except StoreClosedError:
+            raise
+        except Exception as error:  # an object's own reducer can raise anything
+            kind = f"{type(result).__module__}.{type(result).__qualname__}"
+            raise pickle.PicklingError(
+                f"the result of task {task[0]!r}, a {kind}, can't be pickled: {type(error).__name__}: {error}"
+            ) from error
+
+    def _call(self, task: Task, writable: bool) -> Any:
+        key, _, digest, payload, dependencies, _ = task
+        if digest is None:
+            return self._evaluate(key, payload, dependencies, writable)
+        function = self._functions.get(digest)
+        if not dependencies:
+            args, kwargs = self._arguments(key, payload, {})
+            return function(*args, **kwargs)
+        writable = writable or digest in self._writers
+        try:
+            args, kwargs = self._arguments(key, payload, self._values(dependencies, writable))
+            return function(*args, **kwargs)
+        except (ValueError, TypeError, BufferError) as error:
+            if writable or not is_read_only_failure(error):
+                raise
+            self._writers.add(digest, function_name(function), error)
+            forget_locals(error)
+        args = kwargs = None
+        return self._call(task, writable=True)
+
+    def _evaluate(self, key: Any, payload: Any, dependencies: tuple[Any, ...], writable: bool) -> Any:
+        """Evaluate a node of a dask graph."""
+        name: Hashable = None
+        try:
+            values = self._values(dependencies, writable)
+            node = self._arguments(key, payload, values)
+            name = function_name(node)
+            if not writable and values and name in self._writers:
+                writable = True
+                values = self._values(dependencies, writable)
+                node = self._arguments(key, payload, values)
+            return node(values)
+        except (ValueError, TypeError, BufferError) as error:
+            if writable or not dependencies or name is None or not is_read_only_failure(error):
+                raise
+            self._writers.add(name, str(name), error)
+            forget_locals(error)
+        values = node = None
+        return self._evaluate(key, payload, dependencies, writable=True)
+
+    def _arguments(self, key: Any, payload: Any, values: dict[Any, Any]) -> Any:
+        try:
+            return payloads.loads(payload, values)
+        except Exception as error:  # the constructors of a user's classes run here
+            raise RuntimeError(
+                f"the arguments of task {key!r} can't be unpickled on {self._name}: {type(error).__name__}: {error}"
+            ) from error
+
+    def _values(self, dependencies: tuple[Any, ...], writable: bool) -> dict[Any, Any]:
+        values = {}
+        for key, object_id, inline, nodes in dependencies:
+            if inline is not None:
+                values[key] = decode(memoryview(bytearray(inline)) if writable else inline)
+                continue
+            try:
+                values[key] = self._store.get(
+                    object_id, timeout=FETCH_TIMEOUT_SECONDS, writable=writable, sources=nodes
+                )
+            except (StoreFullError, StoreClosedError, DecodeError):
+                raise
+            except StoreError:  # not here, or nobody could give it
+                raise _Missing(key, object_id) from None
+        return values
+
+
+def _label(key: Any) -> str:
+    """A key as the store shows it to people."""
+    text = key if type(key) is str else str(key)
+    return text if len(text) <= MAX_LABEL_LENGTH else text[: MAX_LABEL_LENGTH - 1] + "…"

@@ -1,0 +1,72 @@
+"""Functions by the digest of their pickle: sent once, unpickled once, at their first use."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class FunctionTable:
+    """The functions that the scheduler has sent.
+
+    `add` is called in the loop's thread and only stores bytes; `get` is called in the tasks' threads, because
+    unpickling imports modules.
+    """
+
+    def __init__(self) -> None:
+        self._blobs: dict[bytes, bytes | memoryview] = {}
+        self._functions: dict[bytes, Callable[..., Any]] = {}
+
+    def add(self, functions: Iterable[tuple[bytes, bytes | memoryview]]) -> None:
+        self._blobs.update(functions)
+
+    def get(self, digest: bytes) -> Callable[..., Any]:
+        """The function of ``digest``.
+
+        Raises
+        ------
+        RuntimeError
+            It can't be unpickled here; names it and says why.
+        """
+        function = self._functions.get(digest)
+        if function is None:
+            blob = self._blobs.get(digest)
+            if blob is None:
+                raise RuntimeError(f"the function {digest.hex()} was never sent to this worker")
+            try:
+                function = pickle.loads(blob)
+            except Exception as error:  # importing the user's modules can raise anything
+                raise RuntimeError(
+                    f"the function {_name_in(blob)!r} can't be unpickled here: {type(error).__name__}: {error}"
+                ) from error
+            # Two threads may get here at once: both have the same function, and one of the copies stays.
+            function = self._functions.setdefault(digest, function)
+            self._blobs[digest] = b""  # has done its work; the empty blob still says that it was sent
+        return function
+
+
+def function_name(function: Any) -> str:
+    """What to call a function in messages to people."""
+    function = getattr(function, "func", function)  # functools.partial
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{getattr(function, '__module__', None) or '?'}.{name}"
+
+
+def _name_in(blob: bytes | memoryview) -> str:
+    """The name in the pickle of a function, as well as it can be known without unpickling it."""
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(bytes(blob)):
+            if opcode.name == "GLOBAL":
+                strings += str(argument).split(" ", 1)
+            elif isinstance(argument, str):
+                strings.append(argument)
+    except Exception:  # a damaged pickle: pickletools raises many types
+        return "?"
+    if strings[:1] == ["cloudpickle.cloudpickle"]:
+        # A function by value: its code object's name is the first that could be one after the builder's own names.
+        builders = {"_make_function", "_builtin_type", "CodeType", "cloudpickle.cloudpickle", "cell_contents"}
+        return next((s for s in strings if s.isidentifier() and s not in builders and not s.startswith("_")), "?")
+    return ".".join(strings[:2]) or "?"

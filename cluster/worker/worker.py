@@ -1,0 +1,229 @@
+"""A worker: the connection to the scheduler, and what its messages mean.
+
+The loop's thread only moves messages. A task goes from the message through the queue of `threads` to a thread,
+where `execution` makes an outcome of it; the outcome goes through the `outbox` back to the loop, and on to the scheduler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from holdfast import objectstore
+from holdfast.cluster.comm.connection import Connection, connect
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.worker import context
+from holdfast.cluster.worker.execution import Task, TaskRunner
+from holdfast.cluster.worker.functions import FunctionTable
+from holdfast.cluster.worker.outbox import Outbox
+from holdfast.cluster.worker.threads import TaskThreads
+from holdfast.objectstore.errors import StoreClosedError
+
+logger = logging.getLogger(__name__)
+
+#: How long `Worker.start` looks for the scheduler.
+CONNECT_TIMEOUT_SECONDS = 30.0
+#: How long `Worker.close` waits for the tasks that run. They can't be stopped; nobody waits for their results.
+CLOSE_TIMEOUT_SECONDS = 1.0
+
+
+class Worker:
+    """Runs tasks for a scheduler, in the event loop in which it is started and threads of its own.
+
+    Parameters
+    ----------
+    scheduler_address:
+        ``tcp://host:port``.
+    token:
+        The cluster's token.
+    node_address:
+        The address of the agent of this host.
+    store_socket:
+        The socket of this host's object store.
+    index:
+        The worker's number on its host; its address is ``<node address>/<index>``.
+    name:
+        For people.
+    nthreads:
+        How many tasks it runs at once.
+    resources:
+        What it has of things that tasks can ask for, ``{"GPU": 1}``.
+    memory_limit:
+        Bytes of memory of its own that it may use. The node agent enforces it; the worker only tells the scheduler.
+    batch_seals:
+        Let the announcements of small results to the store gather while more tasks wait. Must be False if the
+        store is served by the loop of this worker.
+
+    Attributes
+    ----------
+    finished : asyncio.Event
+        Set when the worker has ended by itself or was closed. Made by `start`.
+    reason : str or None
+        Why it ended by itself, if that was not asked for.
+    """
+
+    finished: asyncio.Event
+
+    def __init__(
+        self,
+        scheduler_address: str,
+        *,
+        token: bytes,
+        node_address: str,
+        store_socket: str | os.PathLike[str],
+        index: int,
+        name: str,
+        nthreads: int = 1,
+        resources: dict[str, float] | None = None,
+        memory_limit: int | None = None,
+        batch_seals: bool = True,
+    ) -> None:
+        if nthreads < 1:
+            raise ValueError(f"a worker needs at least one thread, not {nthreads}")
+        self.scheduler_address = scheduler_address
+        self.node_address = node_address
+        self.address = f"{node_address}/{index}"
+        self.name = name
+        self.nthreads = nthreads
+        self.resources = dict(resources or {})
+        self.memory_limit = memory_limit
+        self.reason: str | None = None
+        self._token = token
+        self._store_socket = os.fspath(store_socket)
+        self._batch_seals = batch_seals
+        self._functions = FunctionTable()
+        self._store: objectstore.Store | None = None
+        self._threads: TaskThreads | None = None
+        self._connection: Connection | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Attach to the store and register with the scheduler.
+
+        Raises
+        ------
+        ConnectError, StoreError
+            One of them is not there or does not take this worker.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.finished = asyncio.Event()
+        try:
+            # First the store: tasks may arrive as soon as the scheduler knows of this worker.
+            self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
+            self._runner = TaskRunner(self._store, self._functions, self.name)
+            self._outbox = Outbox(self._send, self._flush_seals)
+            self._threads = TaskThreads(self.nthreads, self._in_thread, self._run, f"holdfast-task-{self.name}")
+            self._connection = await connect(
+                self.scheduler_address,
+                token=self._token,
+                role="worker",
+                info={
+                    "address": self.address,
+                    "name": self.name,
+                    "node": self.node_address,
+                    "nthreads": self.nthreads,
+                    "resources": self.resources,
+                    "memory_limit": self.memory_limit,
+                    "pid": os.getpid(),
+                },
+                timeout=CONNECT_TIMEOUT_SECONDS,
+            )
+        except BaseException:
+            await self.close()
+            raise
+        self._connection.start(self._on_batch, self._on_connection_lost)
+
+    @property
+    def store(self) -> objectstore.Store:
+        """The connection to the store of this host."""
+        if self._store is None:
+            raise RuntimeError(f"{self.name} is not started")
+        return self._store
+
+    async def close(self) -> None:
+        """Stop taking tasks, leave the scheduler and the store. Tasks that run are given a moment, no more."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._threads is not None:
+            self._threads.stop()
+            if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
+                logger.warning("%s closes while a task still runs", self.name)
+            if self.reason is None:
+                self._outbox.drain()
+        if self._connection is not None:
+            self._connection.close()
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)
+        self.finished.set()
+
+    def _end(self, reason: str | None) -> None:
+        """End by itself; ``reason`` says why, if it was not asked for."""
+        if self._closing is None:
+            self.reason = reason
+            if reason is not None:
+                logger.warning("%s ends: %s", self.name, reason)
+            self._closing = asyncio.ensure_future(self._close())
+
+    # -- messages, in the loop's thread
+
+    def _on_batch(self, batch: tuple[Any, ...]) -> None:
+        assert self._threads is not None
+        for message in batch:
+            match message:
+                case ("run", tasks):
+                    self._threads.submit(tasks)
+                case ("functions", functions):
+                    self._functions.add(functions)
+                case ("drop", run_ids):
+                    self._threads.drop(run_ids)
+                case ("close",):
+                    self._end(None)
+                case _:
+                    raise ProtocolError(f"the scheduler sent a worker an unknown message {message[0]!r}")
+
+    def _on_connection_lost(self, error: Exception | None) -> None:
+        self._end(f"the connection to the scheduler was lost{f' ({error})' if error else ''}")
+
+    def _send(self, operation: str, entries: list[Any]) -> None:
+        if self._connection is not None:
+            self._connection.send((operation, entries))
+
+    def _flush_seals(self) -> None:
+        try:
+            self.store.flush()
+        except StoreClosedError as error:
+            self._end(f"the object store is gone ({error})")
+
+    # -- tasks, in their threads
+
+    @contextlib.contextmanager
+    def _in_thread(self) -> Iterator[None]:
+        context.enter(self)
+        if self._batch_seals:
+            with self.store.batch():
+                yield
+        else:
+            yield
+        context.enter(None)
+
+    def _run(self, task: Task) -> None:
+        context.run_key(task[0])
+        assert self._threads is not None and self._store is not None
+        try:
+            operation, entry = self._runner.run(task)
+            # The seal must be on its way before anybody hears of the object. While more tasks wait, seals gather and
+            # leave with the outcomes, from the loop's thread (`_flush_seals`); else this thread has the time.
+            if self._threads.idle:
+                self._store.flush()
+            self._outbox.put(operation, entry)
+        except StoreClosedError as error:
+            self._loop.call_soon_threadsafe(self._end, f"the object store is gone ({error})")
+        finally:
+            context.run_key(None)
