@@ -28,3 +28,7 @@ class StoreFullError(StoreError, MemoryError):
 
 class DecodeError(StoreError):
     """The bytes are not an encoded object, or they are damaged."""
+
+
+class ProtocolError(StoreError):
+    """The other end of a connection said something that the protocol doesn't allow; the connection is closed."""

@@ -1,0 +1,118 @@
+"""Values as flat bytes, and back without a copy.
+
+One flat format is used everywhere: in the arena, inline in messages, between hosts. Its first byte
+says which version and codec wrote it (``flat.py``); each family of values has a file:
+
+======================  =====================================================================
+``raw.py``              bytes, bytearray, memoryview, ``pa.Buffer``: the bytes themselves
+``ndarray.py``          numpy arrays: a short header and the data
+``arrow.py``            Arrow tables and record batches: an Arrow IPC stream, readable by any Arrow
+``pickled.py``          everything else: pickle protocol 5 with its buffers out of band
+``reducers.py``         how numpy, Arrow, polars and memoryviews take part in a pickle in place
+======================  =====================================================================
+
+``encode`` only measures and collects; the data itself is copied once, by ``Encoded.write_into``,
+straight to where it is to stay. ``decode`` touches none of the data: it makes views of the buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from holdfast.objectstore.codecs import arrow, ndarray, pickled, raw
+from holdfast.objectstore.codecs.flat import INLINE_NBYTES, Buffer, Encoded, type_name_of
+from holdfast.objectstore.errors import DecodeError
+
+__all__ = ["INLINE_NBYTES", "Buffer", "Encoded", "decode", "encode", "type_name_of"]
+
+_ENCODERS: dict[type, Callable[[Any], Encoded]] = {
+    bytes: raw.encode_bytes,
+    bytearray: raw.encode_bytes,
+    memoryview: raw.encode_view,
+    pa.Buffer: raw.encode_view,
+    pa.Table: arrow.encode_table,
+    pa.RecordBatch: arrow.encode_batch,
+    int: pickled.encode_plain,
+    float: pickled.encode_plain,
+    bool: pickled.encode_plain,
+    str: pickled.encode_plain,
+    type(None): pickled.encode_plain,
+}
+
+
+def _encode_array(array: ndarray.Array) -> Encoded:
+    return ndarray.encode_array(array) if ndarray.is_flat(array.dtype) else pickled.encode_any(array)
+
+
+_ENCODERS[np.ndarray] = _encode_array
+
+_DECODERS: dict[int, Callable[[memoryview], Any]] = {
+    **pickled.DECODERS,
+    **raw.DECODERS,
+    **arrow.DECODERS,
+    **ndarray.DECODERS,
+}
+
+
+def encode(value: Any) -> Encoded:
+    """The flat encoding of ``value``, measured and ready to be written.
+
+    Parameters
+    ----------
+    value : object
+        Anything that pickle or cloudpickle can take. It must not be changed until it is written.
+
+    Returns
+    -------
+    Encoded
+        ``nbytes`` is exact. The data of arrays and tables has not been copied yet.
+
+    Raises
+    ------
+    Exception
+        Whatever pickling ``value`` raises.
+
+    Examples
+    --------
+    >>> decode(encode({"x": 1}).to_bytes())
+    {'x': 1}
+    """
+    return _ENCODERS.get(type(value), pickled.encode_any)(value)
+
+
+def decode(buffer: Buffer, *, base: object = None) -> Any:
+    """The value that ``encode`` flattened, made of read-only views of ``buffer`` wherever that is possible.
+
+    Parameters
+    ----------
+    buffer : bytes, memoryview or pyarrow.Buffer
+        A whole flat encoding. The views hold it; ones of a writable buffer are writable.
+    base : object, optional
+        Kept alive with the views, for a buffer that doesn't hold its own memory.
+
+    Raises
+    ------
+    DecodeError
+        If the bytes aren't an encoded value, or are damaged.
+    Exception
+        Whatever unpickling the value's own classes raises.
+
+    Notes
+    -----
+    Decoding runs code that the bytes name: decode only what comes from a trusted place.
+    """
+    if base is not None:
+        whole = pa.py_buffer(buffer)
+        buffer = pa.foreign_buffer(whole.address, whole.size, (base, whole))
+    view = buffer if type(buffer) is memoryview else memoryview(buffer)
+    try:
+        decoder = _DECODERS[view[0]]
+    except IndexError:
+        raise DecodeError("an empty buffer is not an encoded object") from None
+    except KeyError:
+        raise DecodeError(f"no codec of this version begins with byte 0x{view[0]:02x}: damaged, or newer") from None
+    return decoder(view)

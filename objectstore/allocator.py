@@ -1,0 +1,189 @@
+"""Which bytes of the arena are free: pure bookkeeping over ``[0, capacity)``.
+
+A segregated-fit allocator. Free extents hang in bins by size, each power of two cut into sixteen, and
+an integer used as a bitmap says which bins hold anything, so that finding the smallest bin that
+surely fits is a shift and a mask. Two dictionaries, extents by their start and by their end, make
+coalescing on ``free`` a matter of two lookups. Nothing depends on how many extents there are.
+
+Two choices are made for the pages behind the numbers. The smallest fitting extent wins, and of equal
+ones the one freed last: pages that were written a moment ago are handed out again before the untouched
+rest of the arena, whose first touch costs ten times a warm copy. And what is carved is taken from the
+low end, so that the untouched rest stays one piece.
+
+``free`` takes any sub-extent of what was allocated: a lease is given back piece by piece.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+ALIGNMENT = 64
+PAGE = 4096
+LARGE_NBYTES = 1 << 20  # from here on objects own whole pages, so that those can be given back
+_SUBDIVISIONS_LOG2 = 4
+_SUBDIVISIONS = 1 << _SUBDIVISIONS_LOG2
+_EXACT_TRIES = 8
+_SCAN_LIMIT = 1024  # extents of one bin that are looked at when the store is nearly full
+
+
+def footprint(nbytes: int) -> int:
+    """The bytes that an object of ``nbytes`` takes up: whole cache lines, and whole pages if large."""
+    unit = PAGE if nbytes >= LARGE_NBYTES else ALIGNMENT
+    return -(-max(nbytes, 1) // unit) * unit
+
+
+def _floor_bin(units: int) -> int:
+    """The bin in which a free extent of ``units`` alignments hangs."""
+    if units < _SUBDIVISIONS:
+        return units
+    exponent = units.bit_length() - 1 - _SUBDIVISIONS_LOG2
+    return (exponent << _SUBDIVISIONS_LOG2) + (units >> exponent)
+
+
+def _ceil_bin(units: int) -> int:
+    """The first bin in which every extent has at least ``units`` alignments."""
+    if units < _SUBDIVISIONS:
+        return units
+    exponent = units.bit_length() - 1 - _SUBDIVISIONS_LOG2
+    return _floor_bin(units + (1 << exponent) - 1)
+
+
+class Allocator:
+    """Hands out extents of ``[0, capacity)``.
+
+    Parameters
+    ----------
+    capacity : int
+        Bytes; rounded down to whole pages.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity // PAGE * PAGE
+        if self.capacity <= 0:
+            raise ValueError(f"a capacity of {capacity} bytes is less than one page")
+        self.free_nbytes = 0
+        self._nbytes_at: dict[int, int] = {}  # start of a free extent -> its size
+        self._start_before: dict[int, int] = {}  # end of a free extent -> its start
+        self._bins: list[dict[int, None]] = [{} for _ in range(_floor_bin(self.capacity // ALIGNMENT) + 1)]
+        self._occupied = 0  # bit b is set while bin b holds an extent
+        self._insert(0, self.capacity)
+
+    @property
+    def used_nbytes(self) -> int:
+        return self.capacity - self.free_nbytes
+
+    def allocate(self, nbytes: int) -> int | None:
+        """The offset of ``footprint(nbytes)`` bytes that are now the caller's, or None without room.
+
+        Offsets are multiples of 64, and of the page size from ``LARGE_NBYTES`` on.
+        """
+        size = footprint(nbytes)
+        if size > self.free_nbytes:
+            return None
+        align = PAGE if nbytes >= LARGE_NBYTES else ALIGNMENT
+        offset = self._find(size, align)
+        if offset is None:
+            return None
+        start = offset // align * align
+        if start < offset:
+            start += align
+        extent_nbytes = self._remove(offset)
+        if start > offset:
+            self._insert(offset, start - offset)
+        rest = offset + extent_nbytes - (start + size)
+        if rest:
+            self._insert(start + size, rest)
+        return start
+
+    def free(self, offset: int, nbytes: int) -> None:
+        """Takes back ``nbytes`` at ``offset``: all or part of what was allocated, whole cache lines of it."""
+        end = offset + nbytes
+        assert 0 <= offset < end <= self.capacity, (offset, nbytes)
+        assert offset % ALIGNMENT == 0 == nbytes % ALIGNMENT, (offset, nbytes)
+        assert offset not in self._nbytes_at, ("freed twice", offset, nbytes)
+        assert end not in self._start_before, ("freed twice", offset, nbytes)
+        before = self._start_before.get(offset)
+        if before is not None:
+            self._remove(before)
+            offset = before
+        if end in self._nbytes_at:
+            end += self._remove(end)
+        self._insert(offset, end - offset)
+
+    def largest_free_nbytes(self) -> int:
+        """The size of the largest free extent."""
+        if not self._occupied:
+            return 0
+        top = self._bins[self._occupied.bit_length() - 1]
+        return max(self._nbytes_at[start] for start in top)
+
+    def free_extents(self) -> Iterator[tuple[int, int]]:
+        """Every free extent as ``(offset, nbytes)``, in no order."""
+        return iter(list(self._nbytes_at.items()))
+
+    def is_free(self, offset: int, nbytes: int) -> bool:
+        """Whether exactly ``[offset, offset + nbytes)`` is one free extent."""
+        return self._nbytes_at.get(offset) == nbytes
+
+    def _find(self, size: int, align: int) -> int | None:
+        """The start of a free extent that holds an aligned piece of ``size`` bytes."""
+        units = size // ALIGNMENT
+        # Extents that fit exactly hang in a bin that doesn't fit surely; a few of the last freed are tried.
+        for start in self._last_freed(_floor_bin(units)):
+            if self._fits(start, size, align):
+                return start
+        index = self._next_occupied(_ceil_bin(units))
+        while index is not None and align > ALIGNMENT:
+            for start in self._last_freed(index):
+                if self._fits(start, size, align):
+                    return start
+            if index >= _ceil_bin((size + align - ALIGNMENT) // ALIGNMENT):
+                break
+            index = self._next_occupied(index + 1)
+        if index is not None:
+            return next(reversed(self._bins[index]))
+        # Without room in the bins that surely fit, the whole of the one below decides: a store that is
+        # nearly full must not turn away what would fit.
+        limit = _ceil_bin((size + align - ALIGNMENT) // ALIGNMENT)
+        index = self._next_occupied(_floor_bin(units))
+        while index is not None and index <= limit:
+            for start in itertools.islice(self._bins[index], _SCAN_LIMIT):
+                if self._fits(start, size, align):
+                    return start
+            index = self._next_occupied(index + 1)
+        return None
+
+    def _last_freed(self, index: int) -> Iterator[int]:
+        if index >= len(self._bins):
+            return
+        for tries, start in enumerate(reversed(self._bins[index])):
+            if tries == _EXACT_TRIES:
+                return
+            yield start
+
+    def _fits(self, start: int, size: int, align: int) -> bool:
+        return -(-start // align) * align + size <= start + self._nbytes_at[start]
+
+    def _next_occupied(self, index: int) -> int | None:
+        above = self._occupied >> index
+        return index + (above & -above).bit_length() - 1 if above else None
+
+    def _insert(self, start: int, nbytes: int) -> None:
+        index = _floor_bin(nbytes // ALIGNMENT)
+        self._nbytes_at[start] = nbytes
+        self._start_before[start + nbytes] = start
+        self._bins[index][start] = None
+        self._occupied |= 1 << index
+        self.free_nbytes += nbytes
+
+    def _remove(self, start: int) -> int:
+        nbytes = self._nbytes_at.pop(start)
+        index = _floor_bin(nbytes // ALIGNMENT)
+        del self._start_before[start + nbytes]
+        bin_ = self._bins[index]
+        del bin_[start]
+        if not bin_:
+            self._occupied &= ~(1 << index)
+        self.free_nbytes -= nbytes
+        return nbytes

@@ -1,0 +1,181 @@
+"""The arena: one sparse piece of anonymous memory that every process of the host maps.
+
+It is a memfd. It lives while any process has it open or mapped and not a moment longer, so nothing
+needs to be cleaned up after ``kill -9``; it isn't bound by the size of ``/dev/shm``; and its size is
+sealed, so that no process can shrink it under the feet of the others.
+
+There are two descriptors of the same memory. Writers map the one the memfd came with. Readers map the
+other, reopened read-only through ``/proc/self/fd``: through a map of it not even ``mprotect`` makes a
+page writable, so a reader can't damage a sealed object by accident. (A hostile process of the same
+user can open it writable again through ``/proc``: same-user processes aren't protected from each other.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+PAGE = mmap.PAGESIZE
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
+_MADV_POPULATE_WRITE = 23
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+_libc.mmap.restype = ctypes.c_void_p
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+
+
+def _last_error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+class Arena:
+    """The server's side: makes the memory, and gives pages back.
+
+    Parameters
+    ----------
+    nbytes : int
+        Its size, a whole number of pages. No memory is used until it is written.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.fd = os.memfd_create("holdfast-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.read_only_fd = -1
+        try:
+            os.ftruncate(self.fd, nbytes)
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+            self.read_only_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+            self.view = memoryview(mmap.mmap(self.fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+        except BaseException:
+            self.close()
+            raise
+
+    def resident_nbytes(self) -> int:
+        """The bytes of memory that the arena uses now."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def punch(self, offset: int, nbytes: int) -> None:
+        """Gives the whole pages within the extent back to the kernel; they read as zeros from then on."""
+        start = -(-offset // PAGE) * PAGE
+        end = (offset + nbytes) // PAGE * PAGE
+        if end <= start:
+            return
+        mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+        if _libc.fallocate(self.fd, mode, start, end - start) != 0:
+            raise _last_error("punching a hole into the arena")
+
+    def close(self) -> None:
+        """Closes the descriptors. Maps stay, here while someone holds a slice of ``view``."""
+        for fd in (self.fd, self.read_only_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.read_only_fd = -1
+        self.view = memoryview(b"")
+
+
+class Mapping:
+    """A process's maps of the whole arena: one to read, one to write.
+
+    Parameters
+    ----------
+    read_only_fd, writable_fd : int
+        Descriptors of the same memory; they become the mapping's to close.
+    nbytes : int
+        The arena's size.
+
+    Attributes
+    ----------
+    address : int
+        Where the read-only map begins in this process.
+    writable_address : int
+        Where the other one begins.
+    """
+
+    def __init__(self, read_only_fd: int, writable_fd: int, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._fd = read_only_fd
+        try:
+            self._readable = mmap.mmap(read_only_fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+            self._writable = mmap.mmap(writable_fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        finally:
+            os.close(writable_fd)
+        self.address: int = pa.py_buffer(self._readable).address
+        self.writable_address: int = pa.py_buffer(self._writable).address
+        self.writable_view = memoryview(self._writable)
+
+    def buffer(self, offset: int, nbytes: int, base: object) -> pa.Buffer:
+        """The extent in place, read-only. ``base`` lives as long as the buffer or anything made from it."""
+        return pa.foreign_buffer(self.address + offset, nbytes, base)
+
+    def private_copy(self, offset: int, nbytes: int, base: object) -> memoryview:
+        """The extent as writable memory of this caller alone: the kernel copies each page when it is written.
+
+        ``base`` is kept too: an unwritten page still reads what the arena holds there.
+        """
+        return PrivateMap(self._fd, offset, nbytes, base).view()
+
+    def populate(self, offset: int, nbytes: int) -> None:
+        """Makes the pages of the extent present and writable at once, rather than fault by fault."""
+        start = offset // PAGE * PAGE
+        try:
+            self._writable.madvise(_MADV_POPULATE_WRITE, start, offset + nbytes - start)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # kernels before 5.14 don't know it, and need not
+                raise
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class PrivateMap:
+    """One MAP_PRIVATE map of the pages around an extent. Unmapped when the last view of it is gone.
+
+    Python's own ``mmap`` keeps a duplicate of the descriptor for each map; with thousands of views
+    alive a process would run out of them.
+    """
+
+    def __init__(self, fd: int, offset: int, nbytes: int, base: object) -> None:
+        self._address: int | None = None
+        self._base = base
+        start = offset // PAGE * PAGE
+        self._span = offset + nbytes - start
+        address = _libc.mmap(None, self._span, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, fd, start)
+        if address is None or address == _MAP_FAILED:
+            raise _last_error("mapping a private copy of an object")
+        self._address = address
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "data": (address + offset - start, False),
+        }
+
+    def view(self) -> memoryview:
+        """The extent's bytes. Everything made from them holds the map."""
+        return memoryview(np.asarray(self))  # type: ignore[arg-type]
+
+    def __del__(self) -> None:
+        if self._address is not None:
+            _libc.munmap(self._address, self._span)
+            self._address = None
+
+
+class Extent(NamedTuple):
+    """Where bytes lie in the arena."""
+
+    offset: int
+    nbytes: int

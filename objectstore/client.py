@@ -1,0 +1,535 @@
+"""The client: what a process holds to use a store of its host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+
+from holdfast.objectstore.allocator import ALIGNMENT
+from holdfast.objectstore.arena import Mapping
+from holdfast.objectstore.codecs import Encoded, decode, encode, ndarray, raw
+from holdfast.objectstore.connection import Connection, open_connection
+from holdfast.objectstore.errors import StoreClosedError
+from holdfast.objectstore.ids import IDMinter, ObjectID
+from holdfast.objectstore.pins import Ledger, Pin, WritableExtent
+from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, SealItem
+
+SMALL_NBYTES = 64 << 10
+CREATE_TIMEOUT_SECONDS = 30.0
+_LEASE_NBYTES_FIRST = 128 << 10
+_LEASE_NBYTES_MAX = 4 << 20
+_PATIENCE_SECONDS = 60.0  # beyond what the server was asked to wait; then it is taken for stuck
+
+
+Descriptions = list[dict[str, Any]]
+
+
+class _Lease:
+    """The slab that small objects are laid into, from the front."""
+
+    __slots__ = ("cursor", "end", "unused", "want_nbytes")
+
+    def __init__(self) -> None:
+        self.cursor = 0
+        self.end = 0
+        self.want_nbytes = _LEASE_NBYTES_FIRST
+        self.unused: list[int] = []  # ends of leases to give back
+
+    def take(self, nbytes: int) -> int | None:
+        """Where the next object of ``nbytes`` goes; None if it doesn't fit any more."""
+        offset = self.cursor
+        end = offset + -(-nbytes // ALIGNMENT) * ALIGNMENT
+        if end > self.end:
+            return None
+        self.cursor = end
+        return offset
+
+
+class Pending:
+    """Bytes in the arena that are being filled: sealed or aborted once, by ``seal``, ``abort`` or being dropped.
+
+    As a context manager it seals at the end of the block, and aborts if the block raises.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        extent: WritableExtent,
+        value: np.ndarray[Any, Any] | None,
+        *,
+        key: str | None,
+        owner: str | None,
+        type_name: str,
+    ) -> None:
+        self.object_id = store.new_id()
+        self._store = store
+        self._extent: WritableExtent | None = extent
+        self._array = value
+        self._key = key
+        self._owner = owner
+        self._type_name = type_name
+
+    def seal(self) -> ObjectID:
+        """Makes the object visible to everyone, and the array read-only. The array may be kept and read.
+
+        It must not be written any more, through views made before either.
+
+        Raises
+        ------
+        StoreClosedError
+            If the store was closed, or this was sealed or aborted before.
+        """
+        extent = self._take()
+        if self._array is not None:
+            self._array.flags.writeable = False
+        self._store._seal_extent(extent, self.object_id, self._key, self._owner, self._type_name)
+        self._array = None
+        return self.object_id
+
+    def abort(self) -> None:
+        """Gives the bytes back, as soon as the array made of them is gone too."""
+        if self._extent is not None:
+            self._extent = None
+            self._array = None
+
+    def _take(self) -> WritableExtent:
+        extent, self._extent = self._extent, None
+        if extent is None:
+            raise StoreClosedError("this object was sealed or aborted before")
+        return extent
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        if exc_type is None and self._extent is not None:
+            self.seal()
+        else:
+            self.abort()
+
+
+class Store:
+    """A connection to the store of this host. Made by ``connect``.
+
+    Its methods block and may be called from any thread; not from an event loop's. After a fork the child
+    has to connect for itself.
+
+    Attributes
+    ----------
+    arena_address, arena_nbytes : int
+        Where this process maps the arena to read it, and how large that is.
+    """
+
+    def __init__(self, connection: Connection, mapping: Mapping, name: str) -> None:
+        self.arena_address = mapping.address
+        self.arena_nbytes = mapping.nbytes
+        self.name = name
+        self._connection = connection
+        self._mapping = mapping
+        self._ledger = Ledger(connection.try_flush, connection.close, mapping)
+        connection.ledger = self._ledger
+        self._mint = IDMinter()
+        self._lease = _Lease()
+        self._lease_lock = threading.Lock()
+        self._batching = threading.local()
+        self._closed = False
+        # A store that is forgotten is closed; what its views hold is the ledger, never the store.
+        self._closer = weakref.finalize(self, self._ledger.abandon)
+        self._closer.atexit = False
+
+    def new_id(self) -> ObjectID:
+        """An id that nobody has ever had."""
+        return self._mint()
+
+    # In
+
+    def put(
+        self,
+        value: Any,
+        *,
+        key: str | None = None,
+        owner: str | None = None,
+        object_id: ObjectID | None = None,
+        timeout: float | None = None,
+    ) -> ObjectID:
+        """Stores a value: one copy of its data, into shared memory.
+
+        Parameters
+        ----------
+        value : object
+            Anything that can be pickled. Arrays, tables and frames are stored so that they're read in place.
+        key, owner : str, optional
+            The name it goes by outside and who it's counted for, as ``list`` shows them.
+        object_id : ObjectID, optional
+            Its id, from ``new_id`` of any process. By default a new one.
+        timeout : float, optional
+            Seconds to wait for room; by default 30.
+
+        Raises
+        ------
+        StoreFullError
+            If there is no room in time, naming who holds it.
+        StoreClosedError
+            If the store was closed.
+
+        Examples
+        --------
+        >>> store.get(store.put({"x": 1}))
+        {'x': 1}
+        """
+        return self.put_encoded(encode(value), key=key, owner=owner, object_id=object_id, timeout=timeout)
+
+    def put_encoded(
+        self,
+        encoded: Encoded,
+        *,
+        key: str | None = None,
+        owner: str | None = None,
+        type_name: str | None = None,
+        object_id: ObjectID | None = None,
+        timeout: float | None = None,
+    ) -> ObjectID:
+        """Stores a value that is encoded already; otherwise like ``put``."""
+        self._check_open()
+        if object_id is None:
+            object_id = self._mint()
+        for text in (key, owner, type_name):
+            if text is not None and len(text) > TEXT_MAX:
+                raise ValueError(f"a name of {len(text)} characters; {TEXT_MAX} are allowed")
+        names = key, owner, type_name or encoded.type_name[:TEXT_MAX]
+        nbytes = encoded.nbytes
+        if nbytes > SMALL_NBYTES:
+            extent = self._reserve(nbytes, timeout)
+            encoded.write_into(extent.view())
+            extent.hand_over()
+            self._connection.queue_seal(SealItem(object_id, extent.offset, nbytes, *names, False))
+            self._connection.flush()
+            return object_id
+        with self._lease_lock:  # seals have to come in the order of their offsets
+            offset = self._lease.take(nbytes)
+            if offset is None:
+                self._renew_lease(nbytes, timeout)
+                offset = self._lease.take(nbytes)
+                assert offset is not None
+            encoded.write_into(self._mapping.writable_view[offset : offset + nbytes])
+            self._connection.queue_seal(SealItem(object_id, offset, nbytes, *names, False))
+        if not getattr(self._batching, "depth", 0):
+            self._connection.flush()
+        return object_id
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Within the block this thread's small puts are announced together, at its end or with the next request.
+
+        Examples
+        --------
+        >>> with store.batch():
+        ...     ids = [store.put(i) for i in range(100)]
+        """
+        self._batching.depth = getattr(self._batching, "depth", 0) + 1
+        try:
+            yield
+        finally:
+            self._batching.depth -= 1
+            if not self._batching.depth:
+                self._connection.flush()
+
+    def create(
+        self,
+        shape: int | Sequence[int],
+        dtype: Any = "float64",
+        *,
+        key: str | None = None,
+        owner: str | None = None,
+        timeout: float | None = None,
+    ) -> tuple[np.ndarray[Any, Any], Pending]:
+        """An array inside the arena, to be filled and sealed: no copy at all.
+
+        Parameters
+        ----------
+        shape : int or sequence of int
+            Its shape.
+        dtype : dtype
+            Any type without Python objects.
+        key, owner, timeout
+            As for ``put``.
+
+        Returns
+        -------
+        array : numpy.ndarray
+            Writable, C order, uninitialised: it holds whatever was there.
+        pending : Pending
+            ``pending.seal()`` gives its id; ``pending.abort()`` gives it up.
+
+        Raises
+        ------
+        ValueError
+            For a dtype with objects in it.
+        StoreFullError
+            If there is no room in time.
+
+        Examples
+        --------
+        >>> array, pending = store.create((1000, 1000), "float64")
+        >>> array[:] = 1.0
+        >>> object_id = pending.seal()
+        """
+        dtype = np.dtype(dtype)
+        shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
+        if not ndarray.is_flat(dtype):
+            raise ValueError(f"an array of {dtype} is more than its memory; put it instead")
+        head = ndarray.head_of(shape, dtype, "C")
+        data_nbytes = dtype.itemsize
+        for length in shape:
+            data_nbytes *= length
+        extent = self._reserve(len(head) + data_nbytes, timeout)
+        view = extent.view()
+        view[: len(head)] = head
+        array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, view, len(head))
+        return array, Pending(self, extent, array, key=key, owner=owner, type_name="numpy.ndarray")
+
+    def create_buffer(
+        self, nbytes: int, *, key: str | None = None, owner: str | None = None, timeout: float | None = None
+    ) -> tuple[memoryview, Pending]:
+        """``nbytes`` of memory inside the arena, to be filled and sealed. ``get`` gives it as a memoryview.
+
+        Nothing may be written through it after ``seal``.
+
+        Raises
+        ------
+        StoreFullError
+            If there is no room in time.
+        """
+        extent = self._reserve(raw.VIEW_HEAD_NBYTES + nbytes, timeout)
+        view = extent.view()
+        view[: raw.VIEW_HEAD_NBYTES] = raw.VIEW_HEAD
+        pending = Pending(self, extent, None, key=key, owner=owner, type_name="memoryview")
+        return view[raw.VIEW_HEAD_NBYTES :], pending
+
+    # Out
+
+    def get(
+        self,
+        object_id: ObjectID,
+        *,
+        timeout: float | None = None,
+        writable: bool = False,
+        sources: Sequence[str] = (),
+    ) -> Any:
+        """The value, made of views of the shared memory wherever its type allows it.
+
+        Parameters
+        ----------
+        object_id : ObjectID
+            What ``put`` or ``seal`` gave, here or in another process.
+        timeout : float, optional
+            Seconds to wait for an object that isn't there yet. By default none, except for the fetch that
+            ``sources`` ask for.
+        writable : bool
+            Whether the views may be written. They are this caller's own then: pages are copied as they're
+            written, and nobody else sees it.
+        sources : sequence of str
+            Where the object may be fetched from, for the server's ``fetch`` hook.
+
+        Raises
+        ------
+        ObjectNotFoundError
+            If it isn't there (in time), or was deleted.
+        StoreError
+            If it couldn't be fetched, or the store is gone.
+        """
+        pin, offset = self._pin(object_id, timeout, sources)
+        if writable:
+            return decode(self._mapping.private_copy(offset, pin.nbytes, pin))
+        return decode(self._mapping.buffer(offset, pin.nbytes, pin))
+
+    def get_buffer(
+        self, object_id: ObjectID, *, timeout: float | None = None, sources: Sequence[str] = ()
+    ) -> pa.Buffer:
+        """The object's flat encoding in place, pinned while the buffer or anything made from it lives.
+
+        Parameters and errors are those of ``get``; ``decode`` makes the value of it.
+        """
+        pin, offset = self._pin(object_id, timeout, sources)
+        return self._mapping.buffer(offset, pin.nbytes, pin)
+
+    def contains(self, object_id: ObjectID) -> bool:
+        """Whether the object is there, sealed and not deleted."""
+        self._check_open()
+        (there,) = self._connection.call(Op.CONTAINS, object_id, timeout=_PATIENCE_SECONDS)
+        return bool(there)
+
+    def delete(self, object_ids: ObjectID | Iterable[ObjectID]) -> None:
+        """The objects vanish for everyone at once. Views of them stay valid; the bytes go with the last one.
+
+        Ids that aren't there are remembered, so that objects sealed later under them vanish too.
+        """
+        self._check_open()
+        ids = [object_ids] if isinstance(object_ids, bytes) else list(object_ids)
+        for start in range(0, len(ids), IDS_PER_FRAME):
+            self._connection.call(Op.DELETE, ids[start : start + IDS_PER_FRAME], timeout=_PATIENCE_SECONDS)
+
+    # Looking inside
+
+    def flush(self) -> None:
+        """Sends what waits to be sent: seals of a batch, unpins."""
+        self._check_open()
+        self._connection.flush()
+
+    def stats(self) -> dict[str, Any]:
+        """The store's figures: capacity, used, free, objects, pins, who waits, in bytes and counts."""
+        self._check_open()
+        (stats,) = self._connection.call(Op.STATS, timeout=_PATIENCE_SECONDS)
+        return dict(stats)
+
+    def list(self) -> Descriptions:
+        """Every object: id, key, owner, type, nbytes, age in seconds, pins, pinned_by, state.
+
+        Read page by page: while objects come and go, one may show twice or not at all.
+        """
+        self._check_open()
+        found: Descriptions = []
+        more = True
+        while more:
+            page, more = self._connection.call(Op.LIST, len(found), timeout=_PATIENCE_SECONDS)
+            found += page
+        return found
+
+    def address_in_arena(self, address: int) -> bool:
+        """Whether an address of this process lies in the read-only map of the arena."""
+        return self.arena_address <= address < self.arena_address + self.arena_nbytes
+
+    # The end
+
+    def close(self) -> None:
+        """Ends the use of the store. Views stay valid: the last one to go closes the connection."""
+        if not self._closed:
+            self._closed = True
+            self._closer.detach()
+            self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"<Store at {self._connection.where}{state}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Store is one process's connection; send its socket's path, and connect there")
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"this connection to the store at {self._connection.where} is closed")
+
+    def _pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> tuple[Pin, int]:
+        self._check_open()
+        ledger = self._ledger
+        patience = _PATIENCE_SECONDS + timeout if timeout is not None else None if sources else _PATIENCE_SECONDS
+
+        def undo(answer: list[Any]) -> None:
+            ledger.add()
+            ledger.drop(object_id, answer[1])
+
+        ledger.add()
+        try:
+            offset, nbytes = self._connection.call(
+                Op.GET, object_id, timeout, sources[:SOURCES_MAX], timeout=patience, undo=undo
+            )
+        except BaseException:
+            ledger.discard()
+            raise
+        return Pin(ledger, object_id, nbytes), offset
+
+    def _reserve(self, nbytes: int, timeout: float | None) -> WritableExtent:
+        self._check_open()
+        timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
+        ledger = self._ledger
+
+        def undo(answer: list[Any]) -> None:
+            ledger.add()
+            ledger.drop(answer[0], nbytes)
+
+        ledger.add()
+        try:
+            offset, _ = self._connection.call(
+                Op.CREATE, nbytes, timeout, timeout=timeout + _PATIENCE_SECONDS, undo=undo
+            )
+        except BaseException:
+            ledger.discard()
+            raise
+        return WritableExtent(ledger, self._mapping, self._mapping.writable_address + offset, offset, nbytes)
+
+    def _seal_extent(
+        self,
+        extent: WritableExtent,
+        object_id: ObjectID,
+        key: str | None,
+        owner: str | None,
+        type_name: str | None,
+    ) -> None:
+        """Queues and sends a seal. The extent's end unpins the object then, rather than aborting it."""
+        self._check_open()
+        extent.sealed_as = object_id
+        self._connection.queue_seal(SealItem(object_id, extent.offset, extent.nbytes, key, owner, type_name, True))
+        self._connection.flush()
+
+    def _renew_lease(self, nbytes: int, timeout: float | None) -> None:
+        timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
+        lease = self._lease
+        if lease.end:
+            lease.unused.append(lease.end)
+        done, lease.unused = lease.unused, []
+        want = max(lease.want_nbytes, nbytes)
+        lease.cursor = lease.end = 0
+        lease.want_nbytes = min(2 * lease.want_nbytes, _LEASE_NBYTES_MAX)
+
+        def undo(answer: list[Any]) -> None:
+            lease.unused.append(sum(answer))
+
+        offset, granted = self._connection.call(
+            Op.LEASE, nbytes, want, timeout, done, timeout=timeout + _PATIENCE_SECONDS, undo=undo
+        )
+        lease.cursor, lease.end = offset, offset + granted
+
+
+def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: float = 10.0) -> Store:
+    """Attaches this process to a store of its host.
+
+    Parameters
+    ----------
+    socket_path : str or path
+        The server's ``socket_path``.
+    name : str
+        Who this is, as ``list`` and the errors of a full store name it. By default the process's id.
+    timeout : float
+        Seconds to wait for the server's answer.
+
+    Raises
+    ------
+    StoreError
+        If no store serves there, or it serves another user.
+
+    Examples
+    --------
+    >>> with connect(server.socket_path, name="etl") as store:
+    ...     object_id = store.put(table)
+    """
+    connection, nbytes, (read_only_fd, writable_fd) = open_connection(os.fspath(socket_path), timeout)
+    try:
+        mapping = Mapping(read_only_fd, writable_fd, nbytes)
+        connection.attach(name[:TEXT_MAX])
+    except BaseException:
+        connection.close()
+        raise
+    return Store(connection, mapping, name)

@@ -1,0 +1,156 @@
+"""Everything else: pickle protocol 5, with the large pieces out of band and in place.
+
+Without buffers an encoding is the tag and the pickle. With buffers::
+
+    0   tag
+    4   u32  number of buffers
+    8   u64  size of the pickle
+    16  u64  size of each buffer
+        the pickle
+        each buffer, at the next multiple of 64
+
+Pickle goes first, in C. It can't name a lambda, a local class, or anything that a script defined in
+``__main__``, which is another module elsewhere; where it fails, or where ``__main__`` shows in what it
+wrote, cloudpickle writes the value again, by value. (A string that happens to hold ``__main__`` costs
+some time and nothing else.)
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import cloudpickle
+
+from holdfast.objectstore.codecs import reducers
+from holdfast.objectstore.codecs.flat import (
+    TAG_PICKLE,
+    TAG_PICKLE_BUFFERS,
+    CopyPart,
+    Encoded,
+    Part,
+    align,
+    type_name_of,
+)
+from holdfast.objectstore.errors import DecodeError
+
+_PLAIN_HEAD = bytes([TAG_PICKLE])
+_HEADER = struct.Struct("<BxxxIQ")
+_MAIN = b"__main__"
+_JOIN_NBYTES = 1 << 16
+
+
+class _Chunks(list[Any]):
+    """A file for the pickler that keeps what is written as it comes, long strings and bytes uncopied."""
+
+    write = list.append
+
+
+def encode_plain(value: Any) -> Encoded:
+    """An int, float, bool, str or None: nothing to look for inside."""
+    return Encoded(_PLAIN_HEAD + pickle.dumps(value, 5), type_name=type(value).__name__)
+
+
+def encode_any(value: Any) -> Encoded:
+    """Any value; the buffers of the arrays and tables anywhere within it go out of band."""
+    chunks, parts = _pickle(value)
+    name = type_name_of(value)
+    if not parts:
+        nbytes = sum(map(len, chunks))
+        if nbytes <= _JOIN_NBYTES:
+            return Encoded(_PLAIN_HEAD + b"".join(chunks), type_name=name)
+        return Encoded(_PLAIN_HEAD, _placed(chunks, 1)[0], nbytes=1 + nbytes, type_name=name)
+    return _with_buffers(chunks, parts, name)
+
+
+def _with_buffers(chunks: list[Any], parts: list[Part], name: str) -> Encoded:
+    pickle_nbytes = sum(map(len, chunks))
+    head = _HEADER.pack(TAG_PICKLE_BUFFERS, len(parts), pickle_nbytes)
+    head += struct.pack(f"<{len(parts)}Q", *[part.nbytes for part in parts])
+    placed: list[tuple[int, Part]] = []
+    if pickle_nbytes <= _JOIN_NBYTES:
+        head += b"".join(chunks)
+        end = len(head)
+    else:
+        placed, end = _placed(chunks, len(head))
+    for part in parts:
+        placed.append((align(end), part))
+        end = align(end) + part.nbytes
+    return Encoded(head, placed, nbytes=end, type_name=name)
+
+
+def _placed(chunks: Iterable[Any], offset: int) -> tuple[list[tuple[int, Part]], int]:
+    placed: list[tuple[int, Part]] = []
+    for chunk in chunks:
+        placed.append((offset, CopyPart(memoryview(chunk).cast("B"))))
+        offset += len(chunk)
+    return placed, offset
+
+
+def _pickle(value: Any) -> tuple[list[Any], list[Part]]:
+    chunks = _Chunks()
+    parts: list[Part] = []
+
+    def take(buffer: pickle.PickleBuffer) -> None:
+        parts.append(reducers.part_of(buffer))
+
+    pickler = pickle.Pickler(chunks, protocol=5, buffer_callback=take)
+    pickler.dispatch_table = reducers.dispatch_table()
+    try:
+        pickler.dump(value)
+        by_reference = not any(_MAIN in chunk for chunk in chunks)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        by_reference = False
+    if not by_reference:
+        chunks = _Chunks()
+        parts = []
+        by_value = cloudpickle.Pickler(chunks, protocol=5, buffer_callback=parts_callback(parts))
+        by_value.dispatch_table = by_value.dispatch_table.new_child(reducers.REDUCERS)
+        by_value.dump(value)
+    return chunks, parts
+
+
+def parts_callback(parts: list[Part]) -> Callable[[pickle.PickleBuffer], None]:
+    """A pickler's ``buffer_callback`` that collects what is to be written out of band."""
+    return lambda buffer: parts.append(reducers.part_of(buffer))
+
+
+def decode_plain(view: memoryview) -> Any:
+    """A pickle without buffers."""
+    return _loads(view[1:], ())
+
+
+def decode_buffers(view: memoryview) -> Any:
+    """A pickle whose buffers are slices of ``view``."""
+    nbytes = view.nbytes
+    if nbytes < _HEADER.size:
+        raise DecodeError(f"{nbytes} bytes are too few for the header of a pickle with buffers")
+    _, count, pickle_nbytes = _HEADER.unpack_from(view)
+    start = _HEADER.size + 8 * count
+    end = start + pickle_nbytes
+    if end > nbytes:
+        raise DecodeError(f"{nbytes} bytes are too few for {count} buffers and a pickle of {pickle_nbytes}")
+    buffers = []
+    begin = end
+    for size in struct.unpack_from(f"<{count}Q", view, _HEADER.size):
+        begin = align(begin)
+        if begin + size > nbytes:
+            raise DecodeError(f"a buffer of {size} bytes at {begin} reaches beyond the {nbytes} bytes there are")
+        buffers.append(view[begin : begin + size])
+        begin += size
+    return _loads(view[start:end], buffers)
+
+
+def _loads(data: memoryview, buffers: Iterable[memoryview]) -> Any:
+    try:
+        return pickle.loads(data, buffers=buffers)
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise DecodeError(f"a damaged pickle: {error}") from error
+
+
+DECODERS: dict[int, Callable[[memoryview], Any]] = {
+    TAG_PICKLE: decode_plain,
+    TAG_PICKLE_BUFFERS: decode_buffers,
+}

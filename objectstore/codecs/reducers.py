@@ -1,0 +1,200 @@
+"""How values with buffers take part in a pickle, so that their data is written once and read in place.
+
+Pickle's protocol 5 hands over a ``PickleBuffer`` for each piece of memory that may travel apart. Left to
+themselves, the libraries use it less than they could: numpy puts strided arrays and dates into the
+pickle; Arrow hands over the *whole* buffers of a five-row slice; polars copies. The reducers here take
+their place, by exact type, in the pickler's dispatch table.
+
+Some data isn't a piece of memory yet: a strided array has to be gathered, Arrow data serialised. Then
+the ``PickleBuffer`` is made of a ``Deferred``, an empty buffer that stands for what is written later; the
+pickler hands it back through its ``buffer_callback`` and ``part_of`` recognises it.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from holdfast.objectstore.codecs import ndarray
+from holdfast.objectstore.codecs.arrow import IpcPart, open_stream, table_batches
+from holdfast.objectstore.codecs.flat import CopyPart, Part
+
+_Reduced = tuple[Any, ...]
+
+
+class Deferred(bytearray):
+    """An empty buffer that stands for a part."""
+
+    __slots__ = ("part",)
+    part: Part
+
+
+def _deferred(part: Part) -> pickle.PickleBuffer:
+    stand_in = Deferred()
+    stand_in.part = part
+    return pickle.PickleBuffer(stand_in)
+
+
+def part_of(buffer: pickle.PickleBuffer) -> Part:
+    """What is to be written for a buffer that the pickler put out of band."""
+    with memoryview(buffer) as view:
+        if type(view.obj) is Deferred:
+            return view.obj.part
+    return CopyPart(buffer.raw())
+
+
+# numpy
+
+
+def _reduce_array(array: ndarray.Array) -> _Reduced:
+    dtype = array.dtype
+    if not ndarray.is_flat(dtype):
+        return array.__reduce_ex__(5)  # type: ignore[return-value]
+    order, data = ndarray.data_of(array)
+    buffer = _deferred(ndarray.StridedPart(array)) if data is None else pickle.PickleBuffer(data)  # type: ignore[arg-type]
+    return rebuild_array, (buffer, array.shape, ndarray.named(dtype), order)
+
+
+def rebuild_array(data: Any, shape: tuple[int, ...], dtype: Any, order: ndarray.Order) -> ndarray.Array:
+    """An array over ``data``; writable only if that is."""
+    return np.ndarray(shape, dtype, buffer=data, order=order)
+
+
+# memoryview
+
+
+def _reduce_view(view: memoryview) -> _Reduced:
+    if not view.c_contiguous:
+        return rebuild_view, (pickle.PickleBuffer(view.tobytes()), view.format, view.shape)
+    return rebuild_view, (pickle.PickleBuffer(view), view.format, view.shape)
+
+
+def rebuild_view(data: Any, format: str, shape: tuple[int, ...]) -> memoryview:
+    """A memoryview over ``data`` with the format and shape it had."""
+    flat = memoryview(data).cast("B")
+    if 0 in shape:
+        return flat if format == "B" else flat.cast(format)  # type: ignore[call-overload]
+    return flat.cast(format, shape)  # type: ignore[call-overload, no-any-return]
+
+
+# Arrow
+
+
+def _stream(schema: pa.Schema, batches: list[pa.RecordBatch]) -> pickle.PickleBuffer:
+    return _deferred(IpcPart(schema, batches))
+
+
+def _reduce_table(table: pa.Table) -> _Reduced:
+    return rebuild_table, (_stream(table.schema, table_batches(table)),)
+
+
+def _reduce_batch(batch: pa.RecordBatch) -> _Reduced:
+    return rebuild_batch, (_stream(batch.schema, [batch]),)
+
+
+def _reduce_arrow_array(array: pa.Array) -> _Reduced:
+    return rebuild_arrow_array, (_columns(array.type, [array]),)
+
+
+def _reduce_chunked(array: pa.ChunkedArray) -> _Reduced:
+    return rebuild_chunked, (_columns(array.type, array.chunks),)
+
+
+def _columns(data_type: pa.DataType, arrays: list[pa.Array]) -> pickle.PickleBuffer:
+    schema = pa.schema([pa.field("", data_type)])
+    return _stream(schema, [pa.RecordBatch.from_arrays([array], schema=schema) for array in arrays])
+
+
+def _reduce_tensor(tensor: pa.Tensor) -> _Reduced:
+    return pa.Tensor.from_numpy, (tensor.to_numpy(), list(tensor.dim_names) or None)
+
+
+def rebuild_table(data: Any) -> pa.Table:
+    """A table over an IPC stream."""
+    with open_stream(data) as reader:
+        return reader.read_all()
+
+
+def rebuild_batch(data: Any) -> pa.RecordBatch:
+    """A record batch over an IPC stream of one."""
+    with open_stream(data) as reader:
+        return reader.read_next_batch()
+
+
+def rebuild_arrow_array(data: Any) -> pa.Array:
+    """An array over an IPC stream of one batch with one column."""
+    return rebuild_batch(data).column(0)
+
+
+def rebuild_chunked(data: Any) -> pa.ChunkedArray:
+    """A chunked array over an IPC stream with one column."""
+    return rebuild_table(data).column(0)
+
+
+def _classes_below(cls: type) -> list[type]:
+    children: list[type] = cls.__subclasses__()
+    return [cls, *(below for child in children for below in _classes_below(child))]
+
+
+# polars, once somebody has imported it
+
+
+def _reduce_frame(frame: Any) -> _Reduced:
+    return rebuild_frame, (_polars_arrow(frame),)
+
+
+def _reduce_series(series: Any) -> _Reduced:
+    return rebuild_series, (series.name, _polars_arrow(series))
+
+
+def _polars_arrow(value: Any) -> Any:
+    return value.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())
+
+
+def rebuild_frame(table: pa.Table) -> Any:
+    """A polars frame over an Arrow table."""
+    import polars  # only where a frame is unpickled
+
+    return polars.from_arrow(table)
+
+
+def rebuild_series(name: str, array: pa.Array) -> Any:
+    """A polars series over an Arrow array."""
+    import polars  # only where a series is unpickled
+
+    return polars.Series(name, array)
+
+
+REDUCERS: dict[type, Callable[[Any], _Reduced]] = {
+    np.ndarray: _reduce_array,
+    memoryview: _reduce_view,
+    pa.Table: _reduce_table,
+    pa.RecordBatch: _reduce_batch,
+    pa.ChunkedArray: _reduce_chunked,
+    pa.Tensor: _reduce_tensor,
+    **dict.fromkeys(_classes_below(pa.Array), _reduce_arrow_array),
+}
+
+
+_merged: dict[type, Callable[[Any], Any]] = {}
+_merged_from = (0, 0)
+
+
+def dispatch_table() -> dict[type, Callable[[Any], Any]]:
+    """What a pickler consults: ``copyreg``'s entries of the moment, and the reducers here."""
+    polars = sys.modules.get("polars")
+    if polars is not None and polars.DataFrame not in REDUCERS:
+        REDUCERS[polars.DataFrame] = _reduce_frame
+        REDUCERS[polars.Series] = _reduce_series
+    # Nothing is ever taken out of either, so their sizes tell whether the merged table is still right.
+    global _merged, _merged_from
+    sizes = len(copyreg.dispatch_table), len(REDUCERS)
+    if _merged_from != sizes:
+        _merged, _merged_from = {**copyreg.dispatch_table, **REDUCERS}, sizes
+    return _merged

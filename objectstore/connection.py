@@ -1,0 +1,307 @@
+"""A client's connection: many threads, one socket.
+
+Whoever waits for an answer reads the socket for all: the first thread that waits takes the role of the
+reader and hands the others their answers, until it has its own and passes the role on. A single thread
+thus sends and receives without anybody's help, and there is no reader thread to switch to.
+
+What goes one way (seals, unpins, aborts) gathers, and is sent in front of the next message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore.pins import Ledger
+from holdfast.objectstore.protocol import (
+    IDS_PER_FRAME,
+    MAGIC,
+    REPLY_NBYTES_MAX,
+    SEALS_PER_FRAME,
+    VERSION,
+    FrameReader,
+    Op,
+    SealItem,
+    Status,
+    pack,
+)
+
+_RECEIVE_NBYTES = 1 << 16
+_HELLO_NBYTES = 256
+_POLL_SECONDS = 1
+_TIMEVAL = struct.Struct("@ll")
+_ERRORS: dict[int, type[StoreError]] = {
+    Status.NOT_FOUND: ObjectNotFoundError,
+    Status.FULL: StoreFullError,
+    Status.FETCH_FAILED: StoreError,
+}
+
+
+class _Call:
+    """A request that waits for its answer."""
+
+    __slots__ = ("answer", "undo")
+
+    def __init__(self, undo: Callable[[list[Any]], None] | None) -> None:
+        self.answer: list[Any] | None = None
+        self.undo = undo
+
+
+class Connection:
+    """The socket, the calls in flight and what is to be sent one way.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        Connected, blocking; the connection's to close.
+    where : str
+        The path, for error messages.
+    """
+
+    def __init__(self, sock: socket.socket, where: str) -> None:
+        self.where = where
+        self.ledger: Ledger | None = None
+        self._socket = sock
+        self._pid = os.getpid()
+        self._frames = FrameReader(REPLY_NBYTES_MAX)
+        self._send_lock = threading.Lock()
+        self._outgoing = bytearray()
+        self._seals: deque[SealItem] = deque()
+        self._calls: dict[int, _Call] = {}
+        self._numbers = 0
+        self._turn = threading.Condition(threading.Lock())
+        self._someone_reads = False
+        self._lost: str | None = None
+
+    # One way
+
+    def attach(self, name: str) -> None:
+        """Says who this is."""
+        with self._send_lock:
+            self._outgoing += pack((Op.ATTACH, name))
+            self._send()
+
+    def queue_seal(self, item: SealItem) -> None:
+        """Goes with the next message. Seals are sent in the order in which they're queued."""
+        self._seals.append(item)
+
+    def flush(self) -> None:
+        """Sends what goes one way. What other threads have taken to send is on the socket too afterwards.
+
+        Raises
+        ------
+        StoreClosedError
+            If the connection is gone.
+        """
+        with self._send_lock:
+            self._gather()
+            self._send()
+
+    def try_flush(self) -> bool:
+        """``flush``, where nobody could be told of a failure. False if the connection is gone."""
+        try:
+            self.flush()
+        except StoreClosedError:
+            return False
+        return True
+
+    def _gather(self) -> None:
+        """Takes all that goes one way into the outgoing bytes. The seals first: what is unpinned was sealed before."""
+        while self._seals:
+            batch: list[SealItem] = []
+            with contextlib.suppress(IndexError):
+                while len(batch) < SEALS_PER_FRAME:
+                    batch.append(self._seals.popleft())
+            self._outgoing += pack((Op.SEAL, batch))
+        if self.ledger is not None and self.ledger.pending:
+            unpins, aborts = self.ledger.take()
+            for start in range(0, len(unpins), IDS_PER_FRAME):
+                self._outgoing += pack((Op.UNPIN, unpins[start : start + IDS_PER_FRAME]))
+            for start in range(0, len(aborts), IDS_PER_FRAME):
+                self._outgoing += pack((Op.ABORT, aborts[start : start + IDS_PER_FRAME]))
+
+    def _send(self) -> None:
+        outgoing = self._outgoing
+        if not outgoing:
+            return
+        if self._lost is not None:
+            raise StoreClosedError(self._lost)
+        if os.getpid() != self._pid:
+            raise StoreClosedError("a store isn't shared with a forked process: connect again in the child")
+        try:
+            # What is sent is taken off at once, so that an interrupt leaves no half of a frame behind.
+            while outgoing:
+                sent = self._socket.send(outgoing)
+                del outgoing[:sent]
+        except OSError as error:
+            self._fail(f"the store at {self.where} is gone: {error}")
+            raise StoreClosedError(self._lost) from error
+
+    # There and back
+
+    def call(
+        self,
+        op: Op,
+        *fields: Any,
+        timeout: float | None,
+        undo: Callable[[list[Any]], None] | None = None,
+    ) -> list[Any]:
+        """Sends a request and waits for its answer, without the number and the status.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds after which a server that hasn't answered is taken for stuck.
+        undo : callable, optional
+            Called with a good answer that comes when nobody waits for it any more, because the wait was
+            interrupted.
+
+        Raises
+        ------
+        StoreError
+            What the server answered, or that it doesn't; StoreClosedError if it's gone.
+        """
+        call = _Call(undo)
+        with self._send_lock:
+            self._numbers += 1
+            number = self._numbers
+            self._calls[number] = call
+            try:
+                self._gather()
+                self._outgoing += pack((op, number, *fields))
+                self._send()
+            except BaseException:
+                self._calls.pop(number, None)
+                raise
+        try:
+            answer = self._wait(call, None if timeout is None else time.monotonic() + timeout)
+        except BaseException:
+            with self._turn:
+                late = call.answer
+                if late is None and number in self._calls:
+                    self._calls[number] = _Abandoned(undo)
+            if late is not None and late[1] == Status.OK and undo is not None:
+                undo(late[2:])
+            raise
+        status = answer[1]
+        if status != Status.OK:
+            raise _ERRORS.get(status, StoreError)(answer[2])
+        return answer[2:]
+
+    def _wait(self, call: _Call, deadline: float | None) -> list[Any]:
+        while call.answer is None:
+            with self._turn:
+                while self._someone_reads and call.answer is None and self._lost is None:
+                    self._turn.wait()
+                if call.answer is not None:
+                    break
+                if self._lost is not None:
+                    raise StoreClosedError(self._lost)
+                self._someone_reads = True
+            try:
+                while call.answer is None:
+                    self._read(call)
+                    if deadline is not None and call.answer is None and time.monotonic() > deadline:
+                        raise StoreError(f"the store at {self.where} doesn't answer")
+            finally:
+                with self._turn:
+                    self._someone_reads = False
+                    self._turn.notify_all()
+        return call.answer
+
+    def _read(self, mine: _Call) -> None:
+        """Receives once, and hands out the answers that came. Returns now and then though nothing came."""
+        if self._lost is not None:
+            raise StoreClosedError(self._lost)
+        try:
+            data = self._socket.recv(_RECEIVE_NBYTES)
+        except BlockingIOError:  # SO_RCVTIMEO: a moment to look at the deadline
+            return
+        except OSError as error:
+            self._fail(f"the store at {self.where} is gone: {error}")
+            raise StoreClosedError(self._lost) from error
+        if not data:
+            self._fail(f"the store at {self.where} has closed the connection")
+            raise StoreClosedError(self._lost)
+        others = False
+        for answer in self._frames.feed(data):
+            call = self._calls.pop(answer[0], None)
+            if isinstance(call, _Abandoned):
+                if call.undo is not None and answer[1] == Status.OK:
+                    call.undo(answer[2:])
+            elif call is not None:
+                call.answer = answer
+                others = others or call is not mine
+        if others:
+            with self._turn:
+                self._turn.notify_all()
+
+    # The end
+
+    def close(self) -> None:
+        """Closes the socket: the server releases all that is left."""
+        self._fail(f"the connection to the store at {self.where} is closed")
+        self._socket.close()
+
+    def _fail(self, reason: str) -> None:
+        if self._lost is None:
+            self._lost = reason
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            if self.ledger is not None:
+                self.ledger.stop()
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._lost is not None
+
+
+class _Abandoned(_Call):
+    """A request whose caller was interrupted: its answer is undone when it comes."""
+
+    __slots__ = ()
+
+
+def open_connection(path: str, timeout: float) -> tuple[Connection, int, list[int]]:
+    """Connects and reads the server's first frame: the connection, the arena's size, its descriptors.
+
+    Raises
+    ------
+    StoreError
+        If no store serves at ``path``, or it isn't one this version can talk to.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    fds: list[int] = []
+    try:
+        sock.settimeout(timeout)
+        try:
+            sock.connect(path)
+            data, fds, _, _ = socket.recv_fds(sock, _HELLO_NBYTES, 2)
+        except TimeoutError:
+            raise StoreError(f"the store at {path} didn't answer within {timeout:g} s") from None
+        except OSError as error:
+            raise StoreError(f"no store serves at {path}: {error}") from error
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        hello = next(FrameReader(_HELLO_NBYTES).feed(data), None)
+        if not isinstance(hello, list) or len(hello) < 4 or hello[0] != MAGIC:
+            raise StoreError(f"what serves at {path} is not a store, or it serves another user")
+        if hello[1] != VERSION or len(fds) != 2:
+            raise StoreError(f"the store at {path} speaks version {hello[1]} of the protocol, not {VERSION}")
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_POLL_SECONDS, 0))
+        return Connection(sock, path), hello[3], fds
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        sock.close()
+        raise

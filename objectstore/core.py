@@ -1,0 +1,550 @@
+"""The store's core: everything it decides, and nothing it does.
+
+Sans-IO. Requests come in as method calls, with the id of the client that made them; what is to be sent
+or done comes out of ``drain`` as small tuples. There are no sockets, threads or memory in here, and
+time comes from the clock that is handed in, so a test can drive it through anything that could happen.
+
+Whose bytes are whose
+---------------------
+Every byte of the arena is in exactly one of these, and ``check`` asserts it:
+
+* *free*, in the allocator;
+* *reserved*: given to one client for one object, until it seals or aborts it;
+* *leased*: a slab given to one client, who lays small objects into it from the front without asking.
+  Seals arrive in the order in which they were laid, so a cursor separates what is sealed from what is
+  the client's to write. What it skips is freed at once; what it gives back unused too;
+* an *object*, from its seal until it is deleted and nobody looks at it any more.
+
+A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
+an unpin has to match a pin. Anything else raises ``ProtocolError``, and the caller closes that
+connection. When a connection goes, its reservations, leases, pins and waits go with it.
+
+What is missing is waited for
+-----------------------------
+A ``get`` of an object that isn't there waits for its seal, or for a fetch from elsewhere, which is
+started once however many ask. A request for bytes waits for room. Both have deadlines: the caller asks
+for ``next_deadline`` and calls ``expire`` then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from holdfast.objectstore.allocator import ALIGNMENT, LARGE_NBYTES, Allocator, footprint
+from holdfast.objectstore.create_queue import CreateQueue, CreateWait
+from holdfast.objectstore.errors import ProtocolError
+from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.protocol import SealItem, Status
+from holdfast.objectstore.sizes import format_size
+from holdfast.objectstore.table import ObjectMeta, ObjectRecord, ObjectTable
+
+SERVER = 0  # the client id under which the server itself, and the node agent through it, pins and reserves
+TOMBSTONE_LIMIT = 100_000
+LEASE_NBYTES_MAX = 4 << 20
+LEASES_PER_CLIENT = 4
+WAITS_PER_CLIENT = 4096
+RESERVATIONS_PER_CLIENT = 4096
+LIST_PAGE = 5000
+_HOLDERS_NAMED = 3
+
+
+class Reply(NamedTuple):
+    """The answer to one request of one client."""
+
+    client: int
+    request: int
+    status: Status
+    payload: tuple[Any, ...]
+
+
+class StartFetch(NamedTuple):
+    """An object is to be brought in; ``fetch_done`` is to be called when that has ended."""
+
+    object_id: ObjectID
+    sources: list[str]
+
+
+class Sealed(NamedTuple):
+    """An object has appeared."""
+
+    meta: ObjectMeta
+
+
+Effect = Reply | StartFetch | Sealed
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class _GetWait:
+    client: int
+    request: int
+    object_id: ObjectID
+    fetching: bool
+    done: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class _Lease:
+    cursor: int
+    end: int
+
+
+class _Client:
+    __slots__ = ("gets", "leases", "name", "reserved")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.reserved: dict[int, int] = {}  # offset -> nbytes
+        self.leases: list[_Lease] = []
+        self.gets: set[_GetWait] = set()
+
+
+class StoreCore:
+    """The state of one store.
+
+    Parameters
+    ----------
+    capacity : int
+        Bytes of the arena.
+    clock : callable
+        Seconds, never going back.
+    can_fetch : bool
+        Whether ``StartFetch`` may be asked for.
+    announce : bool
+        Whether ``Sealed`` is wanted.
+    tombstone_limit : int
+        How many deleted ids are remembered.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        clock: Callable[[], float],
+        can_fetch: bool = False,
+        announce: bool = False,
+        tombstone_limit: int = TOMBSTONE_LIMIT,
+    ) -> None:
+        self.allocator = Allocator(capacity)
+        self.capacity = self.allocator.capacity
+        self.can_fetch = can_fetch
+        self.announce = announce
+        self._clock = clock
+        self._table = ObjectTable(self._release_bytes, tombstone_limit=tombstone_limit)
+        self._queue = CreateQueue(self._grant)
+        self._clients: dict[int, _Client] = {SERVER: _Client("store")}
+        self._client_ids = itertools.count(SERVER + 1)
+        self._gets: dict[ObjectID, list[_GetWait]] = {}
+        self._fetches: set[ObjectID] = set()
+        self._deadlines: list[tuple[float, int, _GetWait | CreateWait, float]] = []
+        self._deadline_order = itertools.count()
+        self._outbox: list[Effect] = []
+        self._freed = False
+
+    # What comes out
+
+    def drain(self) -> list[Effect]:
+        """What is to be sent and done because of the calls since the last time."""
+        if self._freed:
+            self._freed = False
+            self._queue.serve()
+        effects, self._outbox = self._outbox, []
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """When ``expire`` has something to do, by the clock."""
+        while self._deadlines and self._deadlines[0][2].done:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def expire(self) -> None:
+        """Fails what has waited until its deadline."""
+        now = self._clock()
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            _, _, wait, seconds = heapq.heappop(self._deadlines)
+            if isinstance(wait, CreateWait):
+                self._leave_queue(wait)
+                self._reply(wait.client, wait.request, Status.FULL, self._full_message(wait.nbytes, seconds))
+            else:
+                self._forget_get(wait)
+                text = f"object {wait.object_id} didn't appear within {seconds:g} s"
+                self._reply(wait.client, wait.request, Status.NOT_FOUND, text)
+
+    # Clients
+
+    def connect(self, name: str) -> int:
+        """A client has come; its id."""
+        client = next(self._client_ids)
+        self._clients[client] = _Client(name)
+        return client
+
+    def rename(self, client: int, name: str) -> None:
+        """The client says who it is."""
+        self._clients[client].name = name
+
+    def disconnect(self, client: int) -> None:
+        """The client is gone, however that came about: so is all that was its."""
+        for get in list(self._clients[client].gets):
+            self._forget_get(get)
+        for wait in self._queue.of_client(client):
+            self._leave_queue(wait)
+        gone = self._clients.pop(client)
+        for offset, nbytes in gone.reserved.items():
+            self._release_bytes(offset, footprint(nbytes))
+        for lease in gone.leases:
+            self._release_rest(lease)
+        self._table.release(client)
+
+    # Room
+
+    def create(self, client: int, request: int, nbytes: int, timeout: float) -> None:
+        """Room for one object of ``nbytes``. Replied with its offset, or FULL after ``timeout`` seconds."""
+        if nbytes < 1 or len(self._clients[client].reserved) >= RESERVATIONS_PER_CLIENT:
+            raise ProtocolError(f"a reservation of {nbytes} bytes, or one too many")
+        self._ask(CreateWait(client, request, nbytes, nbytes, lease=False), timeout)
+
+    def lease(self, client: int, request: int, nbytes: int, want_nbytes: int, timeout: float, done: list[int]) -> None:
+        """A slab of about ``want_nbytes`` for small objects, of at least ``nbytes``.
+
+        Replied with its offset and size. ``done`` are the ends of leases whose rest is given back.
+        """
+        state = self._clients[client]
+        for end in done:
+            lease = next((lease for lease in state.leases if lease.end == end), None)
+            if lease is None:
+                raise ProtocolError(f"no lease of it ends at {end}")
+            state.leases.remove(lease)
+            self._release_rest(lease)
+        if not 1 <= nbytes <= min(want_nbytes, LARGE_NBYTES) or len(state.leases) >= LEASES_PER_CLIENT:
+            raise ProtocolError(f"a lease of {nbytes} to {want_nbytes} bytes, or one too many")
+        share = self.capacity // (16 * len(self._clients))
+        want_nbytes = max(nbytes, min(want_nbytes, LEASE_NBYTES_MAX, share))
+        self._ask(CreateWait(client, request, nbytes, want_nbytes, lease=True), timeout)
+
+    def abort(self, client: int, offset: int) -> None:
+        """A reservation is given back unsealed."""
+        nbytes = self._clients[client].reserved.pop(offset, None)
+        if nbytes is None:
+            raise ProtocolError(f"nothing is reserved for it at {offset}")
+        self._release_bytes(offset, footprint(nbytes))
+
+    def cancel(self, client: int, request: int) -> bool:
+        """A request for room isn't wanted any more. False if it was answered already."""
+        for wait in self._queue.of_client(client):
+            if wait.request == request:
+                self._leave_queue(wait)
+                return True
+        return False
+
+    def _ask(self, wait: CreateWait, timeout: float) -> None:
+        if footprint(wait.nbytes) > self.capacity:
+            text = (
+                f"{format_size(wait.nbytes)} requested, more than the {format_size(self.capacity)} that the store has"
+            )
+            self._reply(wait.client, wait.request, Status.FULL, text)
+        elif not self._queue.offer(wait):
+            if timeout <= 0:
+                self._leave_queue(wait)
+                self._reply(wait.client, wait.request, Status.FULL, self._full_message(wait.nbytes, 0))
+            elif len(self._queue.of_client(wait.client)) > WAITS_PER_CLIENT:
+                raise ProtocolError("it waits for room too many times over")
+            else:
+                self._set_deadline(wait, timeout)
+
+    def _leave_queue(self, wait: CreateWait) -> None:
+        self._queue.remove(wait)
+        self._freed = True  # the next in line may be smaller
+
+    def _grant(self, wait: CreateWait) -> bool:
+        state = self._clients[wait.client]
+        nbytes = wait.want_nbytes
+        offset = self._place(nbytes)
+        if offset is None and wait.nbytes < nbytes:
+            nbytes = wait.nbytes
+            offset = self._place(nbytes)
+        if offset is None:
+            return False
+        if wait.lease:
+            nbytes = footprint(nbytes)
+            state.leases.append(_Lease(offset, offset + nbytes))
+        else:
+            state.reserved[offset] = nbytes
+        self._reply(wait.client, wait.request, Status.OK, offset, nbytes)
+        return True
+
+    def _place(self, nbytes: int) -> int | None:
+        # The one place where the store finds out that there is no room: what could be given up for
+        # the newcomer is decided here, before the request has to wait.
+        return self.allocator.allocate(nbytes)
+
+    def _release_bytes(self, offset: int, nbytes: int) -> None:
+        self.allocator.free(offset, nbytes)
+        self._freed = True
+
+    def _release_rest(self, lease: _Lease) -> None:
+        if lease.cursor < lease.end:
+            self._release_bytes(lease.cursor, lease.end - lease.cursor)
+
+    # Seals
+
+    def seal(self, client: int, items: Iterable[SealItem]) -> None:
+        """Objects that the client has written. With ``keep`` the client has one pin on it from the start."""
+        state = self._clients[client]
+        for item in items:
+            nbytes = state.reserved.get(item.offset)
+            if nbytes is not None:
+                if nbytes != item.nbytes:
+                    raise ProtocolError(f"{nbytes} bytes were reserved for an object of {item.nbytes}")
+                del state.reserved[item.offset]
+            else:
+                self._seal_in_lease(state, item.offset, item.nbytes)
+            self._add(client, item)
+
+    def _seal_in_lease(self, state: _Client, offset: int, nbytes: int) -> None:
+        if offset % ALIGNMENT == 0 and 1 <= nbytes < LARGE_NBYTES:
+            end = offset + footprint(nbytes)
+            for lease in state.leases:
+                if lease.cursor <= offset and end <= lease.end:
+                    if lease.cursor < offset:
+                        self._release_bytes(lease.cursor, offset - lease.cursor)
+                    lease.cursor = end
+                    return
+        raise ProtocolError(f"{nbytes} bytes at {offset} are not its own to seal")
+
+    def _add(self, client: int, item: SealItem) -> None:
+        object_id = item.object_id
+        if object_id in self._table or self._table.was_deleted(object_id):
+            # Deleted before it was sealed; or brought in twice, and the first one is as good: ids are unique.
+            if item.keep:
+                raise ProtocolError(f"object {object_id} was sealed before, or deleted, while being kept")
+            self._release_bytes(item.offset, footprint(item.nbytes))
+            return
+        record = ObjectRecord(
+            object_id,
+            item.offset,
+            item.nbytes,
+            key=item.key,
+            owner=item.owner or self._clients[client].name,
+            type_name=item.type_name,
+            created=self._clock(),
+        )
+        self._table.insert(record)
+        if item.keep:
+            self._table.pin(record, client)
+        for get in self._gets.pop(object_id, ()):
+            get.done = True
+            self._clients[get.client].gets.discard(get)
+            self._pin_for(record, get.client, get.request)
+        if self.announce:
+            self._outbox.append(Sealed(record.meta()))
+
+    # Reading
+
+    def get(self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]) -> None:
+        """Pins an object for the client. Replied with its offset and size, or NOT_FOUND, or FETCH_FAILED.
+
+        Without ``timeout`` nothing is waited for but the fetch that ``sources`` ask for.
+        """
+        record = self._table.get(object_id)
+        if record is not None:
+            self._pin_for(record, client, request)
+            return
+        fetching = bool(sources) and self.can_fetch
+        if self._table.was_deleted(object_id):
+            self._reply(client, request, Status.NOT_FOUND, f"object {object_id} was deleted")
+        elif not fetching and (timeout is None or timeout <= 0):
+            self._reply(client, request, Status.NOT_FOUND, f"object {object_id} is not in this store")
+        else:
+            self._wait_for(client, request, object_id, timeout, sources if fetching else [])
+
+    def _wait_for(
+        self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]
+    ) -> None:
+        waiting = self._clients[client].gets
+        if len(waiting) >= WAITS_PER_CLIENT:
+            raise ProtocolError("it waits for too many objects")
+        get = _GetWait(client, request, object_id, fetching=bool(sources))
+        waiting.add(get)
+        self._gets.setdefault(object_id, []).append(get)
+        if timeout is not None:
+            self._set_deadline(get, timeout)
+        if sources and object_id not in self._fetches:
+            self._fetches.add(object_id)
+            self._outbox.append(StartFetch(object_id, sources))
+
+    def fetch_done(self, object_id: ObjectID, error: str | None) -> None:
+        """A fetch has ended. Those who wait for it still don't wait any longer."""
+        self._fetches.discard(object_id)
+        text = error or f"object {object_id} was fetched, but isn't here"
+        for get in list(self._gets.get(object_id, ())):
+            if get.fetching:
+                self._forget_get(get)
+                self._reply(get.client, get.request, Status.FETCH_FAILED, text)
+
+    def pin(self, client: int, object_id: ObjectID) -> ObjectRecord | None:
+        """Pins an object that is there."""
+        record = self._table.get(object_id)
+        if record is not None:
+            self._table.pin(record, client)
+        return record
+
+    def unpin(self, client: int, object_ids: Iterable[ObjectID]) -> None:
+        """One pin less on each of the objects, doomed ones among them."""
+        for object_id in object_ids:
+            if not self._table.unpin(object_id, client):
+                raise ProtocolError(f"it has no pin on object {object_id}")
+
+    def _pin_for(self, record: ObjectRecord, client: int, request: int) -> None:
+        self._table.pin(record, client)
+        self._reply(client, request, Status.OK, record.offset, record.nbytes)
+
+    def _forget_get(self, get: _GetWait) -> None:
+        get.done = True
+        self._clients[get.client].gets.discard(get)
+        waiting = self._gets[get.object_id]
+        waiting.remove(get)
+        if not waiting:
+            del self._gets[get.object_id]
+
+    # Deleting and looking
+
+    def delete(self, object_ids: Iterable[ObjectID]) -> None:
+        """The objects vanish; a seal that comes later than its delete vanishes with it."""
+        for object_id in object_ids:
+            self._table.delete(object_id)
+            for get in list(self._gets.get(object_id, ())):
+                self._forget_get(get)
+                self._reply(get.client, get.request, Status.NOT_FOUND, f"object {object_id} was deleted")
+
+    def contains(self, object_id: ObjectID) -> bool:
+        """Whether the object is there for those who ask."""
+        return object_id in self._table
+
+    def meta(self, object_id: ObjectID) -> ObjectMeta | None:
+        """What is known about an object that is there."""
+        record = self._table.get(object_id)
+        return None if record is None else record.meta()
+
+    def inventory(self) -> Iterator[ObjectMeta]:
+        """Every sealed object, the oldest first."""
+        return (record.meta() for record in list(self._table.records()))
+
+    def stats(self) -> dict[str, Any]:
+        """The figures of the store, in bytes, counts and seconds."""
+        doomed = list(self._table.doomed())
+        reserved = [nbytes for client in self._clients.values() for nbytes in client.reserved.values()]
+        return {
+            "capacity": self.capacity,
+            "used": self.allocator.used_nbytes,
+            "free": self.allocator.free_nbytes,
+            "largest_free": self.allocator.largest_free_nbytes(),
+            "objects": len(self._table),
+            "object_nbytes": sum(nbytes for nbytes, _ in self._table.held_by.values()),
+            "deleted_but_pinned": len(doomed),
+            "deleted_but_pinned_nbytes": sum(record.nbytes for record in doomed),
+            "reserved": len(reserved),
+            "reserved_nbytes": sum(reserved),
+            "leased_nbytes": sum(
+                lease.end - lease.cursor for client in self._clients.values() for lease in client.leases
+            ),
+            "pins": self._table.pin_count(),
+            "waiting_creates": len(self._queue),
+            "waiting_gets": sum(map(len, self._gets.values())),
+            "fetches": len(self._fetches),
+            "clients": len(self._clients) - 1,
+            "tombstones": self._table.tombstone_count(),
+            "held_by": {owner: nbytes for owner, (nbytes, _) in self._table.held_by.items()},
+        }
+
+    def describe(self, start: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
+        """The objects, and the bytes reserved for ones to come, from the ``start``-th on."""
+        now = self._clock()
+        stop = None if limit is None else start + limit
+        return [*itertools.islice(self._descriptions(now), start, stop)]
+
+    def _descriptions(self, now: float) -> Iterator[dict[str, Any]]:
+        for record in itertools.chain(self._table.records(), self._table.doomed()):
+            yield {
+                "id": record.object_id.hex(),
+                "key": record.key,
+                "owner": record.owner,
+                "type": record.type_name,
+                "nbytes": record.nbytes,
+                "age": now - record.created,
+                "pins": sum(record.pins.values()),
+                "pinned_by": [self._clients[client].name for client in record.pins],
+                "state": record.state.value,
+            }
+        for client in self._clients.values():
+            for nbytes in client.reserved.values():
+                yield {
+                    "id": None,
+                    "key": None,
+                    "owner": client.name,
+                    "type": None,
+                    "nbytes": nbytes,
+                    "age": None,
+                    "pins": 0,
+                    "pinned_by": [],
+                    "state": "created",
+                }
+
+    def _full_message(self, nbytes: int, waited: float) -> str:
+        text = (
+            f"{format_size(nbytes)} requested, {format_size(self.allocator.free_nbytes)} free"
+            f" of {format_size(self.capacity)}"
+        )
+        if nbytes <= self.allocator.free_nbytes:
+            text += f", the largest piece {format_size(self.allocator.largest_free_nbytes())}"
+        if waited:
+            text += f" after {waited:g} s"
+        holders: dict[str, tuple[int, str]] = {
+            owner: (held, f"client '{owner}' {format_size(held)} ({count} {'object' if count == 1 else 'objects'})")
+            for owner, (held, count) in self._table.held_by.items()
+        }
+        for client in self._clients.values():
+            if client.reserved:
+                held = sum(client.reserved.values())
+                holders[f"\0{client.name}"] = held, f"client '{client.name}' {format_size(held)} not yet sealed"
+        largest = sorted(holders.values(), reverse=True, key=operator.itemgetter(0))[:_HOLDERS_NAMED]
+        if largest:
+            text += "; largest holders: " + ", ".join(name for _, name in largest)
+        doomed = list(self._table.doomed())
+        if doomed:
+            viewers = sorted({self._clients[client].name for record in doomed for client in record.pins})
+            named = ", ".join(f"'{name}'" for name in viewers[:_HOLDERS_NAMED])
+            text += f"; {format_size(sum(record.nbytes for record in doomed))} deleted but still viewed by {named}"
+        return text
+
+    def check(self) -> None:
+        """Asserts what must hold between any two events: every byte is in one place, all books agree."""
+        self._table.check()
+        pieces = [(record.offset, footprint(record.nbytes)) for record in self._table.records()]
+        pieces += [(record.offset, footprint(record.nbytes)) for record in self._table.doomed()]
+        pieces += self.allocator.free_extents()
+        for client in self._clients.values():
+            pieces += [(offset, footprint(nbytes)) for offset, nbytes in client.reserved.items()]
+            pieces += [(lease.cursor, lease.end - lease.cursor) for lease in client.leases if lease.cursor < lease.end]
+        at = 0
+        for offset, nbytes in sorted(pieces):
+            assert offset == at, f"the bytes from {min(at, offset)} to {max(at, offset)} are lost or owned twice"
+            at += nbytes
+        assert at == self.capacity
+        waits = [get for client in self._clients.values() for get in client.gets]
+        assert {get for gets in self._gets.values() for get in gets} == set(waits)
+        assert all(object_id not in self._table for object_id in self._gets)
+
+    # Deadlines and replies
+
+    def _set_deadline(self, wait: _GetWait | CreateWait, timeout: float) -> None:
+        if len(self._deadlines) > 64 and len(self._deadlines) > 2 * (len(self._queue) + len(self._gets)):
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (self._clock() + timeout, next(self._deadline_order), wait, timeout))
+
+    def _reply(self, client: int, request: int, status: Status, *payload: Any) -> None:
+        self._outbox.append(Reply(client, request, status, payload))

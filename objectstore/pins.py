@@ -1,0 +1,201 @@
+"""Pins: what keeps an object's bytes in place while anything in this process looks at them.
+
+``get`` makes a ``Pin`` and gives it to Arrow as the base of the buffer over the object's bytes. Whatever
+is made from that buffer (an array, a slice of a column of a table) holds it, directly or not, so the pin
+is finalised when the last of them is gone, and not before.
+
+A finaliser may run anywhere: on any thread, in the middle of a garbage collection, while this very
+process holds this very store's locks. So it does two things only, neither of which takes a lock: it
+appends to a deque, and it may put a token into a ``SimpleQueue``, which is made for finalisers. The
+deque is emptied by the next message that goes to the server anyhow; the token wakes a thread that
+empties it if there is none: at once if the object is large, within milliseconds if it's small.
+
+The ledger also counts what is alive. The connection of a store that was closed stays open until that
+count is zero, since the server takes a closed connection for the end of all of its pins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from holdfast.objectstore.ids import ObjectID
+
+URGENT_NBYTES = 1 << 20
+_NAP_SECONDS = 0.01
+_STOP = None
+
+
+class Pin:
+    """One look at one object. Held by buffers, never by name."""
+
+    __slots__ = ("_ledger", "nbytes", "object_id")
+
+    def __init__(self, ledger: Ledger, object_id: ObjectID, nbytes: int) -> None:
+        self._ledger = ledger
+        self.object_id = object_id
+        self.nbytes = nbytes
+
+    def __del__(self) -> None:
+        self._ledger.drop(self.object_id, self.nbytes)
+
+
+class WritableExtent:
+    """Bytes of the arena that are this process's to write. Held by the array that is made of them.
+
+    The array may outlive the seal, the abort, even the store; its memory must not become somebody
+    else's while it can be written through. So the extent is given back here, when the array is gone: as
+    an abort if it wasn't sealed, as an unpin if it was (``seal`` keeps a pin for it).
+    """
+
+    __slots__ = ("__array_interface__", "_handed_over", "_ledger", "_mapping", "nbytes", "offset", "sealed_as")
+
+    def __init__(self, ledger: Ledger, mapping: object, address: int, offset: int, nbytes: int) -> None:
+        self._ledger = ledger
+        self._mapping = mapping
+        self.offset = offset
+        self.nbytes = nbytes
+        self.sealed_as: ObjectID | None = None
+        self._handed_over = False
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "data": (address, False),
+        }
+
+    def view(self) -> memoryview:
+        """The bytes. Everything made from them holds the extent."""
+        return memoryview(np.asarray(self))  # type: ignore[arg-type]
+
+    def hand_over(self) -> None:
+        """Nobody writes any more and nothing is kept: a seal takes the extent as it is."""
+        self._handed_over = True
+        self._ledger.discard()
+
+    def __del__(self) -> None:
+        if not self._handed_over:
+            self._ledger.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes)
+
+
+class Ledger:
+    """What one connection holds at the server, and what of it has died.
+
+    Parameters
+    ----------
+    flush : callable
+        Sends what ``take`` returns. Called by the ledger's own thread; false once the connection is gone.
+    on_empty : callable
+        Called when nothing is alive any more, after ``close``.
+    mapping : object
+        Kept while anything looks into it.
+    """
+
+    def __init__(self, flush: Callable[[], bool], on_empty: Callable[[], None], mapping: object) -> None:
+        self.mapping = mapping
+        self._flush = flush
+        self._on_empty = on_empty
+        self._dropped: deque[ObjectID | int] = deque()
+        self._tokens: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
+        self._armed = False
+        self._closing = False
+        self._lock = threading.Lock()
+        self._alive = 0
+        self._thread: threading.Thread | None = None
+
+    def add(self) -> None:
+        """Something will be alive: a pin or a reservation that is being asked for."""
+        with self._lock:
+            self._alive += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="holdfast-store-unpin", daemon=True)
+                self._thread.start()
+
+    def discard(self) -> None:
+        """What was added was not given."""
+        with self._lock:
+            self._alive -= 1
+        self._wake_if_closing()
+
+    def drop(self, what: ObjectID | int, nbytes: int) -> None:
+        """A pin on an object, or a reservation at an offset, has died. Safe in a finaliser."""
+        self._dropped.append(what)
+        if nbytes >= URGENT_NBYTES or self._closing:
+            self._tokens.put(True)
+        elif not self._armed:
+            self._armed = True
+            self._tokens.put(False)
+
+    @property
+    def pending(self) -> bool:
+        """Whether there's anything to take."""
+        return bool(self._dropped)
+
+    def take(self) -> tuple[list[ObjectID], list[int]]:
+        """What has died since the last time: objects to unpin, offsets to abort."""
+        unpins: list[ObjectID] = []
+        aborts: list[int] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                what = self._dropped.popleft()
+                if isinstance(what, int):
+                    aborts.append(what)
+                else:
+                    unpins.append(what)
+        if unpins or aborts:
+            with self._lock:
+                self._alive -= len(unpins) + len(aborts)
+        return unpins, aborts
+
+    def close(self) -> None:
+        """No more will be added. ``on_empty`` is called as soon as nothing is alive: now, or by the thread."""
+        self._closing = True
+        connected = self._flush()
+        with self._lock:
+            thread, empty = self._thread, self._alive == 0
+        if connected and not empty:
+            self._tokens.put(True)
+            return
+        self._on_empty()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def abandon(self) -> None:
+        """``close`` for a finaliser: takes no lock and waits for nothing."""
+        self._closing = True
+        if self._thread is None:
+            self._on_empty()
+        else:
+            self._tokens.put(True)
+
+    def stop(self) -> None:
+        """Ends the thread; the connection is gone."""
+        self._tokens.put(_STOP)
+
+    def _wake_if_closing(self) -> None:
+        if self._closing:
+            self._tokens.put(True)
+
+    def _run(self) -> None:
+        while True:
+            urgent = self._tokens.get()
+            if urgent is False:
+                with contextlib.suppress(queue.Empty):
+                    urgent = self._tokens.get(timeout=_NAP_SECONDS)
+            if urgent is _STOP:
+                return
+            self._armed = False
+            if not self._flush():
+                return
+            if self._closing:
+                with self._lock:
+                    empty = self._alive == 0
+                if empty:
+                    self._on_empty()
+                    return

@@ -1,0 +1,241 @@
+"""What a client and the server say to each other over the unix socket.
+
+A frame is a four-byte big-endian length and a MessagePack array of that many bytes. The first item of a
+request is its ``Op``; requests that are answered carry a number of the client's choice as their second.
+An answer is ``[number, status, ...]``.
+
+The server sends the first frame, with the arena's two descriptors beside it (read-only, then writable)::
+
+    [MAGIC, VERSION, client id, arena bytes]
+
+========  ==============================================================  ======================
+op        request                                                         answer
+========  ==============================================================  ======================
+ATTACH    name
+SEAL      [[id, offset, nbytes, key, owner, type, keep], ...]
+LEASE     number, nbytes, want_nbytes, timeout, [end of a lease, ...]   offset, nbytes
+CREATE    number, nbytes, timeout                                         offset, nbytes
+ABORT     [offset, ...]
+GET       number, id, timeout, sources                                    offset, nbytes
+UNPIN     [id, ...]
+CONTAINS  number, id                                                      bool
+DELETE    number, [id, ...]
+STATS     number                                                          map
+LIST      number, start                                                   [map, ...], more
+========  ==============================================================  ======================
+
+Nothing in a frame is believed: ``parse_request`` checks every type and bound, and the core whether what
+is named belongs to the one who names it. No frame makes either side unpickle anything.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import msgpack
+
+from holdfast.objectstore.errors import ProtocolError
+from holdfast.objectstore.ids import ID_NBYTES, ObjectID
+
+MAGIC = "holdfast-store"
+VERSION = 1
+
+REQUEST_NBYTES_MAX = 16 << 20
+REPLY_NBYTES_MAX = 64 << 20
+TEXT_MAX = 4096
+SEALS_PER_FRAME = 256
+IDS_PER_FRAME = 10_000
+SOURCES_MAX = 1024
+_NUMBER_MAX = 1 << 62
+_TIMEOUT_MAX = 1e9
+
+_LENGTH = struct.Struct(">I")
+
+
+class Op(enum.IntEnum):
+    """What is asked for."""
+
+    ATTACH = 1
+    SEAL = 2
+    LEASE = 3
+    CREATE = 4
+    ABORT = 5
+    GET = 6
+    UNPIN = 7
+    CONTAINS = 8
+    DELETE = 9
+    STATS = 10
+    LIST = 11
+
+
+class Status(enum.IntEnum):
+    """How it went. All but OK come with a text."""
+
+    OK = 0
+    NOT_FOUND = 1
+    FULL = 2
+    FETCH_FAILED = 3
+
+
+class SealItem(NamedTuple):
+    """One object that was written, and where."""
+
+    object_id: ObjectID
+    offset: int
+    nbytes: int
+    key: str | None
+    owner: str | None
+    type_name: str | None
+    keep: bool
+
+
+def pack(message: list[Any] | tuple[Any, ...]) -> bytes:
+    """``message`` as one frame."""
+    body: bytes = msgpack.packb(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameReader:
+    """Cuts a stream of bytes into messages.
+
+    Parameters
+    ----------
+    limit : int
+        The longest frame that is accepted, in bytes.
+    """
+
+    __slots__ = ("_limit", "_rest")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[Any]:
+        """The messages that ``data`` completes. To be iterated to the end.
+
+        Raises
+        ------
+        ProtocolError
+            If a frame is too long, or isn't MessagePack.
+        """
+        if self._rest:
+            data = self._rest + data
+        at, end = 0, len(data)
+        while end - at >= 4:
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length > self._limit:
+                raise ProtocolError(f"a frame of {length} bytes; {self._limit} are allowed")
+            if end - at - 4 < length:
+                break
+            body = data[at + 4 : at + 4 + length]
+            at += 4 + length
+            try:
+                message = msgpack.unpackb(body)
+            except Exception as error:  # msgpack has many: its own, ValueError, UnicodeDecodeError, RecursionError
+                raise ProtocolError(f"a frame that isn't MessagePack: {error!r}") from error
+            yield message
+        self._rest = data[at:]
+
+
+def _int(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _NUMBER_MAX:
+        raise ProtocolError(f"{_short(value)} where a number is due")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str or len(value) > TEXT_MAX:
+        raise ProtocolError(f"{_short(value)} where a text of at most {TEXT_MAX} characters is due")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if (type(value) is not float and type(value) is not int) or not 0 <= value <= _TIMEOUT_MAX:
+        raise ProtocolError(f"{_short(value)} where seconds are due")
+    return float(value)
+
+
+def _seconds_or_none(value: Any) -> float | None:
+    return None if value is None else _seconds(value)
+
+
+def _id(value: Any) -> ObjectID:
+    if type(value) is not bytes or len(value) != ID_NBYTES:
+        raise ProtocolError(f"{_short(value)} where an object id is due")
+    return ObjectID(value)
+
+
+def _list(value: Any, limit: int) -> list[Any]:
+    if type(value) is not list or len(value) > limit:
+        raise ProtocolError(f"{_short(value)} where a list of at most {limit} is due")
+    return value
+
+
+def _ids(value: Any) -> list[ObjectID]:
+    return [_id(item) for item in _list(value, IDS_PER_FRAME)]
+
+
+def _offsets(value: Any) -> list[int]:
+    return [_int(item) for item in _list(value, IDS_PER_FRAME)]
+
+
+def _sources(value: Any) -> list[str]:
+    return [_text(item) for item in _list(value, SOURCES_MAX)]
+
+
+def _seals(value: Any) -> list[SealItem]:
+    return [_seal(item) for item in _list(value, SEALS_PER_FRAME)]
+
+
+def _seal(value: Any) -> SealItem:
+    if type(value) is not list or len(value) != 7:
+        raise ProtocolError(f"{_short(value)} where a seal is due")
+    object_id, offset, nbytes, key, owner, type_name, keep = value
+    return SealItem(
+        _id(object_id),
+        _int(offset),
+        _int(nbytes),
+        None if key is None else _text(key),
+        None if owner is None else _text(owner),
+        None if type_name is None else _text(type_name),
+        keep is True,
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if isinstance(value, (int, float, str, bytes, type(None))) else type(value).__name__
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_FIELDS: dict[int, tuple[Callable[[Any], Any], ...]] = {
+    Op.ATTACH: (_text,),
+    Op.SEAL: (_seals,),
+    Op.LEASE: (_int, _int, _int, _seconds, _offsets),
+    Op.CREATE: (_int, _int, _seconds),
+    Op.ABORT: (_offsets,),
+    Op.GET: (_int, _id, _seconds_or_none, _sources),
+    Op.UNPIN: (_ids,),
+    Op.CONTAINS: (_int, _id),
+    Op.DELETE: (_int, _ids),
+    Op.STATS: (_int,),
+    Op.LIST: (_int, _int),
+}
+
+
+def parse_request(message: Any) -> tuple[Op, list[Any]]:
+    """The op and the checked fields of what a client sent.
+
+    Raises
+    ------
+    ProtocolError
+        If there's no such op, or a field isn't what it has to be.
+    """
+    if type(message) is not list or not message or type(message[0]) is not int:
+        raise ProtocolError(f"{_short(message)} where a request is due")
+    checks = _FIELDS.get(message[0])
+    if checks is None or len(message) != len(checks) + 1:
+        raise ProtocolError(f"no request {message[0]} with {len(message) - 1} fields")
+    return Op(message[0]), [check(field) for check, field in zip(checks, message[1:], strict=True)]

@@ -1,0 +1,655 @@
+"""The store's server: the I/O around the core.
+
+It lives in an event loop (asyncio's or uvloop's) and blocks it nowhere: no threads, no signal handlers.
+Accepting, each client's frames, the node agent's calls and the deadlines all become calls of the core,
+each followed by ``_settle``, which sends what the core has decided: one write per client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import socket
+import stat
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from holdfast.objectstore.arena import Arena, Extent
+from holdfast.objectstore.core import LIST_PAGE, SERVER, Reply, StartFetch, StoreCore
+from holdfast.objectstore.errors import ObjectNotFoundError, ProtocolError, StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.protocol import (
+    MAGIC,
+    REQUEST_NBYTES_MAX,
+    VERSION,
+    FrameReader,
+    Op,
+    SealItem,
+    Status,
+    pack,
+    parse_request,
+)
+from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
+from holdfast.objectstore.table import ObjectMeta
+from holdfast.objectstore.trim import Trimmer
+
+logger = logging.getLogger("holdfast.objectstore")
+
+CREATE_TIMEOUT_SECONDS = 30.0
+UNREAD_NBYTES_MAX = 32 << 20
+CLIENTS_MAX = 4096
+_BACKLOG = 1024
+_ACCEPTS_PER_TURN = 64
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+
+Fetch = Callable[[ObjectID, list[str]], Awaitable[None]]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _in_loop(
+    method: Callable[Concatenate[StoreServer, _P], _R],
+) -> Callable[Concatenate[StoreServer, _P], _R]:
+    """Lets a method be called from any thread while the server runs in a thread of its own."""
+
+    @functools.wraps(method)
+    def call(self: StoreServer, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return method(self, *args, **kwargs)
+
+        async def there() -> _R:
+            return method(self, *args, **kwargs)
+
+        return asyncio.run_coroutine_threadsafe(there(), self._running_loop()).result()
+
+    return call
+
+
+class _Connection(asyncio.Protocol):
+    """One client's end at the server."""
+
+    def __init__(self, server: StoreServer, client: int, name: str) -> None:
+        self.server = server
+        self.client = client
+        self.name = name
+        self._outgoing: list[bytes] = []
+        self._frames = FrameReader(REQUEST_NBYTES_MAX)
+        self._transport: asyncio.WriteTransport | None = None
+        self._closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        server = self.server
+        try:
+            for message in self._frames.feed(data):
+                if self._closed:
+                    return
+                op, fields = parse_request(message)
+                server._handlers[op](self, *fields)
+        except ProtocolError as error:
+            self.close(f"it broke the protocol: {error}")
+        server._settle()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.close(None)
+        self.server._settle()
+
+    def close(self, reason: str | None) -> None:
+        """Drops the client and all that was its. A reason is logged."""
+        if self._closed:
+            return
+        self._closed = True
+        if reason is not None:
+            logger.warning("Closing the store's connection to client '%s': %s", self.name, reason)
+        if self._transport is not None:
+            self._transport.abort()
+        self.server._forget(self)
+
+    def send(self, *message: Any) -> None:
+        """Gathers a message, to be sent with the others of this turn."""
+        self._outgoing.append(pack(message))
+        self.server._unsent[self] = None
+
+    def flush(self) -> None:
+        """Sends what has gathered, in one piece."""
+        if self._closed or self._transport is None:
+            return
+        self._transport.write(b"".join(self._outgoing))
+        self._outgoing.clear()
+        unread = self._transport.get_write_buffer_size()
+        if unread > UNREAD_NBYTES_MAX:
+            self.close(f"it left {format_size(unread)} of replies unread")
+
+
+class StoreServer:
+    """A shared-memory object store for the processes of this host and user.
+
+    In an event loop, ``await server.start()`` and ``await server.aclose()``; every other method is then
+    the loop's to call. Without one, use it as a context manager: it runs a loop in a thread of its own,
+    and the methods that aren't coroutines may be called from anywhere.
+
+    Parameters
+    ----------
+    capacity : int or str, optional
+        Bytes, or a size such as ``"4 GB"``. By default 30 % of the memory. It's taken as it is needed.
+    socket_path : str or path, optional
+        Where clients connect. By default in a fresh directory of mode 0700 under ``$XDG_RUNTIME_DIR``
+        or ``/tmp``. A socket that a dead server left there is replaced.
+    fetch : callable, optional
+        ``await fetch(object_id, sources)`` brings in an object that isn't here (allocate, write, seal)
+        or raises; the gets that wait for it then fail with the error's text. Called once per missing
+        object however many ask.
+    on_sealed : callable, optional
+        Called in the loop with the ``ObjectMeta`` of each object that appears.
+    clock : callable
+        Seconds, never going back.
+    trim_after_seconds : float
+        Free memory of a store that nobody has used for so long is given back to the system.
+
+    Raises
+    ------
+    ValueError
+        If ``capacity`` isn't a size.
+
+    Examples
+    --------
+    >>> with StoreServer(capacity="64 MiB") as server:
+    ...     with connect(server.socket_path) as store:
+    ...         store.get(store.put([1, 2, 3]))
+    [1, 2, 3]
+    """
+
+    def __init__(
+        self,
+        capacity: int | str | None = None,
+        socket_path: str | os.PathLike[str] | None = None,
+        *,
+        fetch: Fetch | None = None,
+        on_sealed: Callable[[ObjectMeta], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        trim_after_seconds: float = 60.0,
+    ) -> None:
+        nbytes = default_capacity() if capacity is None else parse_size(capacity)
+        self._core = StoreCore(nbytes, clock=clock, can_fetch=fetch is not None, announce=on_sealed is not None)
+        self._fetch = fetch
+        self._on_sealed = on_sealed
+        self._clock = clock
+        self._trim_after = trim_after_seconds
+        self._given_path = None if socket_path is None else os.fspath(socket_path)
+        self._own_directory: str | None = None
+        self._arena: Arena | None = None
+        self._listener: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stop: Callable[[], object] | None = None
+        self._connections: dict[int, _Connection] = {}
+        self._unsent: dict[_Connection, None] = {}
+        self._allocations: dict[int, asyncio.Future[Extent]] = {}
+        self._allocation_count = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._trimmer: Trimmer | None = None
+        self.socket_path = self._given_path or ""
+        self._handlers: dict[Op, Callable[..., None]] = {
+            Op.ATTACH: self._on_attach,
+            Op.SEAL: lambda connection, items: self._core.seal(connection.client, items),
+            Op.LEASE: lambda connection, *fields: self._core.lease(connection.client, *fields),
+            Op.CREATE: lambda connection, *fields: self._core.create(connection.client, *fields),
+            Op.ABORT: self._on_abort,
+            Op.GET: lambda connection, *fields: self._core.get(connection.client, *fields),
+            Op.UNPIN: lambda connection, object_ids: self._core.unpin(connection.client, object_ids),
+            Op.CONTAINS: self._on_contains,
+            Op.DELETE: self._on_delete,
+            Op.STATS: self._on_stats,
+            Op.LIST: self._on_list,
+        }
+
+    # Life
+
+    async def start(self) -> Self:
+        """Begins to serve, in the running loop.
+
+        Raises
+        ------
+        StoreError
+            If another store serves at the path already, or the server was started before.
+        """
+        if self._loop is not None:
+            raise StoreError("a store's server is started once")
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._arena = Arena(self._core.capacity)
+            self.socket_path = self._given_path or self._fresh_path()
+            self._listener = _listen(self.socket_path)
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+            self._trimmer = Trimmer(
+                self._loop, self._arena, self._core.allocator, self._clock, idle_seconds=self._trim_after
+            )
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def aclose(self) -> None:
+        """Stops serving, and removes the socket. What clients look at stays mapped in their processes."""
+        for handle in (self._deadline, self._trimmer):
+            if handle is not None:
+                handle.cancel()
+        if self._listener is not None:
+            if self._loop is not None:
+                self._loop.remove_reader(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            with contextlib.suppress(OSError):
+                os.unlink(self.socket_path)
+        if self._own_directory is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(self._own_directory)
+            self._own_directory = None
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in list(self._connections.values()):
+            connection.close(None)
+        for future in self._allocations.values():
+            if not future.done():
+                future.set_exception(StoreClosedError("the store was closed"))
+        self._allocations.clear()
+        if self._arena is not None:
+            self._arena.close()
+            self._arena = None
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        started = threading.Event()
+        failure: list[BaseException] = []
+
+        async def serve() -> None:
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            try:
+                await self.start()
+            except BaseException as error:
+                failure.append(error)
+                return
+            finally:
+                self._stop = functools.partial(loop.call_soon_threadsafe, stop.set)
+                started.set()
+            try:
+                await stop.wait()
+            finally:
+                await self.aclose()
+
+        self._thread = threading.Thread(target=run, args=(serve,), name="holdfast-store", daemon=True)
+        self._thread.start()
+        started.wait()
+        if failure:
+            self._thread.join()
+            self._thread = None
+            raise failure[0]
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        assert self._thread is not None
+        assert self._stop is not None
+        self._stop()
+        self._thread.join()
+        self._thread = None
+
+    def _fresh_path(self) -> str:
+        base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
+        if not os.access(base, os.W_OK):
+            base = tempfile.gettempdir()
+        self._own_directory = tempfile.mkdtemp(prefix="holdfast-store-", dir=base)  # mode 0700
+        return os.path.join(self._own_directory, "store.sock")
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._arena is None:
+            raise StoreClosedError("the store isn't running")
+        return self._loop
+
+    def _running_arena(self) -> Arena:
+        if self._arena is None:
+            raise StoreClosedError("the store isn't running")
+        return self._arena
+
+    # For the node agent, in the loop
+
+    @property
+    def arena_fd(self) -> int:
+        """A read-only descriptor of the arena, good for ``os.sendfile`` and ``mmap``; the server's to close."""
+        return self._running_arena().read_only_fd
+
+    def writable_view(self, extent: Extent) -> memoryview:
+        """The bytes of a reservation, to be written."""
+        return self._running_arena().view[extent.offset : extent.offset + extent.nbytes]
+
+    def pin(self, object_id: ObjectID) -> Extent | None:
+        """Where an object lies; it stays there until ``unpin``. None if it isn't here."""
+        record = self._core.pin(SERVER, object_id)
+        return None if record is None else Extent(record.offset, record.nbytes)
+
+    def unpin(self, object_id: ObjectID) -> None:
+        """Ends one ``pin``.
+
+        Raises
+        ------
+        ProtocolError
+            If there was none.
+        """
+        self._core.unpin(SERVER, [object_id])
+        self._settle()
+
+    async def allocate(self, nbytes: int, timeout: float | None = None) -> Extent:
+        """Reserves bytes for an object that comes in. To be followed by ``seal`` or ``abort``.
+
+        Parameters
+        ----------
+        nbytes : int
+            The size of its flat encoding.
+        timeout : float, optional
+            Seconds to wait for room, in one line with the clients; by default 30.
+
+        Raises
+        ------
+        StoreFullError
+            If there was no room in time, or there never can be.
+        """
+        loop = self._running_loop()
+        self._allocation_count += 1
+        request = self._allocation_count
+        future: asyncio.Future[Extent] = loop.create_future()
+        self._allocations[request] = future
+        try:
+            self._core.create(SERVER, request, nbytes, CREATE_TIMEOUT_SECONDS if timeout is None else timeout)
+            self._settle()
+            return await future
+        except asyncio.CancelledError:
+            if not self._core.cancel(SERVER, request) and future.done() and not future.cancelled():
+                self.abort(future.result())
+            self._settle()
+            raise
+        finally:
+            self._allocations.pop(request, None)
+
+    def seal(self, reservation: Extent, object_id: ObjectID, meta: ObjectMeta | None = None) -> None:
+        """The object is written: it appears, unless it was deleted meanwhile or is here already.
+
+        Raises
+        ------
+        ProtocolError
+            If ``reservation`` isn't one.
+        """
+        meta = meta or ObjectMeta()
+        item = SealItem(object_id, *reservation, meta.key, meta.owner, meta.type_name, False)
+        self._core.seal(SERVER, [item])
+        self._settle()
+
+    def abort(self, reservation: Extent) -> None:
+        """Gives a reservation back.
+
+        Raises
+        ------
+        ProtocolError
+            If ``reservation`` isn't one.
+        """
+        self._core.abort(SERVER, reservation.offset)
+        self._settle()
+
+    @_in_loop
+    def delete(self, object_ids: Iterable[ObjectID]) -> None:
+        """The objects vanish; their bytes are free when nobody looks at them any more.
+
+        An id that isn't here is remembered, so that a seal that comes after its delete vanishes too.
+        """
+        self._core.delete(object_ids)
+        self._settle()
+
+    @_in_loop
+    def contains(self, object_id: ObjectID) -> bool:
+        """Whether the object is here, sealed and not deleted."""
+        return self._core.contains(object_id)
+
+    @_in_loop
+    def meta(self, object_id: ObjectID) -> ObjectMeta:
+        """What is known about an object.
+
+        Raises
+        ------
+        ObjectNotFoundError
+            If it isn't here.
+        """
+        meta = self._core.meta(object_id)
+        if meta is None:
+            raise ObjectNotFoundError(f"object {object_id} is not in this store")
+        return meta
+
+    @_in_loop
+    def inventory(self) -> Iterator[ObjectMeta]:
+        """Every sealed object, the oldest first."""
+        return iter(list(self._core.inventory()))
+
+    @_in_loop
+    def stats(self) -> dict[str, Any]:
+        """The store's figures, in bytes, counts and seconds."""
+        return {**self._core.stats(), "resident": self._running_arena().resident_nbytes()}
+
+    @_in_loop
+    def list_objects(self) -> list[dict[str, Any]]:
+        """Every object: id, key, owner, type, nbytes, age in seconds, pins, pinned_by and state."""
+        return self._core.describe()
+
+    # Clients
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                logger.warning("The store can't accept a client: %s", error)
+                return
+            sock.setblocking(False)
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            pid, uid, _ = _CREDENTIALS.unpack(credentials)
+            if uid != os.geteuid():
+                logger.warning("The store refused process %d of user %d: it serves user %d", pid, uid, os.geteuid())
+                sock.close()
+            elif len(self._connections) >= CLIENTS_MAX:
+                logger.warning("The store refused process %d: it has %d clients", pid, CLIENTS_MAX)
+                sock.close()
+            else:
+                self._welcome(sock, f"pid {pid}")
+
+    def _welcome(self, sock: socket.socket, name: str) -> None:
+        arena = self._running_arena()
+        connection = _Connection(self, self._core.connect(name), name)
+        hello = pack([MAGIC, VERSION, connection.client, arena.nbytes])
+        try:
+            socket.send_fds(sock, [hello], [arena.read_only_fd, arena.fd])
+        except OSError as error:
+            logger.warning("The store lost client '%s' at once: %s", name, error)
+            sock.close()
+            self._core.disconnect(connection.client)
+            return
+        self._connections[connection.client] = connection
+        self._spawn(self._adopt(sock, connection))
+
+    async def _adopt(self, sock: socket.socket, connection: _Connection) -> None:
+        assert self._loop is not None
+        try:
+            await self._loop.connect_accepted_socket(lambda: connection, sock)
+        except BaseException:
+            sock.close()
+            connection.close(None)
+            raise
+
+    def _forget(self, connection: _Connection) -> None:
+        if self._connections.pop(connection.client, None) is not None:
+            self._core.disconnect(connection.client)
+
+    def _on_attach(self, connection: _Connection, name: str) -> None:
+        if name:
+            connection.name = name
+            self._core.rename(connection.client, name)
+
+    def _on_abort(self, connection: _Connection, offsets: list[int]) -> None:
+        for offset in offsets:
+            self._core.abort(connection.client, offset)
+
+    def _on_contains(self, connection: _Connection, request: int, object_id: ObjectID) -> None:
+        connection.send(request, Status.OK, self._core.contains(object_id))
+
+    def _on_delete(self, connection: _Connection, request: int, object_ids: list[ObjectID]) -> None:
+        self._core.delete(object_ids)
+        connection.send(request, Status.OK)
+
+    def _on_stats(self, connection: _Connection, request: int) -> None:
+        connection.send(request, Status.OK, self.stats())
+
+    def _on_list(self, connection: _Connection, request: int, start: int) -> None:
+        page = self._core.describe(start, LIST_PAGE)
+        connection.send(request, Status.OK, page, len(page) == LIST_PAGE)
+
+    # Doing what the core decided
+
+    def _settle(self) -> None:
+        while True:
+            effects = self._core.drain()
+            if not effects:
+                if not self._unsent:
+                    break
+                # Sending may close a client, and what that releases may be what others wait for.
+                unsent, self._unsent = self._unsent, {}
+                for connection in unsent:
+                    connection.flush()
+            for effect in effects:
+                if isinstance(effect, Reply):
+                    self._deliver(effect)
+                elif isinstance(effect, StartFetch):
+                    self._spawn(self._run_fetch(effect.object_id, effect.sources))
+                elif self._on_sealed is not None:
+                    self._on_sealed(effect.meta)
+        self._set_timer()
+        if self._trimmer is not None:
+            self._trimmer.touch()
+
+    def _deliver(self, reply: Reply) -> None:
+        if reply.client != SERVER:
+            connection = self._connections.get(reply.client)
+            if connection is not None:
+                connection.send(reply.request, reply.status, *reply.payload)
+            return
+        future = self._allocations.pop(reply.request, None)
+        if future is None or future.done():
+            if reply.status is Status.OK:
+                self._core.abort(SERVER, reply.payload[0])
+        elif reply.status is Status.OK:
+            future.set_result(Extent(*reply.payload))
+        else:
+            future.set_exception(StoreFullError(reply.payload[0]))
+
+    def _set_timer(self) -> None:
+        due = self._core.next_deadline()
+        if self._deadline is not None:
+            if due is not None and self._due == due:
+                return
+            self._deadline.cancel()
+            self._deadline = None
+        if due is not None and self._loop is not None:
+            self._due = due
+            self._deadline = self._loop.call_later(max(0.0, due - self._clock()), self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        self._deadline = None
+        self._core.expire()
+        self._settle()
+
+    async def _run_fetch(self, object_id: ObjectID, sources: list[str]) -> None:
+        assert self._fetch is not None
+        error: str | None = None
+        try:
+            await self._fetch(object_id, sources)
+        except asyncio.CancelledError:
+            error = f"the fetch of object {object_id} was cancelled"
+            raise
+        except Exception as failure:
+            error = f"object {object_id} can't be fetched: {failure or type(failure).__name__}"
+        finally:
+            self._core.fetch_done(object_id, error)
+            self._settle()
+
+    def _spawn(self, work: Any) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("Work of the store failed: %r", task.exception())
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Runs a coroutine function in a loop of its own, uvloop's where it's installed."""
+    try:
+        import uvloop  # what is there decides: it halves a round trip, and nothing else depends on it
+    except ImportError:
+        asyncio.run(main())
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+
+
+def _listen(path: str) -> socket.socket:
+    """A listening socket at ``path``, in place of one that nobody serves any more."""
+    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            listener.bind(path)
+        except OSError:
+            _remove_stale(path)
+            listener.bind(path)
+        os.chmod(path, 0o600)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: str) -> None:
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise StoreError(f"{path} exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise StoreError(f"another store serves at {path}")

@@ -1,0 +1,241 @@
+"""The table of objects: which there are, who looks at them, and when their bytes are free again.
+
+An object that somebody looks at outlives its deletion: it is *doomed*, invisible to everybody who asks,
+its bytes in place until the last pin goes. The moves that exist are data::
+
+    sealed ──delete, pinned──► doomed ──last unpin──► gone
+       └─────delete, not pinned───────────────────────► gone
+
+What can be derived isn't stored, with one exception that is needed when every microsecond counts least
+and every byte most: the bytes that each owner holds, for the error of a full store. ``_enter`` and
+``_leave`` are the only places that change it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+
+from holdfast.objectstore.allocator import footprint
+from holdfast.objectstore.ids import ObjectID
+
+
+class State(enum.Enum):
+    """Where an object is in its life, once its bytes are written."""
+
+    SEALED = "sealed"
+    DOOMED = "doomed"
+    GONE = "gone"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.SEALED: frozenset({State.DOOMED, State.GONE}),
+    State.DOOMED: frozenset({State.GONE}),
+    State.GONE: frozenset(),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectMeta:
+    """What the store knows about an object besides its bytes.
+
+    Attributes
+    ----------
+    object_id : ObjectID or None
+        Whose it is; not looked at where the id is given apart.
+    key : str or None
+        The name it goes by outside, such as a task's key.
+    owner : str or None
+        Who it is counted for; by default the client that put it.
+    type_name : str or None
+        The value's type, for people.
+    nbytes : int
+        Size of the flat encoding in bytes.
+    created : float
+        When it was sealed here, by the store's clock, in seconds.
+    """
+
+    object_id: ObjectID | None = None
+    key: str | None = None
+    owner: str | None = None
+    type_name: str | None = None
+    nbytes: int = 0
+    created: float = 0.0
+
+
+class ObjectRecord:
+    """One object. ``pins`` counts per client; the table keeps it in step with the clients' own sets."""
+
+    __slots__ = ("created", "key", "nbytes", "object_id", "offset", "owner", "pins", "state", "type_name")
+
+    def __init__(
+        self,
+        object_id: ObjectID,
+        offset: int,
+        nbytes: int,
+        *,
+        key: str | None,
+        owner: str,
+        type_name: str | None,
+        created: float,
+    ) -> None:
+        self.object_id = object_id
+        self.offset = offset
+        self.nbytes = nbytes
+        self.key = key
+        self.owner = owner
+        self.type_name = type_name
+        self.created = created
+        self.state = State.SEALED
+        self.pins: dict[int, int] = {}
+
+    def meta(self) -> ObjectMeta:
+        """The public part."""
+        return ObjectMeta(
+            object_id=self.object_id,
+            key=self.key,
+            owner=self.owner,
+            type_name=self.type_name,
+            nbytes=self.nbytes,
+            created=self.created,
+        )
+
+
+class ObjectTable:
+    """Every object that takes up bytes, with its pins, and the ids that were deleted.
+
+    Parameters
+    ----------
+    free : callable
+        Called with ``(offset, nbytes)`` when an object's bytes are nobody's any more.
+    tombstone_limit : int
+        How many deleted ids are remembered; the oldest are forgotten first.
+    """
+
+    def __init__(self, free: Callable[[int, int], None], *, tombstone_limit: int) -> None:
+        self._free = free
+        self._tombstone_limit = tombstone_limit
+        self._sealed: dict[ObjectID, ObjectRecord] = {}
+        self._doomed: dict[ObjectID, ObjectRecord] = {}
+        self._pinned_by: dict[int, set[ObjectID]] = {}
+        self._tombstones: dict[ObjectID, None] = {}
+        self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes, objects), doomed ones included
+
+    def __len__(self) -> int:
+        return len(self._sealed)
+
+    def __contains__(self, object_id: object) -> bool:
+        return object_id in self._sealed
+
+    def get(self, object_id: ObjectID) -> ObjectRecord | None:
+        """The object, if it's there for those who ask."""
+        return self._sealed.get(object_id)
+
+    def was_deleted(self, object_id: ObjectID) -> bool:
+        """Whether a delete of this id is remembered."""
+        return object_id in self._tombstones
+
+    def insert(self, record: ObjectRecord) -> None:
+        """A new object appears. Its id must be neither there nor deleted."""
+        assert record.object_id not in self._sealed
+        assert record.object_id not in self._tombstones
+        self._sealed[record.object_id] = record
+        self._enter(record)
+
+    def delete(self, object_id: ObjectID) -> bool:
+        """The object vanishes, its bytes with its last pin; the id leaves a tombstone. Whether it was there."""
+        if object_id not in self._tombstones:
+            self._tombstones[object_id] = None
+            if len(self._tombstones) > self._tombstone_limit:
+                del self._tombstones[next(iter(self._tombstones))]
+        record = self._sealed.pop(object_id, None)
+        if record is None:
+            return False
+        if record.pins:
+            self._move(record, State.DOOMED)
+            self._doomed[object_id] = record
+        else:
+            self._leave(record)
+        return True
+
+    def pin(self, record: ObjectRecord, client: int) -> None:
+        """One more look at the object by ``client``."""
+        pins = record.pins
+        if client in pins:
+            pins[client] += 1
+            return
+        pins[client] = 1
+        self._pinned_by.setdefault(client, set()).add(record.object_id)
+
+    def unpin(self, object_id: ObjectID, client: int) -> bool:
+        """One look less. Whether ``client`` had one."""
+        record = self._sealed.get(object_id) or self._doomed.get(object_id)
+        if record is None or client not in record.pins:
+            return False
+        record.pins[client] -= 1
+        if not record.pins[client]:
+            self._pinned_by[client].discard(object_id)
+            self._drop_pins(record, client)
+        return True
+
+    def release(self, client: int) -> None:
+        """All pins of a client that is no more."""
+        for object_id in self._pinned_by.pop(client, ()):
+            self._drop_pins(self._sealed.get(object_id) or self._doomed[object_id], client)
+
+    def records(self) -> Iterator[ObjectRecord]:
+        """Every sealed object, the oldest first."""
+        return iter(self._sealed.values())
+
+    def doomed(self) -> Iterator[ObjectRecord]:
+        """Every deleted object that somebody still looks at."""
+        return iter(self._doomed.values())
+
+    def pin_count(self) -> int:
+        """All pins of all clients."""
+        pinned = {object_id for ids in self._pinned_by.values() for object_id in ids}
+        return sum(sum((self._sealed.get(i) or self._doomed[i]).pins.values()) for i in pinned)
+
+    def tombstone_count(self) -> int:
+        """How many deleted ids are remembered."""
+        return len(self._tombstones)
+
+    def check(self) -> None:
+        """Asserts what must hold between any two events."""
+        everything = [*self._sealed.values(), *self._doomed.values()]
+        held: dict[str, tuple[int, int]] = {}
+        for record in everything:
+            nbytes, count = held.get(record.owner, (0, 0))
+            held[record.owner] = (nbytes + record.nbytes, count + 1)
+            assert all(count > 0 for count in record.pins.values())
+            for client in record.pins:
+                assert record.object_id in self._pinned_by[client]
+        assert held == self.held_by
+        assert all(record.state is State.SEALED for record in self._sealed.values())
+        assert all(record.state is State.DOOMED and record.pins for record in self._doomed.values())
+        assert not self._sealed.keys() & self._tombstones.keys()
+        assert sum(map(len, self._pinned_by.values())) == sum(len(record.pins) for record in everything)
+        assert len(self._tombstones) <= self._tombstone_limit
+
+    def _drop_pins(self, record: ObjectRecord, client: int) -> None:
+        del record.pins[client]
+        if not record.pins and record.state is State.DOOMED:
+            del self._doomed[record.object_id]
+            self._leave(record)
+
+    def _enter(self, record: ObjectRecord) -> None:
+        nbytes, count = self.held_by.get(record.owner, (0, 0))
+        self.held_by[record.owner] = (nbytes + record.nbytes, count + 1)
+
+    def _leave(self, record: ObjectRecord) -> None:
+        self._move(record, State.GONE)
+        nbytes, count = self.held_by.pop(record.owner)
+        if count > 1:
+            self.held_by[record.owner] = (nbytes - record.nbytes, count - 1)
+        self._free(record.offset, footprint(record.nbytes))
+
+    @staticmethod
+    def _move(record: ObjectRecord, state: State) -> None:
+        assert state in MOVES[record.state], (record.state, state)
+        record.state = state
