@@ -1,4 +1,4 @@
-"""``python -m holdfast.cluster.scheduler``: a scheduler process. Started by `holdfast start --head` and `LocalCluster`."""
+"""``python -m holdfast.cluster.scheduler``: a scheduler process, for ``holdfast start --head`` and `LocalCluster`."""
 
 from __future__ import annotations
 

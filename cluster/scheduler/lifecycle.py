@@ -52,7 +52,7 @@ from holdfast.cluster.scheduler.model import (
 )
 from holdfast.cluster.scheduler.placement import Placement, end_run, expected_seconds, start_run
 
-#: Groups without tasks are kept, for the times that they know, up to this many.
+#: A group that has lost its last task is kept, for the time that it knows, while there are no more groups than this.
 MAX_GROUPS = 10_000
 
 
@@ -101,16 +101,10 @@ class Lifecycle:
         name = _group_name(key, digest)
         group = self.groups.get(name)
         if group is None:
-            if len(self.groups) >= MAX_GROUPS:
-                self._drop_idle_groups()
             group = self.groups[name] = Group(name)
         group.tasks += 1
         task = self.tasks[key] = Task(key, group, owner)
         return task
-
-    def _drop_idle_groups(self) -> None:
-        for name in [name for name, group in self.groups.items() if not group.tasks]:
-            del self.groups[name]
 
     def specify(self, task: Task, digest: Digest | None, payload: Payload, dependencies: Sequence[Task]) -> None:
         """Tell how a task is computed."""
@@ -394,7 +388,10 @@ class Lifecycle:
     def _forget(self, task: Task) -> None:
         self.move(task, "forgotten")
         del self.tasks[task.key]
-        task.group.tasks -= 1
+        group = task.group
+        group.tasks -= 1
+        if not group.tasks and len(self.groups) > MAX_GROUPS:
+            del self.groups[group.name]
         if task.digest is not None:
             function = self.functions[task.digest]
             function.tasks -= 1

@@ -143,7 +143,8 @@ class Scheduler:
             for message in messages:
                 try:
                     handle(peer, message)
-                except (ValueError, TypeError, IndexError) as error:
+                except (ValueError, TypeError, LookupError) as error:
+                    logger.warning("handling %r of %s failed", message[0], peer, exc_info=True)
                     raise ProtocolError(f"a malformed message {message[0]!r}: {error}") from error
 
         def on_close(error: Exception | None) -> None:
@@ -176,7 +177,9 @@ class Scheduler:
             self._handle(events.WorkerLeft(peer, reason))
         else:
             self._handle(events.ClientLeft(peer))
-            self._worker_waiters = [w for w in self._worker_waiters if w.client != peer or w.cancel()]
+            for waiter in [w for w in self._worker_waiters if w.client == peer]:
+                self._worker_waiters.remove(waiter)
+                waiter.cancel()
 
     def _tell_clients(self, message: tuple[Any, ...]) -> None:
         for client in self.state.clients:

@@ -1,0 +1,187 @@
+"""The state machine under random histories: every event is validated, nothing gets lost, nothing is left behind."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scheduler_harness import Cluster
+
+from holdfast.cluster.scheduler import events
+
+CLIENTS = ("one", "two", "three")
+KEYS = [f"k{i}" for i in range(12)]
+NAMES = ("a", "b")
+
+
+class History(RuleBasedStateMachine):
+    """Clients come and go, submit, release, cancel and publish; workers and hosts come, work, fail and die."""
+
+    @initialize(hosts=st.integers(1, 3), workers=st.integers(0, 2), nthreads=st.integers(1, 2))
+    def begin(self, hosts, workers, nthreads):
+        self.cluster = Cluster(hosts, workers, nthreads, no_worker_timeout=10.0)
+        for name in CLIENTS:
+            self.cluster.add_client(name)
+
+    # -- clients
+
+    @rule(
+        client=st.sampled_from(CLIENTS),
+        graph=st.dictionaries(st.sampled_from(KEYS), st.lists(st.sampled_from(KEYS), max_size=3), min_size=1),
+        want_all=st.booleans(),
+        retries=st.integers(0, 1),
+        worker=st.sampled_from([None, "host0", "nobody"]),
+        loose=st.booleans(),
+    )
+    def submit(self, client, graph, want_all, retries, worker, loose):
+        # Keys depend only on keys before them, so that there are no cycles; some of those may be unknown.
+        ordered = {key: [d for d in graph[key] if d < key] for key in sorted(graph)}
+        wants = None if want_all else list(ordered)[-1:]
+        options = {"workers": [worker], "allow_other_workers": loose} if worker else {}
+        self.cluster.submit(client, ordered, wants, retries=retries, **options)
+
+    @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=4))
+    def release(self, client, keys):
+        self.cluster.release(client, *keys)
+
+    @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=2), force=st.booleans())
+    def cancel(self, client, keys, force):
+        self.cluster.handle(events.KeysCancelled(client, keys, force))
+
+    @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=3))
+    def want(self, client, keys):
+        self.cluster.clients[client].update(dict.fromkeys(keys, "pending"))
+        self.cluster.handle(events.KeysWanted(client, keys))
+
+    @rule(
+        client=st.sampled_from(CLIENTS),
+        key=st.sampled_from(KEYS),
+        inline=st.sampled_from([None, b"value"]),
+        data=st.data(),
+    )
+    def scatter(self, client, key, inline, data):
+        if self.cluster.state.hosts:
+            host = data.draw(st.sampled_from(list(self.cluster.state.hosts)))
+            self.cluster.scatter(client, key, host, inline)
+
+    @rule(
+        client=st.sampled_from(CLIENTS),
+        name=st.sampled_from(NAMES),
+        keys=st.lists(st.sampled_from(KEYS), max_size=3),
+        override=st.booleans(),
+    )
+    def publish(self, client, name, keys, override):
+        self.cluster.handle(events.DatasetPublished(client, 1, name, b"data", keys, override))
+
+    @rule(client=st.sampled_from(CLIENTS), name=st.sampled_from(NAMES), get=st.booleans())
+    def get_or_unpublish(self, client, name, get):
+        kind = events.DatasetRequested if get else events.DatasetUnpublished
+        self.cluster.handle(kind(client, 1, name))
+
+    @rule(name=st.sampled_from(CLIENTS))
+    def client_leaves_and_comes_back(self, name):
+        self.cluster.remove_client(name)
+        self.cluster.add_client(name)
+
+    # -- workers and hosts
+
+    @precondition(lambda self: self.cluster.running)
+    @rule(data=st.data(), inline=st.sampled_from([None, b"value"]), seconds=st.sampled_from([1e-6, 0.003, 1.0]))
+    def finish(self, data, inline, seconds):
+        key = data.draw(st.sampled_from(list(self.cluster.running)))
+        self.cluster.finish(key, inline=inline, seconds=seconds)
+
+    @precondition(lambda self: self.cluster.running)
+    @rule(data=st.data())
+    def err(self, data):
+        self.cluster.err(data.draw(st.sampled_from(list(self.cluster.running))))
+
+    @precondition(lambda self: self.cluster.running)
+    @rule(data=st.data())
+    def miss(self, data):
+        key = data.draw(st.sampled_from(list(self.cluster.running)))
+        if self.cluster.entry(key)[1][4]:
+            self.cluster.miss(key)
+
+    @rule()
+    def drop(self):
+        self.cluster.drop_all()
+
+    @rule(key=st.sampled_from(KEYS), data=st.data())
+    def copy(self, key, data):
+        task = self.cluster.state.tasks.get(key)
+        if task is not None and task.object_id is not None and self.cluster.state.hosts:
+            self.cluster.copy(key, data.draw(st.sampled_from(list(self.cluster.state.hosts))))
+
+    @rule(data=st.data())
+    def worker_joins(self, data):
+        if self.cluster.state.hosts and len(self.cluster.runs) < 6:
+            self.cluster.add_worker(data.draw(st.sampled_from(list(self.cluster.state.hosts))))
+
+    @precondition(lambda self: self.cluster.runs)
+    @rule(data=st.data())
+    def worker_dies(self, data):
+        self.cluster.remove_worker(data.draw(st.sampled_from(list(self.cluster.runs))))
+
+    @rule()
+    def host_joins(self):
+        if len(self.cluster.state.hosts) < 4:
+            self.cluster.add_host()
+
+    @precondition(lambda self: self.cluster.state.hosts)
+    @rule(data=st.data())
+    def host_dies(self, data):
+        self.cluster.remove_host(data.draw(st.sampled_from(list(self.cluster.state.hosts))))
+
+    @rule(seconds=st.sampled_from([1.0, 20.0]))
+    def time_passes(self, seconds):
+        self.cluster.now += seconds
+        self.cluster.handle(events.TimePassed())
+
+    # -- what always holds
+
+    @invariant()
+    def every_object_in_a_store_is_known(self):
+        state = self.cluster.state
+        for address, store in self.cluster.stores.items():
+            host = state.hosts.get(address)
+            known = {task.object_id for task in host.objects} if host else set()
+            assert store == known
+
+    @invariant()
+    def clients_know_what_became_of_the_keys_they_hold(self):
+        state = self.cluster.state
+        for name, told in self.cluster.clients.items():
+            for task in state.clients[name].holds:
+                if task.state in ("memory", "erred"):
+                    assert told.get(task.key) == task.state
+
+    def teardown(self):
+        if not hasattr(self, "cluster"):
+            return
+        cluster = self.cluster
+        # With workers there, everything comes to an end.
+        if not cluster.state.hosts:
+            cluster.add_host()
+        cluster.add_worker(next(iter(cluster.state.hosts)))
+        cluster.run_all()
+        cluster.now += 100.0
+        cluster.handle(events.TimePassed())
+        cluster.run_all()
+        for name in CLIENTS:
+            for task in cluster.state.clients[name].holds:
+                assert task.state in ("memory", "erred")
+        # And with everybody gone, nothing is left.
+        for name in NAMES:
+            cluster.handle(events.DatasetUnpublished(CLIENTS[0], 1, name))
+        for name in CLIENTS:
+            cluster.remove_client(name)
+        cluster.run_all()
+        assert not cluster.state.tasks
+        assert not cluster.state.life.objects
+        assert not cluster.state.life.functions
+        assert not any(cluster.stores.values())
+
+
+TestHistory = History.TestCase
+TestHistory.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)

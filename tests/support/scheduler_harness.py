@@ -1,0 +1,180 @@
+"""A cluster around the state machine without any I/O: workers, stores and clients as plain data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.cluster.scheduler import events
+from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.state import SchedulerState
+
+FUNCTION = b"f" * 16
+SMALL, LARGE = 10, 10_000_000
+
+
+class Cluster:
+    """Applies events to a validating state machine and its instructions to pretended processes."""
+
+    def __init__(self, hosts: int = 0, workers: int = 0, nthreads: int = 1, **options: Any) -> None:
+        self.now = 0.0
+        self.state = SchedulerState(validate=True, **options)
+        self.stores: dict[str, set[bytes]] = {}
+        self.runs: dict[str, dict[int, to_do.RunEntry]] = {}
+        self.dropped: dict[str, list[int]] = {}
+        self.clients: dict[str, dict[Any, str]] = {}  # what each client was last told of each key
+        self.replies: list[to_do.Reply] = []
+        self.reasons: dict[Any, str] = {}
+        self._ids = itertools.count(1)
+        for h in range(hosts):
+            self.add_host()
+            for _ in range(workers):
+                self.add_worker(f"tcp://host{h}:1", nthreads)
+
+    # -- events
+
+    def handle(self, event: events.Event) -> list[to_do.Instruction]:
+        done = self.state.handle(event, self.now)
+        for instruction in done:
+            self._apply(instruction)
+        return done
+
+    def _apply(self, instruction: to_do.Instruction) -> None:
+        peer = instruction.peer
+        if isinstance(instruction, to_do.RunTasks):
+            for entry in instruction.items:
+                self.runs[peer][entry[1]] = entry
+        elif isinstance(instruction, to_do.DropRuns):
+            self.dropped[peer] += instruction.items
+        elif isinstance(instruction, to_do.DeleteObjects):
+            self.stores[peer] -= set(instruction.items)
+        elif isinstance(instruction, to_do.ReportMemory):
+            self.clients[peer].update({entry[0]: "memory" for entry in instruction.items})
+        elif isinstance(instruction, to_do.ReportErred):
+            self.clients[peer].update({entry[0]: "erred" for entry in instruction.items})
+            self.reasons.update({entry[0]: entry[2] for entry in instruction.items})
+        elif isinstance(instruction, to_do.ReportPending):
+            self.clients[peer].update(dict.fromkeys(instruction.items, "pending"))
+        elif isinstance(instruction, to_do.ReportCancelled):
+            self.clients[peer].update(dict.fromkeys(instruction.items, "cancelled"))
+            self.reasons.update(dict.fromkeys(instruction.items, instruction.reason))
+        elif isinstance(instruction, to_do.Reply):
+            self.replies.append(instruction)
+
+    def add_host(self) -> str:
+        address = f"tcp://host{len(self.stores)}:1"
+        self.stores[address] = set()
+        self.handle(events.HostJoined(address, {"hostname": f"host{len(self.stores) - 1}"}))
+        return address
+
+    def remove_host(self, address: str) -> None:
+        for worker in [w for w in self.runs if w.startswith(f"{address}/")]:
+            del self.runs[worker], self.dropped[worker]
+        self.stores[address] = set()
+        self.handle(events.HostLeft(address, "killed"))
+
+    def add_worker(self, host: str, nthreads: int = 1, resources: dict[str, float] | None = None) -> str:
+        address = f"{host}/{next(self._ids)}"
+        self.runs[address] = {}
+        self.dropped[address] = []
+        self.handle(events.WorkerJoined(address, address.rpartition(":")[2], host, nthreads, resources or {}))
+        return address
+
+    def remove_worker(self, address: str) -> None:
+        del self.runs[address], self.dropped[address]
+        self.handle(events.WorkerLeft(address, "killed by signal 9"))
+
+    def add_client(self, name: str = "client") -> str:
+        self.clients[name] = {}
+        self.handle(events.ClientJoined(name, name))
+        self.handle(events.FunctionsSent(name, [(FUNCTION, b"pickle")]))
+        return name
+
+    def remove_client(self, name: str) -> None:
+        self.handle(events.ClientLeft(name))
+        del self.clients[name]
+
+    def submit(
+        self,
+        client: str,
+        graph: dict[Any, Sequence[Any]],
+        wants: Sequence[Any] | None = None,
+        **options: Any,
+    ) -> None:
+        tasks = [(key, FUNCTION, b"args", tuple(dependencies)) for key, dependencies in graph.items()]
+        for key in graph if wants is None else wants:
+            self.clients[client][key] = "pending"
+        self.handle(events.TasksSubmitted(client, tasks, wants, options))
+
+    def release(self, client: str, *keys: Any) -> None:
+        for key in keys:
+            self.clients[client].pop(key, None)
+        self.handle(events.KeysReleased(client, keys))
+
+    def scatter(self, client: str, key: Any, host: str, inline: bytes | None = None) -> bytes:
+        object_id = self.new_object()
+        self.stores[host].add(object_id)
+        self.clients[client][key] = "pending"
+        nbytes = SMALL if inline is not None else LARGE
+        self.handle(events.ObjectsScattered(client, [(key, object_id, nbytes, "bytes", host, inline)]))
+        return object_id
+
+    def new_object(self) -> bytes:
+        return next(self._ids).to_bytes(16, "big")
+
+    # -- workers
+
+    @property
+    def running(self) -> dict[Any, str]:
+        """The keys that workers have, and where; those that they were told to drop count too."""
+        return {entry[0]: worker for worker, runs in self.runs.items() for entry in runs.values()}
+
+    def entry(self, key: Any) -> tuple[str, to_do.RunEntry]:
+        return next((w, e) for w, runs in self.runs.items() for e in runs.values() if e[0] == key)
+
+    def finish(self, key: Any, *, nbytes: int = LARGE, inline: bytes | None = None, seconds: float = 0.001) -> bytes:
+        worker, entry = self.entry(key)
+        object_id = self.new_object()
+        del self.runs[worker][entry[1]]
+        self.stores[worker.rpartition("/")[0]].add(object_id)
+        result = (key, entry[1], object_id, nbytes, inline, "bytes", seconds)
+        self.handle(events.TasksFinished(worker, [result]))
+        return object_id
+
+    def err(self, key: Any, text: str = "it failed") -> None:
+        worker, entry = self.entry(key)
+        del self.runs[worker][entry[1]]
+        self.handle(events.TasksErred(worker, [(key, entry[1], b"exception", text, 0.001)]))
+
+    def miss(self, key: Any, position: int = 0) -> None:
+        """The worker can't read a dependency."""
+        worker, entry = self.entry(key)
+        dependency_key, object_id, _, _ = entry[4][position]
+        del self.runs[worker][entry[1]]
+        self.handle(events.DependenciesMissing(worker, [(key, entry[1], dependency_key, object_id)]))
+
+    def copy(self, key: Any, host: str) -> None:
+        """The host's node fetched the key's object."""
+        object_id = self.state.tasks[key].object_id
+        assert object_id is not None
+        self.stores[host].add(object_id)
+        self.handle(events.ObjectsCopied(host, [object_id]))
+
+    def drop_all(self) -> None:
+        """Workers acknowledge the runs that they were told to drop."""
+        for worker in list(self.dropped):
+            run_ids = [run_id for run_id in self.dropped[worker] if self.runs[worker].pop(run_id, None)]
+            self.dropped[worker].clear()
+            if run_ids:
+                self.handle(events.RunsDropped(worker, run_ids))
+
+    def run_all(self, *, limit: int = 10_000) -> None:
+        """Finish everything that can be finished."""
+        for _ in range(limit):
+            self.drop_all()
+            keys = list(self.running)
+            if not keys:
+                return
+            self.finish(keys[0])
+        raise AssertionError("work does not end")

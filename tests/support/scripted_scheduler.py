@@ -1,0 +1,183 @@
+"""A scheduler that decides nothing: it sends what a test tells it to, and keeps what it receives.
+
+It tests a worker or a node agent alone, over real sockets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pickle
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from holdfast.cluster import payload
+from holdfast.cluster.comm.connection import Connection, Listener, bound_socket
+from holdfast.cluster.comm.loops import LoopThread
+from holdfast.objectstore import decode
+
+DEADLINE_SECONDS = 20.0
+TOKEN = b"a token for tests, long enough"
+
+
+class Peer:
+    """Somebody who has connected: what they said about themselves, and what they have sent."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.role = connection.role
+        self.info = connection.info
+        self.received: list[tuple[Any, ...]] = []
+        self.gone = False
+
+
+class ScriptedScheduler:
+    """Listens in a loop of its own; its methods are called from the test's thread."""
+
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+        self._changed = threading.Condition()
+        self._run_ids = itertools.count(1)
+        self._sent: dict[int, set[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        self.thread = LoopThread("scripted-scheduler")
+        self.thread.run(self._listen())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.thread.run(self._close())
+        self.thread.close()
+
+    async def _listen(self) -> None:
+        self._listener = Listener(TOKEN, lambda role, info: {"scheduler": {}}, self._on_connection)
+        await self._listener.listen(bound_socket("127.0.0.1", 0))
+        self.address = self._listener.address
+
+    async def _close(self) -> None:
+        await self._listener.close()
+        for peer in self.peers:
+            peer.connection.close()
+
+    def _on_connection(self, connection: Connection) -> None:
+        peer = Peer(connection)
+
+        def on_batch(batch: tuple[Any, ...]) -> None:
+            with self._changed:
+                peer.received += batch
+                self._changed.notify_all()
+
+        def on_close(error: Exception | None) -> None:
+            with self._changed:
+                peer.gone = True
+                self._changed.notify_all()
+
+        with self._changed:
+            self.peers.append(peer)
+            self._changed.notify_all()
+        connection.start(on_batch, on_close)
+
+    # -- waiting
+
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = DEADLINE_SECONDS) -> Any:
+        """Wait until ``condition()`` is true; returns its value."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not (value := condition()):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise AssertionError(f"not within {timeout:g} s: {what}; received {self._summary()}")
+                self._changed.wait(left)
+            return value
+
+    def _summary(self) -> str:
+        return repr({peer.info.get("address"): peer.received[-5:] for peer in self.peers})[:2000]
+
+    def peer(self, address: str | None = None, *, role: str = "worker", timeout: float = DEADLINE_SECONDS) -> Peer:
+        """The live connection of ``address``, or of any with this role."""
+
+        def find() -> Peer | None:
+            for peer in self.peers:
+                if peer.role == role and not peer.gone and address in (None, peer.info["address"]):
+                    return peer
+            return None
+
+        found: Peer = self.wait(find, f"a {role} at {address} connects", timeout)
+        return found
+
+    def message(self, peer: Peer, operation: str, timeout: float = DEADLINE_SECONDS) -> tuple[Any, ...]:
+        """Take the next message of an operation that ``peer`` sends."""
+
+        def take() -> tuple[Any, ...] | None:
+            for index, message in enumerate(peer.received):
+                if message[0] == operation:
+                    return peer.received.pop(index)
+            return None
+
+        found: tuple[Any, ...] = self.wait(take, f"{operation!r} from {peer.info['address']}", timeout)
+        return found
+
+    # -- sending
+
+    def send(self, peer: Peer, *messages: tuple[Any, ...]) -> None:
+        def there() -> None:
+            for message in messages:
+                peer.connection.send(message)
+
+        self.thread.call_soon(there)
+
+    def task(self, peer: Peer, function: Any, *args: Any, key: Any = None, depends: Any = (), **kwargs: Any) -> Any:
+        """A task for a ``run`` message; its function is sent ahead if it has to be."""
+        blob = payload.dumps(function)
+        digest = hashlib.blake2b(blob, digest_size=16).digest()
+        known = self._sent.setdefault(id(peer), set())
+        if digest not in known:
+            known.add(digest)
+            self.send(peer, ("functions", [(digest, blob)]))
+        run_id = next(self._run_ids)
+        return (key or f"task-{run_id}", run_id, digest, payload.dumps((args, kwargs)), list(depends), None)
+
+    def node_task(self, node: Any, *, depends: Any = ()) -> Any:
+        """A task that is a node of a dask graph."""
+        return (node.key, next(self._run_ids), None, pickle.dumps(node), list(depends), None)
+
+    def run(self, peer: Peer, *tasks: Any) -> dict[Any, tuple[str, Any]]:
+        """Run tasks and wait for all their outcomes: ``{key: (operation, entry)}``."""
+        self.send(peer, ("run", list(tasks)))
+        return self.outcomes(peer, [task[1] for task in tasks])
+
+    def outcomes(self, peer: Peer, run_ids: list[int]) -> dict[Any, tuple[str, Any]]:
+        found: dict[int, tuple[str, Any]] = {}
+
+        def look() -> bool:
+            for operation, *rest in peer.received:
+                if operation in ("finished", "erred", "missing"):
+                    for entry in rest[0]:
+                        found[entry[1]] = (operation, entry)
+            return found.keys() >= set(run_ids)
+
+        self.wait(look, f"the outcomes of {run_ids}")
+        return {found[run_id][1][0]: found[run_id] for run_id in run_ids}
+
+    def one(self, peer: Peer, task: Any) -> tuple[str, Any]:
+        """Run one task; its operation and entry."""
+        (outcome,) = self.run(peer, task).values()
+        return outcome
+
+    def value(self, peer: Peer, task: Any) -> Any:
+        """Run one task that finishes with a small result; its value."""
+        operation, entry = self.one(peer, task)
+        assert operation == "finished", entry[3]
+        assert entry[4] is not None, "the result is not inline"
+        return decode(bytes(entry[4]))
+
+    def error(self, peer: Peer, task: Any) -> tuple[BaseException, Any, str]:
+        """Run one task that fails: its exception, traceback and text."""
+        operation, entry = self.one(peer, task)
+        assert operation == "erred", operation
+        return *payload.load_exception(entry[2], entry[3]), entry[3]
