@@ -15,7 +15,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address, parse_address
@@ -59,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._on_batch: OnBatch | None = None
         self._on_close: OnClose | None = None
         self._closed = False
+        self._aborted = False
         self._close_error: Exception | None = None
 
     # -- for those who use a connection
@@ -104,7 +105,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self, error: Exception | None = None) -> None:
-        """Close at once, dropping what has not been written."""
+        """Close at once, dropping what has not been written and what has not been handed over."""
+        self._aborted = True
         if error is not None:
             logger.warning("closing the connection with %s: %s", self.peer, error)
             self._close_error = error
@@ -114,8 +116,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -149,7 +150,7 @@ class Connection(asyncio.Protocol):
 
     def _deliver(self, batch: tuple[Any, ...]) -> None:
         assert self._on_batch is not None
-        if self._closed:
+        if self._aborted:
             return
         try:
             self._on_batch(batch)

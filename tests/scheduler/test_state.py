@@ -168,7 +168,7 @@ class TestPlacement:
     def test_tasks_of_unknown_length_are_not_sent_ahead(self):
         cluster = Cluster(hosts=1, workers=2, nthreads=2)
         client = cluster.add_client()
-        cluster.submit(client, {i: () for i in range(10)})
+        cluster.submit(client, dict.fromkeys(range(10), ()))
         assert [len(runs) for runs in cluster.runs.values()] == [2, 2]
 
     def test_short_tasks_are_sent_ahead_and_long_ones_are_not(self):
@@ -198,7 +198,7 @@ class TestPlacement:
         client = cluster.add_client()
         cluster.scatter(client, "data", "tcp://host0:1")
         cluster.submit(client, {("use", i): ["data"] for i in range(4)})
-        assert len({worker for worker in cluster.running.values()}) == 2
+        assert len(set(cluster.running.values())) == 2
         _, entry = next(cluster.entry(key) for key, worker in cluster.running.items() if "host1" in worker)
         assert entry[4][0][3] == ("tcp://host0:1",)  # where to fetch it from
 
@@ -229,14 +229,14 @@ class TestPlacement:
             "node": worker.host.address,
             "hostname": "host1",
         }
-        cluster.submit(client, {i: () for i in range(3)}, workers=[names[name]])
+        cluster.submit(client, dict.fromkeys(range(3), ()), workers=[names[name]])
         assert set(cluster.running.values()) == {worker.address}
 
     def test_resources_are_not_given_twice(self):
         cluster = Cluster(hosts=1)
         worker = cluster.add_worker("tcp://host0:1", nthreads=4, resources={"GPU": 2})
         client = cluster.add_client()
-        cluster.submit(client, {i: () for i in range(4)}, resources={"GPU": 1})
+        cluster.submit(client, dict.fromkeys(range(4), ()), resources={"GPU": 1})
         assert len(cluster.runs[worker]) == 2
         cluster.finish(0)
         assert len(cluster.runs[worker]) == 2
@@ -290,7 +290,7 @@ class TestNoWorker:
     def test_the_last_worker_leaves(self):
         cluster = Cluster(hosts=1, workers=1)
         client = cluster.add_client()
-        cluster.submit(client, {i: () for i in range(3)})
+        cluster.submit(client, dict.fromkeys(range(3), ()))
         cluster.remove_worker(next(iter(cluster.runs)))
         assert {task.state for task in cluster.state.tasks.values()} == {"no-worker"}
         cluster.add_worker("tcp://host0:1")

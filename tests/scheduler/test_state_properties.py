@@ -12,6 +12,7 @@ from holdfast.cluster.scheduler import events
 CLIENTS = ("one", "two", "three")
 KEYS = [f"k{i}" for i in range(12)]
 NAMES = ("a", "b")
+INLINE = st.sampled_from([None, b"value"])
 
 
 class History(RuleBasedStateMachine):
@@ -56,7 +57,7 @@ class History(RuleBasedStateMachine):
     @rule(
         client=st.sampled_from(CLIENTS),
         key=st.sampled_from(KEYS),
-        inline=st.sampled_from([None, b"value"]),
+        inline=INLINE,
         data=st.data(),
     )
     def scatter(self, client, key, inline, data):
@@ -86,7 +87,7 @@ class History(RuleBasedStateMachine):
     # -- workers and hosts
 
     @precondition(lambda self: self.cluster.running)
-    @rule(data=st.data(), inline=st.sampled_from([None, b"value"]), seconds=st.sampled_from([1e-6, 0.003, 1.0]))
+    @rule(data=st.data(), inline=INLINE, seconds=st.sampled_from([1e-6, 0.003, 1.0]))
     def finish(self, data, inline, seconds):
         key = data.draw(st.sampled_from(list(self.cluster.running)))
         self.cluster.finish(key, inline=inline, seconds=seconds)

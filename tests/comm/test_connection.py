@@ -1,0 +1,367 @@
+"""Connections: the opening in all its outcomes, coalescing, limits, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+
+import pytest
+
+from holdfast.cluster.comm import blocking, connection, frames, opening
+from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.connection import Listener, bound_socket, connect
+from holdfast.cluster.comm.loops import LoopThread, run
+from holdfast.cluster.comm.opening import Refused
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
+
+TOKEN = b"t" * 32
+
+
+class Server:
+    """A listener that remembers."""
+
+    def __init__(self, welcome=lambda role, info: {"role": role}):
+        self.batches = []
+        self.connections = []
+        self.ends = []
+        self.changed = asyncio.Event()
+        self.listener = Listener(TOKEN, welcome, self.connected)
+
+    def connected(self, conn):
+        self.connections.append(conn)
+        conn.start(self.received, self.ended)
+
+    def received(self, batch):
+        self.batches.append(batch)
+        self.changed.set()
+
+    def ended(self, error):
+        self.ends.append(error)
+        self.changed.set()
+
+    async def until(self, condition):
+        async with asyncio.timeout(10):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def __aenter__(self):
+        await self.listener.listen(bound_socket("127.0.0.1", 0))
+        return self
+
+    async def __aexit__(self, *exc_info):
+        await self.listener.close()
+        for conn in self.connections:
+            conn.abort()
+
+    def connect(self, **options):
+        return connect(
+            self.listener.address, **{"token": TOKEN, "role": "client", "info": {"id": "me"}, "timeout": 5, **options}
+        )
+
+
+def test_both_ends_learn_about_each_other_and_one_turn_is_one_frame():
+    async def main():
+        async with Server() as server:
+            conn = await server.connect()
+            assert conn.info == {"role": "client"}
+            received = []
+            conn.start(received.append, lambda error: None)
+            for i in range(100):
+                conn.send(("op", i))
+            await server.until(lambda: server.batches)
+            assert server.batches == [tuple(("op", i) for i in range(100))]
+            assert server.connections[0].info == {"id": "me"}
+            conn.close()
+            await server.until(lambda: server.ends)
+            assert server.ends == [None]
+
+    run(main())
+
+
+def test_messages_that_come_before_start_are_not_lost():
+    async def main():
+        async with Server() as server:
+            conn = await server.connect()
+            async with asyncio.timeout(10):
+                while not server.connections:
+                    await asyncio.sleep(0)
+            server.connections[0].send(("early",))
+            server.connections[0].close()
+            async with asyncio.timeout(10):
+                while not conn.closed:
+                    await asyncio.sleep(0)
+            received, ends = [], []
+            conn.start(received.append, ends.append)
+            assert received == [(("early",),)]
+            assert ends == [None]
+
+    run(main())
+
+
+def test_a_large_payload_crosses_as_it_is():
+    async def main():
+        payload = bytes(range(256)) * 40_000
+        async with Server() as server:
+            conn = await server.connect()
+            conn.send(("op", frames.raw(payload)))
+            await server.until(lambda: server.batches)
+            assert server.batches[0][0][1] == payload
+            conn.abort()
+
+    run(main())
+
+
+def test_a_wrong_token_is_refused_with_the_way_out():
+    async def main():
+        async with Server() as server:
+            with pytest.raises(AuthenticationError, match="HOLDFAST_TOKEN"):
+                await server.connect(token=b"x" * 32)
+            assert not server.connections
+
+    run(main())
+
+
+def test_a_listener_that_does_not_know_the_token_is_not_trusted():
+    async def impostor(reader, writer):
+        hello = ("hello", opening.MAGIC, opening.PROTOCOL_VERSION, bytes(32))
+        writer.write(b"".join(frames.pack([hello])))
+        await reader.read(1000)
+        writer.write(b"".join(frames.pack([("welcome", bytes(32), {})])))
+        writer.close()
+
+    async def main():
+        server = await asyncio.start_server(impostor, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(AuthenticationError, match="does not know"):
+            await connect(f"{host}:{port}", token=TOKEN, role="client", info={}, timeout=5)
+        server.close()
+
+    run(main())
+
+
+def test_another_version_is_named_on_both_ends(caplog):
+    async def main():
+        async with Server() as server:
+
+            async def old_client():
+                reader, writer = await asyncio.open_connection(*parse_address(server.listener.address))
+                await reader.read(1000)
+                hello = ("hello", opening.MAGIC, 0, "client", bytes(32), b"", {})
+                writer.write(b"".join(frames.pack([hello])))
+                answer = frames.FrameReader().feed(await reader.read(1000))
+                writer.close()
+                return answer[0][0]
+
+            assert (await old_client())[:2] == ("refused", "version")
+
+    async def old_listener(reader, writer):
+        writer.write(b"".join(frames.pack([("hello", opening.MAGIC, 99, bytes(32))])))
+        await reader.read(1000)
+        writer.close()
+
+    async def against_old_listener():
+        server = await asyncio.start_server(old_listener, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(VersionMismatchError, match=r"version 99.*same version of holdfast"):
+            await connect(f"{host}:{port}", token=TOKEN, role="client", info={}, timeout=5)
+        server.close()
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert "version" in caplog.text
+    run(against_old_listener())
+
+
+def test_a_proof_is_good_for_one_role_one_side_and_one_opening():
+    one = opening._proof(TOKEN, "connector", "client", b"a" * 32, b"b" * 32)
+    assert one != opening._proof(TOKEN, "listener", "client", b"a" * 32, b"b" * 32)
+    assert one != opening._proof(TOKEN, "connector", "worker", b"a" * 32, b"b" * 32)
+    assert one != opening._proof(TOKEN, "connector", "client", b"c" * 32, b"b" * 32)
+
+
+def test_a_refusal_by_the_application_reaches_the_other_end():
+    def welcome(role, info):
+        raise Refused("role", "no room")
+
+    async def main():
+        async with Server(welcome) as server:
+            with pytest.raises(ConnectError, match="no room"):
+                await server.connect()
+
+    run(main())
+
+
+def test_nobody_there_says_what_was_tried_for_how_long():
+    async def main():
+        sock = bound_socket("127.0.0.1", 0)
+        address = format_address(*sock.getsockname())
+        sock.close()
+        with pytest.raises(
+            ConnectError, match=r"no scheduler answered at tcp://127.0.0.1:\d+: tried \d+ times in 0\.\d s"
+        ):
+            await connect(address, token=TOKEN, role="client", info={}, timeout=0.5)
+
+    run(main())
+
+
+def test_somebody_else_there():
+    async def web_server(reader, writer):
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(100))
+        writer.close()
+
+    async def main():
+        server = await asyncio.start_server(web_server, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        with pytest.raises(ConnectError, match="does not speak"):
+            await connect(f"{host}:{port}", token=TOKEN, role="client", info={}, timeout=5)
+        server.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("stream", [b"GET / HTTP/1.1\r\n\r\n" + bytes(100), struct.pack("<II", 1 << 20, 0), bytes(8)])
+def test_garbage_closes_that_connection_with_a_reason_and_nothing_else(stream, caplog):
+    async def main():
+        async with Server() as server:
+            good = await server.connect()
+            reader, writer = await asyncio.open_connection(*parse_address(server.listener.address))
+            writer.write(stream)
+            async with asyncio.timeout(10):
+                await reader.read()  # the hello
+                assert await reader.read() == b""
+            writer.close()
+            good.send(("still here",))
+            await server.until(lambda: server.batches)
+            good.abort()
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert "closing the connection" in caplog.text
+
+
+def test_a_silent_peer_is_given_up(monkeypatch, caplog):
+    monkeypatch.setattr(connection, "OPENING_TIMEOUT_SECONDS", 0.1)
+
+    async def main():
+        async with Server() as server:
+            reader, writer = await asyncio.open_connection(*parse_address(server.listener.address))
+            async with asyncio.timeout(10):
+                assert len(await reader.read()) > 0
+            writer.close()
+
+    run(main())
+    assert "opening took longer" in caplog.text
+
+
+def test_a_handler_that_fails_ends_its_connection_only(caplog):
+    async def main():
+        async with Server() as server:
+            bad, good = await server.connect(), await server.connect()
+            await server.until(lambda: len(server.connections) == 2)
+            server.connections[0]._on_batch = lambda batch: 1 / 0
+            bad.send(("op",))
+            await server.until(lambda: server.ends)
+            good.send(("op",))
+            await server.until(lambda: server.batches)
+            for conn in (bad, good):
+                conn.abort()
+
+    run(main())
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_port_in_use_is_named():
+    sock = bound_socket("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+    with sock, pytest.raises(ConnectError, match=f"port {port} of 127.0.0.1 is in use"):
+        bound_socket("127.0.0.1", port)
+
+
+def test_the_blocking_ends_speak_with_each_other_and_leave_what_follows():
+    with LoopThread("accept") as thread, socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept():
+            sock, _ = server.accept()
+            with sock:
+                result = blocking.accept_blocking(sock, token=TOKEN, welcome=lambda role, info: {"capacity": 1})
+                assert bytes(blocking.receive_exactly(sock, 5)) == b"bytes"
+                sock.sendall(b"!")
+                return result
+
+        accepted = thread.loop.run_in_executor(None, accept)
+        host, port = server.getsockname()
+        sock, info = blocking.connect_blocking(f"{host}:{port}", token=TOKEN, role="peer", info={"id": "x"}, timeout=5)
+        with sock:
+            sock.sendall(b"bytes")
+            assert sock.recv(1) == b"!"
+            with pytest.raises(ConnectError, match="closed"):
+                blocking.receive_exactly(sock, 1)
+        assert info == {"capacity": 1}
+        assert thread.run(asyncio.wait_for(accepted, 10)) == ("peer", {"id": "x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tcp://a:1", ("a", 1)),
+        ("a:1", ("a", 1)),
+        ("a", ("a", 8786)),
+        ("[::1]:2", ("::1", 2)),
+        ("[::1]", ("::1", 8786)),
+    ],
+)
+def test_addresses(text, expected):
+    assert parse_address(text) == expected
+    assert parse_address(format_address(*expected)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "http://a:1", "a:b", "a:99999", ":1", "tcp://"])
+def test_what_is_no_address_is_told_what_one_looks_like(text):
+    with pytest.raises(ValueError, match=r"HOST:PORT|unknown scheme"):
+        parse_address(text)
+
+
+class TestTokens:
+    @pytest.fixture(autouse=True)
+    def token_file(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("HOLDFAST_TOKEN", raising=False)
+        monkeypatch.setenv("HOLDFAST_TOKEN_FILE", str(tmp_path / "deep" / "token"))
+        return tmp_path / "deep" / "token"
+
+    def test_the_first_start_makes_one_that_only_the_user_reads(self, token_file):
+        token = load_token(create=True)
+        assert len(token) >= 32
+        assert token_file.stat().st_mode & 0o777 == 0o600
+        assert load_token() == load_token(create=True) == token
+        assert list(token_file.parent.iterdir()) == [token_file]
+
+    def test_without_one_the_way_out_is_named(self, token_file):
+        with pytest.raises(AuthenticationError, match="copy the file"):
+            load_token()
+
+    def test_a_file_that_others_can_read_is_refused(self, token_file):
+        load_token(create=True)
+        token_file.chmod(0o644)
+        with pytest.raises(AuthenticationError, match="chmod 600"):
+            load_token()
+
+    def test_a_short_one_is_refused(self, monkeypatch):
+        monkeypatch.setenv("HOLDFAST_TOKEN", "abc")
+        with pytest.raises(AuthenticationError, match="shorter"):
+            load_token()
+
+
+def test_a_loop_thread_refuses_to_wait_for_itself():
+    with LoopThread("test") as thread:
+
+        async def wait_for_myself():
+            thread.run(asyncio.sleep(0))
+
+        with pytest.raises(RuntimeError, match="own thread"):
+            thread.run(wait_for_myself())
+    thread.close()
+    thread.call_soon(print)
