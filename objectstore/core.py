@@ -295,6 +295,8 @@ class StoreCore:
         """Objects that the client has written. With ``keep`` the client has one pin on it from the start."""
         state = self._clients[client]
         for item in items:
+            if item.keep and self._table.knows(item.object_id):
+                raise ProtocolError(f"object {item.object_id} was sealed before")
             nbytes = state.reserved.get(item.offset)
             if nbytes is not None:
                 if nbytes != item.nbytes:
@@ -317,10 +319,9 @@ class StoreCore:
 
     def _add(self, client: int, item: SealItem) -> None:
         object_id = item.object_id
-        if object_id in self._table or self._table.was_deleted(object_id):
+        deleted = self._table.was_deleted(object_id)
+        if (deleted and not item.keep) or self._table.knows(object_id):
             # Deleted before it was sealed; or brought in twice, and the first one is as good: ids are unique.
-            if item.keep:
-                raise ProtocolError(f"object {object_id} was sealed before, or deleted, while being kept")
             self._release_bytes(item.offset, footprint(item.nbytes))
             return
         record = ObjectRecord(
@@ -335,6 +336,9 @@ class StoreCore:
         self._table.insert(record)
         if item.keep:
             self._table.pin(record, client)
+        if deleted:
+            self._table.delete(object_id)
+            return
         for get in self._gets.pop(object_id, ()):
             get.done = True
             self._clients[get.client].gets.discard(get)

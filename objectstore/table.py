@@ -132,14 +132,17 @@ class ObjectTable:
         """The object, if it's there for those who ask."""
         return self._sealed.get(object_id)
 
+    def knows(self, object_id: ObjectID) -> bool:
+        """Whether there are bytes of an object with this id, doomed ones included."""
+        return object_id in self._sealed or object_id in self._doomed
+
     def was_deleted(self, object_id: ObjectID) -> bool:
         """Whether a delete of this id is remembered."""
         return object_id in self._tombstones
 
     def insert(self, record: ObjectRecord) -> None:
-        """A new object appears. Its id must be neither there nor deleted."""
-        assert record.object_id not in self._sealed
-        assert record.object_id not in self._tombstones
+        """A new object appears. If its id was deleted already, ``delete`` has to follow."""
+        assert not self.knows(record.object_id)
         self._sealed[record.object_id] = record
         self._enter(record)
 

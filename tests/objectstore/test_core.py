@@ -1,0 +1,411 @@
+"""The core alone: a pure machine, driven through everything that clients may do, and some that they may not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from holdfast.objectstore import ObjectID, ProtocolError
+from holdfast.objectstore.core import Effect, Reply, Sealed, StartFetch, StoreCore
+from holdfast.objectstore.protocol import SealItem, Status
+
+MIB = 1 << 20
+
+
+def oid(number: int) -> ObjectID:
+    return ObjectID(number.to_bytes(16, "big"))
+
+
+def item(number: int, offset: int, nbytes: int, *, keep: bool = False, owner: str | None = None) -> SealItem:
+    return SealItem(oid(number), offset, nbytes, f"key-{number}", owner, "int", keep)
+
+
+class World:
+    """A core, a clock and some clients."""
+
+    def __init__(self, capacity: int = 8 * MIB, **options: object) -> None:
+        self.now = 100.0
+        self.core = StoreCore(capacity, clock=lambda: self.now, **options)  # type: ignore[arg-type]
+        self.requests = 0
+        self.effects: list[Effect] = []
+
+    def client(self, name: str) -> int:
+        return self.core.connect(name)
+
+    def settle(self) -> list[Effect]:
+        fresh: list[Effect] = []
+        while effects := self.core.drain():
+            fresh += effects
+        self.effects += fresh
+        self.core.check()
+        return fresh
+
+    def reply(self, request: int) -> Reply | None:
+        self.settle()
+        found = [e for e in self.effects if isinstance(e, Reply) and e.request == request]
+        assert len(found) <= 1, "a request was answered twice"
+        return found[0] if found else None
+
+    def request(self) -> int:
+        self.requests += 1
+        return self.requests
+
+    def create(self, client: int, nbytes: int, timeout: float = 0.0) -> int:
+        request = self.request()
+        self.core.create(client, request, nbytes, timeout)
+        return request
+
+    def put(self, client: int, number: int, nbytes: int, **names: object) -> int:
+        reply = self.reply(self.create(client, nbytes))
+        assert reply is not None
+        assert reply.status is Status.OK, reply
+        offset: int = reply.payload[0]
+        self.core.seal(client, [item(number, offset, nbytes, **names)])  # type: ignore[arg-type]
+        self.settle()
+        return offset
+
+    def get(self, client: int, number: int, timeout: float | None = None, sources: list[str] | None = None) -> int:
+        request = self.request()
+        self.core.get(client, request, oid(number), timeout, sources or [])
+        return request
+
+    def lease(self, client: int, nbytes: int, want: int, done: list[int] | None = None) -> tuple[int, int]:
+        request = self.request()
+        self.core.lease(client, request, nbytes, want, 0.0, done or [])
+        reply = self.reply(request)
+        assert reply is not None
+        assert reply.status is Status.OK
+        return reply.payload[0], reply.payload[1]
+
+    def status(self, request: int) -> Status | None:
+        reply = self.reply(request)
+        return None if reply is None else reply.status
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.core.expire()
+        self.settle()
+
+
+def test_an_object_is_found_once_it_is_sealed() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    assert world.status(world.get(b, 1)) is Status.NOT_FOUND
+    offset = world.put(a, 1, 5000)
+    reply = world.reply(world.get(b, 1))
+    assert reply is not None
+    assert (reply.client, reply.status, reply.payload) == (b, Status.OK, (offset, 5000))
+
+
+def test_a_get_with_a_timeout_waits_for_the_seal() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    waiting, hopeless = world.get(b, 1, timeout=5.0), world.get(b, 2, timeout=5.0)
+    assert world.status(waiting) is None
+    world.put(a, 1, 100)
+    assert world.status(waiting) is Status.OK
+    assert world.core.next_deadline() == world.now + 5.0
+    world.pass_time(5.0)
+    reply = world.reply(hopeless)
+    assert reply is not None
+    assert reply.status is Status.NOT_FOUND
+    assert oid(2).hex() in reply.payload[0]
+    assert world.core.next_deadline() is None
+
+
+def test_a_pinned_object_outlives_its_delete_and_is_invisible() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    world.put(a, 1, MIB)
+    world.get(b, 1)
+    world.get(b, 1)
+    world.core.delete([oid(1)])
+    assert not world.core.contains(oid(1))
+    reply = world.reply(world.get(a, 1))
+    assert reply is not None
+    assert "was deleted" in reply.payload[0]
+    assert world.core.stats()["deleted_but_pinned_nbytes"] == MIB
+    world.core.unpin(b, [oid(1)])
+    assert world.core.stats()["used"] == MIB
+    world.core.unpin(b, [oid(1)])
+    assert world.core.stats()["used"] == 0
+
+
+def test_a_seal_after_its_delete_vanishes() -> None:
+    world = World()
+    a = world.client("a")
+    waiting = world.get(a, 1, timeout=9.0)
+    world.core.delete([oid(1)])
+    assert world.status(waiting) is Status.NOT_FOUND
+    world.put(a, 1, 1000)
+    assert not world.core.contains(oid(1))
+    assert world.core.stats()["used"] == 0
+
+
+def test_tombstones_are_bounded_and_the_oldest_go_first() -> None:
+    world = World(tombstone_limit=10)
+    world.core.delete([oid(number) for number in range(15)])
+    assert world.core.stats()["tombstones"] == 10
+    a = world.client("a")
+    world.put(a, 0, 100)
+    world.put(a, 14, 100)
+    assert world.core.contains(oid(0))
+    assert not world.core.contains(oid(14))
+
+
+def test_the_second_seal_of_an_id_is_dropped() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    first = world.put(a, 1, 1000)
+    world.put(b, 1, 1000)
+    reply = world.reply(world.get(a, 1))
+    assert reply is not None
+    assert reply.payload[0] == first
+    assert world.core.stats()["objects"] == 1
+
+
+def test_a_client_that_dies_loses_everything_and_nobody_else_anything() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    world.put(a, 1, 1000)
+    world.get(a, 1)
+    world.get(b, 1)
+    world.create(a, MIB)
+    world.lease(a, 100, MIB)
+    blocked = world.create(a, 8 * MIB, timeout=10.0)
+    world.get(a, 9, timeout=10.0)
+    world.core.delete([oid(1)])
+    world.core.disconnect(a)
+    world.settle()
+    stats = world.core.stats()
+    assert (stats["pins"], stats["reserved"], stats["leased_nbytes"], stats["waiting_creates"]) == (1, 0, 0, 0)
+    assert stats["waiting_gets"] == 0
+    assert world.status(blocked) is None
+    world.core.disconnect(b)
+    world.settle()
+    assert world.core.stats()["used"] == 0
+
+
+def test_what_does_not_fit_waits_its_turn() -> None:
+    world = World(capacity=4 * MIB)
+    a, b = world.client("a"), world.client("b")
+    world.put(a, 1, 3 * MIB)
+    large, small = world.create(b, 2 * MIB, timeout=30.0), world.create(b, 1000, timeout=30.0)
+    assert world.status(large) is None
+    assert world.status(small) is None, "a small request overtook a large one"
+    world.core.delete([oid(1)])
+    assert world.status(large) is Status.OK
+    assert world.status(small) is Status.OK
+
+
+def test_when_the_first_in_line_gives_up_the_next_is_served() -> None:
+    world = World(capacity=4 * MIB)
+    a, b = world.client("a"), world.client("b")
+    world.put(a, 1, 3 * MIB)
+    large, small = world.create(b, 2 * MIB, timeout=3.0), world.create(a, 1000, timeout=30.0)
+    world.pass_time(3.0)
+    assert world.status(large) is Status.FULL
+    assert world.status(small) is Status.OK
+
+
+def test_a_full_store_names_who_holds_it() -> None:
+    world = World(capacity=8 * MIB)
+    etl, viewer, writer = world.client("etl"), world.client("viewer"), world.client("writer")
+    for number in range(3):
+        world.put(etl, number, MIB)
+    world.put(etl, 9, MIB, owner="reports")
+    world.get(viewer, 9)
+    world.core.delete([oid(9)])
+    world.create(writer, 2 * MIB)
+    reply = world.reply(world.create(viewer, 4 * MIB))
+    assert reply is not None
+    assert reply.status is Status.FULL
+    assert reply.payload[0] == (
+        "4.2 MB requested, 2.1 MB free of 8.4 MB; largest holders: client 'etl' 3.1 MB (3 objects),"
+        " client 'writer' 2.1 MB not yet sealed, client 'reports' 1.0 MB (1 object);"
+        " 1.0 MB deleted but still viewed by 'viewer'"
+    )
+
+
+def test_what_can_never_fit_fails_at_once() -> None:
+    world = World(capacity=4 * MIB)
+    reply = world.reply(world.create(world.client("a"), 4 * MIB + 1, timeout=30.0))
+    assert reply is not None
+    assert reply.status is Status.FULL
+    assert "more than the 4.2 MB that the store has" in reply.payload[0]
+
+
+def test_small_objects_are_sealed_inside_a_lease() -> None:
+    world = World()
+    a = world.client("a")
+    offset, nbytes = world.lease(a, 100, 64 << 10)
+    world.core.seal(a, [item(1, offset, 100), item(2, offset + 128, 64), item(3, offset + 256, 1)])
+    world.settle()  # checks that the skipped bytes are free
+    assert world.core.stats()["objects"] == 3
+    world.lease(a, 100, 64 << 10, done=[offset + nbytes])
+    world.core.disconnect(a)
+    world.core.delete([oid(1), oid(2), oid(3)])
+    world.settle()
+    assert world.core.stats()["used"] == 0
+
+
+def test_a_lease_takes_less_when_there_is_less() -> None:
+    world = World(capacity=2 * MIB)
+    a = world.client("a")
+    world.put(a, 1, 2 * MIB - 8192)
+    _, nbytes = world.lease(a, 5000, 60 << 10)
+    assert 5000 <= nbytes <= 8192
+
+
+def test_one_fetch_however_many_ask() -> None:
+    world = World(can_fetch=True)
+    a, b = world.client("a"), world.client("b")
+    first, second = world.get(a, 1, sources=["peer"]), world.get(b, 1, sources=["peer"])
+    patient = world.get(b, 1, timeout=50.0)
+    fetches = [effect for effect in world.effects if isinstance(effect, StartFetch)]
+    world.settle()
+    fetches = [effect for effect in world.effects if isinstance(effect, StartFetch)]
+    assert fetches == [StartFetch(oid(1), ["peer"])]
+    world.core.fetch_done(oid(1), "peer is gone")
+    reply = world.reply(first)
+    assert reply is not None
+    assert (reply.status, reply.payload) == (Status.FETCH_FAILED, ("peer is gone",))
+    assert world.status(second) is Status.FETCH_FAILED
+    assert world.status(patient) is None
+    world.put(a, 1, 10)
+    assert world.status(patient) is Status.OK
+
+
+def test_seals_are_announced_to_whom_it_concerns() -> None:
+    world = World(announce=True)
+    world.put(world.client("a"), 1, 10)
+    (sealed,) = [effect for effect in world.effects if isinstance(effect, Sealed)]
+    assert (sealed.meta.object_id, sealed.meta.owner, sealed.meta.nbytes) == (oid(1), "a", 10)
+
+
+def test_forged_claims_break_the_protocol() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    reply = world.reply(world.create(a, 5000))
+    assert reply is not None
+    offset = reply.payload[0]
+    lease, nbytes = world.lease(a, 100, 64 << 10)
+    world.put(a, 1, 100)
+    with pytest.raises(ProtocolError, match="not its own"):
+        world.core.seal(b, [item(7, offset, 5000)])
+    with pytest.raises(ProtocolError, match="were reserved"):
+        world.core.seal(a, [item(7, offset, 4999)])
+    with pytest.raises(ProtocolError, match="not its own"):
+        world.core.seal(b, [item(7, lease, 64)])
+    with pytest.raises(ProtocolError, match="not its own"):
+        world.core.seal(a, [item(7, lease + nbytes - 64, 65)])
+    with pytest.raises(ProtocolError, match="not its own"):
+        world.core.seal(a, [item(7, lease + 1, 10)])
+    world.core.seal(a, [item(8, lease + 128, 10)])
+    with pytest.raises(ProtocolError, match="not its own"):
+        world.core.seal(a, [item(9, lease, 10)])
+    with pytest.raises(ProtocolError, match="nothing is reserved"):
+        world.core.abort(b, offset)
+    with pytest.raises(ProtocolError, match="no pin"):
+        world.core.unpin(b, [oid(1)])
+    with pytest.raises(ProtocolError, match="no lease"):
+        world.core.lease(b, 99, 1, 1, 0.0, [lease + nbytes])
+    world.settle()
+
+
+class CoreMachine(RuleBasedStateMachine):
+    """Three clients do what they like, come and go; ``check`` holds throughout, and nothing is left at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(capacity=2 * MIB, can_fetch=True)
+        self.clients = [self.world.client(f"client {i}") for i in range(3)]
+        self.leases: dict[int, list[int]] = {}
+        self.numbers = 0
+
+    @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), seal=st.booleans(), keep=st.booleans())
+    def put(self, who: int, nbytes: int, seal: bool, keep: bool) -> None:
+        client = self.clients[who]
+        reply = self.world.reply(self.world.create(client, nbytes))
+        assert reply is not None
+        if reply.status is Status.OK and seal:
+            self.numbers += 1
+            self.world.core.seal(client, [item(self.numbers, reply.payload[0], nbytes, keep=keep)])
+
+    @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), timeout=st.floats(0.1, 5))
+    def wait_for_room(self, who: int, nbytes: int, timeout: float) -> None:
+        self.world.create(self.clients[who], nbytes, timeout)
+
+    @rule(who=st.integers(0, 2), nbytes=st.integers(1, 60_000), skip=st.integers(0, 3))
+    def put_small(self, who: int, nbytes: int, skip: int) -> None:
+        client = self.clients[who]
+        lease = self.leases.get(client)
+        if lease is None or lease[0] + nbytes + 64 * (skip + 1) > lease[1]:
+            done = [lease[2]] if lease is not None and lease[2] else []
+            request = self.world.request()
+            self.world.core.lease(client, request, nbytes, MIB, 0.0, done)
+            self.leases.pop(client, None)
+            reply = self.world.reply(request)
+            assert reply is not None
+            if reply.status is not Status.OK:
+                return
+            offset, granted = reply.payload
+            lease = self.leases[client] = [offset, offset + granted, offset + granted]
+        offset = lease[0] + 64 * skip
+        if offset + nbytes <= lease[1]:
+            self.numbers += 1
+            self.world.core.seal(client, [item(self.numbers, offset, nbytes)])
+            lease[0] = offset + -(-nbytes // 64) * 64
+
+    @rule(who=st.integers(0, 2), back=st.integers(-2, 8), timeout=st.one_of(st.none(), st.floats(0.1, 5)))
+    def get(self, who: int, back: int, timeout: float | None) -> None:
+        self.world.get(self.clients[who], max(0, self.numbers - back), timeout)
+
+    @rule(who=st.integers(0, 2), back=st.integers(-2, 3))
+    def fetch(self, who: int, back: int) -> None:
+        self.world.get(self.clients[who], max(0, self.numbers - back), None, ["peer"])
+
+    @rule(number=st.integers(0, 30), fine=st.booleans())
+    def fetch_ends(self, number: int, fine: bool) -> None:
+        self.world.core.fetch_done(oid(number), None if fine else "failed")
+
+    @rule(who=st.integers(0, 2), back=st.integers(0, 8))
+    def unpin(self, who: int, back: int) -> None:
+        try:
+            self.world.core.unpin(self.clients[who], [oid(max(0, self.numbers - back))])
+        except ProtocolError:
+            pass
+
+    @rule(back=st.integers(-2, 8))
+    def delete(self, back: int) -> None:
+        self.world.core.delete([oid(max(0, self.numbers - back))])
+
+    @rule(seconds=st.floats(0.01, 3))
+    def time_passes(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @rule(who=st.integers(0, 2))
+    def die(self, who: int) -> None:
+        client = self.clients[who]
+        self.world.core.disconnect(client)
+        self.leases.pop(client, None)
+        self.clients[who] = self.world.client("another")
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        self.world.settle()
+        self.world.core.describe()
+
+    def teardown(self) -> None:
+        for client in self.clients:
+            self.world.core.disconnect(client)
+        self.world.core.delete([oid(number) for number in range(self.numbers + 1)])
+        self.world.settle()
+        stats = self.world.core.stats()
+        assert (stats["used"], stats["pins"], stats["waiting_gets"], stats["waiting_creates"]) == (0, 0, 0, 0)
+
+
+TestCore = CoreMachine.TestCase
+TestCore.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
