@@ -200,9 +200,7 @@ def test_nobody_there_says_what_was_tried_for_how_long():
         sock = bound_socket("127.0.0.1", 0)
         address = format_address(*sock.getsockname())
         sock.close()
-        with pytest.raises(
-            ConnectError, match=r"no scheduler answered at tcp://127.0.0.1:\d+: tried \d+ times in 0\.\d s"
-        ):
+        with pytest.raises(ConnectError, match=r"no scheduler answered at tcp:.*: tried \d+ times in 0\.\d s"):
             await connect(address, token=TOKEN, role="client", info={}, timeout=0.5)
 
     run(main())
