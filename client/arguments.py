@@ -1,0 +1,263 @@
+"""The arguments of a call, as they are sent.
+
+Futures among them, also inside lists, tuples, sets and dictionaries, become references to their keys, and the keys
+become dependencies. A future inside an object of a user's class is pickled with it; its key is a dependency too, so
+that it lives as long as the task may need it. What is large goes into the store by itself, so that it never travels
+through the scheduler.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from holdfast.cluster import payload
+from holdfast.cluster.errors import CancelledError
+from holdfast.cluster.payload import Reference
+
+if TYPE_CHECKING:
+    from holdfast.client.futures import Future
+
+#: An argument whose pickle is larger is stored by itself.
+LARGE_NBYTES = 1 << 20
+#: Tells its size before it is pickled.
+_SIZED_MODULES = frozenset({"numpy", "pyarrow", "pandas", "polars"})
+_LENGTH_IS_SIZE = frozenset({str, bytes, bytearray})
+_NO_FUTURES = frozenset({str, int, float, complex, bytes, bytearray, bool, type(None)})
+
+#: Stores a value and returns the future of it, or None if there is no store to put it into.
+StoreValue = Callable[[Any], "Future | None"]
+
+_collector = threading.local()
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[list[Future]]:
+    """Within it, in this thread, every future that is pickled is added to the list."""
+    outer = getattr(_collector, "found", None)
+    _collector.found = found = []
+    try:
+        yield found
+    finally:
+        _collector.found = outer
+
+
+def pickled(future: Future) -> None:
+    """A future is being pickled; its ``__reduce__`` says so."""
+    found = getattr(_collector, "found", None)
+    if found is not None:
+        found.append(future)
+
+
+class Call(NamedTuple):
+    """Arguments ready to be sent.
+
+    Attributes
+    ----------
+    payload : bytes
+        ``pickle((args, kwargs))`` with references in it.
+    dependencies : list
+        Distinct keys.
+    stored : tuple of Future
+        Of arguments that were stored; whoever holds the call's result holds them too.
+    """
+
+    payload: bytes
+    dependencies: list[Any]
+    stored: tuple[Any, ...]
+
+
+class Packer:
+    """Packs calls of one function: one, or all those of a map.
+
+    Parameters
+    ----------
+    name:
+        The function's, for messages to people.
+    function:
+        The function; its signature names arguments in messages. May be None.
+    check:
+        Called with every future that is found; raises if it can't be used.
+    store:
+        See `StoreValue`. A value met again (the same object) is stored once.
+    large_nbytes:
+        From which size on an argument is stored.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Any,
+        check: Callable[[Future], None],
+        store: StoreValue,
+        large_nbytes: int = LARGE_NBYTES,
+    ) -> None:
+        self._name = name
+        self._function = function
+        self._check = check
+        self._store = store
+        self._large_nbytes = large_nbytes
+        self._stored: dict[int, tuple[Any, Future | None]] = {}
+
+    def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """Pack the arguments of one call.
+
+        Raises
+        ------
+        TypeError
+            One can't be pickled; names it.
+        ValueError, CancelledError
+            A future among them is another client's, or was cancelled or released.
+        """
+        found: list[Future] = []
+        stored: list[Future] = []
+        sent_args = tuple([self._replace_top(value, found, stored) for value in args])
+        sent_kwargs = {k: self._replace_top(v, found, stored) for k, v in kwargs.items()} if kwargs else kwargs
+        data, inside = self._dumps(sent_args, sent_kwargs)
+        if len(data) > self._large_nbytes:
+            sent_args = tuple([self._store_large(value, stored) for value in sent_args])
+            sent_kwargs = {k: self._store_large(v, stored) for k, v in sent_kwargs.items()}
+            data, inside = self._dumps(sent_args, sent_kwargs)
+        for future in inside:
+            self._check(future)
+        if not found and not inside and not stored:
+            return Call(data, [], ())
+        keys = dict.fromkeys([future.key for future in (*found, *inside, *stored)])
+        return Call(data, list(keys), tuple(stored))
+
+    def store_large(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        """Arguments that many calls share, with futures in the place of those that are large, and these futures."""
+        found: list[Future] = []
+        stored: list[Future] = []
+        sent = {}
+        for name, value in kwargs.items():
+            replaced = self._replace_top(value, found, stored)
+            if type(replaced) is not Reference and not found:
+                try:
+                    replaced = self._store_large(replaced, stored)
+                except Exception:  # it can't be pickled: packing the first call says so in full
+                    replaced = value
+            sent[name] = stored[-1] if stored and type(replaced) is Reference and replaced.key == stored[-1].key else value
+            found.clear()
+        return sent, tuple(stored)
+
+    def _replace_top(self, value: Any, found: list[Future], stored: list[Future]) -> Any:
+        kind = type(value)
+        if kind in _NO_FUTURES and (kind not in _LENGTH_IS_SIZE or len(value) <= self._large_nbytes):
+            return value
+        if _size_hint(value) > self._large_nbytes:
+            return self._put(value, stored)
+        return self._replace(value, found, ())
+
+    def _replace(self, value: Any, found: list[Future], path: tuple[int, ...]) -> Any:
+        kind = type(value)
+        if kind is list or kind is tuple or kind is set or kind is frozenset:
+            if _NO_FUTURES.issuperset(map(type, value)) or id(value) in path:
+                return value
+            path = (*path, id(value))
+            items = [self._replace(item, found, path) for item in value]
+            return value if all(map(_is, items, value)) else kind(items)
+        if kind is dict:
+            if _NO_FUTURES.issuperset(map(type, value.values())) or id(value) in path:
+                return value
+            path = (*path, id(value))
+            items = [self._replace(item, found, path) for item in value.values()]
+            return value if all(map(_is, items, value.values())) else dict(zip(value, items, strict=True))
+        if getattr(kind, "_is_holdfast_future", False):
+            self._check(value)
+            found.append(value)
+            return Reference(value.key)
+        return value
+
+    def _store_large(self, value: Any, stored: list[Future]) -> Any:
+        """Store an argument whose pickle is large, unless it has references in it, which only a task can resolve."""
+        if type(value) is Reference or type(value) in _NO_FUTURES - _LENGTH_IS_SIZE:
+            return value
+        with collecting() as inside:
+            nbytes = len(payload.dumps(value))
+        if nbytes <= self._large_nbytes or inside or _has_reference(value, ()):
+            return value
+        return self._put(value, stored)
+
+    def _put(self, value: Any, stored: list[Future]) -> Any:
+        entry = self._stored.get(id(value))
+        if entry is None:
+            # The value itself is kept in the entry, so that its identity is not given to another one meanwhile.
+            entry = self._stored[id(value)] = (value, self._store(value))
+        future = entry[1]
+        if future is None:
+            return value
+        stored.append(future)
+        return Reference(future.key)
+
+    def _dumps(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[Future]]:
+        outer = getattr(_collector, "found", None)
+        _collector.found = inside = []
+        try:
+            return payload.dumps((args, kwargs)), inside
+        except CancelledError:  # a released future inside an object
+            raise
+        except Exception as error:
+            raise self._explained(args, kwargs, error) from error
+        finally:
+            _collector.found = outer
+
+    def _explained(self, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> TypeError:
+        for label, value in _labelled(self._function, args, kwargs):
+            try:
+                payload.dumps(value)
+            except Exception as cause:  # pickling runs a user's code, which may raise anything
+                return TypeError(f"{label} of {self._name}, a {_type_name(value)}, can't be pickled: {cause}")
+        return TypeError(f"the arguments of {self._name} can't be pickled: {error}")
+
+
+def _is(one: Any, other: Any) -> bool:
+    return one is other
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _size_hint(value: Any) -> int:
+    kind = type(value)
+    if kind in _LENGTH_IS_SIZE:
+        return len(value)
+    if kind.__module__.partition(".")[0] in _SIZED_MODULES:
+        nbytes = getattr(value, "nbytes", 0)
+        return nbytes if isinstance(nbytes, int) else 0
+    return 0
+
+
+def _has_reference(value: Any, path: tuple[int, ...]) -> bool:
+    kind = type(value)
+    if kind is Reference:
+        return True
+    if kind not in (list, tuple, set, frozenset, dict) or id(value) in path:
+        return False
+    items = value.values() if kind is dict else value
+    if _NO_FUTURES.issuperset(map(type, items)):
+        return False
+    path = (*path, id(value))
+    return any(_has_reference(item, path) for item in items)
+
+
+def _labelled(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each argument, with what to call it."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # not every builtin has one
+        parameters = []
+    for position, value in enumerate(args):
+        name = ""
+        if position < len(parameters) and parameters[position].kind != inspect.Parameter.VAR_POSITIONAL:
+            name = f" ({parameters[position].name!r})"
+        elif parameters and parameters[-1].kind == inspect.Parameter.VAR_POSITIONAL:
+            name = f" (of '*{parameters[-1].name}')"
+        yield f"argument {position + 1}{name}", value
+    for name, value in kwargs.items():
+        yield f"argument {name!r}", value

@@ -1,0 +1,302 @@
+"""What a client is made of: its loop, its session, its way to the stores; how it opens and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import uuid
+import weakref
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from holdfast.client import defaults
+from holdfast.client.arguments import Packer
+from holdfast.client.functions import Function, FunctionCache
+from holdfast.client.futures import Callbacks, Future, error_of, seconds
+from holdfast.client.gathering import Reader
+from holdfast.client.keys import random_token
+from holdfast.client.references import FINISHED, PENDING, KeyState, Place
+from holdfast.client.session import Session
+from holdfast.client.store_access import StoreAccess
+from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.frames import raw
+from holdfast.cluster.comm.loops import LoopThread
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.errors import CancelledError
+from holdfast.objectstore import encode
+
+CLOSE_TIMEOUT_SECONDS = 30.0
+
+
+class Resources:
+    """What of a client must be closed, apart from it: a client that is garbage leaves this to be closed."""
+
+    def __init__(self) -> None:
+        self.loop = LoopThread("holdfast-client")
+        self.session: Session = self.loop.run(_make_session(self.loop))
+        self.callbacks = Callbacks()
+        self.stores: StoreAccess | None = None
+        self.cluster: Any = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self, reason: str, timeout: float = CLOSE_TIMEOUT_SECONDS) -> None:
+        """Close everything. Twice is no error; a second caller does not wait for the first."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        # Whatever one part does, the others are closed too.
+        with contextlib.ExitStack() as stack:
+            if self.cluster is not None:
+                stack.callback(self.cluster.close)
+            stack.callback(self.loop.close, timeout)
+            stack.callback(self.callbacks.close, timeout)
+            if self.stores is not None:
+                stack.callback(self.stores.close)
+            with contextlib.suppress(TimeoutError):
+                self.loop.run(self.session.close(reason), timeout)
+
+    def close_elsewhere(self, reason: str) -> None:
+        """Close from where nothing may block: a finalizer, or the event loop itself."""
+        thread = threading.Thread(target=self.close, args=(reason,), name="holdfast-client-close", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the interpreter is ending
+            thread.start()
+
+
+async def _make_session(loop: LoopThread) -> Session:
+    return Session(loop.loop)
+
+
+class ClientBase:
+    """The parts of a client, and what its faces share."""
+
+    #: dask asks for it: what it calls blocks.
+    asynchronous = False
+
+    def __init__(
+        self,
+        address: Any = None,
+        *,
+        timeout: float | str = 10,
+        set_as_default: bool = True,
+        name: str | None = None,
+        token: bytes | str | None = None,
+        attach: bool = True,
+        **cluster_options: Any,
+    ) -> None:
+        self.id = f"client-{uuid.uuid4().hex}"
+        self.name = name or ""
+        self.cluster: Any = None
+        owned = address is None
+        if not owned and cluster_options:
+            raise TypeError(
+                f"Client got unexpected keywords {', '.join(map(repr, cluster_options))}: they configure the cluster "
+                "that Client() starts, and here is one already"
+            )
+        if owned:
+            # Most clients connect to a cluster and need none of what starts one.
+            from holdfast.cluster.deploy import LocalCluster
+
+            self.cluster = LocalCluster(**cluster_options)
+        elif not isinstance(address, str):
+            if not hasattr(address, "scheduler_address"):
+                raise TypeError(f"the address is a string such as 'HOST:PORT', or a cluster, not {address!r}")
+            self.cluster = address
+        try:
+            where = address if isinstance(address, str) else self.cluster.scheduler_address
+            if token is None:
+                token = load_token() if self.cluster is None else self.cluster.token
+            self._open(where, token.encode() if isinstance(token, str) else token, timeout, attach)
+        except BaseException:
+            if owned:
+                self.cluster.close()
+            raise
+        if owned:
+            self._resources.cluster = self.cluster
+        defaults.opened(self, set_as_default)  # type: ignore[arg-type]
+
+    def _open(self, address: str, token: bytes, timeout: float | str, attach: bool) -> None:
+        self.scheduler_address = format_address(*parse_address(address))
+        resources = self._resources = Resources()
+        self._loop = resources.loop
+        self._session = resources.session
+        self._table = resources.session.table
+        self._callbacks = resources.callbacks
+        self._functions = FunctionCache()
+        self._sent_functions: set[bytes] = set()
+        info = {"id": self.id, "name": self.name, "pid": os.getpid(), "hostname": socket.gethostname()}
+        wait = seconds(timeout)
+        try:
+            self._loop.run(
+                self._session.connect(
+                    self.scheduler_address, token=token, info=info, timeout=10.0 if wait is None else wait
+                )
+            )
+        except BaseException:
+            resources.close("the client could not connect")
+            raise
+        session = self._session
+        self._stores = resources.stores = StoreAccess(
+            lambda: session.nodes, token=token, owner=self.id, attach=attach
+        )
+        loop = self._loop
+        self._reader = Reader(self._table, self._stores, session.check_open, lambda: loop.is_current)
+        # A client that is garbage can't wait for its own end.
+        self._finalizer = weakref.finalize(self, resources.close_elsewhere, "the client was garbage collected")
+        self._finalizer.atexit = False
+
+    # -- its end
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed. (Its connection may be lost without that; then every call says so.)"""
+        return self._resources.closed
+
+    def close(self, timeout: float | str | None = None) -> None:
+        """Close this client, and the cluster if it started one. Futures that are pending are cancelled.
+
+        Results that were read stay valid. Open clients close by themselves when the process ends; twice is no error.
+
+        Parameters
+        ----------
+        timeout : float or str, optional
+            How long to wait for the end of the connection, in seconds or as text such as ``"10 s"``.
+        """
+        defaults.closed(self)  # type: ignore[arg-type]
+        self._finalizer.detach()
+        limit = seconds(timeout)
+        self._resources.close("the client was closed", CLOSE_TIMEOUT_SECONDS if limit is None else limit)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Client can't be pickled: it is one process's connection. Connect another one there")
+
+    # -- asking the scheduler
+
+    def _request(self, operation: str, /, _timeout: float | None = None, **arguments: Any) -> Any:
+        if self._loop.is_current:
+            raise RuntimeError("a client can't block its own event loop")
+        self._session.check_open()
+        return self._loop.run(self._session.request(operation, **arguments), _timeout)
+
+    # -- futures and functions
+
+    def _check_future(self, future: Future) -> None:
+        """Raise if it can't stand for a value in a call of this client."""
+        if future._client is not self:
+            raise ValueError(f"{future!r} belongs to another client ({future._client!r}); it can only be used with that")
+        future._check_held()
+        if future._state.reason is not None:
+            raise error_of(future._state)
+
+    def _another(self, future: Future) -> Future:
+        """Another future of the same key."""
+        with self._table.lock:
+            future._state.holders += 1
+        return Future._of(future._state, self)  # type: ignore[arg-type]
+
+    def _borrow(self, key: Any) -> Future | None:
+        """A future of a key that this client holds already and that is, or will be, in memory; else None."""
+        table = self._table
+        if key not in table.states:
+            return None
+        with table.lock:
+            state = table.states.get(key)
+            if state is None or state.status not in (PENDING, FINISHED):
+                return None
+            state.holders += 1
+        return Future._of(state, self)  # type: ignore[arg-type]
+
+    def _hold_all(self, keys: Iterable[Any]) -> dict[Any, Future]:
+        """Futures of keys that the cluster knows."""
+        table = self._table
+        held: dict[Any, Future] = {}
+        wanted = []
+        with table.lock:
+            for key in keys:
+                state, new = table.hold(key)
+                held[key] = Future._of(state, self)  # type: ignore[arg-type]
+                if new:
+                    wanted.append(key)
+            if wanted:
+                self._session.post(("want", wanted))
+        return held
+
+    def _send_functions(self, functions: Iterable[Function]) -> None:
+        """Post functions that the scheduler does not have from this client yet. The caller has the table's lock."""
+        new = [function for function in functions if function.digest not in self._sent_functions]
+        if new:
+            self._sent_functions.update(function.digest for function in new)
+            self._session.post(("functions", [(function.digest, raw(function.blob)) for function in new]))
+
+    def _packer(self, function: Function, callable_: Any, large_nbytes: int | None = None) -> Packer:
+        if large_nbytes is None:
+            return Packer(function.name, callable_, self._check_future, self._store_anonymous)
+        return Packer(function.name, callable_, self._check_future, self._store_anonymous, large_nbytes)
+
+    # -- storing
+
+    def _store_anonymous(self, value: Any) -> Future | None:
+        encoded = encode(value)
+        return self._store_encoded(encoded, f"{encoded.type_name}-{random_token()}")
+
+    def _store_as(self, value: Any, key: Any) -> Future | None:
+        return self._store_encoded(encode(value), key)
+
+    def _store_encoded(self, encoded: Any, key: Any) -> Future | None:
+        targets = self._stores.targets(None)
+        if not targets:
+            return None
+        self._session.check_open()
+        place = self._stores.write(encoded, str(key), targets, everywhere=False, timeout=None)
+        return self._scattered(key, place, encoded.type_name)
+
+    def _scattered(self, key: Any, place: Place, type_name: str) -> Future:
+        """Tell the scheduler of an object that this client has stored; the future of it."""
+        table = self._table
+        with table.lock:
+            self._session.check_open()
+            state, _ = table.hold(key)
+            if state.status == PENDING:
+                table.scattered(state, place)
+            self._session.post(
+                (
+                    "scattered",
+                    [
+                        (key, place.object_id, place.nbytes, type_name, node, place.inline)
+                        for node in place.nodes
+                    ],
+                )
+            )
+        return Future._of(state, self)  # type: ignore[arg-type]
+
+    # -- cancelling
+
+    def _cancel(self, states: list[KeyState], force: bool) -> None:
+        """Cancel keys, and return when the scheduler has: what is submitted afterwards is made anew."""
+        keys = list(dict.fromkeys(state.key for state in states))
+        if not keys:
+            return
+        with self._table.lock:
+            self._session.check_open()
+            self._session.post(("cancel", keys, force))
+        # An answer comes after everything that the cancelling brought about.
+        self._request("who-has", keys=[])
+        with self._table.lock:
+            live = [state.key for state in states if self._table.states.get(state.key) is state]
+            self._table.cancelled(live, CancelledError(f"cancelled by {self.name or self.id}"))

@@ -1,0 +1,233 @@
+"""`Client.submit` and `Client.map`: functions applied to arguments."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from typing import Any
+
+import dask
+
+from holdfast.client import options as task_options
+from holdfast.client.base import ClientBase
+from holdfast.client.functions import Function
+from holdfast.client.futures import Future
+from holdfast.client.keys import TOKEN_NBYTES, random_token, wire_key
+from holdfast.cluster.comm.frames import raw
+
+#: Calls of a map that are packed before they are sent.
+MAP_BATCH = 10_000
+#: A keyword argument of a map from this size on is stored once instead of being sent with every call.
+MAP_KWARG_NBYTES = 16 * 1024
+
+_Task = tuple[Any, bytes, Any, list[Any]]
+
+
+class Calls(ClientBase):
+    """Submitting calls."""
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        key: Any = None,
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        retries: int | None = None,
+        priority: float = 0,
+        fifo_timeout: Any = None,
+        allow_other_workers: bool = False,
+        pure: bool = True,
+        **kwargs: Any,
+    ) -> Future:
+        """Have ``func(*args, **kwargs)`` computed by a worker.
+
+        Parameters
+        ----------
+        func : callable
+        *args, **kwargs
+            Its arguments. Futures among them, also inside lists, tuples, sets and dictionaries, stand for their values.
+            An argument of more than 1 MiB is put into the object store.
+        key : str or tuple, optional
+            The name of the computation. Default: made of the function's name and what is called with what.
+        workers : str or list of str, optional
+            Workers or hosts that may run it, by name or address. Default: any.
+        resources : dict, optional
+            What it needs of its worker's resources, such as ``{"GPU": 1}``.
+        retries : int, optional
+            How often it is run again when it fails.
+        priority : float
+            Higher ones run first; among equals, what was submitted first.
+        fifo_timeout
+            Taken for compatibility. Priorities always follow the order of submission.
+        allow_other_workers : bool
+            Whether ``workers`` is only a preference.
+        pure : bool
+            Whether the same call gives the same result. If so, calls that are the same are one computation as long as
+            somebody holds a future of it. ``pure=False`` computes anew every time.
+
+        Returns
+        -------
+        Future
+
+        Raises
+        ------
+        TypeError
+            The function or an argument can't be pickled; names it. Nothing was sent.
+        ValueError, CancelledError
+            A future among the arguments is another client's, or was cancelled or released.
+        ConnectError
+            The connection with the scheduler is gone.
+
+        Examples
+        --------
+        >>> total = client.submit(sum, [1, 2, 3])  # doctest: +SKIP
+        >>> client.submit(pow, total, 2).result()  # doctest: +SKIP
+        36
+        """
+        function = self._functions.get(func)
+        if key is not None:
+            key = wire_key(key)
+            known = self._borrow(key)
+            if known is not None:
+                return known
+        options = self._options(priority, retries, workers, allow_other_workers, resources)
+        call = self._packer(function, func).pack(args, kwargs)
+        if key is None:
+            token = _token(function, call.payload) if pure else random_token()
+            key = f"{function.name}-{token}"
+        task = (key, function.digest, raw(call.payload), _dependencies(function, call.dependencies))
+        return self._submit([task], [call.stored], function, options)[0]
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *iterables: Iterable[Any],
+        key: Any = None,
+        workers: Any = None,
+        retries: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        priority: float = 0,
+        allow_other_workers: bool = False,
+        fifo_timeout: Any = None,
+        pure: bool = True,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[Future]:
+        """Have ``func`` applied to the items of iterables, as `map` does.
+
+        Much faster than a loop over `submit`.
+
+        Parameters
+        ----------
+        func : callable
+        *iterables : iterable
+            Of arguments, which may be futures; up to the end of the shortest.
+        key : str or list of str, optional
+            The beginning of the keys, or all of them.
+        workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure
+            As for `submit`, for each call.
+        batch_size : int, optional
+            How many calls are sent at once.
+        **kwargs
+            Further arguments of each call. Large ones are put into the object store once.
+
+        Returns
+        -------
+        list of Future
+
+        Raises
+        ------
+        TypeError, ValueError, CancelledError, ConnectError
+            As for `submit`.
+
+        Examples
+        --------
+        >>> client.gather(client.map(pow, [1, 2, 3], [2, 2, 2]))  # doctest: +SKIP
+        [1, 4, 9]
+        """
+        if not iterables:
+            raise TypeError("map needs at least one iterable")
+        function = self._functions.get(func)
+        options = self._options(priority, retries, workers, allow_other_workers, resources)
+        prefix, keys = function.name, None
+        if isinstance(key, str):
+            prefix = key
+        elif key is not None:
+            keys = iter([wire_key(one) for one in key])
+        kept: tuple[Future, ...] = ()
+        if kwargs:
+            kwargs, kept = self._packer(function, func, MAP_KWARG_NBYTES).store_large(kwargs)
+        packer = self._packer(function, func)
+        futures: list[Future] = []
+        calls = zip(*iterables, strict=False)
+        token_of = _Tokens(function)
+        while True:
+            tasks: list[_Task] = []
+            stored = []
+            for args in itertools.islice(calls, batch_size or MAP_BATCH):
+                data, dependencies, held = packer.pack(args, kwargs)
+                if keys is not None:
+                    name = next(keys, None)
+                    if name is None:
+                        raise ValueError("map got fewer keys than calls")
+                else:
+                    name = f"{prefix}-{token_of(data) if pure else random_token()}"
+                tasks.append((name, function.digest, raw(data), _dependencies(function, dependencies)))
+                stored.append((*held, *kept) if kept or held else ())
+            if not tasks:
+                return futures
+            futures += self._submit(tasks, stored, function, options)
+
+    def _options(
+        self, priority: float, retries: int | None, workers: Any, allow_other_workers: bool, resources: Any
+    ) -> task_options.Options:
+        options = task_options.options_of(priority, retries, workers, allow_other_workers, resources)
+        annotations = dask.get_annotations()
+        return {**task_options.from_annotations(annotations), **options} if annotations else options
+
+    def _submit(
+        self, tasks: list[_Task], stored: list[tuple[Any, ...]], function: Function, options: task_options.Options
+    ) -> list[Future]:
+        """Send those of the tasks whose keys this client does not hold yet; the futures of all."""
+        table, session = self._table, self._session
+        futures: list[Future] = []
+        make = Future._of
+        with table.lock:
+            session.check_open()
+            hold = table.hold
+            unknown: list[_Task] = []
+            for task, keeps in zip(tasks, stored, strict=True):
+                state, new = hold(task[0])
+                if new:
+                    unknown.append(task)
+                    if keeps:
+                        state.keeps = keeps
+                futures.append(make(state, self))  # type: ignore[arg-type]
+            if unknown:
+                self._send_functions((function,))
+                session.post(("submit", unknown, None, options))
+        return futures
+
+
+def _dependencies(function: Function, dependencies: list[Any]) -> list[Any]:
+    if not function.dependencies:
+        return dependencies
+    return list(dict.fromkeys((*dependencies, *function.dependencies)))
+
+
+def _token(function: Function, data: bytes) -> str:
+    return _Tokens(function)(data)
+
+
+class _Tokens:
+    """What stands for calls of one function in their keys: a hash of what is sent for them anyway."""
+
+    def __init__(self, function: Function) -> None:
+        self._base = blake2b(function.digest, digest_size=TOKEN_NBYTES)
+
+    def __call__(self, data: bytes) -> str:
+        digest = self._base.copy()
+        digest.update(data)
+        return digest.hexdigest()

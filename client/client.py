@@ -1,0 +1,301 @@
+"""`Client`: what a user holds of a cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.client import datasets, defaults
+from holdfast.client.calls import Calls
+from holdfast.client.collections import futures_of
+from holdfast.client.dask_face import DaskFace
+from holdfast.client.datasets import Datasets
+from holdfast.client.futures import seconds
+from holdfast.client.options import names_of_workers
+from holdfast.client.results import Results
+from holdfast.cluster.errors import ConnectError
+
+#: The scheduler answers for itself; this is for one that does not.
+_GRACE_SECONDS = 10.0
+
+
+class Client(Calls, Results, DaskFace):
+    """A connection to a cluster: submit work, read results, compute dask collections, share datasets.
+
+    Without an address it starts a cluster on this machine, and closes it with itself. An open client is dask's default
+    scheduler, so that ``x.compute()`` runs on the cluster. All methods may be called from any thread.
+
+    Parameters
+    ----------
+    address : str or cluster, optional
+        The scheduler's, ``"HOST:PORT"`` or ``"tcp://HOST:PORT"``, or a `LocalCluster`.
+    timeout : float or str
+        How long to try to connect, in seconds or as text such as ``"5 s"``.
+    set_as_default : bool
+        Whether it becomes the current client and dask's default scheduler.
+    name : str, optional
+        For logs and messages.
+    token : bytes or str, optional
+        The cluster's token. Default: that of the cluster object, or this user's (``HOLDFAST_TOKEN``, the token file).
+    attach : bool
+        Whether to use the object store of this host, if it has one, to read results in place. Without, everything is
+        read over the network, as on a host without a store.
+    **cluster_options
+        For the `LocalCluster` that it starts, when there is no address: ``n_workers``, ``threads_per_worker``, ...
+
+    Attributes
+    ----------
+    id : str
+        ``client-...``, as others see it.
+    scheduler_address : str
+        ``tcp://host:port``.
+    cluster : LocalCluster or None
+        The cluster object that it was given or started.
+
+    Raises
+    ------
+    ConnectError
+        Nobody answers at the address; says what was tried, and for how long.
+    AuthenticationError
+        There is no token, or it is not the cluster's.
+    VersionMismatchError
+        The cluster runs another version of Holdfast.
+    TypeError
+        A keyword is not known.
+
+    Examples
+    --------
+    >>> from holdfast import Client
+    >>> with Client(n_workers=2) as client:  # doctest: +SKIP
+    ...     futures = client.map(pow, [1, 2, 3], [2, 2, 2])
+    ...     client.gather(futures)
+    [1, 4, 9]
+    """
+
+    @classmethod
+    def current(cls, allow_global: bool = True) -> Client:
+        """The client that was opened last as a default and is open; inside a task, the worker's own.
+
+        Parameters
+        ----------
+        allow_global : bool
+            Taken for compatibility.
+
+        Raises
+        ------
+        ValueError
+            There is none.
+
+        Examples
+        --------
+        >>> Client.current() is client  # doctest: +SKIP
+        True
+        """
+        return defaults.client_of_this_process()
+
+    # -- datasets
+
+    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> None:
+        """Give collections or futures a name in the cluster; they stay when this client is gone.
+
+        A collection that was not persisted is published as a recipe: getting it works, and computing it starts from
+        scratch.
+
+        Parameters
+        ----------
+        *args
+            A dataset, published as ``name``. Several are published as one list.
+        name : str, optional
+        override : bool
+            Whether it may replace a dataset of this name.
+        **kwargs
+            Datasets by their names.
+
+        Raises
+        ------
+        DatasetExistsError
+            The name is taken.
+        TypeError
+            It can't be pickled.
+
+        Examples
+        --------
+        >>> client.publish_dataset(flights=frame.persist())  # doctest: +SKIP
+        >>> client.publish_dataset(frame, name="flights", override=True)  # doctest: +SKIP
+        """
+        if bool(args) == bool(kwargs):
+            raise ValueError("publish one dataset with name=, or several by keyword: publish_dataset(flights=frame)")
+        if args:
+            if name is None:
+                raise ValueError("a dataset needs a name: publish_dataset(frame, name='flights')")
+            named = {name: args[0] if len(args) == 1 else list(args)}
+        else:
+            if name is not None:
+                raise ValueError("name= is for a dataset that is given without one")
+            named = kwargs
+        for key in named:
+            datasets.check_name(key)
+        for key, data in named.items():
+            datasets.publish(self, key, data, override)
+
+    def list_datasets(self) -> tuple[str, ...]:
+        """The names of all published datasets.
+
+        Examples
+        --------
+        >>> client.list_datasets()  # doctest: +SKIP
+        ('flights',)
+        """
+        return tuple(self._request("list-datasets"))
+
+    def get_dataset(self, name: str, default: Any = datasets.NO_DEFAULT) -> Any:
+        """A published dataset: the same collection, on futures of this client.
+
+        Parameters
+        ----------
+        name : str
+        default : object, optional
+            What to return if there is none of this name.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            There is none of this name; lists those that there are.
+
+        Examples
+        --------
+        >>> client.get_dataset("flights").delay.mean().compute()  # doctest: +SKIP
+        """
+        return datasets.get(self, name, default)
+
+    def unpublish_dataset(self, name: str) -> None:
+        """Take a dataset's name away. Its data goes when nobody else holds it.
+
+        Parameters
+        ----------
+        name : str
+
+        Raises
+        ------
+        DatasetNotFoundError
+            There is none of this name.
+
+        Examples
+        --------
+        >>> client.unpublish_dataset("flights")  # doctest: +SKIP
+        """
+        datasets.check_name(name)
+        self._request("unpublish", name=name)
+
+    @property
+    def datasets(self) -> Datasets:
+        """The published datasets, as a mapping by name."""
+        return Datasets(self)
+
+    # -- what there is
+
+    def who_has(self, futures: Any = None) -> dict[Any, list[str]]:
+        """The hosts that have each result.
+
+        Parameters
+        ----------
+        futures : Future, dask collection, or container of these, optional
+            Default: everything in the cluster.
+
+        Returns
+        -------
+        dict
+            For each key the addresses of nodes.
+
+        Examples
+        --------
+        >>> client.who_has(future)  # doctest: +SKIP
+        {'sum-c4ca...': ['tcp://127.0.0.1:40123']}
+        """
+        keys = None if futures is None else [future.key for future in futures_of(futures)]
+        return {key: list(nodes) for key, nodes in self._request("who-has", keys=keys).items()}
+
+    def has_what(self, workers: Any = None) -> dict[str, list[Any]]:
+        """The keys whose results each host has.
+
+        Parameters
+        ----------
+        workers : str or list of str, optional
+            Hosts, or workers of them. Default: all.
+
+        Returns
+        -------
+        dict
+            For each node address the keys.
+        """
+        nodes = None if workers is None else names_of_workers(workers)
+        return {node: list(keys) for node, keys in self._request("has-what", nodes=nodes).items()}
+
+    def nthreads(self, workers: Any = None) -> dict[str, int]:
+        """The number of threads of each worker.
+
+        Parameters
+        ----------
+        workers : str or list of str, optional
+            Default: all.
+
+        Returns
+        -------
+        dict
+            By the workers' addresses.
+        """
+        return dict(self._request("nthreads", workers=None if workers is None else names_of_workers(workers)))
+
+    ncores = nthreads
+
+    def scheduler_info(self) -> dict[str, Any]:
+        """What the scheduler knows of itself and of its workers.
+
+        Returns
+        -------
+        dict
+            With ``"address"``, and ``"workers"``: for each worker's address a dictionary of what it is.
+        """
+        return dict(self._request("info"))
+
+    def wait_for_workers(self, n_workers: int = 1, timeout: float | str | None = None) -> None:
+        """Wait until there are so many workers.
+
+        Parameters
+        ----------
+        n_workers : int
+        timeout : float or str, optional
+            In seconds, or as text such as ``"1 min"``.
+
+        Raises
+        ------
+        TimeoutError
+            There were not enough in time; says how many there are and how to start more.
+        """
+        if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 0:
+            raise ValueError(f"n_workers is a number of workers, not {n_workers!r}")
+        limit = seconds(timeout)
+        wait = None if limit is None else limit + _GRACE_SECONDS
+        self._request("wait-for-workers", _timeout=wait, n=n_workers, timeout=limit)
+
+    # -- ending
+
+    def shutdown(self) -> None:
+        """Stop the whole cluster, for everybody, and close this client."""
+        try:
+            self._request("shutdown", _timeout=_GRACE_SECONDS)
+        except ConnectError:
+            if not self.closed and self._session.ended is None:
+                raise
+        self.close()
+        if self.cluster is not None:
+            self.cluster.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<Client: {self.scheduler_address}, closed>"
+        ended = self._session.ended
+        if ended is not None:
+            return f"<Client: {self.scheduler_address}, {ended}>"
+        nodes = self._session.nodes
+        threads = sum(node.get("nthreads") or 0 for node in nodes.values())
+        return f"<Client: {self.scheduler_address}, hosts: {len(nodes)}, threads: {threads}>"

@@ -1,0 +1,278 @@
+"""dask collections on the cluster: compute, persist, and the futures that a collection stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import dask
+from dask._expr import CompositeExpr, Expr, FinalizeCompute, _ExprSequence
+from dask._task_spec import Alias
+from dask.base import _rebuild_composite_collection, collections_to_expr, flatten, is_dask_collection
+
+from holdfast.client import options as task_options
+from holdfast.client.futures import Future, error_of
+from holdfast.client.graphs import GraphPacker, annotations_of, split
+from holdfast.client.references import CANCELLED, LOST
+
+if TYPE_CHECKING:
+    from holdfast.client.client import Client
+
+#: Tasks in one message: what neither end should handle in one piece when others wait.
+MAX_TASKS_PER_MESSAGE = 10_000
+_CONTAINERS = (list, tuple, set, frozenset)
+
+
+def submit_graph(
+    client: Client,
+    graph: Any,
+    outputs: Iterable[Any],
+    *,
+    common: Mapping[str, Any],
+    of_outputs: Mapping[Any, Mapping[str, Any]],
+) -> dict[Any, Future]:
+    """Submit what the outputs of a graph need.
+
+    Parameters
+    ----------
+    graph : dict, HighLevelGraph or Expr
+    common:
+        Options of all tasks.
+    of_outputs:
+        Further ones of some outputs, by output key.
+
+    Returns
+    -------
+    dict
+        A future for each output.
+    """
+    if isinstance(graph, Expr):
+        annotations = graph.__dask_annotations__()
+        graph = graph.__dask_graph__()
+    else:
+        annotations = {}
+    per_key = {**task_options.per_key(annotations_of(graph)), **task_options.per_key(annotations)}
+    common = {**task_options.from_annotations(dask.get_annotations()), **common}
+    packed = GraphPacker(
+        client._functions,
+        borrow=client._borrow,
+        check=client._check_future,
+        store=client._store_anonymous,
+        store_as=client._store_as,
+    ).pack(graph, outputs)
+    for output, chosen in of_outputs.items():
+        target = packed.targets.get(output, output)
+        per_key[target] = {**per_key.get(target, {}), **chosen}
+
+    table, session = client._table, client._session
+    futures: dict[Any, Future] = {}
+    crossing: list[Any] = []
+    with table.lock:
+        session.check_open()
+        client._send_functions(packed.functions)
+        wants = set(packed.targets.values())
+        for tasks, wanted in split(packed.tasks, wants, MAX_TASKS_PER_MESSAGE):
+            options = dict(common)
+            if per_key:
+                options["per_key"] = {task[0]: per_key[task[0]] for task in tasks if task[0] in per_key}
+            session.post(("submit", tasks, wanted, options))
+            crossing += [key for key in wanted if key not in wants]
+        submitted = {task[0] for task in packed.tasks}
+        keeps = tuple(packed.stored)
+        for output, target in packed.targets.items():
+            state, new = table.hold(target)
+            if new and target not in submitted:
+                session.post(("want", (target,)))
+            if keeps:
+                state.keeps = (*state.keeps, *keeps)
+            futures[output] = Future._of(state, client)
+        # What the client holds by itself is not let go.
+        crossing = [key for key in crossing if key not in table.states]
+        if crossing:
+            session.post(("release", crossing))
+    return futures
+
+
+def compute(
+    client: Client,
+    collections: Any,
+    *,
+    optimize_graph: bool,
+    traverse: bool,
+    workers: Any,
+    allow_other_workers: Any,
+    resources: Any,
+    common: Mapping[str, Any],
+) -> Any:
+    """Futures of finalized collections; see `Client.compute`."""
+    single = not isinstance(collections, (list, tuple, set, frozenset, Iterator))
+    given = [collections] if single else list(collections)
+    if traverse:
+        given = [
+            dask.delayed(item) if isinstance(item, (*_CONTAINERS, dict, Iterator)) and _has_collection(item) else item
+            for item in given
+        ]
+    wanted = [item for item in given if is_dask_collection(item)]
+    futures: list[Future] = []
+    if wanted:
+        expr = FinalizeCompute(collections_to_expr(wanted, optimize_graph)).optimize()
+        outputs = list(flatten(expr.__dask_keys__()))
+        if len(outputs) != len(wanted):
+            raise RuntimeError(f"{len(wanted)} collections were finalized to {len(outputs)} results")
+        of_outputs = _of_outputs(
+            [(c, [key]) for c, key in zip(wanted, outputs, strict=True)], workers, allow_other_workers, resources
+        )
+        by_output = submit_graph(client, expr, outputs, common=common, of_outputs=of_outputs)
+        futures = [by_output[key] for key in outputs]
+    remaining = iter(futures)
+    results = [next(remaining) if is_dask_collection(item) else item for item in given]
+    return results[0] if single else results
+
+
+def persist(
+    client: Client,
+    collections: Any,
+    *,
+    optimize_graph: bool,
+    workers: Any,
+    allow_other_workers: Any,
+    resources: Any,
+    common: Mapping[str, Any],
+) -> Any:
+    """Collections on futures; see `Client.persist`."""
+    single = not isinstance(collections, (*_CONTAINERS, Iterator))
+    given = [collections] if single else list(collections)
+    for item in given:
+        if not is_dask_collection(item):
+            raise TypeError(f"only dask collections can be persisted, not a {type(item).__name__}: {item!r:.100}")
+    if not given:
+        return []
+    expr = collections_to_expr(given, optimize_graph)
+    expressions: list[Any] = list(expr.operands) if isinstance(expr, _ExprSequence) else [expr]
+    composite = any(isinstance(part, CompositeExpr) for part in expressions)
+    expr = expr.optimize()
+    if composite:
+        expressions = list(expr.operands) if isinstance(expr, _ExprSequence) else [expr]
+    outputs = [list(flatten(keys)) for keys in expr.__dask_keys__()]
+    if not (len(outputs) == len(given) == len(expressions)):
+        raise RuntimeError(f"{len(given)} collections were optimized to {len(outputs)}")
+    of_outputs = _of_outputs(list(zip(given, outputs, strict=True)), workers, allow_other_workers, resources)
+    futures = submit_graph(
+        client, expr, [key for keys in outputs for key in keys], common=common, of_outputs=of_outputs
+    )
+    results = []
+    for collection, part, keys in zip(given, expressions, outputs, strict=True):
+        if isinstance(part, CompositeExpr):
+            results.append(_rebuild_composite_collection(collection, part, futures, cull_to_child_keys=True))
+        else:
+            rebuild, state = collection.__dask_postpersist__()
+            results.append(rebuild({key: futures[key] for key in keys}, *state))
+    return results[0] if single else results
+
+
+def _of_outputs(
+    collections: list[tuple[Any, list[Any]]], workers: Any, allow_other_workers: Any, resources: Any
+) -> dict[Any, Mapping[str, Any]]:
+    on = task_options.chosen(workers, collections, nested=False)
+    loose = task_options.loose(allow_other_workers, collections)
+    needs = task_options.chosen(resources, collections, nested=True)
+    found = {
+        key: task_options.options_of(
+            workers=on.get(key), allow_other_workers=loose.get(key), resources=needs.get(key)
+        )
+        for key in {**on, **needs}
+    }
+    return {key: options for key, options in found.items() if options}
+
+
+def _has_collection(value: Any) -> bool:
+    if is_dask_collection(value):
+        return True
+    if isinstance(value, _CONTAINERS):
+        return any(map(_has_collection, value))
+    if isinstance(value, dict):
+        return any(map(_has_collection, value.values()))
+    return isinstance(value, Iterator)
+
+
+def futures_of(collection: Any, client: Client | None = None, *, skip_cancelled: bool = False) -> list[Future]:
+    """The futures in a collection, or in a nested container of collections and futures.
+
+    Parameters
+    ----------
+    collection : dask collection, Future, or container of these
+    client : Client, optional
+        Only its futures.
+    skip_cancelled : bool
+        Whether to leave out those that were cancelled instead of raising.
+
+    Returns
+    -------
+    list of Future
+        Each once.
+
+    Raises
+    ------
+    CancelledError
+        One of them was cancelled.
+
+    Examples
+    --------
+    >>> x = da.ones(10, chunks=5).persist()  # doctest: +SKIP
+    >>> len(futures_of(x))  # doctest: +SKIP
+    2
+    """
+    found: dict[Future, None] = {}
+    stack = [collection]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Future):
+            found[item] = None
+        elif isinstance(item, (*_CONTAINERS,)):
+            stack.extend(reversed(list(item)))
+        elif isinstance(item, Mapping):
+            stack.extend(reversed(list(item.values())))
+        elif is_dask_collection(item):
+            stack.extend(reversed(list(_values_of(item))))
+    futures = [future for future in found if client is None or future.client is client]
+    if skip_cancelled:
+        return [future for future in futures if future.status not in (CANCELLED, LOST)]
+    for future in futures:
+        if future.status in (CANCELLED, LOST):
+            future._check_held()
+            raise error_of(future._state)
+    return futures
+
+
+def _values_of(collection: Any) -> Iterator[Any]:
+    """What stands at the top of a collection's graph, aliases left aside."""
+    expr = getattr(collection, "expr", None)
+    if isinstance(expr, Expr):
+        # The graph of an expression is that of its optimized form, which may have other futures culled from it.
+        for part in expr.walk():
+            layer = part.operand("layer") if "layer" in part._parameters else None
+            if isinstance(layer, Mapping):
+                yield from layer.values()
+            dsk = part.operand("dsk") if "dsk" in part._parameters else None
+            if isinstance(dsk, Mapping):
+                yield from dsk.values()
+        return
+    yield from (value for value in collection.__dask_graph__().values() if not isinstance(value, Alias))
+
+
+def result_keys(keys: Any) -> Iterator[Any]:
+    """Every key in a nested list of keys."""
+    if isinstance(keys, list):
+        for key in keys:
+            yield from result_keys(key)
+    else:
+        yield keys
+
+
+def repack(keys: Any, values: Mapping[Any, Any]) -> Any:
+    """A nested list of keys with their values instead."""
+    if isinstance(keys, list):
+        return [repack(key, values) for key in keys]
+    return values[keys]
+
+

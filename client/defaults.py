@@ -1,0 +1,113 @@
+"""Which client is meant when none is named.
+
+The client that was opened last, and is open still, is the current one of its process and dask's default scheduler. When
+it is closed, the one before it is again; when none is left, dask's configuration is what it was before the first. Inside
+a task the client is one of the worker's own, made when a task first needs it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import dask.config
+
+if TYPE_CHECKING:
+    from holdfast.client.client import Client
+
+_SCHEDULER = "scheduler"
+_SHUFFLE = "dataframe.shuffle.method"
+_ABSENT = object()
+
+_lock = threading.RLock()
+_defaults: list[Client] = []
+_open: weakref.WeakSet[Client] = weakref.WeakSet()
+_before: dict[str, Any] = {}
+_worker_clients: dict[str, Client] = {}
+
+
+def opened(client: Client, set_as_default: bool) -> None:
+    """A client is open; from now on the default, if it is to be."""
+    with _lock:
+        _open.add(client)
+        if not set_as_default:
+            return
+        if not _defaults:
+            _before.clear()
+            _before.update({name: dask.config.get(name, _ABSENT) for name in (_SCHEDULER, _SHUFFLE)})
+        _defaults.append(client)
+        dask.config.set({_SCHEDULER: client})
+        if _before[_SHUFFLE] in (_ABSENT, None):
+            # Without it dask falls back to shuffling through files, which other hosts don't see.
+            dask.config.set({_SHUFFLE: "tasks"})
+
+
+def closed(client: Client) -> None:
+    """A client is no longer open. Twice is no error."""
+    with _lock:
+        _open.discard(client)
+        if client not in _defaults:
+            return
+        _defaults.remove(client)
+        if dask.config.get(_SCHEDULER, None) is client:  # else somebody has chosen another one meanwhile
+            _restore(_SCHEDULER, _defaults[-1] if _defaults else _before[_SCHEDULER])
+        if not _defaults and _before[_SHUFFLE] in (_ABSENT, None) and dask.config.get(_SHUFFLE, None) == "tasks":
+            _restore(_SHUFFLE, _before[_SHUFFLE])
+
+
+def _restore(name: str, value: Any) -> None:
+    if value is not _ABSENT:
+        dask.config.set({name: value})
+        return
+    *outer, last = name.split(".")
+    settings = dask.config.config
+    for part in outer:
+        settings = settings.get(part, {})
+    settings.pop(last, None)
+
+
+def current() -> Client | None:
+    """The client that is meant when none is named; None if there is none."""
+    with _lock:
+        return _defaults[-1] if _defaults else None
+
+
+def client_of_this_process() -> Client:
+    """The client for a future that was unpickled here: in a task the worker's own, else the current one.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    from holdfast.cluster.worker.context import current_worker  # it takes part of the worker along
+
+    worker = current_worker()
+    if worker is not None:
+        return _client_of_worker(worker.scheduler_address, worker.token)
+    client = current()
+    if client is None:
+        raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
+    return client
+
+
+def _client_of_worker(address: str, token: bytes) -> Client:
+    from holdfast.client.client import Client  # it imports this module
+
+    with _lock:
+        client = _worker_clients.get(address)
+        if client is None or client.closed:
+            client = _worker_clients[address] = Client(address, token=token, set_as_default=False, name="worker")
+        return client
+
+
+def _close_all() -> None:
+    for client in list(_open):
+        with contextlib.suppress(Exception):  # the process ends: whatever is in the way, the others are closed too
+            client.close()
+
+
+atexit.register(_close_all)

@@ -1,0 +1,393 @@
+"""`Future`: a result that is being made, or lies somewhere in the cluster."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dask.utils import parse_timedelta
+
+from holdfast.client import arguments
+from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState
+from holdfast.cluster.errors import CancelledError, ObjectLostError
+from holdfast.cluster.payload import load_exception
+from holdfast.objectstore import ObjectID
+
+if TYPE_CHECKING:
+    from holdfast.client.client import Client
+
+logger = logging.getLogger(__name__)
+
+
+def seconds(timeout: float | str | None) -> float | None:
+    """A timeout in seconds: a number, None for none, or text such as ``"500 ms"``."""
+    if timeout is None or isinstance(timeout, (int, float)):
+        return timeout
+    return float(parse_timedelta(timeout, default="s"))
+
+
+class Future:
+    """A result that is being made, or lies somewhere in the cluster.
+
+    It keeps the result there: when the last future of a key is gone, in every client, the result is freed. Clients make
+    futures (`Client.submit`, `Client.scatter`, ...); two futures of the same key stand for the same result. A future
+    among the arguments of a call stands for its value.
+
+    Parameters
+    ----------
+    key : str or tuple
+        The key of a computation that the cluster knows.
+    client : Client, optional
+        Default: the current client.
+
+    Examples
+    --------
+    >>> future = client.submit(pow, 2, 10)  # doctest: +SKIP
+    >>> future.result()  # doctest: +SKIP
+    1024
+    """
+
+    __slots__ = ("__weakref__", "_client", "_held", "_state")
+
+    #: dask recognises futures in graphs by it.
+    __dask_future__ = True
+    _is_holdfast_future = True
+
+    _client: Client
+    _held: bool
+    _state: KeyState
+
+    def __init__(self, key: Any, client: Client | None = None) -> None:
+        self._held = False
+        if client is None:
+            from holdfast.client.defaults import client_of_this_process  # it imports the client, which imports this
+
+            client = client_of_this_process()
+        self._client = client
+        self._state = client._table.want(key)
+        self._held = True
+
+    @classmethod
+    def _of(cls, state: KeyState, client: Client) -> Future:
+        """The future that owns a holder which was added to ``state`` already."""
+        self = cls.__new__(cls)
+        self._client = client
+        self._state = state
+        self._held = True
+        return self
+
+    # -- what it is
+
+    @property
+    def key(self) -> Any:
+        """The key of the computation: a string, or a tuple as dask uses them."""
+        return self._state.key
+
+    @property
+    def client(self) -> Client:
+        """The client that it belongs to."""
+        return self._client
+
+    @property
+    def status(self) -> str:
+        """``"pending"``, ``"finished"``, ``"error"``, ``"cancelled"`` or ``"lost"`` (the connection is)."""
+        return self._state.status if self._held else CANCELLED
+
+    @property
+    def object_id(self) -> ObjectID | None:
+        """The object that holds the result, once it is finished; None before and when it failed.
+
+        A result that has to be made again is another object.
+        """
+        place = self._state.place
+        return None if place is None else ObjectID(place.object_id)
+
+    @property
+    def nbytes(self) -> int | None:
+        """The size of the result in its store in bytes, once it is finished."""
+        place = self._state.place
+        return None if place is None else place.nbytes
+
+    def done(self) -> bool:
+        """Whether it is not pending any more: it finished, failed, or was cancelled."""
+        return self.status != PENDING
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled or released."""
+        return self.status == CANCELLED
+
+    # -- what it gives
+
+    def result(self, timeout: float | str | None = None) -> Any:
+        """Wait until it is done and return the result.
+
+        On a host with a store, arrays and tables in the result are read-only views of the store's memory.
+
+        Parameters
+        ----------
+        timeout : float or str, optional
+            In seconds, or as text such as ``"500 ms"``. Default: wait as long as it takes.
+
+        Raises
+        ------
+        TimeoutError
+            It was not done in time. It goes on; ask again.
+        CancelledError
+            It was cancelled or released.
+        ObjectLostError, KilledWorker, NoWorkerError, ConnectError
+            The cluster could not make it; says why.
+        Exception
+            Whatever the task raised, with the traceback of where it did.
+
+        Examples
+        --------
+        >>> client.submit(sum, [1, 2, 3]).result(timeout=10)  # doctest: +SKIP
+        6
+        """
+        self._check_held()
+        return self._client._reader.read(self._state, seconds(timeout))
+
+    def exception(self, timeout: float | str | None = None) -> BaseException | None:
+        """Wait until it is done and return what the task raised; None if it did not.
+
+        Parameters
+        ----------
+        timeout : float or str, optional
+            As for `result`.
+
+        Raises
+        ------
+        TimeoutError, CancelledError
+            As for `result`.
+        """
+        self._wait(timeout)
+        return error_of(self._state) if self._state.status == ERROR else None
+
+    def traceback(self, timeout: float | str | None = None) -> TracebackType | None:
+        """Wait until it is done and return the traceback of what the task raised; None if it did not.
+
+        Parameters
+        ----------
+        timeout : float or str, optional
+            As for `result`.
+
+        Raises
+        ------
+        TimeoutError, CancelledError
+            As for `result`.
+
+        Examples
+        --------
+        >>> import traceback
+        >>> traceback.print_tb(future.traceback())  # doctest: +SKIP
+        """
+        self._wait(timeout)
+        failure = self._state.failure
+        return None if failure is None else load_exception(*failure)[1]
+
+    def add_done_callback(self, callback: Callable[[Future], object]) -> None:
+        """Have ``callback(future)`` called when it is done, however it ends; soon, if it is done already.
+
+        Callbacks run one after the other in a thread of the client's. What they raise is logged.
+
+        Parameters
+        ----------
+        callback : callable
+            Takes this future.
+        """
+        client = self._client
+        client._table.when_ready(self._state, lambda: client._callbacks.call(callback, self))
+
+    # -- what ends it
+
+    def cancel(self, force: bool = False) -> None:
+        """Don't compute it, nor what depends on it; see `Client.cancel`."""
+        self._client.cancel([self], force=force)
+
+    def release(self) -> None:
+        """Let go of the result now, as deleting the last reference to this future would. Twice is no error."""
+        if self._held:
+            self._held = False
+            self._client._table.drop(self._state)
+
+    def __del__(self) -> None:
+        # Any thread, any moment: `KeyTable.drop` is made for it. A future that failed in its constructor holds nothing.
+        if getattr(self, "_held", False):
+            self._held = False
+            self._client._table.drop(self._state)
+
+    def _check_held(self) -> None:
+        if not self._held:
+            raise CancelledError(f"the future of {self.key!r} was released")
+
+    def _wait(self, timeout: float | str | None) -> None:
+        self._check_held()
+        self._client._reader.wait([self._state], seconds(timeout))
+        if self._state.reason is not None:
+            raise error_of(self._state)
+
+    # -- how it travels
+
+    def __reduce__(self) -> tuple[Any, tuple[Any]]:
+        self._check_held()
+        arguments.pickled(self)
+        return _unpickled, (self.key,)
+
+    def __dask_tokenize__(self) -> tuple[str, Any]:
+        return (type(self).__name__, self.key)
+
+    def __repr__(self) -> str:
+        place = self._state.place
+        size = "" if place is None else f", nbytes: {place.nbytes:,}"
+        return f"<Future: {self.status}, key: {self.key!r}{size}>"
+
+
+class _Binding(threading.local):
+    bind: Callable[[Any], Future] | None = None
+
+
+_binding = _Binding()
+
+
+class binding:  # noqa: N801 - used as a function
+    """Within it, in this thread, futures are unpickled with ``bind(key)``."""
+
+    def __init__(self, bind: Callable[[Any], Future]) -> None:
+        self._bind = bind
+
+    def __enter__(self) -> None:
+        self._outer, _binding.bind = _binding.bind, self._bind
+
+    def __exit__(self, *exc_info: object) -> None:
+        _binding.bind = self._outer
+
+
+def _unpickled(key: Any) -> Future:
+    bind = _binding.bind
+    return Future(key) if bind is None else bind(key)
+
+
+def error_of(state: KeyState) -> BaseException:
+    """What to raise for a state that is done and not finished. A new exception each time: raising changes it."""
+    failure = state.failure
+    if failure is not None:
+        error, trace = load_exception(*failure)
+        error.add_note(f"The task {state.key!r} failed on its worker with\n\n{failure[1].rstrip()}")
+        return error.with_traceback(trace)
+    reason = state.reason
+    if reason is not None:
+        return type(reason)(*reason.args)
+    return ObjectLostError(f"the result of {state.key!r} is gone")
+
+
+class Callbacks:
+    """Runs callbacks of futures, one after the other, in a thread that starts with the first one."""
+
+    def __init__(self) -> None:
+        # SimpleQueue's put is safe inside the garbage collector, and under any lock.
+        self._queue: queue.SimpleQueue[tuple[Callable[[Any], object], Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def call(self, callback: Callable[[Any], object], argument: Any) -> None:
+        self._queue.put((callback, argument))
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._run, name="holdfast-callbacks", daemon=True)
+                    self._thread.start()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            callback, argument = item
+            try:
+                callback(argument)
+            except Exception:
+                logger.exception("a callback of %r failed", argument)
+            del item, callback, argument  # the future must not live until the next one comes
+
+    def close(self, timeout: float) -> None:
+        """Run what is queued, then end the thread."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._queue.put(None)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+
+class DoneAndNotDone(NamedTuple):
+    """What `wait` returns: the futures that are done, and those that are not."""
+
+    done: set[Future]
+    not_done: set[Future]
+
+
+ALL_COMPLETED = "ALL_COMPLETED"
+FIRST_COMPLETED = "FIRST_COMPLETED"
+
+
+def wait(
+    fs: Future | Iterable[Future], timeout: float | str | None = None, return_when: str = ALL_COMPLETED
+) -> DoneAndNotDone:
+    """Wait until futures are done, without reading their results.
+
+    Parameters
+    ----------
+    fs : Future, iterable of futures, or dask collection
+        A persisted collection stands for its futures.
+    timeout : float or str, optional
+        In seconds, or as text such as ``"500 ms"``.
+    return_when : {"ALL_COMPLETED", "FIRST_COMPLETED"}
+        Whether to wait for all of them or for one.
+
+    Returns
+    -------
+    DoneAndNotDone
+        A named tuple of two sets, ``done`` and ``not_done``. Futures that failed are done.
+
+    Raises
+    ------
+    TimeoutError
+        They were not done in time.
+    CancelledError
+        One of those that are done was cancelled.
+
+    Examples
+    --------
+    >>> futures = client.map(str, range(3))  # doctest: +SKIP
+    >>> done, not_done = wait(futures, timeout=10)  # doctest: +SKIP
+    """
+    from holdfast.client.collections import futures_of  # it imports this module
+
+    if return_when not in (ALL_COMPLETED, FIRST_COMPLETED):
+        raise ValueError(f"return_when is {ALL_COMPLETED!r} or {FIRST_COMPLETED!r}, not {return_when!r}")
+    futures = [fs] if isinstance(fs, Future) else futures_of(fs if not isinstance(fs, Iterable) else _listed(fs))
+    by_client: dict[int, list[Future]] = {}
+    for future in futures:
+        future._check_held()
+        by_client.setdefault(id(future._client), []).append(future)
+    if len(by_client) > 1:
+        raise ValueError("these futures belong to different clients; wait for those of each client by themselves")
+    for group in by_client.values():
+        states = list(dict.fromkeys(future._state for future in group))
+        group[0]._client._reader.wait(states, seconds(timeout), first=return_when == FIRST_COMPLETED)
+    done = {future for future in futures if future.done()}
+    for future in done:
+        if future._state.reason is not None:
+            raise error_of(future._state)
+    return DoneAndNotDone(done, set(futures) - done)
+
+
+def _listed(fs: Any) -> Any:
+    from dask.base import is_dask_collection
+
+    return fs if is_dask_collection(fs) or isinstance(fs, dict) else list(fs)
+
+
+__all__ = ["ALL_COMPLETED", "FIRST_COMPLETED", "FINISHED", "DoneAndNotDone", "Future", "wait"]

@@ -1,0 +1,157 @@
+"""Reading results: waiting for them, and trying again where a copy is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from holdfast.client.futures import Future, error_of
+from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable
+from holdfast.client.store_access import StoreAccess
+from holdfast.cluster.errors import ConnectError, ObjectLostError
+from holdfast.objectstore.errors import ObjectNotFoundError
+
+#: How often a result is looked for anew after none of its copies could be read.
+MAX_READS = 8
+
+
+class Reader:
+    """Reads the results of one client's futures, in user threads.
+
+    Parameters
+    ----------
+    table:
+        The client's keys.
+    stores:
+        Its way to the stores.
+    check_open:
+        Raises when the scheduler can't be asked any more.
+    in_loop:
+        Whether the calling thread is the one that everything would wait for.
+    """
+
+    def __init__(
+        self, table: KeyTable, stores: StoreAccess, check_open: Callable[[], None], in_loop: Callable[[], bool]
+    ) -> None:
+        self._table = table
+        self._stores = stores
+        self._check_open = check_open
+        self._in_loop = in_loop
+
+    def wait(
+        self,
+        states: Collection[KeyState],
+        timeout: float | None = None,
+        *,
+        first: bool = False,
+        on_error: bool = False,
+    ) -> None:
+        """Wait until the states are not pending any more; see `KeyTable.add_waiter`.
+
+        Raises
+        ------
+        TimeoutError
+            They were not in time; says how many are left.
+        """
+        if self._in_loop():
+            raise RuntimeError("a future can't be waited for in the client's own event loop")
+        if self._table.wait(states, timeout, first=first, on_error=on_error):
+            return
+        pending = [state for state in states if state.status == PENDING]
+        which = repr(pending[0].key) if pending else "they"
+        more = f" and {len(pending) - 1:,} more" if len(pending) > 1 else ""
+        raise TimeoutError(f"not done within {timeout:g} s: {which}{more}")
+
+    def read(self, state: KeyState, timeout: float | None = None) -> Any:
+        """Wait for a result and read it. Raises what became of it instead."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for _ in range(MAX_READS):
+            if state.status == PENDING:
+                self.wait((state,), _left(deadline))
+            place = state.place
+            if place is None:
+                if state.status == PENDING or state.status == FINISHED:
+                    continue  # it changed between two looks
+                raise error_of(state)
+            try:
+                return self._stores.read(place, _left(deadline))
+            except (ObjectNotFoundError, ConnectError) as error:
+                try:
+                    self._check_open()
+                except ConnectError as ended:
+                    raise ConnectError(f"the result of {state.key!r} can't be read: {error}; and {ended}") from None
+                self._table.missing(state, place)
+        raise ObjectLostError(f"the result of {state.key!r} was looked for {MAX_READS} times and could never be read")
+
+    def read_many(self, states: Collection[KeyState], timeout: float | None, *, skip: bool) -> dict[int, Any]:
+        """Read several results, by the id of their state. Those that failed are left out if ``skip``, else raise."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.wait(states, timeout, on_error=not skip)
+        if not skip:
+            for state in states:
+                if state.status != PENDING and state.status != FINISHED:
+                    raise error_of(state)
+        values = {}
+        for state in states:
+            try:
+                values[id(state)] = self.read(state, _left(deadline))
+            except Exception:
+                if not skip or state.status in (PENDING, FINISHED):
+                    raise
+        return values
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+_SKIPPED = object()
+_CONTAINERS = (list, tuple, set, frozenset)
+
+
+def gather(reader: Reader, futures: Any, errors: str, check: Callable[[Future], None]) -> Any:
+    """Replace the futures in a nested container by their results; see `Client.gather`."""
+    if errors not in ("raise", "skip"):
+        raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
+    if isinstance(futures, Iterator):
+        return (gather(reader, item, errors, check) for item in futures)
+    found: dict[KeyState, None] = {}
+    _find(futures, found, check)
+    values = reader.read_many(found, None, skip=errors == "skip")
+    result = _fill(futures, values)
+    return None if result is _SKIPPED else result
+
+
+def _find(value: Any, found: dict[KeyState, None], check: Callable[[Future], None]) -> None:
+    if isinstance(value, Future):
+        check(value)
+        found[value._state] = None
+    elif isinstance(value, _CONTAINERS):
+        for item in value:
+            _find(item, found, check)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _find(item, found, check)
+
+
+def _fill(value: Any, values: dict[int, Any]) -> Any:
+    if isinstance(value, Future):
+        return values.get(id(value._state), _SKIPPED)
+    if isinstance(value, _CONTAINERS):
+        items = [item for part in value if (item := _fill(part, values)) is not _SKIPPED]
+        if hasattr(value, "_fields") and len(items) == len(value):
+            return type(value)(*items)
+        return type(value)(items) if not hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, dict):
+        filled = [(key, _fill(item, values)) for key, item in value.items()]
+        kept = [(key, item) for key, item in filled if item is not _SKIPPED]
+        return dict(kept) if type(value) is dict else _like(value, kept)
+    return value
+
+
+def _like(value: dict[Any, Any], items: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    copy = value.copy()  # a defaultdict or OrderedDict stays what it is
+    copy.clear()
+    copy.update(items)
+    return copy

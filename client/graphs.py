@@ -1,0 +1,303 @@
+"""dask's graphs as tasks to submit.
+
+Theory of operation. A graph goes through five steps:
+
+1. *Convert* it into `dask._task_spec` nodes, whatever it was: a dictionary, a high level graph, an expression.
+2. *Resolve aliases* here, so that none costs a task. A key may then stand for another one, of the graph or of a future that
+   this client holds; references to it are written as references to that one, and an output that is an alias is a
+   future of it.
+3. *Cull* what the outputs don't need, and what this client holds already.
+4. *Order* the rest with `dask.order`: the scheduler prefers what comes first, so this is where memory is saved.
+5. *Pack* each node. A task whose arguments are values and references, also in lists, tuples, sets and dictionaries,
+   becomes a call of a function that is sent once. Whatever is more involved is pickled as the node that it is. Data
+   that is large is put into a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Set, Task, TaskRef, Tuple, convert_legacy_graph
+from dask.order import order
+
+from holdfast.client.arguments import LARGE_NBYTES, Packer, StoreValue, collecting
+from holdfast.client.functions import Function, FunctionCache
+from holdfast.client.futures import Future
+from holdfast.client.keys import wire_key
+from holdfast.cluster import payload
+from holdfast.cluster.comm.frames import raw
+from holdfast.cluster.errors import CancelledError
+from holdfast.cluster.payload import Reference
+
+_CONTAINERS: dict[type, Callable[[Any], Any]] = {List: list, Tuple: tuple, Set: set}
+_TOO_INVOLVED = object()
+
+
+class Graph(NamedTuple):
+    """A graph ready to be submitted.
+
+    Attributes
+    ----------
+    tasks : list
+        As in a ``submit`` message: each dependency before its dependents, in order of priority.
+    functions : list of Function
+        What the tasks name.
+    targets : dict
+        For each output the key that has its value.
+    stored : list of Future
+        Of data that was put into a store. To be held as long as the outputs may have to be made again.
+    borrowed : list of Future
+        Of keys that the graph refers to and the client held already. To be held until the tasks are submitted.
+    """
+
+    tasks: list[tuple[Any, bytes | None, Any, list[Any]]]
+    functions: list[Function]
+    targets: dict[Any, Any]
+    stored: list[Future]
+    borrowed: list[Future]
+
+
+def nodes_of(graph: Mapping[Any, Any]) -> dict[Any, GraphNode]:
+    """A graph as ``{key: node}``; a key that only says that it is a future of the same key is left out."""
+    return convert_legacy_graph(dict(graph))
+
+
+class GraphPacker:
+    """Packs one graph.
+
+    Parameters
+    ----------
+    functions:
+        Where functions are pickled.
+    borrow:
+        A future of a key that the client holds already and that is, or will be, in memory; else None.
+    check:
+        Raises if a future among the arguments can't be used.
+    store, store_as:
+        Put a value into a store: as an anonymous one, or under a key. They return its future, None without a store.
+    large_nbytes:
+        From which size on values are stored.
+    """
+
+    def __init__(
+        self,
+        functions: FunctionCache,
+        *,
+        borrow: Callable[[Any], Future | None],
+        check: Callable[[Future], None],
+        store: StoreValue,
+        store_as: Callable[[Any, Any], Future | None],
+        large_nbytes: int = LARGE_NBYTES,
+    ) -> None:
+        self._functions = functions
+        self._borrow = borrow
+        self._check = check
+        self._store = store
+        self._store_as = store_as
+        self._large_nbytes = large_nbytes
+        self._packed_functions: dict[int, tuple[Any, Function]] = {}
+        self._sent_functions: dict[bytes, Function] = {}
+        self._packers: dict[int, Packer] = {}
+        self._targets: dict[Any, Any] = {}
+        self._stored: list[Future] = []
+        self._borrowed: dict[Any, Future] = {}
+
+    def pack(self, graph: Mapping[Any, Any], outputs: Iterable[Any]) -> Graph:
+        """Pack what the outputs need.
+
+        Raises
+        ------
+        ValueError
+            An output is not in the graph, or a task needs a key that is neither in it nor held by the client.
+        TypeError
+            A task can't be pickled; names it.
+        """
+        for value in graph.values():
+            if isinstance(value, Future):
+                self._check(value)
+        nodes = nodes_of(graph)
+        targets = {output: self._target(nodes, output) for output in outputs}
+        needed, dependencies = self._cull(nodes, targets)
+        ranks = order(needed, dependencies=dependencies)
+        tasks = []
+        for key in sorted(needed, key=ranks.__getitem__):
+            task = self._pack_node(key, needed[key])
+            if task is not None:
+                tasks.append(task)
+        functions = list(self._sent_functions.values())
+        return Graph(tasks, functions, targets, self._stored, list(self._borrowed.values()))
+
+    # -- aliases and culling
+
+    def _target(self, nodes: Mapping[Any, GraphNode], key: Any) -> Any:
+        """The key that has the value of ``key``: itself, or what it is an alias of in the end."""
+        known = self._targets.get(key)
+        if known is not None:
+            return known
+        chain = []
+        at = key
+        while True:
+            node = nodes.get(at)
+            if type(node) is not Alias or node.target == at:
+                break
+            chain.append(at)
+            if len(chain) > len(nodes):
+                raise ValueError(f"{key!r} is an alias of itself")
+            at = node.target
+        if at not in nodes and not self._is_held(at):
+            raise ValueError(
+                f"the graph needs {at!r}, which is neither in it nor held by a future of this client"
+                + (f" ({key!r} is an alias of it)" if chain else "")
+            )
+        at = wire_key(at)
+        for link in chain:
+            self._targets[link] = at
+        self._targets[key] = at
+        return at
+
+    def _is_held(self, key: Any) -> bool:
+        if key in self._borrowed:
+            return True
+        future = self._borrow(key)
+        if future is not None:
+            self._borrowed[key] = future
+        return future is not None
+
+    def _cull(
+        self, nodes: Mapping[Any, GraphNode], targets: Mapping[Any, Any]
+    ) -> tuple[dict[Any, GraphNode], dict[Any, set[Any]]]:
+        needed: dict[Any, GraphNode] = {}
+        dependencies: dict[Any, set[Any]] = {}
+        work = list(dict.fromkeys(targets.values()))
+        while work:
+            key = work.pop()
+            if key in needed or key not in nodes or self._is_held(key):
+                continue
+            node = needed[key] = nodes[key]
+            found = {self._target(nodes, dependency) for dependency in node.dependencies}
+            dependencies[key] = {dependency for dependency in found if dependency in nodes}
+            work.extend(dependencies[key])
+        for key, found in dependencies.items():
+            dependencies[key] = {dependency for dependency in found if dependency in needed}
+        return needed, dependencies
+
+    # -- packing
+
+    def _pack_node(self, key: Any, node: GraphNode) -> tuple[Any, bytes | None, Any, list[Any]] | None:
+        key = wire_key(key)
+        if type(node) is Task:
+            task = self._pack_call(key, node)
+            if task is not None:
+                return task
+        renamed = {d: t for d in node.dependencies if (t := self._targets[d]) != d}
+        if renamed:
+            node = node.substitute(renamed)
+        try:
+            with collecting() as inside:
+                data = payload.dumps(node)
+        except CancelledError:
+            raise
+        except Exception as error:  # pickling runs a user's code, which may raise anything
+            raise TypeError(f"the task {key!r} can't be pickled: {error}") from error
+        if type(node) is DataNode and len(data) > self._large_nbytes:
+            stored = self._store_as(node.value, key)
+            if stored is not None:
+                self._stored.append(stored)
+                return None
+        for future in inside:
+            self._check(future)
+        dependencies = [wire_key(d) for d in node.dependencies]
+        if inside:
+            dependencies = list(dict.fromkeys((*dependencies, *[future.key for future in inside])))
+        return key, None, raw(data), dependencies
+
+    def _pack_call(self, key: Any, task: Task) -> tuple[Any, bytes, Any, list[Any]] | None:
+        """A task as a call with references; None if it is too involved for that."""
+        referred: dict[Any, None] = {}
+        args = []
+        for value in task.args:
+            value = self._argument(value, referred)
+            if value is _TOO_INVOLVED:
+                return None
+            args.append(value)
+        kwargs = {}
+        for name, value in task.kwargs.items():
+            value = self._argument(value, referred)
+            if value is _TOO_INVOLVED:
+                return None
+            kwargs[name] = value
+        try:
+            function = self._function(task.func)
+            packer = self._packers.get(id(task.func))
+            if packer is None:
+                # The packed functions keep the function, so its identity is not given to another one meanwhile.
+                packer = self._packers[id(task.func)] = Packer(
+                    function.name, task.func, self._check, self._store, self._large_nbytes
+                )
+            call = packer.pack(tuple(args), kwargs)
+        except TypeError as error:
+            raise TypeError(f"the task {key!r} can't be sent: {error}") from error
+        self._stored.extend(call.stored)
+        dependencies = dict.fromkeys((*referred, *call.dependencies, *function.dependencies))
+        return key, function.digest, raw(call.payload), list(dependencies)
+
+    def _argument(self, value: Any, referred: dict[Any, None]) -> Any:
+        kind = type(value)
+        if kind is TaskRef or kind is Alias:
+            target = self._targets[value.key if kind is TaskRef else value.target]
+            referred[target] = None
+            return Reference(target)
+        if not isinstance(value, GraphNode):
+            return value
+        if kind in _CONTAINERS or kind is Dict:
+            items = [self._argument(item, referred) for item in value.args]
+            if any(item is _TOO_INVOLVED for item in items):
+                return _TOO_INVOLVED
+            if kind is Dict:
+                return dict(zip(items[::2], items[1::2], strict=True))
+            return _CONTAINERS[kind](items)
+        if kind is DataNode:
+            return value.value
+        return _TOO_INVOLVED
+
+    def _function(self, function: Any) -> Function:
+        """Many tasks of a graph share one function object of a kind that can't be remembered for longer."""
+        entry = self._packed_functions.get(id(function))
+        if entry is None:
+            packed = self._functions.get(function)
+            self._packed_functions[id(function)] = (function, packed)
+            self._sent_functions.setdefault(packed.digest, packed)
+            return packed
+        return entry[1]
+
+
+def annotations_of(graph: Any) -> dict[str, dict[Any, Any]]:
+    """What `dask.annotate` said about the tasks of a high level graph: ``{annotation: {key: value}}``."""
+    found: dict[str, dict[Any, Any]] = {}
+    for layer in getattr(graph, "layers", {}).values():
+        for name, value in (layer.annotations or {}).items():
+            of_keys = found.setdefault(name, {})
+            of_keys.update({key: value(key) if callable(value) else value for key in layer})
+    return found
+
+
+def split(tasks: list[tuple[Any, ...]], wants: Collection[Any], max_tasks: int) -> Iterable[tuple[list[Any], list[Any]]]:
+    """Cut the tasks of a graph into messages, ``(tasks, wants)`` each.
+
+    What a later message depends on is wanted too until that is sent, or the scheduler would forget it in between. It is
+    in the ``wants`` of its message and not in ``wants`` here; whoever sends releases it afterwards.
+    """
+    if len(tasks) <= max_tasks:
+        yield tasks, [task[0] for task in tasks if task[0] in wants]
+        return
+    position = {task[0]: index // max_tasks for index, task in enumerate(tasks)}
+    crossing = {
+        dependency
+        for index, task in enumerate(tasks)
+        for dependency in task[3]
+        if position.get(dependency, index // max_tasks) != index // max_tasks
+    }
+    for start in range(0, len(tasks), max_tasks):
+        part = tasks[start : start + max_tasks]
+        yield part, [task[0] for task in part if task[0] in wants or task[0] in crossing]

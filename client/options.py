@@ -1,0 +1,122 @@
+"""Options of tasks: how `Client.submit`, `Client.compute` and `dask.annotate` say them, and how they are sent."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dask.base import flatten, is_dask_collection
+
+from holdfast.client.keys import wire_key
+
+NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources")
+Options = dict[str, Any]
+_NONE: Options = {}
+
+
+def options_of(
+    priority: float | None = None,
+    retries: int | None = None,
+    workers: Any = None,
+    allow_other_workers: bool | None = None,
+    resources: Mapping[str, float] | None = None,
+) -> Options:
+    """Options as messages carry them; only those that say something.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One of them is not what it should be; names it.
+
+    Examples
+    --------
+    >>> options_of(priority=10, workers="alice")
+    {'priority': 10.0, 'workers': ['alice']}
+    """
+    if not (priority or retries or workers or resources):
+        return _NONE
+    options: Options = {}
+    if priority:
+        options["priority"] = _checked("priority", float, priority, "a number")
+    if retries:
+        options["retries"] = _checked("retries", operator.index, retries, "an integer")
+        if options["retries"] < 0:
+            raise ValueError(f"retries can't be negative: {retries}")
+    if workers:
+        options["workers"] = names_of_workers(workers)
+        if allow_other_workers:
+            options["allow_other_workers"] = True
+    if resources:
+        if not isinstance(resources, Mapping):
+            raise TypeError(f"resources is a dictionary such as {{'GPU': 1}}, not {resources!r}")
+        options["resources"] = {
+            str(name): _checked(f"resources[{name!r}]", float, amount, "a number") for name, amount in resources.items()
+        }
+    return options
+
+
+def names_of_workers(workers: Any) -> list[str]:
+    """One worker or several, by name or address; also ``(host, port)`` pairs."""
+    if isinstance(workers, str):
+        return [workers]
+    if not isinstance(workers, Iterable):
+        raise TypeError(f"workers is a name or an address, or a list of these, not {workers!r}")
+    return [f"{w[0]}:{w[1]}" if isinstance(w, tuple) and len(w) == 2 else str(w) for w in workers]
+
+
+def from_annotations(annotations: Mapping[str, Any]) -> Options:
+    """Options out of annotations, which may hold others' too."""
+    return options_of(**{name: value for name, value in annotations.items() if name in NAMES})
+
+
+def per_key(annotations: Mapping[str, Mapping[Any, Any]]) -> dict[Any, Options]:
+    """``{annotation: {key: value}}``, as dask collects them, to ``{key: options}``."""
+    of_keys: dict[Any, dict[str, Any]] = {}
+    for name in NAMES:
+        for key, value in annotations.get(name, {}).items():
+            of_keys.setdefault(wire_key(key), {})[name] = value
+    found = {key: from_annotations(values) for key, values in of_keys.items()}
+    return {key: options for key, options in found.items() if options}
+
+
+def chosen(choice: Any, collections: list[tuple[Any, list[Any]]], *, nested: bool) -> dict[Any, Any]:
+    """What a choice for collections, such as ``workers=``, means for each of their output keys.
+
+    Parameters
+    ----------
+    choice:
+        One value for all, or a dictionary of values whose keys are collections, tuples of collections, or keys.
+    collections:
+        Each collection with its output keys.
+    nested:
+        Whether the value itself is a dictionary (``resources``).
+    """
+    outputs = [key for _, keys in collections for key in keys]
+    if choice is None:
+        return {}
+    if not isinstance(choice, Mapping) or (nested and not all(isinstance(v, Mapping) for v in choice.values())):
+        return dict.fromkeys(outputs, choice)
+    found = {}
+    for named, value in choice.items():
+        whole = named if isinstance(named, tuple) and any(map(is_dask_collection, named)) else (named,)
+        for part in whole:
+            if not is_dask_collection(part):
+                found[part] = value
+                continue
+            names = set(flatten(part.__dask_keys__()))
+            for collection, keys in collections:
+                if collection is part or names.intersection(keys) or names == _names(collection):
+                    found.update(dict.fromkeys(keys, value))
+    return found
+
+
+def _names(collection: Any) -> set[Any]:
+    return set(flatten(collection.__dask_keys__()))
+
+
+def loose(choice: Any, collections: list[tuple[Any, list[Any]]]) -> dict[Any, bool]:
+    """``allow_other_workers`` for each output key: True for all, or a list of collections."""
+    if choice is None or isinstance(choice, bool):
+        return dict.fromkeys([key for _, keys in collections for key in keys], bool(choice))
+    return chosen({(item,) if is_dask_collection(item) else item: True for item in choice}, collections, nested=False)

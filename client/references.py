@@ -1,0 +1,310 @@
+"""What this client holds: one `KeyState` for each key, shared by all its futures.
+
+Theory of operation. A key is *held* from the first future of it until the last one is gone; the scheduler hears of both
+ends only. User threads add holders, and the garbage collector takes them away, in any thread, at any allocation,
+maybe while that very thread is inside `KeyTable.lock`. So `KeyTable.drop` takes no lock: it leaves the state in a queue,
+and the loop settles the queue before it sends (`KeyTable.settle`). Everything else that changes states or counts
+happens under the lock, and so does the posting of the messages that tell the scheduler: what is posted for a key is in
+the order of what happened to it.
+
+States: ``pending`` → ``finished`` or ``error``; back to ``pending`` when every copy of a result is gone and it is
+being made again; ``cancelled`` and ``lost`` are final, and a key in one of these is made anew when it is submitted again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, NamedTuple
+
+PENDING = "pending"
+FINISHED = "finished"
+ERROR = "error"
+CANCELLED = "cancelled"
+LOST = "lost"
+_FINAL = (CANCELLED, LOST)
+
+
+class Place(NamedTuple):
+    """Where a result can be read."""
+
+    object_id: bytes
+    nbytes: int
+    inline: bytes | None
+    nodes: tuple[str, ...]
+
+
+class KeyState:
+    """What this client knows of a key. Changed by its `KeyTable` only.
+
+    Attributes
+    ----------
+    key : the key
+    status : str
+        ``"pending"``, ``"finished"``, ``"error"``, ``"cancelled"`` or ``"lost"``.
+    holders : int
+        Futures that hold it.
+    place : Place or None
+        Set exactly when it is finished; replaced, never changed.
+    failure : (blob, text) or None
+        Set exactly when it has erred.
+    reason : exception or None
+        Set exactly when it is cancelled or lost: what to raise.
+    keeps : tuple
+        Futures of what was stored for this call, kept as long as it.
+    """
+
+    # Defaults of the class: millions of states are made, most differ in few of these.
+    status = PENDING
+    holders = 0
+    place: Place | None = None
+    failure: tuple[Any, str] | None = None
+    reason: Exception | None = None
+    waiters: list[Waiter] | None = None
+    callbacks: list[Callable[[], None]] | None = None
+    keeps: tuple[Any, ...] = ()
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+    def __repr__(self) -> str:
+        return f"<KeyState {self.key!r}: {self.status}>"
+
+
+class Waiter:
+    """Waits for several states at once.
+
+    Parameters
+    ----------
+    remaining:
+        How many of them must get ready.
+    on_error:
+        Whether one that did not finish ends the wait.
+    wake:
+        Called once, under the table's lock, when the wait is over.
+    """
+
+    __slots__ = ("on_error", "remaining", "wake")
+
+    def __init__(self, remaining: int, on_error: bool, wake: Callable[[], None]) -> None:
+        self.remaining = remaining
+        self.on_error = on_error
+        self.wake = wake
+
+    def notify(self, state: KeyState) -> None:
+        if self.remaining <= 0:
+            return
+        self.remaining -= 1
+        if self.on_error and state.status != FINISHED:
+            self.remaining = 0
+        if self.remaining == 0:
+            self.wake()
+
+
+class KeyTable:
+    """The states of the keys that one client holds.
+
+    Parameters
+    ----------
+    post:
+        Leaves a message for the scheduler; from any thread, without waiting.
+    wake:
+        Makes the loop call `settle` soon; from any thread, also inside the garbage collector.
+    """
+
+    def __init__(self, post: Callable[[tuple[Any, ...]], None], wake: Callable[[], None]) -> None:
+        # Reentrant: the garbage collector may run a user's code inside.
+        self.lock = threading.RLock()
+        self.states: dict[Any, KeyState] = {}
+        self._dropped: deque[KeyState] = deque()
+        self._post = post
+        self._wake = wake
+
+    # -- holding
+
+    def hold(self, key: Any) -> tuple[KeyState, bool]:
+        """Add a holder; return the state and whether it is new. The caller has the lock and tells the scheduler."""
+        state = self.states.get(key)
+        new = state is None or state.status in _FINAL
+        if new:
+            state = self.states[key] = KeyState(key)
+        assert state is not None
+        state.holders += 1
+        return state, new
+
+    def want(self, key: Any) -> KeyState:
+        """Add a holder to a key that the scheduler knows already."""
+        with self.lock:
+            state, new = self.hold(key)
+            if new:
+                self._post(("want", (key,)))
+            return state
+
+    def drop(self, state: KeyState) -> None:
+        """Take a holder away, soon. Takes no lock; may be called from a finalizer."""
+        self._dropped.append(state)
+        self._wake()
+
+    def settle(self) -> None:
+        """Release the keys that lost their last holder."""
+        dropped = self._dropped
+        if not dropped:
+            return
+        released = []
+        with self.lock:
+            for _ in range(len(dropped)):
+                state = dropped.popleft()
+                state.holders -= 1
+                if state.holders == 0 and self.states.get(state.key) is state:
+                    del self.states[state.key]
+                    if state.status not in _FINAL:
+                        released.append(state.key)
+            if released:
+                self._post(("release", released))
+
+    # -- what the scheduler says
+
+    def memory(self, entries: Iterable[tuple[Any, ...]]) -> None:
+        """These results can be read."""
+        with self.lock:
+            for key, object_id, nbytes, inline, nodes in entries:
+                state = self.states.get(key)
+                if state is None or state.status in _FINAL:
+                    continue
+                if type(inline) is memoryview:
+                    inline = bytes(inline)  # the view would keep the whole frame
+                state.place = Place(object_id, nbytes, inline, nodes)
+                state.failure = None
+                state.status = FINISHED
+                self._ready(state)
+
+    def erred(self, entries: Iterable[tuple[Any, ...]]) -> None:
+        """These tasks failed."""
+        with self.lock:
+            for key, blob, text in entries:
+                state = self.states.get(key)
+                if state is None or state.status in _FINAL:
+                    continue
+                state.failure = (bytes(blob), text)
+                state.place = None
+                state.status = ERROR
+                self._ready(state)
+
+    def pending(self, keys: Iterable[Any]) -> None:
+        """The copies of these are gone; they are being made again."""
+        with self.lock:
+            for key in keys:
+                state = self.states.get(key)
+                if state is not None and state.status not in _FINAL:
+                    state.place = state.failure = None
+                    state.status = PENDING
+
+    def cancelled(self, keys: Iterable[Any], reason: Exception) -> None:
+        """These are gone."""
+        with self.lock:
+            for key in keys:
+                state = self.states.get(key)
+                if state is not None:
+                    self._end(state, CANCELLED, reason)
+
+    def scattered(self, state: KeyState, place: Place) -> None:
+        """This client has stored the object itself."""
+        with self.lock:
+            state.place = place
+            state.status = FINISHED
+            self._ready(state)
+
+    def missing(self, state: KeyState, place: Place) -> None:
+        """A result could not be read anywhere: tell the scheduler, which says in any case what is to be done."""
+        with self.lock:
+            if state.place is place and state.status == FINISHED:
+                state.place = None
+                state.status = PENDING
+                self._post(("missing", [(state.key, place.object_id, place.nodes[0] if place.nodes else "")]))
+
+    def end_all(self, status: str, reason: Exception) -> None:
+        """Nothing more will be heard. What is finished stays readable for as long as its bytes are there."""
+        with self.lock:
+            for state in list(self.states.values()):
+                if state.status == PENDING:
+                    self._end(state, status, reason)
+
+    def _end(self, state: KeyState, status: str, reason: Exception) -> None:
+        if state.status in _FINAL:
+            return
+        state.place = state.failure = None
+        state.reason = reason
+        state.status = status
+        self._ready(state)
+
+    def _ready(self, state: KeyState) -> None:
+        waiters, state.waiters = state.waiters, None
+        for waiter in waiters or ():
+            waiter.notify(state)
+        callbacks, state.callbacks = state.callbacks, None
+        for callback in callbacks or ():
+            callback()
+
+    # -- waiting
+
+    def when_ready(self, state: KeyState, callback: Callable[[], None]) -> None:
+        """Call once it is not pending any more, at once if it is so now. Called under the lock, it must not wait."""
+        with self.lock:
+            if state.status == PENDING:
+                state.callbacks = [*(state.callbacks or ()), callback]
+                return
+        callback()
+
+    def add_waiter(
+        self, states: Collection[KeyState], wake: Callable[[], None], *, first: bool = False, on_error: bool = False
+    ) -> tuple[Waiter, list[KeyState]] | None:
+        """Have ``wake`` called when the wait is over; None if it is over already.
+
+        Parameters
+        ----------
+        states:
+            Distinct.
+        first:
+            One that is ready ends the wait; otherwise all of them.
+        on_error:
+            One that is ready but did not finish ends it too.
+        """
+        with self.lock:
+            pending = [state for state in states if state.status == PENDING]
+            if not pending or (first and len(pending) < len(states)):
+                return None
+            if on_error and any(state.status not in (PENDING, FINISHED) for state in states):
+                return None
+            waiter = Waiter(1 if first else len(pending), on_error, wake)
+            for state in pending:
+                if state.waiters is None:
+                    state.waiters = [waiter]
+                else:
+                    state.waiters.append(waiter)
+            return waiter, pending
+
+    def remove_waiter(self, waiter: Waiter, states: Iterable[KeyState]) -> None:
+        with self.lock:
+            waiter.remaining = 0
+            for state in states:
+                if state.waiters is not None and waiter in state.waiters:
+                    state.waiters.remove(waiter)
+
+    def wait(
+        self, states: Collection[KeyState], timeout: float | None, *, first: bool = False, on_error: bool = False
+    ) -> bool:
+        """Block until the wait is over; False if ``timeout`` seconds passed before. See `add_waiter`."""
+        gate = threading.Lock()
+        gate.acquire()
+        added = self.add_waiter(states, gate.release, first=first, on_error=on_error)
+        if added is None:
+            return True
+        try:
+            over = gate.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))
+        except BaseException:
+            self.remove_waiter(*added)
+            raise
+        if not over:
+            self.remove_waiter(*added)
+        return over

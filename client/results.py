@@ -1,0 +1,179 @@
+"""`Client.gather`, `Client.scatter` and `Client.cancel`: values in and out of the cluster, and what is not wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from holdfast.client.base import ClientBase
+from holdfast.client.collections import futures_of
+from holdfast.client.futures import Future, seconds
+from holdfast.client.gathering import gather
+from holdfast.client.keys import random_token, wire_key
+from holdfast.client.options import names_of_workers
+from holdfast.cluster.errors import CancelledError
+from holdfast.objectstore import encode
+
+#: How long `scatter` waits for a first host.
+SCATTER_TIMEOUT_SECONDS = 30.0
+
+
+class Results(ClientBase):
+    """Values in and out."""
+
+    def gather(self, futures: Any, errors: Literal["raise", "skip"] = "raise", direct: bool | None = None) -> Any:
+        """Wait for futures and read their results.
+
+        Parameters
+        ----------
+        futures : Future, or nested list, tuple, set, dict or iterator of futures
+        errors : {"raise", "skip"}
+            Whether a task that failed raises, or its future is left out of what is returned.
+        direct
+            Taken for compatibility. Results never pass through the scheduler, unless they are small.
+
+        Returns
+        -------
+        What was given, with results in the place of futures. Of an iterator an iterator, which reads as it goes. On a
+        host with a store, arrays and tables are read-only views of the store's memory.
+
+        Raises
+        ------
+        Exception
+            As `Future.result`, for the first future that failed.
+
+        Examples
+        --------
+        >>> client.gather({"a": client.submit(sum, [1, 2]), "b": [client.submit(len, "abc")]})  # doctest: +SKIP
+        {'a': 3, 'b': [3]}
+        """
+        return gather(self._reader, futures, errors, self._check_gathered)
+
+    def _check_gathered(self, future: Future) -> None:
+        if future._client is not self:
+            raise ValueError(f"{future!r} belongs to another client ({future._client!r}); gather it there")
+        future._check_held()
+
+    def scatter(
+        self,
+        data: Any,
+        workers: Any = None,
+        broadcast: bool = False,
+        direct: bool | None = None,
+        hash: bool = True,  # noqa: A002 - the name that dask's users know
+        timeout: float | str | None = None,
+    ) -> Any:
+        """Put values into the object store.
+
+        Parameters
+        ----------
+        data : list, tuple, set, dict, iterator, or object
+            Containers are taken apart: each item becomes an object. The keys of a dictionary are the futures' keys.
+        workers : str or list of str, optional
+            Workers or hosts in whose stores it goes, by turns. Default: this host's, if it has a store; else all.
+        broadcast : bool
+            Whether to put everything into every store.
+        direct
+            Taken for compatibility. Nothing passes through the scheduler.
+        hash : bool
+            Whether to name values by their content, so that the same one is stored once. Otherwise by chance.
+        timeout : float or str, optional
+            How long to wait for a host and for room in its store.
+
+        Returns
+        -------
+        Futures, in a container of the type of ``data``.
+
+        Raises
+        ------
+        StoreFullError
+            There is no room; says what there is and who holds it.
+        TimeoutError
+            No host with a store came in time.
+        NoWorkerError
+            ``workers`` names one that is not there.
+
+        Examples
+        --------
+        >>> future = client.scatter(numpy.arange(1_000_000))  # doctest: +SKIP
+        >>> client.submit(numpy.sum, future).result()  # doctest: +SKIP
+        499999500000
+        """
+        limit = seconds(timeout)
+        deadline = None if limit is None else time.monotonic() + limit
+        self._session.check_open()
+        if not self._stores.any_node:
+            self._stores.wait_for_node(SCATTER_TIMEOUT_SECONDS if limit is None else limit)
+        targets = self._stores.targets(None if workers is None else names_of_workers(workers))
+
+        def one(value: Any, key: Any = None) -> Future:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            return self._scatter_one(value, key, targets, broadcast, hash, left)
+
+        with self._stores.batch():
+            if isinstance(data, dict):
+                return {key: one(value, wire_key(key)) for key, value in data.items()}
+            if isinstance(data, (list, tuple, set, frozenset)) and not hasattr(data, "_fields"):
+                return type(data)([one(value) for value in data])
+            if isinstance(data, range):
+                return [one(value) for value in data]
+            if isinstance(data, Iterator):
+                return iter([one(value) for value in data])
+            return one(data)
+
+    def _scatter_one(
+        self, value: Any, key: Any, targets: Sequence[str], everywhere: bool, hashed: bool, timeout: float | None
+    ) -> Future:
+        try:
+            encoded = encode(value)
+        except Exception as error:  # pickling runs a user's code, which may raise anything
+            raise TypeError(f"a {type(value).__name__} can't be pickled, so it can't be scattered: {error}") from error
+        stores = self._stores
+        place = None
+        if key is None and not hashed:
+            key = f"{encoded.type_name}-{random_token()}"
+        elif key is None and stores.hashes_in_place(encoded, targets):
+            place = stores.write(encoded, None, targets, everywhere=everywhere, timeout=timeout)
+            key = f"{encoded.type_name}-{stores.content_token(encoded, place)}"
+        elif key is None:
+            key = f"{encoded.type_name}-{stores.content_token(encoded)}"
+        known = self._borrow(key) if hashed else None
+        if known is not None and known.done() and not everywhere:
+            if place is not None:
+                stores.forget(place)
+            return known
+        if place is None:
+            place = stores.write(encoded, str(key), targets, everywhere=everywhere, timeout=timeout)
+        return self._scattered(key, place, encoded.type_name)
+
+    def cancel(self, futures: Any, asynchronous: bool | None = None, force: bool = False) -> None:
+        """Don't compute futures that are not done, forget those that are, and whatever depends on them.
+
+        A task that is running runs to its end; its result is dropped. What other clients hold stays, without ``force``.
+
+        Parameters
+        ----------
+        futures : Future, dask collection, or container of these
+        asynchronous
+            Taken for compatibility.
+        force : bool
+            Whether to cancel them for other clients, too.
+
+        Examples
+        --------
+        >>> future = client.submit(time.sleep, 3600)  # doctest: +SKIP
+        >>> client.cancel(future)  # doctest: +SKIP
+        >>> future.cancelled()  # doctest: +SKIP
+        True
+        """
+        if isinstance(futures, Future):
+            found = [futures]
+        else:
+            try:
+                found = futures_of(list(futures) if isinstance(futures, Iterator) else futures)
+            except CancelledError:
+                found = futures_of(futures, skip_cancelled=True)
+        for future in found:
+            self._check_gathered(future)
+        self._cancel([future._state for future in found], force)

@@ -1,0 +1,202 @@
+"""The client's end of the protocol: one connection to the scheduler.
+
+Everything here runs in the thread of the client's event loop and never blocks, except `post` and `wake`, which any
+thread may call, also inside the garbage collector. What user threads post waits in a queue; the loop is woken only if no
+wake-up is on its way, and then sends all of it in one frame. So a loop over `Client.submit` costs a wake-up now and then,
+not one for each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.client.references import CANCELLED, LOST, KeyTable
+from holdfast.cluster import errors
+from holdfast.cluster.comm.connection import Connection, connect
+from holdfast.cluster.errors import CancelledError, ConnectError, RemoteError
+
+logger = logging.getLogger(__name__)
+
+#: Submitted calls with the same options are merged into messages of at most about so many tasks.
+MAX_MERGED_TASKS = 10_000
+
+
+class Session:
+    """What a client says to the scheduler, and what it hears.
+
+    Parameters
+    ----------
+    loop:
+        The event loop that it runs in.
+
+    Attributes
+    ----------
+    table : KeyTable
+        The keys that this client holds.
+    nodes : dict
+        The description of every node by its address. Replaced, never changed: any thread may read it.
+    scheduler : dict
+        What the scheduler said about itself.
+    ended : exception or None
+        Why nothing can be said any more.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.table = KeyTable(self.post, self.wake)
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.scheduler: dict[str, Any] = {}
+        self.ended: Exception | None = None
+        self._loop = loop
+        self._address = ""
+        self._connection: Connection | None = None
+        self._outbox: deque[tuple[Any, ...]] = deque()
+        self._wake_pending = False
+        self._request_ids = itertools.count(1)
+        self._replies: dict[int, asyncio.Future[Any]] = {}
+        self._closed = loop.create_future()
+        self._handlers: dict[str, Callable[..., None]] = {
+            "memory": self.table.memory,
+            "erred": self.table.erred,
+            "pending": self.table.pending,
+            "cancelled": self._on_cancelled,
+            "nodes": self._on_nodes,
+            "reply": self._on_reply,
+            "closing": self._on_closing,
+        }
+
+    # -- any thread
+
+    def post(self, message: tuple[Any, ...]) -> None:
+        """Leave a message to be sent soon."""
+        self._outbox.append(message)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the loop send what was posted, soon."""
+        if not self._wake_pending:
+            self._wake_pending = True
+            try:
+                self._loop.call_soon_threadsafe(self._flush)
+            except RuntimeError:  # the loop is closed: there is nobody to tell any more
+                pass
+
+    def check_open(self) -> None:
+        """Raise the reason if nothing can be said any more."""
+        if self.ended is not None:
+            raise type(self.ended)(*self.ended.args)
+
+    # -- the loop's thread
+
+    async def connect(self, address: str, *, token: bytes, info: dict[str, Any], timeout: float) -> None:
+        """Connect to the scheduler. Raises what `holdfast.cluster.comm.connection.connect` raises."""
+        connection = await connect(address, token=token, role="client", info=info, timeout=timeout)
+        self._address = address
+        self._connection = connection
+        self.nodes = {node["address"]: node for node in connection.info.get("nodes", ())}
+        self.scheduler = dict(connection.info.get("scheduler") or {})
+        connection.start(self._on_batch, self._on_close)
+
+    async def request(self, operation: str, /, **arguments: Any) -> Any:
+        """Ask the scheduler; return its answer or raise its error."""
+        self.check_open()
+        number = next(self._request_ids)
+        self._replies[number] = reply = self._loop.create_future()
+        self.post(("request", number, operation, arguments))
+        try:
+            return await reply
+        finally:
+            self._replies.pop(number, None)
+
+    async def close(self, reason: str) -> None:
+        """Say what is left to say and close. Every future that is pending is cancelled, every request fails."""
+        if self.ended is None:
+            self.ended = ConnectError(reason)
+        self.table.end_all(CANCELLED, CancelledError(reason))
+        self._fail_requests(self.ended)
+        if self._connection is not None and not self._connection.closed:
+            self._flush()
+            self._connection.close()
+            await self._closed
+
+    def _flush(self) -> None:
+        self._wake_pending = False
+        self.table.settle()
+        outbox = self._outbox
+        connection = self._connection
+        if connection is None or connection.closed:
+            outbox.clear()
+            return
+        merging: tuple[Any, ...] | None = None
+        for _ in range(len(outbox)):
+            message = outbox.popleft()
+            if message[0] == "submit" and message[2] is None:
+                if merging is not None and len(merging[1]) < MAX_MERGED_TASKS and merging[3] == message[3]:
+                    merging[1].extend(message[1])
+                    continue
+                merging = message
+            else:
+                merging = None
+            connection.send(message)
+        connection.flush()
+
+    def _on_batch(self, messages: tuple[Any, ...]) -> None:
+        handlers = self._handlers
+        for message in messages:
+            handler = handlers.get(message[0])
+            if handler is None:
+                raise errors.ProtocolError(f"the scheduler sent an unknown message {message[0]!r}")
+            handler(*message[1:])
+
+    def _on_cancelled(self, keys: tuple[Any, ...], reason: str) -> None:
+        self.table.cancelled(keys, CancelledError(reason))
+
+    def _on_nodes(self, added: tuple[dict[str, Any], ...], removed: tuple[str, ...]) -> None:
+        nodes = dict(self.nodes)
+        for address in removed:
+            nodes.pop(address, None)
+        for node in added:
+            nodes[node["address"]] = node
+        self.nodes = nodes
+
+    def _on_reply(self, number: int, ok: bool, value: Any) -> None:
+        reply = self._replies.get(number)
+        if reply is None or reply.done():
+            return
+        if ok:
+            reply.set_result(value)
+        else:
+            reply.set_exception(error_named(*value))
+
+    def _on_closing(self, reason: str) -> None:
+        self._end(ConnectError(f"the cluster at {self._address} shut down: {reason}"))
+
+    def _on_close(self, error: Exception | None) -> None:
+        because = f": {error}" if error is not None else ""
+        self._end(ConnectError(f"the connection with the scheduler at {self._address} was lost{because}"))
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def _end(self, reason: ConnectError) -> None:
+        if self.ended is None:
+            self.ended = reason
+            self.table.end_all(LOST, reason)
+            self._fail_requests(reason)
+
+    def _fail_requests(self, reason: Exception) -> None:
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(type(reason)(*reason.args))
+
+
+def error_named(name: str, text: str) -> Exception:
+    """The error that the scheduler named: one of `holdfast.cluster.errors` or a builtin one."""
+    kind = getattr(errors, name, None) or getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        return RemoteError(f"{name}: {text}")
+    return kind(text)

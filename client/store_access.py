@@ -1,0 +1,275 @@
+"""Reading and writing objects: in the store of this host, or over the network in that of another one.
+
+A client on a host with a store attaches to it: it reads results in place and writes what it scatters straight into it.
+A client anywhere else asks the node that has an object for its bytes, and pushes what it scatters to a node.
+Everything here blocks, and is called from user threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from holdfast.client.keys import content_token
+from holdfast.client.references import Place
+from holdfast.cluster.errors import ConnectError, NoWorkerError
+from holdfast.cluster.hosts import host_id
+from holdfast.cluster.payload import INLINE_LIMIT_NBYTES
+from holdfast.cluster.transfer import PeerPool
+from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode
+from holdfast.objectstore.errors import DecodeError, ObjectNotFoundError, StoreClosedError, StoreError
+from holdfast.objectstore.ids import IDMinter
+
+logger = logging.getLogger(__name__)
+
+#: How long an object may take to come from another host.
+FETCH_TIMEOUT_SECONDS = 300.0
+#: How long an object waits for room in a store.
+STORE_TIMEOUT_SECONDS = 60.0
+#: Contents up to this size are copied for hashing; larger ones are hashed where they are stored.
+_HASH_COPY_NBYTES = 1 << 20
+#: Of a key, as the store shows it.
+_MAX_NAME_LENGTH = 200
+
+NodeDescriptions = Callable[[], dict[str, dict[str, Any]]]
+
+
+class StoreAccess:
+    """One client's way to the stores of its cluster.
+
+    Parameters
+    ----------
+    nodes:
+        Gives the descriptions of the nodes by address, as they are now.
+    token:
+        The cluster's.
+    owner:
+        The client's id.
+    attach:
+        Whether to use the store of this host. Without, it behaves as on a host that has none.
+    """
+
+    def __init__(self, nodes: NodeDescriptions, *, token: bytes, owner: str, attach: bool) -> None:
+        self._nodes = nodes
+        self._owner = owner
+        self._attach = attach
+        self._peers = PeerPool(token, name=owner)
+        self._lock = threading.Lock()
+        self._store: Store | None = None
+        self._store_node: str | None = None
+        self._tried: dict[str, dict[str, Any]] | None = None
+        self._mint = IDMinter()
+        self._turns = itertools.count()
+        self._closed = False
+
+    # -- the store of this host
+
+    @property
+    def local(self) -> tuple[Store, str] | None:
+        """The store of this host and its node's address; None if there is none."""
+        nodes = self._nodes()
+        store, address = self._store, self._store_node
+        if store is not None and address in nodes:
+            return store, address
+        if not self._attach or self._tried is nodes or self._closed:
+            return None
+        with self._lock:
+            if self._store_node not in nodes:
+                self._detach()
+            if self._store is None:
+                self._try_attach(nodes)
+            self._tried = nodes
+            return None if self._store is None or self._store_node is None else (self._store, self._store_node)
+
+    def _try_attach(self, nodes: dict[str, dict[str, Any]]) -> None:
+        for address, node in nodes.items():
+            if node.get("host_id") != host_id() or not node.get("store_socket"):
+                continue
+            try:
+                self._store = connect(node["store_socket"], name=self._owner)
+            except (StoreError, OSError) as error:
+                logger.debug("can't attach to the store of %s: %s", address, error)
+                continue
+            self._store_node = address
+            return
+
+    def _detach(self) -> None:
+        store, self._store, self._store_node = self._store, None, None
+        if store is not None:
+            with contextlib.suppress(StoreError, OSError):
+                store.close()
+
+    def _lost(self, store: Store) -> None:
+        """The store does not answer any more: its node is gone, and the scheduler will say so."""
+        with self._lock:
+            if self._store is store:
+                self._detach()
+
+    # -- reading
+
+    def read(self, place: Place, timeout: float | None = None) -> Any:
+        """The value of a result.
+
+        Raises
+        ------
+        ObjectNotFoundError
+            No copy of it could be read.
+        TimeoutError
+            It did not come in time.
+        """
+        if place.inline is not None:
+            return decode(place.inline)
+        limit = FETCH_TIMEOUT_SECONDS if timeout is None else max(0.0, min(timeout, FETCH_TIMEOUT_SECONDS))
+        local = self.local
+        if local is not None:
+            store, address = local
+            sources = tuple(node for node in place.nodes if node != address)
+            try:
+                # Without sources a wait could only be for an object that is gone.
+                return store.get(ObjectID(place.object_id), timeout=limit if sources else None, sources=sources)
+            except StoreClosedError:
+                self._lost(store)
+            except DecodeError:
+                raise
+            except StoreError as error:
+                # Gone from here, or no room to bring it here: its bytes may still be read over the network.
+                logger.debug("can't read an object in place: %s", error)
+        for address in place.nodes:
+            try:
+                data = self._peers.fetch_bytes(address, place.object_id, timeout=max(limit, 0.1))
+            except ConnectError as error:
+                logger.debug("can't read an object from %s: %s", address, error)
+                continue
+            if data is not None:
+                return decode(data)
+        raise ObjectNotFoundError(
+            f"object {ObjectID(place.object_id)} can't be read from {', '.join(place.nodes) or 'any host'}"
+        )
+
+    # -- writing
+
+    @property
+    def any_node(self) -> bool:
+        """Whether there is a store anywhere."""
+        return bool(self._nodes())
+
+    def wait_for_node(self, timeout: float) -> None:
+        """Wait until there is a store anywhere.
+
+        Raises
+        ------
+        TimeoutError
+            There was none in time.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._nodes():
+            if time.monotonic() >= deadline:
+                raise TimeoutError(
+                    f"there was no host with an object store in the cluster within {timeout:g} s; "
+                    "'holdfast start --address HOST:PORT' adds one"
+                )
+            time.sleep(0.01)
+
+    def targets(self, workers: Sequence[str] | None) -> list[str]:
+        """The addresses of the nodes that ``workers`` names: nodes or workers of them, by address. None: all.
+
+        Raises
+        ------
+        NoWorkerError
+            One of them is not in the cluster; says which there are.
+        """
+        nodes = self._nodes()
+        if workers is None:
+            return list(nodes)
+        chosen = {}
+        for name in workers:
+            address = str(name).rpartition("/")[0] if str(name).count("/") == 3 else str(name)
+            matching = [a for a, node in nodes.items() if address in (a, a.removeprefix("tcp://"), node.get("hostname"))]
+            if not matching:
+                raise NoWorkerError(f"there is no worker or host {name!r} in the cluster; the hosts are {', '.join(nodes)}")
+            chosen.update(dict.fromkeys(matching))
+        return list(chosen)
+
+    def write(
+        self, encoded: Encoded, key: str | None, targets: Sequence[str], *, everywhere: bool, timeout: float | None
+    ) -> Place:
+        """Store an encoded value: in this host's store if that is among the targets, else in one of them in turn.
+
+        Parameters
+        ----------
+        everywhere:
+            In all of the targets.
+
+        Raises
+        ------
+        StoreFullError
+            There is no room.
+        ConnectError
+            The host can't be reached.
+        """
+        limit = STORE_TIMEOUT_SECONDS if timeout is None else timeout
+        key = None if key is None else key[:_MAX_NAME_LENGTH]
+        inline = encoded.to_bytes() if encoded.nbytes <= INLINE_LIMIT_NBYTES else None
+        local = self.local
+        written: list[str] = []
+        object_id: ObjectID | None = None
+        if local is not None and local[1] in targets:
+            store, address = local
+            try:
+                object_id = store.put_encoded(encoded, key=key, owner=self._owner, timeout=limit)
+                written.append(address)
+            except StoreClosedError:
+                self._lost(store)
+        if object_id is None or everywhere:
+            if object_id is None:
+                object_id = self._mint()
+            others = [address for address in targets if address not in written]
+            if not everywhere:
+                others = [others[next(self._turns) % len(others)]]
+            data = encoded.to_bytes() if inline is None else inline
+            meta = (key or "", self._owner, encoded.type_name)
+            for address in others:
+                self._peers.push_bytes(address, object_id, data, meta, timeout=limit)
+                written.append(address)
+        return Place(bytes(object_id), encoded.nbytes, inline, tuple(written))
+
+    def content_token(self, encoded: Encoded, place: Place | None = None) -> str:
+        """A token of the encoded bytes; ``place`` where they lie in this host's store already, to read them there."""
+        local = self.local
+        if place is None or local is None or local[1] not in place.nodes:
+            return content_token(encoded.type_name.encode(), encoded.to_bytes())
+        buffer = local[0].get_buffer(ObjectID(place.object_id))
+        return content_token(encoded.type_name.encode(), memoryview(buffer))
+
+    def hashes_in_place(self, encoded: Encoded, targets: Sequence[str]) -> bool:
+        """Whether it is better stored first and hashed there."""
+        local = self.local
+        return encoded.nbytes > _HASH_COPY_NBYTES and local is not None and local[1] in targets
+
+    def forget(self, place: Place) -> None:
+        """Delete from this host's store an object that the scheduler never heard of."""
+        local = self.local
+        if local is not None:
+            local[0].delete(ObjectID(place.object_id))
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Within it, small objects are announced to this host's store together."""
+        local = self.local
+        if local is None:
+            yield
+        else:
+            with local[0].batch():
+                yield
+
+    def close(self) -> None:
+        """Let go of everything. Values that were read in place stay valid."""
+        self._closed = True
+        with self._lock:
+            self._detach()
+        self._peers.close()
