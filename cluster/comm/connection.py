@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address, parse_address
-from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, refusal
+from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
 
 logger = logging.getLogger(__name__)
@@ -340,6 +340,9 @@ async def connect(
         except ProtocolError:
             _abort(connection)
             raise ConnectError(f"what answers at {where} does not speak Holdfast's protocol") from None
+        except TryLater as error:
+            _abort(connection)
+            reason = str(error)
         except ConnectError:
             _abort(connection)
             raise

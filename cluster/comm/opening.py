@@ -36,7 +36,13 @@ class Refused(Exception):
         self.code = code
 
 
+class TryLater(ConnectError):
+    """The listener can't take this connection yet; `connect` tries again until its time is over."""
+
+
+#: The codes of a refusal, and what they become at the connecting end.
 REFUSALS: dict[str, type[ConnectError]] = {
+    "later": TryLater,
     "token": AuthenticationError,
     "version": VersionMismatchError,
     "role": ConnectError,

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a `wait-for-workers` request waits when it does not say.
 WAIT_FOR_WORKERS_SECONDS = 30.0
+#: How long the node of a worker that is gone gets to say why.
+EXIT_REASON_SECONDS = 1.0
 #: How long peers get to take leave when the cluster shuts down.
 CLOSE_SECONDS = 5.0
 
@@ -58,6 +60,7 @@ class Scheduler:
         self._peers: dict[str, Connection] = {}  # by node address, worker address or client id
         self._heartbeats: introspection.Heartbeats = {}
         self._worker_waiters: list[_WorkerWaiter] = []
+        self._departures: dict[str, _Departure] = {}  # of workers, while one of its two signs is missing
         self._timer: asyncio.TimerHandle | None = None
         self._started = time.time()
         self._closing = False
@@ -111,9 +114,11 @@ class Scheduler:
             self._refuse_twice(info["address"])
         elif role == "worker":
             _check(info, address=str, name=str, node=str, nthreads=int)
-            self._refuse_twice(info["address"])
             if info["node"] not in self._peers:
-                raise Refused("role", f"node {info['node']} has not joined")
+                raise Refused("later", f"node {info['node']} has not joined")
+            if info["address"] in self._departures and info["address"] not in self._peers:
+                self._departed(info["address"])  # its successor is here already
+            self._refuse_twice(info["address"])
         elif role == "client":
             _check(info, id=str)
             self._refuse_twice(info["id"])
@@ -126,7 +131,7 @@ class Scheduler:
 
     def _refuse_twice(self, peer: str) -> None:
         if peer in self._peers:
-            raise Refused("role", f"{peer} is connected already")
+            raise Refused("later", f"{peer} is connected already")
 
     def _connected(self, connection: Connection) -> None:
         role, info = connection.role, connection.info
@@ -163,6 +168,8 @@ class Scheduler:
             self._tell_clients(("nodes", [info], []))
         elif role == "worker":
             resources = {str(name): float(amount) for name, amount in (info.get("resources") or {}).items()}
+            if info.get("memory_limit"):
+                resources.setdefault("memory", float(info["memory_limit"]))
             self._handle(events.WorkerJoined(peer, info["name"], info["node"], info["nthreads"], resources))
         else:
             self._handle(events.ClientJoined(peer, str(info.get("name") or peer)))
@@ -171,15 +178,37 @@ class Scheduler:
         logger.info("%s %s left: %s", role, peer, reason)
         if role == "node":
             self._heartbeats.pop(peer, None)
+            for worker in self.state.hosts[peer].workers:
+                self._departures.pop(worker.address, _Departure("")).cancel()
             self._handle(events.HostLeft(peer, reason))
             self._tell_clients(("nodes", [], [peer]))
         elif role == "worker":
-            self._handle(events.WorkerLeft(peer, reason))
+            departure = self._departures.setdefault(peer, _Departure(reason))
+            if departure.explained or self._closing:
+                self._departed(peer)
+            else:
+                departure.timer = self._loop.call_later(EXIT_REASON_SECONDS, self._departed, peer)
         else:
             self._handle(events.ClientLeft(peer))
             for waiter in [w for w in self._worker_waiters if w.client == peer]:
                 self._worker_waiters.remove(waiter)
                 waiter.cancel()
+
+    def _worker_exited(self, worker: str, reason: str) -> None:
+        """Its node says that a worker process ended. What it sent before may still be on its way here."""
+        logger.warning("worker %s ended: %s", worker, reason)
+        departure = self._departures.get(worker)
+        if departure is not None:
+            departure.reason = reason
+            self._departed(worker)
+        elif worker in self._peers:
+            self._departures[worker] = departure = _Departure(reason)
+            departure.explained = True
+
+    def _departed(self, worker: str) -> None:
+        departure = self._departures.pop(worker)
+        departure.cancel()
+        self._handle(events.WorkerLeft(worker, departure.reason))
 
     def _tell_clients(self, message: tuple[Any, ...]) -> None:
         for client in self.state.clients:
@@ -249,9 +278,7 @@ class Scheduler:
             (beat,) = parts
             self._heartbeats[node] = {**beat, "time": time.time()}
         elif operation == "exited":
-            worker, reason = parts
-            logger.warning("worker %s of node %s ended: %s", worker, node, reason)
-            self._handle(events.WorkerLeft(worker, reason))
+            self._worker_exited(*parts)
         else:
             raise ProtocolError(f"a node sent {operation!r}")
 
@@ -316,6 +343,23 @@ class Scheduler:
             f"'holdfast start --address {self.address.removeprefix('tcp://')}' on another host adds some"
         )
         self._send(waiter.client, ("reply", waiter.request, False, ["TimeoutError", text]))
+
+
+class _Departure:
+    """A worker on its way out. There are two signs of it, in either order: its connection ends, and its node says why.
+
+    Only when the connection has ended has everything been read that the worker had sent. The reason is waited
+    for, but not for long: a worker may also lose its connection and live.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.explained = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
 
 
 class _WorkerWaiter:
