@@ -84,6 +84,20 @@ def loads(payload: bytes | memoryview, values: Mapping[Any, Any]) -> Any:
         return pickle.loads(payload)
 
 
+class _Plain:
+    """Pickles as the exception itself, the way its class says.
+
+    Importing `dask.multiprocessing` makes tblib's reducer that of every exception: it fails for some classes, and
+    takes along the traceback and all that the exception was raised from.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        return self._error.__reduce_ex__(5)
+
+
 def dump_exception(error: BaseException) -> tuple[bytes, str]:
     """Pack an exception with its traceback.
 
@@ -96,11 +110,11 @@ def dump_exception(error: BaseException) -> tuple[bytes, str]:
     text = "".join(traceback.format_exception(error))
     trace = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ else None
     try:
-        blob = dumps((error, trace))
+        blob = dumps((_Plain(error), trace))
         pickle.loads(blob)
     except Exception:  # an exception class of a user can fail in any way here
         substitute = RemoteError(f"{type(error).__module__}.{type(error).__qualname__}: {error}\n\n{text}")
-        blob = dumps((substitute, trace))
+        blob = dumps((_Plain(substitute), trace))
     return blob, text
 
 

@@ -31,6 +31,8 @@ from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreErro
 
 #: How long a dependency may take to come from another host.
 FETCH_TIMEOUT_SECONDS = 300.0
+#: How long an object that nobody is known to have is waited for: its seal may be on its way.
+LATE_SEAL_SECONDS = 1.0
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0
 MAX_LABEL_LENGTH = 200
@@ -165,7 +167,10 @@ class TaskRunner:
                 continue
             try:
                 values[key] = self._store.get(
-                    object_id, timeout=FETCH_TIMEOUT_SECONDS, writable=writable, sources=nodes
+                    object_id,
+                    timeout=FETCH_TIMEOUT_SECONDS if nodes else LATE_SEAL_SECONDS,
+                    writable=writable,
+                    sources=nodes,
                 )
             except (StoreFullError, StoreClosedError, DecodeError):
                 raise

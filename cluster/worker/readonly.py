@@ -51,5 +51,5 @@ class Writers:
                 "writes to, page by page. Copying the argument explicitly is clearer",
                 name,
                 type(error).__name__,
-                error,
+                str(error),  # not the error itself, whose traceback holds the arguments
             )

@@ -55,10 +55,9 @@ class TaskThreads:
             self._queued[task[1]] = task
             self._order.put(task[1])
 
-    def drop(self, run_ids: Iterable[int]) -> None:
-        """Don't start these. What runs already, or isn't known, is left alone."""
-        for run_id in run_ids:
-            self._queued.pop(run_id, None)
+    def drop(self, run_ids: Iterable[int]) -> list[int]:
+        """Don't start these; returns those that had not started. What runs already, or isn't known, is left alone."""
+        return [run_id for run_id in run_ids if self._queued.pop(run_id, None) is not None]
 
     def stop(self) -> None:
         """Start no task any more, and end each thread when its task is done."""

@@ -182,7 +182,8 @@ class Worker:
                 case ("functions", functions):
                     self._functions.add(functions)
                 case ("drop", run_ids):
-                    self._threads.drop(run_ids)
+                    if dropped := self._threads.drop(run_ids):
+                        self._send("dropped", dropped)
                 case ("close",):
                     self._end(None)
                 case _:
@@ -206,12 +207,13 @@ class Worker:
     @contextlib.contextmanager
     def _in_thread(self) -> Iterator[None]:
         context.enter(self)
-        if self._batch_seals:
-            with self.store.batch():
+        try:
+            with self.store.batch() if self._batch_seals else contextlib.nullcontext():
                 yield
-        else:
-            yield
-        context.enter(None)
+        except StoreClosedError:
+            pass  # the last flush; there is nobody left to tell
+        finally:
+            context.enter(None)
 
     def _run(self, task: Task) -> None:
         context.run_key(task[0])

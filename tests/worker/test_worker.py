@@ -1,0 +1,405 @@
+"""What a worker does with the scheduler's messages. The scheduler is scripted; sockets, store and threads are real."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import pickle
+import sys
+import threading
+
+import numpy as np
+import pytest
+from dask._task_spec import Alias, DataNode, List, Task, TaskRef
+from scripted_scheduler import TOKEN
+
+from holdfast.cluster.comm.loops import LoopThread
+from holdfast.cluster.errors import AuthenticationError
+from holdfast.cluster.payload import INLINE_LIMIT_NBYTES, Reference
+from holdfast.cluster.worker import Worker
+from holdfast.cluster.worker.context import current_key, current_worker
+from holdfast.objectstore import ObjectID, StoreFullError, encode
+from holdfast.objectstore.errors import StoreError
+
+HERE = "tcp://127.0.0.1:1"
+
+
+def inline(key, value):
+    """A dependency that rides along."""
+    return (key, bytes(16), encode(value).to_bytes(), [HERE])
+
+
+def stored(key, object_id):
+    """A dependency in this host's store."""
+    return (key, object_id, None, [HERE])
+
+
+def pins(store):
+    return store.stats()["pins"]
+
+
+# -- results
+
+
+def test_a_task_runs_and_its_result_is_in_the_store_and_rides_along(scheduler, peer, store):
+    operation, entry = scheduler.one(peer, scheduler.task(peer, operator.add, 1, 2, key="three"))
+    key, _, object_id, nbytes, data, type_name, seconds = entry
+    assert (operation, key, type_name) == ("finished", "three", "int")
+    assert store.get(ObjectID(object_id)) == 3
+    assert nbytes == len(data) and seconds >= 0
+    (listed,) = store.list()
+    assert (listed["key"], listed["owner"]) == ("three", "host-0")
+
+
+def test_large_results_are_in_the_store_only(scheduler, peer, store):
+    _, entry = scheduler.one(peer, scheduler.task(peer, np.arange, 100_000))
+    assert entry[4] is None and entry[3] > INLINE_LIMIT_NBYTES
+    assert store.get(ObjectID(entry[2])).sum() == sum(range(100_000))
+
+
+def test_keys_of_any_kind_come_back_as_they_were(scheduler, peer):
+    key = ("x", 0, ("y", 1.5))
+    assert list(scheduler.run(peer, scheduler.task(peer, int, key=key))) == [key]
+
+
+def test_tasks_run_in_the_order_in_which_they_came(scheduler, peer):
+    ran = []
+    runner = Recorder(ran)
+    tasks = [scheduler.task(peer, runner, n) for n in range(300)]
+    outcomes = scheduler.run(peer, *tasks)
+    assert all(operation == "finished" for operation, _ in outcomes.values())
+    assert Recorder.ran == list(range(300))
+
+
+class Recorder:
+    ran: list = []
+
+    def __init__(self, ran):
+        Recorder.ran = ran
+
+    def __reduce__(self):
+        return _recorder, ()
+
+
+def _recorder():
+    return Recorder.ran.append
+
+
+def test_all_threads_work(scheduler, start_worker):
+    _, peer = start_worker(nthreads=3)
+    # Each waits for the two others: fewer threads would never end.
+    outcomes = scheduler.run(peer, *(scheduler.task(peer, meet) for _ in range(3)))
+    assert all(operation == "finished" for operation, _ in outcomes.values())
+
+
+barrier = threading.Barrier(3, timeout=10)
+
+
+def meet():
+    barrier.wait()
+
+
+def test_each_seal_is_known_before_its_outcome(scheduler, peer, store):
+    tasks = [scheduler.task(peer, operator.add, n, 0) for n in range(2000)]
+    scheduler.send(peer, ("run", tasks))
+    seen = 0
+    while seen < len(tasks):
+        for entry in scheduler.message(peer, "finished")[1]:
+            assert store.contains(ObjectID(entry[2]))
+            seen += 1
+
+
+# -- dependencies
+
+
+def test_references_anywhere_in_the_arguments_become_values(scheduler, peer, store):
+    big = store.put(np.ones(10_000), key="big")
+    task = scheduler.task(
+        peer,
+        lambda nested, *, scale: float(nested["list"][0].sum()) * scale,
+        {"list": [Reference("big")]},
+        scale=Reference("small"),
+        depends=[stored("big", big), inline("small", 3)],
+    )
+    assert scheduler.value(peer, task) == 30_000.0
+
+
+def test_dependencies_are_read_in_place_and_let_go(scheduler, start_worker, store, eventually):
+    worker, peer = start_worker()
+    big = store.put(np.zeros(1 << 20))
+
+    def address(array):
+        return array.__array_interface__["data"][0], array.flags.writeable
+
+    task = scheduler.task(peer, address, Reference("big"), depends=[stored("big", big)])
+    where, writable = scheduler.value(peer, task)
+    assert worker.store.address_in_arena(where) and not writable
+    eventually(lambda: pins(store) == 0, what="the task's view dies with it")
+
+
+def test_views_are_let_go_when_a_task_fails(scheduler, peer, store, eventually):
+    big = store.put(np.zeros(1 << 20))
+
+    def fail(array):
+        view = array[1:]  # noqa: F841 - a variable of the frame that fails
+        raise LookupError("it has failed")
+
+    error, _, _ = scheduler.error(peer, scheduler.task(peer, fail, Reference("b"), depends=[stored("b", big)]))
+    assert isinstance(error, LookupError)
+    eventually(lambda: pins(store) == 0, what="the failed task's views die with it")
+
+
+def test_a_dependency_that_is_nowhere_is_missing_and_no_error(scheduler, peer):
+    gone = ObjectID(b"0123456789abcdef")
+    operation, entry = scheduler.one(
+        peer, scheduler.task(peer, abs, Reference("x"), key="y", depends=[("x", gone, None, [])])
+    )
+    assert operation == "missing"
+    assert (entry[0], entry[2], entry[3]) == ("y", "x", gone)
+
+
+def test_a_task_that_raises_what_the_store_raises_is_an_error(scheduler, peer):
+    from holdfast.objectstore import ObjectNotFoundError
+
+    def ask():
+        raise ObjectNotFoundError("of the task's own")
+
+    assert isinstance(scheduler.error(peer, scheduler.task(peer, ask))[0], ObjectNotFoundError)
+
+
+# -- dask
+
+
+def test_nodes_of_dask_graphs(scheduler, peer, store):
+    x = store.put(np.arange(10))
+    depends = [stored(("x", 0), x)]
+    task = Task(("s", 0), operator.add, TaskRef(("x", 0)), 1)
+    _, entry = scheduler.one(peer, scheduler.node_task(task, depends=depends))
+    assert store.get(ObjectID(entry[2])).tolist() == list(range(1, 11))
+    nested = Task("n", sum, List(Task(None, operator.neg, 1), DataNode(None, 5)))
+    assert scheduler.value(peer, scheduler.node_task(nested)) == 4
+    assert scheduler.value(peer, scheduler.node_task(DataNode("d", {"a": 1}))) == {"a": 1}
+    assert scheduler.value(peer, scheduler.node_task(Alias("a", "b"), depends=[inline("b", 7)])) == 7
+
+
+# -- errors
+
+
+def outer():
+    return inner()
+
+
+def inner():
+    raise ZeroDivisionError("by hand")
+
+
+@pytest.mark.parametrize("as_node", [False, True])
+def test_an_error_comes_with_the_frames_of_the_user(scheduler, peer, as_node):
+    task = scheduler.node_task(Task("t", outer)) if as_node else scheduler.task(peer, outer)
+    error, trace, text = scheduler.error(peer, task)
+    assert isinstance(error, ZeroDivisionError) and str(error) == "by hand"
+    names = []
+    while trace is not None:
+        names.append(trace.tb_frame.f_code.co_name)
+        trace = trace.tb_next
+    assert names == ["outer", "inner"]
+    assert "inner()" in text and "execution.py" not in text
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_nothing_that_a_task_raises_ends_its_thread(scheduler, peer, kind):
+    def leave():
+        raise kind("bye")
+
+    assert isinstance(scheduler.error(peer, scheduler.task(peer, leave))[0], kind)
+    assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
+
+
+def test_a_result_that_cannot_be_pickled_names_task_and_type(scheduler, peer):
+    error, _, _ = scheduler.error(peer, scheduler.task(peer, threading.Lock, key="my-lock"))
+    assert isinstance(error, pickle.PicklingError)
+    assert "'my-lock'" in str(error) and "_thread.lock" in str(error)
+
+
+def test_a_function_that_cannot_be_unpickled_is_named(scheduler, peer):
+    def elsewhere():
+        return 1
+
+    elsewhere.__module__, elsewhere.__qualname__, elsewhere.__name__ = "only_there", "compute", "compute"
+    module = type(sys)("only_there")
+    module.compute = elsewhere
+    sys.modules["only_there"] = module
+    try:
+        task = scheduler.task(peer, elsewhere)
+    finally:
+        del sys.modules["only_there"]
+    error, _, _ = scheduler.error(peer, task)
+    assert "only_there.compute" in str(error) and "No module named" in str(error)
+
+
+def test_arguments_that_cannot_be_unpickled_name_the_task(scheduler, peer):
+    task = list(scheduler.task(peer, abs, 1, key="broken"))
+    task[3] = b"no pickle"
+    error, _, _ = scheduler.error(peer, task)
+    assert "'broken'" in str(error)
+
+
+def test_a_result_larger_than_the_store_is_the_tasks_error(scheduler, peer):
+    error, _, _ = scheduler.error(peer, scheduler.task(peer, bytes, 200 << 20))
+    assert isinstance(error, StoreFullError)
+    assert "MB" in str(error)
+
+
+def test_errors_are_the_same_when_dask_has_changed_how_exceptions_are_pickled(scheduler, peer):
+    import dask.multiprocessing  # noqa: F401
+
+    def fail():
+        raise StoreFullError("full") from LookupError(threading.Lock())
+
+    error, _, _ = scheduler.error(peer, scheduler.task(peer, fail))
+    assert isinstance(error, StoreFullError) and str(error) == "full"
+
+
+# -- read-only data
+
+
+def sort_in_place(array):
+    array.sort()
+    return array[0]
+
+
+def needs_a_writable_buffer(array):
+    return len((memoryview(array).cast("B")).obj) if not memoryview(array).readonly else _complain()
+
+
+def _complain():
+    raise ValueError("buffer source array is read-only")
+
+
+@pytest.mark.parametrize("as_node", [False, True])
+@pytest.mark.parametrize("function", [sort_in_place, needs_a_writable_buffer])
+def test_a_function_that_writes_into_its_arguments_gets_private_copies(
+    scheduler, peer, store, caplog, function, as_node
+):
+    array = np.arange(1000)[::-1].copy()
+    x = store.put(array)
+
+    def task(key):
+        depends = [stored("x", x)]
+        if as_node:
+            return scheduler.node_task(Task(key, function, TaskRef("x")), depends=depends)
+        return scheduler.task(peer, function, Reference("x"), key=key, depends=depends)
+
+    with caplog.at_level(logging.WARNING):
+        for key in ("a", "b", "c"):
+            scheduler.value(peer, task(key))
+    warnings = [record.getMessage() for record in caplog.records if "writes into its arguments" in record.getMessage()]
+    assert len(warnings) == 1 and function.__name__ in warnings[0]
+    assert store.get(x).tolist() == array.tolist()
+
+
+def test_inline_data_can_be_made_writable_too(scheduler, peer):
+    task = scheduler.task(peer, sort_in_place, Reference("x"), depends=[inline("x", np.array([3, 1, 2]))])
+    assert scheduler.value(peer, task) == 1
+
+
+def test_other_errors_are_not_run_again(scheduler, peer, store):
+    calls = []
+    Recorder(calls)
+
+    def fail(record, value):
+        record(value)
+        raise ValueError("not about memory")
+
+    task = scheduler.task(peer, fail, RecorderReference(), Reference("x"), depends=[inline("x", 1)])
+    assert isinstance(scheduler.error(peer, task)[0], ValueError)
+    assert Recorder.ran == [1]
+
+
+class RecorderReference:
+    def __reduce__(self):
+        return _recorder, ()
+
+
+# -- what a task can know
+
+
+def test_a_task_knows_its_worker_and_key(scheduler, start_worker):
+    _, peer = start_worker()
+
+    def who():
+        return current_worker().address, current_key()
+
+    assert scheduler.value(peer, scheduler.task(peer, who, key="me")) == (f"{HERE}/0", "me")
+    assert current_worker() is None and current_key() is None
+
+
+# -- dropping and ending
+
+
+gate = threading.Event()
+
+
+def wait_for_gate():
+    assert gate.wait(10)
+
+
+def test_dropped_tasks_do_not_start(scheduler, peer):
+    gate.clear()
+    running, second, third = (scheduler.task(peer, wait_for_gate) for _ in range(3))
+    scheduler.send(peer, ("run", [running, second, third]), ("drop", [second[1], 999]))
+    assert list(scheduler.message(peer, "dropped")[1]) == [second[1]]
+    gate.set()
+    outcomes = scheduler.outcomes(peer, [running[1], third[1]])
+    assert second[0] not in outcomes
+    assert not any(second[1] == entry[1] for message in peer.received for entry in message[1])
+
+
+def test_it_ends_when_it_is_told_to(scheduler, start_worker, eventually):
+    worker, peer = start_worker()
+    scheduler.send(peer, ("close",))
+    eventually(worker.finished.is_set)
+    assert worker.reason is None
+
+
+def test_it_ends_when_the_scheduler_is_gone(scheduler, start_worker, eventually):
+    worker, peer = start_worker()
+    scheduler.thread.call_soon(peer.connection.abort)
+    eventually(worker.finished.is_set)
+    assert "scheduler" in worker.reason
+
+
+def test_it_ends_when_the_store_is_gone(scheduler, start_worker, server, eventually):
+    worker, peer = start_worker()
+    server._running_loop().call_soon_threadsafe(lambda: [c.close("test") for c in list(server._connections.values())])
+    scheduler.send(peer, ("run", [scheduler.task(peer, bytes, 100_000)]))
+    eventually(worker.finished.is_set)
+    assert "store" in worker.reason
+
+
+def test_closing_does_not_wait_for_a_task_that_does_not_end(scheduler, start_worker):
+    worker, peer = start_worker()
+    gate.clear()
+    task = scheduler.task(peer, wait_for_gate)
+    scheduler.send(peer, ("run", [task]))
+    worker.thread.run(worker.close(), timeout=5)
+    gate.set()
+
+
+def test_several_workers_in_one_loop(scheduler, start_worker):
+    peers = [start_worker(index=n)[1] for n in range(3)]
+    assert [scheduler.value(p, scheduler.task(p, abs, -n)) for n, p in enumerate(peers)] == [0, 1, 2]
+
+
+def test_what_it_cannot_connect_to(scheduler, server):
+    thread = LoopThread("worker")
+    try:
+        options = {"node_address": HERE, "index": 0, "name": "w"}
+        with pytest.raises(StoreError, match="no store"):
+            worker = Worker(scheduler.address, token=TOKEN, store_socket="/tmp/nowhere.sock", **options)
+            thread.run(worker.start())
+        with pytest.raises(AuthenticationError):
+            worker = Worker(scheduler.address, token=b"another " * 4, store_socket=server.socket_path, **options)
+            thread.run(worker.start())
+    finally:
+        thread.close()
