@@ -38,7 +38,8 @@ _collector = threading.local()
 def collecting() -> Iterator[list[Future]]:
     """Within it, in this thread, every future that is pickled is added to the list."""
     outer = getattr(_collector, "found", None)
-    _collector.found = found = []
+    found: list[Future] = []
+    _collector.found = found
     try:
         yield found
     finally:
@@ -134,13 +135,12 @@ class Packer:
         stored: list[Future] = []
         sent = {}
         for name, value in kwargs.items():
+            count = len(stored)
             replaced = self._replace_top(value, found, stored)
-            if type(replaced) is not Reference and not found:
-                try:
-                    replaced = self._store_large(replaced, stored)
-                except Exception:  # it can't be pickled: packing the first call says so in full
-                    replaced = value
-            sent[name] = stored[-1] if stored and type(replaced) is Reference and replaced.key == stored[-1].key else value
+            if not found and len(stored) == count:
+                with contextlib.suppress(Exception):  # it can't be pickled: packing the first call says so in full
+                    self._store_large(replaced, stored)
+            sent[name] = stored[-1] if len(stored) > count else value
             found.clear()
         return sent, tuple(stored)
 
@@ -195,7 +195,8 @@ class Packer:
 
     def _dumps(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[Future]]:
         outer = getattr(_collector, "found", None)
-        _collector.found = inside = []
+        inside: list[Future] = []
+        _collector.found = inside
         try:
             return payload.dumps((args, kwargs)), inside
         except CancelledError:  # a released future inside an object

@@ -144,9 +144,7 @@ class ClientBase:
             resources.close("the client could not connect")
             raise
         session = self._session
-        self._stores = resources.stores = StoreAccess(
-            lambda: session.nodes, token=token, owner=self.id, attach=attach
-        )
+        self._stores = resources.stores = StoreAccess(lambda: session.nodes, token=token, owner=self.id, attach=attach)
         loop = self._loop
         self._reader = Reader(self._table, self._stores, session.check_open, lambda: loop.is_current)
         # A client that is garbage can't wait for its own end.
@@ -199,7 +197,7 @@ class ClientBase:
     def _check_future(self, future: Future) -> None:
         """Raise if it can't stand for a value in a call of this client."""
         if future._client is not self:
-            raise ValueError(f"{future!r} belongs to another client ({future._client!r}); it can only be used with that")
+            raise ValueError(f"{future!r} belongs to another client, {future._client!r}: use it with that one")
         future._check_held()
         if future._state.reason is not None:
             raise error_of(future._state)
@@ -277,10 +275,7 @@ class ClientBase:
             self._session.post(
                 (
                     "scattered",
-                    [
-                        (key, place.object_id, place.nbytes, type_name, node, place.inline)
-                        for node in place.nodes
-                    ],
+                    [(key, place.object_id, place.nbytes, type_name, node, place.inline) for node in place.nodes],
                 )
             )
         return Future._of(state, self)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-import dask
+from dask.base import get_annotations
 
 from holdfast.client import options as task_options
 from holdfast.client.base import ClientBase
@@ -184,7 +184,7 @@ class Calls(ClientBase):
         self, priority: float, retries: int | None, workers: Any, allow_other_workers: bool, resources: Any
     ) -> task_options.Options:
         options = task_options.options_of(priority, retries, workers, allow_other_workers, resources)
-        annotations = dask.get_annotations()
+        annotations = get_annotations()
         return {**task_options.from_annotations(annotations), **options} if annotations else options
 
     def _submit(

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import dask
-from dask._expr import CompositeExpr, Expr, FinalizeCompute, _ExprSequence
 from dask._task_spec import Alias
-from dask.base import _rebuild_composite_collection, collections_to_expr, flatten, is_dask_collection
+from dask.base import get_annotations, is_dask_collection
+from dask.delayed import delayed
 
 from holdfast.client import options as task_options
+from holdfast.client.dask_internals import (
+    CompositeExpr,
+    Expr,
+    ExprSequence,
+    FinalizeCompute,
+    collections_to_expr,
+    flatten,
+    rebuild_composite_collection,
+)
 from holdfast.client.futures import Future, error_of
 from holdfast.client.graphs import GraphPacker, annotations_of, split
 from holdfast.client.references import CANCELLED, LOST
@@ -52,7 +60,7 @@ def submit_graph(
     else:
         annotations = {}
     per_key = {**task_options.per_key(annotations_of(graph)), **task_options.per_key(annotations)}
-    common = {**task_options.from_annotations(dask.get_annotations()), **common}
+    common = {**task_options.from_annotations(get_annotations()), **common}
     packed = GraphPacker(
         client._functions,
         borrow=client._borrow,
@@ -109,7 +117,7 @@ def compute(
     given = [collections] if single else list(collections)
     if traverse:
         given = [
-            dask.delayed(item) if isinstance(item, (*_CONTAINERS, dict, Iterator)) and _has_collection(item) else item
+            delayed(item) if isinstance(item, (*_CONTAINERS, dict, Iterator)) and _has_collection(item) else item
             for item in given
         ]
     wanted = [item for item in given if is_dask_collection(item)]
@@ -148,11 +156,11 @@ def persist(
     if not given:
         return []
     expr = collections_to_expr(given, optimize_graph)
-    expressions: list[Any] = list(expr.operands) if isinstance(expr, _ExprSequence) else [expr]
+    expressions: list[Any] = list(expr.operands) if isinstance(expr, ExprSequence) else [expr]
     composite = any(isinstance(part, CompositeExpr) for part in expressions)
     expr = expr.optimize()
     if composite:
-        expressions = list(expr.operands) if isinstance(expr, _ExprSequence) else [expr]
+        expressions = list(expr.operands) if isinstance(expr, ExprSequence) else [expr]
     outputs = [list(flatten(keys)) for keys in expr.__dask_keys__()]
     if not (len(outputs) == len(given) == len(expressions)):
         raise RuntimeError(f"{len(given)} collections were optimized to {len(outputs)}")
@@ -163,7 +171,7 @@ def persist(
     results = []
     for collection, part, keys in zip(given, expressions, outputs, strict=True):
         if isinstance(part, CompositeExpr):
-            results.append(_rebuild_composite_collection(collection, part, futures, cull_to_child_keys=True))
+            results.append(rebuild_composite_collection(collection, part, futures, cull_to_child_keys=True))
         else:
             rebuild, state = collection.__dask_postpersist__()
             results.append(rebuild({key: futures[key] for key in keys}, *state))
@@ -177,9 +185,7 @@ def _of_outputs(
     loose = task_options.loose(allow_other_workers, collections)
     needs = task_options.chosen(resources, collections, nested=True)
     found = {
-        key: task_options.options_of(
-            workers=on.get(key), allow_other_workers=loose.get(key), resources=needs.get(key)
-        )
+        key: task_options.options_of(workers=on.get(key), allow_other_workers=loose.get(key), resources=needs.get(key))
         for key in {**on, **needs}
     }
     return {key: options for key, options in found.items() if options}
@@ -274,5 +280,3 @@ def repack(keys: Any, values: Mapping[Any, Any]) -> Any:
     if isinstance(keys, list):
         return [repack(key, values) for key in keys]
     return values[keys]
-
-

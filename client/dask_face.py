@@ -125,8 +125,8 @@ class DaskFace(ClientBase):
         optimize_graph : bool
             Whether dask optimizes the graphs first.
         workers : str, list or dict
-            Workers that may compute the results; what these need may be computed anywhere. A dictionary chooses for each
-            collection: ``{x: "alice", (y, z): ["bob", "carol"]}``.
+            Workers that may compute the results; what these need may be computed anywhere. A dictionary chooses for
+            each collection: ``{x: "alice", (y, z): ["bob", "carol"]}``.
         allow_other_workers : bool or list
             Whether ``workers`` are only preferences; for all collections, or for those in the list.
         resources : dict

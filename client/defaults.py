@@ -1,8 +1,8 @@
 """Which client is meant when none is named.
 
-The client that was opened last, and is open still, is the current one of its process and dask's default scheduler. When
-it is closed, the one before it is again; when none is left, dask's configuration is what it was before the first. Inside
-a task the client is one of the worker's own, made when a task first needs it.
+The client that was opened last, and is open still, is the current one of its process and dask's default scheduler.
+When it is closed, the one before it is again; when none is left, dask's configuration is what it was before the first.
+Inside a task the client is one of the worker's own, made when a task first needs it.
 """
 
 from __future__ import annotations
@@ -101,6 +101,9 @@ def _client_of_worker(address: str, token: bytes) -> Client:
         client = _worker_clients.get(address)
         if client is None or client.closed:
             client = _worker_clients[address] = Client(address, token=token, set_as_default=False, name="worker")
+            resources = client._resources
+            # Nobody closes it: it goes with its cluster.
+            client._session.on_end = lambda: resources.close_elsewhere("the cluster is gone")
         return client
 
 

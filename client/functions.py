@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
-from typing import Any
 
 from dask.utils import funcname
 

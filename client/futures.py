@@ -253,7 +253,7 @@ class _Binding(threading.local):
 _binding = _Binding()
 
 
-class binding:  # noqa: N801 - used as a function
+class binding:
     """Within it, in this thread, futures are unpickled with ``bind(key)``."""
 
     def __init__(self, bind: Callable[[Any], Future]) -> None:
@@ -390,4 +390,4 @@ def _listed(fs: Any) -> Any:
     return fs if is_dask_collection(fs) or isinstance(fs, dict) else list(fs)
 
 
-__all__ = ["ALL_COMPLETED", "FIRST_COMPLETED", "FINISHED", "DoneAndNotDone", "Future", "wait"]
+__all__ = ["ALL_COMPLETED", "FINISHED", "FIRST_COMPLETED", "DoneAndNotDone", "Future", "wait"]

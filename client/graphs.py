@@ -3,8 +3,8 @@
 Theory of operation. A graph goes through five steps:
 
 1. *Convert* it into `dask._task_spec` nodes, whatever it was: a dictionary, a high level graph, an expression.
-2. *Resolve aliases* here, so that none costs a task. A key may then stand for another one, of the graph or of a future that
-   this client holds; references to it are written as references to that one, and an output that is an alias is a
+2. *Resolve aliases* here, so that none costs a task. A key may then stand for another one, of the graph or of a
+   future that this client holds; references to it are written as references to that one, and an output that is an alias is a
    future of it.
 3. *Cull* what the outputs don't need, and what this client holds already.
 4. *Order* the rest with `dask.order`: the scheduler prefers what comes first, so this is where memory is saved.
@@ -60,7 +60,8 @@ class Graph(NamedTuple):
 
 def nodes_of(graph: Mapping[Any, Any]) -> dict[Any, GraphNode]:
     """A graph as ``{key: node}``; a key that only says that it is a future of the same key is left out."""
-    return convert_legacy_graph(dict(graph))
+    nodes: dict[Any, GraphNode] = convert_legacy_graph(dict(graph))
+    return nodes
 
 
 class GraphPacker:
@@ -243,12 +244,12 @@ class GraphPacker:
         return key, function.digest, raw(call.payload), list(dependencies)
 
     def _argument(self, value: Any, referred: dict[Any, None]) -> Any:
-        kind = type(value)
+        kind: type = type(value)
         if kind is TaskRef or kind is Alias:
             target = self._targets[value.key if kind is TaskRef else value.target]
             referred[target] = None
             return Reference(target)
-        if not isinstance(value, GraphNode):
+        if not issubclass(kind, GraphNode):
             return value
         if kind in _CONTAINERS or kind is Dict:
             items = [self._argument(item, referred) for item in value.args]
@@ -282,7 +283,9 @@ def annotations_of(graph: Any) -> dict[str, dict[Any, Any]]:
     return found
 
 
-def split(tasks: list[tuple[Any, ...]], wants: Collection[Any], max_tasks: int) -> Iterable[tuple[list[Any], list[Any]]]:
+def split(
+    tasks: list[tuple[Any, ...]], wants: Collection[Any], max_tasks: int
+) -> Iterable[tuple[list[Any], list[Any]]]:
     """Cut the tasks of a graph into messages, ``(tasks, wants)`` each.
 
     What a later message depends on is wanted too until that is sent, or the scheduler would forget it in between. It is

@@ -7,6 +7,7 @@ gets a random one.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -53,8 +54,9 @@ def wire_key(key: Any) -> Any:
         return key
     if isinstance(key, tuple):
         return tuple(wire_key(part) for part in key)
-    for builtin in (str, bytes, int, float):
-        if isinstance(key, builtin):
+    builtins: tuple[Callable[[Any], Any], ...] = (str, bytes, int, float)
+    for builtin in builtins:
+        if isinstance(key, builtin):  # type: ignore[arg-type]
             return builtin(key)
     item = getattr(key, "item", None)  # numpy's scalars
     if item is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dask.base import flatten, is_dask_collection
+from dask.base import is_dask_collection
 
+from holdfast.client.dask_internals import flatten
 from holdfast.client.keys import wire_key
 
 NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources")
@@ -54,6 +55,13 @@ def options_of(
             str(name): _checked(f"resources[{name!r}]", float, amount, "a number") for name, amount in resources.items()
         }
     return options
+
+
+def _checked(name: str, convert: Callable[[Any], Any], value: Any, what: str) -> Any:
+    try:
+        return convert(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {what}, not {value!r}") from None
 
 
 def names_of_workers(workers: Any) -> list[str]:

@@ -8,7 +8,8 @@ happens under the lock, and so does the posting of the messages that tell the sc
 the order of what happened to it.
 
 States: ``pending`` → ``finished`` or ``error``; back to ``pending`` when every copy of a result is gone and it is
-being made again; ``cancelled`` and ``lost`` are final, and a key in one of these is made anew when it is submitted again.
+being made again; ``cancelled`` and ``lost`` are final, and a key in one of these is made anew when it is
+submitted again.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Results(ClientBase):
         workers: Any = None,
         broadcast: bool = False,
         direct: bool | None = None,
-        hash: bool = True,  # noqa: A002 - the name that dask's users know
+        hash: bool = True,
         timeout: float | str | None = None,
     ) -> Any:
         """Put values into the object store.

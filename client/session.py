@@ -1,15 +1,16 @@
 """The client's end of the protocol: one connection to the scheduler.
 
 Everything here runs in the thread of the client's event loop and never blocks, except `post` and `wake`, which any
-thread may call, also inside the garbage collector. What user threads post waits in a queue; the loop is woken only if no
-wake-up is on its way, and then sends all of it in one frame. So a loop over `Client.submit` costs a wake-up now and then,
-not one for each call.
+thread may call, also inside the garbage collector. What user threads post waits in a queue; the loop is woken only if
+no wake-up is on its way, and then sends all of it in one frame. So a loop over `Client.submit` costs a wake-up now and
+then, not one for each call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import itertools
 import logging
 from collections import deque
@@ -52,6 +53,8 @@ class Session:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.scheduler: dict[str, Any] = {}
         self.ended: Exception | None = None
+        #: Called in the loop's thread when the connection is lost.
+        self.on_end: Callable[[], None] = _nothing
         self._loop = loop
         self._address = ""
         self._connection: Connection | None = None
@@ -81,10 +84,8 @@ class Session:
         """Have the loop send what was posted, soon."""
         if not self._wake_pending:
             self._wake_pending = True
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody to tell any more
                 self._loop.call_soon_threadsafe(self._flush)
-            except RuntimeError:  # the loop is closed: there is nobody to tell any more
-                pass
 
     def check_open(self) -> None:
         """Raise the reason if nothing can be said any more."""
@@ -187,11 +188,16 @@ class Session:
             self.ended = reason
             self.table.end_all(LOST, reason)
             self._fail_requests(reason)
+            self.on_end()
 
     def _fail_requests(self, reason: Exception) -> None:
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(type(reason)(*reason.args))
+
+
+def _nothing() -> None:
+    pass
 
 
 def error_named(name: str, text: str) -> Exception:

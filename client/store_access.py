@@ -188,10 +188,10 @@ class StoreAccess:
             return list(nodes)
         chosen = {}
         for name in workers:
-            address = str(name).rpartition("/")[0] if str(name).count("/") == 3 else str(name)
-            matching = [a for a, node in nodes.items() if address in (a, a.removeprefix("tcp://"), node.get("hostname"))]
+            matching = [address for address, node in nodes.items() if _names(name, address, node.get("hostname", ""))]
             if not matching:
-                raise NoWorkerError(f"there is no worker or host {name!r} in the cluster; the hosts are {', '.join(nodes)}")
+                there = ", ".join(nodes) or "none"
+                raise NoWorkerError(f"there is no worker or host {name!r} in the cluster; the hosts are {there}")
             chosen.update(dict.fromkeys(matching))
         return list(chosen)
 
@@ -273,3 +273,10 @@ class StoreAccess:
         with self._lock:
             self._detach()
         self._peers.close()
+
+
+def _names(name: str, address: str, hostname: str) -> bool:
+    """Whether ``name`` means a node or one of its workers: by address, ``<address>/<n>``, host name, ``<name>-<n>``."""
+    plain = name.removeprefix("tcp://")
+    host = address.removeprefix("tcp://")
+    return host in (plain, plain.rpartition("/")[0]) or hostname in (plain, plain.rpartition("-")[0])

@@ -1,0 +1,29 @@
+"""What of dask's insides this package stands on, in one place.
+
+dask offers a scheduler the graph and asks it for results; how collections become one graph, and are put together again
+from its parts, it has for itself in `dask.base` and `dask._expr`. dask has no types for these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dask import _expr, base, core
+
+CompositeExpr: Any = _expr.CompositeExpr
+Expr: Any = _expr.Expr
+ExprSequence: Any = _expr._ExprSequence
+FinalizeCompute: Any = _expr.FinalizeCompute
+collections_to_expr: Any = base.collections_to_expr
+rebuild_composite_collection: Any = base._rebuild_composite_collection
+flatten: Any = core.flatten
+
+__all__ = [
+    "CompositeExpr",
+    "Expr",
+    "ExprSequence",
+    "FinalizeCompute",
+    "collections_to_expr",
+    "flatten",
+    "rebuild_composite_collection",
+]
