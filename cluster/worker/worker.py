@@ -92,7 +92,7 @@ class Worker:
         self.resources = dict(resources or {})
         self.memory_limit = memory_limit
         self.reason: str | None = None
-        self._token = token
+        self.token = token
         self._store_socket = os.fspath(store_socket)
         self._batch_seals = batch_seals
         self._functions = FunctionTable()
@@ -119,7 +119,7 @@ class Worker:
             self._threads = TaskThreads(self.nthreads, self._in_thread, self._run, f"holdfast-task-{self.name}")
             self._connection = await connect(
                 self.scheduler_address,
-                token=self._token,
+                token=self.token,
                 role="worker",
                 info={
                     "address": self.address,
