@@ -4,8 +4,8 @@ Theory of operation. A graph goes through five steps:
 
 1. *Convert* it into `dask._task_spec` nodes, whatever it was: a dictionary, a high level graph, an expression.
 2. *Resolve aliases* here, so that none costs a task. A key may then stand for another one, of the graph or of a
-   future that this client holds; references to it are written as references to that one, and an output that is an alias is a
-   future of it.
+   future that this client holds; references to it are written as references to that one, and an output that is an
+   alias is a future of it.
 3. *Cull* what the outputs don't need, and what this client holds already.
 4. *Order* the rest with `dask.order`: the scheduler prefers what comes first, so this is where memory is saved.
 5. *Pack* each node. A task whose arguments are values and references, also in lists, tuples, sets and dictionaries,

@@ -2,8 +2,8 @@
 
 Theory of operation. A key is *held* from the first future of it until the last one is gone; the scheduler hears of both
 ends only. User threads add holders, and the garbage collector takes them away, in any thread, at any allocation,
-maybe while that very thread is inside `KeyTable.lock`. So `KeyTable.drop` takes no lock: it leaves the state in a queue,
-and the loop settles the queue before it sends (`KeyTable.settle`). Everything else that changes states or counts
+maybe while that very thread is inside `KeyTable.lock`. So `KeyTable.drop` takes no lock: it leaves the state in a
+queue, and the loop settles the queue before it sends (`KeyTable.settle`). Everything else that changes states or counts
 happens under the lock, and so does the posting of the messages that tell the scheduler: what is posted for a key is in
 the order of what happened to it.
 
