@@ -1,0 +1,277 @@
+"""A host: its registration, its workers' lives and ends, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scripted_scheduler import TOKEN
+
+from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.hosts import host_id
+from holdfast.cluster.node import link, supervisor
+from holdfast.cluster.payload import Reference
+from holdfast.cluster.process import spawn
+from holdfast.objectstore import ObjectID, connect
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
+
+
+# -- what it is
+
+
+def test_it_registers_itself_and_its_workers(scheduler, start_host):
+    host = start_host(n_workers=2, threads_per_worker=3, resources={"GPU": 1}, memory_limit=1 << 30)
+    info = host.node.info
+    assert info["address"] == host.address
+    assert info["host_id"] == host_id()
+    assert (info["hostname"], info["nthreads"], info["pid"]) == ("host", 6, os.getpid())
+    assert info["capacity"] >= 128 << 20
+    with connect(info["store_socket"]) as store:
+        assert store.stats()["objects"] == 0
+    for index in range(2):
+        info = host.worker(index).info
+        assert (info["name"], info["node"], info["nthreads"]) == (f"host-{index}", host.address, 3)
+        assert info["resources"] == {"GPU": 1}
+        assert info["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize("processes", [True, False])
+def test_its_workers_share_its_store(scheduler, start_host, processes, eventually):
+    host = start_host(n_workers=2, processes=processes)
+    first, second = host.worker(0), host.worker(1)
+    _, made = scheduler.one(first, scheduler.task(first, np.ones, 100_000, key="x"))
+    depends = [("x", made[2], None, [host.address])]
+    total = scheduler.task(second, lambda x: float(x.sum()), Reference("x"), depends=depends)
+    assert scheduler.value(second, total) == 100_000.0
+    eventually(lambda: host.store_stats()["pins"] == 0)
+
+
+def test_it_says_how_it_is(scheduler, start_host):
+    host = start_host(n_workers=1)
+    (_, report) = scheduler.message(host.node, "heartbeat")
+    assert report["store"]["capacity"] == host.node.info["capacity"]
+    vitals = report["workers"][f"{host.address}/0"]
+    assert vitals["memory"] > 1 << 20 and vitals["cpu"] >= 0
+
+
+def test_it_deletes_what_it_is_told_to(scheduler, start_host, eventually):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    _, made = scheduler.one(worker, scheduler.task(worker, bytes, 100_000))
+    assert host.store_stats()["objects"] == 1
+    scheduler.send(host.node, ("delete", [made[2]]))
+    eventually(lambda: host.store_stats()["objects"] == 0)
+
+
+# -- workers that die
+
+
+def test_a_killed_worker_is_reported_and_started_again(scheduler, start_host, eventually):
+    host = start_host(n_workers=2)
+    killed, other = host.worker(0), host.worker(1)
+    _, made = scheduler.one(killed, scheduler.task(killed, np.arange, 50_000, key="x"))
+    os.kill(killed.info["pid"], signal.SIGKILL)
+    _, address, reason = scheduler.message(host.node, "exited")
+    assert address == f"{host.address}/0"
+    assert "SIGKILL" in reason
+    again = host.worker(0)
+    assert again.info["pid"] != killed.info["pid"]
+    assert again.info["name"] == killed.info["name"]
+    # What it had made is still there.
+    depends = [("x", made[2], None, [host.address])]
+    assert scheduler.value(other, scheduler.task(other, len, Reference("x"), depends=depends)) == 50_000
+    assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
+
+
+def test_a_worker_that_uses_too_much_memory_is_killed_and_says_so(scheduler, start_host):
+    host = start_host(n_workers=1, memory_limit=400 << 20)
+    worker = host.worker()
+
+    def devour():
+        hoard = [np.ones(8 << 20)]
+        while True:
+            hoard.append(np.ones(1 << 20))
+            time.sleep(0.005)
+
+    scheduler.send(worker, ("run", [scheduler.task(worker, devour)]))
+    _, _, reason = scheduler.message(host.node, "exited")
+    assert "memory limit of 419.4 MB" in reason and "used by itself" in reason
+    host.worker()
+
+
+def test_what_is_mapped_from_the_store_does_not_count_as_a_workers_memory(scheduler, start_host):
+    host = start_host(n_workers=1, memory_limit=300 << 20, store_capacity=700 << 20)
+    worker = host.worker()
+    _, made = scheduler.one(worker, scheduler.task(worker, np.ones, 4 << 20, key="x"))
+    copies = [made]
+    for _ in range(5):
+        copies.append(scheduler.one(worker, scheduler.task(worker, np.ones, 12 << 20))[1])
+    depends = [(n, entry[2], None, [host.address]) for n, entry in enumerate(copies)]
+
+    def read(arrays):
+        deadline = time.monotonic() + 0.6  # longer than the watch takes to look
+        while time.monotonic() < deadline:
+            total = sum(float(array.sum()) for array in arrays)
+        return total
+
+    task = scheduler.task(worker, read, [Reference(n) for n in range(6)], depends=depends)
+    assert scheduler.value(worker, task) == float((4 << 20) + 5 * (12 << 20))
+
+
+def test_a_worker_that_keeps_dying_is_given_up(scheduler, start_host, monkeypatch, caplog, eventually):
+    monkeypatch.setattr(supervisor, "MAX_FAILURES", 2)
+    host = start_host(n_workers=1)
+    for _ in range(2):
+        os.kill(host.worker().info["pid"], signal.SIGKILL)
+        scheduler.message(host.node, "exited")
+    eventually(lambda: "given up" in caplog.text)
+
+
+# -- what it can't do
+
+
+def test_without_a_scheduler_it_does_not_start(start_host, scheduler, monkeypatch):
+    monkeypatch.setattr(link, "CONNECT_TIMEOUT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    scheduler.address = f"tcp://127.0.0.1:{port}"
+    with pytest.raises(ConnectError, match=f"no scheduler answered at tcp://127.0.0.1:{port}"):
+        start_host(n_workers=1)
+
+
+def test_a_port_in_use_is_named(start_host):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConnectError, match=f"port {port} .* in use"):
+            start_host(port=port)
+
+
+def test_a_worker_that_cannot_start_says_why(start_host, monkeypatch):
+    monkeypatch.setenv("HOLDFAST_TOKEN", "short")
+    spawned = supervisor.spawn
+
+    def with_wrong_token(module, arguments, **options):
+        return spawned(module, arguments, **{**options, "env": {"HOLDFAST_TOKEN": "another token " * 3}})
+
+    monkeypatch.setattr(supervisor, "spawn", with_wrong_token)
+    with pytest.raises(Exception, match=r"host-0 could not start: .*token"):
+        start_host(n_workers=1)
+
+
+# -- its end
+
+
+@pytest.mark.parametrize("processes", [True, False])
+def test_closing_leaves_nothing(scheduler, start_host, processes, eventually):
+    host = start_host(n_workers=2, processes=processes)
+    pids = [host.worker(index).info["pid"] for index in range(2)]
+    directory = host.agent.run_directory.path
+    assert directory.exists()
+    host.close()
+    host.close()
+    assert host.agent.finished.is_set()
+    assert not directory.exists()
+    if processes:
+        assert not any(map(alive, pids))
+    assert not scheduler.outcomes(host.node, [])
+    eventually(lambda: all(peer.gone for peer in scheduler.peers))
+    assert not [message for message in host.node.received if message[0] == "exited"]
+
+
+def test_it_closes_when_the_scheduler_says_so(scheduler, start_host, eventually):
+    host = start_host(n_workers=1)
+    scheduler.send(host.node, ("close",))
+    eventually(host.agent.finished.is_set)
+    assert host.agent.reason is None
+
+
+def test_it_closes_when_the_scheduler_is_gone(scheduler, start_host, eventually):
+    host = start_host(n_workers=1)
+    for peer in scheduler.peers:
+        scheduler.thread.call_soon(peer.connection.abort)
+    eventually(host.agent.finished.is_set)
+    assert "scheduler" in host.agent.reason
+
+
+def test_a_worker_that_does_not_end_is_killed(scheduler, start_host, monkeypatch):
+    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_SECONDS", 0.3)
+    host = start_host(n_workers=1)
+    worker = host.worker()
+
+    os.kill(worker.info["pid"], signal.SIGSTOP)
+    host.close()
+    assert not alive(worker.info["pid"])
+
+
+def test_a_running_task_does_not_hold_up_the_end(scheduler, start_host):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    scheduler.send(worker, ("run", [scheduler.task(worker, time.sleep, 60)]))
+    started = time.monotonic()
+    host.close()
+    assert time.monotonic() - started < supervisor.STOP_TIMEOUT_SECONDS
+
+
+# -- as a process
+
+
+@pytest.fixture
+def agent_process(scheduler):
+    arguments = ["--scheduler", scheduler.address, "--workers", "2", "--name", "host"]
+    arguments += ["--object-store-memory", str(64 << 20), "--resources", '{"GPU": 2}']
+    child = spawn("holdfast.cluster.node", arguments, env={"HOLDFAST_TOKEN": TOKEN.decode()})
+    try:
+        yield child, child.wait_ready(30)
+    finally:
+        if child.returncode is None:
+            child.kill()
+        child.wait()
+
+
+def test_as_a_process_it_is_ready_when_its_workers_are(scheduler, agent_process):
+    child, ready = agent_process
+    workers = [peer for peer in scheduler.peers if peer.role == "worker"]
+    assert len(workers) == 2
+    assert all(worker.info["resources"] == {"GPU": 2} for worker in workers)
+    with connect(ready["store_socket"]) as store:
+        assert store.get(store.put("here")) == "here"
+    child.terminate()
+    assert child.wait(10) == 0
+    assert not Path(ready["run_directory"]).exists()
+    assert not any(alive(worker.info["pid"]) for worker in workers)
+
+
+def test_when_it_is_killed_its_workers_end_and_clean_up(scheduler, agent_process, eventually):
+    child, ready = agent_process
+    workers = [peer for peer in scheduler.peers if peer.role == "worker"]
+    child.kill()
+    eventually(lambda: not any(alive(worker.info["pid"]) for worker in workers))
+    eventually(lambda: not Path(ready["run_directory"]).exists())
+
+
+def test_when_its_scheduler_is_gone_it_exits_with_an_error(scheduler, agent_process, eventually):
+    child, ready = agent_process
+    for peer in scheduler.peers:
+        scheduler.thread.call_soon(peer.connection.abort)
+    assert child.wait(10) == 1
+    assert not Path(ready["run_directory"]).exists()
+
+
+def test_object_ids_of_results_are_the_stores(scheduler, start_host):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    _, made = scheduler.one(worker, scheduler.task(worker, str, "x", key="k"))
+    (meta,) = host.in_loop(host.agent.store.inventory)
+    assert meta.object_id == ObjectID(made[2])
+    assert (meta.key, meta.owner, meta.type_name) == ("k", "host-0", "str")
