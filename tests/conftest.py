@@ -227,10 +227,12 @@ def _belongs(pid: int, owners: set[int], parents: dict[int, int]) -> bool:
     return False
 
 
-def _check(before: Footprint, scope: str, whose: str) -> None:
+def _check(before: Footprint, scope: str, whose: str, node: Any) -> None:
     left = _left(before, scope)
     if not left:
         return
+    # What fixtures gave to a test that is over is garbage, but pytest holds it a moment longer.
+    getattr(node, "funcargs", {}).clear()
     deadline = time.monotonic() + GRACE_SECONDS
     gc.collect()
     while (left := _left(before, scope)) and time.monotonic() < deadline:
@@ -248,7 +250,7 @@ def _leaks_of_session() -> Iterator[None]:
     before = Footprint.take()
     yield
     _scopes.forget("package", "session")
-    _check(before, "session", "the session's fixtures")
+    _check(before, "session", "the session's fixtures", None)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -256,14 +258,14 @@ def _leaks_of_module(_leaks_of_session: None, request: pytest.FixtureRequest) ->
     before = Footprint.take()
     yield
     _scopes.forget("class", "module")
-    _check(before, "module", f"the fixtures of {request.node.name}")
+    _check(before, "module", f"the fixtures of {request.node.name}", request.node)
 
 
 @pytest.fixture(autouse=True)
 def _leaks(_leaks_of_module: None, request: pytest.FixtureRequest) -> Iterator[None]:
     before = Footprint.take()
     yield
-    _check(before, "test", request.node.name)
+    _check(before, "test", request.node.name, request.node)
 
 
 # -- for tests

@@ -36,8 +36,10 @@ def render(report: dict[str, Any], limit: int = 30) -> str:
     """A memory report for people."""
     objects = sorted(report.get("objects") or [], key=lambda o: o.get("nbytes") or 0, reverse=True)
     stores = report.get("stores") or {}
-    total = sum(o.get("nbytes") or 0 for o in objects)
-    lines = [f"{count(len(objects), 'object')}, {size(total)}"]
+    # A cluster lists a part of very many objects, and says how many there are.
+    number = report.get("count", len(objects))
+    total = report.get("nbytes", sum(o.get("nbytes") or 0 for o in objects))
+    lines = [f"{count(number, 'object')}, {size(total)}"]
     if stores:
         rows = [[node, share((s or {}).get("used"), (s or {}).get("capacity"))] for node, s in stores.items()]
         lines += ["", table(["store", "used"], rows)]
@@ -57,10 +59,9 @@ def render(report: dict[str, Any], limit: int = 30) -> str:
         ]
         header = ["size", "key", "type", "owner", "holders", "where", "age"]
         lines += ["", table(header, rows, right=(0, 6))]
-        if len(shown) < len(objects):
-            rest = objects[len(shown) :]
-            left = size(sum(o.get("nbytes") or 0 for o in rest))
-            lines.append(f"  … and {count(len(rest), 'smaller object')} of {left} together (--limit 0 shows all)")
+        if len(shown) < number:
+            left = size(total - sum(o.get("nbytes") or 0 for o in shown))
+            lines.append(f"  … and {count(number - len(shown), 'smaller object')} of {left} together (--limit)")
     return "\n".join(lines)
 
 

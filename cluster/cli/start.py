@@ -14,6 +14,7 @@ import click
 
 from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, parse_address
 from holdfast.cluster.comm.tokens import load_token, token_path
+from holdfast.cluster.deploy.ask import wait_for_scheduler
 from holdfast.cluster.deploy.plan import NodePlan, plan_nodes
 from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
 from holdfast.cluster.process import ChildProcess, spawn
@@ -21,6 +22,8 @@ from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size
 
 LOOPBACK = "127.0.0.1"
+#: How long a cluster that is to be joined may take to answer.
+JOIN_SECONDS = 5.0
 EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -82,7 +85,8 @@ def start(
     kind = "head" if head else "host"
     if address is not None:
         address = format_address(*parse_address(address))
-        load_token()
+        # Asked here and now, so that a wrong address or token is said at once and not by a process in its log.
+        wait_for_scheduler(address, timeout=min(timeout, JOIN_SECONDS))
     else:
         load_token(create=True)
     listen = host or LOOPBACK

@@ -24,6 +24,8 @@ def status(as_json: bool, address: str | None) -> None:
       holdfast status --address 10.0.0.1:8786 --json
     """
     report = ask_cluster(address, "status")
+    # This command itself is a client while it asks.
+    report["clients"] = max(0, (report.get("clients") or 0) - 1)
     click.echo(json.dumps(report, default=str) if as_json else render(report))
 
 

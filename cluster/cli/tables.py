@@ -33,8 +33,10 @@ def size(nbytes: Any) -> str:
 
 def share(part: Any, whole: Any) -> str:
     """``1.2 GB of 7.2 GB (17 %)``."""
-    if not isinstance(part, int | float) or not isinstance(whole, int | float) or not whole:
+    if not isinstance(whole, int | float) or not whole:
         return size(part)
+    if not isinstance(part, int | float):
+        return f"{MISSING} of {format_size(whole)}"
     return f"{format_size(part)} of {format_size(whole)} ({100 * part / whole:.0f} %)"
 
 

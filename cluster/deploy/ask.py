@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.comm.tokens import load_token
-from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
 from holdfast.objectstore.errors import HoldfastError
+
+RETRY_SECONDS = 0.1
 
 
 def ask(
@@ -32,14 +35,7 @@ def ask(
     HoldfastError
         The scheduler's own error.
     """
-    info = {
-        "id": f"client-{secrets.token_hex(8)}",
-        "name": f"holdfast-{operation}",
-        "pid": os.getpid(),
-        "hostname": socket.gethostname(),
-    }
-    sock, _ = connect_blocking(address, token=token or load_token(), role="client", info=info, timeout=timeout)
-    with sock:
+    with _connect(address, operation, token or load_token(), timeout) as sock:
         try:
             sock.sendall(b"".join(frames.pack([("request", 1, operation, dict(arguments or {}))])))
             return _reply(sock)
@@ -49,6 +45,44 @@ def ask(
             if isinstance(error, HoldfastError):
                 raise
             raise ConnectError(f"the connection to {address} was lost: {error.strerror or error}") from None
+
+
+def wait_for_scheduler(address: str, *, timeout: float, token: bytes | None = None) -> None:
+    """Wait until a scheduler answers at ``address`` and lets this user in.
+
+    Raises
+    ------
+    ConnectError
+        Nobody did; names the address, how long it was tried and the last error.
+    AuthenticationError, VersionMismatchError
+        Somebody answered who can't be worked with.
+    """
+    token = token or load_token()
+    started = time.monotonic()
+    while True:
+        try:
+            _connect(address, "start", token, timeout).close()
+            return
+        except (AuthenticationError, VersionMismatchError):
+            raise
+        except ConnectError as error:
+            elapsed = time.monotonic() - started
+            if elapsed + RETRY_SECONDS > timeout:
+                raise ConnectError(
+                    f"{error} (tried for {elapsed:.1f} s). Is a cluster running there? 'holdfast start --head' starts "
+                    "one, and with --host ADDRESS one that other hosts can reach"
+                ) from None
+            time.sleep(RETRY_SECONDS)
+
+
+def _connect(address: str, purpose: str, token: bytes, timeout: float) -> socket.socket:
+    info = {
+        "id": f"client-{secrets.token_hex(8)}",
+        "name": f"holdfast-{purpose}",
+        "pid": os.getpid(),
+        "hostname": socket.gethostname(),
+    }
+    return connect_blocking(address, token=token, role="client", info=info, timeout=timeout)[0]
 
 
 def _reply(sock: socket.socket) -> Any:

@@ -36,11 +36,18 @@ class _Told(BaseException):
     """Raised by the signal handler wherever the main thread is."""
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 def _on_signal(number: int, _frame: Any) -> None:
     # Once is enough: what follows is the way out, and that must not be cut short.
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
+    _ignore_signals()
     raise _Told(signal.Signals(number).name)
+
+
+def _ignore_signals() -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def service_arguments(
@@ -75,28 +82,35 @@ def main(arguments: list[str] | None = None) -> int:
     directory: RunDirectory | None = None
     code = 0
     ready_fd = options.ready_fd
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         signal.signal(number, _on_signal)
     try:
-        directory = RunDirectory.create(options.kind)
-        _start(parts, options)
-        info = {
-            "address": parts.scheduler_address,
-            "id": parts.id,
-            "nodes": [node.get("address") for node in parts.node_infos],
-            "log_directory": str(options.log_directory),
-        }
-        directory.write_info(info)
-        logger.info("ready: %s", info)
-        tell_parent(ready_fd, info)
-        ready_fd = None
-        code = _wait(parts, options.lifeline_fd)
+        try:
+            directory = RunDirectory.create(options.kind)
+            _start(parts, options)
+            info = {
+                "address": parts.scheduler_address,
+                "id": parts.id,
+                "nodes": [node.get("address") for node in parts.node_infos],
+                "log_directory": str(options.log_directory),
+            }
+            directory.write_info(info)
+            logger.info("ready: %s", info)
+            tell_parent(ready_fd, info)
+            ready_fd = None
+            code = _wait(parts, options.lifeline_fd)
+        finally:
+            _ignore_signals()
     except _Told as told:
         logger.info("stopping: %s", told)
         tell_parent(ready_fd, {"error": "it was told to stop while it started"})
+    except HoldfastError as error:
+        logger.error("stopping: %s", error)
+        tell_parent(ready_fd, {"error": str(error)})
+        code = 1
     except Exception as error:
         logger.exception("stopping")
-        tell_parent(ready_fd, {"error": str(error)})
+        tell_parent(ready_fd, {"error": f"{type(error).__name__}: {error}"})
         code = 1
     try:
         parts.stop(STOP_SECONDS)

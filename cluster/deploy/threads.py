@@ -65,8 +65,10 @@ class LocalThreads:
         self.node_infos = [{"address": agent.address, "pid": os.getpid()} for agent in self._agents]
 
     async def _close(self) -> None:
-        results = await asyncio.gather(*(agent.close() for agent in self._agents), return_exceptions=True)
-        if self._scheduler is not None:
+        # One that was stopped before it began has nothing to close.
+        agents = [agent for agent in self._agents if hasattr(agent, "finished")]
+        results = await asyncio.gather(*(agent.close() for agent in agents), return_exceptions=True)
+        if hasattr(self._scheduler, "finished"):
             await self._scheduler.close()
         for result in results:
             if isinstance(result, BaseException):
@@ -75,7 +77,7 @@ class LocalThreads:
     def died(self) -> list[str]:
         """What has ended that was not told to, in words."""
         parts = [("scheduler", self._scheduler), *((f"node {agent.address}", agent) for agent in self._agents)]
-        return [f"{name} ended" for name, part in parts if part is not None and part.finished.is_set()]
+        return [f"{name} ended" for name, part in parts if hasattr(part, "finished") and part.finished.is_set()]
 
     def stop(self, timeout: float) -> None:
         """Stop all of it and wait. Twice is no error."""

@@ -1,0 +1,188 @@
+"""The command line, as users run it: real commands, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command_line import SMALL, address_in, descendants, holdfast, services
+
+import holdfast as package
+from holdfast.cluster import rundir
+
+
+@pytest.fixture
+def stopped() -> Iterator[None]:
+    yield
+    holdfast("stop")
+
+
+# -- what needs no cluster
+
+
+def test_it_says_its_version() -> None:
+    assert holdfast("--version").strip() == f"holdfast {package.__version__}"
+    console_script = Path(sys.executable).with_name("holdfast")
+    if console_script.exists():
+        assert subprocess.check_output([console_script, "--version"], text=True).strip().endswith(package.__version__)
+
+
+@pytest.mark.parametrize("command", [(), ("start",), ("stop",), ("status",), ("memory",)])
+def test_help_has_examples(command: tuple[str, ...]) -> None:
+    said = holdfast(*command, "--help")
+    assert "Example" in said
+    assert " ".join(["holdfast", *command]) in said
+
+
+@pytest.mark.parametrize("command", ["status", "memory"])
+def test_when_nothing_runs_it_says_so(command: str) -> None:
+    assert "no cluster of yours runs on this host. 'holdfast start --head' starts one" in holdfast(command, code=1)
+
+
+def test_stopping_nothing_is_no_error() -> None:
+    assert holdfast("stop") == "Nothing was running.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "say either --head, to start a cluster, or --address HOST:PORT"),
+        (("--head", "--address", "127.0.0.1:1"), "say either --head"),
+        (("--address", "127.0.0.1:1", "--port", "5"), "--port is the scheduler's"),
+        (("--address", "nonsense://x"), "unknown scheme 'nonsense'"),
+        (("--head", "--workers", "0"), "--workers"),
+        (("--head", "--memory", "lots"), "memory_limit: 'lots' is not a size"),
+        (("--head", "--object-store-memory", "900TB"), "object_store_memory: 900.0 TB is more than the"),
+        (("--head", "--host", "192.0.2.7"), "can't listen on tcp://192.0.2.7:8786"),
+    ],
+)
+def test_what_can_not_be_is_named(arguments: tuple[str, ...], words: str) -> None:
+    result = subprocess.run([sys.executable, "-m", "holdfast", "start", *arguments], capture_output=True, text=True)
+    assert result.returncode in (1, 2)
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert services() == []
+
+
+# -- starting and stopping
+
+
+@pytest.mark.usefixtures("stopped")
+def test_start_says_how_to_connect_and_stop_what_it_stopped(tmp_path: Path) -> None:
+    said = holdfast("start", "--head", "--port", "0", "--log-directory", str(tmp_path / "logs"), *SMALL)
+    address = address_in(said)
+    assert f'client = Client("{address}")' in said
+    assert os.environ["HOLDFAST_TOKEN_FILE"] in said
+    assert str(tmp_path / "logs") in said
+    assert {path.name for path in (tmp_path / "logs").iterdir()} >= {"service.log", "scheduler.log", "node-0.log"}
+    everything = descendants()
+    assert len(everything) == 3
+    said = holdfast("stop")
+    assert f"Stopped the cluster at {address}" in said
+    assert not any(each.is_running() for each in everything)
+    assert holdfast("stop") == "Nothing was running.\n"
+
+
+@pytest.mark.usefixtures("stopped")
+def test_it_does_not_belong_to_the_terminal_it_was_started_in() -> None:
+    holdfast("start", "--head", "--port", "0", *SMALL)
+    (service,) = services()
+    assert os.getsid(service["pid"]) == service["pid"]
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_host_joins_and_leaves(eventually: Callable[..., Any]) -> None:
+    address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
+    said = holdfast("start", "--address", address.removeprefix("tcp://"), "--name", "beta", *SMALL)
+    assert f"This host has joined the cluster at {address}" in said
+    report = json.loads(holdfast("status", "--json"))
+    assert {node["hostname"] for node in report["nodes"].values()} == {"beta", socket.gethostname()}
+    (joined,) = rundir.running("host")
+    os.kill(joined["pid"], signal.SIGTERM)
+    eventually(lambda: len(json.loads(holdfast("status", "--json"))["nodes"]) == 1, what="it has left")
+    holdfast("start", "--address", address, *SMALL)
+    said = holdfast("stop")
+    assert "Stopped this host's part of the cluster" in said.splitlines()[0]
+    assert "Stopped the cluster" in said.splitlines()[1]
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_host_whose_cluster_ends_ends(eventually: Callable[..., Any]) -> None:
+    address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
+    holdfast("start", "--address", address, *SMALL)
+    everything = descendants()
+    (head,) = rundir.running("head")
+    os.kill(head["pid"], signal.SIGTERM)
+    eventually(lambda: not services(), timeout=20, what="both have ended")
+    eventually(lambda: not any(each.is_running() for each in everything))
+
+
+def test_nobody_at_the_address_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    said = holdfast("start", "--address", f"127.0.0.1:{port}", "--timeout", "2", *SMALL, code=1)
+    assert f"can't connect to tcp://127.0.0.1:{port}: Connection refused (tried for " in said
+    assert "'holdfast start --head' starts one" in said
+    assert services() == []
+
+
+def test_in_the_foreground_it_ends_with_the_command(eventually: Callable[..., Any]) -> None:
+    for number, code in ((signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "holdfast", "start", "--head", "--block", "--port", "0", *SMALL],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdout is not None
+        while "stop" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+        everything = psutil.Process(process.pid).children(recursive=True)
+        assert len(everything) == 4
+        process.send_signal(number)
+        process.communicate(timeout=30)
+        assert process.returncode == code
+        eventually(lambda gone=everything: not any(each.is_running() for each in gone), what="all of it ends")
+        eventually(lambda: not services())
+
+
+# -- kill -9
+
+
+@pytest.mark.usefixtures("stopped")
+@pytest.mark.parametrize("victim", ["service", "scheduler"])
+def test_killing_what_it_stands_on_ends_it(victim: str, eventually: Callable[..., Any]) -> None:
+    address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
+    everything = descendants()
+    pids = {"service": services()[0]["pid"], "scheduler": json.loads(holdfast("status", "--json"))["scheduler"]["pid"]}
+    os.kill(pids[victim], signal.SIGKILL)
+    eventually(lambda: not any(each.is_running() for each in everything), what="all of it ends")
+    eventually(lambda: not services())
+    assert "no cluster of yours" in holdfast("status", code=1)
+    assert "can't connect" in holdfast("status", "--address", address, code=1)
+
+
+@pytest.mark.usefixtures("stopped")
+def test_killing_a_hosts_agent_leaves_the_cluster_and_stop_works(eventually: Callable[..., Any]) -> None:
+    holdfast("start", "--head", "--port", "0", *SMALL)
+    (node,) = json.loads(holdfast("status", "--json"))["nodes"].values()
+    workers = psutil.Process(node["pid"]).children(recursive=True)
+    os.kill(node["pid"], signal.SIGKILL)
+    eventually(lambda: not any(each.is_running() for each in workers), what="its workers end")
+    eventually(lambda: "0 hosts" in holdfast("status"), what="the scheduler knows")
+
+
+def test_stop_by_force_leaves_nothing(eventually: Callable[..., Any]) -> None:
+    holdfast("start", "--head", "--port", "0", *SMALL)
+    everything = descendants()
+    assert "Killed the cluster" in holdfast("stop", "--force")
+    eventually(lambda: not any(each.is_running() for each in everything), what="all of it ends")

@@ -1,0 +1,101 @@
+"""``holdfast status`` and ``holdfast memory``, and what else is asked of a cluster that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import SMALL, address_in, holdfast, services
+
+import holdfast as package
+from holdfast.cluster import rundir
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    yield address_in(holdfast("start", "--head", "--port", "0", *SMALL))
+    holdfast("stop")
+
+
+def test_status_shows_hosts_workers_stores_and_tasks(cluster: str, eventually: Callable[..., Any]) -> None:
+    said = holdfast("status")
+    assert f"Cluster at {cluster}" in said
+    assert "1 host, 1 worker, 1 thread, 0 clients" in said
+    assert "object store:" in said
+    assert "64.0 MB" in said
+    assert "Tasks: none" in said
+    report = json.loads(holdfast("status", "--json"))
+    assert report["scheduler"]["address"] == cluster
+    (node,) = report["nodes"].values()
+    assert [worker["nthreads"] for worker in node["workers"].values()] == [1]
+    # What agents measure arrives with their heartbeats.
+    eventually(lambda: "MB" in holdfast("status").partition("worker ")[2], what="a worker's memory is shown")
+
+
+def test_memory_shows_objects(cluster: str) -> None:
+    from holdfast import Client
+
+    assert holdfast("memory").startswith("0 objects, 0 B")
+    with Client(cluster) as client:
+        future = client.submit(bytes, 1_000_000, key="a-megabyte")
+        assert len(future.result()) == 1_000_000
+        said = holdfast("memory", "--address", cluster.removeprefix("tcp://"))
+        assert "1 object, 1.0 MB" in said
+        assert "a-megabyte" in said
+        report = json.loads(holdfast("memory", "--json"))
+        (entry,) = report["objects"]
+        assert (entry["key"], entry["type"]) == ("a-megabyte", "bytes")
+        assert entry["where"] == list(json.loads(holdfast("status", "--json"))["nodes"])
+        assert "1 client" in holdfast("status")
+
+
+def test_an_address_can_come_from_the_environment(cluster: str) -> None:
+    assert f"Cluster at {cluster}" in holdfast("status", HOLDFAST_ADDRESS=cluster)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    said = holdfast("status", HOLDFAST_ADDRESS=f"127.0.0.1:{port}", code=1)
+    assert f"can't connect to tcp://127.0.0.1:{port}: Connection refused" in said
+
+
+def test_a_wrong_token_is_refused_with_the_way_out(cluster: str) -> None:
+    said = holdfast("status", HOLDFAST_TOKEN=secrets.token_hex(32), code=1)
+    assert "use the token of the host that started the cluster" in said
+
+
+def test_a_missing_token_is_named(cluster: str, tmp_path: Path) -> None:
+    said = holdfast("status", HOLDFAST_TOKEN_FILE=str(tmp_path / "none"), code=1)
+    assert f"there is no token at {tmp_path / 'none'}" in said
+    said = holdfast("start", "--address", cluster, HOLDFAST_TOKEN_FILE=str(tmp_path / "none"), code=1)
+    assert "copy the file from the host that started the cluster" in said
+
+
+def test_a_second_head_on_its_port_is_an_error(cluster: str) -> None:
+    port = cluster.rpartition(":")[2]
+    said = holdfast("start", "--head", "--port", port, *SMALL, code=1)
+    assert f"port {port} of 127.0.0.1 is in use" in said
+    assert len(services()) == 1
+    assert "1 host" in holdfast("status")
+
+
+def test_a_local_cluster_is_shown_too_but_not_stopped(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        place = Path(os.environ["XDG_RUNTIME_DIR"], "local")
+        place.mkdir(mode=0o700)
+        patch.setenv("XDG_RUNTIME_DIR", str(place))
+        with package.LocalCluster(1, 1, processes=False, object_store_memory="64MB") as local:
+            assert f"Cluster at {local.scheduler_address}" in holdfast("status")
+            assert holdfast("stop") == "Nothing was running.\n"
+            assert len(local.status()["nodes"]) == 1
+
+
+def test_joining_with_a_wrong_token_is_refused(cluster: str) -> None:
+    said = holdfast("start", "--address", cluster, *SMALL, HOLDFAST_TOKEN=secrets.token_hex(32), code=1)
+    assert "use the token of the host that started the cluster" in said
+    assert rundir.running("host") == []

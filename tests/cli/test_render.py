@@ -1,0 +1,96 @@
+"""What the commands show to people: plain functions of the reports that schedulers give."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from holdfast.cluster.cli import memory, status
+from holdfast.cluster.cli.tables import format_duration, shorten, table
+
+
+def test_a_status_report() -> None:
+    report = {
+        "scheduler": {"address": "tcp://10.0.0.1:8786", "started": time.time() - 300, "version": "0.1.0"},
+        "nodes": {
+            "tcp://10.0.0.1:4000": {
+                "hostname": "alpha",
+                "workers": {
+                    "tcp://10.0.0.1:4000/0": {
+                        "name": "alpha-0",
+                        "nthreads": 2,
+                        "memory": 123_000_000,
+                        "cpu": 98.7,
+                        "processing": 3,
+                    }
+                },
+                "store": {"capacity": 8_000_000_000, "used": 2_000_000_000, "objects": 17},
+            }
+        },
+        "tasks": {"memory": 1700, "processing": 3, "waiting": 0},
+        "clients": 1,
+        "datasets": ["flights"],
+    }
+    assert status.render(report) == "\n".join(
+        [
+            "Cluster at tcp://10.0.0.1:8786, up 5 min, holdfast 0.1.0",
+            "1 host, 1 worker, 2 threads, 1 client",
+            "",
+            "Host alpha (tcp://10.0.0.1:4000)",
+            "  object store: 2.0 GB of 8.0 GB (25 %), 17 objects",
+            "  worker   threads    memory   cpu  tasks",
+            "  alpha-0        2  123.0 MB  99 %      3",
+            "",
+            "Tasks: 1,700 memory, 3 processing",
+            "",
+            "Datasets: flights",
+        ]
+    )
+
+
+def test_a_memory_report_shows_the_largest_first() -> None:
+    objects = [
+        {"key": "small", "nbytes": 10, "owner": "client-1", "holders": ["client-1"], "where": ["tcp://a:1"], "age": 5},
+        {
+            "key": ("frame", 3),
+            "nbytes": 3_000_000,
+            "type": "DataFrame",
+            "owner": "task",
+            "holders": ["a", "b", "c"],
+            "where": ["tcp://a:1", "tcp://b:1"],
+            "age": 4000,
+        },
+    ]
+    report = {"objects": objects, "stores": {"tcp://a:1": {"used": 3_000_010, "capacity": 10_000_000}}}
+    lines = memory.render(report).splitlines()
+    assert lines[0] == "2 objects, 3.0 MB"
+    assert lines[3].split() == ["tcp://a:1", "3.0", "MB", "of", "10.0", "MB", "(30", "%)"]
+    assert re.split(r" {2,}", lines[6].strip()) == [
+        "3.0 MB", "('frame', 3)", "DataFrame", "task", "a, b +1", "tcp://a:1, tcp://b:1", "67 min",
+    ]  # fmt: skip
+    assert "small" in lines[7]
+
+
+def test_a_memory_report_says_what_it_leaves_out() -> None:
+    objects = [{"key": f"k{index}", "nbytes": 1000} for index in range(10)]
+    assert "and 7 smaller objects of 7.0 kB together" in memory.render({"objects": objects}, limit=3)
+    assert "and 97 smaller objects of" in memory.render({"objects": objects, "count": 100, "nbytes": 5}, limit=3)
+    assert "smaller" not in memory.render({"objects": objects}, limit=0)
+
+
+def test_fields_that_are_missing_are_no_error() -> None:
+    assert "0 hosts" in status.render({})
+    assert "no workers" in status.render({"nodes": {"a": {}}})
+    assert "object store: - of 1.0 kB" in status.render({"nodes": {"a": {"store": {"capacity": 1000}}}})
+    assert "object store: -" in status.render({"nodes": {"a": {"workers": {"w": {}}, "store": None}}})
+    assert memory.render({}) == "0 objects, 0 B"
+    assert "1 object" in memory.render({"objects": [{}], "stores": {"a": None}})
+
+
+def test_tables_and_quantities() -> None:
+    assert (
+        table(["a", "number"], [["x", 1], ["long", 20]], right=[1]) == "  a     number\n  x          1\n  long      20"
+    )
+    assert [format_duration(s) for s in (3, 300, 9000, 400_000, None)] == ["3 s", "5 min", "2.5 h", "4.6 days", "-"]
+    assert shorten("short", 10) == "short"
+    assert shorten("a-very-long-name", 10) == "a-very…ame"

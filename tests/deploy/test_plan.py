@@ -1,0 +1,69 @@
+"""What a cluster on this machine consists of."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.cluster.deploy import plan
+from holdfast.cluster.deploy.plan import plan_nodes, workers_and_threads
+
+
+@pytest.mark.parametrize("n_cores", [1, 2, 3, 4, 7, 8, 12, 16, 30, 64, 96, 128])
+def test_by_default_workers_times_threads_is_the_number_of_cores(n_cores: int) -> None:
+    n_workers, threads = workers_and_threads(None, None, n_cores=n_cores)
+    assert n_workers * threads == n_cores
+    assert n_workers >= threads
+
+
+def test_what_is_given_stays_and_the_rest_fills_the_cores() -> None:
+    assert workers_and_threads(3, None, n_cores=8) == (3, 2)
+    assert workers_and_threads(None, 3, n_cores=8) == (2, 3)
+    assert workers_and_threads(16, None, n_cores=8) == (16, 1)
+    assert workers_and_threads(None, 16, n_cores=8) == (1, 16)
+    assert workers_and_threads(5, 7, n_cores=8) == (5, 7)
+
+
+def test_without_processes_one_worker_has_all_threads() -> None:
+    assert workers_and_threads(None, None, processes=False, n_cores=8) == (1, 8)
+
+
+def test_workers_are_spread_over_hosts() -> None:
+    plans = plan_nodes(5, 2, n_hosts=3, name="h")
+    assert [each.n_workers for each in plans] == [2, 2, 1]
+    assert [each.name for each in plans] == ["h-0", "h-1", "h-2"]
+    assert all(each.threads_per_worker == 2 for each in plans)
+
+
+def test_every_host_gets_a_worker_unless_the_number_was_given() -> None:
+    assert [each.n_workers for each in plan_nodes(n_hosts=500, object_store_memory="1MB")] == [1] * 500
+    with pytest.raises(ValueError, match="n_hosts=3 hosts need a worker each, but n_workers is 2"):
+        plan_nodes(2, n_hosts=3)
+
+
+def test_stores_share_a_default_and_take_what_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "default_capacity", lambda: 9_000)
+    assert [each.store_capacity for each in plan_nodes(3, n_hosts=3)] == [3_000] * 3
+    assert [each.store_capacity for each in plan_nodes(2, n_hosts=2, object_store_memory="3 MB")] == [3_000_000] * 2
+    assert plan_nodes(1, memory_limit="1GiB")[0].memory_limit == 2**30
+    assert plan_nodes(1, memory_limit="auto")[0].memory_limit is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"n_workers": 0}, ValueError, "n_workers must be from 1 to"),
+        ({"n_workers": -2}, ValueError, "n_workers must be from 1 to"),
+        ({"n_workers": 2.5}, TypeError, "n_workers must be a whole number, not 2.5"),
+        ({"threads_per_worker": 0}, ValueError, "threads_per_worker must be from 1 to"),
+        ({"n_hosts": 0}, ValueError, "n_hosts must be from 1 to"),
+        ({"object_store_memory": "lots"}, ValueError, "object_store_memory: 'lots' is not a size"),
+        ({"object_store_memory": 0}, ValueError, "object_store_memory: "),
+        ({"object_store_memory": "900TB"}, ValueError, "object_store_memory: 900.0 TB is more than the"),
+        ({"memory_limit": "1 parsec"}, ValueError, "memory_limit: '1 parsec' is not a size"),
+        ({"resources": {"GPU": "two"}}, TypeError, "resources must map names to numbers"),
+        ({"resources": {"GPU": -1}}, ValueError, "resources: 'GPU' can't be negative"),
+    ],
+)
+def test_what_can_not_be_is_named(arguments: dict[str, object], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        plan_nodes(**arguments)  # type: ignore[arg-type]
