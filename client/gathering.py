@@ -66,9 +66,9 @@ class Reader:
     def read(self, state: KeyState, timeout: float | None = None) -> Any:
         """Wait for a result and read it. Raises what became of it instead."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for _ in range(MAX_READS):
+        for attempt in range(MAX_READS):
             if state.status == PENDING:
-                self.wait((state,), _left(deadline))
+                self.wait((state,), timeout if attempt == 0 else _left(deadline))
             place = state.place
             if place is None:
                 if state.status == PENDING or state.status == FINISHED:

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from scripted_scheduler import TOKEN, Peer, ScriptedScheduler
+
+from holdfast import Client, LocalCluster
+
+
+@pytest.fixture(scope="package")
+def cluster() -> Iterator[LocalCluster]:
+    """Two workers on one host."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, object_store_memory="256 MiB") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="package")
+def two_hosts() -> Iterator[LocalCluster]:
+    """Two hosts with a store and a worker each."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, n_hosts=2, object_store_memory="128 MiB") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    with Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture
+def remote(cluster: LocalCluster) -> Iterator[Client]:
+    """A client as on a host without a store."""
+    with Client(cluster, attach=False, set_as_default=False) as client:
+        yield client
+
+
+class Script:
+    """A client, and the scheduler that it talks to, which does what the test says."""
+
+    def __init__(self, scheduler: ScriptedScheduler, client: Client) -> None:
+        self.scheduler = scheduler
+        self.client = client
+        self.peer: Peer = scheduler.wait(lambda: scheduler.peers and scheduler.peers[-1], "the client connects")
+
+    def next(self, operation: str) -> tuple[Any, ...]:
+        """Take the next message of an operation."""
+
+        def take() -> tuple[Any, ...] | None:
+            for index, message in enumerate(self.peer.received):
+                if message[0] == operation:
+                    return self.peer.received.pop(index)
+            return None
+
+        found: tuple[Any, ...] = self.scheduler.wait(take, f"the client sends {operation!r}")
+        return found
+
+    def send(self, *messages: tuple[Any, ...]) -> None:
+        self.scheduler.send(self.peer, *messages)
+
+    def answer(self, value: Any, ok: bool = True) -> tuple[Any, ...]:
+        """Answer the next request."""
+        request = self.next("request")
+        self.send(("reply", request[1], ok, value))
+        return request
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    with ScriptedScheduler() as scheduler, Client(scheduler.address, token=TOKEN, set_as_default=False) as client:
+        yield Script(scheduler, client)
+
