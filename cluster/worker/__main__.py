@@ -7,14 +7,20 @@ import gc
 import json
 import logging
 import os
+import select
 import sys
 import threading
+import time
+from pathlib import Path
 
 from holdfast.cluster import rundir
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.process import add_process_options, serve
 from holdfast.cluster.worker import Worker
+
+#: How long the last ones on a host wait for a dead agent's directory to be theirs to remove.
+SWEEP_SECONDS = 2.0
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -47,8 +53,8 @@ def main() -> int:
     # What is imported by now stays: the collector need not look at it again and again between tasks.
     gc.freeze()
     code = run(serve(worker, options, lambda: {"address": worker.address, "pid": os.getpid()}))
-    # The agent removes its directory itself, unless it was killed.
-    rundir.sweep()
+    if options.lifeline_fd is not None and _at_end(options.lifeline_fd):
+        _sweep_after_agent(Path(options.store).parent)
     if worker.reason is not None:
         code = 1
     if any(thread.daemon and thread.name.startswith("holdfast-task-") for thread in threading.enumerate()):
@@ -58,6 +64,25 @@ def main() -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _at_end(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _sweep_after_agent(directory: Path) -> None:
+    """Remove what an agent that was killed has left.
+
+    The kernel closes a dead process's files one after the other, and the lock on its directory may be the last of
+    them, a good while after the lifeline.
+    """
+    deadline = time.monotonic() + SWEEP_SECONDS
+    rundir.sweep()
+    while directory.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+        rundir.sweep()
 
 
 if __name__ == "__main__":
