@@ -11,6 +11,7 @@ from holdfast.cluster.cli.find import address_option, ask_cluster
 from holdfast.cluster.cli.tables import MISSING, count, format_duration, share, shorten, size, table
 
 KEY_WIDTH = 48
+NAME_WIDTH = 30
 
 
 @click.command()
@@ -50,7 +51,7 @@ def render(report: dict[str, Any], limit: int = 30) -> str:
                 size(o.get("nbytes")),
                 shorten(_key(o.get("key")), KEY_WIDTH),
                 o.get("type") or MISSING,
-                o.get("owner") or MISSING,
+                shorten(str(o.get("owner") or MISSING), NAME_WIDTH),
                 _few(o.get("holders")),
                 _few(o.get("where")),
                 format_duration(o.get("age")),
@@ -72,5 +73,5 @@ def _key(key: Any) -> str:
 def _few(names: Any, most: int = 2) -> str:
     if not names:
         return MISSING
-    names = [str(name) for name in names]
+    names = [shorten(str(name), NAME_WIDTH) for name in names]
     return ", ".join(names[:most]) + (f" +{len(names) - most}" if len(names) > most else "")
