@@ -13,7 +13,7 @@ requests, each answered before the next:
           holder → 1: it is in the store   or   0 | u32 length | text
 
 All integers are little endian. Everything here blocks; the bytes move in threads, with `sendfile` out of one arena and
-`recv_into` into the other. A host's agent keeps its connections in a `PeerPool`, and so may anybody else who reads much.
+`recv_into` into the other. A host's agent keeps its connections in a `PeerPool`, and so may anybody who reads much.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Meta(NamedTuple):
 
 
 def pack_announcement(nbytes: int, meta: Meta) -> bytes:
-    packed = msgpack.packb(meta)
+    packed: bytes = msgpack.packb(meta)
     if len(packed) > MAX_META_NBYTES:  # a key of this length helps nobody to recognise an object
         packed = msgpack.packb(Meta(None, meta.owner, meta.type_name))
     return ANNOUNCEMENT.pack(nbytes, len(packed)) + packed
@@ -175,7 +175,7 @@ class PeerPool:
                     return sock, receive_answer(sock)
             except ConnectError:
                 sock.close()
-                # The other end may close a connection that nobody uses at any time; a fresh one tells what is the matter.
+                # The other end may close an unused connection at any time; a fresh one tells what is the matter.
                 if not reused:
                     raise
             except BaseException:

@@ -141,9 +141,7 @@ class NodeAgent:
         except BaseException:
             listening.close()
             raise
-        self._link = SchedulerLink(
-            self.scheduler_address, token=self._token, on_delete=self._delete, on_end=self._end
-        )
+        self._link = SchedulerLink(self.scheduler_address, token=self._token, on_delete=self._delete, on_end=self._end)
         self._fetcher = Fetcher(self.store, address=self.address, token=self._token, on_copied=self._link.copied)
         self._transfer_server.start()
         # Importing takes a worker process most of its start; the scheduler is looked for meanwhile.
@@ -271,7 +269,7 @@ class NodeAgent:
 
 
 def _reachable(host: str, scheduler_address: str) -> str:
-    """The address to give to others: a host bound to all its addresses is reached at the one that faces the scheduler."""
+    """The address to give to others: of a host bound to all its addresses, the one that faces the scheduler."""
     if host not in ("0.0.0.0", "::"):
         return host
     scheduler = parse_address(scheduler_address)

@@ -29,7 +29,7 @@ def private_nbytes(pid: int) -> int:
 
 
 async def watch(pids: Callable[[], Iterable[int]], limit: int, kill: Callable[[int, str], None]) -> None:
-    """Call ``kill(pid, reason)`` for each process that is found to use more than ``limit`` bytes of its own; forever."""
+    """Call ``kill(pid, reason)`` for each process found to use more than ``limit`` bytes of its own; forever."""
     while True:
         await asyncio.sleep(INTERVAL_SECONDS)
         for pid in list(pids()):

@@ -88,7 +88,8 @@ class TaskRunner:
             object_id = self._store.put_encoded(encoded, key=_label(key), timeout=STORE_TIMEOUT_SECONDS)
             nbytes = encoded.nbytes
             inline = encoded.to_bytes() if nbytes <= payloads.INLINE_LIMIT_NBYTES else None
-            return "finished", (key, run_id, object_id, nbytes, inline, encoded.type_name, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            return "finished", (key, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
         except _Missing as missing:
             return "missing", (key, run_id, missing.key, missing.object_id)
         except StoreClosedError:
@@ -119,6 +120,7 @@ class TaskRunner:
         if not dependencies:
             args, kwargs = self._arguments(key, payload, {})
             return function(*args, **kwargs)
+        args = kwargs = None
         writable = writable or digest in self._writers
         try:
             args, kwargs = self._arguments(key, payload, self._values(dependencies, writable))
@@ -148,7 +150,7 @@ class TaskRunner:
                 raise
             self._writers.add(name, str(name), error)
             forget_locals(error)
-        values = node = None
+        del values, node
         return self._evaluate(key, payload, dependencies, writable=True)
 
     def _arguments(self, key: Any, payload: Any, values: dict[Any, Any]) -> Any:

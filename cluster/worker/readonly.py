@@ -27,7 +27,9 @@ _READ_ONLY = re.compile(
 
 def is_read_only_failure(error: BaseException) -> bool:
     """Whether a task failed because it wanted to write where it can't."""
-    return isinstance(error, (ValueError, TypeError, BufferError)) and bool(_READ_ONLY.search(str(error)))
+    # A file that was opened to be read says something alike, as an error that is a ValueError and an OSError.
+    kinds = (ValueError, TypeError, BufferError)
+    return isinstance(error, kinds) and not isinstance(error, OSError) and bool(_READ_ONLY.search(str(error)))
 
 
 class Writers:
@@ -47,8 +49,8 @@ class Writers:
         if function not in self._known:
             self._known.add(function)
             logger.warning(
-                "%s writes into its arguments, which lie in the object store (%s: %s): it gets private copies of what it "
-                "writes to, page by page. Copying the argument explicitly is clearer",
+                "%s writes into its arguments, which lie in the object store (%s: %s): it gets private copies of the "
+                "pages that it writes to. Copying the argument explicitly is clearer",
                 name,
                 type(error).__name__,
                 str(error),  # not the error itself, whose traceback holds the arguments

@@ -28,7 +28,13 @@ class TaskThreads:
         For the threads' names.
     """
 
-    def __init__(self, nthreads: int, inside: Callable[[], contextlib.AbstractContextManager[None]], run: Callable[[Task], None], name: str) -> None:
+    def __init__(
+        self,
+        nthreads: int,
+        inside: Callable[[], contextlib.AbstractContextManager[None]],
+        run: Callable[[Task], None],
+        name: str,
+    ) -> None:
         self._inside = inside
         self._run = run
         self._loop = asyncio.get_running_loop()

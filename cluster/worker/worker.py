@@ -1,7 +1,7 @@
 """A worker: the connection to the scheduler, and what its messages mean.
 
 The loop's thread only moves messages. A task goes from the message through the queue of `threads` to a thread,
-where `execution` makes an outcome of it; the outcome goes through the `outbox` back to the loop, and on to the scheduler.
+where `execution` makes an outcome of it; the outcome goes through the `outbox` to the loop, and on to the scheduler.
 """
 
 from __future__ import annotations
@@ -217,7 +217,8 @@ class Worker:
 
     def _run(self, task: Task) -> None:
         context.run_key(task[0])
-        assert self._threads is not None and self._store is not None
+        assert self._threads is not None
+        assert self._store is not None
         try:
             operation, entry = self._runner.run(task)
             # The seal must be on its way before anybody hears of the object. While more tasks wait, seals gather and

@@ -62,7 +62,8 @@ def test_it_says_how_it_is(scheduler, start_host):
     (_, report) = scheduler.message(host.node, "heartbeat")
     assert report["store"]["capacity"] == host.node.info["capacity"]
     vitals = report["workers"][f"{host.address}/0"]
-    assert vitals["memory"] > 1 << 20 and vitals["cpu"] >= 0
+    assert vitals["memory"] > 1 << 20
+    assert vitals["cpu"] >= 0
 
 
 def test_it_deletes_what_it_is_told_to(scheduler, start_host, eventually):
@@ -106,7 +107,8 @@ def test_a_worker_that_uses_too_much_memory_is_killed_and_says_so(scheduler, sta
 
     scheduler.send(worker, ("run", [scheduler.task(worker, devour)]))
     _, _, reason = scheduler.message(host.node, "exited")
-    assert "memory limit of 419.4 MB" in reason and "used by itself" in reason
+    assert "memory limit of 419.4 MB" in reason
+    assert "used by itself" in reason
     host.worker()
 
 

@@ -7,6 +7,7 @@ import operator
 import pickle
 import sys
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -46,14 +47,16 @@ def test_a_task_runs_and_its_result_is_in_the_store_and_rides_along(scheduler, p
     key, _, object_id, nbytes, data, type_name, seconds = entry
     assert (operation, key, type_name) == ("finished", "three", "int")
     assert store.get(ObjectID(object_id)) == 3
-    assert nbytes == len(data) and seconds >= 0
+    assert nbytes == len(data)
+    assert seconds >= 0
     (listed,) = store.list()
     assert (listed["key"], listed["owner"]) == ("three", "host-0")
 
 
 def test_large_results_are_in_the_store_only(scheduler, peer, store):
     _, entry = scheduler.one(peer, scheduler.task(peer, np.arange, 100_000))
-    assert entry[4] is None and entry[3] > INLINE_LIMIT_NBYTES
+    assert entry[4] is None
+    assert entry[3] > INLINE_LIMIT_NBYTES
     assert store.get(ObjectID(entry[2])).sum() == sum(range(100_000))
 
 
@@ -72,7 +75,7 @@ def test_tasks_run_in_the_order_in_which_they_came(scheduler, peer):
 
 
 class Recorder:
-    ran: list = []
+    ran: ClassVar[list] = []
 
     def __init__(self, ran):
         Recorder.ran = ran
@@ -133,7 +136,8 @@ def test_dependencies_are_read_in_place_and_let_go(scheduler, start_worker, stor
 
     task = scheduler.task(peer, address, Reference("big"), depends=[stored("big", big)])
     where, writable = scheduler.value(peer, task)
-    assert worker.store.address_in_arena(where) and not writable
+    assert worker.store.address_in_arena(where)
+    assert not writable
     eventually(lambda: pins(store) == 0, what="the task's view dies with it")
 
 
@@ -197,13 +201,15 @@ def inner():
 def test_an_error_comes_with_the_frames_of_the_user(scheduler, peer, as_node):
     task = scheduler.node_task(Task("t", outer)) if as_node else scheduler.task(peer, outer)
     error, trace, text = scheduler.error(peer, task)
-    assert isinstance(error, ZeroDivisionError) and str(error) == "by hand"
+    assert isinstance(error, ZeroDivisionError)
+    assert str(error) == "by hand"
     names = []
     while trace is not None:
         names.append(trace.tb_frame.f_code.co_name)
         trace = trace.tb_next
     assert names == ["outer", "inner"]
-    assert "inner()" in text and "execution.py" not in text
+    assert "inner()" in text
+    assert "execution.py" not in text
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -218,7 +224,8 @@ def test_nothing_that_a_task_raises_ends_its_thread(scheduler, peer, kind):
 def test_a_result_that_cannot_be_pickled_names_task_and_type(scheduler, peer):
     error, _, _ = scheduler.error(peer, scheduler.task(peer, threading.Lock, key="my-lock"))
     assert isinstance(error, pickle.PicklingError)
-    assert "'my-lock'" in str(error) and "_thread.lock" in str(error)
+    assert "'my-lock'" in str(error)
+    assert "_thread.lock" in str(error)
 
 
 def test_a_function_that_cannot_be_unpickled_is_named(scheduler, peer):
@@ -234,7 +241,8 @@ def test_a_function_that_cannot_be_unpickled_is_named(scheduler, peer):
     finally:
         del sys.modules["only_there"]
     error, _, _ = scheduler.error(peer, task)
-    assert "only_there.compute" in str(error) and "No module named" in str(error)
+    assert "only_there.compute" in str(error)
+    assert "No module named" in str(error)
 
 
 def test_arguments_that_cannot_be_unpickled_name_the_task(scheduler, peer):
@@ -257,7 +265,8 @@ def test_errors_are_the_same_when_dask_has_changed_how_exceptions_are_pickled(sc
         raise StoreFullError("full") from LookupError(threading.Lock())
 
     error, _, _ = scheduler.error(peer, scheduler.task(peer, fail))
-    assert isinstance(error, StoreFullError) and str(error) == "full"
+    assert isinstance(error, StoreFullError)
+    assert str(error) == "full"
 
 
 # -- read-only data
@@ -294,7 +303,8 @@ def test_a_function_that_writes_into_its_arguments_gets_private_copies(
         for key in ("a", "b", "c"):
             scheduler.value(peer, task(key))
     warnings = [record.getMessage() for record in caplog.records if "writes into its arguments" in record.getMessage()]
-    assert len(warnings) == 1 and function.__name__ in warnings[0]
+    assert len(warnings) == 1
+    assert function.__name__ in warnings[0]
     assert store.get(x).tolist() == array.tolist()
 
 
@@ -331,7 +341,8 @@ def test_a_task_knows_its_worker_and_key(scheduler, start_worker):
         return current_worker().address, current_key()
 
     assert scheduler.value(peer, scheduler.task(peer, who, key="me")) == (f"{HERE}/0", "me")
-    assert current_worker() is None and current_key() is None
+    assert current_worker() is None
+    assert current_key() is None
 
 
 # -- dropping and ending
@@ -395,11 +406,11 @@ def test_what_it_cannot_connect_to(scheduler, server):
     thread = LoopThread("worker")
     try:
         options = {"node_address": HERE, "index": 0, "name": "w"}
+        worker = Worker(scheduler.address, token=TOKEN, store_socket="/tmp/nowhere.sock", **options)
         with pytest.raises(StoreError, match="no store"):
-            worker = Worker(scheduler.address, token=TOKEN, store_socket="/tmp/nowhere.sock", **options)
             thread.run(worker.start())
+        worker = Worker(scheduler.address, token=b"another " * 4, store_socket=server.socket_path, **options)
         with pytest.raises(AuthenticationError):
-            worker = Worker(scheduler.address, token=b"another " * 4, store_socket=server.socket_path, **options)
             thread.run(worker.start())
     finally:
         thread.close()
