@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from holdfast.cluster import rundir
 from holdfast.objectstore.errors import HoldfastError
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
     configure_logging(options)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    orphaned = asyncio.Event()
 
     def stop_because(reason: str) -> None:
         logger.info("stopping: %s", reason)
@@ -105,6 +107,7 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
 
         def lifeline_ended() -> None:
             loop.remove_reader(options.lifeline_fd)
+            orphaned.set()
             stop_because("the parent process ended")
 
         loop.add_reader(options.lifeline_fd, lifeline_ended)
@@ -144,6 +147,9 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
     except Exception:
         logger.exception("closing failed")
         code = 1
+    if orphaned.is_set():
+        # A parent that was killed could not clean up after itself.
+        rundir.sweep()
     return code
 
 

@@ -5,12 +5,34 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.deploy.plan import NodePlan
+
+T = TypeVar("T")
+
+
+class _LastingExecutor(ThreadPoolExecutor):
+    """Gives every call a thread of its own, also when the interpreter ends.
+
+    By then Python's executors refuse work, and it is when a cluster that nobody closed is closed.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=run, name="holdfast-cluster-call", daemon=True).start()
+        return future
 
 
 class LocalThreads:
@@ -43,6 +65,7 @@ class LocalThreads:
         from holdfast.cluster.node.agent import NodeAgent
         from holdfast.cluster.scheduler.server import Scheduler
 
+        asyncio.get_running_loop().set_default_executor(_LastingExecutor())
         self._scheduler = Scheduler(token=self._token, sock=sock)
         await self._scheduler.start()
         self.scheduler_address = self._scheduler.address

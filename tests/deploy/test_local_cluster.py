@@ -203,7 +203,7 @@ def test_killing_a_node_agent_leaves_nothing(eventually: Any) -> None:
     with small(2, n_hosts=2) as cluster:
         os.kill(cluster.nodes[0]["pid"], signal.SIGKILL)
         eventually(lambda: len(cluster.status()["nodes"]) == 1, what="the scheduler sees it")
-        assert "was killed by SIGKILL" in repr(cluster)
+        eventually(lambda: "was killed by SIGKILL" in repr(cluster), what="its repr says so")
 
 
 def test_killing_a_worker_leaves_nothing(eventually: Any) -> None:
