@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dask._task_spec import Alias
 from dask.base import get_annotations, is_dask_collection
-from dask.delayed import delayed
+from dask.delayed import Delayed, delayed
 
 from holdfast.client import options as task_options
 from holdfast.client.dask_internals import (
@@ -121,19 +121,16 @@ def compute(
             for item in given
         ]
     wanted = [item for item in given if is_dask_collection(item)]
-    futures: list[Future] = []
-    if wanted:
-        expr = FinalizeCompute(collections_to_expr(wanted, optimize_graph)).optimize()
+    futures: dict[int, Future] = {}
+    for group in _groups(wanted, optimize_graph):
+        expr = FinalizeCompute(collections_to_expr(group, optimize_graph)).optimize()
         outputs = list(flatten(expr.__dask_keys__()))
-        if len(outputs) != len(wanted):
-            raise RuntimeError(f"{len(wanted)} collections were finalized to {len(outputs)} results")
         of_outputs = _of_outputs(
-            [(c, [key]) for c, key in zip(wanted, outputs, strict=True)], workers, allow_other_workers, resources
+            [(c, [key]) for c, key in zip(group, outputs, strict=True)], workers, allow_other_workers, resources
         )
         by_output = submit_graph(client, expr, outputs, common=common, of_outputs=of_outputs)
-        futures = [by_output[key] for key in outputs]
-    remaining = iter(futures)
-    results = [next(remaining) if is_dask_collection(item) else item for item in given]
+        futures.update({id(c): by_output[key] for c, key in zip(group, outputs, strict=True)})
+    results = [futures.get(id(item), item) for item in given]
     return results[0] if single else results
 
 
@@ -153,8 +150,22 @@ def persist(
     for item in given:
         if not is_dask_collection(item):
             raise TypeError(f"only dask collections can be persisted, not a {type(item).__name__}: {item!r:.100}")
-    if not given:
-        return []
+    persisted: dict[int, Any] = {}
+    for group in _groups(given, optimize_graph):
+        results = _persist_group(client, group, optimize_graph, workers, allow_other_workers, resources, common)
+        persisted.update({id(c): result for c, result in zip(group, results, strict=True)})
+    return persisted[id(given[0])] if single else [persisted[id(item)] for item in given]
+
+
+def _persist_group(
+    client: Client,
+    given: list[Any],
+    optimize_graph: bool,
+    workers: Any,
+    allow_other_workers: Any,
+    resources: Any,
+    common: Mapping[str, Any],
+) -> list[Any]:
     expr = collections_to_expr(given, optimize_graph)
     expressions: list[Any] = list(expr.operands) if isinstance(expr, ExprSequence) else [expr]
     composite = any(isinstance(part, CompositeExpr) for part in expressions)
@@ -175,7 +186,21 @@ def persist(
         else:
             rebuild, state = collection.__dask_postpersist__()
             results.append(rebuild({key: futures[key] for key in keys}, *state))
-    return results[0] if single else results
+    return results
+
+
+def _groups(collections: list[Any], optimize_graph: bool) -> list[list[Any]]:
+    """Collections that dask optimizes together.
+
+    Of a mixture dask takes frames for opaque graphs, and hands the results of the others back in another order.
+    """
+    groups: dict[Any, dict[int, Any]] = {}
+    for collection in collections:
+        kind: Any = "expressions"
+        if isinstance(collection, Delayed) or not isinstance(getattr(collection, "expr", None), Expr):
+            kind = getattr(collection, "__dask_optimize__", None) if optimize_graph else "graphs"
+        groups.setdefault(kind, {})[id(collection)] = collection
+    return [list(group.values()) for group in groups.values()]
 
 
 def _of_outputs(

@@ -119,8 +119,8 @@ class GraphPacker:
                 self._check(value)
         nodes = nodes_of(graph)
         targets = {output: self._target(nodes, output) for output in outputs}
-        needed, dependencies = self._cull(nodes, targets)
-        ranks = order(needed, dependencies=dependencies)
+        needed = self._cull(nodes, targets)
+        ranks = order(needed)
         tasks = []
         for key in sorted(needed, key=ranks.__getitem__):
             task = self._pack_node(key, needed[key])
@@ -165,23 +165,21 @@ class GraphPacker:
             self._borrowed[key] = future
         return future is not None
 
-    def _cull(
-        self, nodes: Mapping[Any, GraphNode], targets: Mapping[Any, Any]
-    ) -> tuple[dict[Any, GraphNode], dict[Any, set[Any]]]:
+    def _cull(self, nodes: Mapping[Any, GraphNode], targets: Mapping[Any, Any]) -> dict[Any, GraphNode]:
+        """What has to be computed, with references to what aliases stand for in the place of references to them."""
         needed: dict[Any, GraphNode] = {}
-        dependencies: dict[Any, set[Any]] = {}
         work = list(dict.fromkeys(targets.values()))
         while work:
             key = work.pop()
             if key in needed or key not in nodes or self._is_held(key):
                 continue
-            node = needed[key] = nodes[key]
-            found = {self._target(nodes, dependency) for dependency in node.dependencies}
-            dependencies[key] = {dependency for dependency in found if dependency in nodes}
-            work.extend(dependencies[key])
-        for key, found in dependencies.items():
-            dependencies[key] = {dependency for dependency in found if dependency in needed}
-        return needed, dependencies
+            node = nodes[key]
+            renamed = {d: target for d in node.dependencies if (target := self._target(nodes, d)) != d}
+            if renamed:
+                node = node.substitute(renamed)
+            needed[key] = node
+            work.extend(node.dependencies)
+        return needed
 
     # -- packing
 
@@ -191,9 +189,6 @@ class GraphPacker:
             task = self._pack_call(key, node)
             if task is not None:
                 return task
-        renamed = {d: t for d in node.dependencies if (t := self._targets[d]) != d}
-        if renamed:
-            node = node.substitute(renamed)
         try:
             with collecting() as inside:
                 data = payload.dumps(node)
@@ -246,7 +241,7 @@ class GraphPacker:
     def _argument(self, value: Any, referred: dict[Any, None]) -> Any:
         kind: type = type(value)
         if kind is TaskRef or kind is Alias:
-            target = self._targets[value.key if kind is TaskRef else value.target]
+            target = wire_key(value.key if kind is TaskRef else value.target)
             referred[target] = None
             return Reference(target)
         if not issubclass(kind, GraphNode):

@@ -9,14 +9,14 @@ from scripted_scheduler import TOKEN, Peer, ScriptedScheduler
 from holdfast import Client, LocalCluster
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
     """Two workers on one host."""
     with LocalCluster(n_workers=2, threads_per_worker=1, object_store_memory="256 MiB") as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def two_hosts() -> Iterator[LocalCluster]:
     """Two hosts with a store and a worker each."""
     with LocalCluster(n_workers=2, threads_per_worker=1, n_hosts=2, object_store_memory="128 MiB") as cluster:
@@ -70,4 +70,3 @@ class Script:
 def script() -> Iterator[Script]:
     with ScriptedScheduler() as scheduler, Client(scheduler.address, token=TOKEN, set_as_default=False) as client:
         yield Script(scheduler, client)
-

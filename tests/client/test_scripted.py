@@ -345,7 +345,9 @@ class TestTheEnd:
 
     def test_a_client_that_is_garbage_closes_its_connection(self, script):
         client = Client(script.client.scheduler_address, token=TOKEN, set_as_default=False)
-        peer = script.scheduler.wait(lambda: len(script.scheduler.peers) == 2 and script.scheduler.peers[1], "it is here")
+        peer = script.scheduler.wait(
+            lambda: len(script.scheduler.peers) == 2 and script.scheduler.peers[1], "it is here"
+        )
         del client
         gc.collect()
         script.scheduler.wait(lambda: peer.gone, "its connection ends")
@@ -401,7 +403,10 @@ class TestLargeArguments:
         numbers = list(range(1_000_000))
         call = packer.pack((1, numbers, b"x" * 2_000_000), {})
         assert len(call.payload) < 1000
-        assert payload.loads(call.payload, {"stored-1": "bytes", "stored-2": "numbers"}) == ((1, "numbers", "bytes"), {})
+        assert payload.loads(call.payload, {"stored-1": "bytes", "stored-2": "numbers"}) == (
+            (1, "numbers", "bytes"),
+            {},
+        )
         assert store.values[1] is numbers
 
     def test_not_so_what_has_futures_in_it(self, packing, script):

@@ -1,0 +1,139 @@
+"""How a client opens and ends, and what it knows of its cluster."""
+
+from __future__ import annotations
+
+import operator
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from holdfast import AuthenticationError, Client, ConnectError, LocalCluster
+
+
+class TestOpening:
+    def test_by_address_with_and_without_its_scheme_and_by_cluster(self, cluster):
+        for address in (cluster, cluster.scheduler_address, cluster.scheduler_address.removeprefix("tcp://")):
+            with Client(address, name="opening") as client:
+                assert client.scheduler_address == cluster.scheduler_address
+                assert client.submit(operator.neg, 1).result(timeout=20) == -1
+                assert "threads: 2" in repr(client)
+            assert client.closed
+            assert "closed" in repr(client)
+
+    def test_without_an_address_it_owns_its_cluster(self):
+        with Client(n_workers=1, threads_per_worker=1, object_store_memory="64 MiB") as client:
+            assert list(client.nthreads().values()) == [1]
+            assert client.submit(operator.neg, 1).result(timeout=20) == -1
+            address = client.scheduler_address
+            cluster = client.cluster
+        assert cluster.closed
+        with pytest.raises(ConnectError, match=r"tried \d+ times"):
+            Client(address, timeout=0.3)
+
+    def test_nobody_there(self):
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        with pytest.raises(ConnectError, match=rf"no scheduler answered at tcp://127.0.0.1:{port}.*in 0\.[1-9]"):
+            Client(f"127.0.0.1:{port}", timeout="300 ms")
+
+    def test_a_wrong_token(self, cluster):
+        with pytest.raises(AuthenticationError, match="token"):
+            Client(cluster.scheduler_address, token=b"another token than that one")
+
+    def test_wrong_keywords(self, cluster):
+        with pytest.raises(TypeError, match="'n_workers', 'nonsense'"):
+            Client(cluster, n_workers=2, nonsense=1)
+        with pytest.raises(TypeError, match="address"):
+            Client(3)
+
+
+class TestInformation:
+    def test_what_there_is(self, client):
+        assert list(client.nthreads().values()) == [1, 1]
+        assert client.ncores() == client.nthreads()
+        first = next(iter(client.nthreads()))
+        assert client.nthreads(first) == {first: 1}
+        info = client.scheduler_info()
+        assert set(info["workers"]) == set(client.nthreads())
+        future = client.scatter(np.arange(1000))
+        (node,) = client.has_what()
+        assert client.who_has(future) == {future.key: [node]}
+        assert future.key in client.has_what()[node]
+        assert client.who_has([future])[future.key] == client.who_has()[future.key]
+
+    def test_waiting_for_workers(self, client):
+        client.wait_for_workers(2, timeout=10)
+        with pytest.raises(TimeoutError, match=r"3 workers, 2 are there.*holdfast start"):
+            client.wait_for_workers(3, timeout="100 ms")
+        with pytest.raises(ValueError, match="number of workers"):
+            client.wait_for_workers("many")
+
+
+class TestEnding:
+    def test_shutdown_stops_the_cluster_for_everybody(self, eventually):
+        with LocalCluster(n_workers=1, threads_per_worker=1, object_store_memory="64 MiB") as cluster:
+            other = Client(cluster, set_as_default=False)
+            pending = other.submit(time.sleep, 30)
+            with Client(cluster, set_as_default=False) as client:
+                client.shutdown()
+                assert client.closed
+            with pytest.raises(ConnectError, match=r"shut down|lost"):
+                pending.result(timeout=20)
+            other.close()
+
+    def test_a_killed_scheduler_ends_every_wait(self):
+        with (
+            LocalCluster(n_workers=1, threads_per_worker=1, object_store_memory="64 MiB") as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            array = client.submit(np.arange, 100_000)
+            value = array.result(timeout=20)
+            future = client.submit(time.sleep, 30)
+            os.kill(cluster.scheduler_pid, signal.SIGKILL)
+            with pytest.raises(ConnectError, match="lost"):
+                future.result(timeout=20)
+            assert value.sum() == 4999950000
+
+    def test_a_process_that_ends_closes_its_client_and_its_cluster(self):
+        code = (
+            "from holdfast import Client\n"
+            "if __name__ == '__main__':\n"
+            "    client = Client(n_workers=1, threads_per_worker=1, object_store_memory='64 MiB')\n"
+            "    future = client.submit(pow, 2, 3)\n"
+            "    print(future.result(timeout=20))\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr, done.returncode) == ("8\n", "", 0)
+
+    def test_a_worker_that_dies_takes_no_result_with_it(self, eventually):
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, object_store_memory="64 MiB") as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            futures = client.map(lambda i: (os.getpid(), np.full(10_000, i)), range(8), pure=False)
+            pids = {pid for pid, _ in client.gather(futures)}
+            assert len(pids) == 2
+            os.kill(next(iter(pids)), signal.SIGKILL)
+            assert [int(array[0]) for _, array in client.gather(futures)] == list(range(8))
+            assert client.submit(operator.neg, 1).result(timeout=30) == -1
+
+    def test_a_host_that_dies_has_its_results_computed_again(self):
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, n_hosts=2, object_store_memory="64 MiB") as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            nodes = {info["address"]: info["pid"] for info in cluster.nodes}
+            futures = client.map(np.full, [10_000] * 8, range(8))
+            [array[0] for array in client.gather(futures)]
+            far = next(node for node in nodes if node != client._stores.local[1])
+            os.kill(nodes[far], signal.SIGKILL)
+            assert [int(array[0]) for array in client.gather(futures)] == list(range(8))
+            near = client._stores.local[1]
+            assert near in nodes
