@@ -26,7 +26,7 @@ from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import CancelledError
-from holdfast.objectstore import encode
+from holdfast.objectstore import Store, encode
 
 CLOSE_TIMEOUT_SECONDS = 30.0
 
@@ -183,6 +183,19 @@ class ClientBase:
 
     def __reduce__(self) -> Any:
         raise TypeError("a Client can't be pickled: it is one process's connection. Connect another one there")
+
+    @property
+    def store(self) -> Store | None:
+        """The object store of this host, attached to; None on a host without one, or with ``attach=False``.
+
+        Examples
+        --------
+        >>> array = client.submit(np.ones, 1_000_000).result()  # doctest: +SKIP
+        >>> client.store.address_in_arena(array.__array_interface__["data"][0])  # doctest: +SKIP
+        True
+        """
+        local = self._stores.local
+        return None if local is None else local[0]
 
     # -- asking the scheduler
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dask.utils import parse_timedelta
 
 from holdfast.client import arguments
+from holdfast.client.keys import wire_key
 from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState
 from holdfast.cluster.errors import CancelledError, ObjectLostError
 from holdfast.cluster.payload import load_exception
@@ -68,7 +69,7 @@ class Future:
 
             client = client_of_this_process()
         self._client = client
-        self._state = client._table.want(key)
+        self._state = client._table.want(wire_key(key))
         self._held = True
 
     @classmethod

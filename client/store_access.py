@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: How long an object may take to come from another host.
 FETCH_TIMEOUT_SECONDS = 300.0
+#: How long an object that should be here is waited for: its seal may be on its way.
+LATE_SEAL_SECONDS = 1.0
 #: How long an object waits for room in a store.
 STORE_TIMEOUT_SECONDS = 60.0
 #: Contents up to this size are copied for hashing; larger ones are hashed where they are stored.
@@ -130,8 +132,8 @@ class StoreAccess:
             store, address = local
             sources = tuple(node for node in place.nodes if node != address)
             try:
-                # Without sources a wait could only be for an object that is gone.
-                return store.get(ObjectID(place.object_id), timeout=limit if sources else None, sources=sources)
+                patience = limit if sources else min(limit, LATE_SEAL_SECONDS)
+                return store.get(ObjectID(place.object_id), timeout=patience, sources=sources)
             except StoreClosedError:
                 self._lost(store)
             except DecodeError:

@@ -137,3 +137,16 @@ class TestEnding:
             assert [int(array[0]) for array in client.gather(futures)] == list(range(8))
             near = client._stores.local[1]
             assert near in nodes
+
+    def test_a_cluster_of_threads(self):
+        with (
+            LocalCluster(n_workers=1, threads_per_worker=2, processes=False, object_store_memory="64 MiB") as cluster,
+            Client(cluster) as client,
+        ):
+            assert client.submit(os.getpid).result(timeout=20) == os.getpid()
+
+            def nested():
+                return Client.current().submit(operator.neg, 4).result(timeout=20)
+
+            assert client.submit(nested).result(timeout=20) == -4
+            assert client.gather(client.map(np.full, [1000] * 3, range(3)))[2][0] == 2
