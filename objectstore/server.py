@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -490,7 +491,7 @@ class StoreServer:
         try:
             socket.send_fds(sock, [hello], [arena.read_only_fd, arena.fd])
         except OSError as error:
-            logger.warning("The store lost client '%s' at once: %s", name, error)
+            logger.debug("Client '%s' of the store was gone at once: %s", name, error)
             sock.close()
             self._core.disconnect(connection.client)
             return
@@ -631,7 +632,9 @@ def _listen(path: str) -> socket.socket:
     try:
         try:
             listener.bind(path)
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             _remove_stale(path)
             listener.bind(path)
         os.chmod(path, 0o600)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,23 +44,21 @@ def store(server: StoreServer) -> Iterator[Store]:
 
 
 @pytest.fixture
-def processes() -> Iterator[Callable[..., multiprocessing.Process]]:
-    """Starts ``target(*args)`` in a new process that shares nothing with this one; ends what is left."""
-    context = multiprocessing.get_context("spawn")
-    started: list[Any] = []
+def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a function of ``children.py`` in a new process; ends what is left of it."""
+    started: list[subprocess.Popen[str]] = []
 
-    def start(target: Callable[..., None], *args: Any) -> Any:
-        process = context.Process(target=target, args=args, daemon=True)
-        process.start()
-        started.append(process)
-        return process
+    def start(function: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, str(Path(__file__).with_name("children.py")), function, *map(str, arguments)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1]
 
     yield start
     for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join()
-        process.close()
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @pytest.fixture

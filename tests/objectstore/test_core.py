@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -373,10 +375,8 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 2), back=st.integers(0, 8))
     def unpin(self, who: int, back: int) -> None:
-        try:
+        with contextlib.suppress(ProtocolError):
             self.world.core.unpin(self.clients[who], [oid(max(0, self.numbers - back))])
-        except ProtocolError:
-            pass
 
     @rule(back=st.integers(-2, 8))
     def delete(self, back: int) -> None:

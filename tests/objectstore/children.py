@@ -1,0 +1,68 @@
+"""What the tests' other processes do: ``python children.py FUNCTION SOCKET ...``, a line for each answer."""
+
+from __future__ import annotations
+
+import random
+import socket
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from holdfast.objectstore import ObjectID, connect
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def read_and_answer(path: str, object_id: str) -> None:
+    """Reads an object, and puts another that is made of it."""
+    with connect(path, name="reader") as store:
+        view = store.get(ObjectID.fromhex(object_id), timeout=20)
+        say(store.address_in_arena(view.ctypes.data), view.sum(), store.put(view[:10] * 2))
+
+
+def hold_everything(path: str, object_id: str) -> None:
+    """Takes one of each kind of thing that a client can hold, then waits to be killed."""
+    store = connect(path, name="victim")
+    held: list[Any] = [store.get(ObjectID.fromhex(object_id)), store.create((500_000,)), store.create((10,))]
+    held.append([store.put(i) for i in range(10)])
+    say(held[3][5])
+    store.get(store.new_id(), timeout=1000)
+
+
+def work_until_killed(path: str, seed: str) -> None:
+    """Does a bit of everything, as fast as it can."""
+    rng = random.Random(seed)
+    store = connect(path, name=f"victim {seed}")
+    kept: list[Any] = []
+    ids: list[ObjectID] = []
+    say("ready")
+    while True:
+        size = rng.choice([10, 1000, 20_000, 300_000])
+        ids.append(store.put(np.full(size, int(seed))))
+        if rng.random() < 0.5:
+            kept.append(store.get(rng.choice(ids))[: size // 2])
+        if rng.random() < 0.3:
+            array, pending = store.create((size,))
+            array[0] = 1
+            if rng.random() < 0.5:
+                ids.append(pending.seal())
+            kept.append(array)
+        if len(ids) > 10:
+            store.delete(ids[:9])
+            kept, ids = kept[-5:], ids[9:]
+
+
+def stop_reading(path: str) -> None:
+    """Connects, and does nothing more."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(path)
+    say("ready")
+    time.sleep(1000)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,233 @@
+"""The server's own side: what the node agent does with it, in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import numpy as np
+import pytest
+import uvloop
+
+from holdfast.objectstore import (
+    ObjectID,
+    ObjectMeta,
+    ObjectNotFoundError,
+    ProtocolError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+    StoreServer,
+    connect,
+    encode,
+)
+from holdfast.objectstore.ids import IDMinter
+
+MIB = 1 << 20
+mint = IDMinter()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a coroutine in a loop of either kind, with a limit."""
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(asyncio.wait_for(work, 30))
+
+    return run
+
+
+async def bring_in(server: StoreServer, object_id: ObjectID, value: Any, **names: Any) -> None:
+    encoded = encode(value)
+    extent = await server.allocate(encoded.nbytes)
+    encoded.write_into(server.writable_view(extent))
+    server.seal(extent, object_id, ObjectMeta(type_name=encoded.type_name, **names))
+
+
+def test_an_object_comes_in_and_goes_out(run: Callable[..., Any]) -> None:
+    async def work() -> None:
+        async with StoreServer("16 MB") as server:
+            object_id = mint()
+            await bring_in(server, object_id, np.arange(1000), key="k", owner="o")
+            assert server.contains(object_id)
+            meta = server.meta(object_id)
+            assert (meta.key, meta.owner, meta.type_name) == ("k", "o", "numpy.ndarray")
+            assert [m.object_id for m in server.inventory()] == [object_id]
+            extent = server.pin(object_id)
+            assert extent is not None
+            assert os.pread(server.arena_fd, extent.nbytes, extent.offset) == encode(np.arange(1000)).to_bytes()
+            server.delete([object_id])
+            assert not server.contains(object_id)
+            assert server.stats()["used"] > 0
+            server.unpin(object_id)
+            assert server.stats()["used"] == 0
+            assert server.pin(object_id) is None
+            with pytest.raises(ObjectNotFoundError):
+                server.meta(object_id)
+            with pytest.raises(ProtocolError):
+                server.unpin(object_id)
+
+    run(work())
+
+
+def test_what_it_allocates_waits_in_line_and_fails_like_a_client(run: Callable[..., Any]) -> None:
+    async def work() -> None:
+        async with StoreServer("8 MiB") as server:
+            first = await server.allocate(6 * MIB)
+            with pytest.raises(StoreFullError, match="not yet sealed"):
+                await server.allocate(4 * MIB, timeout=0.05)
+            with pytest.raises(StoreFullError, match="more than"):
+                await server.allocate(9 * MIB)
+            waiting = asyncio.ensure_future(server.allocate(4 * MIB))
+            cancelled = asyncio.ensure_future(server.allocate(4 * MIB))
+            await asyncio.sleep(0)
+            cancelled.cancel()
+            server.abort(first)
+            second = await waiting
+            server.abort(second)
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            third = await server.allocate(6 * MIB)
+            granted_then_cancelled = asyncio.ensure_future(server.allocate(4 * MIB))
+            await asyncio.sleep(0)
+            server.abort(third)
+            granted_then_cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await granted_then_cancelled
+            assert server.stats()["used"] == 0
+            with pytest.raises(ProtocolError):
+                server.abort(second)
+
+    run(work())
+
+
+def test_a_missing_object_is_fetched_once_for_all(run: Callable[..., Any]) -> None:
+    async def work() -> None:
+        asked: list[tuple[ObjectID, list[str]]] = []
+        go = asyncio.Event()
+
+        async def fetch(object_id: ObjectID, sources: list[str]) -> None:
+            asked.append((object_id, sources))
+            await go.wait()
+            if "broken" in sources:
+                raise ConnectionError("the peer hung up")
+            if "empty" not in sources:
+                await bring_in(server, object_id, "fetched")
+
+        async with StoreServer("8 MB", fetch=fetch) as server:
+            loop = asyncio.get_running_loop()
+            store = await loop.run_in_executor(None, connect, server.socket_path)
+            object_id = mint()
+
+            def get(object_id: ObjectID, *sources: str) -> Any:
+                return loop.run_in_executor(None, lambda: store.get(object_id, sources=sources))
+
+            gets = [get(object_id, "peer-1", "peer-2") for _ in range(3)]
+            while server.stats()["waiting_gets"] < 3:
+                await asyncio.sleep(0.001)
+            go.set()
+            assert await asyncio.gather(*gets) == ["fetched"] * 3
+            assert asked == [(object_id, ["peer-1", "peer-2"])]
+            assert await get(object_id, "peer-1") == "fetched"
+            with pytest.raises(StoreError, match="the peer hung up"):
+                await get(mint(), "broken")
+            with pytest.raises(StoreError, match="isn't here"):
+                await get(mint(), "empty")
+            assert len(asked) == 3
+            await loop.run_in_executor(None, store.close)
+
+    run(work())
+
+
+def test_seals_are_announced(run: Callable[..., Any]) -> None:
+    async def work() -> None:
+        seen: list[ObjectMeta] = []
+        async with StoreServer("8 MB", on_sealed=seen.append) as server:
+
+            def use() -> None:
+                with connect(server.socket_path, name="maker") as store:
+                    store.put(5, key="five")
+
+            await asyncio.get_running_loop().run_in_executor(None, use)
+            await bring_in(server, mint(), 6)
+            assert [(meta.key, meta.owner) for meta in seen] == [("five", "maker"), (None, "store")]
+
+    run(work())
+
+
+def test_a_seal_after_its_delete_vanishes(run: Callable[..., Any]) -> None:
+    async def work() -> None:
+        async with StoreServer("8 MB") as server:
+            object_id = mint()
+            server.delete([object_id])
+            await bring_in(server, object_id, 1)
+            assert not server.contains(object_id)
+            assert server.stats()["used"] == 0
+
+    run(work())
+
+
+def test_it_starts_once_and_ends_for_good(run: Callable[..., Any]) -> None:
+    async def work() -> None:
+        server = await StoreServer("8 MB").start()
+        directory = os.path.dirname(server.socket_path)
+        with pytest.raises(StoreError, match="once"):
+            await server.start()
+        waiting = asyncio.ensure_future(server.allocate(MIB))
+        await waiting
+        hopeless = asyncio.ensure_future(server.allocate(8 * 10**6))
+        await asyncio.sleep(0)
+        await server.aclose()
+        with pytest.raises((StoreClosedError, StoreFullError)):
+            await hopeless
+        await server.aclose()
+        assert not os.path.exists(directory)
+        with pytest.raises(StoreClosedError):
+            _ = server.arena_fd
+        with pytest.raises(StoreClosedError):
+            await server.allocate(1)
+
+    run(work())
+
+
+def test_it_runs_in_a_thread_and_answers_any_other(server: StoreServer) -> None:
+    with connect(server.socket_path) as store:
+        object_id = store.put("x")
+        assert server.contains(object_id)
+        assert server.meta(object_id).nbytes == len(encode("x").to_bytes())
+        assert len(server.list_objects()) == 1
+        assert len(list(server.inventory())) == 1
+        server.delete([object_id])
+        assert not store.contains(object_id)
+    assert any(thread.name == "holdfast-store" for thread in threading.enumerate())
+
+
+def test_a_thread_that_cannot_start_says_why(tmp_path: Any) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        StoreServer("lots")
+    with pytest.raises(OSError, match="too long"), StoreServer("1 MB", tmp_path / ("x" * 200)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("4 GB", 4 * 10**9), ("512MiB", 512 * 2**20), ("1.5k", 1500), (" 7 ", 7), (123, 123), ("2 tb", 2 * 10**12)],
+)
+def test_sizes_as_people_write_them(text: Any, nbytes: int) -> None:
+    from holdfast.objectstore import format_size, parse_size
+
+    assert parse_size(text) == nbytes
+    assert parse_size(format_size(4_000_000_000)) == 4 * 10**9
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-4 GB", "4 parsecs", "0", 0, -1])
+def test_what_is_no_size(text: Any) -> None:
+    from holdfast.objectstore import parse_size
+
+    with pytest.raises(ValueError, match="size"):
+        parse_size(text)
