@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.pins import Ledger
 from holdfast.objectstore.protocol import (
     IDS_PER_FRAME,
@@ -114,19 +115,23 @@ class Connection:
         return True
 
     def _gather(self) -> None:
-        """Takes all that goes one way into the outgoing bytes. The seals first: what is unpinned was sealed before."""
+        """Takes all that goes one way into the outgoing bytes."""
+        # What has died is taken before the seals are, and sent after them: an array that was sealed and dropped by
+        # another thread at this moment is then unpinned with or after its seal, never before.
+        unpins: list[ObjectID] = []
+        aborts: list[int] = []
+        if self.ledger is not None and self.ledger.pending:
+            unpins, aborts = self.ledger.take()
         while self._seals:
             batch: list[SealItem] = []
             with contextlib.suppress(IndexError):
                 while len(batch) < SEALS_PER_FRAME:
                     batch.append(self._seals.popleft())
             self._outgoing += pack((Op.SEAL, batch))
-        if self.ledger is not None and self.ledger.pending:
-            unpins, aborts = self.ledger.take()
-            for start in range(0, len(unpins), IDS_PER_FRAME):
-                self._outgoing += pack((Op.UNPIN, unpins[start : start + IDS_PER_FRAME]))
-            for start in range(0, len(aborts), IDS_PER_FRAME):
-                self._outgoing += pack((Op.ABORT, aborts[start : start + IDS_PER_FRAME]))
+        for start in range(0, len(unpins), IDS_PER_FRAME):
+            self._outgoing += pack((Op.UNPIN, unpins[start : start + IDS_PER_FRAME]))
+        for start in range(0, len(aborts), IDS_PER_FRAME):
+            self._outgoing += pack((Op.ABORT, aborts[start : start + IDS_PER_FRAME]))
 
     def _send(self) -> None:
         outgoing = self._outgoing
