@@ -136,12 +136,16 @@ class Scheduler:
     def _connected(self, connection: Connection) -> None:
         role, info = connection.role, connection.info
         peer = info["id"] if role == "client" else info["address"]
+        if peer in self._peers:  # two at the same moment
+            connection.abort(ProtocolError(f"{peer} is connected already"))
+            return
+        self._peers[peer] = connection  # before it joins: there may be work for it at once
         try:
             self._join(role, peer, info)
-        except ProtocolError as error:  # it joined twice at the same moment, or its node has just left
+        except ProtocolError as error:  # its node has just left
+            del self._peers[peer]
             connection.abort(error)
             return
-        self._peers[peer] = connection
         handle = {"client": self._client_message, "worker": self._worker_message, "node": self._node_message}[role]
 
         def on_batch(messages: tuple[Any, ...]) -> None:
