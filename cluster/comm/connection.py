@@ -191,6 +191,7 @@ class Connection(asyncio.Protocol):
             self.close()
             raise
         self.send(welcome)
+        self.flush()  # alone in its frame, whatever else is sent in this turn
         self._opened(opening.role, opening.info)
 
     async def open_as_connector(self, opening: ConnectorOpening) -> None:

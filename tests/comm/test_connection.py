@@ -102,6 +102,23 @@ def test_messages_that_come_before_start_are_not_lost():
     run(main())
 
 
+def test_what_is_sent_in_the_turn_of_the_welcome_comes_after_it():
+    async def main():
+        class Eager(Server):
+            def connected(self, conn):
+                conn.send(("at once",))
+                super().connected(conn)
+
+        async with Eager() as server:
+            conn = await server.connect()
+            received = asyncio.get_running_loop().create_future()
+            conn.start(received.set_result, lambda error: None)
+            assert await asyncio.wait_for(received, 10) == (("at once",),)
+            conn.abort()
+
+    run(main())
+
+
 def test_a_large_payload_crosses_as_it_is():
     async def main():
         payload = bytes(range(256)) * 40_000
