@@ -128,7 +128,10 @@ class NodeAgent:
         rundir.sweep()
         self.run_directory = rundir.RunDirectory.create("node")
         self.store = StoreServer(
-            self._store_capacity, socket_path=self.run_directory.path / "store.sock", fetch=self._fetch
+            self._store_capacity,
+            socket_path=self.run_directory.path / "store.sock",
+            fetch=self._fetch,
+            on_left=self._left,
         )
         listening = bound_socket(self._host, self._port)
         try:
@@ -137,7 +140,9 @@ class NodeAgent:
             )
             await self.store.start()
             self._store_started = True
-            self._transfer_server = TransferServer(listening, self.store, token=self._token, name=self.address)
+            self._transfer_server = TransferServer(
+                listening, self.store, token=self._token, name=self.address, on_left=self._left
+            )
         except BaseException:
             listening.close()
             raise
@@ -219,6 +224,10 @@ class NodeAgent:
     def _exited(self, worker_address: str, reason: str) -> None:
         if self._link is not None:
             self._link.exited(worker_address, reason)
+
+    def _left(self, name: str, object_ids: list[ObjectID]) -> None:
+        if self._link is not None and object_ids:
+            self._link.left(name, object_ids)
 
     async def _beat(self) -> None:
         while True:

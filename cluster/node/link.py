@@ -59,6 +59,10 @@ class SchedulerLink:
         """A worker's process has ended."""
         self._send("exited", worker_address, reason)
 
+    def left(self, name: str, object_ids: list[Any]) -> None:
+        """A process that used this host's store has gone, and has put these objects there."""
+        self._send("left", name, object_ids)
+
     def heartbeat(self, report: dict[str, Any]) -> None:
         self._send("heartbeat", report)
 

@@ -159,7 +159,7 @@ class Supervisor:
                 await _ended(child)
                 if not worker.started.done():
                     worker.started.set_exception(error)
-                return str(error)
+                return str(error).removeprefix(f"{worker.name} ")
             if not worker.started.done():
                 worker.started.set_result(None)
             code = await _ended(child)

@@ -51,14 +51,25 @@ class TransferServer:
         The cluster's token.
     name:
         What peers are told who this is.
+    on_left:
+        ``on_left(name, object_ids)``, called in the loop when a peer's connection ends that has put objects here.
     """
 
-    def __init__(self, sock: socket.socket, store: StoreServer, *, token: bytes, name: str) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        store: StoreServer,
+        *,
+        token: bytes,
+        name: str,
+        on_left: Callable[[str, list[ObjectID]], None] = lambda name, object_ids: None,
+    ) -> None:
         self._listening = sock
         self._store = store
         self._capacity = store.stats()["capacity"]
         self._token = token
         self._name = name
+        self._on_left = on_left
         self._loop = asyncio.get_running_loop()
         self._connections: dict[socket.socket, threading.Thread] = {}
         # In the order in which they fell idle.
@@ -111,8 +122,10 @@ class TransferServer:
         self._connections[sock] = thread
         thread.start()
 
-    def _ended(self, sock: socket.socket) -> None:
+    def _ended(self, sock: socket.socket, peer: str, put: list[ObjectID]) -> None:
         self._connections.pop(sock).join()
+        if put:
+            self._on_left(peer, put)
         self._idle.pop(sock, None)
         sock.close()
         if not self._closed:
@@ -123,15 +136,18 @@ class TransferServer:
     # -- one connection, in its thread
 
     def _serve(self, sock: socket.socket, peer: str) -> None:
+        name = ""
+        put: list[ObjectID] = []
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            accept_blocking(sock, token=self._token, welcome=self._welcome)
+            _, info = accept_blocking(sock, token=self._token, welcome=self._welcome)
+            name = str(info.get("id", ""))
             sock.settimeout(STALL_SECONDS)
             while (operation := self._next_request(sock)) is not None:
                 if operation == transfer.GET:
                     self._give(sock)
                 elif operation == transfer.PUT:
-                    self._take(sock)
+                    self._take(sock, put)
                 else:
                     raise ProtocolError(f"unknown operation {operation!r}")
         except (Refused, ProtocolError) as error:
@@ -143,7 +159,7 @@ class TransferServer:
             logger.exception("the transfer connection with %s failed", peer)
         finally:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._ended, sock)
+                self._loop.call_soon_threadsafe(self._ended, sock, name, put)
 
     def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
         if role != "peer":
@@ -182,7 +198,7 @@ class TransferServer:
         meta = self._store.meta(object_id)
         return extent, transfer.Meta(meta.key, meta.owner, meta.type_name)
 
-    def _take(self, sock: socket.socket) -> None:
+    def _take(self, sock: socket.socket, put: list[ObjectID]) -> None:
         object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))
         announced = transfer.receive_announcement(sock)
         if announced is None:
@@ -203,6 +219,7 @@ class TransferServer:
                 receive_into(sock, view)
             self._call(self._store.seal, reservation, object_id, ObjectMeta(**meta._asdict()))
             sealed = True
+            put.append(object_id)
             sock.sendall(transfer.YES)
         finally:
             if not sealed:

@@ -39,6 +39,8 @@ class ScriptedScheduler:
 
     def __init__(self) -> None:
         self.peers: list[Peer] = []
+        #: Sent to whoever connects, in the same turn of the loop.
+        self.greeting: list[tuple[Any, ...]] = []
         self._changed = threading.Condition()
         self._run_ids = itertools.count(1)
         self._sent: dict[int, set[bytes]] = {}
@@ -66,6 +68,8 @@ class ScriptedScheduler:
 
     def _on_connection(self, connection: Connection) -> None:
         peer = Peer(connection)
+        for message in self.greeting:
+            connection.send(message)
 
         def on_batch(batch: tuple[Any, ...]) -> None:
             with self._changed:

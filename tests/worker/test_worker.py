@@ -112,6 +112,14 @@ def test_each_seal_is_known_before_its_outcome(scheduler, peer, store):
             seen += 1
 
 
+def test_work_may_come_with_the_welcome(scheduler, start_worker):
+    payload = pickle.dumps(((-5,), {}))
+    digest = bytes(16)
+    scheduler.greeting = [("functions", [(digest, pickle.dumps(abs))]), ("run", [("x", 1, digest, payload, [], None)])]
+    _, peer = start_worker()
+    assert scheduler.outcomes(peer, [1])["x"][0] == "finished"
+
+
 # -- dependencies
 
 
