@@ -132,12 +132,7 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
         finished.cancel()
     stopping.cancel()
 
-    # A watchdog outside of Python: it ends this process whatever its threads are doing and holding.
-    faulthandler.dump_traceback_later(
-        CLOSE_SECONDS + EXIT_SECONDS,
-        exit=True,
-        file=open(os.devnull, "w"),  # noqa: SIM115 - must stay open until the end
-    )
+    _exit_after(CLOSE_SECONDS + EXIT_SECONDS)
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
             await server.close()
@@ -150,7 +145,14 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
     if orphaned.is_set():
         # A parent that was killed could not clean up after itself.
         rundir.sweep()
+    _exit_after(EXIT_SECONDS)
     return code
+
+
+def _exit_after(seconds: float) -> None:
+    """End this process then, whatever its threads are doing and holding: the watchdog is not one of Python's."""
+    nowhere = open(os.devnull, "w")  # noqa: SIM115 - the watchdog's, until the end
+    faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
 
 
 def _one_line(error: BaseException) -> str:
