@@ -13,7 +13,6 @@ user can open it writable again through ``/proc``: same-user processes aren't pr
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import mmap
 import os
@@ -125,15 +124,6 @@ class Mapping:
         ``base`` is kept too: an unwritten page still reads what the arena holds there.
         """
         return PrivateMap(self._fd, offset, nbytes, base).view()
-
-    def populate(self, offset: int, nbytes: int) -> None:
-        """Makes the pages of the extent present and writable at once, rather than fault by fault."""
-        start = offset // PAGE * PAGE
-        try:
-            self._writable.madvise(_MADV_POPULATE_WRITE, start, offset + nbytes - start)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # kernels before 5.14 don't know it, and need not
-                raise
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:

@@ -199,6 +199,10 @@ class StoreCore:
             self._release_rest(lease)
         self._table.release(client)
 
+    def sealed_by(self, client: int) -> list[ObjectID]:
+        """The objects that are there because of this client."""
+        return [record.object_id for record in self._table.records() if record.sealed_by == client]
+
     # Room
 
     def create(self, client: int, request: int, nbytes: int, timeout: float) -> None:
@@ -332,6 +336,7 @@ class StoreCore:
             owner=item.owner or self._clients[client].name,
             type_name=item.type_name,
             created=self._clock(),
+            sealed_by=client,
         )
         self._table.insert(record)
         if item.keep:

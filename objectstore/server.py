@@ -155,6 +155,9 @@ class StoreServer:
         object however many ask.
     on_sealed : callable, optional
         Called in the loop with the ``ObjectMeta`` of each object that appears.
+    on_left : callable, optional
+        Called in the loop with the name of a client that has gone, however it went, and the ids of the objects
+        that it has put here and that are here still.
     clock : callable
         Seconds, never going back.
     trim_after_seconds : float
@@ -180,6 +183,7 @@ class StoreServer:
         *,
         fetch: Fetch | None = None,
         on_sealed: Callable[[ObjectMeta], None] | None = None,
+        on_left: Callable[[str, list[ObjectID]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         trim_after_seconds: float = 60.0,
     ) -> None:
@@ -187,6 +191,7 @@ class StoreServer:
         self._core = StoreCore(nbytes, clock=clock, can_fetch=fetch is not None, announce=on_sealed is not None)
         self._fetch = fetch
         self._on_sealed = on_sealed
+        self._on_left = on_left
         self._clock = clock
         self._trim_after = trim_after_seconds
         self._given_path = None if socket_path is None else os.fspath(socket_path)
@@ -509,7 +514,10 @@ class StoreServer:
 
     def _forget(self, connection: _Connection) -> None:
         if self._connections.pop(connection.client, None) is not None:
+            put = [] if self._on_left is None else self._core.sealed_by(connection.client)
             self._core.disconnect(connection.client)
+            if self._on_left is not None:
+                self._on_left(connection.name, put)
 
     def _on_attach(self, connection: _Connection, name: str) -> None:
         if name:

@@ -67,7 +67,7 @@ class ObjectMeta:
 class ObjectRecord:
     """One object. ``pins`` counts per client; the table keeps it in step with the clients' own sets."""
 
-    __slots__ = ("created", "key", "nbytes", "object_id", "offset", "owner", "pins", "state", "type_name")
+    __slots__ = ("created", "key", "nbytes", "object_id", "offset", "owner", "pins", "sealed_by", "state", "type_name")
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class ObjectRecord:
         owner: str,
         type_name: str | None,
         created: float,
+        sealed_by: int,
     ) -> None:
         self.object_id = object_id
         self.offset = offset
@@ -87,6 +88,7 @@ class ObjectRecord:
         self.owner = owner
         self.type_name = type_name
         self.created = created
+        self.sealed_by = sealed_by
         self.state = State.SEALED
         self.pins: dict[int, int] = {}
 

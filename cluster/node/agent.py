@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from holdfast.cluster import rundir
 from holdfast.cluster.comm.addresses import format_address, parse_address
@@ -78,7 +78,7 @@ class NodeAgent:
         threads_per_worker: int = 1,
         memory_limit: int | None = None,
         store_capacity: int | str | None = None,
-        resources: dict[str, float] | None = None,
+        resources: Mapping[str, float] | None = None,
         processes: bool = True,
         name: str | None = None,
         log_level: str = "INFO",

@@ -98,7 +98,9 @@ class RunsDropped(NamedTuple):
     run_ids: Sequence[int]
 
 
-class ObjectsCopied(NamedTuple):
+class ObjectsFound(NamedTuple):
+    """A store has these: copies that it fetched, or what somebody put there who has left since."""
+
     host: str
     object_ids: Sequence[ObjectId]
 
@@ -146,7 +148,7 @@ Event: TypeAlias = (
     | TasksErred
     | DependenciesMissing
     | RunsDropped
-    | ObjectsCopied
+    | ObjectsFound
     | DatasetPublished
     | DatasetUnpublished
     | DatasetRequested

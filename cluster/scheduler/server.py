@@ -60,6 +60,7 @@ class Scheduler:
         self._peers: dict[str, Connection] = {}  # by node address, worker address or client id
         self._heartbeats: introspection.Heartbeats = {}
         self._worker_waiters: list[_WorkerWaiter] = []
+        self._put: dict[str, list[tuple[str, list[bytes]]]] = {}  # see _user_left
         self._departures: dict[str, _Departure] = {}  # of workers, while one of its two signs is missing
         self._timer: asyncio.TimerHandle | None = None
         self._started = time.time()
@@ -194,6 +195,7 @@ class Scheduler:
                 departure.timer = self._loop.call_later(EXIT_REASON_SECONDS, self._departed, peer)
         else:
             self._handle(events.ClientLeft(peer))
+            self._reconcile(peer)
             for waiter in [w for w in self._worker_waiters if w.client == peer]:
                 self._worker_waiters.remove(waiter)
                 waiter.cancel()
@@ -213,6 +215,25 @@ class Scheduler:
         departure = self._departures.pop(worker)
         departure.cancel()
         self._handle(events.WorkerLeft(worker, departure.reason))
+        self._reconcile(worker)
+
+    def _user_left(self, node: str, name: str, object_ids: list[bytes]) -> None:
+        """A process no longer uses a node's store, and had put these objects there.
+
+        If it died before it could tell of some, nobody else will ever name them. That is known as soon as all has been
+        read that it had sent, which is when it has left here too.
+        """
+        peer = name
+        for worker in self.state.hosts[node].workers:
+            if worker.name == name:
+                peer = worker.address
+        self._put.setdefault(peer, []).append((node, object_ids))
+        if peer not in self.state.workers and peer not in self.state.clients:
+            self._reconcile(peer)
+
+    def _reconcile(self, peer: str) -> None:
+        for node, object_ids in self._put.pop(peer, ()):
+            self._handle(events.ObjectsFound(node, object_ids))
 
     def _tell_clients(self, message: tuple[Any, ...]) -> None:
         for client in self.state.clients:
@@ -277,12 +298,14 @@ class Scheduler:
     def _node_message(self, node: str, message: tuple[Any, ...]) -> None:
         operation, *parts = message
         if operation == "copied":
-            self._handle(events.ObjectsCopied(node, *parts))
+            self._handle(events.ObjectsFound(node, *parts))
         elif operation == "heartbeat":
             (beat,) = parts
             self._heartbeats[node] = {**beat, "time": time.time()}
         elif operation == "exited":
             self._worker_exited(*parts)
+        elif operation == "left":
+            self._user_left(node, *parts)
         else:
             raise ProtocolError(f"a node sent {operation!r}")
 

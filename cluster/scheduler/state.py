@@ -96,7 +96,7 @@ class SchedulerState:
             events.TasksErred: self._tasks_erred,
             events.DependenciesMissing: self._dependencies_missing,
             events.RunsDropped: self._runs_dropped,
-            events.ObjectsCopied: self._objects_copied,
+            events.ObjectsFound: self._objects_found,
             events.DatasetPublished: self._dataset_published,
             events.DatasetUnpublished: self._dataset_unpublished,
             events.DatasetRequested: self._dataset_requested,
@@ -444,7 +444,7 @@ class SchedulerState:
             if task is not None:
                 raise ProtocolError(f"{worker.address} dropped a run of {task.key!r} that it was not told to drop")
 
-    def _objects_copied(self, event: events.ObjectsCopied) -> None:
+    def _objects_found(self, event: events.ObjectsFound) -> None:
         host = self.hosts.get(event.host)
         if host is None:
             return

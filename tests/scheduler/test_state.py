@@ -215,7 +215,7 @@ class TestPlacement:
         cluster = Cluster(hosts=2, workers=1)
         object_id = cluster.new_object()
         cluster.stores["tcp://host1:1"].add(object_id)
-        cluster.handle(events.ObjectsCopied("tcp://host1:1", [object_id]))
+        cluster.handle(events.ObjectsFound("tcp://host1:1", [object_id]))
         assert not cluster.stores["tcp://host1:1"]
 
     @pytest.mark.parametrize("name", ["address", "name", "node", "hostname"])

@@ -159,7 +159,7 @@ class Cluster:
         object_id = self.state.tasks[key].object_id
         assert object_id is not None
         self.stores[host].add(object_id)
-        self.handle(events.ObjectsCopied(host, [object_id]))
+        self.handle(events.ObjectsFound(host, [object_id]))
 
     def drop_all(self) -> None:
         """Workers acknowledge the runs that they were told to drop."""

@@ -1,0 +1,155 @@
+"""What dies, and what happens then: workers, hosts and clients are killed for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from waiting import DEADLINE_SECONDS, until
+
+from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
+
+
+def inc(x):
+    return x + 1
+
+
+def make(nbytes, *_):
+    return np.ones(nbytes // 8)
+
+
+def touch_then_wait(started, release):
+    """Say that this runs, and in which process; return when told to."""
+    with open(started, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    while not os.path.exists(release):
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def suicide(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stored(client):
+    """How many objects the stores hold, by their own account."""
+    return sum(node["store"].get("objects", 1) for node in client._request("status")["nodes"].values())
+
+
+@pytest.fixture
+def cluster():
+    with LocalCluster(n_workers=2, threads_per_worker=1, object_store_memory="128 MiB") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    with Client(cluster) as client:
+        yield client
+
+
+def test_a_killed_workers_task_runs_elsewhere_and_its_results_stay(client, tmp_path):
+    pids = client.gather(client.map(lambda i: (time.sleep(0.05), os.getpid())[1], range(4), pure=False))
+    finished = client.map(make, [80_000] * 10, range(10))
+    wait(finished, timeout=DEADLINE_SECONDS)
+    started, release = tmp_path / "started", tmp_path / "release"
+    future = client.submit(touch_then_wait, str(started), str(release), pure=False)
+    first = int(until(lambda: started.exists() and started.read_text().strip(), "the task starts"))
+    assert first in pids
+    os.kill(first, signal.SIGKILL)
+    until(lambda: len(started.read_text().split()) == 2, "the task starts again")
+    release.touch()
+    assert future.result(DEADLINE_SECONDS) != first
+    # Nothing was computed again: the very same objects are still there.
+    assert all(array.sum() == 10_000 for array in client.gather(finished))
+    client.wait_for_workers(2, timeout=DEADLINE_SECONDS)
+
+
+def test_a_task_that_kills_its_workers_is_given_up_and_the_cluster_goes_on(client):
+    future = client.submit(suicide, pure=False)
+    dependent = client.submit(inc, future)
+    with pytest.raises(KilledWorker, match=r"suicide-.*3 workers that died.*killed by SIGKILL"):
+        future.result(DEADLINE_SECONDS)
+    with pytest.raises(KilledWorker, match="suicide-"):
+        dependent.result(DEADLINE_SECONDS)
+    assert client.submit(inc, 1).result(DEADLINE_SECONDS) == 2
+
+
+def test_objects_of_a_worker_that_died_before_it_could_report_them_are_deleted(client):
+    client.wait_for_workers(2, timeout=DEADLINE_SECONDS)
+
+    def put_and_die():
+        from holdfast.cluster.worker.context import current_worker
+
+        current_worker().store.put(np.ones(100_000))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(KilledWorker):
+        client.submit(put_and_die, pure=False).result(DEADLINE_SECONDS)
+    until(lambda: stored(client) == 0, "the orphans are deleted")
+
+
+def test_a_client_that_is_killed_leaves_nothing_held_but_what_it_published(cluster, client):
+    script = f"""
+        import os, signal, numpy as np
+        from holdfast import Client, wait
+        client = Client({cluster.scheduler_address!r})
+        held = client.scatter([np.ones(100_000) for _ in range(5)], hash=False)
+        kept = client.submit(np.ones, 100_000)
+        wait([kept, *held])
+        client.publish_dataset([kept], name="kept")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=DEADLINE_SECONDS, check=False)
+    assert done.returncode == -signal.SIGKILL
+    until(lambda: stored(client) == 1, "what only the client held is freed")
+    (future,) = client.get_dataset("kept")
+    assert future.result(DEADLINE_SECONDS).sum() == 100_000
+    del future
+    client.unpublish_dataset("kept")
+    until(lambda: stored(client) == 0, "the dataset's object is freed")
+
+
+class TestTwoHosts:
+    @pytest.fixture
+    def cluster(self):
+        with LocalCluster(n_workers=2, threads_per_worker=1, n_hosts=2, object_store_memory="128 MiB") as cluster:
+            yield cluster
+
+    @pytest.fixture
+    def client(self, cluster):
+        with Client(cluster, attach=False) as client:  # it must not depend on either store
+            yield client
+
+    def kill_host(self, client, address):
+        info = client._request("status")["nodes"][address]
+        os.kill(info["pid"], signal.SIGKILL)
+        until(lambda: address not in client._request("status")["nodes"], "the scheduler notices")
+
+    def test_what_a_killed_host_held_is_computed_again(self, client):
+        one, two = client._request("status")["nodes"]
+        base = client.submit(make, 800_000, workers=[one], allow_other_workers=True, pure=False)
+        sums = client.submit(np.sum, base)
+        assert sums.result(DEADLINE_SECONDS) == 100_000
+        assert client.who_has([base]) == {base.key: (one,)} or client.who_has([base])[base.key] == [one]
+        self.kill_host(client, one)
+        assert base.result(DEADLINE_SECONDS).sum() == 100_000
+        assert list(client.who_has([base])[base.key]) == [two]
+
+    def test_copies_outlive_a_host_and_lost_data_is_named(self, client):
+        one, two = client._request("status")["nodes"]
+        both = client.scatter(np.arange(100_000), hash=False, broadcast=True)
+        only = client.scatter(np.arange(100_001), hash=False, workers=[one])
+        until(lambda: set(client.who_has([both])[both.key]) == {one, two}, "both hosts have a copy")
+        self.kill_host(client, one)
+        assert both.result(DEADLINE_SECONDS)[-1] == 99_999
+        with pytest.raises(ObjectLostError, match="Scatter it once more"):
+            only.result(DEADLINE_SECONDS)
+        with pytest.raises(ObjectLostError):
+            client.submit(np.sum, only).result(DEADLINE_SECONDS)
