@@ -10,13 +10,18 @@ the order of what happened to it.
 States: ``pending`` → ``finished`` or ``error``; back to ``pending`` when every copy of a result is gone and it is
 being made again; ``cancelled`` and ``lost`` are final, and a key in one of these is made anew when it is
 submitted again.
+
+A key can be released and held again at once, by a call of its own, while what the scheduler says of its first life is
+still on its way here. So what is sent goes by *turns*: each turn of the loop that sends something announces its number
+first, a report carries the number of the last turn that the scheduler had taken in, and a state takes no report from
+before the turn that made it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sized
 from typing import Any, NamedTuple
 
 PENDING = "pending"
@@ -52,6 +57,8 @@ class KeyState:
         Set exactly when it has erred.
     reason : exception or None
         Set exactly when it is cancelled or lost: what to raise.
+    since : int
+        The turn in which the scheduler hears of it.
     keeps : tuple
         Futures of what was stored for this call, kept as long as it.
     """
@@ -66,8 +73,9 @@ class KeyState:
     callbacks: list[Callable[[], None]] | None = None
     keeps: tuple[Any, ...] = ()
 
-    def __init__(self, key: Any) -> None:
+    def __init__(self, key: Any, since: int) -> None:
         self.key = key
+        self.since = since
 
     def __repr__(self) -> str:
         return f"<KeyState {self.key!r}: {self.status}>"
@@ -119,6 +127,7 @@ class KeyTable:
         self.lock = threading.RLock()
         self.states: dict[Any, KeyState] = {}
         self._dropped: deque[KeyState] = deque()
+        self._turn = 0
         self._post = post
         self._wake = wake
 
@@ -129,7 +138,7 @@ class KeyTable:
         state = self.states.get(key)
         new = state is None or state.status in _FINAL
         if new:
-            state = self.states[key] = KeyState(key)
+            state = self.states[key] = KeyState(key, self._turn + 1)
         assert state is not None
         state.holders += 1
         return state, new
@@ -164,14 +173,25 @@ class KeyTable:
             if released:
                 self._post(("release", released))
 
+    def begin_turn(self, posted: Sized) -> tuple[int, int]:
+        """What is posted from here on belongs to the next turn; the number of this one, and what there is to send."""
+        with self.lock:
+            if posted:
+                self._turn += 1
+            return self._turn, len(posted)
+
     # -- what the scheduler says
 
-    def memory(self, entries: Iterable[tuple[Any, ...]]) -> None:
+    def _current(self, key: Any, turn: int) -> KeyState | None:
+        state = self.states.get(key)
+        return None if state is None or state.status in _FINAL or state.since > turn else state
+
+    def memory(self, entries: Iterable[tuple[Any, ...]], turn: int) -> None:
         """These results can be read."""
         with self.lock:
             for key, object_id, nbytes, inline, nodes in entries:
-                state = self.states.get(key)
-                if state is None or state.status in _FINAL:
+                state = self._current(key, turn)
+                if state is None:
                     continue
                 if type(inline) is memoryview:
                     inline = bytes(inline)  # the view would keep the whole frame
@@ -180,32 +200,32 @@ class KeyTable:
                 state.status = FINISHED
                 self._ready(state)
 
-    def erred(self, entries: Iterable[tuple[Any, ...]]) -> None:
+    def erred(self, entries: Iterable[tuple[Any, ...]], turn: int) -> None:
         """These tasks failed."""
         with self.lock:
             for key, blob, text in entries:
-                state = self.states.get(key)
-                if state is None or state.status in _FINAL:
+                state = self._current(key, turn)
+                if state is None:
                     continue
                 state.failure = (bytes(blob), text)
                 state.place = None
                 state.status = ERROR
                 self._ready(state)
 
-    def pending(self, keys: Iterable[Any]) -> None:
+    def pending(self, keys: Iterable[Any], turn: int) -> None:
         """The copies of these are gone; they are being made again."""
         with self.lock:
             for key in keys:
-                state = self.states.get(key)
-                if state is not None and state.status not in _FINAL:
+                state = self._current(key, turn)
+                if state is not None:
                     state.place = state.failure = None
                     state.status = PENDING
 
-    def cancelled(self, keys: Iterable[Any], reason: Exception) -> None:
-        """These are gone."""
+    def cancelled(self, keys: Iterable[Any], reason: Exception, turn: int | None = None) -> None:
+        """These are gone. Without a turn: because this client says so."""
         with self.lock:
             for key in keys:
-                state = self.states.get(key)
+                state = self._current(key, self._turn + 1 if turn is None else turn)
                 if state is not None:
                     self._end(state, CANCELLED, reason)
 

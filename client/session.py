@@ -133,8 +133,12 @@ class Session:
         if connection is None or connection.closed:
             outbox.clear()
             return
+        turn, count = self.table.begin_turn(outbox)
+        if not count:
+            return
+        connection.send(("turn", turn))
         merging: tuple[Any, ...] | None = None
-        for _ in range(len(outbox)):
+        for _ in range(count):
             message = outbox.popleft()
             if message[0] == "submit" and message[2] is None:
                 if merging is not None and len(merging[1]) < MAX_MERGED_TASKS and merging[3] == message[3]:
@@ -158,8 +162,8 @@ class Session:
                 raise errors.ProtocolError(f"the scheduler sent an unknown message {message[0]!r}")
             handler(*message[1:])
 
-    def _on_cancelled(self, keys: tuple[Any, ...], reason: str) -> None:
-        self.table.cancelled(keys, CancelledError(reason))
+    def _on_cancelled(self, keys: tuple[Any, ...], reason: str, turn: int) -> None:
+        self.table.cancelled(keys, CancelledError(reason), turn)
 
     def _on_nodes(self, added: tuple[dict[str, Any], ...], removed: tuple[str, ...]) -> None:
         nodes = dict(self.nodes)

@@ -108,6 +108,9 @@ def dump_exception(error: BaseException) -> tuple[bytes, str]:
         unpickled again, is replaced by a `RemoteError` that says what it was.
     """
     text = "".join(traceback.format_exception(error))
+    if not isinstance(error, Exception):
+        # Raised again where a result is asked for, SystemExit and its like would end that program.
+        error = RemoteError(f"the task raised {type(error).__name__}: {error}").with_traceback(error.__traceback__)
     trace = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ else None
     try:
         blob = dumps((_Plain(error), trace))

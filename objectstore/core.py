@@ -385,14 +385,14 @@ class StoreCore:
             self._fetches.add(object_id)
             self._outbox.append(StartFetch(object_id, sources))
 
-    def fetch_done(self, object_id: ObjectID, error: str | None) -> None:
+    def fetch_done(self, object_id: ObjectID, error: str | None, status: Status = Status.FETCH_FAILED) -> None:
         """A fetch has ended. Those who wait for it still don't wait any longer."""
         self._fetches.discard(object_id)
         text = error or f"object {object_id} was fetched, but isn't here"
         for get in list(self._gets.get(object_id, ())):
             if get.fetching:
                 self._forget_get(get)
-                self._reply(get.client, get.request, Status.FETCH_FAILED, text)
+                self._reply(get.client, get.request, status, text)
 
     def pin(self, client: int, object_id: ObjectID) -> ObjectRecord | None:
         """Pins an object that is there."""

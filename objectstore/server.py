@@ -599,6 +599,7 @@ class StoreServer:
     async def _run_fetch(self, object_id: ObjectID, sources: list[str]) -> None:
         assert self._fetch is not None
         error: str | None = None
+        status = Status.FETCH_FAILED
         try:
             await self._fetch(object_id, sources)
         except asyncio.CancelledError:
@@ -606,8 +607,12 @@ class StoreServer:
             raise
         except Exception as failure:
             error = f"object {object_id} can't be fetched: {failure or type(failure).__name__}"
+            if isinstance(failure, ObjectNotFoundError):
+                status = Status.NOT_FOUND
+            elif isinstance(failure, StoreFullError):
+                status = Status.FULL
         finally:
-            self._core.fetch_done(object_id, error)
+            self._core.fetch_done(object_id, error, status)
             self._settle()
 
     def _spawn(self, work: Any) -> None:

@@ -58,6 +58,7 @@ class Scheduler:
         self._sock = sock
         self._listener = Listener(token, self._welcome, self._connected)
         self._peers: dict[str, Connection] = {}  # by node address, worker address or client id
+        self._turns: dict[str, int] = {}  # the last turn that each client has announced
         self._heartbeats: introspection.Heartbeats = {}
         self._worker_waiters: list[_WorkerWaiter] = []
         self._put: dict[str, list[tuple[str, list[bytes]]]] = {}  # see _user_left
@@ -194,6 +195,7 @@ class Scheduler:
             else:
                 departure.timer = self._loop.call_later(EXIT_REASON_SECONDS, self._departed, peer)
         else:
+            self._turns.pop(peer, None)
             self._handle(events.ClientLeft(peer))
             self._reconcile(peer)
             for waiter in [w for w in self._worker_waiters if w.client == peer]:
@@ -249,7 +251,10 @@ class Scheduler:
     def _handle(self, event: events.Event) -> None:
         for instruction in self.state.handle(event, self._loop.time()):
             peer = instruction.peer
-            self._send(peer, _MESSAGES[type(instruction)](instruction))
+            message = _MESSAGES[type(instruction)](instruction)
+            if type(instruction) in _REPORTS:
+                message = (*message, self._turns.get(peer, 0))
+            self._send(peer, message)
         deadline = self.state.next_deadline
         if deadline is not None and self._timer is None and not self._closing:
             self._timer = self._loop.call_at(deadline, self._time_passed)
@@ -267,6 +272,8 @@ class Scheduler:
         elif operation == "submit":
             tasks, wants, options = parts
             self._handle(events.TasksSubmitted(client, tasks, wants, options))
+        elif operation == "turn":
+            (self._turns[client],) = parts
         elif operation == "release":
             self._handle(events.KeysReleased(client, *parts))
         elif operation == "functions":
@@ -421,6 +428,7 @@ def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
     return ("reply", instruction.request, instruction.ok, value)
 
 
+_REPORTS = frozenset({to_do.ReportMemory, to_do.ReportErred, to_do.ReportPending, to_do.ReportCancelled})
 #: How each instruction looks on the wire.
 _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.SendFunctions: lambda i: ("functions", [(digest, raw(blob)) for digest, blob in i.items]),

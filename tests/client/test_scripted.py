@@ -25,6 +25,21 @@ def memory(key, value, nodes=(), inline=True):
     return ("memory", [(key, ID, len(data), data if inline else None, list(nodes))])
 
 
+def test_a_report_that_was_under_way_when_a_key_was_released_and_held_again_is_not_taken_for_the_new_one(script):
+    old = script.client.submit(operator.neg, 1, key="x")
+    (_, first_turn) = script.next("turn")
+    script.next("submit")
+    old.release()
+    script.next("release")
+    new = script.client.submit(operator.neg, 2, key="x")
+    script.next("submit")
+    script.send(memory("x", -1), turn=first_turn)
+    script.send(("erred", [("x", *payload.dump_exception(ValueError()))]), turn=first_turn)
+    script.send(("cancelled", ["x"], "cancelled by somebody"), turn=first_turn)
+    script.send(memory("x", -2))
+    assert new.result(10) == -2
+
+
 class TestCalls:
     def test_a_function_is_sent_once_and_before_its_first_task(self, script):
         one = script.client.submit(operator.neg, 1)

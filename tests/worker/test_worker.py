@@ -15,7 +15,7 @@ from dask._task_spec import Alias, DataNode, List, Task, TaskRef
 from scripted_scheduler import TOKEN
 
 from holdfast.cluster.comm.loops import LoopThread
-from holdfast.cluster.errors import AuthenticationError
+from holdfast.cluster.errors import AuthenticationError, RemoteError
 from holdfast.cluster.payload import INLINE_LIMIT_NBYTES, Reference
 from holdfast.cluster.worker import Worker
 from holdfast.cluster.worker.context import current_key, current_worker
@@ -225,7 +225,10 @@ def test_nothing_that_a_task_raises_ends_its_thread(scheduler, peer, kind):
     def leave():
         raise kind("bye")
 
-    assert isinstance(scheduler.error(peer, scheduler.task(peer, leave))[0], kind)
+    # Raised as it is where the result is asked for, it would end the program there.
+    error, _, _ = scheduler.error(peer, scheduler.task(peer, leave))
+    assert isinstance(error, RemoteError)
+    assert f"{kind.__name__}: bye" in str(error)
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 
