@@ -6,15 +6,16 @@ Holdfast (an object store, a scheduler) does not pay for the others.
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if sys.platform != "linux":
     raise ImportError(
         f"Holdfast runs on Linux only (this is {sys.platform}): its object store is built on "
         "memfd and on passing file descriptors over Unix sockets"
     )
+
+from holdfast.objectstore.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -65,15 +66,4 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
-    try:
-        module = _EXPORTS[name]
-    except KeyError:
-        raise AttributeError(f"module 'holdfast' has no attribute {name!r}") from None
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(globals(), _EXPORTS)

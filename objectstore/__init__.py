@@ -15,22 +15,51 @@ The package knows nothing of tasks or clusters. From the bottom up: ``arena`` (t
 ``protocol``, ``server``; on the other side ``connection``, ``pins``, ``client``; and ``codecs`` apart.
 """
 
-from holdfast.objectstore.arena import Extent
-from holdfast.objectstore.client import Pending, Store, connect
-from holdfast.objectstore.codecs import Encoded, decode, encode
-from holdfast.objectstore.errors import (
-    DecodeError,
-    HoldfastError,
-    ObjectNotFoundError,
-    ProtocolError,
-    StoreClosedError,
-    StoreError,
-    StoreFullError,
-)
-from holdfast.objectstore.ids import ObjectID
-from holdfast.objectstore.server import StoreServer
-from holdfast.objectstore.sizes import format_size, parse_size
-from holdfast.objectstore.table import ObjectMeta
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.objectstore.lazy import lazy
+
+if TYPE_CHECKING:
+    from holdfast.objectstore.arena import Extent
+    from holdfast.objectstore.client import Pending, Store, connect
+    from holdfast.objectstore.codecs import Encoded, decode, encode
+    from holdfast.objectstore.errors import (
+        DecodeError,
+        HoldfastError,
+        ObjectNotFoundError,
+        ProtocolError,
+        StoreClosedError,
+        StoreError,
+        StoreFullError,
+    )
+    from holdfast.objectstore.ids import ObjectID
+    from holdfast.objectstore.server import StoreServer
+    from holdfast.objectstore.sizes import format_size, parse_size
+    from holdfast.objectstore.table import ObjectMeta
+
+_EXPORTS = {
+    "DecodeError": "holdfast.objectstore.errors",
+    "Encoded": "holdfast.objectstore.codecs",
+    "Extent": "holdfast.objectstore.arena",
+    "HoldfastError": "holdfast.objectstore.errors",
+    "ObjectID": "holdfast.objectstore.ids",
+    "ObjectMeta": "holdfast.objectstore.table",
+    "ObjectNotFoundError": "holdfast.objectstore.errors",
+    "Pending": "holdfast.objectstore.client",
+    "ProtocolError": "holdfast.objectstore.errors",
+    "Store": "holdfast.objectstore.client",
+    "StoreClosedError": "holdfast.objectstore.errors",
+    "StoreError": "holdfast.objectstore.errors",
+    "StoreFullError": "holdfast.objectstore.errors",
+    "StoreServer": "holdfast.objectstore.server",
+    "connect": "holdfast.objectstore.client",
+    "decode": "holdfast.objectstore.codecs",
+    "encode": "holdfast.objectstore.codecs",
+    "format_size": "holdfast.objectstore.sizes",
+    "parse_size": "holdfast.objectstore.sizes",
+}
 
 __all__ = [
     "DecodeError",
@@ -53,3 +82,5 @@ __all__ = [
     "format_size",
     "parse_size",
 ]
+
+__getattr__, __dir__ = lazy(globals(), _EXPORTS)

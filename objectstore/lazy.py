@@ -1,0 +1,36 @@
+"""Names of a package that are imported when they are first used.
+
+A process that needs one part of a package does not pay for the others: the scheduler, say, for numpy and pyarrow
+because an error's class is the object store's.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazy(namespace: dict[str, Any], exports: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` of a package.
+
+    Parameters
+    ----------
+    namespace : dict
+        The package's ``globals()``.
+    exports : mapping
+        The module of each name.
+
+    Examples
+    --------
+    >>> __getattr__, __dir__ = lazy(globals(), {"Store": "holdfast.objectstore.client"})  # doctest: +SKIP
+    """
+
+    def getattribute(name: str) -> Any:
+        module = exports.get(name)
+        if module is None:
+            raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
+        value = namespace[name] = getattr(importlib.import_module(module), name)
+        return value
+
+    return getattribute, lambda: sorted({*namespace, *exports})
