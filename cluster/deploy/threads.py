@@ -26,6 +26,8 @@ class _LastingExecutor(ThreadPoolExecutor):
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(fn(*args, **kwargs))
             except BaseException as error:
