@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import threading
@@ -29,6 +30,8 @@ from holdfast.cluster.errors import CancelledError
 from holdfast.objectstore import Store, encode
 
 CLOSE_TIMEOUT_SECONDS = 30.0
+#: The scheduler keeps about so many functions for each client that has no tasks of them.
+MAX_SENT_FUNCTIONS = 10_000
 
 
 class Resources:
@@ -131,7 +134,7 @@ class ClientBase:
         self._table = resources.session.table
         self._callbacks = resources.callbacks
         self._functions = FunctionCache()
-        self._sent_functions: set[bytes] = set()
+        self._sent_functions: dict[bytes, None] = {}  # the least recently named first
         info = {"id": self.id, "name": self.name, "pid": os.getpid(), "hostname": socket.gethostname()}
         wait = seconds(timeout)
         try:
@@ -250,9 +253,16 @@ class ClientBase:
 
     def _send_functions(self, functions: Iterable[Function]) -> None:
         """Post functions that the scheduler does not have from this client yet. The caller has the table's lock."""
-        new = [function for function in functions if function.digest not in self._sent_functions]
+        sent = self._sent_functions
+        named = {function.digest: function for function in functions}
+        if len(sent) > MAX_SENT_FUNCTIONS:
+            surplus = [digest for digest in itertools.islice(sent, MAX_SENT_FUNCTIONS // 2) if digest not in named]
+            for digest in surplus:
+                del sent[digest]
+            self._session.post(("forget", surplus))
+        new = [function for digest, function in named.items() if sent.pop(digest, self) is not None]
+        sent.update(dict.fromkeys(named))
         if new:
-            self._sent_functions.update(function.digest for function in new)
             self._session.post(("functions", [(function.digest, raw(function.blob)) for function in new]))
 
     def _packer(self, function: Function, callable_: Any, large_nbytes: int | None = None) -> Packer:

@@ -45,6 +45,11 @@ class FunctionsSent(NamedTuple):
     functions: Sequence[tuple[Digest, Payload]]
 
 
+class FunctionsForgotten(NamedTuple):
+    client: str
+    digests: Sequence[Digest]
+
+
 class TasksSubmitted(NamedTuple):
     client: str
     tasks: Sequence[tuple[Key, Digest | None, Payload, Sequence[Key]]]
@@ -138,6 +143,7 @@ Event: TypeAlias = (
     | ClientJoined
     | ClientLeft
     | FunctionsSent
+    | FunctionsForgotten
     | TasksSubmitted
     | ObjectsScattered
     | KeysWanted

@@ -18,6 +18,11 @@ class SendFunctions(NamedTuple):
     items: list[tuple[Digest, Payload]]
 
 
+class ForgetFunctions(NamedTuple):
+    peer: str
+    items: list[Digest]
+
+
 class RunTasks(NamedTuple):
     peer: str
     items: list[RunEntry]
@@ -63,6 +68,7 @@ class Reply(NamedTuple):
 
 Instruction: TypeAlias = (
     SendFunctions
+    | ForgetFunctions
     | RunTasks
     | DropRuns
     | DeleteObjects

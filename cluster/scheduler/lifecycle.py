@@ -24,6 +24,7 @@ from holdfast.cluster.scheduler.instructions import (
     DeleteObjects,
     DependencyEntry,
     DropRuns,
+    ForgetFunctions,
     MemoryEntry,
     Outbox,
     ReportErred,
@@ -404,6 +405,10 @@ class Lifecycle:
     def drop_unused_function(self, digest: Digest, function: Function) -> None:
         if not function.tasks and not function.clients:
             del self.functions[digest]
+            for worker in self._placement.workers():
+                if digest in worker.functions:
+                    worker.functions.remove(digest)
+                    self._outbox.add(ForgetFunctions, worker.address, digest)
 
 
 _LOST = (

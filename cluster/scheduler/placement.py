@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
@@ -68,6 +68,9 @@ class Placement:
         self._available: OrderedDict[Worker, None] = OrderedDict()
         self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
         self.ready = 0
+
+    def workers(self) -> Iterable[Worker]:
+        return self._workers.values()
 
     # -- requirements
 

@@ -278,6 +278,8 @@ class Scheduler:
             self._handle(events.KeysReleased(client, *parts))
         elif operation == "functions":
             self._handle(events.FunctionsSent(client, *parts))
+        elif operation == "forget":
+            self._handle(events.FunctionsForgotten(client, *parts))
         elif operation == "scattered":
             self._handle(events.ObjectsScattered(client, *parts))
         elif operation == "want":
@@ -432,6 +434,7 @@ _REPORTS = frozenset({to_do.ReportMemory, to_do.ReportErred, to_do.ReportPending
 #: How each instruction looks on the wire.
 _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.SendFunctions: lambda i: ("functions", [(digest, raw(blob)) for digest, blob in i.items]),
+    to_do.ForgetFunctions: lambda i: ("forget", i.items),
     to_do.RunTasks: lambda i: ("run", [_run_entry(entry) for entry in i.items]),
     to_do.DropRuns: lambda i: ("drop", i.items),
     to_do.DeleteObjects: lambda i: ("delete", i.items),

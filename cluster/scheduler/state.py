@@ -19,7 +19,7 @@ a fixed number of steps; none looks at other tasks than the neighbours in the gr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
@@ -86,6 +86,7 @@ class SchedulerState:
             events.ClientJoined: self._client_joined,
             events.ClientLeft: self._client_left,
             events.FunctionsSent: self._functions_sent,
+            events.FunctionsForgotten: self._functions_forgotten,
             events.TasksSubmitted: self._tasks_submitted,
             events.ObjectsScattered: self._objects_scattered,
             events.KeysWanted: self._keys_wanted,
@@ -256,10 +257,7 @@ class SchedulerState:
             return
         for task in list(client.holds):
             self.life.unhold(client, task)
-        for digest in client.functions:
-            function = self.life.functions[digest]
-            function.clients -= 1
-            self.life.drop_unused_function(digest, function)
+        self._forget_functions(client, list(client.functions))
 
     def _functions_sent(self, event: events.FunctionsSent) -> None:
         client = self.clients[event.client]
@@ -270,6 +268,16 @@ class SchedulerState:
             if digest not in client.functions:
                 client.functions[digest] = None
                 function.clients += 1
+
+    def _functions_forgotten(self, event: events.FunctionsForgotten) -> None:
+        self._forget_functions(self.clients[event.client], event.digests)
+
+    def _forget_functions(self, client: Client, digests: Sequence[bytes]) -> None:
+        for digest in digests:
+            if client.functions.pop(digest, self) is None:
+                function = self.life.functions[digest]
+                function.clients -= 1
+                self.life.drop_unused_function(digest, function)
 
     def _tasks_submitted(self, event: events.TasksSubmitted) -> None:
         client = self.clients[event.client]

@@ -22,6 +22,12 @@ class FunctionTable:
     def add(self, functions: Iterable[tuple[bytes, bytes | memoryview]]) -> None:
         self._blobs.update(functions)
 
+    def forget(self, digests: Iterable[bytes]) -> None:
+        """No task will name these again, unless they are sent again before."""
+        for digest in digests:
+            self._blobs.pop(digest, None)
+            self._functions.pop(digest, None)
+
     def get(self, digest: bytes) -> Callable[..., Any]:
         """The function of ``digest``.
 

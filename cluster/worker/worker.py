@@ -181,6 +181,8 @@ class Worker:
                     self._threads.submit(tasks)
                 case ("functions", functions):
                     self._functions.add(functions)
+                case ("forget", digests):
+                    self._functions.forget(digests)
                 case ("drop", run_ids):
                     if dropped := self._threads.drop(run_ids):
                         self._send("dropped", dropped)

@@ -13,6 +13,7 @@ import pytest
 from scripted_scheduler import TOKEN
 
 from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError, ObjectLostError, wait
+from holdfast.client import base
 from holdfast.client.arguments import Packer
 from holdfast.cluster import payload
 from holdfast.objectstore import ObjectID, encode
@@ -38,6 +39,16 @@ def test_a_report_that_was_under_way_when_a_key_was_released_and_held_again_is_n
     script.send(("cancelled", ["x"], "cancelled by somebody"), turn=first_turn)
     script.send(memory("x", -2))
     assert new.result(10) == -2
+
+
+def test_the_scheduler_is_told_to_forget_functions_so_that_they_have_a_limit(script, monkeypatch):
+    monkeypatch.setattr(base, "MAX_SENT_FUNCTIONS", 4)
+    for i in range(6):
+        script.client.submit(lambda i=i: i, key=f"x{i}")
+        script.next("submit")
+    (_, forgotten) = script.next("forget")
+    sent = [digest for _ in range(6) for digest, _ in script.next("functions")[1]]
+    assert list(forgotten) == sent[:2]
 
 
 class TestCalls:

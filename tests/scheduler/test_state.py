@@ -53,6 +53,22 @@ def test_a_function_goes_when_its_client_and_its_tasks_are_gone():
     assert not cluster.state.life.functions
 
 
+def test_workers_forget_a_function_when_no_task_and_no_client_may_name_it():
+    cluster = Cluster(hosts=1, workers=1)
+    client = cluster.add_client()
+    (worker,) = cluster.runs
+    cluster.submit(client, {"x": ()})
+    cluster.finish("x")
+    cluster.handle(events.FunctionsForgotten(client, [FUNCTION, b"never sent"]))
+    assert not cluster.forgotten  # `x` may have to be computed again
+    cluster.release(client, "x")
+    assert cluster.forgotten == {worker: [FUNCTION]}
+    assert not cluster.state.life.functions
+    cluster.handle(events.FunctionsSent(client, [(FUNCTION, b"pickle")]))
+    done = cluster.handle(events.TasksSubmitted(client, [("y", FUNCTION, b"args", ())], None, {}))
+    assert any(isinstance(instruction, to_do.SendFunctions) for instruction in done)
+
+
 def test_a_task_with_an_unknown_function_is_refused_and_leaves_nothing():
     cluster = Cluster(hosts=1, workers=1)
     client = cluster.add_client()

@@ -24,6 +24,7 @@ class Cluster:
         self.runs: dict[str, dict[int, to_do.RunEntry]] = {}
         self.dropped: dict[str, list[int]] = {}
         self.clients: dict[str, dict[Any, str]] = {}  # what each client was last told of each key
+        self.forgotten: dict[str, list[bytes]] = {}
         self.replies: list[to_do.Reply] = []
         self.reasons: dict[Any, str] = {}
         self._ids = itertools.count(1)
@@ -45,6 +46,8 @@ class Cluster:
         if isinstance(instruction, to_do.RunTasks):
             for entry in instruction.items:
                 self.runs[peer][entry[1]] = entry
+        elif isinstance(instruction, to_do.ForgetFunctions):
+            self.forgotten.setdefault(peer, []).extend(instruction.items)
         elif isinstance(instruction, to_do.DropRuns):
             self.dropped[peer] += instruction.items
         elif isinstance(instruction, to_do.DeleteObjects):

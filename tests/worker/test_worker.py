@@ -232,6 +232,16 @@ def test_nothing_that_a_task_raises_ends_its_thread(scheduler, peer, kind):
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 
+def test_a_function_that_was_forgotten_can_be_sent_again(scheduler, peer):
+    tasks = [scheduler.task(peer, abs, -number) for number in range(3)]
+    assert scheduler.value(peer, tasks[0]) == 0
+    digest = tasks[0][2]
+    scheduler.send(peer, ("forget", [digest, b"never sent"]))
+    assert "was never sent" in str(scheduler.error(peer, tasks[1])[0])
+    scheduler.send(peer, ("functions", [(digest, pickle.dumps(abs))]))
+    assert scheduler.value(peer, tasks[2]) == 2
+
+
 def test_a_result_that_cannot_be_pickled_names_task_and_type(scheduler, peer):
     error, _, _ = scheduler.error(peer, scheduler.task(peer, threading.Lock, key="my-lock"))
     assert isinstance(error, pickle.PicklingError)
