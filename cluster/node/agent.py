@@ -231,7 +231,6 @@ class NodeAgent:
 
     async def _beat(self) -> None:
         while True:
-            await asyncio.sleep(heartbeat.INTERVAL_SECONDS)
             assert self._link is not None
             pids: dict[str, int | None]
             if self._supervisor is not None:
@@ -239,6 +238,7 @@ class NodeAgent:
             else:
                 pids = {worker.address: os.getpid() for worker in self._workers}
             self._link.heartbeat({"store": self.store.stats(), "workers": self._vitals.measure(pids)})
+            await asyncio.sleep(heartbeat.INTERVAL_SECONDS)
 
     def _worker(self, index: int) -> Worker:
         return Worker(
