@@ -24,8 +24,10 @@ from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolE
 
 logger = logging.getLogger(__name__)
 
-#: A peer that leaves this much unread is given up.
+#: A peer that still has this much to read when there is more is given up.
 MAX_UNREAD_NBYTES = 4 << 30
+#: A peer whose machine does not answer any more is given up after about this.
+SILENCE_SECONDS = 30
 OPENING_TIMEOUT_SECONDS = 10.0
 
 OnBatch = Callable[[tuple[Any, ...]], None]
@@ -94,9 +96,14 @@ class Connection(asyncio.Protocol):
         outbox, self._outbox = self._outbox, []
         if self._closed or self._transport is None or not outbox:
             return
-        self._transport.writelines(frames.pack(outbox))
         if self._transport.get_write_buffer_size() > MAX_UNREAD_NBYTES:
             self.abort(ConnectError(f"{self.peer} leaves {MAX_UNREAD_NBYTES:,} bytes unread"))
+            return
+        try:
+            self._transport.writelines(frames.pack(outbox))
+        except (TypeError, ValueError, OverflowError) as error:
+            # Its neighbours are lost with a message that can't be packed: who waits for one would wait for ever.
+            self.abort(ConnectError(f"a message could not be sent: {error}"))
 
     def close(self) -> None:
         """Close when everything sent has been written."""
@@ -121,6 +128,10 @@ class Connection(asyncio.Protocol):
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE_SECONDS // 3)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE_SECONDS // 6)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
         peer = transport.get_extra_info("peername")
         if peer:
             self.peer = format_address(peer[0], peer[1])
@@ -258,6 +269,9 @@ class Listener:
             connection.abort(ProtocolError(f"the opening took longer than {OPENING_TIMEOUT_SECONDS:g} s"))
         except OSError as error:
             logger.debug("%s left during the opening: %s", connection.peer, error)
+        except Exception as error:
+            logger.exception("the opening with %s failed", connection.peer)
+            connection.abort(error)
         else:
             self._on_connection(connection)
 

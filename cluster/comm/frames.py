@@ -23,8 +23,9 @@ _RAW = 1  # MessagePack extension type: the payload is the index of a buffer
 
 #: Payloads from this size on travel behind the header.
 RAW_THRESHOLD_NBYTES = 32 * 1024
-#: A sender starts another frame when a header has grown to this size.
+#: A sender starts another frame when a header, or the buffers behind it, have grown to this size.
 HEADER_TARGET_NBYTES = 4 << 20
+BUFFERS_TARGET_NBYTES = 64 << 20
 #: What a receiver accepts.
 MAX_HEADER_NBYTES = 256 << 20
 MAX_BUFFERS = 1 << 16
@@ -60,14 +61,18 @@ def pack(messages: Iterable[Message]) -> list[Any]:
         What to write, in order. Raw buffers are in it as they were given.
     """
     buffers: list[Any] = []
+    buffers_nbytes = 0
 
     def default(value: Any) -> Any:
+        nonlocal buffers_nbytes
         if type(value) is Raw:
             buffers.append(value.data)
+            buffers_nbytes += memoryview(value.data).nbytes
             return msgpack.ExtType(_RAW, (len(buffers) - 1).to_bytes(4, "little"))
         raise TypeError(f"a message can't hold a {type(value).__name__}: {value!r}")
 
-    pack_one = msgpack.Packer(default=default).pack
+    # A file's name in the text of an error may be no valid text; it must not stop the message.
+    pack_one = msgpack.Packer(default=default, unicode_errors="surrogatepass").pack
     chunks: list[Any] = []
     packed: list[bytes] = []
     nbytes = 0
@@ -75,9 +80,13 @@ def pack(messages: Iterable[Message]) -> list[Any]:
         part = pack_one(message)
         packed.append(part)
         nbytes += len(part)
-        if nbytes >= HEADER_TARGET_NBYTES or len(buffers) >= MAX_BUFFERS // 2:
+        if (
+            nbytes >= HEADER_TARGET_NBYTES
+            or buffers_nbytes >= BUFFERS_TARGET_NBYTES
+            or len(buffers) >= MAX_BUFFERS // 2
+        ):
             chunks += _frame(packed, buffers)
-            packed, nbytes = [], 0
+            packed, nbytes, buffers_nbytes = [], 0, 0
             buffers.clear()
     if packed:
         chunks += _frame(packed, buffers)
@@ -152,7 +161,11 @@ class FrameReader:
             self._needed = _PREFIX.size
             return None, start
         header_nbytes, count = _PREFIX.unpack_from(view, start)
-        if header_nbytes > min(MAX_HEADER_NBYTES, self.max_frame_nbytes) or count > MAX_BUFFERS:
+        if (
+            header_nbytes > MAX_HEADER_NBYTES
+            or count > MAX_BUFFERS
+            or _PREFIX.size + 8 * count + header_nbytes > self.max_frame_nbytes
+        ):
             raise ProtocolError(
                 f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit"
             )
@@ -173,7 +186,9 @@ class FrameReader:
         if count:
             buffers = []
             for size in sizes:
-                buffers.append(view[position : position + size])
+                buffer = view[position : position + size]
+                # A view keeps the whole frame. That is what makes a large payload free, and a small one dear.
+                buffers.append(buffer if size > total // 2 else memoryview(bytes(buffer)))
                 position += size
 
             def hook(code: int, data: bytes) -> Any:
@@ -184,7 +199,11 @@ class FrameReader:
 
         try:
             messages = msgpack.unpackb(
-                view[header : header + header_nbytes], use_list=False, strict_map_key=False, ext_hook=hook
+                view[header : header + header_nbytes],
+                use_list=False,
+                strict_map_key=False,
+                ext_hook=hook,
+                unicode_errors="surrogatepass",
             )
         except ProtocolError:
             raise

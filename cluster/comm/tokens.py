@@ -51,6 +51,8 @@ def load_token(*, create: bool = False) -> bytes:
         raise AuthenticationError(
             f"there is no token at {path}: copy the file from the host that started the cluster, or set HOLDFAST_TOKEN"
         ) from None
+    except OSError as error:
+        raise AuthenticationError(f"can't read the token in {path}: {error.strerror or error}") from None
     if mode & 0o077:
         raise AuthenticationError(f"others can read the token in {path}: run 'chmod 600 {path}'")
     return _checked(token, str(path))
@@ -63,6 +65,18 @@ def _checked(token: bytes, where: str) -> bytes:
 
 
 def _create(path: Path) -> None:
+    if os.path.exists(path):
+        return
+    try:
+        _write(path)
+    except OSError as error:
+        raise AuthenticationError(
+            f"can't make a token at {path}: {error.strerror or error}; name another file with HOLDFAST_TOKEN_FILE, "
+            "or set HOLDFAST_TOKEN"
+        ) from None
+
+
+def _write(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Written aside and linked into place: two who start at once agree on one token, and nobody reads half of it.
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")

@@ -329,7 +329,10 @@ class Lifecycle:
                 self._to_settle.append(task)
 
     def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
-        """Give up ``client``'s holds (with ``force`` everybody's) on tasks and on all that depend on them."""
+        """Give up ``client``'s holds (with ``force`` those of all clients) on tasks and on all that depend on them.
+
+        What a published dataset holds stays.
+        """
         closure: dict[Task, None] = dict.fromkeys(tasks)
         stack = list(closure)
         while stack:
@@ -339,10 +342,9 @@ class Lifecycle:
                     stack.append(dependent)
         for task in closure:
             for holder in list(task.holders):
-                if force or holder is client:
+                if type(holder) is Client and (force or holder is client):
                     self.unhold(holder, task)
-                    if type(holder) is Client:
-                        self._outbox.cancelled(holder.id, task.key, f"cancelled by {client.name}")
+                    self._outbox.cancelled(holder.id, task.key, f"cancelled by {client.name}")
 
     def report(self, task: Task, client: Client) -> None:
         """Tell a client about a task as it is now, if there is something to tell."""

@@ -213,11 +213,15 @@ class Placement:
 
     def _take(self, worker: Worker) -> Task | None:
         best: Task | None = None
+        may_start = False
         for queue in self._queues.values():
             if self._may_take(worker, queue):
                 task = queue.head()
                 if best is None or task.priority < best.priority:
                     best = task
+                    may_start = self._may_start(worker, queue)
+        if best is not None and not may_start:
+            return None  # nothing is sent ahead of it: then a thread for it falls idle
         if best is None:
             best = self._steal(worker)
         if best is not None:
@@ -228,11 +232,15 @@ class Placement:
         requirements = queue.requirements
         if requirements is None:
             return queue.host is None or queue.host is worker.host
-        if requirements.resources and not (len(worker.runs) < worker.nthreads and requirements.fits_now(worker)):
+        if requirements.resources and not requirements.fits_now(worker):
             return False
         if requirements.names(worker):
             return True
         return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
+
+    def _may_start(self, worker: Worker, queue: Queue) -> bool:
+        """Tasks that take resources are not sent ahead: they would hold them while they wait."""
+        return queue.requirements is None or not queue.requirements.resources or len(worker.runs) < worker.nthreads
 
     def _steal(self, worker: Worker) -> Task | None:
         if worker.runs:

@@ -15,7 +15,7 @@ import holdfast
 from holdfast.cluster.comm.connection import Connection, Listener
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.opening import PROTOCOL_VERSION, Refused
-from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler import instructions as to_do
 from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 WAIT_FOR_WORKERS_SECONDS = 30.0
 #: How long the node of a worker that is gone gets to say why.
 EXIT_REASON_SECONDS = 1.0
+#: A node that says nothing for this long, though it should every two seconds, is taken for dead.
+SILENCE_SECONDS = 30.0
 #: How long peers get to take leave when the cluster shuts down.
 CLOSE_SECONDS = 5.0
 
@@ -64,6 +66,8 @@ class Scheduler:
         self._put: dict[str, list[tuple[str, list[bytes]]]] = {}  # see _user_left
         self._departures: dict[str, _Departure] = {}  # of workers, while one of its two signs is missing
         self._timer: asyncio.TimerHandle | None = None
+        self._heard: dict[str, float] = {}  # when each node last said something
+        self._silence_timer: asyncio.TimerHandle | None = None
         self._started = time.time()
         self._closing = False
 
@@ -71,6 +75,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self.finished = asyncio.Event()
         await self._listener.listen(self._sock)
+        self._watch_silence()
         logger.info("scheduler %s listens on %s", self.id, self.address)
 
     @property
@@ -94,8 +99,9 @@ class Scheduler:
             return
         self._closing = True
         logger.info("closing: %s", reason)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._silence_timer):
+            if timer is not None:
+                timer.cancel()
         await self._listener.close()
         for connection in list(self._peers.values()):
             connection.send(("close",) if connection.role in ("node", "worker") else ("closing", reason))
@@ -144,13 +150,16 @@ class Scheduler:
         self._peers[peer] = connection  # before it joins: there may be work for it at once
         try:
             self._join(role, peer, info)
-        except ProtocolError as error:  # its node has just left
+        except Exception as error:  # its node has just left, or it said something odd about itself
+            logger.warning("%s could not join", peer, exc_info=not isinstance(error, ProtocolError))
             del self._peers[peer]
             connection.abort(error)
             return
         handle = {"client": self._client_message, "worker": self._worker_message, "node": self._node_message}[role]
 
         def on_batch(messages: tuple[Any, ...]) -> None:
+            if role == "node":
+                self._heard[peer] = self._loop.time()
             for message in messages:
                 try:
                     handle(peer, message)
@@ -170,6 +179,7 @@ class Scheduler:
 
     def _join(self, role: str, peer: str, info: dict[str, Any]) -> None:
         if role == "node":
+            self._heard[peer] = self._loop.time()
             self._handle(events.HostJoined(peer, info))
             self._tell_clients(("nodes", [info], []))
         elif role == "worker":
@@ -184,6 +194,7 @@ class Scheduler:
         logger.info("%s %s left: %s", role, peer, reason)
         if role == "node":
             self._heartbeats.pop(peer, None)
+            self._heard.pop(peer, None)
             for worker in self.state.hosts[peer].workers:
                 self._departures.pop(worker.address, _Departure("")).cancel()
             self._handle(events.HostLeft(peer, reason))
@@ -212,6 +223,18 @@ class Scheduler:
         elif worker in self._peers:
             self._departures[worker] = departure = _Departure(reason)
             departure.explained = True
+            # A process that the worker forked may keep the connection open.
+            departure.timer = self._loop.call_later(EXIT_REASON_SECONDS, self._peers[worker].abort)
+
+    def _watch_silence(self) -> None:
+        now = self._loop.time()
+        for node, heard in list(self._heard.items()):
+            if now - heard > SILENCE_SECONDS:
+                silent = ConnectError(f"it has said nothing for {now - heard:.0f} s")
+                for peer in [*(worker.address for worker in self.state.hosts[node].workers), node]:
+                    if peer in self._peers:
+                        self._peers[peer].abort(silent)
+        self._silence_timer = self._loop.call_later(SILENCE_SECONDS / 10, self._watch_silence)
 
     def _departed(self, worker: str) -> None:
         departure = self._departures.pop(worker)
@@ -229,7 +252,8 @@ class Scheduler:
         for worker in self.state.hosts[node].workers:
             if worker.name == name:
                 peer = worker.address
-        self._put.setdefault(peer, []).append((node, object_ids))
+        unheard_of = [object_id for object_id in object_ids if object_id not in self.state.life.objects]
+        self._put.setdefault(peer, []).append((node, unheard_of))
         if peer not in self.state.workers and peer not in self.state.clients:
             self._reconcile(peer)
 

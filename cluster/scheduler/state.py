@@ -13,8 +13,9 @@ Each event changes the tables, by way of `Lifecycle` where tasks are concerned. 
 and what has collected in the outbox is returned. In ``validate`` mode every invariant is checked after that.
 
 What a task costs on its way from submit to gather: one entry of `TasksSubmitted`, one assignment, one entry of
-`TasksFinished`, one report to each client that holds it, one entry of `KeysReleased`, one deletion. Each of them is
-a fixed number of steps; none looks at other tasks than the neighbours in the graph.
+`TasksFinished`, one report to each client that holds it, one entry of `KeysReleased`, one deletion. None of them
+looks at other tasks than the neighbours in the graph; an assignment looks at each queue of ready tasks once, of which
+there is one for each set of requirements in use and one for each host.
 """
 
 from __future__ import annotations

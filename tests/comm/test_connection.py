@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 import struct
 
@@ -289,6 +291,20 @@ def test_a_handler_that_fails_ends_its_connection_only(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_message_that_cannot_be_packed_closes_the_connection_instead_of_losing_its_neighbours(caplog):
+    async def main():
+        async with Server() as server:
+            conn = await server.connect()
+            ends = []
+            conn.start(lambda batch: None, ends.append)
+            conn.send(("fine",))
+            conn.send(("bad", 2**70))
+            await server.until(lambda: server.ends)
+            assert "could not be sent" in str(ends[0])
+
+    run(main())
+
+
 def test_a_port_in_use_is_named():
     sock = bound_socket("127.0.0.1", 0)
     port = sock.getsockname()[1]
@@ -363,6 +379,20 @@ class TestTokens:
         token_file.chmod(0o644)
         with pytest.raises(AuthenticationError, match="chmod 600"):
             load_token()
+
+    def test_one_in_a_directory_that_cannot_be_written_is_used(self, monkeypatch):
+        token = load_token(create=True)
+
+        def refuse(*args, **kwargs):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(os, "open", refuse)
+        assert load_token(create=True) == token
+
+    def test_where_none_can_be_made_the_way_out_is_named(self, token_file):
+        token_file.parent.parent.joinpath("deep").write_text("a file where the directory would be")
+        with pytest.raises(AuthenticationError, match="HOLDFAST_TOKEN_FILE"):
+            load_token(create=True)
 
     def test_a_short_one_is_refused(self, monkeypatch):
         monkeypatch.setenv("HOLDFAST_TOKEN", "abc")

@@ -66,6 +66,26 @@ def test_a_long_batch_becomes_several_frames():
     assert received == batch
 
 
+def test_many_large_payloads_become_several_frames():
+    batch = [("op", Raw(bytes(40 << 20)))] * 3
+    chunks = pack(batch)
+    sizes = [frames.prefix(bytes(chunk[:8]))[1] for chunk in chunks if len(chunk) < 1000]
+    assert sizes == [2, 1]
+
+
+def test_a_small_payload_does_not_keep_the_frame_that_it_came_in():
+    stream = wire([("op", Raw(bytes(50_000)), Raw(bytes(1_000_000)))])
+    ((message,),) = FrameReader().feed(stream)
+    small, large = message[1:]
+    assert len(small.obj) == 50_000
+    assert large.obj is not None
+    assert len(large.obj) == len(stream)
+
+
+def test_text_that_is_no_valid_unicode_arrives():
+    assert FrameReader().feed(wire([("op", "\udcff")])) == [(("op", "\udcff"),)]
+
+
 def test_what_a_message_cannot_hold_is_named():
     with pytest.raises(TypeError, match="object"):
         pack([("op", object())])

@@ -257,6 +257,19 @@ class TestPlacement:
         cluster.finish(0)
         assert len(cluster.runs[worker]) == 2
 
+    def test_short_tasks_are_not_sent_ahead_of_a_more_urgent_one_that_takes_resources(self):
+        cluster = Cluster(hosts=1)
+        worker = cluster.add_worker("tcp://host0:1", resources={"GPU": 1})
+        client = cluster.add_client()
+        cluster.submit(client, {("short", i): () for i in range(1000)})
+        cluster.finish(("short", 0), seconds=0.001)
+        cluster.submit(client, {"urgent": ()}, resources={"GPU": 1}, priority=10)
+        before = len(cluster.runs[worker])
+        for i in range(1, before + 1):
+            assert "urgent" not in cluster.running
+            cluster.finish(("short", i), seconds=0.001)
+        assert "urgent" in cluster.running
+
     def test_a_wish_for_a_worker_that_is_not_there_is_only_a_wish(self):
         cluster = Cluster(hosts=1, workers=1)
         client = cluster.add_client()
@@ -424,6 +437,17 @@ class TestCancel:
         cluster.handle(events.KeysCancelled(one, ["x"], True))
         assert cluster.clients["two"] == {"x": "cancelled"}
         assert not cluster.state.tasks
+
+    def test_what_is_published_stays_even_then(self):
+        cluster = Cluster(hosts=1, workers=1)
+        client = cluster.add_client()
+        cluster.submit(client, {"x": ()})
+        cluster.handle(events.DatasetPublished(client, 1, "flights", b"data", ["x"], False))
+        cluster.handle(events.KeysCancelled(client, ["x"], True))
+        assert cluster.clients[client] == {"x": "cancelled"}
+        cluster.finish("x")
+        cluster.handle(events.DatasetRequested(client, 2, "flights"))
+        assert cluster.clients[client] == {"x": "memory"}
 
 
 class TestDatasets:

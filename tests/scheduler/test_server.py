@@ -1,0 +1,189 @@
+"""The scheduler's server, spoken to by peers that do what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from holdfast.cluster.comm.connection import bound_socket, connect
+from holdfast.cluster.comm.loops import run
+from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.scheduler import server as server_module
+from holdfast.cluster.scheduler.server import Scheduler
+
+TOKEN = b"t" * 32
+NODE = "tcp://127.0.0.1:1"
+WORKER = f"{NODE}/0"
+
+
+class Peer:
+    """One connection to the scheduler, and what came over it."""
+
+    def __init__(self):
+        self.messages = []
+        self.gone = False
+        self.changed = asyncio.Event()
+
+    @classmethod
+    async def join(cls, scheduler, role, **info):
+        peer = cls()
+        peer.connection = await connect(scheduler.address, token=TOKEN, role=role, info=info, timeout=5)
+        peer.connection.start(peer.on_batch, peer.on_close)
+        return peer
+
+    def on_batch(self, batch):
+        self.messages += batch
+        self.changed.set()
+
+    def on_close(self, error):
+        self.gone = True
+        self.changed.set()
+
+    async def until(self, condition):
+        async with asyncio.timeout(20):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def next(self, operation):
+        await self.until(lambda: any(m[0] == operation for m in self.messages))
+        message = next(m for m in self.messages if m[0] == operation)
+        self.messages.remove(message)
+        return message
+
+
+class Setup:
+    """A scheduler with a node, a worker and a client."""
+
+    async def __aenter__(self):
+        self.scheduler = Scheduler(token=TOKEN, sock=bound_socket("127.0.0.1", 0), validate=True)
+        await self.scheduler.start()
+        self.node = await Peer.join(self.scheduler, "node", address=NODE, hostname="here", capacity=1)
+        self.worker = await self.add_worker()
+        self.client = await Peer.join(self.scheduler, "client", id="me", name="me")
+        return self
+
+    def add_worker(self):
+        return Peer.join(self.scheduler, "worker", address=WORKER, name="here-0", node=NODE, nthreads=1)
+
+    async def __aexit__(self, *exc_info):
+        # A node leaves when it is told to, and the scheduler waits for that.
+        self.node.connection.close()
+        await self.scheduler.close()
+
+    def submit(self, key):
+        self.client.connection.send(("functions", [(b"f" * 16, b"blob")]))
+        self.client.connection.send(("submit", [(key, b"f" * 16, b"args", ())], None, {}))
+
+
+def test_work_that_waits_goes_to_a_worker_in_the_moment_it_joins():
+    async def main():
+        async with Setup() as setup:
+            setup.worker.connection.close()
+            setup.node.connection.send(("exited", WORKER, "for a change"))
+            setup.submit("x")
+            worker = await setup.add_worker()
+            ((key, *_),) = (await worker.next("run"))[1]
+            assert key == "x"
+
+    run(main())
+
+
+def test_a_worker_whose_process_ended_is_gone_even_if_its_connection_stays_open(monkeypatch):
+    monkeypatch.setattr(server_module, "EXIT_REASON_SECONDS", 0.05)
+
+    async def main():
+        async with Setup() as setup:
+            setup.submit("x")
+            await setup.worker.next("run")
+            setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL"))
+            await setup.worker.until(lambda: setup.worker.gone)
+            worker = await setup.add_worker()
+            assert (await worker.next("run"))[1][0][0] == "x"
+
+    run(main())
+
+
+def test_a_node_that_falls_silent_is_taken_for_dead_with_its_workers(monkeypatch):
+    monkeypatch.setattr(server_module, "SILENCE_SECONDS", 0.2)
+
+    async def main():
+        async with Setup() as setup:
+            await setup.worker.until(lambda: setup.worker.gone)
+            await setup.node.until(lambda: setup.node.gone)
+            assert (await setup.client.next("nodes"))[1:] == ((), (NODE,))
+            assert not setup.scheduler.state.workers
+
+    run(main())
+
+
+def test_what_a_worker_had_put_and_nobody_heard_of_is_deleted_when_all_it_sent_has_been_read():
+    async def main():
+        async with Setup() as setup:
+            setup.submit("x")
+            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
+            told, untold = b"told" * 4, b"lost" * 4
+            # Its node notices first; what the worker had sent before it died is read later.
+            setup.node.connection.send(("left", "here-0", [told, untold]))
+            setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL"))
+            setup.worker.connection.send(("finished", [("x", run_id, told, 10, None, "bytes", 0.1)]))
+            await setup.client.next("memory")
+            setup.worker.connection.close()
+            assert await setup.node.next("delete") == ("delete", (untold,))
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {},
+        {"address": WORKER + "1", "name": "x", "node": NODE, "nthreads": "many"},
+        {"address": WORKER + "1", "name": "x", "node": NODE, "nthreads": 1, "resources": ["GPU"]},
+    ],
+)
+def test_a_worker_that_says_odd_things_about_itself_is_refused_and_can_come_again(info):
+    async def main():
+        async with Setup() as setup:
+            try:
+                peer = await Peer.join(setup.scheduler, "worker", **info)
+            except ConnectError:
+                pass
+            else:
+                await peer.until(lambda: peer.gone)
+            again = await Peer.join(
+                setup.scheduler, "worker", address=WORKER + "1", name="x", node=NODE, nthreads=1, resources={"GPU": 1}
+            )
+            setup.client.connection.send(("request", 1, "nthreads", {}))
+            assert (await setup.client.next("reply"))[3] == {WORKER: 1, WORKER + "1": 1}
+            again.connection.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "message", [("submit", 1, 2, 3), ("request",), ("nonsense",), ("release", 5), ("turn",), ("scattered", [("x",)])]
+)
+def test_a_malformed_message_ends_that_client_and_nobody_else(message, caplog):
+    async def main():
+        async with Setup() as setup:
+            other = await Peer.join(setup.scheduler, "client", id="other")
+            other.connection.send(message)
+            await other.until(lambda: other.gone)
+            setup.submit("x")
+            await setup.worker.next("run")
+
+    run(main())
+    assert "closing the connection" in caplog.text
+
+
+def test_a_request_that_nobody_knows():
+    async def main():
+        async with Setup() as setup:
+            setup.client.connection.send(("request", 7, "sing", {}))
+            reply = await setup.client.next("reply")
+            assert reply[1:3] == (7, False)
+            assert "sing" in reply[3][1]
+
+    run(main())
