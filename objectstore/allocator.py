@@ -122,10 +122,6 @@ class Allocator:
         """Every free extent as ``(offset, nbytes)``, in no order."""
         return iter(list(self._nbytes_at.items()))
 
-    def is_free(self, offset: int, nbytes: int) -> bool:
-        """Whether exactly ``[offset, offset + nbytes)`` is one free extent."""
-        return self._nbytes_at.get(offset) == nbytes
-
     def _find(self, size: int, align: int) -> int | None:
         """The start of a free extent that holds an aligned piece of ``size`` bytes."""
         units = size // ALIGNMENT

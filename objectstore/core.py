@@ -69,13 +69,7 @@ class StartFetch(NamedTuple):
     sources: list[str]
 
 
-class Sealed(NamedTuple):
-    """An object has appeared."""
-
-    meta: ObjectMeta
-
-
-Effect = Reply | StartFetch | Sealed
+Effect = Reply | StartFetch
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -114,8 +108,6 @@ class StoreCore:
         Seconds, never going back.
     can_fetch : bool
         Whether ``StartFetch`` may be asked for.
-    announce : bool
-        Whether ``Sealed`` is wanted.
     tombstone_limit : int
         How many deleted ids are remembered.
     """
@@ -126,13 +118,11 @@ class StoreCore:
         *,
         clock: Callable[[], float],
         can_fetch: bool = False,
-        announce: bool = False,
         tombstone_limit: int = TOMBSTONE_LIMIT,
     ) -> None:
         self.allocator = Allocator(capacity)
         self.capacity = self.allocator.capacity
         self.can_fetch = can_fetch
-        self.announce = announce
         self._clock = clock
         self._table = ObjectTable(self._release_bytes, tombstone_limit=tombstone_limit)
         self._queue = CreateQueue(self._grant)
@@ -348,8 +338,6 @@ class StoreCore:
             get.done = True
             self._clients[get.client].gets.discard(get)
             self._pin_for(record, get.client, get.request)
-        if self.announce:
-            self._outbox.append(Sealed(record.meta()))
 
     # Reading
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from holdfast.objectstore.arena import Arena, Extent
-from holdfast.objectstore.core import LIST_PAGE, SERVER, Reply, StartFetch, StoreCore
+from holdfast.objectstore.core import LIST_PAGE, SERVER, Reply, StoreCore
 from holdfast.objectstore.errors import ObjectNotFoundError, ProtocolError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.protocol import (
@@ -153,8 +153,6 @@ class StoreServer:
         ``await fetch(object_id, sources)`` brings in an object that isn't here (allocate, write, seal)
         or raises; the gets that wait for it then fail with the error's text. Called once per missing
         object however many ask.
-    on_sealed : callable, optional
-        Called in the loop with the ``ObjectMeta`` of each object that appears.
     on_left : callable, optional
         Called in the loop with the name of a client that has gone, however it went, and the ids of the objects
         that it has put here and that are here still.
@@ -182,15 +180,13 @@ class StoreServer:
         socket_path: str | os.PathLike[str] | None = None,
         *,
         fetch: Fetch | None = None,
-        on_sealed: Callable[[ObjectMeta], None] | None = None,
         on_left: Callable[[str, list[ObjectID]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         trim_after_seconds: float = 60.0,
     ) -> None:
         nbytes = default_capacity() if capacity is None else parse_size(capacity)
-        self._core = StoreCore(nbytes, clock=clock, can_fetch=fetch is not None, announce=on_sealed is not None)
+        self._core = StoreCore(nbytes, clock=clock, can_fetch=fetch is not None)
         self._fetch = fetch
-        self._on_sealed = on_sealed
         self._on_left = on_left
         self._clock = clock
         self._trim_after = trim_after_seconds
@@ -557,10 +553,8 @@ class StoreServer:
             for effect in effects:
                 if isinstance(effect, Reply):
                     self._deliver(effect)
-                elif isinstance(effect, StartFetch):
+                else:
                     self._spawn(self._run_fetch(effect.object_id, effect.sources))
-                elif self._on_sealed is not None:
-                    self._on_sealed(effect.meta)
         self._set_timer()
         if self._trimmer is not None:
             self._trimmer.touch()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from holdfast.objectstore import ObjectID, ProtocolError
-from holdfast.objectstore.core import Effect, Reply, Sealed, StartFetch, StoreCore
+from holdfast.objectstore.core import Effect, Reply, StartFetch, StoreCore
 from holdfast.objectstore.protocol import SealItem, Status
 
 MIB = 1 << 20
@@ -278,13 +278,6 @@ def test_one_fetch_however_many_ask() -> None:
     assert world.status(patient) is None
     world.put(a, 1, 10)
     assert world.status(patient) is Status.OK
-
-
-def test_seals_are_announced_to_whom_it_concerns() -> None:
-    world = World(announce=True)
-    world.put(world.client("a"), 1, 10)
-    (sealed,) = [effect for effect in world.effects if isinstance(effect, Sealed)]
-    assert (sealed.meta.object_id, sealed.meta.owner, sealed.meta.nbytes) == (oid(1), "a", 10)
 
 
 def test_forged_claims_break_the_protocol() -> None:

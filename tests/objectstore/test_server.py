@@ -144,22 +144,6 @@ def test_a_missing_object_is_fetched_once_for_all(run: Callable[..., Any]) -> No
     run(work())
 
 
-def test_seals_are_announced(run: Callable[..., Any]) -> None:
-    async def work() -> None:
-        seen: list[ObjectMeta] = []
-        async with StoreServer("8 MB", on_sealed=seen.append) as server:
-
-            def use() -> None:
-                with connect(server.socket_path, name="maker") as store:
-                    store.put(5, key="five")
-
-            await asyncio.get_running_loop().run_in_executor(None, use)
-            await bring_in(server, mint(), 6)
-            assert [(meta.key, meta.owner) for meta in seen] == [("five", "maker"), (None, "store")]
-
-    run(work())
-
-
 def test_a_seal_after_its_delete_vanishes(run: Callable[..., Any]) -> None:
     async def work() -> None:
         async with StoreServer("8 MB") as server:
