@@ -1,8 +1,9 @@
-"""Functions as they are sent: pickled once, named by the digest of their pickle.
+"""Functions as they are sent: pickled, and named by the digest of their pickle.
 
-Pickling a function costs far more than calling it, so the pickle is remembered for as long as the function lives. A
-function that is pickled by value (it is defined in ``__main__`` or inside another one) takes what it refers to along;
-when one of these names has been bound anew in the meantime, it is pickled again.
+A function that is pickled by reference, as the name under which a worker imports it, is pickled once. One that is
+pickled by value (it is defined in ``__main__`` or inside another one) takes along what it refers to, to any depth: the
+globals of its nested code, the functions that it calls, the contents of what they name. Nothing short of pickling it
+tells whether some of that has changed, so it is pickled for every call of `Client.submit` or `Client.map`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from holdfast.client.arguments import collecting
 from holdfast.client.keys import TOKEN_NBYTES
 from holdfast.cluster import payload
 
-#: Only these are remembered: they can't change under an unchanged identity, but for the names that they refer to.
-_REMEMBERED = (types.FunctionType, types.BuiltinFunctionType, type)
+#: What is pickled by reference, where it can be imported.
+_BY_NAME = (types.FunctionType, types.BuiltinFunctionType, type)
 _MAX_REMEMBERED = 1000
 _MAX_NAME_LENGTH = 50
-_EMPTY_CELL = object()
 
 
 class Function:
@@ -52,10 +52,10 @@ class Function:
 
 
 class FunctionCache:
-    """Pickles functions and remembers the pickles. Any thread may use it."""
+    """Pickles functions, and remembers the pickles of those that can be imported. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[Any], Function, tuple[Any, ...]]] = {}
+        self._entries: dict[int, tuple[weakref.ref[Any], Function]] = {}
 
     def get(self, function: Callable[..., Any]) -> Function:
         """The function, pickled.
@@ -66,22 +66,23 @@ class FunctionCache:
             It can't be called, or can't be pickled; names it and says why.
         """
         entry = self._entries.get(id(function))
-        if entry is not None and entry[0]() is function and _same(entry[2], _surroundings(function)):
+        if entry is not None and entry[0]() is function and _is_importable(function):
             return entry[1]
         if not callable(function):
             raise TypeError(f"the first argument must be something that can be called, not {function!r}")
         packed = _pack(function)
-        if isinstance(function, _REMEMBERED):
+        if _is_importable(function):
             identity, entries = id(function), self._entries
-            if len(entries) >= _MAX_REMEMBERED:  # an entry may refer to its own function and never end by itself
+            if len(entries) >= _MAX_REMEMBERED:
                 entries.pop(next(iter(entries)), None)
             reference = weakref.ref(function, lambda _: entries.pop(identity, None))
-            entries[identity] = (reference, packed, _surroundings(function))
+            entries[identity] = (reference, packed)
         return packed
 
 
 def _pack(function: Callable[..., Any]) -> Function:
-    name = funcname(function)[:_MAX_NAME_LENGTH]
+    # Lone surrogates can't be sent, and the name becomes part of keys.
+    name = funcname(function)[:_MAX_NAME_LENGTH].encode(errors="replace").decode()
     try:
         with collecting() as found:
             blob = payload.dumps(function)
@@ -90,39 +91,9 @@ def _pack(function: Callable[..., Any]) -> Function:
     return Function(name, blob, tuple(dict.fromkeys(future.key for future in found)))
 
 
-def _surroundings(function: Any) -> tuple[Any, ...]:
-    """What a function pickled by value takes along and can be bound anew: code, defaults, closure, global names."""
-    if type(function) is not types.FunctionType or _is_importable(function):
-        return ()
-    code, names = function.__code__, function.__globals__
-    return (
-        code,
-        function.__defaults__,
-        function.__kwdefaults__,
-        *[names.get(name) for name in code.co_names],
-        *[_content(cell) for cell in function.__closure__ or ()],
-    )
-
-
-def _is_importable(function: types.FunctionType) -> bool:
+def _is_importable(function: Any) -> bool:
+    """Whether it is pickled by reference: a worker finds it under its name, and so does this process now."""
+    if not isinstance(function, _BY_NAME) or function.__module__ == "__main__":
+        return False
     module = sys.modules.get(function.__module__ or "")
-    return (
-        module is not None
-        and function.__module__ != "__main__"
-        and getattr(module, function.__qualname__, None) is function
-    )
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY_CELL
-
-
-def _same(old: tuple[Any, ...], new: tuple[Any, ...]) -> bool:
-    return len(old) == len(new) and all(map(_is, old, new))
-
-
-def _is(one: Any, other: Any) -> bool:
-    return one is other
+    return module is not None and getattr(module, function.__qualname__, None) is function

@@ -258,7 +258,7 @@ class GraphPacker:
         return _TOO_INVOLVED
 
     def _function(self, function: Any) -> Function:
-        """Many tasks of a graph share one function object of a kind that can't be remembered for longer."""
+        """Many tasks of a graph share one function object; it is pickled once for all of them."""
         entry = self._packed_functions.get(id(function))
         if entry is None:
             packed = self._functions.get(function)

@@ -4,7 +4,9 @@ import functools
 import gc
 import operator
 import pickle
+import sys
 import threading
+import types
 
 import pytest
 
@@ -34,14 +36,63 @@ def test_an_object_that_can_change_is_pickled_each_time(cache):
     assert cache.get(function).digest != first.digest
 
 
-def test_a_name_bound_anew_is_noticed(cache):
-    names = {"__name__": "__main__", "y": 1}
-    exec("def f():\n    return y", names)
-    function = names["f"]
+def defined_in_main(code, **names):
+    """The function ``f`` of code that is run as if it was typed in; and its globals."""
+    names["__name__"] = "__main__"
+    exec(code, names)
+    return names["f"], names
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f():\n    return y",
+        "def f():\n    return [y for _ in range(1)][0]",
+        "def f():\n    return (lambda: y)()",
+        "def g():\n    return y\ndef f():\n    return g()",
+        "class A:\n    def g(self):\n        return y\ndef f():\n    return A().g()",
+    ],
+    ids=["in itself", "in a comprehension", "in nested code", "in a function that it calls", "in a method"],
+)
+def test_a_global_bound_anew_is_noticed_wherever_it_is_used(cache, code):
+    function, names = defined_in_main(code, y=1)
     first = cache.get(function)
-    assert cache.get(function) is first
     names["y"] = 2
-    assert cache.get(function).digest != first.digest
+    second = cache.get(function)
+    assert pickle.loads(first.blob)() == 1
+    assert pickle.loads(second.blob)() == 2
+
+
+def test_a_global_changed_in_place_is_noticed(cache):
+    function, names = defined_in_main("def f():\n    return config['n']", config={"n": 1})
+    first = cache.get(function)
+    names["config"]["n"] = 5
+    second = cache.get(function)
+    assert first.digest != second.digest
+    assert pickle.loads(second.blob)() == 5
+
+
+def test_a_function_that_did_not_change_has_the_same_digest_each_time(cache):
+    function, _ = defined_in_main(
+        "class A:\n    x: int = 1\ndef g(n: int = 3):\n    return {'a', 'b', n}, A\n"
+        "def f(x, *, y=(1, 'z')):\n    return [g() for _ in range(x)], other['k']",
+        other={"k": [1.5, None]},
+    )
+    digests = set()
+    for _ in range(3):
+        digests.add(cache.get(function).digest)
+        function(1)
+    assert len(digests) == 1
+
+
+def test_a_name_that_means_another_function_now_is_noticed(cache, monkeypatch):
+    module = types.ModuleType("holdfast_test_module")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("def f():\n    return 1", module.__dict__)
+    function = module.f
+    assert cache.get(function) is cache.get(function)
+    exec("def f():\n    return 2", module.__dict__)
+    assert pickle.loads(cache.get(function).blob)() == 1
 
 
 def test_a_variable_of_a_closure_bound_anew_is_noticed(cache):
@@ -65,20 +116,19 @@ def test_a_variable_of_a_closure_bound_anew_is_noticed(cache):
     assert pickle.loads(second.blob)() == 2
 
 
-def test_functions_are_forgotten_when_they_end(cache):
-    def function():
-        return function.__name__
-
-    plain = eval("lambda: 1")
-    cache.get(plain)
-    assert len(cache._entries) == 1
-    del plain
+def test_only_functions_that_can_be_imported_are_remembered(cache, monkeypatch):
+    module = types.ModuleType("holdfast_test_module")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for i in range(1100):
+        exec(f"def f{i}():\n    pass", module.__dict__)
+        cache.get(getattr(module, f"f{i}"))
+    cache.get(lambda: 1)
+    cache.get([].append)
+    assert len(cache._entries) == 1000
+    for i in range(1100):
+        delattr(module, f"f{i}")
     gc.collect()
     assert not cache._entries
-    # One that refers to itself is kept by its own entry, so the number of entries is limited.
-    for _ in range(1100):
-        cache.get(eval("lambda: 1"))
-    assert len(cache._entries) <= 1000
 
 
 def test_what_cant_be_pickled_is_named(cache):
