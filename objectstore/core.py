@@ -21,9 +21,9 @@ connection. When a connection goes, its reservations, leases, pins and waits go 
 
 What is missing is waited for
 -----------------------------
-A ``get`` of an object that isn't there waits for its seal, or for a fetch from elsewhere, which is
-started once however many ask. A request for bytes waits for room. Both have deadlines: the caller asks
-for ``next_deadline`` and calls ``expire`` then.
+A ``get`` of an object that isn't there waits for its seal, or for a fetch from elsewhere. One runs at a
+time however many ask; if it fails, another one tries what only the others know. A request for bytes waits
+for room. Both have deadlines: the caller asks for ``next_deadline`` and calls ``expire`` then.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _GetWait:
     client: int
     request: int
     object_id: ObjectID
-    fetching: bool
+    sources: list[str]  # where it may be fetched from, those that have failed left out; none if it waits for a seal
     done: bool = False
 
 
@@ -129,7 +129,7 @@ class StoreCore:
         self._clients: dict[int, _Client] = {SERVER: _Client("store")}
         self._client_ids = itertools.count(SERVER + 1)
         self._gets: dict[ObjectID, list[_GetWait]] = {}
-        self._fetches: set[ObjectID] = set()
+        self._fetches: dict[ObjectID, list[str]] = {}  # the sources that are being tried
         self._deadlines: list[tuple[float, int, _GetWait | CreateWait, float]] = []
         self._deadline_order = itertools.count()
         self._outbox: list[Effect] = []
@@ -364,23 +364,39 @@ class StoreCore:
         waiting = self._clients[client].gets
         if len(waiting) >= WAITS_PER_CLIENT:
             raise ProtocolError("it waits for too many objects")
-        get = _GetWait(client, request, object_id, fetching=bool(sources))
+        get = _GetWait(client, request, object_id, sources)
         waiting.add(get)
         self._gets.setdefault(object_id, []).append(get)
         if timeout is not None:
             self._set_deadline(get, timeout)
         if sources and object_id not in self._fetches:
-            self._fetches.add(object_id)
-            self._outbox.append(StartFetch(object_id, sources))
+            self._start_fetch(object_id, sources)
 
-    def fetch_done(self, object_id: ObjectID, error: str | None, status: Status = Status.FETCH_FAILED) -> None:
-        """A fetch has ended. Those who wait for it still don't wait any longer."""
-        self._fetches.discard(object_id)
+    def _start_fetch(self, object_id: ObjectID, sources: list[str]) -> None:
+        self._fetches[object_id] = sources
+        self._outbox.append(StartFetch(object_id, sources))
+
+    def fetch_done(
+        self,
+        object_id: ObjectID,
+        error: str | None,
+        status: Status = Status.FETCH_FAILED,
+        *,
+        try_others: bool = True,
+    ) -> None:
+        """A fetch has ended. Who still waits for it fails, unless they know sources that weren't tried.
+
+        Their sources are tried then, if ``try_others``, those of the first of them first.
+        """
+        tried = self._fetches.pop(object_id, [])
         text = error or f"object {object_id} was fetched, but isn't here"
-        for get in list(self._gets.get(object_id, ())):
-            if get.fetching:
+        for get in [get for get in self._gets.get(object_id, ()) if get.sources]:
+            get.sources = [source for source in get.sources if source not in tried] if try_others else []
+            if not get.sources:
                 self._forget_get(get)
                 self._reply(get.client, get.request, status, text)
+            elif object_id not in self._fetches:
+                self._start_fetch(object_id, get.sources)
 
     def pin(self, client: int, object_id: ObjectID) -> ObjectRecord | None:
         """Pins an object that is there."""
@@ -534,6 +550,7 @@ class StoreCore:
         waits = [get for client in self._clients.values() for get in client.gets]
         assert {get for gets in self._gets.values() for get in gets} == set(waits)
         assert all(object_id not in self._table for object_id in self._gets)
+        assert all(get.object_id in self._fetches for get in waits if get.sources)
 
     # Deadlines and replies
 

@@ -152,7 +152,7 @@ class StoreServer:
     fetch : callable, optional
         ``await fetch(object_id, sources)`` brings in an object that isn't here (allocate, write, seal)
         or raises; the gets that wait for it then fail with the error's text. Called once per missing
-        object however many ask.
+        object however many ask, and once more for each who knows sources that haven't failed yet.
     on_left : callable, optional
         Called in the loop with the name of a client that has gone, however it went, and the ids of the objects
         that it has put here and that are here still.
@@ -594,10 +594,12 @@ class StoreServer:
         assert self._fetch is not None
         error: str | None = None
         status = Status.FETCH_FAILED
+        cancelled = False
         try:
             await self._fetch(object_id, sources)
         except asyncio.CancelledError:
             error = f"the fetch of object {object_id} was cancelled"
+            cancelled = True
             raise
         except Exception as failure:
             error = f"object {object_id} can't be fetched: {failure or type(failure).__name__}"
@@ -606,7 +608,7 @@ class StoreServer:
             elif isinstance(failure, StoreFullError):
                 status = Status.FULL
         finally:
-            self._core.fetch_done(object_id, error, status)
+            self._core.fetch_done(object_id, error, status, try_others=not cancelled)
             self._settle()
 
     def _spawn(self, work: Any) -> None:

@@ -280,6 +280,41 @@ def test_one_fetch_however_many_ask() -> None:
     assert world.status(patient) is Status.OK
 
 
+def started(world: World) -> list[list[str]]:
+    world.settle()
+    return [effect.sources for effect in world.effects if isinstance(effect, StartFetch)]
+
+
+def test_sources_that_only_a_later_asker_knows_are_tried_too() -> None:
+    world = World(can_fetch=True)
+    a, b = world.client("a"), world.client("b")
+    first = world.get(a, 1, sources=["dead"])
+    others = [world.get(b, 1, sources=["dead", "alive"]), world.get(b, 1, sources=["alive", "third"])]
+    same = world.get(b, 1, sources=["dead"])
+    world.core.fetch_done(oid(1), "dead is gone")
+    assert [world.status(request) for request in (first, same)] == [Status.FETCH_FAILED] * 2
+    assert [world.status(request) for request in others] == [None, None]
+    assert started(world) == [["dead"], ["alive"]]
+    world.put(a, 1, 10)
+    assert [world.status(request) for request in others] == [Status.OK] * 2
+    world.core.fetch_done(oid(1), None)
+    assert started(world) == [["dead"], ["alive"]]
+
+
+def test_no_source_is_tried_twice_for_one_asker() -> None:
+    world = World(can_fetch=True)
+    a = world.client("a")
+    requests = [world.get(a, 1, sources=sources) for sources in (["1"], ["1", "2"], ["2", "1", "3"], ["3"])]
+    for number in "123":
+        world.core.fetch_done(oid(1), f"{number} is gone")
+    assert started(world) == [["1"], ["2"], ["3"]]
+    assert [world.status(request) for request in requests] == [Status.FETCH_FAILED] * 4
+    assert world.core.stats()["fetches"] == 0
+    cancelled = [world.get(a, 2, sources=["1"]), world.get(a, 2, sources=["2"])]
+    world.core.fetch_done(oid(2), "cancelled", try_others=False)
+    assert [world.status(request) for request in cancelled] == [Status.FETCH_FAILED] * 2
+
+
 def test_forged_claims_break_the_protocol() -> None:
     world = World()
     a, b = world.client("a"), world.client("b")
@@ -358,9 +393,9 @@ class CoreMachine(RuleBasedStateMachine):
     def get(self, who: int, back: int, timeout: float | None) -> None:
         self.world.get(self.clients[who], max(0, self.numbers - back), timeout)
 
-    @rule(who=st.integers(0, 2), back=st.integers(-2, 3))
-    def fetch(self, who: int, back: int) -> None:
-        self.world.get(self.clients[who], max(0, self.numbers - back), None, ["peer"])
+    @rule(who=st.integers(0, 2), back=st.integers(-2, 3), sources=st.lists(st.sampled_from("abc"), min_size=1))
+    def fetch(self, who: int, back: int, sources: list[str]) -> None:
+        self.world.get(self.clients[who], max(0, self.numbers - back), None, sources)
 
     @rule(number=st.integers(0, 30), fine=st.booleans())
     def fetch_ends(self, number: int, fine: bool) -> None:
