@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.client.futures import Future, error_of
 from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable
-from holdfast.client.store_access import StoreAccess
+from holdfast.client.store_access import ReadTimeoutError, StoreAccess
 from holdfast.cluster.errors import ConnectError, ObjectLostError
 from holdfast.objectstore.errors import ObjectNotFoundError
 
@@ -56,26 +56,34 @@ class Reader:
         """
         if self._in_loop():
             raise RuntimeError("a future can't be waited for in the client's own event loop")
-        if self._table.wait(states, timeout, first=first, on_error=on_error):
-            return
-        pending = [state for state in states if state.status == PENDING]
-        which = repr(pending[0].key) if pending else "they"
-        more = f" and {len(pending) - 1:,} more" if len(pending) > 1 else ""
-        raise TimeoutError(f"not done within {timeout:g} s: {which}{more}")
+        if not self._table.wait(states, timeout, first=first, on_error=on_error):
+            raise _not_done(states, timeout)
 
     def read(self, state: KeyState, timeout: float | None = None) -> Any:
-        """Wait for a result and read it. Raises what became of it instead."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for attempt in range(MAX_READS):
-            if state.status == PENDING:
-                self.wait((state,), timeout if attempt == 0 else _left(deadline))
+        """Wait for a result and read it. Raises what became of it instead.
+
+        Raises
+        ------
+        TimeoutError
+            It was not there in time, or could not be read in time. Of a copy that nobody has had the time to look for
+            it is not known whether it is missing, and nobody is told so.
+        """
+        return self._read(state, None if timeout is None else time.monotonic() + timeout, timeout)
+
+    def _read(self, state: KeyState, deadline: float | None, timeout: float | None) -> Any:
+        """Read until ``deadline``, which ``timeout`` seconds led to."""
+        for _ in range(MAX_READS):
+            if state.status == PENDING and not self._wait_until(state, deadline):
+                raise _not_done((state,), timeout)
             place = state.place
             if place is None:
                 if state.status == PENDING or state.status == FINISHED:
                     continue  # it changed between two looks
                 raise error_of(state)
             try:
-                return self._stores.read(place, _left(deadline))
+                return self._stores.read(place, deadline)
+            except ReadTimeoutError:
+                raise TimeoutError(f"the result of {state.key!r} could not be read within {timeout:g} s") from None
             except (ObjectNotFoundError, ConnectError) as error:
                 try:
                     self._check_open()
@@ -83,6 +91,11 @@ class Reader:
                     raise ConnectError(f"the result of {state.key!r} can't be read: {error}; and {ended}") from None
                 self._table.missing(state, place)
         raise ObjectLostError(f"the result of {state.key!r} was looked for {MAX_READS} times and could never be read")
+
+    def _wait_until(self, state: KeyState, deadline: float | None) -> bool:
+        if self._in_loop():
+            raise RuntimeError("a future can't be waited for in the client's own event loop")
+        return self._table.wait((state,), None if deadline is None else deadline - time.monotonic())
 
     def read_many(self, states: Collection[KeyState], timeout: float | None, *, skip: bool) -> dict[int, Any]:
         """Read several results, by the id of their state. Those that failed are left out if ``skip``, else raise."""
@@ -95,15 +108,18 @@ class Reader:
         values = {}
         for state in states:
             try:
-                values[id(state)] = self.read(state, _left(deadline))
+                values[id(state)] = self._read(state, deadline, timeout)
             except Exception:
                 if not skip or state.status in (PENDING, FINISHED):
                     raise
         return values
 
 
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+def _not_done(states: Collection[KeyState], timeout: float | None) -> TimeoutError:
+    pending = [state for state in states if state.status == PENDING]
+    which = repr(pending[0].key) if pending else "they"
+    more = f" and {len(pending) - 1:,} more" if len(pending) > 1 else ""
+    return TimeoutError(f"not done within {timeout:g} s: {which}{more}")
 
 
 _SKIPPED = object()

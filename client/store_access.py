@@ -41,6 +41,10 @@ _MAX_NAME_LENGTH = 200
 NodeDescriptions = Callable[[], dict[str, dict[str, Any]]]
 
 
+class ReadTimeoutError(TimeoutError):
+    """The caller's time was over before it was known whether an object can be read."""
+
+
 class StoreAccess:
     """One client's way to the stores of its cluster.
 
@@ -114,25 +118,29 @@ class StoreAccess:
 
     # -- reading
 
-    def read(self, place: Place, timeout: float | None = None) -> Any:
+    def read(self, place: Place, deadline: float | None = None) -> Any:
         """The value of a result.
+
+        Parameters
+        ----------
+        deadline:
+            Of `time.monotonic`. All ways to read it share the time until then.
 
         Raises
         ------
         ObjectNotFoundError
             No copy of it could be read.
-        TimeoutError
-            It did not come in time.
+        ReadTimeoutError
+            It did not come before the deadline. Whether there is a copy is not known then.
         """
         if place.inline is not None:
             return decode(place.inline)
-        limit = FETCH_TIMEOUT_SECONDS if timeout is None else max(0.0, min(timeout, FETCH_TIMEOUT_SECONDS))
         local = self.local
         if local is not None:
             store, address = local
             sources = tuple(node for node in place.nodes if node != address)
+            patience = _left(deadline, FETCH_TIMEOUT_SECONDS if sources else LATE_SEAL_SECONDS)
             try:
-                patience = limit if sources else min(limit, LATE_SEAL_SECONDS)
                 return store.get(ObjectID(place.object_id), timeout=patience, sources=sources)
             except StoreClosedError:
                 self._lost(store)
@@ -142,16 +150,20 @@ class StoreAccess:
                 # Gone from here, or no room to bring it here: its bytes may still be read over the network.
                 logger.debug("can't read an object in place: %s", error)
         for address in place.nodes:
+            patience = _left(deadline, FETCH_TIMEOUT_SECONDS)
+            if not patience:
+                break
             try:
-                data = self._peers.fetch_bytes(address, place.object_id, timeout=max(limit, 0.1))
+                data = self._peers.fetch_bytes(address, place.object_id, timeout=patience)
             except ConnectError as error:
                 logger.debug("can't read an object from %s: %s", address, error)
                 continue
             if data is not None:
                 return decode(data)
-        raise ObjectNotFoundError(
-            f"object {ObjectID(place.object_id)} can't be read from {', '.join(place.nodes) or 'any host'}"
-        )
+        what = f"object {ObjectID(place.object_id)} can't be read from {', '.join(place.nodes) or 'any host'}"
+        if _left(deadline, FETCH_TIMEOUT_SECONDS):
+            raise ObjectNotFoundError(what)
+        raise ReadTimeoutError(what)
 
     # -- writing
 
@@ -275,6 +287,11 @@ class StoreAccess:
         with self._lock:
             self._detach()
         self._peers.close()
+
+
+def _left(deadline: float | None, limit: float) -> float:
+    """The seconds until the deadline, but at most ``limit``."""
+    return limit if deadline is None else max(0.0, min(limit, deadline - time.monotonic()))
 
 
 def _names(name: str, address: str, hostname: str) -> bool:

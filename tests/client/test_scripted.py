@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import operator
 import pickle
+import socket
 import threading
 import time
 
@@ -305,6 +307,31 @@ class TestReadingAgain:
         script.send(("erred", [("x", *payload.dump_exception(ObjectLostError("x is gone")))]))
         reader.join(20)
         assert isinstance(errors[0], ObjectLostError)
+
+    def test_a_caller_s_own_deadline_says_nothing_of_a_copy(self, script):
+        with contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+            nodes = ["tcp://{}:{}".format(*listener.getsockname()) for listener in silent]
+            future = script.client.submit(operator.neg, 1, key="x")
+            script.send(memory("x", 1, inline=False, nodes=nodes))
+            wait(future, timeout=10)
+            started = time.monotonic()
+            with pytest.raises(TimeoutError, match=r"'x' could not be read within 0\.3 s"):
+                future.result(timeout=0.3)
+            assert time.monotonic() - started < 2
+        assert future.status == "finished"
+        script.client.submit(operator.neg, 2, key="after")
+        while script.next("submit")[1][-1][0] != "after":
+            pass
+        assert not [m for m in script.peer.received if m[0] == "missing"]
+
+    def test_a_timeout_while_it_is_made_again_is_the_one_that_was_given(self, script):
+        future = script.client.submit(operator.neg, 1, key="x")
+        script.send(memory("x", 1, inline=False))
+        wait(future, timeout=10)
+        with pytest.raises(TimeoutError, match=r"not done within 0\.2 s: 'x'"):
+            future.result(timeout=0.2)
+        assert script.next("missing")
 
 
 class TestRequests:
