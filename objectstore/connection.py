@@ -78,7 +78,8 @@ class Connection:
         self._seals: deque[SealItem] = deque()
         self._calls: dict[int, _Call] = {}
         self._numbers = 0
-        self._turn = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._turn = threading.Condition(self._lock)
         self._someone_reads = False
         self._lost: str | None = None
 
@@ -189,7 +190,7 @@ class Connection:
         try:
             answer = self._wait(call, None if timeout is None else time.monotonic() + timeout)
         except BaseException:
-            with self._turn:
+            with self._lock:
                 late = call.answer
                 if late is None and number in self._calls:
                     self._calls[number] = _Abandoned(undo)
@@ -202,30 +203,31 @@ class Connection:
         return answer[2:]
 
     def _wait(self, call: _Call, deadline: float | None) -> list[Any]:
-        while call.answer is None:
-            with self._turn:
-                while self._someone_reads and call.answer is None and self._lost is None:
-                    self._turn.wait()
-                if call.answer is not None:
-                    break
+        reading = False
+        try:
+            while call.answer is None:
                 if self._lost is not None:
                     raise StoreClosedError(self._lost)
-                self._someone_reads = True
-            try:
-                while call.answer is None:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left < 0:
+                    raise StoreError(f"the store at {self.where} doesn't answer")
+                if reading:
                     self._read(call)
-                    if deadline is not None and call.answer is None and time.monotonic() > deadline:
-                        raise StoreError(f"the store at {self.where} doesn't answer")
-            finally:
-                with self._turn:
+                    continue
+                with self._lock:
+                    if not self._someone_reads:
+                        self._someone_reads = reading = True
+                    elif call.answer is None:
+                        self._turn.wait(left)
+        finally:
+            if reading:
+                with self._lock:
                     self._someone_reads = False
                     self._turn.notify_all()
         return call.answer
 
     def _read(self, mine: _Call) -> None:
         """Receives once, and hands out the answers that came. Returns now and then though nothing came."""
-        if self._lost is not None:
-            raise StoreClosedError(self._lost)
         try:
             data = self._socket.recv(_RECEIVE_NBYTES)
         except BlockingIOError:  # SO_RCVTIMEO: a moment to look at the deadline
@@ -246,7 +248,7 @@ class Connection:
                 call.answer = answer
                 others = others or call is not mine
         if others:
-            with self._turn:
+            with self._lock:
                 self._turn.notify_all()
 
     # The end

@@ -1,0 +1,84 @@
+"""A connection alone: what threads share of it, and what an interrupt leaves of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from holdfast.objectstore import StoreClosedError, StoreError
+from holdfast.objectstore.connection import Connection
+from holdfast.objectstore.protocol import FrameReader, Op, Status, pack
+
+
+class Line:
+    """A connection, and the server's end of its socket in the test's hands."""
+
+    def __init__(self) -> None:
+        ours, self.peer = socket.socketpair()
+        self.peer.settimeout(20)
+        self.sock = InterruptedSocket(fileno=ours.detach())
+        self.connection = Connection(self.sock, "here")
+        self.frames = FrameReader(1 << 20)
+
+    def ask(self, timeout: float | None = 20, undo: Callable[[list[Any]], None] | None = None) -> list[Any]:
+        return self.connection.call(Op.STATS, timeout=timeout, undo=undo)
+
+    def requests(self) -> list[Any]:
+        """What has been sent: all of it, as these are small and sent in one piece."""
+        return list(self.frames.feed(self.peer.recv(1 << 16)))
+
+    def answer(self, number: int, *fields: Any) -> None:
+        self.peer.sendall(pack((number, Status.OK, *fields)))
+
+
+class InterruptedSocket(socket.socket):
+    """Is interrupted when it sends for the first time, if it is told so."""
+
+    interrupt = False
+
+    def send(self, *args: Any) -> int:
+        if self.interrupt:
+            self.interrupt = False
+            raise KeyboardInterrupt
+        return super().send(*args)
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    line = Line()
+    yield line
+    line.connection.close()
+    line.peer.close()
+
+
+def test_who_waits_while_another_reads_has_a_deadline_too(line: Line, wait_until: Callable[..., Any]) -> None:
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            line.ask(timeout=None)
+        except StoreClosedError as error:
+            failures.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    wait_until(lambda: line.connection._someone_reads)
+
+    def wait() -> None:
+        try:
+            line.ask(timeout=0.05)
+        except StoreError as error:
+            failures.append(error)
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    waiter.join(20)
+    told = list(failures)
+    line.peer.close()
+    waiter.join()
+    reader.join()
+    assert "doesn't answer" in str(told[0])
