@@ -251,7 +251,6 @@ class NodeAgent:
             nthreads=self.threads_per_worker,
             resources=self.resources,
             memory_limit=self.memory_limit,
-            batch_seals=False,
         )
 
     def _supervise(self) -> Supervisor:

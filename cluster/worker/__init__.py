@@ -1,14 +1,15 @@
 """The worker: a process, or a part of one, that runs tasks in threads. See `docs/architecture.md`.
 
-==================  ====================================================================
+==================  =========================================================================
 ``worker.py``       the connection to the scheduler, and what its messages mean
 ``threads.py``      the queue of tasks and the threads that take from it
 ``execution.py``    one task, from its message to its outcome
+``outbox.py``       outcomes on their way back to the loop, behind the seals of their results
 ``functions.py``    functions by digest
 ``readonly.py``     functions that write into their arguments
 ``tracebacks.py``   what a user sees of a task's failure
 ``context.py``      which task runs in this thread
-==================  ====================================================================
+==================  =========================================================================
 """
 
 from holdfast.cluster.worker.worker import Worker

@@ -1,7 +1,8 @@
 """A worker: the connection to the scheduler, and what its messages mean.
 
-The loop's thread only moves messages. A task goes from the message through the queue of `threads` to a thread,
-where `execution` makes an outcome of it; the outcome goes through the `outbox` to the loop, and on to the scheduler.
+The loop's thread only moves messages; it never waits for the store, which the very same loop may serve. A task goes
+from the message through the queue of `threads` to a thread, where `execution` makes an outcome of it; the outcome goes
+through the `outbox` to the loop, and on to the scheduler.
 """
 
 from __future__ import annotations
@@ -54,9 +55,6 @@ class Worker:
         What it has of things that tasks can ask for, ``{"GPU": 1}``.
     memory_limit:
         Bytes of memory of its own that it may use. The node agent enforces it; the worker only tells the scheduler.
-    batch_seals:
-        Let the announcements of small results to the store gather while more tasks wait. Must be False if the
-        store is served by the loop of this worker.
 
     Attributes
     ----------
@@ -80,7 +78,6 @@ class Worker:
         nthreads: int = 1,
         resources: dict[str, float] | None = None,
         memory_limit: int | None = None,
-        batch_seals: bool = True,
     ) -> None:
         if nthreads < 1:
             raise ValueError(f"a worker needs at least one thread, not {nthreads}")
@@ -94,7 +91,6 @@ class Worker:
         self.reason: str | None = None
         self.token = token
         self._store_socket = os.fspath(store_socket)
-        self._batch_seals = batch_seals
         self._functions = FunctionTable()
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
@@ -115,7 +111,7 @@ class Worker:
             # First the store: tasks may arrive as soon as the scheduler knows of this worker.
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
             self._runner = TaskRunner(self._store, self._functions, self.name)
-            self._outbox = Outbox(self._send, self._flush_seals)
+            self._outbox = Outbox(self._flush_seals, self._send, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(self.nthreads, self._in_thread, self._run, f"holdfast-task-{self.name}")
             self._connection = await connect(
                 self.scheduler_address,
@@ -155,6 +151,7 @@ class Worker:
             self._threads.stop()
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.warning("%s closes while a task still runs", self.name)
+            await asyncio.to_thread(self._outbox.close)
             if self.reason is None:
                 self._outbox.drain()
         if self._connection is not None:
@@ -198,19 +195,13 @@ class Worker:
         if self._connection is not None:
             self._connection.send((operation, entries))
 
-    def _flush_seals(self) -> None:
-        try:
-            self.store.flush()
-        except StoreClosedError as error:
-            self._end(f"the object store is gone ({error})")
-
     # -- tasks, in their threads
 
     @contextlib.contextmanager
     def _in_thread(self) -> Iterator[None]:
         context.enter(self)
         try:
-            with self.store.batch() if self._batch_seals else contextlib.nullcontext():
+            with self.store.batch():
                 yield
         except StoreClosedError:
             pass  # the last flush; there is nobody left to tell
@@ -220,15 +211,27 @@ class Worker:
     def _run(self, task: Task) -> None:
         context.run_key(task[0])
         assert self._threads is not None
-        assert self._store is not None
         try:
-            operation, entry = self._runner.run(task)
-            # The seal must be on its way before anybody hears of the object. While more tasks wait, seals gather and
-            # leave with the outcomes, from the loop's thread (`_flush_seals`); else this thread has the time.
+            outcome = self._runner.run(task)
             if self._threads.idle:
-                self._store.flush()
-            self._outbox.put(operation, entry)
+                self._outbox.put_now(outcome)
+            else:
+                self._outbox.put(outcome)
         except StoreClosedError as error:
-            self._loop.call_soon_threadsafe(self._end, f"the object store is gone ({error})")
+            self._store_is_gone(error)
         finally:
             context.run_key(None)
+
+    # -- in any thread but the loop's
+
+    def _flush_seals(self) -> bool:
+        try:
+            self.store.flush()
+        except StoreClosedError as error:
+            self._store_is_gone(error)
+            return False
+        return True
+
+    def _store_is_gone(self, error: StoreClosedError) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: this worker has ended before
+            self._loop.call_soon_threadsafe(self._end, f"the object store is gone ({error})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from holdfast.cluster.hosts import host_id
 from holdfast.cluster.node import link, supervisor
 from holdfast.cluster.payload import Reference
 from holdfast.cluster.process import spawn
+from holdfast.cluster.worker.context import current_worker
 from holdfast.objectstore import ObjectID, connect
 
 
@@ -55,6 +57,33 @@ def test_its_workers_share_its_store(scheduler, start_host, processes, eventuall
     total = scheduler.task(second, lambda x: float(x.sum()), Reference("x"), depends=depends)
     assert scheduler.value(second, total) == 100_000.0
     eventually(lambda: host.store_stats()["pins"] == 0)
+
+
+ran = 0
+enough_ran = threading.Event()
+
+
+def count_up():
+    global ran
+    ran += 1
+    if ran >= 1000:
+        enough_ran.set()
+
+
+def hold_up_the_loop():
+    current_worker()._loop.call_soon_threadsafe(enough_ran.wait, 3)
+
+
+def test_tasks_that_outrun_the_store_in_their_own_process_are_not_waited_for_by_it(scheduler, start_host):
+    # The loop serves the store: if it waited for a thread that waits for the store, both would wait for ever.
+    global ran
+    ran = 0
+    enough_ran.clear()
+    host = start_host(n_workers=1, threads_per_worker=2, processes=False)
+    worker = host.worker()
+    tasks = [scheduler.task(worker, count_up) for _ in range(4000)]
+    outcomes = scheduler.run(worker, scheduler.task(worker, hold_up_the_loop), *tasks)
+    assert {operation for operation, _ in outcomes.values()} == {"finished"}
 
 
 def test_it_says_how_it_is(scheduler, start_host):
