@@ -10,6 +10,7 @@ What goes one way (seals, unpins, aborts) gathers, and is sent in front of the n
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import struct
@@ -47,11 +48,12 @@ _ERRORS: dict[int, type[StoreError]] = {
 
 
 class _Call:
-    """A request that waits for its answer."""
+    """A request that waits for its answer. One whose caller was interrupted is abandoned: its answer is undone."""
 
-    __slots__ = ("answer", "undo")
+    __slots__ = ("abandoned", "answer", "undo")
 
     def __init__(self, undo: Callable[[list[Any]], None] | None) -> None:
+        self.abandoned = False
         self.answer: list[Any] | None = None
         self.undo = undo
 
@@ -77,7 +79,7 @@ class Connection:
         self._outgoing = bytearray()
         self._seals: deque[SealItem] = deque()
         self._calls: dict[int, _Call] = {}
-        self._numbers = 0
+        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
         self._someone_reads = False
@@ -175,25 +177,21 @@ class Connection:
         StoreError
             What the server answered, or that it doesn't; StoreClosedError if it's gone.
         """
+        number = next(self._numbers)
+        request = pack((op, number, *fields))
         call = _Call(undo)
-        with self._send_lock:
-            self._numbers += 1
-            number = self._numbers
-            self._calls[number] = call
-            try:
-                self._gather()
-                self._outgoing += pack((op, number, *fields))
-                self._send()
-            except BaseException:
-                self._calls.pop(number, None)
-                raise
         try:
+            with self._send_lock:
+                self._calls[number] = call
+                self._gather()
+                self._outgoing += request
+                self._send()
             answer = self._wait(call, None if timeout is None else time.monotonic() + timeout)
         except BaseException:
+            # What is in the outgoing bytes is sent, and answered, all the same.
             with self._lock:
                 late = call.answer
-                if late is None and number in self._calls:
-                    self._calls[number] = _Abandoned(undo)
+                call.abandoned = True
             if late is not None and late[1] == Status.OK and undo is not None:
                 undo(late[2:])
             raise
@@ -228,27 +226,31 @@ class Connection:
 
     def _read(self, mine: _Call) -> None:
         """Receives once, and hands out the answers that came. Returns now and then though nothing came."""
+        received = self._frames.received
         try:
-            data = self._socket.recv(_RECEIVE_NBYTES)
+            # One step: what is received is kept, even if an interrupt comes right after it.
+            received.extend(map(self._socket.recv, (_RECEIVE_NBYTES,)))
         except BlockingIOError:  # SO_RCVTIMEO: a moment to look at the deadline
-            return
+            pass
         except OSError as error:
             self._fail(f"the store at {self.where} is gone: {error}")
             raise StoreClosedError(self._lost) from error
-        if not data:
+        if received and not received[-1]:
             self._fail(f"the store at {self.where} has closed the connection")
             raise StoreClosedError(self._lost)
         others = False
-        for answer in self._frames.feed(data):
-            call = self._calls.pop(answer[0], None)
-            if isinstance(call, _Abandoned):
-                if call.undo is not None and answer[1] == Status.OK:
+        with self._lock:
+            for answer in self._frames.messages():
+                call = self._calls.get(answer[0])
+                if call is None:
+                    continue
+                if not call.abandoned:
+                    call.answer = answer
+                    others = others or call is not mine
+                del self._calls[answer[0]]
+                if call.abandoned and call.undo is not None and answer[1] == Status.OK:
                     call.undo(answer[2:])
-            elif call is not None:
-                call.answer = answer
-                others = others or call is not mine
-        if others:
-            with self._lock:
+            if others:
                 self._turn.notify_all()
 
     # The end
@@ -270,12 +272,6 @@ class Connection:
     def lost(self) -> bool:
         """Whether nothing can be sent any more."""
         return self._lost is not None
-
-
-class _Abandoned(_Call):
-    """A request whose caller was interrupted: its answer is undone when it comes."""
-
-    __slots__ = ()
 
 
 def open_connection(path: str, timeout: float) -> tuple[Connection, int, list[int]]:

@@ -107,22 +107,29 @@ class FrameReader:
         The longest frame that is accepted, in bytes.
     """
 
-    __slots__ = ("_limit", "_rest")
+    __slots__ = ("_limit", "received")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._rest = b""
+        self.received: list[bytes] = []
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """The messages that ``data`` completes. To be iterated to the end.
+        """The messages that ``data`` completes; as ``messages``."""
+        self.received.append(data)
+        return self.messages()
+
+    def messages(self) -> Iterator[Any]:
+        """The messages that are complete in ``received``, to be iterated to the end: otherwise all come again.
 
         Raises
         ------
         ProtocolError
             If a frame is too long, or isn't MessagePack.
         """
-        if self._rest:
-            data = self._rest + data
+        received = self.received
+        if len(received) > 1:
+            received[:] = [b"".join(received)]
+        data = received[0] if received else b""
         at, end = 0, len(data)
         while end - at >= 4:
             (length,) = _LENGTH.unpack_from(data, at)
@@ -137,7 +144,7 @@ class FrameReader:
             except Exception as error:  # msgpack has many: its own, ValueError, UnicodeDecodeError, RecursionError
                 raise ProtocolError(f"a frame that isn't MessagePack: {error!r}") from error
             yield message
-        self._rest = data[at:]
+        received[:] = [data[at:]] if at < end else []
 
 
 def _int(value: Any) -> int:

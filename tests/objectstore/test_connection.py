@@ -76,9 +76,39 @@ def test_who_waits_while_another_reads_has_a_deadline_too(line: Line, wait_until
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    waiter.join(20)
+    waiter.join(5)
     told = list(failures)
     line.peer.close()
     waiter.join()
     reader.join()
     assert "doesn't answer" in str(told[0])
+
+
+def test_a_request_that_was_interrupted_while_it_was_sent_is_undone(line: Line) -> None:
+    undone: list[Any] = []
+    line.sock.interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        line.ask(undo=undone.append)
+    line.connection.flush()
+    assert line.requests() == [[Op.STATS, 1]]
+    line.answer(1, "granted")
+    line.answer(2, "mine")
+    assert line.ask() == ["mine"]
+    assert undone == [["granted"]]
+
+
+def test_what_was_received_survives_an_interrupt(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    undone: list[Any] = []
+
+    def interrupt(data: bytes) -> Any:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    second = pack((2, Status.OK, "mine"))
+    line.peer.sendall(pack((1, Status.OK, "granted")) + second[:5])
+    monkeypatch.setattr("holdfast.objectstore.protocol.msgpack.unpackb", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        line.ask(undo=undone.append)
+    line.peer.sendall(second[5:])
+    assert line.ask() == ["mine"]
+    assert undone == [["granted"]]
