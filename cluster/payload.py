@@ -104,21 +104,46 @@ def dump_exception(error: BaseException) -> tuple[bytes, str]:
     Returns
     -------
     (bytes, str)
-        A blob for `load_exception`, and the formatted traceback. An exception that can't be pickled, or not be
-        unpickled again, is replaced by a `RemoteError` that says what it was.
+        A blob for `load_exception`, and the formatted traceback, valid UTF-8. An exception that can't be pickled, or
+        not be unpickled again, is replaced by a `RemoteError` that says what it was; one that can't even say that
+        is told by its type.
     """
-    text = "".join(traceback.format_exception(error))
+    text = _format(error)
     if not isinstance(error, Exception):
         # Raised again where a result is asked for, SystemExit and its like would end that program.
-        error = RemoteError(f"the task raised {type(error).__name__}: {error}").with_traceback(error.__traceback__)
-    trace = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ else None
+        error = RemoteError(f"the task raised {_in_words(error)}").with_traceback(error.__traceback__)
+    trace = None
     try:
+        trace = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ else None
         blob = dumps((_Plain(error), trace))
         pickle.loads(blob)
-    except Exception:  # an exception class of a user can fail in any way here
-        substitute = RemoteError(f"{type(error).__module__}.{type(error).__qualname__}: {error}\n\n{text}")
+    except BaseException:  # an exception class of a user can fail in any way here
+        substitute = RemoteError(f"{type(error).__module__}.{_in_words(error)}\n\n{text}")
         blob = dumps((_Plain(substitute), trace))
     return blob, text
+
+
+def _format(error: BaseException) -> str:
+    try:
+        return _sendable("".join(traceback.format_exception(error)))
+    except BaseException:  # it looks into the user's objects, to find what a misspelt name may have meant
+        return _in_words(error)
+
+
+def _in_words(error: BaseException) -> str:
+    """Its type and what it says about itself, as far as it can say that."""
+    name = type(error).__qualname__
+    for say in (str, repr):
+        try:
+            return _sendable(f"{name}: {say(error)}")
+        except BaseException:  # a method of the user's
+            continue
+    return _sendable(name)
+
+
+def _sendable(text: str) -> str:
+    """``text`` without what UTF-8 can't say: halves of surrogate pairs, as they come from the names of files."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def load_exception(blob: bytes | memoryview, text: str) -> tuple[BaseException, TracebackType | None]:
@@ -126,5 +151,7 @@ def load_exception(blob: bytes | memoryview, text: str) -> tuple[BaseException, 
     try:
         error, trace = pickle.loads(blob)
     except Exception as failure:  # its class may not be importable here, or raise anything
-        return RemoteError(f"the task's exception can't be unpickled here ({failure!r}); it was\n\n{text}"), None
+        return RemoteError(
+            f"the task's exception can't be unpickled here ({_in_words(failure)}); it was\n\n{text}"
+        ), None
     return error, tblib.Traceback.from_dict(trace).as_traceback() if trace else None

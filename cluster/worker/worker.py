@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from holdfast import objectstore
+from holdfast.cluster import payload
 from holdfast.cluster.comm.connection import Connection, connect
-from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.errors import ProtocolError, RemoteError
 from holdfast.cluster.worker import context
 from holdfast.cluster.worker.execution import Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_SECONDS = 30.0
 #: How long `Worker.close` waits for the tasks that run. They can't be stopped; nobody waits for their results.
 CLOSE_TIMEOUT_SECONDS = 1.0
+#: What is said of a task when nothing can be said about its failure.
+UNSPEAKABLE = payload.dump_exception(RemoteError("the task failed, and so did reporting how: see the worker's log"))
 
 
 class Worker:
@@ -219,6 +223,12 @@ class Worker:
                 self._outbox.put(outcome)
         except StoreClosedError as error:
             self._store_is_gone(error)
+        except BaseException:  # no memory, perhaps: whatever it is, this thread goes on, and the task has an end
+            blob, text = UNSPEAKABLE
+            self._outbox.put(("erred", (task[0], task[1], blob, text, 0.0)))
+            with contextlib.suppress(BaseException):
+                # As text: a record with the error itself would keep what the task had in its hands.
+                logger.error("task %r failed, and so did reporting how:\n%s", task[0], traceback.format_exc())
         finally:
             context.run_key(None)
 

@@ -14,6 +14,7 @@ import pytest
 from dask._task_spec import Alias, DataNode, List, Task, TaskRef
 from scripted_scheduler import TOKEN
 
+from holdfast.cluster import payload
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.errors import AuthenticationError, RemoteError
 from holdfast.cluster.payload import INLINE_LIMIT_NBYTES, Reference
@@ -229,6 +230,57 @@ def test_nothing_that_a_task_raises_ends_its_thread(scheduler, peer, kind):
     error, _, _ = scheduler.error(peer, scheduler.task(peer, leave))
     assert isinstance(error, RemoteError)
     assert f"{kind.__name__}: bye" in str(error)
+    assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
+
+
+class Speechless(Exception):
+    def __init__(self, one, two):
+        super().__init__(one)
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Mute(Speechless):
+    __repr__ = Speechless.__str__
+
+    def __reduce__(self):
+        raise SystemExit
+
+
+class Blocking(BaseException):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", [Speechless, Mute, Blocking])
+def test_an_error_that_cannot_say_what_it_is_is_told_by_its_type(scheduler, peer, kind):
+    def fail():
+        raise kind(1, 2)
+
+    error, _, text = scheduler.error(peer, scheduler.task(peer, fail))
+    assert isinstance(error, RemoteError)
+    assert kind.__name__ in str(error)
+    assert kind.__name__ in text
+    assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
+
+
+def test_an_error_that_speaks_no_utf8_arrives(scheduler, peer):
+    def fail():
+        raise FileNotFoundError("\udcff.txt")
+
+    error, _, text = scheduler.error(peer, scheduler.task(peer, fail))
+    assert str(error) == "\udcff.txt"
+    assert "FileNotFoundError: \\udcff.txt" in text
+
+
+def test_a_failure_of_which_nothing_can_be_said_is_an_end_all_the_same(scheduler, peer, monkeypatch):
+    def no_memory(error):
+        raise MemoryError
+
+    monkeypatch.setattr(payload, "dump_exception", no_memory)
+    error, _, _ = scheduler.error(peer, scheduler.task(peer, outer))
+    assert "so did reporting" in str(error)
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 
