@@ -122,8 +122,13 @@ class Supervisor:
     async def _keep(self, worker: WorkerProcess) -> None:
         failures: collections.deque[float] = collections.deque(maxlen=MAX_FAILURES)
         while not self._closing.is_set():
-            reason = await self._run_once(worker)
-            if self._closing.is_set() or reason is None:
+            try:
+                reason = await self._run_once(worker)
+            except OSError as error:  # no process, memory or descriptor is left to run it with
+                reason = f"could not be started: {error}"
+                if not worker.started.done():
+                    worker.started.set_exception(HoldfastError(f"{worker.name} {reason}"))
+            if self._closing.is_set():
                 return
             self._on_exit(worker.address, reason)
             now = time.monotonic()
@@ -140,8 +145,8 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause or 0.001)
 
-    async def _run_once(self, worker: WorkerProcess) -> str | None:
-        """Run one process to its end; why it ended, None if it was asked to."""
+    async def _run_once(self, worker: WorkerProcess) -> str:
+        """Run one process to its end; says why it ended. Nobody but this supervisor asks it to."""
         worker.killed_because = None
         child = spawn(
             "holdfast.cluster.worker",
@@ -165,9 +170,9 @@ class Supervisor:
             code = await _ended(child)
         finally:
             worker.child = None
-        if worker.killed_because is not None:
-            return worker.killed_because
-        return describe_exit(code) if code else None
+            if child.returncode is None:  # it can't be watched
+                child.stop(0)
+        return worker.killed_because or describe_exit(code)
 
     def _pids(self) -> list[int]:
         return [worker.pid for worker in self.workers if worker.pid is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from holdfast.cluster.payload import Reference
 from holdfast.cluster.process import spawn
 from holdfast.cluster.worker.context import current_worker
 from holdfast.objectstore import ObjectID, connect
+from holdfast.objectstore.errors import HoldfastError
 
 
 def alive(pid):
@@ -124,6 +126,17 @@ def test_a_killed_worker_is_reported_and_started_again(scheduler, start_host, ev
     assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
 
 
+def test_a_worker_that_exits_without_being_asked_to_is_started_again(scheduler, start_host):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    scheduler.send(worker, ("run", [scheduler.task(worker, os._exit, 0)]))
+    _, address, reason = scheduler.message(host.node, "exited")
+    assert (address, reason) == (f"{host.address}/0", "exited with code 0")
+    scheduler.wait(lambda: worker.gone, "its connection ends")
+    again = host.worker()
+    assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
+
+
 def test_a_worker_that_uses_too_much_memory_is_killed_and_says_so(scheduler, start_host):
     host = start_host(n_workers=1, memory_limit=400 << 20)
     worker = host.worker()
@@ -198,6 +211,32 @@ def test_a_worker_that_cannot_start_says_why(start_host, monkeypatch):
     monkeypatch.setattr(supervisor, "spawn", with_wrong_token)
     with pytest.raises(Exception, match=r"host-0 could not start: .*token"):
         start_host(n_workers=1)
+
+
+def test_a_host_that_can_start_no_process_says_so(start_host, monkeypatch):
+    def no_process(*arguments, **options):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(supervisor, "spawn", no_process)
+    with pytest.raises(HoldfastError, match=r"host-0 could not be started: .*temporarily unavailable"):
+        start_host(n_workers=1)
+
+
+def test_a_worker_that_cannot_be_started_again_at_once_is_later(scheduler, start_host, monkeypatch):
+    host = start_host(n_workers=1)
+    spawned = supervisor.spawn
+    failures = iter([BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), OSError(errno.ENOMEM, "no memory")])
+
+    def spawn_at_last(*arguments, **options):
+        for error in failures:
+            raise error
+        return spawned(*arguments, **options)
+
+    monkeypatch.setattr(supervisor, "spawn", spawn_at_last)
+    worker = host.worker()
+    os.kill(worker.info["pid"], signal.SIGKILL)
+    scheduler.wait(lambda: worker.gone, "its connection ends")
+    assert host.worker().info["pid"] != worker.info["pid"]
 
 
 # -- its end
