@@ -153,7 +153,7 @@ class Calls(ClientBase):
         options = self._options(priority, retries, workers, allow_other_workers, resources)
         prefix, keys = function.name, None
         if isinstance(key, str):
-            prefix = key
+            prefix = wire_key(key)
         elif key is not None:
             keys = iter([wire_key(one) for one in key])
         kept: tuple[Future, ...] = ()

@@ -10,6 +10,7 @@ from holdfast.client.collections import futures_of
 from holdfast.client.dask_face import DaskFace
 from holdfast.client.datasets import Datasets
 from holdfast.client.futures import seconds
+from holdfast.client.keys import MAX_INTEGER
 from holdfast.client.options import names_of_workers
 from holdfast.client.results import Results
 from holdfast.cluster.errors import ConnectError
@@ -271,8 +272,8 @@ class Client(Calls, Results, DaskFace):
         TimeoutError
             There were not enough in time; says how many there are and how to start more.
         """
-        if isinstance(n_workers, bool) or not isinstance(n_workers, int) or n_workers < 0:
-            raise ValueError(f"n_workers is a number of workers, not {n_workers!r}")
+        if isinstance(n_workers, bool) or not isinstance(n_workers, int) or not 0 <= n_workers <= MAX_INTEGER:
+            raise ValueError(f"n_workers is a number of workers, not {n_workers!r:.100}")
         limit = seconds(timeout)
         wait = None if limit is None else limit + _GRACE_SECONDS
         self._request("wait-for-workers", _timeout=wait, n=n_workers, timeout=limit)

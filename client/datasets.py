@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.client.arguments import collecting
 from holdfast.client.futures import Future, binding
+from holdfast.client.keys import check_text
 from holdfast.cluster import payload
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import CancelledError, DatasetNotFoundError
@@ -27,6 +28,7 @@ NO_DEFAULT: Any = object()
 def check_name(name: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"the name of a dataset is a string, not {name!r}")
+    check_text("the dataset", name)
 
 
 def publish(client: Client, name: str, data: Any, override: bool) -> None:

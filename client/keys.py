@@ -6,13 +6,15 @@ gets a random one.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
 TOKEN_NBYTES = 16
-_ATOMS = frozenset({str, int, float, bytes, bool, type(None)})
+#: What an integer in a message can be.
+MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 64) - 1
+_MAX_DEPTH = 100
 
 
 def content_token(*parts: bytes | bytearray | memoryview) -> str:
@@ -28,6 +30,15 @@ def random_token() -> str:
     return os.urandom(TOKEN_NBYTES).hex()
 
 
+def check_text(what: str, text: str) -> None:
+    """Raise a `ValueError` if a text can't be sent."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{what} {text!r} can't be sent: {error.reason}") from None
+
+
 def wire_key(key: Any) -> Any:
     """The key as messages carry it: equal to the one given, made of builtin types only.
 
@@ -35,6 +46,8 @@ def wire_key(key: Any) -> Any:
     ------
     TypeError
         It can't be a key.
+    ValueError
+        A text, a number or the depth of it can't be sent.
 
     Examples
     --------
@@ -42,25 +55,46 @@ def wire_key(key: Any) -> Any:
     >>> wire_key(("x", np.int64(3)))
     ('x', 3)
     """
-    kind = type(key)
-    if kind is str:
+    if type(key) is str and key.isascii():
         return key
-    if kind is tuple:
+    if type(key) is tuple:
         for part in key:
-            if type(part) not in _ATOMS:
-                return tuple([wire_key(part) for part in key])
-        return key
-    if kind in _ATOMS:
-        return key
-    if isinstance(key, tuple):
-        return tuple(wire_key(part) for part in key)
-    builtins: tuple[Callable[[Any], Any], ...] = (str, bytes, int, float)
-    for builtin in builtins:
-        if isinstance(key, builtin):  # type: ignore[arg-type]
-            return builtin(key)
-    item = getattr(key, "item", None)  # numpy's scalars
+            kind = type(part)
+            if kind is str:
+                if not part.isascii():
+                    break
+            elif kind is not int or not MIN_INTEGER <= part <= MAX_INTEGER:
+                break
+        else:
+            return key
+    return _wire_key(key, key, 0)
+
+
+def _wire_key(part: Any, key: Any, depth: int) -> Any:
+    """A part of a key as messages carry it."""
+    if part is None or isinstance(part, bool):
+        return part
+    if isinstance(part, str):
+        check_text("a key with", part)
+        return str.__str__(part)
+    if isinstance(part, bytes):
+        return bytes(part)
+    if isinstance(part, int):
+        if not MIN_INTEGER <= part <= MAX_INTEGER:
+            raise ValueError(f"{key!r:.200} can't be a key: there is an integer in it that takes more than 64 bits")
+        return int(part)
+    if isinstance(part, float):
+        if math.isnan(part):
+            raise ValueError(f"{key!r:.200} can't be a key: nan is not equal to itself")
+        return float(part)
+    if isinstance(part, tuple):
+        if depth == _MAX_DEPTH:
+            raise ValueError(f"{key!r:.200} can't be a key: its tuples are nested more than {_MAX_DEPTH} deep")
+        return tuple([_wire_key(item, key, depth + 1) for item in part])
+    item = getattr(part, "item", None)  # numpy's scalars
     if item is not None:
         value = item()
-        if type(value) in _ATOMS:
-            return value
-    raise TypeError(f"{key!r} can't be a key: a key is a string, a number, or a tuple of these, not a {kind.__name__}")
+        if isinstance(value, (str, bytes, int, float)):
+            return _wire_key(value, key, depth)
+    kind = type(part).__name__
+    raise TypeError(f"{key!r:.200} can't be a key: a key is a string, a number, or a tuple of these, not a {kind}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from dask.base import is_dask_collection
 
 from holdfast.client.dask_internals import flatten
-from holdfast.client.keys import wire_key
+from holdfast.client.keys import MAX_INTEGER, check_text, wire_key
 
 NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources")
 Options = dict[str, Any]
@@ -40,10 +41,14 @@ def options_of(
     options: Options = {}
     if priority:
         options["priority"] = _checked("priority", float, priority, "a number")
+        if math.isnan(options["priority"]):
+            raise ValueError("priority is a number, not nan")
     if retries:
         options["retries"] = _checked("retries", operator.index, retries, "an integer")
         if options["retries"] < 0:
             raise ValueError(f"retries can't be negative: {retries}")
+        if options["retries"] > MAX_INTEGER:
+            raise ValueError("retries is too large a number")
     if workers:
         options["workers"] = names_of_workers(workers)
         if allow_other_workers:
@@ -51,10 +56,16 @@ def options_of(
     if resources:
         if not isinstance(resources, Mapping):
             raise TypeError(f"resources is a dictionary such as {{'GPU': 1}}, not {resources!r}")
-        options["resources"] = {
-            str(name): _checked(f"resources[{name!r}]", float, amount, "a number") for name, amount in resources.items()
-        }
+        options["resources"] = {str(name): _amount(str(name), amount) for name, amount in resources.items()}
     return options
+
+
+def _amount(name: str, amount: Any) -> float:
+    check_text("the resource", name)
+    checked: float = _checked(f"resources[{name!r}]", float, amount, "a number")
+    if not (math.isfinite(checked) and checked >= 0):
+        raise ValueError(f"resources[{name!r}] is how much a task takes of it, not {amount!r}")
+    return checked
 
 
 def _checked(name: str, convert: Callable[[Any], Any], value: Any, what: str) -> Any:
@@ -62,15 +73,20 @@ def _checked(name: str, convert: Callable[[Any], Any], value: Any, what: str) ->
         return convert(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {what}, not {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{name} is too large a number") from None
 
 
 def names_of_workers(workers: Any) -> list[str]:
     """One worker or several, by name or address; also ``(host, port)`` pairs."""
     if isinstance(workers, str):
-        return [workers]
+        workers = (workers,)
     if not isinstance(workers, Iterable):
         raise TypeError(f"workers is a name or an address, or a list of these, not {workers!r}")
-    return [f"{w[0]}:{w[1]}" if isinstance(w, tuple) and len(w) == 2 else str(w) for w in workers]
+    names = [f"{w[0]}:{w[1]}" if isinstance(w, tuple) and len(w) == 2 else str(w) for w in workers]
+    for name in names:
+        check_text("the worker", name)
+    return names
 
 
 def from_annotations(annotations: Mapping[str, Any]) -> Options:

@@ -27,6 +27,24 @@ class TestWireKeys:
         with pytest.raises(TypeError, match="can't be a key"):
             wire_key(key)
 
+    @pytest.mark.parametrize(
+        "key", ["\udcff", ("x", "\udcff"), 1 << 64, ("x", -(1 << 63) - 1), float("nan"), ("x", (np.float64("nan"), 1))]
+    )
+    def test_what_a_message_can_t_carry_is_refused(self, key):
+        with pytest.raises(ValueError, match="key"):
+            wire_key(key)
+
+    def test_the_largest_numbers_and_any_text_are_fine(self):
+        for key in ((1 << 64) - 1, -(1 << 63), "é", ("é", float("inf"))):
+            assert wire_key(key) == key
+
+    def test_a_key_can_t_be_nested_without_end(self):
+        key = ()
+        for _ in range(200):
+            key = (key,)
+        with pytest.raises(ValueError, match="nested"):
+            wire_key(key)
+
 
 def test_tokens_stand_for_their_content():
     assert content_token(b"a", b"b") == content_token(b"ab") != content_token(b"ba")
@@ -59,6 +77,23 @@ class TestOptions:
     def test_negative_retries_are_refused(self):
         with pytest.raises(ValueError, match="retries"):
             options_of(retries=-1)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"retries": 2**70},
+            {"priority": float("nan")},
+            {"priority": 10**400},
+            {"workers": "\udcff"},
+            {"workers": ["alice", "\udcff"]},
+            {"resources": {"\udcff": 1}},
+            {"resources": {"GPU": float("nan")}},
+            {"resources": {"GPU": -1}},
+        ],
+    )
+    def test_what_a_message_can_t_carry_is_refused(self, wrong):
+        with pytest.raises(ValueError, match=next(iter(wrong)).rstrip("s")):
+            options_of(**wrong)
 
     def test_annotations_of_others_are_left_alone(self):
         assert from_annotations({"priority": 1, "their_own": object()}) == {"priority": 1.0}

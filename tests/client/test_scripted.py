@@ -134,6 +134,26 @@ class TestCalls:
         assert script.next("submit")[1][0][0] == "after"
         assert not [m for m in script.peer.received if m[0] == "submit"]
 
+    def test_what_a_message_can_t_carry_is_refused_by_the_call_and_the_client_goes_on(self, script):
+        client = script.client
+        for call in (
+            lambda: client.submit(operator.neg, 1, key="\udcff"),
+            lambda: client.submit(operator.neg, 1, key=2**70),
+            lambda: client.submit(operator.neg, 1, retries=2**70),
+            lambda: client.map(operator.neg, [1], key="\udcff"),
+            lambda: client.map(operator.neg, [1], key=[("x", 2**70)]),
+            lambda: client.has_what("\udcff"),
+            lambda: client.publish_dataset(1, name="\udcff"),
+            lambda: client.get_dataset("\udcff"),
+            lambda: client.wait_for_workers(2**70),
+        ):
+            with pytest.raises(ValueError, match=r"key|retries|worker|dataset"):
+                call()
+        namesake = eval("lambda: 1")
+        namesake.__name__ = "\udcff"
+        client.submit(namesake)
+        assert script.next("submit")[1][0][0].startswith("?-")
+
     def test_a_future_of_another_client_is_refused(self, script):
         with Client(script.client.scheduler_address, token=TOKEN, set_as_default=False) as other:
             future = other.submit(operator.neg, 1)
