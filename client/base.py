@@ -32,6 +32,8 @@ from holdfast.objectstore import Store, encode
 CLOSE_TIMEOUT_SECONDS = 30.0
 #: The scheduler keeps about so many functions for each client that has no tasks of them.
 MAX_SENT_FUNCTIONS = 10_000
+#: A larger function is not kept for later calls: it has data in it.
+MAX_KEPT_FUNCTION_NBYTES = 8 * 1024
 
 
 class Resources:
@@ -264,6 +266,21 @@ class ClientBase:
         sent.update(dict.fromkeys(named))
         if new:
             self._session.post(("functions", [(function.digest, raw(function.blob)) for function in new]))
+
+    def _forget_functions(self, functions: Iterable[Function]) -> None:
+        """After the last message that names them: forget those that are not to outlive their tasks.
+
+        One with futures in it would keep their results, a large one its data. The caller has the table's lock.
+        """
+        forgotten = [
+            function.digest
+            for function in functions
+            if function.dependencies or len(function.blob) > MAX_KEPT_FUNCTION_NBYTES
+        ]
+        if forgotten:
+            for digest in forgotten:
+                self._sent_functions.pop(digest, None)
+            self._session.post(("forget", forgotten))
 
     def _packer(self, function: Function, callable_: Any, large_nbytes: int | None = None) -> Packer:
         if large_nbytes is None:

@@ -208,6 +208,7 @@ class Calls(ClientBase):
             if unknown:
                 self._send_functions((function,))
                 session.post(("submit", unknown, None, options))
+                self._forget_functions((function,))
         return futures
 
 

@@ -85,6 +85,7 @@ def submit_graph(
                 options["per_key"] = {task[0]: per_key[task[0]] for task in tasks if task[0] in per_key}
             session.post(("submit", tasks, wanted, options))
             crossing += [key for key in wanted if key not in wants]
+        client._forget_functions(packed.functions)
         submitted = {task[0] for task in packed.tasks}
         keeps = tuple(packed.stored)
         for output, target in packed.targets.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import operator
 import pickle
@@ -12,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from dask import delayed
 from scripted_scheduler import TOKEN
 
 from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError, ObjectLostError, wait
@@ -51,6 +53,30 @@ def test_the_scheduler_is_told_to_forget_functions_so_that_they_have_a_limit(scr
     (_, forgotten) = script.next("forget")
     sent = [digest for _ in range(6) for digest, _ in script.next("functions")[1]]
     assert list(forgotten) == sent[:2]
+
+
+@pytest.mark.parametrize("how", ["submit", "map", "graph"])
+@pytest.mark.parametrize("holds", ["a future", "much data"])
+def test_a_function_with_futures_or_much_data_in_it_goes_with_its_tasks(script, how, holds):
+    client = script.client
+    inside = client.submit(operator.neg, 1, key="inside") if holds == "a future" else b"x" * 10_000
+    function = functools.partial(max, [inside])
+    futures = []
+    for i in range(2):
+        if how == "submit":
+            futures.append(client.submit(function, i, key=f"outer{i}"))
+        elif how == "map":
+            futures += client.map(function, [i], key=[f"outer{i}"])
+        else:
+            futures.append(client.compute(delayed(function)(i, dask_key_name=f"outer{i}")))
+        (_, [forgotten]) = script.next("forget")
+        digests = [digest for m in script.peer.received if m[0] == "functions" for digest, _ in m[1]]
+        assert digests[-1] == forgotten
+        names = [m[0] for m in script.peer.received]
+        assert names.index("functions") < names.index("submit")
+        script.peer.received.clear()
+    assert not client._sent_functions.keys() & {forgotten}
+    del futures, inside
 
 
 class TestCalls:
