@@ -72,8 +72,8 @@ class Pending:
         self._store = store
         self._extent: WritableExtent | None = extent
         self._array = value
-        self._key = key
-        self._owner = owner
+        self._key = _name(key)
+        self._owner = _name(owner)
         self._type_name = type_name
 
     def seal(self) -> ObjectID:
@@ -200,10 +200,7 @@ class Store:
         self._check_open()
         if object_id is None:
             object_id = self._mint()
-        for text in (key, owner, type_name):
-            if text is not None and len(text) > TEXT_MAX:
-                raise ValueError(f"a name of {len(text)} characters; {TEXT_MAX} are allowed")
-        names = key, owner, type_name or encoded.type_name[:TEXT_MAX]
+        names = _name(key), _name(owner), _clean(type_name or encoded.type_name)[:TEXT_MAX]
         nbytes = encoded.nbytes
         if nbytes > SMALL_NBYTES:
             extent = self._reserve(nbytes, timeout)
@@ -503,6 +500,29 @@ class Store:
         lease.cursor, lease.end = offset, offset + granted
 
 
+def _clean(text: str) -> str:
+    """A text as it can be sent: what UTF-8 has no bytes for is escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _name(text: str | None) -> str | None:
+    """A name as it can be sent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it isn't a text, or too long.
+    """
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise TypeError(f"a name is a str, not {type(text).__name__}")
+    text = _clean(text)
+    if len(text) > TEXT_MAX:
+        raise ValueError(f"a name of {len(text)} characters; {TEXT_MAX} are allowed")
+    return text
+
+
 def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: float = 10.0) -> Store:
     """Attaches this process to a store of its host.
 
@@ -528,7 +548,7 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
     connection, nbytes, (read_only_fd, writable_fd) = open_connection(os.fspath(socket_path), timeout)
     try:
         mapping = Mapping(read_only_fd, writable_fd, nbytes)
-        connection.attach(name[:TEXT_MAX])
+        connection.attach(_clean(name)[:TEXT_MAX])
     except BaseException:
         connection.close()
         raise

@@ -16,7 +16,6 @@ import socket
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +76,7 @@ class Connection:
         self._frames = FrameReader(REPLY_NBYTES_MAX)
         self._send_lock = threading.Lock()
         self._outgoing = bytearray()
-        self._seals: deque[SealItem] = deque()
+        self._seals: list[SealItem] = []
         self._calls: dict[int, _Call] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -125,12 +124,12 @@ class Connection:
         aborts: list[int] = []
         if self.ledger is not None and self.ledger.pending:
             unpins, aborts = self.ledger.take()
-        while self._seals:
-            batch: list[SealItem] = []
-            with contextlib.suppress(IndexError):
-                while len(batch) < SEALS_PER_FRAME:
-                    batch.append(self._seals.popleft())
-            self._outgoing += pack((Op.SEAL, batch))
+        if seals := self._seals[:]:
+            starts = range(0, len(seals), SEALS_PER_FRAME)
+            frames = b"".join(pack((Op.SEAL, seals[start : start + SEALS_PER_FRAME])) for start in starts)
+            # Only what is packed is taken: others' seals must not vanish because of a failure or an interrupt here.
+            self._outgoing += frames
+            del self._seals[: len(seals)]
         for start in range(0, len(unpins), IDS_PER_FRAME):
             self._outgoing += pack((Op.UNPIN, unpins[start : start + IDS_PER_FRAME]))
         for start in range(0, len(aborts), IDS_PER_FRAME):

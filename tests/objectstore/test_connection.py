@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.objectstore import StoreClosedError, StoreError
+from holdfast.objectstore import ObjectID, StoreClosedError, StoreError
 from holdfast.objectstore.connection import Connection
-from holdfast.objectstore.protocol import FrameReader, Op, Status, pack
+from holdfast.objectstore.protocol import SEALS_PER_FRAME, FrameReader, Op, SealItem, Status, pack
 
 
 class Line:
@@ -112,3 +112,23 @@ def test_what_was_received_survives_an_interrupt(line: Line, monkeypatch: pytest
     line.peer.sendall(second[5:])
     assert line.ask() == ["mine"]
     assert undone == [["granted"]]
+
+
+def test_seals_outlive_what_fails_or_is_interrupted_before_they_are_sent(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = SealItem(ObjectID(bytes(16)), 0, 1, None, None, None, False)
+
+    def interrupt(message: Any) -> bytes:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    for _ in range(SEALS_PER_FRAME + 1):
+        line.connection.queue_seal(item)
+    with pytest.raises(TypeError):
+        line.connection.call(Op.GET, object(), timeout=1)
+    monkeypatch.setattr("holdfast.objectstore.connection.pack", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        line.connection.flush()
+    line.connection.flush()
+    assert [len(items) for _, items in line.requests()] == [SEALS_PER_FRAME, 1]

@@ -348,6 +348,26 @@ def test_encoded_values_go_in_and_out_as_they_are(store: Store) -> None:
     assert store.list()[0]["type"] == "special"
 
 
+def test_names_that_cannot_be_sent_are_escaped_or_refused(server: StoreServer, store: Store) -> None:
+    with connect(server.socket_path, name="\udcff") as other, store.batch():
+        before = store.put("seen")
+        store.put_encoded(encode("text"), key="bad \ud800 name", owner="\udc80", type_name="\ud8000")
+        array, pending = store.create(3, key="\ud800", owner="\ud800")
+        array[:] = 1
+        pending.seal()
+        view = other.get(before, timeout=20)
+        with pytest.raises(ValueError, match="4096 are allowed"):
+            store.put(1, key="\ud800" * 1000)
+        with pytest.raises(TypeError, match="not bytes"):
+            store.put(1, key=b"k")  # type: ignore[arg-type]
+    assert view == "seen"
+    names = [(item["key"], item["owner"], item["type"]) for item in store.list()]
+    assert names[1:] == [
+        ("bad \\ud800 name", "\\udc80", "\\ud8000"),
+        ("\\ud800", "\\ud800", "numpy.ndarray"),
+    ]
+
+
 def test_a_batch_is_announced_at_its_end_or_before_any_request(server: StoreServer, store: Store) -> None:
     store.put(0)
     with store.batch():
