@@ -146,7 +146,13 @@ class NodeAgent:
         except BaseException:
             listening.close()
             raise
-        self._link = SchedulerLink(self.scheduler_address, token=self._token, on_delete=self._delete, on_end=self._end)
+        self._link = SchedulerLink(
+            self.scheduler_address,
+            token=self._token,
+            on_delete=self._delete,
+            on_report=self._report,
+            on_end=self._end,
+        )
         self._fetcher = Fetcher(self.store, address=self.address, token=self._token, on_copied=self._link.copied)
         self._transfer_server.start()
         # Importing takes a worker process most of its start; the scheduler is looked for meanwhile.
@@ -231,14 +237,17 @@ class NodeAgent:
 
     async def _beat(self) -> None:
         while True:
-            assert self._link is not None
-            pids: dict[str, int | None]
-            if self._supervisor is not None:
-                pids = {worker.address: worker.pid for worker in self._supervisor.workers}
-            else:
-                pids = {worker.address: os.getpid() for worker in self._workers}
-            self._link.heartbeat({"store": self.store.stats(), "workers": self._vitals.measure(pids)})
+            self._report()
             await asyncio.sleep(heartbeat.INTERVAL_SECONDS)
+
+    def _report(self) -> None:
+        assert self._link is not None
+        pids: dict[str, int | None]
+        if self._supervisor is not None:
+            pids = {worker.address: worker.pid for worker in self._supervisor.workers}
+        else:
+            pids = {worker.address: os.getpid() for worker in self._workers}
+        self._link.heartbeat({"store": self.store.stats(), "workers": self._vitals.measure(pids)})
 
     def _worker(self, index: int) -> Worker:
         return Worker(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from holdfast.cluster.node.memory_watch import private_nbytes
 
 INTERVAL_SECONDS = 2.0
+#: The load of a process over less time than this says nothing: asked again so soon, the last figures stand.
+LEAST_SECONDS = 1.0
 
 
 class WorkerVitals:
@@ -15,11 +18,18 @@ class WorkerVitals:
 
     def __init__(self) -> None:
         self._processes: dict[int, Any] = {}
+        self._pids: dict[str, int | None] = {}
+        self._report: dict[str, dict[str, float]] = {}
+        self._measured = -LEAST_SECONDS
 
     def measure(self, pids: Mapping[str, int | None]) -> dict[str, dict[str, float]]:
         """The figures of each worker, by address. A worker that has no process now is left out."""
         import psutil  # here, because the time to the first task counts
 
+        now = time.monotonic()
+        if pids == self._pids and now - self._measured < LEAST_SECONDS:
+            return self._report
+        self._pids, self._measured = dict(pids), now
         known, self._processes = self._processes, {}
         report = {}
         for address, pid in pids.items():
@@ -32,4 +42,5 @@ class WorkerVitals:
                 continue
             self._processes[pid] = process
             report[address] = {"memory": private_nbytes(pid), "cpu": cpu}
+        self._report = report
         return report

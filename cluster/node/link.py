@@ -25,6 +25,8 @@ class SchedulerLink:
         The cluster's.
     on_delete:
         Called with the object ids that the scheduler wants forgotten.
+    on_report:
+        Called when the scheduler wants to know at once how this host is; answers with `heartbeat`.
     on_end:
         Called once, with None when the scheduler asked this host to close and with a reason when it is gone.
     """
@@ -35,11 +37,13 @@ class SchedulerLink:
         *,
         token: bytes,
         on_delete: Callable[[Iterable[bytes]], None],
+        on_report: Callable[[], None],
         on_end: Callable[[str | None], None],
     ) -> None:
         self._address = address
         self._token = token
         self._on_delete = on_delete
+        self._on_report = on_report
         self._on_end = on_end
         self._connection: Connection | None = None
         self._ended = False
@@ -81,6 +85,8 @@ class SchedulerLink:
             match message:
                 case ("delete", object_ids):
                     self._on_delete(object_ids)
+                case ("report",):
+                    self._on_report()
                 case ("close",):
                     self._end(None)
                 case _:

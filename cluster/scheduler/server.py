@@ -18,12 +18,11 @@ from holdfast.cluster.comm.opening import PROTOCOL_VERSION, Refused
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.requests import Requests
 from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
 
 logger = logging.getLogger(__name__)
 
-#: How long a `wait-for-workers` request waits when it does not say.
-WAIT_FOR_WORKERS_SECONDS = 30.0
 #: How long the node of a worker that is gone gets to say why.
 EXIT_REASON_SECONDS = 1.0
 #: A node that says nothing for this long, though it should every two seconds, is taken for dead.
@@ -62,7 +61,14 @@ class Scheduler:
         self._peers: dict[str, Connection] = {}  # by node address, worker address or client id
         self._turns: dict[str, int] = {}  # the last turn that each client has announced
         self._heartbeats: introspection.Heartbeats = {}
-        self._worker_waiters: list[_WorkerWaiter] = []
+        self._requests = Requests(
+            self.state,
+            self._heartbeats,
+            send=self._send,
+            handle=self._handle,
+            describe=self.describe,
+            shut_down=self._shut_down,
+        )
         self._put: dict[str, list[tuple[str, list[bytes]]]] = {}  # see _user_left
         self._departures: dict[str, _Departure] = {}  # of workers, while one of its two signs is missing
         self._timer: asyncio.TimerHandle | None = None
@@ -102,6 +108,7 @@ class Scheduler:
         for timer in (self._timer, self._silence_timer):
             if timer is not None:
                 timer.cancel()
+        self._requests.close()
         await self._listener.close()
         for connection in list(self._peers.values()):
             connection.send(("close",) if connection.role in ("node", "worker") else ("closing", reason))
@@ -111,6 +118,10 @@ class Scheduler:
         for connection in list(self._peers.values()):
             connection.close()
         self.finished.set()
+
+    def _shut_down(self, reason: str) -> None:
+        # Kept, or the loop would be its only, weak, holder.
+        self._shutdown = self._loop.create_task(self.close(reason))
 
     # -- peers
 
@@ -175,7 +186,7 @@ class Scheduler:
         logger.info("%s %s joined from %s", role, peer, connection.peer)
         connection.start(on_batch, on_close)
         if role == "worker":
-            self._answer_worker_waiters()
+            self._requests.worker_joined()
 
     def _join(self, role: str, peer: str, info: dict[str, Any]) -> None:
         if role == "node":
@@ -199,6 +210,7 @@ class Scheduler:
                 self._departures.pop(worker.address, _Departure("")).cancel()
             self._handle(events.HostLeft(peer, reason))
             self._tell_clients(("nodes", [], [peer]))
+            self._requests.node_reported(peer)
         elif role == "worker":
             departure = self._departures.setdefault(peer, _Departure(reason))
             if departure.explained or self._closing:
@@ -209,9 +221,7 @@ class Scheduler:
             self._turns.pop(peer, None)
             self._handle(events.ClientLeft(peer))
             self._reconcile(peer)
-            for waiter in [w for w in self._worker_waiters if w.client == peer]:
-                self._worker_waiters.remove(waiter)
-                waiter.cancel()
+            self._requests.client_left(peer)
 
     def _worker_exited(self, worker: str, reason: str) -> None:
         """Its node says that a worker process ended. What it sent before may still be on its way here."""
@@ -292,7 +302,7 @@ class Scheduler:
     def _client_message(self, client: str, message: tuple[Any, ...]) -> None:
         operation, *parts = message
         if operation == "request":
-            self._request(client, *parts)
+            self._requests.handle(client, *parts)
         elif operation == "submit":
             tasks, wants, options = parts
             self._handle(events.TasksSubmitted(client, tasks, wants, options))
@@ -335,74 +345,13 @@ class Scheduler:
         elif operation == "heartbeat":
             (beat,) = parts
             self._heartbeats[node] = {**beat, "time": time.time()}
+            self._requests.node_reported(node)
         elif operation == "exited":
             self._worker_exited(*parts)
         elif operation == "left":
             self._user_left(node, *parts)
         else:
             raise ProtocolError(f"a node sent {operation!r}")
-
-    # -- requests
-
-    def _request(self, client: str, request: int, operation: str, arguments: dict[str, Any]) -> None:
-        state = self.state
-        answers: dict[str, Callable[[], Any]] = {
-            "who-has": lambda: introspection.who_has(state, arguments.get("keys")),
-            "has-what": lambda: introspection.has_what(state, arguments.get("nodes")),
-            "nthreads": lambda: introspection.nthreads(state, arguments.get("workers")),
-            "info": lambda: introspection.info(state, self.describe(), self._heartbeats),
-            "status": lambda: introspection.status(state, self.describe(), self._heartbeats),
-            "memory": lambda: introspection.memory(state, self._heartbeats),
-            "list-datasets": lambda: sorted(state.datasets),
-        }
-        if operation in answers:
-            self._send(client, ("reply", request, True, answers[operation]()))
-        elif operation == "publish":
-            self._handle(
-                events.DatasetPublished(
-                    client,
-                    request,
-                    str(arguments["name"]),
-                    arguments["data"],
-                    arguments["keys"],
-                    bool(arguments.get("override")),
-                )
-            )
-        elif operation == "unpublish":
-            self._handle(events.DatasetUnpublished(client, request, str(arguments["name"])))
-        elif operation == "get-dataset":
-            self._handle(events.DatasetRequested(client, request, str(arguments["name"])))
-        elif operation == "wait-for-workers":
-            self._wait_for_workers(client, request, int(arguments["n"]), arguments.get("timeout"))
-        elif operation == "shutdown":
-            self._send(client, ("reply", request, True, None))
-            task = self._loop.create_task(self.close(f"client {state.clients[client].name} shut the cluster down"))
-            self._shutdown = task  # or the loop would be its only, weak, holder
-        else:
-            error = ["ValueError", f"the scheduler knows no request {operation!r}"]
-            self._send(client, ("reply", request, False, error))
-
-    def _wait_for_workers(self, client: str, request: int, n: int, timeout: float | None) -> None:
-        waiter = _WorkerWaiter(client, request, n)
-        self._worker_waiters.append(waiter)
-        seconds = WAIT_FOR_WORKERS_SECONDS if timeout is None else float(timeout)
-        waiter.timer = self._loop.call_later(seconds, self._give_up_waiting, waiter, seconds)
-        self._answer_worker_waiters()
-
-    def _answer_worker_waiters(self) -> None:
-        count = len(self.state.workers)
-        for waiter in [w for w in self._worker_waiters if w.n <= count]:
-            self._worker_waiters.remove(waiter)
-            waiter.cancel()
-            self._send(waiter.client, ("reply", waiter.request, True, count))
-
-    def _give_up_waiting(self, waiter: _WorkerWaiter, seconds: float) -> None:
-        self._worker_waiters.remove(waiter)
-        text = (
-            f"waited {seconds:g} s for {waiter.n} workers, {len(self.state.workers)} are there; "
-            f"'holdfast start --address {self.address.removeprefix('tcp://')}' on another host adds some"
-        )
-        self._send(waiter.client, ("reply", waiter.request, False, ["TimeoutError", text]))
 
 
 class _Departure:
@@ -415,20 +364,6 @@ class _Departure:
     def __init__(self, reason: str) -> None:
         self.reason = reason
         self.explained = False
-        self.timer: asyncio.TimerHandle | None = None
-
-    def cancel(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-
-
-class _WorkerWaiter:
-    """A client that waits for a number of workers."""
-
-    def __init__(self, client: str, request: int, n: int) -> None:
-        self.client = client
-        self.request = request
-        self.n = n
         self.timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:

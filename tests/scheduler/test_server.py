@@ -9,6 +9,7 @@ import pytest
 from holdfast.cluster.comm.connection import bound_socket, connect
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.scheduler import requests as requests_module
 from holdfast.cluster.scheduler import server as server_module
 from holdfast.cluster.scheduler.server import Scheduler
 
@@ -185,5 +186,43 @@ def test_a_request_that_nobody_knows():
             reply = await setup.client.next("reply")
             assert reply[1:3] == (7, False)
             assert "sing" in reply[3][1]
+
+    run(main())
+
+
+def test_status_asks_the_nodes_how_they_are_now_and_does_not_wait_for_ever(monkeypatch):
+    async def main():
+        async with Setup() as setup:
+            setup.client.connection.send(("request", 1, "status", {}))
+            await setup.node.next("report")
+            setup.node.connection.send(("heartbeat", {"store": {"used": 5}, "workers": {WORKER: {"memory": 7}}}))
+            (_, _, ok, status) = await setup.client.next("reply")
+            assert ok
+            assert status["nodes"][NODE]["store"] == {"capacity": 1, "used": 5}
+            assert status["nodes"][NODE]["workers"][WORKER]["memory"] == 7
+            monkeypatch.setattr(requests_module, "REPORT_SECONDS", 0.05)
+            setup.client.connection.send(("request", 2, "memory", {}))
+            assert (await setup.client.next("reply"))[1:3] == (2, True)
+            monkeypatch.setattr(requests_module, "REPORT_SECONDS", 1000.0)
+            setup.client.connection.send(("request", 3, "status", {}))
+            setup.node.connection.close()
+            assert (await setup.client.next("reply"))[3]["nodes"] == {}
+
+    run(main())
+
+
+def test_waiting_for_workers_ends_when_they_are_there_or_time_is_up():
+    async def main():
+        async with Setup() as setup:
+            setup.client.connection.send(("request", 1, "wait-for-workers", {"n": 2, "timeout": 20}))
+            another = await Peer.join(
+                setup.scheduler, "worker", address=NODE + "/1", name="here-1", node=NODE, nthreads=1
+            )
+            assert (await setup.client.next("reply"))[1:] == (1, True, 2)
+            setup.client.connection.send(("request", 2, "wait-for-workers", {"n": 3, "timeout": 0.01}))
+            (_, _, ok, (error, text)) = await setup.client.next("reply")
+            assert (ok, error) == (False, "TimeoutError")
+            assert "for 3 workers, 2 are there" in text
+            another.connection.close()
 
     run(main())
