@@ -119,7 +119,7 @@ class Store:
     """A connection to the store of this host. Made by ``connect``.
 
     Its methods block and may be called from any thread; not from an event loop's. After a fork the child
-    has to connect for itself.
+    has to connect for itself. Views that it has from its parent hold nothing: they're good while the parent's are.
 
     Attributes
     ----------
@@ -428,6 +428,7 @@ class Store:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosedError(f"this connection to the store at {self._connection.where} is closed")
+        self._connection.check()
 
     def _pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> tuple[Pin, int]:
         self._check_open()

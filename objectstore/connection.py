@@ -16,6 +16,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,9 @@ _ERRORS: dict[int, type[StoreError]] = {
 }
 
 
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
 class _Call:
     """A request that waits for its answer. One whose caller was interrupted is abandoned: its answer is undone."""
 
@@ -72,17 +76,20 @@ class Connection:
         self.where = where
         self.ledger: Ledger | None = None
         self._socket = sock
-        self._pid = os.getpid()
         self._frames = FrameReader(REPLY_NBYTES_MAX)
+        self._calls: dict[int, _Call] = {}
+        self._numbers = itertools.count(1)
+        self._lost: str | None = None
+        self._begin()
+        _connections.add(self)
+
+    def _begin(self) -> None:
         self._send_lock = threading.Lock()
         self._outgoing = bytearray()
         self._seals: list[SealItem] = []
-        self._calls: dict[int, _Call] = {}
-        self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
         self._someone_reads = False
-        self._lost: str | None = None
 
     # One way
 
@@ -141,8 +148,6 @@ class Connection:
             return
         if self._lost is not None:
             raise StoreClosedError(self._lost)
-        if os.getpid() != self._pid:
-            raise StoreClosedError("a store isn't shared with a forked process: connect again in the child")
         try:
             # What is sent is taken off at once, so that an interrupt leaves no half of a frame behind.
             while outgoing:
@@ -267,10 +272,29 @@ class Connection:
             if self.ledger is not None:
                 self.ledger.stop()
 
-    @property
-    def lost(self) -> bool:
-        """Whether nothing can be sent any more."""
-        return self._lost is not None
+    def check(self) -> None:
+        """Raises what ``call`` would if nothing can be sent any more."""
+        if self._lost is not None:
+            raise StoreClosedError(self._lost)
+
+    def disown(self) -> None:
+        """The connection is the parent's: this is a forked child. Takes no lock, as who holds it isn't here.
+
+        The child's descriptor is closed, since the server must notice when the parent's end is.
+        """
+        self._lost = "a store isn't shared with a forked process: connect again in the child"
+        self._socket.close()
+        self._begin()
+        if self.ledger is not None:
+            self.ledger.disown()
+
+
+def _disown_all() -> None:
+    for connection in list(_connections):
+        connection.disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
 
 
 def open_connection(path: str, timeout: float) -> tuple[Connection, int, list[int]]:

@@ -101,10 +101,14 @@ class Ledger:
         self.mapping = mapping
         self._flush = flush
         self._on_empty = on_empty
+        self._disowned = False
+        self._closing = False
         self._dropped: deque[ObjectID | int] = deque()
+        self._begin()
+
+    def _begin(self) -> None:
         self._tokens: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._armed = False
-        self._closing = False
         self._lock = threading.Lock()
         self._alive = 0
         self._thread: threading.Thread | None = None
@@ -125,6 +129,8 @@ class Ledger:
 
     def drop(self, what: ObjectID | int, nbytes: int) -> None:
         """A pin on an object, or a reservation at an offset, has died. Safe in a finaliser."""
+        if self._disowned:
+            return
         self._dropped.append(what)
         if nbytes >= URGENT_NBYTES or self._closing:
             self._tokens.put(True)
@@ -177,6 +183,12 @@ class Ledger:
     def stop(self) -> None:
         """Ends the thread; the connection is gone."""
         self._tokens.put(_STOP)
+
+    def disown(self) -> None:
+        """This is a forked child: what is alive here is the parent's to drop. Takes no lock."""
+        self._disowned = True
+        self._dropped.clear()
+        self._begin()
 
     def _wake_if_closing(self) -> None:
         if self._closing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.objectstore import ObjectID, connect
+from holdfast.objectstore import ObjectID, StoreClosedError, connect
 
 
 def say(*words: object) -> None:
@@ -31,6 +32,20 @@ def hold_everything(path: str, object_id: str) -> None:
     held.append([store.put(i) for i in range(10)])
     say(held[3][5])
     store.get(store.new_id(), timeout=1000)
+
+
+def hold_and_fork(path: str, object_id: str) -> None:
+    """Holds things, and has a child that outlives it."""
+    store = connect(path, name="victim")
+    view = store.get(ObjectID.fromhex(object_id))
+    held = [store.create((10,)), store.put(1)]
+    if os.fork() == 0:
+        try:
+            store.put(2)
+        except StoreClosedError as error:
+            say(os.getpid(), view.sum(), error)
+    time.sleep(1000)
+    del held
 
 
 def work_until_killed(path: str, seed: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -71,23 +72,78 @@ def test_a_stopped_client_stalls_nobody(store: Store, server: StoreServer, child
     assert time.monotonic() - start < 5
 
 
-def test_a_forked_child_is_told_to_connect_itself(store: Store) -> None:
-    object_id = store.put(1)
+def in_fork(work: Callable[[], object]) -> str:
+    """What ``work`` returns, or raises, in a forked child; the child is killed if that takes long."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            store.get(object_id)
-            answer = b"it went through"
-        except StoreClosedError as error:
-            answer = str(error).encode()
-        os.write(write, answer)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(20)
+            answer = str(work())
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(write, answer.encode())
         os._exit(0)
     os.close(write)
-    with os.fdopen(read, "rb") as answers:
-        assert b"connect again in the child" in answers.read()
+    with os.fdopen(read) as answers:
+        answer = answers.read()
     os.waitpid(pid, 0)
+    return answer
+
+
+def test_a_forked_child_is_told_to_connect_itself(store: Store) -> None:
+    object_id = store.put(1)
+
+    def put_many() -> None:
+        with store.batch():
+            store.put(2)
+
+    uses: list[Callable[[], object]] = [lambda: store.get(object_id), put_many, lambda: store.create(3), store.stats]
+    with store._connection._send_lock, store._connection._lock, store._ledger._lock, store._lease_lock:
+        answers = [in_fork(use) for use in uses]
+    assert [answer for answer in answers if "connect again in the child" not in answer] == []
+    assert all(answer.startswith("StoreClosedError") for answer in answers)
     assert store.get(object_id) == 1
+
+
+def test_what_a_forked_child_does_is_nothing_to_its_parents_views(store: Store, server: StoreServer) -> None:
+    views = [store.get(store.put(np.ones(400_000))) for _ in range(2)]
+    array, pending = store.create(10)
+
+    def let_go() -> float:
+        nonlocal array, pending
+        total = float(views.pop().sum())
+        del array, pending
+        gc.collect()
+        store.close()
+        return total
+
+    assert in_fork(let_go) == "400000.0"
+    stats = store.stats()
+    assert (stats["pins"], stats["reserved"], stats["clients"]) == (2, 1, 1)
+    array[:] = 1
+    assert store.get(pending.seal()).sum() == 10
+
+
+def test_a_child_keeps_nothing_of_a_killed_parent(
+    store: Store, server: StoreServer, child: Callable[..., Any], wait_until: Callable[..., Any]
+) -> None:
+    object_id = store.put(np.ones(1000))
+    leased = store.stats()["leased_nbytes"]
+    process = child("hold_and_fork", server.socket_path, object_id)
+    grandchild, total, error = process.stdout.readline().split(maxsplit=2)
+    try:
+        assert float(total) == 1000
+        assert "connect again in the child" in error
+        assert server.stats()["pins"] == 1
+        process.kill()
+        wait_until(lambda: server.stats()["clients"] == 1)
+    finally:
+        os.kill(int(grandchild), signal.SIGKILL)
+    stats = server.stats()
+    assert (stats["pins"], stats["reserved"], stats["leased_nbytes"]) == (0, 0, leased)
+    assert process.stdout.read() == ""  # until the grandchild is gone
 
 
 def test_the_command_serves_and_cleans_up(socket_path: str, wait_until: Callable[..., Any]) -> None:
