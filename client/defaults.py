@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import dask.config
@@ -27,6 +28,7 @@ _defaults: list[Client] = []
 _open: weakref.WeakSet[Client] = weakref.WeakSet()
 _before: dict[str, Any] = {}
 _worker_clients: dict[str, Client] = {}
+_worker_lock = threading.Lock()
 
 
 def opened(client: Client, set_as_default: bool) -> None:
@@ -95,16 +97,24 @@ def client_of_this_process() -> Client:
 
 
 def _client_of_worker(address: str, token: bytes) -> Client:
-    from holdfast.client.client import Client  # it imports this module
-
-    with _lock:
+    with _worker_lock:
         client = _worker_clients.get(address)
         if client is None or client.closed:
-            client = _worker_clients[address] = Client(address, token=token, set_as_default=False, name="worker")
-            resources = client._resources
-            # Nobody closes it: it goes with its cluster.
-            client._session.on_end = lambda: resources.close_elsewhere("the cluster is gone")
+            # Outside of the task's thread: whatever keeps a frame of this must not keep the task's frames with it.
+            with ThreadPoolExecutor(1, "holdfast-worker-client") as elsewhere:
+                client = elsewhere.submit(_open_for_worker, address, token).result()
+            _worker_clients[address] = client
         return client
+
+
+def _open_for_worker(address: str, token: bytes) -> Client:
+    from holdfast.client.client import Client  # it imports this module
+
+    client = Client(address, token=token, set_as_default=False, name="worker")
+    resources = client._resources
+    # Nobody closes it: it goes with its cluster.
+    client._session.on_end = lambda: resources.close_elsewhere("the cluster is gone")
+    return client
 
 
 def _close_all() -> None:

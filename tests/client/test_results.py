@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from holdfast import Client, NoWorkerError, futures_of
+from holdfast import Client, LocalCluster, NoWorkerError, futures_of
 from holdfast.objectstore.errors import StoreFullError
 
 
@@ -153,6 +153,32 @@ class TestFreeing:
         del first
         assert second.result(timeout=20) == 4999950000
         eventually(lambda: key not in client.who_has())
+
+    def test_a_future_that_a_function_uses_lives_as_long_as_its_tasks(self, client, eventually):
+        names = {"__name__": "__main__", "data": client.scatter(np.arange(100_000))}
+        exec("def f():\n    return type(data).__name__", names)
+        key = names["data"].key
+        future = client.submit(names["f"], pure=False)
+        assert future.result(timeout=20) == "Future"
+        names["data"] = None
+        del future
+        eventually(lambda: key not in client.who_has(), what="the object is freed")
+
+    def test_a_task_that_makes_the_worker_s_client_keeps_none_of_its_arguments(self, eventually):
+        with (
+            LocalCluster(n_workers=1, threads_per_worker=1, object_store_memory="64 MiB") as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            data = client.scatter(np.ones(1_000_000))
+
+            def total(array):
+                Client.current()
+                return float(array.sum())
+
+            assert client.submit(total, data).result(timeout=20) == 1_000_000
+            del data
+            client.submit(operator.neg, 1).result(timeout=20)
+            eventually(lambda: not client.store.stats()["deleted_but_pinned"], what="the argument is not pinned")
 
     def test_a_client_that_closes_lets_go_of_everything(self, cluster, client, eventually):
         with Client(cluster, set_as_default=False) as other:
