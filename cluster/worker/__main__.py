@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import select
+import signal
 import sys
 import threading
 import time
@@ -50,6 +51,7 @@ def main() -> int:
         resources=options.resources,
         memory_limit=options.memory_limit,
     )
+    os.register_at_fork(after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.
     gc.freeze()
     code = run(serve(worker, options, lambda: {"address": worker.address, "pid": os.getpid()}))
@@ -64,6 +66,13 @@ def main() -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _forget_signals() -> None:
+    """In a process that a task has forked: what is meant for it must not reach this worker, whose loop it shares."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _at_end(pipe: int) -> bool:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import traceback
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,6 +101,7 @@ class Worker:
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
         self._closing: asyncio.Task[None] | None = None
+        _workers.add(self)
 
     async def start(self) -> None:
         """Attach to the store and register with the scheduler.
@@ -171,6 +173,19 @@ class Worker:
             if reason is not None:
                 logger.warning("%s ends: %s", self.name, reason)
             self._closing = asyncio.ensure_future(self._close())
+
+    def _leave_to_parent(self) -> None:
+        """In a process that a task has forked: let go of the connection, which ends with this worker's process then.
+
+        The descriptor stays taken, so that nothing that still means to close it closes somebody else's file.
+        """
+        if self._connection is None or self._connection.closed or self._closing is not None:
+            return
+        transport = self._connection._transport
+        if transport is not None and (sock := transport.get_extra_info("socket")) is not None:
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nothing, sock.fileno(), inheritable=False)
+            os.close(nothing)
 
     # -- messages, in the loop's thread
 
@@ -245,3 +260,14 @@ class Worker:
     def _store_is_gone(self, error: StoreClosedError) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: this worker has ended before
             self._loop.call_soon_threadsafe(self._end, f"the object store is gone ({error})")
+
+
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for worker in list(_workers):
+        worker._leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

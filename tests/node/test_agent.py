@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import socket
@@ -135,6 +136,39 @@ def test_a_worker_that_exits_without_being_asked_to_is_started_again(scheduler, 
     scheduler.wait(lambda: worker.gone, "its connection ends")
     again = host.worker()
     assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
+
+
+def test_a_killed_workers_connection_ends_though_a_child_of_its_task_lives_on(scheduler, start_host, tmp_path):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    child_pid = tmp_path / "child"
+
+    def fork_and_die(child_pid):
+        if (pid := os.fork()) == 0:
+            signal.pause()
+        child_pid.write_text(str(pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    scheduler.send(worker, ("run", [scheduler.task(worker, fork_and_die, child_pid)]))
+    try:
+        scheduler.wait(lambda: worker.gone, "its connection ends")
+        assert alive(int(child_pid.read_text()))
+        again = host.worker()
+        assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
+    finally:
+        os.kill(int(child_pid.read_text()), signal.SIGKILL)
+
+
+def test_a_task_may_use_processes_that_it_forks(scheduler, start_host):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+
+    def use_forked_processes():
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            return pool.map(abs, [-1, -2])
+
+    assert scheduler.value(worker, scheduler.task(worker, use_forked_processes)) == [1, 2]
+    assert scheduler.value(worker, scheduler.task(worker, abs, -1)) == 1
 
 
 def test_a_worker_that_uses_too_much_memory_is_killed_and_says_so(scheduler, start_host):
