@@ -4,6 +4,9 @@ A function that is pickled by reference, as the name under which a worker import
 pickled by value (it is defined in ``__main__`` or inside another one) takes along what it refers to, to any depth: the
 globals of its nested code, the functions that it calls, the contents of what they name. Nothing short of pickling it
 tells whether some of that has changed, so it is pickled for every call of `Client.submit` or `Client.map`.
+
+Most such functions are plain, though: all that they refer to is modules and what can be imported, which travels by
+name. Then its code, and what its names mean now, tell everything, and the pickle is remembered with these.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import sys
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -21,6 +24,7 @@ from holdfast.client.arguments import collecting
 from holdfast.client.keys import TOKEN_NBYTES
 from holdfast.cluster import payload
 
+_ABSENT = object()
 #: What is pickled by reference, where it can be imported.
 _BY_NAME = (types.FunctionType, types.BuiltinFunctionType, type)
 _MAX_REMEMBERED = 1000
@@ -52,10 +56,10 @@ class Function:
 
 
 class FunctionCache:
-    """Pickles functions, and remembers the pickles of those that can be imported. Any thread may use it."""
+    """Pickles functions, and remembers what it can of the pickles. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[Any], Function]] = {}
+        self._entries: dict[int, tuple[weakref.ref[Any], Function, _Meaning]] = {}
 
     def get(self, function: Callable[..., Any]) -> Function:
         """The function, pickled.
@@ -66,17 +70,18 @@ class FunctionCache:
             It can't be called, or can't be pickled; names it and says why.
         """
         entry = self._entries.get(id(function))
-        if entry is not None and entry[0]() is function and _is_importable(function):
+        if entry is not None and entry[0]() is function and entry[2].holds(function):
             return entry[1]
         if not callable(function):
             raise TypeError(f"the first argument must be something that can be called, not {function!r}")
         packed = _pack(function)
-        if _is_importable(function):
+        meaning = _Meaning.of(function)
+        if meaning is not None:
             identity, entries = id(function), self._entries
             if len(entries) >= _MAX_REMEMBERED:
                 entries.pop(next(iter(entries)), None)
             reference = weakref.ref(function, lambda _: entries.pop(identity, None))
-            entries[identity] = (reference, packed)
+            entries[identity] = (reference, packed, meaning)
         return packed
 
 
@@ -97,3 +102,69 @@ def _is_importable(function: Any) -> bool:
         return False
     module = sys.modules.get(function.__module__ or "")
     return module is not None and getattr(module, function.__qualname__, None) is function
+
+
+class _Meaning:
+    """All that the pickle of a function depends on.
+
+    Parameters
+    ----------
+    code :
+        Of a plain function; None if it is pickled by reference.
+    names, values :
+        What its code may look up among its globals, and what it finds there.
+    """
+
+    __slots__ = ("code", "names", "values")
+
+    def __init__(self, code: types.CodeType | None, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        self.code = code
+        self.names = names
+        self.values = values
+
+    @classmethod
+    def of(cls, function: Any) -> _Meaning | None:
+        """None if it can't be told without pickling the function."""
+        if _is_importable(function):
+            return cls(None, (), ())
+        if not _is_bare(function):
+            return None
+        names = tuple(dict.fromkeys(_names(function.__code__)))
+        values = tuple([function.__globals__.get(name, _ABSENT) for name in names])
+        if all(v is _ABSENT or v is function or _is_importable(v) or _is_module(v) for v in values):
+            # Not the function itself, which would keep it alive.
+            return cls(function.__code__, names, tuple([_ABSENT if v is function else v for v in values]))
+        return None
+
+    def holds(self, function: Any) -> bool:
+        """Whether it is still the same."""
+        if self.code is None:
+            return _is_importable(function)
+        if function.__code__ is not self.code or not _is_bare(function):
+            return False
+        now = function.__globals__.get
+        for name, value in zip(self.names, self.values, strict=True):
+            found = now(name, _ABSENT)
+            if found is not value and found is not function:
+                return False
+        return True
+
+
+def _is_bare(function: Any) -> bool:
+    """Whether it is a function that takes nothing along but its code and its globals."""
+    return type(function) is types.FunctionType and not (
+        function.__closure__ or function.__defaults__ or function.__kwdefaults__ or function.__dict__
+    )
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The names of globals that the code may look up, in nested code too. (Names of attributes are among them.)"""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _is_module(value: Any) -> bool:
+    """Whether it is a module that a worker imports by its name."""
+    return type(value) is types.ModuleType and value.__name__ != "__main__" and sys.modules.get(value.__name__) is value

@@ -85,6 +85,44 @@ def test_a_function_that_did_not_change_has_the_same_digest_each_time(cache):
     assert len(digests) == 1
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def f(x):\n    return x + 1",
+        "import math\ndef f(x):\n    return [math.floor(x) for _ in range(2)][0]",
+        "def f(x):\n    return x and f(x - 1)",
+        "from operator import add\ndef f(x):\n    return (lambda: add(x, 1))()",
+    ],
+    ids=["alone", "with a module", "recursive", "with a function that can be imported"],
+)
+def test_a_plain_function_is_pickled_once_wherever_it_is_defined(cache, code):
+    function, _ = defined_in_main(code)
+    assert cache.get(function) is cache.get(function)
+
+
+@pytest.mark.parametrize("name", ["math", "floor", "range"])
+def test_even_then_a_name_that_means_something_else_now_is_noticed(cache, name):
+    function, names = defined_in_main("import math\ndef f(x):\n    return [math.floor(x) for _ in range(2)]")
+    first = cache.get(function)
+    names[name] = types.SimpleNamespace(floor=lambda x: -1)
+    second = cache.get(function)
+    assert second is not first
+    if name == "math":
+        assert pickle.loads(second.blob)(1) == [-1, -1]
+
+
+def test_code_or_defaults_that_are_others_now_are_noticed(cache):
+    function, _ = defined_in_main("def f(x=None):\n    return x")
+    function.__defaults__ = None
+    first = cache.get(function)
+    function.__defaults__ = (5,)
+    assert pickle.loads(cache.get(function).blob)() == 5
+    function.__defaults__ = None
+    function.__code__ = (lambda x: -x).__code__
+    assert pickle.loads(cache.get(function).blob)(1) == -1
+    assert pickle.loads(first.blob)(1) == 1
+
+
 def test_a_name_that_means_another_function_now_is_noticed(cache, monkeypatch):
     module = types.ModuleType("holdfast_test_module")
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -116,13 +154,13 @@ def test_a_variable_of_a_closure_bound_anew_is_noticed(cache):
     assert pickle.loads(second.blob)() == 2
 
 
-def test_only_functions_that_can_be_imported_are_remembered(cache, monkeypatch):
+def test_a_limited_number_is_remembered_for_as_long_as_they_live(cache, monkeypatch):
     module = types.ModuleType("holdfast_test_module")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for i in range(1100):
         exec(f"def f{i}():\n    pass", module.__dict__)
         cache.get(getattr(module, f"f{i}"))
-    cache.get(lambda: 1)
+    cache.get(lambda module=module: 1)
     cache.get([].append)
     assert len(cache._entries) == 1000
     for i in range(1100):
