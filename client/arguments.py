@@ -46,11 +46,13 @@ def collecting() -> Iterator[list[Future]]:
         _collector.found = outer
 
 
-def pickled(future: Future) -> None:
-    """A future is being pickled; its ``__reduce__`` says so."""
+def pickled(future: Future) -> bool:
+    """A future is being pickled; its ``__reduce__`` says so. Whether somebody collects it, and so holds its key."""
     found = getattr(_collector, "found", None)
-    if found is not None:
-        found.append(future)
+    if found is None:
+        return False
+    found.append(future)
+    return True
 
 
 class Call(NamedTuple):
@@ -209,7 +211,8 @@ class Packer:
     def _explained(self, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> TypeError:
         for label, value in _labelled(self._function, args, kwargs):
             try:
-                payload.dumps(value)
+                with collecting():
+                    payload.dumps(value)
             except Exception as cause:  # pickling runs a user's code, which may raise anything
                 return TypeError(f"{label} of {self._name}, a {_type_name(value)}, can't be pickled: {cause}")
         return TypeError(f"the arguments of {self._name} can't be pickled: {error}")

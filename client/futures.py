@@ -235,7 +235,15 @@ class Future:
 
     def __reduce__(self) -> tuple[Any, tuple[Any]]:
         self._check_held()
-        arguments.pickled(self)
+        if not arguments.pickled(self):
+            from holdfast.cluster.worker.context import current_worker  # it takes part of the worker along
+
+            if current_worker() is not None:
+                # Nobody would hold its key between the end of this task and the reading of what it is pickled into.
+                raise TypeError(
+                    f"the future of {self.key!r} can't be part of a task's result or of what a task stores: return "
+                    "its value, future.result(), instead"
+                )
         return _unpickled, (self.key,)
 
     def __dask_tokenize__(self) -> tuple[str, Any]:
