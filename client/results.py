@@ -13,7 +13,7 @@ from holdfast.client.gathering import gather
 from holdfast.client.keys import random_token, wire_key
 from holdfast.client.options import names_of_workers
 from holdfast.cluster.errors import CancelledError
-from holdfast.objectstore import encode
+from holdfast.objectstore import Encoded, encode
 
 #: How long `scatter` waits for a first host.
 SCATTER_TIMEOUT_SECONDS = 30.0
@@ -93,6 +93,8 @@ class Results(ClientBase):
             No host with a store came in time.
         NoWorkerError
             ``workers`` names one that is not there.
+        ValueError
+            A key of the dictionary is in use by a future of this client with another value.
 
         Examples
         --------
@@ -131,21 +133,38 @@ class Results(ClientBase):
             raise TypeError(f"a {type(value).__name__} can't be pickled, so it can't be scattered: {error}") from error
         stores = self._stores
         place = None
-        if key is None and not hashed:
+        if key is not None:
+            held = self._held_content(key, encoded, timeout)
+            if held is not None and not everywhere:
+                return held
+        elif not hashed:
             key = f"{encoded.type_name}-{random_token()}"
-        elif key is None and stores.hashes_in_place(encoded, targets):
-            place = stores.write(encoded, None, targets, everywhere=everywhere, timeout=timeout)
+        else:
+            if stores.hashes_in_place(encoded, targets):
+                place = stores.write(encoded, None, targets, everywhere=everywhere, timeout=timeout)
             key = f"{encoded.type_name}-{stores.content_token(encoded, place)}"
-        elif key is None:
-            key = f"{encoded.type_name}-{stores.content_token(encoded)}"
-        known = self._borrow(key) if hashed else None
-        if known is not None and known.done() and not everywhere:
-            if place is not None:
-                stores.forget(place)
-            return known
+            known = self._borrow(key)
+            if known is not None and known.done() and not everywhere:
+                if place is not None:
+                    stores.forget(place)
+                return known
         if place is None:
             place = stores.write(encoded, str(key), targets, everywhere=everywhere, timeout=timeout)
         return self._scattered(key, place, encoded.type_name)
+
+    def _held_content(self, key: Any, encoded: Encoded, timeout: float | None) -> Future | None:
+        """A future of a key that a user chose, if this client holds it with this content; None if it does not."""
+        if key in self._table.states:
+            self._table.settle()  # of futures that are gone already
+        held = self._borrow(key)
+        if held is None:
+            return None
+        if held.nbytes != encoded.nbytes or encode(held.result(timeout)).to_bytes() != encoded.to_bytes():
+            raise ValueError(
+                f"the key {key!r} is in use by a future of this client, {held!r}, with another value: scatter under "
+                "another key, or release that future first"
+            )
+        return held
 
     def cancel(self, futures: Any, asynchronous: bool | None = None, force: bool = False) -> None:
         """Don't compute futures that are not done, forget those that are, and whatever depends on them.

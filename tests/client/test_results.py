@@ -97,6 +97,18 @@ class TestScatter:
         assert one.key == two.key != other.key
         assert one.object_id == two.object_id != other.object_id
 
+    @pytest.mark.parametrize("hash", [True, False])
+    def test_a_key_that_is_in_use_keeps_its_value(self, client, hash):
+        one = client.scatter({"x": 1}, hash=hash)["x"]
+        assert client.scatter({"x": 1}, hash=hash)["x"].result(timeout=20) == 1
+        with pytest.raises(ValueError, match=r"'x' is in use .* another key, or release"):
+            client.scatter({"x": 2}, hash=hash)
+        assert one.result(timeout=20) == 1
+        del one
+        two = client.scatter({"x": 2}, hash=hash)["x"]
+        assert two.result(timeout=20) == 2
+        assert client.submit(operator.neg, two).result(timeout=20) == -2
+
     def test_to_chosen_hosts(self, two_hosts):
         with Client(two_hosts, set_as_default=False) as client:
             workers = list(client.nthreads())
