@@ -92,8 +92,8 @@ def submit_graph(
             state, new = table.hold(target)
             if new and target not in submitted:
                 session.post(("want", (target,)))
-            if keeps:
-                state.keeps = (*state.keeps, *keeps)
+            if new and target in submitted:
+                state.keeps = keeps  # one tuple for all; a key that was held has its recipe, and what that needs
             futures[output] = Future._of(state, client)
         # What the client holds by itself is not let go.
         crossing = [key for key in crossing if key not in table.states]

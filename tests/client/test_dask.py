@@ -61,6 +61,22 @@ class TestArrays:
         x = da.from_array(np.random.default_rng(1).random((100, 100)), chunks=25)
         np.testing.assert_allclose(make(x).compute(), locally(make(x)))
 
+    def test_what_was_stored_for_a_graph_is_kept_once_for_all_its_outputs(self, client):
+        x = da.from_array(np.ones((8, 200_000)), chunks=(1, -1))
+        y = (x + 1).persist()
+        (keeps,) = {id(f._state.keeps): f._state.keeps for f in futures_of(y)}.values()
+        assert 1 <= len(keeps) <= 8
+        for _ in range(3):
+            y = y.persist()
+        assert all(f._state.keeps is keeps for f in futures_of(y))
+
+    def test_data_that_is_an_output_itself_is_freed_with_its_last_future(self, client, eventually):
+        x = da.from_array(np.ones((2, 200_000)), chunks=(1, -1)).persist(optimize_graph=False)
+        keys = {f.key for f in futures_of(x)}
+        assert keys <= set(client.who_has())
+        del x
+        eventually(lambda: not keys & set(client.who_has()), what="the chunks are freed")
+
     def test_persist(self, client):
         x = da.random.default_rng(2).random((100, 100), chunks=50)
         y = x.persist()
