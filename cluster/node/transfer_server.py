@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 
 from holdfast.cluster import transfer
 from holdfast.cluster.comm.blocking import accept_blocking, receive_exactly, receive_into
+from holdfast.cluster.comm.connection import OPENING_TIMEOUT_SECONDS
 from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.errors import ProtocolError
 from holdfast.objectstore import ObjectID, StoreServer
-from holdfast.objectstore.errors import StoreError
+from holdfast.objectstore.errors import StoreClosedError, StoreError
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.table import ObjectMeta
 
@@ -30,12 +31,36 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 64
+#: How long a connection may take to show that it knows the token, while there is room, and while there is none.
+OPENING_SECONDS = OPENING_TIMEOUT_SECONDS
+CROWDED_OPENING_SECONDS = 1.0
 #: A connection on which nothing is asked for so long is closed.
 IDLE_SECONDS = 2 * transfer.IDLE_SECONDS
 #: A transfer in which nothing moves for so long is given up.
 STALL_SECONDS = 30.0
 #: How long an object that somebody brings waits for room.
 ROOM_SECONDS = 20.0
+#: What a connection has put here is gone through for what is here still when it has become this much, or twice as much
+#: as was left the last time.
+PUT_COUNT = 1000
+
+
+class _Put:
+    """What one connection has put here, as far as it is here still. Used in the loop."""
+
+    def __init__(self, store: StoreServer) -> None:
+        self._store = store
+        self._object_ids: list[ObjectID] = []
+        self._limit = PUT_COUNT
+
+    def add(self, object_id: ObjectID) -> None:
+        self._object_ids.append(object_id)
+        if len(self._object_ids) >= self._limit:
+            self._object_ids = self.present()
+            self._limit = max(PUT_COUNT, 2 * len(self._object_ids))
+
+    def present(self) -> list[ObjectID]:
+        return [object_id for object_id in self._object_ids if self._store.contains(object_id)]
 
 
 class TransferServer:
@@ -74,6 +99,9 @@ class TransferServer:
         self._connections: dict[socket.socket, threading.Thread] = {}
         # In the order in which they fell idle.
         self._idle: dict[socket.socket, None] = {}
+        # In the order in which they came: since when, and what ends them if they don't open in time.
+        self._unopened: dict[socket.socket, tuple[float, asyncio.TimerHandle]] = {}
+        self._allocating: set[asyncio.Task[Any]] = set()
         self._accepting = False
         self._closed = False
         self._all_ended = asyncio.Event()
@@ -90,6 +118,8 @@ class TransferServer:
         self._listening.close()
         for sock in list(self._connections):
             _shut_down(sock)
+        for task in list(self._allocating):
+            task.cancel()
         while self._connections:
             self._all_ended.clear()
             await self._all_ended.wait()
@@ -106,10 +136,16 @@ class TransferServer:
     def _on_readable(self) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
             # Make room: the one that has asked for nothing for the longest time will connect again when it
-            # needs to. If all are busy, new ones wait in the kernel's queue until one ends.
+            # needs to. Else it is the one that has been opening for the longest time, and not just now. If all are
+            # busy, new ones wait in the kernel's queue until one ends.
             oldest = next(iter(list(self._idle)), None)
             if oldest is not None:
                 _shut_down(oldest)
+            elif self._unopened:
+                oldest, (since, timer) = next(iter(self._unopened.items()))
+                timer.cancel()
+                timer = self._loop.call_at(since + CROWDED_OPENING_SECONDS, _shut_down, oldest)
+                self._unopened[oldest] = since, timer
             self._accept(False)
             return
         try:
@@ -120,12 +156,20 @@ class TransferServer:
         thread = threading.Thread(target=self._serve, args=(sock, f"{address[0]}:{address[1]}"), daemon=True)
         thread.name = f"holdfast-transfer-{address[0]}:{address[1]}"
         self._connections[sock] = thread
+        now = self._loop.time()
+        self._unopened[sock] = now, self._loop.call_at(now + OPENING_SECONDS, _shut_down, sock)
         thread.start()
 
-    def _ended(self, sock: socket.socket, peer: str, put: list[ObjectID]) -> None:
+    def _opened(self, sock: socket.socket) -> None:
+        _, timer = self._unopened.pop(sock)
+        timer.cancel()
+
+    def _ended(self, sock: socket.socket, peer: str, put: _Put) -> None:
         self._connections.pop(sock).join()
-        if put:
-            self._on_left(peer, put)
+        if sock in self._unopened:
+            self._opened(sock)
+        if object_ids := put.present():
+            self._on_left(peer, object_ids)
         self._idle.pop(sock, None)
         sock.close()
         if not self._closed:
@@ -137,10 +181,11 @@ class TransferServer:
 
     def _serve(self, sock: socket.socket, peer: str) -> None:
         name = ""
-        put: list[ObjectID] = []
+        put = _Put(self._store)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, info = accept_blocking(sock, token=self._token, welcome=self._welcome)
+            self._loop.call_soon_threadsafe(self._opened, sock)
             name = str(info.get("id", ""))
             sock.settimeout(STALL_SECONDS)
             while (operation := self._next_request(sock)) is not None:
@@ -198,7 +243,7 @@ class TransferServer:
         meta = self._store.meta(object_id)
         return extent, transfer.Meta(meta.key, meta.owner, meta.type_name)
 
-    def _take(self, sock: socket.socket, put: list[ObjectID]) -> None:
+    def _take(self, sock: socket.socket, put: _Put) -> None:
         object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))
         announced = transfer.receive_announcement(sock)
         if announced is None:
@@ -208,7 +253,7 @@ class TransferServer:
             sock.sendall(transfer.pack_refusal(too_large(object_id, nbytes, self._capacity)))
             return
         try:
-            reservation = self._await(self._store.allocate(nbytes, timeout=ROOM_SECONDS))
+            reservation = self._await(self._allocate(nbytes))
         except StoreError as error:
             sock.sendall(transfer.pack_refusal(str(error)))
             return
@@ -217,13 +262,29 @@ class TransferServer:
             sock.sendall(transfer.YES)
             with self._store.writable_view(reservation) as view:
                 receive_into(sock, view)
-            self._call(self._store.seal, reservation, object_id, ObjectMeta(**meta._asdict()))
+            self._call(self._seal, reservation, object_id, meta, put)
             sealed = True
-            put.append(object_id)
             sock.sendall(transfer.YES)
         finally:
             if not sealed:
                 self._call(self._store.abort, reservation)
+
+    def _seal(self, reservation: Any, object_id: ObjectID, meta: transfer.Meta, put: _Put) -> None:
+        self._store.seal(reservation, object_id, ObjectMeta(**meta._asdict()))
+        put.add(object_id)
+
+    async def _allocate(self, nbytes: int) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        if self._closed:
+            raise StoreClosedError("this host leaves the cluster")
+        self._allocating.add(task)
+        try:
+            return await self._store.allocate(nbytes, timeout=ROOM_SECONDS)
+        except asyncio.CancelledError:
+            raise StoreClosedError("this host leaves the cluster") from None
+        finally:
+            self._allocating.discard(task)
 
     def _call(self, function: Callable[..., T], *args: Any) -> T:
         """Call in the loop's thread, and wait."""

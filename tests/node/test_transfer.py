@@ -6,12 +6,14 @@ import contextlib
 import os
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
 from scripted_scheduler import TOKEN
 
 from holdfast.cluster import transfer
+from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.blocking import accept_blocking, connect_blocking, receive_exactly
 from holdfast.cluster.errors import AuthenticationError, ConnectError
 from holdfast.cluster.node import fetcher, transfer_server
@@ -312,3 +314,55 @@ def test_a_reader_that_stops_reading_does_not_hold_up_the_end(start_host):
     assert transfer.receive_announcement(sock) is not None
     host.close()
     sock.close()
+
+
+def test_somebody_who_waits_for_room_does_not_hold_up_the_end(start_host, eventually):
+    host = start_host(store_capacity=16 << 20)
+    put(host, bytes(10 << 20))
+    sock, _ = connect_blocking(host.address, token=TOKEN, role="peer", info={}, timeout=5)
+    sock.sendall(transfer.PUT + NOWHERE + transfer.pack_announcement(10 << 20, transfer.Meta()))
+    eventually(lambda: host.store_stats()["waiting_creates"] == 1)
+    started = time.monotonic()
+    host.close()
+    assert time.monotonic() - started < transfer_server.ROOM_SECONDS / 2
+    sock.close()
+
+
+def test_connections_that_never_open_make_room_for_others(hosts, monkeypatch):
+    monkeypatch.setattr(transfer_server, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(transfer_server, "OPENING_SECONDS", 60.0)
+    monkeypatch.setattr(transfer_server, "CROWDED_OPENING_SECONDS", 0.1)
+    here, _ = hosts
+    object_id = put(here, "x")
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(socket.create_connection(parse_address(here.address)))
+        assert decode(bytes(fetch_bytes(here.address, object_id, token=TOKEN, timeout=5))) == "x"
+
+
+def test_an_opening_has_a_deadline_however_much_is_said(hosts, monkeypatch, eventually):
+    monkeypatch.setattr(transfer_server, "OPENING_SECONDS", 0.3)
+    here, _ = hosts
+    with socket.create_connection(parse_address(here.address)) as sock:
+        sock.sendall((60).to_bytes(4, "little") + bytes(4))
+
+        def drip():
+            with contextlib.suppress(OSError):
+                sock.sendall(b"\0")
+            return not here.agent._transfer_server._connections
+
+        eventually(lambda: here.agent._transfer_server._connections)
+        eventually(drip)
+
+
+def test_what_a_peer_has_put_is_reported_as_far_as_it_is_there_still(scheduler, start_host, monkeypatch):
+    monkeypatch.setattr(transfer_server, "PUT_COUNT", 4)
+    host = start_host()
+    pool = PeerPool(TOKEN, name="client-1")
+    ids = [ObjectID(bytes([n]) * 16) for n in range(20)]
+    for object_id in ids:
+        pool.push_bytes(host.address, object_id, encode("x").to_bytes())
+        if object_id != ids[7]:
+            host.in_loop(host.agent.store.delete, [object_id])
+    pool.close()
+    assert scheduler.message(host.node, "left") == ("left", "client-1", (ids[7],))
