@@ -11,7 +11,8 @@ from pathlib import Path
 def host_id() -> str:
     """The same for two processes exactly if they can reach each other's Unix sockets and shared memory.
 
-    The kernel's boot id and the network namespace: two containers on one machine are two hosts.
+    The kernel's boot id, the network's namespace and that of the mounts, in which the sockets have their paths: two
+    containers on one machine are two hosts.
     """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{os.readlink('/proc/self/ns/net')}"
+    return "/".join([boot, *(os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt"))])

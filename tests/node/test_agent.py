@@ -51,6 +51,17 @@ def test_it_registers_itself_and_its_workers(scheduler, start_host):
         assert info["pid"] != os.getpid()
 
 
+def test_a_host_ends_where_the_paths_of_sockets_or_the_network_are_others(monkeypatch):
+    namespaces = {"net": "net:[1]", "mnt": "mnt:[1]"}
+    monkeypatch.setattr("os.readlink", lambda path: namespaces[path.rpartition("/")[2]])
+    here = host_id.__wrapped__()
+    assert here == host_id.__wrapped__()
+    for kind in ("net", "mnt"):
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setitem(namespaces, kind, f"{kind}:[2]")
+            assert host_id.__wrapped__() != here
+
+
 @pytest.mark.parametrize("processes", [True, False])
 def test_its_workers_share_its_store(scheduler, start_host, processes, eventually):
     host = start_host(n_workers=2, processes=processes)
