@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from waiting import DEADLINE_SECONDS, until
 
-from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
+from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError
 
 
 def inc(x):
@@ -31,6 +31,13 @@ def touch_then_wait(started, release):
     while not os.path.exists(release):
         time.sleep(0.01)
     return os.getpid()
+
+
+def meet(folder, n_all, number):
+    """Return when as many as ``n_all`` run at once, with this process and an array."""
+    (folder / str(number)).touch()
+    until(lambda: len(list(folder.iterdir())) >= n_all, "the others run too")
+    return os.getpid(), make(80_000)
 
 
 def suicide(*_):
@@ -55,9 +62,11 @@ def client(cluster):
 
 
 def test_a_killed_workers_task_runs_elsewhere_and_its_results_stay(client, tmp_path):
-    pids = client.gather(client.map(lambda i: (time.sleep(0.05), os.getpid())[1], range(4), pure=False))
-    finished = client.map(make, [80_000] * 10, range(10))
-    wait(finished, timeout=DEADLINE_SECONDS)
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    finished = client.map(meet, [meeting] * 2, [2] * 2, range(2), pure=False)
+    pids = [pid for pid, _ in client.gather(finished)]
+    assert len(set(pids)) == 2
     started, release = tmp_path / "started", tmp_path / "release"
     future = client.submit(touch_then_wait, str(started), str(release), pure=False)
     first = int(until(lambda: started.exists() and started.read_text().strip(), "the task starts"))
@@ -67,7 +76,7 @@ def test_a_killed_workers_task_runs_elsewhere_and_its_results_stay(client, tmp_p
     release.touch()
     assert future.result(DEADLINE_SECONDS) != first
     # Nothing was computed again: the very same objects are still there.
-    assert all(array.sum() == 10_000 for array in client.gather(finished))
+    assert [(pid, array.sum()) for pid, array in client.gather(finished)] == [(pid, 10_000) for pid in pids]
     client.wait_for_workers(2, timeout=DEADLINE_SECONDS)
 
 
