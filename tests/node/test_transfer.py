@@ -13,6 +13,7 @@ import pytest
 from scripted_scheduler import TOKEN
 
 from holdfast.cluster import transfer
+from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.blocking import accept_blocking, connect_blocking, receive_exactly
 from holdfast.cluster.errors import AuthenticationError, ConnectError
@@ -344,7 +345,7 @@ def test_an_opening_has_a_deadline_however_much_is_said(hosts, monkeypatch, even
     monkeypatch.setattr(transfer_server, "OPENING_SECONDS", 0.3)
     here, _ = hosts
     with socket.create_connection(parse_address(here.address)) as sock:
-        sock.sendall((60).to_bytes(4, "little") + bytes(4))
+        sock.sendall(frames.MAX_OPENING_NBYTES.to_bytes(4, "little") + bytes(4))
 
         def drip():
             with contextlib.suppress(OSError):
