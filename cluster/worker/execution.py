@@ -11,7 +11,8 @@ the result                  one encoding, one copy into the arena, one seal that
 ==========================  ==================================================================
 
 A view of the store pins its object. So nothing here keeps a value beyond `TaskRunner.run`: not a variable of a
-thread that waits for its next task, nor the traceback of a task that failed.
+thread that waits for its next task, nor the traceback of a task that failed, nor the frames that called it, which an
+exception that some library has caught and kept leads to as well.
 """
 
 from __future__ import annotations
@@ -111,31 +112,32 @@ class TaskRunner:
             raise pickle.PicklingError(
                 f"the result of task {task[0]!r}, a {kind}, can't be pickled: {type(error).__name__}: {error}"
             ) from error
+        finally:
+            result = None
 
     def _call(self, task: Task, writable: bool) -> Any:
         key, _, digest, payload, dependencies, _ = task
         if digest is None:
             return self._evaluate(key, payload, dependencies, writable)
         function = self._functions.get(digest)
-        if not dependencies:
-            args, kwargs = self._arguments(key, payload, {})
-            return function(*args, **kwargs)
         args = kwargs = None
         writable = writable or digest in self._writers
         try:
-            args, kwargs = self._arguments(key, payload, self._values(dependencies, writable))
+            args, kwargs = self._arguments(key, payload, self._values(dependencies, writable) if dependencies else {})
             return function(*args, **kwargs)
         except (ValueError, TypeError, BufferError) as error:
-            if writable or not is_read_only_failure(error):
+            if writable or not dependencies or not is_read_only_failure(error):
                 raise
             self._writers.add(digest, function_name(function), error)
             forget_locals(error)
-        args = kwargs = None
+        finally:
+            args = kwargs = None
         return self._call(task, writable=True)
 
     def _evaluate(self, key: Any, payload: Any, dependencies: tuple[Any, ...], writable: bool) -> Any:
         """Evaluate a node of a dask graph."""
         name: Hashable = None
+        values = node = None
         try:
             values = self._values(dependencies, writable)
             node = self._arguments(key, payload, values)
@@ -150,7 +152,8 @@ class TaskRunner:
                 raise
             self._writers.add(name, str(name), error)
             forget_locals(error)
-        del values, node
+        finally:
+            values = node = None
         return self._evaluate(key, payload, dependencies, writable=True)
 
     def _arguments(self, key: Any, payload: Any, values: dict[Any, Any]) -> Any:

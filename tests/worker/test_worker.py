@@ -284,6 +284,25 @@ def test_a_failure_of_which_nothing_can_be_said_is_an_end_all_the_same(scheduler
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 
+def test_an_exception_that_somebody_keeps_does_not_keep_the_arguments_of_the_task_that_it_was_raised_in(
+    scheduler, peer, store
+):
+    kept = []
+
+    def keep(array):
+        try:
+            raise ValueError("caught, and kept")
+        except ValueError as error:
+            del array
+            kept.append(error)
+        return len(kept)
+
+    object_id = store.put(np.ones(100_000))
+    task = scheduler.task(peer, keep, Reference("x"), depends=[("x", object_id, None, ())])
+    assert scheduler.value(peer, task) == 1
+    scheduler.wait(lambda: not store.list()[0]["pins"], "the task's pin is gone")
+
+
 def test_a_function_that_was_forgotten_can_be_sent_again(scheduler, peer):
     tasks = [scheduler.task(peer, abs, -number) for number in range(3)]
     assert scheduler.value(peer, tasks[0]) == 0
