@@ -148,11 +148,7 @@ class Session:
             else:
                 merging = None
             connection.send(message)
-        try:
-            connection.flush()
-        except (TypeError, ValueError, OverflowError) as error:
-            # What can't be packed is lost with its neighbours: whatever waits for an answer would wait forever.
-            connection.abort(ConnectError(f"a message could not be sent: {error}"))
+        connection.flush()
 
     def _on_batch(self, messages: tuple[Any, ...]) -> None:
         handlers = self._handlers

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -119,6 +120,19 @@ class Connection(asyncio.Protocol):
             self._close_error = error
         if self._transport is not None:
             self._transport.abort()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the socket, which would stay open with the child when the parent has died.
+
+        The descriptor stays taken, so that nothing that still means to close it closes somebody else's file.
+        """
+        if self._closed or self._transport is None:
+            return
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None:
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            os.dup2(nothing, sock.fileno(), inheritable=False)
+            os.close(nothing)
 
     # -- asyncio.Protocol
 

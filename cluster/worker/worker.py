@@ -175,17 +175,9 @@ class Worker:
             self._closing = asyncio.ensure_future(self._close())
 
     def _leave_to_parent(self) -> None:
-        """In a process that a task has forked: let go of the connection, which ends with this worker's process then.
-
-        The descriptor stays taken, so that nothing that still means to close it closes somebody else's file.
-        """
-        if self._connection is None or self._connection.closed or self._closing is not None:
-            return
-        transport = self._connection._transport
-        if transport is not None and (sock := transport.get_extra_info("socket")) is not None:
-            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(nothing, sock.fileno(), inheritable=False)
-            os.close(nothing)
+        """In a process that a task has forked: let go of the connection, which ends with this worker's process then."""
+        if self._connection is not None and self._closing is None:
+            self._connection.leave_to_parent()
 
     # -- messages, in the loop's thread
 
