@@ -23,6 +23,7 @@ from holdfast.cluster.errors import RemoteError
 #: Encoded results up to this size ride along in the messages that announce them.
 INLINE_LIMIT_NBYTES = 2048
 
+_MAX_FRAMES = 100
 _context = threading.local()
 
 
@@ -114,13 +115,29 @@ def dump_exception(error: BaseException) -> tuple[bytes, str]:
         error = RemoteError(f"the task raised {_in_words(error)}").with_traceback(error.__traceback__)
     trace = None
     try:
-        trace = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ else None
+        trace = tblib.Traceback(_shortened(error.__traceback__)).to_dict() if error.__traceback__ else None
         blob = dumps((_Plain(error), trace))
         pickle.loads(blob)
     except BaseException:  # an exception class of a user can fail in any way here
         substitute = RemoteError(f"{type(error).__module__}.{_in_words(error)}\n\n{text}")
         blob = dumps((_Plain(substitute), trace))
     return blob, text
+
+
+def _shortened(trace: TracebackType) -> TracebackType:
+    """The first and last frames of a traceback: one of a thousand, of a recursion without end, can't be pickled."""
+    frames: list[TracebackType] = []
+    at: TracebackType | None = trace
+    while at is not None:
+        frames.append(at)
+        at = at.tb_next
+    if len(frames) <= _MAX_FRAMES:
+        return trace
+    shortened = None
+    for frame in reversed(frames[: _MAX_FRAMES // 2] + frames[-_MAX_FRAMES // 2 :]):
+        shortened = TracebackType(shortened, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    assert shortened is not None
+    return shortened
 
 
 def _format(error: BaseException) -> str:

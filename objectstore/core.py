@@ -51,6 +51,7 @@ WAITS_PER_CLIENT = 4096
 RESERVATIONS_PER_CLIENT = 4096
 LIST_PAGE = 5000
 _HOLDERS_NAMED = 3
+_VIEWERS_LISTED = 20
 
 
 class Reply(NamedTuple):
@@ -459,6 +460,7 @@ class StoreCore:
             "object_nbytes": sum(nbytes for nbytes, _ in self._table.held_by.values()),
             "deleted_but_pinned": len(doomed),
             "deleted_but_pinned_nbytes": sum(record.nbytes for record in doomed),
+            "deleted_but_pinned_by": self._viewers(doomed)[:_VIEWERS_LISTED],
             "reserved": len(reserved),
             "reserved_nbytes": sum(reserved),
             "leased_nbytes": sum(
@@ -528,10 +530,12 @@ class StoreCore:
             text += "; largest holders: " + ", ".join(name for _, name in largest)
         doomed = list(self._table.doomed())
         if doomed:
-            viewers = sorted({self._clients[client].name for record in doomed for client in record.pins})
-            named = ", ".join(f"'{name}'" for name in viewers[:_HOLDERS_NAMED])
+            named = ", ".join(f"'{name}'" for name in self._viewers(doomed)[:_HOLDERS_NAMED])
             text += f"; {format_size(sum(record.nbytes for record in doomed))} deleted but still viewed by {named}"
         return text
+
+    def _viewers(self, records: Iterable[ObjectRecord]) -> list[str]:
+        return sorted({self._clients[client].name for record in records for client in record.pins})
 
     def check(self) -> None:
         """Asserts what must hold between any two events: every byte is in one place, all books agree."""

@@ -73,14 +73,22 @@ class Trimmer:
             self._timer = self._loop.call_later(self._idle_seconds - idle, self._tick)
             return
         if self._left is None:
-            self._left = [extent for extent in self._allocator.free_extents() if extent[1] >= _EXTENT_NBYTES_MIN]
+            free = map(_whole_pages, self._allocator.free_extents())
+            self._left = [extent for extent in free if extent[1] >= _EXTENT_NBYTES_MIN]
         budget = _TICK_NBYTES
-        while self._left and budget > 0:
+        while self._left and budget:
             offset, nbytes = self._left.pop()
-            piece = min(nbytes, budget // PAGE * PAGE)
+            piece = min(nbytes, budget)  # of whole pages, as all of these are
             self._arena.punch(offset, piece)
             budget -= piece
             if piece < nbytes:
                 self._left.append((offset + piece, nbytes - piece))
         if self._left:
             self._timer = self._loop.call_later(_TICK_SECONDS, self._tick)
+
+
+def _whole_pages(extent: tuple[int, int]) -> tuple[int, int]:
+    """The pages that lie in an extent as a whole."""
+    offset, nbytes = extent
+    start = -(-offset // PAGE) * PAGE
+    return start, max(0, (offset + nbytes) // PAGE * PAGE - start)

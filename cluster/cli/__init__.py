@@ -29,7 +29,7 @@ class _Commands(click.Group):
 
         try:
             return super().invoke(ctx)
-        except click.exceptions.Exit:
+        except (click.exceptions.Exit, BrokenPipeError):  # click knows what to do about a reader that has had enough
             raise
         except (HoldfastError, OSError, ValueError, TypeError) as error:
             raise click.ClickException(str(error)) from error

@@ -44,6 +44,11 @@ def render(report: dict[str, Any], limit: int = 30) -> str:
     if stores:
         rows = [[node, share((s or {}).get("used"), (s or {}).get("capacity"))] for node, s in stores.items()]
         lines += ["", table(["store", "used"], rows)]
+    for node, store in stores.items():
+        unseen = (store or {}).get("deleted_but_pinned_nbytes")
+        if unseen:
+            readers = _few((store or {}).get("deleted_but_pinned_by"))
+            lines.append(f"  {size(unseen)} of {node} is deleted, and still read by {readers}")
     if objects:
         shown = objects[:limit] if limit else objects
         rows = [

@@ -41,7 +41,7 @@ from holdfast.cluster.scheduler.model import (
 from holdfast.cluster.scheduler.placement import Placement
 
 #: A task that no worker may run fails after this.
-NO_WORKER_TIMEOUT_SECONDS = 60.0
+NO_WORKER_TIMEOUT_SECONDS = 30.0
 #: A task is given up when this many workers have died that may have been running it.
 MAX_FAILURES = 3
 #: A result that could not be read this often, though it should be there, counts as lost.

@@ -86,7 +86,13 @@ class TaskRunner:
         run_id = task[1]
         try:
             encoded = self._result(task)
-            object_id = self._store.put_encoded(encoded, key=_label(key), timeout=STORE_TIMEOUT_SECONDS)
+            try:
+                object_id = self._store.put_encoded(encoded, key=_label(key), timeout=STORE_TIMEOUT_SECONDS)
+            except StoreFullError as error:
+                raise StoreFullError(
+                    f"there is no room for the result of task {key!r}: {error}. Let go of futures and datasets "
+                    "('holdfast memory' shows what holds the space), or start the host with a larger object store"
+                ) from None
             nbytes = encoded.nbytes
             inline = encoded.to_bytes() if nbytes <= payloads.INLINE_LIMIT_NBYTES else None
             seconds = time.perf_counter() - started

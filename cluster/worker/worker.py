@@ -156,7 +156,7 @@ class Worker:
         if self._threads is not None:
             self._threads.stop()
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
-                logger.warning("%s closes while a task still runs", self.name)
+                logger.info("%s closes while a task still runs", self.name)
             await asyncio.to_thread(self._outbox.close)
             if self.reason is None:
                 self._outbox.drain()

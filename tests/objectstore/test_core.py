@@ -129,6 +129,7 @@ def test_a_pinned_object_outlives_its_delete_and_is_invisible() -> None:
     assert reply is not None
     assert "was deleted" in reply.payload[0]
     assert world.core.stats()["deleted_but_pinned_nbytes"] == MIB
+    assert world.core.stats()["deleted_but_pinned_by"]
     world.core.unpin(b, [oid(1)])
     assert world.core.stats()["used"] == MIB
     world.core.unpin(b, [oid(1)])

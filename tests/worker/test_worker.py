@@ -284,6 +284,16 @@ def test_a_failure_of_which_nothing_can_be_said_is_an_end_all_the_same(scheduler
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 
+def test_a_recursion_without_end_is_told_as_what_it_is(scheduler, peer):
+    def deeper(n):
+        return deeper(n + 1)
+
+    error, trace, text = scheduler.error(peer, scheduler.task(peer, deeper, 0))
+    assert type(error) is RecursionError
+    assert trace is not None
+    assert "deeper(n + 1)" in text
+
+
 def test_an_exception_that_somebody_keeps_does_not_keep_the_arguments_of_the_task_that_it_was_raised_in(
     scheduler, peer, store
 ):
