@@ -459,9 +459,14 @@ def test_interrupted_waits_leave_nothing_behind(
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
+    # A background job of a shell begins with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        store.get(object_id, timeout=30)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            store.get(object_id, timeout=30)
+    finally:
+        signal.signal(signal.SIGINT, before)
     thread.join()
     store.put("late", object_id=object_id)
     assert store.get(store.put(1)) == 1
