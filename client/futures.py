@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dask._task_spec import TaskRef
 from dask.utils import parse_timedelta
 
 from holdfast.client import arguments
@@ -31,7 +32,7 @@ def seconds(timeout: float | str | None) -> float | None:
     return float(parse_timedelta(timeout, default="s"))
 
 
-class Future:
+class Future(TaskRef):
     """A result that is being made, or lies somewhere in the cluster.
 
     It keeps the result there: when the last future of a key is gone, in every client, the result is freed. Clients make
@@ -54,7 +55,7 @@ class Future:
 
     __slots__ = ("__weakref__", "_client", "_held", "_state")
 
-    #: dask recognises futures in graphs by it.
+    #: dask recognises futures inside of graphs by it, and those that it is given as a whole by their being a `TaskRef`.
     __dask_future__ = True
     _is_holdfast_future = True
 
@@ -84,7 +85,7 @@ class Future:
     # -- what it is
 
     @property
-    def key(self) -> Any:
+    def key(self) -> Any:  # type: ignore[override]  # a reference is named when it is made
         """The key of the computation: a string, or a tuple as dask uses them."""
         return self._state.key
 
@@ -246,8 +247,17 @@ class Future:
                 )
         return _unpickled, (self.key,)
 
+    # A reference is equal to any other one of its key; a future is one holder of its own.
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __dask_tokenize__(self) -> tuple[str, Any]:
         return (type(self).__name__, self.key)
+
+    def __str__(self) -> str:
+        return repr(self)
 
     def __repr__(self) -> str:
         place = self._state.place

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dask import delayed
+from dask._task_spec import TaskRef
 from pandas.testing import assert_frame_equal, assert_series_equal
 
 from holdfast import CancelledError, Client, Future, futures_of, wait
@@ -202,6 +203,56 @@ class TestDelayed:
 
         with pytest.raises(TypeError, match="lock"):
             delayed(operator.neg)(threading.Lock()).compute()
+
+
+class TestFuturesAsAWhole:
+    """A future that is all there is of a collection, of a partition of it, or of a delayed value."""
+
+    def test_delayed(self, client):
+        future = client.submit(operator.neg, -5)
+        assert delayed(operator.add)(delayed(future), 1).compute() == 6
+        assert delayed(future).compute() == delayed(future).persist().compute() == 5
+        assert delayed(sum)([future, delayed(future), 1]).compute() == 11
+
+    def test_frames(self, client):
+        meta = pd.DataFrame({"a": [1]})
+        frame = dd.from_delayed(client.map(lambda i: pd.DataFrame({"a": [i]}), range(4)), meta=meta)
+        assert frame.a.sum().compute() == 6
+        persisted = frame.persist()
+        assert len(futures_of(persisted)) == 4
+        assert persisted.a.max().compute() == 3
+
+    def test_arrays(self, client):
+        future = client.submit(np.ones, 5)
+        array = da.from_delayed(future, (5,), float)
+        assert array.sum().compute() == 5.0
+        assert futures_of(array) == [future]
+        assert array.persist().sum().compute() == 5.0
+
+    def test_bags(self, client):
+        assert db.from_delayed(client.map(lambda i: [i], range(4))).sum().compute() == 6
+
+    def test_they_are_published(self, client):
+        meta = pd.DataFrame({"a": [1]})
+        client.publish_dataset(
+            delayed_future=delayed(client.submit(operator.neg, -7)),
+            frame_of_futures=dd.from_delayed(client.map(lambda i: pd.DataFrame({"a": [i]}), range(3)), meta=meta),
+        )
+        try:
+            assert client.get_dataset("delayed_future").compute() == 7
+            assert client.get_dataset("frame_of_futures").a.sum().compute() == 3
+        finally:
+            client.unpublish_dataset("delayed_future")
+            client.unpublish_dataset("frame_of_futures")
+
+    def test_a_future_is_equal_to_itself_only(self, client):
+        future = client.submit(operator.neg, 1)
+        same = Future(future.key, client)
+        assert future == future
+        assert future != same
+        assert len({future, same, TaskRef(future.key)}) == 3
+        assert TaskRef(future.key) != future
+        assert str(future) == repr(future)
 
 
 class TestCompute:
