@@ -240,13 +240,16 @@ class Lifecycle:
             self._to_settle.append(task)
 
     def add_copy(self, task: Task, host: Host) -> None:
-        task.where[host] = None
-        host.objects[task] = None
+        if host not in task.where:
+            task.where[host] = None
+            host.objects[task] = None
+            host.nbytes += task.nbytes
 
     def drop_copy(self, task: Task, host: Host) -> None:
         """A host no longer has the task's object; `lose` the task if it was the last copy."""
         del task.where[host]
         del host.objects[task]
+        host.nbytes -= task.nbytes
         if not task.where and task.inline is None:
             self.lose(task)
 
@@ -254,6 +257,7 @@ class Lifecycle:
         """Forget the result of a task and let every store delete it."""
         for host in task.where:
             del host.objects[task]
+            host.nbytes -= task.nbytes
             self._outbox.add(DeleteObjects, host.address, task.object_id)
         task.where.clear()
         self._forget_object(task)

@@ -191,7 +191,7 @@ class Run:
 class Host:
     """A host: one node agent with one store."""
 
-    __slots__ = ("address", "available", "description", "objects", "workers")
+    __slots__ = ("address", "available", "capacity", "description", "nbytes", "objects", "workers")
 
     def __init__(self, address: str, description: dict[str, Any]) -> None:
         self.address = address
@@ -199,6 +199,8 @@ class Host:
         self.workers: dict[Worker, None] = {}
         self.available: dict[Worker, None] = {}  # those with room for a task
         self.objects: dict[Task, None] = {}
+        self.nbytes = 0  # of all of these
+        self.capacity = int(description.get("capacity") or 0)
 
     def __repr__(self) -> str:
         return f"<Host {self.address}>"

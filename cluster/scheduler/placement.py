@@ -5,6 +5,9 @@ worker") and, where there are several hosts, one for each host that holds most o
 takes the best task of the queues that it may take from; when those are empty it takes one that would rather run on
 another host, if waiting for that host would cost more than carrying the data over.
 
+Tasks that read nothing have queues of their own, because they only ever fill the stores. A worker whose host's store is
+nearly full takes one only when it may take no other: what reads results is what lets them go.
+
 A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep
 it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
 for the scheduler between them; long ones, and ones of unknown length, are not sent ahead at all, and stay free to go to
@@ -29,6 +32,8 @@ SHORTEST_RUN_SECONDS = 20e-6
 UNKNOWN_RUN_SECONDS = PREFETCH_SECONDS
 #: Below this, where the data of a task lies does not matter.
 LOCALITY_MIN_NBYTES = 64 * 1024
+#: A store is nearly full when its objects take up this share of it. What is sent ahead must still find room.
+NEARLY_FULL = 0.7
 #: What bringing data over from another host is expected to cost.
 TRANSFER_NBYTES_PER_SECOND = 1e9
 TRANSFER_LATENCY_SECONDS = 0.002
@@ -37,11 +42,12 @@ TRANSFER_LATENCY_SECONDS = 0.002
 class Queue:
     """Ready tasks of one kind, by priority. An entry whose task has left is skipped when it comes up."""
 
-    __slots__ = ("heap", "host", "live", "requirements")
+    __slots__ = ("heap", "host", "live", "requirements", "roots")
 
-    def __init__(self, requirements: Requirements | None, host: Host | None) -> None:
+    def __init__(self, requirements: Requirements | None, host: Host | None, roots: bool) -> None:
         self.requirements = requirements
         self.host = host
+        self.roots = roots  # whether it is for tasks without dependencies
         self.heap: list[tuple[tuple[float, int], Task]] = []
         self.live = 0
 
@@ -64,7 +70,7 @@ class Placement:
     def __init__(self, hosts: dict[str, Host], workers: dict[str, Worker]) -> None:
         self._hosts = hosts
         self._workers = workers
-        self._queues: dict[tuple[Requirements | None, Host | None], Queue] = {}
+        self._queues: dict[tuple[Requirements | None, Host | None, bool], Queue] = {}
         self._available: OrderedDict[Worker, None] = OrderedDict()
         self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
         self.ready = 0
@@ -130,10 +136,10 @@ class Placement:
     def push(self, task: Task) -> None:
         """Queue a task that has become ready."""
         host = self._preferred_host(task) if task.requirements is None and len(self._hosts) > 1 else None
-        key = (task.requirements, host)
+        key = (task.requirements, host, not task.dependencies)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(task.requirements, host)
+            queue = self._queues[key] = Queue(*key)
         task.queue = queue
         queue.live += 1
         self.ready += 1
@@ -147,7 +153,7 @@ class Placement:
         self.ready -= 1
         queue.live -= 1
         if not queue.live:
-            del self._queues[(queue.requirements, queue.host)]
+            del self._queues[(queue.requirements, queue.host, queue.roots)]
 
     def queues(self) -> list[Queue]:
         return list(self._queues.values())
@@ -163,7 +169,7 @@ class Placement:
 
     def remove_host(self, host: Host) -> list[Task]:
         """Forget a host's queue; return the tasks that were in it, to be pushed again."""
-        queue = self._queues.get((None, host))
+        queue = self._queues.get((None, host, False))
         if queue is None:
             return []
         tasks = sorted({t.priority: t for _, t in queue.heap if t.queue is queue}.values(), key=lambda t: t.priority)
@@ -188,7 +194,7 @@ class Placement:
         return min(best, key=self._queued)
 
     def _queued(self, host: Host) -> int:
-        queue = self._queues.get((None, host))
+        queue = self._queues.get((None, host, False))
         return queue.live if queue is not None else 0
 
     # -- matching
@@ -213,12 +219,15 @@ class Placement:
 
     def _take(self, worker: Worker) -> Task | None:
         best: Task | None = None
+        best_rank: tuple[bool, tuple[float, int]] | None = None
         may_start = False
+        nearly_full = worker.host.nbytes > NEARLY_FULL * worker.host.capacity > 0
         for queue in self._queues.values():
             if self._may_take(worker, queue):
                 task = queue.head()
-                if best is None or task.priority < best.priority:
-                    best = task
+                rank = (nearly_full and queue.roots, task.priority)
+                if best_rank is None or rank < best_rank:
+                    best, best_rank = task, rank
                     may_start = self._may_start(worker, queue)
         if best is not None and not may_start:
             return None  # nothing is sent ahead of it: then a thread for it falls idle

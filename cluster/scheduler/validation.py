@@ -28,6 +28,7 @@ def validate_state(state: SchedulerState) -> None:
     for host in state.hosts.values():
         for task in host.objects:
             assert host in task.where
+        assert host.nbytes == sum(task.nbytes for task in host.objects)
         for worker in host.workers:
             assert state.workers.get(worker.address) is worker
     for worker in state.workers.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from scheduler_harness import FUNCTION, Cluster
+from scheduler_harness import FUNCTION, LARGE, SMALL, Cluster
 
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
 from holdfast.cluster.scheduler import events
@@ -269,6 +269,31 @@ class TestPlacement:
             assert "urgent" not in cluster.running
             cluster.finish(("short", i), seconds=0.001)
         assert "urgent" in cluster.running
+
+    def test_a_nearly_full_store_is_not_filled_further_while_there_is_something_that_empties_it(self):
+        cluster = Cluster()
+        cluster.add_worker(cluster.add_host(capacity=10 * LARGE))
+        client = cluster.add_client()
+        cluster.submit(client, {("make", i): () for i in range(20)})
+        cluster.submit(client, {("use", i): [("make", i)] for i in range(20)})
+        cluster.release(client, *[("make", i) for i in range(20)])
+        most = 0
+        while cluster.running:
+            key = next(iter(cluster.running))
+            cluster.finish(key, nbytes=LARGE if key[0] == "make" else SMALL, seconds=1.0)
+            most = max(most, len(cluster.stores["tcp://host0:1"]))
+            made = sum(task.state == "memory" and key[0] == "make" for key, task in cluster.state.tasks.items())
+            assert made <= 8
+        assert most > 8  # results of both kinds: it went on where there was room
+        assert set(cluster.clients[client].values()) == {"memory"}
+
+    def test_a_store_that_nothing_empties_is_filled_to_the_end(self):
+        cluster = Cluster()
+        cluster.add_worker(cluster.add_host(capacity=10 * LARGE))
+        client = cluster.add_client()
+        cluster.submit(client, dict.fromkeys(range(12), ()))
+        cluster.run_all()
+        assert set(cluster.clients[client].values()) == {"memory"}
 
     def test_a_wish_for_a_worker_that_is_not_there_is_only_a_wish(self):
         cluster = Cluster(hosts=1, workers=1)

@@ -65,10 +65,10 @@ class Cluster:
         elif isinstance(instruction, to_do.Reply):
             self.replies.append(instruction)
 
-    def add_host(self) -> str:
+    def add_host(self, capacity: int = 100 * LARGE) -> str:
         address = f"tcp://host{len(self.stores)}:1"
         self.stores[address] = set()
-        self.handle(events.HostJoined(address, {"hostname": f"host{len(self.stores) - 1}"}))
+        self.handle(events.HostJoined(address, {"hostname": f"host{len(self.stores) - 1}", "capacity": capacity}))
         return address
 
     def remove_host(self, address: str) -> None:
