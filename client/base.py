@@ -47,6 +47,8 @@ class Resources:
         self.cluster: Any = None
         self._lock = threading.Lock()
         self._closed = False
+        #: Whether they are the parent's, of whom this process is a fork.
+        self.inherited = False
 
     @property
     def closed(self) -> bool:
@@ -54,6 +56,8 @@ class Resources:
 
     def close(self, reason: str, timeout: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """Close everything. Twice is no error; a second caller does not wait for the first."""
+        if self.inherited:
+            return
         with self._lock:
             if self._closed:
                 return
@@ -71,9 +75,18 @@ class Resources:
 
     def close_elsewhere(self, reason: str) -> None:
         """Close from where nothing may block: a finalizer, or the event loop itself."""
+        if self.inherited:
+            return
         thread = threading.Thread(target=self.close, args=(reason,), name="holdfast-client-close", daemon=True)
         with contextlib.suppress(RuntimeError):  # the interpreter is ending
             thread.start()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: whatever is asked of the client raises, nothing of it is closed. Takes no lock."""
+        self.inherited = True
+        self.session.leave_to_parent()
+        if self.stores is not None:
+            self.stores.leave_to_parent()
 
 
 async def _make_session(loop: LoopThread) -> Session:
@@ -129,6 +142,7 @@ class ClientBase:
         defaults.opened(self, set_as_default)  # type: ignore[arg-type]
 
     def _open(self, address: str, token: bytes, timeout: float | str, attach: bool) -> None:
+        wait = seconds(timeout)
         self.scheduler_address = format_address(*parse_address(address))
         resources = self._resources = Resources()
         self._loop = resources.loop
@@ -138,7 +152,6 @@ class ClientBase:
         self._functions = FunctionCache()
         self._sent_functions: dict[bytes, None] = {}  # the least recently named first
         info = {"id": self.id, "name": self.name, "pid": os.getpid(), "hostname": socket.gethostname()}
-        wait = seconds(timeout)
         try:
             self._loop.run(
                 self._session.connect(
@@ -167,15 +180,18 @@ class ClientBase:
         """Close this client, and the cluster if it started one. Futures that are pending are cancelled.
 
         Results that were read stay valid. Open clients close by themselves when the process ends; twice is no error.
+        In a fork of the process that opened it this does nothing.
 
         Parameters
         ----------
         timeout : float or str, optional
             How long to wait for the end of the connection, in seconds or as text such as ``"10 s"``.
         """
+        if self._resources.inherited:
+            return
+        limit = seconds(timeout)
         defaults.closed(self)  # type: ignore[arg-type]
         self._finalizer.detach()
-        limit = seconds(timeout)
         self._resources.close("the client was closed", CLOSE_TIMEOUT_SECONDS if limit is None else limit)
 
     def __enter__(self) -> Self:

@@ -285,7 +285,7 @@ class Client(Calls, Results, DaskFace):
         try:
             self._request("shutdown", _timeout=_GRACE_SECONDS)
         except ConnectError:
-            if not self.closed and self._session.ended is None:
+            if self._resources.inherited or (not self.closed and self._session.ended is None):
                 raise
         self.close()
         if self.cluster is not None:

@@ -54,6 +54,7 @@ def submit_graph(
     dict
         A future for each output.
     """
+    client._session.check_open()
     if isinstance(graph, Expr):
         annotations = graph.__dask_annotations__()
         graph = graph.__dask_graph__()

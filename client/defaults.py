@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -124,3 +125,16 @@ def _close_all() -> None:
 
 
 atexit.register(_close_all)
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: the clients are the parent's, and so may be whoever has the locks."""
+    global _lock, _worker_lock, _open
+    _lock, _worker_lock = threading.RLock(), threading.Lock()
+    inherited, _open = list(_open), weakref.WeakSet()
+    for client in inherited:
+        client._resources.leave_to_parent()
+    _worker_clients.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -29,7 +29,12 @@ def seconds(timeout: float | str | None) -> float | None:
     """A timeout in seconds: a number, None for none, or text such as ``"500 ms"``."""
     if timeout is None or isinstance(timeout, (int, float)):
         return timeout
-    return float(parse_timedelta(timeout, default="s"))
+    try:
+        return float(parse_timedelta(timeout, default="s"))
+    except (LookupError, ValueError):
+        raise ValueError(
+            f"the timeout {timeout!r} is no time: give seconds, as 5 or 0.5, or text as '500 ms'"
+        ) from None
 
 
 class Future(TaskRef):
@@ -70,7 +75,9 @@ class Future(TaskRef):
 
             client = client_of_this_process()
         self._client = client
-        self._state = client._table.want(wire_key(key))
+        with client._table.lock:
+            client._session.check_open()  # nobody would ever say what became of it
+            self._state = client._table.want(wire_key(key))
         self._held = True
 
     @classmethod
@@ -202,6 +209,8 @@ class Future(TaskRef):
             Takes this future.
         """
         client = self._client
+        if client._resources.inherited:
+            client._session.check_open()
         client._table.when_ready(self._state, lambda: client._callbacks.call(callback, self))
 
     # -- what ends it

@@ -251,6 +251,14 @@ class KeyTable:
                 if state.status == PENDING:
                     self._end(state, status, reason)
 
+    def leave_to_parent(self, reason: Exception) -> None:
+        """In a forked child: every key is lost to it. Takes no lock; who waits for keys or wants calls isn't here."""
+        self.lock = threading.RLock()
+        for state in self.states.values():
+            state.waiters = state.callbacks = state.place = state.failure = None
+            state.reason = reason
+            state.status = LOST
+
     def _end(self, state: KeyState, status: str, reason: Exception) -> None:
         if state.status in _FINAL:
             return

@@ -92,6 +92,20 @@ class Session:
         if self.ended is not None:
             raise type(self.ended)(*self.ended.args)
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: from here on everything that is asked of this session raises. Takes no lock.
+
+        The scheduler must notice when the parent ends, so the child lets go of the socket.
+        """
+        self.ended = ConnectError(
+            "this client belongs to the parent process, from which this one was forked: open one of its own here, "
+            "with holdfast.Client(address)"
+        )
+        self._wake_pending = True  # nobody is woken: the loop is the parent's
+        if self._connection is not None:
+            self._connection.leave_to_parent()
+        self.table.leave_to_parent(self.ended)
+
     # -- the loop's thread
 
     async def connect(self, address: str, *, token: bytes, info: dict[str, Any], timeout: float) -> None:

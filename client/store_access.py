@@ -281,6 +281,11 @@ class StoreAccess:
             with local[0].batch():
                 yield
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: attach to nothing any more. Takes no lock; what is attached is the store's to disown."""
+        self._closed = True
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """Let go of everything. Values that were read in place stay valid."""
         self._closed = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 class LoopThread:
     """An event loop in a daemon thread, for those who live in blocking code.
 
+    A forked child has no such thread: there `run` raises, and `call_soon` and `close` do nothing.
+
     Examples
     --------
     >>> with LoopThread("example") as thread:
@@ -31,6 +34,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self.loop = uvloop.new_event_loop()
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -43,6 +47,10 @@ class LoopThread:
         """Whether the caller runs in the loop's thread, where waiting for it would never end."""
         return threading.current_thread() is self._thread
 
+    @property
+    def _is_inherited(self) -> bool:
+        return os.getpid() != self._pid
+
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine in the loop and wait for its result.
 
@@ -51,8 +59,11 @@ class LoopThread:
         TimeoutError
             After ``timeout`` seconds; the coroutine is cancelled.
         RuntimeError
-            When called from the loop's own thread.
+            When called from the loop's own thread, or in a forked child.
         """
+        if self._is_inherited:
+            coroutine.close()
+            raise RuntimeError("this event loop runs in the parent process, not in this fork of it")
         if self.is_current:
             coroutine.close()
             raise RuntimeError("a blocking call was made from the event loop's own thread")
@@ -68,6 +79,8 @@ class LoopThread:
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call in the loop's thread, soon. May be called from anywhere; after `close` it does nothing."""
+        if self._is_inherited:
+            return
         try:
             self.loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
@@ -76,7 +89,7 @@ class LoopThread:
 
     def close(self, timeout: float = 10.0) -> None:
         """Cancel what still runs in the loop, stop it and wait until its thread has ended. Twice is no error."""
-        if self.loop.is_closed():
+        if self._is_inherited or self.loop.is_closed():
             return
         self.run(_cancel_others(), timeout)
         self.loop.call_soon_threadsafe(self.loop.stop)

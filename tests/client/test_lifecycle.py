@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 
 from holdfast import AuthenticationError, Client, ConnectError, LocalCluster
+from holdfast.cluster.comm.loops import LoopThread
 
 
 class TestOpening:
@@ -53,6 +56,18 @@ class TestOpening:
         with pytest.raises(TypeError, match="address"):
             Client(3)
 
+    def test_a_timeout_that_is_none(self, cluster, client):
+        before = threading.active_count()
+        for timeout in ("abc", "5 parsecs", ""):
+            with pytest.raises(ValueError, match=rf"timeout '{timeout}' is no time.*'500 ms'"):
+                Client(cluster, timeout=timeout)
+            with pytest.raises(ValueError, match="is no time"):
+                client.submit(operator.neg, 1).result(timeout=timeout)
+            with pytest.raises(ValueError, match="is no time"):
+                client.close(timeout)
+        assert threading.active_count() == before
+        assert client.submit(operator.neg, 1).result(timeout="20 s") == -1
+
 
 class TestInformation:
     def test_what_there_is(self, client):
@@ -74,6 +89,96 @@ class TestInformation:
             client.wait_for_workers(3, timeout="100 ms")
         with pytest.raises(ValueError, match="number of workers"):
             client.wait_for_workers("many")
+
+
+_FORKING = """
+import os, sys, threading, warnings
+import dask
+import numpy as np
+from holdfast import Client, Future
+from holdfast.client import defaults
+
+warnings.simplefilter("ignore")  # later Pythons warn of forks beside threads
+client = Client(sys.argv[1], timeout="20 s")
+done = client.submit(np.arange, 1000, key="done")
+done.result(timeout=20)
+pending = client.submit(pow, 2, 5)
+held, go_on = threading.Event(), threading.Event()
+
+def hold():
+    with defaults._lock, defaults._worker_lock, client._table.lock, client._resources._lock, client._stores._lock:
+        held.set()
+        go_on.wait()
+
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    calls = {
+        "result": done.result,
+        "exception": done.exception,
+        "callback": lambda: done.add_done_callback(print),
+        "cancel": done.cancel,
+        "future": lambda: Future("done", client),
+        "submit": lambda: client.submit(pow, 2, 3),
+        "same": lambda: client.submit(np.arange, 1000, key="done"),
+        "map": lambda: client.map(abs, range(3)),
+        "gather": lambda: client.gather([done, pending]),
+        "scatter": lambda: client.scatter(np.ones(10)),
+        "compute": lambda: dask.delayed(pow)(2, 3).compute(),
+        "on a future": lambda: dask.delayed(done).compute(),
+        "info": client.scheduler_info,
+        "publish": lambda: client.publish_dataset(done, name="forked"),
+        "shutdown": client.shutdown,
+    }
+    for name, call in calls.items():
+        try:
+            print(name, "returned", call())
+        except Exception as error:
+            if "belongs to the parent process" not in str(error):
+                print(name, "raised", repr(error))
+    assert "parent process" in repr(client)
+    del done
+    client.close()
+    with Client(sys.argv[1], timeout="20 s") as own:
+        assert Client.current() is own
+        print(dask.delayed(pow)(2, 3).compute(), own.submit(pow, 3, 3).result(timeout=20))
+    print("child")
+    sys.exit()  # what is registered for the end runs
+go_on.set()
+holder.join()
+assert os.waitpid(pid, 0)[1] == 0
+print(client.submit(pow, 2, 4).result(timeout=20), pending.result(timeout=20), len(done.result(timeout=20)))
+"""
+
+
+class TestForks:
+    def test_a_child_has_no_part_in_its_parent_s_client_and_may_have_its_own(self, cluster):
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-u", "-c", _FORKING, cluster.scheduler_address],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            env={**os.environ, "HOLDFAST_TOKEN": cluster.token.decode()},
+        )
+        assert (done.stdout, done.stderr, done.returncode) == ("8 27\nchild\n16 32 1000\n", "", 0)
+        assert time.monotonic() - started < 20  # nobody waited for a thread that is not there
+
+    def test_a_loop_s_thread_is_the_parent_s(self):
+        with LoopThread("parent") as thread:
+            if (pid := os.fork()) == 0:
+                try:
+                    with pytest.raises(RuntimeError, match="parent process"):
+                        thread.run(asyncio.sleep(0))
+                    thread.call_soon(os.abort)
+                    thread.close()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(pid, 0)[1] == 0
+            assert thread.run(asyncio.sleep(0, 3)) == 3
 
 
 class TestEnding:
