@@ -240,7 +240,7 @@ class StoreCore:
             text = (
                 f"{format_size(wait.nbytes)} requested, more than the {format_size(self.capacity)} that the store has"
             )
-            self._reply(wait.client, wait.request, Status.FULL, text)
+            self._reply(wait.client, wait.request, Status.FULL, text + self._who_holds())
         elif not self._queue.offer(wait):
             if timeout <= 0:
                 self._leave_queue(wait)
@@ -517,6 +517,11 @@ class StoreCore:
             text += f", the largest piece {format_size(self.allocator.largest_free_nbytes())}"
         if waited:
             text += f" after {waited:g} s"
+        return text + self._who_holds()
+
+    def _who_holds(self) -> str:
+        """What takes up the space, as the end of an error's text."""
+        text = ""
         holders: dict[str, tuple[int, str]] = {
             owner: (held, f"client '{owner}' {format_size(held)} ({count} {'object' if count == 1 else 'objects'})")
             for owner, (held, count) in self._table.held_by.items()

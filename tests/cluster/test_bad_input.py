@@ -134,8 +134,14 @@ def test_more_workers_than_there_are(client):
 
 
 def test_a_result_larger_than_the_store(client):
-    with pytest.raises(StoreFullError, match=r"80\.0 MB requested, more than the 67\.1 MB that the store has"):
-        client.submit(np.ones, 10_000_000, pure=False).result(30)
+    held = client.submit(np.ones, 1_000_000, pure=False)
+    held.result(30)
+    with pytest.raises(StoreFullError) as info:
+        client.submit(np.ones, 10_000_000, pure=False, key="too-large").result(30)
+    assert "no room for the result of task 'too-large'" in str(info.value)
+    assert "80.0 MB requested, more than the 67.1 MB that the store has" in str(info.value)
+    assert re.search(r"largest holders: .* 8\.0 MB \(1 object\)", str(info.value))
+    assert "'holdfast memory'" in str(info.value)
 
 
 def test_a_store_that_is_full_names_who_holds_the_space(client):
