@@ -6,7 +6,8 @@ takes the best task of the queues that it may take from; when those are empty it
 another host, if waiting for that host would cost more than carrying the data over.
 
 Tasks that read nothing have queues of their own, because they only ever fill the stores. A worker whose host's store is
-nearly full takes one only when it may take no other: what reads results is what lets them go.
+nearly full takes one only when it may take no other: what reads results is what lets them go. That is a preference,
+not a guarantee: what has been sent ahead by then is not counted, and may still fill a small store.
 
 A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep
 it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
@@ -32,7 +33,7 @@ SHORTEST_RUN_SECONDS = 20e-6
 UNKNOWN_RUN_SECONDS = PREFETCH_SECONDS
 #: Below this, where the data of a task lies does not matter.
 LOCALITY_MIN_NBYTES = 64 * 1024
-#: A store is nearly full when its objects take up this share of it. What is sent ahead must still find room.
+#: A store is nearly full when its objects take up this share of it.
 NEARLY_FULL = 0.7
 #: What bringing data over from another host is expected to cost.
 TRANSFER_NBYTES_PER_SECOND = 1e9

@@ -101,14 +101,3 @@ def test_the_last_future_frees_the_object_in_every_store(client, nodes):
     # The stores say how many they hold with every heartbeat.
     until(lambda: not any(objects_in(client, node) for node in nodes), "the stores are empty")
     assert not client.who_has()
-
-
-def test_what_is_made_and_read_may_be_many_times_what_the_store_holds():
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, object_store_memory="32 MB") as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        made = client.map(make, [1_000_000] * 200, range(200))
-        sums = client.map(np.sum, made)
-        del made
-        assert len(client.gather(sums)) == 200
