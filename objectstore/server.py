@@ -25,27 +25,17 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from holdfast.objectstore.arena import Arena, Extent
 from holdfast.objectstore.core import LIST_PAGE, SERVER, Reply, StoreCore
-from holdfast.objectstore.errors import ObjectNotFoundError, ProtocolError, StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
-from holdfast.objectstore.protocol import (
-    MAGIC,
-    REQUEST_NBYTES_MAX,
-    VERSION,
-    FrameReader,
-    Op,
-    SealItem,
-    Status,
-    pack,
-    parse_request,
-)
-from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
+from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
+from holdfast.objectstore.server_connection import ClientConnection
+from holdfast.objectstore.sizes import default_capacity, parse_size
 from holdfast.objectstore.table import ObjectMeta
 from holdfast.objectstore.trim import Trimmer
 
 logger = logging.getLogger("holdfast.objectstore")
 
 CREATE_TIMEOUT_SECONDS = 30.0
-UNREAD_NBYTES_MAX = 32 << 20
 CLIENTS_MAX = 4096
 _BACKLOG = 1024
 _ACCEPTS_PER_TURN = 64
@@ -74,65 +64,6 @@ def _in_loop(
         return asyncio.run_coroutine_threadsafe(there(), self._running_loop()).result()
 
     return call
-
-
-class _Connection(asyncio.Protocol):
-    """One client's end at the server."""
-
-    def __init__(self, server: StoreServer, client: int, name: str) -> None:
-        self.server = server
-        self.client = client
-        self.name = name
-        self._outgoing: list[bytes] = []
-        self._frames = FrameReader(REQUEST_NBYTES_MAX)
-        self._transport: asyncio.WriteTransport | None = None
-        self._closed = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        server = self.server
-        try:
-            for message in self._frames.feed(data):
-                if self._closed:
-                    return
-                op, fields = parse_request(message)
-                server._handlers[op](self, *fields)
-        except ProtocolError as error:
-            self.close(f"it broke the protocol: {error}")
-        server._settle()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.close(None)
-        self.server._settle()
-
-    def close(self, reason: str | None) -> None:
-        """Drops the client and all that was its. A reason is logged."""
-        if self._closed:
-            return
-        self._closed = True
-        if reason is not None:
-            logger.warning("Closing the store's connection to client '%s': %s", self.name, reason)
-        if self._transport is not None:
-            self._transport.abort()
-        self.server._forget(self)
-
-    def send(self, *message: Any) -> None:
-        """Gathers a message, to be sent with the others of this turn."""
-        self._outgoing.append(pack(message))
-        self.server._unsent[self] = None
-
-    def flush(self) -> None:
-        """Sends what has gathered, in one piece."""
-        if self._closed or self._transport is None:
-            return
-        self._transport.write(b"".join(self._outgoing))
-        self._outgoing.clear()
-        unread = self._transport.get_write_buffer_size()
-        if unread > UNREAD_NBYTES_MAX:
-            self.close(f"it left {format_size(unread)} of replies unread")
 
 
 class StoreServer:
@@ -197,8 +128,8 @@ class StoreServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] | None = None
-        self._connections: dict[int, _Connection] = {}
-        self._unsent: dict[_Connection, None] = {}
+        self._connections: dict[int, ClientConnection] = {}
+        self._unsent: dict[ClientConnection, None] = {}
         self._allocations: dict[int, asyncio.Future[Extent]] = {}
         self._allocation_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -487,7 +418,14 @@ class StoreServer:
 
     def _welcome(self, sock: socket.socket, name: str) -> None:
         arena = self._running_arena()
-        connection = _Connection(self, self._core.connect(name), name)
+        connection = ClientConnection(
+            self._core.connect(name),
+            name,
+            handlers=self._handlers,
+            settle=self._settle,
+            unsent=self._unsent,
+            forget=self._forget,
+        )
         hello = pack([MAGIC, VERSION, connection.client, arena.nbytes])
         try:
             socket.send_fds(sock, [hello], [arena.read_only_fd, arena.fd])
@@ -499,7 +437,7 @@ class StoreServer:
         self._connections[connection.client] = connection
         self._spawn(self._adopt(sock, connection))
 
-    async def _adopt(self, sock: socket.socket, connection: _Connection) -> None:
+    async def _adopt(self, sock: socket.socket, connection: ClientConnection) -> None:
         assert self._loop is not None
         try:
             await self._loop.connect_accepted_socket(lambda: connection, sock)
@@ -508,33 +446,33 @@ class StoreServer:
             connection.close(None)
             raise
 
-    def _forget(self, connection: _Connection) -> None:
+    def _forget(self, connection: ClientConnection) -> None:
         if self._connections.pop(connection.client, None) is not None:
             put = [] if self._on_left is None else self._core.sealed_by(connection.client)
             self._core.disconnect(connection.client)
             if self._on_left is not None:
                 self._on_left(connection.name, put)
 
-    def _on_attach(self, connection: _Connection, name: str) -> None:
+    def _on_attach(self, connection: ClientConnection, name: str) -> None:
         if name:
             connection.name = name
             self._core.rename(connection.client, name)
 
-    def _on_abort(self, connection: _Connection, offsets: list[int]) -> None:
+    def _on_abort(self, connection: ClientConnection, offsets: list[int]) -> None:
         for offset in offsets:
             self._core.abort(connection.client, offset)
 
-    def _on_contains(self, connection: _Connection, request: int, object_id: ObjectID) -> None:
+    def _on_contains(self, connection: ClientConnection, request: int, object_id: ObjectID) -> None:
         connection.send(request, Status.OK, self._core.contains(object_id))
 
-    def _on_delete(self, connection: _Connection, request: int, object_ids: list[ObjectID]) -> None:
+    def _on_delete(self, connection: ClientConnection, request: int, object_ids: list[ObjectID]) -> None:
         self._core.delete(object_ids)
         connection.send(request, Status.OK)
 
-    def _on_stats(self, connection: _Connection, request: int) -> None:
+    def _on_stats(self, connection: ClientConnection, request: int) -> None:
         connection.send(request, Status.OK, self.stats())
 
-    def _on_list(self, connection: _Connection, request: int, start: int) -> None:
+    def _on_list(self, connection: ClientConnection, request: int, start: int) -> None:
         page = self._core.describe(start, LIST_PAGE)
         connection.send(request, Status.OK, page, len(page) == LIST_PAGE)
 
@@ -547,7 +485,8 @@ class StoreServer:
                 if not self._unsent:
                     break
                 # Sending may close a client, and what that releases may be what others wait for.
-                unsent, self._unsent = self._unsent, {}
+                unsent = list(self._unsent)
+                self._unsent.clear()
                 for connection in unsent:
                     connection.flush()
             for effect in effects:
