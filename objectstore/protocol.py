@@ -51,6 +51,7 @@ IDS_PER_FRAME = 10_000
 SOURCES_MAX = 1024
 _NUMBER_MAX = 1 << 62
 _TIMEOUT_MAX = 1e9
+_PIECES_MAX = 64
 
 _LENGTH = struct.Struct(">I")
 
@@ -128,6 +129,8 @@ class FrameReader:
         """
         received = self.received
         if len(received) > 1:
+            if not self._worth_joining():
+                return
             received[:] = [b"".join(received)]
         data = received[0] if received else b""
         at, end = 0, len(data)
@@ -145,6 +148,14 @@ class FrameReader:
                 raise ProtocolError(f"a frame that isn't MessagePack: {error!r}") from error
             yield message
         received[:] = [data[at:]] if at < end else []
+
+    def _worth_joining(self) -> bool:
+        # A long frame in small pieces must not be copied with each of them: that would be quadratic in its length.
+        head = self.received[0]
+        if len(head) < _LENGTH.size or len(self.received) > _PIECES_MAX:
+            return True
+        length: int = _LENGTH.unpack_from(head)[0]
+        return length > self._limit or sum(map(len, self.received)) >= _LENGTH.size + length
 
 
 def _int(value: Any) -> int:
