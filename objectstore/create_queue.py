@@ -1,14 +1,20 @@
 """Who waits for room, in the order in which they came.
 
-Strictly first come, first served: a request that would fit doesn't overtake one that doesn't, so a
-large object is never starved by a stream of small ones. Each waits until its own deadline.
+First come, first served, so that a large object is never starved by a stream of small ones, with one
+exception, so that small ones aren't held up by a large one either: while the first in line can't be
+satisfied, requests behind it may overtake it, all of them together for at most an eighth of the bytes
+that it asks for. After that they wait like everybody. Each waits until its own deadline.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import deque
 from collections.abc import Callable
+
+OVERTAKERS_SHARE = 8
+_LOOKED_AT = 64
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -33,6 +39,7 @@ class CreateWait:
     want_nbytes: int
     lease: bool
     done: bool = False
+    overtaken_nbytes: int = 0
 
 
 class CreateQueue:
@@ -52,17 +59,23 @@ class CreateQueue:
         return len(self._waiting)
 
     def offer(self, wait: CreateWait) -> bool:
-        """Grants it now, if nobody is before it and there's room; else it waits. Whether it was granted."""
-        if not self._waiting and self._grant(wait):
+        """Grants it now, if nobody is before it that it may not overtake and there's room; else it waits.
+
+        Whether it was granted.
+        """
+        if self._overtakes(wait) if self._waiting else self._grant(wait):
             wait.done = True
             return True
         self._waiting.append(wait)
         return False
 
     def serve(self) -> None:
-        """Grants from the front while there's room. To be called after bytes were freed."""
+        """Grants from the front while there's room, then those that may overtake. After bytes were freed."""
         while self._waiting and self._grant(self._waiting[0]):
             self._waiting.popleft().done = True
+        for wait in list(itertools.islice(self._waiting, 1, _LOOKED_AT)):
+            if self._overtakes(wait):
+                self.remove(wait)
 
     def remove(self, wait: CreateWait) -> None:
         """It waits no longer. Those behind it are served by the next ``serve``."""
@@ -72,3 +85,15 @@ class CreateQueue:
     def of_client(self, client: int) -> list[CreateWait]:
         """What one client waits for."""
         return [wait for wait in self._waiting if wait.client == client]
+
+    def _overtakes(self, wait: CreateWait) -> bool:
+        first = self._waiting[0]
+        left = first.nbytes // OVERTAKERS_SHARE - first.overtaken_nbytes
+        if wait.nbytes > left:
+            return False
+        wanted, wait.want_nbytes = wait.want_nbytes, min(wait.want_nbytes, left)
+        if not self._grant(wait):
+            wait.want_nbytes = wanted
+            return False
+        first.overtaken_nbytes += wait.want_nbytes
+        return True

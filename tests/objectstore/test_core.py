@@ -195,12 +195,53 @@ def test_what_does_not_fit_waits_its_turn() -> None:
     world = World(capacity=4 * MIB)
     a, b = world.client("a"), world.client("b")
     world.put(a, 1, 3 * MIB)
-    large, small = world.create(b, 2 * MIB, timeout=30.0), world.create(b, 1000, timeout=30.0)
+    large, next_one = world.create(b, 2 * MIB, timeout=30.0), world.create(b, MIB, timeout=30.0)
     assert world.status(large) is None
-    assert world.status(small) is None, "a small request overtook a large one"
+    assert world.status(next_one) is None, "it would fit, but it isn't its turn"
     world.core.delete([oid(1)])
     assert world.status(large) is Status.OK
-    assert world.status(small) is Status.OK
+    assert world.status(next_one) is Status.OK
+
+
+def test_small_requests_overtake_a_large_one_for_a_bounded_number_of_bytes() -> None:
+    world = World(capacity=4 * MIB)
+    a, b = world.client("a"), world.client("b")
+    world.put(a, 1, 2 * MIB)
+    world.put(a, 2, MIB)
+    large = world.create(b, 3 * MIB, timeout=30.0)
+    lease = world.request()
+    world.core.lease(a, lease, 1000, 64 << 10, 30.0, [])
+    reply = world.reply(lease)
+    assert reply is not None, "a small request waits behind a large one"
+    assert (reply.status, reply.payload[1]) == (Status.OK, 64 << 10)
+    small = [world.create(a, 32 << 10, timeout=30.0) for _ in range(20)]
+    granted = [request for request in small if world.status(request) is Status.OK]
+    assert len(granted) == (3 * MIB // 8 - (64 << 10)) // (32 << 10), "the large one would starve"
+    assert granted == small[: len(granted)]
+    world.core.delete([oid(2)])
+    assert world.status(small[-1]) is None
+    assert world.core.stats()["waiting_creates"] == 21 - len(granted)
+    for request in granted:
+        answer = world.reply(request)
+        assert answer is not None
+        world.core.abort(a, answer.payload[0])
+    world.core.delete([oid(1)])
+    assert world.status(large) is Status.OK, "it got its room as soon as it was there"
+    world.core.disconnect(b)
+    assert world.status(small[-1]) is Status.OK
+
+
+def test_what_waits_behind_a_large_one_is_served_when_room_appears_for_it_only() -> None:
+    world = World(capacity=4 * MIB)
+    a, b = world.client("a"), world.client("b")
+    full = world.put(a, 1, 4 * MIB - 4096) + 4096
+    assert full
+    rest = world.reply(world.create(a, 4096))
+    assert rest is not None
+    large, small = world.create(b, 2 * MIB, timeout=30.0), world.create(b, 1000, timeout=30.0)
+    assert (world.status(large), world.status(small)) == (None, None)
+    world.core.abort(a, rest.payload[0])
+    assert (world.status(large), world.status(small)) == (None, Status.OK)
 
 
 def test_when_the_first_in_line_gives_up_the_next_is_served() -> None:
