@@ -12,7 +12,8 @@ from one process to another without being copied or looked at.
 
 The package knows nothing of tasks or clusters. From the bottom up: ``arena`` (the memory), ``allocator``
 (which of it is free), ``table``, ``create_queue`` and ``core`` (what is decided, without any I/O),
-``protocol``, ``server_connection``, ``server``; on the other side ``connection``, ``pins``, ``client``; and ``codecs`` apart.
+``protocol``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``pins``,
+``client``; and ``codecs`` apart.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
 
 A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
 an unpin has to match a pin. Anything else raises ``ProtocolError``, and the caller closes that
-connection. When a connection goes, its reservations, leases, pins and waits go with it.
+connection. When a connection goes, its reservations, leases, pins and waits go with it; only where it was the
+server that closed it (``hang_up``), what the client can still see or write is kept for as long as its process lives.
 
 What is missing is waited for
 -----------------------------
@@ -89,10 +90,11 @@ class _Lease:
 
 
 class _Client:
-    __slots__ = ("gets", "leases", "name", "reserved")
+    __slots__ = ("connected", "gets", "leases", "name", "reserved")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.connected = True
         self.reserved: dict[int, int] = {}  # offset -> nbytes
         self.leases: list[_Lease] = []
         self.gets: set[_GetWait] = set()
@@ -179,16 +181,30 @@ class StoreCore:
 
     def disconnect(self, client: int) -> None:
         """The client is gone, however that came about: so is all that was its."""
-        for get in list(self._clients[client].gets):
-            self._forget_get(get)
-        for wait in self._queue.of_client(client):
-            self._leave_queue(wait)
+        self._forget_requests(client)
         gone = self._clients.pop(client)
         for offset, nbytes in gone.reserved.items():
             self._release_bytes(offset, footprint(nbytes))
         for lease in gone.leases:
             self._release_rest(lease)
         self._table.release(client)
+
+    def hang_up(self, client: int) -> bool:
+        """Nobody talks to the client any more, but its process may live. Whether there is anything that it holds.
+
+        ``disconnect`` has to follow, once the process has ended.
+        """
+        self._forget_requests(client)
+        state = self._clients[client]
+        state.connected = False
+        state.name += " (hung up on)"
+        return bool(state.reserved or state.leases or self._table.has_pins(client))
+
+    def _forget_requests(self, client: int) -> None:
+        for get in list(self._clients[client].gets):
+            self._forget_get(get)
+        for wait in self._queue.of_client(client):
+            self._leave_queue(wait)
 
     def sealed_by(self, client: int) -> list[ObjectID]:
         """The objects that are there because of this client."""
@@ -470,7 +486,8 @@ class StoreCore:
             "waiting_creates": len(self._queue),
             "waiting_gets": sum(map(len, self._gets.values())),
             "fetches": len(self._fetches),
-            "clients": len(self._clients) - 1,
+            "clients": sum(client.connected for client in self._clients.values()) - 1,
+            "quarantined": sum(not client.connected for client in self._clients.values()),
             "tombstones": self._table.tombstone_count(),
             "held_by": {owner: nbytes for owner, (nbytes, _) in self._table.held_by.items()},
         }

@@ -28,6 +28,7 @@ from holdfast.objectstore.core import LIST_PAGE, SERVER, Reply, StoreCore
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
+from holdfast.objectstore.quarantine import Quarantine
 from holdfast.objectstore.server_connection import ClientConnection
 from holdfast.objectstore.sizes import default_capacity, parse_size
 from holdfast.objectstore.table import ObjectMeta
@@ -136,6 +137,7 @@ class StoreServer:
         self._deadline: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._trimmer: Trimmer | None = None
+        self._quarantine: Quarantine | None = None
         self.socket_path = self._given_path or ""
         self._handlers: dict[Op, Callable[..., None]] = {
             Op.ATTACH: self._on_attach,
@@ -169,6 +171,7 @@ class StoreServer:
             self.socket_path = self._given_path or self._fresh_path()
             self._listener = _listen(self.socket_path)
             self._loop.add_reader(self._listener.fileno(), self._accept)
+            self._quarantine = Quarantine(self._loop, self._release)
             self._trimmer = Trimmer(
                 self._loop, self._arena, self._core.allocator, self._clock, idle_seconds=self._trim_after
             )
@@ -199,6 +202,8 @@ class StoreServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in list(self._connections.values()):
             connection.close(None)
+        if self._quarantine is not None:
+            self._quarantine.close()
         for future in self._allocations.values():
             if not future.done():
                 future.set_exception(StoreClosedError("the store was closed"))
@@ -410,17 +415,18 @@ class StoreServer:
             if uid != os.geteuid():
                 logger.warning("The store refused process %d of user %d: it serves user %d", pid, uid, os.geteuid())
                 sock.close()
-            elif len(self._connections) >= CLIENTS_MAX:
+            elif len(self._connections) + len(self._quarantined()) >= CLIENTS_MAX:
                 logger.warning("The store refused process %d: it has %d clients", pid, CLIENTS_MAX)
                 sock.close()
             else:
-                self._welcome(sock, f"pid {pid}")
+                self._welcome(sock, f"pid {pid}", pid)
 
-    def _welcome(self, sock: socket.socket, name: str) -> None:
+    def _welcome(self, sock: socket.socket, name: str, pid: int) -> None:
         arena = self._running_arena()
         connection = ClientConnection(
             self._core.connect(name),
             name,
+            pid,
             handlers=self._handlers,
             settle=self._settle,
             unsent=self._unsent,
@@ -446,12 +452,28 @@ class StoreServer:
             connection.close(None)
             raise
 
-    def _forget(self, connection: ClientConnection) -> None:
-        if self._connections.pop(connection.client, None) is not None:
-            put = [] if self._on_left is None else self._core.sealed_by(connection.client)
-            self._core.disconnect(connection.client)
+    def _forget(self, connection: ClientConnection, hung_up: bool) -> None:
+        client = connection.client
+        if self._connections.pop(client, None) is not None:
+            put = [] if self._on_left is None else self._core.sealed_by(client)
+            if not (hung_up and self._core.hang_up(client) and self._quarantined().hold(client, connection.pid)):
+                self._core.disconnect(client)
+            else:
+                logger.warning(
+                    "What client '%s' of the store holds is kept until process %d ends: it may still look at it",
+                    connection.name,
+                    connection.pid,
+                )
             if self._on_left is not None:
                 self._on_left(connection.name, put)
+
+    def _release(self, client: int) -> None:
+        self._core.disconnect(client)
+        self._settle()
+
+    def _quarantined(self) -> Quarantine:
+        assert self._quarantine is not None
+        return self._quarantine
 
     def _on_attach(self, connection: ClientConnection, name: str) -> None:
         if name:

@@ -25,6 +25,8 @@ class ClientConnection(asyncio.Protocol):
         Its id in the core.
     name : str
         Who it is, for the log.
+    pid : int
+        The process that connected.
     handlers : mapping
         What is called for each op, with this and the request's fields; raises ``ProtocolError`` to have it closed.
     settle : callable
@@ -32,21 +34,23 @@ class ClientConnection(asyncio.Protocol):
     unsent : dict
         Has this as a key while ``flush`` has something to send.
     forget : callable
-        Called with this, once, when it's closed.
+        Called once, when it's closed, with this and whether it was the server that hung up on a client.
     """
 
     def __init__(
         self,
         client: int,
         name: str,
+        pid: int,
         *,
         handlers: Mapping[Op, Callable[..., None]],
         settle: Callable[[], None],
         unsent: dict[ClientConnection, None],
-        forget: Callable[[ClientConnection], None],
+        forget: Callable[[ClientConnection, bool], None],
     ) -> None:
         self.client = client
         self.name = name
+        self.pid = pid
         self._handlers = handlers
         self._settle = settle
         self._unsent = unsent
@@ -76,7 +80,7 @@ class ClientConnection(asyncio.Protocol):
         self._settle()
 
     def close(self, reason: str | None) -> None:
-        """Drops the client and all that was its. A reason is logged."""
+        """Ends the connection. With a reason, which is logged, it is the server that hangs up."""
         if self._closed:
             return
         self._closed = True
@@ -84,7 +88,7 @@ class ClientConnection(asyncio.Protocol):
             logger.warning("Closing the store's connection to client '%s': %s", self.name, reason)
         if self._transport is not None:
             self._transport.abort()
-        self._forget(self)
+        self._forget(self, reason is not None)
 
     def send(self, *message: Any) -> None:
         """Gathers a message, to be sent with the others of this turn."""

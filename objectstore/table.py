@@ -184,6 +184,10 @@ class ObjectTable:
             self._drop_pins(record, client)
         return True
 
+    def has_pins(self, client: int) -> bool:
+        """Whether the client looks at anything."""
+        return bool(self._pinned_by.get(client))
+
     def release(self, client: int) -> None:
         """All pins of a client that is no more."""
         for object_id in self._pinned_by.pop(client, ()):

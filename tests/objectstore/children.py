@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import signal
 import socket
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.objectstore import ObjectID, StoreClosedError, connect
+from holdfast.objectstore.protocol import Op, pack
 
 
 def say(*words: object) -> None:
@@ -46,6 +49,30 @@ def hold_and_fork(path: str, object_id: str) -> None:
             say(os.getpid(), view.sum(), error)
     time.sleep(1000)
     del held
+
+
+def be_hung_up_on(path: str, object_id: str, how: str) -> None:
+    """Holds things, makes the server hang up, and looks at its view again for each SIGUSR1."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    store = connect(path, name="victim")
+    view = store.get(ObjectID.fromhex(object_id))
+    array, pending = store.create(1_000_000)
+    sock = store._connection._socket
+    if how == "exits":
+        sock.sendall(bytes(3) + b"\x01\xc1")
+        os._exit(0)
+    say("ready")
+    if how == "garbage":
+        sock.sendall(bytes(3) + b"\x01\xc1")
+    else:
+        with contextlib.suppress(OSError):
+            while True:
+                sock.sendall(pack([Op.LIST, 1, 0]))
+    while True:
+        signal.sigwait([signal.SIGUSR1])
+        array[:] = 7
+        say(view.sum())
+    del pending
 
 
 def work_until_killed(path: str, seed: str) -> None:
