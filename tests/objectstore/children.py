@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.objectstore import ObjectID, StoreClosedError, connect
+from holdfast.objectstore import ObjectID, ObjectNotFoundError, StoreClosedError, StoreFullError, connect
 from holdfast.objectstore.protocol import Op, pack
 
 
@@ -75,27 +75,108 @@ def be_hung_up_on(path: str, object_id: str, how: str) -> None:
     del pending
 
 
-def work_until_killed(path: str, seed: str) -> None:
-    """Does a bit of everything, as fast as it can."""
+def churn_with_forks(path: str, seed: str) -> None:
+    """Works as the threads of the test do, while forks of it do too, some of them with views of their parent."""
+    sys.path.insert(0, os.path.dirname(__file__))
+    from test_lifetimes import churn
+
+    with connect(path, name="parent") as store:
+        view = store.get(store.put(np.arange(10_000)))
+        store.delete([ObjectID.fromhex(item["id"]) for item in store.list() if item["owner"] == "parent"])
+        pids = []
+        for number in range(3):
+            pids.append(os.fork())
+            if not pids[-1]:
+                try:
+                    churn(path, 100 * int(seed) + number, 200)
+                    os._exit(0 if view.sum() == 49_995_000 else 1)
+                finally:
+                    os._exit(2)
+        churn(path, int(seed) + 50, 200)
+        statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+        assert statuses == [0, 0, 0], statuses
+        assert view.sum() == 49_995_000
+
+
+def nursery(path: str) -> None:
+    """Forks a process that works until it's killed for each seed that comes in, and says its id. Reaps the dead."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for seed in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            sys.stdin.close()
+            try:
+                work_until_killed(path, int(seed))
+            finally:
+                os._exit(1)
+        say(pid)
+
+
+def work_until_killed(path: str, seed: int) -> None:
+    """Does a bit of everything, as fast as it can. What of it is held in the end varies with the seed."""
     rng = random.Random(seed)
     store = connect(path, name=f"victim {seed}")
     kept: list[Any] = []
-    ids: list[ObjectID] = []
-    say("ready")
-    while True:
-        size = rng.choice([10, 1000, 20_000, 300_000])
-        ids.append(store.put(np.full(size, int(seed))))
+    ids = [store.put(seed)]
+
+    def put() -> None:
+        ids.append(store.put(np.full(rng.choice([10, 1000, 20_000, 300_000]), seed)))
+
+    def put_batch() -> None:
+        with store.batch():
+            ids.extend(store.put(i) for i in range(rng.randrange(100)))
+
+    def get() -> None:
+        kept.append(store.get(rng.choice(ids)))
+        if isinstance(kept[-1], np.ndarray):
+            kept[-1] = kept[-1][: len(kept[-1]) // 2]
+
+    def get_writable() -> None:
+        value = store.get(rng.choice(ids), writable=True)
+        if isinstance(value, np.ndarray):
+            value[:] = 0
+        kept.append(value)
+
+    def create() -> None:
+        array, pending = store.create((rng.choice([10, 20_000]),))
+        array[0] = 1
         if rng.random() < 0.5:
-            kept.append(store.get(rng.choice(ids))[: size // 2])
-        if rng.random() < 0.3:
-            array, pending = store.create((size,))
-            array[0] = 1
-            if rng.random() < 0.5:
-                ids.append(pending.seal())
-            kept.append(array)
-        if len(ids) > 10:
-            store.delete(ids[:9])
-            kept, ids = kept[-5:], ids[9:]
+            ids.append(pending.seal())
+        kept.append((array, pending))
+
+    def create_buffer() -> None:
+        view, pending = store.create_buffer(rng.choice([100, 300_000]))
+        view[:5] = b"hello"
+        if rng.random() < 0.5:
+            ids.append(pending.seal())
+        kept.append((view, pending))
+
+    def delete() -> None:
+        store.delete([ids.pop(rng.randrange(len(ids))) for _ in range(len(ids) // 2)])
+
+    def wait_for_an_object() -> None:
+        with contextlib.suppress(ObjectNotFoundError):
+            store.get(store.new_id(), timeout=rng.choice([0, 0.001, 0.02]))
+
+    def wait_for_room() -> None:
+        with contextlib.suppress(StoreFullError):
+            store.create_buffer(63 << 20, timeout=rng.choice([0, 0.001, 0.02]))
+
+    def look() -> None:
+        store.stats()
+        store.list()
+
+    def forget() -> None:
+        del kept[: len(kept) // 2]
+
+    works = [put, put, put_batch, get, get, get_writable, create, create_buffer, delete, forget, look]
+    works += [wait_for_an_object, wait_for_room]
+    while True:
+        with contextlib.suppress(StoreFullError):
+            rng.choice(works)()
+        if len(kept) > 20:
+            kept.clear()
 
 
 def stop_reading(path: str) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,42 @@ def store(server: StoreServer) -> Iterator[Store]:
 
 
 @pytest.fixture
+def check(server: StoreServer) -> Callable[[], None]:
+    """The core's own check of all its books, between two events of the server's loop."""
+
+    def check() -> None:
+        done: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                server._core.check()
+                done.set_result(None)
+            except BaseException as error:
+                done.set_exception(error)
+
+        server._running_loop().call_soon_threadsafe(work)
+        done.result(DEADLINE_SECONDS)
+
+    return check
+
+
+@pytest.fixture
 def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a function of ``children.py`` in a new process; ends what is left of it."""
     started: list[subprocess.Popen[str]] = []
 
     def start(function: str, *arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, str(Path(__file__).with_name("children.py")), function, *map(str, arguments)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
         process.wait()
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.close()
         process.stdout.close()
 
 

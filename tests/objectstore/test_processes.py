@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -43,23 +42,6 @@ def test_a_killed_client_loses_what_it_held_and_nothing_else(
     assert (stats["pins"], stats["reserved"], stats["waiting_gets"], stats["leased_nbytes"]) == (1, 0, 0, 0)
     assert store.get(sealed) == 5, "what was sealed before stays"
     assert view.sum() == 200_000
-
-
-def test_kills_at_random_points_leak_nothing(
-    server: StoreServer, child: Callable[..., Any], wait_until: Callable[..., Any]
-) -> None:
-    rng = random.Random(5)
-    for seed in range(4):
-        process = child("work_until_killed", server.socket_path, seed)
-        process.stdout.readline()
-        end = time.monotonic() + rng.uniform(0.0, 0.15)
-        wait_until(lambda end=end: time.monotonic() > end)
-        os.kill(process.pid, signal.SIGKILL)
-        wait_until(lambda: server.stats()["clients"] == 0)
-    stats = server.stats()
-    assert (stats["pins"], stats["reserved"], stats["leased_nbytes"]) == (0, 0, 0)
-    server.delete([meta.object_id for meta in server.inventory() if meta.object_id])
-    assert server.stats()["used"] == 0
 
 
 def test_a_stopped_client_stalls_nobody(store: Store, server: StoreServer, child: Callable[..., Any]) -> None:
