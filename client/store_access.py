@@ -98,6 +98,7 @@ class StoreAccess:
                 continue
             try:
                 self._store = connect(node["store_socket"], name=self._owner)
+                self._store.warm()
             except (StoreError, OSError) as error:
                 logger.debug("can't attach to the store of %s: %s", address, error)
                 continue

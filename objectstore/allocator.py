@@ -122,6 +122,17 @@ class Allocator:
         """Every free extent as ``(offset, nbytes)``, in no order."""
         return iter(list(self._nbytes_at.items()))
 
+    def largest_extents(self, count: int) -> list[tuple[int, int]]:
+        """The ``count`` largest free extents, roughly: largest first, to within a sixteenth of their size."""
+        found: list[tuple[int, int]] = []
+        occupied = self._occupied
+        while occupied and len(found) < count:
+            index = occupied.bit_length() - 1
+            occupied ^= 1 << index
+            starts = itertools.islice(reversed(self._bins[index]), count - len(found))
+            found += [(start, self._nbytes_at[start]) for start in starts]
+        return found
+
     def _find(self, size: int, align: int) -> int | None:
         """The start of a free extent that holds an aligned piece of ``size`` bytes."""
         units = size // ALIGNMENT

@@ -13,9 +13,11 @@ user can open it writable again through ``/proc``: same-user processes aren't pr
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,11 +34,46 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
 _libc.mmap.restype = ctypes.c_void_p
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 def _last_error(what: str) -> OSError:
     number = ctypes.get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def populate(address: int, nbytes: int) -> bool:
+    """Does what a write to each of these pages would do, without writing: makes the page and maps it here.
+
+    No byte changes, so others may read and write there meanwhile. The GIL is released. False if the kernel
+    doesn't do it (before Linux 5.14, or without memory): then whoever writes first pays.
+
+    Parameters
+    ----------
+    address, nbytes : int
+        Within a writable map; cut to whole pages.
+    """
+    start = address // PAGE * PAGE
+    return bool(_libc.madvise(start, address + nbytes - start, _MADV_POPULATE_WRITE) == 0)
+
+
+def resident_extents(fd: int, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
+    """The parts of an extent that take up memory, as ``(offset, nbytes)`` in order; the rest are holes.
+
+    Moves the descriptor's position, which nobody uses.
+    """
+    end = offset + nbytes
+    while offset < end:
+        try:
+            start = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but holes from here on
+                return
+            raise
+        if start >= end:
+            return
+        offset = min(os.lseek(fd, start, os.SEEK_HOLE), end)
+        yield start, offset - start
 
 
 class Arena:
@@ -57,6 +94,7 @@ class Arena:
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self.read_only_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
             self.view = memoryview(mmap.mmap(self.fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
+            self._address: int = pa.py_buffer(self.view).address
         except BaseException:
             self.close()
             raise
@@ -64,6 +102,10 @@ class Arena:
     def resident_nbytes(self) -> int:
         """The bytes of memory that the arena uses now."""
         return os.fstat(self.fd).st_blocks * 512
+
+    def populate(self, offset: int, nbytes: int) -> bool:
+        """Makes the pages of an extent; false if the kernel doesn't. No byte changes. Not after ``close``."""
+        return populate(self._address + offset, nbytes)
 
     def punch(self, offset: int, nbytes: int) -> None:
         """Gives the whole pages within the extent back to the kernel; they read as zeros from then on."""
@@ -117,6 +159,10 @@ class Mapping:
     def buffer(self, offset: int, nbytes: int, base: object) -> pa.Buffer:
         """The extent in place, read-only. ``base`` lives as long as the buffer or anything made from it."""
         return pa.foreign_buffer(self.address + offset, nbytes, base)
+
+    def resident_extents(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
+        """The parts of an extent that take up memory, whoever wrote there."""
+        return resident_extents(self._fd, offset, nbytes)
 
     def private_copy(self, offset: int, nbytes: int, base: object) -> memoryview:
         """The extent as writable memory of this caller alone: the kernel copies each page when it is written.

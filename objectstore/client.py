@@ -20,8 +20,10 @@ from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.ids import IDMinter, ObjectID
 from holdfast.objectstore.pins import Ledger, Pin, WritableExtent
 from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, SealItem
+from holdfast.objectstore.warm import Warmer
 
 SMALL_NBYTES = 64 << 10
+_WARM_NBYTES = 4 << 20  # from here on the faults of a write to pages that aren't mapped cost more than looking
 CREATE_TIMEOUT_SECONDS = 30.0
 _LEASE_NBYTES_FIRST = 128 << 10
 _LEASE_NBYTES_MAX = 4 << 20
@@ -136,6 +138,7 @@ class Store:
         self._ledger = Ledger(connection.try_flush, connection.close, mapping)
         connection.ledger = self._ledger
         self._mint = IDMinter()
+        self._warmer = Warmer(mapping, connection)
         self._lease = _Lease()
         self._lease_lock = threading.Lock()
         self._batching = threading.local()
@@ -204,6 +207,8 @@ class Store:
         nbytes = encoded.nbytes
         if nbytes > SMALL_NBYTES:
             extent = self._reserve(nbytes, timeout)
+            if nbytes >= _WARM_NBYTES:
+                self._warmer.now(extent.offset, nbytes)
             encoded.write_into(extent.view())
             extent.hand_over()
             self._connection.queue_seal(SealItem(object_id, extent.offset, nbytes, *names, False))
@@ -310,6 +315,14 @@ class Store:
         pending = Pending(self, extent, None, key=key, owner=owner, type_name="memoryview")
         return view[raw.VIEW_HEAD_NBYTES :], pending
 
+    def warm(self) -> None:
+        """This process is going to write large objects: prepares the memory for the next ones, in the background.
+
+        Happens by itself once it has written one.
+        """
+        self._check_open()
+        self._warmer.ahead()
+
     # Out
 
     def get(
@@ -410,7 +423,9 @@ class Store:
         if not self._closed:
             self._closed = True
             self._closer.detach()
+            self._warmer.stop()
             self._ledger.close()
+            self._warmer.join()
 
     def __enter__(self) -> Self:
         return self
@@ -466,6 +481,8 @@ class Store:
         except BaseException:
             ledger.discard()
             raise
+        if nbytes >= _WARM_NBYTES:
+            self._warmer.ahead()
         return WritableExtent(ledger, self._mapping, self._mapping.writable_address + offset, offset, nbytes)
 
     def _seal_extent(

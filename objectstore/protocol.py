@@ -22,6 +22,7 @@ CONTAINS  number, id                                                      bool
 DELETE    number, [id, ...]
 STATS     number                                                          map
 LIST      number, start                                                   [map, ...], more
+HEADROOM  number                                                          [[offset, nbytes], ...], growing
 ========  ==============================================================  ======================
 
 Nothing in a frame is believed: ``parse_request`` checks every type and bound, and the core whether what
@@ -70,6 +71,7 @@ class Op(enum.IntEnum):
     DELETE = 9
     STATS = 10
     LIST = 11
+    HEADROOM = 12
 
 
 class Status(enum.IntEnum):
@@ -240,6 +242,7 @@ _FIELDS: dict[int, tuple[Callable[[Any], Any], ...]] = {
     Op.DELETE: (_int, _ids),
     Op.STATS: (_int,),
     Op.LIST: (_int, _int),
+    Op.HEADROOM: (_int,),
 }
 
 

@@ -27,6 +27,7 @@ from holdfast.objectstore.arena import Arena, Extent
 from holdfast.objectstore.core import LIST_PAGE, SERVER, Reply, StoreCore
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.prefault import Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
 from holdfast.objectstore.quarantine import Quarantine
 from holdfast.objectstore.server_connection import ClientConnection
@@ -136,6 +137,7 @@ class StoreServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._deadline: asyncio.TimerHandle | None = None
         self._due = 0.0
+        self._prefaulter: Prefaulter | None = None
         self._trimmer: Trimmer | None = None
         self._quarantine: Quarantine | None = None
         self.socket_path = self._given_path or ""
@@ -151,6 +153,7 @@ class StoreServer:
             Op.DELETE: self._on_delete,
             Op.STATS: self._on_stats,
             Op.LIST: self._on_list,
+            Op.HEADROOM: self._on_headroom,
         }
 
     # Life
@@ -172,8 +175,16 @@ class StoreServer:
             self._listener = _listen(self.socket_path)
             self._loop.add_reader(self._listener.fileno(), self._accept)
             self._quarantine = Quarantine(self._loop, self._release)
+            allocator = self._core.allocator
+            limit = functools.partial(headroom_limit, allocator.capacity)
+            self._prefaulter = Prefaulter(self._loop, self._arena, allocator, limit)
             self._trimmer = Trimmer(
-                self._loop, self._arena, self._core.allocator, self._clock, idle_seconds=self._trim_after
+                self._loop,
+                self._arena,
+                allocator,
+                self._clock,
+                idle_seconds=self._trim_after,
+                on_idle=self._prefaulter.pause,
             )
         except BaseException:
             await self.aclose()
@@ -182,7 +193,7 @@ class StoreServer:
 
     async def aclose(self) -> None:
         """Stops serving, and removes the socket. What clients look at stays mapped in their processes."""
-        for handle in (self._deadline, self._trimmer):
+        for handle in (self._deadline, self._trimmer, self._prefaulter):
             if handle is not None:
                 handle.cancel()
         if self._listener is not None:
@@ -498,6 +509,10 @@ class StoreServer:
         page = self._core.describe(start, LIST_PAGE)
         connection.send(request, Status.OK, page, len(page) == LIST_PAGE)
 
+    def _on_headroom(self, connection: ClientConnection, request: int) -> None:
+        assert self._prefaulter is not None
+        connection.send(request, Status.OK, self._prefaulter.headroom(), self._prefaulter.busy)
+
     # Doing what the core decided
 
     def _settle(self) -> None:
@@ -517,8 +532,9 @@ class StoreServer:
                 else:
                     self._spawn(self._run_fetch(effect.object_id, effect.sources))
         self._set_timer()
-        if self._trimmer is not None:
+        if self._trimmer is not None and self._prefaulter is not None:
             self._trimmer.touch()
+            self._prefaulter.touch()
 
     def _deliver(self, reply: Reply) -> None:
         if reply.client != SERVER:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -14,6 +15,10 @@ _UNITS = {
 }  # fmt: skip
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
 _DEFAULT_SHARE = 0.3
+_CONTROL_GROUPS = (  # of version 2 and 1: where, the limit, what is used, and what of that is cache
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def parse_size(text: int | str) -> int:
@@ -67,14 +72,31 @@ def format_size(nbytes: float) -> str:
 def memory_limit() -> int:
     """The bytes of memory that this process may use: the machine's, or its control group's if smaller."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for folder, limit, _, _ in _CONTROL_GROUPS:
         try:
-            text = Path(path).read_text().strip()
+            text = (Path(folder) / limit).read_text().strip()
         except OSError:
             continue
         if text.isdigit():
             total = min(total, int(text))
     return total
+
+
+def available_memory() -> int:
+    """The bytes of memory that could be taken now without pushing anything out that is in use."""
+    available = memory_limit()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = min(available, 1024 * int(line.split()[1]))
+    for folder, limit, usage, cache in _CONTROL_GROUPS:
+        with contextlib.suppress(OSError):
+            text = (Path(folder) / limit).read_text().strip()
+            if text.isdigit():
+                used = int((Path(folder) / usage).read_text())
+                stat = dict(line.split() for line in (Path(folder) / "memory.stat").read_text().splitlines())
+                available = min(available, int(text) - used + int(stat.get(cache, 0)))
+    return max(0, available)
 
 
 def default_capacity() -> int:

@@ -31,6 +31,8 @@ class Trimmer:
         Seconds, never going back.
     idle_seconds : float
         How long nothing must have happened.
+    on_idle : callable
+        Called before the first page is given back: who makes pages has to stop.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class Trimmer:
         clock: Callable[[], float],
         *,
         idle_seconds: float,
+        on_idle: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._arena = arena
         self._allocator = allocator
         self._clock = clock
         self._idle_seconds = idle_seconds
+        self._on_idle = on_idle
         self._used_at = clock()
         self._left: list[tuple[int, int]] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -73,6 +77,7 @@ class Trimmer:
             self._timer = self._loop.call_later(self._idle_seconds - idle, self._tick)
             return
         if self._left is None:
+            self._on_idle()
             free = map(_whole_pages, self._allocator.free_extents())
             self._left = [extent for extent in free if extent[1] >= _EXTENT_NBYTES_MIN]
         budget = _TICK_NBYTES

@@ -116,6 +116,7 @@ class Worker:
         try:
             # First the store: tasks may arrive as soon as the scheduler knows of this worker.
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
+            self._store.warm()
             self._runner = TaskRunner(self._store, self._functions, self.name)
             self._outbox = Outbox(self._flush_seals, self._send, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(self.nthreads, self._in_thread, self._run, f"holdfast-task-{self.name}")

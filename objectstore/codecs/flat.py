@@ -7,6 +7,7 @@ from the first byte, and the arena keeps first bytes at multiples of 64.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -30,7 +31,8 @@ TAG_BUFFER = 0x18
 TAG_ARRAY = 0x19
 
 _PARALLEL_NBYTES = 1 << 20
-_COPY_THREADS = 4
+_COPY_BLOCK_NBYTES = 1 << 20  # what a thread copies at a stretch; smaller ones make two threads meet in one page
+_COPY_THREADS = min(4, os.cpu_count() or 1)  # memory, not cores, is the limit beyond that
 
 
 def align(offset: int) -> int:
@@ -67,6 +69,7 @@ def copy_bytes(target: memoryview, source: memoryview) -> None:
         return
     with pa.FixedSizeBufferWriter(pa.py_buffer(target)) as writer:
         writer.set_memcopy_threads(_COPY_THREADS)
+        writer.set_memcopy_blocksize(_COPY_BLOCK_NBYTES)
         writer.set_memcopy_threshold(_PARALLEL_NBYTES)
         writer.write(pa.py_buffer(source))
 

@@ -46,7 +46,7 @@ def test_every_whole_page_of_a_large_extent_is_punched_once_and_no_step_is_large
         extents.append((offset, nbytes * 64))
         at = offset + nbytes * 64
     loop, pages, now = Loop(), Pages(), [0.0]
-    trimmer = Trimmer(loop, pages, Books(extents), lambda: now[0], idle_seconds=60.0)
+    trimmer = Trimmer(loop, pages, Books(extents), lambda: now[0], idle_seconds=60.0, on_idle=lambda: None)
     trimmer.touch()
     now[0] = 60.0
     while loop.due:

@@ -1,0 +1,163 @@
+"""Making pages before they're asked for: a headroom of free memory that the next large object finds ready.
+
+The first write to a page of the arena costs the kernel a page: a copy onto new pages runs at a tenth of
+the speed of one onto pages that are there. So a thread of the server makes pages ahead of demand, in free
+extents and from their low end, where the allocator carves. It goes for the largest extents first: that is
+where a large object goes, and what is smaller was mostly written, and freed, before.
+
+There is an end to it in every direction. Free pages that take up memory, whoever made them, are never
+raised above the headroom's limit: a quarter of the store, 1 GiB, and a tenth of the memory that is
+available at that moment. The thread works half of the time, so that it never takes more than half a core
+from those who compute, and it ends when the headroom is full. The next use that leaves less of it free
+starts another. A store that nobody uses has no thread and no timer, and once its pages were given back
+(``trim``) it makes none before it is used again.
+
+Which extents are free is read in the loop; by the time the thread gets there a client may have been given
+them. That is harmless: making a page changes no byte, and the client would have paid for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+from holdfast.objectstore.allocator import PAGE, Allocator
+from holdfast.objectstore.arena import Arena, resident_extents
+from holdfast.objectstore.sizes import available_memory
+
+_PAUSE_SECONDS = 0.05
+_PIECE_NBYTES = 2 << 20
+_EXTENTS_MAX = 256
+_EXTENT_NBYTES_MIN = 1 << 20
+_HEADROOM_NBYTES_MAX = 1 << 30
+_CAPACITY_SHARE = 0.25
+_AVAILABLE_SHARE = 0.1
+
+
+def headroom_limit(capacity: int) -> int:
+    """The most bytes of free pages to have at the ready, in a store of ``capacity`` bytes, now."""
+    return int(min(capacity * _CAPACITY_SHARE, _HEADROOM_NBYTES_MAX, available_memory() * _AVAILABLE_SHARE))
+
+
+class Prefaulter:
+    """Keeps one store's headroom. All methods are the loop's to call.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+        Whose timer is used.
+    arena, allocator : Arena, Allocator
+        The pages, and the books that say which are free.
+    limit : callable
+        The bytes of free pages that may take up memory; asked before each piece, by a thread.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, arena: Arena, allocator: Allocator, limit: Callable[[], int]
+    ) -> None:
+        self._loop = loop
+        self._arena = arena
+        self._allocator = allocator
+        self._limit = limit
+        self._used_nbytes = -1  # as the last pass found it, or less since: only more use makes another necessary
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._cancelled = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether the headroom is growing, or about to."""
+        return self._timer is not None or self._thread is not None
+
+    def headroom(self) -> list[tuple[int, int]]:
+        """Where the next large objects will lie: free extents, the largest first, cut to the limit's sum."""
+        left = self._limit()
+        extents: list[tuple[int, int]] = []
+        for offset, nbytes in self._free_extents():
+            if left <= 0:
+                break
+            extents.append((offset, min(nbytes, left)))
+            left -= nbytes
+        return extents
+
+    def touch(self) -> None:
+        """The store was used."""
+        used = self._allocator.used_nbytes
+        if used <= self._used_nbytes:
+            self._used_nbytes = used
+        elif not self.busy and not self._cancelled:
+            self._timer = self._loop.call_later(_PAUSE_SECONDS, self._begin)
+
+    def pause(self) -> None:
+        """Makes no more pages until the next ``touch``. Waits for the piece that is being made, milliseconds."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+            self._thread = None
+        self._used_nbytes = -1
+
+    def cancel(self) -> None:
+        """Makes no more pages at all."""
+        self._cancelled = True
+        self.pause()
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._used_nbytes = self._allocator.used_nbytes
+        self._stop = threading.Event()
+        arguments = self._free_extents(), self._stop
+        self._thread = threading.Thread(target=self._run, args=arguments, name="holdfast-store-prefault", daemon=True)
+        self._thread.start()
+
+    def _free_extents(self) -> list[tuple[int, int]]:
+        extents = self._allocator.largest_extents(_EXTENTS_MAX)
+        return [(offset, nbytes) for offset, nbytes in extents if nbytes >= _EXTENT_NBYTES_MIN]
+
+    def _run(self, extents: list[tuple[int, int]], stop: threading.Event) -> None:
+        try:
+            self._fill(extents, stop)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop was closed without us
+                self._loop.call_soon_threadsafe(self._end, stop)
+
+    def _end(self, stop: threading.Event) -> None:
+        if self._stop is stop and not stop.is_set():
+            self._thread = None
+            self.touch()
+
+    def _fill(self, extents: list[tuple[int, int]], stop: threading.Event) -> None:
+        """Makes pages in the holes of ``extents``, in order, until enough are there."""
+        fd = self._arena.fd
+        parts = [list(resident_extents(fd, *extent)) for extent in extents]
+        resident = sum(nbytes for part in parts for _, nbytes in part)
+        for extent, part in zip(extents, parts, strict=True):
+            for offset, nbytes in _holes(extent, part):
+                for start in range(offset, offset + nbytes, _PIECE_NBYTES):
+                    piece = min(_PIECE_NBYTES, offset + nbytes - start)
+                    if resident + piece > self._limit():
+                        return
+                    began = time.monotonic()
+                    if not self._arena.populate(start, piece):
+                        return
+                    resident += piece
+                    if stop.wait(time.monotonic() - began):
+                        return
+
+
+def _holes(extent: tuple[int, int], resident: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The whole pages of ``extent`` between its resident parts."""
+    at, end = extent[0], extent[0] + extent[1]
+    holes = []
+    for start, nbytes in [*resident, (end, 0)]:
+        first, last = -(-at // PAGE) * PAGE, start // PAGE * PAGE
+        if first < last:
+            holes.append((first, last - first))
+        at = start + nbytes
+    return holes
