@@ -179,6 +179,55 @@ def work_until_killed(path: str, seed: int) -> None:
             kept.clear()
 
 
+def ring(path: str, clients: str, rounds: str) -> None:
+    """Many processes, each of which puts objects that its neighbour reads, checks and deletes."""
+
+    def name_of(number: int, turn: int) -> ObjectID:
+        return ObjectID((number * 1000 + turn + 1).to_bytes(16, "big"))
+
+    def work(number: int) -> None:
+        with connect(path, name=f"client {number}", timeout=60) as store:
+            for turn in range(int(rounds)):
+                size = (10, 3000, 20_000)[(number + turn) % 3]
+                store.put(np.full(size, number * turn), object_id=name_of(number, turn))
+                theirs = name_of((number + 1) % int(clients), turn)
+                assert (store.get(theirs, timeout=60) == (number + 1) % int(clients) * turn).all()
+                store.delete(theirs)
+
+    pids = []
+    for number in range(int(clients)):
+        pids.append(os.fork())
+        if not pids[-1]:
+            try:
+                work(number)
+                os._exit(0)
+            finally:
+                os._exit(1)
+    right = [os.waitpid(pid, 0)[1] for pid in pids].count(0)
+    say(f"{right} of {clients} found every value right")
+
+
+def be_stopped(path: str, doing: str) -> None:
+    """Is in the middle of something when it's stopped."""
+    store = connect(path, name="stopped")
+    if doing == "working":
+        say("ready")
+        work_until_killed(path, 1)
+    held = [store.put(1)]
+    sock = store._connection._socket
+    if doing == "half a frame":
+        sock.sendall(pack([Op.DELETE, 1, [bytes(16)] * 1000])[:9000])
+    elif doing == "replies unread":
+        for _ in range(2000):
+            sock.sendall(pack([Op.STATS, 1]))
+    say("ready")
+    if doing == "waiting for room":
+        held.append(store.create_buffer(40 << 20, timeout=1000))
+    elif doing == "waiting for an object":
+        store.get(store.new_id(), timeout=1000)
+    time.sleep(1000)
+
+
 def stop_reading(path: str) -> None:
     """Connects, and does nothing more."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
