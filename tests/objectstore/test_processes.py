@@ -140,7 +140,7 @@ def test_the_command_serves_and_cleans_up(socket_path: str, wait_until: Callable
             view = store.get(store.put(np.zeros(10_000), key="zeros"))
             shown = subprocess.run([*command, "stats", socket_path], capture_output=True, text=True, check=True).stdout
             assert "33.6 MB" in shown
-            assert "etl, zeros, numpy.ndarray" in shown
+            assert "etl, zeros, numpy.ndarray; pinned by etl" in shown
             as_json = [*command, "stats", socket_path, "--json"]
             assert '"pinned_by": ["etl"]' in subprocess.run(as_json, capture_output=True, text=True, check=True).stdout
             second = subprocess.run([*command, "--socket", socket_path], capture_output=True, text=True, check=False)
