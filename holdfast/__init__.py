@@ -41,7 +41,28 @@ _EXPORTS = {
     "StoreFullError": "holdfast.objectstore.errors",
 }
 
-__all__ = [*_EXPORTS, "__version__"]
+__all__ = [
+    "AuthenticationError",
+    "CancelledError",
+    "Client",
+    "ConnectError",
+    "DatasetExistsError",
+    "DatasetNotFoundError",
+    "Future",
+    "HoldfastError",
+    "KilledWorker",
+    "LocalCluster",
+    "NoWorkerError",
+    "ObjectLostError",
+    "ObjectNotFoundError",
+    "RemoteError",
+    "StoreError",
+    "StoreFullError",
+    "VersionMismatchError",
+    "__version__",
+    "futures_of",
+    "wait",
+]
 
 if TYPE_CHECKING:
     from holdfast.client import Client, Future, futures_of, wait
