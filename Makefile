@@ -2,20 +2,22 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test check lint types install clean
+.PHONY: help demo test check lint types bench-store install clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo     the main job end to end, on the flights of New York in 2013 (examples/flights)"
-	@echo "make test     the tests"
-	@echo "make check    lint, types and tests"
-	@echo "make lint     ruff"
-	@echo "make types    mypy"
-	@echo "make install  a virtual environment in $(VENV) with everything needed to develop"
-	@echo "make clean    remove it, and what tools have cached"
+	@echo "make demo         the main job end to end, on the flights of New York in 2013 (examples/flights)"
+	@echo "make test         the tests"
+	@echo "make check        lint, types and tests"
+	@echo "make lint         ruff"
+	@echo "make types        mypy"
+	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
+	@echo "make install      a virtual environment in $(VENV) with everything needed to develop"
+	@echo "make clean        remove it, and what tools have cached"
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/flights/demo.py
@@ -31,6 +33,9 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
+
+bench-store: $(VENV)/.test
+	$(BIN)/python -m benchmarks.store $(ARGS)
 
 install: $(VENV)/.test $(VENV)/.demo
 

@@ -1,0 +1,110 @@
+"""Goals: what Holdfast's figures have to reach, and what they're meant to.
+
+Most are relative to another figure of the same run, because the same machine gives other absolute
+figures on another day. A goal whose other figure wasn't measured is neither met nor missed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.figures import Figures
+
+SYSTEM = "holdfast"
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The figure is no more than ``limit``, in its own unit."""
+
+    limit: float
+
+    def judge(self, metric: str, figures: Figures) -> Verdict:
+        """What came of it."""
+        mine = figures.get(SYSTEM, metric)
+        if mine is None:
+            return Verdict(f"≤ {self.limit:g}", None, None)
+        return Verdict(f"≤ {self.limit:g} {mine.unit}", None, mine.value <= self.limit)
+
+
+@dataclass(frozen=True)
+class Times:
+    """The figure, a rate, is at least ``factor`` times that of another system, or of the best of several.
+
+    ``metric`` is what is compared with, where it has another name; ``words`` describe it then.
+    """
+
+    factor: float
+    systems: tuple[str, ...]
+    metric: str | None = None
+    words: str | None = None
+
+    def judge(self, metric: str, figures: Figures) -> Verdict:
+        """What came of it."""
+        mine = figures.get(SYSTEM, metric)
+        other = figures.best(self.systems, self.metric or metric)
+        whose = self.words or (self.systems[0] if len(self.systems) == 1 else "the best peer")
+        text = f"≥ {self.factor:g} × {whose}"
+        if mine is None or other is None or not other.value:
+            return Verdict(text, None, None)
+        ratio = mine.value / other.value
+        return Verdict(text, ratio, ratio >= self.factor)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A goal in words, the ratio that it's about if it's about one, and whether it was met; None: can't be said."""
+
+    text: str
+    ratio: float | None
+    met: bool | None
+
+    def __str__(self) -> str:
+        outcome = {True: "met", False: "SHORT", None: "not measured"}[self.met]
+        return f"{self.text}: {outcome}" if self.ratio is None else f"{self.text}: {self.ratio:.2f}, {outcome}"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked of one metric: what must be, and what is aimed at."""
+
+    metric: str
+    must: tuple[AtMost | Times, ...] = ()
+    aim: tuple[AtMost | Times, ...] = ()
+
+
+def plasma(factor: float, metric: str | None = None) -> Times:
+    return Times(factor, ("plasma",), metric)
+
+
+def ray(factor: float) -> Times:
+    return Times(factor, ("ray",))
+
+
+def best_peer(factor: float) -> Times:
+    return Times(factor, ("plasma", "ray"))
+
+
+def floor(factor: float) -> Times:
+    return Times(factor, ("floor",), "put_400mb_2_threads", "the two-thread floor")
+
+
+def own_warm(factor: float) -> Times:
+    return Times(factor, (SYSTEM,), "put_400mb", "warm")
+
+
+#: The object store's. "Equal to warm" is taken as within 5 %: two medians of the same thing differ by that.
+STORE = (
+    Goal("put_400mb", must=(ray(1.2), floor(0.7)), aim=(floor(0.9),)),
+    Goal("put_400mb_first", must=(ray(5),), aim=(own_warm(0.95),)),
+    Goal("get_400mb", must=(AtMost(0.15),), aim=(AtMost(0.05),)),
+    Goal("get_400mb_first"),
+    Goal("create_seal_400mb", must=(AtMost(0.2),)),
+    Goal("put_8kb", must=(plasma(2),), aim=(plasma(5),)),
+    Goal("get_8kb", must=(plasma(2),), aim=(plasma(4),)),
+    Goal("get_8kb_other", must=(plasma(1.2, "get_8kb"),), aim=(plasma(3, "get_8kb"),)),
+    Goal("put_200kb", must=(best_peer(2),), aim=(best_peer(4),)),
+    Goal("get_200kb", must=(best_peer(2),), aim=(best_peer(4),)),
+    Goal("read_by_4_memory", must=(AtMost(1.02),)),
+    Goal("read_by_4_memory_store", must=(AtMost(1.02),)),
+)

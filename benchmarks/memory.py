@@ -1,0 +1,38 @@
+"""How much memory processes use together.
+
+The proportional set size counts a page that is shared by n processes as an n-th of it in each, so that the
+sum over all processes counts every page once, however many map it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import psutil
+
+_PAUSE_SECONDS = 0.3
+_SETTLED_NBYTES = 2_000_000
+_SETTLING_SECONDS_MAX = 15.0
+
+
+def tree_pss() -> int:
+    """The bytes that this process and all its descendants use, each page counted once."""
+    me = psutil.Process()
+    total = 0
+    for process in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            total += process.memory_full_info().pss
+    return total
+
+
+def settled_pss() -> int:
+    """``tree_pss`` once it has come to rest: what works in the background has done its work by then."""
+    deadline = time.monotonic() + _SETTLING_SECONDS_MAX
+    before = tree_pss()
+    while True:
+        time.sleep(_PAUSE_SECONDS)
+        now = tree_pss()
+        if abs(now - before) <= _SETTLED_NBYTES or time.monotonic() > deadline:
+            return now
+        before = now

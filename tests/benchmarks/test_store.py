@@ -1,0 +1,59 @@
+"""The benchmark of the object store, run as a command with tiny sizes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import goals
+from benchmarks.figures import parse
+
+REPOSITORY = Path(__file__).parents[2]
+
+PEERS = """#!/usr/bin/env bash
+echo "{\\"system\\": \\"$1\\", \\"metric\\": \\"put_8kb\\", \\"value\\": 0.5, \\"unit\\": \\"objects/s\\"}"
+[[ $1 != ray ]] || { echo "no such peer here" >&2; exit 3; }
+"""
+
+
+def bench_store(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.store", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=90)
+
+
+def test_every_metric_comes_once_as_a_line_and_in_the_table(tmp_path):
+    output = tmp_path / "figures.jsonl"
+    result = bench_store("--quick", "--rounds", "1", "--without-peers", "--output", str(output))
+    assert result.returncode == 0, result.stderr
+    figures = [parse(line) for line in output.read_text().splitlines()]
+    assert all(figure is not None and figure.system == "holdfast" and figure.value > 0 for figure in figures)
+    assert sorted(figure.metric for figure in figures) == sorted(goal.metric for goal in goals.STORE)
+    assert result.stdout.startswith(output.read_text())
+    for figure in figures:
+        assert result.stdout.count(f"| `{figure.metric}` ") == 1
+
+
+def test_peers_are_run_by_their_own_program_and_a_peer_that_fails_is_left_out(tmp_path):
+    program = tmp_path / "run"
+    program.write_text(PEERS)
+    program.chmod(0o755)
+    result = bench_store("--only", "plasma", "ray", "--rounds", "2", "--peers", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    figures = [figure for line in result.stdout.splitlines() if (figure := parse(line))]
+    assert [(figure.system, figure.rounds) for figure in figures] == [("plasma", (0.5, 0.5))]
+    assert "no such peer here" in result.stderr
+
+
+def test_without_the_peers_program_it_says_how_to_go_on(tmp_path):
+    result = bench_store("--peers", str(tmp_path))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert "--without-peers" in result.stderr
+    assert str(tmp_path) in result.stderr
+
+
+def test_a_quick_run_is_never_written_into_the_documentation():
+    result = bench_store("--quick", "--write-docs")
+    assert result.returncode == 2
+    assert "mean nothing" in result.stderr
