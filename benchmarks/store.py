@@ -17,6 +17,7 @@ from benchmarks.figures import Figure, Figures, medians
 from benchmarks.table import table
 
 _PAGE = systems.REPOSITORY / "docs" / "performance.md"
+_ROUNDS = 3
 _SYSTEMS = ("floor", goals.SYSTEM, "plasma", "ray")
 
 
@@ -40,14 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     result = table(goals.STORE, Figures(figures))
     print(result)
     if options.write_docs:
-        made = _how_it_was_made(arguments, options.rounds)
+        made = _how_it_was_made(options)
         page.replace_section(_PAGE, "bench-store", f"{machine.describe()}\n\n{made}\n\n{result}")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.store", description=__doc__)
-    parser.add_argument("--rounds", type=_positive, default=3, help="how often each system's turn comes (default: 3)")
+    parser.add_argument(
+        "--rounds", type=_positive, default=_ROUNDS, help=f"how often each system's turn comes (default: {_ROUNDS})"
+    )
     parser.add_argument("--only", nargs="+", choices=_SYSTEMS, default=_SYSTEMS, help="measure these systems only")
     parser.add_argument("--without-peers", action="store_true", help=f"the same as --only {goals.SYSTEM}")
     parser.add_argument("--peers", metavar="DIR", help="where the peers' program lies; see HOLDFAST_PEERS")
@@ -86,10 +89,16 @@ def _rounds(commands: dict[str, list[str]], rounds: int) -> list[Figure]:
     return figures
 
 
-def _how_it_was_made(arguments: Sequence[str], rounds: int) -> str:
-    given = shlex.join(argument for argument in arguments if argument != "--write-docs")
-    command = f'make bench-store ARGS="{given}"' if given else "make bench-store"
-    return f"Made with `{command}`: medians of {rounds} round{'s' if rounds > 1 else ''}, the systems taking turns."
+def _how_it_was_made(options: argparse.Namespace) -> str:
+    """The command, without the options that change no figure: where files lie is this machine's own matter."""
+    given = [] if options.rounds == _ROUNDS else ["--rounds", str(options.rounds)]
+    if options.without_peers:
+        given.append("--without-peers")
+    elif set(options.only) != set(_SYSTEMS):
+        given += ["--only", *options.only]
+    command = f'make bench-store ARGS="{shlex.join(given)}"' if given else "make bench-store"
+    rounds = "1 round" if options.rounds == 1 else f"{options.rounds} rounds"
+    return f"Made with `{command}`: medians of {rounds}, the systems taking turns."
 
 
 def _say(line: str) -> None:

@@ -191,7 +191,11 @@ def put_on_request(pipe: Connection, path: str) -> None:
     array = np.ones(SMALL[0][1])
     with connect(path, name="other") as store:
         for count in requests(pipe):
-            pipe.send(put_all(store, array, count))
+            ids = put_all(store, array, count)
+            # ``put`` returns when its seal is sent. An answer on the same connection shows that it was read too:
+            # without it, what another process asks for may come to the server first.
+            store.contains(ids[-1])
+            pipe.send(ids)
 
 
 def read_on_request(pipe: Connection, path: str) -> None:

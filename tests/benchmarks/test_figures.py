@@ -67,6 +67,15 @@ def test_goals_are_judged_by_ratios_within_the_run():
     assert judged("put_200kb", "aim") == ["≥ 4 × the best peer: 2.48, SHORT"]
 
 
+def test_a_peer_whose_median_is_a_cold_one_is_no_measure_of_warm():
+    cold_ray = [Figure("ray", "put_400mb", 0.6727, "GB/s"), Figure("ray", "put_400mb_first", 0.6727, "GB/s")]
+    figures = Figures([Figure("holdfast", "put_400mb", 14.4749, "GB/s"), *cold_ray])
+    (goal,) = (goal for goal in STORE if goal.metric == "put_400mb")
+    verdict = goal.must[0].judge("put_400mb", figures)
+    assert verdict.met is None
+    assert str(verdict) == "≥ 1.2 × ray: 21.52, can't be said: ray wasn't warm"
+
+
 def test_goals_are_judged_by_limits():
     assert judged("get_400mb", "must") == ["≤ 0.15 ms: met"]
     assert judged("get_400mb", "aim") == ["≤ 0.05 ms: SHORT"]
