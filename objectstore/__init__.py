@@ -11,10 +11,10 @@ from one process to another without being copied or looked at.
 {'numbers': [1, 2, 3]}
 
 The package knows nothing of tasks or clusters. From the bottom up: ``arena`` (the memory), ``allocator``
-(which of it is free), ``prefault`` and ``trim`` (pages made ahead of use, and given back), ``table``,
-``create_queue`` and ``core`` (what is decided, without any I/O), ``protocol``, ``server_connection``,
-``quarantine``, ``server``; on the other side ``connection``, ``pins``, ``warm`` (pages mapped ahead of
-writing), ``client``; and ``codecs`` apart.
+(which of it is free), ``prefault`` and ``trim`` (pages made ahead of use, and given back), ``board`` (who finds and
+looks at what, in shared memory), ``table``, ``create_queue`` and ``core`` (what is decided, without any I/O),
+``protocol``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``pins``, ``warm``
+(pages mapped ahead of writing), ``client``; and ``codecs`` apart.
 """
 
 from __future__ import annotations

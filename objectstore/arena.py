@@ -76,6 +76,18 @@ def resident_extents(fd: int, offset: int, nbytes: int) -> Iterator[tuple[int, i
         yield start, offset - start
 
 
+def memory_file(name: str, nbytes: int) -> int:
+    """A descriptor of ``nbytes`` zeros in memory that nobody can shrink or grow."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, nbytes)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 class Arena:
     """The server's side: makes the memory, and gives pages back.
 
@@ -83,15 +95,15 @@ class Arena:
     ----------
     nbytes : int
         Its size, a whole number of pages. No memory is used until it is written.
+    name : str
+        What ``/proc`` shows it as.
     """
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, name: str = "holdfast-arena") -> None:
         self.nbytes = nbytes
-        self.fd = os.memfd_create("holdfast-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.fd = memory_file(name, nbytes)
         self.read_only_fd = -1
         try:
-            os.ftruncate(self.fd, nbytes)
-            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self.read_only_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
             self.view = memoryview(mmap.mmap(self.fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
             self._address: int = pa.py_buffer(self.view).address
@@ -169,7 +181,7 @@ class Mapping:
 
         ``base`` is kept too: an unwritten page still reads what the arena holds there.
         """
-        return PrivateMap(self._fd, offset, nbytes, base).view()
+        return FileMap(self._fd, offset, nbytes, flags=mmap.MAP_PRIVATE, writable=True, base=base).view()
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
@@ -177,37 +189,43 @@ class Mapping:
             self._fd = -1
 
 
-class PrivateMap:
-    """One MAP_PRIVATE map of the pages around an extent. Unmapped when the last view of it is gone.
+class FileMap:
+    """A map of a piece of a file. Unmapped when the last view of it is gone.
 
     Python's own ``mmap`` keeps a duplicate of the descriptor for each map; with thousands of views
     alive a process would run out of them.
     """
 
-    def __init__(self, fd: int, offset: int, nbytes: int, base: object) -> None:
+    def __init__(self, fd: int, offset: int, nbytes: int, *, flags: int, writable: bool, base: object = None) -> None:
         self._address: int | None = None
         self._base = base
         start = offset // PAGE * PAGE
         self._span = offset + nbytes - start
-        address = _libc.mmap(None, self._span, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE, fd, start)
+        protection = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
+        address = _libc.mmap(None, self._span, protection, flags, fd, start)
         if address is None or address == _MAP_FAILED:
-            raise _last_error("mapping a private copy of an object")
+            raise _last_error("mapping memory")
         self._address = address
         self.__array_interface__: dict[str, Any] = {
             "version": 3,
             "shape": (nbytes,),
             "typestr": "|u1",
-            "data": (address + offset - start, False),
+            "data": (address + offset - start, not writable),
         }
 
     def view(self) -> memoryview:
-        """The extent's bytes. Everything made from them holds the map."""
+        """The bytes of the piece. Everything made from them holds the map."""
         return memoryview(np.asarray(self))  # type: ignore[arg-type]
 
     def __del__(self) -> None:
         if self._address is not None:
             _libc.munmap(self._address, self._span)
             self._address = None
+
+
+def map_shared(fd: int, nbytes: int, *, writable: bool) -> memoryview:
+    """A file's first ``nbytes``, shared with whoever maps it too. The descriptor may be closed."""
+    return FileMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable).view()
 
 
 class Extent(NamedTuple):

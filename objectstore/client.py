@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from holdfast.objectstore.allocator import ALIGNMENT
-from holdfast.objectstore.arena import Mapping
+from holdfast.objectstore.arena import Mapping, map_shared
+from holdfast.objectstore.board import ORDERED, BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.codecs import Encoded, decode, encode, ndarray, raw
 from holdfast.objectstore.connection import Connection, open_connection
 from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.ids import IDMinter, ObjectID
-from holdfast.objectstore.pins import Ledger, Pin, WritableExtent
+from holdfast.objectstore.pins import BoardPin, Ledger, Pin, WritableExtent
 from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, SealItem
 from holdfast.objectstore.warm import Warmer
 
@@ -129,13 +130,14 @@ class Store:
         Where this process maps the arena to read it, and how large that is.
     """
 
-    def __init__(self, connection: Connection, mapping: Mapping, name: str) -> None:
+    def __init__(self, connection: Connection, mapping: Mapping, board: BoardView, name: str) -> None:
         self.arena_address = mapping.address
         self.arena_nbytes = mapping.nbytes
         self.name = name
         self._connection = connection
         self._mapping = mapping
-        self._ledger = Ledger(connection.try_flush, connection.close, mapping)
+        self._ledger = Ledger(board, connection.try_flush, connection.close, mapping)
+        self._board = board if ORDERED else None
         connection.ledger = self._ledger
         self._mint = IDMinter()
         self._warmer = Warmer(mapping, connection)
@@ -373,6 +375,8 @@ class Store:
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is there, sealed and not deleted."""
         self._check_open()
+        if self._board is not None and self._board.contains(object_id):
+            return True
         (there,) = self._connection.call(Op.CONTAINS, object_id, timeout=_PATIENCE_SECONDS)
         return bool(there)
 
@@ -445,8 +449,17 @@ class Store:
             raise StoreClosedError(f"this connection to the store at {self._connection.where} is closed")
         self._connection.check()
 
-    def _pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> tuple[Pin, int]:
+    def _pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> tuple[BoardPin | Pin, int]:
         self._check_open()
+        ledger = self._ledger
+        if self._board is not None:
+            pin = BoardPin(ledger)
+            place = ledger.pin(object_id, pin)
+            if place is not None:
+                return pin, place
+        return self._ask_for_pin(object_id, timeout, sources)
+
+    def _ask_for_pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> tuple[Pin, int]:
         ledger = self._ledger
         patience = _PATIENCE_SECONDS + timeout if timeout is not None else None if sources else _PATIENCE_SECONDS
 
@@ -563,11 +576,18 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
     >>> with connect(server.socket_path, name="etl") as store:
     ...     object_id = store.put(table)
     """
-    connection, nbytes, (read_only_fd, writable_fd) = open_connection(os.fspath(socket_path), timeout)
+    connection, hello = open_connection(os.fspath(socket_path), timeout)
     try:
-        mapping = Mapping(read_only_fd, writable_fd, nbytes)
+        mapping = Mapping(hello.arena_fd, hello.writable_fd, hello.arena_nbytes)
+        slots = hello.slots
+        try:
+            index = map_shared(hello.index_fd, index_nbytes(slots), writable=False)
+            row = map_shared(hello.row_fd, row_nbytes(slots), writable=True)
+        finally:
+            os.close(hello.index_fd)
+            os.close(hello.row_fd)
         connection.attach(_clean(name)[:TEXT_MAX])
     except BaseException:
         connection.close()
         raise
-    return Store(connection, mapping, name)
+    return Store(connection, mapping, BoardView(slots, index, row), name)

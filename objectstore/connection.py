@@ -18,11 +18,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
-from holdfast.objectstore.ids import ObjectID
-from holdfast.objectstore.pins import Ledger
+from holdfast.objectstore.pins import Dead, Ledger
 from holdfast.objectstore.protocol import (
     IDS_PER_FRAME,
     MAGIC,
@@ -38,6 +37,7 @@ from holdfast.objectstore.protocol import (
 
 _RECEIVE_NBYTES = 1 << 16
 _HELLO_NBYTES = 256
+_HELLO_FDS = 4
 _POLL_SECONDS = 1
 _TIMEVAL = struct.Struct("@ll")
 _ERRORS: dict[int, type[StoreError]] = {
@@ -127,20 +127,16 @@ class Connection:
         """Takes all that goes one way into the outgoing bytes."""
         # What has died is taken before the seals are, and sent after them: an array that was sealed and dropped by
         # another thread at this moment is then unpinned with or after its seal, never before.
-        unpins: list[ObjectID] = []
-        aborts: list[int] = []
-        if self.ledger is not None and self.ledger.pending:
-            unpins, aborts = self.ledger.take()
+        dead = Dead([], [], []) if self.ledger is None or not self.ledger.pending else self.ledger.take()
         if seals := self._seals[:]:
             starts = range(0, len(seals), SEALS_PER_FRAME)
             frames = b"".join(pack((Op.SEAL, seals[start : start + SEALS_PER_FRAME])) for start in starts)
             # Only what is packed is taken: others' seals must not vanish because of a failure or an interrupt here.
             self._outgoing += frames
             del self._seals[: len(seals)]
-        for start in range(0, len(unpins), IDS_PER_FRAME):
-            self._outgoing += pack((Op.UNPIN, unpins[start : start + IDS_PER_FRAME]))
-        for start in range(0, len(aborts), IDS_PER_FRAME):
-            self._outgoing += pack((Op.ABORT, aborts[start : start + IDS_PER_FRAME]))
+        for op, names in ((Op.UNPIN, dead.unpins), (Op.ABORT, dead.aborts), (Op.LOOK, dead.looks)):
+            for start in range(0, len(names), IDS_PER_FRAME):
+                self._outgoing += pack((op, names[start : start + IDS_PER_FRAME]))
 
     def _send(self) -> None:
         outgoing = self._outgoing
@@ -297,8 +293,19 @@ def _disown_all() -> None:
 os.register_at_fork(after_in_child=_disown_all)
 
 
-def open_connection(path: str, timeout: float) -> tuple[Connection, int, list[int]]:
-    """Connects and reads the server's first frame: the connection, the arena's size, its descriptors.
+class Hello(NamedTuple):
+    """What the server says and hands over first. The descriptors are the caller's to close."""
+
+    arena_nbytes: int
+    slots: int
+    arena_fd: int
+    writable_fd: int
+    index_fd: int
+    row_fd: int
+
+
+def open_connection(path: str, timeout: float) -> tuple[Connection, Hello]:
+    """Connects and reads the server's first frame.
 
     Raises
     ------
@@ -311,7 +318,7 @@ def open_connection(path: str, timeout: float) -> tuple[Connection, int, list[in
         sock.settimeout(timeout)
         try:
             sock.connect(path)
-            data, fds, _, _ = socket.recv_fds(sock, _HELLO_NBYTES, 2)
+            data, fds, _, _ = socket.recv_fds(sock, _HELLO_NBYTES, _HELLO_FDS)
         except TimeoutError:
             raise StoreError(f"the store at {path} didn't answer within {timeout:g} s") from None
         except OSError as error:
@@ -321,11 +328,11 @@ def open_connection(path: str, timeout: float) -> tuple[Connection, int, list[in
         hello = next(FrameReader(_HELLO_NBYTES).feed(data), None)
         if not isinstance(hello, list) or len(hello) < 4 or hello[0] != MAGIC:
             raise StoreError(f"what serves at {path} is not a store, or it serves another user")
-        if hello[1] != VERSION or len(fds) != 2:
+        if hello[1] != VERSION or len(hello) != 5 or len(fds) != _HELLO_FDS:
             raise StoreError(f"the store at {path} speaks version {hello[1]} of the protocol, not {VERSION}")
         sock.settimeout(None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_POLL_SECONDS, 0))
-        return Connection(sock, path), hello[3], fds
+        return Connection(sock, path), Hello(*hello[3:], *fds)
     except BaseException:
         for fd in fds:
             os.close(fd)

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from holdfast.objectstore.allocator import ALIGNMENT, LARGE_NBYTES, Allocator, footprint
+from holdfast.objectstore.board import Board, slots_for
 from holdfast.objectstore.create_queue import CreateQueue, CreateWait
 from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.ids import ObjectID
@@ -111,6 +112,8 @@ class StoreCore:
         Seconds, never going back.
     can_fetch : bool
         Whether ``StartFetch`` may be asked for.
+    board : Board, optional
+        Where clients find and pin objects by themselves. By default one that nobody else sees.
     tombstone_limit : int
         How many deleted ids are remembered.
     """
@@ -121,13 +124,15 @@ class StoreCore:
         *,
         clock: Callable[[], float],
         can_fetch: bool = False,
+        board: Board | None = None,
         tombstone_limit: int = TOMBSTONE_LIMIT,
     ) -> None:
         self.allocator = Allocator(capacity)
         self.capacity = self.allocator.capacity
         self.can_fetch = can_fetch
         self._clock = clock
-        self._table = ObjectTable(self._release_bytes, tombstone_limit=tombstone_limit)
+        self.board = Board(slots_for(self.capacity)) if board is None else board
+        self._table = ObjectTable(self._release_bytes, self.board, tombstone_limit=tombstone_limit)
         self._queue = CreateQueue(self._grant)
         self._clients: dict[int, _Client] = {SERVER: _Client("store")}
         self._client_ids = itertools.count(SERVER + 1)
@@ -428,6 +433,11 @@ class StoreCore:
             if not self._table.unpin(object_id, client):
                 raise ProtocolError(f"it has no pin on object {object_id}")
 
+    def look(self, slots: Iterable[int]) -> None:
+        """Counters of these slots of the board have gone to zero while the server waited for them."""
+        for slot in slots:
+            self._table.look(slot)
+
     def _pin_for(self, record: ObjectRecord, client: int, request: int) -> None:
         self._table.pin(record, client)
         self._reply(client, request, Status.OK, record.offset, record.nbytes)
@@ -499,7 +509,7 @@ class StoreCore:
         return [*itertools.islice(self._descriptions(now), start, stop)]
 
     def _descriptions(self, now: float) -> Iterator[dict[str, Any]]:
-        for record in itertools.chain(self._table.records(), self._table.doomed()):
+        for record, pins in self._table.pins_of(itertools.chain(self._table.records(), self._table.doomed())):
             yield {
                 "id": record.object_id.hex(),
                 "key": record.key,
@@ -507,8 +517,8 @@ class StoreCore:
                 "type": record.type_name,
                 "nbytes": record.nbytes,
                 "age": now - record.created,
-                "pins": sum(record.pins.values()),
-                "pinned_by": [self._clients[client].name for client in record.pins],
+                "pins": sum(pins.values()),
+                "pinned_by": [self._clients[client].name for client in pins],
                 "state": record.state.value,
             }
         for client in self._clients.values():
@@ -557,7 +567,7 @@ class StoreCore:
         return text
 
     def _viewers(self, records: Iterable[ObjectRecord]) -> list[str]:
-        return sorted({self._clients[client].name for record in records for client in record.pins})
+        return sorted({self._clients[client].name for _, pins in self._table.pins_of(records) for client in pins})
 
     def check(self) -> None:
         """Asserts what must hold between any two events: every byte is in one place, all books agree."""

@@ -1,8 +1,9 @@
 """Pins: what keeps an object's bytes in place while anything in this process looks at them.
 
-``get`` makes a ``Pin`` and gives it to Arrow as the base of the buffer over the object's bytes. Whatever
+``get`` makes a pin and gives it to Arrow as the base of the buffer over the object's bytes. Whatever
 is made from that buffer (an array, a slice of a column of a table) holds it, directly or not, so the pin
-is finalised when the last of them is gone, and not before.
+is finalised when the last of them is gone, and not before. A ``BoardPin`` is one that this process has taken by
+itself (``board.py``); a ``Pin`` is one that the server was asked for.
 
 A finaliser may run anywhere: on any thread, in the middle of a garbage collection, while this very
 process holds this very store's locks. So it does two things only, neither of which takes a lock: it
@@ -21,10 +22,11 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from holdfast.objectstore.board import BoardView
 from holdfast.objectstore.ids import ObjectID
 
 URGENT_NBYTES = 1 << 20
@@ -44,6 +46,21 @@ class Pin:
 
     def __del__(self) -> None:
         self._ledger.drop(self.object_id, self.nbytes)
+
+
+class BoardPin:
+    """One look at the object in one slot of the board. Held by buffers, never by name."""
+
+    __slots__ = ("_ledger", "nbytes", "slot")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.slot = 0
+        self.nbytes = 0
+
+    def __del__(self) -> None:
+        if self.slot:
+            self._ledger.drop_slot(self.slot, self.nbytes)
 
 
 class WritableExtent:
@@ -84,11 +101,21 @@ class WritableExtent:
             self._ledger.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes)
 
 
+class Dead(NamedTuple):
+    """What the server is to be told: objects to unpin, offsets to abort, slots of the board to look at."""
+
+    unpins: list[ObjectID]
+    aborts: list[int]
+    looks: list[int]
+
+
 class Ledger:
     """What one connection holds at the server, and what of it has died.
 
     Parameters
     ----------
+    board : BoardView
+        On which the pins are that this process has taken by itself.
     flush : callable
         Sends what ``take`` returns. Called by the ledger's own thread; false once the connection is gone.
     on_empty : callable
@@ -97,13 +124,17 @@ class Ledger:
         Kept while anything looks into it.
     """
 
-    def __init__(self, flush: Callable[[], bool], on_empty: Callable[[], None], mapping: object) -> None:
+    def __init__(
+        self, board: BoardView, flush: Callable[[], bool], on_empty: Callable[[], None], mapping: object
+    ) -> None:
+        self.board = board
         self.mapping = mapping
         self._flush = flush
         self._on_empty = on_empty
         self._disowned = False
         self._closing = False
         self._dropped: deque[ObjectID | int] = deque()
+        self._dropped_slots: deque[int] = deque()
         self._begin()
 
     def _begin(self) -> None:
@@ -113,10 +144,25 @@ class Ledger:
         self._alive = 0
         self._thread: threading.Thread | None = None
 
+    def pin(self, object_id: ObjectID, pin: BoardPin) -> int | None:
+        """Pins an object on the board, if it can be found there: its offset."""
+        if self._thread is None:
+            self._start()
+        place = self.board.pin(object_id, pin)
+        if place is None:
+            return None
+        offset, pin.nbytes = place
+        return offset
+
     def add(self) -> None:
         """Something will be alive: a pin or a reservation that is being asked for."""
+        if self._thread is None:
+            self._start()
         with self._lock:
             self._alive += 1
+
+    def _start(self) -> None:
+        with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="holdfast-store-unpin", daemon=True)
                 self._thread.start()
@@ -132,6 +178,16 @@ class Ledger:
         if self._disowned:
             return
         self._dropped.append(what)
+        self._wake(nbytes)
+
+    def drop_slot(self, slot: int, nbytes: int) -> None:
+        """A pin on the board has died. Safe in a finaliser."""
+        if self._disowned:
+            return
+        self._dropped_slots.append(slot)
+        self._wake(nbytes)
+
+    def _wake(self, nbytes: int) -> None:
         if nbytes >= URGENT_NBYTES or self._closing:
             self._tokens.put(True)
         elif not self._armed:
@@ -141,12 +197,16 @@ class Ledger:
     @property
     def pending(self) -> bool:
         """Whether there's anything to take."""
-        return bool(self._dropped)
+        return bool(self._dropped) or bool(self._dropped_slots)
 
-    def take(self) -> tuple[list[ObjectID], list[int]]:
-        """What has died since the last time: objects to unpin, offsets to abort."""
-        unpins: list[ObjectID] = []
-        aborts: list[int] = []
+    def take(self) -> Dead:
+        """What has died since the last time, so far as the server has to be told."""
+        dead = unpins, aborts, looks = Dead([], [], [])
+        with contextlib.suppress(IndexError):
+            while True:
+                slot = self._dropped_slots.popleft()
+                if self.board.unpin(slot):
+                    looks.append(slot)
         with contextlib.suppress(IndexError):
             while True:
                 what = self._dropped.popleft()
@@ -157,14 +217,14 @@ class Ledger:
         if unpins or aborts:
             with self._lock:
                 self._alive -= len(unpins) + len(aborts)
-        return unpins, aborts
+        return dead
 
     def close(self) -> None:
         """No more will be added. ``on_empty`` is called as soon as nothing is alive: now, or by the thread."""
         self._closing = True
         connected = self._flush()
         with self._lock:
-            thread, empty = self._thread, self._alive == 0
+            thread, empty = self._thread, self._empty()
         if connected and not empty:
             self._tokens.put(True)
             return
@@ -188,7 +248,11 @@ class Ledger:
         """This is a forked child: what is alive here is the parent's to drop. Takes no lock."""
         self._disowned = True
         self._dropped.clear()
+        self._dropped_slots.clear()
         self._begin()
+
+    def _empty(self) -> bool:
+        return self._alive == 0 and self.board.held == 0
 
     def _wake_if_closing(self) -> None:
         if self._closing:
@@ -207,7 +271,7 @@ class Ledger:
                 return
             if self._closing:
                 with self._lock:
-                    empty = self._alive == 0
+                    empty = self._empty()
                 if empty:
                     self._on_empty()
                     return

@@ -4,9 +4,12 @@ A frame is a four-byte big-endian length and a MessagePack array of that many by
 request is its ``Op``; requests that are answered carry a number of the client's choice as their second.
 An answer is ``[number, status, ...]``.
 
-The server sends the first frame, with the arena's two descriptors beside it (read-only, then writable)::
+LOOK says that the counter of a slot of the board has gone to zero while the server waited for that (``board.py``).
 
-    [MAGIC, VERSION, client id, arena bytes]
+The server sends the first frame, with four descriptors beside it (the arena's, read-only, then writable; the
+index's, read-only; the client's row of the board)::
+
+    [MAGIC, VERSION, client id, arena bytes, slots]
 
 ========  ==============================================================  ======================
 op        request                                                         answer
@@ -18,6 +21,7 @@ CREATE    number, nbytes, timeout                                         offset
 ABORT     [offset, ...]
 GET       number, id, timeout, sources                                    offset, nbytes
 UNPIN     [id, ...]
+LOOK      [slot, ...]
 CONTAINS  number, id                                                      bool
 DELETE    number, [id, ...]
 STATS     number                                                          map
@@ -42,7 +46,7 @@ from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.ids import ID_NBYTES, ObjectID
 
 MAGIC = "holdfast-store"
-VERSION = 1
+VERSION = 2
 
 REQUEST_NBYTES_MAX = 16 << 20
 REPLY_NBYTES_MAX = 64 << 20
@@ -72,6 +76,7 @@ class Op(enum.IntEnum):
     STATS = 10
     LIST = 11
     HEADROOM = 12
+    LOOK = 13
 
 
 class Status(enum.IntEnum):
@@ -198,7 +203,7 @@ def _ids(value: Any) -> list[ObjectID]:
     return [_id(item) for item in _list(value, IDS_PER_FRAME)]
 
 
-def _offsets(value: Any) -> list[int]:
+def _numbers(value: Any) -> list[int]:
     return [_int(item) for item in _list(value, IDS_PER_FRAME)]
 
 
@@ -233,11 +238,12 @@ def _short(value: Any) -> str:
 _FIELDS: dict[int, tuple[Callable[[Any], Any], ...]] = {
     Op.ATTACH: (_text,),
     Op.SEAL: (_seals,),
-    Op.LEASE: (_int, _int, _int, _seconds, _offsets),
+    Op.LEASE: (_int, _int, _int, _seconds, _numbers),
     Op.CREATE: (_int, _int, _seconds),
-    Op.ABORT: (_offsets,),
+    Op.ABORT: (_numbers,),
     Op.GET: (_int, _id, _seconds_or_none, _sources),
     Op.UNPIN: (_ids,),
+    Op.LOOK: (_numbers,),
     Op.CONTAINS: (_int, _id),
     Op.DELETE: (_int, _ids),
     Op.STATS: (_int,),

@@ -23,7 +23,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from holdfast.objectstore.arena import Arena, Extent
+from holdfast.objectstore.arena import Arena, Extent, map_shared, memory_file
+from holdfast.objectstore.board import index_nbytes, row_nbytes
 from holdfast.objectstore.core import LIST_PAGE, SERVER, Reply, StoreCore
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
@@ -126,6 +127,7 @@ class StoreServer:
         self._given_path = None if socket_path is None else os.fspath(socket_path)
         self._own_directory: str | None = None
         self._arena: Arena | None = None
+        self._index: Arena | None = None
         self._listener: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -149,6 +151,7 @@ class StoreServer:
             Op.ABORT: self._on_abort,
             Op.GET: lambda connection, *fields: self._core.get(connection.client, *fields),
             Op.UNPIN: lambda connection, object_ids: self._core.unpin(connection.client, object_ids),
+            Op.LOOK: lambda connection, slots: self._core.look(slots),
             Op.CONTAINS: self._on_contains,
             Op.DELETE: self._on_delete,
             Op.STATS: self._on_stats,
@@ -171,6 +174,9 @@ class StoreServer:
         self._loop = asyncio.get_running_loop()
         try:
             self._arena = Arena(self._core.capacity)
+            board = self._core.board
+            self._index = Arena(index_nbytes(board.slots), "holdfast-index")
+            board.lie_in(self._index.view)
             self.socket_path = self._given_path or self._fresh_path()
             self._listener = _listen(self.socket_path)
             self._loop.add_reader(self._listener.fileno(), self._accept)
@@ -222,6 +228,10 @@ class StoreServer:
         if self._arena is not None:
             self._arena.close()
             self._arena = None
+        if self._index is not None:
+            self._core.board.lie_in(None)  # nobody reads it any more, and the memory is to go
+            self._index.close()
+            self._index = None
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -434,6 +444,8 @@ class StoreServer:
 
     def _welcome(self, sock: socket.socket, name: str, pid: int) -> None:
         arena = self._running_arena()
+        assert self._index is not None
+        board = self._core.board
         connection = ClientConnection(
             self._core.connect(name),
             name,
@@ -443,9 +455,14 @@ class StoreServer:
             unsent=self._unsent,
             forget=self._forget,
         )
-        hello = pack([MAGIC, VERSION, connection.client, arena.nbytes])
+        hello = pack([MAGIC, VERSION, connection.client, arena.nbytes, board.slots])
         try:
-            socket.send_fds(sock, [hello], [arena.read_only_fd, arena.fd])
+            row_fd = memory_file("holdfast-pins", row_nbytes(board.slots))
+            try:
+                board.attach(connection.client, map_shared(row_fd, row_nbytes(board.slots), writable=True))
+                socket.send_fds(sock, [hello], [arena.read_only_fd, arena.fd, self._index.read_only_fd, row_fd])
+            finally:
+                os.close(row_fd)
         except OSError as error:
             logger.debug("Client '%s' of the store was gone at once: %s", name, error)
             sock.close()

@@ -1,7 +1,9 @@
 """The table of objects: which there are, who looks at them, and when their bytes are free again.
 
 An object that somebody looks at outlives its deletion: it is *doomed*, invisible to everybody who asks,
-its bytes in place until the last pin goes. The moves that exist are data::
+its bytes in place until the last pin goes. There are two kinds of pins: those that were asked for by message
+are counted here, by client, those that clients take by themselves on the board (``board.py``). The moves that
+exist are data::
 
     sealed ──delete, pinned──► doomed ──last unpin──► gone
        └─────delete, not pinned───────────────────────► gone
@@ -15,9 +17,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.objectstore.allocator import footprint
+from holdfast.objectstore.board import Board
 from holdfast.objectstore.ids import ObjectID
 
 
@@ -65,9 +68,25 @@ class ObjectMeta:
 
 
 class ObjectRecord:
-    """One object. ``pins`` counts per client; the table keeps it in step with the clients' own sets."""
+    """One object.
 
-    __slots__ = ("created", "key", "nbytes", "object_id", "offset", "owner", "pins", "sealed_by", "state", "type_name")
+    ``pins`` counts per client; the table keeps it in step with the clients' own sets. ``slot`` is its place on the
+    board, or 0.
+    """
+
+    __slots__ = (
+        "created",
+        "key",
+        "nbytes",
+        "object_id",
+        "offset",
+        "owner",
+        "pins",
+        "sealed_by",
+        "slot",
+        "state",
+        "type_name",
+    )
 
     def __init__(
         self,
@@ -90,6 +109,7 @@ class ObjectRecord:
         self.created = created
         self.sealed_by = sealed_by
         self.state = State.SEALED
+        self.slot = 0
         self.pins: dict[int, int] = {}
 
     def meta(self) -> ObjectMeta:
@@ -111,15 +131,19 @@ class ObjectTable:
     ----------
     free : callable
         Called with ``(offset, nbytes)`` when an object's bytes are nobody's any more.
+    board : Board
+        Where clients find and pin objects by themselves.
     tombstone_limit : int
         How many deleted ids are remembered; the oldest are forgotten first.
     """
 
-    def __init__(self, free: Callable[[int, int], None], *, tombstone_limit: int) -> None:
+    def __init__(self, free: Callable[[int, int], None], board: Board, *, tombstone_limit: int) -> None:
         self._free = free
+        self._board = board
         self._tombstone_limit = tombstone_limit
         self._sealed: dict[ObjectID, ObjectRecord] = {}
         self._doomed: dict[ObjectID, ObjectRecord] = {}
+        self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the board
         self._pinned_by: dict[int, set[ObjectID]] = {}
         self._tombstones: dict[ObjectID, None] = {}
         self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes, objects), doomed ones included
@@ -146,6 +170,7 @@ class ObjectTable:
         """A new object appears. If its id was deleted already, ``delete`` has to follow."""
         assert not self.knows(record.object_id)
         self._sealed[record.object_id] = record
+        record.slot = self._board.add(record.object_id, record.offset, record.nbytes)
         self._enter(record)
 
     def delete(self, object_id: ObjectID) -> bool:
@@ -157,12 +182,21 @@ class ObjectTable:
         record = self._sealed.pop(object_id, None)
         if record is None:
             return False
-        if record.pins:
+        viewed = record.slot != 0 and self._board.doom(record.slot)
+        if record.pins or viewed:
             self._move(record, State.DOOMED)
             self._doomed[object_id] = record
+            if record.slot:
+                self._doomed_at[record.slot] = record
         else:
             self._leave(record)
         return True
+
+    def look(self, slot: int) -> None:
+        """A counter of the slot has gone to zero: if nobody looks at the deleted object there, it goes."""
+        record = self._doomed_at.get(slot)
+        if record is not None:
+            self._leave_if_unseen(record)
 
     def pin(self, record: ObjectRecord, client: int) -> None:
         """One more look at the object by ``client``."""
@@ -185,11 +219,15 @@ class ObjectTable:
         return True
 
     def has_pins(self, client: int) -> bool:
-        """Whether the client looks at anything."""
-        return bool(self._pinned_by.get(client))
+        """Whether the client, which is hung up on and can take no more pins, looks at anything."""
+        on_board = self._board.dismiss(client)
+        return on_board or bool(self._pinned_by.get(client))
 
     def release(self, client: int) -> None:
         """All pins of a client that is no more."""
+        self._board.detach(client)
+        for record in list(self._doomed_at.values()):
+            self._leave_if_unseen(record)
         for object_id in self._pinned_by.pop(client, ()):
             self._drop_pins(self._sealed.get(object_id) or self._doomed[object_id], client)
 
@@ -204,7 +242,17 @@ class ObjectTable:
     def pin_count(self) -> int:
         """All pins of all clients."""
         pinned = {object_id for ids in self._pinned_by.values() for object_id in ids}
-        return sum(sum((self._sealed.get(i) or self._doomed[i]).pins.values()) for i in pinned)
+        asked_for = sum(sum((self._sealed.get(i) or self._doomed[i]).pins.values()) for i in pinned)
+        return asked_for + sum(sum(pins.values()) for pins in self._board.pins().values())
+
+    def pins_of(self, records: Iterable[ObjectRecord]) -> Iterator[tuple[ObjectRecord, dict[int, int]]]:
+        """Each of the records with all of its pins, by client."""
+        on_board = self._board.pins()
+        for record in records:
+            pins = dict(record.pins)
+            for client, count in on_board.get(record.slot, {}).items() if record.slot else ():
+                pins[client] = pins.get(client, 0) + count
+            yield record, pins
 
     def tombstone_count(self) -> int:
         """How many deleted ids are remembered."""
@@ -222,16 +270,28 @@ class ObjectTable:
                 assert record.object_id in self._pinned_by[client]
         assert held == self.held_by
         assert all(record.state is State.SEALED for record in self._sealed.values())
-        assert all(record.state is State.DOOMED and record.pins for record in self._doomed.values())
+        assert all(record.state is State.DOOMED for record in self._doomed.values())
+        # One whose last counter has gone to zero is there until the client's word of it has come.
+        assert all(record.pins or record.slot for record in self._doomed.values())
+        assert {record.slot for record in self._doomed.values() if record.slot} == self._doomed_at.keys()
+        slots = [record.slot for record in everything if record.slot]
+        assert len(slots) == len(set(slots))
         assert not self._sealed.keys() & self._tombstones.keys()
         assert sum(map(len, self._pinned_by.values())) == sum(len(record.pins) for record in everything)
         assert len(self._tombstones) <= self._tombstone_limit
 
     def _drop_pins(self, record: ObjectRecord, client: int) -> None:
         del record.pins[client]
-        if not record.pins and record.state is State.DOOMED:
-            del self._doomed[record.object_id]
-            self._leave(record)
+        if record.state is State.DOOMED:
+            self._leave_if_unseen(record)
+
+    def _leave_if_unseen(self, record: ObjectRecord) -> None:
+        """Lets a doomed object go, if nobody has a pin on it."""
+        if record.pins or (record.slot and self._board.pinned(record.slot)):
+            return
+        del self._doomed[record.object_id]
+        self._doomed_at.pop(record.slot, None)
+        self._leave(record)
 
     def _enter(self, record: ObjectRecord) -> None:
         nbytes, count = self.held_by.get(record.owner, (0, 0))
@@ -239,6 +299,8 @@ class ObjectTable:
 
     def _leave(self, record: ObjectRecord) -> None:
         self._move(record, State.GONE)
+        if record.slot:
+            self._board.remove(record.slot)
         nbytes, count = self.held_by.pop(record.owner)
         if count > 1:
             self.held_by[record.owner] = (nbytes - record.nbytes, count - 1)

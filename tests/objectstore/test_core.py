@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from holdfast.objectstore import ObjectID, ProtocolError
+from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.core import Effect, Reply, StartFetch, StoreCore
 from holdfast.objectstore.protocol import SealItem, Status
 
@@ -387,6 +389,12 @@ def test_forged_claims_break_the_protocol() -> None:
     world.settle()
 
 
+class Held:
+    """What a pin is to the board."""
+
+    slot = 0
+
+
 class CoreMachine(RuleBasedStateMachine):
     """Three clients do what they like, come and go; ``check`` holds throughout, and nothing is left at the end."""
 
@@ -396,6 +404,35 @@ class CoreMachine(RuleBasedStateMachine):
         self.clients = [self.world.client(f"client {i}") for i in range(3)]
         self.leases: dict[int, list[int]] = {}
         self.numbers = 0
+        self.index = memoryview(bytearray(index_nbytes(self.world.core.board.slots)))
+        self.world.core.board.lie_in(self.index)
+        self.views = [self.view_of(client) for client in self.clients]
+        self.on_board: list[list[tuple[int, int]]] = [[], [], []]  # what each looks at: number and slot
+
+    def view_of(self, client: int) -> BoardView:
+        board = self.world.core.board
+        row = memoryview(bytearray(row_nbytes(board.slots)))
+        board.attach(client, row)
+        return BoardView(board.slots, self.index, row)
+
+    @rule(who=st.integers(0, 2), back=st.integers(0, 8))
+    def pin_on_board(self, who: int, back: int) -> None:
+        number, pin = max(0, self.numbers - back), Held()
+        if self.views[who].pin(oid(number), pin) is not None:
+            self.on_board[who].append((number, pin.slot))
+        elif pin.slot and self.views[who].unpin(pin.slot):
+            self.world.core.look([pin.slot])
+
+    @rule(who=st.integers(0, 2), which=st.integers(0, 5))
+    def unpin_on_board(self, who: int, which: int) -> None:
+        if self.on_board[who]:
+            _, slot = self.on_board[who].pop(which % len(self.on_board[who]))
+            if self.views[who].unpin(slot):
+                self.world.core.look([slot])
+
+    @rule(slots=st.lists(st.integers(0, 1 << 40), max_size=3))
+    def look_for_nothing(self, slots: list[int]) -> None:
+        self.world.core.look(slots)
 
     @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), seal=st.booleans(), keep=st.booleans())
     def put(self, who: int, nbytes: int, seal: bool, keep: bool) -> None:
@@ -462,11 +499,15 @@ class CoreMachine(RuleBasedStateMachine):
         self.world.core.disconnect(client)
         self.leases.pop(client, None)
         self.clients[who] = self.world.client("another")
+        self.views[who] = self.view_of(self.clients[who])
+        self.on_board[who].clear()
 
     @invariant()
     def the_books_agree(self) -> None:
         self.world.settle()
-        self.world.core.describe()
+        pinned = {entry["id"]: entry["pins"] for entry in self.world.core.describe() if entry["id"]}
+        for number, _ in itertools.chain(*self.on_board):
+            assert pinned[oid(number).hex()] > 0, "what somebody looks at is gone"
 
     def teardown(self) -> None:
         for client in self.clients:
@@ -478,4 +519,4 @@ class CoreMachine(RuleBasedStateMachine):
 
 
 TestCore = CoreMachine.TestCase
-TestCore.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestCore.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -1,0 +1,251 @@
+"""The board: how a client finds and pins an object without a word to the server.
+
+A message there and back costs more than everything else that a small ``get`` does. So the server keeps, in
+memory that every client maps read-only, an *index* of its sealed objects; and each client has, in memory that
+only it and the server map, a *row* of counters, one for each place in the index. A pin is an addition to one's own
+counter, an unpin a subtraction. The server looks at the counters when it wants the bytes back.
+
+The index
+---------
+::
+
+    buckets   u32 x 4 N     by the id's CRC-32: the slot of an object, or 0
+    slots     8 u64 x N     id (two words), offset, nbytes, state; slot 0 isn't used
+
+An object is found within ``PROBES`` buckets from where its id hashes to, or isn't in the index: there may
+be no free bucket, or no free slot. It's read by message then. Slots are handed out from the low end and the last
+freed first, so that as much of the memory is touched as there were objects at one time.
+
+Why it is safe
+--------------
+A client and the server race for an object: one wants to look at it, the other to free it::
+
+    client                                   server
+    1  finds the slot by its id              1  state := DOOMED
+    2  counter of the slot += 1              2  fence
+    3  fence                                 3  all counters of the slot = 0?
+    4  the same id still, and SEALED?           yes: free the bytes   no: wait until told
+       yes: pinned    no: counter -= 1
+
+Each writes before it reads, with a fence between, so at least one of them sees what the other has written
+(Dekker). If both do, the client gives way, and the object waits for nothing: whoever takes a counter of a DOOMED slot
+to zero says so with a LOOK message, with the same two steps the other way round. A slot that has become another
+object's meanwhile has another id; a counter of it that was raised for a moment by mistake does no more than
+delay the freeing of that object until it's lowered again.
+
+The server hangs up on a client in the same way: it writes into the place of slot 0 in the client's row, which is
+nobody's counter, and then looks whether there are pins; the client counts its pin, and then looks there.
+
+A seal writes the state last, and a reader reads it after the id: on x86, where stores are seen in the order in
+which they were made, what it reads next is that object's. The fence there is any locked instruction: taking
+a ``threading.Lock``. Processors with a weaker order would need barriers that Python hasn't; clients on them read
+by message (``ORDERED``).
+"""
+
+from __future__ import annotations
+
+import platform
+import struct
+import threading
+import zlib
+from typing import Any
+
+import numpy as np
+
+from holdfast.objectstore.ids import ObjectID
+
+ORDERED = platform.machine().lower() in {"x86_64", "amd64", "i686"}
+PROBES = 8
+_BUCKETS_PER_SLOT = 4
+_WORDS = 8
+_STATE = 4
+_SLOTS_MIN = 1 << 10
+_SLOTS_MAX = 1 << 20
+_NBYTES_PER_SLOT = 4096
+_FREE, _SEALED, _DOOMED = 0, 1, 2
+_ID = struct.Struct("<QQ")
+
+
+def slots_for(capacity: int) -> int:
+    """How many slots the index of a store of ``capacity`` bytes has: a power of two."""
+    wanted = max(_SLOTS_MIN, min(_SLOTS_MAX, capacity // _NBYTES_PER_SLOT))
+    return 1 << (wanted - 1).bit_length()
+
+
+def index_nbytes(slots: int) -> int:
+    """The size of an index."""
+    return _buckets_nbytes(slots) + slots * _WORDS * 8
+
+
+def row_nbytes(slots: int) -> int:
+    """The size of a client's row."""
+    return slots * 4
+
+
+def _buckets_nbytes(slots: int) -> int:
+    return (_BUCKETS_PER_SLOT * slots + 2 * PROBES) * 4  # no probe runs over the end
+
+
+class _Index:
+    """The two tables of the index, over one piece of memory."""
+
+    def __init__(self, slots: int, memory: memoryview | None) -> None:
+        self.slots = slots
+        self._mask = _BUCKETS_PER_SLOT * slots - 1
+        self._fence = threading.Lock()
+        self.lie_in(memory)
+
+    def lie_in(self, memory: memoryview | None) -> None:
+        """Lays the index into other memory, of zeros; None: of this process alone. Nothing is listed there yet."""
+        if memory is None:
+            memory = memoryview(bytearray(index_nbytes(self.slots)))
+        cut = _buckets_nbytes(self.slots)
+        self._buckets = memory[:cut].cast("I")
+        self._words = memory[cut : index_nbytes(self.slots)].cast("Q")
+
+
+class Board(_Index):
+    """The server's side: writes the index, reads the rows.
+
+    Parameters
+    ----------
+    slots : int
+        From ``slots_for``.
+    """
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots, None)
+        self._bucket_of: dict[int, int] = {}
+        self._unused = 1  # slots from here on were never used
+        self._freed: list[int] = []
+        self._rows: dict[int, memoryview] = {}
+
+    def add(self, object_id: ObjectID, offset: int, nbytes: int) -> int:
+        """Lists a sealed object; its slot, or 0 if there's no place for it."""
+        buckets = self._buckets
+        home = zlib.crc32(object_id) & self._mask
+        bucket = next((bucket for bucket in range(home, home + PROBES) if not buckets[bucket]), None)
+        if bucket is None:
+            return 0
+        if self._freed:
+            slot = self._freed.pop()
+        elif self._unused < self.slots:
+            slot = self._unused
+            self._unused += 1
+        else:
+            return 0
+        words, at = self._words, slot * _WORDS
+        words[at], words[at + 1] = _ID.unpack(object_id)
+        words[at + 2] = offset
+        words[at + 3] = nbytes
+        words[at + _STATE] = _SEALED
+        buckets[bucket] = slot
+        self._bucket_of[slot] = bucket
+        return slot
+
+    def doom(self, slot: int) -> bool:
+        """Nobody finds the object any more. Whether anybody still looks at it."""
+        self._words[slot * _WORDS + _STATE] = _DOOMED
+        with self._fence:
+            return self.pinned(slot)
+
+    def pinned(self, slot: int) -> bool:
+        """Whether the counter of the slot is above zero in any row."""
+        return any(row[slot] for row in self._rows.values())
+
+    def remove(self, slot: int) -> None:
+        """The slot may become another object's. To be called when it's doomed, and nobody looks at it."""
+        self._buckets[self._bucket_of.pop(slot)] = 0
+        self._words[slot * _WORDS + _STATE] = _FREE
+        self._freed.append(slot)
+
+    def attach(self, client: int, row: memoryview) -> None:
+        """A client's row counts from now on."""
+        self._rows[client] = row.cast("I")
+
+    def dismiss(self, client: int) -> bool:
+        """The client may keep the pins it has, and take no more. Whether it has any."""
+        row = self._rows.get(client)
+        if row is None:
+            return False
+        row[0] = 1
+        with self._fence:
+            return bool(np.frombuffer(row, np.uint32, self._unused)[1:].any())
+
+    def detach(self, client: int) -> None:
+        """It doesn't any more."""
+        self._rows.pop(client, None)
+
+    def pins(self) -> dict[int, dict[int, int]]:
+        """All counters above zero, by slot and client. For people who want to know."""
+        found: dict[int, dict[int, int]] = {}
+        for client, row in self._rows.items():
+            counters = np.frombuffer(row, np.uint32, self._unused)
+            for slot in np.flatnonzero(counters).tolist():
+                found.setdefault(slot, {})[client] = int(counters[slot])
+        return found
+
+
+class BoardView(_Index):
+    """A client's side: reads the index, writes its row.
+
+    Parameters
+    ----------
+    slots : int
+        As the server has it.
+    index, row : memoryview
+        The index, and this client's row.
+
+    Attributes
+    ----------
+    held : int
+        How many pins there are on it.
+    """
+
+    def __init__(self, slots: int, index: memoryview, row: memoryview) -> None:
+        super().__init__(slots, index)
+        self._row = row.cast("I")
+        self.held = 0
+
+    def pin(self, object_id: ObjectID, pin: Any) -> tuple[int, int] | None:
+        """Pins an object that is in the index, and sets ``pin.slot``: its offset and size. None if it isn't there.
+
+        Returns None as well if the object was deleted at this very moment; ``pin.slot`` is set then
+        too, and is to be unpinned like any other.
+        """
+        words, buckets = self._words, self._buckets
+        high, low = _ID.unpack(object_id)
+        home = zlib.crc32(object_id) & self._mask
+        for bucket in range(home, home + PROBES):
+            slot = buckets[bucket]
+            if slot:
+                at = slot * _WORDS
+                if words[at + 1] == low and words[at] == high:
+                    break
+        else:
+            return None
+        with self._fence:
+            self._row[slot] += 1
+            self.held += 1
+            pin.slot = slot
+        if words[at + 1] == low and words[at] == high and words[at + _STATE] == _SEALED and not self._row[0]:
+            return words[at + 2], words[at + 3]
+        return None
+
+    def unpin(self, slot: int) -> bool:
+        """Ends one pin. Whether the server waits for it, and is to be told to look."""
+        with self._fence:
+            left = self._row[slot] = self._row[slot] - 1
+            self.held -= 1
+        return not left and self._words[slot * _WORDS + _STATE] == _DOOMED
+
+    def contains(self, object_id: ObjectID) -> bool:
+        """Whether the object is in the index. False may also mean that the server has to be asked."""
+        words, buckets = self._words, self._buckets
+        high, low = _ID.unpack(object_id)
+        home = zlib.crc32(object_id) & self._mask
+        for bucket in range(home, home + PROBES):
+            at = buckets[bucket] * _WORDS
+            if at and words[at + 1] == low and words[at] == high:
+                return words[at + _STATE] == _SEALED
+        return False
