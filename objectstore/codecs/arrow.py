@@ -1,7 +1,8 @@
 """Arrow tables and record batches as Arrow IPC streams, written once, straight to where they stay.
 
 The stream begins 64 bytes after the start of the encoding, and any Arrow implementation can open it.
-Arrow's writer cuts every column to what a slice shows, so a few rows of a large table cost a few rows.
+Arrow's writer cuts most columns to what a slice shows, and ``slices.py`` cuts the others: a few rows of a large table
+cost a few rows.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from holdfast.objectstore.codecs.flat import (
@@ -19,38 +19,10 @@ from holdfast.objectstore.codecs.flat import (
     Encoded,
     body_at_alignment,
 )
+from holdfast.objectstore.codecs.slices import carries_more, compact
 from holdfast.objectstore.errors import DecodeError
 
 _COPY_THREADS = 4
-_SLACK_NBYTES = 4096
-
-
-def has_view_type(data_type: pa.DataType) -> bool:
-    """Whether a type holds string or binary views anywhere, which IPC writes with all of their buffers."""
-    if pa.types.is_string_view(data_type) or pa.types.is_binary_view(data_type):
-        return True
-    if pa.types.is_dictionary(data_type):
-        return has_view_type(data_type.value_type)
-    if isinstance(data_type, pa.BaseExtensionType):
-        return has_view_type(data_type.storage_type)
-    return any(has_view_type(data_type.field(i).type) for i in range(data_type.num_fields))
-
-
-def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the long strings of its view columns gathered, where it refers to far more than it shows."""
-    return pa.RecordBatch.from_arrays([_gathered(column) for column in batch.columns], schema=batch.schema)
-
-
-def _gathered(column: pa.Array) -> pa.Array:
-    wide = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}.get(column.type)
-    if wide is None:
-        return column
-    # A view is sixteen bytes, of which the first four are the length; those up to twelve lie in the view itself.
-    lengths = np.frombuffer(column.buffers()[1], np.int32)[4 * column.offset : 4 * (column.offset + len(column)) : 4]
-    shown = 16 * len(column) + int(lengths[lengths > 12].sum(dtype=np.int64))
-    if column.get_total_buffer_size() <= 2 * shown + _SLACK_NBYTES:
-        return column
-    return column.cast(wide).cast(column.type)
 
 
 class IpcPart:
@@ -62,8 +34,9 @@ class IpcPart:
     __slots__ = ("_batches", "_schema", "nbytes")
 
     def __init__(self, schema: pa.Schema, batches: list[pa.RecordBatch]) -> None:
-        if any(has_view_type(field.type) for field in schema):
-            batches = [_compact(batch) for batch in batches]
+        if any(carries_more(field.type) for field in schema):
+            columns = (list(map(compact, batch.columns)) for batch in batches)
+            batches = [pa.RecordBatch.from_arrays(each, schema=schema) for each in columns]
         self._schema = schema
         self._batches = batches
         counter = pa.MockOutputStream()
@@ -82,10 +55,9 @@ class IpcPart:
                 writer.write_batch(batch)
 
 
-def open_stream(view: memoryview | pa.Buffer) -> pa.RecordBatchStreamReader:
-    """A reader of the stream in ``view``; what it reads are views in place."""
+def _open(stream: memoryview | pa.Buffer) -> pa.RecordBatchStreamReader:
     try:
-        return pa.ipc.open_stream(pa.py_buffer(view))
+        return pa.ipc.open_stream(pa.py_buffer(stream))
     except (pa.ArrowException, OSError) as error:
         raise DecodeError(f"not an Arrow IPC stream: {error}") from error
 
@@ -113,15 +85,15 @@ def encode_batch(batch: pa.RecordBatch) -> Encoded:
     return _encode(TAG_BATCH, batch.schema, [batch], "pyarrow.RecordBatch")
 
 
-def decode_table(view: memoryview) -> pa.Table:
-    """The table, in place."""
-    with open_stream(body_at_alignment(view)) as reader:
+def read_table(stream: memoryview | pa.Buffer) -> pa.Table:
+    """The table of an IPC stream, in place."""
+    with _open(stream) as reader:
         return _reading(reader.read_all)
 
 
-def decode_batch(view: memoryview) -> pa.RecordBatch:
-    """The record batch, in place."""
-    with open_stream(body_at_alignment(view)) as reader:
+def read_batch(stream: memoryview | pa.Buffer) -> pa.RecordBatch:
+    """The record batch of an IPC stream of one, in place."""
+    with _open(stream) as reader:
         return _reading(reader.read_next_batch)
 
 
@@ -132,4 +104,7 @@ def _reading(read: Callable[[], Any]) -> Any:
         raise DecodeError(f"a damaged Arrow IPC stream: {error}") from error
 
 
-DECODERS: dict[int, Callable[[memoryview], Any]] = {TAG_TABLE: decode_table, TAG_BATCH: decode_batch}
+DECODERS: dict[int, Callable[[memoryview], Any]] = {
+    TAG_TABLE: lambda view: read_table(body_at_alignment(view)),
+    TAG_BATCH: lambda view: read_batch(body_at_alignment(view)),
+}

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
-from holdfast.objectstore.codecs.flat import TAG_ARRAY, CopyPart, Encoded, Part, align
+from holdfast.objectstore.codecs.flat import ALIGNMENT, TAG_ARRAY, CopyPart, Encoded, Part, align
 from holdfast.objectstore.errors import DecodeError
 
 Array = np.ndarray[Any, Any]
@@ -28,6 +28,14 @@ Order = Literal["C", "F"]
 
 _HEADER = struct.Struct("<BxxxI")
 _DIRECT_KINDS = frozenset("biufcmMSUV")
+_EXPORTED_KINDS = frozenset("biufcSU")
+
+_Layout = tuple[tuple[int, ...], np.dtype[Any], int, Order]
+
+# Headers that were made and read lately. Only of types that are their name: a structured type can be renamed in place.
+_REMEMBERED_MAX = 1024
+_heads: dict[tuple[tuple[int, ...], np.dtype[Any], Order], bytes] = {}
+_layouts: dict[bytes, _Layout] = {}
 
 
 class StridedPart:
@@ -51,15 +59,19 @@ def is_flat(dtype: np.dtype[Any]) -> bool:
 
 def named(dtype: np.dtype[Any]) -> Any:
     """The type as its short name, where that says all: not with fields, subarrays or metadata."""
-    return dtype.str if dtype.names is None and dtype.kind != "V" and dtype.metadata is None else dtype
+    return dtype.str if dtype.kind != "V" and dtype.metadata is None else dtype
 
 
-def bytes_of(array: Array) -> Array:
-    """A contiguous array's data as bytes. (Dates, among others, export no buffer of their own type.)"""
-    return array.reshape(-1, order="A").view(np.uint8) if array.nbytes else np.empty(0, np.uint8)
+def bytes_of(array: Array) -> memoryview:
+    """A contiguous array's data as bytes."""
+    if array.dtype.kind in _EXPORTED_KINDS:
+        return pickle.PickleBuffer(array).raw()  # type: ignore[arg-type]
+    # Dates export no buffer of their own type, and so no structure that may hold any does here.
+    flat = array.reshape(-1, order="A").view(np.uint8) if array.nbytes else np.empty(0, np.uint8)
+    return memoryview(flat)  # type: ignore[arg-type]
 
 
-def data_of(array: Array) -> tuple[Order, Array | None]:
+def data_of(array: Array) -> tuple[Order, memoryview | None]:
     """The memory order in which an array's data is written, and the bytes; None if they have to be gathered."""
     flags = array.flags
     if flags.c_contiguous:
@@ -69,29 +81,58 @@ def data_of(array: Array) -> tuple[Order, Array | None]:
     return "C", None
 
 
-def head_of(shape: Sequence[int], dtype: np.dtype[Any], order: str) -> bytes:
+def head_of(shape: tuple[int, ...], dtype: np.dtype[Any], order: Order) -> bytes:
     """All that comes before the data."""
-    header = pickle.dumps((tuple(shape), named(dtype), order), 5)
+    # Metadata is no part of a type's equality.
+    known = _heads.get((shape, dtype, order)) if dtype.metadata is None else None
+    if known is not None:
+        return known
+    name = named(dtype)
+    header = pickle.dumps((shape, name, order), 5)
     head = _HEADER.pack(TAG_ARRAY, len(header)) + header
-    return head.ljust(align(len(head)), b"\0")
+    head = head.ljust(align(len(head)), b"\0")
+    if isinstance(name, str):
+        _remember(_heads, (shape, dtype, order), head)
+    return head
 
 
 def encode_array(array: Array) -> Encoded:
     """A plain array whose type ``is_flat``."""
     order, data = data_of(array)
-    part: Part = StridedPart(array) if data is None else CopyPart(memoryview(data))  # type: ignore[arg-type]
+    part: Part = StridedPart(array) if data is None else CopyPart(data)
     head = head_of(array.shape, array.dtype, order)
     return Encoded(head, [(len(head), part)], nbytes=len(head) + part.nbytes, type_name="numpy.ndarray")
 
 
 def decode_array(view: memoryview) -> Array:
     """The array in place, writable if ``view`` is."""
+    first = view[:ALIGNMENT].tobytes()
+    shape, dtype, offset, order = _layouts.get(first) or _read_layout(view, first)
+    try:
+        return np.ndarray(shape, dtype, view, offset, None, order)
+    except (TypeError, ValueError) as error:
+        raise DecodeError(f"a damaged array: {error}") from error
+
+
+def _read_layout(view: memoryview, first: bytes) -> _Layout:
     try:
         _, size = _HEADER.unpack_from(view)
-        shape, dtype, order = pickle.loads(view[_HEADER.size : _HEADER.size + size])
-        return np.ndarray(shape, dtype, view, align(_HEADER.size + size), order=order)
-    except (struct.error, pickle.UnpicklingError, EOFError, TypeError, ValueError) as error:
-        raise DecodeError(f"a damaged array: {error}") from error
+        shape, name, order = pickle.loads(view[_HEADER.size : _HEADER.size + size])
+        dtype = np.dtype(name)
+        if not is_flat(dtype):
+            raise ValueError(f"an array of {dtype} isn't kept as its memory")
+        layout = tuple(shape), dtype, align(_HEADER.size + size), order
+    except Exception as error:  # whatever a damaged pickle makes the unpickler raise
+        raise DecodeError(f"a damaged array: its header can't be read: {error!r}") from error
+    if isinstance(name, str) and layout[2] == ALIGNMENT:
+        _remember(_layouts, first, layout)
+    return layout
+
+
+def _remember(cache: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(cache) >= _REMEMBERED_MAX:
+        cache.clear()
+    cache[key] = value
 
 
 DECODERS: dict[int, Callable[[memoryview], Any]] = {TAG_ARRAY: decode_array}

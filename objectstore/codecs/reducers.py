@@ -13,6 +13,7 @@ pickler hands it back through its ``buffer_callback`` and ``part_of`` recognises
 from __future__ import annotations
 
 import copyreg
+import functools
 import pickle
 import sys
 from collections.abc import Callable
@@ -22,10 +23,12 @@ import numpy as np
 import pyarrow as pa
 
 from holdfast.objectstore.codecs import ndarray
-from holdfast.objectstore.codecs.arrow import IpcPart, open_stream, table_batches
+from holdfast.objectstore.codecs.arrow import IpcPart, read_batch, read_table, table_batches
 from holdfast.objectstore.codecs.flat import CopyPart, Part
+from holdfast.objectstore.errors import DecodeError
 
 _Reduced = tuple[Any, ...]
+_TYPES_MAX = 256
 
 
 class Deferred(bytearray):
@@ -57,19 +60,51 @@ def _reduce_array(array: ndarray.Array) -> _Reduced:
     if not ndarray.is_flat(dtype):
         return array.__reduce_ex__(5)  # type: ignore[return-value]
     order, data = ndarray.data_of(array)
-    buffer = _deferred(ndarray.StridedPart(array)) if data is None else pickle.PickleBuffer(data)  # type: ignore[arg-type]
+    buffer = _deferred(ndarray.StridedPart(array)) if data is None else pickle.PickleBuffer(data)
     return rebuild_array, (buffer, array.shape, ndarray.named(dtype), order)
 
 
 def rebuild_array(data: Any, shape: tuple[int, ...], dtype: Any, order: ndarray.Order) -> ndarray.Array:
     """An array over ``data``; writable only if that is."""
-    return np.ndarray(shape, dtype, buffer=data, order=order)
+    try:
+        return np.ndarray(shape, dtype, buffer=data, order=order)
+    except (TypeError, ValueError) as error:
+        raise DecodeError(f"a damaged array: {error}") from error
+
+
+def _reduce_subclass(array: ndarray.Array) -> _Reduced:
+    if not ndarray.is_flat(array.dtype):
+        return array.__reduce_ex__(5)  # type: ignore[return-value]
+    return rebuild_subclass, (type(array), np.ndarray.view(array, np.ndarray))
+
+
+def rebuild_subclass(cls: type[ndarray.Array], array: ndarray.Array) -> ndarray.Array:
+    """A matrix, a record array or the like over a plain array's data."""
+    return array.view(cls)
+
+
+def _reduce_masked(array: Any) -> _Reduced:
+    if not ndarray.is_flat(array.dtype):
+        return array.__reduce_ex__(5)  # type: ignore[no-any-return]
+    mask = np.ma.getmask(array)
+    return rebuild_masked, (array.data, None if mask is np.ma.nomask else mask, array._fill_value, array.hardmask)
+
+
+def rebuild_masked(data: ndarray.Array, mask: ndarray.Array | None, fill_value: Any, hard: bool) -> ndarray.Array:
+    """A masked array over its data and its mask."""
+    shown = np.ma.nomask if mask is None else mask
+    return np.ma.MaskedArray(data, shown, fill_value=fill_value, keep_mask=False, hard_mask=hard)
 
 
 # memoryview
 
 
+_CASTABLE = frozenset("bBhHiIlLqQnNfdc?P")
+
+
 def _reduce_view(view: memoryview) -> _Reduced:
+    if view.format not in _CASTABLE:
+        return memoryview, (np.asarray(view),)
     if not view.c_contiguous:
         return rebuild_view, (pickle.PickleBuffer(view.tobytes()), view.format, view.shape)
     return rebuild_view, (pickle.PickleBuffer(view), view.format, view.shape)
@@ -91,11 +126,11 @@ def _stream(schema: pa.Schema, batches: list[pa.RecordBatch]) -> pickle.PickleBu
 
 
 def _reduce_table(table: pa.Table) -> _Reduced:
-    return rebuild_table, (_stream(table.schema, table_batches(table)),)
+    return read_table, (_stream(table.schema, table_batches(table)),)
 
 
 def _reduce_batch(batch: pa.RecordBatch) -> _Reduced:
-    return rebuild_batch, (_stream(batch.schema, [batch]),)
+    return read_batch, (_stream(batch.schema, [batch]),)
 
 
 def _reduce_arrow_array(array: pa.Array) -> _Reduced:
@@ -115,26 +150,14 @@ def _reduce_tensor(tensor: pa.Tensor) -> _Reduced:
     return pa.Tensor.from_numpy, (tensor.to_numpy(), list(tensor.dim_names) or None)
 
 
-def rebuild_table(data: Any) -> pa.Table:
-    """A table over an IPC stream."""
-    with open_stream(data) as reader:
-        return reader.read_all()
-
-
-def rebuild_batch(data: Any) -> pa.RecordBatch:
-    """A record batch over an IPC stream of one."""
-    with open_stream(data) as reader:
-        return reader.read_next_batch()
-
-
 def rebuild_arrow_array(data: Any) -> pa.Array:
     """An array over an IPC stream of one batch with one column."""
-    return rebuild_batch(data).column(0)
+    return read_batch(data).column(0)
 
 
 def rebuild_chunked(data: Any) -> pa.ChunkedArray:
     """A chunked array over an IPC stream with one column."""
-    return rebuild_table(data).column(0)
+    return read_table(data).column(0)
 
 
 def _classes_below(cls: type) -> list[type]:
@@ -146,15 +169,29 @@ def _classes_below(cls: type) -> list[type]:
 
 
 def _reduce_frame(frame: Any) -> _Reduced:
-    return rebuild_frame, (_polars_arrow(frame),)
+    if all(map(_arrow_keeps, frame.dtypes)):
+        return rebuild_frame, (_polars_arrow(frame),)
+    return type(frame), (frame.get_columns(),)
 
 
 def _reduce_series(series: Any) -> _Reduced:
-    return rebuild_series, (series.name, _polars_arrow(series))
+    if _arrow_keeps(series.dtype):
+        return rebuild_series, (series.name, _polars_arrow(series))
+    return series.__reduce_ex__(5)  # type: ignore[no-any-return]
 
 
 def _polars_arrow(value: Any) -> Any:
     return value.to_arrow(compat_level=sys.modules["polars"].CompatLevel.newest())
+
+
+@functools.lru_cache(_TYPES_MAX)
+def _arrow_keeps(dtype: Any) -> bool:
+    """Whether a polars type is the same after a way through Arrow: not an enumeration, say, or 128-bit integers."""
+    empty = sys.modules["polars"].Series("", [], dtype)
+    try:
+        return bool(rebuild_series("", _polars_arrow(empty)).dtype == dtype)
+    except (pa.ArrowException, TypeError, ValueError):
+        return False
 
 
 def rebuild_frame(table: pa.Table) -> Any:
@@ -173,6 +210,8 @@ def rebuild_series(name: str, array: pa.Array) -> Any:
 
 REDUCERS: dict[type, Callable[[Any], _Reduced]] = {
     np.ndarray: _reduce_array,
+    **dict.fromkeys((np.matrix, np.recarray, np.memmap, np.char.chararray), _reduce_subclass),
+    np.ma.MaskedArray: _reduce_masked,
     memoryview: _reduce_view,
     pa.Table: _reduce_table,
     pa.RecordBatch: _reduce_batch,
