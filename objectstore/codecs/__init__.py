@@ -7,6 +7,7 @@ says which version and codec wrote it (``flat.py``); each family of values has a
 ``raw.py``              bytes, bytearray, memoryview, ``pa.Buffer``: the bytes themselves
 ``ndarray.py``          numpy arrays: a short header and the data
 ``arrow.py``            Arrow tables and record batches: an Arrow IPC stream, readable by any Arrow
+``slices.py``           slices of Arrow arrays, cut to what they show
 ``pickled.py``          everything else: pickle protocol 5 with its buffers out of band
 ``reducers.py``         how numpy, Arrow, polars and memoryviews take part in a pickle in place
 ======================  =====================================================================
@@ -114,5 +115,7 @@ def decode(buffer: Buffer, *, base: object = None) -> Any:
     except IndexError:
         raise DecodeError("an empty buffer is not an encoded object") from None
     except KeyError:
-        raise DecodeError(f"no codec of this version begins with byte 0x{view[0]:02x}: damaged, or newer") from None
+        raise DecodeError(
+            f"no codec of this version begins with byte 0x{view[0] & 0xFF:02x}: damaged, or newer"
+        ) from None
     return decoder(view)

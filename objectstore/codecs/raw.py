@@ -57,6 +57,6 @@ def encode_view(value: memoryview | pa.Buffer) -> Encoded:
 DECODERS: dict[int, Callable[[memoryview], Any]] = {
     TAG_BYTES: lambda view: bytes(view[1:]),
     TAG_BYTEARRAY: lambda view: bytearray(view[1:]),
-    TAG_MEMORYVIEW: body_at_alignment,
+    TAG_MEMORYVIEW: lambda view: body_at_alignment(view).cast("B"),  # an Arrow buffer shows its bytes as signed
     TAG_BUFFER: lambda view: pa.py_buffer(body_at_alignment(view)),
 }

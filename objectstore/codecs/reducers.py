@@ -113,9 +113,12 @@ def _reduce_view(view: memoryview) -> _Reduced:
 def rebuild_view(data: Any, format: str, shape: tuple[int, ...]) -> memoryview:
     """A memoryview over ``data`` with the format and shape it had."""
     flat = memoryview(data).cast("B")
-    if 0 in shape:
-        return flat if format == "B" else flat.cast(format)  # type: ignore[call-overload]
-    return flat.cast(format, shape)  # type: ignore[call-overload, no-any-return]
+    try:
+        if 0 in shape:
+            return flat if format == "B" else flat.cast(format)  # type: ignore[call-overload]
+        return flat.cast(format, shape)  # type: ignore[call-overload, no-any-return]
+    except TypeError as error:
+        raise DecodeError(f"a damaged memoryview: {error}") from error
 
 
 # Arrow

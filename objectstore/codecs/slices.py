@@ -1,9 +1,9 @@
 """Slices of Arrow arrays, cut to what they show.
 
 A slice refers to the whole buffers of the array it was taken from. Arrow's IPC writer cuts those that have an order:
-values, offsets, the children of lists. It writes two kinds whole, however few rows are left of them: the long strings
-that string and binary views point to, and the children of list views. ``compact`` gathers those, wherever in a nested
-type they are, when far more would be written than is shown.
+values, offsets, the children of lists. It writes three things whole, however few rows are left: the long strings that
+string and binary views point to, the children of list views, and the offsets of an array of no rows. ``compact`` leaves
+those out, wherever in a nested type they are, when far more would be written than is shown.
 
 An array is rebuilt from its leaves up, and only where a leaf has changed: an array that comes back as the same object
 has nothing to gather. A dictionary belongs to its type, used or not, as the categories of a categorical do: it stays.
@@ -26,8 +26,8 @@ _WIDE_NBYTES_MAX = 2**31 - 1  # what one buffer of long strings can hold
 
 
 def carries_more(data_type: pa.DataType) -> bool:
-    """Whether slices of a type may be written with more than they show: whether it holds views anywhere."""
-    if _is_view(data_type) or _is_list_view(data_type):
+    """Whether slices of a type may be written with more than they show: whether it has views or offsets anywhere."""
+    if _is_view(data_type) or _is_list_view(data_type) or _is_list(data_type) or _is_text(data_type):
         return True
     if pa.types.is_dictionary(data_type):
         return carries_more(data_type.value_type)
@@ -49,6 +49,10 @@ def compact(array: pa.Array) -> pa.Array:
     return array
 
 
+def _compact_text(array: pa.Array) -> pa.Array:
+    return array if len(array) else pa.array([], array.type)
+
+
 def _compact_view(array: pa.Array) -> pa.Array:
     # A view's first four bytes are the length.
     lengths = _numbers(array, 1, np.int32, _VIEW_NBYTES // 4)[:: _VIEW_NBYTES // 4]
@@ -64,7 +68,7 @@ def _compact_list(array: pa.Array) -> pa.Array:
     first = offsets[0].as_py()
     shown = array.values.slice(first, offsets[-1].as_py() - first)
     child = compact(shown)
-    if child is shown:
+    if child is shown and len(array):
         return array
     return _rebuilt(array, [pc.subtract(offsets, offsets[0]).buffers()[1]], [child])
 
@@ -141,6 +145,12 @@ def _is_view(data_type: pa.DataType) -> bool:
     return bool(pa.types.is_string_view(data_type) or pa.types.is_binary_view(data_type))
 
 
+def _is_text(data_type: pa.DataType) -> bool:
+    types = pa.types
+    is_any = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(is_one(data_type) for is_one in is_any)
+
+
 def _is_list_view(data_type: pa.DataType) -> bool:
     return bool(pa.types.is_list_view(data_type) or pa.types.is_large_list_view(data_type))
 
@@ -151,6 +161,7 @@ def _is_list(data_type: pa.DataType) -> bool:
 
 _BY_TYPE: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], pa.Array]]] = [
     (lambda data_type: isinstance(data_type, pa.BaseExtensionType), _compact_extension),
+    (_is_text, _compact_text),
     (_is_view, _compact_view),
     (_is_list, _compact_list),
     (_is_list_view, _compact_list_view),

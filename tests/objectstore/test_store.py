@@ -29,96 +29,11 @@ from holdfast.objectstore import (
 TABLE = pa.table({"number": np.arange(50_000), "text": [f"row {i}" for i in range(50_000)]})
 
 
-def addresses(value: Any) -> list[int]:
-    """Where the data of a value lies."""
-    if isinstance(value, np.ndarray):
-        return [value.ctypes.data]
-    if isinstance(value, memoryview):
-        return [pa.py_buffer(value).address]
-    if isinstance(value, pa.Buffer):
-        return [value.address]
-    if isinstance(value, pa.Array):
-        return [buffer.address for buffer in value.buffers() if buffer is not None and buffer.size]
-    if isinstance(value, pa.ChunkedArray):
-        return [address for chunk in value.chunks for address in addresses(chunk)]
-    if isinstance(value, (pa.Table, pa.RecordBatch)):
-        return [address for column in value.columns for address in addresses(column)]
-    if isinstance(value, pa.Tensor):
-        return addresses(value.to_numpy())
-    if isinstance(value, pd.DataFrame):
-        return [address for name in value for address in addresses(value[name])]
-    if isinstance(value, pd.Series):
-        array = value.array
-        if hasattr(array, "_pa_array"):
-            return addresses(array._pa_array)
-        if isinstance(array, pd.Categorical):
-            return addresses(array.codes)
-        return addresses(value.to_numpy())
-    if isinstance(value, dict):
-        return [address for item in value.values() for address in addresses(item)]
-    if isinstance(value, (list, tuple)):
-        return [address for item in value for address in addresses(item)]
-    if type(value).__module__.startswith("scipy"):
-        return [address for part in (value.data, value.indices, value.indptr) for address in addresses(part)]
-    if type(value).__module__.startswith("polars"):
-        columns = value.get_columns() if hasattr(value, "get_columns") else [value]
-        return [column.to_numpy(allow_copy=False).ctypes.data for column in columns]
-    raise TypeError(type(value))
-
-
-def values_with_data() -> dict[str, Any]:
-    rng = np.random.default_rng(1)
-    array = rng.random((200, 50))
-    values: dict[str, Any] = {
-        "array": array,
-        "fortran": np.asfortranarray(array),
-        "strided": array[::2, ::3],
-        "structured": np.zeros(500, [("a", "i4"), ("b", "f8")]),
-        "dates": np.arange("2000", "2020", dtype="M8[D]"),
-        "table": TABLE,
-        "sliced table": TABLE.slice(10, 1000),
-        "batch": TABLE.to_batches()[0],
-        "arrow array": TABLE.column("text").chunk(0),
-        "sliced arrow array": TABLE.column("text").chunk(0)[5:500],
-        "chunked": pa.chunked_array([["a" * 100, "b"], ["c"]]),
-        "tensor": pa.Tensor.from_numpy(array),
-        "frame": pd.DataFrame(
-            {"x": array[:, 0], "i": np.arange(200), "text": ["t"] * 200, "when": pd.date_range("2020", periods=200)}
-        ),
-        "series of text": pd.Series([f"text {i}" for i in range(300)]),
-        "categories": pd.Series(list("aabb") * 50, dtype="category"),
-        "arrow-backed": pd.Series(range(300), dtype="int64[pyarrow]"),
-        "nested": {"a": [array, (TABLE.slice(0, 100), array.T)], "b": pd.Series(array[:, 1])},
-        "memoryview": memoryview(bytes(5000)),
-        "buffer": pa.py_buffer(bytes(5000)),
-    }
-    try:
-        import polars
-        import scipy.sparse
-
-        values["sparse"] = scipy.sparse.random(100, 100, 0.2, "csr", random_state=1)
-        values["polars"] = polars.DataFrame({"a": np.arange(500), "b": rng.random(500)})
-        values["polars series"] = polars.Series("s", np.arange(500))
-    except ImportError:
-        pass
-    return values
-
-
-VALUES = values_with_data()
-
-
-@pytest.mark.parametrize("name", VALUES)
-def test_data_is_read_in_place(store: Store, name: str) -> None:
-    back = store.get(store.put(VALUES[name]))
-    found = addresses(back)
-    assert found
-    assert all(map(store.address_in_arena, found))
-
-
 def test_values_come_back_as_they_were(store: Store) -> None:
     assert store.get(store.put({"x": [1, "two", None]})) == {"x": [1, "two", None]}
     assert store.get(store.put(TABLE)).equals(TABLE)
-    pd.testing.assert_frame_equal(store.get(store.put(VALUES["frame"])), VALUES["frame"])
+    frame = pd.DataFrame({"x": np.arange(200.0), "text": ["t"] * 200, "when": pd.date_range("2020", periods=200)})
+    pd.testing.assert_frame_equal(store.get(store.put(frame)), frame)
     large = np.random.default_rng(2).random(2_000_000)
     assert np.array_equal(store.get(store.put(large)), large)
     assert store.get(store.put(b"x" * 300_000)) == b"x" * 300_000
