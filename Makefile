@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test check lint types bench-store install clean
+.PHONY: help demo test check lint types bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
+	@echo "make bench-fragmentation  how the store's allocator bears a million operations"
 	@echo "make install      a virtual environment in $(VENV) with everything needed to develop"
 	@echo "make clean        remove it, and what tools have cached"
 
@@ -36,6 +37,9 @@ types: $(VENV)/.test
 
 bench-store: $(VENV)/.test
 	$(BIN)/python -m benchmarks.store $(ARGS)
+
+bench-fragmentation: $(VENV)/.test
+	$(BIN)/python benchmarks/fragmentation.py
 
 install: $(VENV)/.test $(VENV)/.demo
 

@@ -11,6 +11,9 @@ rest of the arena, whose first touch costs ten times a warm copy. And what is ca
 low end, so that the untouched rest stays one piece.
 
 ``free`` takes any sub-extent of what was allocated: a lease is given back piece by piece.
+
+Nothing is ever moved, so a store that is nearly full has its free bytes in pieces. How bad that gets is
+measured by ``benchmarks/fragmentation.py``, and bounded by a test.
 """
 
 from __future__ import annotations

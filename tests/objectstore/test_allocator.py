@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import statistics
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -121,3 +126,28 @@ def test_nothing_fits_into_a_full_arena() -> None:
 def test_less_than_a_page_is_no_capacity() -> None:
     with pytest.raises(ValueError, match="less than one page"):
         Allocator(100)
+
+
+@pytest.fixture
+def fragmentation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark's module."""
+    path = Path(__file__).parents[2] / "benchmarks" / "fragmentation.py"
+    spec = importlib.util.spec_from_file_location("fragmentation", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "fragmentation", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("load", "refused", "largest_free"), [(0.5, 0.0, 0.5), (0.8, 0.001, 0.08), (0.95, 0.01, 0.08)])
+def test_fragmentation_is_bounded(fragmentation: ModuleType, load: float, refused: float, largest_free: float) -> None:
+    # At 95 % a first fit from one end refuses 3 % of these requests, and its largest extent is 5 % of what is free.
+    workload = fragmentation.Workload(Allocator(8 << 30), load, seed=1)
+    workload.run(100_000)
+    assert workload.operations >= 100_000
+    assert workload.allocator.used_nbytes > 0.9 * load * workload.allocator.capacity
+    assert workload.refusals <= refused * workload.requests
+    assert statistics.median(workload.largest_free) >= largest_free
+    assert statistics.median(workload.waste) < 0.01
