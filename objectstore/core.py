@@ -47,6 +47,7 @@ from holdfast.objectstore.table import ObjectMeta, ObjectRecord, ObjectTable
 
 SERVER = 0  # the client id under which the server itself, and the node agent through it, pins and reserves
 TOMBSTONE_LIMIT = 100_000
+SEAL_GRACE_SECONDS = 0.1  # how far behind a seal on another socket may be
 LEASE_NBYTES_MAX = 4 << 20
 LEASES_PER_CLIENT = 4
 WAITS_PER_CLIENT = 4096
@@ -169,7 +170,7 @@ class StoreCore:
                 self._reply(wait.client, wait.request, Status.FULL, self._full_message(wait.nbytes, seconds))
             else:
                 self._forget_get(wait)
-                text = f"object {wait.object_id} didn't appear within {seconds:g} s"
+                text = f"object {wait.object_id} is not in this store, {seconds:g} s after it was asked for"
                 self._reply(wait.client, wait.request, Status.NOT_FOUND, text)
 
     # Clients
@@ -366,7 +367,8 @@ class StoreCore:
     def get(self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]) -> None:
         """Pins an object for the client. Replied with its offset and size, or NOT_FOUND, or FETCH_FAILED.
 
-        Without ``timeout`` nothing is waited for but the fetch that ``sources`` ask for.
+        Without ``timeout`` nothing is waited for but the fetch that ``sources`` ask for, and for a moment a seal:
+        they go one way, so one that was sent before this request, by another client, may be read after it.
         """
         record = self._table.get(object_id)
         if record is not None:
@@ -375,10 +377,10 @@ class StoreCore:
         fetching = bool(sources) and self.can_fetch
         if self._table.was_deleted(object_id):
             self._reply(client, request, Status.NOT_FOUND, f"object {object_id} was deleted")
-        elif not fetching and (timeout is None or timeout <= 0):
-            self._reply(client, request, Status.NOT_FOUND, f"object {object_id} is not in this store")
-        else:
+        elif fetching or timeout:
             self._wait_for(client, request, object_id, timeout, sources if fetching else [])
+        else:
+            self._wait_for(client, request, object_id, SEAL_GRACE_SECONDS, [])
 
     def _wait_for(
         self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]
