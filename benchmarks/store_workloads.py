@@ -266,6 +266,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run with tiny sizes; its figures mean nothing")
     sizes = QUICK if parser.parse_args().quick else Sizes()
     with serving(sizes.capacity) as path, connect(path, name="benchmark") as store:
+        store.warm()  # as the cluster's clients and workers do when they connect
         array = np.random.default_rng(0).random(sizes.large_length)
         large_puts(store, array, sizes)
         large_gets(store, array, sizes)
