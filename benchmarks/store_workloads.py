@@ -192,8 +192,8 @@ def put_on_request(pipe: Connection, path: str) -> None:
     with connect(path, name="other") as store:
         for count in requests(pipe):
             ids = put_all(store, array, count)
-            # ``put`` returns when its seal is sent. An answer on the same connection shows that it was read too:
-            # without it, what another process asks for may come to the server first.
+            # ``put`` returns when its seal is sent. An answer on the same connection shows that it was read too, so
+            # that what is measured are gets of objects that are there, not waits for their seals.
             store.contains(ids[-1])
             pipe.send(ids)
 

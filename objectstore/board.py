@@ -181,8 +181,8 @@ class Board(_Index):
         found: dict[int, dict[int, int]] = {}
         for client, row in self._rows.items():
             counters = np.frombuffer(row, np.uint32, self._unused)
-            for slot in np.flatnonzero(counters).tolist():
-                found.setdefault(slot, {})[client] = int(counters[slot])
+            for slot in np.flatnonzero(counters[1:]).tolist():
+                found.setdefault(slot + 1, {})[client] = int(counters[slot + 1])
         return found
 
 
@@ -213,21 +213,15 @@ class BoardView(_Index):
         Returns None as well if the object was deleted at this very moment; ``pin.slot`` is set then
         too, and is to be unpinned like any other.
         """
-        words, buckets = self._words, self._buckets
         high, low = _ID.unpack(object_id)
-        home = zlib.crc32(object_id) & self._mask
-        for bucket in range(home, home + PROBES):
-            slot = buckets[bucket]
-            if slot:
-                at = slot * _WORDS
-                if words[at + 1] == low and words[at] == high:
-                    break
-        else:
+        slot = self._find(object_id, high, low)
+        if not slot:
             return None
         with self._fence:
             self._row[slot] += 1
             self.held += 1
             pin.slot = slot
+        words, at = self._words, slot * _WORDS
         if words[at + 1] == low and words[at] == high and words[at + _STATE] == _SEALED and not self._row[0]:
             return words[at + 2], words[at + 3]
         return None
@@ -241,11 +235,17 @@ class BoardView(_Index):
 
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is in the index. False may also mean that the server has to be asked."""
+        slot = self._find(object_id, *_ID.unpack(object_id))
+        return slot != 0 and self._words[slot * _WORDS + _STATE] == _SEALED
+
+    def _find(self, object_id: ObjectID, high: int, low: int) -> int:
+        """The slot that has this id, or 0. ``high`` and ``low`` are the id's two words."""
         words, buckets = self._words, self._buckets
-        high, low = _ID.unpack(object_id)
         home = zlib.crc32(object_id) & self._mask
         for bucket in range(home, home + PROBES):
-            at = buckets[bucket] * _WORDS
-            if at and words[at + 1] == low and words[at] == high:
-                return words[at + _STATE] == _SEALED
-        return False
+            slot = buckets[bucket]
+            if slot:
+                at = slot * _WORDS
+                if words[at + 1] == low and words[at] == high:
+                    return slot
+        return 0

@@ -107,6 +107,7 @@ def test_who_is_dismissed_keeps_its_pins_and_takes_no_more() -> None:
     assert world.pin(1, oid(1)) == (slot, None)
     world.pin(0, oid(1))
     assert world.board.dismiss(1)
+    assert world.board.pins() == {slot: {1: 1, 2: 1}}, "the mark of a dismissal is no pin"
     assert world.board.doom(slot)
     assert not world.board.dismiss(3), "there is no such client"
 

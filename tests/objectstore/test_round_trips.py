@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from hypothesis.extra import pandas as hpd
@@ -38,13 +38,23 @@ def through_bytes(value: Any) -> Any:
     return decode(flat)
 
 
+def is_valid(value: pa.Array | pa.ChunkedArray | pa.Table) -> bool:
+    """Whether Arrow made a valid array: some with dictionaries below a null of a fixed-size list are not."""
+    try:
+        value.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def assert_same(back: Any, value: Any) -> None:
     assert type(back) is type(value)
     if isinstance(value, np.ndarray):
         assert (back.dtype, back.shape) == (value.dtype, value.shape)
         assert back.tobytes() == value.tobytes()
     elif isinstance(value, (pa.Array, pa.ChunkedArray, pa.Table)):
-        back.validate(full=True)
+        if is_valid(value):
+            back.validate(full=True)
         assert back.type == value.type if not isinstance(value, pa.Table) else back.schema.equals(value.schema)
         assert repr(back.to_pylist()) == repr(value.to_pylist())  # a NaN isn't equal to itself
     elif isinstance(value, pd.DataFrame):
@@ -172,7 +182,14 @@ def arrow_arrays(draw: st.DrawFn) -> pa.Array:
     return array.slice(start, stop - start) if draw(st.booleans()) else array
 
 
+FILLED_UP = pa.array(
+    [[None, [("", None)]]],
+    pa.list_(pa.map_(pa.string(), pa.struct([("f0", pa.dictionary(pa.int32(), pa.string()))])), 2),
+)
+
+
 @given(array=arrow_arrays())
+@example(array=FILLED_UP)
 @examples(100)
 def test_arrow_arrays(way: Way, array: pa.Array) -> None:
     chunked = pa.chunked_array([array, array[1:]])
