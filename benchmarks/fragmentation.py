@@ -28,10 +28,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from holdfast.objectstore.allocator import Allocator, footprint
+from holdfast.objectstore.client import SMALL_NBYTES
 from holdfast.objectstore.sizes import parse_size
 
 LOADS = (0.5, 0.8, 0.95)
-SMALL_NBYTES = 64 << 10
 LEASE_NBYTES = 4 << 20
 LIFETIMES = {20: 0.70, 500: 0.25, 20_000: 0.05}  # mean, in requests, and the share of the objects
 _SAMPLES = 1000

@@ -12,6 +12,10 @@ The index
     buckets   u32 x 4 N     by the id's CRC-32: the slot of an object, or 0
     slots     8 u64 x N     id (two words), offset, nbytes, state; slot 0 isn't used
 
+An object is OPEN from the moment that a client is given the bytes for it, and SEALED from when the server has read
+that they are written. Nobody looks at one that is open but the client that wrote it, once it has sent the seal: a
+socket is slower than a program that puts a value and wants it back.
+
 An object is found within ``PROBES`` buckets from where its id hashes to, or isn't in the index: there may
 be no free bucket, or no free slot. It's read by message then. Slots are handed out from the low end and the last
 freed first, so that as much of the memory is touched as there were objects at one time.
@@ -62,7 +66,8 @@ _STATE = 4
 _SLOTS_MIN = 1 << 10
 _SLOTS_MAX = 1 << 20
 _NBYTES_PER_SLOT = 4096
-_FREE, _SEALED, _DOOMED = 0, 1, 2
+_FREE, _SEALED, _DOOMED, _OPEN = 0, 1, 2, 3
+_OWN_MAX = 64
 _ID = struct.Struct("<QQ")
 
 
@@ -120,8 +125,8 @@ class Board(_Index):
         self._freed: list[int] = []
         self._rows: dict[int, memoryview] = {}
 
-    def add(self, object_id: ObjectID, offset: int, nbytes: int) -> int:
-        """Lists a sealed object; its slot, or 0 if there's no place for it."""
+    def add(self, object_id: ObjectID, offset: int, nbytes: int, *, is_open: bool = False) -> int:
+        """Lists a sealed object, or one to come; its slot, or 0 if there's no place for it."""
         buckets = self._buckets
         home = zlib.crc32(object_id) & self._mask
         bucket = next((bucket for bucket in range(home, home + PROBES) if not buckets[bucket]), None)
@@ -138,10 +143,14 @@ class Board(_Index):
         words[at], words[at + 1] = _ID.unpack(object_id)
         words[at + 2] = offset
         words[at + 3] = nbytes
-        words[at + _STATE] = _SEALED
+        words[at + _STATE] = _OPEN if is_open else _SEALED
         buckets[bucket] = slot
         self._bucket_of[slot] = bucket
         return slot
+
+    def seal(self, slot: int) -> None:
+        """An open object is there for everybody."""
+        self._words[slot * _WORDS + _STATE] = _SEALED
 
     def doom(self, slot: int) -> bool:
         """Nobody finds the object any more. Whether anybody still looks at it."""
@@ -154,7 +163,7 @@ class Board(_Index):
         return any(row[slot] for row in self._rows.values())
 
     def remove(self, slot: int) -> None:
-        """The slot may become another object's. To be called when it's doomed, and nobody looks at it."""
+        """The slot may become another object's. To be called when it's doomed, or open, and nobody looks at it."""
         self._buckets[self._bucket_of.pop(slot)] = 0
         self._words[slot * _WORDS + _STATE] = _FREE
         self._freed.append(slot)
@@ -205,7 +214,15 @@ class BoardView(_Index):
     def __init__(self, slots: int, index: memoryview, row: memoryview) -> None:
         super().__init__(slots, index)
         self._row = row.cast("I")
+        self._own: dict[ObjectID, None] = {}
         self.held = 0
+
+    def sealing(self, object_id: ObjectID) -> None:
+        """The object is this client's, nobody else can have made one of this id, and its seal is on the socket."""
+        self._own[object_id] = None
+        if len(self._own) > _OWN_MAX:
+            # Two threads may take the same one, or find that the other has added some.
+            self._own.pop(next(iter(self._own.copy())), None)
 
     def pin(self, object_id: ObjectID, pin: Any) -> tuple[int, int] | None:
         """Pins an object that is in the index, and sets ``pin.slot``: its offset and size. None if it isn't there.
@@ -222,8 +239,10 @@ class BoardView(_Index):
             self.held += 1
             pin.slot = slot
         words, at = self._words, slot * _WORDS
-        if words[at + 1] == low and words[at] == high and words[at + _STATE] == _SEALED and not self._row[0]:
-            return words[at + 2], words[at + 3]
+        if words[at + 1] == low and words[at] == high and not self._row[0]:
+            state = words[at + _STATE]
+            if state == _SEALED or (state == _OPEN and object_id in self._own):
+                return words[at + 2], words[at + 3]
         return None
 
     def unpin(self, slot: int) -> bool:
@@ -236,7 +255,10 @@ class BoardView(_Index):
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is in the index. False may also mean that the server has to be asked."""
         slot = self._find(object_id, *_ID.unpack(object_id))
-        return slot != 0 and self._words[slot * _WORDS + _STATE] == _SEALED
+        if not slot:
+            return False
+        state = self._words[slot * _WORDS + _STATE]
+        return state == _SEALED or (state == _OPEN and object_id in self._own)
 
     def _find(self, object_id: ObjectID, high: int, low: int) -> int:
         """The slot that has this id, or 0. ``high`` and ``low`` are the id's two words."""

@@ -23,7 +23,7 @@ from holdfast.objectstore.pins import BoardPin, Ledger, Pin, WritableExtent
 from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, SealItem
 from holdfast.objectstore.warm import Warmer
 
-SMALL_NBYTES = 64 << 10
+SMALL_NBYTES = 256 << 10  # asking for room costs more than copying these
 _WARM_NBYTES = 4 << 20  # from here on the faults of a write to pages that aren't mapped cost more than looking
 CREATE_TIMEOUT_SECONDS = 30.0
 _LEASE_NBYTES_FIRST = 128 << 10
@@ -64,6 +64,7 @@ class Pending:
     def __init__(
         self,
         store: Store,
+        object_id: ObjectID,
         extent: WritableExtent,
         value: np.ndarray[Any, Any] | None,
         *,
@@ -71,7 +72,7 @@ class Pending:
         owner: str | None,
         type_name: str,
     ) -> None:
-        self.object_id = store.new_id()
+        self.object_id = object_id
         self._store = store
         self._extent: WritableExtent | None = extent
         self._array = value
@@ -203,18 +204,21 @@ class Store:
     ) -> ObjectID:
         """Stores a value that is encoded already; otherwise like ``put``."""
         self._check_open()
+        is_new = object_id is None
         if object_id is None:
             object_id = self._mint()
         names = _name(key), _name(owner), _clean(type_name or encoded.type_name)[:TEXT_MAX]
         nbytes = encoded.nbytes
         if nbytes > SMALL_NBYTES:
-            extent = self._reserve(nbytes, timeout)
+            extent = self._reserve(nbytes, timeout, object_id)
             if nbytes >= _WARM_NBYTES:
                 self._warmer.now(extent.offset, nbytes)
             encoded.write_into(extent.view())
             extent.hand_over()
             self._connection.queue_seal(SealItem(object_id, extent.offset, nbytes, *names, False))
             self._connection.flush()
+            if is_new:
+                self._ledger.board.sealing(object_id)
             return object_id
         with self._lease_lock:  # seals have to come in the order of their offsets
             offset = self._lease.take(nbytes)
@@ -293,11 +297,12 @@ class Store:
         data_nbytes = dtype.itemsize
         for length in shape:
             data_nbytes *= length
-        extent = self._reserve(len(head) + data_nbytes, timeout)
+        object_id = self._mint()
+        extent = self._reserve(len(head) + data_nbytes, timeout, object_id)
         view = extent.view()
         view[: len(head)] = head
         array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, view, len(head))
-        return array, Pending(self, extent, array, key=key, owner=owner, type_name="numpy.ndarray")
+        return array, Pending(self, object_id, extent, array, key=key, owner=owner, type_name="numpy.ndarray")
 
     def create_buffer(
         self, nbytes: int, *, key: str | None = None, owner: str | None = None, timeout: float | None = None
@@ -311,10 +316,11 @@ class Store:
         StoreFullError
             If there is no room in time.
         """
-        extent = self._reserve(raw.VIEW_HEAD_NBYTES + nbytes, timeout)
+        object_id = self._mint()
+        extent = self._reserve(raw.VIEW_HEAD_NBYTES + nbytes, timeout, object_id)
         view = extent.view()
         view[: raw.VIEW_HEAD_NBYTES] = raw.VIEW_HEAD
-        pending = Pending(self, extent, None, key=key, owner=owner, type_name="memoryview")
+        pending = Pending(self, object_id, extent, None, key=key, owner=owner, type_name="memoryview")
         return view[raw.VIEW_HEAD_NBYTES :], pending
 
     def warm(self) -> None:
@@ -477,7 +483,7 @@ class Store:
             raise
         return Pin(ledger, object_id, nbytes), offset
 
-    def _reserve(self, nbytes: int, timeout: float | None) -> WritableExtent:
+    def _reserve(self, nbytes: int, timeout: float | None, object_id: ObjectID) -> WritableExtent:
         self._check_open()
         timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
         ledger = self._ledger
@@ -489,7 +495,7 @@ class Store:
         ledger.add()
         try:
             offset, _ = self._connection.call(
-                Op.CREATE, nbytes, timeout, timeout=timeout + _PATIENCE_SECONDS, undo=undo
+                Op.CREATE, nbytes, timeout, object_id, timeout=timeout + _PATIENCE_SECONDS, undo=undo
             )
         except BaseException:
             ledger.discard()
@@ -511,6 +517,7 @@ class Store:
         extent.sealed_as = object_id
         self._connection.queue_seal(SealItem(object_id, extent.offset, extent.nbytes, key, owner, type_name, True))
         self._connection.flush()
+        self._ledger.board.sealing(object_id)
 
     def _renew_lease(self, nbytes: int, timeout: float | None) -> None:
         timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout

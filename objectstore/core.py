@@ -85,6 +85,12 @@ class _GetWait:
     done: bool = False
 
 
+class _Reservation(NamedTuple):
+    nbytes: int
+    object_id: ObjectID | None  # None if that isn't known yet
+    slot: int  # where it is on the board, or 0
+
+
 @dataclasses.dataclass(slots=True)
 class _Lease:
     cursor: int
@@ -97,7 +103,7 @@ class _Client:
     def __init__(self, name: str) -> None:
         self.name = name
         self.connected = True
-        self.reserved: dict[int, int] = {}  # offset -> nbytes
+        self.reserved: dict[int, _Reservation] = {}  # by offset
         self.leases: list[_Lease] = []
         self.gets: set[_GetWait] = set()
 
@@ -189,8 +195,8 @@ class StoreCore:
         """The client is gone, however that came about: so is all that was its."""
         self._forget_requests(client)
         gone = self._clients.pop(client)
-        for offset, nbytes in gone.reserved.items():
-            self._release_bytes(offset, footprint(nbytes))
+        for offset, reservation in gone.reserved.items():
+            self._give_up(offset, reservation)
         for lease in gone.leases:
             self._release_rest(lease)
         self._table.release(client)
@@ -218,11 +224,14 @@ class StoreCore:
 
     # Room
 
-    def create(self, client: int, request: int, nbytes: int, timeout: float) -> None:
-        """Room for one object of ``nbytes``. Replied with its offset, or FULL after ``timeout`` seconds."""
+    def create(self, client: int, request: int, nbytes: int, timeout: float, object_id: ObjectID | None = None) -> None:
+        """Room for one object of ``nbytes``. Replied with its offset, or FULL after ``timeout`` seconds.
+
+        With ``object_id``, it's for that object, which is on the board from now on: open.
+        """
         if nbytes < 1 or len(self._clients[client].reserved) >= RESERVATIONS_PER_CLIENT:
             raise ProtocolError(f"a reservation of {nbytes} bytes, or one too many")
-        self._ask(CreateWait(client, request, nbytes, nbytes, lease=False), timeout)
+        self._ask(CreateWait(client, request, nbytes, nbytes, object_id), timeout)
 
     def lease(self, client: int, request: int, nbytes: int, want_nbytes: int, timeout: float, done: list[int]) -> None:
         """A slab of about ``want_nbytes`` for small objects, of at least ``nbytes``.
@@ -244,10 +253,10 @@ class StoreCore:
 
     def abort(self, client: int, offset: int) -> None:
         """A reservation is given back unsealed."""
-        nbytes = self._clients[client].reserved.pop(offset, None)
-        if nbytes is None:
+        reservation = self._clients[client].reserved.pop(offset, None)
+        if reservation is None:
             raise ProtocolError(f"nothing is reserved for it at {offset}")
-        self._release_bytes(offset, footprint(nbytes))
+        self._give_up(offset, reservation)
 
     def cancel(self, client: int, request: int) -> bool:
         """A request for room isn't wanted any more. False if it was answered already."""
@@ -289,7 +298,8 @@ class StoreCore:
             nbytes = footprint(nbytes)
             state.leases.append(_Lease(offset, offset + nbytes))
         else:
-            state.reserved[offset] = nbytes
+            slot = self.board.add(wait.object_id, offset, nbytes, is_open=True) if wait.object_id else 0
+            state.reserved[offset] = _Reservation(nbytes, wait.object_id, slot)
         self._reply(wait.client, wait.request, Status.OK, offset, nbytes)
         return True
 
@@ -301,6 +311,11 @@ class StoreCore:
     def _release_bytes(self, offset: int, nbytes: int) -> None:
         self.allocator.free(offset, nbytes)
         self._freed = True
+
+    def _give_up(self, offset: int, reservation: _Reservation) -> None:
+        if reservation.slot:
+            self.board.remove(reservation.slot)
+        self._release_bytes(offset, footprint(reservation.nbytes))
 
     def _release_rest(self, lease: _Lease) -> None:
         if lease.cursor < lease.end:
@@ -314,14 +329,17 @@ class StoreCore:
         for item in items:
             if item.keep and self._table.knows(item.object_id):
                 raise ProtocolError(f"object {item.object_id} was sealed before")
-            nbytes = state.reserved.get(item.offset)
-            if nbytes is not None:
-                if nbytes != item.nbytes:
-                    raise ProtocolError(f"{nbytes} bytes were reserved for an object of {item.nbytes}")
-                del state.reserved[item.offset]
-            else:
+            reservation = state.reserved.get(item.offset)
+            if reservation is None:
                 self._seal_in_lease(state, item.offset, item.nbytes)
-            self._add(client, item)
+                reservation = _Reservation(item.nbytes, item.object_id, 0)
+            elif reservation.nbytes != item.nbytes:
+                raise ProtocolError(f"{reservation.nbytes} bytes were reserved for an object of {item.nbytes}")
+            elif reservation.object_id not in (None, item.object_id):
+                raise ProtocolError(f"the bytes at {item.offset} were reserved for another object")
+            else:
+                del state.reserved[item.offset]
+            self._add(client, item, reservation)
 
     def _seal_in_lease(self, state: _Client, offset: int, nbytes: int) -> None:
         if offset % ALIGNMENT == 0 and 1 <= nbytes < LARGE_NBYTES:
@@ -334,13 +352,13 @@ class StoreCore:
                     return
         raise ProtocolError(f"{nbytes} bytes at {offset} are not its own to seal")
 
-    def _add(self, client: int, item: SealItem) -> None:
+    def _add(self, client: int, item: SealItem, reservation: _Reservation) -> None:
         object_id = item.object_id
-        deleted = self._table.was_deleted(object_id)
-        if (deleted and not item.keep) or self._table.knows(object_id):
-            # Deleted before it was sealed; or brought in twice, and the first one is as good: ids are unique.
-            self._release_bytes(item.offset, footprint(item.nbytes))
+        if self._table.knows(object_id):
+            # Brought in twice, and the first one is as good: ids are unique.
+            self._give_up(item.offset, reservation)
             return
+        deleted = self._table.was_deleted(object_id)
         record = ObjectRecord(
             object_id,
             item.offset,
@@ -351,10 +369,10 @@ class StoreCore:
             created=self._clock(),
             sealed_by=client,
         )
-        self._table.insert(record)
+        self._table.insert(record, reservation.slot)
         if item.keep:
             self._table.pin(record, client)
-        if deleted:
+        if deleted:  # before it was sealed; who made it may look at it all the same
             self._table.delete(object_id)
             return
         for get in self._gets.pop(object_id, ()):
@@ -478,7 +496,7 @@ class StoreCore:
     def stats(self) -> dict[str, Any]:
         """The figures of the store, in bytes, counts and seconds."""
         doomed = list(self._table.doomed())
-        reserved = [nbytes for client in self._clients.values() for nbytes in client.reserved.values()]
+        reserved = [each.nbytes for client in self._clients.values() for each in client.reserved.values()]
         return {
             "capacity": self.capacity,
             "used": self.allocator.used_nbytes,
@@ -524,13 +542,13 @@ class StoreCore:
                 "state": record.state.value,
             }
         for client in self._clients.values():
-            for nbytes in client.reserved.values():
+            for reservation in client.reserved.values():
                 yield {
-                    "id": None,
+                    "id": None if reservation.object_id is None else reservation.object_id.hex(),
                     "key": None,
                     "owner": client.name,
                     "type": None,
-                    "nbytes": nbytes,
+                    "nbytes": reservation.nbytes,
                     "age": None,
                     "pins": 0,
                     "pinned_by": [],
@@ -557,7 +575,7 @@ class StoreCore:
         }
         for client in self._clients.values():
             if client.reserved:
-                held = sum(client.reserved.values())
+                held = sum(reservation.nbytes for reservation in client.reserved.values())
                 holders[f"\0{client.name}"] = held, f"client '{client.name}' {format_size(held)} not yet sealed"
         largest = sorted(holders.values(), reverse=True, key=operator.itemgetter(0))[:_HOLDERS_NAMED]
         if largest:
@@ -578,13 +596,17 @@ class StoreCore:
         pieces += [(record.offset, footprint(record.nbytes)) for record in self._table.doomed()]
         pieces += self.allocator.free_extents()
         for client in self._clients.values():
-            pieces += [(offset, footprint(nbytes)) for offset, nbytes in client.reserved.items()]
+            pieces += [(offset, footprint(reserved.nbytes)) for offset, reserved in client.reserved.items()]
             pieces += [(lease.cursor, lease.end - lease.cursor) for lease in client.leases if lease.cursor < lease.end]
         at = 0
         for offset, nbytes in sorted(pieces):
             assert offset == at, f"the bytes from {min(at, offset)} to {max(at, offset)} are lost or owned twice"
             at += nbytes
         assert at == self.capacity
+        slots = [record.slot for record in itertools.chain(self._table.records(), self._table.doomed())]
+        slots += [reserved.slot for client in self._clients.values() for reserved in client.reserved.values()]
+        listed = [slot for slot in slots if slot]
+        assert len(listed) == len(set(listed)), "a place on the board is two objects'"
         waits = [get for client in self._clients.values() for get in client.gets]
         assert {get for gets in self._gets.values() for get in gets} == set(waits)
         assert all(object_id not in self._table for object_id in self._gets)

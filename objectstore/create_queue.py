@@ -16,6 +16,8 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 
+from holdfast.objectstore.ids import ObjectID
+
 OVERTAKERS_SHARE = 8
 _LOOKED_AT = 64
 
@@ -32,6 +34,8 @@ class CreateWait:
         What it needs at the least.
     want_nbytes : int
         What it would rather have: more than ``nbytes`` for a lease only.
+    object_id : ObjectID or None
+        The object that they're for, if it's known.
     lease : bool
         Whether small objects will be laid into it, or one object will take all of it.
     """
@@ -40,7 +44,8 @@ class CreateWait:
     request: int
     nbytes: int
     want_nbytes: int
-    lease: bool
+    object_id: ObjectID | None = None
+    lease: bool = False
     done: bool = False
     overtaken_nbytes: int = 0
 

@@ -17,7 +17,7 @@ op        request                                                         answer
 ATTACH    name
 SEAL      [[id, offset, nbytes, key, owner, type, keep], ...]
 LEASE     number, nbytes, want_nbytes, timeout, [end of a lease, ...]   offset, nbytes
-CREATE    number, nbytes, timeout                                         offset, nbytes
+CREATE    number, nbytes, timeout, id or nil                              offset, nbytes
 ABORT     [offset, ...]
 GET       number, id, timeout, sources                                    offset, nbytes
 UNPIN     [id, ...]
@@ -46,7 +46,7 @@ from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.ids import ID_NBYTES, ObjectID
 
 MAGIC = "holdfast-store"
-VERSION = 2
+VERSION = 3
 
 REQUEST_NBYTES_MAX = 16 << 20
 REPLY_NBYTES_MAX = 64 << 20
@@ -193,6 +193,10 @@ def _id(value: Any) -> ObjectID:
     return ObjectID(value)
 
 
+def _id_or_none(value: Any) -> ObjectID | None:
+    return None if value is None else _id(value)
+
+
 def _list(value: Any, limit: int) -> list[Any]:
     if type(value) is not list or len(value) > limit:
         raise ProtocolError(f"{_short(value)} where a list of at most {limit} is due")
@@ -239,7 +243,7 @@ _FIELDS: dict[int, tuple[Callable[[Any], Any], ...]] = {
     Op.ATTACH: (_text,),
     Op.SEAL: (_seals,),
     Op.LEASE: (_int, _int, _int, _seconds, _numbers),
-    Op.CREATE: (_int, _int, _seconds),
+    Op.CREATE: (_int, _int, _seconds, _id_or_none),
     Op.ABORT: (_numbers,),
     Op.GET: (_int, _id, _seconds_or_none, _sources),
     Op.UNPIN: (_ids,),

@@ -166,11 +166,16 @@ class ObjectTable:
         """Whether a delete of this id is remembered."""
         return object_id in self._tombstones
 
-    def insert(self, record: ObjectRecord) -> None:
-        """A new object appears. If its id was deleted already, ``delete`` has to follow."""
+    def insert(self, record: ObjectRecord, slot: int = 0) -> None:
+        """A new object appears, which was open at ``slot`` of the board if that isn't 0.
+
+        If its id was deleted already, ``delete`` has to follow.
+        """
         assert not self.knows(record.object_id)
         self._sealed[record.object_id] = record
-        record.slot = self._board.add(record.object_id, record.offset, record.nbytes)
+        if slot:
+            self._board.seal(slot)
+        record.slot = slot or self._board.add(record.object_id, record.offset, record.nbytes)
         self._enter(record)
 
     def delete(self, object_id: ObjectID) -> bool:
@@ -274,8 +279,6 @@ class ObjectTable:
         # One whose last counter has gone to zero is there until the client's word of it has come.
         assert all(record.pins or record.slot for record in self._doomed.values())
         assert {record.slot for record in self._doomed.values() if record.slot} == self._doomed_at.keys()
-        slots = [record.slot for record in everything if record.slot]
-        assert len(slots) == len(set(slots))
         assert not self._sealed.keys() & self._tombstones.keys()
         assert sum(map(len, self._pinned_by.values())) == sum(len(record.pins) for record in everything)
         assert len(self._tombstones) <= self._tombstone_limit

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 #: How long what a test has stopped may take to be gone.
 GRACE_SECONDS = 5.0
@@ -45,6 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_RUNTIME_DIR"] = str(_place / "run")
     os.environ["XDG_STATE_HOME"] = str(_place / "state")
     os.environ[MARK] = secrets.token_hex(8)
+    # The suite tries the same examples each time; a campaign looks for new ones. A slow machine is no failure.
+    campaign = any(name in os.environ for name in ("HOLDFAST_EXAMPLES", "HOLDFAST_FUZZ"))
+    settings.register_profile("holdfast", deadline=None, derandomize=not campaign)
+    settings.load_profile("holdfast")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

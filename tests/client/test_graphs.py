@@ -122,7 +122,7 @@ def test_a_function_shared_by_many_tasks_is_sent_once():
     assert len(packed.functions) <= 3
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(1, 40), st.integers(0, 2**32), st.integers(1, 9))
 def test_any_graph_runs_in_the_order_in_which_it_is_sent(size, seed, max_tasks):
     """Chains, fans, diamonds and aliases, shuffled; and the messages that it is cut into stand by themselves."""

@@ -91,6 +91,22 @@ def test_a_pin_outlives_the_deletion_and_its_end_is_to_be_told() -> None:
     assert not world.board.pinned(slot)
 
 
+def test_an_open_object_is_its_writers_alone() -> None:
+    world = World()
+    slot = world.board.add(oid(1), 64, 5, is_open=True)
+    assert world.pin(0, oid(1)) == (slot, None)
+    assert not world.views[0].unpin(slot)
+    world.views[0].sealing(oid(1))
+    assert world.views[0].contains(oid(1))
+    assert not world.views[1].contains(oid(1))
+    assert world.pin(0, oid(1)) == (slot, (64, 5))
+    assert world.pin(1, oid(1)) == (slot, None)
+    world.views[1].unpin(slot)
+    world.board.seal(slot)
+    assert world.pin(1, oid(1)) == (slot, (64, 5))
+    assert world.board.pins() == {slot: {1: 1, 2: 1}}
+
+
 def test_a_client_that_is_gone_counts_no_more() -> None:
     world = World()
     slot = world.board.add(oid(1), 0, 1)
@@ -181,6 +197,26 @@ def test_a_get_needs_no_word_from_the_server(remote: tuple[subprocess.Popen[str]
         by_id = {item["id"]: item for item in writer.list()}
         assert by_id[ids[-1].hex()]["pins"] == 1
         assert len(by_id[ids[-1].hex()]["pinned_by"]) == 1
+
+
+def test_what_was_put_is_there_at_once_for_who_put_it(remote: tuple[subprocess.Popen[str], str]) -> None:
+    process, path = remote
+    with connect(path) as writer, connect(path) as reader:
+        array, pending = writer.create(100_000)
+        array[:] = 7
+        buffer, pending_buffer = writer.create_buffer(100_000)
+        process.send_signal(signal.SIGSTOP)
+        object_id, buffer_id = pending.seal(), pending_buffer.seal()
+        assert writer.contains(object_id)
+        view = writer.get(object_id)
+        assert view.ctypes.data - writer.arena_address < 64_000_000
+        assert view.sum() == 700_000
+        assert writer.get(buffer_id).nbytes == buffer.nbytes
+        process.send_signal(signal.SIGCONT)
+        reader.delete(object_id)
+        writer.stats()  # the seal was read by now, if it wasn't before
+        assert reader.put(np.zeros(7_000_000)), "it takes nearly all, and nothing that is looked at"
+        assert view.sum() == 700_000
 
 
 def test_a_deleted_object_goes_with_its_last_view(

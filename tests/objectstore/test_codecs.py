@@ -75,7 +75,7 @@ def test_arrays_keep_type_shape_order_and_data(name: str, nested: bool) -> None:
 
 
 @given(hnp.arrays(hnp.array_dtypes() | hnp.scalar_dtypes(), hnp.array_shapes(min_dims=0, min_side=0)), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_array_survives(array: np.ndarray[Any, Any], flip: bool) -> None:
     array = array.T[::-1] if flip and array.ndim else array
     back = round_trip(array)
@@ -103,13 +103,13 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_plain_value_survives(value: Any) -> None:
     assert round_trip(value) == value
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_bytes_are_refused_or_decoded_but_never_crash(data: bytes) -> None:
     if data[:1] in (b"\x11", b"\x12", b"\x19"):  # pickles may call what they name
         return

@@ -39,7 +39,7 @@ VALID = st.one_of(
     st.tuples(st.just(Op.ATTACH), st.text(max_size=50)),
     st.tuples(st.just(Op.SEAL), st.lists(seals, max_size=4)),
     st.tuples(st.just(Op.LEASE), numbers, numbers, numbers, st.floats(0, 1e9), st.lists(numbers, max_size=4)),
-    st.tuples(st.just(Op.CREATE), numbers, numbers, st.floats(0, 1e9)),
+    st.tuples(st.just(Op.CREATE), numbers, numbers, st.floats(0, 1e9), st.none() | ids),
     st.tuples(st.just(Op.ABORT), st.lists(numbers, max_size=4)),
     st.tuples(st.just(Op.GET), numbers, ids, st.none() | st.floats(0, 1e9), st.lists(st.text(), max_size=3)),
     st.tuples(st.just(Op.UNPIN), st.lists(ids, max_size=4)),
@@ -51,7 +51,7 @@ VALID = st.one_of(
 
 
 @given(VALID)
-@settings(max_examples=int(300 * TIMES), deadline=None)
+@settings(max_examples=int(300 * TIMES))
 def test_every_valid_request_is_understood_as_it_was_meant(message: list[Any]) -> None:
     (received,) = FrameReader(1 << 20).feed(pack(message))
     op, fields = parse_request(received)
@@ -60,7 +60,7 @@ def test_every_valid_request_is_understood_as_it_was_meant(message: list[Any]) -
 
 
 @given(st.lists(VALID, min_size=1, max_size=3), st.data())
-@settings(max_examples=int(500 * TIMES), deadline=None)
+@settings(max_examples=int(500 * TIMES))
 def test_frames_with_any_bytes_changed_are_parsed_or_refused(messages: list[list[Any]], data: st.DataObject) -> None:
     stream = bytearray(b"".join(map(pack, messages)))
     for _ in range(data.draw(st.integers(1, 8))):
@@ -73,7 +73,7 @@ def test_frames_with_any_bytes_changed_are_parsed_or_refused(messages: list[list
 @given(st.binary(max_size=400), st.integers(1, 200))
 @example(b"\x00\x00\x00\x05\xdd\xff\xff\xff\xff", 3)  # an array that claims four billion items
 @example(b"\x00\x00\x00\x05\xc6\xff\xff\xff\xff", 9)
-@settings(max_examples=int(500 * TIMES), deadline=None)
+@settings(max_examples=int(500 * TIMES))
 def test_arbitrary_bytes_are_parsed_or_refused(stream: bytes, step: int) -> None:
     parse_all(stream, step)
 
@@ -129,7 +129,8 @@ class Mallory:
             want = rng.choice([least, 65536, number()])
             return [op, 1, least, want, rng.choice([0, 0.01, 5]), rng.choice([[], [], [], [0]])]
         if op is Op.CREATE:
-            return [op, 1, rng.choice([1, 1000, 100_000, MIB, 1 << 32]), rng.choice([0, 0.01, 5])]
+            for_id = rng.choice([None, self.identity()])
+            return [op, 1, rng.choice([1, 1000, 100_000, MIB, 1 << 32]), rng.choice([0, 0.01, 5]), for_id]
         if op is Op.GET:
             return [op, 1, self.identity(), rng.choice([None, 0, 0.01, 5]), rng.choice([[], ["somewhere"]])]
         if op is Op.DELETE:

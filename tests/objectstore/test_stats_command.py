@@ -39,7 +39,7 @@ def test_it_shows_what_is_there_who_holds_it_and_who_pins_it(server: StoreServer
         assert shown.returncode == 0, shown.stderr
         text = shown.stdout
         assert rows(text) == ["large", "middle", "doomed", "small"]
-        assert text.startswith("9.4 MB of 67.1 MB used (14 %)")
+        assert text.startswith("9.5 MB of 67.1 MB used (14 %)")
         assert "3 objects of" in text
         assert "5 pins, 4 clients, this one included" in text
         assert "400.1 kB reserved for 1 object to come" in text

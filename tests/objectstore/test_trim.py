@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.objectstore import trim
@@ -38,7 +38,6 @@ class Pages:
         self.punched.append((offset, nbytes))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 200_000), st.integers(1, 2_500_000)), max_size=12))
 def test_every_whole_page_of_a_large_extent_is_punched_once_and_no_step_is_larger_than_the_limit(sizes):
     extents, at = [], 0

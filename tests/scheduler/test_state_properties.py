@@ -185,4 +185,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=300, stateful_step_count=50, deadline=None)
+TestHistory.settings = settings(max_examples=300, stateful_step_count=50)

@@ -11,6 +11,6 @@ FACTOR = int(os.environ.get("HOLDFAST_EXAMPLES", "1"))
 
 
 def examples(number: int) -> settings:
-    """Settings for a property: so many examples, however slow the machine is. They may share one test's store."""
+    """Settings for a property: so many examples, which may share one test's store."""
     unchecked = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-    return settings(max_examples=number * FACTOR, deadline=None, suppress_health_check=unchecked)
+    return settings(max_examples=number * FACTOR, suppress_health_check=unchecked)
