@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from same import assert_same
 
 from holdfast.objectstore import Store
 
@@ -318,38 +319,6 @@ def test_what_is_read_in_place_is_what_was_put(store: Store, name: str) -> None:
     value = VALUES[name]
     back = store.get(store.put(value))
     assert_same(back, value)
-
-
-def assert_same(back: Any, value: Any) -> None:
-    if isinstance(value, np.ma.MaskedArray):
-        assert_same(back.data, value.data)
-        assert_same(np.ma.getmaskarray(back), np.ma.getmaskarray(value))
-        assert np.asarray(back.fill_value).tobytes() == np.asarray(value.fill_value).tobytes()
-        assert (back.mask is np.ma.nomask) == (value.mask is np.ma.nomask)
-    elif isinstance(value, np.ndarray):
-        assert (back.dtype, back.dtype.metadata, back.shape) == (value.dtype, value.dtype.metadata, value.shape)
-        assert back.tobytes() == value.tobytes()
-    elif isinstance(value, memoryview):
-        assert (back.format, back.shape, back.tobytes()) == (value.format, value.shape, value.tobytes())
-    elif isinstance(value, pd.DataFrame):
-        pd.testing.assert_frame_equal(back, value)
-    elif isinstance(value, pd.Series):
-        pd.testing.assert_series_equal(back, value)
-    elif isinstance(value, pd.Index):
-        pd.testing.assert_index_equal(back, value)
-    elif sparse.issparse(value):
-        assert np.array_equal(back.toarray(), value.toarray())
-    elif isinstance(value, Sample):
-        assert back.name == value.name
-        assert_same(back.values, value.values)
-    elif isinstance(value, dict):
-        assert list(back) == list(value)
-        assert_same(list(back.values()), list(value.values()))
-    elif isinstance(value, (list, tuple, collections.deque)):
-        for one, other in zip(back, value, strict=True):
-            assert_same(one, other)
-    else:
-        assert back.equals(value)
 
 
 def test_metadata_is_kept_apart_from_equal_types_without_it(store: Store) -> None:

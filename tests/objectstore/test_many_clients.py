@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forking import in_fork
 
 from holdfast.objectstore import Store, StoreServer, connect
 
@@ -108,34 +109,10 @@ def public_directory() -> Iterator[str]:
     shutil.rmtree(directory)
 
 
-def as_another_user(work: Callable[[], object]) -> str:
-    """What ``work`` raises in a process of the user 'nobody', or returns."""
-    user = pwd.getpwnam("nobody")
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(20)
-            os.setgroups([])
-            os.setgid(user.pw_gid)
-            os.setuid(user.pw_uid)
-            answer = str(work())
-        except BaseException as error:
-            answer = f"{type(error).__name__}: {error}"
-        os.write(write, answer.encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answers:
-        answer = answers.read()
-    os.waitpid(pid, 0)
-    return answer
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_is_kept_out_by_the_directory(server: StoreServer) -> None:
     assert stat.S_IMODE(os.stat(os.path.dirname(server.socket_path)).st_mode) == 0o700
-    answer = as_another_user(lambda: connect(server.socket_path))
+    answer = in_fork(lambda: connect(server.socket_path), "nobody")
     assert answer.startswith("StoreError: ")
     assert "Permission denied" in answer
     assert server.stats()["clients"] == 0
@@ -147,10 +124,10 @@ def test_another_user_is_kept_out_by_its_credentials_where_the_directory_is_open
 ) -> None:
     path = os.path.join(public_directory, "store.sock")
     with StoreServer("8 MB", path) as server:
-        assert "Permission denied" in as_another_user(lambda: connect(path)), "the socket's own mode"
+        assert "Permission denied" in in_fork(lambda: connect(path), "nobody"), "the socket's own mode"
         os.chmod(path, 0o666)
         with caplog.at_level(logging.WARNING, "holdfast.objectstore"):
-            answer = as_another_user(lambda: connect(path))
+            answer = in_fork(lambda: connect(path), "nobody")
         assert answer.startswith("StoreError: ")
         assert "another user" in answer
         assert f"of user {pwd.getpwnam('nobody').pw_uid}: it serves user {os.geteuid()}" in caplog.text

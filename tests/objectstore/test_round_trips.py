@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from hypothesis.extra import pandas as hpd
+from same import assert_same
 
 from examples import examples
 from holdfast.objectstore import Store, decode, encode
@@ -36,42 +37,6 @@ def through_bytes(value: Any) -> Any:
     flat = encoded.to_bytes()
     assert len(flat) == encoded.nbytes
     return decode(flat)
-
-
-def is_valid(value: pa.Array | pa.ChunkedArray | pa.Table) -> bool:
-    """Whether Arrow made a valid array: some with dictionaries below a null of a fixed-size list are not."""
-    try:
-        value.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def assert_same(back: Any, value: Any) -> None:
-    assert type(back) is type(value)
-    if isinstance(value, np.ndarray):
-        assert (back.dtype, back.shape) == (value.dtype, value.shape)
-        assert back.tobytes() == value.tobytes()
-    elif isinstance(value, (pa.Array, pa.ChunkedArray, pa.Table)):
-        if is_valid(value):
-            back.validate(full=True)
-        assert back.type == value.type if not isinstance(value, pa.Table) else back.schema.equals(value.schema)
-        assert repr(back.to_pylist()) == repr(value.to_pylist())  # a NaN isn't equal to itself
-    elif isinstance(value, pd.DataFrame):
-        pd.testing.assert_frame_equal(back, value)
-    elif isinstance(value, pd.Series):
-        pd.testing.assert_series_equal(back, value)
-    elif isinstance(value, pd.Index):
-        pd.testing.assert_index_equal(back, value)
-    elif isinstance(value, dict):
-        assert list(back) == list(value)
-        assert_same(list(back.values()), list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        assert len(back) == len(value)
-        for one, other in zip(back, value, strict=True):
-            assert_same(one, other)
-    else:
-        assert back == value
 
 
 # Arrays: of every type and shape, then cut, turned and transposed
