@@ -25,6 +25,10 @@ What is missing is waited for
 A ``get`` of an object that isn't there waits for its seal, or for a fetch from elsewhere. One runs at a
 time however many ask; if it fails, another one tries what only the others know. A request for bytes waits
 for room. Both have deadlines: the caller asks for ``next_deadline`` and calls ``expire`` then.
+
+Nobody is told that an object isn't there before everything has been read that was sent before the question. One
+client may have sealed the object, and another may know so, while the seal is still in the first one's socket: so the
+answer waits for one look at all sockets (``ReadOthers``).
 """
 
 from __future__ import annotations
@@ -47,7 +51,6 @@ from holdfast.objectstore.table import ObjectMeta, ObjectRecord, ObjectTable
 
 SERVER = 0  # the client id under which the server itself, and the node agent through it, pins and reserves
 TOMBSTONE_LIMIT = 100_000
-SEAL_GRACE_SECONDS = 0.1  # how far behind a seal on another socket may be
 LEASE_NBYTES_MAX = 4 << 20
 LEASES_PER_CLIENT = 4
 WAITS_PER_CLIENT = 4096
@@ -73,16 +76,25 @@ class StartFetch(NamedTuple):
     sources: list[str]
 
 
-Effect = Reply | StartFetch
-
-
 @dataclasses.dataclass(slots=True, eq=False)
-class _GetWait:
+class GetWait:
+    """A request for an object that isn't there, or the question whether it is."""
+
     client: int
     request: int
     object_id: ObjectID
     sources: list[str]  # where it may be fetched from, those that have failed left out; none if it waits for a seal
+    pins: bool = True
     done: bool = False
+
+
+class ReadOthers(NamedTuple):
+    """All sockets are to be read as far as they can be; ``others_read`` is to be called with ``wait`` after that."""
+
+    wait: GetWait
+
+
+Effect = Reply | StartFetch | ReadOthers
 
 
 class _Reservation(NamedTuple):
@@ -105,7 +117,7 @@ class _Client:
         self.connected = True
         self.reserved: dict[int, _Reservation] = {}  # by offset
         self.leases: list[_Lease] = []
-        self.gets: set[_GetWait] = set()
+        self.gets: set[GetWait] = set()
 
 
 class StoreCore:
@@ -143,9 +155,9 @@ class StoreCore:
         self._queue = CreateQueue(self._grant)
         self._clients: dict[int, _Client] = {SERVER: _Client("store")}
         self._client_ids = itertools.count(SERVER + 1)
-        self._gets: dict[ObjectID, list[_GetWait]] = {}
+        self._gets: dict[ObjectID, list[GetWait]] = {}
         self._fetches: dict[ObjectID, list[str]] = {}  # the sources that are being tried
-        self._deadlines: list[tuple[float, int, _GetWait | CreateWait, float]] = []
+        self._deadlines: list[tuple[float, int, GetWait | CreateWait, float]] = []
         self._deadline_order = itertools.count()
         self._outbox: list[Effect] = []
         self._freed = False
@@ -378,15 +390,17 @@ class StoreCore:
         for get in self._gets.pop(object_id, ()):
             get.done = True
             self._clients[get.client].gets.discard(get)
-            self._pin_for(record, get.client, get.request)
+            if get.pins:
+                self._pin_for(record, get.client, get.request)
+            else:
+                self._reply(get.client, get.request, Status.OK, True)
 
     # Reading
 
     def get(self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]) -> None:
         """Pins an object for the client. Replied with its offset and size, or NOT_FOUND, or FETCH_FAILED.
 
-        Without ``timeout`` nothing is waited for but the fetch that ``sources`` ask for, and for a moment a seal:
-        they go one way, so one that was sent before this request, by another client, may be read after it.
+        Without ``timeout`` nothing is waited for but the fetch that ``sources`` ask for.
         """
         record = self._table.get(object_id)
         if record is not None:
@@ -395,24 +409,41 @@ class StoreCore:
         fetching = bool(sources) and self.can_fetch
         if self._table.was_deleted(object_id):
             self._reply(client, request, Status.NOT_FOUND, f"object {object_id} was deleted")
-        elif fetching or timeout:
-            self._wait_for(client, request, object_id, timeout, sources if fetching else [])
         else:
-            self._wait_for(client, request, object_id, SEAL_GRACE_SECONDS, [])
+            get = GetWait(client, request, object_id, sources if fetching else [])
+            self._wait_for(get)
+            if timeout or (fetching and timeout is not None):
+                self._set_deadline(get, timeout)
+            elif not fetching:
+                self._outbox.append(ReadOthers(get))
+            if fetching and object_id not in self._fetches:
+                self._start_fetch(object_id, sources)
 
-    def _wait_for(
-        self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]
-    ) -> None:
-        waiting = self._clients[client].gets
+    def ask(self, client: int, request: int, object_id: ObjectID) -> None:
+        """Whether the object is there for those who ask. Replied with that."""
+        if object_id in self._table or self._table.was_deleted(object_id):
+            self._reply(client, request, Status.OK, object_id in self._table)
+            return
+        get = GetWait(client, request, object_id, [], pins=False)
+        self._wait_for(get)
+        self._outbox.append(ReadOthers(get))
+
+    def others_read(self, get: GetWait) -> None:
+        """All that was sent before the request has been read: the object isn't there."""
+        if get.done:
+            return
+        self._forget_get(get)
+        if get.pins:
+            self._reply(get.client, get.request, Status.NOT_FOUND, f"object {get.object_id} is not in this store")
+        else:
+            self._reply(get.client, get.request, Status.OK, False)
+
+    def _wait_for(self, get: GetWait) -> None:
+        waiting = self._clients[get.client].gets
         if len(waiting) >= WAITS_PER_CLIENT:
             raise ProtocolError("it waits for too many objects")
-        get = _GetWait(client, request, object_id, sources)
         waiting.add(get)
-        self._gets.setdefault(object_id, []).append(get)
-        if timeout is not None:
-            self._set_deadline(get, timeout)
-        if sources and object_id not in self._fetches:
-            self._start_fetch(object_id, sources)
+        self._gets.setdefault(get.object_id, []).append(get)
 
     def _start_fetch(self, object_id: ObjectID, sources: list[str]) -> None:
         self._fetches[object_id] = sources
@@ -462,7 +493,7 @@ class StoreCore:
         self._table.pin(record, client)
         self._reply(client, request, Status.OK, record.offset, record.nbytes)
 
-    def _forget_get(self, get: _GetWait) -> None:
+    def _forget_get(self, get: GetWait) -> None:
         get.done = True
         self._clients[get.client].gets.discard(get)
         waiting = self._gets[get.object_id]
@@ -478,7 +509,10 @@ class StoreCore:
             self._table.delete(object_id)
             for get in list(self._gets.get(object_id, ())):
                 self._forget_get(get)
-                self._reply(get.client, get.request, Status.NOT_FOUND, f"object {object_id} was deleted")
+                if get.pins:
+                    self._reply(get.client, get.request, Status.NOT_FOUND, f"object {object_id} was deleted")
+                else:
+                    self._reply(get.client, get.request, Status.OK, False)
 
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is there for those who ask."""
@@ -614,7 +648,7 @@ class StoreCore:
 
     # Deadlines and replies
 
-    def _set_deadline(self, wait: _GetWait | CreateWait, timeout: float) -> None:
+    def _set_deadline(self, wait: GetWait | CreateWait, timeout: float) -> None:
         if len(self._deadlines) > 64 and len(self._deadlines) > 2 * (len(self._queue) + len(self._gets)):
             self._deadlines = [entry for entry in self._deadlines if not entry[2].done]
             heapq.heapify(self._deadlines)

@@ -25,7 +25,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from holdfast.objectstore.arena import Arena, Extent, map_shared, memory_file
 from holdfast.objectstore.board import index_nbytes, row_nbytes
-from holdfast.objectstore.core import LIST_PAGE, SERVER, Reply, StoreCore
+from holdfast.objectstore.core import LIST_PAGE, SERVER, GetWait, Reply, StartFetch, StoreCore
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.prefault import Prefaulter, headroom_limit
@@ -152,7 +152,7 @@ class StoreServer:
             Op.GET: lambda connection, *fields: self._core.get(connection.client, *fields),
             Op.UNPIN: lambda connection, object_ids: self._core.unpin(connection.client, object_ids),
             Op.LOOK: lambda connection, slots: self._core.look(slots),
-            Op.CONTAINS: self._on_contains,
+            Op.CONTAINS: lambda connection, *fields: self._core.ask(connection.client, *fields),
             Op.DELETE: self._on_delete,
             Op.STATS: self._on_stats,
             Op.LIST: self._on_list,
@@ -512,9 +512,6 @@ class StoreServer:
         for offset in offsets:
             self._core.abort(connection.client, offset)
 
-    def _on_contains(self, connection: ClientConnection, request: int, object_id: ObjectID) -> None:
-        connection.send(request, Status.OK, self._core.contains(object_id))
-
     def _on_delete(self, connection: ClientConnection, request: int, object_ids: list[ObjectID]) -> None:
         self._core.delete(object_ids)
         connection.send(request, Status.OK)
@@ -546,12 +543,24 @@ class StoreServer:
             for effect in effects:
                 if isinstance(effect, Reply):
                     self._deliver(effect)
-                else:
+                elif isinstance(effect, StartFetch):
                     self._spawn(self._run_fetch(effect.object_id, effect.sources))
+                else:
+                    self._after_a_look_at_all(effect.wait)
         self._set_timer()
         if self._trimmer is not None and self._prefaulter is not None:
             self._trimmer.touch()
             self._prefaulter.touch()
+
+    def _after_a_look_at_all(self, wait: GetWait) -> None:
+        # What was sent before the request is in the sockets by now, no more than they hold. The loop runs what was
+        # called soon, looks at the sockets, and reads them: the second turn from now comes after that.
+        loop = self._running_loop()
+        loop.call_soon(loop.call_soon, self._on_others_read, wait)
+
+    def _on_others_read(self, wait: GetWait) -> None:
+        self._core.others_read(wait)
+        self._settle()
 
     def _deliver(self, reply: Reply) -> None:
         if reply.client != SERVER:

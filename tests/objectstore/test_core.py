@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from holdfast.objectstore import ObjectID, ProtocolError
 from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.core import SEAL_GRACE_SECONDS, Effect, Reply, StartFetch, StoreCore
+from holdfast.objectstore.core import Effect, ReadOthers, Reply, StartFetch, StoreCore
 from holdfast.objectstore.protocol import SealItem, Status
 
 MIB = 1 << 20
@@ -75,6 +75,17 @@ class World:
         self.core.get(client, request, oid(number), timeout, sources or [])
         return request
 
+    def ask(self, client: int, number: int) -> int:
+        request = self.request()
+        self.core.ask(client, request, oid(number))
+        return request
+
+    def read_others(self) -> None:
+        self.settle()
+        for effect in self.effects:
+            if isinstance(effect, ReadOthers):
+                self.core.others_read(effect.wait)
+
     def lease(self, client: int, nbytes: int, want: int, done: list[int] | None = None) -> tuple[int, int]:
         request = self.request()
         self.core.lease(client, request, nbytes, want, 0.0, done or [])
@@ -87,6 +98,10 @@ class World:
         reply = self.reply(request)
         return None if reply is None else reply.status
 
+    def answer(self, request: int) -> tuple[object, ...] | None:
+        reply = self.reply(request)
+        return None if reply is None else reply.payload
+
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.core.expire()
@@ -96,15 +111,26 @@ class World:
 def test_an_object_is_found_once_it_is_sealed() -> None:
     world = World()
     a, b = world.client("a"), world.client("b")
-    missed = world.get(b, 1)
-    world.pass_time(SEAL_GRACE_SECONDS)
+    missed, asked = world.get(b, 1), world.ask(b, 1)
+    assert world.status(missed) is None, "a seal may be on its way"
+    world.read_others()
     assert world.status(missed) is Status.NOT_FOUND
-    early = world.get(b, 1)
+    assert world.answer(asked) == (False,)
+    early, asked = world.get(b, 1), world.ask(b, 1)
     offset = world.put(a, 1, 5000)
-    for request in (early, world.get(b, 1)):  # the seal may be read a moment after the get that came after it
+    world.read_others()
+    for request in (early, world.get(b, 1)):
         reply = world.reply(request)
         assert reply is not None
         assert (reply.client, reply.status, reply.payload) == (b, Status.OK, (offset, 5000))
+    assert world.answer(asked) == world.answer(world.ask(b, 1)) == (True,)
+    asked = world.ask(b, 2)
+    world.core.delete([oid(1), oid(2)])
+    assert world.answer(asked) == world.answer(world.ask(b, 1)) == (False,)
+    gone = world.ask(b, 3)
+    world.core.disconnect(b)
+    world.read_others()
+    assert world.reply(gone) is None
 
 
 def test_a_get_with_a_timeout_waits_for_the_seal() -> None:
@@ -501,6 +527,14 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2), back=st.integers(-2, 8), timeout=st.one_of(st.none(), st.floats(0.1, 5)))
     def get(self, who: int, back: int, timeout: float | None) -> None:
         self.world.get(self.clients[who], max(0, self.numbers - back), timeout)
+
+    @rule(who=st.integers(0, 2), back=st.integers(-2, 8))
+    def ask(self, who: int, back: int) -> None:
+        self.world.ask(self.clients[who], max(0, self.numbers - back))
+
+    @rule()
+    def others_are_read(self) -> None:
+        self.world.read_others()
 
     @rule(who=st.integers(0, 2), back=st.integers(-2, 3), sources=st.lists(st.sampled_from("abc"), min_size=1))
     def fetch(self, who: int, back: int, sources: list[str]) -> None:

@@ -392,4 +392,8 @@ def test_what_one_client_has_put_another_gets_at_once(server: StoreServer) -> No
     """The seal and the get come over two sockets, which the server reads in any order."""
     with connect(server.socket_path) as writer, connect(server.socket_path) as reader:
         for number in range(5000):
-            assert reader.get(writer.put(number)) == number
+            object_id = writer.put(number)
+            assert reader.contains(object_id) if number % 2 else reader.get(object_id) == number
+        assert not reader.contains(writer.new_id())
+        with pytest.raises(ObjectNotFoundError, match="is not in this store"):
+            reader.get(writer.new_id())
