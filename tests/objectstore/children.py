@@ -81,8 +81,9 @@ def churn_with_forks(path: str, seed: str) -> None:
     from test_lifetimes import churn
 
     with connect(path, name="parent") as store:
-        view = store.get(store.put(np.arange(10_000)))
-        store.delete([ObjectID.fromhex(item["id"]) for item in store.list() if item["owner"] == "parent"])
+        object_id = store.put(np.arange(10_000))
+        view = store.get(object_id)
+        store.delete(object_id)
         pids = []
         for number in range(3):
             pids.append(os.fork())
