@@ -12,8 +12,9 @@ from one process to another without being copied or looked at.
 
 The package knows nothing of tasks or clusters. From the bottom up: ``arena`` (the memory), ``allocator``
 (which of it is free), ``prefault`` and ``trim`` (pages made ahead of use, and given back), ``board`` (who finds and
-looks at what, in shared memory), ``table``, ``create_queue`` and ``core`` (what is decided, without any I/O),
-``protocol``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``pins``, ``warm``
+looks at what, in shared memory), ``table``, ``eviction``, ``create_queue``, ``spilling`` and ``core`` (what is
+decided, without any I/O), ``spill`` (the files of what doesn't fit), ``protocol``, ``server_connection``,
+``quarantine``, ``server``; on the other side ``connection``, ``pins``, ``spilled`` (maps of those files), ``warm``
 (pages mapped ahead of writing), ``client``; and ``codecs`` apart.
 """
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         HoldfastError,
         ObjectNotFoundError,
         ProtocolError,
+        SpillError,
         StoreClosedError,
         StoreError,
         StoreFullError,
@@ -51,6 +53,7 @@ _EXPORTS = {
     "ObjectNotFoundError": "holdfast.objectstore.errors",
     "Pending": "holdfast.objectstore.client",
     "ProtocolError": "holdfast.objectstore.errors",
+    "SpillError": "holdfast.objectstore.errors",
     "Store": "holdfast.objectstore.client",
     "StoreClosedError": "holdfast.objectstore.errors",
     "StoreError": "holdfast.objectstore.errors",
@@ -73,6 +76,7 @@ __all__ = [
     "ObjectNotFoundError",
     "Pending",
     "ProtocolError",
+    "SpillError",
     "Store",
     "StoreClosedError",
     "StoreError",

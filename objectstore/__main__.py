@@ -25,20 +25,30 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--capacity", help="such as 4GB; by default 30 %% of the memory")
     parser.add_argument("--socket", help="where clients connect; by default in a fresh private directory")
+    parser.add_argument("--spill-directory", metavar="PATH", help="where objects go that don't fit; by default in /tmp")
+    parser.add_argument("--spill-limit", metavar="SIZE", help="the most on disk; by default all but 5 %% of the disk")
+    parser.add_argument("--no-spill", action="store_true", help="move nothing to disk: a full store is an error")
     options = parser.parse_args(arguments)
     try:
-        run(lambda: _serve(options.capacity, options.socket))
+        server = StoreServer(
+            options.capacity,
+            options.socket,
+            spill=not options.no_spill,
+            spill_directory=options.spill_directory,
+            spill_limit=options.spill_limit,
+        )
+        run(lambda: _serve(server))
     except (StoreError, ValueError, OSError) as error:
         print(f"holdfast.objectstore: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(capacity: str | None, socket_path: str | None) -> None:
+async def _serve(server: StoreServer) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with StoreServer(capacity, socket_path) as server:
+    async with server:
         print(f"serving {format_size(server.stats()['capacity'])} at {server.socket_path}", flush=True)
         await stop.wait()
 

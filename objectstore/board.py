@@ -3,7 +3,8 @@
 A message there and back costs more than everything else that a small ``get`` does. So the server keeps, in
 memory that every client maps read-only, an *index* of its sealed objects; and each client has, in memory that
 only it and the server map, a *row* of counters, one for each place in the index. A pin is an addition to one's own
-counter, an unpin a subtraction. The server looks at the counters when it wants the bytes back.
+counter, an unpin a subtraction. The server looks at the counters when it wants the bytes back. Beside the counters
+are *marks*: an unpin leaves one, so that the server knows what is in use without having been asked.
 
 The index
 ---------
@@ -37,6 +38,14 @@ to zero says so with a LOOK message, with the same two steps the other way round
 object's meanwhile has another id; a counter of it that was raised for a moment by mistake does no more than
 delay the freeing of that object until it's lowered again.
 
+An object that is to go to disk leaves the index in the same way, when it has been copied. If anybody looks at it then,
+it's listed again, and the copy was in vain; a client that gave way in between asks by message, and is told then where
+the object is.
+
+The server waits for views in the way of others by the same steps as well: it marks the slot WANTED, which is
+as good as SEALED to those who come, fences, and looks at the counters. If it sees one, whoever takes it to zero
+sees WANTED, and sends a LOOK.
+
 The server hangs up on a client in the same way: it writes into the place of slot 0 in the client's row, which is
 nobody's counter, and then looks whether there are pins; the client counts its pin, and then looks there.
 
@@ -66,7 +75,7 @@ _STATE = 4
 _SLOTS_MIN = 1 << 10
 _SLOTS_MAX = 1 << 20
 _NBYTES_PER_SLOT = 4096
-_FREE, _SEALED, _DOOMED, _OPEN = 0, 1, 2, 3
+_FREE, _OPEN, _SEALED, _WANTED, _DOOMED = range(5)  # in the last two the server waits for the last unpin
 _OWN_MAX = 64
 _ID = struct.Struct("<QQ")
 
@@ -83,8 +92,13 @@ def index_nbytes(slots: int) -> int:
 
 
 def row_nbytes(slots: int) -> int:
-    """The size of a client's row."""
-    return slots * 4
+    """The size of a client's row: the counters, then the marks."""
+    return slots * 5
+
+
+def _cut(row: memoryview, slots: int) -> tuple[memoryview, memoryview]:
+    """The counters of a row, and its marks."""
+    return row[: 4 * slots].cast("I"), row[4 * slots : 5 * slots]
 
 
 def _buckets_nbytes(slots: int) -> int:
@@ -124,6 +138,7 @@ class Board(_Index):
         self._unused = 1  # slots from here on were never used
         self._freed: list[int] = []
         self._rows: dict[int, memoryview] = {}
+        self._marks: dict[int, memoryview] = {}
 
     def add(self, object_id: ObjectID, offset: int, nbytes: int, *, is_open: bool = False) -> int:
         """Lists a sealed object, or one to come; its slot, or 0 if there's no place for it."""
@@ -158,6 +173,28 @@ class Board(_Index):
         with self._fence:
             return self.pinned(slot)
 
+    def relist(self, slot: int) -> None:
+        """The object is found as it was before it was doomed or wanted."""
+        self._words[slot * _WORDS + _STATE] = _SEALED
+
+    def want(self, slot: int) -> bool:
+        """Whether anybody looks at the object; who ceases to says so then. It's listed, doomed before or not."""
+        self._words[slot * _WORDS + _STATE] = _WANTED
+        with self._fence:
+            viewed = self.pinned(slot)
+        if not viewed:
+            self.relist(slot)
+        return viewed
+
+    def was_used(self, slot: int) -> bool:
+        """Whether anybody has ceased to look at the object since this was asked last."""
+        used = False
+        for marks in self._marks.values():
+            if marks[slot]:
+                marks[slot] = 0
+                used = True
+        return used
+
     def pinned(self, slot: int) -> bool:
         """Whether the counter of the slot is above zero in any row."""
         return any(row[slot] for row in self._rows.values())
@@ -170,7 +207,7 @@ class Board(_Index):
 
     def attach(self, client: int, row: memoryview) -> None:
         """A client's row counts from now on."""
-        self._rows[client] = row.cast("I")
+        self._rows[client], self._marks[client] = _cut(row, self.slots)
 
     def dismiss(self, client: int) -> bool:
         """The client may keep the pins it has, and take no more. Whether it has any."""
@@ -184,6 +221,7 @@ class Board(_Index):
     def detach(self, client: int) -> None:
         """It doesn't any more."""
         self._rows.pop(client, None)
+        self._marks.pop(client, None)
 
     def pins(self) -> dict[int, dict[int, int]]:
         """All counters above zero, by slot and client. For people who want to know."""
@@ -213,7 +251,7 @@ class BoardView(_Index):
 
     def __init__(self, slots: int, index: memoryview, row: memoryview) -> None:
         super().__init__(slots, index)
-        self._row = row.cast("I")
+        self._row, self._marks = _cut(row, slots)
         self._own: dict[ObjectID, None] = {}
         self.held = 0
 
@@ -241,7 +279,7 @@ class BoardView(_Index):
         words, at = self._words, slot * _WORDS
         if words[at + 1] == low and words[at] == high and not self._row[0]:
             state = words[at + _STATE]
-            if state == _SEALED or (state == _OPEN and object_id in self._own):
+            if _SEALED <= state <= _WANTED or (state == _OPEN and object_id in self._own):
                 return words[at + 2], words[at + 3]
         return None
 
@@ -250,7 +288,8 @@ class BoardView(_Index):
         with self._fence:
             left = self._row[slot] = self._row[slot] - 1
             self.held -= 1
-        return not left and self._words[slot * _WORDS + _STATE] == _DOOMED
+        self._marks[slot] = 1
+        return not left and self._words[slot * _WORDS + _STATE] >= _WANTED
 
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is in the index. False may also mean that the server has to be asked."""
@@ -258,7 +297,7 @@ class BoardView(_Index):
         if not slot:
             return False
         state = self._words[slot * _WORDS + _STATE]
-        return state == _SEALED or (state == _OPEN and object_id in self._own)
+        return _SEALED <= state <= _WANTED or (state == _OPEN and object_id in self._own)
 
     def _find(self, object_id: ObjectID, high: int, low: int) -> int:
         """The slot that has this id, or 0. ``high`` and ``low`` are the id's two words."""

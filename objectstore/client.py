@@ -21,6 +21,7 @@ from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.ids import IDMinter, ObjectID
 from holdfast.objectstore.pins import BoardPin, Ledger, Pin, WritableExtent
 from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, SealItem
+from holdfast.objectstore.spilled import map_spilled
 from holdfast.objectstore.warm import Warmer
 
 SMALL_NBYTES = 256 << 10  # asking for room costs more than copying these
@@ -32,6 +33,7 @@ _PATIENCE_SECONDS = 60.0  # beyond what the server was asked to wait; then it is
 
 
 Descriptions = list[dict[str, Any]]
+_Place = tuple[BoardPin | Pin, int, str | None]  # a pinned object's offset in the arena, or in the file of this path
 
 
 class _Lease:
@@ -360,10 +362,15 @@ class Store:
         ------
         ObjectNotFoundError
             If it isn't there (in time), or was deleted.
+        SpillError
+            If it was moved to disk, and is damaged or gone there.
         StoreError
             If it couldn't be fetched, or the store is gone.
         """
-        pin, offset = self._pin(object_id, timeout, sources)
+        pin, offset, path = self._pin(object_id, timeout, sources)
+        if path is not None:
+            spilled = map_spilled(object_id, path, offset, pin, writable=writable)
+            return decode(spilled if writable else pa.py_buffer(spilled))
         if writable:
             return decode(self._mapping.private_copy(offset, pin.nbytes, pin))
         return decode(self._mapping.buffer(offset, pin.nbytes, pin))
@@ -371,11 +378,13 @@ class Store:
     def get_buffer(
         self, object_id: ObjectID, *, timeout: float | None = None, sources: Sequence[str] = ()
     ) -> pa.Buffer:
-        """The object's flat encoding in place, pinned while the buffer or anything made from it lives.
+        """The object's flat encoding where it is, pinned while the buffer or anything made from it lives.
 
         Parameters and errors are those of ``get``; ``decode`` makes the value of it.
         """
-        pin, offset = self._pin(object_id, timeout, sources)
+        pin, offset, path = self._pin(object_id, timeout, sources)
+        if path is not None:
+            return pa.py_buffer(map_spilled(object_id, path, offset, pin, writable=False))
         return self._mapping.buffer(offset, pin.nbytes, pin)
 
     def contains(self, object_id: ObjectID) -> bool:
@@ -455,17 +464,17 @@ class Store:
             raise StoreClosedError(f"this connection to the store at {self._connection.where} is closed")
         self._connection.check()
 
-    def _pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> tuple[BoardPin | Pin, int]:
+    def _pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> _Place:
         self._check_open()
         ledger = self._ledger
         if self._board is not None:
             pin = BoardPin(ledger)
             place = ledger.pin(object_id, pin)
             if place is not None:
-                return pin, place
+                return pin, place, None
         return self._ask_for_pin(object_id, timeout, sources)
 
-    def _ask_for_pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> tuple[Pin, int]:
+    def _ask_for_pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> _Place:
         ledger = self._ledger
         patience = _PATIENCE_SECONDS + timeout if timeout is not None else None if sources else _PATIENCE_SECONDS
 
@@ -475,13 +484,13 @@ class Store:
 
         ledger.add()
         try:
-            offset, nbytes = self._connection.call(
+            offset, nbytes, path = self._connection.call(
                 Op.GET, object_id, timeout, sources[:SOURCES_MAX], timeout=patience, undo=undo
             )
         except BaseException:
             ledger.discard()
             raise
-        return Pin(ledger, object_id, nbytes), offset
+        return Pin(ledger, object_id, nbytes), offset, path
 
     def _reserve(self, nbytes: int, timeout: float | None, object_id: ObjectID) -> WritableExtent:
         self._check_open()

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.pins import Dead, Ledger
 from holdfast.objectstore.protocol import (
     IDS_PER_FRAME,
@@ -44,6 +44,7 @@ _ERRORS: dict[int, type[StoreError]] = {
     Status.NOT_FOUND: ObjectNotFoundError,
     Status.FULL: StoreFullError,
     Status.FETCH_FAILED: StoreError,
+    Status.LOST: SpillError,
 }
 
 

@@ -13,7 +13,8 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
 * *leased*: a slab given to one client, who lays small objects into it from the front without asking.
   Seals arrive in the order in which they were laid, so a cursor separates what is sealed from what is
   the client's to write. What it skips is freed at once; what it gives back unused too;
-* an *object*, from its seal until it is deleted and nobody looks at it any more.
+* an *object*, from its seal until it is deleted and nobody looks at it any more, or until it was spilled:
+  copied to a file that is read from then on.
 
 A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
 an unpin has to match a pin. Anything else raises ``ProtocolError``, and the caller closes that
@@ -29,6 +30,8 @@ for room. Both have deadlines: the caller asks for ``next_deadline`` and calls `
 Nobody is told that an object isn't there before everything has been read that was sent before the question. One
 client may have sealed the object, and another may know so, while the seal is still in the first one's socket: so the
 answer waits for one look at all sockets (``ReadOthers``).
+
+A request that finds no room has objects moved to disk that nobody looks at (``spilling.py``).
 """
 
 from __future__ import annotations
@@ -43,13 +46,14 @@ from typing import Any, NamedTuple
 from holdfast.objectstore.allocator import ALIGNMENT, LARGE_NBYTES, Allocator, footprint
 from holdfast.objectstore.board import Board, slots_for
 from holdfast.objectstore.create_queue import CreateQueue, CreateWait
+from holdfast.objectstore.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, StartFetch
 from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.protocol import SealItem, Status
 from holdfast.objectstore.sizes import format_size
-from holdfast.objectstore.table import ObjectMeta, ObjectRecord, ObjectTable
+from holdfast.objectstore.spilling import Spilling
+from holdfast.objectstore.table import ObjectMeta, ObjectRecord, ObjectTable, Piece
 
-SERVER = 0  # the client id under which the server itself, and the node agent through it, pins and reserves
 TOMBSTONE_LIMIT = 100_000
 LEASE_NBYTES_MAX = 4 << 20
 LEASES_PER_CLIENT = 4
@@ -58,43 +62,6 @@ RESERVATIONS_PER_CLIENT = 4096
 LIST_PAGE = 5000
 _HOLDERS_NAMED = 3
 _VIEWERS_LISTED = 20
-
-
-class Reply(NamedTuple):
-    """The answer to one request of one client."""
-
-    client: int
-    request: int
-    status: Status
-    payload: tuple[Any, ...]
-
-
-class StartFetch(NamedTuple):
-    """An object is to be brought in; ``fetch_done`` is to be called when that has ended."""
-
-    object_id: ObjectID
-    sources: list[str]
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class GetWait:
-    """A request for an object that isn't there, or the question whether it is."""
-
-    client: int
-    request: int
-    object_id: ObjectID
-    sources: list[str]  # where it may be fetched from, those that have failed left out; none if it waits for a seal
-    pins: bool = True
-    done: bool = False
-
-
-class ReadOthers(NamedTuple):
-    """All sockets are to be read as far as they can be; ``others_read`` is to be called with ``wait`` after that."""
-
-    wait: GetWait
-
-
-Effect = Reply | StartFetch | ReadOthers
 
 
 class _Reservation(NamedTuple):
@@ -131,6 +98,8 @@ class StoreCore:
         Seconds, never going back.
     can_fetch : bool
         Whether ``StartFetch`` may be asked for.
+    can_spill : bool
+        Whether ``Spill`` may be asked for.
     board : Board, optional
         Where clients find and pin objects by themselves. By default one that nobody else sees.
     tombstone_limit : int
@@ -143,6 +112,7 @@ class StoreCore:
         *,
         clock: Callable[[], float],
         can_fetch: bool = False,
+        can_spill: bool = False,
         board: Board | None = None,
         tombstone_limit: int = TOMBSTONE_LIMIT,
     ) -> None:
@@ -151,7 +121,7 @@ class StoreCore:
         self.can_fetch = can_fetch
         self._clock = clock
         self.board = Board(slots_for(self.capacity)) if board is None else board
-        self._table = ObjectTable(self._release_bytes, self.board, tombstone_limit=tombstone_limit)
+        self._table = ObjectTable(self._release_object, self.board, tombstone_limit=tombstone_limit)
         self._queue = CreateQueue(self._grant)
         self._clients: dict[int, _Client] = {SERVER: _Client("store")}
         self._client_ids = itertools.count(SERVER + 1)
@@ -161,6 +131,14 @@ class StoreCore:
         self._deadline_order = itertools.count()
         self._outbox: list[Effect] = []
         self._freed = False
+        self._spilling = Spilling(
+            self._table,
+            self.allocator,
+            free=self._release_bytes,
+            do=self._outbox.append,
+            clock=clock,
+            enabled=can_spill,
+        )
 
     # What comes out
 
@@ -169,18 +147,24 @@ class StoreCore:
         if self._freed:
             self._freed = False
             self._queue.serve()
-        effects, self._outbox = self._outbox, []
+        self._spilling.go_ahead()
+        effects = self._outbox.copy()
+        self._outbox.clear()
         return effects
 
     def next_deadline(self) -> float | None:
         """When ``expire`` has something to do, by the clock."""
         while self._deadlines and self._deadlines[0][2].done:
             heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        due = self._deadlines[0][0] if self._deadlines else None
+        again_at = self._spilling.again_at
+        return again_at if due is None or (again_at is not None and again_at < due) else due
 
     def expire(self) -> None:
         """Fails what has waited until its deadline."""
         now = self._clock()
+        if self._spilling.resume():
+            self._freed = True
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             _, _, wait, seconds = heapq.heappop(self._deadlines)
             if isinstance(wait, CreateWait):
@@ -212,6 +196,7 @@ class StoreCore:
         for lease in gone.leases:
             self._release_rest(lease)
         self._table.release(client)
+        self._freed = True  # what it looked at may be spilled now
 
     def hang_up(self, client: int) -> bool:
         """Nobody talks to the client any more, but its process may live. Whether there is anything that it holds.
@@ -229,6 +214,7 @@ class StoreCore:
             self._forget_get(get)
         for wait in self._queue.of_client(client):
             self._leave_queue(wait)
+        self._spilling.forget(client)
 
     def sealed_by(self, client: int) -> list[ObjectID]:
         """The objects that are there because of this client."""
@@ -299,13 +285,10 @@ class StoreCore:
 
     def _grant(self, wait: CreateWait) -> bool:
         state = self._clients[wait.client]
-        nbytes = wait.want_nbytes
-        offset = self._place(nbytes)
-        if offset is None and wait.nbytes < nbytes:
-            nbytes = wait.nbytes
-            offset = self._place(nbytes)
-        if offset is None:
+        placed = self._place(wait.want_nbytes, wait.nbytes)
+        if placed is None:
             return False
+        offset, nbytes = placed
         if wait.lease:
             nbytes = footprint(nbytes)
             state.leases.append(_Lease(offset, offset + nbytes))
@@ -315,10 +298,24 @@ class StoreCore:
         self._reply(wait.client, wait.request, Status.OK, offset, nbytes)
         return True
 
-    def _place(self, nbytes: int) -> int | None:
+    def _place(self, want_nbytes: int, nbytes: int) -> tuple[int, int] | None:
         # The one place where the store finds out that there is no room: what could be given up for
         # the newcomer is decided here, before the request has to wait.
-        return self.allocator.allocate(nbytes)
+        offset = self.allocator.allocate(want_nbytes)
+        if offset is not None:
+            return offset, want_nbytes
+        if nbytes < want_nbytes:
+            offset = self.allocator.allocate(nbytes)
+            if offset is not None:
+                return offset, nbytes
+        self._spilling.make_room(nbytes)
+        return None
+
+    def _release_object(self, record: ObjectRecord) -> None:
+        if record.piece is None:
+            self._release_bytes(record.offset, footprint(record.nbytes))
+        else:
+            self._outbox.append(Drop(record.piece))
 
     def _release_bytes(self, offset: int, nbytes: int) -> None:
         self.allocator.free(offset, nbytes)
@@ -332,6 +329,21 @@ class StoreCore:
     def _release_rest(self, lease: _Lease) -> None:
         if lease.cursor < lease.end:
             self._release_bytes(lease.cursor, lease.end - lease.cursor)
+
+    # Spilling
+
+    def spill_done(self, pieces: list[Piece | None], error: str | None = None) -> None:
+        """A batch has ended: where each of its objects is now, None if it isn't in a file, and why."""
+        self._spilling.done(pieces, error)
+        self._freed = True
+
+    def verified(self, piece: Piece, error: str | None = None) -> None:
+        """A spilled object is as it was, and who waits may look; or, with an ``error``, it is lost."""
+        self._spilling.verified(piece, error)
+
+    def lose(self, object_id: ObjectID, piece: Piece) -> None:
+        """The object's piece is damaged: the object isn't here any more, but may come from elsewhere."""
+        self._spilling.lose(object_id, piece)
 
     # Seals
 
@@ -352,6 +364,7 @@ class StoreCore:
             else:
                 del state.reserved[item.offset]
             self._add(client, item, reservation)
+        self._freed = True  # what is sealed may be spilled
 
     def _seal_in_lease(self, state: _Client, offset: int, nbytes: int) -> None:
         if offset % ALIGNMENT == 0 and 1 <= nbytes < LARGE_NBYTES:
@@ -398,7 +411,8 @@ class StoreCore:
     # Reading
 
     def get(self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]) -> None:
-        """Pins an object for the client. Replied with its offset and size, or NOT_FOUND, or FETCH_FAILED.
+        """Pins an object for the client. Replied with its offset and size, and its file's path if it was spilled;
+        or with NOT_FOUND, FETCH_FAILED or LOST.
 
         Without ``timeout`` nothing is waited for but the fetch that ``sources`` ask for.
         """
@@ -483,15 +497,20 @@ class StoreCore:
         for object_id in object_ids:
             if not self._table.unpin(object_id, client):
                 raise ProtocolError(f"it has no pin on object {object_id}")
+        self._freed = True  # what nobody looks at may be spilled
 
     def look(self, slots: Iterable[int]) -> None:
         """Counters of these slots of the board have gone to zero while the server waited for them."""
         for slot in slots:
             self._table.look(slot)
+        self._freed = True  # what nobody looks at may be spilled
 
     def _pin_for(self, record: ObjectRecord, client: int, request: int) -> None:
+        if record.piece is not None:
+            self._spilling.show(record, client, request)
+            return
         self._table.pin(record, client)
-        self._reply(client, request, Status.OK, record.offset, record.nbytes)
+        self._reply(client, request, Status.OK, record.offset, record.nbytes, None)
 
     def _forget_get(self, get: GetWait) -> None:
         get.done = True
@@ -538,6 +557,7 @@ class StoreCore:
             "largest_free": self.allocator.largest_free_nbytes(),
             "objects": len(self._table),
             "object_nbytes": sum(nbytes for nbytes, _ in self._table.held_by.values()),
+            **self._spilling.stats(),
             "deleted_but_pinned": len(doomed),
             "deleted_but_pinned_nbytes": sum(record.nbytes for record in doomed),
             "deleted_but_pinned_by": self._viewers(doomed)[:_VIEWERS_LISTED],
@@ -598,7 +618,10 @@ class StoreCore:
             text += f", the largest piece {format_size(self.allocator.largest_free_nbytes())}"
         if waited:
             text += f" after {waited:g} s"
-        return text + self._who_holds()
+        text += self._who_holds()
+        if self._spilling.error is not None:
+            text += f"; spilling to disk failed: {self._spilling.error}"
+        return text
 
     def _who_holds(self) -> str:
         """What takes up the space, as the end of an error's text."""
@@ -614,11 +637,28 @@ class StoreCore:
         largest = sorted(holders.values(), reverse=True, key=operator.itemgetter(0))[:_HOLDERS_NAMED]
         if largest:
             text += "; largest holders: " + ", ".join(name for _, name in largest)
-        doomed = list(self._table.doomed())
+        doomed = [record for record in self._table.doomed() if record.piece is None]
         if doomed:
             named = ", ".join(f"'{name}'" for name in self._viewers(doomed)[:_HOLDERS_NAMED])
-            text += f"; {format_size(sum(record.nbytes for record in doomed))} deleted but still viewed by {named}"
-        return text
+            nbytes = sum(record.nbytes for record in doomed)
+            text += f"; {format_size(nbytes)} deleted but still viewed by {named}"
+        return text + (self._who_looks() if self._spilling.enabled else "")
+
+    def _who_looks(self) -> str:
+        """What can't be spilled because it's looked at, as the end of an error's text."""
+        total = 0
+        viewed: dict[str, int] = {}
+        for record, pins in self._table.pins_of(self._table.records()):
+            if pins and record.piece is None:
+                total += record.nbytes
+                for client in pins:
+                    name = self._clients[client].name
+                    viewed[name] = viewed.get(name, 0) + record.nbytes
+        if not total:
+            return ""
+        largest = sorted(viewed.items(), reverse=True, key=operator.itemgetter(1))[:_HOLDERS_NAMED]
+        named = ", ".join(f"'{name}' {format_size(nbytes)}" for name, nbytes in largest)
+        return f"; {format_size(total)} can't go to disk while it's looked at, most of it by {named}"
 
     def _viewers(self, records: Iterable[ObjectRecord]) -> list[str]:
         return sorted({self._clients[client].name for _, pins in self._table.pins_of(records) for client in pins})
@@ -626,8 +666,8 @@ class StoreCore:
     def check(self) -> None:
         """Asserts what must hold between any two events: every byte is in one place, all books agree."""
         self._table.check()
-        pieces = [(record.offset, footprint(record.nbytes)) for record in self._table.records()]
-        pieces += [(record.offset, footprint(record.nbytes)) for record in self._table.doomed()]
+        records = [*self._table.records(), *self._table.doomed()]
+        pieces = [(record.offset, footprint(record.nbytes)) for record in records if record.piece is None]
         pieces += self.allocator.free_extents()
         for client in self._clients.values():
             pieces += [(offset, footprint(reserved.nbytes)) for offset, reserved in client.reserved.items()]
@@ -637,10 +677,11 @@ class StoreCore:
             assert offset == at, f"the bytes from {min(at, offset)} to {max(at, offset)} are lost or owned twice"
             at += nbytes
         assert at == self.capacity
-        slots = [record.slot for record in itertools.chain(self._table.records(), self._table.doomed())]
+        slots = [record.slot for record in records]
         slots += [reserved.slot for client in self._clients.values() for reserved in client.reserved.values()]
         listed = [slot for slot in slots if slot]
         assert len(listed) == len(set(listed)), "a place on the board is two objects'"
+        self._spilling.check(records)
         waits = [get for client in self._clients.values() for get in client.gets]
         assert {get for gets in self._gets.values() for get in gets} == set(waits)
         assert all(object_id not in self._table for object_id in self._gets)

@@ -26,6 +26,10 @@ class StoreFullError(StoreError, MemoryError):
     """There is no room for an object, and nothing that could be given up for it."""
 
 
+class SpillError(StoreError):
+    """An object that was moved to disk can't be had back, or none can be moved there; the text says why."""
+
+
 class DecodeError(StoreError):
     """The bytes are not an encoded object, or they are damaged."""
 

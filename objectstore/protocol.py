@@ -19,7 +19,7 @@ SEAL      [[id, offset, nbytes, key, owner, type, keep], ...]
 LEASE     number, nbytes, want_nbytes, timeout, [end of a lease, ...]   offset, nbytes
 CREATE    number, nbytes, timeout, id or nil                              offset, nbytes
 ABORT     [offset, ...]
-GET       number, id, timeout, sources                                    offset, nbytes
+GET       number, id, timeout, sources                                    offset, nbytes, path
 UNPIN     [id, ...]
 LOOK      [slot, ...]
 CONTAINS  number, id                                                      bool
@@ -28,6 +28,9 @@ STATS     number                                                          map
 LIST      number, start                                                   [map, ...], more
 HEADROOM  number                                                          [[offset, nbytes], ...], growing
 ========  ==============================================================  ======================
+
+The path of a GET's answer is that of the file in which the object's bytes are at ``offset``, if it was
+spilled; it's nil if they are in the arena.
 
 Nothing in a frame is believed: ``parse_request`` checks every type and bound, and the core whether what
 is named belongs to the one who names it. No frame makes either side unpickle anything.
@@ -46,7 +49,7 @@ from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.ids import ID_NBYTES, ObjectID
 
 MAGIC = "holdfast-store"
-VERSION = 3
+VERSION = 4
 
 REQUEST_NBYTES_MAX = 16 << 20
 REPLY_NBYTES_MAX = 64 << 20
@@ -86,6 +89,7 @@ class Status(enum.IntEnum):
     NOT_FOUND = 1
     FULL = 2
     FETCH_FAILED = 3
+    LOST = 4
 
 
 class SealItem(NamedTuple):

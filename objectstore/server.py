@@ -1,6 +1,7 @@
 """The store's server: the I/O around the core.
 
-It lives in an event loop (asyncio's or uvloop's) and blocks it nowhere: no threads, no signal handlers.
+It lives in an event loop (asyncio's or uvloop's) and blocks it nowhere: no signal handlers, and no threads but
+the two that write and read the files of spilled objects, once there are any.
 Accepting, each client's frames, the node agent's calls and the deadlines all become calls of the core,
 each followed by ``_settle``, which sends what the core has decided: one write per client.
 """
@@ -20,20 +21,23 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from holdfast.objectstore.arena import Arena, Extent, map_shared, memory_file
 from holdfast.objectstore.board import index_nbytes, row_nbytes
-from holdfast.objectstore.core import LIST_PAGE, SERVER, GetWait, Reply, StartFetch, StoreCore
-from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore.core import LIST_PAGE, StoreCore
+from holdfast.objectstore.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, Spill, StartFetch, Verify
+from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.prefault import Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
 from holdfast.objectstore.quarantine import Quarantine
 from holdfast.objectstore.server_connection import ClientConnection
 from holdfast.objectstore.sizes import default_capacity, parse_size
-from holdfast.objectstore.table import ObjectMeta
+from holdfast.objectstore.spill import SpillDirectory, Written
+from holdfast.objectstore.table import ObjectMeta, Piece
 from holdfast.objectstore.trim import Trimmer
 
 logger = logging.getLogger("holdfast.objectstore")
@@ -48,6 +52,7 @@ Fetch = Callable[[ObjectID, list[str]], Awaitable[None]]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_A = TypeVar("_A")
 
 
 def _in_loop(
@@ -67,6 +72,16 @@ def _in_loop(
         return asyncio.run_coroutine_threadsafe(there(), self._running_loop()).result()
 
     return call
+
+
+class Pinned(NamedTuple):
+    """Where a pinned object's bytes are, until its ``unpin``: good for ``os.sendfile`` and ``mmap``."""
+
+    object_id: ObjectID
+    fd: int
+    offset: int
+    nbytes: int
+    in_file: bool  # or in the arena
 
 
 class StoreServer:
@@ -92,13 +107,19 @@ class StoreServer:
         that it has put here and that are here still.
     clock : callable
         Seconds, never going back.
+    spill : bool
+        Whether objects that nobody looks at are moved to disk when there is no room for others.
+    spill_directory : str or path, optional
+        Under which a fresh private directory is made for them. By default the system's for temporary files.
+    spill_limit : int or str, optional
+        The most that may be on disk at a time. By default as much as leaves 5 % of the disk free.
     trim_after_seconds : float
         Free memory of a store that nobody has used for so long is given back to the system.
 
     Raises
     ------
     ValueError
-        If ``capacity`` isn't a size.
+        If ``capacity`` or ``spill_limit`` isn't a size.
 
     Examples
     --------
@@ -115,14 +136,22 @@ class StoreServer:
         *,
         fetch: Fetch | None = None,
         on_left: Callable[[str, list[ObjectID]], None] | None = None,
+        spill: bool = True,
+        spill_directory: str | os.PathLike[str] | None = None,
+        spill_limit: int | str | None = None,
         clock: Callable[[], float] = time.monotonic,
         trim_after_seconds: float = 60.0,
     ) -> None:
         nbytes = default_capacity() if capacity is None else parse_size(capacity)
-        self._core = StoreCore(nbytes, clock=clock, can_fetch=fetch is not None)
+        self._core = StoreCore(nbytes, clock=clock, can_fetch=fetch is not None, can_spill=spill)
         self._fetch = fetch
         self._on_left = on_left
         self._clock = clock
+        self._spill_parent = os.fspath(spill_directory or tempfile.gettempdir()) if spill else None
+        self._spill_limit = None if spill_limit is None else parse_size(spill_limit)
+        self._spill_directory: SpillDirectory | None = None
+        self._spill_threads: ThreadPoolExecutor | None = None
+        self._spill_failure: str | None = None
         self._trim_after = trim_after_seconds
         self._given_path = None if socket_path is None else os.fspath(socket_path)
         self._own_directory: str | None = None
@@ -167,7 +196,8 @@ class StoreServer:
         Raises
         ------
         StoreError
-            If another store serves at the path already, or the server was started before.
+            If another store serves at the path already, the server was started before, or there can't be
+            a directory for spilled objects.
         """
         if self._loop is not None:
             raise StoreError("a store's server is started once")
@@ -181,6 +211,8 @@ class StoreServer:
             self._listener = _listen(self.socket_path)
             self._loop.add_reader(self._listener.fileno(), self._accept)
             self._quarantine = Quarantine(self._loop, self._release)
+            if self._spill_parent is not None:
+                self._start_spilling(self._spill_parent)
             allocator = self._core.allocator
             limit = functools.partial(headroom_limit, allocator.capacity)
             self._prefaulter = Prefaulter(self._loop, self._arena, allocator, limit)
@@ -225,6 +257,7 @@ class StoreServer:
             if not future.done():
                 future.set_exception(StoreClosedError("the store was closed"))
         self._allocations.clear()
+        await self._stop_spilling()
         if self._arena is not None:
             self._arena.close()
             self._arena = None
@@ -296,19 +329,41 @@ class StoreServer:
 
     @property
     def arena_fd(self) -> int:
-        """A read-only descriptor of the arena, good for ``os.sendfile`` and ``mmap``; the server's to close."""
+        """A read-only descriptor of the arena; the server's to close."""
         return self._running_arena().read_only_fd
 
     def writable_view(self, extent: Extent) -> memoryview:
         """The bytes of a reservation, to be written."""
         return self._running_arena().view[extent.offset : extent.offset + extent.nbytes]
 
-    def pin(self, object_id: ObjectID) -> Extent | None:
-        """Where an object lies; it stays there until ``unpin``. None if it isn't here."""
-        record = self._core.pin(SERVER, object_id)
-        return None if record is None else Extent(record.offset, record.nbytes)
+    async def pin(self, object_id: ObjectID) -> Pinned | None:
+        """Where an object lies; it stays there until ``unpin``. None if it isn't here.
 
-    def unpin(self, object_id: ObjectID) -> None:
+        Raises
+        ------
+        SpillError
+            If it was spilled and its file is damaged. It isn't here any more then.
+        """
+        record = self._core.pin(SERVER, object_id)
+        if record is None:
+            return None
+        piece = record.piece
+        if piece is None:
+            return Pinned(object_id, self.arena_fd, record.offset, record.nbytes, in_file=False)
+        try:
+            fd = await self._off_loop(self._running_spill().open_verified, piece)
+        except BaseException as error:
+            lost = isinstance(error, SpillError)
+            if lost:
+                self._core.lose(object_id, piece)
+            self._core.unpin(SERVER, [object_id])
+            self._settle()
+            if lost:
+                raise SpillError(_log_lost(object_id, str(error))) from error
+            raise
+        return Pinned(object_id, fd, piece.offset, piece.nbytes, in_file=True)
+
+    def unpin(self, pinned: Pinned) -> None:
         """Ends one ``pin``.
 
         Raises
@@ -316,7 +371,9 @@ class StoreServer:
         ProtocolError
             If there was none.
         """
-        self._core.unpin(SERVER, [object_id])
+        if pinned.in_file:
+            os.close(pinned.fd)
+        self._core.unpin(SERVER, [pinned.object_id])
         self._settle()
 
     async def allocate(self, nbytes: int, timeout: float | None = None) -> Extent:
@@ -411,7 +468,12 @@ class StoreServer:
     @_in_loop
     def stats(self) -> dict[str, Any]:
         """The store's figures, in bytes, counts and seconds."""
-        return {**self._core.stats(), "resident": self._running_arena().resident_nbytes()}
+        spill = self._spill_directory
+        return {
+            **self._core.stats(),
+            "spill_file_nbytes": 0 if spill is None else spill.file_nbytes,
+            "resident": self._running_arena().resident_nbytes(),
+        }
 
     @_in_loop
     def list_objects(self) -> list[dict[str, Any]]:
@@ -541,16 +603,27 @@ class StoreServer:
                 for connection in unsent:
                     connection.flush()
             for effect in effects:
-                if isinstance(effect, Reply):
-                    self._deliver(effect)
-                elif isinstance(effect, StartFetch):
-                    self._spawn(self._run_fetch(effect.object_id, effect.sources))
-                else:
-                    self._after_a_look_at_all(effect.wait)
+                self._do(effect)
         self._set_timer()
         if self._trimmer is not None and self._prefaulter is not None:
             self._trimmer.touch()
             self._prefaulter.touch()
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Reply():
+                self._deliver(effect)
+            case StartFetch(object_id, sources):
+                self._spawn(self._run_fetch(object_id, sources))
+            case ReadOthers(wait):
+                self._after_a_look_at_all(wait)
+            case Spill(extents):
+                self._spawn(self._run_spill([Extent(*extent) for extent in extents]))
+            case Verify(object_id, piece):
+                self._spawn(self._run_verify(object_id, piece))
+            case Drop(piece):
+                if self._spill_threads is not None:
+                    self._spill_threads.submit(self._running_spill().drop, piece)
 
     def _after_a_look_at_all(self, wait: GetWait) -> None:
         # What was sent before the request is in the sockets by now, no more than they hold. The loop runs what was
@@ -614,6 +687,57 @@ class StoreServer:
             self._core.fetch_done(object_id, error, status, try_others=not cancelled)
             self._settle()
 
+    # Spilling
+
+    def _start_spilling(self, parent: str) -> None:
+        try:
+            self._spill_directory = SpillDirectory(parent, limit=self._spill_limit)
+        except OSError as error:
+            text = f"objects can't be spilled to {parent}: {error}; choose another spill directory, or turn it off"
+            raise SpillError(text) from error
+        # Two, so that a reader doesn't wait for the one batch that is written at a time.
+        self._spill_threads = ThreadPoolExecutor(2, thread_name_prefix="holdfast-spill")
+
+    async def _stop_spilling(self) -> None:
+        spill, threads = self._spill_directory, self._spill_threads
+        self._spill_directory = self._spill_threads = None
+        if spill is None or threads is None:
+            return
+        spill.stop()
+        await asyncio.to_thread(threads.shutdown)
+        await asyncio.to_thread(spill.close)
+
+    def _running_spill(self) -> SpillDirectory:
+        if self._spill_directory is None:
+            raise StoreClosedError("the store isn't running")
+        return self._spill_directory
+
+    async def _off_loop(self, work: Callable[[_A], _R], argument: _A) -> _R:
+        return await self._running_loop().run_in_executor(self._spill_threads, work, argument)
+
+    async def _run_spill(self, extents: list[Extent]) -> None:
+        spill, view = self._running_spill(), self._running_arena().view
+        written = Written([None] * len(extents), "it was cut short")
+        try:
+            written = await self._off_loop(functools.partial(spill.write, view), extents)
+        finally:
+            error = None if written.error is None else f"{spill.path}: {written.error}"
+            if error is not None and error != self._spill_failure:
+                logger.warning("The store can't move objects to disk: %s", error)
+            self._spill_failure = error
+            self._core.spill_done(written.pieces, error)
+            self._settle()
+
+    async def _run_verify(self, object_id: ObjectID, piece: Piece) -> None:
+        error: str | None = "it wasn't read"
+        try:
+            error = await self._off_loop(self._running_spill().verify, piece)
+            if error is not None:
+                _log_lost(object_id, error)
+        finally:
+            self._core.verified(piece, error)
+            self._settle()
+
     def _spawn(self, work: Any) -> None:
         assert self._loop is not None
         task = self._loop.create_task(work)
@@ -624,6 +748,13 @@ class StoreServer:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.warning("Work of the store failed: %r", task.exception())
+
+
+def _log_lost(object_id: ObjectID, error: str) -> str:
+    """Logs what has become of a spilled object; the same for the one who wanted it."""
+    text = f"object {object_id} was spilled and is lost: {error}"
+    logger.error("An %s", text)
+    return text
 
 
 def run(main: Callable[[], Any]) -> None:

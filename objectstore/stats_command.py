@@ -98,9 +98,14 @@ def _summary(stats: dict[str, Any]) -> list[str]:
         f"{format_size(stats['used'])} of {format_size(stats['capacity'])} used ({used:.0f} %),"
         f" {format_size(stats['free'])} free, the largest piece {format_size(stats['largest_free'])};"
         f" {format_size(stats['resident'])} of memory taken",
-        f"{_many(stats['objects'], 'object')} of {format_size(stats['object_nbytes'])},"
+        f"{_many(stats['objects'], 'object')} of {format_size(stats['object_nbytes'] + stats['spilled_nbytes'])},"
         f" {_many(stats['pins'], 'pin')}, {_many(stats['clients'], 'client')}, this one included",
     ]
+    if stats["spilled"]:
+        count, nbytes = _many(stats["spilled"], "object"), format_size(stats["spilled_nbytes"])
+        lines.append(f"{count} of {nbytes} on disk, in files of {format_size(stats['spill_file_nbytes'])}")
+    if stats["spill_error"]:
+        lines.append(f"nothing more can be moved to disk: {stats['spill_error']}")
     if stats["reserved"] or stats["leased_nbytes"]:
         lines.append(
             f"{format_size(stats['reserved_nbytes'])} reserved for {_many(stats['reserved'], 'object')} to come,"

@@ -1,16 +1,27 @@
 """The table of objects: which there are, who looks at them, and when their bytes are free again.
 
-An object that somebody looks at outlives its deletion: it is *doomed*, invisible to everybody who asks,
-its bytes in place until the last pin goes. There are two kinds of pins: those that were asked for by message
-are counted here, by client, those that clients take by themselves on the board (``board.py``). The moves that
-exist are data::
+There are two kinds of pins: those that were asked for by message are counted here, by client, those that clients
+take by themselves on the board (``board.py``). An object that somebody looks at outlives its deletion: it is
+*doomed*, invisible to everybody who asks, its bytes in place until the last pin goes. One that nobody looks at may
+go to a file, and is read there from then on: it is *spilling* while it's copied, in the arena and on the board still,
+for reading it does the copy no harm. Which makes it cheap to call off::
 
-    sealed ──delete, pinned──► doomed ──last unpin──► gone
-       └─────delete, not pinned───────────────────────► gone
+    from                     when                                            to         on the board
+    -                        sealed                                          sealed     listed, unless that is full
+    sealed                   chosen: nobody seems to look at it              spilling   as before
+    spilling                 pinned by message, or not copied                sealed     as before
+    spilling                 copied, and doomed on the board for this,
+                             with a pin there                                sealed     listed again, and wanted
+                             without                                         spilled    not any more
+    sealed, spilling         deleted, pinned                                 doomed     doomed
+    spilled                  deleted or damaged, pinned (by message)         doomed     -
+    sealed, spilling         deleted, not pinned                             gone       not any more
+    spilled                  deleted or damaged, not pinned                  gone       -
+    doomed                   the last pin ends                               gone       not any more
 
 What can be derived isn't stored, with one exception that is needed when every microsecond counts least
-and every byte most: the bytes that each owner holds, for the error of a full store. ``_enter`` and
-``_leave`` are the only places that change it.
+and every byte most: the bytes of the arena that each owner holds, for the error of a full store.
+``_enter`` and ``_leave_arena`` are the only places that change it; ``in_files`` counts the others.
 """
 
 from __future__ import annotations
@@ -18,9 +29,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
-from holdfast.objectstore.allocator import footprint
 from holdfast.objectstore.board import Board
+from holdfast.objectstore.eviction import Eviction
 from holdfast.objectstore.ids import ObjectID
 
 
@@ -28,15 +40,29 @@ class State(enum.Enum):
     """Where an object is in its life, once its bytes are written."""
 
     SEALED = "sealed"
+    SPILLING = "spilling"
+    SPILLED = "spilled"
     DOOMED = "doomed"
     GONE = "gone"
 
 
 MOVES: dict[State, frozenset[State]] = {
-    State.SEALED: frozenset({State.DOOMED, State.GONE}),
+    State.SEALED: frozenset({State.SPILLING, State.DOOMED, State.GONE}),
+    State.SPILLING: frozenset({State.SEALED, State.SPILLED, State.DOOMED, State.GONE}),
+    State.SPILLED: frozenset({State.DOOMED, State.GONE}),
     State.DOOMED: frozenset({State.GONE}),
     State.GONE: frozenset(),
 }
+_VISIBLE = (State.SEALED, State.SPILLING, State.SPILLED)
+
+
+class Piece(NamedTuple):
+    """Where an object's bytes are once they're in a file, and the XXH3 checksum of them."""
+
+    path: str
+    offset: int
+    nbytes: int
+    checksum: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +97,7 @@ class ObjectRecord:
     """One object.
 
     ``pins`` counts per client; the table keeps it in step with the clients' own sets. ``slot`` is its place on the
-    board, or 0.
+    board, or 0. Its bytes are at ``offset`` of the arena, or in ``piece`` if it has one.
     """
 
     __slots__ = (
@@ -81,6 +107,7 @@ class ObjectRecord:
         "object_id",
         "offset",
         "owner",
+        "piece",
         "pins",
         "sealed_by",
         "slot",
@@ -110,6 +137,7 @@ class ObjectRecord:
         self.sealed_by = sealed_by
         self.state = State.SEALED
         self.slot = 0
+        self.piece: Piece | None = None
         self.pins: dict[int, int] = {}
 
     def meta(self) -> ObjectMeta:
@@ -130,14 +158,14 @@ class ObjectTable:
     Parameters
     ----------
     free : callable
-        Called with ``(offset, nbytes)`` when an object's bytes are nobody's any more.
+        Called with the record when an object's bytes, in the arena or in a file, are nobody's any more.
     board : Board
         Where clients find and pin objects by themselves.
     tombstone_limit : int
         How many deleted ids are remembered; the oldest are forgotten first.
     """
 
-    def __init__(self, free: Callable[[int, int], None], board: Board, *, tombstone_limit: int) -> None:
+    def __init__(self, free: Callable[[ObjectRecord], None], board: Board, *, tombstone_limit: int) -> None:
         self._free = free
         self._board = board
         self._tombstone_limit = tombstone_limit
@@ -145,8 +173,10 @@ class ObjectTable:
         self._doomed: dict[ObjectID, ObjectRecord] = {}
         self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the board
         self._pinned_by: dict[int, set[ObjectID]] = {}
+        self._eviction = Eviction(board)
         self._tombstones: dict[ObjectID, None] = {}
-        self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes, objects), doomed ones included
+        self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes in the arena, objects there)
+        self.in_files = (0, 0)  # bytes, objects
 
     def __len__(self) -> int:
         return len(self._sealed)
@@ -177,6 +207,7 @@ class ObjectTable:
             self._board.seal(slot)
         record.slot = slot or self._board.add(record.object_id, record.offset, record.nbytes)
         self._enter(record)
+        self._eviction.offer(record)
 
     def delete(self, object_id: ObjectID) -> bool:
         """The object vanishes, its bytes with its last pin; the id leaves a tombstone. Whether it was there."""
@@ -184,9 +215,14 @@ class ObjectTable:
             self._tombstones[object_id] = None
             if len(self._tombstones) > self._tombstone_limit:
                 del self._tombstones[next(iter(self._tombstones))]
+        return self.lose(object_id)
+
+    def lose(self, object_id: ObjectID) -> bool:
+        """The object vanishes like a deleted one, but its id may come again. Whether it was there."""
         record = self._sealed.pop(object_id, None)
         if record is None:
             return False
+        self._eviction.forget(record)
         viewed = record.slot != 0 and self._board.doom(record.slot)
         if record.pins or viewed:
             self._move(record, State.DOOMED)
@@ -198,7 +234,8 @@ class ObjectTable:
         return True
 
     def look(self, slot: int) -> None:
-        """A counter of the slot has gone to zero: if nobody looks at the deleted object there, it goes."""
+        """A counter of the slot has gone to zero: if nobody looks at the object there, it goes, or may."""
+        self._eviction.look(slot)
         record = self._doomed_at.get(slot)
         if record is not None:
             self._leave_if_unseen(record)
@@ -209,6 +246,9 @@ class ObjectTable:
         if client in pins:
             pins[client] += 1
             return
+        if record.state is State.SPILLING:
+            self._move(record, State.SEALED)
+        self._eviction.forget(record)
         pins[client] = 1
         self._pinned_by.setdefault(client, set()).add(record.object_id)
 
@@ -233,11 +273,49 @@ class ObjectTable:
         self._board.detach(client)
         for record in list(self._doomed_at.values()):
             self._leave_if_unseen(record)
+        self._eviction.look_at_all()
         for object_id in self._pinned_by.pop(client, ()):
             self._drop_pins(self._sealed.get(object_id) or self._doomed[object_id], client)
 
+    # Spilling
+
+    def victims(self, nbytes: int) -> list[ObjectRecord]:
+        """Objects whose going would free ``nbytes`` of the arena, or all that can go. They're spilling now."""
+        victims = self._eviction.victims(nbytes)
+        for record in victims:
+            self._move(record, State.SPILLING)
+        return victims
+
+    def spilled(self, record: ObjectRecord, piece: Piece) -> bool:
+        """The object was copied to a file. Whether that's where it is now: not if it is looked at, or deleted.
+
+        Its bytes in the arena are the caller's to free then.
+        """
+        if record.state is not State.SPILLING:
+            return False
+        if record.slot:
+            if self._board.doom(record.slot):
+                self._move(record, State.SEALED)
+                self._eviction.await_views(record)
+                return False
+            self._board.remove(record.slot)
+            record.slot = 0
+        self._move(record, State.SPILLED)
+        self._leave_arena(record)
+        record.piece = piece
+        self.in_files = (self.in_files[0] + record.nbytes, self.in_files[1] + 1)
+        return True
+
+    def stay(self, record: ObjectRecord) -> None:
+        """The object could not be copied to a file: it may be chosen again, after the others."""
+        if record.state is State.SPILLING:
+            self._move(record, State.SEALED)
+            self._eviction.offer(record)
+
+    # Looking
+
     def records(self) -> Iterator[ObjectRecord]:
-        """Every sealed object, the oldest first."""
+        """Every object that is there for those who ask, the oldest first."""
         return iter(self._sealed.values())
 
     def doomed(self) -> Iterator[ObjectRecord]:
@@ -268,13 +346,22 @@ class ObjectTable:
         everything = [*self._sealed.values(), *self._doomed.values()]
         held: dict[str, tuple[int, int]] = {}
         for record in everything:
-            nbytes, count = held.get(record.owner, (0, 0))
-            held[record.owner] = (nbytes + record.nbytes, count + 1)
+            assert (record.piece is None) or record.state in (State.SPILLED, State.DOOMED)
+            evictable = record.state is State.SEALED and not record.pins
+            assert (record in self._eviction) == evictable
+            if record.piece is None:
+                nbytes, count = held.get(record.owner, (0, 0))
+                held[record.owner] = (nbytes + record.nbytes, count + 1)
             assert all(count > 0 for count in record.pins.values())
             for client in record.pins:
                 assert record.object_id in self._pinned_by[client]
         assert held == self.held_by
-        assert all(record.state is State.SEALED for record in self._sealed.values())
+        in_files = [record.nbytes for record in everything if record.piece is not None]
+        assert self.in_files == (sum(in_files), len(in_files))
+        assert len(self._eviction) <= len(self._sealed)
+        assert all(record.state in _VISIBLE for record in self._sealed.values())
+        assert not any(record.pins for record in self._sealed.values() if record.state is State.SPILLING)
+        assert not any(record.slot for record in everything if record.piece is not None)
         assert all(record.state is State.DOOMED for record in self._doomed.values())
         # One whose last counter has gone to zero is there until the client's word of it has come.
         assert all(record.pins or record.slot for record in self._doomed.values())
@@ -287,6 +374,8 @@ class ObjectTable:
         del record.pins[client]
         if record.state is State.DOOMED:
             self._leave_if_unseen(record)
+        elif record.state is State.SEALED and not record.pins:
+            self._eviction.offer(record)
 
     def _leave_if_unseen(self, record: ObjectRecord) -> None:
         """Lets a doomed object go, if nobody has a pin on it."""
@@ -304,10 +393,16 @@ class ObjectTable:
         self._move(record, State.GONE)
         if record.slot:
             self._board.remove(record.slot)
+        if record.piece is None:
+            self._leave_arena(record)
+        else:
+            self.in_files = (self.in_files[0] - record.nbytes, self.in_files[1] - 1)
+        self._free(record)
+
+    def _leave_arena(self, record: ObjectRecord) -> None:
         nbytes, count = self.held_by.pop(record.owner)
         if count > 1:
             self.held_by[record.owner] = (nbytes - record.nbytes, count - 1)
-        self._free(record.offset, footprint(record.nbytes))
 
     @staticmethod
     def _move(record: ObjectRecord, state: State) -> None:

@@ -45,6 +45,9 @@ def render(report: dict[str, Any], limit: int = 30) -> str:
         rows = [[node, share((s or {}).get("used"), (s or {}).get("capacity"))] for node, s in stores.items()]
         lines += ["", table(["store", "used"], rows)]
     for node, store in stores.items():
+        spilled = (store or {}).get("spilled_nbytes")
+        if spilled:
+            lines.append(f"  {size(spilled)} of {node} is on disk")
         unseen = (store or {}).get("deleted_but_pinned_nbytes")
         if unseen:
             readers = _few((store or {}).get("deleted_but_pinned_by"))

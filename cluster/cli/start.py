@@ -43,6 +43,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 @click.option("--threads", type=click.IntRange(1), help="Tasks that each worker runs at once.")
 @click.option("--memory", metavar="SIZE", help="Memory of each worker, as in '2GB'.")
 @click.option("--object-store-memory", metavar="SIZE", help="Capacity of the object store. Default: 30 % of memory.")
+@click.option("--spill-directory", metavar="PATH", help="Where objects go that don't fit. Default: in /tmp.")
 @click.option("--name", help="This host's name in the cluster. Default: its host name.")
 @click.option("--log-directory", type=click.Path(path_type=Path), help="Where to log. Default: a fresh one.")
 @click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
@@ -57,6 +58,7 @@ def start(
     threads: int | None,
     memory: str | None,
     object_store_memory: str | None,
+    spill_directory: str | None,
     name: str | None,
     log_directory: Path | None,
     log_level: str,
@@ -96,6 +98,7 @@ def start(
         host=_own_address(host, address),
         memory_limit=memory,
         object_store_memory=object_store_memory,
+        spill_directory=spill_directory,
         name=name,
     )
     logs = log_directory or _fresh_log_directory(kind)

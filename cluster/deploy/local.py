@@ -48,6 +48,8 @@ class LocalCluster:
     object_store_memory : int or str, optional
         Capacity of each host's object store; 30 % of this machine's memory, divided by ``n_hosts``, if not given.
         Memory is taken when it is used, not before.
+    spill_directory : path, optional
+        Where the stores move objects that don't fit; the system's directory for temporary files if not given.
     resources : mapping of str to number, optional
         What each worker has of things that tasks can ask for: ``{"GPU": 1}``.
     silence_logs : int, default logging.WARNING
@@ -95,6 +97,7 @@ class LocalCluster:
         scheduler_port: int = 0,
         memory_limit: int | str | None = None,
         object_store_memory: int | str | None = None,
+        spill_directory: str | os.PathLike[str] | None = None,
         resources: Mapping[str, float] | None = None,
         silence_logs: int = logging.WARNING,
         log_directory: str | os.PathLike[str] | None = None,
@@ -112,6 +115,7 @@ class LocalCluster:
             host=host,
             memory_limit=memory_limit,
             object_store_memory=object_store_memory,
+            spill_directory=spill_directory,
             resources=resources,
             name=name,
         )

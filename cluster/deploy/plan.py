@@ -27,6 +27,8 @@ class NodePlan:
         Bytes that each worker may use.
     store_capacity : int
         Bytes of its object store.
+    spill_directory : str or None
+        Where it moves objects that don't fit. None: the system's directory for temporary files.
     name : str or None
         None: this machine's name.
     """
@@ -36,6 +38,7 @@ class NodePlan:
     store_capacity: int
     host: str = "127.0.0.1"
     memory_limit: int | None = None
+    spill_directory: str | None = None
     resources: Mapping[str, float] | None = None
     name: str | None = None
 
@@ -115,6 +118,7 @@ def plan_nodes(
     host: str = "127.0.0.1",
     memory_limit: int | str | None = None,
     object_store_memory: int | str | None = None,
+    spill_directory: str | os.PathLike[str] | None = None,
     resources: Mapping[str, float] | None = None,
     name: str | None = None,
 ) -> list[NodePlan]:
@@ -147,6 +151,7 @@ def plan_nodes(
             store_capacity=capacity,
             host=host,
             memory_limit=worker_memory,
+            spill_directory=None if spill_directory is None else os.path.abspath(spill_directory),
             resources=_resources(resources),
             name=f"{name}-{index}" if n_hosts > 1 else name,
         )

@@ -98,6 +98,8 @@ class LocalProcesses:
         arguments = ["--scheduler", self.scheduler_address, "--host", plan.host]
         arguments += ["--workers", str(plan.n_workers), "--threads", str(plan.threads_per_worker)]
         arguments += ["--object-store-memory", str(plan.store_capacity)]
+        if plan.spill_directory is not None:
+            arguments += ["--spill-directory", plan.spill_directory]
         if plan.memory_limit is not None:
             arguments += ["--memory-limit", str(plan.memory_limit)]
         if plan.resources:

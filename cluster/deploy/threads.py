@@ -80,6 +80,7 @@ class LocalThreads:
                 threads_per_worker=plan.threads_per_worker,
                 memory_limit=plan.memory_limit,
                 store_capacity=plan.store_capacity,
+                spill_directory=plan.spill_directory,
                 resources=None if plan.resources is None else dict(plan.resources),
                 processes=False,
                 name=plan.name,

@@ -22,6 +22,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each worker")
     parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES", help="of each worker")
     parser.add_argument("--object-store-memory", type=int, default=None, metavar="BYTES")
+    parser.add_argument("--spill-directory", default=None, metavar="PATH", help="where objects go that don't fit")
     parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
     parser.add_argument("--name", default=None, help="of the host, for people")
     add_process_options(parser)
@@ -39,6 +40,7 @@ def main() -> int:
         threads_per_worker=options.threads,
         memory_limit=options.memory_limit,
         store_capacity=options.object_store_memory,
+        spill_directory=options.spill_directory,
         resources=options.resources,
         name=options.name,
         log_level=options.log_level,

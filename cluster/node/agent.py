@@ -42,6 +42,8 @@ class NodeAgent:
         Bytes of memory of its own that each worker may use; more, and it is killed.
     store_capacity:
         Bytes of the object store, or a size such as ``"4 GB"``; 30 % of the memory if not given.
+    spill_directory:
+        Where the store moves objects that don't fit; the system's directory for temporary files if not given.
     resources:
         What each worker has of things that tasks can ask for.
     processes:
@@ -78,6 +80,7 @@ class NodeAgent:
         threads_per_worker: int = 1,
         memory_limit: int | None = None,
         store_capacity: int | str | None = None,
+        spill_directory: str | None = None,
         resources: Mapping[str, float] | None = None,
         processes: bool = True,
         name: str | None = None,
@@ -97,6 +100,7 @@ class NodeAgent:
         self._host = host
         self._port = port
         self._store_capacity = store_capacity
+        self._spill_directory = spill_directory
         self._processes = processes
         self._log_level = log_level
         self._store_started = False
@@ -132,6 +136,7 @@ class NodeAgent:
             socket_path=self.run_directory.path / "store.sock",
             fetch=self._fetch,
             on_left=self._left,
+            spill_directory=self._spill_directory,
         )
         listening = bound_socket(self._host, self._port)
         try:

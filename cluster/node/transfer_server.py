@@ -22,7 +22,8 @@ from holdfast.cluster.comm.connection import OPENING_TIMEOUT_SECONDS
 from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.errors import ProtocolError
 from holdfast.objectstore import ObjectID, StoreServer
-from holdfast.objectstore.errors import StoreClosedError, StoreError
+from holdfast.objectstore.errors import SpillError, StoreClosedError, StoreError
+from holdfast.objectstore.server import Pinned
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.table import ObjectMeta
 
@@ -225,23 +226,26 @@ class TransferServer:
 
     def _give(self, sock: socket.socket) -> None:
         object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))
-        pinned = self._call(self._pin, object_id)
-        if pinned is None:
+        found = self._await(self._pin(object_id))
+        if found is None:
             sock.sendall(transfer.ANNOUNCEMENT.pack(transfer.ABSENT, 0))
             return
-        extent, meta = pinned
+        pinned, meta = found
         try:
-            sock.sendall(transfer.pack_announcement(extent.nbytes, meta))
-            transfer.send_extent(sock, self._store.arena_fd, extent.offset, extent.nbytes)
+            sock.sendall(transfer.pack_announcement(pinned.nbytes, meta))
+            transfer.send_extent(sock, pinned.fd, pinned.offset, pinned.nbytes)
         finally:
-            self._loop.call_soon_threadsafe(self._store.unpin, object_id)
+            self._loop.call_soon_threadsafe(self._store.unpin, pinned)
 
-    def _pin(self, object_id: ObjectID) -> tuple[Any, transfer.Meta] | None:
-        extent = self._store.pin(object_id)
-        if extent is None:
+    async def _pin(self, object_id: ObjectID) -> tuple[Pinned, transfer.Meta] | None:
+        if not self._store.contains(object_id):
             return None
         meta = self._store.meta(object_id)
-        return extent, transfer.Meta(meta.key, meta.owner, meta.type_name)
+        try:
+            pinned = await self._store.pin(object_id)
+        except SpillError:  # logged by the store; it isn't here any more
+            return None
+        return None if pinned is None else (pinned, transfer.Meta(meta.key, meta.owner, meta.type_name))
 
     def _take(self, sock: socket.socket, put: _Put) -> None:
         object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))

@@ -146,9 +146,10 @@ def test_a_result_larger_than_the_store(client):
 
 def test_a_store_that_is_full_names_who_holds_the_space(client):
     held = client.submit(np.ones, 6_000_000, pure=False)
-    held.result(30)
+    viewed = held.result(30)  # what is looked at stays in memory
     with pytest.raises(StoreFullError, match=r"40\.0 MB requested, 19\.\d MB free of 67\.1 MB .*holders: .*48\.0 MB"):
         client.store.put(np.ones(5_000_000), timeout=0.1)
+    assert viewed[-1] == 1
 
 
 def test_options_that_do_not_exist(cluster):

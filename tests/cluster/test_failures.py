@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from waiting import DEADLINE_SECONDS, until
 
-from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError
+from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
 
 
 def inc(x):
@@ -123,6 +123,23 @@ def test_a_client_that_is_killed_leaves_nothing_held_but_what_it_published(clust
     del future
     client.unpublish_dataset("kept")
     until(lambda: stored(client) == 0, "the dataset's object is freed")
+
+
+def test_a_result_whose_file_is_damaged_is_computed_again(tmp_path):
+    with (
+        LocalCluster(1, 1, object_store_memory="32 MiB", spill_directory=tmp_path) as cluster,
+        Client(cluster) as client,
+    ):
+        futures = client.map(np.full, [500_000] * 12, range(12), pure=False)
+        wait(futures)
+        paths = list(tmp_path.glob("holdfast-spill-*/[0-9]*"))
+        assert len(paths) >= 4
+        for path in paths:
+            os.truncate(path, 1000)
+        total = client.submit(np.sum, futures[0])  # a worker finds it out, then the client
+        assert total.result(DEADLINE_SECONDS) == 0
+        for number, future in enumerate(futures):
+            assert (future.result(DEADLINE_SECONDS) == number).all()
 
 
 class TestTwoHosts:

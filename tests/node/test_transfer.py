@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from scripted_scheduler import TOKEN
+from waiting import until
 
 from holdfast.cluster import transfer
 from holdfast.cluster.comm import frames
@@ -35,6 +36,15 @@ def hosts(start_host):
 def put(host, value, **options):
     with connect(host.node.info["store_socket"], name="test") as store:
         return store.put(value, **options)
+
+
+@contextlib.contextmanager
+def hoarding(host):
+    """10 MiB of the host's store stay in memory, because they are looked at."""
+    with connect(host.node.info["store_socket"], name="viewer") as store:
+        view = store.get(store.put(np.zeros(10 << 20, "u1"), owner="hoarder"))
+        yield
+        del view
 
 
 def get(host, object_id, *sources):
@@ -131,9 +141,8 @@ def test_an_object_that_is_larger_than_the_store_says_so(scheduler, start_host, 
 def test_an_object_for_which_there_is_no_room_says_so(start_host, monkeypatch):
     monkeypatch.setattr(fetcher, "ROOM_SECONDS", 0.1)
     here, there = start_host(), start_host(store_capacity=16 << 20)
-    put(there, bytes(10 << 20), owner="hoarder")
     object_id = put(here, bytes(10 << 20))
-    with pytest.raises(StoreError, match="hoarder"):
+    with hoarding(there), pytest.raises(StoreError, match="hoarder"):
         get(there, object_id, here)
     assert there.store_stats()["reserved"] == 0
 
@@ -239,10 +248,9 @@ def test_a_pool_reuses_connections_and_survives_their_end(hosts):
 def test_what_does_not_fit_is_refused_in_the_stores_words(start_host, monkeypatch):
     monkeypatch.setattr(transfer_server, "ROOM_SECONDS", 0.1)
     host = start_host(store_capacity=16 << 20)
-    put(host, bytes(10 << 20), owner="hoarder")
     pool = PeerPool(TOKEN)
     try:
-        with pytest.raises(StoreFullError, match="hoarder"):
+        with hoarding(host), pytest.raises(StoreFullError, match="hoarder"):
             pool.push_bytes(host.address, NOWHERE, bytes(10 << 20))
         with pytest.raises(StoreFullError, match="whole store"):
             pool.push_bytes(host.address, NOWHERE, bytes(20 << 20))
@@ -251,6 +259,22 @@ def test_what_does_not_fit_is_refused_in_the_stores_words(start_host, monkeypatc
         assert decode(bytes(pool.fetch_bytes(host.address, NOWHERE))) == "small"
     finally:
         pool.close()
+
+
+def test_spilled_objects_are_brought_over_and_damaged_ones_are_not_there(start_host, tmp_path):
+    here, there = start_host(store_capacity=32 << 20, spill_directory=str(tmp_path)), start_host()
+    ids = [put(here, np.full(4 << 20, number, "u1")) for number in range(12)]
+    until(lambda: here.store_stats()["spilled"] >= 5, "objects are on disk")
+    lost = tmp_path.joinpath(next(iter(tmp_path.glob("holdfast-spill-*"))), "1")
+    lost_number = lost.read_bytes()[-1]
+    os.truncate(lost, 1000)
+    for number, object_id in enumerate(ids):
+        if number == lost_number:
+            with pytest.raises(StoreError, match=object_id.hex()):
+                get(there, object_id, here)
+            assert not here.in_loop(here.agent.store.contains, object_id)
+        else:
+            assert (get(there, object_id, here) == number).all()
 
 
 def test_a_push_that_breaks_off_leaves_nothing(hosts, eventually):

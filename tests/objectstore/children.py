@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import xxhash
 
-from holdfast.objectstore import ObjectID, ObjectNotFoundError, StoreClosedError, StoreFullError, connect
+from holdfast.objectstore import (
+    ObjectID,
+    ObjectNotFoundError,
+    StoreClosedError,
+    StoreFullError,
+    StoreServer,
+    connect,
+)
 from holdfast.objectstore.protocol import Op, pack
 
 
@@ -227,6 +238,70 @@ def be_stopped(path: str, doing: str) -> None:
     elif doing == "waiting for an object":
         store.get(store.new_id(), timeout=1000)
     time.sleep(1000)
+
+
+def put_and_read_back(path: str, seed: str, nbytes: str) -> None:
+    """Puts arrays and tables of so many bytes together, reads each again, in another order."""
+    rng = np.random.default_rng(int(seed))
+    put: list[tuple[ObjectID, int, int]] = []
+    with connect(path, name=f"filler {seed}") as store:
+        left = int(nbytes)
+        while left > 0:
+            count, start = int(rng.choice([100, 5000, 100_000, 400_000])), int(rng.integers(1 << 40))
+            value = np.arange(start, start + count)
+            put.append((store.put(pa.table({"x": value}) if len(put) % 2 else value), start, count))
+            left -= value.nbytes
+        for at in rng.permutation(len(put)):
+            object_id, start, count = put[at]
+            value = store.get(object_id)
+            array = value["x"].to_numpy() if at % 2 else value
+            assert np.array_equal(array, np.arange(start, start + count)), (seed, at)
+        say("fine")
+
+
+def read_at_random(path: str, seed: str) -> None:
+    """Reads objects of those that it's told of, holds each against its checksum, and some views of them again later."""
+    rng = random.Random(int(seed))
+    known: list[tuple[ObjectID, int]] = []
+    told_all = threading.Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            object_id, checksum = line.split()
+            known.append((ObjectID.fromhex(object_id), int(checksum)))
+        told_all.set()
+
+    def verify(value: np.ndarray[Any, Any], checksum: int) -> None:
+        assert xxhash.xxh3_64_intdigest(value) == checksum, "these are other bytes"
+
+    threading.Thread(target=listen, daemon=True).start()
+    kept: list[tuple[np.ndarray[Any, Any], int]] = []
+    in_arena = in_files = 0
+    with connect(path, name=f"reader {seed}") as store:
+        while not told_all.is_set() or in_arena + in_files < 300:
+            if not known:
+                continue
+            object_id, checksum = known[-1 - int(rng.expovariate(0.02)) % len(known)]
+            value = store.get(object_id)
+            verify(value, checksum)
+            if store.address_in_arena(value.ctypes.data):
+                in_arena += 1
+            else:
+                in_files += 1
+            kept.append((value, checksum))
+            if len(kept) > 8:
+                verify(*kept.pop(rng.randrange(len(kept))))
+        for view in kept:
+            verify(*view)
+        say(in_arena, in_files)
+
+
+def serve_with_small_files(path: str, directory: str, nbytes: str) -> None:
+    """A store that may write no file larger than this."""
+    with StoreServer("32 MiB", path, spill_directory=directory):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(nbytes), resource.RLIM_INFINITY))
+        say("serving")
+        time.sleep(1000)
 
 
 def stop_reading(path: str) -> None:

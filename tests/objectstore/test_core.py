@@ -12,8 +12,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from holdfast.objectstore import ObjectID, ProtocolError
 from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.core import Effect, ReadOthers, Reply, StartFetch, StoreCore
+from holdfast.objectstore.core import StoreCore
+from holdfast.objectstore.effects import Drop, Effect, ReadOthers, Reply, Spill, StartFetch, Verify
 from holdfast.objectstore.protocol import SealItem, Status
+from holdfast.objectstore.table import Piece
 
 MIB = 1 << 20
 
@@ -34,6 +36,10 @@ class World:
         self.core = StoreCore(capacity, clock=lambda: self.now, **options)  # type: ignore[arg-type]
         self.requests = 0
         self.effects: list[Effect] = []
+        self.files = 0
+        self.spills: list[Spill] = []  # those that are under way
+        self.verifications: list[Verify] = []
+        self.pieces: set[Piece] = set()  # those that are on disk
 
     def client(self, name: str) -> int:
         return self.core.connect(name)
@@ -43,6 +49,14 @@ class World:
         while effects := self.core.drain():
             fresh += effects
         self.effects += fresh
+        for effect in fresh:
+            if isinstance(effect, Spill):
+                assert not self.spills, "two batches at once"
+                self.spills.append(effect)
+            elif isinstance(effect, Verify):
+                self.verifications.append(effect)
+            elif isinstance(effect, Drop):
+                self.pieces.remove(effect.piece)
         self.core.check()
         return fresh
 
@@ -102,6 +116,28 @@ class World:
         reply = self.reply(request)
         return None if reply is None else reply.payload
 
+    def end_spill(self, *, written: int = 1000, error: str | None = None) -> bool:
+        """Ends the batch that is under way: the first ``written`` objects are in files."""
+        self.settle()
+        if not self.spills:
+            return False
+        pieces: list[Piece | None] = []
+        for _, nbytes in self.spills.pop().extents:
+            self.files += 1
+            pieces.append(Piece(f"file-{self.files}", 0, nbytes, 0) if len(pieces) < written else None)
+        self.pieces.update(piece for piece in pieces if piece is not None)
+        self.core.spill_done(pieces, error)
+        self.settle()
+        return True
+
+    def end_verification(self, error: str | None = None) -> None:
+        self.settle()
+        self.core.verified(self.verifications.pop(0).piece, error)
+        self.settle()
+
+    def states(self) -> dict[str, str]:
+        return {item["key"]: item["state"] for item in self.core.describe()}
+
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.core.expire()
@@ -122,7 +158,7 @@ def test_an_object_is_found_once_it_is_sealed() -> None:
     for request in (early, world.get(b, 1)):
         reply = world.reply(request)
         assert reply is not None
-        assert (reply.client, reply.status, reply.payload) == (b, Status.OK, (offset, 5000))
+        assert (reply.client, reply.status, reply.payload) == (b, Status.OK, (offset, 5000, None))
     assert world.answer(asked) == world.answer(world.ask(b, 1)) == (True,)
     asked = world.ask(b, 2)
     world.core.delete([oid(1), oid(2)])
@@ -434,14 +470,15 @@ class CoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(capacity=2 * MIB, can_fetch=True)
+        self.world = World(capacity=2 * MIB, can_fetch=True, can_spill=True)
         self.clients = [self.world.client(f"client {i}") for i in range(3)]
         self.leases: dict[int, list[int]] = {}
         self.numbers = 0
         self.index = memoryview(bytearray(index_nbytes(self.world.core.board.slots)))
         self.world.core.board.lie_in(self.index)
         self.views = [self.view_of(client) for client in self.clients]
-        self.on_board: list[list[tuple[int, int]]] = [[], [], []]  # what each looks at: number and slot
+        self.on_board: list[list[tuple[int | None, int]]] = [[], [], []]  # what each looks at: number and slot
+        self.looks: list[int] = []  # that are on their way
 
     def view_of(self, client: int) -> BoardView:
         board = self.world.core.board
@@ -454,15 +491,37 @@ class CoreMachine(RuleBasedStateMachine):
         number, pin = max(0, self.numbers - back), Held()
         if self.views[who].pin(oid(number), pin) is not None:
             self.on_board[who].append((number, pin.slot))
-        elif pin.slot and self.views[who].unpin(pin.slot):
-            self.world.core.look([pin.slot])
+        elif pin.slot:
+            self.on_board[who].append((None, pin.slot))
 
-    @rule(who=st.integers(0, 2), which=st.integers(0, 5))
-    def unpin_on_board(self, who: int, which: int) -> None:
+    @rule(who=st.integers(0, 2))
+    def pin_what_is_being_copied(self, who: int) -> None:
+        for record in self.world.core.describe():
+            if record["state"] == "spilling":
+                pin = Held()
+                assert self.views[who].pin(ObjectID.fromhex(record["id"]), pin) is not None
+                self.on_board[who].append((int(record["id"], 16), pin.slot))
+
+    @rule(who=st.integers(0, 2), slot=st.integers(1, 8))
+    def pin_by_mistake(self, who: int, slot: int) -> None:
+        """The slot was another object's when it was found, or the state is read after it changed twice."""
+        self.views[who]._row[slot] += 1
+        self.views[who].held += 1
+        self.on_board[who].append((None, slot))
+
+    @rule(who=st.integers(0, 2), which=st.integers(0, 5), at_once=st.booleans())
+    def unpin_on_board(self, who: int, which: int, at_once: bool) -> None:
         if self.on_board[who]:
             _, slot = self.on_board[who].pop(which % len(self.on_board[who]))
             if self.views[who].unpin(slot):
-                self.world.core.look([slot])
+                self.looks.append(slot)
+        if at_once:
+            self.looks_arrive()
+
+    @rule()
+    def looks_arrive(self) -> None:
+        self.world.core.look(self.looks)
+        self.looks.clear()
 
     @rule(slots=st.lists(st.integers(0, 1 << 40), max_size=3))
     def look_for_nothing(self, slots: list[int]) -> None:
@@ -498,6 +557,13 @@ class CoreMachine(RuleBasedStateMachine):
         if deleted:
             self.world.core.delete([oid(number)])
         self.world.core.seal(self.clients[who], [item(number, reply.payload[0], nbytes)])
+
+    @rule(who=st.integers(0, 2))
+    def fill_up(self, who: int) -> None:
+        before = -1
+        while before < self.numbers:
+            before = self.numbers
+            self.put(who, 300_000, seal=True, keep=False)
 
     @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), timeout=st.floats(0.1, 5))
     def wait_for_room(self, who: int, nbytes: int, timeout: float) -> None:
@@ -553,6 +619,15 @@ class CoreMachine(RuleBasedStateMachine):
     def delete(self, back: int) -> None:
         self.world.core.delete([oid(max(0, self.numbers - back))])
 
+    @rule(written=st.integers(0, 5), error=st.booleans())
+    def a_spill_ends(self, written: int, error: bool) -> None:
+        self.world.end_spill(written=written, error="the disk is full" if error else None)
+
+    @rule(error=st.booleans())
+    def a_verification_ends(self, error: bool) -> None:
+        if self.world.verifications:
+            self.world.end_verification("it is damaged" if error else None)
+
     @rule(seconds=st.floats(0.01, 3))
     def time_passes(self, seconds: float) -> None:
         self.world.pass_time(seconds)
@@ -569,15 +644,24 @@ class CoreMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_agree(self) -> None:
         self.world.settle()
-        pinned = {entry["id"]: entry["pins"] for entry in self.world.core.describe() if entry["id"]}
+        found = {entry["id"]: entry for entry in self.world.core.describe() if entry["id"]}
         for number, _ in itertools.chain(*self.on_board):
-            assert pinned[oid(number).hex()] > 0, "what somebody looks at is gone"
+            if number is not None:
+                assert found[oid(number).hex()]["pins"] > 0, "what somebody looks at is gone"
+                assert found[oid(number).hex()]["state"] != "spilled", "what somebody looks at has moved"
+        for entry in found.values():
+            if entry["state"] in ("spilled", "doomed"):
+                assert not self.views[0].contains(ObjectID.fromhex(entry["id"]))
 
     def teardown(self) -> None:
         for client in self.clients:
             self.world.core.disconnect(client)
         self.world.core.delete([oid(number) for number in range(self.numbers + 1)])
+        self.world.end_spill()
+        while self.world.verifications:
+            self.world.end_verification()
         self.world.settle()
+        assert not self.world.pieces
         stats = self.world.core.stats()
         assert (stats["used"], stats["pins"], stats["waiting_gets"], stats["waiting_creates"]) == (0, 0, 0, 0)
 

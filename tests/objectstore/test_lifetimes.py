@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,13 @@ from holdfast.objectstore import ObjectID, Store, StoreFullError, StoreServer, c
 
 ROWS = 100_000
 NUMBERS = np.arange(ROWS, dtype="int64")
+
+
+@pytest.fixture
+def server() -> Iterator[StoreServer]:
+    """A store that moves nothing to disk, so that it can be filled to the brim."""
+    with StoreServer(64 << 20, spill=False) as server:
+        yield server
 
 
 def table() -> pa.Table:

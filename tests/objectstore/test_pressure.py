@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,13 @@ import pytest
 from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
 
 MIB = 1 << 20
+
+
+@pytest.fixture
+def server() -> Iterator[StoreServer]:
+    """A store that moves nothing to disk."""
+    with StoreServer(64 << 20, spill=False) as server:
+        yield server
 
 
 def test_a_full_store_waits_then_names_the_holders(server: StoreServer, store: Store) -> None:

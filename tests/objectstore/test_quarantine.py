@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,13 @@ from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
 from holdfast.objectstore.protocol import Op, pack
 
 MIB = 1 << 20
+
+
+@pytest.fixture
+def server() -> Iterator[StoreServer]:
+    """A store that moves nothing to disk, so that it can be filled."""
+    with StoreServer(64 << 20, spill=False) as server:
+        yield server
 
 
 def fill(store: Store) -> tuple[list[Any], str]:

@@ -58,19 +58,19 @@ def test_an_object_comes_in_and_goes_out(run: Callable[..., Any]) -> None:
             meta = server.meta(object_id)
             assert (meta.key, meta.owner, meta.type_name) == ("k", "o", "numpy.ndarray")
             assert [m.object_id for m in server.inventory()] == [object_id]
-            extent = server.pin(object_id)
-            assert extent is not None
-            assert os.pread(server.arena_fd, extent.nbytes, extent.offset) == encode(np.arange(1000)).to_bytes()
+            pinned = await server.pin(object_id)
+            assert pinned is not None
+            assert os.pread(pinned.fd, pinned.nbytes, pinned.offset) == encode(np.arange(1000)).to_bytes()
             server.delete([object_id])
             assert not server.contains(object_id)
             assert server.stats()["used"] > 0
-            server.unpin(object_id)
+            server.unpin(pinned)
             assert server.stats()["used"] == 0
-            assert server.pin(object_id) is None
+            assert await server.pin(object_id) is None
             with pytest.raises(ObjectNotFoundError):
                 server.meta(object_id)
             with pytest.raises(ProtocolError):
-                server.unpin(object_id)
+                server.unpin(pinned)
 
     run(work())
 

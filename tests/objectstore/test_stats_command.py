@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.objectstore import Store, StoreServer, connect
+from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
 
 COMMAND = [sys.executable, "-m", "holdfast.objectstore", "stats"]
 
@@ -56,6 +57,21 @@ def test_it_shows_what_is_there_who_holds_it_and_who_pins_it(server: StoreServer
         assert [item["id"] for item in everything["objects"]][:2] == [large.hex(), middle.hex()]
         assert {name for item in everything["objects"] for name in item["pinned_by"]} == {"viewer", "test"}
         del views, doomed, reserved
+
+
+def test_it_shows_what_is_on_disk_and_what_keeps_the_rest_from_it(tmp_path: Path) -> None:
+    with (
+        StoreServer("16 MiB", spill_directory=tmp_path, spill_limit="10 MiB") as server,
+        connect(server.socket_path) as store,
+    ):
+        with contextlib.suppress(StoreFullError):
+            for number in range(20):
+                store.put(np.zeros(2 << 20, "u1"), key=f"array {number}", timeout=0.5)
+        text = stats(server.socket_path).stdout
+        assert "4 objects of 8.4 MB on disk, in files of 8.4 MB" in text
+        assert "nothing more can be moved to disk: " in text
+        assert "would exceed the limit of 10.5 MB" in text
+        assert len([line for line in text.splitlines() if " spilled " in line]) == 4
 
 
 def test_an_empty_store_is_shown_too(server: StoreServer) -> None:

@@ -1,0 +1,68 @@
+"""What the core wants done: small tuples, which the server carries out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.protocol import Status
+from holdfast.objectstore.table import Piece
+
+SERVER = 0  # the client id under which the server itself, and the node agent through it, pins and reserves
+
+
+class Reply(NamedTuple):
+    """The answer to one request of one client."""
+
+    client: int
+    request: int
+    status: Status
+    payload: tuple[Any, ...]
+
+
+class StartFetch(NamedTuple):
+    """An object is to be brought in; ``fetch_done`` is to be called when that has ended."""
+
+    object_id: ObjectID
+    sources: list[str]
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class GetWait:
+    """A request for an object that isn't there, or the question whether it is."""
+
+    client: int
+    request: int
+    object_id: ObjectID
+    sources: list[str]  # where it may be fetched from, those that have failed left out; none if it waits for a seal
+    pins: bool = True
+    done: bool = False
+
+
+class ReadOthers(NamedTuple):
+    """All sockets are to be read as far as they can be; ``others_read`` is to be called with ``wait`` after that."""
+
+    wait: GetWait
+
+
+class Spill(NamedTuple):
+    """Objects' bytes in the arena are to be copied to files; ``spill_done`` is to be called when that has ended."""
+
+    extents: list[tuple[int, int]]  # offset, nbytes
+
+
+class Verify(NamedTuple):
+    """A spilled object is to be held against its checksum; ``verified`` is to be called then."""
+
+    object_id: ObjectID
+    piece: Piece
+
+
+class Drop(NamedTuple):
+    """A spilled object's piece of a file isn't needed any more."""
+
+    piece: Piece
+
+
+Effect = Reply | StartFetch | ReadOthers | Spill | Verify | Drop
