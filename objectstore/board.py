@@ -227,7 +227,7 @@ class Board(_Index):
         """All counters above zero, by slot and client. For people who want to know."""
         found: dict[int, dict[int, int]] = {}
         for client, row in self._rows.items():
-            counters = np.frombuffer(row, np.uint32, self._unused)
+            counters = np.frombuffer(row, np.uint32, self._unused).copy()  # numpy takes offence at what changes
             for slot in np.flatnonzero(counters[1:]).tolist():
                 found.setdefault(slot + 1, {})[client] = int(counters[slot + 1])
         return found

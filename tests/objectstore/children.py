@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import random
 import resource
@@ -257,6 +258,16 @@ def put_and_read_back(path: str, seed: str, nbytes: str) -> None:
             array = value["x"].to_numpy() if at % 2 else value
             assert np.array_equal(array, np.arange(start, start + count)), (seed, at)
         say("fine")
+
+
+def change_counters(path: str, slots: str) -> None:
+    """Raises and lowers all the counters of the row that is in this file."""
+    with open(path, "r+b") as file:
+        row = memoryview(mmap.mmap(file.fileno(), 0))[: 4 * int(slots)].cast("I")
+    say("ready")
+    while True:
+        for slot in range(1, int(slots)):
+            row[slot] ^= 1
 
 
 def read_at_random(path: str, seed: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,6 +116,21 @@ def test_a_client_that_is_gone_counts_no_more() -> None:
     assert world.board.pinned(slot)
     world.board.detach(1)
     assert not world.board.doom(slot)
+
+
+def test_pins_are_counted_while_others_take_them(tmp_path: Path, child: Callable[..., subprocess.Popen[str]]) -> None:
+    board = Board(SLOTS)
+    for n in range(1, SLOTS):
+        board.add(oid(n), 0, 1)
+    path = tmp_path / "row"
+    path.write_bytes(bytes(row_nbytes(SLOTS)))
+    process = child("change_counters", path, SLOTS)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    with path.open("r+b") as file:
+        board.attach(1, memoryview(mmap.mmap(file.fileno(), 0)))
+    for _ in range(2000):
+        assert all(pins == {1: 1} for pins in board.pins().values())
 
 
 def test_who_is_dismissed_keeps_its_pins_and_takes_no_more() -> None:

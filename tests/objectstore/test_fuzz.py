@@ -43,6 +43,7 @@ VALID = st.one_of(
     st.tuples(st.just(Op.ABORT), st.lists(numbers, max_size=4)),
     st.tuples(st.just(Op.GET), numbers, ids, st.none() | st.floats(0, 1e9), st.lists(st.text(), max_size=3)),
     st.tuples(st.just(Op.UNPIN), st.lists(ids, max_size=4)),
+    st.tuples(st.just(Op.LOOK), st.lists(numbers, max_size=4)),
     st.tuples(st.just(Op.CONTAINS), numbers, ids),
     st.tuples(st.just(Op.DELETE), numbers, st.lists(ids, max_size=4)),
     st.tuples(st.just(Op.STATS), numbers),
