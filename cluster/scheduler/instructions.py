@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from holdfast.cluster.scheduler.model import Digest, Key, ObjectId, Payload
 
-DependencyEntry: TypeAlias = tuple[Key, ObjectId | None, Payload | None, Sequence[str]]
+#: A number in the place of the object's id is that of a run that was sent to the same worker before.
+DependencyEntry: TypeAlias = tuple[Key, ObjectId | int | None, Payload | None, Sequence[str]]
 RunEntry: TypeAlias = tuple[Key, int, Digest | None, Payload, Sequence[DependencyEntry], dict[str, float] | None]
 MemoryEntry: TypeAlias = tuple[Key, ObjectId | None, int, Payload | None, Sequence[str]]
 ErredEntry: TypeAlias = tuple[Key, Payload, str]

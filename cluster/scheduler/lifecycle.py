@@ -132,6 +132,7 @@ class Lifecycle:
                 continue
             self.move(task, "waiting")
             waiting_on = 0
+            waited_for: Task | None = None
             error: TaskError | None = None
             for dependency in task.dependencies:
                 dependency.waiters[task] = None
@@ -140,13 +141,16 @@ class Lifecycle:
                     error = dependency.error
                 elif state != "memory":
                     waiting_on += 1
+                    waited_for = dependency
                     if state == "released":
                         stack.append(dependency)
             task.waiting_on = waiting_on
             if error is not None:
                 self.fail(task, error)
-            elif not waiting_on:
+            elif waited_for is None:
                 self.enqueue(task)
+            elif waited_for.state == "processing":
+                self.line_up(waited_for)
 
     def enqueue(self, task: Task) -> None:
         """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
@@ -167,7 +171,32 @@ class Lifecycle:
             self.enqueue(task)
 
     def assign(self, task: Task, worker: Worker) -> None:
-        """Send a ready task, already out of its queue, to a worker."""
+        """Send a ready task, already out of its queue, to a worker, and what can be lined up behind it."""
+        self._send(task, worker)
+        if task.waiters:
+            self.line_up(task)
+
+    def line_up(self, task: Task) -> None:
+        """Send the one task that waits for nothing but this one to the worker that runs this one, and so on.
+
+        They run there one after the other, without a word from here between them. If a run has no result, the worker
+        reports that those behind it miss a dependency.
+        """
+        worker = task.worker
+        while worker is not None and len(task.waiters) == 1:
+            (waiter,) = task.waiters
+            if waiter.state != "waiting" or not self._placement.may_line_up(waiter, worker):
+                return
+            self._send(waiter, worker)
+            task = waiter
+
+    def line_up_more(self, worker: Worker) -> None:
+        """The worker is done with something: the line behind its last run may go on."""
+        last = next(reversed(worker.runs.values()), None)
+        if last is not None and last.task is not None:
+            self.line_up(last.task)
+
+    def _send(self, task: Task, worker: Worker) -> None:
         self.move(task, "processing")
         run_id = next(self._run_ids)
         requirements = task.requirements
@@ -433,6 +462,8 @@ def _group_name(key: Key, digest: Digest | None) -> Hashable:
 
 
 def _dependency_entry(task: Task, reader: Host) -> DependencyEntry:
+    if task.state != "memory":
+        return (task.key, task.run_id, None, ())  # the reader is lined up behind that run
     if task.inline is not None:
         return (task.key, task.object_id, task.inline, ())
     sources = () if reader in task.where else tuple(host.address for host in task.where)

@@ -26,14 +26,14 @@ State = Literal["released", "waiting", "no-worker", "ready", "processing", "memo
 #: waiting      wanted; a dependency has no result yet
 #: no-worker    could run, but no worker that there is may run it; fails after a time
 #: ready        in a queue; goes to the next worker with room
-#: processing   sent to a worker
+#: processing   sent to a worker; there it may have to wait for the run of a dependency that was sent before it
 #: memory       its result is in a store (or at least here, when it is small)
 #: erred        it failed, or something that it depends on did
 #: forgotten    nobody knows it any more
 #: ============ =====================================================================================
 TRANSITIONS: dict[State, frozenset[State]] = {
     "released": frozenset({"waiting", "memory", "erred", "forgotten"}),
-    "waiting": frozenset({"ready", "no-worker", "erred", "released", "memory"}),
+    "waiting": frozenset({"ready", "no-worker", "processing", "erred", "released", "memory"}),
     "no-worker": frozenset({"ready", "waiting", "erred", "released", "memory"}),
     "ready": frozenset({"processing", "no-worker", "waiting", "erred", "released", "memory"}),
     "processing": frozenset({"memory", "ready", "no-worker", "waiting", "erred", "released"}),

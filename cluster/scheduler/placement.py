@@ -13,6 +13,9 @@ A worker has room while a thread of it is idle, and beyond that while what it ha
 it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
 for the scheduler between them; long ones, and ones of unknown length, are not sent ahead at all, and stay free to go to
 whoever is idle first.
+
+A short task that waits for one run only goes where that run is, before there is a result (`Placement.may_line_up`): a
+chain of short tasks costs no message between one and the next.
 """
 
 from __future__ import annotations
@@ -131,6 +134,17 @@ class Placement:
     def remove_worker(self, worker: Worker) -> None:
         self._available.pop(worker, None)
         worker.host.available.pop(worker, None)
+
+    def may_line_up(self, task: Task, worker: Worker) -> bool:
+        """Whether a waiting task may be sent behind the only run that it waits for, which ``worker`` has."""
+        mean = task.group.mean_seconds
+        return (
+            task.waiting_on == 1
+            and task.requirements is None
+            and mean is not None
+            and worker.expected_seconds + mean < PREFETCH_SECONDS * worker.nthreads
+            and all(d.state != "memory" or d.inline is not None or worker.host in d.where for d in task.dependencies)
+        )
 
     # -- queues
 

@@ -185,12 +185,14 @@ class SchedulerState:
         del self.workers[worker.address]
         del worker.host.workers[worker]
         self.placement.remove_worker(worker)
+        lost = [run.task for run in worker.runs.values()]
+        for task in lost:
+            if task is not None:
+                task.worker = None
         # Runs start in the order in which they were sent: only the first few can have been running.
-        for position, run in enumerate(worker.runs.values()):
-            task = run.task
+        for position, task in enumerate(lost):
             if task is None:
                 continue
-            task.worker = None
             if position < worker.nthreads:
                 task.failures += 1
             if task.failures >= self._max_failures:
@@ -394,6 +396,7 @@ class SchedulerState:
                 continue
             task.group.record(seconds)
             life.complete(task, worker.host, object_id, nbytes, inline, type_name)
+        life.line_up_more(worker)
 
     def _tasks_erred(self, event: events.TasksErred) -> None:
         worker = self.workers.get(event.worker)

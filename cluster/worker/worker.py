@@ -1,8 +1,8 @@
 """A worker: the connection to the scheduler, and what its messages mean.
 
 The loop's thread only moves messages; it never waits for the store, which the very same loop may serve. A task goes
-from the message through the queue of `threads` to a thread, where `execution` makes an outcome of it; the outcome goes
-through the `outbox` to the loop, and on to the scheduler.
+from the message, perhaps after waiting in the `lineup`, through the queue of `threads` to a thread, where `execution`
+makes an outcome of it; the outcome goes through the `outbox` to the loop, and on to the scheduler.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from holdfast.cluster import payload
 from holdfast.cluster.comm.connection import Connection, connect
 from holdfast.cluster.errors import ProtocolError, RemoteError
 from holdfast.cluster.worker import context
-from holdfast.cluster.worker.execution import Task, TaskRunner
+from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
+from holdfast.cluster.worker.lineup import LineUp
 from holdfast.cluster.worker.outbox import Outbox
 from holdfast.cluster.worker.threads import TaskThreads
 from holdfast.objectstore.errors import StoreClosedError
@@ -120,6 +121,7 @@ class Worker:
             self._runner = TaskRunner(self._store, self._functions, self.name)
             self._outbox = Outbox(self._flush_seals, self._send, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(self.nthreads, self._in_thread, self._run, f"holdfast-task-{self.name}")
+            self._lineup = LineUp(self._threads.submit, self._outbox.put)
             self._connection = await connect(
                 self.scheduler_address,
                 token=self.token,
@@ -187,13 +189,13 @@ class Worker:
         for message in batch:
             match message:
                 case ("run", tasks):
-                    self._threads.submit(tasks)
+                    self._lineup.add(tasks)
                 case ("functions", functions):
                     self._functions.add(functions)
                 case ("forget", digests):
                     self._functions.forget(digests)
                 case ("drop", run_ids):
-                    if dropped := self._threads.drop(run_ids):
+                    if dropped := self._lineup.drop(run_ids, self._threads.drop):
                         self._send("dropped", dropped)
                 case ("close",):
                     self._end(None)
@@ -221,11 +223,13 @@ class Worker:
             context.enter(None)
 
     def _run(self, task: Task) -> None:
+        run_id = task[1]
         context.run_key(task[0])
         assert self._threads is not None
+        outcome: Outcome | None = None
         try:
             outcome = self._runner.run(task)
-            if self._threads.idle:
+            if self._threads.idle and not self._lineup.is_waited_for(run_id):
                 self._outbox.put_now(outcome)
             else:
                 self._outbox.put(outcome)
@@ -233,12 +237,17 @@ class Worker:
             self._store_is_gone(error)
         except BaseException:  # no memory, perhaps: whatever it is, this thread goes on, and the task has an end
             blob, text = UNSPEAKABLE
-            self._outbox.put(("erred", (task[0], task[1], blob, text, 0.0)))
+            self._outbox.put(("erred", (task[0], run_id, blob, text, 0.0)))
             with contextlib.suppress(BaseException):
                 # As text: a record with the error itself would keep what the task had in its hands.
                 logger.error("task %r failed, and so did reporting how:\n%s", task[0], traceback.format_exc())
         finally:
             context.run_key(None)
+        if outcome is not None and outcome[0] == "finished":
+            _, _, object_id, _, inline, _, _ = outcome[1]
+            self._lineup.ended(run_id, (object_id, inline))
+        else:
+            self._lineup.ended(run_id, None)
 
     # -- in any thread but the loop's
 

@@ -540,3 +540,148 @@ def test_a_hundred_thousand_tasks_deep_chain_is_submitted_failed_and_forgotten_w
     assert state.tasks[99_999].state == "erred"
     state.handle(events.KeysReleased("c", [99_999]), 1e9)
     assert not state.tasks
+
+
+# -- lines
+
+
+def known_short(cluster, client):
+    """The length of the tasks that are submitted later is known, and short."""
+    cluster.submit(client, {"short": ()})
+    cluster.finish("short", seconds=0.001)
+
+
+def test_a_short_task_is_lined_up_behind_the_run_that_it_waits_for():
+    cluster = Cluster(hosts=1, workers=2)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {"a": (), "b": ["a"], "c": ["b"], "d": ["c"]}, ["d"])
+    worker, entry = cluster.entry("a")
+    assert cluster.running == dict.fromkeys("abcd", worker)
+    assert list(cluster.entry("b")[1][4]) == [("a", entry[1], None, ())]
+    for key in "abcd":
+        assert cluster.startable == [key]
+        cluster.finish(key, seconds=0.001)
+    assert cluster.clients[client]["d"] == "memory"
+    assert cluster.stores["tcp://host0:1"] == {cluster.state.tasks[key].object_id for key in ("short", "d")}
+
+
+def test_what_comes_while_it_runs_is_lined_up_too():
+    cluster = Cluster(hosts=1, workers=2)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {"a": ()})
+    for key, before in ("ba", "cb"):
+        cluster.submit(client, {key: [before]})
+    assert set(cluster.running) == {"a", "b", "c"}
+
+
+def test_no_more_are_lined_up_than_run_in_a_moment_and_the_line_goes_on():
+    cluster = Cluster(hosts=1, workers=1)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {i: [i - 1] if i else () for i in range(100)}, [99])
+    sent_ahead = len(cluster.running)
+    assert 8 <= sent_ahead <= 10, "of a millisecond each"
+    for i in range(50):
+        cluster.finish(i, seconds=0.001)
+        assert len(cluster.running) == sent_ahead
+    cluster.run_all()
+    assert cluster.clients[client][99] == "memory"
+
+
+def test_nothing_is_lined_up_behind_long_or_unknown_tasks_or_where_others_could_run_it_sooner():
+    cluster = Cluster(hosts=1, workers=2)
+    client = cluster.add_client()
+    cluster.submit(client, {"a": (), "b": ["a"]})
+    assert set(cluster.running) == {"a"}, "nobody knows how long it takes"
+    cluster.finish("a", seconds=1.0)
+    cluster.finish("b", seconds=1.0)
+    cluster.submit(client, {"c": (), "d": ["c"]})
+    assert set(cluster.running) == {"c"}, "it takes long"
+    cluster.finish("c", seconds=1.0)
+    cluster.finish("d", seconds=1.0)
+    for _ in range(40):
+        known_short(cluster, client)
+        cluster.release(client, "short")
+    cluster.submit(client, {"e": (), "f": ["e"], "g": ["e"]})
+    assert set(cluster.running) == {"e"}, "two can run side by side"
+    cluster.finish("e", seconds=0.001)
+    assert len(set(cluster.running.values())) == 2
+
+
+def test_a_line_ends_where_one_may_not_run():
+    cluster = Cluster(hosts=2, workers=1)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {"a": ()})
+    host = cluster.entry("a")[0].rpartition("/")[0]
+    (other,) = {"tcp://host0:1", "tcp://host1:1"} - {host}
+    cluster.submit(client, {"b": ["a"]}, workers=[other])
+    assert set(cluster.running) == {"a"}
+    cluster.scatter(client, "far", other)
+    cluster.submit(client, {"x": ()}, workers=[host])
+    cluster.submit(client, {"y": ["x", "far"]})
+    assert "y" not in cluster.running, "what it reads besides lies elsewhere"
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_line_whose_first_fails_fails_or_is_made_again(retries):
+    cluster = Cluster(hosts=1, workers=1)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {"a": (), "b": ["a"], "c": ["b"]}, retries=retries)
+    assert len(cluster.running) == 3
+    cluster.err("a")
+    if retries:
+        cluster.run_all()
+        assert [cluster.clients[client][key] for key in "abc"] == ["memory"] * 3
+    else:
+        assert [cluster.clients[client][key] for key in "abc"] == ["erred"] * 3
+        cluster.drop_all()
+        assert not cluster.running
+
+
+def test_a_line_whose_worker_dies_is_made_again():
+    cluster = Cluster(hosts=1, workers=2)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {"a": (), "b": ["a"], "c": ["b"]})
+    cluster.remove_worker(cluster.entry("a")[0])
+    assert set(cluster.running) == {"a", "b", "c"}
+    cluster.run_all()
+    assert [cluster.clients[client][key] for key in "abc"] == ["memory"] * 3
+
+
+def test_a_line_fails_with_the_task_that_kills_its_workers():
+    cluster = Cluster(hosts=1, workers=4)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {"a": (), "b": ["a"], "c": ["b"]})
+    for _ in range(3):
+        cluster.remove_worker(cluster.entry("a")[0])
+    assert [type(error_of(cluster, key)) for key in "abc"] == [KilledWorker] * 3
+
+
+def test_data_that_is_scattered_under_the_first_ones_key_sets_the_others_free():
+    cluster = Cluster(hosts=1, workers=1)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {"a": (), "b": ["a"]})
+    cluster.scatter(client, "a", "tcp://host0:1")
+    assert "b" in cluster.running
+    cluster.drop_all()
+    assert list(cluster.entry("b")[1][4]) == [("a", cluster.state.tasks["a"].object_id, None, ())]
+    cluster.run_all()
+    assert cluster.clients[client]["b"] == "memory"
+
+
+def test_a_line_that_nobody_wants_is_dropped():
+    cluster = Cluster(hosts=1, workers=1)
+    client = cluster.add_client()
+    known_short(cluster, client)
+    cluster.submit(client, {"a": (), "b": ["a"], "c": ["b"]}, ["c"])
+    cluster.release(client, "c")
+    cluster.drop_all()
+    assert not cluster.running
+    assert set(cluster.state.tasks) == {"short"}

@@ -89,18 +89,18 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.cluster.running)
     @rule(data=st.data(), inline=INLINE, seconds=st.sampled_from([1e-6, 0.003, 1.0]))
     def finish(self, data, inline, seconds):
-        key = data.draw(st.sampled_from(list(self.cluster.running)))
+        key = data.draw(st.sampled_from(self.cluster.startable))
         self.cluster.finish(key, inline=inline, seconds=seconds)
 
     @precondition(lambda self: self.cluster.running)
     @rule(data=st.data())
     def err(self, data):
-        self.cluster.err(data.draw(st.sampled_from(list(self.cluster.running))))
+        self.cluster.err(data.draw(st.sampled_from(self.cluster.startable)))
 
     @precondition(lambda self: self.cluster.running)
     @rule(data=st.data())
     def miss(self, data):
-        key = data.draw(st.sampled_from(list(self.cluster.running)))
+        key = data.draw(st.sampled_from(self.cluster.startable))
         if self.cluster.entry(key)[1][4]:
             self.cluster.miss(key)
 

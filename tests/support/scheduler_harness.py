@@ -45,6 +45,7 @@ class Cluster:
         peer = instruction.peer
         if isinstance(instruction, to_do.RunTasks):
             for entry in instruction.items:
+                assert all(isinstance(d[1], bytes) or d[1] in self.runs[peer] for d in entry[4]), "behind nothing"
                 self.runs[peer][entry[1]] = entry
         elif isinstance(instruction, to_do.ForgetFunctions):
             self.forgotten.setdefault(peer, []).extend(instruction.items)
@@ -133,11 +134,22 @@ class Cluster:
         """The keys that workers have, and where; those that they were told to drop count too."""
         return {entry[0]: worker for worker, runs in self.runs.items() for entry in runs.values()}
 
+    @property
+    def startable(self) -> list[Any]:
+        """Those of them that wait for no other run."""
+        return [
+            entry[0]
+            for runs in self.runs.values()
+            for entry in runs.values()
+            if not any(d[1] in runs for d in entry[4])
+        ]
+
     def entry(self, key: Any) -> tuple[str, to_do.RunEntry]:
         return next((w, e) for w, runs in self.runs.items() for e in runs.values() if e[0] == key)
 
     def finish(self, key: Any, *, nbytes: int = LARGE, inline: bytes | None = None, seconds: float = 0.001) -> bytes:
         worker, entry = self.entry(key)
+        assert key in self.startable
         object_id = self.new_object()
         del self.runs[worker][entry[1]]
         self.stores[worker.rpartition("/")[0]].add(object_id)
@@ -149,13 +161,25 @@ class Cluster:
         worker, entry = self.entry(key)
         del self.runs[worker][entry[1]]
         self.handle(events.TasksErred(worker, [(key, entry[1], b"exception", text, 0.001)]))
+        self._miss_those_behind(worker, entry[1])
 
     def miss(self, key: Any, position: int = 0) -> None:
         """The worker can't read a dependency."""
         worker, entry = self.entry(key)
         dependency_key, object_id, _, _ = entry[4][position]
+        if not isinstance(object_id, bytes):
+            object_id = b""  # a result that the worker does not remember
         del self.runs[worker][entry[1]]
         self.handle(events.DependenciesMissing(worker, [(key, entry[1], dependency_key, object_id)]))
+        self._miss_those_behind(worker, entry[1])
+
+    def _miss_those_behind(self, worker: str, run_id: int) -> None:
+        """A run has ended without a result: the worker says so of those that are lined up behind it."""
+        for behind in list(self.runs[worker].values()):
+            keys = [dependency[0] for dependency in behind[4] if dependency[1] == run_id]
+            if keys and self.runs[worker].pop(behind[1], None):
+                self.handle(events.DependenciesMissing(worker, [(behind[0], behind[1], keys[0], b"")]))
+                self._miss_those_behind(worker, behind[1])
 
     def copy(self, key: Any, host: str) -> None:
         """The host's node fetched the key's object."""
@@ -171,12 +195,14 @@ class Cluster:
             self.dropped[worker].clear()
             if run_ids:
                 self.handle(events.RunsDropped(worker, run_ids))
+            for run_id in run_ids:
+                self._miss_those_behind(worker, run_id)
 
     def run_all(self, *, limit: int = 10_000) -> None:
         """Finish everything that can be finished."""
         for _ in range(limit):
             self.drop_all()
-            keys = list(self.running)
+            keys = self.startable
             if not keys:
                 return
             self.finish(keys[0])

@@ -1,0 +1,118 @@
+"""Tasks lined up behind others: each waits here for the outcome of a run that came to this worker before it.
+
+The scheduler sends a short task that waits for one run only to the worker that has this run, so that no message
+passes between the two. Such a task names the run in the place of the object that it reads. When the run has a result,
+that is put in its place, and the task goes to the threads; when it has none, the task misses a dependency, and so does
+what is lined up behind it.
+
+The outcome may be there before the task is: the scheduler had not heard of it yet. So the last results are remembered.
+A task that comes later still misses its dependency, which costs a round trip and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from holdfast.cluster.worker.execution import Outcome, Task
+
+REMEMBERED_MAX = 1024
+
+#: An object's id, and its bytes if they're few.
+Result = tuple[bytes, bytes | None]
+
+
+class LineUp:
+    """What this worker has to run that has no outcome yet, and which of it waits for another outcome.
+
+    Parameters
+    ----------
+    submit
+        Takes the tasks that can run; called in any thread, in the order in which they may start.
+    miss
+        Takes the outcome of a task that can't, in any thread.
+    """
+
+    def __init__(self, submit: Callable[[Sequence[Task]], None], miss: Callable[[Outcome], None]) -> None:
+        self._submit = submit
+        self._miss = miss
+        self._lock = threading.Lock()
+        self._behind: dict[int, list[Task]] = {}  # by run without an outcome: those that wait for it
+        self._waits_for: dict[int, int] = {}  # run that waits -> the one that it waits for
+        self._results: dict[int, Result] = {}
+
+    def add(self, tasks: Iterable[Task]) -> None:
+        """Tasks have come."""
+        runnable: list[Task] = []
+        missing: list[Outcome] = []
+        with self._lock:
+            for task in tasks:
+                self._behind[task[1]] = []
+                self._admit(task, runnable, missing)
+        self._hand_on(runnable, missing)
+
+    def is_waited_for(self, run_id: int) -> bool:
+        """Whether anything waits for the outcome of a run now."""
+        return bool(self._behind.get(run_id))
+
+    def ended(self, run_id: int, result: Result | None) -> None:
+        """A run has its outcome: a result or, with None, anything else."""
+        runnable: list[Task] = []
+        missing: list[Outcome] = []
+        with self._lock:
+            if result is not None:
+                self._results[run_id] = result
+                if len(self._results) > REMEMBERED_MAX:
+                    del self._results[next(iter(self._results))]
+            self._end(run_id, runnable, missing)
+        self._hand_on(runnable, missing)
+
+    def drop(self, run_ids: Iterable[int], drop: Callable[[list[int]], list[int]]) -> list[int]:
+        """These are not to start: neither those that wait here nor those which ``drop`` can stop. Returns both."""
+        runnable: list[Task] = []
+        missing: list[Outcome] = []
+        with self._lock:
+            run_ids = list(run_ids)
+            held = [run_id for run_id in run_ids if run_id in self._waits_for]
+            for run_id in held:
+                others = self._behind[self._waits_for.pop(run_id)]
+                others[:] = [task for task in others if task[1] != run_id]
+            dropped = held + drop([run_id for run_id in run_ids if run_id not in held])
+            for run_id in dropped:
+                self._end(run_id, runnable, missing)
+        self._hand_on(runnable, missing)
+        return dropped
+
+    def _end(self, run_id: int, runnable: list[Task], missing: list[Outcome]) -> None:
+        for task in self._behind.pop(run_id, ()):
+            if self._waits_for.pop(task[1], None) is not None:
+                self._admit(task, runnable, missing)
+
+    def _admit(self, task: Task, runnable: list[Task], missing: list[Outcome]) -> None:
+        dependencies = task[4]
+        if not any(type(dependency[1]) is int for dependency in dependencies):
+            runnable.append(task)
+            return
+        found: list[Any] = []
+        for dependency in dependencies:
+            key, run_id = dependency[:2]
+            if type(run_id) is int:
+                result = self._results.get(run_id)
+                if result is None:
+                    if run_id in self._behind:
+                        self._behind[run_id].append(task)
+                        self._waits_for[task[1]] = run_id
+                    else:
+                        missing.append(("missing", (task[0], task[1], key, b"")))
+                        self._end(task[1], runnable, missing)
+                    return
+                dependency = (key, *result, ())
+            found.append(dependency)
+        runnable.append((*task[:4], tuple(found), task[5]))
+
+    def _hand_on(self, runnable: list[Task], missing: list[Outcome]) -> None:
+        for outcome in missing:
+            self._miss(outcome)
+        if runnable:
+            self._submit(runnable)
