@@ -172,6 +172,17 @@ class Mapping:
         """The extent in place, read-only. ``base`` lives as long as the buffer or anything made from it."""
         return pa.foreign_buffer(self.address + offset, nbytes, base)
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """Where this process maps the arena: addresses, each with the size."""
+        return [(self.address, self.nbytes), (self.writable_address, self.nbytes)]
+
+    def offset_of(self, address: int) -> int | None:
+        """The place in the arena of an address of this process, if it's in either map."""
+        for start, nbytes in self.ranges():
+            if start <= address < start + nbytes:
+                return address - start
+        return None
+
     def resident_extents(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
         """The parts of an extent that take up memory, whoever wrote there."""
         return resident_extents(self._fd, offset, nbytes)

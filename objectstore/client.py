@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,12 +15,14 @@ import pyarrow as pa
 from holdfast.objectstore.allocator import ALIGNMENT
 from holdfast.objectstore.arena import Mapping, map_shared
 from holdfast.objectstore.board import ORDERED, BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.codecs import Encoded, decode, encode, ndarray, raw
+from holdfast.objectstore.codecs import Encoded, Resident, decode, decode_pieces, encode, ndarray, raw
+from holdfast.objectstore.codecs.flat import SHARE_NBYTES, Piece
 from holdfast.objectstore.connection import Connection, open_connection
 from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.ids import IDMinter, ObjectID
+from holdfast.objectstore.looks import Place
 from holdfast.objectstore.pins import BoardPin, Ledger, Pin, WritableExtent
-from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, SealItem
+from holdfast.objectstore.protocol import IDS_PER_FRAME, SHARES_MAX, SOURCES_MAX, TEXT_MAX, Op, SealItem
 from holdfast.objectstore.spilled import map_spilled
 from holdfast.objectstore.warm import Warmer
 
@@ -33,7 +35,9 @@ _PATIENCE_SECONDS = 60.0  # beyond what the server was asked to wait; then it is
 
 
 Descriptions = list[dict[str, Any]]
-_Place = tuple[BoardPin | Pin, int, str | None]  # a pinned object's offset in the arena, or in the file of this path
+_Segments = list[tuple[int, int, int]]
+_Place = tuple[BoardPin | Pin, int, str | None, _Segments | None]
+"""A pinned object's offset in the arena, or in the file of this path, or its segments if it shares data."""
 
 
 class _Lease:
@@ -141,6 +145,7 @@ class Store:
         self._mapping = mapping
         self._ledger = Ledger(board, connection.try_flush, connection.close, mapping)
         self._board = board if ORDERED else None
+        self._resident = Resident(mapping.ranges())
         connection.ledger = self._ledger
         self._mint = IDMinter()
         self._warmer = Warmer(mapping, connection)
@@ -169,6 +174,9 @@ class Store:
     ) -> ObjectID:
         """Stores a value: one copy of its data, into shared memory.
 
+        Large data that it shows of objects of this store (what ``get`` gave here, a column or a slice of it, or a
+        sealed array of ``create``) isn't copied: the new object shares it. It's there whatever becomes of the other.
+
         Parameters
         ----------
         value : object
@@ -192,7 +200,11 @@ class Store:
         >>> store.get(store.put({"x": 1}))
         {'x': 1}
         """
-        return self.put_encoded(encode(value), key=key, owner=owner, object_id=object_id, timeout=timeout)
+        return self.put_encoded(self.encode(value), key=key, owner=owner, object_id=object_id, timeout=timeout)
+
+    def encode(self, value: Any) -> Encoded:
+        """A value for ``put_encoded``: like ``codecs.encode``, but so that ``put`` can share what lies here already."""
+        return encode(value, self._resident if self._ledger.looks else None)
 
     def put_encoded(
         self,
@@ -211,28 +223,84 @@ class Store:
             object_id = self._mint()
         names = _name(key), _name(owner), _clean(type_name or encoded.type_name)[:TEXT_MAX]
         nbytes = encoded.nbytes
+        if self._ledger.looks and nbytes >= SHARE_NBYTES and self._put_sharing(encoded, object_id, names, timeout):
+            return object_id
         if nbytes > SMALL_NBYTES:
-            extent = self._reserve(nbytes, timeout, object_id)
-            if nbytes >= _WARM_NBYTES:
-                self._warmer.now(extent.offset, nbytes)
-            encoded.write_into(extent.view())
-            extent.hand_over()
-            self._connection.queue_seal(SealItem(object_id, extent.offset, nbytes, *names, False))
+            offset = self._write_apart(encoded, timeout, object_id)
+            self._connection.queue_seal(SealItem(object_id, offset, nbytes, *names, False))
             self._connection.flush()
             if is_new:
                 self._ledger.board.sealing(object_id)
             return object_id
         with self._lease_lock:  # seals have to come in the order of their offsets
-            offset = self._lease.take(nbytes)
-            if offset is None:
-                self._renew_lease(nbytes, timeout)
-                offset = self._lease.take(nbytes)
-                assert offset is not None
-            encoded.write_into(self._mapping.writable_view[offset : offset + nbytes])
+            offset = self._write_in_lease(encoded, timeout)
             self._connection.queue_seal(SealItem(object_id, offset, nbytes, *names, False))
         if not getattr(self._batching, "depth", 0):
             self._connection.flush()
         return object_id
+
+    def _write_apart(self, encoded: Encoded, timeout: float | None, object_id: ObjectID | None) -> int:
+        """Where it was written to, in an extent of its own. It's the caller's to seal or to drop."""
+        extent = self._reserve(encoded.nbytes, timeout, object_id)
+        if encoded.nbytes >= _WARM_NBYTES:
+            self._warmer.now(extent.offset, encoded.nbytes)
+        encoded.write_into(extent.view())
+        extent.hand_over()
+        return extent.offset
+
+    def _write_in_lease(self, encoded: Encoded, timeout: float | None) -> int:
+        nbytes = encoded.nbytes
+        offset = self._lease.take(nbytes)
+        if offset is None:
+            self._renew_lease(nbytes, timeout)
+            offset = self._lease.take(nbytes)
+            assert offset is not None
+        encoded.write_into(self._mapping.writable_view[offset : offset + nbytes])
+        return offset
+
+    def _put_sharing(
+        self, encoded: Encoded, object_id: ObjectID, names: tuple[str | None, str | None, str], timeout: float | None
+    ) -> bool:
+        """Puts a value without the data that lies in the arena already. False if there's none, or it went meanwhile."""
+        shares = self._shares(encoded)
+        if not shares:
+            return False
+        own = encoded.without(shares)
+        described = [(piece.start, *place, piece.nbytes) for piece, place in shares.items()]
+
+        def seal(offset: int, undo: Callable[[list[Any]], None] | None) -> list[Any]:
+            item = SealItem(object_id, offset, own.nbytes, *names, False)
+            return self._connection.call(
+                Op.SHARE, item, encoded.nbytes, described, timeout=_PATIENCE_SECONDS, undo=undo
+            )
+
+        if own.nbytes <= SMALL_NBYTES:
+            with self._lease_lock:
+                (sealed,) = seal(self._write_in_lease(own, timeout), None)
+            return bool(sealed)
+        offset = self._write_apart(own, timeout, None)
+
+        def give_back(answer: list[Any]) -> None:
+            if not answer[0]:
+                self._ledger.add()
+                self._ledger.drop(offset, own.nbytes)
+
+        answer = seal(offset, give_back)
+        give_back(answer)
+        return bool(answer[0])
+
+    def _shares(self, encoded: Encoded) -> dict[Piece, Place]:
+        """Which parts of a value are parts of objects that this process looks at."""
+        offsets = {piece: self._mapping.offset_of(piece.address) for piece in encoded.pieces()}
+        index = None
+        shares: dict[Piece, Place] = {}
+        for piece, offset in offsets.items():
+            if offset is not None and len(shares) < SHARES_MAX:
+                index = index or self._ledger.looks.index()
+                place = index.find(offset, piece.nbytes)
+                if place is not None:
+                    shares[piece] = place
+        return shares
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
@@ -367,24 +435,31 @@ class Store:
         StoreError
             If it couldn't be fetched, or the store is gone.
         """
-        pin, offset, path = self._pin(object_id, timeout, sources)
+        pin, offset, path, segments = self._pin(object_id, timeout, sources)
         if path is not None:
             spilled = map_spilled(object_id, path, offset, pin, writable=writable)
             return decode(spilled if writable else pa.py_buffer(spilled))
-        if writable:
-            return decode(self._mapping.private_copy(offset, pin.nbytes, pin))
-        return decode(self._mapping.buffer(offset, pin.nbytes, pin))
+        view = self._mapping.private_copy if writable else self._mapping.buffer
+        if segments is not None:
+            return decode_pieces([(start, memoryview(view(at, nbytes, pin))) for start, at, nbytes in segments])
+        return decode(view(offset, pin.nbytes, pin))
 
     def get_buffer(
         self, object_id: ObjectID, *, timeout: float | None = None, sources: Sequence[str] = ()
     ) -> pa.Buffer:
         """The object's flat encoding where it is, pinned while the buffer or anything made from it lives.
 
-        Parameters and errors are those of ``get``; ``decode`` makes the value of it.
+        One that shares data with others isn't in one place: it's a copy then. Parameters and errors are those of
+        ``get``; ``decode`` makes the value of it.
         """
-        pin, offset, path = self._pin(object_id, timeout, sources)
+        pin, offset, path, segments = self._pin(object_id, timeout, sources)
         if path is not None:
             return pa.py_buffer(map_spilled(object_id, path, offset, pin, writable=False))
+        if segments is not None:
+            flat = memoryview(bytearray(pin.nbytes))
+            for start, at, nbytes in segments:
+                flat[start : start + nbytes] = memoryview(self._mapping.buffer(at, nbytes, pin)).cast("B")
+            return pa.py_buffer(flat.toreadonly())
         return self._mapping.buffer(offset, pin.nbytes, pin)
 
     def contains(self, object_id: ObjectID) -> bool:
@@ -471,7 +546,9 @@ class Store:
             pin = BoardPin(ledger)
             place = ledger.pin(object_id, pin)
             if place is not None:
-                return pin, place, None
+                if pin.nbytes >= SHARE_NBYTES:
+                    ledger.looks.add(pin, object_id, ((0, place, pin.nbytes),))
+                return pin, place, None, None
         return self._ask_for_pin(object_id, timeout, sources)
 
     def _ask_for_pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> _Place:
@@ -484,15 +561,18 @@ class Store:
 
         ledger.add()
         try:
-            offset, nbytes, path = self._connection.call(
+            offset, nbytes, path, segments = self._connection.call(
                 Op.GET, object_id, timeout, sources[:SOURCES_MAX], timeout=patience, undo=undo
             )
         except BaseException:
             ledger.discard()
             raise
-        return Pin(ledger, object_id, nbytes), offset, path
+        pin = Pin(ledger, object_id, nbytes)
+        if nbytes >= SHARE_NBYTES and path is None:
+            ledger.looks.add(pin, object_id, segments or ((0, offset, nbytes),))
+        return pin, offset, path, segments
 
-    def _reserve(self, nbytes: int, timeout: float | None, object_id: ObjectID) -> WritableExtent:
+    def _reserve(self, nbytes: int, timeout: float | None, object_id: ObjectID | None) -> WritableExtent:
         self._check_open()
         timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
         ledger = self._ledger
@@ -527,6 +607,8 @@ class Store:
         self._connection.queue_seal(SealItem(object_id, extent.offset, extent.nbytes, key, owner, type_name, True))
         self._connection.flush()
         self._ledger.board.sealing(object_id)
+        if extent.nbytes >= SHARE_NBYTES:
+            self._ledger.looks.add(extent, object_id, ((0, extent.offset, extent.nbytes),))
 
     def _renew_lease(self, nbytes: int, timeout: float | None) -> None:
         timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout

@@ -15,6 +15,7 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
   the client's to write. What it skips is freed at once; what it gives back unused too;
 * an *object*, from its seal until it is deleted and nobody looks at it any more, or until it was spilled:
   copied to a file that is read from then on.
+* *shared*: several objects', until the last of them is gone (``sharing.py``).
 
 A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
 an unpin has to match a pin. Anything else raises ``ProtocolError``, and the caller closes that
@@ -49,7 +50,9 @@ from holdfast.objectstore.create_queue import CreateQueue, CreateWait
 from holdfast.objectstore.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, StartFetch
 from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.ids import ObjectID
-from holdfast.objectstore.protocol import SealItem, Status
+from holdfast.objectstore.protocol import SealItem, Share, Status
+from holdfast.objectstore.segments import Segment, lay_out
+from holdfast.objectstore.sharing import Sharing
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.spilling import Spilling
 from holdfast.objectstore.table import ObjectMeta, ObjectRecord, ObjectTable, Piece
@@ -122,6 +125,7 @@ class StoreCore:
         self._clock = clock
         self.board = Board(slots_for(self.capacity)) if board is None else board
         self._table = ObjectTable(self._release_object, self.board, tombstone_limit=tombstone_limit)
+        self._sharing = Sharing(self.capacity, self._release_bytes)
         self._queue = CreateQueue(self._grant)
         self._clients: dict[int, _Client] = {SERVER: _Client("store")}
         self._client_ids = itertools.count(SERVER + 1)
@@ -134,7 +138,7 @@ class StoreCore:
         self._spilling = Spilling(
             self._table,
             self.allocator,
-            free=self._release_bytes,
+            free=self._sharing.release,
             do=self._outbox.append,
             clock=clock,
             enabled=can_spill,
@@ -313,7 +317,7 @@ class StoreCore:
 
     def _release_object(self, record: ObjectRecord) -> None:
         if record.piece is None:
-            self._release_bytes(record.offset, footprint(record.nbytes))
+            self._sharing.release(record)
         else:
             self._outbox.append(Drop(record.piece))
 
@@ -349,22 +353,52 @@ class StoreCore:
 
     def seal(self, client: int, items: Iterable[SealItem]) -> None:
         """Objects that the client has written. With ``keep`` the client has one pin on it from the start."""
-        state = self._clients[client]
         for item in items:
-            if item.keep and self._table.knows(item.object_id):
-                raise ProtocolError(f"object {item.object_id} was sealed before")
-            reservation = state.reserved.get(item.offset)
-            if reservation is None:
-                self._seal_in_lease(state, item.offset, item.nbytes)
-                reservation = _Reservation(item.nbytes, item.object_id, 0)
-            elif reservation.nbytes != item.nbytes:
-                raise ProtocolError(f"{reservation.nbytes} bytes were reserved for an object of {item.nbytes}")
-            elif reservation.object_id not in (None, item.object_id):
-                raise ProtocolError(f"the bytes at {item.offset} were reserved for another object")
-            else:
-                del state.reserved[item.offset]
-            self._add(client, item, reservation)
+            self._add(client, item, self._take_to_seal(client, item))
         self._freed = True  # what is sealed may be spilled
+
+    def share(self, client: int, request: int, item: SealItem, nbytes: int, shares: list[Share]) -> None:
+        """An object that the client has written but for what it shares with others; ``item`` is about what was written.
+
+        Replied with whether it is sealed: not if one of the others isn't in the arena any more. What was written is the
+        client's still then.
+        """
+        borrowed: list[tuple[ObjectRecord, Segment]] = []
+        for share in shares:
+            lender = self._table.find(share.lender)
+            if lender is None or lender.piece is not None:
+                self._reply(client, request, Status.OK, False)
+                return
+            offset = lender.locate(share.at, share.nbytes)
+            if offset is None:
+                raise ProtocolError(f"{share.nbytes} bytes at {share.at} are not object {share.lender}'s to share")
+            borrowed.append((lender, Segment(share.start, offset, share.nbytes)))
+        segments = lay_out(nbytes, item.offset, item.nbytes, [segment for _, segment in borrowed])
+        reserved = self._clients[client].reserved.get(item.offset)
+        if reserved is not None and reserved.object_id is not None:
+            raise ProtocolError(f"the bytes at {item.offset} were reserved for the whole of an object")
+        reservation = self._take_to_seal(client, item)
+        if not self._table.knows(item.object_id):
+            for lender, segment in borrowed:
+                self._sharing.borrow(lender, segment)
+        self._add(client, item, reservation, nbytes, segments)
+        self._reply(client, request, Status.OK, True)
+
+    def _take_to_seal(self, client: int, item: SealItem) -> _Reservation:
+        """The bytes that are sealed aren't the client's any more."""
+        state = self._clients[client]
+        if item.keep and self._table.knows(item.object_id):
+            raise ProtocolError(f"object {item.object_id} was sealed before")
+        reservation = state.reserved.get(item.offset)
+        if reservation is None:
+            self._seal_in_lease(state, item.offset, item.nbytes)
+            return _Reservation(item.nbytes, item.object_id, 0)
+        if reservation.nbytes != item.nbytes:
+            raise ProtocolError(f"{reservation.nbytes} bytes were reserved for an object of {item.nbytes}")
+        if reservation.object_id not in (None, item.object_id):
+            raise ProtocolError(f"the bytes at {item.offset} were reserved for another object")
+        del state.reserved[item.offset]
+        return reservation
 
     def _seal_in_lease(self, state: _Client, offset: int, nbytes: int) -> None:
         if offset % ALIGNMENT == 0 and 1 <= nbytes < LARGE_NBYTES:
@@ -377,7 +411,14 @@ class StoreCore:
                     return
         raise ProtocolError(f"{nbytes} bytes at {offset} are not its own to seal")
 
-    def _add(self, client: int, item: SealItem, reservation: _Reservation) -> None:
+    def _add(
+        self,
+        client: int,
+        item: SealItem,
+        reservation: _Reservation,
+        nbytes: int | None = None,
+        segments: tuple[Segment, ...] = (),
+    ) -> None:
         object_id = item.object_id
         if self._table.knows(object_id):
             # Brought in twice, and the first one is as good: ids are unique.
@@ -388,6 +429,8 @@ class StoreCore:
             object_id,
             item.offset,
             item.nbytes,
+            nbytes=nbytes,
+            segments=segments,
             key=item.key,
             owner=item.owner or self._clients[client].name,
             type_name=item.type_name,
@@ -411,8 +454,8 @@ class StoreCore:
     # Reading
 
     def get(self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]) -> None:
-        """Pins an object for the client. Replied with its offset and size, and its file's path if it was spilled;
-        or with NOT_FOUND, FETCH_FAILED or LOST.
+        """Pins an object for the client. Replied with its offset and size, its file's path if it was spilled and its
+        segments if it shares; or with NOT_FOUND, FETCH_FAILED or LOST.
 
         Without ``timeout`` nothing is waited for but the fetch that ``sources`` ask for.
         """
@@ -510,7 +553,7 @@ class StoreCore:
             self._spilling.show(record, client, request)
             return
         self._table.pin(record, client)
-        self._reply(client, request, Status.OK, record.offset, record.nbytes, None)
+        self._reply(client, request, Status.OK, record.offset, record.nbytes, None, record.segments or None)
 
     def _forget_get(self, get: GetWait) -> None:
         get.done = True
@@ -557,6 +600,7 @@ class StoreCore:
             "largest_free": self.allocator.largest_free_nbytes(),
             "objects": len(self._table),
             "object_nbytes": sum(nbytes for nbytes, _ in self._table.held_by.values()),
+            "shared_nbytes": self._sharing.shared_nbytes,
             **self._spilling.stats(),
             "deleted_but_pinned": len(doomed),
             "deleted_but_pinned_nbytes": sum(record.nbytes for record in doomed),
@@ -637,6 +681,8 @@ class StoreCore:
         largest = sorted(holders.values(), reverse=True, key=operator.itemgetter(0))[:_HOLDERS_NAMED]
         if largest:
             text += "; largest holders: " + ", ".join(name for _, name in largest)
+            if self._sharing.shared_nbytes:
+                text += f"; {format_size(self._sharing.shared_nbytes)} of it are shared, and counted more than once"
         doomed = [record for record in self._table.doomed() if record.piece is None]
         if doomed:
             named = ", ".join(f"'{name}'" for name in self._viewers(doomed)[:_HOLDERS_NAMED])
@@ -667,7 +713,9 @@ class StoreCore:
         """Asserts what must hold between any two events: every byte is in one place, all books agree."""
         self._table.check()
         records = [*self._table.records(), *self._table.doomed()]
-        pieces = [(record.offset, footprint(record.nbytes)) for record in records if record.piece is None]
+        in_arena = [record for record in records if record.piece is None]
+        pieces = [(record.offset, footprint(record.own_nbytes)) for record in in_arena if not record.lent]
+        pieces += [(offset, nbytes) for offset, nbytes, _ in self._sharing.stretches()]
         pieces += self.allocator.free_extents()
         for client in self._clients.values():
             pieces += [(offset, footprint(reserved.nbytes)) for offset, reserved in client.reserved.items()]
@@ -682,6 +730,7 @@ class StoreCore:
         listed = [slot for slot in slots if slot]
         assert len(listed) == len(set(listed)), "a place on the board is two objects'"
         self._spilling.check(records)
+        self._sharing.check(in_arena)
         waits = [get for client in self._clients.values() for get in client.gets]
         assert {get for gets in self._gets.values() for get in gets} == set(waits)
         assert all(object_id not in self._table for object_id in self._gets)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.protocol import Status
+from holdfast.objectstore.segments import Layout
 from holdfast.objectstore.table import Piece
 
 SERVER = 0  # the client id under which the server itself, and the node agent through it, pins and reserves
@@ -49,7 +50,7 @@ class ReadOthers(NamedTuple):
 class Spill(NamedTuple):
     """Objects' bytes in the arena are to be copied to files; ``spill_done`` is to be called when that has ended."""
 
-    extents: list[tuple[int, int]]  # offset, nbytes
+    layouts: list[Layout]
 
 
 class Verify(NamedTuple):

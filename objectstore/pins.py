@@ -6,8 +6,9 @@ is finalised when the last of them is gone, and not before. A ``BoardPin`` is on
 itself (``board.py``); a ``Pin`` is one that the server was asked for.
 
 A finaliser may run anywhere: on any thread, in the middle of a garbage collection, while this very
-process holds this very store's locks. So it does two things only, neither of which takes a lock: it
-appends to a deque, and it may put a token into a ``SimpleQueue``, which is made for finalisers. The
+process holds this very store's locks. So it does three things only, none of which takes a lock: it takes its
+note out of a dictionary (``looks.py``), it appends to a deque, and it may put a token into a ``SimpleQueue``, which is
+made for finalisers. The
 deque is emptied by the next message that goes to the server anyhow; the token wakes a thread that
 empties it if there is none: at once if the object is large, within milliseconds if it's small.
 
@@ -27,7 +28,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from holdfast.objectstore.board import BoardView
+from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.looks import Looks
 
 URGENT_NBYTES = 1 << 20
 _NAP_SECONDS = 0.01
@@ -45,6 +48,7 @@ class Pin:
         self.nbytes = nbytes
 
     def __del__(self) -> None:
+        self._ledger.looks.drop(self)
         self._ledger.drop(self.object_id, self.nbytes)
 
 
@@ -60,6 +64,8 @@ class BoardPin:
 
     def __del__(self) -> None:
         if self.slot:
+            if self.nbytes >= SHARE_NBYTES:
+                self._ledger.looks.drop(self)
             self._ledger.drop_slot(self.slot, self.nbytes)
 
 
@@ -98,6 +104,7 @@ class WritableExtent:
 
     def __del__(self) -> None:
         if not self._handed_over:
+            self._ledger.looks.drop(self)
             self._ledger.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes)
 
 
@@ -122,12 +129,18 @@ class Ledger:
         Called when nothing is alive any more, after ``close``.
     mapping : object
         Kept while anything looks into it.
+
+    Attributes
+    ----------
+    looks : Looks
+        What large objects the pins are on.
     """
 
     def __init__(
         self, board: BoardView, flush: Callable[[], bool], on_empty: Callable[[], None], mapping: object
     ) -> None:
         self.board = board
+        self.looks = Looks()
         self.mapping = mapping
         self._flush = flush
         self._on_empty = on_empty
@@ -247,6 +260,7 @@ class Ledger:
     def disown(self) -> None:
         """This is a forked child: what is alive here is the parent's to drop. Takes no lock."""
         self._disowned = True
+        self.looks.clear()
         self._dropped.clear()
         self._dropped_slots.clear()
         self._begin()

@@ -16,10 +16,11 @@ op        request                                                         answer
 ========  ==============================================================  ======================
 ATTACH    name
 SEAL      [[id, offset, nbytes, key, owner, type, keep], ...]
+SHARE     number, as one in SEAL, nbytes, [[start, id, at, nbytes], ...]  bool
 LEASE     number, nbytes, want_nbytes, timeout, [end of a lease, ...]   offset, nbytes
 CREATE    number, nbytes, timeout, id or nil                              offset, nbytes
 ABORT     [offset, ...]
-GET       number, id, timeout, sources                                    offset, nbytes, path
+GET       number, id, timeout, sources                                    offset, nbytes, path, segments
 UNPIN     [id, ...]
 LOOK      [slot, ...]
 CONTAINS  number, id                                                      bool
@@ -30,7 +31,13 @@ HEADROOM  number                                                          [[offs
 ========  ==============================================================  ======================
 
 The path of a GET's answer is that of the file in which the object's bytes are at ``offset``, if it was
-spilled; it's nil if they are in the arena.
+spilled; it's nil if they are in the arena. The segments are ``[[start, offset, nbytes], ...]`` for an object that
+shares data with others (``segments.py``), and nil for one that is all at ``offset``.
+
+SHARE is a seal of an object of which only a part is written at that offset: the stretches of its encoding that begin
+at ``start`` are those at ``at`` of the encodings of other objects, and stay where they are. The answer is false if one
+of those objects is not in the arena any more; nothing is sealed then, and the bytes at the offset are still the
+client's.
 
 Nothing in a frame is believed: ``parse_request`` checks every type and bound, and the core whether what
 is named belongs to the one who names it. No frame makes either side unpickle anything.
@@ -49,7 +56,7 @@ from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.ids import ID_NBYTES, ObjectID
 
 MAGIC = "holdfast-store"
-VERSION = 4
+VERSION = 5
 
 REQUEST_NBYTES_MAX = 16 << 20
 REPLY_NBYTES_MAX = 64 << 20
@@ -57,6 +64,7 @@ TEXT_MAX = 4096
 SEALS_PER_FRAME = 256
 IDS_PER_FRAME = 10_000
 SOURCES_MAX = 1024
+SHARES_MAX = 1024
 _NUMBER_MAX = 1 << 62
 _TIMEOUT_MAX = 1e9
 _PIECES_MAX = 64
@@ -80,6 +88,7 @@ class Op(enum.IntEnum):
     LIST = 11
     HEADROOM = 12
     LOOK = 13
+    SHARE = 14
 
 
 class Status(enum.IntEnum):
@@ -102,6 +111,15 @@ class SealItem(NamedTuple):
     owner: str | None
     type_name: str | None
     keep: bool
+
+
+class Share(NamedTuple):
+    """A stretch of an object that is part of another one: where it begins in either encoding, and its size."""
+
+    start: int
+    lender: ObjectID
+    at: int
+    nbytes: int
 
 
 def pack(message: list[Any] | tuple[Any, ...]) -> bytes:
@@ -238,6 +256,17 @@ def _seal(value: Any) -> SealItem:
     )
 
 
+def _shares(value: Any) -> list[Share]:
+    return [_share(item) for item in _list(value, SHARES_MAX)]
+
+
+def _share(value: Any) -> Share:
+    if type(value) is not list or len(value) != 4:
+        raise ProtocolError(f"{_short(value)} where a shared stretch is due")
+    start, lender, at, nbytes = value
+    return Share(_int(start), _id(lender), _int(at), _int(nbytes))
+
+
 def _short(value: Any) -> str:
     text = repr(value) if isinstance(value, (int, float, str, bytes, type(None))) else type(value).__name__
     return text if len(text) <= 60 else text[:57] + "..."
@@ -246,6 +275,7 @@ def _short(value: Any) -> str:
 _FIELDS: dict[int, tuple[Callable[[Any], Any], ...]] = {
     Op.ATTACH: (_text,),
     Op.SEAL: (_seals,),
+    Op.SHARE: (_int, _seal, _int, _shares),
     Op.LEASE: (_int, _int, _int, _seconds, _numbers),
     Op.CREATE: (_int, _int, _seconds, _id_or_none),
     Op.ABORT: (_numbers,),

@@ -34,6 +34,7 @@ from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.prefault import Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
 from holdfast.objectstore.quarantine import Quarantine
+from holdfast.objectstore.segments import Layout, in_one_piece
 from holdfast.objectstore.server_connection import ClientConnection
 from holdfast.objectstore.sizes import default_capacity, parse_size
 from holdfast.objectstore.spill import SpillDirectory, Written
@@ -79,8 +80,7 @@ class Pinned(NamedTuple):
 
     object_id: ObjectID
     fd: int
-    offset: int
-    nbytes: int
+    layout: Layout
     in_file: bool  # or in the arena
 
 
@@ -175,6 +175,7 @@ class StoreServer:
         self._handlers: dict[Op, Callable[..., None]] = {
             Op.ATTACH: self._on_attach,
             Op.SEAL: lambda connection, items: self._core.seal(connection.client, items),
+            Op.SHARE: lambda connection, *fields: self._core.share(connection.client, *fields),
             Op.LEASE: lambda connection, *fields: self._core.lease(connection.client, *fields),
             Op.CREATE: lambda connection, *fields: self._core.create(connection.client, *fields),
             Op.ABORT: self._on_abort,
@@ -349,7 +350,7 @@ class StoreServer:
             return None
         piece = record.piece
         if piece is None:
-            return Pinned(object_id, self.arena_fd, record.offset, record.nbytes, in_file=False)
+            return Pinned(object_id, self.arena_fd, record.layout(), in_file=False)
         try:
             fd = await self._off_loop(self._running_spill().open_verified, piece)
         except BaseException as error:
@@ -361,7 +362,7 @@ class StoreServer:
             if lost:
                 raise SpillError(_log_lost(object_id, str(error))) from error
             raise
-        return Pinned(object_id, fd, piece.offset, piece.nbytes, in_file=True)
+        return Pinned(object_id, fd, in_one_piece(piece.offset, piece.nbytes), in_file=True)
 
     def unpin(self, pinned: Pinned) -> None:
         """Ends one ``pin``.
@@ -617,8 +618,8 @@ class StoreServer:
                 self._spawn(self._run_fetch(object_id, sources))
             case ReadOthers(wait):
                 self._after_a_look_at_all(wait)
-            case Spill(extents):
-                self._spawn(self._run_spill([Extent(*extent) for extent in extents]))
+            case Spill(layouts):
+                self._spawn(self._run_spill(layouts))
             case Verify(object_id, piece):
                 self._spawn(self._run_verify(object_id, piece))
             case Drop(piece):
@@ -715,11 +716,11 @@ class StoreServer:
     async def _off_loop(self, work: Callable[[_A], _R], argument: _A) -> _R:
         return await self._running_loop().run_in_executor(self._spill_threads, work, argument)
 
-    async def _run_spill(self, extents: list[Extent]) -> None:
+    async def _run_spill(self, layouts: list[Layout]) -> None:
         spill, view = self._running_spill(), self._running_arena().view
-        written = Written([None] * len(extents), "it was cut short")
+        written = Written([None] * len(layouts), "it was cut short")
         try:
-            written = await self._off_loop(functools.partial(spill.write, view), extents)
+            written = await self._off_loop(functools.partial(spill.write, view), layouts)
         finally:
             error = None if written.error is None else f"{spill.path}: {written.error}"
             if error is not None and error != self._spill_failure:

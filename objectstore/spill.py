@@ -32,8 +32,8 @@ from typing import NamedTuple
 import xxhash
 
 from holdfast.objectstore.allocator import ALIGNMENT
-from holdfast.objectstore.arena import Extent
 from holdfast.objectstore.errors import SpillError
+from holdfast.objectstore.segments import Layout
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.table import Piece
 
@@ -98,8 +98,8 @@ class SpillDirectory:
         with self._lock:
             return sum(self._nbytes_of.values())
 
-    def write(self, source: memoryview, extents: Sequence[Extent]) -> Written:
-        """Copies extents of ``source`` into files, as many as there is room for. One call at a time."""
+    def write(self, source: memoryview, extents: Sequence[Layout]) -> Written:
+        """Copies objects from ``source`` into files, as many as there is room for. One call at a time."""
         pieces: list[Piece | None] = [None] * len(extents)
         try:
             if not os.path.isdir(self.path):
@@ -182,7 +182,7 @@ class SpillDirectory:
             return f"{format_size(nbytes)} more would exceed the limit of {format_size(self._limit)}"
         return f"{format_size(nbytes)} more would fill its disk beyond {DISK_SHARE_MAX:.0%}"
 
-    def _write_file(self, source: memoryview, extents: Sequence[Extent]) -> list[Piece]:
+    def _write_file(self, source: memoryview, extents: Sequence[Layout]) -> list[Piece]:
         self._count += 1
         path = os.path.join(self.path, str(self._count))
         starts = _laid_out(extents, range(len(extents)))
@@ -203,18 +203,15 @@ class SpillDirectory:
             self._nbytes_of[path] = starts[-1]
         return pieces
 
-    def _copy(self, source: memoryview, extent: Extent, fd: int, start: int) -> int:
+    def _copy(self, source: memoryview, layout: Layout, fd: int, start: int) -> int:
         digest = xxhash.xxh3_64()
-        done = 0
-        while done < extent.nbytes:
+        for chunk in _chunks(source, layout):
             if self._closed:
                 raise SpillError("the store was closed")
-            at = extent.offset + done
-            chunk = source[at : at + min(_CHUNK_NBYTES, extent.nbytes - done)]
             digest.update(chunk)
             while chunk:
-                written = os.pwrite(fd, chunk, start + done)
-                done += written
+                written = os.pwrite(fd, chunk, start)
+                start += written
                 chunk = chunk[written:]
         return digest.intdigest()
 
@@ -233,6 +230,15 @@ class SpillDirectory:
             self._good[key] = stamp
 
 
+def _chunks(source: memoryview, layout: Layout) -> Iterator[memoryview]:
+    """All bytes of an object, in order."""
+    for segment, zeros in layout.with_gaps():
+        end = segment.offset + segment.nbytes
+        for at in range(segment.offset, end, _CHUNK_NBYTES):
+            yield source[at : min(at + _CHUNK_NBYTES, end)]
+        yield memoryview(bytes(zeros))
+
+
 def _checksum(fd: int, piece: Piece) -> int:
     digest = xxhash.xxh3_64()
     chunk = memoryview(bytearray(min(_CHUNK_NBYTES, piece.nbytes)))
@@ -249,7 +255,7 @@ def _checksum(fd: int, piece: Piece) -> int:
     return digest.intdigest()
 
 
-def _groups(extents: Sequence[Extent]) -> Iterator[list[int]]:
+def _groups(extents: Sequence[Layout]) -> Iterator[list[int]]:
     """Which extents go into one file together, by their indices."""
     fused: list[int] = []
     nbytes = 0
@@ -266,7 +272,7 @@ def _groups(extents: Sequence[Extent]) -> Iterator[list[int]]:
         yield fused
 
 
-def _laid_out(extents: Sequence[Extent], indices: Sequence[int]) -> list[int]:
+def _laid_out(extents: Sequence[Layout], indices: Sequence[int]) -> list[int]:
     """Where each of the extents begins in its file, and where the last one ends."""
     starts = [0]
     for index in indices:

@@ -51,7 +51,7 @@ class Spilling:
     allocator : Allocator
         The room.
     free : callable
-        Called with ``(offset, nbytes)`` when an object has left the arena.
+        Called with the record when an object has left the arena.
     do : callable
         Takes what is to be done.
     clock : callable
@@ -72,7 +72,7 @@ class Spilling:
         table: ObjectTable,
         allocator: Allocator,
         *,
-        free: Callable[[int, int], None],
+        free: Callable[[ObjectRecord], None],
         do: Callable[[Effect], None],
         clock: Callable[[], float],
         enabled: bool,
@@ -110,7 +110,7 @@ class Spilling:
             return
         self._batch = self._table.victims(nbytes)
         if self._batch:
-            self._do(Spill([(record.offset, record.nbytes) for record in self._batch]))
+            self._do(Spill([record.layout() for record in self._batch]))
 
     def done(self, pieces: list[Piece | None], error: str | None) -> None:
         """The batch has ended: where each of its objects is now, None if it isn't in a file, and why."""
@@ -120,7 +120,7 @@ class Spilling:
                 self._table.stay(record)
             elif self._table.spilled(record, piece):
                 self._written_nbytes += record.nbytes
-                self._free(record.offset, footprint(record.nbytes))
+                self._free(record)
             else:
                 self._do(Drop(piece))
         self.error = error
@@ -158,7 +158,7 @@ class Spilling:
         for client, request in verification.waiting:
             if error is None:
                 self._table.pin(record, client)
-                self._do(Reply(client, request, Status.OK, (piece.offset, piece.nbytes, piece.path)))
+                self._do(Reply(client, request, Status.OK, (piece.offset, piece.nbytes, piece.path, None)))
             else:
                 text = f"object {record.object_id} was spilled and is lost: {error}"
                 self._do(Reply(client, request, Status.LOST, (text,)))

@@ -28,12 +28,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import NamedTuple
 
 from holdfast.objectstore.board import Board
 from holdfast.objectstore.eviction import Eviction
 from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.segments import Layout, Segment, in_one_piece
 
 
 class State(enum.Enum):
@@ -97,19 +100,24 @@ class ObjectRecord:
     """One object.
 
     ``pins`` counts per client; the table keeps it in step with the clients' own sets. ``slot`` is its place on the
-    board, or 0. Its bytes are at ``offset`` of the arena, or in ``piece`` if it has one.
+    board, or 0. Its bytes are the ``own_nbytes`` at ``offset`` of the arena; if it shares others' data, ``segments``
+    says where all of it is, and ``nbytes`` is more than its own. ``lent`` is set once others share its own. If it has a
+    ``piece``, its bytes are all there instead.
     """
 
     __slots__ = (
         "created",
         "key",
+        "lent",
         "nbytes",
         "object_id",
         "offset",
+        "own_nbytes",
         "owner",
         "piece",
         "pins",
         "sealed_by",
+        "segments",
         "slot",
         "state",
         "type_name",
@@ -119,8 +127,10 @@ class ObjectRecord:
         self,
         object_id: ObjectID,
         offset: int,
-        nbytes: int,
+        own_nbytes: int,
         *,
+        nbytes: int | None = None,
+        segments: tuple[Segment, ...] = (),
         key: str | None,
         owner: str,
         type_name: str | None,
@@ -129,7 +139,10 @@ class ObjectRecord:
     ) -> None:
         self.object_id = object_id
         self.offset = offset
-        self.nbytes = nbytes
+        self.own_nbytes = own_nbytes
+        self.nbytes = own_nbytes if nbytes is None else nbytes
+        self.segments = segments
+        self.lent = False
         self.key = key
         self.owner = owner
         self.type_name = type_name
@@ -139,6 +152,24 @@ class ObjectRecord:
         self.slot = 0
         self.piece: Piece | None = None
         self.pins: dict[int, int] = {}
+
+    def layout(self) -> Layout:
+        """Where all of it is in the arena."""
+        return Layout(self.nbytes, self.segments) if self.segments else in_one_piece(self.offset, self.nbytes)
+
+    def owns(self, offset: int) -> bool:
+        """Whether a place in the arena is in its own extent."""
+        return self.offset <= offset < self.offset + self.own_nbytes
+
+    def borrowed(self) -> list[Segment]:
+        """What lies elsewhere."""
+        return [segment for segment in self.segments if not self.owns(segment.offset)]
+
+    def locate(self, start: int, nbytes: int) -> int | None:
+        """Where some bytes of its encoding lie in the arena. None if they aren't within one segment."""
+        segments = self.layout().segments
+        segment = segments[bisect_right(segments, start, key=attrgetter("start")) - 1]
+        return segment.offset + start - segment.start if start + nbytes <= segment.end else None
 
     def meta(self) -> ObjectMeta:
         """The public part."""
@@ -188,6 +219,10 @@ class ObjectTable:
         """The object, if it's there for those who ask."""
         return self._sealed.get(object_id)
 
+    def find(self, object_id: ObjectID) -> ObjectRecord | None:
+        """The object, though it may be doomed."""
+        return self._sealed.get(object_id) or self._doomed.get(object_id)
+
     def knows(self, object_id: ObjectID) -> bool:
         """Whether there are bytes of an object with this id, doomed ones included."""
         return object_id in self._sealed or object_id in self._doomed
@@ -205,7 +240,9 @@ class ObjectTable:
         self._sealed[record.object_id] = record
         if slot:
             self._board.seal(slot)
-        record.slot = slot or self._board.add(record.object_id, record.offset, record.nbytes)
+        elif not record.segments:  # the index has one place for each object
+            slot = self._board.add(record.object_id, record.offset, record.nbytes)
+        record.slot = slot
         self._enter(record)
         self._eviction.offer(record)
 
@@ -254,7 +291,7 @@ class ObjectTable:
 
     def unpin(self, object_id: ObjectID, client: int) -> bool:
         """One look less. Whether ``client`` had one."""
-        record = self._sealed.get(object_id) or self._doomed.get(object_id)
+        record = self.find(object_id)
         if record is None or client not in record.pins:
             return False
         record.pins[client] -= 1

@@ -232,8 +232,10 @@ class TransferServer:
             return
         pinned, meta = found
         try:
-            sock.sendall(transfer.pack_announcement(pinned.nbytes, meta))
-            transfer.send_extent(sock, pinned.fd, pinned.offset, pinned.nbytes)
+            sock.sendall(transfer.pack_announcement(pinned.layout.nbytes, meta))
+            for segment, zeros in pinned.layout.with_gaps():
+                transfer.send_extent(sock, pinned.fd, segment.offset, segment.nbytes)
+                sock.sendall(bytes(zeros))
         finally:
             self._loop.call_soon_threadsafe(self._store.unpin, pinned)
 

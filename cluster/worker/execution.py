@@ -7,7 +7,8 @@ between lies everything that a task costs a worker besides its own work:
 a function by its digest    a dictionary look-up
 a dependency                inline: decode its bytes; else: the store maps it, and it is decoded in place
 the arguments               one unpickling; references become values while it runs
-the result                  one encoding, one copy into the arena, one seal that leaves with those of its neighbours
+the result                  one encoding, one copy into the arena, one seal that leaves with those of its neighbours;
+                            what it shows of a dependency isn't copied, which is worth a round trip
 ==========================  ==================================================================
 
 A view of the store pins its object. So nothing here keeps a value beyond `TaskRunner.run`: not a variable of a
@@ -27,7 +28,7 @@ from holdfast.cluster.comm import frames
 from holdfast.cluster.worker.functions import FunctionTable, function_name
 from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
-from holdfast.objectstore import Encoded, Store, decode, encode
+from holdfast.objectstore import Encoded, Store, decode
 from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreError, StoreFullError
 
 #: How long a dependency may take to come from another host.
@@ -110,7 +111,7 @@ class TaskRunner:
     def _result(self, task: Task) -> Encoded:
         result = self._call(task, writable=False)
         try:
-            return encode(result)
+            return self._store.encode(result)
         except StoreClosedError:
             raise
         except Exception as error:  # an object's own reducer can raise anything

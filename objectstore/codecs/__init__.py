@@ -10,6 +10,8 @@ says which version and codec wrote it (``flat.py``); each family of values has a
 ``slices.py``           slices of Arrow arrays, cut to what they show
 ``pickled.py``          everything else: pickle protocol 5 with its buffers out of band
 ``reducers.py``         how numpy, Arrow, polars and memoryviews take part in a pickle in place
+``resident.py``         data that lies in the store already, and stays there when it's put again
+``columns.py``          Arrow arrays taken apart into their buffers, for that
 ======================  =====================================================================
 
 ``encode`` only measures and collects; the data itself is copied once, by ``Encoded.write_into``,
@@ -26,9 +28,11 @@ import pyarrow as pa
 
 from holdfast.objectstore.codecs import arrow, ndarray, pickled, raw
 from holdfast.objectstore.codecs.flat import INLINE_NBYTES, Buffer, Encoded, type_name_of
+from holdfast.objectstore.codecs.pickled import decode_pieces
+from holdfast.objectstore.codecs.resident import Resident
 from holdfast.objectstore.errors import DecodeError
 
-__all__ = ["INLINE_NBYTES", "Buffer", "Encoded", "decode", "encode", "type_name_of"]
+__all__ = ["INLINE_NBYTES", "Buffer", "Encoded", "Resident", "decode", "decode_pieces", "encode", "type_name_of"]
 
 _ENCODERS: dict[type, Callable[[Any], Encoded]] = {
     bytes: raw.encode_bytes,
@@ -59,13 +63,15 @@ _DECODERS: dict[int, Callable[[memoryview], Any]] = {
 }
 
 
-def encode(value: Any) -> Encoded:
+def encode(value: Any, resident: Resident | None = None) -> Encoded:
     """The flat encoding of ``value``, measured and ready to be written.
 
     Parameters
     ----------
     value : object
         Anything that pickle or cloudpickle can take. It must not be changed until it is written.
+    resident : Resident, optional
+        Memory whose data needn't be written: a value that shows much of it is encoded so that it can stay there.
 
     Returns
     -------
@@ -82,7 +88,10 @@ def encode(value: Any) -> Encoded:
     >>> decode(encode({"x": 1}).to_bytes())
     {'x': 1}
     """
-    return _ENCODERS.get(type(value), pickled.encode_any)(value)
+    encoder = _ENCODERS.get(type(value))
+    if encoder is None or (resident is not None and resident.has_much_of(value)):
+        return pickled.encode_any(value, resident)
+    return encoder(value)
 
 
 def decode(buffer: Buffer, *, base: object = None) -> Any:

@@ -8,8 +8,8 @@ from the first byte, and the arena keeps first bytes at multiples of 64.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -19,6 +19,7 @@ Buffer = bytes | bytearray | memoryview | pa.Buffer
 
 ALIGNMENT = 64
 INLINE_NBYTES = 4096
+SHARE_NBYTES = 64 << 10  # from here on, data that lies in the store already isn't copied when it's put again
 
 TAG_PICKLE = 0x11
 TAG_PICKLE_BUFFERS = 0x12
@@ -58,6 +59,11 @@ class CopyPart:
         self._source = source
         self.nbytes = source.nbytes
 
+    @property
+    def address(self) -> int:
+        """Where they lie in this process."""
+        return pa.py_buffer(self._source).address  # type: ignore[no-any-return]
+
     def write_into(self, target: memoryview) -> None:
         copy_bytes(target, self._source)
 
@@ -72,6 +78,14 @@ def copy_bytes(target: memoryview, source: memoryview) -> None:
         writer.set_memcopy_blocksize(_COPY_BLOCK_NBYTES)
         writer.set_memcopy_threshold(_PARALLEL_NBYTES)
         writer.write(pa.py_buffer(source))
+
+
+class Piece(NamedTuple):
+    """A part that lies somewhere as it is: where it begins in the encoding and in this process, and its size."""
+
+    start: int
+    address: int
+    nbytes: int
 
 
 def type_name_of(value: Any) -> str:
@@ -129,6 +143,33 @@ class Encoded:
                 part.write_into(target[offset:written])
         if self.nbytes > written:
             target[written:] = bytes(self.nbytes - written)
+
+    def pieces(self) -> list[Piece]:
+        """The large parts that could stay where they lie, for readers who take the encoding in pieces."""
+        if self._head[0] != TAG_PICKLE_BUFFERS:
+            return []
+        return [
+            Piece(start, part.address, part.nbytes)
+            for start, part in self._parts
+            if type(part) is CopyPart and part.nbytes >= SHARE_NBYTES and start % ALIGNMENT == 0
+        ]
+
+    def without(self, pieces: Iterable[Piece]) -> Encoded:
+        """What is left to be written if these of ``pieces()`` stay where they are.
+
+        Each is taken out together with the filling up to the next multiple of 64.
+        """
+        out = {piece.start for piece in pieces}
+        parts: list[tuple[int, Part]] = []
+        taken = 0
+        for start, part in self._parts:
+            if start in out:
+                taken += align(part.nbytes)
+            else:
+                parts.append((start - taken, part))
+        last, _ = self._parts[-1]
+        end = align(self.nbytes) if last in out else self.nbytes
+        return Encoded(self._head, parts, nbytes=end - taken, type_name=self.type_name)
 
     def to_bytes(self) -> bytes:
         """The flat encoding as ``bytes``."""

@@ -13,13 +13,16 @@ Pickle goes first, in C. It can't name a lambda, a local class, or anything that
 ``__main__``, which is another module elsewhere; where it fails, or where ``__main__`` shows in what it
 wrote, cloudpickle writes the value again, by value. (A string that happens to hold ``__main__`` costs
 some time and nothing else.)
+
+An encoding with buffers needn't be in one piece: the store keeps large buffers that lie in its arena already where they
+are (``resident.py``).
 """
 
 from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import cloudpickle
@@ -34,6 +37,7 @@ from holdfast.objectstore.codecs.flat import (
     align,
     type_name_of,
 )
+from holdfast.objectstore.codecs.resident import Resident
 from holdfast.objectstore.errors import DecodeError
 
 _PLAIN_HEAD = bytes([TAG_PICKLE])
@@ -53,9 +57,9 @@ def encode_plain(value: Any) -> Encoded:
     return Encoded(_PLAIN_HEAD + pickle.dumps(value, 5), type_name=type(value).__name__)
 
 
-def encode_any(value: Any) -> Encoded:
-    """Any value; the buffers of the arrays and tables anywhere within it go out of band."""
-    chunks, parts = _pickle(value)
+def encode_any(value: Any, resident: Resident | None = None) -> Encoded:
+    """Any value; the buffers of the arrays and tables anywhere within it go out of band, ``resident`` ones as such."""
+    chunks, parts = _pickle(value, resident)
     name = type_name_of(value)
     if not parts:
         nbytes = sum(map(len, chunks))
@@ -89,7 +93,7 @@ def _placed(chunks: Iterable[Any], offset: int) -> tuple[list[tuple[int, Part]],
     return placed, offset
 
 
-def _pickle(value: Any) -> tuple[list[Any], list[Part]]:
+def _pickle(value: Any, resident: Resident | None) -> tuple[list[Any], list[Part]]:
     chunks = _Chunks()
     parts: list[Part] = []
 
@@ -97,7 +101,7 @@ def _pickle(value: Any) -> tuple[list[Any], list[Part]]:
         parts.append(reducers.part_of(buffer))
 
     pickler = pickle.Pickler(chunks, protocol=5, buffer_callback=take)
-    pickler.dispatch_table = reducers.dispatch_table()
+    pickler.dispatch_table = reducers.dispatch_table() if resident is None else resident.dispatch_table()
     try:
         pickler.dump(value)
         by_reference = not any(_MAIN in chunk for chunk in chunks)
@@ -107,7 +111,8 @@ def _pickle(value: Any) -> tuple[list[Any], list[Part]]:
         chunks = _Chunks()
         parts = []
         by_value = cloudpickle.Pickler(chunks, protocol=5, buffer_callback=parts_callback(parts))
-        by_value.dispatch_table = by_value.dispatch_table.new_child(reducers.REDUCERS)
+        own = reducers.REDUCERS if resident is None else {**reducers.REDUCERS, **resident.reducers}
+        by_value.dispatch_table = by_value.dispatch_table.new_child(own)
         by_value.dump(value)
     return chunks, parts
 
@@ -124,6 +129,19 @@ def decode_plain(view: memoryview) -> Any:
 
 def decode_buffers(view: memoryview) -> Any:
     """A pickle whose buffers are slices of ``view``."""
+    return decode_pieces([(0, view)])
+
+
+def decode_pieces(pieces: Sequence[tuple[int, memoryview]]) -> Any:
+    """A pickle with buffers that isn't in one piece.
+
+    Parameters
+    ----------
+    pieces : sequence of (int, memoryview)
+        Where each begins in the encoding, in order. The first holds the header and the pickle, and each buffer lies
+        within one of them.
+    """
+    view = pieces[0][1]
     nbytes = view.nbytes
     if nbytes < _HEADER.size:
         raise DecodeError(f"{nbytes} bytes are too few for the header of a pickle with buffers")
@@ -134,11 +152,15 @@ def decode_buffers(view: memoryview) -> Any:
         raise DecodeError(f"{nbytes} bytes are too few for {count} buffers and a pickle of {pickle_nbytes}")
     buffers = []
     begin = end
+    at = 0
     for size in struct.unpack_from(f"<{count}Q", view, _HEADER.size):
         begin = align(begin)
-        if begin + size > nbytes:
-            raise DecodeError(f"a buffer of {size} bytes at {begin} reaches beyond the {nbytes} bytes there are")
-        buffers.append(view[begin : begin + size])
+        while at + 1 < len(pieces) and pieces[at + 1][0] <= begin:
+            at += 1
+        first, piece = pieces[at]
+        if size and begin + size > first + piece.nbytes:
+            raise DecodeError(f"a buffer of {size} bytes at {begin} reaches beyond the {piece.nbytes} bytes at {first}")
+        buffers.append(piece[begin - first : begin - first + size])
         begin += size
     return _loads(view[start:end], buffers)
 

@@ -2,8 +2,8 @@
 
 Pickle's protocol 5 hands over a ``PickleBuffer`` for each piece of memory that may travel apart. Left to
 themselves, the libraries use it less than they could: numpy puts strided arrays and dates into the
-pickle; Arrow hands over the *whole* buffers of a five-row slice; polars copies. The reducers here take
-their place, by exact type, in the pickler's dispatch table.
+pickle; Arrow hands over the *whole* buffers of a five-row slice; polars copies, and so does pandas what it keeps
+in Arrow. The reducers here take their place, by exact type, in the pickler's dispatch table.
 
 Some data isn't a piece of memory yet: a strided array has to be gathered, Arrow data serialised. Then
 the ``PickleBuffer`` is made of a ``Deferred``, an empty buffer that stands for what is written later; the
@@ -128,19 +128,23 @@ def _stream(schema: pa.Schema, batches: list[pa.RecordBatch]) -> pickle.PickleBu
     return _deferred(IpcPart(schema, batches))
 
 
-def _reduce_table(table: pa.Table) -> _Reduced:
+def reduce_table(table: pa.Table) -> _Reduced:
+    """A table as one stream."""
     return read_table, (_stream(table.schema, table_batches(table)),)
 
 
-def _reduce_batch(batch: pa.RecordBatch) -> _Reduced:
+def reduce_batch(batch: pa.RecordBatch) -> _Reduced:
+    """A record batch as one stream."""
     return read_batch, (_stream(batch.schema, [batch]),)
 
 
-def _reduce_arrow_array(array: pa.Array) -> _Reduced:
+def reduce_arrow_array(array: pa.Array) -> _Reduced:
+    """An array as one stream."""
     return rebuild_arrow_array, (_columns(array.type, [array]),)
 
 
-def _reduce_chunked(array: pa.ChunkedArray) -> _Reduced:
+def reduce_chunked(array: pa.ChunkedArray) -> _Reduced:
+    """A chunked array as one stream."""
     return rebuild_chunked, (_columns(array.type, array.chunks),)
 
 
@@ -166,6 +170,9 @@ def rebuild_chunked(data: Any) -> pa.ChunkedArray:
 def _classes_below(cls: type) -> list[type]:
     children: list[type] = cls.__subclasses__()
     return [cls, *(below for child in children for below in _classes_below(child))]
+
+
+ARRAY_TYPES = _classes_below(pa.Array)
 
 
 # polars, once somebody has imported it
@@ -211,16 +218,31 @@ def rebuild_series(name: str, array: pa.Array) -> Any:
     return polars.Series(name, array)
 
 
+# pandas, once somebody has imported it
+
+
+def _reduce_extension(array: Any) -> _Reduced:
+    # Its own way into a pickle joins the chunks, which copies the data, of one chunk as well.
+    return rebuild_extension, (type(array), {**array.__dict__, "_cache": {}})
+
+
+def rebuild_extension(cls: Any, state: dict[str, Any]) -> Any:
+    """An Arrow-backed array of pandas over its Arrow data."""
+    array = cls.__new__(cls)
+    array.__dict__.update(state)
+    return array
+
+
 REDUCERS: dict[type, Callable[[Any], _Reduced]] = {
     np.ndarray: _reduce_array,
     **dict.fromkeys((np.matrix, np.recarray, np.memmap, np.char.chararray), _reduce_subclass),
     np.ma.MaskedArray: _reduce_masked,
     memoryview: _reduce_view,
-    pa.Table: _reduce_table,
-    pa.RecordBatch: _reduce_batch,
-    pa.ChunkedArray: _reduce_chunked,
+    pa.Table: reduce_table,
+    pa.RecordBatch: reduce_batch,
+    pa.ChunkedArray: reduce_chunked,
     pa.Tensor: _reduce_tensor,
-    **dict.fromkeys(_classes_below(pa.Array), _reduce_arrow_array),
+    **dict.fromkeys(ARRAY_TYPES, reduce_arrow_array),
 }
 
 
@@ -234,6 +256,9 @@ def dispatch_table() -> dict[type, Callable[[Any], Any]]:
     if polars is not None and polars.DataFrame not in REDUCERS:
         REDUCERS[polars.DataFrame] = _reduce_frame
         REDUCERS[polars.Series] = _reduce_series
+    arrays = getattr(sys.modules.get("pandas"), "arrays", None)
+    if arrays is not None and arrays.ArrowExtensionArray not in REDUCERS:
+        REDUCERS.update(dict.fromkeys(_classes_below(arrays.ArrowExtensionArray), _reduce_extension))
     # Nothing is ever taken out of either, so their sizes tell whether the merged table is still right.
     global _merged, _merged_from
     sizes = len(copyreg.dispatch_table), len(REDUCERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from waiting import until
 
@@ -19,6 +20,18 @@ def look(array, *_):
 
     address = array.__array_interface__["data"][0]
     return int(array.sum()), current_worker().store.address_in_arena(address), array.flags.writeable
+
+
+def make_table(nbytes):
+    return pa.table({name: make(nbytes // 4, seed) for seed, name in enumerate("abcd")})
+
+
+def used(*_):
+    """The bytes that are taken in the store of the worker that runs this."""
+    from holdfast.cluster.worker.context import current_worker
+
+    stats = current_worker().store.stats()
+    return stats["used"] - stats["leased_nbytes"]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +60,26 @@ def test_the_result_lies_in_the_store_of_the_host_that_made_it(client, nodes):
         future = client.submit(make, 1_000_000, workers=[node], pure=False)
         wait(future)
         assert list(client.who_has([future])[future.key]) == [node]
+
+
+def test_what_a_task_gives_on_of_its_input_is_not_copied(client, nodes):
+    here = {"workers": [nodes[0]], "pure": False}
+    table = client.submit(make_table, 50_000_000, **here)
+    wait(table)
+    before = client.submit(used, **here).result()
+    column = client.submit(lambda table: table["b"], table, **here)
+    few = client.submit(lambda table: {"rows": table.slice(1000, 10_000_000), "n": 1}, table, **here)
+    wait([column, few])
+    assert client.submit(used, **here).result() - before < 100_000
+    expected = pa.chunked_array([make(12_500_000, 1)])
+    elsewhere = client.submit(lambda column: column.slice(5), column, workers=[nodes[1]], pure=False)
+    assert elsewhere.result().equals(expected.slice(5))
+    del table
+    assert column.result().equals(expected)
+    assert few.result()["rows"]["b"].equals(expected.slice(1000, 10_000_000))
+    del few, elsewhere  # whose result was brought here too
+    until(lambda: client.submit(used, **here).result() < before - 37_000_000, "only the column is left")
+    assert column.result().equals(expected)
 
 
 def test_consumers_on_the_same_host_read_in_place(client, nodes):

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from same import assert_same
 from scripted_scheduler import TOKEN
 from waiting import until
 
@@ -89,6 +90,22 @@ def test_every_byte_arrives(hosts, nbytes):
     data = np.random.default_rng(nbytes).integers(0, 256, nbytes, dtype="u1")
     object_id = put(here, data)
     assert np.array_equal(get(there, object_id, here), data)
+
+
+def test_an_object_that_shares_its_data_arrives_whole(hosts):
+    here, there = hosts
+    numbers = np.arange(1_000_000.0)
+    with connect(here.node.info["store_socket"], name="test") as store:
+        view = store.get(store.put(numbers))
+        value = [view[1:-5], "text", view[::2], view[77:500_001], view[:0]]
+        object_id = store.put(value)
+        encoded = store.encode(value).to_bytes()
+    assert here.store_stats()["shared_nbytes"] > 11_000_000
+    assert fetch_bytes(here.address, object_id, token=TOKEN) == encoded
+    with connect(there.node.info["store_socket"], name="test") as store:
+        got = store.get(object_id, timeout=20, sources=[here.address])
+        assert_same(got, [numbers[1:-5], "text", numbers[::2], numbers[77:500_001], numbers[:0]])
+    assert there.store_stats()["shared_nbytes"] == 0
 
 
 def test_many_objects_and_few_connections(hosts):

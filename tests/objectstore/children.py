@@ -40,6 +40,16 @@ def read_and_answer(path: str, object_id: str) -> None:
         say(store.address_in_arena(view.ctypes.data), view.sum(), store.put(view[:10] * 2))
 
 
+def share_and_wait(path: str, object_id: str) -> None:
+    """Puts a part of an object, says whether that was shared, and waits to be killed."""
+    store = connect(path, name="victim")
+    view = store.get(ObjectID.fromhex(object_id), timeout=20)
+    before = store.stats()["shared_nbytes"]
+    shared = store.put(view["x"][10_000:])
+    say(shared, "shared" if store.stats()["shared_nbytes"] > before else "copied")
+    time.sleep(1000)
+
+
 def hold_everything(path: str, object_id: str) -> None:
     """Takes one of each kind of thing that a client can hold, then waits to be killed."""
     store = connect(path, name="victim")
@@ -176,6 +186,11 @@ def work_until_killed(path: str, seed: int) -> None:
         with contextlib.suppress(StoreFullError):
             store.create_buffer(63 << 20, timeout=rng.choice([0, 0.001, 0.02]))
 
+    def put_again() -> None:
+        value = store.get(rng.choice(ids))
+        if isinstance(value, np.ndarray):
+            ids.append(store.put(value[rng.randrange(len(value) // 2) :]))
+
     def look() -> None:
         store.stats()
         store.list()
@@ -184,7 +199,7 @@ def work_until_killed(path: str, seed: int) -> None:
         del kept[: len(kept) // 2]
 
     works = [put, put, put_batch, get, get, get_writable, create, create_buffer, delete, forget, look]
-    works += [wait_for_an_object, wait_for_room]
+    works += [put_again, wait_for_an_object, wait_for_room]
     while True:
         with contextlib.suppress(StoreFullError):
             rng.choice(works)()

@@ -14,7 +14,7 @@ from holdfast.objectstore import ObjectID, ProtocolError
 from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.core import StoreCore
 from holdfast.objectstore.effects import Drop, Effect, ReadOthers, Reply, Spill, StartFetch, Verify
-from holdfast.objectstore.protocol import SealItem, Status
+from holdfast.objectstore.protocol import SealItem, Share, Status
 from holdfast.objectstore.table import Piece
 
 MIB = 1 << 20
@@ -122,7 +122,7 @@ class World:
         if not self.spills:
             return False
         pieces: list[Piece | None] = []
-        for _, nbytes in self.spills.pop().extents:
+        for nbytes, _ in self.spills.pop().layouts:
             self.files += 1
             pieces.append(Piece(f"file-{self.files}", 0, nbytes, 0) if len(pieces) < written else None)
         self.pieces.update(piece for piece in pieces if piece is not None)
@@ -158,7 +158,7 @@ def test_an_object_is_found_once_it_is_sealed() -> None:
     for request in (early, world.get(b, 1)):
         reply = world.reply(request)
         assert reply is not None
-        assert (reply.client, reply.status, reply.payload) == (b, Status.OK, (offset, 5000, None))
+        assert (reply.client, reply.status, reply.payload) == (b, Status.OK, (offset, 5000, None, None))
     assert world.answer(asked) == world.answer(world.ask(b, 1)) == (True,)
     asked = world.ask(b, 2)
     world.core.delete([oid(1), oid(2)])
@@ -465,6 +465,66 @@ class Held:
     slot = 0
 
 
+def test_a_share_keeps_its_stretch_when_the_lender_goes() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    lent = world.put(a, 1, MIB)
+    reply = world.reply(world.create(b, 128))
+    assert reply is not None
+    own = reply.payload[0]
+    request = world.request()
+    world.core.share(b, request, item(2, own, 128), 64 + 8192 + 64, [Share(64, oid(1), 4096, 8192)])
+    reply = world.reply(request)
+    assert reply is not None
+    assert reply.payload == (True,)
+    assert world.core.stats()["shared_nbytes"] == 8192
+    world.core.delete([oid(1)])
+    world.settle()
+    assert world.core.stats()["used"] == 128 + 8192
+    assert world.core.stats()["shared_nbytes"] == 0
+    reply = world.reply(world.get(a, 2))
+    assert reply is not None
+    segments = ((0, own, 64), (64, lent + 4096, 8192), (64 + 8192, own + 64, 64))
+    assert reply.payload == (own, 64 + 8192 + 64, None, segments)
+    world.core.delete([oid(2)])
+    assert world.core.stats()["used"] == 128 + 8192, "somebody looks at it"
+    world.core.unpin(a, [oid(2)])
+    world.settle()
+    assert world.core.stats()["used"] == 0
+
+
+def test_what_is_shared_has_to_be_there_and_the_lenders() -> None:
+    world = World()
+    a, b = world.client("a"), world.client("b")
+    world.put(a, 1, 10_000)
+    offset, _ = world.lease(b, 1000, 4096)
+    good = Share(64, oid(1), 0, 5000)
+    unknown = world.request()
+    world.core.share(b, unknown, item(2, offset, 64), 5064, [good._replace(lender=oid(9))])
+    reply = world.reply(unknown)
+    assert reply is not None
+    assert reply.payload == (False,)
+    forged = [good._replace(at=5001), good._replace(at=1 << 60), good._replace(nbytes=0), good._replace(start=0)]
+    for share in forged:
+        with pytest.raises(ProtocolError):
+            world.core.share(b, world.request(), item(2, offset, 64), 5064, [share])
+        world.core.check()
+    for wrong in (item(2, offset, 65), item(2, offset + 1, 64), item(2, 0, 64), item(1, offset, 64, keep=True)):
+        with pytest.raises(ProtocolError):
+            world.core.share(b, world.request(), wrong, 5064, [good])
+        world.core.check()
+    request = world.create(b, 64, number=3)
+    reply = world.reply(request)
+    assert reply is not None
+    with pytest.raises(ProtocolError, match="for the whole of an object"):
+        world.core.share(b, world.request(), item(3, reply.payload[0], 64), 5064, [good])
+    assert world.core.stats()["objects"] == 1
+    world.core.disconnect(b)
+    world.core.delete([oid(1)])
+    world.settle()
+    assert world.core.stats()["used"] == 0
+
+
 class CoreMachine(RuleBasedStateMachine):
     """Three clients do what they like, come and go; ``check`` holds throughout, and nothing is left at the end."""
 
@@ -474,6 +534,7 @@ class CoreMachine(RuleBasedStateMachine):
         self.clients = [self.world.client(f"client {i}") for i in range(3)]
         self.leases: dict[int, list[int]] = {}
         self.numbers = 0
+        self.sharers: set[str] = set()  # they aren't on the board
         self.index = memoryview(bytearray(index_nbytes(self.world.core.board.slots)))
         self.world.core.board.lie_in(self.index)
         self.views = [self.view_of(client) for client in self.clients]
@@ -497,7 +558,7 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2))
     def pin_what_is_being_copied(self, who: int) -> None:
         for record in self.world.core.describe():
-            if record["state"] == "spilling":
+            if record["state"] == "spilling" and record["id"] not in self.sharers:
                 pin = Held()
                 assert self.views[who].pin(ObjectID.fromhex(record["id"]), pin) is not None
                 self.on_board[who].append((int(record["id"], 16), pin.slot))
@@ -564,6 +625,46 @@ class CoreMachine(RuleBasedStateMachine):
         while before < self.numbers:
             before = self.numbers
             self.put(who, 300_000, seal=True, keep=False)
+
+    @rule(
+        who=st.integers(0, 2),
+        parts=st.lists(st.tuples(st.integers(0, 8), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=4),
+        rest=st.integers(0, 100),
+    )
+    def share(self, who: int, parts: list[tuple[int, float, float]], rest: int) -> None:
+        """An object with a header, parts of others, and some more of its own."""
+        client, core = self.clients[who], self.world.core
+        reply = self.world.reply(self.world.create(client, 64 + rest))
+        assert reply is not None
+        if reply.status is not Status.OK:
+            return
+        offset = reply.payload[0]
+        known = {entry["id"]: entry for entry in core.describe() if entry["state"] != "created"}
+        lenders = [*known, oid(0).hex()]
+        shares, start, states = [], 64, set()
+        for back, first, length in parts:
+            lender = lenders[-1 - back % len(lenders)]
+            entry = known.get(lender, {"nbytes": 100, "state": "nowhere"})
+            at = int(first * entry["nbytes"])
+            share = Share(start, ObjectID.fromhex(lender), at, max(1, int(length * (entry["nbytes"] - at))))
+            states.add(entry["state"])
+            shares.append(share)
+            start += -(-share.nbytes // 64) * 64
+        request = self.world.request()
+        end = start + rest if rest else shares[-1].start + shares[-1].nbytes
+        try:
+            core.share(client, request, item(self.numbers + 1, offset, 64 + rest), end, shares)
+        except ProtocolError:  # not within one piece of the lender's
+            core.abort(client, offset)
+            return
+        reply = self.world.reply(request)
+        assert reply is not None
+        if reply.payload == (True,):
+            self.numbers += 1
+            self.sharers.add(oid(self.numbers).hex())
+        else:
+            assert not states <= {"sealed", "spilling"}, "the others are all there"
+            core.abort(client, offset)
 
     @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), timeout=st.floats(0.1, 5))
     def wait_for_room(self, who: int, nbytes: int, timeout: float) -> None:

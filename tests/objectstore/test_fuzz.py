@@ -38,6 +38,13 @@ seals = st.tuples(ids, numbers, numbers, texts, texts, texts, st.booleans()).map
 VALID = st.one_of(
     st.tuples(st.just(Op.ATTACH), st.text(max_size=50)),
     st.tuples(st.just(Op.SEAL), st.lists(seals, max_size=4)),
+    st.tuples(
+        st.just(Op.SHARE),
+        numbers,
+        seals,
+        numbers,
+        st.lists(st.tuples(numbers, ids, numbers, numbers).map(list), max_size=4),
+    ),
     st.tuples(st.just(Op.LEASE), numbers, numbers, numbers, st.floats(0, 1e9), st.lists(numbers, max_size=4)),
     st.tuples(st.just(Op.CREATE), numbers, numbers, st.floats(0, 1e9), st.none() | ids),
     st.tuples(st.just(Op.ABORT), st.lists(numbers, max_size=4)),
@@ -125,6 +132,15 @@ class Mallory:
             place = own or (number(), number())
             item = [rng.randbytes(16), *place, None, rng.choice([None, "o"]), None, rng.random() < 0.5]
             return [op, [item] if own else [item] * rng.choice([0, 0, 0, 1, 2])]
+        if op is Op.SHARE:
+            # Mostly right but for who lends, and how much of that is there.
+            nbytes = rng.choice([1, 64, 4096, 70_000])
+            place = (own[0], 64) if own else (number(), 64)
+            shares = [[64, self.identity(), rng.choice([0, 0, 64, number()]), nbytes]]
+            if rng.random() < 0.1:
+                shares = [[number(), self.identity(), number(), number()] for _ in range(rng.choice([0, 1, 3, 1024]))]
+            item = [rng.randbytes(16), *place, None, None, None, rng.random() < 0.1]
+            return [op, 1, item, 64 + nbytes, shares]
         if op is Op.LEASE:
             least = rng.choice([1, 1000, 4096])
             want = rng.choice([least, 65536, number()])

@@ -60,7 +60,9 @@ def test_an_object_comes_in_and_goes_out(run: Callable[..., Any]) -> None:
             assert [m.object_id for m in server.inventory()] == [object_id]
             pinned = await server.pin(object_id)
             assert pinned is not None
-            assert os.pread(pinned.fd, pinned.nbytes, pinned.offset) == encode(np.arange(1000)).to_bytes()
+            ((start, offset, nbytes),) = pinned.layout.segments
+            assert (start, nbytes) == (0, pinned.layout.nbytes)
+            assert os.pread(pinned.fd, nbytes, offset) == encode(np.arange(1000)).to_bytes()
             server.delete([object_id])
             assert not server.contains(object_id)
             assert server.stats()["used"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from holdfast.objectstore import decode, encode
+from holdfast.objectstore.codecs.columns import put_together, take_apart
 
 N = 100_000
 START, ROWS = 50_001, 5
@@ -71,6 +73,15 @@ def fresh(array: pa.Array) -> pa.Array:
         return pa.array(array.to_pylist(), array.type)
     except (pa.ArrowException, TypeError, NotImplementedError):  # not unions, runs or tensors
         return pa.array([TEXTS[0]] * ROWS)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_taken_apart_and_put_together_is_the_same(name: str) -> None:
+    whole = ARRAYS[name]
+    for part in (whole, whole.slice(8), whole.slice(START, ROWS), whole.slice(0, 1), whole.slice(3, 0)):
+        back = put_together(part.type, pickle.loads(pickle.dumps(take_apart(part), 5)))
+        back.validate(full=True)
+        assert back.equals(part)
 
 
 @pytest.mark.parametrize("name", ARRAYS)

@@ -19,7 +19,7 @@ import pytest
 from waiting import until
 
 from holdfast.objectstore import ObjectID, ObjectNotFoundError, SpillError, Store, StoreFullError, StoreServer, connect
-from holdfast.objectstore.arena import Extent
+from holdfast.objectstore.segments import Layout, Segment, in_one_piece
 from holdfast.objectstore.spill import SpillDirectory
 
 MIB = 1 << 20
@@ -343,8 +343,9 @@ def test_a_spilled_object_is_pinned_for_a_transfer(tmp_path: Path) -> None:
             pinned = await server.pin(ids[number])
             assert pinned is not None
             assert os.readlink(f"/proc/self/fd/{pinned.fd}") == str(files(tmp_path)[0])
+            ((_, offset, nbytes),) = pinned.layout.segments
             server.delete(ids)
-            assert set(os.pread(pinned.fd, 4 * MIB, pinned.offset + pinned.nbytes - 4 * MIB)) == {number}
+            assert set(os.pread(pinned.fd, 4 * MIB, offset + nbytes - 4 * MIB)) == {number}
             server.unpin(pinned)
             assert server.stats()["spilled"] == server.stats()["used"] == 0
 
@@ -363,17 +364,67 @@ def test_pieces_of_a_file_are_where_they_say_they_are(tmp_path: Path) -> None:
     directory = SpillDirectory(str(tmp_path))
     try:
         source = memoryview(np.random.default_rng(0).bytes(5 * MIB))
-        extents = [Extent(0, 100), Extent(128, 2 * MIB), Extent(3 * MIB, 1), Extent(4 * MIB, 999_999)]
-        pieces, error = directory.write(source, extents)
+        extents = [(0, 100), (128, 2 * MIB), (3 * MIB, 1), (4 * MIB, 999_999)]
+        whole = [source[offset : offset + nbytes].tobytes() for offset, nbytes in extents]
+        layouts = [in_one_piece(*extent) for extent in extents]
+        # One with a gap, and a segment that isn't written at a stretch.
+        long = 4 * MIB + 1
+        layouts.append(Layout(192 + long, (Segment(0, 64, 128), Segment(128, 7, 9), Segment(192, 64, long))))
+        whole.append(source[64:192].tobytes() + source[7:16].tobytes() + bytes(55) + source[64 : 64 + long].tobytes())
+        pieces, error = directory.write(source, layouts)
         assert error is None
-        assert len(files(tmp_path)) == 2
-        for extent, piece in zip(extents, pieces, strict=True):
+        assert len(files(tmp_path)) == 3
+        for written, piece in zip(whole, pieces, strict=True):
             assert piece is not None
             assert piece.offset % 64 == 0
-            written = Path(piece.path).read_bytes()[piece.offset : piece.offset + piece.nbytes]
-            assert written == source[extent.offset : extent.offset + extent.nbytes]
+            assert Path(piece.path).read_bytes()[piece.offset : piece.offset + piece.nbytes] == written
             assert directory.verify(piece) is None
             directory.drop(piece)
         assert not files(tmp_path)
     finally:
         directory.close()
+
+
+def test_objects_that_share_their_data_are_spilled_each_for_itself(store: Store, tmp_path: Path) -> None:
+    numbers = np.arange(MIB, dtype="f8")
+    base = store.put(numbers)
+    parts = [store.put({"x": store.get(base)[start:], "n": start}) for start in (0, 1000, 500_000)]
+    assert store.stats()["shared_nbytes"] > 16 * MIB
+    filled(store, 20)
+    until(lambda: {base.hex(), *(part.hex() for part in parts)} <= spilled(store), "they're all on disk")
+    assert store.stats()["shared_nbytes"] == 0
+    assert (store.get(base) == numbers).all()
+    for start, part in zip((0, 1000, 500_000), parts, strict=True):
+        got = store.get(part)
+        assert got["n"] == start
+        assert (got["x"] == numbers[start:]).all()
+        assert store.encode(got).to_bytes() == bytes(store.get_buffer(part))
+        del got
+    store.delete([base, *parts[1:]])
+    assert (store.get(parts[0], writable=True)["x"] == numbers).all()
+
+
+def test_what_somebody_looks_at_stays_when_others_who_share_it_go(store: Store) -> None:
+    numbers = np.arange(MIB, dtype="f8")
+    base = store.put(numbers)
+    part = store.put(store.get(base)[1000:3000].reshape(-1))
+    small, large = store.put(store.get(base)[: MIB // 4]), store.put([store.get(base)[MIB // 2 :]])
+    view = store.get(large)
+    filled(store, 20)
+    until(lambda: {base.hex(), small.hex()} <= spilled(store), "nobody looks at them")
+    assert large.hex() not in spilled(store)
+    assert store.stats()["used"] >= 4 * MIB
+    assert (view[0] == numbers[MIB // 2 :]).all()
+    # What is put of a view of a file is a copy, what is put of one that is in the arena isn't.
+    before = store.stats()["shared_nbytes"]
+    again, copy = store.put(view[0][10:]), store.put(store.get(base)[10:200_000])
+    assert before < store.stats()["shared_nbytes"] < before + 5 * MIB
+    store.delete([base, large])
+    del view
+    for object_id, expected in [
+        (again, numbers[MIB // 2 + 10 :]),
+        (copy, numbers[10:200_000]),
+        (part, numbers[1000:3000]),
+        (small, numbers[: MIB // 4]),
+    ]:
+        assert (store.get(object_id) == expected).all()

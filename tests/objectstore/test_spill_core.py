@@ -114,7 +114,7 @@ def test_a_spilled_object_is_verified_once_for_all_who_ask() -> None:
     for client, request in ((a, first), (b, second)):
         reply = world.reply(request)
         assert reply is not None
-        assert (reply.status, reply.payload) == (Status.OK, (0, 5 * MIB, "file-1"))
+        assert (reply.status, reply.payload) == (Status.OK, (0, 5 * MIB, "file-1", None))
         world.core.unpin(client, [oid(1)])
     world.settle()
     assert not world.pieces

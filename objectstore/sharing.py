@@ -1,0 +1,136 @@
+"""Who uses which bytes of the arena, where that is more than one object.
+
+``put`` of a value that shows what another object has (a column of a table, a slice of an array) doesn't copy that:
+the new object borrows it. Then the bytes have several *users*, and none of them has more of a right to them than the
+others. The object that came first may be deleted and gone while a borrower keeps a stretch in its middle. So an extent
+isn't freed as a whole any more: what is freed, with each user that goes, is what no other one uses. A table of ten
+gigabytes of which somebody put one column leaves the bytes of that column behind, and the rest is free at once. An
+object that is spilled goes in the same way: its file has all of it.
+
+All of this is one list: the arena is cut into stretches, each with the number of its users::
+
+    starts   0        4096           70000    90112      capacity
+    users    |   0    |      1       |   2    |    0     |
+
+Zero stands for what isn't shared: free, leased, reserved, or an object's that has never lent anything. An object enters
+with all of its extent when it lends for the first time. From then on it and its borrowers are the same thing here,
+and it makes no difference who goes first, or whether a borrower's borrower is the last one to stay.
+
+Neighbours with the same number of users are joined, so there are at most two stretches for each borrowed piece. A
+piece is rounded out to whole cache lines, the allocator's unit; two may share one. Entering and leaving cost a binary
+search, and as much as there are stretches in between.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+
+from holdfast.objectstore.allocator import ALIGNMENT, footprint
+from holdfast.objectstore.segments import Segment
+from holdfast.objectstore.table import ObjectRecord
+
+
+class Sharing:
+    """How many objects use each stretch of the arena.
+
+    Parameters
+    ----------
+    capacity : int
+        Bytes of the arena.
+    free : callable
+        Called with ``(offset, nbytes)`` for what nobody uses any more.
+
+    Attributes
+    ----------
+    shared_nbytes : int
+        The bytes of all users beyond the first: what sharing has saved.
+    """
+
+    def __init__(self, capacity: int, free: Callable[[int, int], None]) -> None:
+        self._free = free
+        self._starts = [0, capacity]
+        self._users = [0, 0]  # the last one is nobody's
+        self.shared_nbytes = 0
+
+    def borrow(self, lender: ObjectRecord, segment: Segment) -> None:
+        """Another object uses these bytes of ``lender`` too."""
+        if lender.owns(segment.offset) and not lender.lent:
+            lender.lent = True
+            self.enter(lender.offset, footprint(lender.own_nbytes))
+        self.enter(segment.offset, segment.nbytes)
+
+    def release(self, record: ObjectRecord) -> None:
+        """The object isn't in the arena any more. Frees what it doesn't leave to others."""
+        if record.lent:
+            self.leave(record.offset, footprint(record.own_nbytes))
+        else:
+            self._free(record.offset, footprint(record.own_nbytes))
+        for segment in record.borrowed():
+            self.leave(segment.offset, segment.nbytes)
+
+    def enter(self, offset: int, nbytes: int) -> None:
+        """One more object uses these bytes."""
+        first, last = self._between(offset, nbytes)
+        for i in range(first, last):
+            if self._users[i]:
+                self.shared_nbytes += self._starts[i + 1] - self._starts[i]
+            self._users[i] += 1
+        self._join(first, last)
+
+    def leave(self, offset: int, nbytes: int) -> None:
+        """One that has entered with exactly these bytes doesn't use them any more. Frees what is nobody's now."""
+        first, last = self._between(offset, nbytes)
+        for i in range(first, last):
+            start, end = self._starts[i], self._starts[i + 1]
+            assert self._users[i] > 0, (offset, nbytes)
+            self._users[i] -= 1
+            if self._users[i]:
+                self.shared_nbytes -= end - start
+            else:
+                self._free(start, end - start)
+        self._join(first, last)
+
+    def stretches(self) -> Iterator[tuple[int, int, int]]:
+        """Every stretch that has users, in order: offset, size, how many."""
+        for i, users in enumerate(self._users):
+            if users:
+                yield self._starts[i], self._starts[i + 1] - self._starts[i], users
+
+    def check(self, records: Iterable[ObjectRecord]) -> None:
+        """Asserts that this is what one gets if all that is in the arena enters, and nothing else."""
+        other = Sharing(self._starts[-1], self._free)
+        for record in records:
+            if record.lent:
+                other.enter(record.offset, footprint(record.own_nbytes))
+            for segment in record.borrowed():
+                other.enter(segment.offset, segment.nbytes)
+        assert (other._starts, other._users) == (self._starts, self._users)
+        assert other.shared_nbytes == self.shared_nbytes
+
+    def _between(self, offset: int, nbytes: int) -> tuple[int, int]:
+        """The stretches that make up these bytes, rounded out, as a range; cuts some for it."""
+        start = offset // ALIGNMENT * ALIGNMENT
+        end = -(-(offset + nbytes) // ALIGNMENT) * ALIGNMENT
+        return self._cut(start), self._cut(end)
+
+    def _cut(self, at: int) -> int:
+        """The stretch that begins at ``at``."""
+        i = bisect_left(self._starts, at)
+        if self._starts[i] != at:
+            self._starts.insert(i, at)
+            self._users.insert(i, self._users[i - 1])
+        return i
+
+    def _join(self, first: int, last: int) -> None:
+        """Joins what is equal, from the stretch before ``first`` to ``last``."""
+        first = max(first, 1)
+        last = min(last, len(self._starts) - 2)
+        starts: list[int] = []
+        users: list[int] = []
+        for i in range(first, last + 1):
+            if self._users[i] != (users[-1] if users else self._users[first - 1]):
+                starts.append(self._starts[i])
+                users.append(self._users[i])
+        self._starts[first : last + 1] = starts
+        self._users[first : last + 1] = users
