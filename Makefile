@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test check lint types bench-store bench-fragmentation install clean
+.PHONY: help demo test check lint types bench bench-peers bench-path bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,9 @@ help:
 	@echo "make check        lint, types and tests"
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
+	@echo "make bench        every workload of the peers on Holdfast alone; ARGS=\"--help\" for more"
+	@echo "make bench-peers  on the peers too, in turn, with the ratios (docs/performance.md)"
+	@echo "make bench-path   where the time of one task goes, span by span, and what it costs each process"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
 	@echo "make bench-fragmentation  how the store's allocator bears a million operations"
 	@echo "make install      a virtual environment in $(VENV) with everything needed to develop"
@@ -34,6 +37,15 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.cluster --without-peers $(ARGS)
+
+bench-peers: $(VENV)/.test
+	$(BIN)/python -m benchmarks.cluster $(ARGS)
+
+bench-path: $(VENV)/.test
+	$(BIN)/python -m benchmarks.path $(ARGS)
 
 bench-store: $(VENV)/.test
 	$(BIN)/python -m benchmarks.store $(ARGS)

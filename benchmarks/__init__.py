@@ -1,15 +1,25 @@
 """Benchmarks: Holdfast's figures beside its peers', taken in the same run on the same machine.
 
-``store.py`` is what ``make bench-store`` runs. The parts, each of use to any other benchmark too:
+``cluster.py`` is what ``make bench`` and ``make bench-peers`` run, ``store.py`` is ``make bench-store``, ``path.py`` is
+``make bench-path``, ``fragmentation.py`` is ``make bench-fragmentation``. The parts, each of use to any other benchmark
+too:
 
-=======================  ==================================================================
-``figures.py``           one measured number, its JSON line, and the median of several rounds
-``goals.py``             what is to be reached, as data, and whether it was
-``table.py``             figures and goals as a table
-``page.py``              the part of ``docs/performance.md`` that is generated
-``machine.py``           what the figures were measured on
-``systems.py``           how Holdfast's workloads and the peers' are run, each in its own process
-``store_workloads.py``   the object store's workloads, one process that prints JSON lines
-``memory.py``            how much memory processes really use together
-=======================  ==================================================================
+=========================  ==================================================================
+``comparison.py``          one run in which the systems take turns: its options, its output
+``figures.py``             one measured number, its JSON line, and the median of several rounds
+``goals.py``               what is to be reached, as data, and whether it was
+``table.py``               figures and goals as a table
+``page.py``                the part of ``docs/performance.md`` that is generated
+``machine.py``             what the figures were measured on
+``systems.py``             how Holdfast's workloads and the peers' are run, each in its own process
+``cluster_workloads.py``   the cluster's workloads, one process that prints JSON lines
+``functions.py``           what their tasks call
+``simulated.py``           what a task costs the scheduler's state machine, without a cluster
+``store_workloads.py``     the object store's workloads, one process that prints JSON lines
+``memory.py``              how much memory processes really use together
+``processor_time.py``      how much processor time they take
+``path_points.py``         the points that a task passes in each process, and how they are seen
+``path_process.py``        a process of a cluster that sees them
+``path_spans.py``          from points to the spans of one task
+=========================  ==================================================================
 """

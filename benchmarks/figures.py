@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-LOWER_IS_BETTER = frozenset({"s", "ms", "GB", "sizes"})
+LOWER_IS_BETTER = frozenset({"s", "ms", "us", "GB", "sizes"})
 
 
 @dataclass(frozen=True)

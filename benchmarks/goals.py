@@ -7,6 +7,7 @@ figures on another day. A goal whose other figure wasn't measured is neither met
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from benchmarks.figures import Figures
 
@@ -47,8 +48,7 @@ class Times:
         """What came of it."""
         mine = figures.get(SYSTEM, metric)
         other = figures.best(self.systems, self.metric or metric)
-        whose = self.words or (self.systems[0] if len(self.systems) == 1 else "the best peer")
-        text = f"≥ {self.factor:g} × {whose}"
+        text = f"≥ {self.factor:g} × {self.words or _whose(self.systems)}"
         if mine is None or other is None or not other.value:
             return Verdict(text, None, None)
         ratio = mine.value / other.value
@@ -56,6 +56,31 @@ class Times:
         if cold is not None and other.value < WARM_FACTOR * cold.value:
             return Verdict(text, ratio, None, f"can't be said: {other.system} wasn't warm")
         return Verdict(text, ratio, ratio >= self.factor)
+
+
+@dataclass(frozen=True)
+class AtMostTimes:
+    """The figure, a time, is at most ``factor`` times that of another system, or of the best of several."""
+
+    factor: float
+    systems: tuple[str, ...]
+
+    def judge(self, metric: str, figures: Figures) -> Verdict:
+        """What came of it."""
+        mine = figures.get(SYSTEM, metric)
+        other = figures.best(self.systems, metric)
+        text = f"≤ {self.factor:g} × {_whose(self.systems)}"
+        if mine is None or other is None or not other.value:
+            return Verdict(text, None, None)
+        ratio = mine.value / other.value
+        return Verdict(text, ratio, ratio <= self.factor)
+
+
+def _whose(systems: tuple[str, ...]) -> str:
+    return systems[0] if len(systems) == 1 else "the best peer"
+
+
+Condition: TypeAlias = AtMost | Times | AtMostTimes
 
 
 @dataclass(frozen=True)
@@ -69,7 +94,12 @@ class Verdict:
 
     def __str__(self) -> str:
         outcome = self.why_unknown if self.met is None else "met" if self.met else "SHORT"
-        return f"{self.text}: {outcome}" if self.ratio is None else f"{self.text}: {self.ratio:.2f}, {outcome}"
+        return f"{self.text}: {outcome}" if self.ratio is None else f"{self.text}: {_ratio(self.ratio)}, {outcome}"
+
+
+def _ratio(ratio: float) -> str:
+    """With enough digits for those far below one."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 @dataclass(frozen=True)
@@ -77,8 +107,8 @@ class Goal:
     """What is asked of one metric: what must be, and what is aimed at."""
 
     metric: str
-    must: tuple[AtMost | Times, ...] = ()
-    aim: tuple[AtMost | Times, ...] = ()
+    must: tuple[Condition, ...] = ()
+    aim: tuple[Condition, ...] = ()
 
 
 def plasma(factor: float, metric: str | None = None) -> Times:
@@ -119,4 +149,42 @@ STORE = (
     Goal("get_200kb", must=(best_peer(2),), aim=(best_peer(4),)),
     Goal("read_by_4_memory", must=(AtMost(1.02),)),
     Goal("read_by_4_memory_store", must=(AtMost(1.02),)),
+)
+
+
+def best_of_dask(factor: float) -> AtMostTimes:
+    return AtMostTimes(factor, ("distributed", "ray"))
+
+
+def part_of_ray(factor: float) -> AtMostTimes:
+    return AtMostTimes(factor, ("ray",))
+
+
+def dask_threads(factor: float) -> AtMostTimes:
+    return AtMostTimes(factor, ("floor",))
+
+
+#: The cluster's, over every workload of the peers.
+CLUSTER = (
+    Goal("startup", must=(AtMostTimes(1.0, ("distributed",)),), aim=(AtMostTimes(0.5, ("distributed",)),)),
+    Goal("map_gather_20k", must=(ray(8),), aim=(ray(20),)),
+    Goal("submit_gather_5k", must=(ray(8),), aim=(ray(20),)),
+    Goal("roundtrip", must=(part_of_ray(1 / 4),), aim=(part_of_ray(1 / 8),)),
+    Goal("roundtrip_p99", must=(part_of_ray(1 / 4),), aim=(part_of_ray(1 / 8),)),
+    Goal("chain_1k", must=(ray(4),), aim=(ray(10),)),
+    Goal("put_400mb"),
+    Goal("put_400mb_first"),
+    Goal("get_400mb"),
+    Goal("cross_worker_400mb", must=(part_of_ray(1 / 4),), aim=(AtMost(0.5),)),
+    Goal("put_8kb"),
+    Goal("get_8kb"),
+    Goal("put_200kb"),
+    Goal("get_200kb"),
+    Goal("array_transpose_sum", must=(best_of_dask(0.7),), aim=(dask_threads(1.25),)),
+    Goal("frame_groupby", must=(best_of_dask(0.7),), aim=(dask_threads(1.25),)),
+    Goal("frame_shuffle", must=(best_of_dask(0.7),), aim=(dask_threads(1.25),)),
+    Goal("broadcast_1gb_seconds", must=(part_of_ray(1 / 4),), aim=(AtMost(0.003),)),
+    Goal("broadcast_1gb_memory", must=(AtMost(1.03),)),
+    Goal("scheduler_cpu_per_task", must=(AtMost(20),), aim=(AtMost(8),)),
+    Goal("scheduler_cpu_per_task_tree"),
 )

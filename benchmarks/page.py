@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+PERFORMANCE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
+
 
 def replace_section(path: Path, name: str, text: str) -> None:
     """Puts ``text`` between the marks of the section ``name``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.figures import Figure, Figures, medians, parse
-from benchmarks.goals import STORE, AtMost, Goal, Times
+from benchmarks.goals import CLUSTER, STORE, AtMost, AtMostTimes, Goal, Times
 from benchmarks.page import replace_section
 from benchmarks.table import table
 
@@ -92,12 +92,40 @@ def test_a_table_has_a_row_for_each_metric_that_was_measured():
         Goal("get_400mb", aim=(AtMost(0.05),)),
         Goal("put_8kb", must=(Times(2, ("plasma",)),)),
     ]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(goals, Figures(MEASURED)).splitlines()]
+    rows = cells(table(goals, Figures(MEASURED), ["holdfast", "floor", "plasma", "ray"]))
     assert rows[0] == ["metric", "unit", "holdfast", "floor", "plasma", "ray", "must", "aim"]
     assert rows[2:] == [
         ["`put_400mb`", "GB/s", "18.2", "24.7", "", "13.5", "≥ 1.2 × ray: 1.35, met", ""],
         ["`get_400mb`", "ms", "0.0900", "", "0.371", "0.467", "", "≤ 0.05 ms: SHORT"],
     ]
+
+
+def test_a_table_says_how_many_times_better_than_a_peer_a_figure_is_whichever_way_is_better():
+    rows = cells(table([Goal("put_400mb"), Goal("get_400mb")], Figures(MEASURED), ["holdfast"], ["plasma", "ray"]))
+    assert rows[0] == ["metric", "unit", "holdfast", "× plasma", "× ray", "must", "aim"]
+    assert rows[2:] == [
+        ["`put_400mb`", "GB/s", "18.2", "", "1.35", "", ""],
+        ["`get_400mb`", "ms", "0.0900", "4.12", "5.18", "", ""],
+    ]
+
+
+def test_a_time_is_judged_by_its_part_of_the_best_peers():
+    figures = Figures(MEASURED)
+    of_ray = AtMostTimes(1 / 4, ("ray",)).judge("get_400mb", figures)
+    assert str(of_ray) == "≤ 0.25 × ray: 0.19, met"
+    of_the_best = AtMostTimes(0.2, ("plasma", "ray")).judge("get_400mb", figures)
+    assert str(of_the_best) == "≤ 0.2 × the best peer: 0.24, SHORT"
+    assert AtMostTimes(1, ("distributed",)).judge("get_400mb", figures).met is None
+
+
+def test_each_metric_has_one_goal():
+    for goals in (STORE, CLUSTER):
+        metrics = [goal.metric for goal in goals]
+        assert len(metrics) == len(set(metrics))
+
+
+def cells(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
 
 
 def test_only_what_is_between_the_marks_is_replaced(tmp_path):

@@ -1,0 +1,186 @@
+"""``make bench-path``: where the time of one task goes, span by span, and what a task costs each process.
+
+Two clusters, one after the other, with the default settings of `LocalCluster` and two workers of one thread each:
+
+1. As users have it: single tasks, each waited for before the next is submitted, and maps of many. The processor time
+   that every process takes for a task is read from the kernel; nothing is measured inside of them.
+2. Traced (`path_points`): the same single tasks, for the spans between the points that they pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from benchmarks import machine, page, path_points
+from benchmarks.figures import Figure
+from benchmarks.functions import inc
+from benchmarks.goals import SYSTEM
+from benchmarks.memory import settled_pss
+from benchmarks.path_points import START, Recorder
+from benchmarks.path_process import trace_children
+from benchmarks.path_spans import Path as TaskPath
+from benchmarks.path_spans import path_of, percentile_99
+from benchmarks.processor_time import ProcessorTime
+from benchmarks.table import aligned
+from holdfast import Client, LocalCluster
+
+_WARM_UP_TASKS = 300
+_MAPS = 3
+#: Whose processor time it is: the group of processes, and which of their threads.
+_ROWS = (
+    ("client", 0, "the user's thread"),
+    ("client", 1, "its loop"),
+    ("scheduler", 0, ""),
+    ("workers", 0, "their loops"),
+    ("workers", 1, "their threads for tasks"),
+    ("node agent", 0, "the store's server"),
+    ("node agent", 1, "its other threads"),
+)
+
+
+class Cost(NamedTuple):
+    """What some tasks took: each, in microseconds."""
+
+    elapsed: float
+    processor: dict[str, tuple[float, float]]  # by group of processes: main threads, others
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; the exit status."""
+    parser = argparse.ArgumentParser(prog="make bench-path", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=1_000, help="single tasks, each by itself (default: %(default)s)")
+    parser.add_argument("--map-tasks", type=int, default=20_000, help="tasks of a map (default: %(default)s)")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="write the JSON lines there too")
+    parser.add_argument("--write-docs", action="store_true", help="put the tables into docs/performance.md")
+    options = parser.parse_args(arguments)
+
+    singles, mapped, plain = _as_users_have_it(options.tasks, options.map_tasks)
+    path = _traced(options.tasks)
+    lines = "".join(f"{figure.to_json()}\n" for figure in _figures(path, plain, singles, mapped))
+    if options.output:
+        options.output.write_text(lines)
+    print(lines)
+    tables = f"{path.table()}\n\n{_compared(path, plain)}\n\n{_cost_table(singles, mapped, options)}"
+    print(tables)
+    if options.write_docs:
+        page.replace_section(page.PERFORMANCE, "bench-path", f"{machine.describe()}\n\n{tables}")
+    return 0
+
+
+def _as_users_have_it(tasks: int, map_tasks: int) -> tuple[Cost, Cost, list[float]]:
+    """What single tasks and those of maps cost, and the single tasks' round trips in microseconds."""
+    roundtrips: list[float] = []
+
+    with LocalCluster(n_workers=2, threads_per_worker=1) as cluster, Client(cluster) as client:
+
+        def one_by_one() -> None:
+            for number in range(tasks):
+                began = path_points.now()
+                client.submit(inc, number, pure=False).result()
+                roundtrips.append((path_points.now() - began) / 1e3)
+
+        def maps() -> None:
+            for _ in range(_MAPS):
+                client.gather(client.map(inc, range(map_tasks), pure=False))
+
+        _warm_up(client)
+        settled_pss()  # until then the store makes pages ready, which is no cost of these tasks
+        groups = _processes(cluster)
+        singles = _cost(client, groups, one_by_one, tasks)
+        mapped = _cost(client, groups, maps, _MAPS * map_tasks)
+    return singles, mapped, roundtrips
+
+
+def _traced(tasks: int) -> TaskPath:
+    recorder = Recorder()
+    with tempfile.TemporaryDirectory(prefix="holdfast-path-") as directory:
+        path_points.instrument(recorder)
+        trace_children(Path(directory))
+        with LocalCluster(n_workers=2, threads_per_worker=1) as cluster, Client(cluster) as client:
+            _warm_up(client)
+            settled_pss()
+            for number in range(tasks):
+                began = path_points.now()
+                future = client.submit(inc, number, pure=False)
+                future.result()
+                ended = path_points.now()
+                recorder.mark(START, future.key, began)
+                recorder.mark(path_points.SPANS[-1].point, future.key, ended)
+                del future
+        return path_of([*recorder.points, *path_points.read_all(Path(directory))])
+
+
+def _warm_up(client: Client) -> None:
+    client.gather(client.map(inc, range(_WARM_UP_TASKS), pure=False))
+
+
+def _processes(cluster: LocalCluster) -> dict[str, list[int]]:
+    (node,) = cluster.nodes
+    workers = [child.pid for child in psutil.Process(node["pid"]).children()]
+    return {"client": [os.getpid()], "scheduler": [cluster.scheduler_pid], "workers": workers,
+            "node agent": [node["pid"]]}  # fmt: skip
+
+
+def _cost(client: Client, groups: dict[str, list[int]], run: Callable[[], Any], tasks: int) -> Cost:
+    """What each of the tasks costs that ``run`` runs, the freeing of their results included."""
+    before = ProcessorTime(groups)
+    began = time.perf_counter()
+    run()
+    elapsed = time.perf_counter() - began
+    client.scheduler_info()  # answered after what was released before
+    taken = ProcessorTime(groups).since(before)
+    processor = {name: (main / 1e3 / tasks, others / 1e3 / tasks) for name, (main, others) in taken.items()}
+    return Cost(elapsed * 1e6 / tasks, processor)
+
+
+def _figures(path: TaskPath, plain: list[float], singles: Cost, mapped: Cost) -> list[Figure]:
+    found = [Figure(SYSTEM, f"span {measured.span.point}", measured.median, "us") for measured in path.spans]
+    found.append(Figure(SYSTEM, "roundtrip traced", statistics.median(path.roundtrips), "us"))
+    found.append(Figure(SYSTEM, "roundtrip", statistics.median(plain), "us"))
+    for what, cost in (("single", singles), ("map", mapped)):
+        found.append(Figure(SYSTEM, f"{what} elapsed", cost.elapsed, "us"))
+        for group, thread, words in _ROWS:
+            name = " ".join(filter(None, (what, group, words)))
+            found.append(Figure(SYSTEM, f"{name} cpu", cost.processor[group][thread], "us"))
+    return found
+
+
+def _compared(path: TaskPath, plain: list[float]) -> str:
+    """The sum of the spans beside the round trips, traced and not."""
+    traced, untraced = statistics.median(path.roundtrips), statistics.median(plain)
+    medians = sum(measured.median for measured in path.spans)
+    lines = [
+        f"* {len(path.roundtrips):,} traced round trips; {path.left_out:,} more did not pass all points in this",
+        "  order, and are left out.",
+        f"* The spans cover all of each: their means add up to the mean, {path.mean:.1f} µs; their medians to",
+        f"  {medians:.1f} µs, beside a median of {traced:.1f} µs.",
+        f"* Without tracing, {len(plain):,} round trips had a median of {untraced:.1f} µs and a p99 of",
+        f"  {percentile_99(plain):.1f} µs; the difference, {traced - untraced:.1f} µs, is the tracing's own cost, and",
+        "  noise.",
+    ]
+    return "\n".join(lines)
+
+
+def _cost_table(singles: Cost, mapped: Cost, options: argparse.Namespace) -> str:
+    heads = [f"µs per task, {options.tasks:,} one by one", f"µs per task, map of {options.map_tasks:,}"]
+    rows = [["processor time", "", *heads]]
+    costs = (singles, mapped)
+    for group, thread, words in _ROWS:
+        rows.append([group, words, *(f"{cost.processor[group][thread]:.1f}" for cost in costs)])
+    rows.append(["**all**", "", *(f"{sum(map(sum, cost.processor.values())):.1f}" for cost in costs)])
+    rows.append(["**elapsed**", "", *(f"{cost.elapsed:.1f}" for cost in costs)])
+    return aligned(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""What a task costs the scheduler: its state machine, by itself, with many pretended workers.
+
+``python -m benchmarks.simulated [--tasks N] [--hosts N] [--workers N]`` prints one JSON line for each graph. The client
+submits independent tasks ten thousand at a time, as `Client.map` does, and a graph as a whole; it lets go of all
+results at the end. A pretended worker runs what it has been sent in order, and reports ten results at a time. What is
+timed is the processor time within `SchedulerState.handle`, garbage collections included; the pretending is not. Sockets
+and messages are not in it: ``make bench-path`` shows those, in a scheduler that has them.
+
+===============================  =====================================================================
+``scheduler_cpu_per_task``       independent tasks
+``scheduler_cpu_per_task_tree``  a reduction, eight to one: seven eighths of the tasks are its leaves
+===============================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from benchmarks.figures import Figure
+from benchmarks.goals import SYSTEM
+from holdfast.cluster.scheduler import events
+from holdfast.cluster.scheduler.instructions import RunEntry, RunTasks
+from holdfast.cluster.scheduler.state import SchedulerState
+
+SUBMITTED_TOGETHER = 10_000
+REPORTED_TOGETHER = 10
+TASK_SECONDS = 100e-6
+FAN_IN = 8
+_CLIENT = "client"
+_FUNCTION = b"f" * 16
+_PAYLOAD = b"\x80\x05" + b"p" * 30  # as long as the pickle of a small number
+_RESULT = b"r" * 20
+
+_Task: TypeAlias = tuple[str, bytes, bytes, tuple[str, ...]]
+
+
+class Simulation:
+    """A scheduler's state machine with pretended workers around it.
+
+    Attributes
+    ----------
+    busy_ns : int
+        The processor time that the state machine has taken.
+    """
+
+    def __init__(self, hosts: int, workers: int) -> None:
+        self.busy_ns = 0
+        self._state = SchedulerState()
+        self._now = 0.0
+        self._ids = itertools.count(1)
+        self._queues: dict[str, deque[RunEntry]] = {}
+        for host in range(hosts):
+            address = f"tcp://10.0.0.{host}:1"
+            self._handle(events.HostJoined(address, {"hostname": f"host-{host}", "capacity": 1 << 40}))
+            for index in range(workers // hosts):
+                worker = f"{address}/{index}"
+                self._queues[worker] = deque()
+                self._handle(events.WorkerJoined(worker, f"host-{host}-{index}", address, 1, {}))
+        self._handle(events.ClientJoined(_CLIENT, _CLIENT))
+        self._handle(events.FunctionsSent(_CLIENT, [(_FUNCTION, b"pickle")]))
+        self.busy_ns = 0
+
+    def submit(self, tasks: list[_Task], wants: list[str] | None) -> None:
+        """Submit tasks of which the client holds some, or all (None)."""
+        self._handle(events.TasksSubmitted(_CLIENT, tasks, wants, {}))
+
+    def release(self, keys: list[str]) -> None:
+        """Let go of results."""
+        self._handle(events.KeysReleased(_CLIENT, keys))
+
+    def run(self) -> int:
+        """Run all there is to run; how many tasks there were."""
+        count = 0
+        while any(self._queues.values()):
+            for worker, queue in self._queues.items():
+                if queue:
+                    results = [self._result(queue.popleft()) for _ in range(min(len(queue), REPORTED_TOGETHER))]
+                    self._now += TASK_SECONDS * len(results) / len(self._queues)
+                    self._handle(events.TasksFinished(worker, results))
+                    count += len(results)
+        return count
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the scheduler holds nothing any more."""
+        return not self._state.tasks
+
+    def _result(self, entry: RunEntry) -> tuple[Any, ...]:
+        object_id = next(self._ids).to_bytes(16, "big")
+        return (entry[0], entry[1], object_id, len(_RESULT), _RESULT, "int", TASK_SECONDS)
+
+    def _handle(self, event: events.Event) -> None:
+        began = time.thread_time_ns()
+        instructions = self._state.handle(event, self._now)
+        self.busy_ns += time.thread_time_ns() - began
+        for instruction in instructions:
+            if type(instruction) is RunTasks:
+                self._queues[instruction.peer].extend(instruction.items)
+
+
+def independent(count: int) -> list[_Task]:
+    """Tasks that have nothing to do with each other."""
+    return [(f"inc-{number:032x}", _FUNCTION, _PAYLOAD, ()) for number in range(count)]
+
+
+def tree(count: int) -> list[_Task]:
+    """About so many tasks that reduce many leaves to one, which is the last of them."""
+    numbers = itertools.count()
+    level = [f"leaf-{next(numbers):032x}" for _ in range(count * (FAN_IN - 1) // FAN_IN)]
+    tasks: list[_Task] = [(key, _FUNCTION, _PAYLOAD, ()) for key in level]
+    while len(level) > 1:
+        above = []
+        for group in _batches(level, FAN_IN):
+            above.append(f"sum-{next(numbers):032x}")
+            tasks.append((above[-1], _FUNCTION, _PAYLOAD, tuple(group)))
+        level = above
+    return tasks
+
+
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def run_independent(simulation: Simulation, tasks: list[_Task]) -> int:
+    """Submit, run, release tasks that the client holds all of; how many there were."""
+    for batch in _batches(tasks, SUBMITTED_TOGETHER):
+        simulation.submit(batch, None)
+    count = simulation.run()
+    simulation.release([task[0] for task in tasks])
+    return count
+
+
+def run_graph(simulation: Simulation, tasks: list[_Task]) -> int:
+    """Submit, run, release tasks of which the client holds the last one only; how many there were."""
+    wanted = [tasks[-1][0]]
+    simulation.submit(tasks, wanted)
+    count = simulation.run()
+    simulation.release(wanted)
+    return count
+
+
+def microseconds_per_task(
+    tasks: list[_Task], run: Callable[[Simulation, list[_Task]], int], hosts: int, workers: int
+) -> float:
+    """The scheduler's processor time for each task."""
+    simulation = Simulation(hosts, workers)
+    gc.collect()
+    gc.freeze()  # the tasks' descriptions, made here, are no work for the scheduler's collector
+    try:
+        count = run(simulation, tasks)
+    finally:
+        gc.unfreeze()
+    if count != len(tasks) or not simulation.forgotten:
+        raise AssertionError(f"{count} of {len(tasks)} tasks ran, and nothing should be left of them")
+    return simulation.busy_ns / 1e3 / len(tasks)
+
+
+def main() -> None:
+    """Measures each graph."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulated", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tasks", type=int, default=100_000)
+    parser.add_argument("--hosts", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=100, help="of all hosts (default: %(default)s)")
+    options = parser.parse_args()
+    for metric, tasks, run in (
+        ("scheduler_cpu_per_task", independent(options.tasks), run_independent),
+        ("scheduler_cpu_per_task_tree", tree(options.tasks), run_graph),
+    ):
+        value = microseconds_per_task(tasks, run, options.hosts, options.workers)
+        print(Figure(SYSTEM, metric, value, "us").to_json(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
