@@ -25,7 +25,6 @@ from holdfast.client.session import Session
 from holdfast.cluster.comm import frames
 from holdfast.cluster.scheduler import events
 from holdfast.cluster.scheduler.state import SchedulerState
-from holdfast.cluster.worker import execution
 from holdfast.cluster.worker.execution import TaskRunner
 from holdfast.objectstore import Store
 
@@ -246,15 +245,6 @@ def _wrap_worker(recorder: Recorder) -> None:
 
         return traced
 
-    def around_encode(encode: Callable[..., Any]) -> Callable[..., Any]:
-        def traced(value: Any) -> Any:
-            recorder.mark("computed", recorder.running, now())
-            encoded = encode(value)
-            recorder.mark("encoded", recorder.running, now())
-            return encoded
-
-        return traced
-
     def marking(point: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """The function, and a mark when it returns."""
 
@@ -270,6 +260,7 @@ def _wrap_worker(recorder: Recorder) -> None:
 
     _wrap(TaskRunner, "run", around_run)
     _wrap(TaskRunner, "_arguments", marking("decoded"))
-    _wrap(execution, "encode", around_encode)
+    _wrap(TaskRunner, "_call", marking("computed"))
+    _wrap(TaskRunner, "_result", marking("encoded"))
     _wrap(Store, "put_encoded", marking("stored"))
     _wrap(Store, "flush", marking("sealed"))
