@@ -44,7 +44,7 @@ _ERRORS: dict[int, type[StoreError]] = {
     Status.NOT_FOUND: ObjectNotFoundError,
     Status.FULL: StoreFullError,
     Status.FETCH_FAILED: StoreError,
-    Status.LOST: SpillError,
+    Status.UNREADABLE: SpillError,
 }
 
 

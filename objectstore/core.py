@@ -341,9 +341,9 @@ class StoreCore:
         self._spilling.done(pieces, error)
         self._freed = True
 
-    def verified(self, piece: Piece, error: str | None = None) -> None:
-        """A spilled object is as it was, and who waits may look; or, with an ``error``, it is lost."""
-        self._spilling.verified(piece, error)
+    def verified(self, piece: Piece, error: str | None = None, *, lost: bool = False) -> None:
+        """A spilled object is as it was, and who waits may look; or it can't be read, or is ``lost`` altogether."""
+        self._spilling.verified(piece, error, lost=lost)
 
     def lose(self, object_id: ObjectID, piece: Piece) -> None:
         """The object's piece is damaged: the object isn't here any more, but may come from elsewhere."""
@@ -455,7 +455,7 @@ class StoreCore:
 
     def get(self, client: int, request: int, object_id: ObjectID, timeout: float | None, sources: list[str]) -> None:
         """Pins an object for the client. Replied with its offset and size, its file's path if it was spilled and its
-        segments if it shares; or with NOT_FOUND, FETCH_FAILED or LOST.
+        segments if it shares; or with NOT_FOUND, FETCH_FAILED or UNREADABLE.
 
         Without ``timeout`` nothing is waited for but the fetch that ``sources`` ask for.
         """

@@ -98,7 +98,7 @@ class Status(enum.IntEnum):
     NOT_FOUND = 1
     FULL = 2
     FETCH_FAILED = 3
-    LOST = 4
+    UNREADABLE = 4
 
 
 class SealItem(NamedTuple):

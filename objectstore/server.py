@@ -21,7 +21,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -37,7 +36,8 @@ from holdfast.objectstore.quarantine import Quarantine
 from holdfast.objectstore.segments import Layout, in_one_piece
 from holdfast.objectstore.server_connection import ClientConnection
 from holdfast.objectstore.sizes import default_capacity, parse_size
-from holdfast.objectstore.spill import SpillDirectory, Written
+from holdfast.objectstore.spill import PieceLostError, Written
+from holdfast.objectstore.spiller import Spiller
 from holdfast.objectstore.table import ObjectMeta, Piece
 from holdfast.objectstore.trim import Trimmer
 
@@ -53,7 +53,6 @@ Fetch = Callable[[ObjectID, list[str]], Awaitable[None]]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_A = TypeVar("_A")
 
 
 def _in_loop(
@@ -149,9 +148,7 @@ class StoreServer:
         self._clock = clock
         self._spill_parent = os.fspath(spill_directory or tempfile.gettempdir()) if spill else None
         self._spill_limit = None if spill_limit is None else parse_size(spill_limit)
-        self._spill_directory: SpillDirectory | None = None
-        self._spill_threads: ThreadPoolExecutor | None = None
-        self._spill_failure: str | None = None
+        self._spiller: Spiller | None = None
         self._trim_after = trim_after_seconds
         self._given_path = None if socket_path is None else os.fspath(socket_path)
         self._own_directory: str | None = None
@@ -213,7 +210,7 @@ class StoreServer:
             self._loop.add_reader(self._listener.fileno(), self._accept)
             self._quarantine = Quarantine(self._loop, self._release)
             if self._spill_parent is not None:
-                self._start_spilling(self._spill_parent)
+                self._spiller = Spiller(self._spill_parent, limit=self._spill_limit)
             allocator = self._core.allocator
             limit = functools.partial(headroom_limit, allocator.capacity)
             self._prefaulter = Prefaulter(self._loop, self._arena, allocator, limit)
@@ -258,7 +255,9 @@ class StoreServer:
             if not future.done():
                 future.set_exception(StoreClosedError("the store was closed"))
         self._allocations.clear()
-        await self._stop_spilling()
+        if self._spiller is not None:
+            spiller, self._spiller = self._spiller, None
+            await spiller.close()
         if self._arena is not None:
             self._arena.close()
             self._arena = None
@@ -343,7 +342,7 @@ class StoreServer:
         Raises
         ------
         SpillError
-            If it was spilled and its file is damaged. It isn't here any more then.
+            If it was spilled and can't be read: for now, or, with ``PieceLostError``, it isn't here any more.
         """
         record = self._core.pin(SERVER, object_id)
         if record is None:
@@ -352,15 +351,12 @@ class StoreServer:
         if piece is None:
             return Pinned(object_id, self.arena_fd, record.layout(), in_file=False)
         try:
-            fd = await self._off_loop(self._running_spill().open_verified, piece)
+            fd = await self._running_spiller().open_verified(object_id, piece)
         except BaseException as error:
-            lost = isinstance(error, SpillError)
-            if lost:
+            if isinstance(error, PieceLostError):
                 self._core.lose(object_id, piece)
             self._core.unpin(SERVER, [object_id])
             self._settle()
-            if lost:
-                raise SpillError(_log_lost(object_id, str(error))) from error
             raise
         return Pinned(object_id, fd, in_one_piece(piece.offset, piece.nbytes), in_file=True)
 
@@ -469,10 +465,9 @@ class StoreServer:
     @_in_loop
     def stats(self) -> dict[str, Any]:
         """The store's figures, in bytes, counts and seconds."""
-        spill = self._spill_directory
         return {
             **self._core.stats(),
-            "spill_file_nbytes": 0 if spill is None else spill.file_nbytes,
+            "spill_file_nbytes": 0 if self._spiller is None else self._spiller.file_nbytes,
             "resident": self._running_arena().resident_nbytes(),
         }
 
@@ -623,8 +618,8 @@ class StoreServer:
             case Verify(object_id, piece):
                 self._spawn(self._run_verify(object_id, piece))
             case Drop(piece):
-                if self._spill_threads is not None:
-                    self._spill_threads.submit(self._running_spill().drop, piece)
+                if self._spiller is not None:
+                    self._spiller.drop(piece)
 
     def _after_a_look_at_all(self, wait: GetWait) -> None:
         # What was sent before the request is in the sockets by now, no more than they hold. The loop runs what was
@@ -688,55 +683,26 @@ class StoreServer:
             self._core.fetch_done(object_id, error, status, try_others=not cancelled)
             self._settle()
 
-    # Spilling
-
-    def _start_spilling(self, parent: str) -> None:
-        try:
-            self._spill_directory = SpillDirectory(parent, limit=self._spill_limit)
-        except OSError as error:
-            text = f"objects can't be spilled to {parent}: {error}; choose another spill directory, or turn it off"
-            raise SpillError(text) from error
-        # Two, so that a reader doesn't wait for the one batch that is written at a time.
-        self._spill_threads = ThreadPoolExecutor(2, thread_name_prefix="holdfast-spill")
-
-    async def _stop_spilling(self) -> None:
-        spill, threads = self._spill_directory, self._spill_threads
-        self._spill_directory = self._spill_threads = None
-        if spill is None or threads is None:
-            return
-        spill.stop()
-        await asyncio.to_thread(threads.shutdown)
-        await asyncio.to_thread(spill.close)
-
-    def _running_spill(self) -> SpillDirectory:
-        if self._spill_directory is None:
+    def _running_spiller(self) -> Spiller:
+        if self._spiller is None:
             raise StoreClosedError("the store isn't running")
-        return self._spill_directory
-
-    async def _off_loop(self, work: Callable[[_A], _R], argument: _A) -> _R:
-        return await self._running_loop().run_in_executor(self._spill_threads, work, argument)
+        return self._spiller
 
     async def _run_spill(self, layouts: list[Layout]) -> None:
-        spill, view = self._running_spill(), self._running_arena().view
         written = Written([None] * len(layouts), "it was cut short")
         try:
-            written = await self._off_loop(functools.partial(spill.write, view), layouts)
+            written = await self._running_spiller().write(self._running_arena().view, layouts)
         finally:
-            error = None if written.error is None else f"{spill.path}: {written.error}"
-            if error is not None and error != self._spill_failure:
-                logger.warning("The store can't move objects to disk: %s", error)
-            self._spill_failure = error
-            self._core.spill_done(written.pieces, error)
+            self._core.spill_done(written.pieces, written.error)
             self._settle()
 
     async def _run_verify(self, object_id: ObjectID, piece: Piece) -> None:
-        error: str | None = "it wasn't read"
+        error: SpillError | None = SpillError(f"object {object_id} was not read: the store was closed")
         try:
-            error = await self._off_loop(self._running_spill().verify, piece)
-            if error is not None:
-                _log_lost(object_id, error)
+            error = await self._running_spiller().verify(object_id, piece)
         finally:
-            self._core.verified(piece, error)
+            text = None if error is None else str(error)
+            self._core.verified(piece, text, lost=isinstance(error, PieceLostError))
             self._settle()
 
     def _spawn(self, work: Any) -> None:
@@ -749,13 +715,6 @@ class StoreServer:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.warning("Work of the store failed: %r", task.exception())
-
-
-def _log_lost(object_id: ObjectID, error: str) -> str:
-    """Logs what has become of a spilled object; the same for the one who wanted it."""
-    text = f"object {object_id} was spilled and is lost: {error}"
-    logger.error("An %s", text)
-    return text
 
 
 def run(main: Callable[[], Any]) -> None:

@@ -19,6 +19,7 @@ Everything here blocks. The server calls it in threads of its own, and the books
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -46,6 +47,7 @@ _PREFIX = "holdfast-spill-"
 _LOCK = "lock"
 _CHUNK_NBYTES = 4 << 20
 _TRIES = 10
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # failures that say nothing about the file
 
 
 class Written(NamedTuple):
@@ -53,6 +55,10 @@ class Written(NamedTuple):
 
     pieces: list[Piece | None]
     error: str | None
+
+
+class PieceLostError(SpillError):
+    """A piece's bytes aren't what was written any more, or are gone."""
 
 
 class _Stamp(NamedTuple):
@@ -121,27 +127,21 @@ class SpillDirectory:
 
         Raises
         ------
-        SpillError
+        PieceLostError
             If the file is gone, shorter than it was, or has other bytes.
+        SpillError
+            If there are too many open files, or no memory, to find that out.
         """
         try:
             fd = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise SpillError(f"{piece.path} can't be opened: {error.strerror}") from error
+            raise _failure(piece, "opened", error) from error
         try:
             self._verify(fd, piece)
         except BaseException:
             os.close(fd)
             raise
         return fd
-
-    def verify(self, piece: Piece) -> str | None:
-        """What is wrong with a piece; None if nothing is."""
-        try:
-            os.close(self.open_verified(piece))
-        except SpillError as error:
-            return str(error)
-        return None
 
     def drop(self, piece: Piece) -> None:
         """The piece isn't needed any more. Its file goes with the last of its pieces."""
@@ -223,9 +223,9 @@ class SpillDirectory:
             if self._good.get(key) == stamp:
                 return
         if status.st_size < piece.offset + piece.nbytes:
-            raise SpillError(f"{piece.path} has {status.st_size} bytes, fewer than were written")
+            raise PieceLostError(f"{piece.path} has {status.st_size} bytes, fewer than were written")
         if _checksum(fd, piece) != piece.checksum:
-            raise SpillError(f"{piece.path} is damaged: its bytes don't match their checksum")
+            raise PieceLostError(f"{piece.path} is damaged: its bytes don't match their checksum")
         with self._lock:
             self._good[key] = stamp
 
@@ -247,12 +247,17 @@ def _checksum(fd: int, piece: Piece) -> int:
         while at < end:
             count = os.preadv(fd, [chunk[: end - at]], at)
             if not count:
-                raise SpillError(f"{piece.path} was cut short while it was read")
+                raise PieceLostError(f"{piece.path} was cut short while it was read")
             digest.update(chunk[:count])
             at += count
     except OSError as error:
-        raise SpillError(f"{piece.path} can't be read: {error.strerror}") from error
+        raise _failure(piece, "read", error) from error
     return digest.intdigest()
+
+
+def _failure(piece: Piece, what: str, error: OSError) -> SpillError:
+    kind = SpillError if error.errno in _PASSING else PieceLostError
+    return kind(f"{piece.path} can't be {what}: {error.strerror}")
 
 
 def _groups(extents: Sequence[Layout]) -> Iterator[list[int]]:

@@ -137,7 +137,10 @@ class Spilling:
     # Being read
 
     def show(self, record: ObjectRecord, client: int, request: int) -> None:
-        """Pins a spilled object for the client once it's verified. Replied with its offset, size and path, or LOST."""
+        """Pins a spilled object for the client, once it's verified.
+
+        Replied with its offset in a file, its size and the file's path, or UNREADABLE.
+        """
         piece = record.piece
         assert piece is not None
         if piece in self._verifications:
@@ -147,21 +150,20 @@ class Spilling:
         self._verifications[piece] = _Verification(record, [(client, request)])
         self._do(Verify(record.object_id, piece))
 
-    def verified(self, piece: Piece, error: str | None) -> None:
-        """A spilled object is as it was, and who waits may look; or, with an ``error``, it is lost."""
+    def verified(self, piece: Piece, error: str | None, *, lost: bool) -> None:
+        """A spilled object is as it was, and who waits may look; or it can't be read, or is ``lost`` altogether."""
         verification = self._verifications.pop(piece)
         record = verification.record
         if error is None:
             self._read_nbytes += record.nbytes
-        else:
+        elif lost:
             self.lose(record.object_id, piece)
         for client, request in verification.waiting:
             if error is None:
                 self._table.pin(record, client)
                 self._do(Reply(client, request, Status.OK, (piece.offset, piece.nbytes, piece.path, None)))
             else:
-                text = f"object {record.object_id} was spilled and is lost: {error}"
-                self._do(Reply(client, request, Status.LOST, (text,)))
+                self._do(Reply(client, request, Status.UNREADABLE, (error,)))
         self._table.unpin(record.object_id, SERVER)
 
     def lose(self, object_id: ObjectID, piece: Piece) -> None:

@@ -130,9 +130,9 @@ class World:
         self.settle()
         return True
 
-    def end_verification(self, error: str | None = None) -> None:
+    def end_verification(self, error: str | None = None, *, lost: bool = False) -> None:
         self.settle()
-        self.core.verified(self.verifications.pop(0).piece, error)
+        self.core.verified(self.verifications.pop(0).piece, error, lost=lost)
         self.settle()
 
     def states(self) -> dict[str, str]:
@@ -724,10 +724,10 @@ class CoreMachine(RuleBasedStateMachine):
     def a_spill_ends(self, written: int, error: bool) -> None:
         self.world.end_spill(written=written, error="the disk is full" if error else None)
 
-    @rule(error=st.booleans())
-    def a_verification_ends(self, error: bool) -> None:
+    @rule(error=st.booleans(), lost=st.booleans())
+    def a_verification_ends(self, error: bool, lost: bool) -> None:
         if self.world.verifications:
-            self.world.end_verification("it is damaged" if error else None)
+            self.world.end_verification("it is damaged" if error else None, lost=error and lost)
 
     @rule(seconds=st.floats(0.01, 3))
     def time_passes(self, seconds: float) -> None:

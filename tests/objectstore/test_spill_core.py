@@ -128,12 +128,12 @@ def test_a_damaged_file_loses_its_object_and_the_id_may_come_again() -> None:
     world.end_spill()
     requests = [world.get(client, 1) for client in (a, b)]
     world.settle()
-    world.end_verification("file-1 is damaged")
+    world.end_verification("file-1 is damaged", lost=True)
     for request in requests:
         reply = world.reply(request)
         assert reply is not None
-        assert reply.status is Status.LOST
-        assert reply.payload == (f"object {oid(1)} was spilled and is lost: file-1 is damaged",)
+        assert reply.status is Status.UNREADABLE
+        assert reply.payload == ("file-1 is damaged",)
     assert not world.pieces
     missed = world.get(a, 1)
     world.read_others()
