@@ -74,7 +74,7 @@ class Eviction:
                 self.offer(record)
             else:
                 chosen.append(record)
-                nbytes -= footprint(record.nbytes)
+                nbytes -= footprint(record.own_nbytes)  # what it has borrowed, others may keep
         return chosen
 
     def await_views(self, record: ObjectRecord) -> None:
