@@ -30,7 +30,7 @@ from benchmarks.path_points import START, Recorder
 from benchmarks.path_process import trace_children
 from benchmarks.path_spans import Path as TaskPath
 from benchmarks.path_spans import path_of, percentile_99
-from benchmarks.processor_time import ProcessorTime
+from benchmarks.processor_time import ProcessorTime, Taken
 from benchmarks.table import aligned
 from holdfast import Client, LocalCluster
 
@@ -49,10 +49,24 @@ _ROWS = (
 
 
 class Cost(NamedTuple):
-    """What some tasks took: each, in microseconds."""
+    """What some tasks took, together."""
 
-    elapsed: float
-    processor: dict[str, tuple[float, float]]  # by group of processes: main threads, others
+    tasks: int
+    seconds: float
+    processor: dict[str, tuple[Taken, Taken]]  # by group of processes: main threads, others
+
+    @property
+    def elapsed(self) -> float:
+        """Microseconds of each task."""
+        return self.seconds * 1e6 / self.tasks
+
+    def cpu(self, *taken: Taken) -> float:
+        """Microseconds of each task."""
+        return sum(some.nanoseconds for some in taken) / 1e3 / self.tasks
+
+    def turns(self, *taken: Taken) -> float:
+        """Of each task."""
+        return sum(some.turns for some in taken) / self.tasks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output:
         options.output.write_text(lines)
     print(lines)
-    tables = f"{path.table()}\n\n{_compared(path, plain)}\n\n{_cost_table(singles, mapped, options)}"
+    tables = f"{path.table()}\n\n{_compared(path, plain)}\n\n{_cost_table(singles, mapped)}"
     print(tables)
     if options.write_docs:
         page.replace_section(page.PERFORMANCE, "bench-path", f"{machine.describe()}\n\n{tables}")
@@ -113,10 +127,12 @@ def _traced(tasks: int) -> TaskPath:
                 began = path_points.now()
                 future = client.submit(inc, number, pure=False)
                 future.result()
-                ended = path_points.now()
-                recorder.mark(START, future.key, began)
-                recorder.mark(path_points.SPANS[-1].point, future.key, ended)
+                returned = path_points.now()
+                key = future.key
                 del future
+                recorder.mark("released", key, path_points.now())
+                recorder.mark("returned", key, returned)
+                recorder.mark(START, key, began)
         return path_of([*recorder.points, *path_points.read_all(Path(directory))])
 
 
@@ -139,8 +155,7 @@ def _cost(client: Client, groups: dict[str, list[int]], run: Callable[[], Any], 
     elapsed = time.perf_counter() - began
     client.scheduler_info()  # answered after what was released before
     taken = ProcessorTime(groups).since(before)
-    processor = {name: (main / 1e3 / tasks, others / 1e3 / tasks) for name, (main, others) in taken.items()}
-    return Cost(elapsed * 1e6 / tasks, processor)
+    return Cost(tasks, elapsed, taken)
 
 
 def _figures(path: TaskPath, plain: list[float], singles: Cost, mapped: Cost) -> list[Figure]:
@@ -151,7 +166,9 @@ def _figures(path: TaskPath, plain: list[float], singles: Cost, mapped: Cost) ->
         found.append(Figure(SYSTEM, f"{what} elapsed", cost.elapsed, "us"))
         for group, thread, words in _ROWS:
             name = " ".join(filter(None, (what, group, words)))
-            found.append(Figure(SYSTEM, f"{name} cpu", cost.processor[group][thread], "us"))
+            taken = cost.processor[group][thread]
+            found.append(Figure(SYSTEM, f"{name} cpu", cost.cpu(taken), "us"))
+            found.append(Figure(SYSTEM, f"{name} turns", cost.turns(taken), "turns"))
     return found
 
 
@@ -159,27 +176,31 @@ def _compared(path: TaskPath, plain: list[float]) -> str:
     """The sum of the spans beside the round trips, traced and not."""
     traced, untraced = statistics.median(path.roundtrips), statistics.median(plain)
     medians = sum(measured.median for measured in path.spans)
-    lines = [
-        f"* {len(path.roundtrips):,} traced round trips; {path.left_out:,} more did not pass all points in this",
-        "  order, and are left out.",
-        f"* The spans cover all of each: their means add up to the mean, {path.mean:.1f} µs; their medians to",
-        f"  {medians:.1f} µs, beside a median of {traced:.1f} µs.",
-        f"* Without tracing, {len(plain):,} round trips had a median of {untraced:.1f} µs and a p99 of",
-        f"  {percentile_99(plain):.1f} µs; the difference, {traced - untraced:.1f} µs, is the tracing's own cost, and",
-        "  noise.",
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"* {len(path.roundtrips):,} traced round trips; {path.left_out:,} more missed a point and are left out.",
+            f"* The spans cover all of each. Their means add up to the mean, {path.mean:.1f} µs; their medians to "
+            f"{medians:.1f} µs, beside {traced:.1f} µs.",
+            f"* Without tracing: median {untraced:.1f} µs, p99 {percentile_99(plain):.1f} µs. The difference of "
+            f"{traced - untraced:.1f} µs is the tracing's own cost, and noise.",
+        ]
+    )
 
 
-def _cost_table(singles: Cost, mapped: Cost, options: argparse.Namespace) -> str:
-    heads = [f"µs per task, {options.tasks:,} one by one", f"µs per task, map of {options.map_tasks:,}"]
-    rows = [["processor time", "", *heads]]
+def _cost_table(singles: Cost, mapped: Cost) -> str:
+    """One row for the threads of each kind: what a task takes of them."""
+    rows = [["threads", "", "one by one: µs", "turns", "in a map: µs", "turns"]]
     costs = (singles, mapped)
     for group, thread, words in _ROWS:
-        rows.append([group, words, *(f"{cost.processor[group][thread]:.1f}" for cost in costs)])
-    rows.append(["**all**", "", *(f"{sum(map(sum, cost.processor.values())):.1f}" for cost in costs)])
-    rows.append(["**elapsed**", "", *(f"{cost.elapsed:.1f}" for cost in costs)])
+        rows.append([group, words, *_cells([(cost, [cost.processor[group][thread]]) for cost in costs])])
+    every = [(cost, [taken for group in cost.processor.values() for taken in group]) for cost in costs]
+    rows.append(["**all**", "", *_cells(every)])
+    rows.append(["**elapsed**", "", f"{singles.elapsed:.1f}", "", f"{mapped.elapsed:.1f}", ""])
     return aligned(rows)
+
+
+def _cells(taken: list[tuple[Cost, list[Taken]]]) -> list[str]:
+    return [cell for cost, some in taken for cell in (f"{cost.cpu(*some):.1f}", f"{cost.turns(*some):.2f}")]
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ SPANS = (
     Span("known", "client", "what came before it in the batch"),
     Span("woken", "hop", "note the result, wake the thread that waits for it"),
     Span("returned", "client", "decode the value and return it"),
+    Span("released", "client", "let go of the future"),
 )
 _HOPS = frozenset({"submit", "run", "finished", "memory"})
 _DECISIONS: dict[type, str] = {events.TasksSubmitted: "submit", events.TasksFinished: "finished"}

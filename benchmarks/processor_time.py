@@ -1,4 +1,8 @@
-"""The processor time that processes take, to the nanosecond, as the kernel's scheduler counts it."""
+"""What processes take of the processors, as the kernel's scheduler counts it: nanoseconds, and turns.
+
+A thread has a turn each time that it gets a processor: when it is woken, and when it goes on after another one had its
+turn. Turns are what waking each other costs processes, whatever they do then.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,23 @@ import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 
-def of_thread(pid: int, thread: int) -> int:
-    """Nanoseconds that a thread has run so far; 0 if it has ended."""
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0])
-    return 0
+class Taken(NamedTuple):
+    """What some threads have taken."""
+
+    nanoseconds: int
+    turns: int
 
 
 class ProcessorTime:
-    """Nanoseconds that groups of processes have taken, those of their main threads and those of their other threads.
+    """What groups of processes have taken so far, each thread by itself.
+
+    Parameters
+    ----------
+    groups:
+        The ids of the processes of each group, by its name.
 
     Examples
     --------
@@ -26,26 +36,42 @@ class ProcessorTime:
     """
 
     def __init__(self, groups: Mapping[str, Iterable[int]]) -> None:
-        self._taken = {
-            name: {(pid, thread): of_thread(pid, thread) for pid in pids for thread in _threads(pid)}
+        self._groups = {
+            name: {(pid, thread): _of_thread(pid, thread) for pid in pids for thread in _threads(pid)}
             for name, pids in groups.items()
         }
 
-    def since(self, before: ProcessorTime) -> dict[str, tuple[int, int]]:
+    def since(self, before: ProcessorTime) -> dict[str, tuple[Taken, Taken]]:
         """For each group what its main threads have taken since then, and what its other threads have."""
-        found = {}
-        for name, taken in self._taken.items():
-            earlier = before._taken[name]
-            main = others = 0
-            for (pid, thread), nanoseconds in taken.items():
-                more = nanoseconds - earlier.get((pid, thread), 0)
-                if pid == thread:
-                    main += more
-                else:
-                    others += more
-            found[name] = (main, others)
-        return found
+        return {
+            name: (
+                _more(threads, before._groups[name], of_main_threads=True),
+                _more(threads, before._groups[name], of_main_threads=False),
+            )
+            for name, threads in self._groups.items()
+        }
+
+
+_Threads = dict[tuple[int, int], Taken]
+_NOTHING = Taken(0, 0)
+
+
+def _more(after: _Threads, before: _Threads, *, of_main_threads: bool) -> Taken:
+    nanoseconds = turns = 0
+    for (pid, thread), taken in after.items():
+        if (pid == thread) is of_main_threads:
+            earlier = before.get((pid, thread), _NOTHING)
+            nanoseconds += taken.nanoseconds - earlier.nanoseconds
+            turns += taken.turns - earlier.turns
+    return Taken(nanoseconds, turns)
 
 
 def _threads(pid: int) -> list[int]:
     return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+
+
+def _of_thread(pid: int, thread: int) -> Taken:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        nanoseconds, _, turns = Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()
+        return Taken(int(nanoseconds), int(turns))
+    return _NOTHING
