@@ -7,7 +7,9 @@ in Arrow. The reducers here take their place, by exact type, in the pickler's di
 
 Some data isn't a piece of memory yet: a strided array has to be gathered, Arrow data serialised. Then
 the ``PickleBuffer`` is made of a ``Deferred``, an empty buffer that stands for what is written later; the
-pickler hands it back through its ``buffer_callback`` and ``part_of`` recognises it.
+pickler hands it back through its ``buffer_callback`` and ``part_of`` recognises it. Arrays and memoryviews are deferred
+always: a pickle remembers of a buffer whether it was read-only, and what is put of a view of the store would not be
+writable for those who ask for that (``get(..., writable=True)``).
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def _reduce_array(array: ndarray.Array) -> _Reduced:
     if not ndarray.is_flat(dtype):
         return array.__reduce_ex__(5)  # type: ignore[return-value]
     order, data = ndarray.data_of(array)
-    buffer = _deferred(ndarray.StridedPart(array)) if data is None else pickle.PickleBuffer(data)
+    buffer = _deferred(ndarray.StridedPart(array) if data is None else CopyPart(data))
     return rebuild_array, (buffer, array.shape, ndarray.named(dtype), order)
 
 
@@ -105,9 +107,8 @@ _CASTABLE = frozenset("bBhHiIlLqQnNfdc?P")
 def _reduce_view(view: memoryview) -> _Reduced:
     if view.format not in _CASTABLE:
         return memoryview, (np.asarray(view),)
-    if not view.c_contiguous:
-        return rebuild_view, (pickle.PickleBuffer(view.tobytes()), view.format, view.shape)
-    return rebuild_view, (pickle.PickleBuffer(view), view.format, view.shape)
+    data = pickle.PickleBuffer(view if view.c_contiguous else view.tobytes()).raw()
+    return rebuild_view, (_deferred(CopyPart(data)), view.format, view.shape)
 
 
 def rebuild_view(data: Any, format: str, shape: tuple[int, ...]) -> memoryview:
