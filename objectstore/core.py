@@ -124,8 +124,10 @@ class StoreCore:
         self.can_fetch = can_fetch
         self._clock = clock
         self.board = Board(slots_for(self.capacity)) if board is None else board
-        self._table = ObjectTable(self._release_object, self.board, tombstone_limit=tombstone_limit)
         self._sharing = Sharing(self.capacity, self._release_bytes)
+        self._table = ObjectTable(
+            self._release_object, self.board, weigh=self._sharing.weigh, tombstone_limit=tombstone_limit
+        )
         self._queue = CreateQueue(self._grant)
         self._clients: dict[int, _Client] = {SERVER: _Client("store")}
         self._client_ids = itertools.count(SERVER + 1)

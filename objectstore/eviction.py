@@ -16,9 +16,9 @@ clock algorithms give. A request that finds nothing but second chances ends them
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from holdfast.objectstore.allocator import footprint
 from holdfast.objectstore.board import Board
 from holdfast.objectstore.ids import ObjectID
 
@@ -35,10 +35,13 @@ class Eviction:
     ----------
     board : Board
         Where others may be looking at them.
+    weigh : callable
+        The bytes that are free once an object has gone.
     """
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, weigh: Callable[[ObjectRecord], int]) -> None:
         self._board = board
+        self._weigh = weigh
         self._queue: OrderedDict[ObjectID, ObjectRecord] = OrderedDict()
         self._awaited: dict[int, ObjectRecord] = {}  # by slot
 
@@ -74,7 +77,7 @@ class Eviction:
                 self.offer(record)
             else:
                 chosen.append(record)
-                nbytes -= footprint(record.own_nbytes)  # what it has borrowed, others may keep
+                nbytes -= self._weigh(record)
         return chosen
 
     def await_views(self, record: ObjectRecord) -> None:

@@ -23,7 +23,7 @@ search, and as much as there are stretches in between.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.objectstore.allocator import ALIGNMENT, footprint
@@ -68,6 +68,23 @@ class Sharing:
             self._free(record.offset, footprint(record.own_nbytes))
         for segment in record.borrowed():
             self.leave(segment.offset, segment.nbytes)
+
+    def weigh(self, record: ObjectRecord) -> int:
+        """The bytes of the arena that are an object's. What is shared counts for each of its users in equal parts."""
+        own = footprint(record.own_nbytes)
+        nbytes = self._part(record.offset, own) if record.lent else own
+        return nbytes + sum(self._part(segment.offset, segment.nbytes) for segment in record.borrowed())
+
+    def _part(self, offset: int, nbytes: int) -> int:
+        end = offset + nbytes
+        part = 0
+        i = bisect_right(self._starts, offset) - 1
+        while offset < end:
+            until = min(self._starts[i + 1], end)
+            part += (until - offset) // self._users[i]
+            offset = until
+            i += 1
+        return part
 
     def enter(self, offset: int, nbytes: int) -> None:
         """One more object uses these bytes."""

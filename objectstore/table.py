@@ -192,11 +192,20 @@ class ObjectTable:
         Called with the record when an object's bytes, in the arena or in a file, are nobody's any more.
     board : Board
         Where clients find and pin objects by themselves.
+    weigh : callable
+        The bytes of the arena that are an object's.
     tombstone_limit : int
         How many deleted ids are remembered; the oldest are forgotten first.
     """
 
-    def __init__(self, free: Callable[[ObjectRecord], None], board: Board, *, tombstone_limit: int) -> None:
+    def __init__(
+        self,
+        free: Callable[[ObjectRecord], None],
+        board: Board,
+        *,
+        weigh: Callable[[ObjectRecord], int],
+        tombstone_limit: int,
+    ) -> None:
         self._free = free
         self._board = board
         self._tombstone_limit = tombstone_limit
@@ -204,7 +213,7 @@ class ObjectTable:
         self._doomed: dict[ObjectID, ObjectRecord] = {}
         self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the board
         self._pinned_by: dict[int, set[ObjectID]] = {}
-        self._eviction = Eviction(board)
+        self._eviction = Eviction(board, weigh)
         self._tombstones: dict[ObjectID, None] = {}
         self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes in the arena, objects there)
         self.in_files = (0, 0)  # bytes, objects

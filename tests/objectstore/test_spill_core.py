@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.protocol import Status
+from holdfast.objectstore.protocol import Share, Status
 from holdfast.objectstore.spilling import SPILL_PAUSE_SECONDS
-from tests.objectstore.test_core import MIB, Held, World, oid
+from tests.objectstore.test_core import MIB, Held, World, item, oid
 
 
 def spilling_world(capacity: int = 8 * MIB) -> World:
@@ -312,3 +312,34 @@ def test_a_full_store_names_those_who_look_at_what_stands_in_the_way() -> None:
     assert reply.payload[0].endswith(
         "6.3 MB can't go to disk while it's looked at, most of it by 'viewer' 6.3 MB, 'b' 2.1 MB"
     )
+
+
+def test_of_objects_that_share_their_bytes_no_more_go_than_have_to() -> None:
+    world = spilling_world(8 * MIB)
+    a = world.client("a")
+    own, _ = world.lease(a, 64, 4096)
+    world.put(a, 1, 4 * MIB)
+    for number in range(8):  # each has half a MiB of one that is gone, the first one its end
+        share = Share(64, oid(1), (7 - number) * MIB // 2, MIB // 2)
+        world.core.share(a, world.request(), item(2 + number, own + 64 * number, 64), 64 + MIB // 2, [share])
+    world.core.delete([oid(1)])
+    waiting = world.create(a, 5 * MIB, timeout=30.0)
+    assert world.end_spill()
+    assert world.status(waiting) is Status.OK
+    assert world.core.stats()["spilled"] == 3
+
+
+def test_objects_that_have_all_their_bytes_in_common_go_together() -> None:
+    world = spilling_world(8 * MIB)
+    a = world.client("a")
+    own, _ = world.lease(a, 64, 4096)
+    world.put(a, 1, 4 * MIB)
+    for number in (2, 3):
+        share = Share(64, oid(1), 0, 4 * MIB)
+        world.core.share(a, world.request(), item(number, own + 64 * number, 64), 64 + 4 * MIB, [share])
+    waiting = world.create(a, 7 * MIB, timeout=30.0)
+    while world.end_spill():
+        pass
+    assert world.status(waiting) is Status.OK
+    assert world.core.stats()["spilled"] == 3
+    assert world.core.stats()["shared_nbytes"] == 0
