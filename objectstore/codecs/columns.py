@@ -7,8 +7,9 @@ the nodes of its children. The types follow from the array's own, which is kept 
 A node carries what the array shows. Its data is cut, never copied, and begins with the first value shown: there are
 no offsets in nodes. What tells where that is has to be made anew for some slices, as in an IPC stream: a bitmap that
 doesn't begin with a byte, and the offsets of lists that don't begin with the first. So have the offsets of texts,
-unless it takes less to carry the texts before. Types that can't be cut so (views, unions, runs) stay arrays within
-their node, and are pickled as streams like everywhere else.
+unless it takes less to carry the texts before. The long strings of string and binary views have no order, and are
+carried as they are unless few of them are shown. What can't be cut so (unions, runs, list views) stays an array within
+its node, and is pickled as a stream like everywhere else.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from holdfast.objectstore.codecs.slices import VIEW_NBYTES, compact, is_list, is_text, is_view
 from holdfast.objectstore.errors import DecodeError
 
 Node = Any  # an array, or (length, null count, [buffer or None, ...], [node of a child, ...])
@@ -52,7 +54,12 @@ def take_apart(array: pa.Array) -> Node:
     if is_text(data_type):
         offsets, first, end = _offsets(array, as_they_are=True)
         return length, array.null_count, [_validity(array), offsets, _cut(array.buffers()[2], first, end)], []
-    if is_fixed_width(data_type):
+    if is_view(data_type) and compact(array) is array:
+        views, *data = array.buffers()[1:]
+        begin = VIEW_NBYTES * array.offset
+        cuts = [_cut(views, begin, begin + VIEW_NBYTES * length), *(_cut(buffer, 0, buffer.size) for buffer in data)]
+        return length, array.null_count, [_validity(array), *cuts], []
+    if _is_fixed_width(data_type):
         data, width = array.buffers()[1], data_type.bit_width
         bits = _types.is_boolean(data_type)
         begin = array.offset * width // 8
@@ -92,21 +99,9 @@ def _put_together(data_type: pa.DataType, node: Node) -> pa.Array:
     return pa.Array.from_buffers(data_type, length, buffers, null_count, 0, arrays)
 
 
-def is_fixed_width(data_type: pa.DataType) -> bool:
-    """Whether each value takes up the same number of bits, of one buffer."""
+def _is_fixed_width(data_type: pa.DataType) -> bool:
     sized = _types.is_fixed_size_binary(data_type) and data_type.bit_width > 0
     return bool(_types.is_primitive(data_type) or _types.is_decimal(data_type) or sized)
-
-
-def is_text(data_type: pa.DataType) -> bool:
-    """Whether it is of strings or bytes that lie one after the other."""
-    is_any = (_types.is_string, _types.is_large_string, _types.is_binary, _types.is_large_binary)
-    return any(is_one(data_type) for is_one in is_any)
-
-
-def is_list(data_type: pa.DataType) -> bool:
-    """Whether it is of lists that lie one after the other."""
-    return bool(_types.is_list(data_type) or _types.is_large_list(data_type) or _types.is_map(data_type))
 
 
 def _validity(array: pa.Array) -> pickle.PickleBuffer | None:

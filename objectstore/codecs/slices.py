@@ -20,14 +20,14 @@ import pyarrow.compute as pc
 
 _SLACK_NBYTES = 4096
 _SLACK_ITEMS = 64
-_VIEW_NBYTES = 16
+VIEW_NBYTES = 16
 _INSIDE_NBYTES = 12  # a string up to this long lies in its view
 _WIDE_NBYTES_MAX = 2**31 - 1  # what one buffer of long strings can hold
 
 
 def carries_more(data_type: pa.DataType) -> bool:
     """Whether slices of a type may be written with more than they show: whether it has views or offsets anywhere."""
-    if _is_view(data_type) or _is_list_view(data_type) or _is_list(data_type) or _is_text(data_type):
+    if is_view(data_type) or _is_list_view(data_type) or is_list(data_type) or is_text(data_type):
         return True
     if pa.types.is_dictionary(data_type):
         return carries_more(data_type.value_type)
@@ -55,8 +55,8 @@ def _compact_text(array: pa.Array) -> pa.Array:
 
 def _compact_view(array: pa.Array) -> pa.Array:
     # A view's first four bytes are the length.
-    lengths = _numbers(array, 1, np.int32, _VIEW_NBYTES // 4)[:: _VIEW_NBYTES // 4]
-    shown = _VIEW_NBYTES * len(array) + int(lengths[lengths > _INSIDE_NBYTES].sum(dtype=np.int64))
+    lengths = _numbers(array, 1, np.int32, VIEW_NBYTES // 4)[:: VIEW_NBYTES // 4]
+    shown = VIEW_NBYTES * len(array) + int(lengths[lengths > _INSIDE_NBYTES].sum(dtype=np.int64))
     if array.get_total_buffer_size() <= 2 * shown + _SLACK_NBYTES or shown > _WIDE_NBYTES_MAX:
         return array
     wide = pa.large_string() if pa.types.is_string_view(array.type) else pa.large_binary()
@@ -141,11 +141,13 @@ def _compact_extension(array: pa.Array) -> pa.Array:
     return array if storage is whole else pa.ExtensionArray.from_storage(array.type, storage)
 
 
-def _is_view(data_type: pa.DataType) -> bool:
+def is_view(data_type: pa.DataType) -> bool:
+    """Whether it is of strings or bytes that are anywhere, and of views of them."""
     return bool(pa.types.is_string_view(data_type) or pa.types.is_binary_view(data_type))
 
 
-def _is_text(data_type: pa.DataType) -> bool:
+def is_text(data_type: pa.DataType) -> bool:
+    """Whether it is of strings or bytes that lie one after the other."""
     types = pa.types
     is_any = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
     return any(is_one(data_type) for is_one in is_any)
@@ -155,15 +157,16 @@ def _is_list_view(data_type: pa.DataType) -> bool:
     return bool(pa.types.is_list_view(data_type) or pa.types.is_large_list_view(data_type))
 
 
-def _is_list(data_type: pa.DataType) -> bool:
+def is_list(data_type: pa.DataType) -> bool:
+    """Whether it is of lists that lie one after the other."""
     return bool(pa.types.is_list(data_type) or pa.types.is_large_list(data_type) or pa.types.is_map(data_type))
 
 
 _BY_TYPE: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array], pa.Array]]] = [
     (lambda data_type: isinstance(data_type, pa.BaseExtensionType), _compact_extension),
-    (_is_text, _compact_text),
-    (_is_view, _compact_view),
-    (_is_list, _compact_list),
+    (is_text, _compact_text),
+    (is_view, _compact_view),
+    (is_list, _compact_list),
     (_is_list_view, _compact_list_view),
     (pa.types.is_fixed_size_list, _compact_fixed_size_list),
     (pa.types.is_struct, _compact_struct),

@@ -16,19 +16,33 @@ from hypothesis.extra import pandas as hpd
 from same import assert_same
 
 from examples import examples
-from holdfast.objectstore import Store, decode, encode
+from holdfast.objectstore import Store, client, decode, encode, looks, pins
+from holdfast.objectstore.codecs import flat, resident
 
 Way = Callable[[Any], Any]
 
 
-@pytest.fixture(params=["bytes", "store", "writable"])
-def way(request: pytest.FixtureRequest, store: Store) -> Way:
+@pytest.fixture(params=["bytes", "store", "writable", "shared"])
+def way(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch) -> Way:
+    for module in (flat, resident, looks, pins, client):  # however small
+        monkeypatch.setattr(module, "SHARE_NBYTES", 1)
+
     def through_the_store(value: Any) -> Any:
         object_id = store.put(value)
         back = store.get(object_id, writable=request.param == "writable")
         store.delete(object_id)
         return back
 
+    def through_another_object(value: Any) -> Any:
+        first = store.put(value)
+        second = store.put(store.get(first))
+        store.delete(first)
+        back = store.get(second)
+        store.delete(second)
+        return back
+
+    if request.param == "shared":
+        return through_another_object
     return through_bytes if request.param == "bytes" else through_the_store
 
 

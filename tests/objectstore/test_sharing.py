@@ -59,6 +59,7 @@ CASES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "list array": (LISTS, lambda value: value),
     "dictionary": (TEXTS.dictionary_encode(), lambda value: value),
     "struct": (pa.StructArray.from_arrays([NUMBERS, TEXTS], ["a", "b"]), lambda value: value[8:90_000]),
+    "views of texts": (TEXTS.cast(pa.string_view()), lambda value: value[7:]),
     "tensor": (pa.Tensor.from_numpy(NUMBERS.reshape(100, -1)), lambda value: value),
     "frame": (FRAME, lambda value: value),
     "series": (FRAME, lambda value: value["b"]),
@@ -68,6 +69,7 @@ CASES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "rows of an Arrow-backed frame": (ARROW_FRAME, lambda value: value[800:90_000]),
     "sparse": (sparse.csr_array(NUMBERS.reshape(100, -1)), lambda value: value),
     "polars frame": (polars.DataFrame({"a": NUMBERS}), lambda value: value),
+    "polars frame with texts": (polars.DataFrame({"a": NUMBERS, "b": TEXTS}), lambda value: value),
     "polars series": (polars.Series("a", NUMBERS), lambda value: value[50:]),
 }
 
