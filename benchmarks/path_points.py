@@ -71,8 +71,7 @@ SPANS = (
     Span("encoded", "worker", "encode the result"),
     Span("stored", "worker", "store it"),
     Span("ran", "worker", "make the outcome"),
-    Span("sealed", "worker", "send the seal"),
-    Span("finished: packing", "hop", "to the thread of the worker's loop"),
+    Span("finished: packing", "worker", "take the outcomes that there are"),
     Span("finished: packed", "worker", "pack the message"),
     Span("finished: received", "hop", "write, kernel, wake the scheduler"),
     Span("finished: unpacked", "scheduler", "unpack"),
@@ -264,4 +263,3 @@ def _wrap_worker(recorder: Recorder) -> None:
     _wrap(TaskRunner, "_call", marking("computed"))
     _wrap(TaskRunner, "_result", marking("encoded"))
     _wrap(Store, "put_encoded", marking("stored"))
-    _wrap(Store, "flush", marking("sealed"))

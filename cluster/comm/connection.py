@@ -4,7 +4,9 @@ What is sent during one turn of the event loop leaves at its end as one frame in
 What arrives is handed over batch by batch (`Connection.start`). A frame that is not valid, is too large, or is not
 wanted closes this connection with a logged reason, and nothing else.
 
-All of it runs in the thread of its event loop.
+All of it runs in the thread of its event loop, but for `Connection.send_now`: waking that thread costs more than
+writing to the socket, so whoever has something urgent to say writes it, whichever thread that is. What the socket
+doesn't take at once is left to the loop.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from holdfast.cluster.comm import frames
@@ -27,9 +30,14 @@ logger = logging.getLogger(__name__)
 
 #: A peer that still has this much to read when there is more is given up.
 MAX_UNREAD_NBYTES = 4 << 30
+#: What is written from another thread than the loop's, at most; more is left to the loop.
+MAX_URGENT_NBYTES = 256 << 10
 #: A peer whose machine does not answer any more is given up after about this.
 SILENCE_SECONDS = 30
 OPENING_TIMEOUT_SECONDS = 10.0
+
+#: What packing raises for what can't be sent.
+_UNPACKABLE = (TypeError, ValueError, OverflowError)
 
 OnBatch = Callable[[tuple[Any, ...]], None]
 OnClose = Callable[[Exception | None], None]
@@ -57,6 +65,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._outbox: list[frames.Message] = []
         self._flush_scheduled = False
+        self._urgent_lock = threading.Lock()
+        self._urgent_socket: socket.socket | None = None  # a descriptor of its own: it is this object's to close
+        self._urgent_rest: list[Any] = []  # what the loop is to write
         self._received: list[tuple[Any, ...]] = []  # before start()
         self._arrival: asyncio.Future[None] | None = None
         self._on_batch: OnBatch | None = None
@@ -95,16 +106,49 @@ class Connection(asyncio.Protocol):
         """Write what has been sent so far now."""
         self._flush_scheduled = False
         outbox, self._outbox = self._outbox, []
-        if self._closed or self._transport is None or not outbox:
+        if outbox:
+            try:
+                self._write(frames.pack(outbox))
+            except _UNPACKABLE as error:
+                self._abort_unpackable(error)
+
+    def send_now(self, messages: Sequence[frames.Message]) -> None:
+        """Write messages at once, from any thread, in the order of the calls. Dropped when closed."""
+        try:
+            chunks = frames.pack(messages)
+        except _UNPACKABLE as error:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._abort_unpackable, error)
+            return
+        with self._urgent_lock:
+            sock, transport = self._urgent_socket, self._transport
+            if sock is None or transport is None:
+                return
+            # What the loop has begun to write is before this.
+            if not self._urgent_rest and not transport.get_write_buffer_size():
+                chunks = _send_some(sock, chunks)
+            if chunks:
+                self._urgent_rest += chunks
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._write_rest)
+
+    def _write_rest(self) -> None:
+        self._write([])
+
+    def _write(self, chunks: list[Any]) -> None:
+        if self._closed or self._transport is None:
             return
         if self._transport.get_write_buffer_size() > MAX_UNREAD_NBYTES:
             self.abort(ConnectError(f"{self.peer} leaves {MAX_UNREAD_NBYTES:,} bytes unread"))
             return
-        try:
-            self._transport.writelines(frames.pack(outbox))
-        except (TypeError, ValueError, OverflowError) as error:
-            # Its neighbours are lost with a message that can't be packed: who waits for one would wait for ever.
-            self.abort(ConnectError(f"a message could not be sent: {error}"))
+        with self._urgent_lock:
+            rest, self._urgent_rest = self._urgent_rest, []
+            if rest or chunks:
+                self._transport.writelines(rest + chunks)
+
+    def _abort_unpackable(self, error: Exception) -> None:
+        # Its neighbours are lost with a message that can't be packed: who waits for one would wait for ever.
+        self.abort(ConnectError(f"a message could not be sent: {error}"))
 
     def close(self) -> None:
         """Close when everything sent has been written."""
@@ -128,6 +172,10 @@ class Connection(asyncio.Protocol):
         """
         if self._closed or self._transport is None:
             return
+        self._urgent_lock = threading.Lock()
+        urgent, self._urgent_socket = self._urgent_socket, None
+        if urgent is not None:
+            urgent.close()
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
             nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -146,6 +194,9 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE_SECONDS // 6)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
+        if sock is not None:
+            self._urgent_socket = socket.socket(fileno=os.dup(sock.fileno()))
+            self._urgent_socket.setblocking(False)
         peer = transport.get_extra_info("peername")
         if peer:
             self.peer = format_address(peer[0], peer[1])
@@ -168,6 +219,11 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self._close_error = self._close_error or error
         self._outbox.clear()
+        with self._urgent_lock:
+            self._urgent_rest.clear()
+            urgent, self._urgent_socket = self._urgent_socket, None
+        if urgent is not None:
+            urgent.close()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
         if self._on_close is not None:
@@ -386,6 +442,20 @@ async def connect(
             )
         await asyncio.sleep(delay)
         delay = min(delay * 2, 0.5)
+
+
+def _send_some(sock: socket.socket, chunks: list[Any]) -> list[Any]:
+    """Send as much as goes without waiting, if it isn't much altogether. Returns the rest."""
+    if sum(map(len, chunks)) > MAX_URGENT_NBYTES:
+        return chunks
+    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    try:
+        sent = sock.send(data)
+    except BlockingIOError:
+        sent = 0
+    except OSError:
+        return []  # the connection is broken: the loop finds out when it reads
+    return [data[sent:]] if sent < len(data) else []
 
 
 def _abort(connection: Connection | None) -> None:

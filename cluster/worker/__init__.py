@@ -4,7 +4,7 @@
 ``worker.py``       the connection to the scheduler, and what its messages mean
 ``threads.py``      the queue of tasks and the threads that take from it
 ``execution.py``    one task, from its message to its outcome
-``outbox.py``       outcomes on their way back to the loop, behind the seals of their results
+``outbox.py``       outcomes on their way to the scheduler, and the seals of their results
 ``functions.py``    functions by digest
 ``readonly.py``     functions that write into their arguments
 ``tracebacks.py``   what a user sees of a task's failure

@@ -1,18 +1,19 @@
-"""Outcomes on their way from the threads of the tasks to the loop's thread, behind the seals of their results.
+"""Outcomes on their way from the threads of the tasks to the scheduler.
 
-Nobody may hear of an object before its seal is on its way to the store, and sending seals can block: the store takes
-them when it has the time, and where it lives in this very process, it is the loop's thread that takes them. So seals
-are sent by whoever may wait, and the loop only gets outcomes whose seals have left.
+Nobody may look for an object in the store before its seal is on its way there. So the seal of a result is sent
+before its outcome is, with one exception: nobody looks in the store for a small result, which rides along with its
+outcome, and a seal keeps who waits for the outcome waiting. It's sent right after it.
 
-That is the task's own thread when it has nothing else to do, and otherwise a thread that does nothing else: the task
-that comes next may run for hours, or wait for somebody who waits for this outcome. Waking a thread is a system call, so
-there is one only when none is on its way yet, and all that has gathered by then goes together: a worker under load
-sends few large messages and an idle one sends each outcome at once, without a timer.
+Sending seals can block: the store takes them when it has the time, and where it lives in this very process, it is the
+loop's thread that takes them. So that thread has no part in this. Outcomes leave by the task's own thread when it has
+nothing else to do, and otherwise by a thread that does nothing else: the task that comes next may run for hours, or
+wait for somebody who waits for this outcome. Waking a thread is a system call, so there is one only when none is on
+its way yet, and all that has gathered by then goes together: a worker under load sends few large messages and an idle
+one sends each outcome at once, without a timer.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import threading
@@ -24,79 +25,68 @@ from holdfast.cluster.worker.execution import Outcome
 
 
 class Outbox:
-    """Gathers outcomes in any thread and hands them over in the loop's.
+    """Gathers outcomes in any thread, and sends them in the order in which they came.
 
     Parameters
     ----------
     flush:
         ``flush() -> bool``: sends the seals that wait, and may block. False if the store is gone: then nobody is
-        interested in the outcomes either. Never called in the loop's thread.
+        interested in the outcomes either.
     deliver:
-        ``deliver(operation, entries)``, called in the loop's thread.
+        ``deliver([(operation, entries), ...])``, called in any thread, one at a time.
     name:
         For the thread's name.
     """
 
-    def __init__(self, flush: Callable[[], bool], deliver: Callable[[str, list[Any]], None], name: str) -> None:
+    def __init__(
+        self, flush: Callable[[], bool], deliver: Callable[[list[tuple[str, list[Any]]]], None], name: str
+    ) -> None:
         self._flush = flush
         self._deliver = deliver
-        self._loop = asyncio.get_running_loop()
-        self._unflushed: deque[Outcome] = deque()
-        self._flushed: deque[Outcome] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._sending = threading.Lock()
         self._sender_woken = False
-        self._loop_woken = False
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._sender = threading.Thread(target=self._send, name=name, daemon=True)
+        self._sender = threading.Thread(target=self._run, name=name, daemon=True)
         self._sender.start()
 
     def put(self, outcome: Outcome) -> None:
         """Add an outcome, in any thread; it leaves soon, with its neighbours."""
-        self._unflushed.append(outcome)
+        self._outcomes.append(outcome)
         if not self._sender_woken:
             self._sender_woken = True
             self._tokens.put(True)
 
     def put_now(self, outcome: Outcome) -> None:
-        """Add an outcome, in a thread that may wait; its seal has left when this returns."""
-        self._unflushed.append(outcome)
-        self._hand_over()
+        """Add an outcome, in a thread that may wait; it has left when this returns, and so has its seal."""
+        self._outcomes.append(outcome)
+        self._send()
 
     def close(self) -> None:
-        """Hand over what there is, and end the thread. Blocks; not for the loop's thread."""
+        """Send what there is, and end the thread. Blocks; not for the loop's thread."""
         self._tokens.put(False)
         self._sender.join()
-        self._hand_over()
+        self._send()
 
-    def drain(self) -> None:
-        """Deliver what has been handed over; in the loop's thread."""
-        # In this order: what is handed over from here on wakes the loop again.
-        self._loop_woken = False
-        entries: dict[str, list[Any]] = {}
-        for operation, entry in _take_all(self._flushed):
-            entries.setdefault(operation, []).append(entry)
-        for operation, some in entries.items():
-            self._deliver(operation, some)
-
-    def _send(self) -> None:
+    def _run(self) -> None:
         while self._tokens.get():
             self._sender_woken = False
-            self._hand_over()
+            self._send()
 
-    def _hand_over(self) -> None:
-        outcomes = _take_all(self._unflushed)
-        if not outcomes or not self._flush():
-            return
-        self._flushed.extend(outcomes)
-        if not self._loop_woken:
-            self._loop_woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is interested any more
-                self._loop.call_soon_threadsafe(self.drain)
-
-
-def _take_all(outcomes: deque[Outcome]) -> list[Outcome]:
-    """All that is there; several threads may take at once."""
-    taken = []
-    with contextlib.suppress(IndexError):
-        while True:
-            taken.append(outcomes.popleft())
-    return taken
+    def _send(self) -> None:
+        with self._sending:
+            outcomes: list[Outcome] = []
+            with contextlib.suppress(IndexError):
+                while True:
+                    outcomes.append(self._outcomes.popleft())
+            if not outcomes:
+                return
+            ride_along = all(operation != "finished" or entry[4] is not None for operation, entry in outcomes)
+            if not ride_along and not self._flush():
+                return
+            messages: dict[str, list[Any]] = {}
+            for operation, entry in outcomes:
+                messages.setdefault(operation, []).append(entry)
+            self._deliver([*messages.items()])
+        if ride_along:
+            self._flush()

@@ -2,7 +2,7 @@
 
 The loop's thread only moves messages; it never waits for the store, which the very same loop may serve. A task goes
 from the message, perhaps after waiting in the `lineup`, through the queue of `threads` to a thread, where `execution`
-makes an outcome of it; the outcome goes through the `outbox` to the loop, and on to the scheduler.
+makes an outcome of it; the outcome goes through the `outbox` to the scheduler.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Worker:
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
             self._store.warm()
             self._runner = TaskRunner(self._store, self._functions, self.name)
-            self._outbox = Outbox(self._flush_seals, self._send, f"holdfast-outbox-{self.name}")
+            self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(self.nthreads, self._in_thread, self._run, f"holdfast-task-{self.name}")
             self._lineup = LineUp(self._threads.submit, self._outbox.put)
             self._connection = await connect(
@@ -161,8 +161,6 @@ class Worker:
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
             await asyncio.to_thread(self._outbox.close)
-            if self.reason is None:
-                self._outbox.drain()
         if self._connection is not None:
             self._connection.close()
         if self._store is not None:
@@ -196,7 +194,7 @@ class Worker:
                     self._functions.forget(digests)
                 case ("drop", run_ids):
                     if dropped := self._lineup.drop(run_ids, self._threads.drop):
-                        self._send("dropped", dropped)
+                        self._deliver([("dropped", dropped)])
                 case ("close",):
                     self._end(None)
                 case _:
@@ -204,10 +202,6 @@ class Worker:
 
     def _on_connection_lost(self, error: Exception | None) -> None:
         self._end(f"the connection to the scheduler was lost{f' ({error})' if error else ''}")
-
-    def _send(self, operation: str, entries: list[Any]) -> None:
-        if self._connection is not None:
-            self._connection.send((operation, entries))
 
     # -- tasks, in their threads
 
@@ -248,6 +242,12 @@ class Worker:
             self._lineup.ended(run_id, (object_id, inline))
         else:
             self._lineup.ended(run_id, None)
+
+    # -- in any thread
+
+    def _deliver(self, messages: list[tuple[str, list[Any]]]) -> None:
+        if self._connection is not None:
+            self._connection.send_now(messages)
 
     # -- in any thread but the loop's
 

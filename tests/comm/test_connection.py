@@ -410,3 +410,94 @@ def test_a_loop_thread_refuses_to_wait_for_itself():
             thread.run(wait_for_myself())
     thread.close()
     thread.call_soon(print)
+
+
+# -- from other threads
+
+
+def test_what_threads_send_at_once_arrives_whole_and_in_each_ones_order():
+    async def main():
+        async with Server() as server:
+            conn = await server.connect()
+            payload = os.urandom(frames.RAW_THRESHOLD_NBYTES)
+
+            def work(number):
+                for i in range(300):
+                    conn.send_now([("op", number, i, frames.raw(payload[: i * 200]))])
+
+            for i in range(300):  # the loop's own thread has things to say too
+                if i == 0:
+                    threads = [asyncio.to_thread(work, number) for number in range(4)]
+                    working = asyncio.gather(*threads)
+                conn.send(("op", "loop", i, b""))
+                await asyncio.sleep(0)
+            await working
+            messages = []
+            await server.until(lambda: sum(map(len, server.batches)) == 1500)
+            messages = [message for batch in server.batches for message in batch]
+            for number in (*range(4), "loop"):
+                mine = [message for message in messages if message[1] == number]
+                assert [message[2] for message in mine] == list(range(300))
+                if number != "loop":
+                    assert all(bytes(message[3]) == payload[: message[2] * 200] for message in mine)
+            conn.abort()
+
+    run(main())
+
+
+def test_what_the_socket_does_not_take_at_once_is_written_by_the_loop():
+    async def main():
+        async with Server() as server:
+            conn = await server.connect()
+            small = bytes(1000)
+            for i in range(20_000):  # nobody reads meanwhile: this is the loop that would
+                conn.send_now([("op", i, small)])
+            conn.send_now([("op", 20_000, frames.raw(bytes(2 * connection.MAX_URGENT_NBYTES)))])
+            conn.send(("op", 20_001, b""))
+            await server.until(lambda: sum(map(len, server.batches)) == 20_002)
+            assert [message[1] for batch in server.batches for message in batch] == list(range(20_002))
+            conn.abort()
+
+    run(main())
+
+
+def test_what_cannot_be_packed_ends_the_connection_from_other_threads_too():
+    async def main():
+        async with Server() as server:
+            conn = await server.connect()
+            ended = asyncio.get_running_loop().create_future()
+            conn.start(lambda batch: None, ended.set_result)
+            await asyncio.to_thread(conn.send_now, [("op", object())])
+            assert isinstance(await asyncio.wait_for(ended, 10), ConnectError)
+            conn.send_now([("op", 1)])  # dropped: it is closed
+            await server.until(lambda: server.ends)
+            assert server.batches == []
+
+    run(main())
+
+
+def test_a_closed_connection_leaves_no_descriptor():
+    async def main():
+        before = len(os.listdir("/proc/self/fd"))
+        async with Server() as server:
+            for _ in range(5):
+                conn = await server.connect()
+                conn.send_now([("op", 1)])
+                await server.until(lambda: server.batches)
+                server.batches.clear()
+                conn.close()
+                await server.until(lambda: server.ends)
+                server.ends.clear()
+                assert conn.closed or await _closed(conn)
+        return before
+
+    async def _closed(conn):
+        async with asyncio.timeout(10):
+            while not conn.closed:
+                await asyncio.sleep(0.001)
+        return True
+
+    run(main())  # imports, and what a first loop opens for good
+    before = len(os.listdir("/proc/self/fd"))
+    run(main())
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -103,14 +103,19 @@ def meet():
     barrier.wait()
 
 
-def test_each_seal_is_known_before_its_outcome(scheduler, peer, store):
-    tasks = [scheduler.task(peer, operator.add, n, 0) for n in range(2000)]
+def test_each_seal_is_known_before_its_outcome_unless_the_result_rides_along(scheduler, peer, store, eventually):
+    tasks = [scheduler.task(peer, operator.mul, "x", n % 2 * INLINE_LIMIT_NBYTES) for n in range(2000)]
     scheduler.send(peer, ("run", tasks))
-    seen = 0
-    while seen < len(tasks):
-        for entry in scheduler.message(peer, "finished")[1]:
-            assert store.contains(ObjectID(entry[2]))
-            seen += 1
+    small, large = [], 0
+    while len(small) + large < len(tasks):
+        for _, _, object_id, _, inline, *_ in scheduler.message(peer, "finished")[1]:
+            if inline is None:
+                large += 1
+                assert store.contains(ObjectID(object_id))
+            else:
+                small.append(ObjectID(object_id))
+    assert large == len(small)
+    eventually(lambda: all(map(store.contains, small)))
 
 
 def test_work_may_come_with_the_welcome(scheduler, start_worker):
