@@ -47,6 +47,7 @@ from __future__ import annotations
 
 import enum
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -122,9 +123,19 @@ class Share(NamedTuple):
     nbytes: int
 
 
+class _Packing(threading.local):
+    """Each thread's packer: making one, with its buffer of a megabyte, costs more than packing most messages."""
+
+    def __init__(self) -> None:
+        self.packer = msgpack.Packer()
+
+
+_packing = _Packing()
+
+
 def pack(message: list[Any] | tuple[Any, ...]) -> bytes:
     """``message`` as one frame."""
-    body: bytes = msgpack.packb(message)
+    body: bytes = _packing.packer.pack(message)
     return _LENGTH.pack(len(body)) + body
 
 

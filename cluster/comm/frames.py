@@ -11,6 +11,7 @@ Nothing here does I/O: `pack` returns chunks to write, `FrameReader.feed` takes 
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ RAW_THRESHOLD_NBYTES = 32 * 1024
 #: A sender starts another frame when a header, or the buffers behind it, have grown to this size.
 HEADER_TARGET_NBYTES = 4 << 20
 BUFFERS_TARGET_NBYTES = 64 << 20
+#: What a thread keeps to pack messages with.
+PACKER_NBYTES = 1 << 20
 #: What a receiver accepts.
 MAX_HEADER_NBYTES = 256 << 20
 MAX_BUFFERS = 1 << 16
@@ -52,6 +55,33 @@ def raw(data: Any) -> Any:
     return data
 
 
+class _Packing(threading.local):
+    """Each thread's packer: making one, with its buffer of a megabyte, costs more than packing most messages."""
+
+    def __init__(self) -> None:
+        self.renew()
+        self.clear()
+
+    def renew(self) -> None:
+        """Another packer: one keeps as much memory as the largest message took."""
+        # A file's name in the text of an error may be no valid text; it must not stop the message.
+        self.packer = msgpack.Packer(default=self._put_behind, unicode_errors="surrogatepass")
+
+    def clear(self) -> None:
+        self.buffers: list[Any] = []
+        self.buffers_nbytes = 0
+
+    def _put_behind(self, value: Any) -> Any:
+        if type(value) is Raw:
+            self.buffers.append(value.data)
+            self.buffers_nbytes += memoryview(value.data).nbytes
+            return msgpack.ExtType(_RAW, (len(self.buffers) - 1).to_bytes(4, "little"))
+        raise TypeError(f"a message can't hold a {type(value).__name__}: {value!r}")
+
+
+_packing = _Packing()
+
+
 def pack(messages: Iterable[Message]) -> list[Any]:
     """Pack messages into one or more frames.
 
@@ -60,41 +90,33 @@ def pack(messages: Iterable[Message]) -> list[Any]:
     list of bytes-like
         What to write, in order. Raw buffers are in it as they were given.
     """
-    buffers: list[Any] = []
-    buffers_nbytes = 0
-
-    def default(value: Any) -> Any:
-        nonlocal buffers_nbytes
-        if type(value) is Raw:
-            buffers.append(value.data)
-            buffers_nbytes += memoryview(value.data).nbytes
-            return msgpack.ExtType(_RAW, (len(buffers) - 1).to_bytes(4, "little"))
-        raise TypeError(f"a message can't hold a {type(value).__name__}: {value!r}")
-
-    # A file's name in the text of an error may be no valid text; it must not stop the message.
-    pack_one = msgpack.Packer(default=default, unicode_errors="surrogatepass").pack
+    packing = _packing
+    packing.clear()  # an earlier call may have been cut short
     chunks: list[Any] = []
     packed: list[bytes] = []
     nbytes = 0
     for message in messages:
-        part = pack_one(message)
+        part = packing.packer.pack(message)
         packed.append(part)
         nbytes += len(part)
+        if len(part) > PACKER_NBYTES:
+            packing.renew()
         if (
             nbytes >= HEADER_TARGET_NBYTES
-            or buffers_nbytes >= BUFFERS_TARGET_NBYTES
-            or len(buffers) >= MAX_BUFFERS // 2
+            or packing.buffers_nbytes >= BUFFERS_TARGET_NBYTES
+            or len(packing.buffers) >= MAX_BUFFERS // 2
         ):
-            chunks += _frame(packed, buffers)
-            packed, nbytes, buffers_nbytes = [], 0, 0
-            buffers.clear()
+            chunks += _frame(packed, packing.buffers)
+            packed, nbytes = [], 0
+            packing.clear()
     if packed:
-        chunks += _frame(packed, buffers)
+        chunks += _frame(packed, packing.buffers)
+        packing.clear()
     return chunks
 
 
 def _frame(packed: list[bytes], buffers: list[Any]) -> list[Any]:
-    header = msgpack.Packer().pack_array_header(len(packed)) + b"".join(packed)
+    header = _packing.packer.pack_array_header(len(packed)) + b"".join(packed)
     if not buffers:
         return [_PREFIX.pack(len(header), 0) + header]
     sizes = struct.pack(f"<{len(buffers)}Q", *(memoryview(b).nbytes for b in buffers))
