@@ -28,8 +28,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from holdfast.objectstore.allocator import Allocator, footprint
-from holdfast.objectstore.client import SMALL_NBYTES
 from holdfast.objectstore.sizes import parse_size
+from holdfast.objectstore.writer import SMALL_NBYTES
 
 LOADS = (0.5, 0.8, 0.95)
 LEASE_NBYTES = 4 << 20

@@ -16,7 +16,7 @@ looks at what, in shared memory), ``segments`` and ``sharing`` (objects that hav
 ``eviction``, ``create_queue``, ``spilling`` and ``core`` (what is decided, without any I/O), ``spill`` and ``spiller``
 (the files of what doesn't fit), ``protocol``, ``server_connection``, ``quarantine``, ``server``; on the other side
 ``connection``, ``looks`` and ``pins``, ``spilled`` (maps of those files), ``warm`` (pages mapped ahead of writing),
-``client``; and ``codecs`` apart.
+``writer``, ``client``; and ``codecs`` apart.
 """
 
 from __future__ import annotations

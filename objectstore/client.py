@@ -4,61 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 
-from holdfast.objectstore.allocator import ALIGNMENT
 from holdfast.objectstore.arena import Mapping, map_shared
 from holdfast.objectstore.board import ORDERED, BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.codecs import Encoded, Resident, decode, decode_pieces, encode, ndarray, raw
-from holdfast.objectstore.codecs.flat import SHARE_NBYTES, Piece
-from holdfast.objectstore.connection import Connection, open_connection
+from holdfast.objectstore.codecs.flat import SHARE_NBYTES
+from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection, open_connection
 from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.ids import IDMinter, ObjectID
-from holdfast.objectstore.looks import Place
 from holdfast.objectstore.pins import BoardPin, Ledger, Pin, WritableExtent
-from holdfast.objectstore.protocol import IDS_PER_FRAME, SHARES_MAX, SOURCES_MAX, TEXT_MAX, Op, SealItem
+from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op
 from holdfast.objectstore.spilled import map_spilled
 from holdfast.objectstore.warm import Warmer
-
-SMALL_NBYTES = 256 << 10  # asking for room costs more than copying these
-_WARM_NBYTES = 4 << 20  # from here on the faults of a write to pages that aren't mapped cost more than looking
-CREATE_TIMEOUT_SECONDS = 30.0
-_LEASE_NBYTES_FIRST = 128 << 10
-_LEASE_NBYTES_MAX = 4 << 20
-_PATIENCE_SECONDS = 60.0  # beyond what the server was asked to wait; then it is taken for stuck
-
+from holdfast.objectstore.writer import Names, Writer
 
 Descriptions = list[dict[str, Any]]
 _Segments = list[tuple[int, int, int]]
 _Place = tuple[BoardPin | Pin, int, str | None, _Segments | None]
 """A pinned object's offset in the arena, or in the file of this path, or its segments if it shares data."""
-
-
-class _Lease:
-    """The slab that small objects are laid into, from the front."""
-
-    __slots__ = ("cursor", "end", "unused", "want_nbytes")
-
-    def __init__(self) -> None:
-        self.cursor = 0
-        self.end = 0
-        self.want_nbytes = _LEASE_NBYTES_FIRST
-        self.unused: list[int] = []  # ends of leases to give back
-
-    def take(self, nbytes: int) -> int | None:
-        """Where the next object of ``nbytes`` goes; None if it doesn't fit any more."""
-        offset = self.cursor
-        end = offset + -(-nbytes // ALIGNMENT) * ALIGNMENT
-        if end > self.end:
-            return None
-        self.cursor = end
-        return offset
 
 
 class Pending:
@@ -82,9 +51,7 @@ class Pending:
         self._store = store
         self._extent: WritableExtent | None = extent
         self._array = value
-        self._key = _name(key)
-        self._owner = _name(owner)
-        self._type_name = type_name
+        self._names: Names = _name(key), _name(owner), type_name
 
     def seal(self) -> ObjectID:
         """Makes the object visible to everyone, and the array read-only. The array may be kept and read.
@@ -99,7 +66,7 @@ class Pending:
         extent = self._take()
         if self._array is not None:
             self._array.flags.writeable = False
-        self._store._seal_extent(extent, self.object_id, self._key, self._owner, self._type_name)
+        self._store._seal_extent(extent, self.object_id, self._names)
         self._array = None
         return self.object_id
 
@@ -149,9 +116,7 @@ class Store:
         connection.ledger = self._ledger
         self._mint = IDMinter()
         self._warmer = Warmer(mapping, connection)
-        self._lease = _Lease()
-        self._lease_lock = threading.Lock()
-        self._batching = threading.local()
+        self._writer = Writer(connection, mapping, self._ledger, self._warmer)
         self._closed = False
         # A store that is forgotten is closed; what its views hold is the ledger, never the store.
         self._closer = weakref.finalize(self, self._ledger.abandon)
@@ -222,85 +187,8 @@ class Store:
         if object_id is None:
             object_id = self._mint()
         names = _name(key), _name(owner), _clean(type_name or encoded.type_name)[:TEXT_MAX]
-        nbytes = encoded.nbytes
-        if self._ledger.looks and nbytes >= SHARE_NBYTES and self._put_sharing(encoded, object_id, names, timeout):
-            return object_id
-        if nbytes > SMALL_NBYTES:
-            offset = self._write_apart(encoded, timeout, object_id)
-            self._connection.queue_seal(SealItem(object_id, offset, nbytes, *names, False))
-            self._connection.flush()
-            if is_new:
-                self._ledger.board.sealing(object_id)
-            return object_id
-        with self._lease_lock:  # seals have to come in the order of their offsets
-            offset = self._write_in_lease(encoded, timeout)
-            self._connection.queue_seal(SealItem(object_id, offset, nbytes, *names, False))
-        if not getattr(self._batching, "depth", 0):
-            self._connection.flush()
+        self._writer.put(object_id, encoded, names, timeout, is_new=is_new)
         return object_id
-
-    def _write_apart(self, encoded: Encoded, timeout: float | None, object_id: ObjectID | None) -> int:
-        """Where it was written to, in an extent of its own. It's the caller's to seal or to drop."""
-        extent = self._reserve(encoded.nbytes, timeout, object_id)
-        if encoded.nbytes >= _WARM_NBYTES:
-            self._warmer.now(extent.offset, encoded.nbytes)
-        encoded.write_into(extent.view())
-        extent.hand_over()
-        return extent.offset
-
-    def _write_in_lease(self, encoded: Encoded, timeout: float | None) -> int:
-        nbytes = encoded.nbytes
-        offset = self._lease.take(nbytes)
-        if offset is None:
-            self._renew_lease(nbytes, timeout)
-            offset = self._lease.take(nbytes)
-            assert offset is not None
-        encoded.write_into(self._mapping.writable_view[offset : offset + nbytes])
-        return offset
-
-    def _put_sharing(
-        self, encoded: Encoded, object_id: ObjectID, names: tuple[str | None, str | None, str], timeout: float | None
-    ) -> bool:
-        """Puts a value without the data that lies in the arena already. False if there's none, or it went meanwhile."""
-        shares = self._shares(encoded)
-        if not shares:
-            return False
-        own = encoded.without(shares)
-        described = [(piece.start, *place, piece.nbytes) for piece, place in shares.items()]
-
-        def seal(offset: int, undo: Callable[[list[Any]], None] | None) -> list[Any]:
-            item = SealItem(object_id, offset, own.nbytes, *names, False)
-            return self._connection.call(
-                Op.SHARE, item, encoded.nbytes, described, timeout=_PATIENCE_SECONDS, undo=undo
-            )
-
-        if own.nbytes <= SMALL_NBYTES:
-            with self._lease_lock:
-                (sealed,) = seal(self._write_in_lease(own, timeout), None)
-            return bool(sealed)
-        offset = self._write_apart(own, timeout, None)
-
-        def give_back(answer: list[Any]) -> None:
-            if not answer[0]:
-                self._ledger.add()
-                self._ledger.drop(offset, own.nbytes)
-
-        answer = seal(offset, give_back)
-        give_back(answer)
-        return bool(answer[0])
-
-    def _shares(self, encoded: Encoded) -> dict[Piece, Place]:
-        """Which parts of a value are parts of objects that this process looks at."""
-        offsets = {piece: self._mapping.offset_of(piece.address) for piece in encoded.pieces()}
-        index = None
-        shares: dict[Piece, Place] = {}
-        for piece, offset in offsets.items():
-            if offset is not None and len(shares) < SHARES_MAX:
-                index = index or self._ledger.looks.index()
-                place = index.find(offset, piece.nbytes)
-                if place is not None:
-                    shares[piece] = place
-        return shares
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
@@ -311,13 +199,8 @@ class Store:
         >>> with store.batch():
         ...     ids = [store.put(i) for i in range(100)]
         """
-        self._batching.depth = getattr(self._batching, "depth", 0) + 1
-        try:
+        with self._writer.batch():
             yield
-        finally:
-            self._batching.depth -= 1
-            if not self._batching.depth:
-                self._connection.flush()
 
     def create(
         self,
@@ -359,6 +242,7 @@ class Store:
         >>> array[:] = 1.0
         >>> object_id = pending.seal()
         """
+        self._check_open()
         dtype = np.dtype(dtype)
         shape = (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
         if not ndarray.is_flat(dtype):
@@ -368,7 +252,7 @@ class Store:
         for length in shape:
             data_nbytes *= length
         object_id = self._mint()
-        extent = self._reserve(len(head) + data_nbytes, timeout, object_id)
+        extent = self._writer.reserve(len(head) + data_nbytes, timeout, object_id)
         view = extent.view()
         view[: len(head)] = head
         array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, view, len(head))
@@ -386,8 +270,9 @@ class Store:
         StoreFullError
             If there is no room in time.
         """
+        self._check_open()
         object_id = self._mint()
-        extent = self._reserve(raw.VIEW_HEAD_NBYTES + nbytes, timeout, object_id)
+        extent = self._writer.reserve(raw.VIEW_HEAD_NBYTES + nbytes, timeout, object_id)
         view = extent.view()
         view[: raw.VIEW_HEAD_NBYTES] = raw.VIEW_HEAD
         pending = Pending(self, object_id, extent, None, key=key, owner=owner, type_name="memoryview")
@@ -467,7 +352,7 @@ class Store:
         self._check_open()
         if self._board is not None and self._board.contains(object_id):
             return True
-        (there,) = self._connection.call(Op.CONTAINS, object_id, timeout=_PATIENCE_SECONDS)
+        (there,) = self._connection.call(Op.CONTAINS, object_id, timeout=PATIENCE_SECONDS)
         return bool(there)
 
     def delete(self, object_ids: ObjectID | Iterable[ObjectID]) -> None:
@@ -478,7 +363,7 @@ class Store:
         self._check_open()
         ids = [object_ids] if isinstance(object_ids, bytes) else list(object_ids)
         for start in range(0, len(ids), IDS_PER_FRAME):
-            self._connection.call(Op.DELETE, ids[start : start + IDS_PER_FRAME], timeout=_PATIENCE_SECONDS)
+            self._connection.call(Op.DELETE, ids[start : start + IDS_PER_FRAME], timeout=PATIENCE_SECONDS)
 
     # Looking inside
 
@@ -490,7 +375,7 @@ class Store:
     def stats(self) -> dict[str, Any]:
         """The store's figures: capacity, used, free, objects, pins, who waits, in bytes and counts."""
         self._check_open()
-        (stats,) = self._connection.call(Op.STATS, timeout=_PATIENCE_SECONDS)
+        (stats,) = self._connection.call(Op.STATS, timeout=PATIENCE_SECONDS)
         return dict(stats)
 
     def list(self) -> Descriptions:
@@ -502,7 +387,7 @@ class Store:
         found: Descriptions = []
         more = True
         while more:
-            page, more = self._connection.call(Op.LIST, len(found), timeout=_PATIENCE_SECONDS)
+            page, more = self._connection.call(Op.LIST, len(found), timeout=PATIENCE_SECONDS)
             found += page
         return found
 
@@ -553,7 +438,7 @@ class Store:
 
     def _ask_for_pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> _Place:
         ledger = self._ledger
-        patience = _PATIENCE_SECONDS + timeout if timeout is not None else None if sources else _PATIENCE_SECONDS
+        patience = PATIENCE_SECONDS + timeout if timeout is not None else None if sources else PATIENCE_SECONDS
 
         def undo(answer: list[Any]) -> None:
             ledger.add()
@@ -572,61 +457,9 @@ class Store:
             ledger.looks.add(pin, object_id, segments or ((0, offset, nbytes),))
         return pin, offset, path, segments
 
-    def _reserve(self, nbytes: int, timeout: float | None, object_id: ObjectID | None) -> WritableExtent:
+    def _seal_extent(self, extent: WritableExtent, object_id: ObjectID, names: Names) -> None:
         self._check_open()
-        timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
-        ledger = self._ledger
-
-        def undo(answer: list[Any]) -> None:
-            ledger.add()
-            ledger.drop(answer[0], nbytes)
-
-        ledger.add()
-        try:
-            offset, _ = self._connection.call(
-                Op.CREATE, nbytes, timeout, object_id, timeout=timeout + _PATIENCE_SECONDS, undo=undo
-            )
-        except BaseException:
-            ledger.discard()
-            raise
-        if nbytes >= _WARM_NBYTES:
-            self._warmer.ahead()
-        return WritableExtent(ledger, self._mapping, self._mapping.writable_address + offset, offset, nbytes)
-
-    def _seal_extent(
-        self,
-        extent: WritableExtent,
-        object_id: ObjectID,
-        key: str | None,
-        owner: str | None,
-        type_name: str | None,
-    ) -> None:
-        """Queues and sends a seal. The extent's end unpins the object then, rather than aborting it."""
-        self._check_open()
-        extent.sealed_as = object_id
-        self._connection.queue_seal(SealItem(object_id, extent.offset, extent.nbytes, key, owner, type_name, True))
-        self._connection.flush()
-        self._ledger.board.sealing(object_id)
-        if extent.nbytes >= SHARE_NBYTES:
-            self._ledger.looks.add(extent, object_id, ((0, extent.offset, extent.nbytes),))
-
-    def _renew_lease(self, nbytes: int, timeout: float | None) -> None:
-        timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
-        lease = self._lease
-        if lease.end:
-            lease.unused.append(lease.end)
-        done, lease.unused = lease.unused, []
-        want = max(lease.want_nbytes, nbytes)
-        lease.cursor = lease.end = 0
-        lease.want_nbytes = min(2 * lease.want_nbytes, _LEASE_NBYTES_MAX)
-
-        def undo(answer: list[Any]) -> None:
-            lease.unused.append(sum(answer))
-
-        offset, granted = self._connection.call(
-            Op.LEASE, nbytes, want, timeout, done, timeout=timeout + _PATIENCE_SECONDS, undo=undo
-        )
-        lease.cursor, lease.end = offset, offset + granted
+        self._writer.seal(extent, object_id, names)
 
 
 def _clean(text: str) -> str:

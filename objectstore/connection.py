@@ -39,6 +39,7 @@ _RECEIVE_NBYTES = 1 << 16
 _HELLO_NBYTES = 256
 _HELLO_FDS = 4
 _POLL_SECONDS = 1
+PATIENCE_SECONDS = 60.0  # beyond what the server was asked to wait; then it is taken for stuck
 _TIMEVAL = struct.Struct("@ll")
 _ERRORS: dict[int, type[StoreError]] = {
     Status.NOT_FOUND: ObjectNotFoundError,

@@ -121,6 +121,7 @@ def test_what_lies_in_the_arena_is_not_copied_again(
     store.delete([ObjectID.fromhex(item["id"]) for item in store.list()])
     wait_until(lambda: taken() == 0, "everything is free")
     assert store.stats()["shared_nbytes"] == 0
+    assert not store._ledger.looks, "what nobody looks at is still noted"
 
 
 @pytest.mark.parametrize(
