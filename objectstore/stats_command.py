@@ -101,6 +101,8 @@ def _summary(stats: dict[str, Any]) -> list[str]:
         f"{_many(stats['objects'], 'object')} of {format_size(stats['object_nbytes'] + stats['spilled_nbytes'])},"
         f" {_many(stats['pins'], 'pin')}, {_many(stats['clients'], 'client')}, this one included",
     ]
+    if stats["shared_nbytes"]:
+        lines.append(f"{format_size(stats['shared_nbytes'])} of that are counted for several objects that share them")
     if stats["spilled"]:
         count, nbytes = _many(stats["spilled"], "object"), format_size(stats["spilled_nbytes"])
         lines.append(f"{count} of {nbytes} on disk, in files of {format_size(stats['spill_file_nbytes'])}")

@@ -71,7 +71,7 @@ class Resident:
         return any(map(self._has_much_of_array, column.chunks))
 
     def _has_much_of_array(self, array: pa.Array) -> bool:
-        # The buffers are looked at first: of most types what a slice of them shows is never less than an eighth of it.
+        # A slice has the buffers of the whole array. What it shows of them is measured last, since that takes longest.
         if not any(
             buffer is not None and buffer.size >= SHARE_NBYTES and self.holds(buffer.address)
             for buffer in array.buffers()

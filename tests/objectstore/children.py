@@ -50,6 +50,41 @@ def share_and_wait(path: str, object_id: str) -> None:
     time.sleep(1000)
 
 
+def share_and_check(path: str, seed: str, steps: str) -> None:
+    """Puts ranges of numbers, and parts of those that it gets, over and over; each has to be the range that it was."""
+    rng = random.Random(int(seed))
+    known: dict[ObjectID, tuple[int, int]] = {}
+    views: list[tuple[int, int, np.ndarray]] = []
+    with connect(path, name=f"sharer {seed}", timeout=60) as store:
+        for _ in range(int(steps)):
+            kind = rng.random()
+            if kind < 0.3 or not known:
+                first, count = rng.randrange(1 << 40), rng.choice([100, 9_000, 50_000, 400_000])
+                known[store.put(np.arange(first, first + count), timeout=60)] = first, count
+            elif kind < 0.35:
+                for object_id in rng.sample(sorted(known), len(known) // 2):
+                    store.delete(object_id)
+                    del known[object_id]
+            else:
+                object_id = rng.choice(list(known))
+                first, count = known[object_id]
+                value = store.get(object_id, writable=rng.random() < 0.1)
+                value = value["part"] if isinstance(value, dict) else value
+                assert np.array_equal(value, np.arange(first, first + count)), (first, count)
+                skip = rng.randrange(count // 4 + 1)
+                length = rng.randint(min(count - skip, count // 2), count - skip)
+                part = value[skip : skip + length]
+                part = {"part": part, "rest": np.zeros(rng.choice([1, 40_000]))} if rng.random() < 0.5 else part
+                known[store.put(part, timeout=60)] = first + skip, length
+                views.append((first, count, value))
+            if len(views) > 10:
+                for first, count, view in views:
+                    assert np.array_equal(view, np.arange(first, first + count)), (first, count)
+                views.clear()
+        store.delete(known)
+    say("every range was right")
+
+
 def hold_everything(path: str, object_id: str) -> None:
     """Takes one of each kind of thing that a client can hold, then waits to be killed."""
     store = connect(path, name="victim")

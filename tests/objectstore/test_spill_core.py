@@ -343,3 +343,23 @@ def test_objects_that_have_all_their_bytes_in_common_go_together() -> None:
     assert world.status(waiting) is Status.OK
     assert world.core.stats()["spilled"] == 3
     assert world.core.stats()["shared_nbytes"] == 0
+
+
+def test_what_went_to_disk_meanwhile_is_not_shared() -> None:
+    world = spilling_world(8 * MIB)
+    a, b = world.client("a"), world.client("b")
+    own, _ = world.lease(b, 64, 4096)
+    world.put(a, 1, MIB)
+    world.create(a, 7 * MIB + 1, timeout=0.5)
+    assert world.end_spill()
+    for deleted in (False, True):
+        if deleted:
+            world.get(b, 1)
+            world.end_verification()
+            world.core.delete([oid(1)])
+        request = world.request()
+        world.core.share(b, request, item(2, own, 64), 64 + 8192, [Share(64, oid(1), 0, 8192)])
+        reply = world.reply(request)
+        assert reply is not None
+        assert reply.payload == (False,)
+    assert not world.core.contains(oid(2))

@@ -136,3 +136,10 @@ def test_wrong_options_are_refused(server: StoreServer) -> None:
         shown = stats(server.socket_path, *options)
         assert shown.returncode == 2
         assert options[0] in shown.stderr
+
+
+def test_it_shows_what_is_shared(server: StoreServer, store: Store) -> None:
+    store.put(store.get(store.put(np.zeros(100_000))))
+    text = stats(server.socket_path).stdout
+    assert "2 objects of 1.6 MB" in text
+    assert "800.0 kB of that are counted for several objects that share them" in text
