@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import struct
@@ -30,6 +31,7 @@ LIVE_MESSAGES = int(4000 * TIMES)
 CONNECTIONS = 8
 PER_CONNECTION = 60
 MIB = 1 << 20
+ANSWER_SECONDS = 0.002  # as long as an answer is looked out for; some never come
 
 ids = st.binary(min_size=16, max_size=16)
 numbers = st.integers(0, 1 << 62)
@@ -125,26 +127,27 @@ class Mallory:
         """A valid one, mostly about what isn't its own."""
         rng, number = self.rng, self.number
         op = rng.choice(list(Op))
-        own = self.extents.pop() if self.extents and rng.random() < 0.8 else None
+        takes = op in (Op.SEAL, Op.SHARE, Op.ABORT) and self.extents and rng.random() < 0.8
+        own = self.extents.pop() if takes else None
         if op is Op.ATTACH:
             return [op, rng.choice(["mallory", "", "x" * 4096, "\n\0'"])]
         if op is Op.SEAL:
             place = own or (number(), number())
             item = [rng.randbytes(16), *place, None, rng.choice([None, "o"]), None, rng.random() < 0.5]
             return [op, [item] if own else [item] * rng.choice([0, 0, 0, 1, 2])]
-        if op is Op.SHARE:
-            # Mostly right but for who lends, and how much of that is there.
+        if op is Op.SHARE and (own or rng.random() < 0.2):
+            # A header of its own, something that is somebody's, and then the rest of what it was given.
             nbytes = rng.choice([1, 64, 4096, 70_000])
-            place = (own[0], 64) if own else (number(), 64)
-            shares = [[64, self.identity(), rng.choice([0, 0, 64, number()]), nbytes]]
+            offset, room = own or (number(), 64)
+            shares = [[64, rng.choice(self.known), rng.choice([0, 0, 64, number()]), nbytes]]
             if rng.random() < 0.1:
                 shares = [[number(), self.identity(), number(), number()] for _ in range(rng.choice([0, 1, 3, 1024]))]
-            item = [rng.randbytes(16), *place, None, None, None, rng.random() < 0.1]
-            return [op, 1, item, 64 + nbytes, shares]
+            item = [rng.randbytes(16), offset, room, None, None, None, rng.random() < 0.1]
+            return [op, 1, item, -(-nbytes // 64) * 64 + room if room > 64 else 64 + nbytes, shares]
         if op is Op.LEASE:
             least = rng.choice([1, 1000, 4096])
             want = rng.choice([least, 65536, number()])
-            return [op, 1, least, want, rng.choice([0, 0.01, 5]), rng.choice([[], [], [], [0]])]
+            return [op, 1, least, want, rng.choice([0, 0.01, 5]), [0] * (rng.random() < 0.05)]
         if op is Op.CREATE:
             for_id = rng.choice([None, self.identity()])
             return [op, 1, rng.choice([1, 1000, 100_000, MIB, 1 << 32]), rng.choice([0, 0.01, 5]), for_id]
@@ -158,7 +161,11 @@ class Mallory:
             return [op, [own[0]] if own else [number()] * rng.choice([0, 0, 0, 1])]
         if op is Op.UNPIN:
             return [op, [self.identity()] * rng.choice([0, 0, 0, 1])]
-        return [op, 1] if op is Op.STATS else [op, 1, number()]
+        if op is Op.LOOK:
+            return [op, [number() for _ in range(rng.choice([0, 1, 5]))]]
+        if op is Op.LIST:
+            return [op, 1, number()]
+        return [rng.choice([Op.STATS, Op.HEADROOM]), 1]
 
     def mutated(self) -> bytes:
         frame = bytearray(pack(self.request()))
@@ -183,7 +190,7 @@ class Mallory:
         """One message. Whether the server still listens."""
         rng = self.rng
         kinds = [self.mutated, self.wrong_field, self.garbage, self.huge_length]
-        data = pack(self.request()) if rng.random() < 0.9 else rng.choice(kinds)()
+        data = pack(self.request()) if rng.random() < 0.95 else rng.choice(kinds)()
         self.sent += 1
         try:
             if rng.random() < 0.02:  # descriptors that nobody asked for
@@ -195,6 +202,7 @@ class Mallory:
             if rng.random() < 0.02:
                 self.sock.shutdown(rng.choice([socket.SHUT_WR, socket.SHUT_RD]))
             if rng.random() < 0.5:
+                select.select([self.sock], [], [], ANSWER_SECONDS)
                 data = self.sock.recv(1 << 16)
                 for answer in self._frames.feed(data):
                     if answer[1] == 0 and len(answer) == 4 and type(answer[2]) is int:
