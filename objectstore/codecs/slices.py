@@ -57,7 +57,9 @@ def _compact_view(array: pa.Array) -> pa.Array:
     # A view's first four bytes are the length.
     lengths = _numbers(array, 1, np.int32, VIEW_NBYTES // 4)[:: VIEW_NBYTES // 4]
     shown = VIEW_NBYTES * len(array) + int(lengths[lengths > _INSIDE_NBYTES].sum(dtype=np.int64))
-    if array.get_total_buffer_size() <= 2 * shown + _SLACK_NBYTES or shown > _WIDE_NBYTES_MAX:
+    # What would be written: of an array that Arrow has put together from slices, the same buffer many times.
+    written = sum(buffer.size for buffer in array.buffers() if buffer is not None)
+    if written <= 2 * shown + _SLACK_NBYTES or shown > _WIDE_NBYTES_MAX:
         return array
     wide = pa.large_string() if pa.types.is_string_view(array.type) else pa.large_binary()
     return array.cast(wide).cast(array.type)

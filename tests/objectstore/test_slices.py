@@ -108,6 +108,18 @@ def test_any_slice_is_what_it_was(name: str, start: int, rows: int) -> None:
     assert back.equals(few)
 
 
+@pytest.mark.parametrize("name", ARRAYS)
+def test_most_of_an_array_costs_no_more_than_all_of_it(name: str) -> None:
+    most = ARRAYS[name].slice(9, 70_000)
+    together = pa.concat_arrays([ARRAYS[name].slice(start, ROWS) for start in range(0, 400 * ROWS, ROWS)])
+    whole = encode([ARRAYS[name]]).nbytes
+    assert encode([most]).nbytes < 1.1 * whole + 2000
+    if not pa.types.is_union(together.type):  # Arrow puts the whole children of each together
+        assert encode([together]).nbytes < 1.1 * whole + 2000
+    back = decode(encode([most]).to_bytes())[0]
+    assert back.equals(most)
+
+
 def test_list_views_in_any_order_and_over_each_other() -> None:
     rng = np.random.default_rng(1)
     sizes = rng.integers(0, 4, N)
