@@ -27,7 +27,7 @@ from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import CancelledError
-from holdfast.objectstore import Store, encode
+from holdfast.objectstore import Store
 
 CLOSE_TIMEOUT_SECONDS = 30.0
 #: The scheduler keeps about so many functions for each client that has no tasks of them.
@@ -306,11 +306,11 @@ class ClientBase:
     # -- storing
 
     def _store_anonymous(self, value: Any) -> Future | None:
-        encoded = encode(value)
+        encoded = self._stores.encode(value)
         return self._store_encoded(encoded, f"{encoded.type_name}-{random_token()}")
 
     def _store_as(self, value: Any, key: Any) -> Future | None:
-        return self._store_encoded(encode(value), key)
+        return self._store_encoded(self._stores.encode(value), key)
 
     def _store_encoded(self, encoded: Any, key: Any) -> Future | None:
         targets = self._stores.targets(None)

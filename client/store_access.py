@@ -21,7 +21,7 @@ from holdfast.cluster.errors import ConnectError, NoWorkerError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.payload import INLINE_LIMIT_NBYTES
 from holdfast.cluster.transfer import PeerPool
-from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode
+from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
 from holdfast.objectstore.errors import DecodeError, ObjectNotFoundError, StoreClosedError, StoreError
 from holdfast.objectstore.ids import IDMinter
 
@@ -209,6 +209,11 @@ class StoreAccess:
                 raise NoWorkerError(f"there is no worker or host {name!r} in the cluster; the hosts are {there}")
             chosen.update(dict.fromkeys(matching))
         return list(chosen)
+
+    def encode(self, value: Any) -> Encoded:
+        """A value's flat encoding. What of it lies in this host's store needn't be copied by `write`."""
+        local = self.local
+        return encode(value) if local is None else local[0].encode(value)
 
     def write(
         self, encoded: Encoded, key: str | None, targets: Sequence[str], *, everywhere: bool, timeout: float | None

@@ -245,3 +245,12 @@ def test_many_threads_submit_at_once(client):
     for thread in threads:
         thread.join(60)
     assert results == {n: [n + i for i in range(50)] for n in range(8)}
+
+
+def test_an_argument_that_lies_in_the_store_is_not_copied_there_again(client):
+    store, _ = client._stores.local
+    array = client.submit(np.ones, 3_000_000).result()
+    before = store.stats()["shared_nbytes"]
+    total = client.submit(lambda part: float(part.sum()), array[1_000_000:])
+    assert total.result() == 2_000_000
+    assert store.stats()["shared_nbytes"] > before + 15_000_000
