@@ -120,12 +120,18 @@ class KeyTable:
         Leaves a message for the scheduler; from any thread, without waiting.
     wake:
         Makes the loop call `settle` soon; from any thread, also inside the garbage collector.
+
+    Attributes
+    ----------
+    lingers : bool
+        The loop calls `settle` in a moment without being woken. Set by the loop.
     """
 
     def __init__(self, post: Callable[[tuple[Any, ...]], None], wake: Callable[[], None]) -> None:
         # Reentrant: the garbage collector may run a user's code inside.
         self.lock = threading.RLock()
         self.states: dict[Any, KeyState] = {}
+        self.lingers = False
         self._dropped: deque[KeyState] = deque()
         self._turn = 0
         self._post = post
@@ -154,7 +160,10 @@ class KeyTable:
     def drop(self, state: KeyState) -> None:
         """Take a holder away, soon. Takes no lock; may be called from a finalizer."""
         self._dropped.append(state)
-        self._wake()
+        # Small results that nobody wants any more may stay for a moment; all else is to go, or to stop, at once.
+        place = state.place
+        if not self.lingers or place is None or place.inline is None:
+            self._wake()
 
     def settle(self) -> None:
         """Release the keys that lost their last holder."""

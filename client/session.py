@@ -24,6 +24,8 @@ from holdfast.cluster.errors import CancelledError, ConnectError, RemoteError
 
 logger = logging.getLogger(__name__)
 
+#: How long the release of a small result may wait for others, after results have come: none is worth a wake-up.
+RELEASE_PAUSE_SECONDS = 0.01
 #: Submitted calls with the same options are merged into messages of at most about so many tasks.
 MAX_MERGED_TASKS = 10_000
 
@@ -64,7 +66,7 @@ class Session:
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._closed = loop.create_future()
         self._handlers: dict[str, Callable[..., None]] = {
-            "memory": self.table.memory,
+            "memory": self._on_memory,
             "erred": self.table.erred,
             "pending": self.table.pending,
             "cancelled": self._on_cancelled,
@@ -171,6 +173,16 @@ class Session:
             if handler is None:
                 raise errors.ProtocolError(f"the scheduler sent an unknown message {message[0]!r}")
             handler(*message[1:])
+
+    def _on_memory(self, entries: tuple[Any, ...], turn: int) -> None:
+        self.table.memory(entries, turn)
+        if not self.table.lingers:
+            self.table.lingers = True
+            self._loop.call_later(RELEASE_PAUSE_SECONDS, self._stop_lingering)
+
+    def _stop_lingering(self) -> None:
+        self.table.lingers = False  # first: what is dropped from here on wakes the loop
+        self._flush()
 
     def _on_cancelled(self, keys: tuple[Any, ...], reason: str, turn: int) -> None:
         self.table.cancelled(keys, CancelledError(reason), turn)

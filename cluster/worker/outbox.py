@@ -2,7 +2,8 @@
 
 Nobody may look for an object in the store before its seal is on its way there. So the seal of a result is sent
 before its outcome is, with one exception: nobody looks in the store for a small result, which rides along with its
-outcome, and a seal keeps who waits for the outcome waiting. It's sent right after it.
+outcome, and a seal keeps who waits for the outcome waiting: not only in this process, for the store's server wakes up
+for it, and takes a processor. So the seals of small results are sent a moment later, with all that there are by then.
 
 Sending seals can block: the store takes them when it has the time, and where it lives in this very process, it is the
 loop's thread that takes them. So that thread has no part in this. Outcomes leave by the task's own thread when it has
@@ -22,6 +23,11 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster.worker.execution import Outcome
+
+#: How long the seal of a result that rides along may wait.
+SEAL_PAUSE_SECONDS = 0.005
+
+_SEND, _SEAL, _STOP = range(3)
 
 
 class Outbox:
@@ -46,7 +52,8 @@ class Outbox:
         self._outcomes: deque[Outcome] = deque()
         self._sending = threading.Lock()
         self._sender_woken = False
-        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._seals_wait = False
+        self._tokens: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._sender = threading.Thread(target=self._run, name=name, daemon=True)
         self._sender.start()
 
@@ -55,21 +62,29 @@ class Outbox:
         self._outcomes.append(outcome)
         if not self._sender_woken:
             self._sender_woken = True
-            self._tokens.put(True)
+            self._tokens.put(_SEND)
 
     def put_now(self, outcome: Outcome) -> None:
-        """Add an outcome, in a thread that may wait; it has left when this returns, and so has its seal."""
+        """Add an outcome, in a thread that may wait; it has left when this returns."""
         self._outcomes.append(outcome)
         self._send()
 
     def close(self) -> None:
         """Send what there is, and end the thread. Blocks; not for the loop's thread."""
-        self._tokens.put(False)
+        self._tokens.put(_STOP)
         self._sender.join()
         self._send()
+        self._flush()
 
     def _run(self) -> None:
-        while self._tokens.get():
+        while (token := self._tokens.get()) != _STOP:
+            if token == _SEAL:
+                with contextlib.suppress(queue.Empty):
+                    token = self._tokens.get(timeout=SEAL_PAUSE_SECONDS)
+                if token == _STOP:
+                    return
+                self._seals_wait = False
+                self._flush()
             self._sender_woken = False
             self._send()
 
@@ -88,5 +103,6 @@ class Outbox:
             for operation, entry in outcomes:
                 messages.setdefault(operation, []).append(entry)
             self._deliver([*messages.items()])
-        if ride_along:
-            self._flush()
+        if ride_along and not self._seals_wait:
+            self._seals_wait = True
+            self._tokens.put(_SEAL)

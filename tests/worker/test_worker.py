@@ -43,10 +43,11 @@ def pins(store):
 # -- results
 
 
-def test_a_task_runs_and_its_result_is_in_the_store_and_rides_along(scheduler, peer, store):
+def test_a_task_runs_and_its_result_is_in_the_store_and_rides_along(scheduler, peer, store, eventually):
     operation, entry = scheduler.one(peer, scheduler.task(peer, operator.add, 1, 2, key="three"))
     key, _, object_id, nbytes, data, type_name, seconds = entry
     assert (operation, key, type_name) == ("finished", "three", "int")
+    eventually(lambda: store.contains(ObjectID(object_id)))
     assert store.get(ObjectID(object_id)) == 3
     assert nbytes == len(data)
     assert seconds >= 0
@@ -188,11 +189,12 @@ def test_a_task_that_raises_what_the_store_raises_is_an_error(scheduler, peer):
 # -- dask
 
 
-def test_nodes_of_dask_graphs(scheduler, peer, store):
+def test_nodes_of_dask_graphs(scheduler, peer, store, eventually):
     x = store.put(np.arange(10))
     depends = [stored(("x", 0), x)]
     task = Task(("s", 0), operator.add, TaskRef(("x", 0)), 1)
     _, entry = scheduler.one(peer, scheduler.node_task(task, depends=depends))
+    eventually(lambda: store.contains(ObjectID(entry[2])))
     assert store.get(ObjectID(entry[2])).tolist() == list(range(1, 11))
     nested = Task("n", sum, List(Task(None, operator.neg, 1), DataNode(None, 5)))
     assert scheduler.value(peer, scheduler.node_task(nested)) == 4
