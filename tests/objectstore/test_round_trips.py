@@ -101,7 +101,12 @@ def frames(draw: st.DrawFn) -> pd.DataFrame:
     frame["category"] = frame["text"].astype("category")
     frame["string"] = frame["text"].astype("string")
     frame["nullable"] = pd.array([None if i % 3 else i for i in range(len(frame))], dtype="Int64")
-    return frame.iloc[draw(st.slices(len(frame)))] if draw(st.booleans()) else frame
+    return frame.iloc[draw(st.slices(len(frame)).filter(has_a_possible_step))] if draw(st.booleans()) else frame
+
+
+def has_a_possible_step(rows: slice) -> bool:
+    """Whether Arrow can take a slice: not with a step beyond what fits a machine's word, however few the rows."""
+    return rows.step is None or abs(rows.step) < 2**31
 
 
 @given(frame=frames())
