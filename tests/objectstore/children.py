@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,8 @@ def nursery(path: str) -> None:
             sys.stdin.close()
             try:
                 work_until_killed(path, int(seed))
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         say(pid)
@@ -264,6 +267,8 @@ def ring(path: str, clients: str, rounds: str) -> None:
             try:
                 work(number)
                 os._exit(0)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
     right = [os.waitpid(pid, 0)[1] for pid in pids].count(0)
