@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _SLACK_NBYTES = 4096
 _SLACK_ITEMS = 64
@@ -72,7 +71,7 @@ def _compact_list(array: pa.Array) -> pa.Array:
     child = compact(shown)
     if child is shown and len(array):
         return array
-    return _rebuilt(array, [pc.subtract(offsets, offsets[0]).buffers()[1]], [child])
+    return _rebuilt(array, [pa.py_buffer(offsets.to_numpy() - first)], [child])
 
 
 def _compact_fixed_size_list(array: pa.Array) -> pa.Array:
