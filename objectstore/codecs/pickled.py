@@ -52,6 +52,15 @@ class _Chunks(list[Any]):
     write = list.append
 
 
+class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's pickler, with reducers of our own before its."""
+
+    def __init__(self, file: Any, own: dict[type, Any], buffer_callback: Callable[[pickle.PickleBuffer], None]) -> None:
+        # Before the pickler is made: that's when it looks for the table.
+        self.dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(own)
+        super().__init__(file, protocol=5, buffer_callback=buffer_callback)
+
+
 def encode_plain(value: Any) -> Encoded:
     """An int, float, bool, str or None: nothing to look for inside."""
     return Encoded(_PLAIN_HEAD + pickle.dumps(value, 5), type_name=type(value).__name__)
@@ -110,10 +119,8 @@ def _pickle(value: Any, resident: Resident | None) -> tuple[list[Any], list[Part
     if not by_reference:
         chunks = _Chunks()
         parts = []
-        by_value = cloudpickle.Pickler(chunks, protocol=5, buffer_callback=parts_callback(parts))
         own = reducers.REDUCERS if resident is None else {**reducers.REDUCERS, **resident.reducers}
-        by_value.dispatch_table = by_value.dispatch_table.new_child(own)
-        by_value.dump(value)
+        _ByValue(chunks, own, parts_callback(parts)).dump(value)
     return chunks, parts
 
 

@@ -205,6 +205,7 @@ CONTAINERS = st.recursive(
 
 
 @given(value=CONTAINERS)
+@example(value=[(None, b"__main__"), np.array("NaT", dtype=">M8[Y]"), memoryview(b"")])  # by value, as cloudpickle does
 @examples(60)
 def test_containers(way: Way, value: Any) -> None:
     assert_same(way(value), value)

@@ -178,3 +178,14 @@ def test_slices_of_polars() -> None:
     assert encode(frame[50:55]).nbytes < 6000
     assert decode(encode(frame[50:55]).to_bytes()).equals(frame[50:55])
     assert encode(frame["lists"][50:55]).nbytes < 3000
+
+
+def test_five_rows_beside_a_function_cost_five_rows() -> None:
+    """What only cloudpickle can write is written with the same care."""
+    value = [lambda: 1, TEXTS.slice(START, ROWS), VIEWS.slice(START, ROWS)]
+    encoded = encode(value)
+    assert encoded.nbytes < 5000
+    function, texts, views = decode(encoded.to_bytes())
+    assert function() == 1
+    assert texts.equals(value[1])
+    assert views.equals(value[2])
