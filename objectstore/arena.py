@@ -208,15 +208,17 @@ class FileMap:
     """
 
     def __init__(self, fd: int, offset: int, nbytes: int, *, flags: int, writable: bool, base: object = None) -> None:
-        self._address: int | None = None
+        self._mapped: list[int] = []
         self._base = base
         start = offset // PAGE * PAGE
         self._span = offset + nbytes - start
         protection = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
-        address = _libc.mmap(None, self._span, protection, flags, fd, start)
-        if address is None or address == _MAP_FAILED:
+        # One step: what is mapped is known to ``__del__``, even if an interrupt comes right after it.
+        self._mapped.extend(map(_libc.mmap, [None], [self._span], [protection], [flags], [fd], [start]))
+        (address,) = self._mapped
+        if address == _MAP_FAILED:
+            self._mapped.clear()
             raise _last_error("mapping memory")
-        self._address = address
         self.__array_interface__: dict[str, Any] = {
             "version": 3,
             "shape": (nbytes,),
@@ -229,9 +231,8 @@ class FileMap:
         return memoryview(np.asarray(self))  # type: ignore[arg-type]
 
     def __del__(self) -> None:
-        if self._address is not None:
-            _libc.munmap(self._address, self._span)
-            self._address = None
+        for address in self._mapped:
+            _libc.munmap(address, self._span)
 
 
 def map_shared(fd: int, nbytes: int, *, writable: bool) -> memoryview:

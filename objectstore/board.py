@@ -61,6 +61,7 @@ import platform
 import struct
 import threading
 import zlib
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -247,13 +248,17 @@ class BoardView(_Index):
     ----------
     held : int
         How many pins there are on it.
+    dropped : deque
+        The slots of pins that have died, one for each; ``unpin`` ends them. For finalisers to add to.
     """
 
     def __init__(self, slots: int, index: memoryview, row: memoryview) -> None:
         super().__init__(slots, index)
         self._row, self._marks = _cut(row, slots)
         self._own: dict[ObjectID, None] = {}
+        self._ended: dict[int, None] = {}  # slots whose counter has gone to zero since the server was told
         self.held = 0
+        self.dropped: deque[int] = deque()
 
     def sealing(self, object_id: ObjectID) -> None:
         """The object is this client's, nobody else can have made one of this id, and its seal is on the socket."""
@@ -266,7 +271,7 @@ class BoardView(_Index):
         """Pins an object that is in the index, and sets ``pin.slot``: its offset and size. None if it isn't there.
 
         Returns None as well if the object was deleted at this very moment; ``pin.slot`` is set then
-        too, and is to be unpinned like any other.
+        too, and is to be dropped like any other.
         """
         high, low = _ID.unpack(object_id)
         slot = self._find(object_id, high, low)
@@ -283,13 +288,32 @@ class BoardView(_Index):
                 return words[at + 2], words[at + 3]
         return None
 
-    def unpin(self, slot: int) -> bool:
-        """Ends one pin. Whether the server waits for it, and is to be told to look."""
-        with self._fence:
-            left = self._row[slot] = self._row[slot] - 1
-            self.held -= 1
-        self._marks[slot] = 1
-        return not left and self._words[slot * _WORDS + _STATE] >= _WANTED
+    @property
+    def pending(self) -> bool:
+        """Whether ``unpin`` has anything to do."""
+        return bool(self.dropped) or bool(self._ended)
+
+    def unpin(self) -> list[int]:
+        """Ends the pins that were dropped. The slots that the server waits for, to be told to look at until ``told``.
+
+        Not to be called by two threads at a time.
+        """
+        dropped, row, ended = self.dropped, self._row, self._ended
+        while dropped:
+            with self._fence:
+                # Nothing is called in here: an interrupt finds the pin dropped, or ended.
+                slot = dropped[0]
+                del dropped[0]
+                left = row[slot] = row[slot] - 1
+                self.held -= 1
+                self._marks[slot] = 1
+                if not left:
+                    ended[slot] = None
+        return [slot for slot in ended if self._words[slot * _WORDS + _STATE] >= _WANTED]
+
+    def told(self) -> None:
+        """The server has been told what ``unpin`` gave."""
+        self._ended.clear()
 
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is in the index. False may also mean that the server has to be asked."""

@@ -5,6 +5,10 @@ reader and hands the others their answers, until it has its own and passes the r
 thus sends and receives without anybody's help, and there is no reader thread to switch to.
 
 What goes one way (seals, unpins, aborts) gathers, and is sent in front of the next message.
+
+An interrupt (Ctrl-C) raises in the main thread whenever a function begins there, or one that is written in C returns:
+after a byte has been sent or received, say, and before anybody has taken note. To do a thing twice would be a breach of
+the protocol, to forget one a leak. So what must happen together is one call of C, or has no call in between.
 """
 
 from __future__ import annotations
@@ -21,9 +25,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
-from holdfast.objectstore.pins import Dead, Ledger
+from holdfast.objectstore.pins import Ledger
 from holdfast.objectstore.protocol import (
-    IDS_PER_FRAME,
     MAGIC,
     REPLY_NBYTES_MAX,
     SEALS_PER_FRAME,
@@ -88,7 +91,10 @@ class Connection:
     def _begin(self) -> None:
         self._send_lock = threading.Lock()
         self._outgoing = bytearray()
+        self._sent: list[int] = []  # bytes that are sent, and not taken off the outgoing ones yet
         self._seals: list[SealItem] = []
+        # A seal goes with the next message; they're sent in the order in which they're queued.
+        self.queue_seal: Callable[[SealItem], None] = self._seals.append
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
         self._someone_reads = False
@@ -100,10 +106,6 @@ class Connection:
         with self._send_lock:
             self._outgoing += pack((Op.ATTACH, name))
             self._send()
-
-    def queue_seal(self, item: SealItem) -> None:
-        """Goes with the next message. Seals are sent in the order in which they're queued."""
-        self._seals.append(item)
 
     def flush(self) -> None:
         """Sends what goes one way. What other threads have taken to send is on the socket too afterwards.
@@ -127,30 +129,32 @@ class Connection:
 
     def _gather(self) -> None:
         """Takes all that goes one way into the outgoing bytes."""
-        # What has died is taken before the seals are, and sent after them: an array that was sealed and dropped by
+        # What has died is looked at before the seals are, and sent after them: an array that was sealed and dropped by
         # another thread at this moment is then unpinned with or after its seal, never before.
-        dead = Dead([], [], []) if self.ledger is None or not self.ledger.pending else self.ledger.take()
+        ledger = self.ledger
+        dead = ledger.dead() if ledger is not None and ledger.pending else None
         if seals := self._seals[:]:
-            starts = range(0, len(seals), SEALS_PER_FRAME)
+            count = len(seals)
+            starts = range(0, count, SEALS_PER_FRAME)
             frames = b"".join(pack((Op.SEAL, seals[start : start + SEALS_PER_FRAME])) for start in starts)
-            # Only what is packed is taken: others' seals must not vanish because of a failure or an interrupt here.
+            # Only what is packed is taken: others' seals must not vanish because of a failure here.
             self._outgoing += frames
-            del self._seals[: len(seals)]
-        for op, names in ((Op.UNPIN, dead.unpins), (Op.ABORT, dead.aborts), (Op.LOOK, dead.looks)):
-            for start in range(0, len(names), IDS_PER_FRAME):
-                self._outgoing += pack((op, names[start : start + IDS_PER_FRAME]))
+            del self._seals[:count]
+        if ledger is not None and dead is not None:
+            ledger.tell(dead, self._outgoing)
 
     def _send(self) -> None:
-        outgoing = self._outgoing
-        if not outgoing:
-            return
-        if self._lost is not None:
+        outgoing, sent = self._outgoing, self._sent
+        if self._lost is not None and outgoing:
             raise StoreClosedError(self._lost)
         try:
-            # What is sent is taken off at once, so that an interrupt leaves no half of a frame behind.
-            while outgoing:
-                sent = self._socket.send(outgoing)
-                del outgoing[:sent]
+            while True:
+                if sent:
+                    del outgoing[: sent[0]]
+                    del sent[0]
+                if not outgoing:
+                    return
+                sent.extend(map(self._socket.send, (outgoing,)))
         except OSError as error:
             self._fail(f"the store at {self.where} is gone: {error}")
             raise StoreClosedError(self._lost) from error
@@ -162,6 +166,7 @@ class Connection:
         op: Op,
         *fields: Any,
         timeout: float | None,
+        given: list[Any] | None = None,
         undo: Callable[[list[Any]], None] | None = None,
     ) -> list[Any]:
         """Sends a request and waits for its answer, without the number and the status.
@@ -170,6 +175,8 @@ class Connection:
         ----------
         timeout : float or None
             Seconds after which a server that hasn't answered is taken for stuck.
+        given : list, optional
+            The last field: what is given back. It's taken out of the list when the request is on its way.
         undo : callable, optional
             Called with a good answer that comes when nobody waits for it any more, because the wait was
             interrupted.
@@ -180,17 +187,21 @@ class Connection:
             What the server answered, or that it doesn't; StoreClosedError if it's gone.
         """
         number = next(self._numbers)
-        request = pack((op, number, *fields))
+        giving = [] if given is None else [given[:]]
+        count = sum(map(len, giving))
+        request = pack((op, number, *fields, *giving))
         call = _Call(undo)
         try:
             with self._send_lock:
-                self._calls[number] = call
                 self._gather()
                 self._outgoing += request
+                self._calls[number] = call
+                if given is not None:
+                    del given[:count]
                 self._send()
             answer = self._wait(call, None if timeout is None else time.monotonic() + timeout)
         except BaseException:
-            # What is in the outgoing bytes is sent, and answered, all the same.
+            # What is in the outgoing bytes is sent, and answered, all the same; until then the call is kept.
             with self._lock:
                 late = call.answer
                 call.abandoned = True
@@ -205,6 +216,8 @@ class Connection:
     def _wait(self, call: _Call, deadline: float | None) -> list[Any]:
         reading = False
         try:
+            # CPython takes an interrupt at the jump back to a block's first instruction for one before the block.
+            left = None
             while call.answer is None:
                 if self._lost is not None:
                     raise StoreClosedError(self._lost)

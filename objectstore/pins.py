@@ -6,11 +6,13 @@ is finalised when the last of them is gone, and not before. A ``BoardPin`` is on
 itself (``board.py``); a ``Pin`` is one that the server was asked for.
 
 A finaliser may run anywhere: on any thread, in the middle of a garbage collection, while this very
-process holds this very store's locks. So it does three things only, none of which takes a lock: it takes its
-note out of a dictionary (``looks.py``), it appends to a deque, and it may put a token into a ``SimpleQueue``, which is
-made for finalisers. The
-deque is emptied by the next message that goes to the server anyhow; the token wakes a thread that
-empties it if there is none: at once if the object is large, within milliseconds if it's small.
+process holds this very store's locks. So it does three things only, none of which takes a lock: it appends to a list
+or a deque, it takes its note out of a dictionary (``looks.py``), and it may put a token into a ``SimpleQueue``, which
+is made for finalisers. The list is emptied by the next message that goes to the server anyhow; the token wakes a
+thread that empties it if there is none: at once if the object is large, within milliseconds if it's small.
+
+An interrupt (Ctrl-C) may come anywhere too: whenever a function begins, or one that is written in C returns. What must
+happen together is written so that nothing is called in between.
 
 The ledger also counts what is alive. The connection of a store that was closed stays open until that
 count is zero, since the server takes a closed connection for the end of all of its pins.
@@ -21,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from holdfast.objectstore.board import BoardView
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.looks import Looks
+from holdfast.objectstore.protocol import IDS_PER_FRAME, Op, pack
 
 URGENT_NBYTES = 1 << 20
 _NAP_SECONDS = 0.01
@@ -48,8 +50,8 @@ class Pin:
         self.nbytes = nbytes
 
     def __del__(self) -> None:
-        self._ledger.looks.drop(self)
         self._ledger.drop(self.object_id, self.nbytes)
+        self._ledger.looks.drop(self)
 
 
 class BoardPin:
@@ -64,9 +66,9 @@ class BoardPin:
 
     def __del__(self) -> None:
         if self.slot:
+            self._ledger.drop_slot(self.slot, self.nbytes)
             if self.nbytes >= SHARE_NBYTES:
                 self._ledger.looks.drop(self)
-            self._ledger.drop_slot(self.slot, self.nbytes)
 
 
 class WritableExtent:
@@ -75,9 +77,16 @@ class WritableExtent:
     The array may outlive the seal, the abort, even the store; its memory must not become somebody
     else's while it can be written through. So the extent is given back here, when the array is gone: as
     an abort if it wasn't sealed, as an unpin if it was (``seal`` keeps a pin for it).
+
+    Attributes
+    ----------
+    sealed_as : ObjectID or None
+        What it was sealed as.
+    handed_over : bool
+        Whether a seal takes it as it is: nobody writes any more, and no pin is kept.
     """
 
-    __slots__ = ("__array_interface__", "_handed_over", "_ledger", "_mapping", "nbytes", "offset", "sealed_as")
+    __slots__ = ("__array_interface__", "_ledger", "_mapping", "handed_over", "nbytes", "offset", "sealed_as")
 
     def __init__(self, ledger: Ledger, mapping: object, address: int, offset: int, nbytes: int) -> None:
         self._ledger = ledger
@@ -85,7 +94,7 @@ class WritableExtent:
         self.offset = offset
         self.nbytes = nbytes
         self.sealed_as: ObjectID | None = None
-        self._handed_over = False
+        self.handed_over = False
         self.__array_interface__: dict[str, Any] = {
             "version": 3,
             "shape": (nbytes,),
@@ -97,23 +106,30 @@ class WritableExtent:
         """The bytes. Everything made from them holds the extent."""
         return memoryview(np.asarray(self))  # type: ignore[arg-type]
 
-    def hand_over(self) -> None:
-        """Nobody writes any more and nothing is kept: a seal takes the extent as it is."""
-        self._handed_over = True
-        self._ledger.discard()
-
     def __del__(self) -> None:
-        if not self._handed_over:
-            self._ledger.looks.drop(self)
+        if self.handed_over:
+            self._ledger.drop(None, 0)
+        else:
             self._ledger.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes)
+            self._ledger.looks.drop(self)
 
 
 class Dead(NamedTuple):
-    """What the server is to be told: objects to unpin, offsets to abort, slots of the board to look at."""
+    """What has died: objects to unpin, offsets to abort, and what a seal has taken; slots of the board to look at."""
 
-    unpins: list[ObjectID]
-    aborts: list[int]
+    dropped: list[ObjectID | int | None]
     looks: list[int]
+
+    def frames(self) -> bytes:
+        """What the server is to be told."""
+        unpins = [what for what in self.dropped if isinstance(what, bytes)]
+        aborts = [what for what in self.dropped if isinstance(what, int)]
+        kinds: list[tuple[Op, list[Any]]] = [(Op.UNPIN, unpins), (Op.ABORT, aborts), (Op.LOOK, self.looks)]
+        return b"".join(
+            pack((op, names[start : start + IDS_PER_FRAME]))
+            for op, names in kinds
+            for start in range(0, len(names), IDS_PER_FRAME)
+        )
 
 
 class Ledger:
@@ -124,7 +140,7 @@ class Ledger:
     board : BoardView
         On which the pins are that this process has taken by itself.
     flush : callable
-        Sends what ``take`` returns. Called by the ledger's own thread; false once the connection is gone.
+        Sends what has died. Called by the ledger's own thread; false once the connection is gone.
     on_empty : callable
         Called when nothing is alive any more, after ``close``.
     mapping : object
@@ -146,8 +162,7 @@ class Ledger:
         self._on_empty = on_empty
         self._disowned = False
         self._closing = False
-        self._dropped: deque[ObjectID | int] = deque()
-        self._dropped_slots: deque[int] = deque()
+        self._dropped: list[ObjectID | int | None] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -171,8 +186,15 @@ class Ledger:
         """Something will be alive: a pin or a reservation that is being asked for."""
         if self._thread is None:
             self._start()
-        with self._lock:
-            self._alive += 1
+        added = False
+        try:
+            with self._lock:
+                self._alive += 1
+                added = True
+        except BaseException:  # an interrupt, as the lock was given back
+            if added:
+                self.discard()
+            raise
 
     def _start(self) -> None:
         with self._lock:
@@ -186,8 +208,8 @@ class Ledger:
             self._alive -= 1
         self._wake_if_closing()
 
-    def drop(self, what: ObjectID | int, nbytes: int) -> None:
-        """A pin on an object, or a reservation at an offset, has died. Safe in a finaliser."""
+    def drop(self, what: ObjectID | int | None, nbytes: int) -> None:
+        """A pin on an object, a reservation at an offset, or one that a seal took, has died. Safe in a finaliser."""
         if self._disowned:
             return
         self._dropped.append(what)
@@ -197,7 +219,7 @@ class Ledger:
         """A pin on the board has died. Safe in a finaliser."""
         if self._disowned:
             return
-        self._dropped_slots.append(slot)
+        self.board.dropped.append(slot)
         self._wake(nbytes)
 
     def _wake(self, nbytes: int) -> None:
@@ -209,28 +231,21 @@ class Ledger:
 
     @property
     def pending(self) -> bool:
-        """Whether there's anything to take."""
-        return bool(self._dropped) or bool(self._dropped_slots)
+        """Whether there's anything that the server hasn't been told."""
+        return bool(self._dropped) or self.board.pending
 
-    def take(self) -> Dead:
-        """What has died since the last time, so far as the server has to be told."""
-        dead = unpins, aborts, looks = Dead([], [], [])
-        with contextlib.suppress(IndexError):
-            while True:
-                slot = self._dropped_slots.popleft()
-                if self.board.unpin(slot):
-                    looks.append(slot)
-        with contextlib.suppress(IndexError):
-            while True:
-                what = self._dropped.popleft()
-                if isinstance(what, int):
-                    aborts.append(what)
-                else:
-                    unpins.append(what)
-        if unpins or aborts:
-            with self._lock:
-                self._alive -= len(unpins) + len(aborts)
-        return dead
+    def dead(self) -> Dead:
+        """What has died since the last ``tell``. Not to be called by two threads at a time."""
+        return Dead(self._dropped[:], self.board.unpin())
+
+    def tell(self, dead: Dead, outgoing: bytearray) -> None:
+        """Adds what has died to what goes to the server, and forgets it."""
+        frames, count = dead.frames(), len(dead.dropped)
+        with self._lock:
+            outgoing += frames
+            del self._dropped[:count]
+            self._alive -= count
+        self.board.told()
 
     def close(self) -> None:
         """No more will be added. ``on_empty`` is called as soon as nothing is alive: now, or by the thread."""
@@ -262,7 +277,7 @@ class Ledger:
         self._disowned = True
         self.looks.clear()
         self._dropped.clear()
-        self._dropped_slots.clear()
+        self.board.dropped.clear()
         self._begin()
 
     def _empty(self) -> bool:

@@ -96,8 +96,10 @@ class Writer:
         if self._ledger.looks and nbytes >= SHARE_NBYTES and self._share(object_id, encoded, names, timeout):
             return
         if nbytes > SMALL_NBYTES:
-            offset = self._write_apart(encoded, timeout, object_id)
-            self._connection.queue_seal(SealItem(object_id, offset, nbytes, *names, False))
+            extent = self._write_apart(encoded, timeout, object_id)
+            item = SealItem(object_id, extent.offset, nbytes, *names, False)
+            extent.handed_over = True  # together with the next line, also for an interrupt (see connection.py)
+            self._connection.queue_seal(item)
             self._connection.flush()
             if is_new:
                 self._ledger.board.sealing(object_id)
@@ -150,21 +152,21 @@ class Writer:
 
     def seal(self, extent: WritableExtent, object_id: ObjectID, names: Names) -> None:
         """Queues and sends a seal. The extent's end unpins the object then, rather than aborting it."""
-        extent.sealed_as = object_id
-        self._connection.queue_seal(SealItem(object_id, extent.offset, extent.nbytes, *names, True))
+        item = SealItem(object_id, extent.offset, extent.nbytes, *names, True)
+        extent.sealed_as = object_id  # together with the next line, also for an interrupt (see connection.py)
+        self._connection.queue_seal(item)
         self._connection.flush()
         self._ledger.board.sealing(object_id)
         if extent.nbytes >= SHARE_NBYTES:
             self._ledger.looks.add(extent, object_id, ((0, extent.offset, extent.nbytes),))
 
-    def _write_apart(self, encoded: Encoded, timeout: float | None, object_id: ObjectID | None) -> int:
-        """Where it was written to, in room of its own. It's the caller's to seal or to drop."""
+    def _write_apart(self, encoded: Encoded, timeout: float | None, object_id: ObjectID | None) -> WritableExtent:
+        """Room of its own that it was written to. It's the caller's to hand over to a seal."""
         extent = self.reserve(encoded.nbytes, timeout, object_id)
         if encoded.nbytes >= _WARM_NBYTES:
             self._warmer.now(extent.offset, encoded.nbytes)
         encoded.write_into(extent.view())
-        extent.hand_over()
-        return extent.offset
+        return extent
 
     # In a lease
 
@@ -183,17 +185,16 @@ class Writer:
         timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
         lease = self._lease
         if lease.end:
-            lease.unused.append(lease.end)
-        done, lease.unused = lease.unused, []
+            lease.unused += [lease.end]
+            lease.cursor = lease.end = 0
         want = max(lease.want_nbytes, nbytes)
-        lease.cursor = lease.end = 0
         lease.want_nbytes = min(2 * lease.want_nbytes, _LEASE_NBYTES_MAX)
 
         def undo(answer: list[Any]) -> None:
             lease.unused.append(sum(answer))
 
         offset, granted = self._connection.call(
-            Op.LEASE, nbytes, want, timeout, done, timeout=timeout + PATIENCE_SECONDS, undo=undo
+            Op.LEASE, nbytes, want, timeout, given=lease.unused, timeout=timeout + PATIENCE_SECONDS, undo=undo
         )
         lease.cursor, lease.end = offset, offset + granted
 
@@ -213,17 +214,16 @@ class Writer:
                 item = SealItem(object_id, offset, own.nbytes, *names, False)
                 (sealed,) = self._connection.call(Op.SHARE, item, *request, timeout=PATIENCE_SECONDS)
             return bool(sealed)
-        offset = self._write_apart(own, timeout, None)
+        extent = self._write_apart(own, timeout, None)
 
-        def give_back(answer: list[Any]) -> None:
-            if not answer[0]:
-                self._ledger.add()
-                self._ledger.drop(offset, own.nbytes)
+        def settle(answer: list[Any]) -> None:
+            (extent.handed_over,) = answer
 
-        item = SealItem(object_id, offset, own.nbytes, *names, False)
-        answer = self._connection.call(Op.SHARE, item, *request, timeout=PATIENCE_SECONDS, undo=give_back)
-        give_back(answer)
-        return bool(answer[0])
+        # If this is interrupted, the call keeps the extent until it's answered.
+        item = SealItem(object_id, extent.offset, own.nbytes, *names, False)
+        answer = self._connection.call(Op.SHARE, item, *request, timeout=PATIENCE_SECONDS, undo=settle)
+        (extent.handed_over,) = answer
+        return extent.handed_over
 
     def _shares(self, encoded: Encoded) -> dict[Piece, Place]:
         """Which parts of a value are parts of objects that this process looks at."""

@@ -242,6 +242,7 @@ def _check(before: Footprint, scope: str, whose: str, node: Any) -> None:
     gc.collect()
     while (left := _left(before, scope)) and time.monotonic() < deadline:
         time.sleep(0.01)
+        gc.collect()  # a thread that ends meanwhile may leave the last of a cycle behind
     if not left:
         return
     for pid, _ in left.processes:

@@ -20,6 +20,7 @@ import pytest
 
 from holdfast.objectstore import ObjectID, ObjectNotFoundError, Store, StoreServer, connect
 from holdfast.objectstore.board import ORDERED, PROBES, Board, BoardView, index_nbytes, row_nbytes, slots_for
+from tests.objectstore.test_core import unpin
 
 pytestmark = pytest.mark.skipif(not ORDERED, reason="clients use the board where stores are seen in order")
 
@@ -82,14 +83,14 @@ def test_a_pin_outlives_the_deletion_and_its_end_is_to_be_told() -> None:
     world.pin(0, oid(1))
     world.pin(0, oid(1))
     world.pin(1, oid(1))
-    assert not world.views[1].unpin(slot), "nobody waits for it yet"
+    assert not unpin(world.views[1], slot), "nobody waits for it yet"
     assert world.board.doom(slot), "the first client looks at it twice"
     assert world.pin(1, oid(1)) == (slot, None), "no longer found, but counted until it's taken back"
     assert not world.views[1].contains(oid(1))
-    assert world.views[1].unpin(slot)
+    assert unpin(world.views[1], slot)
     assert world.board.pinned(slot)
-    assert not world.views[0].unpin(slot), "one more"
-    assert world.views[0].unpin(slot)
+    assert not unpin(world.views[0], slot), "one more"
+    assert unpin(world.views[0], slot)
     assert not world.board.pinned(slot)
 
 
@@ -97,13 +98,13 @@ def test_an_open_object_is_its_writers_alone() -> None:
     world = World()
     slot = world.board.add(oid(1), 64, 5, is_open=True)
     assert world.pin(0, oid(1)) == (slot, None)
-    assert not world.views[0].unpin(slot)
+    assert not unpin(world.views[0], slot)
     world.views[0].sealing(oid(1))
     assert world.views[0].contains(oid(1))
     assert not world.views[1].contains(oid(1))
     assert world.pin(0, oid(1)) == (slot, (64, 5))
     assert world.pin(1, oid(1)) == (slot, None)
-    world.views[1].unpin(slot)
+    unpin(world.views[1], slot)
     world.board.seal(slot)
     assert world.pin(1, oid(1)) == (slot, (64, 5))
     assert world.board.pins() == {slot: {1: 1, 2: 1}}

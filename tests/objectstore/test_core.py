@@ -28,6 +28,14 @@ def item(number: int, offset: int, nbytes: int, *, keep: bool = False, owner: st
     return SealItem(oid(number), offset, nbytes, f"key-{number}", owner, "int", keep)
 
 
+def unpin(view: BoardView, slot: int) -> bool:
+    """Ends one pin on the board. Whether the server is to be told."""
+    view.dropped.append(slot)
+    waited_for = view.unpin()
+    view.told()
+    return slot in waited_for
+
+
 class World:
     """A core, a clock and some clients."""
 
@@ -574,7 +582,7 @@ class CoreMachine(RuleBasedStateMachine):
     def unpin_on_board(self, who: int, which: int, at_once: bool) -> None:
         if self.on_board[who]:
             _, slot = self.on_board[who].pop(which % len(self.on_board[who]))
-            if self.views[who].unpin(slot):
+            if unpin(self.views[who], slot):
                 self.looks.append(slot)
         if at_once:
             self.looks_arrive()
@@ -609,7 +617,7 @@ class CoreMachine(RuleBasedStateMachine):
         for each in self.views:
             pin = Held()
             assert each.pin(oid(number), pin) is None, "it isn't sealed"
-            each.unpin(pin.slot)
+            unpin(each, pin.slot)
         if looks:
             view.sealing(oid(number))
             pin = Held()

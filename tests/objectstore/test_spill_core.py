@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.protocol import Share, Status
 from holdfast.objectstore.spilling import SPILL_PAUSE_SECONDS
-from tests.objectstore.test_core import MIB, Held, World, item, oid
+from tests.objectstore.test_core import MIB, Held, World, item, oid, unpin
 
 
 def spilling_world(capacity: int = 8 * MIB) -> World:
@@ -185,7 +185,7 @@ class Viewer:
 
     def look_away(self, slot: int) -> bool:
         """Whether the store is told, since it waits for that."""
-        if not self.view.unpin(slot):
+        if not unpin(self.view, slot):
             return False
         self.world.core.look([slot])
         self.world.settle()
