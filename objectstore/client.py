@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from holdfast.objectstore.arena import Mapping, map_shared
 from holdfast.objectstore.board import ORDERED, BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.codecs import Encoded, Resident, decode, decode_pieces, encode, ndarray, raw
+from holdfast.objectstore.codecs import Encoded, Resident, decode, decode_item, decode_pieces, encode, ndarray, raw
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection, open_connection
 from holdfast.objectstore.errors import StoreClosedError
@@ -320,14 +320,35 @@ class Store:
         StoreError
             If it couldn't be fetched, or the store is gone.
         """
+        where = self._open(object_id, timeout, writable, sources)
+        return decode_pieces(where) if type(where) is list else decode(where)
+
+    def get_item(
+        self,
+        object_id: ObjectID,
+        key: Any,
+        *,
+        timeout: float | None = None,
+        writable: bool = False,
+        sources: Sequence[str] = (),
+    ) -> Any:
+        """``get(object_id)[key]``; of a dictionary of arrays or frames nothing but that value is looked at.
+
+        Parameters and errors are those of ``get``, and what looking for the key raises.
+        """
+        where = self._open(object_id, timeout, writable, sources)
+        return decode_pieces(where)[key] if type(where) is list else decode_item(memoryview(where), key)
+
+    def _open(self, object_id: ObjectID, timeout: float | None, writable: bool, sources: Sequence[str]) -> Any:
+        """A pinned object's encoding: a buffer or, if it isn't in one place, what ``decode_pieces`` takes."""
         pin, offset, path, segments = self._pin(object_id, timeout, sources)
         if path is not None:
             spilled = map_spilled(object_id, path, offset, pin, writable=writable)
-            return decode(spilled if writable else pa.py_buffer(spilled))
+            return spilled if writable else pa.py_buffer(spilled)
         view = self._mapping.private_copy if writable else self._mapping.buffer
         if segments is not None:
-            return decode_pieces([(start, memoryview(view(at, nbytes, pin))) for start, at, nbytes in segments])
-        return decode(view(offset, pin.nbytes, pin))
+            return [(start, memoryview(view(at, nbytes, pin))) for start, at, nbytes in segments]
+        return view(offset, pin.nbytes, pin)
 
     def get_buffer(
         self, object_id: ObjectID, *, timeout: float | None = None, sources: Sequence[str] = ()

@@ -18,6 +18,7 @@ exception that some library has caught and kept leads to as well.
 
 from __future__ import annotations
 
+import operator
 import pickle
 import time
 from collections.abc import Hashable
@@ -25,7 +26,7 @@ from typing import Any
 
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.comm import frames
-from holdfast.cluster.worker.functions import FunctionTable, function_name
+from holdfast.cluster.worker.functions import FunctionTable, function_name, item_taken
 from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
 from holdfast.objectstore import Encoded, Store, decode
@@ -130,6 +131,8 @@ class TaskRunner:
         args = kwargs = None
         writable = writable or digest in self._writers
         try:
+            if function is operator.getitem and len(dependencies) == 1 and (item := item_taken(function, payload)):
+                return self._value(dependencies[0], writable, item)
             args, kwargs = self._arguments(key, payload, self._values(dependencies, writable) if dependencies else {})
             return function(*args, **kwargs)
         except (ValueError, TypeError, BufferError) as error:
@@ -146,6 +149,8 @@ class TaskRunner:
         name: Hashable = None
         values = node = None
         try:
+            if len(dependencies) == 1 and (item := item_taken(None, payload)) is not None:
+                return self._value(dependencies[0], writable, item)
             values = self._values(dependencies, writable)
             node = self._arguments(key, payload, values)
             name = function_name(node)
@@ -172,23 +177,23 @@ class TaskRunner:
             ) from error
 
     def _values(self, dependencies: tuple[Any, ...], writable: bool) -> dict[Any, Any]:
-        values = {}
-        for key, object_id, inline, nodes in dependencies:
-            if inline is not None:
-                values[key] = decode(memoryview(bytearray(inline)) if writable else inline)
-                continue
-            try:
-                values[key] = self._store.get(
-                    object_id,
-                    timeout=FETCH_TIMEOUT_SECONDS if nodes else LATE_SEAL_SECONDS,
-                    writable=writable,
-                    sources=nodes,
-                )
-            except (StoreFullError, StoreClosedError, DecodeError):
-                raise
-            except StoreError:  # not here, or nobody could give it
-                raise _Missing(key, object_id) from None
-        return values
+        return {dependency[0]: self._value(dependency, writable) for dependency in dependencies}
+
+    def _value(self, dependency: tuple[Any, ...], writable: bool, item: tuple[Any] | None = None) -> Any:
+        """A dependency's value or, if ``item`` holds a key, what it has at that."""
+        key, object_id, inline, nodes = dependency
+        if inline is not None:
+            value = decode(memoryview(bytearray(inline)) if writable else inline)
+            return value if item is None else value[item[0]]
+        timeout = FETCH_TIMEOUT_SECONDS if nodes else LATE_SEAL_SECONDS
+        try:
+            if item is None:
+                return self._store.get(object_id, timeout=timeout, writable=writable, sources=nodes)
+            return self._store.get_item(object_id, item[0], timeout=timeout, writable=writable, sources=nodes)
+        except (StoreFullError, StoreClosedError, DecodeError):
+            raise
+        except StoreError:  # not here, or nobody could give it
+            raise _Missing(key, object_id) from None
 
 
 def _label(key: Any) -> str:

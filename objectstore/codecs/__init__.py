@@ -8,6 +8,7 @@ says which version and codec wrote it (``flat.py``); each family of values has a
 ``ndarray.py``          numpy arrays: a short header and the data
 ``arrow.py``            Arrow tables and record batches: an Arrow IPC stream, readable by any Arrow
 ``slices.py``           slices of Arrow arrays, cut to what they show
+``mapping.py``          dictionaries of frames and arrays: each value for itself
 ``pickled.py``          everything else: pickle protocol 5 with its buffers out of band
 ``reducers.py``         how numpy, Arrow, polars and memoryviews take part in a pickle in place
 ``resident.py``         data that lies in the store already, and stays there when it's put again
@@ -26,13 +27,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from holdfast.objectstore.codecs import arrow, ndarray, pickled, raw
-from holdfast.objectstore.codecs.flat import INLINE_NBYTES, Buffer, Encoded, type_name_of
+from holdfast.objectstore.codecs import arrow, mapping, ndarray, pickled, raw
+from holdfast.objectstore.codecs.flat import INLINE_NBYTES, TAG_MAPPING, Buffer, Encoded, type_name_of
 from holdfast.objectstore.codecs.pickled import decode_pieces
 from holdfast.objectstore.codecs.resident import Resident
 from holdfast.objectstore.errors import DecodeError
 
-__all__ = ["INLINE_NBYTES", "Buffer", "Encoded", "Resident", "decode", "decode_pieces", "encode", "type_name_of"]
+__all__ = [
+    "INLINE_NBYTES",
+    "Buffer",
+    "Encoded",
+    "Resident",
+    "decode",
+    "decode_item",
+    "decode_pieces",
+    "encode",
+    "type_name_of",
+]
 
 _ENCODERS: dict[type, Callable[[Any], Encoded]] = {
     bytes: raw.encode_bytes,
@@ -60,6 +71,7 @@ _DECODERS: dict[int, Callable[[memoryview], Any]] = {
     **raw.DECODERS,
     **arrow.DECODERS,
     **ndarray.DECODERS,
+    TAG_MAPPING: lambda view: mapping.decode_mapping(view, decode),
 }
 
 
@@ -88,10 +100,41 @@ def encode(value: Any, resident: Resident | None = None) -> Encoded:
     >>> decode(encode({"x": 1}).to_bytes())
     {'x': 1}
     """
+    if isinstance(value, dict) and (encoded := _encode_mapping(value, resident)) is not None:
+        return encoded
     encoder = _ENCODERS.get(type(value))
     if encoder is None or (resident is not None and resident.has_much_of(value)):
         return pickled.encode_any(value, resident)
     return encoder(value)
+
+
+def _encode_mapping(value: dict[Any, Any], resident: Resident | None) -> Encoded | None:
+    """None where one pickle is better: of other values than arrays and frames, and of ones that can stay in place."""
+    stays = False
+
+    def encode_value(value: Any) -> Encoded:
+        nonlocal stays
+        encoded = encode(value, resident)
+        stays = stays or (resident is not None and any(resident.holds(piece.address) for piece in encoded.pieces()))
+        return encoded
+
+    encoded = mapping.encode_mapping(value, encode_value)
+    return None if stays else encoded
+
+
+def decode_item(view: memoryview, key: Any) -> Any:
+    """``decode(view)[key]``; of a dictionary of arrays and frames only that one is decoded.
+
+    Raises
+    ------
+    DecodeError
+        If the bytes aren't an encoded value, or are damaged.
+    Exception
+        What looking for the key in the value raises.
+    """
+    if view.nbytes and view[0] == TAG_MAPPING:
+        return mapping.decode_item(view, key, decode)
+    return decode(view)[key]
 
 
 def decode(buffer: Buffer, *, base: object = None) -> Any:

@@ -30,6 +30,7 @@ TAG_BYTEARRAY = 0x16
 TAG_MEMORYVIEW = 0x17
 TAG_BUFFER = 0x18
 TAG_ARRAY = 0x19
+TAG_MAPPING = 0x1A
 
 _PARALLEL_NBYTES = 1 << 20
 _COPY_BLOCK_NBYTES = 1 << 20  # what a thread copies at a stretch; smaller ones make two threads meet in one page

@@ -86,7 +86,7 @@ def test_without_a_result_all_that_is_behind_it_misses_its_dependency(scheduler,
 
 def test_a_result_that_is_long_gone_is_missing(scheduler, peer):
     first = scheduler.task(peer, int, 5)
-    scheduler.run(peer, first, *(scheduler.task(peer, int) for _ in range(REMEMBERED_MAX)))
+    scheduler.run(peer, first, *(scheduler.task(peer, int) for _ in range(REMEMBERED_MAX + 10)))
     late = add_to(scheduler, peer, first, 1)
     assert scheduler.one(peer, late)[0] == "missing"
 

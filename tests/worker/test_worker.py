@@ -10,6 +10,7 @@ import threading
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from dask._task_spec import Alias, DataNode, List, Task, TaskRef
 from scripted_scheduler import TOKEN
@@ -523,3 +524,38 @@ def test_what_it_cannot_connect_to(scheduler, server):
             thread.run(worker.start())
     finally:
         thread.close()
+
+
+# -- one item of a dependency
+
+
+class Costly:
+    """Knows how many of it were unpickled."""
+
+    made = 0
+
+    def __reduce__(self):
+        return make_costly, ()
+
+
+def make_costly():
+    Costly.made += 1
+    return Costly()
+
+
+@pytest.mark.parametrize("as_node", [False, True])
+def test_who_takes_one_array_of_a_dictionary_does_not_read_the_others(scheduler, peer, store, as_node):
+    pieces = {i: pd.DataFrame({"x": np.arange(1000) + i, "o": pd.Series([Costly()] * 1000)}) for i in range(4)}
+    split = store.put(pieces)
+    depends = [stored(("split", 0), split)]
+    if as_node:
+        task = scheduler.node_task(Task(("part", 2), operator.getitem, TaskRef(("split", 0)), 2), depends=depends)
+    else:
+        task = scheduler.task(peer, operator.getitem, Reference(("split", 0)), 2, depends=depends)
+    Costly.made = 0
+    _, entry = scheduler.one(peer, task)
+    assert Costly.made == 1
+    assert store.get(ObjectID(entry[2]))["x"][0] == 2
+    missing = scheduler.task(peer, operator.getitem, Reference(("split", 0)), 9, depends=depends)
+    error, _, _ = scheduler.error(peer, missing)
+    assert isinstance(error, KeyError)
