@@ -335,8 +335,8 @@ class ChildProcess:
             os.close(self._ready_fd)
             self._ready_fd = -1
 
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):
+    def __del__(self, suppress: Any = contextlib.suppress) -> None:  # at the interpreter's end modules are empty
+        with suppress(AttributeError, OSError):
             self.close()
 
 
