@@ -383,10 +383,10 @@ def test_when_its_scheduler_is_gone_it_exits_with_an_error(scheduler, agent_proc
     assert not Path(ready["run_directory"]).exists()
 
 
-def test_object_ids_of_results_are_the_stores(scheduler, start_host):
+def test_object_ids_of_results_are_the_stores(scheduler, start_host, eventually):
     host = start_host(n_workers=1)
     worker = host.worker()
     _, made = scheduler.one(worker, scheduler.task(worker, str, "x", key="k"))
-    (meta,) = host.in_loop(host.agent.store.inventory)
+    (meta,) = eventually(lambda: list(host.in_loop(host.agent.store.inventory)))
     assert meta.object_id == ObjectID(made[2])
     assert (meta.key, meta.owner, meta.type_name) == ("k", "host-0", "str")
