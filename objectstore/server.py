@@ -35,7 +35,7 @@ from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, 
 from holdfast.objectstore.quarantine import Quarantine
 from holdfast.objectstore.segments import Layout, in_one_piece
 from holdfast.objectstore.server_connection import ClientConnection
-from holdfast.objectstore.sizes import default_capacity, parse_size
+from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
 from holdfast.objectstore.spill import PieceLostError, Written
 from holdfast.objectstore.spiller import Spiller
 from holdfast.objectstore.table import ObjectMeta, Piece
@@ -47,6 +47,7 @@ CREATE_TIMEOUT_SECONDS = 30.0
 CLIENTS_MAX = 4096
 _BACKLOG = 1024
 _ACCEPTS_PER_TURN = 64
+_ACCEPT_PAUSE_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 Fetch = Callable[[ObjectID, list[str]], Awaitable[None]]
@@ -163,6 +164,8 @@ class StoreServer:
         self._allocations: dict[int, asyncio.Future[Extent]] = {}
         self._allocation_count = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._accepting_again: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._prefaulter: Prefaulter | None = None
@@ -194,20 +197,20 @@ class StoreServer:
         Raises
         ------
         StoreError
-            If another store serves at the path already, the server was started before, or there can't be
-            a directory for spilled objects.
+            If another store serves at the path already, the server was started before, or the arena, the socket
+            or the directory for spilled objects can't be made.
         """
         if self._loop is not None:
             raise StoreError("a store's server is started once")
         self._loop = asyncio.get_running_loop()
         try:
-            self._arena = Arena(self._core.capacity)
+            self._arena = _arena(self._core.capacity)
             board = self._core.board
             self._index = Arena(index_nbytes(board.slots), "holdfast-index")
             board.lie_in(self._index.view)
             self.socket_path = self._given_path or self._fresh_path()
             self._listener = _listen(self.socket_path)
-            self._loop.add_reader(self._listener.fileno(), self._accept)
+            self._begin_to_accept()
             self._quarantine = Quarantine(self._loop, self._release)
             if self._spill_parent is not None:
                 self._spiller = Spiller(self._spill_parent, limit=self._spill_limit)
@@ -229,7 +232,8 @@ class StoreServer:
 
     async def aclose(self) -> None:
         """Stops serving, and removes the socket. What clients look at stays mapped in their processes."""
-        for handle in (self._deadline, self._trimmer, self._prefaulter):
+        self._closing = True
+        for handle in (self._deadline, self._accepting_again, self._trimmer, self._prefaulter):
             if handle is not None:
                 handle.cancel()
         if self._listener is not None:
@@ -478,6 +482,10 @@ class StoreServer:
 
     # Clients
 
+    def _begin_to_accept(self) -> None:
+        assert self._listener is not None
+        self._running_loop().add_reader(self._listener.fileno(), self._accept)
+
     def _accept(self) -> None:
         assert self._listener is not None
         for _ in range(_ACCEPTS_PER_TURN):
@@ -485,8 +493,11 @@ class StoreServer:
                 sock, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:
-                logger.warning("The store can't accept a client: %s", error)
+            except OSError as error:  # out of descriptors, or of memory: who wants to connect waits
+                logger.warning("The store accepts no clients for %g s: %s", _ACCEPT_PAUSE_SECONDS, error)
+                loop = self._running_loop()
+                loop.remove_reader(self._listener.fileno())
+                self._accepting_again = loop.call_later(_ACCEPT_PAUSE_SECONDS, self._begin_to_accept)
                 return
             sock.setblocking(False)
             credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -522,7 +533,7 @@ class StoreServer:
             finally:
                 os.close(row_fd)
         except OSError as error:
-            logger.debug("Client '%s' of the store was gone at once: %s", name, error)
+            logger.warning("The store can't welcome client '%s': %s", name, error)
             sock.close()
             self._core.disconnect(connection.client)
             return
@@ -609,6 +620,8 @@ class StoreServer:
         match effect:
             case Reply():
                 self._deliver(effect)
+            case _ if self._closing:
+                pass  # nothing begins any more
             case StartFetch(object_id, sources):
                 self._spawn(self._run_fetch(object_id, sources))
             case ReadOthers(wait):
@@ -647,7 +660,7 @@ class StoreServer:
             future.set_exception(StoreFullError(reply.payload[0]))
 
     def _set_timer(self) -> None:
-        due = self._core.next_deadline()
+        due = None if self._closing else self._core.next_deadline()
         if self._deadline is not None:
             if due is not None and self._due == due:
                 return
@@ -728,8 +741,22 @@ def run(main: Callable[[], Any]) -> None:
             runner.run(main())
 
 
+def _arena(nbytes: int) -> Arena:
+    try:
+        return Arena(nbytes)
+    except (OSError, OverflowError) as error:
+        raise StoreError(f"there can't be a store of {format_size(nbytes)}: {error}; give it less capacity") from error
+
+
 def _listen(path: str) -> socket.socket:
     """A listening socket at ``path``, in place of one that nobody serves any more."""
+    try:
+        return _bound(path)
+    except OSError as error:
+        raise StoreError(f"the store can't be reached at {path}: {error}; choose another path") from error
+
+
+def _bound(path: str) -> socket.socket:
     Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -171,6 +171,8 @@ class SpillDirectory:
         logger.warning("The directory of spilled objects %s is gone; from now on they go to %s", self.path, path)
         os.close(self._lock_fd)
         self.path, self._lock_fd = path, lock_fd
+        with self._lock:
+            self._nbytes_of = dict.fromkeys(self._nbytes_of, 0)  # there are none left to count for the limit
 
     def _room(self) -> int:
         disk = shutil.disk_usage(self.path)

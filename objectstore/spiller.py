@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from holdfast.objectstore.errors import SpillError
 from holdfast.objectstore.ids import ObjectID
@@ -69,9 +69,12 @@ class Spiller:
         SpillError
             If it can't be read just now.
         """
-        loop = asyncio.get_running_loop()
+        opening = self._threads.submit(self._directory.open_verified, piece)
         try:
-            return await loop.run_in_executor(self._threads, self._directory.open_verified, piece)
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_opened)
+            raise
         except SpillError as error:
             fate = "is lost" if isinstance(error, PieceLostError) else "can't be read now"
             text = f"object {object_id} was spilled and {fate}: {error}"
@@ -95,3 +98,9 @@ class Spiller:
         self._directory.stop()
         await asyncio.to_thread(self._threads.shutdown)
         await asyncio.to_thread(self._directory.close)
+
+
+def _close_opened(opening: Future[int]) -> None:
+    """Closes a descriptor that nobody waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import uvloop
+from waiting import until
 
 from holdfast.objectstore import (
     ObjectID,
@@ -25,6 +28,8 @@ from holdfast.objectstore import (
     encode,
 )
 from holdfast.objectstore.ids import IDMinter
+from holdfast.objectstore.segments import Layout
+from holdfast.objectstore.spill import SpillDirectory, Written
 
 MIB = 1 << 20
 mint = IDMinter()
@@ -196,8 +201,65 @@ def test_it_runs_in_a_thread_and_answers_any_other(server: StoreServer) -> None:
 def test_a_thread_that_cannot_start_says_why(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         StoreServer("lots")
-    with pytest.raises(OSError, match="too long"), StoreServer("1 MB", tmp_path / ("x" * 200)):
-        pass
+    with pytest.raises(StoreError, match=r"reached at .*xxx: .*too long; choose another"):
+        StoreServer("1 MB", tmp_path / ("x" * 200)).__enter__()
+    for capacity in ("4000000 TB", 1 << 63):
+        with pytest.raises(StoreError, match=r"store of .*; give it less capacity"):
+            StoreServer(capacity).__enter__()
+
+
+class OutOfDescriptors:
+    """A listening socket in a process that can't open any more files."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.asked = 0
+        self.fileno = listener.fileno
+        self.close = listener.close
+
+    def accept(self) -> Any:
+        self.asked += 1
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize("pause_seconds", [3600, 0.01])
+def test_a_server_out_of_descriptors_asks_again_after_a_pause(
+    server: StoreServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pause_seconds: float
+) -> None:
+    monkeypatch.setattr("holdfast.objectstore.server._ACCEPT_PAUSE_SECONDS", pause_seconds)
+    listener = server._listener
+    assert listener is not None
+    poor = OutOfDescriptors(listener)
+    monkeypatch.setattr(server, "_listener", poor)
+    with pytest.raises(StoreError, match="didn't answer"):
+        connect(server.socket_path, timeout=0.2)
+    assert "Too many open files" in caplog.text
+    if pause_seconds > 1:
+        assert poor.asked == 1
+    else:
+        monkeypatch.setattr(server, "_listener", listener)
+        connect(server.socket_path).close()
+
+
+def test_a_closed_server_begins_nothing(
+    run: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def write(self: SpillDirectory, source: memoryview, layouts: Sequence[Layout]) -> Written:
+        until(lambda: self._closed, "the server closes its directory")
+        return Written([None] * len(layouts), "it was closed")
+
+    monkeypatch.setattr(SpillDirectory, "write", write)
+
+    async def work() -> None:
+        async with StoreServer("8 MiB", spill_directory=tmp_path) as server:
+            await bring_in(server, mint(), np.zeros(7 * MIB, "u1"))
+            await asyncio.sleep(0)
+            assert server.list_objects()[0]["state"] == "spilling"
+        await asyncio.sleep(0)
+        assert server._deadline is None
+        assert not server._tasks
+
+    run(work())
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import shutil
@@ -220,6 +221,18 @@ def test_without_its_directory_a_store_goes_on_with_what_it_has_and_makes_anothe
     assert server.stats()["spill_error"] is None
 
 
+def test_what_was_lost_with_its_directory_does_not_count_for_the_limit(tmp_path: Path) -> None:
+    directory = SpillDirectory(str(tmp_path), limit=100)
+    layouts = [in_one_piece(0, 80)]
+    assert directory.write(memoryview(bytes(80)), layouts).error is None
+    shutil.rmtree(directory.path)
+    pieces, error = directory.write(memoryview(bytes(80)), layouts)
+    assert error is None
+    assert pieces[0] is not None
+    assert directory.file_nbytes == 80
+    directory.close()
+
+
 def test_a_directory_that_cannot_be_made_anew_is_an_error_for_those_who_wait(
     server: StoreServer, store: Store, tmp_path: Path
 ) -> None:
@@ -341,6 +354,42 @@ def test_a_large_request_is_not_starved(server: StoreServer, store: Store, wait_
         for thread in threads:
             thread.join()
     assert (store.get(large) == 9).all()
+
+
+def test_a_transfer_that_is_given_up_leaves_no_open_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verifying, go_on = threading.Event(), threading.Event()
+
+    def verify(*_: object) -> None:
+        verifying.set()
+        go_on.wait()
+
+    def open_files() -> list[str]:
+        links = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                links.append(os.readlink(f"/proc/self/fd/{fd}"))
+        return [link for link in links if link.startswith(str(tmp_path)) and not link.endswith("lock")]
+
+    async def work() -> None:
+        async with StoreServer(CAPACITY, spill_directory=tmp_path) as server:
+
+            def fill() -> list[ObjectID]:
+                with connect(server.socket_path) as store:
+                    return filled(store)
+
+            ids = await asyncio.to_thread(fill)
+            monkeypatch.setattr(SpillDirectory, "_verify", verify)
+            pinning = asyncio.ensure_future(server.pin(ids[number_in(files(tmp_path)[0])]))
+            await asyncio.to_thread(verifying.wait)
+            assert open_files()
+            pinning.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pinning
+            go_on.set()
+            await asyncio.to_thread(until, lambda: not open_files(), "the file is closed")
+            assert server.stats()["pins"] == 0
+
+    asyncio.run(work())
 
 
 def test_a_spilled_object_is_pinned_for_a_transfer(tmp_path: Path) -> None:
