@@ -231,7 +231,7 @@ class FileMap:
         return memoryview(np.asarray(self))  # type: ignore[arg-type]
 
     def __del__(self) -> None:
-        for address in self._mapped:
+        for address in getattr(self, "_mapped", ()):  # nothing if an interrupt came before it had begun
             _libc.munmap(address, self._span)
 
 

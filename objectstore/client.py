@@ -19,7 +19,7 @@ from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection, open_c
 from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.ids import IDMinter, ObjectID
 from holdfast.objectstore.pins import BoardPin, Ledger, Pin, WritableExtent
-from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op
+from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, seconds
 from holdfast.objectstore.spilled import map_spilled
 from holdfast.objectstore.warm import Warmer
 from holdfast.objectstore.writer import Names, Writer
@@ -184,8 +184,7 @@ class Store:
         """Stores a value that is encoded already; otherwise like ``put``."""
         self._check_open()
         is_new = object_id is None
-        if object_id is None:
-            object_id = self._mint()
+        object_id = self._mint() if object_id is None else _id(object_id)
         names = _name(key), _name(owner), _clean(type_name or encoded.type_name)[:TEXT_MAX]
         self._writer.put(object_id, encoded, names, timeout, is_new=is_new)
         return object_id
@@ -250,6 +249,8 @@ class Store:
         head = ndarray.head_of(shape, dtype, "C")
         data_nbytes = dtype.itemsize
         for length in shape:
+            if length < 0:
+                raise ValueError(f"there is no array of shape {shape}")
             data_nbytes *= length
         object_id = self._mint()
         extent = self._writer.reserve(len(head) + data_nbytes, timeout, object_id)
@@ -271,6 +272,8 @@ class Store:
             If there is no room in time.
         """
         self._check_open()
+        if nbytes < 0:
+            raise ValueError(f"there is no buffer of {nbytes} bytes")
         object_id = self._mint()
         extent = self._writer.reserve(raw.VIEW_HEAD_NBYTES + nbytes, timeout, object_id)
         view = extent.view()
@@ -371,6 +374,7 @@ class Store:
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is there, sealed and not deleted."""
         self._check_open()
+        object_id = _id(object_id)
         if self._board is not None and self._board.contains(object_id):
             return True
         (there,) = self._connection.call(Op.CONTAINS, object_id, timeout=PATIENCE_SECONDS)
@@ -382,7 +386,7 @@ class Store:
         Ids that aren't there are remembered, so that objects sealed later under them vanish too.
         """
         self._check_open()
-        ids = [object_ids] if isinstance(object_ids, bytes) else list(object_ids)
+        ids = [_id(object_ids)] if isinstance(object_ids, bytes | str) else list(map(_id, object_ids))
         for start in range(0, len(ids), IDS_PER_FRAME):
             self._connection.call(Op.DELETE, ids[start : start + IDS_PER_FRAME], timeout=PATIENCE_SECONDS)
 
@@ -447,6 +451,7 @@ class Store:
 
     def _pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> _Place:
         self._check_open()
+        object_id = _id(object_id)
         ledger = self._ledger
         if self._board is not None:
             pin = BoardPin(ledger)
@@ -459,28 +464,44 @@ class Store:
 
     def _ask_for_pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> _Place:
         ledger = self._ledger
+        timeout = None if timeout is None else seconds(timeout)
         patience = PATIENCE_SECONDS + timeout if timeout is not None else None if sources else PATIENCE_SECONDS
 
         def undo(answer: list[Any]) -> None:
             ledger.add()
             ledger.drop(object_id, answer[1])
 
+        pin = Pin(ledger, object_id)
         ledger.add()
         try:
-            offset, nbytes, path, segments = self._connection.call(
+            offset, pin.nbytes, path, segments = self._connection.call(
                 Op.GET, object_id, timeout, sources[:SOURCES_MAX], timeout=patience, undo=undo
             )
         except BaseException:
             ledger.discard()
             raise
-        pin = Pin(ledger, object_id, nbytes)
-        if nbytes >= SHARE_NBYTES and path is None:
-            ledger.looks.add(pin, object_id, segments or ((0, offset, nbytes),))
+        if pin.nbytes >= SHARE_NBYTES and path is None:
+            ledger.looks.add(pin, object_id, segments or ((0, offset, pin.nbytes),))
         return pin, offset, path, segments
 
     def _seal_extent(self, extent: WritableExtent, object_id: ObjectID, names: Names) -> None:
         self._check_open()
         self._writer.seal(extent, object_id, names)
+
+
+def _id(value: object) -> ObjectID:
+    """An object's id.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it isn't one.
+    """
+    if type(value) is ObjectID:
+        return value
+    if not isinstance(value, bytes):
+        raise TypeError(f"an object id, as put gives it, is not of type {type(value).__name__}")
+    return ObjectID(value)
 
 
 def _clean(text: str) -> str:

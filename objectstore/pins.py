@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from holdfast.objectstore.arena import Mapping
 from holdfast.objectstore.board import BoardView
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.ids import ObjectID
@@ -40,18 +41,23 @@ _STOP = None
 
 
 class Pin:
-    """One look at one object. Held by buffers, never by name."""
+    """One look at one object, once it's granted: when its ``nbytes`` are known. Held by buffers, never by name."""
 
     __slots__ = ("_ledger", "nbytes", "object_id")
 
-    def __init__(self, ledger: Ledger, object_id: ObjectID, nbytes: int) -> None:
+    def __init__(self, ledger: Ledger, object_id: ObjectID) -> None:
         self._ledger = ledger
         self.object_id = object_id
-        self.nbytes = nbytes
+        self.nbytes = 0
 
     def __del__(self) -> None:
-        self._ledger.drop(self.object_id, self.nbytes)
-        self._ledger.looks.drop(self)
+        try:
+            granted = self.nbytes
+        except AttributeError:  # an interrupt came before it had begun
+            return
+        if granted:
+            self._ledger.drop(self.object_id, granted)
+            self._ledger.looks.drop(self)
 
 
 class BoardPin:
@@ -65,8 +71,12 @@ class BoardPin:
         self.nbytes = 0
 
     def __del__(self) -> None:
-        if self.slot:
-            self._ledger.drop_slot(self.slot, self.nbytes)
+        try:
+            slot = self.slot
+        except AttributeError:  # an interrupt came before it had begun
+            return
+        if slot:
+            self._ledger.drop_slot(slot, self.nbytes)
             if self.nbytes >= SHARE_NBYTES:
                 self._ledger.looks.drop(self)
 
@@ -80,6 +90,8 @@ class WritableExtent:
 
     Attributes
     ----------
+    offset : int
+        Where it is in the arena; less than zero before it's granted.
     sealed_as : ObjectID or None
         What it was sealed as.
     handed_over : bool
@@ -88,28 +100,32 @@ class WritableExtent:
 
     __slots__ = ("__array_interface__", "_ledger", "_mapping", "handed_over", "nbytes", "offset", "sealed_as")
 
-    def __init__(self, ledger: Ledger, mapping: object, address: int, offset: int, nbytes: int) -> None:
+    def __init__(self, ledger: Ledger, mapping: Mapping, nbytes: int) -> None:
         self._ledger = ledger
         self._mapping = mapping
-        self.offset = offset
         self.nbytes = nbytes
+        self.offset = -1
         self.sealed_as: ObjectID | None = None
         self.handed_over = False
-        self.__array_interface__: dict[str, Any] = {
-            "version": 3,
-            "shape": (nbytes,),
-            "typestr": "|u1",
-            "data": (address, False),
-        }
 
     def view(self) -> memoryview:
         """The bytes. Everything made from them holds the extent."""
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "shape": (self.nbytes,),
+            "typestr": "|u1",
+            "data": (self._mapping.writable_address + self.offset, False),
+        }
         return memoryview(np.asarray(self))  # type: ignore[arg-type]
 
     def __del__(self) -> None:
-        if self.handed_over:
+        try:
+            handed_over = self.handed_over
+        except AttributeError:  # an interrupt came before it had begun
+            return
+        if handed_over:
             self._ledger.drop(None, 0)
-        else:
+        elif self.offset >= 0:
             self._ledger.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes)
             self._ledger.looks.drop(self)
 

@@ -66,8 +66,8 @@ SEALS_PER_FRAME = 256
 IDS_PER_FRAME = 10_000
 SOURCES_MAX = 1024
 SHARES_MAX = 1024
-_NUMBER_MAX = 1 << 62
-_TIMEOUT_MAX = 1e9
+NUMBER_MAX = 1 << 62
+TIMEOUT_MAX = 1e9
 _PIECES_MAX = 64
 
 _LENGTH = struct.Struct(">I")
@@ -131,6 +131,21 @@ class _Packing(threading.local):
 
 
 _packing = _Packing()
+
+
+def seconds(timeout: float) -> float:
+    """A timeout as it can be sent.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it isn't a number, or less than zero.
+    """
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"a timeout is a number of seconds, not of type {type(timeout).__name__}")
+    if not timeout >= 0:
+        raise ValueError(f"a timeout of {timeout} s; it has to be zero or more")
+    return min(float(timeout), TIMEOUT_MAX)
 
 
 def pack(message: list[Any] | tuple[Any, ...]) -> bytes:
@@ -199,7 +214,7 @@ class FrameReader:
 
 
 def _int(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _NUMBER_MAX:
+    if type(value) is not int or not 0 <= value <= NUMBER_MAX:
         raise ProtocolError(f"{_short(value)} where a number is due")
     return value
 
@@ -211,7 +226,7 @@ def _text(value: Any) -> str:
 
 
 def _seconds(value: Any) -> float:
-    if (type(value) is not float and type(value) is not int) or not 0 <= value <= _TIMEOUT_MAX:
+    if (type(value) is not float and type(value) is not int) or not 0 <= value <= TIMEOUT_MAX:
         raise ProtocolError(f"{_short(value)} where seconds are due")
     return float(value)
 

@@ -25,7 +25,7 @@ from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.looks import Place
 from holdfast.objectstore.pins import Ledger, WritableExtent
-from holdfast.objectstore.protocol import SHARES_MAX, Op, SealItem
+from holdfast.objectstore.protocol import NUMBER_MAX, SHARES_MAX, Op, SealItem, seconds
 from holdfast.objectstore.warm import Warmer
 
 SMALL_NBYTES = 256 << 10  # asking for room costs more than copying these
@@ -131,8 +131,11 @@ class Writer:
         StoreFullError
             If there is none in time.
         """
-        timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
+        if nbytes > NUMBER_MAX:
+            raise ValueError(f"nothing has {nbytes} bytes")
+        timeout = CREATE_TIMEOUT_SECONDS if timeout is None else seconds(timeout)
         ledger = self._ledger
+        extent = WritableExtent(ledger, self._mapping, nbytes)
 
         def undo(answer: list[Any]) -> None:
             ledger.add()
@@ -140,7 +143,7 @@ class Writer:
 
         ledger.add()
         try:
-            offset, _ = self._connection.call(
+            extent.offset, _ = self._connection.call(
                 Op.CREATE, nbytes, timeout, object_id, timeout=timeout + PATIENCE_SECONDS, undo=undo
             )
         except BaseException:
@@ -148,7 +151,7 @@ class Writer:
             raise
         if nbytes >= _WARM_NBYTES:
             self._warmer.ahead()
-        return WritableExtent(ledger, self._mapping, self._mapping.writable_address + offset, offset, nbytes)
+        return extent
 
     def seal(self, extent: WritableExtent, object_id: ObjectID, names: Names) -> None:
         """Queues and sends a seal. The extent's end unpins the object then, rather than aborting it."""
@@ -182,7 +185,7 @@ class Writer:
         return offset
 
     def _renew_lease(self, nbytes: int, timeout: float | None) -> None:
-        timeout = CREATE_TIMEOUT_SECONDS if timeout is None else timeout
+        timeout = CREATE_TIMEOUT_SECONDS if timeout is None else seconds(timeout)
         lease = self._lease
         if lease.end:
             lease.unused += [lease.end]

@@ -397,3 +397,32 @@ def test_what_one_client_has_put_another_gets_at_once(server: StoreServer) -> No
         assert not reader.contains(writer.new_id())
         with pytest.raises(ObjectNotFoundError, match="is not in this store"):
             reader.get(writer.new_id())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda store: store.get("0" * 32),
+        lambda store: store.get(b"short"),
+        lambda store: store.contains(None),
+        lambda store: store.delete("0" * 32),
+        lambda store: store.delete([store.new_id(), 5]),
+        lambda store: store.put(1, object_id=b"short"),
+        lambda store: store.get(store.new_id(), timeout=-1),
+        lambda store: store.get(store.new_id(), timeout=float("nan")),
+        lambda store: store.get(store.new_id(), timeout="1"),
+        lambda store: store.put(bytes(1 << 20), timeout=-1),
+        lambda store: store.create((-2, -3)),
+        lambda store: store.create(1 << 62),
+        lambda store: store.create_buffer(-1000),
+    ],
+)
+def test_a_wrong_argument_is_the_callers_error_and_breaks_nothing(store: Store, wrong: Callable[[Store], Any]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        wrong(store)
+    assert store.get(store.put(1)) == 1
+    assert store.stats()["reserved"] == 0
+
+
+def test_an_endless_timeout_is_a_long_one(store: Store) -> None:
+    assert len(store.get(store.put(bytes(1 << 20), timeout=float("inf")), timeout=float("inf"))) == 1 << 20

@@ -62,7 +62,7 @@ class Interrupt:
             return None
         if frame.f_back in self._last and frame.f_code.co_name not in _CALLED_BY_C:
             self._last[frame.f_back] = ""  # nobody looks when a function in Python returns
-        self._last[frame] = ""
+        self._last[frame] = "RESUME"
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         return self._step
