@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import logging
 import os
 import socket
-import stat
 import struct
 import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from holdfast.objectstore.arena import Arena, Extent, map_shared, memory_file
@@ -36,6 +33,7 @@ from holdfast.objectstore.quarantine import Quarantine
 from holdfast.objectstore.segments import Layout, in_one_piece
 from holdfast.objectstore.server_connection import ClientConnection
 from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
+from holdfast.objectstore.socket_file import SOCKET, fresh_directory, listen
 from holdfast.objectstore.spill import PieceLostError, Written
 from holdfast.objectstore.spiller import Spiller
 from holdfast.objectstore.table import ObjectMeta, Piece
@@ -45,7 +43,6 @@ logger = logging.getLogger("holdfast.objectstore")
 
 CREATE_TIMEOUT_SECONDS = 30.0
 CLIENTS_MAX = 4096
-_BACKLOG = 1024
 _ACCEPTS_PER_TURN = 64
 _ACCEPT_PAUSE_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -209,7 +206,7 @@ class StoreServer:
             self._index = Arena(index_nbytes(board.slots), "holdfast-index")
             board.lie_in(self._index.view)
             self.socket_path = self._given_path or self._fresh_path()
-            self._listener = _listen(self.socket_path)
+            self._listener = listen(self.socket_path)
             self._begin_to_accept()
             self._quarantine = Quarantine(self._loop, self._release)
             if self._spill_parent is not None:
@@ -313,11 +310,8 @@ class StoreServer:
         self._thread = None
 
     def _fresh_path(self) -> str:
-        base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-        if not os.access(base, os.W_OK):
-            base = tempfile.gettempdir()
-        self._own_directory = tempfile.mkdtemp(prefix="holdfast-store-", dir=base)  # mode 0700
-        return os.path.join(self._own_directory, "store.sock")
+        self._own_directory = fresh_directory()
+        return os.path.join(self._own_directory, SOCKET)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._arena is None:
@@ -746,43 +740,3 @@ def _arena(nbytes: int) -> Arena:
         return Arena(nbytes)
     except (OSError, OverflowError) as error:
         raise StoreError(f"there can't be a store of {format_size(nbytes)}: {error}; give it less capacity") from error
-
-
-def _listen(path: str) -> socket.socket:
-    """A listening socket at ``path``, in place of one that nobody serves any more."""
-    try:
-        return _bound(path)
-    except OSError as error:
-        raise StoreError(f"the store can't be reached at {path}: {error}; choose another path") from error
-
-
-def _bound(path: str) -> socket.socket:
-    Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        try:
-            listener.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            _remove_stale(path)
-            listener.bind(path)
-        os.chmod(path, 0o600)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_stale(path: str) -> None:
-    if not stat.S_ISSOCK(os.lstat(path).st_mode):
-        raise StoreError(f"{path} exists and is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise StoreError(f"another store serves at {path}")

@@ -6,8 +6,12 @@ import asyncio
 import errno
 import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -279,3 +283,32 @@ def test_what_is_no_size(text: Any) -> None:
 
     with pytest.raises(ValueError, match="size"):
         parse_size(text)
+
+
+def test_the_directories_of_killed_servers_are_removed_by_those_that_follow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+    def kill_one() -> Path:
+        command = [sys.executable, "-m", "holdfast.objectstore", "--capacity", "1MB"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.kill()
+        (left,) = set(tmp_path.glob("holdfast-store-*/store.sock")) - known
+        known.add(left)
+        return left
+
+    known: set[Path] = set()
+    with StoreServer("1 MB") as alive:
+        known.add(Path(alive.socket_path))
+        old, young = kill_one(), kill_one()
+        an_hour_ago = time.time() - 3600
+        for path in (old, Path(alive.socket_path)):
+            os.utime(path, (an_hour_ago, an_hour_ago))
+        with StoreServer("1 MB"):
+            assert not old.parent.exists()
+            assert young.exists(), "its server may be about to listen"
+            with connect(alive.socket_path) as store:
+                assert store.get(store.put(1)) == 1
