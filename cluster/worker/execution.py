@@ -18,7 +18,6 @@ exception that some library has caught and kept leads to as well.
 
 from __future__ import annotations
 
-import operator
 import pickle
 import time
 from collections.abc import Hashable
@@ -26,7 +25,8 @@ from typing import Any
 
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.comm import frames
-from holdfast.cluster.worker.functions import FunctionTable, function_name, item_taken
+from holdfast.cluster.worker.functions import FunctionTable, function_name
+from holdfast.cluster.worker.items import item_taken
 from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
 from holdfast.objectstore import Encoded, Store, decode
@@ -126,12 +126,12 @@ class TaskRunner:
     def _call(self, task: Task, writable: bool) -> Any:
         key, _, digest, payload, dependencies, _ = task
         if digest is None:
-            return self._evaluate(key, payload, dependencies, writable)
+            return self._evaluate(task, writable)
         function = self._functions.get(digest)
         args = kwargs = None
         writable = writable or digest in self._writers
         try:
-            if function is operator.getitem and len(dependencies) == 1 and (item := item_taken(function, payload)):
+            if (item := self._item_taken(function, task)) is not None:
                 return self._value(dependencies[0], writable, item)
             args, kwargs = self._arguments(key, payload, self._values(dependencies, writable) if dependencies else {})
             return function(*args, **kwargs)
@@ -144,12 +144,13 @@ class TaskRunner:
             args = kwargs = None
         return self._call(task, writable=True)
 
-    def _evaluate(self, key: Any, payload: Any, dependencies: tuple[Any, ...], writable: bool) -> Any:
+    def _evaluate(self, task: Task, writable: bool) -> Any:
         """Evaluate a node of a dask graph."""
+        key, _, _, payload, dependencies, _ = task
         name: Hashable = None
         values = node = None
         try:
-            if len(dependencies) == 1 and (item := item_taken(None, payload)) is not None:
+            if (item := self._item_taken(None, task)) is not None:
                 return self._value(dependencies[0], writable, item)
             values = self._values(dependencies, writable)
             node = self._arguments(key, payload, values)
@@ -166,7 +167,13 @@ class TaskRunner:
             forget_locals(error)
         finally:
             values = node = None
-        return self._evaluate(key, payload, dependencies, writable=True)
+        return self._evaluate(task, writable=True)
+
+    def _item_taken(self, function: Any, task: Task) -> tuple[Any] | None:
+        key, _, _, payload, dependencies, _ = task
+        return (
+            item_taken(function, payload, lambda: self._arguments(key, payload, {})) if len(dependencies) == 1 else None
+        )
 
     def _arguments(self, key: Any, payload: Any, values: dict[Any, Any]) -> Any:
         try:

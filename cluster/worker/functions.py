@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import pickle
 import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any
-
-_NODE_NBYTES_MAX = 2048
-_GETITEM, _RESOLVE = b"getitem", b"_resolve"
-_SOURCES = ("TaskRef", "Reference")  # by name: dask isn't imported for this
 
 
 class FunctionTable:
@@ -63,29 +58,6 @@ def function_name(function: Any) -> str:
     function = getattr(function, "func", function)  # functools.partial
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     return f"{getattr(function, '__module__', None) or '?'}.{name}"
-
-
-def item_taken(function: Any, payload: bytes | memoryview) -> tuple[Any] | None:
-    """What a call of ``function``, or a node of a dask graph with None, takes of its dependency if that's one item.
-
-    The key of the item, in a tuple. Whether the rest of the dependency is read is then the store's affair; a shuffle
-    consists of such calls for the greater part.
-    """
-    if function is not operator.getitem and (function is not None or len(payload) > _NODE_NBYTES_MAX):
-        return None
-    data = bytes(payload)
-    if function is None and (_GETITEM not in data or _RESOLVE in data):
-        return None
-    if function is None:
-        node = pickle.loads(data)
-        if getattr(node, "func", None) is not operator.getitem:
-            return None
-        args, kwargs = node.args, node.kwargs
-    else:
-        args, kwargs = pickle.loads(data)
-    if len(args) != 2 or kwargs or type(args[0]).__name__ not in _SOURCES or type(args[1]) not in (int, str, tuple):
-        return None
-    return (args[1],)
 
 
 def _name_in(blob: bytes | memoryview) -> str:

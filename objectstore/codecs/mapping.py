@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -111,11 +110,9 @@ def _is_plain(kind: Any) -> bool:
 
 def _have_parts_in_common(values: list[Any]) -> bool:
     """Whether something large would be written more often than in one pickle, which writes each object once."""
-    parts = [value.index if hasattr(value, "index") else value for value in values]
-    return len({*map(id, values)}) < len(values) or any(
-        count > 1 and part.nbytes >= _VALUE_NBYTES_MIN
-        for part, count in zip(parts, map(Counter(map(id, parts)).__getitem__, map(id, parts)), strict=True)
-    )
+    indexes = [value.index for value in values if hasattr(value, "index")]
+    large = [*values, *(index for index in indexes if index.nbytes >= _VALUE_NBYTES_MIN)]
+    return len({*map(id, large)}) < len(large)
 
 
 def _is_large(value: Any) -> bool:

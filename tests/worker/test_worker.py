@@ -559,3 +559,6 @@ def test_who_takes_one_array_of_a_dictionary_does_not_read_the_others(scheduler,
     missing = scheduler.task(peer, operator.getitem, Reference(("split", 0)), 9, depends=depends)
     error, _, _ = scheduler.error(peer, missing)
     assert isinstance(error, KeyError)
+    odd = [*missing[:3], b"no pickle", *missing[4:]]
+    _, _, text = scheduler.error(peer, [odd[0], odd[1] + 1000, *odd[2:]])
+    assert f"the arguments of task {odd[0]!r} can't be unpickled" in text
