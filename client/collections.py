@@ -68,7 +68,7 @@ def submit_graph(
         check=client._check_future,
         store=client._store_anonymous,
         store_as=client._store_as,
-    ).pack(graph, outputs)
+    ).pack(graph, outputs, per_key)
     for output, chosen in of_outputs.items():
         target = packed.targets.get(output, output)
         per_key[target] = {**per_key.get(target, {}), **chosen}

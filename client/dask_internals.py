@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dask import _expr, base, core
+from dask import _expr, _task_spec, base, core
 
 CompositeExpr: Any = _expr.CompositeExpr
 Expr: Any = _expr.Expr
@@ -17,6 +17,7 @@ FinalizeCompute: Any = _expr.FinalizeCompute
 collections_to_expr: Any = base.collections_to_expr
 rebuild_composite_collection: Any = base._rebuild_composite_collection
 flatten: Any = core.flatten
+identity_cast: Any = _task_spec._identity_cast
 
 __all__ = [
     "CompositeExpr",
@@ -25,5 +26,6 @@ __all__ = [
     "FinalizeCompute",
     "collections_to_expr",
     "flatten",
+    "identity_cast",
     "rebuild_composite_collection",
 ]

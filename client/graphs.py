@@ -1,6 +1,6 @@
 """dask's graphs as tasks to submit.
 
-Theory of operation. A graph goes through five steps:
+Theory of operation. A graph goes through six steps:
 
 1. *Convert* it into `dask._task_spec` nodes, whatever it was: a dictionary, a high level graph, an expression.
 2. *Resolve aliases* here, so that none costs a task. A key may then stand for another one, of the graph or of a
@@ -8,7 +8,8 @@ Theory of operation. A graph goes through five steps:
    alias is a future of it.
 3. *Cull* what the outputs don't need, and what this client holds already.
 4. *Order* the rest with `dask.order`: the scheduler prefers what comes first, so this is where memory is saved.
-5. *Pack* each node. A task whose arguments are values and references, also in lists, tuples, sets and dictionaries,
+5. *Leave out* the tasks that only take one piece of a result: who reads the piece takes it (`pieces.py`).
+6. *Pack* each node. A task whose arguments are values and references, also in lists, tuples, sets and dictionaries,
    becomes a call of a function that is sent once. Whatever is more involved is pickled as the node that it is. Data
    that is large is put into a store.
 """
@@ -16,21 +17,25 @@ Theory of operation. A graph goes through five steps:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Set, Task, TaskRef, Tuple, convert_legacy_graph
 from dask.order import order
 
+from holdfast.client import dask_internals
 from holdfast.client.arguments import LARGE_NBYTES, Packer, StoreValue, collecting
 from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Future
 from holdfast.client.keys import wire_key
+from holdfast.client.pieces import Piece, pieces_taken
 from holdfast.cluster import payload
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import CancelledError
-from holdfast.cluster.payload import Reference
+from holdfast.cluster.payload import Item, Reference
 
 _CONTAINERS: dict[type, Callable[[Any], Any]] = {List: list, Tuple: tuple, Set: set}
+_PLAIN_CONTAINERS = (list, tuple, set, frozenset)
 _TOO_INVOLVED = object()
 
 
@@ -101,11 +106,21 @@ class GraphPacker:
         self._sent_functions: dict[bytes, Function] = {}
         self._packers: dict[int, Packer] = {}
         self._targets: dict[Any, Any] = {}
+        self._pieces: dict[Any, Piece] = {}
         self._stored: list[Future] = []
         self._borrowed: dict[Any, Future] = {}
 
-    def pack(self, graph: Mapping[Any, Any], outputs: Iterable[Any]) -> Graph:
+    def pack(
+        self, graph: Mapping[Any, Any], outputs: Iterable[Any], options: Mapping[Any, Any] = MappingProxyType({})
+    ) -> Graph:
         """Pack what the outputs need.
+
+        Parameters
+        ----------
+        graph, outputs:
+            The graph, and which of its keys are to be computed.
+        options:
+            Those that single keys have.
 
         Raises
         ------
@@ -121,9 +136,10 @@ class GraphPacker:
         targets = {output: self._target(nodes, output) for output in outputs}
         needed = self._cull(nodes, targets)
         ranks = order(needed)
+        self._pieces = pieces_taken(needed, set(targets.values()), self._is_call, options)
         tasks = []
         for key in sorted(needed, key=ranks.__getitem__):
-            task = self._pack_node(key, needed[key])
+            task = self._pack_node(key, needed[key]) if key not in self._pieces else None
             if task is not None:
                 tasks.append(task)
         functions = list(self._sent_functions.values())
@@ -238,21 +254,31 @@ class GraphPacker:
         dependencies = dict.fromkeys((*referred, *call.dependencies, *function.dependencies))
         return key, function.digest, raw(call.payload), list(dependencies)
 
+    def _is_call(self, node: GraphNode) -> bool:
+        return type(node) is Task and not any(
+            self._argument(value, {}) is _TOO_INVOLVED for value in (*node.args, *node.kwargs.values())
+        )
+
     def _argument(self, value: Any, referred: dict[Any, None]) -> Any:
         kind: type = type(value)
         if kind is TaskRef or kind is Alias:
-            target = wire_key(value.key if kind is TaskRef else value.target)
+            key = value.key if kind is TaskRef else value.target
+            piece = self._pieces.get(key)
+            target = wire_key(key if piece is None else piece.source)
             referred[target] = None
-            return Reference(target)
+            return Reference(target) if piece is None else Item(target, piece.item)
         if not issubclass(kind, GraphNode):
             return value
-        if kind in _CONTAINERS or kind is Dict:
+        container = _CONTAINERS.get(kind)
+        if kind is Task and value.func is dask_internals.identity_cast and value.kwargs.get("typ") in _PLAIN_CONTAINERS:
+            container = value.kwargs["typ"]  # a list or the like of a legacy graph
+        if container is not None or kind is Dict:
             items = [self._argument(item, referred) for item in value.args]
             if any(item is _TOO_INVOLVED for item in items):
                 return _TOO_INVOLVED
-            if kind is Dict:
-                return dict(zip(items[::2], items[1::2], strict=True))
-            return _CONTAINERS[kind](items)
+            if container is not None:
+                return container(items)
+            return dict(zip(items[::2], items[1::2], strict=True))
         if kind is DataNode:
             return value.value
         return _TOO_INVOLVED

@@ -11,7 +11,7 @@ import contextlib
 import pickle
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -61,27 +61,65 @@ class Reference:
         return f"Reference({self.key!r})"
 
 
+class Item:
+    """Stands in a payload for one item of the value of ``key``: what it has at ``item``."""
+
+    __slots__ = ("item", "key")
+
+    def __init__(self, key: Any, item: Any) -> None:
+        self.key = key
+        self.item = item
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, Any]]:
+        return _resolve_item, (self.key, self.item)
+
+    def __repr__(self) -> str:
+        return f"Item({self.key!r}, {self.item!r})"
+
+
+#: ``item_of(key, item)``: one item of the value of ``key``.
+ItemOf = Callable[[Any, Any], Any]
+
+
 def _resolve(key: Any) -> Any:
     values = getattr(_context, "values", None)
     return Reference(key) if values is None else values[key]
 
 
+def _resolve_item(key: Any, item: Any) -> Any:
+    values = getattr(_context, "values", None)
+    if values is None:
+        return Item(key, item)
+    item_of: ItemOf | None = _context.item_of
+    return values[key][item] if item_of is None else item_of(key, item)
+
+
 @contextlib.contextmanager
-def resolving(values: Mapping[Any, Any]) -> Iterator[None]:
-    """Within it, in this thread, references unpickle to ``values[key]``."""
-    outer = getattr(_context, "values", None)
-    _context.values = values
+def resolving(values: Mapping[Any, Any], item_of: ItemOf | None = None) -> Iterator[None]:
+    """Within it, in this thread, references unpickle to ``values[key]``, and items to items of these."""
+    outer = getattr(_context, "values", None), getattr(_context, "item_of", None)
+    _context.values, _context.item_of = values, item_of
     try:
         yield
     finally:
-        _context.values = outer
+        _context.values, _context.item_of = outer
 
 
-def loads(payload: bytes | memoryview, values: Mapping[Any, Any]) -> Any:
-    """Unpickle a payload, with ``values`` in the place of its references."""
+def loads(payload: bytes | memoryview, values: Mapping[Any, Any] | None = None, item_of: ItemOf | None = None) -> Any:
+    """Unpickle a payload, with values in the place of its references.
+
+    Parameters
+    ----------
+    payload
+        What `dumps` made.
+    values
+        The values by key; without any, references stay what they are.
+    item_of
+        Gives an item without all of the value that it's an item of. By default that is taken from ``values``.
+    """
     if not values:
         return pickle.loads(payload)
-    with resolving(values):
+    with resolving(values, item_of):
         return pickle.loads(payload)
 
 

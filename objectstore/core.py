@@ -137,6 +137,8 @@ class StoreCore:
         self._deadline_order = itertools.count()
         self._outbox: list[Effect] = []
         self._freed = False
+        self._sealed_count = 0
+        self._sealed_nbytes = 0
         self._spilling = Spilling(
             self._table,
             self.allocator,
@@ -440,6 +442,8 @@ class StoreCore:
             sealed_by=client,
         )
         self._table.insert(record, reservation.slot)
+        self._sealed_count += 1
+        self._sealed_nbytes += item.nbytes
         if item.keep:
             self._table.pin(record, client)
         if deleted:  # before it was sealed; who made it may look at it all the same
@@ -602,6 +606,8 @@ class StoreCore:
             "largest_free": self.allocator.largest_free_nbytes(),
             "objects": len(self._table),
             "object_nbytes": sum(nbytes for nbytes, _ in self._table.held_by.values()),
+            "sealed": self._sealed_count,  # ever, and the bytes that were written for them
+            "sealed_nbytes": self._sealed_nbytes,
             "shared_nbytes": self._sharing.shared_nbytes,
             **self._spilling.stats(),
             "deleted_but_pinned": len(doomed),

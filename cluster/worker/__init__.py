@@ -1,17 +1,18 @@
 """The worker: a process, or a part of one, that runs tasks in threads. See `docs/architecture.md`.
 
-==================  =========================================================================
+=================== =========================================================================
 ``worker.py``       the connection to the scheduler, and what its messages mean
 ``threads.py``      the queue of tasks and the threads that take from it
 ``execution.py``    one task, from its message to its outcome
 ``outbox.py``       outcomes on their way to the scheduler, and the seals of their results
 ``lineup.py``       tasks that wait for a run that was sent before them
 ``functions.py``    functions by digest
+``dependencies.py`` what a task gets to see of the results that it depends on
 ``items.py``        calls that take one item of a dependency
 ``readonly.py``     functions that write into their arguments
 ``tracebacks.py``   what a user sees of a task's failure
 ``context.py``      which task runs in this thread
-==================  =========================================================================
+=================== =========================================================================
 """
 
 from holdfast.cluster.worker.worker import Worker

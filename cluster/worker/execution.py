@@ -25,17 +25,14 @@ from typing import Any
 
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.comm import frames
+from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.functions import FunctionTable, function_name
 from holdfast.cluster.worker.items import item_taken
 from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
-from holdfast.objectstore import Encoded, Store, decode
-from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore import Encoded, Store
+from holdfast.objectstore.errors import StoreClosedError, StoreFullError
 
-#: How long a dependency may take to come from another host.
-FETCH_TIMEOUT_SECONDS = 300.0
-#: How long an object that nobody is known to have is waited for: its seal may be on its way.
-LATE_SEAL_SECONDS = 1.0
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0
 MAX_LABEL_LENGTH = 200
@@ -44,14 +41,6 @@ MAX_LABEL_LENGTH = 200
 Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], Any]
 #: The operation that reports it, and its entry in that message.
 Outcome = tuple[str, tuple[Any, ...]]
-
-
-class _Missing(Exception):
-    """A dependency can't be read anywhere."""
-
-    def __init__(self, key: Any, object_id: bytes) -> None:
-        self.key = key
-        self.object_id = object_id
 
 
 class TaskRunner:
@@ -99,7 +88,7 @@ class TaskRunner:
             inline = encoded.to_bytes() if nbytes <= payloads.INLINE_LIMIT_NBYTES else None
             seconds = time.perf_counter() - started
             return "finished", (key, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
-        except _Missing as missing:
+        except Missing as missing:
             return "missing", (key, run_id, missing.key, missing.object_id)
         except StoreClosedError:
             raise
@@ -132,8 +121,8 @@ class TaskRunner:
         writable = writable or digest in self._writers
         try:
             if (item := self._item_taken(function, task)) is not None:
-                return self._value(dependencies[0], writable, item)
-            args, kwargs = self._arguments(key, payload, self._values(dependencies, writable) if dependencies else {})
+                return self._dependencies(task, writable).item(dependencies[0][0], *item)
+            args, kwargs = self._arguments(key, payload, self._dependencies(task, writable) if dependencies else None)
             return function(*args, **kwargs)
         except (ValueError, TypeError, BufferError) as error:
             if writable or not dependencies or not is_read_only_failure(error):
@@ -151,13 +140,13 @@ class TaskRunner:
         values = node = None
         try:
             if (item := self._item_taken(None, task)) is not None:
-                return self._value(dependencies[0], writable, item)
-            values = self._values(dependencies, writable)
+                return self._dependencies(task, writable).item(dependencies[0][0], *item)
+            values = self._dependencies(task, writable)
             node = self._arguments(key, payload, values)
             name = function_name(node)
             if not writable and values and name in self._writers:
                 writable = True
-                values = self._values(dependencies, writable)
+                values = self._dependencies(task, writable)
                 node = self._arguments(key, payload, values)
             return node(values)
         except (ValueError, TypeError, BufferError) as error:
@@ -171,36 +160,22 @@ class TaskRunner:
 
     def _item_taken(self, function: Any, task: Task) -> tuple[Any] | None:
         key, _, _, payload, dependencies, _ = task
-        return (
-            item_taken(function, payload, lambda: self._arguments(key, payload, {})) if len(dependencies) == 1 else None
-        )
+        if len(dependencies) != 1:
+            return None
+        return item_taken(function, payload, lambda: self._arguments(key, payload, None))
 
-    def _arguments(self, key: Any, payload: Any, values: dict[Any, Any]) -> Any:
+    def _arguments(self, key: Any, payload: Any, dependencies: Dependencies | None) -> Any:
         try:
-            return payloads.loads(payload, values)
+            return payloads.loads(payload, dependencies, dependencies.item) if dependencies else payloads.loads(payload)
         except Exception as error:  # the constructors of a user's classes run here
+            if dependencies is not None and dependencies.failed:
+                raise
             raise RuntimeError(
                 f"the arguments of task {key!r} can't be unpickled on {self._name}: {type(error).__name__}: {error}"
             ) from error
 
-    def _values(self, dependencies: tuple[Any, ...], writable: bool) -> dict[Any, Any]:
-        return {dependency[0]: self._value(dependency, writable) for dependency in dependencies}
-
-    def _value(self, dependency: tuple[Any, ...], writable: bool, item: tuple[Any] | None = None) -> Any:
-        """A dependency's value or, if ``item`` holds a key, what it has at that."""
-        key, object_id, inline, nodes = dependency
-        if inline is not None:
-            value = decode(memoryview(bytearray(inline)) if writable else inline)
-            return value if item is None else value[item[0]]
-        timeout = FETCH_TIMEOUT_SECONDS if nodes else LATE_SEAL_SECONDS
-        try:
-            if item is None:
-                return self._store.get(object_id, timeout=timeout, writable=writable, sources=nodes)
-            return self._store.get_item(object_id, item[0], timeout=timeout, writable=writable, sources=nodes)
-        except (StoreFullError, StoreClosedError, DecodeError):
-            raise
-        except StoreError:  # not here, or nobody could give it
-            raise _Missing(key, object_id) from None
+    def _dependencies(self, task: Task, writable: bool) -> Dependencies:
+        return Dependencies(self._store, task[4], writable=writable)
 
 
 def _label(key: Any) -> str:

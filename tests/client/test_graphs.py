@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import pickle
 import random
 
 import dask.array as da
@@ -11,33 +10,9 @@ import pytest
 from dask._task_spec import Alias, DataNode, Dict, List, Task, TaskRef
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packing import pack, run
 
-from holdfast.client.functions import FunctionCache
-from holdfast.client.graphs import GraphPacker, split
-from holdfast.cluster import payload
-
-
-def pack(graph, outputs, **options):
-    def refuse(future):
-        raise AssertionError(f"unexpected {future}")
-
-    settings = {"borrow": lambda key: None, "check": refuse, "store": lambda v: None, "store_as": lambda v, k: None}
-    return GraphPacker(FunctionCache(), **{**settings, **options}).pack(graph, outputs)
-
-
-def run(packed, values=None):
-    """Run the tasks in their order, each as a worker does; fails where a dependency does not come before."""
-    values = dict(values or {})
-    functions = {function.digest: pickle.loads(function.blob) for function in packed.functions}
-    for key, digest, data, dependencies in packed.tasks:
-        of_task = {dependency: values[dependency] for dependency in dependencies}
-        loaded = payload.loads(getattr(data, "data", data), of_task)
-        if digest is None:
-            values[key] = loaded(of_task)
-        else:
-            args, kwargs = loaded
-            values[key] = functions[digest](*args, **kwargs)
-    return {output: values[target] for output, target in packed.targets.items()}
+from holdfast.client.graphs import split
 
 
 def test_a_task_is_a_call_with_references():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import signal
 import subprocess
@@ -22,6 +23,14 @@ def inc(x):
 
 def make(nbytes, *_):
     return np.ones(nbytes // 8)
+
+
+def make_pieces(number, n):
+    return {k: np.full(1000, number + k) for k in range(n)}
+
+
+def total(arrays):
+    return int(sum(array.sum() for array in arrays))
 
 
 def touch_then_wait(started, release):
@@ -167,6 +176,20 @@ class TestTwoHosts:
         self.kill_host(client, one)
         assert base.result(DEADLINE_SECONDS).sum() == 100_000
         assert list(client.who_has([base])[base.key]) == [two]
+
+    def test_pieces_of_what_a_killed_host_held_are_of_what_is_computed_again(self, client):
+        one, two = client._request("status")["nodes"]
+        n = 10
+        groups = {("group", i): (make_pieces, i, n) for i in range(n)}
+        hosts = {key: [one if key[1] < n // 2 else two] for key in groups}
+        futures = client.get(groups, list(groups), restrictions=hosts, loose_restrictions=True, sync=False)
+        wait(futures)
+        self.kill_host(client, one)
+        graph = dict(zip(groups, futures, strict=True))
+        graph |= {("piece", k, i): (operator.getitem, ("group", i), k) for i in range(n) for k in range(n)}
+        graph |= {("out", k): (total, [("piece", k, i) for i in range(n)]) for k in range(n)}
+        results = client.get(graph, [("out", k) for k in range(n)], sync=False)
+        assert client.gather(results) == [1000 * sum(i + k for i in range(n)) for k in range(n)]
 
     def test_copies_outlive_a_host_and_lost_data_is_named(self, client):
         one, two = client._request("status")["nodes"]

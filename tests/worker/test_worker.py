@@ -18,7 +18,7 @@ from scripted_scheduler import TOKEN
 from holdfast.cluster import payload
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.errors import AuthenticationError, RemoteError
-from holdfast.cluster.payload import INLINE_LIMIT_NBYTES, Reference
+from holdfast.cluster.payload import INLINE_LIMIT_NBYTES, Item, Reference
 from holdfast.cluster.worker import Worker
 from holdfast.cluster.worker.context import current_key, current_worker
 from holdfast.objectstore import ObjectID, StoreFullError, encode
@@ -562,3 +562,66 @@ def test_who_takes_one_array_of_a_dictionary_does_not_read_the_others(scheduler,
     odd = [*missing[:3], b"no pickle", *missing[4:]]
     _, _, text = scheduler.error(peer, [odd[0], odd[1] + 1000, *odd[2:]])
     assert f"the arguments of task {odd[0]!r} can't be unpickled" in text
+
+
+def frames_of_costly(n):
+    return {i: pd.DataFrame({"x": np.arange(1000) + i, "o": pd.Series([Costly()] * 1000)}) for i in range(n)}
+
+
+def test_items_among_the_arguments_are_read_without_the_others_and_let_go(scheduler, peer, store, eventually):
+    splits = [store.put(frames_of_costly(4)) for _ in range(3)]
+    depends = [stored(("split", i), split) for i, split in enumerate(splits)]
+    depends.append(inline("small", [5, 7]))
+    pieces = [Item(("split", i), 2) for i in range(3)]
+    Costly.made = 0
+    task = scheduler.task(
+        peer,
+        lambda pieces, more: sum(int(p["x"].iloc[0]) for p in pieces) + more,
+        pieces,
+        Item("small", 1),
+        depends=depends,
+    )
+    assert scheduler.value(peer, task) == 13
+    assert Costly.made == 3
+    eventually(lambda: pins(store) == 0, what="the pieces die with the task")
+
+
+def test_an_item_of_what_is_nowhere_is_missing(scheduler, peer, store, eventually):
+    there, gone = store.put(frames_of_costly(2)), ObjectID(b"0123456789abcdef")
+    depends = [stored(("split", 0), there), ("lost", gone, None, [])]
+    task = scheduler.task(peer, len, [Item(("split", 0), 1), Item("lost", 1)], key="y", depends=depends)
+    operation, entry = scheduler.one(peer, task)
+    assert operation == "missing"
+    assert (entry[0], entry[2], entry[3]) == ("y", "lost", gone)
+    eventually(lambda: pins(store) == 0, what="what was read before is let go")
+
+
+def test_an_item_that_a_value_does_not_have_is_an_error_that_says_of_what(scheduler, peer, store, eventually):
+    split = store.put(frames_of_costly(2))
+    depends = [stored(("split", 0), split), inline("small", [5])]
+    for key, item, kind in ((("split", 0), 9, KeyError), ("small", 1, IndexError), ("small", "a", TypeError)):
+        error, _, text = scheduler.error(peer, scheduler.task(peer, len, [Item(key, item)], depends=depends))
+        assert type(error) is kind
+        assert f"item {item!r} of the result of {key!r}" in text
+    eventually(lambda: pins(store) == 0, what="what was looked at is let go")
+
+
+def sort_all(arrays):
+    for array in arrays:
+        array.sort()
+    return sum(int(array[0]) for array in arrays)
+
+
+def test_items_can_be_made_writable(scheduler, peer, store):
+    split = store.put({i: np.arange(1000)[::-1] + i for i in range(3)})
+    depends = [stored("split", split)]
+    task = scheduler.task(peer, sort_all, [Item("split", 0), Item("split", 2)], depends=depends)
+    assert scheduler.value(peer, task) == 2
+    assert store.get_item(split, 2)[0] == 1001
+
+
+def test_a_dependency_that_no_argument_refers_to_is_not_read(scheduler, peer, store):
+    costly = store.put(pd.Series([Costly()] * 1000))
+    Costly.made = 0
+    assert scheduler.value(peer, scheduler.task(peer, len, [1], depends=[stored("costly", costly)])) == 1
+    assert not Costly.made

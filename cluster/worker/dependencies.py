@@ -1,0 +1,95 @@
+"""What a task gets to see of the results that it depends on.
+
+A dependency is read when the arguments refer to it, not before: they may want an item of it only, and of a dictionary
+of frames the store then reads nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from holdfast.objectstore import Store, decode
+from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreError, StoreFullError
+
+#: How long a dependency may take to come from another host.
+FETCH_TIMEOUT_SECONDS = 300.0
+#: How long an object that nobody is known to have is waited for: its seal may be on its way.
+LATE_SEAL_SECONDS = 1.0
+
+
+class Missing(Exception):
+    """A dependency can't be read anywhere."""
+
+    def __init__(self, key: Any, object_id: bytes) -> None:
+        self.key = key
+        self.object_id = object_id
+
+
+class Dependencies(Mapping[Any, Any]):
+    """The values of a task's dependencies, by key. Holds those that were asked for as a whole.
+
+    Parameters
+    ----------
+    store
+        Where they are read.
+    dependencies
+        As they stand in a ``run`` message: ``(key, object id, inline or None, node addresses)`` each.
+    writable
+        Whether the task gets private copies of the pages that it writes to.
+
+    Attributes
+    ----------
+    failed : bool
+        Whether asking for one has raised something.
+    """
+
+    def __init__(self, store: Store, dependencies: tuple[tuple[Any, ...], ...], *, writable: bool) -> None:
+        self._store = store
+        self._entries = {dependency[0]: dependency for dependency in dependencies}
+        self._writable = writable
+        self._values: dict[Any, Any] = {}
+        self.failed = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._entries)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A value.
+
+        Raises
+        ------
+        Missing
+            It can't be read anywhere.
+        Exception
+            What decoding it raises, or a store that has no room for it or is gone.
+        """
+        if key not in self._values:
+            self._values[key] = self._read(key)
+        return self._values[key]
+
+    def item(self, key: Any, item: Any) -> Any:
+        """What a value has at ``item``. Raises as above, or what looking for it does, with a note that says where."""
+        return self._read(key, (item,))
+
+    def _read(self, key: Any, item: tuple[Any] | None = None) -> Any:
+        """A value or, if ``item`` holds a key, what it has at that."""
+        _, object_id, inline, nodes = self._entries[key]
+        timeout = FETCH_TIMEOUT_SECONDS if nodes else LATE_SEAL_SECONDS
+        try:
+            if inline is not None:
+                value = decode(memoryview(bytearray(inline)) if self._writable else inline)
+                return value if item is None else value[item[0]]
+            if item is None:
+                return self._store.get(object_id, timeout=timeout, writable=self._writable, sources=nodes)
+            return self._store.get_item(object_id, item[0], timeout=timeout, writable=self._writable, sources=nodes)
+        except BaseException as error:
+            self.failed = True
+            if isinstance(error, StoreError) and not isinstance(error, (StoreFullError, StoreClosedError, DecodeError)):
+                raise Missing(key, object_id) from None  # not here, or nobody could give it
+            if item is not None:
+                error.add_note(f"while item {item[0]!r} of the result of {key!r} was taken")
+            raise

@@ -1,0 +1,35 @@
+"""Graphs packed as a client does, and run as by a worker, without a cluster."""
+
+from __future__ import annotations
+
+import pickle
+from types import MappingProxyType
+
+from holdfast.client.functions import FunctionCache
+from holdfast.client.graphs import GraphPacker
+from holdfast.cluster import payload
+
+
+def pack(graph, outputs, options=MappingProxyType({}), **settings):
+    """What a client would send for a graph."""
+
+    def refuse(future):
+        raise AssertionError(f"unexpected {future}")
+
+    defaults = {"borrow": lambda key: None, "check": refuse, "store": lambda v: None, "store_as": lambda v, k: None}
+    return GraphPacker(FunctionCache(), **{**defaults, **settings}).pack(graph, outputs, options)
+
+
+def run(packed, values=None):
+    """The outputs, with the tasks run in their order, each as a worker does. Fails where a dependency comes later."""
+    values = dict(values or {})
+    functions = {function.digest: pickle.loads(function.blob) for function in packed.functions}
+    for key, digest, data, dependencies in packed.tasks:
+        of_task = {dependency: values[dependency] for dependency in dependencies}
+        loaded = payload.loads(getattr(data, "data", data), of_task)
+        if digest is None:
+            values[key] = loaded(of_task)
+        else:
+            args, kwargs = loaded
+            values[key] = functions[digest](*args, **kwargs)
+    return {output: values[target] for output, target in packed.targets.items()}
