@@ -11,6 +11,7 @@ says which version and codec wrote it (``flat.py``); each family of values has a
 ``mapping.py``          dictionaries of frames and arrays: each value for itself
 ``pickled.py``          everything else: pickle protocol 5 with its buffers out of band
 ``reducers.py``         how numpy, Arrow, polars and memoryviews take part in a pickle in place
+``dataframes.py``       how pandas frames do
 ``resident.py``         data that lies in the store already, and stays there when it's put again
 ``columns.py``          Arrow arrays taken apart into their buffers, for that
 ======================  =====================================================================

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from holdfast.objectstore.codecs import ndarray
+from holdfast.objectstore.codecs import dataframes, ndarray
 from holdfast.objectstore.codecs.arrow import IpcPart, read_batch, read_table, table_batches
 from holdfast.objectstore.codecs.flat import CopyPart, Part
 from holdfast.objectstore.errors import DecodeError
@@ -257,9 +257,13 @@ def dispatch_table() -> dict[type, Callable[[Any], Any]]:
     if polars is not None and polars.DataFrame not in REDUCERS:
         REDUCERS[polars.DataFrame] = _reduce_frame
         REDUCERS[polars.Series] = _reduce_series
-    arrays = getattr(sys.modules.get("pandas"), "arrays", None)
+    pandas = sys.modules.get("pandas")
+    arrays = getattr(pandas, "arrays", None)
     if arrays is not None and arrays.ArrowExtensionArray not in REDUCERS:
         REDUCERS.update(dict.fromkeys(_classes_below(arrays.ArrowExtensionArray), _reduce_extension))
+    frame_type = getattr(pandas, "DataFrame", None)
+    if frame_type is not None and frame_type not in REDUCERS and (reduce := dataframes.reducer()) is not None:
+        REDUCERS[frame_type] = reduce
     # Nothing is ever taken out of either, so their sizes tell whether the merged table is still right.
     global _merged, _merged_from
     sizes = len(copyreg.dispatch_table), len(REDUCERS)
