@@ -202,8 +202,10 @@ class Lifecycle:
         requirements = task.requirements
         task.run_id = run_id
         task.worker = worker
+        if not worker.runs:
+            self._placement.progressed(worker, self.now)
         start_run(worker, Run(run_id, task, expected_seconds(task), requirements))
-        self._placement.update_room(worker)
+        self._placement.update_room(worker, self.now)
         digest = task.digest
         if digest is not None and digest not in worker.functions:
             worker.functions.add(digest)
@@ -216,7 +218,7 @@ class Lifecycle:
     def fill(self) -> None:
         """Give ready tasks to workers with room."""
         if self._placement.ready:
-            self._placement.fill(self.assign)
+            self._placement.fill(self.assign, self.now)
 
     def end_run(self, worker: Worker, run_id: int) -> Task | None:
         """A worker is done with a run. Returns its task, or None if the task has no use for it any more."""
@@ -224,7 +226,7 @@ class Lifecycle:
         if run is None:
             return None
         end_run(worker, run)
-        self._placement.update_room(worker)
+        self._placement.update_room(worker, self.now)
         if run.task is not None:
             run.task.worker = None
         return run.task

@@ -179,12 +179,13 @@ class TaskError:
 class Run:
     """One run of a task on a worker. It outlives a task that was released, until the worker is done with it."""
 
-    __slots__ = ("requirements", "run_id", "seconds", "task")
+    __slots__ = ("recalled", "requirements", "run_id", "seconds", "task")
 
     def __init__(self, run_id: int, task: Task, seconds: float, requirements: Requirements | None) -> None:
         self.run_id = run_id
         self.task: Task | None = task
         self.seconds = seconds  # expected
+        self.recalled = False  # its worker was told not to start it, so that another one may (`recall`)
         self.requirements = requirements
 
 
@@ -214,6 +215,7 @@ class Worker:
         "expected_seconds",
         "free_resources",
         "functions",
+        "heard",
         "host",
         "name",
         "names",
@@ -234,6 +236,7 @@ class Worker:
         self.functions: set[Digest] = set()  # that it has; only asked for membership
         self.runs: dict[int, Run] = {}  # in the order in which they were sent
         self.expected_seconds = 0.0  # of all runs together
+        self.heard = 0.0  # when it last ended a run, or was sent one while it had none
 
     def __repr__(self) -> str:
         return f"<Worker {self.address}>"

@@ -12,7 +12,8 @@ not a guarantee: what has been sent ahead by then is not counted, and may still 
 A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep
 it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
 for the scheduler between them; long ones, and ones of unknown length, are not sent ahead at all, and stay free to go to
-whoever is idle first.
+whoever is idle first. Who has an idle thread comes before those that only have room. What was sent ahead, and then has
+to wait longer than expected, is taken back (`recall`).
 
 A short task that waits for one run only goes where that run is, before there is a result (`Placement.may_line_up`): a
 chain of short tasks costs no message between one and the next.
@@ -76,6 +77,9 @@ class Placement:
         self._workers = workers
         self._queues: dict[tuple[Requirements | None, Host | None, bool], Queue] = {}
         self._available: OrderedDict[Worker, None] = OrderedDict()
+        self._idle: OrderedDict[Worker, None] = OrderedDict()  # those of them with an idle thread
+        #: The workers with more runs than threads, and when that began or was looked at last, in this order.
+        self.ahead: dict[Worker, float] = {}
         self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
         self.ready = 0
 
@@ -121,19 +125,49 @@ class Placement:
 
     # -- room
 
-    def update_room(self, worker: Worker) -> None:
+    def update_room(self, worker: Worker, now: float) -> None:
         """To be called when a worker came, or its runs changed."""
-        count = len(worker.runs)
-        if count < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads:
+        idle_threads = worker.nthreads - len(worker.runs)
+        if idle_threads > 0:
+            self._idle[worker] = None
+        else:
+            self._idle.pop(worker, None)
+        if idle_threads >= 0:
+            self.ahead.pop(worker, None)
+        elif worker not in self.ahead:
+            self.ahead[worker] = now
+        if idle_threads > 0 or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads:
             self._available[worker] = None
             worker.host.available[worker] = None
         else:
             self._available.pop(worker, None)
             worker.host.available.pop(worker, None)
 
+    def progressed(self, worker: Worker, now: float) -> None:
+        """To be called when the worker has ended some of its runs, or begins the first."""
+        worker.heard = now
+        if self.ahead.pop(worker, None) is not None:
+            self.ahead[worker] = now
+
     def remove_worker(self, worker: Worker) -> None:
+        self._idle.pop(worker, None)
+        self.ahead.pop(worker, None)
         self._available.pop(worker, None)
         worker.host.available.pop(worker, None)
+
+    @property
+    def somebody_is_idle(self) -> bool:
+        return bool(self._idle)
+
+    def idle_worker(self, host: Host, requirements: Requirements | None) -> Worker | None:
+        """A worker with an idle thread that may run tasks with these requirements now, one of ``host`` if it can be."""
+        found = None
+        for worker in self._idle:
+            if self._may_run(worker, requirements):
+                if worker.host is host:
+                    return worker
+                found = found or worker
+        return found
 
     def may_line_up(self, task: Task, worker: Worker) -> bool:
         """Whether a waiting task may be sent behind the only run that it waits for, which ``worker`` has."""
@@ -214,25 +248,24 @@ class Placement:
 
     # -- matching
 
-    def fill(self, assign: Callable[[Task, Worker], None]) -> None:
-        """Give ready tasks to workers with room, one to each in turn, until either runs out.
+    def fill(self, assign: Callable[[Task, Worker], None], now: float) -> None:
+        """Give ready tasks to workers with room, one to each in turn, idle ones first, until either runs out.
 
         ``assign(task, worker)`` must lead to `update_room` for the worker.
         """
-        available = self._available
-        misses = 0
-        while self.ready and misses < len(available):
-            worker = next(iter(available))
-            task = self._take(worker)
-            if task is None:
-                misses += 1
-                available.move_to_end(worker)
-                continue
+        for room in (self._idle, self._available):
             misses = 0
-            available.move_to_end(worker)
-            assign(task, worker)
+            while self.ready and misses < len(room):
+                worker = next(iter(room))
+                task = self._take(worker, now)
+                room.move_to_end(worker)
+                if task is None:
+                    misses += 1
+                else:
+                    misses = 0
+                    assign(task, worker)
 
-    def _take(self, worker: Worker) -> Task | None:
+    def _take(self, worker: Worker, now: float) -> Task | None:
         best: Task | None = None
         best_rank: tuple[bool, tuple[float, int]] | None = None
         may_start = False
@@ -247,15 +280,17 @@ class Placement:
         if best is not None and not may_start:
             return None  # nothing is sent ahead of it: then a thread for it falls idle
         if best is None:
-            best = self._steal(worker)
+            best = self._steal(worker, now)
         if best is not None:
             self.remove(best)
         return best
 
     def _may_take(self, worker: Worker, queue: Queue) -> bool:
-        requirements = queue.requirements
+        return (queue.host is None or queue.host is worker.host) and self._may_run(worker, queue.requirements)
+
+    def _may_run(self, worker: Worker, requirements: Requirements | None) -> bool:
         if requirements is None:
-            return queue.host is None or queue.host is worker.host
+            return True
         if requirements.resources and not requirements.fits_now(worker):
             return False
         if requirements.names(worker):
@@ -266,24 +301,30 @@ class Placement:
         """Tasks that take resources are not sent ahead: they would hold them while they wait."""
         return queue.requirements is None or not queue.requirements.resources or len(worker.runs) < worker.nthreads
 
-    def _steal(self, worker: Worker) -> Task | None:
+    def _steal(self, worker: Worker, now: float) -> Task | None:
         if worker.runs:
             return None  # it is busy enough
         best: Task | None = None
         longest = 0.0
         for queue in self._queues.values():
             host = queue.host
-            if host is None or host is worker.host or host.available:
+            if host is None or host is worker.host or host.available or not host.workers:
                 continue
             task = queue.head()
             threads = sum(w.nthreads for w in host.workers)
+            busy = min(max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in host.workers)
             seconds = task.group.mean_seconds
-            wait = queue.live * (0.5 if seconds is None else seconds) / max(1, threads)
-            nbytes = sum(d.nbytes for d in task.dependencies if d.inline is None and worker.host not in d.where)
-            gain = wait - (TRANSFER_LATENCY_SECONDS + nbytes / TRANSFER_NBYTES_PER_SECOND)
+            wait = busy + queue.live * (0.5 if seconds is None else seconds) / max(1, threads)
+            gain = wait - transfer_seconds(task, worker.host)
             if gain > longest:
                 best, longest = task, gain
         return best
+
+
+def transfer_seconds(task: Task, host: Host) -> float:
+    """How long it's expected to take until all that a task reads is on a host."""
+    nbytes = sum(d.nbytes for d in task.dependencies if d.inline is None and host not in d.where)
+    return TRANSFER_LATENCY_SECONDS + nbytes / TRANSFER_NBYTES_PER_SECOND
 
 
 def expected_seconds(task: Task) -> float:
@@ -299,6 +340,13 @@ def start_run(worker: Worker, run: Run) -> None:
     if run.requirements is not None:
         for name, amount in run.requirements.resources:
             worker.free_resources[name] -= amount
+
+
+def expect_longer(worker: Worker, run: Run, seconds: float) -> None:
+    """Count a run with more time than was expected of it when it was sent."""
+    if run.seconds < seconds:
+        worker.expected_seconds += seconds - run.seconds
+        run.seconds = seconds
 
 
 def end_run(worker: Worker, run: Run) -> None:

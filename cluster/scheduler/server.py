@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 EXIT_REASON_SECONDS = 1.0
 #: A node that says nothing for this long, though it should every two seconds, is taken for dead.
 SILENCE_SECONDS = 30.0
+#: By how much a timer may come before its time: uvloop's clock counts milliseconds.
+CLOCK_TICK_SECONDS = 0.001
 #: How long peers get to take leave when the cluster shuts down.
 CLOSE_SECONDS = 5.0
 
@@ -290,8 +292,14 @@ class Scheduler:
                 message = (*message, self._turns.get(peer, 0))
             self._send(peer, message)
         deadline = self.state.next_deadline
-        if deadline is not None and self._timer is None and not self._closing:
-            self._timer = self._loop.call_at(deadline, self._time_passed)
+        if (
+            deadline is not None
+            and (self._timer is None or deadline + CLOCK_TICK_SECONDS < self._timer.when())
+            and not self._closing
+        ):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(deadline + CLOCK_TICK_SECONDS, self._time_passed)
 
     def _time_passed(self) -> None:
         self._timer = None

@@ -39,6 +39,7 @@ from holdfast.cluster.scheduler.model import (
     Worker,
 )
 from holdfast.cluster.scheduler.placement import Placement
+from holdfast.cluster.scheduler.recall import Recall
 
 #: A task that no worker may run fails after this.
 NO_WORKER_TIMEOUT_SECONDS = 30.0
@@ -75,6 +76,7 @@ class SchedulerState:
         self.outbox = Outbox()
         self.placement = Placement(self.hosts, self.workers)
         self.life = Lifecycle(self.outbox, self.placement, validate=validate)
+        self.recall = Recall(self.outbox, self.placement)
         self._no_worker_timeout = no_worker_timeout
         self._max_failures = max_failures
         self._validate = validate
@@ -140,7 +142,11 @@ class SchedulerState:
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due, None if there is nothing to wait for."""
         oldest = next(iter(self.life.unplaced), None)
-        return None if oldest is None else oldest.since + self._no_worker_timeout
+        unplaced = None if oldest is None else oldest.since + self._no_worker_timeout
+        held_up = self.recall.deadline
+        if unplaced is None or held_up is None:
+            return unplaced if held_up is None else held_up
+        return min(unplaced, held_up)
 
     # -- hosts and workers
 
@@ -170,7 +176,7 @@ class SchedulerState:
         worker = Worker(event.address, event.name, host, event.nthreads, event.resources)
         self.workers[event.address] = worker
         host.workers[worker] = None
-        self.placement.update_room(worker)
+        self.placement.update_room(worker, self.life.now)
         for task in list(self.life.unplaced):
             if self.placement.can_run(task.requirements):
                 self.life.withdraw(task)
@@ -218,6 +224,7 @@ class SchedulerState:
                     self.life.enqueue(task)
 
     def _time_passed(self, event: events.TimePassed) -> None:
+        self.recall.take_back(self.life.now)
         for task in list(self.life.unplaced):
             if task.since + self._no_worker_timeout > self.life.now:
                 break
@@ -396,12 +403,14 @@ class SchedulerState:
                 continue
             task.group.record(seconds)
             life.complete(task, worker.host, object_id, nbytes, inline, type_name)
+        self.placement.progressed(worker, life.now)
         life.line_up_more(worker)
 
     def _tasks_erred(self, event: events.TasksErred) -> None:
         worker = self.workers.get(event.worker)
         if worker is None:
             return
+        self.placement.progressed(worker, self.life.now)
         for key, run_id, blob, text, _ in event.errors:
             task = self.life.end_run(worker, run_id)
             if task is None:
@@ -452,9 +461,14 @@ class SchedulerState:
         if worker is None:
             return
         for run_id in event.run_ids:
+            run = worker.runs.get(run_id)
             task = self.life.end_run(worker, run_id)
-            if task is not None:
+            if run is None or task is None:
+                continue
+            if not run.recalled:
                 raise ProtocolError(f"{worker.address} dropped a run of {task.key!r} that it was not told to drop")
+            if task.state == "processing":
+                self.life.requeue(task)
 
     def _objects_found(self, event: events.ObjectsFound) -> None:
         host = self.hosts.get(event.host)

@@ -33,6 +33,10 @@ def validate_state(state: SchedulerState) -> None:
             assert state.workers.get(worker.address) is worker
     for worker in state.workers.values():
         _validate_worker(worker)
+        if worker in state.placement.ahead:
+            assert len(worker.runs) > worker.nthreads
+    assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
+    assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in state.workers.values())
     holders: list[Client | Dataset] = [*state.clients.values(), *state.datasets.values()]
     for holder in holders:
         for task in holder.holds:

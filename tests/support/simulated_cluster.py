@@ -1,0 +1,238 @@
+"""Graphs run on pretended hosts in pretended time, around the scheduler's state machine: what happens where and when.
+
+Unlike `scheduler_harness`, where a test says what each worker does next, workers here do what real ones do: they run
+what they are sent in order, with as many threads as they have, bring over what another host has, and answer
+after a while. How long a task takes and how large its result is, the test says.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from holdfast.cluster.scheduler import events
+from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.state import SchedulerState
+
+LATENCY_SECONDS = 0.0002
+TRANSFER_NBYTES_PER_SECOND = 1e9
+MB = 1_000_000
+_FUNCTION = b"f" * 16
+
+#: ``{key: keys that it reads}``, each after those that it reads, in order of priority.
+Graph = Mapping[Any, Iterable[Any]]
+
+
+class SimulatedCluster:
+    """A cluster of hosts that are all alike, with one client.
+
+    Parameters
+    ----------
+    hosts, workers
+        How many, and how many workers each of them has.
+    seconds, nbytes
+        How long a task takes, and how large its result is, by key.
+
+    Attributes
+    ----------
+    now
+        Seconds since the beginning.
+    ran_on
+        The worker on which each task ran last.
+    finished_at
+        When each task had finished last.
+    moved_nbytes
+        What was brought from one host to another.
+    peak_nbytes
+        The most that any host's store had at a time.
+    peak_roots
+        The most results of tasks without dependencies that there were at a time.
+    recalled
+        Runs that were taken back from their workers.
+    """
+
+    def __init__(
+        self,
+        hosts: int = 1,
+        workers: int = 2,
+        *,
+        nthreads: int = 1,
+        seconds: Callable[[Any], float] = lambda key: 0.001,
+        nbytes: Callable[[Any], int] = lambda key: MB,
+        capacity: int = 1 << 40,
+        validate: bool = True,
+    ) -> None:
+        self.state = SchedulerState(validate=validate)
+        self.now = 0.0
+        self.ran_on: dict[Any, str] = {}
+        self.finished_at: dict[Any, float] = {}
+        self.moved_nbytes = 0
+        self.peak_nbytes = 0
+        self.peak_roots = 0
+        self.recalled = 0
+        self._seconds = seconds
+        self._nbytes = nbytes
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count(1)
+        self._hosts: dict[str, _Host] = {}
+        self._workers: dict[str, _Worker] = {}
+        self._keys: dict[bytes, Any] = {}  # by object
+        self._roots: set[bytes] = set()  # objects of tasks that read nothing
+        self._wakes_at: float | None = None
+        for h in range(hosts):
+            host = _Host(f"tcp://host{h}:1")
+            self._hosts[host.address] = host
+            self._handle(events.HostJoined(host.address, {"hostname": f"host{h}", "capacity": capacity}))
+            for w in range(workers):
+                worker = _Worker(self, f"{host.address}/{w}", host, nthreads)
+                self._workers[worker.address] = worker
+                self._handle(events.WorkerJoined(worker.address, f"host{h}-{w}", host.address, nthreads, {}))
+        self._handle(events.ClientJoined("client", "client"))
+        self._handle(events.FunctionsSent("client", [(_FUNCTION, b"pickle")]))
+
+    def run(self, graph: Graph, wants: Iterable[Any] = (), **options: Any) -> None:
+        """Run a graph to its end, for a client that holds what it ``wants``, or the last of it."""
+        self.submit(graph, wants, **options)
+        self.work()
+
+    def submit(self, graph: Graph, wants: Iterable[Any] = (), **options: Any) -> None:
+        tasks = [(key, _FUNCTION, b"args", tuple(dependencies)) for key, dependencies in graph.items()]
+        self._handle(events.TasksSubmitted("client", tasks, list(wants) or [tasks[-1][0]], options))
+
+    def work(self) -> None:
+        """Let time pass until nothing happens any more."""
+        while self._agenda:
+            self.now, _, what = heapq.heappop(self._agenda)
+            what()
+
+    # -- for the workers
+
+    def later(self, seconds: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self._agenda, (self.now + seconds, next(self._numbers), what))
+
+    def tell(self, event: events.Event) -> None:
+        """Send the scheduler a message."""
+        self.later(LATENCY_SECONDS, lambda: self._handle(event))
+
+    def fetch(self, host: _Host, object_id: bytes) -> float:
+        """Have an object brought to a host; the seconds until it's there."""
+        nbytes = self._nbytes(self._keys[object_id])
+        arrives = host.arrivals.get(object_id)
+        if arrives is None:
+            self.moved_nbytes += nbytes
+            arrives = host.arrivals[object_id] = self.now + LATENCY_SECONDS + nbytes / TRANSFER_NBYTES_PER_SECOND
+            self.later(arrives - self.now, lambda: self._arrived(host, object_id))
+        return max(0.0, arrives - self.now)
+
+    def _arrived(self, host: _Host, object_id: bytes) -> None:
+        self._store(host, object_id)
+        self.tell(events.ObjectsFound(host.address, [object_id]))
+
+    def duration(self, key: Any) -> float:
+        return self._seconds(key)
+
+    def finished(self, worker: _Worker, entry: to_do.RunEntry, seconds: float) -> bytes:
+        """A worker has made a result."""
+        key, run_id = entry[:2]
+        object_id = next(self._numbers).to_bytes(16, "big")
+        self._keys[object_id] = key
+        if not entry[4]:
+            self._roots.add(object_id)
+        self._store(worker.host, object_id)
+        self.ran_on[key] = worker.address
+        self.finished_at[key] = self.now
+        result = (key, run_id, object_id, self._nbytes(key), None, "bytes", seconds)
+        self.tell(events.TasksFinished(worker.address, [result]))
+        return object_id
+
+    def _store(self, host: _Host, object_id: bytes) -> None:
+        host.objects.add(object_id)
+        host.nbytes += self._nbytes(self._keys[object_id])
+        self.peak_nbytes = max(self.peak_nbytes, host.nbytes)
+        alive = set().union(*(h.objects for h in self._hosts.values()))
+        self.peak_roots = max(self.peak_roots, len(alive & self._roots))
+
+    # -- the scheduler
+
+    def _handle(self, event: events.Event) -> None:
+        for instruction in self.state.handle(event, self.now):
+            peer = instruction.peer
+            if isinstance(instruction, to_do.RunTasks):
+                self._send(self._workers[peer].take, instruction.items)
+            elif isinstance(instruction, to_do.DropRuns):
+                self.recalled += len(instruction.items)
+                self._send(self._workers[peer].drop, instruction.items)
+            elif isinstance(instruction, to_do.DeleteObjects):
+                self._send(self._hosts[peer].delete, [(i, self._nbytes(self._keys[i])) for i in instruction.items])
+        deadline = self.state.next_deadline
+        if deadline is not None and (self._wakes_at is None or deadline < self._wakes_at):
+            self._wakes_at = deadline
+            self.later(max(0.0, deadline - self.now), lambda: self._time_passed(deadline))
+
+    def _send(self, to: Callable[[Any], None], items: Any) -> None:
+        self.later(LATENCY_SECONDS, lambda: to(items))
+
+    def _time_passed(self, deadline: float) -> None:
+        if deadline == self._wakes_at:  # else an earlier one has come in between
+            self._wakes_at = None
+            self._handle(events.TimePassed())
+
+
+class _Host:
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.objects: set[bytes] = set()
+        self.arrivals: dict[bytes, float] = {}
+        self.nbytes = 0
+
+    def delete(self, items: list[tuple[bytes, int]]) -> None:
+        for object_id, nbytes in items:
+            if object_id in self.objects:
+                self.objects.remove(object_id)
+                self.nbytes -= nbytes
+
+
+class _Worker:
+    """Runs what it is sent, in order."""
+
+    def __init__(self, cluster: SimulatedCluster, address: str, host: _Host, nthreads: int) -> None:
+        self.address = address
+        self.host = host
+        self._cluster = cluster
+        self._idle = nthreads
+        self._queue: list[to_do.RunEntry] = []
+        self._results: dict[int, bytes] = {}
+
+    def take(self, entries: list[to_do.RunEntry]) -> None:
+        self._queue += entries
+        self._start()
+
+    def drop(self, run_ids: list[int]) -> None:
+        dropped = [entry[1] for entry in self._queue if entry[1] in run_ids]
+        self._queue = [entry for entry in self._queue if entry[1] not in dropped]
+        if dropped:
+            self._cluster.tell(events.RunsDropped(self.address, dropped))
+
+    def _start(self) -> None:
+        while self._idle:
+            entry = next((e for e in self._queue if all(self._there(d[1]) for d in e[4])), None)
+            if entry is None:
+                return
+            self._queue.remove(entry)
+            self._idle -= 1
+            wait = 0.0
+            for _, object_id, _, sources in entry[4]:
+                if sources and object_id not in self.host.objects:
+                    wait = max(wait, self._cluster.fetch(self.host, object_id))
+            seconds = self._cluster.duration(entry[0])
+            self._cluster.later(wait + seconds, lambda e=entry, s=wait + seconds: self._end(e, s))
+
+    def _there(self, dependency: Any) -> bool:
+        return isinstance(dependency, bytes) or dependency in self._results
+
+    def _end(self, entry: to_do.RunEntry, seconds: float) -> None:
+        self._idle += 1
+        self._results[entry[1]] = self._cluster.finished(self, entry, seconds)
+        self._start()
