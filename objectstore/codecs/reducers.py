@@ -85,6 +85,9 @@ def rebuild_subclass(cls: type[ndarray.Array], array: ndarray.Array) -> ndarray.
     return array.view(cls)
 
 
+# masked arrays, once somebody has imported numpy.ma
+
+
 def _reduce_masked(array: Any) -> _Reduced:
     if not ndarray.is_flat(array.dtype):
         return array.__reduce_ex__(5)  # type: ignore[no-any-return]
@@ -237,7 +240,6 @@ def rebuild_extension(cls: Any, state: dict[str, Any]) -> Any:
 REDUCERS: dict[type, Callable[[Any], _Reduced]] = {
     np.ndarray: _reduce_array,
     **dict.fromkeys((np.matrix, np.recarray, np.memmap, np.char.chararray), _reduce_subclass),
-    np.ma.MaskedArray: _reduce_masked,
     memoryview: _reduce_view,
     pa.Table: reduce_table,
     pa.RecordBatch: reduce_batch,
@@ -253,6 +255,9 @@ _merged_from = (0, 0)
 
 def dispatch_table() -> dict[type, Callable[[Any], Any]]:
     """What a pickler consults: ``copyreg``'s entries of the moment, and the reducers here."""
+    masked = getattr(sys.modules.get("numpy.ma"), "MaskedArray", None)
+    if masked is not None and masked not in REDUCERS:
+        REDUCERS[masked] = _reduce_masked
     polars = sys.modules.get("polars")
     if polars is not None and polars.DataFrame not in REDUCERS:
         REDUCERS[polars.DataFrame] = _reduce_frame
