@@ -15,8 +15,9 @@ The package knows nothing of tasks or clusters. From the bottom up: ``arena`` (t
 looks at what, in shared memory), ``segments`` and ``sharing`` (objects that have data in common), ``table``,
 ``eviction``, ``create_queue``, ``spilling``, ``effects`` and ``core`` (what is decided, without any I/O), ``spill`` and
 ``spiller`` (the files of what doesn't fit), ``protocol``, ``socket_file``, ``server_connection``, ``quarantine``,
-``server``; on the other side ``connection``, ``looks`` and ``pins``, ``spilled`` (maps of those files), ``warm`` (pages
-mapped ahead of writing), ``writer``, ``client``; and ``codecs`` apart.
+``server``; on the other side ``connection``, ``mapping`` (the arena as its clients map it), ``looks`` and ``pins``,
+``spilled`` (maps of those files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and ``codecs``
+apart.
 """
 
 from __future__ import annotations

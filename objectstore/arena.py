@@ -18,10 +18,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-import numpy as np
-import pyarrow as pa
+from typing import NamedTuple
 
 PAGE = mmap.PAGESIZE
 _FALLOC_FL_KEEP_SIZE = 0x01
@@ -105,8 +102,9 @@ class Arena:
         self.read_only_fd = -1
         try:
             self.read_only_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
-            self.view = memoryview(mmap.mmap(self.fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE))
-            self._address: int = pa.py_buffer(self.view).address
+            mapped = mmap.mmap(self.fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self.view = memoryview(mapped)
+            self._address = ctypes.addressof(ctypes.c_ubyte.from_buffer(mapped))
         except BaseException:
             self.close()
             raise
@@ -138,70 +136,8 @@ class Arena:
         self.view = memoryview(b"")
 
 
-class Mapping:
-    """A process's maps of the whole arena: one to read, one to write.
-
-    Parameters
-    ----------
-    read_only_fd, writable_fd : int
-        Descriptors of the same memory; they become the mapping's to close.
-    nbytes : int
-        The arena's size.
-
-    Attributes
-    ----------
-    address : int
-        Where the read-only map begins in this process.
-    writable_address : int
-        Where the other one begins.
-    """
-
-    def __init__(self, read_only_fd: int, writable_fd: int, nbytes: int) -> None:
-        self.nbytes = nbytes
-        self._fd = read_only_fd
-        try:
-            self._readable = mmap.mmap(read_only_fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
-            self._writable = mmap.mmap(writable_fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        finally:
-            os.close(writable_fd)
-        self.address: int = pa.py_buffer(self._readable).address
-        self.writable_address: int = pa.py_buffer(self._writable).address
-        self.writable_view = memoryview(self._writable)
-
-    def buffer(self, offset: int, nbytes: int, base: object) -> pa.Buffer:
-        """The extent in place, read-only. ``base`` lives as long as the buffer or anything made from it."""
-        return pa.foreign_buffer(self.address + offset, nbytes, base)
-
-    def ranges(self) -> list[tuple[int, int]]:
-        """Where this process maps the arena: addresses, each with the size."""
-        return [(self.address, self.nbytes), (self.writable_address, self.nbytes)]
-
-    def offset_of(self, address: int) -> int | None:
-        """The place in the arena of an address of this process, if it's in either map."""
-        for start, nbytes in self.ranges():
-            if start <= address < start + nbytes:
-                return address - start
-        return None
-
-    def resident_extents(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
-        """The parts of an extent that take up memory, whoever wrote there."""
-        return resident_extents(self._fd, offset, nbytes)
-
-    def private_copy(self, offset: int, nbytes: int, base: object) -> memoryview:
-        """The extent as writable memory of this caller alone: the kernel copies each page when it is written.
-
-        ``base`` is kept too: an unwritten page still reads what the arena holds there.
-        """
-        return FileMap(self._fd, offset, nbytes, flags=mmap.MAP_PRIVATE, writable=True, base=base).view()
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
 class FileMap:
-    """A map of a piece of a file. Unmapped when the last view of it is gone.
+    """A map of a piece of a file, ``nbytes`` at ``address``. Unmapped when nobody holds this object.
 
     Python's own ``mmap`` keeps a duplicate of the descriptor for each map; with thousands of views
     alive a process would run out of them.
@@ -219,16 +155,9 @@ class FileMap:
         if address == _MAP_FAILED:
             self._mapped.clear()
             raise _last_error("mapping memory")
-        self.__array_interface__: dict[str, Any] = {
-            "version": 3,
-            "shape": (nbytes,),
-            "typestr": "|u1",
-            "data": (address + offset - start, not writable),
-        }
-
-    def view(self) -> memoryview:
-        """The bytes of the piece. Everything made from them holds the map."""
-        return memoryview(np.asarray(self))  # type: ignore[arg-type]
+        self.address: int = address + offset - start
+        self.nbytes = nbytes
+        self.writable = writable
 
     def __del__(self) -> None:
         for address in getattr(self, "_mapped", ()):  # nothing if an interrupt came before it had begun
@@ -237,7 +166,11 @@ class FileMap:
 
 def map_shared(fd: int, nbytes: int, *, writable: bool) -> memoryview:
     """A file's first ``nbytes``, shared with whoever maps it too. The descriptor may be closed."""
-    return FileMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable).view()
+    mapped = FileMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable)
+    array = (ctypes.c_ubyte * nbytes).from_address(mapped.address)
+    array.mapped = mapped  # type: ignore[attr-defined] # as long as there is a view of the array
+    view = memoryview(array).cast("B")
+    return view if writable else view.toreadonly()
 
 
 class Extent(NamedTuple):

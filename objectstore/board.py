@@ -57,14 +57,14 @@ by message (``ORDERED``).
 
 from __future__ import annotations
 
+import mmap
 import platform
 import struct
 import threading
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 from holdfast.objectstore.ids import ObjectID
 
@@ -79,6 +79,8 @@ _NBYTES_PER_SLOT = 4096
 _FREE, _OPEN, _SEALED, _WANTED, _DOOMED = range(5)  # in the last two the server waits for the last unpin
 _OWN_MAX = 64
 _ID = struct.Struct("<QQ")
+_STRETCH = 1 << 10
+_ZEROS = bytes(4 * _STRETCH)
 
 
 def slots_for(capacity: int) -> int:
@@ -102,6 +104,14 @@ def _cut(row: memoryview, slots: int) -> tuple[memoryview, memoryview]:
     return row[: 4 * slots].cast("I"), row[4 * slots : 5 * slots]
 
 
+def _above_zero(counters: memoryview, end: int) -> Iterator[tuple[int, int]]:
+    """The slots before ``end`` whose counters are, with the counters. Most are not: a stretch of zeros is one look."""
+    for start in range(1, end, _STRETCH):
+        stretch = counters[start : min(start + _STRETCH, end)].tobytes()
+        if stretch != _ZEROS[: len(stretch)]:
+            yield from ((slot, n) for slot, n in enumerate(memoryview(stretch).cast("I"), start) if n)
+
+
 def _buckets_nbytes(slots: int) -> int:
     return (_BUCKETS_PER_SLOT * slots + 2 * PROBES) * 4  # no probe runs over the end
 
@@ -118,7 +128,7 @@ class _Index:
     def lie_in(self, memory: memoryview | None) -> None:
         """Lays the index into other memory, of zeros; None: of this process alone. Nothing is listed there yet."""
         if memory is None:
-            memory = memoryview(bytearray(index_nbytes(self.slots)))
+            memory = memoryview(mmap.mmap(-1, index_nbytes(self.slots)))  # whose zeros cost nothing
         cut = _buckets_nbytes(self.slots)
         self._buckets = memory[:cut].cast("I")
         self._words = memory[cut : index_nbytes(self.slots)].cast("Q")
@@ -217,7 +227,7 @@ class Board(_Index):
             return False
         row[0] = 1
         with self._fence:
-            return bool(np.frombuffer(row, np.uint32, self._unused)[1:].any())
+            return next(_above_zero(row, self._unused), None) is not None
 
     def detach(self, client: int) -> None:
         """It doesn't any more."""
@@ -228,9 +238,8 @@ class Board(_Index):
         """All counters above zero, by slot and client. For people who want to know."""
         found: dict[int, dict[int, int]] = {}
         for client, row in self._rows.items():
-            counters = np.frombuffer(row, np.uint32, self._unused).copy()  # numpy takes offence at what changes
-            for slot in np.flatnonzero(counters[1:]).tolist():
-                found.setdefault(slot + 1, {})[client] = int(counters[slot + 1])
+            for slot, counter in _above_zero(row, self._unused):
+                found.setdefault(slot, {})[client] = counter
         return found
 
 

@@ -11,13 +11,14 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from holdfast.objectstore.arena import Mapping, map_shared
+from holdfast.objectstore.arena import map_shared
 from holdfast.objectstore.board import ORDERED, BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.codecs import Encoded, Resident, decode, decode_item, decode_pieces, encode, ndarray, raw
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection, open_connection
 from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.ids import IDMinter, ObjectID
+from holdfast.objectstore.mapping import Mapping
 from holdfast.objectstore.pins import BoardPin, Ledger, Pin, WritableExtent
 from holdfast.objectstore.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, seconds
 from holdfast.objectstore.spilled import map_spilled

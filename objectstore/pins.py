@@ -28,11 +28,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from holdfast.objectstore.arena import Mapping
 from holdfast.objectstore.board import BoardView
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.looks import Looks
+from holdfast.objectstore.mapping import Mapping
 from holdfast.objectstore.protocol import IDS_PER_FRAME, Op, pack
 
 URGENT_NBYTES = 1 << 20

@@ -10,9 +10,9 @@ from __future__ import annotations
 import mmap
 import os
 
-from holdfast.objectstore.arena import FileMap
 from holdfast.objectstore.errors import SpillError
 from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.mapping import ViewedMap
 from holdfast.objectstore.pins import BoardPin, Pin
 
 
@@ -31,7 +31,7 @@ def map_spilled(object_id: ObjectID, path: str, offset: int, pin: BoardPin | Pin
             if nbytes < offset + pin.nbytes:
                 raise SpillError(f"object {object_id} was spilled and is lost: {path} was cut short to {nbytes} bytes")
             flags = mmap.MAP_PRIVATE if writable else mmap.MAP_SHARED
-            return FileMap(fd, offset, pin.nbytes, flags=flags, writable=writable, base=pin).view()
+            return ViewedMap(fd, offset, pin.nbytes, flags=flags, writable=writable, base=pin).view()
         finally:
             os.close(fd)
     except OSError as error:

@@ -25,9 +25,10 @@ import threading
 import time
 from collections.abc import Iterator
 
-from holdfast.objectstore.arena import PAGE, Mapping, populate
+from holdfast.objectstore.arena import PAGE, populate
 from holdfast.objectstore.connection import Connection
 from holdfast.objectstore.errors import StoreError
+from holdfast.objectstore.mapping import Mapping
 from holdfast.objectstore.protocol import Op
 
 PIECE_NBYTES = 2 << 20

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from holdfast.objectstore.allocator import ALIGNMENT
-from holdfast.objectstore.arena import Mapping
 from holdfast.objectstore.codecs import Encoded
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES, Piece
 from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.looks import Place
+from holdfast.objectstore.mapping import Mapping
 from holdfast.objectstore.pins import Ledger, WritableExtent
 from holdfast.objectstore.protocol import NUMBER_MAX, SHARES_MAX, Op, SealItem, seconds
 from holdfast.objectstore.warm import Warmer

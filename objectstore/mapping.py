@@ -1,0 +1,89 @@
+"""A client's maps: of the arena, and of pieces of files."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from holdfast.objectstore.arena import FileMap, resident_extents
+
+
+class Mapping:
+    """A process's maps of the whole arena: one to read, one to write.
+
+    Parameters
+    ----------
+    read_only_fd, writable_fd : int
+        Descriptors of the same memory; they become the mapping's to close.
+    nbytes : int
+        The arena's size.
+
+    Attributes
+    ----------
+    address : int
+        Where the read-only map begins in this process.
+    writable_address : int
+        Where the other one begins.
+    """
+
+    def __init__(self, read_only_fd: int, writable_fd: int, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self._fd = read_only_fd
+        try:
+            self._readable = mmap.mmap(read_only_fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
+            self._writable = mmap.mmap(writable_fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        finally:
+            os.close(writable_fd)
+        self.address: int = pa.py_buffer(self._readable).address
+        self.writable_address: int = pa.py_buffer(self._writable).address
+        self.writable_view = memoryview(self._writable)
+
+    def buffer(self, offset: int, nbytes: int, base: object) -> pa.Buffer:
+        """The extent in place, read-only. ``base`` lives as long as the buffer or anything made from it."""
+        return pa.foreign_buffer(self.address + offset, nbytes, base)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Where this process maps the arena: addresses, each with the size."""
+        return [(self.address, self.nbytes), (self.writable_address, self.nbytes)]
+
+    def offset_of(self, address: int) -> int | None:
+        """The place in the arena of an address of this process, if it's in either map."""
+        for start, nbytes in self.ranges():
+            if start <= address < start + nbytes:
+                return address - start
+        return None
+
+    def resident_extents(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
+        """The parts of an extent that take up memory, whoever wrote there."""
+        return resident_extents(self._fd, offset, nbytes)
+
+    def private_copy(self, offset: int, nbytes: int, base: object) -> memoryview:
+        """The extent as writable memory of this caller alone: the kernel copies each page when it is written.
+
+        ``base`` is kept too: an unwritten page still reads what the arena holds there.
+        """
+        return ViewedMap(self._fd, offset, nbytes, flags=mmap.MAP_PRIVATE, writable=True, base=base).view()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class ViewedMap(FileMap):
+    """A map for many views of many sizes."""
+
+    def view(self) -> memoryview:
+        """The bytes of the piece. Everything made from them holds the map."""
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "shape": (self.nbytes,),
+            "typestr": "|u1",
+            "data": (self.address, not self.writable),
+        }
+        return memoryview(np.asarray(self))  # type: ignore[arg-type]
