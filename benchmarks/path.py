@@ -142,7 +142,8 @@ def _warm_up(client: Client) -> None:
 
 def _processes(cluster: LocalCluster) -> dict[str, list[int]]:
     (node,) = cluster.nodes
-    workers = [child.pid for child in psutil.Process(node["pid"]).children()]
+    below = psutil.Process().children(recursive=True)
+    workers = [process.pid for process in below if "holdfast.cluster.worker" in " ".join(process.cmdline())]
     return {"client": [os.getpid()], "scheduler": [cluster.scheduler_pid], "workers": workers,
             "node agent": [node["pid"]]}  # fmt: skip
 

@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.path_points import Recorder, instrument
-from holdfast.cluster import process
-from holdfast.cluster.deploy import processes
-from holdfast.cluster.node import supervisor
+from holdfast.cluster import launching, process
 
 
 def trace_children(directory: Path) -> None:
     """From now on the processes of a cluster that this process starts are traced."""
 
-    def spawn(module: str, arguments: Sequence[str] = (), **options: Any) -> process.ChildProcess:
+    def spawn(module: str, arguments: Sequence[str] = (), **options: Any) -> process.SpawnedProcess:
         return process.spawn("benchmarks.path_process", [str(directory), module, *arguments], **options)
 
-    processes.spawn = supervisor.spawn = spawn  # type: ignore[attr-defined]
+    launching.spawn = spawn  # type: ignore[attr-defined]
 
 
 def main() -> None:

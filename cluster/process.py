@@ -39,6 +39,8 @@ EXIT_SECONDS = 4.0
 LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 #: How much of a log a failure shows.
 TAIL_NBYTES = 2000
+#: What stands for the exit code of a process that ended when its parent, who alone is told, had died. No real one.
+UNKNOWN_EXIT = 256
 
 
 class Server(Protocol):
@@ -176,7 +178,9 @@ _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
 
 
 class ChildProcess:
-    """A process that `spawn` started, and that ends with this one.
+    """A process that ends with this one, and that says on a pipe how its start went.
+
+    How its end is known depends on how it was started: by `spawn` here, or by a launcher (`cluster/launching.py`).
 
     Attributes
     ----------
@@ -186,13 +190,10 @@ class ChildProcess:
     log_file : Path or None
     """
 
-    def __init__(
-        self, popen: subprocess.Popen[bytes], name: str, log_file: Path | None, ready_fd: int, lifeline_fd: int
-    ) -> None:
+    def __init__(self, pid: int, name: str, log_file: Path | None, ready_fd: int, lifeline_fd: int) -> None:
         self.name = name
-        self.pid = popen.pid
+        self.pid = pid
         self.log_file = log_file
-        self._popen = popen
         self._ready_fd = ready_fd
         self._lifeline_fd = lifeline_fd
         self._log_start = log_file.stat().st_size if log_file is not None else 0
@@ -200,7 +201,7 @@ class ChildProcess:
         _children.add(self)
 
     def __repr__(self) -> str:
-        code = self._popen.returncode
+        code = self.returncode
         return f"<{self.name}, pid {self.pid}, {'running' if code is None else describe_exit(code)}>"
 
     # -- until it is ready
@@ -226,20 +227,14 @@ class ChildProcess:
 
     async def ready(self, timeout: float) -> dict[str, Any]:
         """`wait_ready` for those who live in an event loop."""
-        loop = asyncio.get_running_loop()
-        arrived = asyncio.Event()
-        loop.add_reader(self._ready_fd, arrived.set)
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    await arrived.wait()
-                    arrived.clear()
+                    await readable(self._ready_fd)
                     if self._read_ready():
                         break
         except TimeoutError:
             raise self._late(timeout) from None
-        finally:
-            loop.remove_reader(self._ready_fd)
         return self._answer()
 
     def _read_ready(self) -> bool:
@@ -277,42 +272,32 @@ class ChildProcess:
 
     @property
     def returncode(self) -> int | None:
-        """None while it runs."""
-        return self._popen.poll()
+        """None while it runs; negative: the signal that killed it."""
+        raise NotImplementedError
 
-    def terminate(self) -> None:
-        """Ask it to close (SIGTERM)."""
-        self._popen.terminate()
-
-    def kill(self) -> None:
-        """End it at once (SIGKILL)."""
-        self._popen.kill()
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+        raise NotImplementedError
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until it has ended; return its exit code, or None after ``timeout`` seconds."""
-        try:
-            code = self._popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
-        self.close()
-        return code
+        raise NotImplementedError
 
     async def exited(self) -> int:
         """Wait in an event loop until it has ended; return its exit code."""
-        loop = asyncio.get_running_loop()
-        pidfd = os.pidfd_open(self.pid)
-        try:
-            ended = asyncio.Event()
-            loop.add_reader(pidfd, ended.set)
-            try:
-                await ended.wait()
-            finally:
-                loop.remove_reader(pidfd)
-        finally:
-            os.close(pidfd)
-        code = self.wait()
-        assert code is not None
-        return code
+        raise NotImplementedError
+
+    def open_pidfd(self) -> int:
+        """A descriptor of it, for the caller to close; there is something to read when it has ended."""
+        raise NotImplementedError
+
+    def terminate(self) -> None:
+        """Ask it to close (SIGTERM)."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL)."""
+        self.send_signal(signal.SIGKILL)
 
     def stop(self, timeout: float) -> bool:
         """Ask it to close, wait, kill it when ``timeout`` seconds are over. Returns whether it closed itself."""
@@ -339,12 +324,70 @@ class ChildProcess:
         with suppress(AttributeError, OSError):
             self.close()
 
+    def _forget(self) -> None:
+        """In a fork of this process: it is the parent's child, whose end nobody here can wait for."""
+        self.close()
+
+
+class SpawnedProcess(ChildProcess):
+    """A process that `spawn` started."""
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], name: str, log_file: Path | None, ready_fd: int, lifeline_fd: int
+    ) -> None:
+        super().__init__(popen.pid, name, log_file, ready_fd, lifeline_fd)
+        self._popen = popen
+
+    @property
+    def returncode(self) -> int | None:
+        return self._popen.poll()
+
+    def send_signal(self, number: int) -> None:
+        self._popen.send_signal(number)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        try:
+            code = self._popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        self.close()
+        return code
+
+    async def exited(self) -> int:
+        if self.returncode is None:
+            pidfd = self.open_pidfd()
+            try:
+                await readable(pidfd)
+            finally:
+                os.close(pidfd)
+        code = self.wait()
+        assert code is not None
+        return code
+
+    def open_pidfd(self) -> int:
+        return os.pidfd_open(self.pid)
+
+    def _forget(self) -> None:
+        super()._forget()
+        if self._popen.returncode is None:
+            self._popen.returncode = 0
+
+
+async def readable(fd: int) -> None:
+    """Wait in an event loop until there is something to read from a descriptor, or its end."""
+    loop = asyncio.get_running_loop()
+    arrived = asyncio.Event()
+    loop.add_reader(fd, arrived.set)
+    try:
+        await arrived.wait()
+    finally:
+        loop.remove_reader(fd)
+
 
 def _forget_children() -> None:
     # A fork of this process must not keep its children alive. (One that execs does not, the pipes close by themselves.)
     for child in list(_children):
-        child.close()
-        child._popen.returncode = child._popen.returncode if child._popen.returncode is not None else 0
+        child._forget()
     _children.clear()
 
 
@@ -361,7 +404,7 @@ def spawn(
     pass_fds: Sequence[int] = (),
     new_session: bool = False,
     lifeline: bool = True,
-) -> ChildProcess:
+) -> SpawnedProcess:
     """Start ``python -m module arguments`` with the options of `add_process_options`.
 
     The child runs in a process group of its own: a Ctrl-C in the terminal reaches the parent only, which decides
@@ -384,7 +427,7 @@ def spawn(
 
     Returns
     -------
-    ChildProcess
+    SpawnedProcess
         At once; `ChildProcess.wait_ready` waits for it.
     """
     ready_read, ready_write = os.pipe()
@@ -399,8 +442,7 @@ def spawn(
             command += ["--lifeline-fd", str(lifeline_read)]
             inherited.append(lifeline_read)
         if log_file is not None:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
-            output = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            output = open_log(log_file)
         popen = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -422,11 +464,19 @@ def spawn(
             os.close(lifeline_read)
         if output is not None:
             os.close(output)
-    return ChildProcess(popen, name or module.rpartition(".")[2], log_file, ready_read, lifeline_write)
+    return SpawnedProcess(popen, name or module.rpartition(".")[2], log_file, ready_read, lifeline_write)
+
+
+def open_log(path: Path) -> int:
+    """A descriptor that appends to a file, which is this user's alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def describe_exit(code: int) -> str:
     """``exited with code 1``, ``was killed by SIGKILL``."""
+    if code == UNKNOWN_EXIT:
+        return "ended, and what had started it could not say how"
     if code >= 0:
         return f"exited with code {code}"
     try:

@@ -15,7 +15,8 @@ from holdfast.cluster import rundir
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.deploy.plan import NodePlan
-from holdfast.cluster.process import ChildProcess, describe_exit, spawn
+from holdfast.cluster.launching import Launcher
+from holdfast.cluster.process import ChildProcess, describe_exit
 from holdfast.objectstore.errors import HoldfastError
 
 #: In the environment of every process of a cluster, so that those whose parent was killed can be found.
@@ -54,6 +55,10 @@ class LocalProcesses:
         self.node_infos: list[dict[str, Any]] = []
         self.scheduler_address = ""
         self._log_level = log_level
+        self._launcher = Launcher(
+            env={CLUSTER_ID_VARIABLE: self.id},
+            log_file=None if log_directory is None else log_directory / "launcher.log",
+        )
         self._log_directory = log_directory
         self._owner_pid = os.getpid()
         self._stopped = False
@@ -66,18 +71,21 @@ class LocalProcesses:
         HoldfastError
             One of them could not start; none is left.
         """
+        deadline = time.monotonic() + timeout
         sock = bound_socket(host, port)
         try:
             bound_host, bound_port = sock.getsockname()[:2]
             self.scheduler_address = format_address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), bound_port)
-            arguments = ["--host", bound_host, "--port", str(bound_port), "--listen-fd", str(sock.fileno())]
-            self.scheduler = self._spawn("scheduler", "scheduler", arguments, pass_fds=[sock.fileno()])
+            arguments = ["--host", bound_host, "--port", str(bound_port)]
+            self.scheduler = self._fork(
+                "scheduler", "scheduler", arguments, deadline, pass_fds={"--listen-fd": sock.fileno()}
+            )
         except BaseException:
             self.stop(FAILED_START_SECONDS)
             raise
         finally:
             sock.close()
-        self.start_nodes(plans, timeout)
+        self.start_nodes(plans, deadline - time.monotonic())
 
     def start_nodes(self, plans: Sequence[NodePlan], timeout: float) -> None:
         """Start node agents for the scheduler of this object, or the one at `scheduler_address`."""
@@ -85,7 +93,10 @@ class LocalProcesses:
         try:
             # The scheduler's socket listens already: nobody waits for anybody before connecting.
             for index, plan in enumerate(plans):
-                self.nodes.append(self._spawn("node", f"node-{index}", self._node_arguments(plan)))
+                self.nodes.append(
+                    self._fork("node", f"node-{index}", self._node_arguments(plan), deadline, may_fork=True)
+                )
+            self._launcher.prepare("holdfast.cluster.worker.__main__")
             if self.scheduler is not None:
                 self.scheduler.wait_ready(max(0.0, deadline - time.monotonic()))
             for node in self.nodes:
@@ -108,14 +119,14 @@ class LocalProcesses:
             arguments += ["--name", plan.name]
         return arguments
 
-    def _spawn(self, module: str, name: str, arguments: list[str], pass_fds: Sequence[int] = ()) -> ChildProcess:
-        return spawn(
-            f"holdfast.cluster.{module}",
+    def _fork(self, module: str, name: str, arguments: list[str], deadline: float, **options: Any) -> ChildProcess:
+        return self._launcher.fork(
+            f"holdfast.cluster.{module}.__main__",
             [*arguments, "--log-level", self._log_level],
-            name=name,
-            env={CLUSTER_ID_VARIABLE: self.id},
+            name,
+            deadline - time.monotonic(),
             log_file=None if self._log_directory is None else self._log_directory / f"{name}.log",
-            pass_fds=pass_fds,
+            **options,
         )
 
     @property
@@ -139,6 +150,7 @@ class LocalProcesses:
                 child.terminate()
             for child in group:
                 child.stop(max(LEAST_SECONDS, deadline - time.monotonic()))
+        self._launcher.close()
         kill_strays(self.id, max(LEAST_SECONDS, deadline - time.monotonic()))
         rundir.sweep()
 
@@ -183,9 +195,9 @@ def _processes_of(cluster_id: str) -> list[int]:
             # A zombie has ended; its environment and command line read as empty.
             if mark not in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
                 continue
-            command = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+            command = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").split()
         except OSError:
             continue
-        if any(argument.startswith(b"holdfast.cluster.") for argument in command):
+        if any(word.startswith(b"holdfast.cluster.") for word in command):
             found.append(int(entry))
     return found

@@ -141,7 +141,7 @@ def _wait(parts: LocalProcesses, lifeline_fd: int | None) -> int:
     if lifeline_fd is not None:
         os.set_inheritable(lifeline_fd, False)
         poll.register(lifeline_fd, select.POLLIN | select.POLLHUP)
-    by_pidfd = {os.pidfd_open(child.pid): child for child in parts.children}
+    by_pidfd = {child.open_pidfd(): child for child in parts.children}
     for pidfd in by_pidfd:
         poll.register(pidfd, select.POLLIN)
     while by_pidfd:

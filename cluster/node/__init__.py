@@ -13,6 +13,15 @@
 The protocol between hosts is in ``cluster/transfer.py``.
 """
 
-from holdfast.cluster.node.agent import NodeAgent
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.objectstore.lazy import lazy
+
+if TYPE_CHECKING:
+    from holdfast.cluster.node.agent import NodeAgent
 
 __all__ = ["NodeAgent"]
+
+__getattr__, __dir__ = lazy(globals(), {"NodeAgent": "holdfast.cluster.node.agent"})

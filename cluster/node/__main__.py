@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node import NodeAgent
 from holdfast.cluster.process import add_process_options, serve
 
@@ -25,6 +27,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--spill-directory", default=None, metavar="PATH", help="where objects go that don't fit")
     parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
     parser.add_argument("--name", default=None, help="of the host, for people")
+    parser.add_argument("--launcher-fd", type=int, metavar="N", help="the way to what forks the workers")
     add_process_options(parser)
     return parser.parse_args(arguments)
 
@@ -34,6 +37,7 @@ def main() -> int:
     agent = NodeAgent(
         options.scheduler,
         token=load_token(),
+        launcher=None if options.launcher_fd is None else Launcher(socket.socket(fileno=options.launcher_fd)),
         host=options.host,
         port=options.port,
         n_workers=options.workers,

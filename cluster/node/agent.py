@@ -8,19 +8,23 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from holdfast.cluster import rundir
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.hosts import host_id
+from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node import heartbeat
 from holdfast.cluster.node.fetcher import Fetcher
 from holdfast.cluster.node.heartbeat import WorkerVitals
 from holdfast.cluster.node.link import SchedulerLink
-from holdfast.cluster.node.supervisor import ONE_THREAD, Supervisor, WorkerProcess
+from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
 from holdfast.cluster.node.transfer_server import TransferServer
-from holdfast.cluster.worker import Worker
 from holdfast.objectstore import ObjectID, StoreServer
+
+if TYPE_CHECKING:
+    from holdfast.cluster.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,8 @@ class NodeAgent:
         What each worker has of things that tasks can ask for.
     processes:
         False: the workers run in this process and loop, and nothing enforces a memory limit.
+    launcher:
+        What forks the workers' processes; one is started if not given.
     name:
         The host's name, for people.
     log_level:
@@ -83,6 +89,7 @@ class NodeAgent:
         spill_directory: str | None = None,
         resources: Mapping[str, float] | None = None,
         processes: bool = True,
+        launcher: Launcher | None = None,
         name: str | None = None,
         log_level: str = "INFO",
     ) -> None:
@@ -102,6 +109,7 @@ class NodeAgent:
         self._store_capacity = store_capacity
         self._spill_directory = spill_directory
         self._processes = processes
+        self._launcher = launcher or Launcher()
         self._log_level = log_level
         self._store_started = False
         self._link: SchedulerLink | None = None
@@ -201,6 +209,7 @@ class NodeAgent:
             self._heartbeat.cancel()
         if self._supervisor is not None:
             await self._supervisor.close()
+        self._launcher.close()
         await asyncio.gather(*(worker.close() for worker in self._workers))
         if self._link is not None:
             self._link.close()
@@ -255,6 +264,8 @@ class NodeAgent:
         self._link.heartbeat({"store": self.store.stats(), "workers": self._vitals.measure(pids)})
 
     def _worker(self, index: int) -> Worker:
+        from holdfast.cluster.worker import Worker  # here, because an agent whose workers are processes needs no numpy
+
         return Worker(
             self.scheduler_address,
             token=self._token,
@@ -268,17 +279,15 @@ class NodeAgent:
         )
 
     def _supervise(self) -> Supervisor:
-        env = {variable: os.environ.get(variable, "1") for variable in ONE_THREAD}
-        env["HOLDFAST_TOKEN"] = self._token.decode()
         places = []
         for index in range(self.n_workers):
             name = f"{self.name}-{index}"
             arguments = [
+                "--name", name,  # first, because ``ps`` may not have room for all of them
+                "--index", str(index),
                 "--scheduler", self.scheduler_address,
                 "--node", self.address,
                 "--store", self.store.socket_path,
-                "--index", str(index),
-                "--name", name,
                 "--threads", str(self.threads_per_worker),
                 "--resources", json.dumps(self.resources),
             ]  # fmt: skip
@@ -286,7 +295,12 @@ class NodeAgent:
                 arguments += ["--memory-limit", str(self.memory_limit)]
             places.append(WorkerProcess(f"{self.address}/{index}", name, arguments))
         return Supervisor(
-            places, env=env, memory_limit=self.memory_limit, on_exit=self._exited, log_level=self._log_level
+            places,
+            launcher=self._launcher,
+            env={"HOLDFAST_TOKEN": self._token.decode()},
+            memory_limit=self.memory_limit,
+            on_exit=self._exited,
+            log_level=self._log_level,
         )
 
 

@@ -14,8 +14,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.node import memory_watch
-from holdfast.cluster.process import ChildProcess, describe_exit, spawn
+from holdfast.cluster.process import describe_exit
 from holdfast.objectstore.errors import HoldfastError
 
 logger = logging.getLogger(__name__)
@@ -27,10 +28,6 @@ MAX_FAILURES = 10
 FAILURE_WINDOW_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 5.0
 
-#: Numeric libraries start a thread per core in each process, unless they are told otherwise. The cluster's own threads
-#: are meant to fill the cores. Anybody who has set these has said what they want.
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-
 
 class WorkerProcess:
     """One place for a worker: its identity, and the process that fills it now."""
@@ -39,7 +36,7 @@ class WorkerProcess:
         self.address = address
         self.name = name
         self.arguments = list(arguments)
-        self.child: ChildProcess | None = None
+        self.child: ForkedProcess | None = None
         self.killed_because: str | None = None
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -56,8 +53,10 @@ class Supervisor:
     ----------
     workers:
         The places to fill.
+    launcher:
+        What forks the processes.
     env:
-        Environment variables for the workers besides those of this process.
+        Environment variables for them besides those of the launcher.
     memory_limit:
         Bytes of private memory above which a worker is killed; None for no limit.
     on_exit:
@@ -70,12 +69,14 @@ class Supervisor:
         self,
         workers: Sequence[WorkerProcess],
         *,
+        launcher: Launcher,
         env: dict[str, str],
         memory_limit: int | None,
         on_exit: Callable[[str, str], None],
         log_level: str = "INFO",
     ) -> None:
         self.workers = list(workers)
+        self._launcher = launcher
         self._env = env
         self._memory_limit = memory_limit
         self._on_exit = on_exit
@@ -113,8 +114,10 @@ class Supervisor:
             return
         _, late = await asyncio.wait(self._keepers, timeout=STOP_TIMEOUT_SECONDS)
         if late:
-            for worker in self.workers:
-                if worker.child is not None and worker.child.returncode is None:
+            for worker, keeper in zip(self.workers, self._keepers, strict=True):
+                if worker.child is None:  # it still waits for a process
+                    keeper.cancel()
+                elif worker.child.returncode is None:
                     logger.warning("%s does not end and is killed", worker.name)
                     worker.child.kill()
             await asyncio.wait(late)
@@ -124,7 +127,7 @@ class Supervisor:
         while not self._closing.is_set():
             try:
                 reason = await self._run_once(worker)
-            except OSError as error:  # no process, memory or descriptor is left to run it with
+            except (OSError, HoldfastError) as error:  # no process, memory or descriptor is left to run it with
                 reason = f"could not be started: {error}"
                 if not worker.started.done():
                     worker.started.set_exception(HoldfastError(f"{worker.name} {reason}"))
@@ -148,26 +151,28 @@ class Supervisor:
     async def _run_once(self, worker: WorkerProcess) -> str:
         """Run one process to its end; says why it ended. Nobody but this supervisor asks it to."""
         worker.killed_because = None
-        child = spawn(
-            "holdfast.cluster.worker",
+        child = await self._launcher.fork_async(
+            "holdfast.cluster.worker.__main__",
             [*worker.arguments, "--log-level", self._log_level],
-            name=worker.name,
+            worker.name,
             env=self._env,
         )
         worker.child = child
+        if self._closing.is_set():  # too late for `close` to find it
+            child.terminate()
         try:
             try:
                 await child.ready(READY_TIMEOUT_SECONDS)
             except HoldfastError as error:
                 if child.returncode is None:
                     child.kill()
-                await _ended(child)
+                await child.exited()
                 if not worker.started.done():
                     worker.started.set_exception(error)
                 return str(error).removeprefix(f"{worker.name} ")
             if not worker.started.done():
                 worker.started.set_result(None)
-            code = await _ended(child)
+            code = await child.exited()
         finally:
             worker.child = None
             if child.returncode is None:  # it can't be watched
@@ -182,11 +187,3 @@ class Supervisor:
             if worker.child is not None and worker.pid == pid and worker.child.returncode is None:
                 worker.killed_because = reason
                 worker.child.kill()
-
-
-async def _ended(child: ChildProcess) -> int:
-    code = child.returncode
-    if code is None:
-        return await child.exited()
-    child.close()
-    return code

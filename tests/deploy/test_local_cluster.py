@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -28,6 +29,16 @@ def small(n_workers: int = 1, **options: Any) -> LocalCluster:
 
 def workers(cluster: LocalCluster) -> list[str]:
     return [worker for node in cluster.status()["nodes"].values() for worker in node["workers"]]
+
+
+def processes(module: str) -> list[psutil.Process]:
+    """Those below this process that are shown to run ``holdfast.cluster.<module>``."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # one that has just ended
+            if f"-m holdfast.cluster.{module} " in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def run_script(source: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -65,6 +76,19 @@ def test_it_starts_what_it_says() -> None:
     cluster.close()
     with pytest.raises(HoldfastError, match="the cluster is closed"):
         cluster.status()
+
+
+def test_its_processes_are_shown_as_what_they_are_and_only_workers_load_numpy() -> None:
+    with small(2):
+        assert [len(processes(module)) for module in ("launcher", "scheduler", "node", "worker")] == [1, 1, 1, 2]
+        assert {"numpy", "pyarrow"} & _libraries(*processes("scheduler"), *processes("node")) == set()
+        assert {"numpy", "pyarrow"} <= _libraries(*processes("worker"))
+
+
+def _libraries(*processes: psutil.Process) -> set[str]:
+    """The packages whose shared libraries these processes have loaded."""
+    paths = [Path(mapped.path) for process in processes for mapped in process.memory_maps()]
+    return {part for path in paths if ".so" in path.name for part in path.parts}
 
 
 def test_two_hosts_have_stores_of_their_own() -> None:
@@ -208,14 +232,24 @@ def test_killing_a_node_agent_leaves_nothing(eventually: Any) -> None:
 
 def test_killing_a_worker_leaves_nothing(eventually: Any) -> None:
     with small() as cluster:
-        (worker,) = psutil.Process(cluster.nodes[0]["pid"]).children()
+        (worker,) = processes("worker")
         worker.kill()
-        eventually(lambda: _has_new_worker(cluster, worker.pid), what="there is another one")
+        eventually(lambda: _has_new_worker(cluster, worker), what="there is another one")
 
 
-def _has_new_worker(cluster: LocalCluster, old: int) -> bool:
-    pids = [child.pid for child in psutil.Process(cluster.nodes[0]["pid"]).children()]
-    return bool(pids) and old not in pids and len(workers(cluster)) == 1
+def _has_new_worker(cluster: LocalCluster, old: psutil.Process) -> bool:
+    return old not in processes("worker") and len(workers(cluster)) == 1
+
+
+def test_killing_the_launcher_leaves_a_cluster_that_works(eventually: Any) -> None:
+    with small() as cluster:
+        (launcher,), (worker,) = processes("launcher"), processes("worker")
+        launcher.kill()
+        assert len(workers(cluster)) == 1
+        worker.kill()
+        agent = psutil.Process(cluster.nodes[0]["pid"])
+        eventually(lambda: len(agent.children(recursive=True)) == 2, what="another launcher has forked a worker")
+        eventually(lambda: len(workers(cluster)) == 1, what="it is a worker of the cluster")
 
 
 def test_killing_all_of_it_leaves_nothing() -> None:
@@ -241,7 +275,7 @@ def test_killing_its_owner_leaves_nothing(number: signal.Signals, eventually: An
     pids = [int(pid) for pid in owner.stdout.readline().split()]
     assert len(pids) == 3
     descendants = psutil.Process(owner.pid).children(recursive=True)
-    assert len(descendants) == 5
+    assert len(descendants) == 6
     owner.send_signal(number)
     owner.communicate(timeout=30)
     eventually(lambda: not any(each.is_running() for each in descendants), what="its processes end")
@@ -251,7 +285,7 @@ def test_killing_its_owner_leaves_nothing(number: signal.Signals, eventually: An
 def test_killing_the_owner_while_it_starts_leaves_nothing(eventually: Any) -> None:
     owner = run_script("from holdfast import LocalCluster\nLocalCluster(2, 1, object_store_memory='64MB')\n")
     process = psutil.Process(owner.pid)
-    eventually(lambda: len(process.children()) >= 2, what="it has begun")
+    eventually(lambda: len(process.children(recursive=True)) >= 2, what="it has begun")
     descendants = process.children(recursive=True)
     owner.kill()
     owner.communicate(timeout=30)

@@ -1,4 +1,4 @@
-"""Child processes: being ready, failing, and ending with their parent."""
+"""Child processes, spawned and forked: being ready, failing, and ending with their parent."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from holdfast.cluster.comm import loops
+from holdfast.cluster.launching import Launcher
 from holdfast.cluster.process import ChildProcess, describe_exit, spawn
 from holdfast.objectstore.errors import HoldfastError
 
@@ -43,33 +44,44 @@ class Server:
     async def close(self):
         print("closed", flush=True)
 
-parser = argparse.ArgumentParser()
-parser.add_argument("how", nargs="*")
-add_process_options(parser)
-options = parser.parse_args()
-if "die" in options.how:
-    print("last words", flush=True)
-    os._exit(7)
-sys.exit(loops.run(serve(Server(), options, lambda: {"pid": os.getpid()})))
+def main():
+    global options
+    parser = argparse.ArgumentParser()
+    parser.add_argument("how", nargs="*")
+    add_process_options(parser)
+    options = parser.parse_args()
+    if "die" in options.how:
+        print("last words", flush=True)
+        os._exit(7)
+    return loops.run(serve(Server(), options, lambda: {"pid": os.getpid()}))
+
+if __name__ == "__main__":
+    sys.exit(main())
 """
 
 Start = Callable[..., ChildProcess]
 
 
-@pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+@pytest.fixture(params=["spawned", "forked"])
+def start(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     (tmp_path / "hf_server.py").write_text(SERVER)
     monkeypatch.syspath_prepend(str(tmp_path))
     children: list[ChildProcess] = []
+    launcher = Launcher()
 
-    def start(*how: str, **options: Any) -> ChildProcess:
-        children.append(spawn("hf_server", how, log_file=tmp_path / "log", **options))
+    def start(*how: str) -> ChildProcess:
+        log = tmp_path / "log"
+        if request.param == "spawned":
+            children.append(spawn("hf_server", how, log_file=log))
+        else:
+            children.append(launcher.fork("hf_server", how, "hf_server", 20, log_file=log))
         return children[-1]
 
     yield start
     for child in children:
         child.kill()
         child.wait()
+    launcher.close()
 
 
 def test_it_says_when_it_is_ready_and_stops_when_it_is_told_to(start: Start, tmp_path: Path) -> None:

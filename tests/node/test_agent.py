@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import threading
@@ -12,9 +13,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from scripted_scheduler import TOKEN
 
+from holdfast.cluster import launching
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.node import link, supervisor
@@ -149,6 +152,22 @@ def test_a_worker_that_exits_without_being_asked_to_is_started_again(scheduler, 
     assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
 
 
+def test_workers_outlive_what_has_forked_them_and_another_forks_the_next(scheduler, start_host):
+    host = start_host(n_workers=2)
+    worker, other = host.worker(0), host.worker(1)
+    launcher = psutil.Process(worker.info["pid"]).parent()
+    launcher.kill()
+    assert scheduler.value(worker, scheduler.task(worker, abs, -1)) == 1
+    os.kill(worker.info["pid"], signal.SIGKILL)
+    _, address, reason = scheduler.message(host.node, "exited")
+    assert address == f"{host.address}/0"
+    assert "could not say how" in reason
+    again = host.worker(0)
+    assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
+    assert psutil.Process(again.info["pid"]).parent() != launcher
+    assert scheduler.value(other, scheduler.task(other, abs, -1)) == 1
+
+
 def test_a_killed_workers_connection_ends_though_a_child_of_its_task_lives_on(scheduler, start_host, tmp_path):
     host = start_host(n_workers=1)
     worker = host.worker()
@@ -248,12 +267,12 @@ def test_a_port_in_use_is_named(start_host):
 
 def test_a_worker_that_cannot_start_says_why(start_host, monkeypatch):
     monkeypatch.setenv("HOLDFAST_TOKEN", "short")
-    spawned = supervisor.spawn
+    fork = launching.Launcher.fork_async
 
-    def with_wrong_token(module, arguments, **options):
-        return spawned(module, arguments, **{**options, "env": {"HOLDFAST_TOKEN": "another token " * 3}})
+    async def with_wrong_token(launcher, *arguments, **options):
+        return await fork(launcher, *arguments, **{**options, "env": {"HOLDFAST_TOKEN": "another token " * 3}})
 
-    monkeypatch.setattr(supervisor, "spawn", with_wrong_token)
+    monkeypatch.setattr(launching.Launcher, "fork_async", with_wrong_token)
     with pytest.raises(Exception, match=r"host-0 could not start: .*token"):
         start_host(n_workers=1)
 
@@ -262,26 +281,24 @@ def test_a_host_that_can_start_no_process_says_so(start_host, monkeypatch):
     def no_process(*arguments, **options):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(supervisor, "spawn", no_process)
+    monkeypatch.setattr(launching, "spawn", no_process)
     with pytest.raises(HoldfastError, match=r"host-0 could not be started: .*temporarily unavailable"):
         start_host(n_workers=1)
 
 
-def test_a_worker_that_cannot_be_started_again_at_once_is_later(scheduler, start_host, monkeypatch):
+def test_a_worker_that_cannot_be_started_again_at_once_is_later(start_host, caplog, eventually):
     host = start_host(n_workers=1)
-    spawned = supervisor.spawn
-    failures = iter([BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), OSError(errno.ENOMEM, "no memory")])
-
-    def spawn_at_last(*arguments, **options):
-        for error in failures:
-            raise error
-        return spawned(*arguments, **options)
-
-    monkeypatch.setattr(supervisor, "spawn", spawn_at_last)
     worker = host.worker()
+    launcher = psutil.Process(worker.info["pid"]).parent()
+    # No room for the descriptors of a request: the launcher says so, and is there for the next one.
+    limits = resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     os.kill(worker.info["pid"], signal.SIGKILL)
-    scheduler.wait(lambda: worker.gone, "its connection ends")
-    assert host.worker().info["pid"] != worker.info["pid"]
+    eventually(lambda: "Too many open files" in caplog.text)
+    resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, limits)
+    again = host.worker()
+    assert again.info["pid"] != worker.info["pid"]
+    assert psutil.Process(again.info["pid"]).parent() == launcher
 
 
 # -- its end
@@ -327,6 +344,19 @@ def test_a_worker_that_does_not_end_is_killed(scheduler, start_host, monkeypatch
     os.kill(worker.info["pid"], signal.SIGSTOP)
     host.close()
     assert not alive(worker.info["pid"])
+
+
+def test_a_launcher_that_hangs_does_not_hold_up_the_end(scheduler, start_host, monkeypatch):
+    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_SECONDS", 0.3)
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    launcher = psutil.Process(worker.info["pid"]).parent()
+    launcher.suspend()
+    os.kill(worker.info["pid"], signal.SIGKILL)
+    _, _, reason = scheduler.message(host.node, "exited")
+    assert "could not say how" in reason
+    host.close()
+    assert not alive(launcher.pid)
 
 
 def test_a_running_task_does_not_hold_up_the_end(scheduler, start_host):

@@ -1,0 +1,204 @@
+"""The launcher: what its forks have of their own, and what becomes of them, and of those who ask for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from holdfast.cluster.comm import loops
+from holdfast.cluster.launching import ForkedProcess, Launcher
+from holdfast.cluster.process import describe_exit
+from holdfast.objectstore.errors import HoldfastError
+
+FORKED = """
+import argparse, asyncio, os, random, sys
+import numpy.random  # by the launcher, before there is any fork
+from holdfast.cluster.comm import loops
+from holdfast.cluster.process import add_process_options, serve
+
+class Server:
+    async def start(self):
+        self.finished = asyncio.Event()
+
+    async def close(self):
+        pass
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--name")
+    add_process_options(parser)
+    options = parser.parse_args()
+    said = {
+        "arguments": sys.argv[1:3],
+        "random": [random.random(), numpy.random.random(), os.urandom(8).hex()],
+        "environment": os.environ.get("HF_FORKED"),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "group": os.getpgid(0),
+    }
+    return loops.run(serve(Server(), options, lambda: said))
+"""
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launcher]:
+    (tmp_path / "hf_forked.py").write_text(FORKED)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    launcher = Launcher()
+    yield launcher
+    launcher.close()
+
+
+def fork(launcher: Launcher, name: str = "a", **options: Any) -> tuple[ForkedProcess, dict[str, Any]]:
+    child = launcher.fork("hf_forked", ["--name", name], name, 20, **options)
+    return child, child.wait_ready(20)
+
+
+def parent(child: ForkedProcess) -> psutil.Process:
+    process = psutil.Process(child.pid).parent()
+    assert process is not None
+    return process
+
+
+# -- what a fork has of its own
+
+
+def test_each_has_its_arguments_its_environment_and_its_process_group(launcher: Launcher) -> None:
+    one, of_one = fork(launcher, "one", env={"HF_FORKED": "here"})
+    other, of_other = fork(launcher, "other")
+    assert (of_one["arguments"], of_other["arguments"]) == (["--name", "one"], ["--name", "other"])
+    assert (of_one["environment"], of_other["environment"]) == ("here", None)
+    assert (of_one["group"], of_other["group"]) == (one.pid, other.pid)
+    assert parent(one) == parent(other)
+    assert one.stop(20)
+    assert other.stop(20)
+
+
+def test_each_draws_random_numbers_of_its_own(launcher: Launcher) -> None:
+    (one, of_one), (other, of_other) = fork(launcher), fork(launcher)
+    assert all(a != b for a, b in zip(of_one["random"], of_other["random"], strict=True))
+    assert one.stop(20)
+    assert other.stop(20)
+
+
+def test_none_has_what_is_the_launchers_or_anothers(launcher: Launcher) -> None:
+    children = [fork(launcher) for _ in range(4)]
+    assert len({said["descriptors"] for _, said in children}) == 1
+    for child, _ in children:
+        # Let go of, each ends, because nobody else holds the other end of its lifeline.
+        child.close()
+        assert child.wait(20) == 0
+
+
+def test_each_is_shown_as_what_it_is(launcher: Launcher) -> None:
+    child, _ = fork(launcher, "a name")
+    shown = Path(f"/proc/{child.pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+    assert shown.startswith(f"{sys.executable} -m hf_forked --name a name --ready-fd")
+    long, _ = fork(launcher, "x" * 4000)
+    shown = Path(f"/proc/{long.pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+    assert shown == f"{sys.executable} -m hf_forked --name ".ljust(len(shown), "x")
+    assert b"holdfast.cluster.launcher" in Path(f"/proc/{parent(child).pid}/cmdline").read_bytes()
+    assert child.stop(20)
+    assert long.stop(20)
+
+
+def test_what_there_is_to_fork_has_one_thread(launcher: Launcher) -> None:
+    launcher.prepare("holdfast.cluster.worker.__main__")
+    launcher.prepare("holdfast.cluster.node.__main__")
+    child, _ = fork(launcher)
+    assert parent(child).num_threads() == 1
+    assert child.stop(20)
+
+
+# -- what ends
+
+
+def test_how_one_ended_is_told_by_the_launcher(launcher: Launcher) -> None:
+    killed, _ = fork(launcher)
+    killed.kill()
+    assert killed.wait(20) == -signal.SIGKILL
+    assert killed.returncode == -signal.SIGKILL
+    killed.kill()  # of no consequence, to anybody
+    with pytest.raises(HoldfastError, match=r"b could not start: it exited with code 2"):
+        launcher.fork("hf_forked", ["--no-such-option"], "b", 20).wait_ready(20)
+
+
+def test_they_go_on_when_it_is_killed_and_another_is_started(launcher: Launcher) -> None:
+    child, _ = fork(launcher)
+    killed = parent(child)
+    killed.kill()
+    killed.wait(20)
+    assert child.returncode is None
+
+    async def another() -> ForkedProcess:
+        other = await launcher.fork_async("hf_forked", ["--name", "b"], "b")
+        await other.ready(20)
+        return other
+
+    other = loops.run(another())
+    assert parent(other) != killed
+    child.terminate()
+    assert describe_exit(child.wait(20) or 0) == "ended, and what had started it could not say how"
+    assert other.stop(20)
+
+
+def test_who_cannot_wait_for_another_is_told_how_it_ended(launcher: Launcher) -> None:
+    child, _ = fork(launcher)
+    parent(child).kill()
+    with pytest.raises(HoldfastError, match=r"^b could not start: the launcher was killed by SIGKILL$"):
+        launcher.fork("hf_forked", [], "b", 20)
+    child.kill()
+    child.wait()
+
+
+def test_a_module_that_cannot_be_imported_is_told_of(launcher: Launcher, tmp_path: Path) -> None:
+    launcher = Launcher(log_file=tmp_path / "log")
+    with pytest.raises(HoldfastError, match=r"(?s)^b could not start: the launcher exited with code 1; its log.*hf_no"):
+        launcher.fork("hf_nowhere", [], "b", 20)
+    launcher.close()
+
+
+def test_one_that_takes_too_long_is_late(launcher: Launcher) -> None:
+    with pytest.raises(HoldfastError, match=r"^a was not ready after 0\.001 s$"):
+        launcher.fork("hf_forked", [], "a", 0.001)
+
+
+def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) -> None:
+    (tmp_path / "hf_forked.py").write_text(FORKED)
+    script = """
+        import json, os, sys, time
+        sys.path.insert(0, sys.argv[1])
+        from holdfast.cluster.launching import Launcher
+        launcher = Launcher()
+        child = launcher.fork("hf_forked", [], "a", 20)
+        child.wait_ready(20)
+        if (fork := os.fork()) == 0:  # which does not keep it alive
+            time.sleep(600)
+        print(json.dumps([child.pid, fork]), flush=True)
+        time.sleep(600)
+    """
+    owner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert owner.stdout is not None
+    child, fork = json.loads(owner.stdout.readline())
+    owner.stdout.close()
+    try:
+        ended = [psutil.Process(child), psutil.Process(child).parent()]
+        owner.kill()
+        owner.wait()
+        eventually(lambda: not any(each is not None and each.is_running() for each in ended), what="they end")
+        assert psutil.pid_exists(fork)
+    finally:
+        os.kill(fork, signal.SIGKILL)
