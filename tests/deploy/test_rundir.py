@@ -71,12 +71,12 @@ def test_a_fork_neither_removes_it_nor_keeps_it_alive(eventually: Any) -> None:
     if owner == 0:
         directory = RunDirectory.create("forked")
         if os.fork() == 0:
+            os.write(path_write, str(directory.path).encode())  # so that it is known to have begun
             os.close(path_write)
             os.close(release_write)
             directory.close()
             os.read(release_read, 1)
             os._exit(0)
-        os.write(path_write, str(directory.path).encode())
         os._exit(0)
     os.waitpid(owner, 0)
     path = Path(os.read(path_read, 1000).decode())
