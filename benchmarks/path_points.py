@@ -55,7 +55,7 @@ SPANS = (
     Span("packing", "client", "`submit` is called"),
     Span("packed", "client", "encode the arguments"),
     Span("posted", "client", "make the key and the future"),
-    Span("submit: packing", "hop", "to the thread of the client's loop"),
+    Span("submit: packing", "client", "to what sends it: this thread, or the loop's"),
     Span("submit: packed", "client", "pack the message"),
     Span("submit: received", "hop", "write, kernel, wake the scheduler"),
     Span("submit: unpacked", "scheduler", "unpack"),
@@ -65,7 +65,7 @@ SPANS = (
     Span("run: packed", "scheduler", "pack the message"),
     Span("run: received", "hop", "write, kernel, wake the worker"),
     Span("run: unpacked", "worker", "unpack"),
-    Span("running", "hop", "to a thread for tasks"),
+    Span("running", "worker", "to the thread that runs it"),
     Span("decoded", "worker", "decode the call"),
     Span("computed", "worker", "the task itself"),
     Span("encoded", "worker", "encode the result"),
@@ -79,10 +79,10 @@ SPANS = (
     Span("finished: decided", "scheduler", "decide what follows from it"),
     Span("memory: packing", "scheduler", "to the end of the loop's turn"),
     Span("memory: packed", "scheduler", "pack the message"),
-    Span("memory: received", "hop", "write, kernel, wake the client's loop"),
+    Span("memory: received", "hop", "write, kernel, wake the client"),
     Span("memory: unpacked", "client", "unpack"),
     Span("known", "client", "what came before it in the batch"),
-    Span("woken", "hop", "note the result, wake the thread that waits for it"),
+    Span("woken", "client", "note the result; the wait is over"),
     Span("returned", "client", "decode the value and return it"),
     Span("released", "client", "let go of the future"),
 )
@@ -148,21 +148,21 @@ def _wrap_messages(recorder: Recorder) -> None:
 
         return traced
 
-    def around_feed(feed: Callable[..., Any]) -> Callable[..., Any]:
-        def traced(self: frames.FrameReader, data: bytes) -> list[Any]:
+    def around_take(take: Callable[..., Any]) -> Callable[..., Any]:
+        def traced(self: frames.FrameReader) -> None:
+            there = len(self.batches)
             began = now()
-            batches: list[Any] = feed(self, data)
+            take(self)
             ended = now()
-            for batch in batches:
+            for batch in self.batches[there:]:
                 for operation, key in _carried(batch):
                     recorder.mark(f"{operation}: received", key, began)
                     recorder.mark(f"{operation}: unpacked", key, ended)
-            return batches
 
         return traced
 
     _wrap(frames, "pack", around_pack)
-    _wrap(frames.FrameReader, "feed", around_feed)
+    _wrap(frames.FrameReader, "take", around_take)
 
 
 def _wrap_client(recorder: Recorder) -> None:
@@ -177,13 +177,12 @@ def _wrap_client(recorder: Recorder) -> None:
 
     def around_post(post: Callable[..., Any]) -> Callable[..., Any]:
         def traced(self: Session, message: tuple[Any, ...]) -> None:
-            if message[0] == "submit":
-                at = now()
-                began, ended = recorder.packing
-                for task in message[1]:
-                    recorder.mark("packing", task[0], began)
-                    recorder.mark("packed", task[0], ended)
-                    recorder.mark("posted", task[0], at)
+            at = now()
+            began, ended = recorder.packing
+            for task in message[1]:
+                recorder.mark("packing", task[0], began)
+                recorder.mark("packed", task[0], ended)
+                recorder.mark("posted", task[0], at)
             post(self, message)
 
         return traced
@@ -208,7 +207,7 @@ def _wrap_client(recorder: Recorder) -> None:
         return traced
 
     _wrap(Packer, "pack", around_pack)
-    _wrap(Session, "post", around_post)
+    _wrap(Session, "post_submit", around_post)
     _wrap(KeyTable, "memory", around_memory)
     _wrap(KeyTable, "wait", around_wait)
 

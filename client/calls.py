@@ -207,8 +207,10 @@ class Calls(ClientBase):
                 futures.append(make(state, self))  # type: ignore[arg-type]
             if unknown:
                 self._send_functions((function,))
-                session.post(("submit", unknown, None, options))
+                session.post_submit(("submit", unknown, None, options))
                 self._forget_functions((function,))
+        if unknown:
+            session.hurry()
         return futures
 
 

@@ -20,6 +20,7 @@ before the turn that made it.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sized
 from typing import Any, NamedTuple
@@ -86,29 +87,36 @@ class Waiter:
 
     Parameters
     ----------
-    remaining:
-        How many of them must get ready.
+    pending:
+        The states that it waits for.
+    first:
+        Whether one that is ready ends the wait; otherwise all of them.
     on_error:
-        Whether one that did not finish ends the wait.
-    wake:
-        Called once, under the table's lock, when the wait is over.
+        Whether one that did not finish ends it.
+
+    Attributes
+    ----------
+    gate : threading.Lock
+        Held until the wait is over.
     """
 
-    __slots__ = ("on_error", "remaining", "wake")
+    __slots__ = ("first", "gate", "on_error", "pending")
 
-    def __init__(self, remaining: int, on_error: bool, wake: Callable[[], None]) -> None:
-        self.remaining = remaining
+    def __init__(self, pending: Iterable[KeyState], first: bool, on_error: bool) -> None:
+        self.pending = set(pending)
+        self.first = first
         self.on_error = on_error
-        self.wake = wake
+        self.gate = threading.Lock()
+        self.gate.acquire()
 
-    def notify(self, state: KeyState) -> None:
-        if self.remaining <= 0:
-            return
-        self.remaining -= 1
-        if self.on_error and state.status != FINISHED:
-            self.remaining = 0
-        if self.remaining == 0:
-            self.wake()
+    def notify(self, state: KeyState) -> bool:
+        """One of them is ready; whether that ends the wait. To be told twice is no harm."""
+        self.pending.discard(state)
+        if self.pending and not self.first and not (self.on_error and state.status != FINISHED):
+            return False
+        if self.gate.locked():
+            self.gate.release()
+        return True
 
 
 class KeyTable:
@@ -120,22 +128,35 @@ class KeyTable:
         Leaves a message for the scheduler; from any thread, without waiting.
     wake:
         Makes the loop call `settle` soon; from any thread, also inside the garbage collector.
+    read_while, nudge:
+        `Connection.read_while` and `Connection.nudge`: who waits reads what the scheduler says.
 
     Attributes
     ----------
     lingers : bool
-        The loop calls `settle` in a moment without being woken. Set by the loop.
+        The loop calls `settle` in a moment without being woken. Set by the session.
+    heard : int
+        The last turn that the scheduler is known to have taken in.
     """
 
-    def __init__(self, post: Callable[[tuple[Any, ...]], None], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        post: Callable[[tuple[Any, ...]], None],
+        wake: Callable[[], None],
+        read_while: Callable[[Callable[[], bool], float | None], bool],
+        nudge: Callable[[], None],
+    ) -> None:
         # Reentrant: the garbage collector may run a user's code inside.
         self.lock = threading.RLock()
         self.states: dict[Any, KeyState] = {}
         self.lingers = False
+        self.heard = 0
         self._dropped: deque[KeyState] = deque()
         self._turn = 0
         self._post = post
         self._wake = wake
+        self._read_while = read_while
+        self._nudge = nudge
 
     # -- holding
 
@@ -195,8 +216,14 @@ class KeyTable:
         state = self.states.get(key)
         return None if state is None or state.status in _FINAL or state.since > turn else state
 
+    def calls_back(self, entries: Iterable[tuple[Any, ...]]) -> bool:
+        """Whether something is to be called when these results are there."""
+        states = self.states
+        return any((state := states.get(entry[0])) is not None and state.callbacks for entry in entries)
+
     def memory(self, entries: Iterable[tuple[Any, ...]], turn: int) -> None:
-        """These results can be read."""
+        """These results can be read. An interrupt may cut it short; it is called again then."""
+        self.heard = turn
         with self.lock:
             for key, object_id, nbytes, inline, nodes in entries:
                 state = self._current(key, turn)
@@ -211,6 +238,7 @@ class KeyTable:
 
     def erred(self, entries: Iterable[tuple[Any, ...]], turn: int) -> None:
         """These tasks failed."""
+        self.heard = turn
         with self.lock:
             for key, blob, text in entries:
                 state = self._current(key, turn)
@@ -277,9 +305,10 @@ class KeyTable:
         self._ready(state)
 
     def _ready(self, state: KeyState) -> None:
-        waiters, state.waiters = state.waiters, None
-        for waiter in waiters or ():
-            waiter.notify(state)
+        for waiter in state.waiters or ():
+            if waiter.notify(state):
+                self._nudge()
+        state.waiters = None
         callbacks, state.callbacks = state.callbacks, None
         for callback in callbacks or ():
             callback()
@@ -294,10 +323,10 @@ class KeyTable:
                 return
         callback()
 
-    def add_waiter(
-        self, states: Collection[KeyState], wake: Callable[[], None], *, first: bool = False, on_error: bool = False
-    ) -> tuple[Waiter, list[KeyState]] | None:
-        """Have ``wake`` called when the wait is over; None if it is over already.
+    def wait(
+        self, states: Collection[KeyState], timeout: float | None, *, first: bool = False, on_error: bool = False
+    ) -> bool:
+        """Block until the wait is over; False if ``timeout`` seconds passed before.
 
         Parameters
         ----------
@@ -311,38 +340,28 @@ class KeyTable:
         with self.lock:
             pending = [state for state in states if state.status == PENDING]
             if not pending or (first and len(pending) < len(states)):
-                return None
+                return True
             if on_error and any(state.status not in (PENDING, FINISHED) for state in states):
-                return None
-            waiter = Waiter(1 if first else len(pending), on_error, wake)
+                return True
+            waiter = Waiter(pending, first, on_error)
             for state in pending:
                 if state.waiters is None:
                     state.waiters = [waiter]
                 else:
                     state.waiters.append(waiter)
-            return waiter, pending
+        over = False
+        try:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            over = self._read_while(waiter.gate.locked, timeout) or waiter.gate.acquire(
+                timeout=-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
+            )
+        finally:
+            if not over:
+                self._forget(waiter, pending)
+        return over
 
-    def remove_waiter(self, waiter: Waiter, states: Iterable[KeyState]) -> None:
+    def _forget(self, waiter: Waiter, states: Iterable[KeyState]) -> None:
         with self.lock:
-            waiter.remaining = 0
             for state in states:
                 if state.waiters is not None and waiter in state.waiters:
                     state.waiters.remove(waiter)
-
-    def wait(
-        self, states: Collection[KeyState], timeout: float | None, *, first: bool = False, on_error: bool = False
-    ) -> bool:
-        """Block until the wait is over; False if ``timeout`` seconds passed before. See `add_waiter`."""
-        gate = threading.Lock()
-        gate.acquire()
-        added = self.add_waiter(states, gate.release, first=first, on_error=on_error)
-        if added is None:
-            return True
-        try:
-            over = gate.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))
-        except BaseException:
-            self.remove_waiter(*added)
-            raise
-        if not over:
-            self.remove_waiter(*added)
-        return over

@@ -1,9 +1,15 @@
 """The client's end of the protocol: one connection to the scheduler.
 
-Everything here runs in the thread of the client's event loop and never blocks, except `post` and `wake`, which any
-thread may call, also inside the garbage collector. What user threads post waits in a queue; the loop is woken only if
-no wake-up is on its way, and then sends all of it in one frame. So a loop over `Client.submit` costs a wake-up now and
-then, not one for each call.
+Everything here runs in the thread of the client's event loop and never blocks, except what is said to be for any
+thread. What user threads post waits in a queue, for one of two to send it:
+
+* The loop, which is woken only if no wake-up is on its way, and sends all of it in one frame. So a loop over
+  `Client.submit` costs a wake-up now and then, not one for each call.
+* The thread that posts a single call, when the scheduler has answered all that was submitted (`hurry`): there's nothing
+  that this call could be sent together with, and to wake the loop takes longer than to send it.
+
+A thread that waits for results takes what the scheduler says of them from the connection itself
+(`holdfast.cluster.comm.shared`).
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ import builtins
 import contextlib
 import itertools
 import logging
-from collections import deque
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +57,7 @@ class Session:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.table = KeyTable(self.post, self.wake)
+        self.table = KeyTable(self.post, self.wake, self._read_while, self._nudge)
         self.nodes: dict[str, dict[str, Any]] = {}
         self.scheduler: dict[str, Any] = {}
         self.ended: Exception | None = None
@@ -60,8 +66,10 @@ class Session:
         self._loop = loop
         self._address = ""
         self._connection: Connection | None = None
-        self._outbox: deque[tuple[Any, ...]] = deque()
+        self._outbox: list[tuple[Any, ...]] = []
+        self._sending = threading.Lock()
         self._wake_pending = False
+        self._submitted = 0  # the last turn in which something was
         self._request_ids = itertools.count(1)
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._closed = loop.create_future()
@@ -78,12 +86,23 @@ class Session:
     # -- any thread
 
     def post(self, message: tuple[Any, ...]) -> None:
-        """Leave a message to be sent soon."""
+        """Leave a message to be sent soon. Also inside the garbage collector."""
         self._outbox.append(message)
         self.wake()
 
+    def post_submit(self, message: tuple[Any, ...]) -> None:
+        """Leave a ``submit`` message, to be sent by `hurry` or with the next message."""
+        self._outbox.append(message)
+
+    def hurry(self) -> None:
+        """Send what was posted: at once if the scheduler has nothing to do for this client, else soon."""
+        if self.table.heard >= self._submitted and not self._wake_pending:
+            self._send_posted()
+        else:
+            self.wake()
+
     def wake(self) -> None:
-        """Have the loop send what was posted, soon."""
+        """Have the loop send what was posted, soon. Also inside the garbage collector."""
         if not self._wake_pending:
             self._wake_pending = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody to tell any more
@@ -104,20 +123,44 @@ class Session:
             "with holdfast.Client(address)"
         )
         self._wake_pending = True  # nobody is woken: the loop is the parent's
+        self._sending = threading.Lock()
         if self._connection is not None:
             self._connection.leave_to_parent()
         self.table.leave_to_parent(self.ended)
+
+    def _read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
+        connection = self._connection
+        return connection is not None and connection.read_while(waits, timeout)
+
+    def _nudge(self) -> None:
+        if self._connection is not None:
+            self._connection.nudge()
+
+    def _send_posted(self) -> None:
+        """Send what was posted. May be cut short by an interrupt: what has not been sent is still in the outbox."""
+        connection = self._connection
+        outbox = self._outbox
+        with self._sending:
+            if connection is None or connection.closed:
+                outbox.clear()
+                return
+            turn, count = self.table.begin_turn(outbox)
+            if count:
+                messages = [("turn", turn), *_merged(outbox[:count])]
+                if any(message[0] == "submit" for message in messages):
+                    self._submitted = turn
+                connection.send_now(messages, outbox, count)
 
     # -- the loop's thread
 
     async def connect(self, address: str, *, token: bytes, info: dict[str, Any], timeout: float) -> None:
         """Connect to the scheduler. Raises what `holdfast.cluster.comm.connection.connect` raises."""
-        connection = await connect(address, token=token, role="client", info=info, timeout=timeout)
+        connection = await connect(address, token=token, role="client", info=info, timeout=timeout, shared=True)
         self._address = address
         self._connection = connection
         self.nodes = {node["address"]: node for node in connection.info.get("nodes", ())}
         self.scheduler = dict(connection.info.get("scheduler") or {})
-        connection.start(self._on_batch, self._on_close)
+        connection.start(self._on_batch, self._on_close, self._on_batch_elsewhere)
 
     async def request(self, operation: str, /, **arguments: Any) -> Any:
         """Ask the scheduler; return its answer or raise its error."""
@@ -144,27 +187,7 @@ class Session:
     def _flush(self) -> None:
         self._wake_pending = False
         self.table.settle()
-        outbox = self._outbox
-        connection = self._connection
-        if connection is None or connection.closed:
-            outbox.clear()
-            return
-        turn, count = self.table.begin_turn(outbox)
-        if not count:
-            return
-        connection.send(("turn", turn))
-        merging: tuple[Any, ...] | None = None
-        for _ in range(count):
-            message = outbox.popleft()
-            if message[0] == "submit" and message[2] is None:
-                if merging is not None and len(merging[1]) < MAX_MERGED_TASKS and merging[3] == message[3]:
-                    merging[1].extend(message[1])
-                    continue
-                merging = message
-            else:
-                merging = None
-            connection.send(message)
-        connection.flush()
+        self._send_posted()
 
     def _on_batch(self, messages: tuple[Any, ...]) -> None:
         handlers = self._handlers
@@ -174,11 +197,26 @@ class Session:
                 raise errors.ProtocolError(f"the scheduler sent an unknown message {message[0]!r}")
             handler(*message[1:])
 
+    def _on_batch_elsewhere(self, messages: tuple[Any, ...]) -> bool:
+        """Handle a batch in a thread that waits for results, if it's about nothing else. It can be cut short."""
+        table = self.table
+        if any(message[0] != "memory" or table.calls_back(message[1]) for message in messages):
+            return False
+        for _, entries, turn in messages:
+            table.memory(entries, turn)
+        if not table.lingers:
+            self._loop.call_soon_threadsafe(self._linger)
+            table.lingers = True
+        return True
+
     def _on_memory(self, entries: tuple[Any, ...], turn: int) -> None:
         self.table.memory(entries, turn)
         if not self.table.lingers:
             self.table.lingers = True
-            self._loop.call_later(RELEASE_PAUSE_SECONDS, self._stop_lingering)
+            self._linger()
+
+    def _linger(self) -> None:
+        self._loop.call_later(RELEASE_PAUSE_SECONDS, self._stop_lingering)
 
     def _stop_lingering(self) -> None:
         self.table.lingers = False  # first: what is dropped from here on wakes the loop
@@ -228,6 +266,29 @@ class Session:
 
 def _nothing() -> None:
     pass
+
+
+def _merged(messages: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The messages, with neighbouring submits of equal options made one. None of those given is changed."""
+    merged: list[tuple[Any, ...]] = []
+    tasks: list[Any] | None = None  # of the last one, if that was made here
+    for message in messages:
+        last = merged[-1] if merged else message
+        if (
+            last is not message
+            and last[0] == message[0] == "submit"
+            and last[2] is message[2] is None
+            and last[3] == message[3]
+            and len(last[1]) < MAX_MERGED_TASKS
+        ):
+            if tasks is None:
+                tasks = [*last[1]]
+                merged[-1] = ("submit", tasks, None, last[3])
+            tasks += message[1]
+        else:
+            merged.append(message)
+            tasks = None
+    return merged
 
 
 def error_named(name: str, text: str) -> Exception:

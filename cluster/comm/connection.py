@@ -4,9 +4,9 @@ What is sent during one turn of the event loop leaves at its end as one frame in
 What arrives is handed over batch by batch (`Connection.start`). A frame that is not valid, is too large, or is not
 wanted closes this connection with a logged reason, and nothing else.
 
-All of it runs in the thread of its event loop, but for `Connection.send_now`: waking that thread costs more than
-writing to the socket, so whoever has something urgent to say writes it, whichever thread that is. What the socket
-doesn't take at once is left to the loop.
+All of it runs in the thread of its event loop, but for one that is shared (`connect`): other threads send through it at
+once (`Connection.send_now`), and read from it while they wait (`Connection.read_while`). See
+`holdfast.cluster.comm.shared`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -24,14 +23,13 @@ from typing import Any, cast
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
+from holdfast.cluster.comm.shared import SharedTransport
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
 
 logger = logging.getLogger(__name__)
 
 #: A peer that still has this much to read when there is more is given up.
 MAX_UNREAD_NBYTES = 4 << 30
-#: What is written from another thread than the loop's, at most; more is left to the loop.
-MAX_URGENT_NBYTES = 256 << 10
 #: A peer whose machine does not answer any more is given up after about this.
 SILENCE_SECONDS = 30
 OPENING_TIMEOUT_SECONDS = 10.0
@@ -40,6 +38,7 @@ OPENING_TIMEOUT_SECONDS = 10.0
 _UNPACKABLE = (TypeError, ValueError, OverflowError)
 
 OnBatch = Callable[[tuple[Any, ...]], None]
+OnBatchElsewhere = Callable[[tuple[Any, ...]], bool]
 OnClose = Callable[[Exception | None], None]
 
 
@@ -65,12 +64,9 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._outbox: list[frames.Message] = []
         self._flush_scheduled = False
-        self._urgent_lock = threading.Lock()
-        self._urgent_socket: socket.socket | None = None  # a descriptor of its own: it is this object's to close
-        self._urgent_rest: list[Any] = []  # what the loop is to write
-        self._received: list[tuple[Any, ...]] = []  # before start()
         self._arrival: asyncio.Future[None] | None = None
         self._on_batch: OnBatch | None = None
+        self._on_batch_elsewhere: OnBatchElsewhere | None = None
         self._on_close: OnClose | None = None
         self._closed = False
         self._aborted = False
@@ -82,16 +78,24 @@ class Connection(asyncio.Protocol):
     def closed(self) -> bool:
         return self._closed
 
-    def start(self, on_batch: OnBatch, on_close: OnClose) -> None:
-        """Hand every batch to ``on_batch(messages)``, those that came already too, and the end to ``on_close(error)``.
+    def start(self, on_batch: OnBatch, on_close: OnClose, on_batch_elsewhere: OnBatchElsewhere | None = None) -> None:
+        """Hand over every batch, those that came already too, and the end.
 
-        ``error`` is None when either side closed the connection on purpose or it just ended.
+        Parameters
+        ----------
+        on_batch
+            ``on_batch(messages)`` handles a batch, in the loop's thread.
+        on_close
+            ``on_close(error)``: it has ended; the error is None if either side closed it on purpose or it just ended.
+        on_batch_elsewhere
+            ``on_batch_elsewhere(messages)`` handles a batch in another thread, if the connection is shared; or it
+            returns False before it has done anything, if that is for the loop. It may be interrupted: then the loop
+            handles the same batch from its beginning.
         """
         self._on_batch = on_batch
+        self._on_batch_elsewhere = on_batch_elsewhere
         self._on_close = on_close
-        received, self._received = self._received, []
-        for batch in received:
-            self._deliver(batch)
+        self.handle()
         if self._closed:
             on_close(self._close_error)
 
@@ -112,28 +116,31 @@ class Connection(asyncio.Protocol):
             except _UNPACKABLE as error:
                 self._abort_unpackable(error)
 
-    def send_now(self, messages: Sequence[frames.Message]) -> None:
-        """Write messages at once, from any thread, in the order of the calls. Dropped when closed."""
+    def send_now(self, messages: Sequence[frames.Message], queue: list[Any] | None = None, count: int = 0) -> None:
+        """Write messages at once, in any thread, in the order of the calls. Only if it is shared; dropped when closed.
+
+        With a ``queue``, its first ``count`` items, which the messages are made of, are taken out of it by that.
+        """
         try:
             chunks = frames.pack(messages)
         except _UNPACKABLE as error:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._abort_unpackable, error)
             return
-        with self._urgent_lock:
-            sock, transport = self._urgent_socket, self._transport
-            if sock is None or transport is None:
-                return
-            # What the loop has begun to write is before this.
-            if not self._urgent_rest and not transport.get_write_buffer_size():
-                chunks = _send_some(sock, chunks)
-            if chunks:
-                self._urgent_rest += chunks
-                with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(self._write_rest)
+        self._shared.write_some(chunks, queue, count)
 
-    def _write_rest(self) -> None:
-        self._write([])
+    def read_while(self, waits: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Read in this thread while it waits, if it is shared; see `SharedTransport.read_while`."""
+        return self._shared.read_while(waits, timeout)
+
+    def nudge(self) -> None:
+        """Have the thread that reads while it waits look whether it still does; see `SharedTransport.nudge`."""
+        self._shared.nudge()
+
+    @property
+    def _shared(self) -> SharedTransport:
+        assert isinstance(self._transport, SharedTransport)
+        return self._transport
 
     def _write(self, chunks: list[Any]) -> None:
         if self._closed or self._transport is None:
@@ -141,10 +148,7 @@ class Connection(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > MAX_UNREAD_NBYTES:
             self.abort(ConnectError(f"{self.peer} leaves {MAX_UNREAD_NBYTES:,} bytes unread"))
             return
-        with self._urgent_lock:
-            rest, self._urgent_rest = self._urgent_rest, []
-            if rest or chunks:
-                self._transport.writelines(rest + chunks)
+        self._transport.writelines(chunks)
 
     def _abort_unpackable(self, error: Exception) -> None:
         # Its neighbours are lost with a message that can't be packed: who waits for one would wait for ever.
@@ -172,10 +176,8 @@ class Connection(asyncio.Protocol):
         """
         if self._closed or self._transport is None:
             return
-        self._urgent_lock = threading.Lock()
-        urgent, self._urgent_socket = self._urgent_socket, None
-        if urgent is not None:
-            urgent.close()
+        if isinstance(self._transport, SharedTransport):
+            self._transport.leave_to_parent()
         sock = self._transport.get_extra_info("socket")
         if sock is not None:
             nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -194,63 +196,82 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE_SECONDS // 6)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
-        if sock is not None:
-            self._urgent_socket = socket.socket(fileno=os.dup(sock.fileno()))
-            self._urgent_socket.setblocking(False)
         peer = transport.get_extra_info("peername")
         if peer:
             self.peer = format_address(peer[0], peer[1])
 
     def data_received(self, data: bytes) -> None:
-        try:
-            batches = self._reader.feed(data)
-        except ProtocolError as error:
-            self.abort(error)
-            return
-        for batch in batches:
-            if self._on_batch is None:
-                self._received.append(batch)
-                if self._arrival is not None and not self._arrival.done():
-                    self._arrival.set_result(None)
-            else:
-                self._deliver(batch)
+        self.received.append(data)
+        self.handle()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closed = True
         self._close_error = self._close_error or error
         self._outbox.clear()
-        with self._urgent_lock:
-            self._urgent_rest.clear()
-            urgent, self._urgent_socket = self._urgent_socket, None
-        if urgent is not None:
-            urgent.close()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
         if self._on_close is not None:
             self._on_close(self._close_error)
 
-    def _deliver(self, batch: tuple[Any, ...]) -> None:
-        assert self._on_batch is not None
+    # -- what arrives
+
+    @property
+    def received(self) -> list[bytes]:
+        """What was read and is not handled yet."""
+        return self._reader.received
+
+    @property
+    def unhandled(self) -> bool:
+        """Whether there is anything for `handle` to do."""
+        return bool(self._reader.received or self._reader.batches)
+
+    def handle(self) -> None:
+        """Handle what was received, in the loop's thread."""
         if self._aborted:
             return
+        batches = self._reader.batches
         try:
-            self._on_batch(batch)
+            self._reader.take()
         except ProtocolError as error:
             self.abort(error)
-        except Exception as error:
-            # The handler's own fault or a message of the wrong shape: either way this peer can't be served any more.
-            logger.exception("handling a batch from %s failed", self.peer)
-            self.abort(error)
+        if self._on_batch is None:
+            if batches and self._arrival is not None and not self._arrival.done():
+                self._arrival.set_result(None)
+            return
+        while batches and not self._aborted:
+            batch = batches.pop(0)
+            try:
+                self._on_batch(batch)
+            except ProtocolError as error:
+                self.abort(error)
+            except Exception as error:
+                # The handler's own fault or a message of the wrong shape: either way this peer can't be served.
+                logger.exception("handling a batch from %s failed", self.peer)
+                self.abort(error)
+
+    def handle_elsewhere(self) -> bool:
+        """Handle what was received, in another thread. False if there is something that only the loop can handle."""
+        batches = self._reader.batches
+        try:
+            self._reader.take()
+            while batches and not self._aborted:
+                if self._on_batch_elsewhere is None or not self._on_batch_elsewhere(batches[0]):
+                    return False
+                del batches[0]
+        except ProtocolError:
+            return False  # again, in the loop
+        return not self._aborted
 
     # -- the opening
 
     async def _next_message(self) -> Any:
-        while not self._received:
+        batches = self._reader.batches
+        while not batches:
             if self._closed:
                 raise self._close_error or ConnectionResetError("the connection was closed")
             self._arrival = self._loop.create_future()
             await self._arrival
-        (message, *more) = self._received.pop(0)
+        (message, *more) = batches.pop(0)
         if more:
             raise ProtocolError("more than one message in a frame of the opening")
         return message
@@ -390,8 +411,11 @@ async def connect(
     info: dict[str, Any],
     timeout: float = 10.0,
     what: str = "scheduler",
+    shared: bool = False,
 ) -> Connection:
     """Connect and open, trying again until ``timeout`` seconds are over while nobody answers.
+
+    With ``shared``, other threads than the loop's can use it, too.
 
     Returns
     -------
@@ -407,7 +431,6 @@ async def connect(
     """
     host, port = parse_address(address)
     where = format_address(host, port)
-    loop = asyncio.get_running_loop()
     started = time.monotonic()
     attempts = 0
     delay = 0.01
@@ -416,7 +439,7 @@ async def connect(
         connection: Connection | None = None
         try:
             async with asyncio.timeout(max(0.1, timeout - (time.monotonic() - started))):
-                _, connection = await loop.create_connection(Connection, host, port)
+                connection = await (_connect_shared if shared else _connect)(host, port)
                 await connection.open_as_connector(ConnectorOpening(token, role, info, where))
                 return connection
         except (AuthenticationError, VersionMismatchError):
@@ -444,18 +467,30 @@ async def connect(
         delay = min(delay * 2, 0.5)
 
 
-def _send_some(sock: socket.socket, chunks: list[Any]) -> list[Any]:
-    """Send as much as goes without waiting, if it isn't much altogether. Returns the rest."""
-    if sum(map(len, chunks)) > MAX_URGENT_NBYTES:
-        return chunks
-    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    try:
-        sent = sock.send(data)
-    except BlockingIOError:
-        sent = 0
-    except OSError:
-        return []  # the connection is broken: the loop finds out when it reads
-    return [data[sent:]] if sent < len(data) else []
+async def _connect(host: str, port: int) -> Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
+    return connection
+
+
+async def _connect_shared(host: str, port: int) -> Connection:
+    loop = asyncio.get_running_loop()
+    failure: OSError = ConnectionRefusedError()
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+            connection = Connection()
+            SharedTransport(loop, sock, connection)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return connection
+    raise failure
 
 
 def _abort(connection: Connection | None) -> None:

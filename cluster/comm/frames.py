@@ -136,17 +136,29 @@ def prefix(data: bytes) -> tuple[int, int]:
 class FrameReader:
     """Cuts a stream of bytes into batches of messages.
 
+    What is read goes into `received`, and `take` makes batches of it; `feed` is both in one. `take` may be cut short by
+    an interrupt at any point; the next one goes on.
+
     Parameters
     ----------
     max_frame_nbytes:
         Frames larger than this raise `ProtocolError`. Can be set later: a listener starts with
         `MAX_OPENING_NBYTES`.
+
+    Attributes
+    ----------
+    received : list of bytes
+        What `take` has not looked at yet.
+    batches : list of tuple
+        What it has found, for others to take out.
     """
 
     def __init__(self, max_frame_nbytes: int = MAX_FRAME_NBYTES) -> None:
         self.max_frame_nbytes = max_frame_nbytes
-        self._buffer = bytearray()
-        self._needed = 0
+        self.received: list[bytes] = []
+        self.batches: list[tuple[Any, ...]] = []
+        self._begun = bytearray()  # a frame that is not complete
+        self._needed = 0  # of its bytes, at least
 
     def feed(self, data: bytes) -> list[tuple[Any, ...]]:
         """Take bytes; return the batches that they complete, each a tuple of messages.
@@ -156,53 +168,65 @@ class FrameReader:
         ProtocolError
             The bytes are no valid frame, or it is larger than is allowed.
         """
-        if self._buffer:
-            self._buffer += data
-            if len(self._buffer) < self._needed:
-                return []
-            source: bytes | bytearray = self._buffer
-            self._buffer = bytearray()  # views of the old one may live on in messages
-        else:
-            source = data
-        view = memoryview(source)
-        batches = []
-        position = 0
-        while True:
-            batch, end = self._parse(view, position)
-            if batch is None:
-                break
-            batches.append(batch)
-            position = end
-        if position < len(view):
-            self._buffer += view[position:]
+        self.received.append(data)
+        self.take()
+        batches, self.batches = self.batches, []
         return batches
 
+    def take(self) -> None:
+        """Make batches of what was received. Raises as `feed`."""
+        while True:
+            if self._begun and len(self._begun) >= self._needed:
+                found, end, needed = self._cut(self._begun)
+                rest = self._begun[end:]  # another one: views of this may live on in messages
+                # No call in between: all of it is done, or nothing.
+                self.batches += found
+                self._begun, self._needed = rest, needed
+            elif not self.received:
+                return
+            elif self._begun:
+                self._begun += self.received[0]
+                del self.received[0]
+            else:
+                data = self.received[0]
+                found, end, needed = self._cut(data)
+                rest = bytearray(data[end:]) if end < len(data) else self._begun
+                self.batches += found
+                self._begun, self._needed = rest, needed
+                del self.received[0]
+
+    def _cut(self, data: bytes | bytearray) -> tuple[list[tuple[Any, ...]], int, int]:
+        """The batches that are complete, where they end, and how many bytes from there on the next one needs."""
+        view = memoryview(data)
+        batches: list[tuple[Any, ...]] = []
+        position = 0
+        while True:
+            batch, after = self._parse(view, position)
+            if batch is None:
+                return batches, position, after
+            batches.append(batch)
+            position = after
+
     def _parse(self, view: memoryview, start: int) -> tuple[tuple[Any, ...] | None, int]:
+        """A batch and where it ends; or None, and how many bytes it needs to get on."""
         available = len(view) - start
         if available < _PREFIX.size:
-            self._needed = _PREFIX.size
-            return None, start
+            return None, _PREFIX.size
         header_nbytes, count = _PREFIX.unpack_from(view, start)
-        if (
-            header_nbytes > MAX_HEADER_NBYTES
-            or count > MAX_BUFFERS
-            or _PREFIX.size + 8 * count + header_nbytes > self.max_frame_nbytes
-        ):
+        total = _PREFIX.size + 8 * count + header_nbytes
+        if header_nbytes > MAX_HEADER_NBYTES or count > MAX_BUFFERS or total > self.max_frame_nbytes:
             raise ProtocolError(
                 f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit"
             )
-        total = _PREFIX.size + 8 * count + header_nbytes
-        if available < _PREFIX.size + 8 * count:
-            self._needed = total
-            return None, start
+        if available < total - header_nbytes:
+            return None, total
         sizes = struct.unpack_from(f"<{count}Q", view, start + _PREFIX.size) if count else ()
+        header = start + total - header_nbytes
         total += sum(sizes)
         if total > self.max_frame_nbytes:
             raise ProtocolError(f"a frame of {total:,} bytes is over the limit of {self.max_frame_nbytes:,}")
         if available < total:
-            self._needed = total
-            return None, start
-        header = start + _PREFIX.size + 8 * count
+            return None, total
         position = header + header_nbytes
         hook = _no_buffers
         if count:

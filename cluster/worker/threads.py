@@ -1,4 +1,8 @@
-"""The queue of tasks and the threads that take from it, in the order in which the tasks came."""
+"""The queue of tasks and the threads that take from it, in the order in which the tasks came.
+
+A thread with nothing to do reads what the scheduler sends, if no other one does: a task that comes then is run by the
+thread that has received it.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,8 @@ class TaskThreads:
         Each thread takes its tasks within ``inside()``.
     run:
         ``run(task)``: runs one, in a thread; it lets no error out.
+    read_while, nudge:
+        `Connection.read_while` and `Connection.nudge`.
     name:
         For the threads' names.
     """
@@ -33,10 +39,14 @@ class TaskThreads:
         nthreads: int,
         inside: Callable[[], contextlib.AbstractContextManager[None]],
         run: Callable[[Task], None],
+        read_while: Callable[[Callable[[], bool]], bool],
+        nudge: Callable[[], None],
         name: str,
     ) -> None:
         self._inside = inside
         self._run = run
+        self._read_while = read_while
+        self._nudge = nudge
         self._loop = asyncio.get_running_loop()
         self._all_ended = asyncio.Event()
         self._running = nthreads
@@ -60,6 +70,7 @@ class TaskThreads:
         for task in tasks:
             self._queued[task[1]] = task
             self._order.put(task[1])
+        self._nudge()
 
     def drop(self, run_ids: Iterable[int]) -> list[int]:
         """Don't start these; returns those that had not started. What runs already, or isn't known, is left alone."""
@@ -72,6 +83,7 @@ class TaskThreads:
             self._queued.clear()
             for _ in self._threads:
                 self._order.put(-1)
+            self._nudge()
 
     async def join(self, timeout: float) -> bool:
         """Wait until all threads are past their last task; whether they are."""
@@ -96,10 +108,12 @@ class TaskThreads:
             self._loop.call_soon_threadsafe(self._one_ended)
 
     def _take_tasks(self) -> None:
-        next_run_id = self._order.get
+        order = self._order
         take = self._queued.pop
         while True:
-            task = take(next_run_id(), None)
+            if order.empty():
+                self._read_while(order.empty)
+            task = take(order.get(), None)
             if task is not None:
                 self._run(task)
                 task = None  # it holds its inline dependencies

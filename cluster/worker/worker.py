@@ -2,7 +2,8 @@
 
 The loop's thread only moves messages; it never waits for the store, which the very same loop may serve. A task goes
 from the message, perhaps after waiting in the `lineup`, through the queue of `threads` to a thread, where `execution`
-makes an outcome of it; the outcome goes through the `outbox` to the scheduler.
+makes an outcome of it; the outcome goes through the `outbox` to the scheduler. A thread that has no task moves messages
+too, so that a task which comes meanwhile needs no other one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from holdfast import objectstore
@@ -120,7 +121,9 @@ class Worker:
             self._store.warm()
             self._runner = TaskRunner(self._store, self._functions, self.name)
             self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
-            self._threads = TaskThreads(self.nthreads, self._in_thread, self._run, f"holdfast-task-{self.name}")
+            self._threads = TaskThreads(
+                self.nthreads, self._in_thread, self._run, self._read_while, self._nudge, f"holdfast-task-{self.name}"
+            )
             self._lineup = LineUp(self._threads.submit, self._outbox.put)
             self._connection = await connect(
                 self.scheduler_address,
@@ -136,11 +139,12 @@ class Worker:
                     "pid": os.getpid(),
                 },
                 timeout=CONNECT_TIMEOUT_SECONDS,
+                shared=True,
             )
         except BaseException:
             await self.close()
             raise
-        self._connection.start(self._on_batch, self._on_connection_lost)
+        self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
 
     @property
     def store(self) -> objectstore.Store:
@@ -180,7 +184,14 @@ class Worker:
         if self._connection is not None and self._closing is None:
             self._connection.leave_to_parent()
 
-    # -- messages, in the loop's thread
+    # -- messages
+
+    def _on_batch_elsewhere(self, batch: tuple[Any, ...]) -> bool:
+        """Handle a batch in a task's thread, unless it is for the loop's."""
+        if any(message[0] == "close" for message in batch):
+            return False
+        self._on_batch(batch)
+        return True
 
     def _on_batch(self, batch: tuple[Any, ...]) -> None:
         assert self._threads is not None
@@ -245,11 +256,22 @@ class Worker:
 
     # -- in any thread
 
+    def _nudge(self) -> None:
+        if self._connection is not None:
+            self._connection.nudge()
+
     def _deliver(self, messages: list[tuple[str, list[Any]]]) -> None:
         if self._connection is not None:
             self._connection.send_now(messages)
 
     # -- in any thread but the loop's
+
+    def _read_while(self, waits: Callable[[], bool]) -> bool:
+        try:
+            return self._connection is not None and self._connection.read_while(waits)
+        except Exception:  # a batch that can't be handled: the loop finds the same, and closes the connection
+            logger.debug("a batch of the scheduler's failed in a task's thread", exc_info=True)
+            return False
 
     def _flush_seals(self) -> bool:
         try:

@@ -13,56 +13,28 @@ import pytest
 
 from holdfast.cluster.comm import blocking, connection, frames, opening
 from holdfast.cluster.comm.addresses import format_address, parse_address
-from holdfast.cluster.comm.connection import Listener, bound_socket, connect
+from holdfast.cluster.comm.connection import bound_socket, connect
 from holdfast.cluster.comm.loops import LoopThread, run
 from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
+from tests.comm import server
 
-TOKEN = b"t" * 32
+TOKEN = server.TOKEN
 
 
-class Server:
-    """A listener that remembers."""
+shared = False
 
-    def __init__(self, welcome=lambda role, info: {"role": role}):
-        self.batches = []
-        self.connections = []
-        self.ends = []
-        self.changed = asyncio.Event()
-        self.listener = Listener(TOKEN, welcome, self.connected)
 
-    def connected(self, conn):
-        self.connections.append(conn)
-        conn.start(self.received, self.ended)
+@pytest.fixture(autouse=True, params=[False, True], ids=["loop", "shared"])
+def _transport(request, monkeypatch):
+    """All that is tested here is true whichever transport the connecting end has."""
+    monkeypatch.setitem(globals(), "shared", request.param)
 
-    def received(self, batch):
-        self.batches.append(batch)
-        self.changed.set()
 
-    def ended(self, error):
-        self.ends.append(error)
-        self.changed.set()
-
-    async def until(self, condition):
-        async with asyncio.timeout(10):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-    async def __aenter__(self):
-        await self.listener.listen(bound_socket("127.0.0.1", 0))
-        return self
-
-    async def __aexit__(self, *exc_info):
-        await self.listener.close()
-        for conn in self.connections:
-            conn.abort()
-
+class Server(server.Server):
     def connect(self, **options):
-        return connect(
-            self.listener.address, **{"token": TOKEN, "role": "client", "info": {"id": "me"}, "timeout": 5, **options}
-        )
+        return super().connect(**{"shared": shared, **options})
 
 
 def test_both_ends_learn_about_each_other_and_one_turn_is_one_frame():
@@ -410,94 +382,3 @@ def test_a_loop_thread_refuses_to_wait_for_itself():
             thread.run(wait_for_myself())
     thread.close()
     thread.call_soon(print)
-
-
-# -- from other threads
-
-
-def test_what_threads_send_at_once_arrives_whole_and_in_each_ones_order():
-    async def main():
-        async with Server() as server:
-            conn = await server.connect()
-            payload = os.urandom(frames.RAW_THRESHOLD_NBYTES)
-
-            def work(number):
-                for i in range(300):
-                    conn.send_now([("op", number, i, frames.raw(payload[: i * 200]))])
-
-            for i in range(300):  # the loop's own thread has things to say too
-                if i == 0:
-                    threads = [asyncio.to_thread(work, number) for number in range(4)]
-                    working = asyncio.gather(*threads)
-                conn.send(("op", "loop", i, b""))
-                await asyncio.sleep(0)
-            await working
-            messages = []
-            await server.until(lambda: sum(map(len, server.batches)) == 1500)
-            messages = [message for batch in server.batches for message in batch]
-            for number in (*range(4), "loop"):
-                mine = [message for message in messages if message[1] == number]
-                assert [message[2] for message in mine] == list(range(300))
-                if number != "loop":
-                    assert all(bytes(message[3]) == payload[: message[2] * 200] for message in mine)
-            conn.abort()
-
-    run(main())
-
-
-def test_what_the_socket_does_not_take_at_once_is_written_by_the_loop():
-    async def main():
-        async with Server() as server:
-            conn = await server.connect()
-            small = bytes(1000)
-            for i in range(20_000):  # nobody reads meanwhile: this is the loop that would
-                conn.send_now([("op", i, small)])
-            conn.send_now([("op", 20_000, frames.raw(bytes(2 * connection.MAX_URGENT_NBYTES)))])
-            conn.send(("op", 20_001, b""))
-            await server.until(lambda: sum(map(len, server.batches)) == 20_002)
-            assert [message[1] for batch in server.batches for message in batch] == list(range(20_002))
-            conn.abort()
-
-    run(main())
-
-
-def test_what_cannot_be_packed_ends_the_connection_from_other_threads_too():
-    async def main():
-        async with Server() as server:
-            conn = await server.connect()
-            ended = asyncio.get_running_loop().create_future()
-            conn.start(lambda batch: None, ended.set_result)
-            await asyncio.to_thread(conn.send_now, [("op", object())])
-            assert isinstance(await asyncio.wait_for(ended, 10), ConnectError)
-            conn.send_now([("op", 1)])  # dropped: it is closed
-            await server.until(lambda: server.ends)
-            assert server.batches == []
-
-    run(main())
-
-
-def test_a_closed_connection_leaves_no_descriptor():
-    async def main():
-        before = len(os.listdir("/proc/self/fd"))
-        async with Server() as server:
-            for _ in range(5):
-                conn = await server.connect()
-                conn.send_now([("op", 1)])
-                await server.until(lambda: server.batches)
-                server.batches.clear()
-                conn.close()
-                await server.until(lambda: server.ends)
-                server.ends.clear()
-                assert conn.closed or await _closed(conn)
-        return before
-
-    async def _closed(conn):
-        async with asyncio.timeout(10):
-            while not conn.closed:
-                await asyncio.sleep(0.001)
-        return True
-
-    run(main())  # imports, and what a first loop opens for good
-    before = len(os.listdir("/proc/self/fd"))
-    run(main())
-    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,299 @@
+"""A transport that other threads share with the event loop: they write without it, and read instead of it.
+
+To wake a thread costs more than most messages make it do. So a message leaves from the thread that has it
+(`SharedTransport.write_some`); what the socket doesn't take at once is left to the loop. And a thread that has nothing
+to do but wait for a message takes the place of the loop until it has come (`SharedTransport.read_while`): it receives,
+and handles what it receives. One thread reads at a time; when that has what it waited for, the loop reads on.
+
+The socket changes hands without the loop's help: it is watched by an epoll of its own, which the loop watches. So one
+system call takes it from the loop, and another gives it back.
+
+An interrupt (Ctrl-C) raises in the main thread wherever a function begins or a call into C returns: after bytes were
+received or sent, say, and before anybody has taken note. What must happen together is therefore one call into C, or has
+no call in between; and what has begun is written down until it is done, so that the loop can go on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.cluster.comm.connection import Connection
+
+_RECEIVE_NBYTES = 64 << 10
+#: How often the loop receives before it looks at others.
+_RECEIVES = 16
+#: Buffers that are written with one system call; the kernel takes 1024.
+_WRITTEN_TOGETHER = 512
+
+
+class SharedTransport(asyncio.Transport):
+    """The transport of one `Connection`, over a connected socket, which is the transport's to close.
+
+    It is made in the loop's thread. Any thread may call `write_some`, `read_while` and `nudge`, which isn't true of the
+    rest.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, connection: Connection) -> None:
+        super().__init__({"socket": sock, "peername": sock.getpeername()})
+        sock.setblocking(False)
+        self._loop = loop
+        self._socket = sock
+        self._connection = connection
+        self._closing = False
+        self._closed = False
+        self._unsent: list[Any] = []
+        self._sent: list[int] = []  # bytes that are sent, and not taken off the unsent ones yet
+        self._watches_writable = False
+        self._begin()
+        self._nudge = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._arrivals = select.poll()
+        self._arrivals.register(sock, select.POLLIN)
+        self._arrivals.register(self._nudge, select.POLLIN)
+        self._watch = select.epoll()
+        self._watch.register(sock, select.EPOLLIN)
+        connection.connection_made(self)
+        loop.add_reader(self._watch.fileno(), self._on_readable)
+
+    def _begin(self) -> None:
+        self._write_lock = threading.Lock()
+        # Of the two that follow, and of the descriptors' end. Reentrant: the garbage collector may run inside.
+        self._read_lock = threading.RLock()
+        self._someone_reads = False
+        self._reader: int | None = None  # the thread that does, if it isn't the loop's
+
+    # -- writing
+
+    def write(self, data: Any) -> None:
+        self.write_some([data])
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write_some(list_of_data)
+
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self._unsent))
+
+    def write_some(self, chunks: list[Any], queue: list[Any] | None = None, count: int = 0) -> None:
+        """Write, in any thread, in the order of the calls; dropped when closed.
+
+        Parameters
+        ----------
+        chunks
+            Bytes-like objects.
+        queue, count
+            What the chunks hold is so many of the queue's first items: they're taken out of it in the same step.
+        """
+        chunks = [chunk if type(chunk) is bytes else memoryview(chunk).cast("B") for chunk in chunks]
+        try:
+            with self._write_lock:
+                if self._closing:
+                    chunks = []
+                # No call in here:
+                self._unsent += chunks
+                if queue is not None:
+                    del queue[:count]
+                # From here on it is written, in any case.
+                self._send()
+        except BaseException:
+            self._in_loop(self._on_writable)
+            raise
+
+    def _send(self) -> None:
+        while True:
+            if self._sent:
+                rest = _without(self._unsent, sum(self._sent))
+                self._unsent, self._sent = rest, []
+            if not self._unsent or self._closed:
+                return
+            try:
+                self._sent.extend(map(self._socket.sendmsg, (self._unsent[:_WRITTEN_TOGETHER],)))
+            except BlockingIOError:
+                if not self._watches_writable:
+                    self._watches_writable = True
+                    self._in_loop(self._watch_writable)
+                return
+            except OSError:
+                self._unsent = []  # the connection is broken: who reads learns how
+                return
+
+    def _watch_writable(self) -> None:
+        if not self._closed:
+            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        with self._write_lock:
+            self._send()
+            if self._unsent or self._closed:
+                return
+            if self._watches_writable:
+                self._watches_writable = False
+                self._loop.remove_writer(self._socket.fileno())
+        if self._closing:
+            self._end(None)
+
+    # -- reading
+
+    def read_while(self, waits: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Receive, and handle what comes, in this thread, which isn't the loop's, for as long as ``waits()`` is true.
+
+        Whoever makes it false in another thread calls `nudge` then.
+
+        Parameters
+        ----------
+        waits
+            Cheap, and written in C: it is called again and again.
+        timeout
+            In seconds.
+
+        Returns
+        -------
+        bool
+            Whether it is false now. It can still be true after the timeout, and because somebody else reads, what has
+            come is the loop's to handle, or the connection has ended.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        mine = False
+        try:
+            with self._read_lock:
+                if not self._someone_reads and not self._closed:
+                    self._someone_reads = mine = True
+                    self._reader = threading.get_ident()
+                    self._watch.modify(self._socket, 0)
+            if mine:
+                self._read_until(waits, deadline)
+        finally:
+            if mine:
+                self._stop_reading()
+        return not waits()
+
+    def _read_until(self, waits: Callable[[], bool], deadline: float | None) -> None:
+        connection = self._connection
+        while connection.handle_elsewhere() and waits() and not self._closed:
+            left = None if deadline is None else (deadline - time.monotonic()) * 1000
+            if left is not None and left <= 0:
+                return
+            for fd, _ in self._arrivals.poll(left):
+                if fd == self._nudge:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(fd)
+                elif not self._receive():
+                    return
+
+    def _stop_reading(self) -> None:
+        try:
+            with self._read_lock:
+                self._someone_reads = False  # first what needs no call
+                self._reader = None
+                if not self._closed:
+                    self._watch.modify(self._socket, select.EPOLLIN)
+                else:
+                    self._dispose()
+        finally:
+            if self._connection.unhandled:
+                self._in_loop(self._on_readable)
+
+    def nudge(self) -> None:
+        """Have a thread that is in `read_while` look again whether it waits. In any thread; in that one it's no use."""
+        if self._reader is None or self._reader == threading.get_ident():
+            return
+        with self._read_lock:
+            if self._reader is not None:
+                os.eventfd_write(self._nudge, 1)
+
+    def _on_readable(self) -> None:
+        with self._read_lock:
+            if self._someone_reads or self._closed:
+                return
+            self._someone_reads = True
+        connection = self._connection
+        try:
+            connection.handle()
+            for _ in range(_RECEIVES):
+                if self._closed or not self._receive():
+                    break
+                more = len(connection.received[-1]) == _RECEIVE_NBYTES
+                connection.handle()
+                if not more:
+                    break
+        finally:
+            with self._read_lock:
+                self._someone_reads = False
+
+    def _receive(self) -> bool:
+        """Receive once, without waiting; whether there may be more."""
+        received = self._connection.received
+        try:
+            # One step: what is received is kept, even if an interrupt comes right after it.
+            received.extend(map(self._socket.recv, (_RECEIVE_NBYTES,)))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._in_loop(self._end, error)
+            return False
+        if received and not received[-1]:
+            received.pop()
+            self._in_loop(self._end, None)
+            return False
+        return True
+
+    # -- the end
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        with self._write_lock:
+            self._closing = True
+            if not self._unsent:
+                self._in_loop(self._end, None)
+
+    def abort(self) -> None:
+        self._closing = True
+        self._in_loop(self._end, None)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._closed:
+            return
+        self._loop.remove_reader(self._watch.fileno())
+        with self._write_lock:
+            self._closing = self._closed = True
+            self._unsent = []
+            if self._watches_writable:
+                self._loop.remove_writer(self._socket.fileno())
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        with self._read_lock:
+            if self._reader is None:  # otherwise it does it, which is awake by now
+                self._dispose()
+        self._connection.connection_lost(error)
+
+    def _dispose(self) -> None:
+        self._socket.close()
+        self._watch.close()
+        os.close(self._nudge)
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: neither read nor write any more, as if it was closed. Takes no lock."""
+        self._closing = self._closed = True
+        self._begin()
+
+    def _in_loop(self, callback: Callable[..., object], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: all has ended
+            self._loop.call_soon_threadsafe(callback, *args)
+
+
+def _without(chunks: list[Any], nbytes: int) -> list[Any]:
+    """The chunks without their first bytes."""
+    for index, chunk in enumerate(chunks):
+        if nbytes < len(chunk):
+            return [memoryview(chunk)[nbytes:] if nbytes else chunk, *chunks[index + 1 :]]
+        nbytes -= len(chunk)
+    return []
