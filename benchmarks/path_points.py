@@ -175,15 +175,16 @@ def _wrap_client(recorder: Recorder) -> None:
 
         return traced
 
-    def around_post(post: Callable[..., Any]) -> Callable[..., Any]:
+    def around_leave(leave: Callable[..., Any]) -> Callable[..., Any]:
         def traced(self: Session, message: tuple[Any, ...]) -> None:
-            at = now()
-            began, ended = recorder.packing
-            for task in message[1]:
-                recorder.mark("packing", task[0], began)
-                recorder.mark("packed", task[0], ended)
-                recorder.mark("posted", task[0], at)
-            post(self, message)
+            if message[0] == "submit":
+                at = now()
+                began, ended = recorder.packing
+                for task in message[1]:
+                    recorder.mark("packing", task[0], began)
+                    recorder.mark("packed", task[0], ended)
+                    recorder.mark("posted", task[0], at)
+            leave(self, message)
 
         return traced
 
@@ -207,7 +208,7 @@ def _wrap_client(recorder: Recorder) -> None:
         return traced
 
     _wrap(Packer, "pack", around_pack)
-    _wrap(Session, "post_submit", around_post)
+    _wrap(Session, "leave", around_leave)
     _wrap(KeyTable, "memory", around_memory)
     _wrap(KeyTable, "wait", around_wait)
 

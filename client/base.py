@@ -239,8 +239,7 @@ class ClientBase:
     def _another(self, future: Future) -> Future:
         """Another future of the same key."""
         with self._table.lock:
-            future._state.holders += 1
-        return Future._of(future._state, self)  # type: ignore[arg-type]
+            return Future._of(future._state, self)  # type: ignore[arg-type]
 
     def _borrow(self, key: Any) -> Future | None:
         """A future of a key that this client holds already and that is, or will be, in memory; else None."""
@@ -251,22 +250,22 @@ class ClientBase:
             state = table.states.get(key)
             if state is None or state.status not in (PENDING, FINISHED):
                 return None
-            state.holders += 1
-        return Future._of(state, self)  # type: ignore[arg-type]
+            return Future._of(state, self)  # type: ignore[arg-type]
 
     def _hold_all(self, keys: Iterable[Any]) -> dict[Any, Future]:
         """Futures of keys that the cluster knows."""
         table = self._table
         held: dict[Any, Future] = {}
-        wanted = []
-        with table.lock:
+        with table.lock, table.beginning() as begun:
             for key in keys:
-                state, new = table.hold(key)
-                held[key] = Future._of(state, self)  # type: ignore[arg-type]
+                state, new = table.state_of(key)
                 if new:
-                    wanted.append(key)
-            if wanted:
-                self._session.post(("want", wanted))
+                    begun.append(state)
+                held[key] = Future._of(state, self)  # type: ignore[arg-type]
+            if begun:
+                self._session.leave(("want", [state.key for state in begun]))
+                begun.clear()
+        self._session.wake()
         return held
 
     def _send_functions(self, functions: Iterable[Function]) -> None:
@@ -323,18 +322,19 @@ class ClientBase:
     def _scattered(self, key: Any, place: Place, type_name: str) -> Future:
         """Tell the scheduler of an object that this client has stored; the future of it."""
         table = self._table
-        with table.lock:
+        entries = [(key, place.object_id, place.nbytes, type_name, node, place.inline) for node in place.nodes]
+        with table.lock, table.beginning() as begun:
             self._session.check_open()
-            state, _ = table.hold(key)
+            state, new = table.state_of(key)
+            if new:
+                begun.append(state)
+            future = Future._of(state, self)  # type: ignore[arg-type]
             if state.status == PENDING:
                 table.scattered(state, place)
-            self._session.post(
-                (
-                    "scattered",
-                    [(key, place.object_id, place.nbytes, type_name, node, place.inline) for node in place.nodes],
-                )
-            )
-        return Future._of(state, self)  # type: ignore[arg-type]
+            self._session.leave(("scattered", entries))
+            begun.clear()
+        self._session.wake()
+        return future
 
     # -- cancelling
 

@@ -194,20 +194,22 @@ class Calls(ClientBase):
         table, session = self._table, self._session
         futures: list[Future] = []
         make = Future._of
-        with table.lock:
+        with table.lock, table.beginning() as begun:
             session.check_open()
-            hold = table.hold
+            state_of = table.state_of
             unknown: list[_Task] = []
             for task, keeps in zip(tasks, stored, strict=True):
-                state, new = hold(task[0])
+                state, new = state_of(task[0])
                 if new:
+                    begun.append(state)
                     unknown.append(task)
                     if keeps:
                         state.keeps = keeps
                 futures.append(make(state, self))  # type: ignore[arg-type]
             if unknown:
                 self._send_functions((function,))
-                session.post_submit(("submit", unknown, None, options))
+                session.leave(("submit", unknown, None, options))
+                begun.clear()
                 self._forget_functions((function,))
         if unknown:
             session.hurry()

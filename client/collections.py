@@ -90,7 +90,7 @@ def submit_graph(
         submitted = {task[0] for task in packed.tasks}
         keeps = tuple(packed.stored)
         for output, target in packed.targets.items():
-            state, new = table.hold(target)
+            state, new = table.state_of(target)
             if new and target not in submitted:
                 session.post(("want", (target,)))
             if new and target in submitted:

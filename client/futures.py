@@ -75,19 +75,31 @@ class Future(TaskRef):
 
             client = client_of_this_process()
         self._client = client
-        with client._table.lock:
-            client._session.check_open()  # nobody would ever say what became of it
-            self._state = client._table.want(wire_key(key))
-        self._held = True
+        table, session = client._table, client._session
+        with table.lock, table.beginning() as begun:
+            session.check_open()  # nobody would ever say what became of it
+            state, new = table.state_of(wire_key(key))
+            if new:
+                begun.append(state)
+                session.leave(("want", (state.key,)))
+            self._hold(state)
+            begun.clear()
+        session.wake()
 
     @classmethod
     def _of(cls, state: KeyState, client: Client) -> Future:
-        """The future that owns a holder which was added to ``state`` already."""
+        """A future that holds a key. The caller has the table's lock."""
         self = cls.__new__(cls)
+        self._held = False
         self._client = client
-        self._state = state
-        self._held = True
+        self._hold(state)
         return self
+
+    def _hold(self, state: KeyState) -> None:
+        # No call in here, so that no interrupt comes in between.
+        self._state = state
+        state.holders += 1
+        self._held = True
 
     # -- what it is
 

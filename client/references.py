@@ -25,6 +25,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sized
 from typing import Any, NamedTuple
 
+from holdfast.cluster.errors import CancelledError
+
 PENDING = "pending"
 FINISHED = "finished"
 ERROR = "error"
@@ -119,6 +121,24 @@ class Waiter:
         return True
 
 
+class Beginning:
+    """New states that the scheduler has not been told of. Use it as a context; it gives the list of them."""
+
+    def __init__(self, table: KeyTable) -> None:
+        self._table = table
+        self._states: list[KeyState] = []
+
+    def __enter__(self) -> list[KeyState]:
+        return self._states
+
+    def __exit__(self, *exc_info: object) -> None:
+        for state in self._states if exc_info[0] is not None else ():
+            if self._table.states.get(state.key) is state:
+                del self._table.states[state.key]
+            state.reason = CancelledError(f"the call that was to make {state.key!r} was cut short")
+            state.status = CANCELLED
+
+
 class KeyTable:
     """The states of the keys that one client holds.
 
@@ -160,23 +180,19 @@ class KeyTable:
 
     # -- holding
 
-    def hold(self, key: Any) -> tuple[KeyState, bool]:
-        """Add a holder; return the state and whether it is new. The caller has the lock and tells the scheduler."""
+    def state_of(self, key: Any) -> tuple[KeyState, bool]:
+        """The state of a key, and whether it is new, so that the scheduler must be told. The caller has the lock."""
         state = self.states.get(key)
-        new = state is None or state.status in _FINAL
+        # One without holders was begun by a call that was interrupted.
+        new = state is None or state.status in _FINAL or not state.holders
         if new:
             state = self.states[key] = KeyState(key, self._turn + 1)
         assert state is not None
-        state.holders += 1
         return state, new
 
-    def want(self, key: Any) -> KeyState:
-        """Add a holder to a key that the scheduler knows already."""
-        with self.lock:
-            state, new = self.hold(key)
-            if new:
-                self._post(("want", (key,)))
-            return state
+    def beginning(self) -> Beginning:
+        """Within it, and the lock, keys are begun, which are forgotten again if it ends with an exception."""
+        return Beginning(self)
 
     def drop(self, state: KeyState) -> None:
         """Take a holder away, soon. Takes no lock; may be called from a finalizer."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import contextlib
 import itertools
 import logging
 import threading
@@ -87,12 +86,13 @@ class Session:
 
     def post(self, message: tuple[Any, ...]) -> None:
         """Leave a message to be sent soon. Also inside the garbage collector."""
-        self._outbox.append(message)
+        self.leave(message)
         self.wake()
 
-    def post_submit(self, message: tuple[Any, ...]) -> None:
-        """Leave a ``submit`` message, to be sent by `hurry` or with the next message."""
-        self._outbox.append(message)
+    def leave(self, message: tuple[Any, ...]) -> None:
+        """Leave a message, which is sent after a call of `hurry` or `wake`. Also inside the garbage collector."""
+        # No call in here: an interrupt comes before it or after it.
+        self._outbox += (message,)
 
     def hurry(self) -> None:
         """Send what was posted: at once if the scheduler has nothing to do for this client, else soon."""
@@ -104,9 +104,12 @@ class Session:
     def wake(self) -> None:
         """Have the loop send what was posted, soon. Also inside the garbage collector."""
         if not self._wake_pending:
-            self._wake_pending = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody to tell any more
+            try:
+                # No interrupt in between: a wake-up that is only believed to be on its way is never made up for.
+                self._wake_pending = True
                 self._loop.call_soon_threadsafe(self._flush)
+            except RuntimeError:
+                pass  # the loop is closed: there is nobody to tell any more
 
     def check_open(self) -> None:
         """Raise the reason if nothing can be said any more."""

@@ -53,6 +53,8 @@ class Connection(asyncio.Protocol):
         What the other end said about itself in the opening.
     peer : str
         Its address, for messages to people.
+    received, batches : list
+        What was read and not handled yet: bytes, and messages.
     """
 
     def __init__(self) -> None:
@@ -61,6 +63,8 @@ class Connection(asyncio.Protocol):
         self.peer = "?"
         self._loop = asyncio.get_running_loop()
         self._reader = frames.FrameReader(frames.MAX_OPENING_NBYTES)
+        self.received = self._reader.received
+        self.batches = self._reader.batches
         self._transport: asyncio.Transport | None = None
         self._outbox: list[frames.Message] = []
         self._flush_scheduled = False
@@ -215,21 +219,11 @@ class Connection(asyncio.Protocol):
 
     # -- what arrives
 
-    @property
-    def received(self) -> list[bytes]:
-        """What was read and is not handled yet."""
-        return self._reader.received
-
-    @property
-    def unhandled(self) -> bool:
-        """Whether there is anything for `handle` to do."""
-        return bool(self._reader.received or self._reader.batches)
-
     def handle(self) -> None:
         """Handle what was received, in the loop's thread."""
         if self._aborted:
             return
-        batches = self._reader.batches
+        batches = self.batches
         try:
             self._reader.take()
         except ProtocolError as error:
@@ -251,7 +245,7 @@ class Connection(asyncio.Protocol):
 
     def handle_elsewhere(self) -> bool:
         """Handle what was received, in another thread. False if there is something that only the loop can handle."""
-        batches = self._reader.batches
+        batches = self.batches
         try:
             self._reader.take()
             while batches and not self._aborted:
@@ -265,7 +259,7 @@ class Connection(asyncio.Protocol):
     # -- the opening
 
     async def _next_message(self) -> Any:
-        batches = self._reader.batches
+        batches = self.batches
         while not batches:
             if self._closed:
                 raise self._close_error or ConnectionResetError("the connection was closed")

@@ -48,6 +48,7 @@ class SharedTransport(asyncio.Transport):
         self._loop = loop
         self._socket = sock
         self._connection = connection
+        self._received, self._batches = connection.received, connection.batches
         self._closing = False
         self._closed = False
         self._unsent: list[Any] = []
@@ -171,7 +172,18 @@ class SharedTransport(asyncio.Transport):
                 self._read_until(waits, deadline)
         finally:
             if mine:
-                self._stop_reading()
+                try:
+                    with self._read_lock:
+                        # First what needs no call, then one call into C.
+                        self._someone_reads = False
+                        self._reader = None
+                        if not self._closed:
+                            self._watch.modify(self._socket, select.EPOLLIN)
+                        else:
+                            self._dispose()
+                finally:
+                    if (self._received or self._batches) and not self._closed:
+                        self._loop.call_soon_threadsafe(self._on_readable)
         return not waits()
 
     def _read_until(self, waits: Callable[[], bool], deadline: float | None) -> None:
@@ -186,19 +198,6 @@ class SharedTransport(asyncio.Transport):
                         os.eventfd_read(fd)
                 elif not self._receive():
                     return
-
-    def _stop_reading(self) -> None:
-        try:
-            with self._read_lock:
-                self._someone_reads = False  # first what needs no call
-                self._reader = None
-                if not self._closed:
-                    self._watch.modify(self._socket, select.EPOLLIN)
-                else:
-                    self._dispose()
-        finally:
-            if self._connection.unhandled:
-                self._in_loop(self._on_readable)
 
     def nudge(self) -> None:
         """Have a thread that is in `read_while` look again whether it waits. In any thread; in that one it's no use."""
@@ -219,7 +218,7 @@ class SharedTransport(asyncio.Transport):
             for _ in range(_RECEIVES):
                 if self._closed or not self._receive():
                     break
-                more = len(connection.received[-1]) == _RECEIVE_NBYTES
+                more = len(self._received[-1]) == _RECEIVE_NBYTES
                 connection.handle()
                 if not more:
                     break
@@ -229,7 +228,7 @@ class SharedTransport(asyncio.Transport):
 
     def _receive(self) -> bool:
         """Receive once, without waiting; whether there may be more."""
-        received = self._connection.received
+        received = self._received
         try:
             # One step: what is received is kept, even if an interrupt comes right after it.
             received.extend(map(self._socket.recv, (_RECEIVE_NBYTES,)))
@@ -263,15 +262,14 @@ class SharedTransport(asyncio.Transport):
         if self._closed:
             return
         self._loop.remove_reader(self._watch.fileno())
-        with self._write_lock:
+        with self._write_lock, self._read_lock:
             self._closing = self._closed = True
             self._unsent = []
             if self._watches_writable:
                 self._loop.remove_writer(self._socket.fileno())
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        with self._read_lock:
-            if self._reader is None:  # otherwise it does it, which is awake by now
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            if self._reader is None:  # otherwise it does it, whom that wakes
                 self._dispose()
         self._connection.connection_lost(error)
 

@@ -1,0 +1,64 @@
+"""An interrupt (Ctrl-C) while a client submits and waits leaves it in order, and nobody else waits in vain."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+
+import pytest
+
+from holdfast import Future
+from tests.support.interrupts import Interrupt
+from tests.support.waiting import until
+
+DEADLINE_SECONDS = 30
+
+
+def submit(client, number):
+    return client.submit(pow, number, 2).result(timeout=DEADLINE_SECONDS)
+
+
+def map_and_gather(client, number):
+    return client.gather(client.map(pow, [number, number + 1], [2, 2]))[0]
+
+
+def scatter(client, number):
+    return client.gather(client.scatter(number**2))
+
+
+def name_a_key(client, number):
+    made = client.submit(pow, number, 2)
+    return Future(made.key, client).result(timeout=DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize("call", [submit, map_and_gather, scatter, name_a_key])
+def test_a_call_that_is_interrupted_anywhere(client, call):
+    """Another thread waits for a result that the interrupted one may have been receiving."""
+    asked, answers = queue.SimpleQueue(), queue.SimpleQueue()
+
+    def wait_for_others():
+        while (future := asked.get()) is not None:
+            answers.put(future.result(timeout=DEADLINE_SECONDS))
+
+    other = threading.Thread(target=wait_for_others)
+    other.start()
+    at = untouched = 0
+    try:
+        while untouched < 20:  # it isn't always the same number of points
+            at += 1
+            interrupt = Interrupt("holdfast.c", at)  # the client, and what it uses of the cluster's modules
+            theirs = client.submit(divmod, at, 7, pure=False)
+            with contextlib.suppress(KeyboardInterrupt), interrupt.armed():
+                asked.put(theirs)
+                assert call(client, at) == at**2
+            assert answers.get(timeout=DEADLINE_SECONDS) == divmod(at, 7), interrupt.where
+            assert call(client, at) == at**2, interrupt.where  # the same key again
+            del theirs
+            untouched += interrupt.where is None
+    finally:
+        asked.put(None)
+        other.join()
+    assert at > 50
+    until(lambda: not client._table.states, "nothing is held any more")
+    until(lambda: not client.who_has(), "the cluster holds nothing either")
