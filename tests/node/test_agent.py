@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,8 @@ from scripted_scheduler import TOKEN
 from holdfast.cluster import launching
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
-from holdfast.cluster.node import link, supervisor
+from holdfast.cluster.node import heartbeat, link, supervisor
+from holdfast.cluster.node.heartbeat import WorkerVitals
 from holdfast.cluster.payload import Reference
 from holdfast.cluster.process import spawn
 from holdfast.cluster.worker.context import current_worker
@@ -110,6 +112,16 @@ def test_it_says_how_it_is(scheduler, start_host):
     vitals = report["workers"][f"{host.address}/0"]
     assert vitals["memory"] > 1 << 20
     assert vitals["cpu"] >= 0
+
+
+def test_it_leaves_out_what_there_is_no_process_of(monkeypatch):
+    monkeypatch.setattr(heartbeat, "LEAST_SECONDS", 0.001)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    vitals = WorkerVitals()
+    for _ in range(2):
+        report = vitals.measure({"here": os.getpid(), "gone": gone.pid, "between two": None})
+        assert list(report) == ["here"]
 
 
 def test_it_deletes_what_it_is_told_to(scheduler, start_host, eventually):
