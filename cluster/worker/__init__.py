@@ -9,6 +9,7 @@
 ``functions.py``    functions by digest
 ``dependencies.py`` what a task gets to see of the results that it depends on
 ``items.py``        calls that take one item of a dependency
+``imports.py``      what tasks import, out of the garbage collector's sight
 ``readonly.py``     functions that write into their arguments
 ``tracebacks.py``   what a user sees of a task's failure
 ``context.py``      which task runs in this thread

@@ -50,6 +50,7 @@ def main() -> int:
         nthreads=options.threads,
         resources=options.resources,
         memory_limit=options.memory_limit,
+        own_process=True,
     )
     os.register_at_fork(after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.

@@ -24,6 +24,7 @@ from holdfast.cluster.errors import ProtocolError, RemoteError
 from holdfast.cluster.worker import context
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
+from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.lineup import LineUp
 from holdfast.cluster.worker.outbox import Outbox
 from holdfast.cluster.worker.threads import TaskThreads
@@ -62,6 +63,8 @@ class Worker:
         What it has of things that tasks can ask for, ``{"GPU": 1}``.
     memory_limit:
         Bytes of memory of its own that it may use. The node agent enforces it; the worker only tells the scheduler.
+    own_process:
+        Whether nothing but this worker goes on in this process.
 
     Attributes
     ----------
@@ -85,6 +88,7 @@ class Worker:
         nthreads: int = 1,
         resources: dict[str, float] | None = None,
         memory_limit: int | None = None,
+        own_process: bool = False,
     ) -> None:
         if nthreads < 1:
             raise ValueError(f"a worker needs at least one thread, not {nthreads}")
@@ -99,6 +103,7 @@ class Worker:
         self.token = token
         self._store_socket = os.fspath(store_socket)
         self._functions = FunctionTable()
+        self._imports = ImportsFreezer() if own_process else None
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
@@ -231,6 +236,8 @@ class Worker:
         run_id = task[1]
         context.run_key(task[0])
         assert self._threads is not None
+        if self._imports is not None:
+            self._imports.started(run_id)
         outcome: Outcome | None = None
         try:
             outcome = self._runner.run(task)
@@ -253,6 +260,8 @@ class Worker:
             self._lineup.ended(run_id, (object_id, inline))
         else:
             self._lineup.ended(run_id, None)
+        if self._imports is not None:
+            self._imports.ended(run_id)
 
     # -- in any thread
 

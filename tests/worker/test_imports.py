@@ -1,0 +1,59 @@
+"""What tasks import, out of the garbage collector's sight: in processes of workers, since it can't be undone."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+from waiting import DEADLINE_SECONDS, until
+
+from holdfast import Client, LocalCluster
+from holdfast.cluster.worker.imports import MODULES_MIN
+
+
+def import_all(folder, first, count):
+    sys.path.insert(0, str(folder))
+    try:
+        for n in range(first, first + count):
+            importlib.import_module(f"many_{n}")
+    finally:
+        sys.path.remove(str(folder))
+    return gc.get_freeze_count()
+
+
+def import_and_wait(folder, first, count, imported, release):
+    before = import_all(folder, first, count)
+    imported.touch()
+    until(release.exists, "the other task is done")
+    return before
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for n in range(3 * MODULES_MIN):
+        (tmp_path / f"many_{n}.py").write_text("LIST = [[1], [2]]\n")
+    return tmp_path
+
+
+def test_many_imports_are_frozen_once_no_task_runs(folder: Path) -> None:
+    with LocalCluster(1, 2, object_store_memory="32 MiB") as cluster, Client(cluster) as client:
+
+        def frozen() -> int:
+            count: int = client.submit(gc.get_freeze_count, pure=False).result(DEADLINE_SECONDS)
+            return count
+
+        at_first = frozen()
+        client.submit(import_all, folder, 0, 0).result(DEADLINE_SECONDS)
+        until(lambda: frozen() > at_first, "what this file imports is frozen")
+        before = frozen()
+        client.submit(import_all, folder, 0, MODULES_MIN // 2).result(DEADLINE_SECONDS)
+        imported, release = folder / "imported", folder / "release"
+        waits = client.submit(import_and_wait, folder, MODULES_MIN, 2 * MODULES_MIN, imported, release)
+        until(imported.exists, "it has imported them")
+        assert frozen() < before + MODULES_MIN  # first too few were imported, and then it still runs
+        release.touch()
+        assert waits.result(DEADLINE_SECONDS) < before + MODULES_MIN
+        until(lambda: frozen() > before + 2 * MODULES_MIN, "what was imported is frozen")
