@@ -73,7 +73,8 @@ class Scheduler:
         )
         self._put: dict[str, list[tuple[str, list[bytes]]]] = {}  # see _user_left
         self._departures: dict[str, _Departure] = {}  # of workers, while one of its two signs is missing
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = 0.0
         self._heard: dict[str, float] = {}  # when each node last said something
         self._silence_timer: asyncio.TimerHandle | None = None
         self._started = time.time()
@@ -292,14 +293,14 @@ class Scheduler:
                 message = (*message, self._turns.get(peer, 0))
             self._send(peer, message)
         deadline = self.state.next_deadline
-        if (
-            deadline is not None
-            and (self._timer is None or deadline + CLOCK_TICK_SECONDS < self._timer.when())
-            and not self._closing
-        ):
+        if deadline is None or self._closing:
+            return
+        due = deadline + CLOCK_TICK_SECONDS
+        if self._timer is None or due < self._timer_due:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(deadline + CLOCK_TICK_SECONDS, self._time_passed)
+            self._timer_due = due  # one that is due already has no time that it could be asked for
+            self._timer = self._loop.call_at(due, self._time_passed)
 
     def _time_passed(self) -> None:
         self._timer = None
