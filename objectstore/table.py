@@ -29,6 +29,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
@@ -214,7 +215,7 @@ class ObjectTable:
         self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the board
         self._pinned_by: dict[int, set[ObjectID]] = {}
         self._eviction = Eviction(board, weigh)
-        self._tombstones: dict[ObjectID, None] = {}
+        self._tombstones: OrderedDict[ObjectID, None] = OrderedDict()  # a dictionary's oldest is dear to find
         self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes in the arena, objects there)
         self.in_files = (0, 0)  # bytes, objects
 
@@ -260,7 +261,7 @@ class ObjectTable:
         if object_id not in self._tombstones:
             self._tombstones[object_id] = None
             if len(self._tombstones) > self._tombstone_limit:
-                del self._tombstones[next(iter(self._tombstones))]
+                self._tombstones.popitem(last=False)
         return self.lose(object_id)
 
     def lose(self, object_id: ObjectID) -> bool:

@@ -12,6 +12,7 @@ A task that comes later still misses its dependency, which costs a round trip an
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ class LineUp:
         self._lock = threading.Lock()
         self._behind: dict[int, list[Task]] = {}  # by run without an outcome: those that wait for it
         self._waits_for: dict[int, int] = {}  # run that waits -> the one that it waits for
-        self._results: dict[int, Result] = {}
+        self._results: OrderedDict[int, Result] = OrderedDict()  # a dictionary's oldest is dear to find
 
     def add(self, tasks: Iterable[Task]) -> None:
         """Tasks have come."""
@@ -64,7 +65,7 @@ class LineUp:
             if result is not None:
                 self._results[run_id] = result
                 if len(self._results) > REMEMBERED_MAX:
-                    del self._results[next(iter(self._results))]
+                    self._results.popitem(last=False)
             self._end(run_id, runnable, missing)
         self._hand_on(runnable, missing)
 
