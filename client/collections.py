@@ -22,12 +22,11 @@ from holdfast.client.dask_internals import (
 from holdfast.client.futures import Future, error_of
 from holdfast.client.graphs import GraphPacker, annotations_of, split
 from holdfast.client.references import CANCELLED, LOST
+from holdfast.cluster.comm.messages import MAX_ITEMS
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
 
-#: Tasks in one message: what neither end should handle in one piece when others wait.
-MAX_TASKS_PER_MESSAGE = 10_000
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
@@ -73,22 +72,14 @@ def submit_graph(
         target = packed.targets.get(output, output)
         per_key[target] = {**per_key.get(target, {}), **chosen}
 
+    wants = set(packed.targets.values())
+    parts = list(split(packed.tasks, wants, MAX_ITEMS))
+    submitted = {task[0] for task in packed.tasks}
+    keeps = tuple(packed.stored)
     table, session = client._table, client._session
     futures: dict[Any, Future] = {}
-    crossing: list[Any] = []
     with table.lock:
         session.check_open()
-        client._send_functions(packed.functions)
-        wants = set(packed.targets.values())
-        for tasks, wanted in split(packed.tasks, wants, MAX_TASKS_PER_MESSAGE):
-            options = dict(common)
-            if per_key:
-                options["per_key"] = {task[0]: per_key[task[0]] for task in tasks if task[0] in per_key}
-            session.post(("submit", tasks, wanted, options))
-            crossing += [key for key in wanted if key not in wants]
-        client._forget_functions(packed.functions)
-        submitted = {task[0] for task in packed.tasks}
-        keeps = tuple(packed.stored)
         for output, target in packed.targets.items():
             state, new = table.state_of(target)
             if new and target not in submitted:
@@ -96,10 +87,17 @@ def submit_graph(
             if new and target in submitted:
                 state.keeps = keeps  # one tuple for all; a key that was held has its recipe, and what that needs
             futures[output] = Future._of(state, client)
-        # What the client holds by itself is not let go.
-        crossing = [key for key in crossing if key not in table.states]
-        if crossing:
-            session.post(("release", crossing))
+        client._send_functions(packed.functions)
+        for tasks, wanted, done in parts:
+            options = dict(common)
+            if per_key:
+                options["per_key"] = {task[0]: per_key[task[0]] for task in tasks if task[0] in per_key}
+            session.post(("submit", tasks, wanted, options))
+            # What the client holds by itself is not let go.
+            released = [key for key in done if key not in table.states]
+            if released:
+                session.post(("release", released))
+        client._forget_functions(packed.functions)
     return futures
 
 

@@ -16,7 +16,7 @@ Theory of operation. A graph goes through six steps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -306,22 +306,23 @@ def annotations_of(graph: Any) -> dict[str, dict[Any, Any]]:
 
 def split(
     tasks: list[tuple[Any, ...]], wants: Collection[Any], max_tasks: int
-) -> Iterable[tuple[list[Any], list[Any]]]:
-    """Cut the tasks of a graph into messages, ``(tasks, wants)`` each.
+) -> Iterator[tuple[list[Any], list[Any], list[Any]]]:
+    """Cut the tasks of a graph into messages: ``(tasks, wants, done)`` each.
 
     What a later message depends on is wanted too until that is sent, or the scheduler would forget it in between. It is
-    in the ``wants`` of its message and not in ``wants`` here; whoever sends releases it afterwards.
+    in the ``wants`` of its message and not in ``wants`` here, and in the ``done`` of the last one that depends on it;
+    whoever sends releases it after that one.
     """
-    if len(tasks) <= max_tasks:
-        yield tasks, [task[0] for task in tasks if task[0] in wants]
-        return
-    position = {task[0]: index // max_tasks for index, task in enumerate(tasks)}
-    crossing = {
-        dependency
-        for index, task in enumerate(tasks)
-        for dependency in task[3]
-        if position.get(dependency, index // max_tasks) != index // max_tasks
-    }
-    for start in range(0, len(tasks), max_tasks):
+    message_of = {task[0]: index // max_tasks for index, task in enumerate(tasks)}
+    last_use: dict[Any, int] = {}
+    for index, task in enumerate(tasks):
+        number = index // max_tasks
+        for dependency in task[3]:
+            if message_of.get(dependency, number) != number and dependency not in wants:
+                last_use[dependency] = number
+    done: dict[int, list[Any]] = {}
+    for key, number in last_use.items():
+        done.setdefault(number, []).append(key)
+    for number, start in enumerate(range(0, len(tasks), max_tasks)):
         part = tasks[start : start + max_tasks]
-        yield part, [task[0] for task in part if task[0] in wants or task[0] in crossing]
+        yield part, [task[0] for task in part if task[0] in wants or task[0] in last_use], done.get(number, [])

@@ -12,9 +12,10 @@ being made again; ``cancelled`` and ``lost`` are final, and a key in one of thes
 submitted again.
 
 A key can be released and held again at once, by a call of its own, while what the scheduler says of its first life is
-still on its way here. So what is sent goes by *turns*: each turn of the loop that sends something announces its number
-first, a report carries the number of the last turn that the scheduler had taken in, and a state takes no report from
-before the turn that made it.
+still on its way here. So what is posted is numbered by *turns*, the number in front of what belongs to each; a report
+carries the number of the last turn that the scheduler had begun to read, and a state takes no report from before the
+turn that made it. A release ends its turn, so none has both the release of a key and its next hold: however much of a
+turn the scheduler has read, what it says is of the key's life then.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sized
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from holdfast.cluster.errors import CancelledError
@@ -33,6 +34,8 @@ ERROR = "error"
 CANCELLED = "cancelled"
 LOST = "lost"
 _FINAL = (CANCELLED, LOST)
+#: Keys that are released at once: a million dropped together must not keep the lock, and the loop, for a second.
+MAX_SETTLED = 10_000
 
 
 class Place(NamedTuple):
@@ -202,14 +205,14 @@ class KeyTable:
         if not self.lingers or place is None or place.inline is None:
             self._wake()
 
-    def settle(self) -> None:
-        """Release the keys that lost their last holder."""
+    def settle(self) -> bool:
+        """Release keys that lost their last holder, up to `MAX_SETTLED` of them. Whether there are more."""
         dropped = self._dropped
         if not dropped:
-            return
+            return False
         released = []
         with self.lock:
-            for _ in range(len(dropped)):
+            for _ in range(min(len(dropped), MAX_SETTLED)):
                 state = dropped.popleft()
                 state.holders -= 1
                 if state.holders == 0 and self.states.get(state.key) is state:
@@ -218,13 +221,22 @@ class KeyTable:
                         released.append(state.key)
             if released:
                 self._post(("release", released))
-
-    def begin_turn(self, posted: Sized) -> tuple[int, int]:
-        """What is posted from here on belongs to the next turn; the number of this one, and what there is to send."""
-        with self.lock:
-            if posted:
+                self._post(("turn", self._turn + 2))
                 self._turn += 1
-            return self._turn, len(posted)
+        return bool(dropped)
+
+    def begin_turn(self, posted: list[tuple[Any, ...]]) -> int:
+        """What is posted from here on belongs to the next turn, if anything was posted in this one. Its number."""
+        with self.lock:
+            if posted and posted[-1][0] != "turn":
+                # In this order: a state whose turn is never announced would hear nothing.
+                posted += (("turn", self._turn + 2),)
+                self._turn += 1
+            return self._turn
+
+    def first_turn(self) -> tuple[Any, ...]:
+        """What is to be posted in front of everything else."""
+        return ("turn", self._turn + 1)
 
     # -- what the scheduler says
 

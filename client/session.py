@@ -25,14 +25,15 @@ from typing import Any
 from holdfast.client.references import CANCELLED, LOST, KeyTable
 from holdfast.cluster import errors
 from holdfast.cluster.comm.connection import Connection, connect
+from holdfast.cluster.comm.messages import MAX_ITEMS, pieces
 from holdfast.cluster.errors import CancelledError, ConnectError, RemoteError
 
 logger = logging.getLogger(__name__)
 
 #: How long the release of a small result may wait for others, after results have come: none is worth a wake-up.
 RELEASE_PAUSE_SECONDS = 0.01
-#: Submitted calls with the same options are merged into messages of at most about so many tasks.
-MAX_MERGED_TASKS = 10_000
+#: Messages that are sent at once: what has come is looked at in between.
+MAX_SENT_TOGETHER = 32
 
 
 class Session:
@@ -65,7 +66,7 @@ class Session:
         self._loop = loop
         self._address = ""
         self._connection: Connection | None = None
-        self._outbox: list[tuple[Any, ...]] = []
+        self._outbox: list[tuple[Any, ...]] = [self.table.first_turn()]
         self._sending = threading.Lock()
         self._wake_pending = False
         self._submitted = 0  # the last turn in which something was
@@ -139,20 +140,27 @@ class Session:
         if self._connection is not None:
             self._connection.nudge()
 
-    def _send_posted(self) -> None:
-        """Send what was posted. May be cut short by an interrupt: what has not been sent is still in the outbox."""
+    def _send_posted(self, limit: int = MAX_SENT_TOGETHER) -> None:
+        """Send what was posted; of very much, so many messages, and have the loop go on with the rest.
+
+        May be cut short by an interrupt: what has not been sent is still in the outbox.
+        """
         connection = self._connection
         outbox = self._outbox
         with self._sending:
             if connection is None or connection.closed:
                 outbox.clear()
                 return
-            turn, count = self.table.begin_turn(outbox)
-            if count:
-                messages = [("turn", turn), *_merged(outbox[:count])]
-                if any(message[0] == "submit" for message in messages):
-                    self._submitted = turn
-                connection.send_now(messages, outbox, count)
+            turn = self.table.begin_turn(outbox)
+            if len(outbox) < 2 or connection.is_full:
+                return  # there's nothing but the number of the next turn; or the connection says when there is room
+            posted = outbox[: min(limit, len(outbox) - 1)]
+            if any(message[0] == "submit" for message in posted):
+                self._submitted = turn
+            messages = [piece for message in _merged(posted) for piece in pieces(message)]
+            connection.send_now(messages, outbox, len(posted))
+        if len(outbox) > 1:
+            self.wake()
 
     # -- the loop's thread
 
@@ -163,6 +171,7 @@ class Session:
         self._connection = connection
         self.nodes = {node["address"]: node for node in connection.info.get("nodes", ())}
         self.scheduler = dict(connection.info.get("scheduler") or {})
+        connection.on_room = self.wake
         connection.start(self._on_batch, self._on_close, self._on_batch_elsewhere)
 
     async def request(self, operation: str, /, **arguments: Any) -> Any:
@@ -183,13 +192,14 @@ class Session:
         self.table.end_all(CANCELLED, CancelledError(reason))
         self._fail_requests(self.ended)
         if self._connection is not None and not self._connection.closed:
-            self._flush()
+            self._send_posted(len(self._outbox))
             self._connection.close()
             await self._closed
 
     def _flush(self) -> None:
         self._wake_pending = False
-        self.table.settle()
+        if self.table.settle():
+            self.wake()
         self._send_posted()
 
     def _on_batch(self, messages: tuple[Any, ...]) -> None:
@@ -282,7 +292,7 @@ def _merged(messages: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
             and last[0] == message[0] == "submit"
             and last[2] is message[2] is None
             and last[3] == message[3]
-            and len(last[1]) < MAX_MERGED_TASKS
+            and len(last[1]) < MAX_ITEMS
         ):
             if tasks is None:
                 tasks = [*last[1]]

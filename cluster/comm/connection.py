@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: A peer that still has this much to read when there is more is given up.
 MAX_UNREAD_NBYTES = 4 << 30
+#: A connection is full while more than this has been sent and is not read yet.
+FULL_NBYTES = 8 << 20
 #: A peer whose machine does not answer any more is given up after about this.
 SILENCE_SECONDS = 30
 OPENING_TIMEOUT_SECONDS = 10.0
@@ -72,6 +74,8 @@ class Connection(asyncio.Protocol):
         self._on_batch: OnBatch | None = None
         self._on_batch_elsewhere: OnBatchElsewhere | None = None
         self._on_close: OnClose | None = None
+        #: Called when all has been written that was left to the loop to write.
+        self.on_room: Callable[[], None] | None = None
         self._closed = False
         self._aborted = False
         self._close_error: Exception | None = None
@@ -81,6 +85,11 @@ class Connection(asyncio.Protocol):
     @property
     def closed(self) -> bool:
         return self._closed
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the other end is slow to read. Who has much to say waits with the rest until `on_room`."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > FULL_NBYTES
 
     def start(self, on_batch: OnBatch, on_close: OnClose, on_batch_elsewhere: OnBatchElsewhere | None = None) -> None:
         """Hand over every batch, those that came already too, and the end.
@@ -173,6 +182,16 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def pause(self) -> None:
+        """Read nothing more until `resume`; batches that have come already may still be handed over. Not if shared."""
+        if not self._closed and self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on. No error if it wasn't paused."""
+        if not self._closed and self._transport is not None:
+            self._transport.resume_reading()
+
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the socket, which would stay open with the child when the parent has died.
 
@@ -204,6 +223,10 @@ class Connection(asyncio.Protocol):
         if peer:
             self.peer = format_address(peer[0], peer[1])
 
+    def resume_writing(self) -> None:
+        if self.on_room is not None:
+            self.on_room()
+
     def data_received(self, data: bytes) -> None:
         self.received.append(data)
         self.handle()
@@ -214,8 +237,10 @@ class Connection(asyncio.Protocol):
         self._outbox.clear()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
-        if self._on_close is not None:
-            self._on_close(self._close_error)
+        on_close, self._on_close, self._on_batch, self.on_room = self._on_close, None, None, None  # no circles
+        self._on_batch_elsewhere = None
+        if on_close is not None:
+            on_close(self._close_error)
 
     # -- what arrives
 

@@ -139,6 +139,8 @@ class SharedTransport(asyncio.Transport):
                 self._loop.remove_writer(self._socket.fileno())
         if self._closing:
             self._end(None)
+        else:
+            self._connection.resume_writing()
 
     # -- reading
 

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 
-from holdfast.cluster import process
+from holdfast.cluster import garbage, process
 from holdfast.cluster.comm.addresses import DEFAULT_PORT
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import run
@@ -30,6 +30,7 @@ def main() -> int:
     )
     process.add_process_options(parser)
     options = parser.parse_args()
+    garbage.collect_young_only()
     return run(_serve(options))
 
 
@@ -55,6 +56,8 @@ class _Process:
             token=load_token(create=True), sock=sock, no_worker_timeout=float(options.no_worker_timeout)
         )
         await self.scheduler.start()
+        tasks = self.scheduler.state.tasks
+        garbage.collect_when_few(lambda: len(tasks))
         self.finished = self.scheduler.finished
 
     async def close(self) -> None:

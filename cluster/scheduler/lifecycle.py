@@ -3,7 +3,7 @@
 `Lifecycle` owns the tables of tasks and objects. Every change of a task's state goes through it, and a method that
 changes one of two things that must agree changes the other too:
 
-* ``dependency.waiters`` has a task exactly while the task is ACTIVE;
+* ``dependency.nwaiters`` counts a task exactly while the task is ACTIVE;
 * ``host.objects`` has a task exactly when ``task.where`` has the host;
 * a queue, the table of unplaced tasks or a worker's runs have a task exactly in the states of those names.
 
@@ -11,11 +11,21 @@ Freeing is not recursive. Whoever takes away a reason to keep a task puts it on 
 event has been handled, those that nobody needs are released, and those that nobody can ask for again are forgotten,
 which may put more on the list. A released task stays known as long as a task that depends on it: it is the
 lineage from which that one can be made again.
+
+What follows from an event may be long: a graph of a million tasks is forgotten with the last hold of its one result,
+fails with its first task, and is let go of by a client that leaves. So an event settles the tasks that it touches
+itself, and of what follows only so much at once (`Lifecycle.follow_up`). The rest is left over for later
+events, and `has_more` is true until it is done. In between
+
+* a task that nobody needs may still be in any state: it is as if whoever let go of it had done so a moment later;
+* an ACTIVE task may have a dependency that has erred: it will err too, and can't run before that;
+* a client that has left still holds tasks, and hears nothing any more (``Client.hears``).
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 
 from holdfast.cluster import payload as payloads
@@ -72,14 +82,16 @@ class Lifecycle:
         Where instructions go.
     placement
         Where ready tasks go.
+    follow_up_limit
+        How many tasks are dealt with at once that an event did not touch itself.
     validate
         Check that every move is a legal one.
     """
 
-    def __init__(self, outbox: Outbox, placement: Placement, *, validate: bool) -> None:
+    def __init__(self, outbox: Outbox, placement: Placement, *, follow_up_limit: int, validate: bool) -> None:
         self.tasks: dict[Key, Task] = {}
         self.objects: dict[ObjectId, Task] = {}  # the object of every task in state "memory"
-        self.unplaced: dict[Task, None] = {}  # those in state "no-worker"
+        self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         self.functions: dict[Digest, Function] = {}
         self.groups: dict[Hashable, Group] = {}
         self.now = 0.0
@@ -87,7 +99,12 @@ class Lifecycle:
         self._placement = placement
         self._validate = validate
         self._run_ids = itertools.count(1)
-        self._to_settle: list[Task] = []
+        self._follow_up_limit = follow_up_limit
+        self._to_settle: list[Task] = []  # touched by this event
+        #: Left over from events:
+        self._unsettled: list[Task] = []  # maybe not needed
+        self._undermined: list[Task] = []  # something that they depend on has erred
+        self._departed: list[Client | Dataset] = []  # that still hold something
 
     def move(self, task: Task, state: State) -> None:
         if self._validate and state not in TRANSITIONS[task.state]:
@@ -116,7 +133,7 @@ class Lifecycle:
         if dependencies:
             task.dependencies = tuple(dict.fromkeys(dependencies))
             for dependency in task.dependencies:
-                dependency.dependents[task] = None
+                dependency.add_dependent(task)
 
     # -- towards a result
 
@@ -130,12 +147,16 @@ class Lifecycle:
             if not task.can_be_computed:
                 self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}")))
                 continue
+            if not task.dependencies:
+                self.enqueue(task)
+                continue
             self.move(task, "waiting")
             waiting_on = 0
             waited_for: Task | None = None
             error: TaskError | None = None
             for dependency in task.dependencies:
-                dependency.waiters[task] = None
+                self.renew(dependency)
+                dependency.nwaiters += 1
                 state = dependency.state
                 if state == "erred":
                     error = dependency.error
@@ -151,6 +172,11 @@ class Lifecycle:
                 self.enqueue(task)
             elif waited_for.state == "processing":
                 self.line_up(waited_for)
+
+    def renew(self, task: Task) -> None:
+        """Somebody new needs a task: the error that those saw who needed it before is not for them."""
+        if task.state == "erred" and not task.is_needed:
+            self._release(task)
 
     def enqueue(self, task: Task) -> None:
         """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
@@ -173,7 +199,7 @@ class Lifecycle:
     def assign(self, task: Task, worker: Worker) -> None:
         """Send a ready task, already out of its queue, to a worker, and what can be lined up behind it."""
         self._send(task, worker)
-        if task.waiters:
+        if task.nwaiters == 1:
             self.line_up(task)
 
     def line_up(self, task: Task) -> None:
@@ -183,7 +209,7 @@ class Lifecycle:
         reports that those behind it miss a dependency.
         """
         worker = task.worker
-        while worker is not None and len(task.waiters) == 1:
+        while worker is not None and task.nwaiters == 1:
             (waiter,) = task.waiters
             if waiter.state != "waiting" or not self._placement.may_line_up(waiter, worker):
                 return
@@ -262,23 +288,24 @@ class Lifecycle:
         self._report_memory(task)
         if active:
             self._leave_dependencies(task)
-        for waiter in task.waiters:
-            if waiter.state == "waiting":
-                waiter.waiting_on -= 1
-                if not waiter.waiting_on:
-                    self.enqueue(waiter)
-        if not task.holders and not task.waiters:
+        if task.nwaiters:
+            for waiter in task.dependents:
+                if waiter.state == "waiting":
+                    waiter.waiting_on -= 1
+                    if not waiter.waiting_on:
+                        self.enqueue(waiter)
+        elif not task.holders:
             self._to_settle.append(task)
 
     def add_copy(self, task: Task, host: Host) -> None:
         if host not in task.where:
-            task.where[host] = None
+            task.where += (host,)
             host.objects[task] = None
             host.nbytes += task.nbytes
 
     def drop_copy(self, task: Task, host: Host) -> None:
         """A host no longer has the task's object; `lose` the task if it was the last copy."""
-        del task.where[host]
+        task.where = tuple([other for other in task.where if other is not host])
         del host.objects[task]
         host.nbytes -= task.nbytes
         if not task.where and task.inline is None:
@@ -290,7 +317,7 @@ class Lifecycle:
             del host.objects[task]
             host.nbytes -= task.nbytes
             self._outbox.add(DeleteObjects, host.address, task.object_id)
-        task.where.clear()
+        task.where = ()
         self._forget_object(task)
 
     def _forget_object(self, task: Task) -> None:
@@ -313,7 +340,7 @@ class Lifecycle:
             # One that is processing may have read it already; if not, it will say so.
         if task.is_needed:
             for holder in task.holders:
-                if type(holder) is Client:
+                if type(holder) is Client and holder.hears:
                     self._outbox.add(ReportPending, holder.id, task.key)
             self.activate(task)
         else:
@@ -321,23 +348,26 @@ class Lifecycle:
 
     def fail(self, task: Task, error: TaskError) -> None:
         """A task has failed, and with it all that wait for it."""
-        stack = [task]
-        while stack:
-            task = stack.pop()
-            if task.state == "erred":
-                continue
-            active = task.state in ACTIVE
-            self.withdraw(task)
-            self.move(task, "erred")
-            task.error = error
-            for holder in task.holders:
-                if type(holder) is Client:
-                    self._outbox.add(ReportErred, holder.id, (task.key, error.blob, error.text))
-            if active:
-                self._leave_dependencies(task)
-            stack.extend(task.waiters)
-            if not task.is_needed:
-                self._to_settle.append(task)
+        if task.state == "erred":
+            return
+        active = task.state in ACTIVE
+        self.withdraw(task)
+        self.move(task, "erred")
+        task.error = error
+        for holder in task.holders:
+            if type(holder) is Client and holder.hears:
+                self._outbox.add(ReportErred, holder.id, (task.key, error.blob, error.text))
+        if active:
+            self._leave_dependencies(task)
+        self._undermined.extend(task.waiters)
+        if not task.is_needed:
+            self._to_settle.append(task)
+
+    def _fail_undermined(self, task: Task) -> None:
+        if task.state in ACTIVE:
+            error = next((d.error for d in task.dependencies if d.error is not None), None)
+            if error is not None:  # else what erred is being made again
+                self.fail(task, error)
 
     def fail_unknown_dependency(self, task: Task, key: Key) -> None:
         text = f"{task.key!r} depends on {key!r}, which was cancelled or released"
@@ -345,23 +375,29 @@ class Lifecycle:
 
     def _leave_dependencies(self, task: Task) -> None:
         for dependency in task.dependencies:
-            waiters = dependency.waiters
-            del waiters[task]
-            if not waiters and not dependency.holders:
+            dependency.nwaiters -= 1
+            if not dependency.nwaiters and not dependency.holders:
                 self._to_settle.append(dependency)
 
     # -- holders
 
     def hold(self, holder: Client | Dataset, task: Task) -> None:
-        task.holders[holder] = None
-        holder.holds[task] = None
+        """Keep a task for a holder; no error if it is kept already."""
+        if task not in holder.holds:
+            holder.holds[task] = None
+            task.holders += (holder,)
 
     def unhold(self, holder: Client | Dataset, task: Task) -> None:
         """Give up a hold; no error if there is none."""
-        if task.holders.pop(holder, self) is None:
-            del holder.holds[task]
+        if holder.holds.pop(task, self) is None:
+            task.holders = tuple([other for other in task.holders if other is not holder])
             if not task.is_needed:
                 self._to_settle.append(task)
+
+    def let_go(self, holder: Client | Dataset) -> None:
+        """Give up all holds of a holder that is gone, soon."""
+        if holder.holds:
+            self._departed.append(holder)
 
     def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
         """Give up ``client``'s holds (with ``force`` those of all clients) on tasks and on all that depend on them.
@@ -376,8 +412,8 @@ class Lifecycle:
                     closure[dependent] = None
                     stack.append(dependent)
         for task in closure:
-            for holder in list(task.holders):
-                if type(holder) is Client and (force or holder is client):
+            for holder in task.holders:
+                if type(holder) is Client and holder.hears and (force or holder is client):
                     self.unhold(holder, task)
                     self._outbox.cancelled(holder.id, task.key, f"cancelled by {client.name}")
 
@@ -392,7 +428,7 @@ class Lifecycle:
     def _report_memory(self, task: Task) -> None:
         entry = None
         for holder in task.holders:
-            if type(holder) is Client:
+            if type(holder) is Client and holder.hears:
                 entry = entry or memory_entry(task)
                 self._outbox.add(ReportMemory, holder.id, entry)
 
@@ -402,26 +438,63 @@ class Lifecycle:
         """Look at this task once the event is handled: it may not be needed any more."""
         self._to_settle.append(task)
 
-    def settle_all(self) -> None:
-        """Release what nobody needs, forget what nobody can ask for again."""
-        stack = self._to_settle
-        while stack:
-            task = stack.pop()
-            if task.holders or task.waiters or task.state == "forgotten":
-                continue
-            state = task.state
-            if state == "memory":
-                self.delete_copies(task)
-                self.move(task, "released")
-            elif state == "erred":
-                task.error = None
-                self.move(task, "released")
-            elif state != "released":
-                self.withdraw(task)
-                self.move(task, "released")
-                self._leave_dependencies(task)
-            if not task.dependents:
-                self._forget(task)
+    @property
+    def has_more(self) -> bool:
+        """Whether `follow_up` has left something over."""
+        return bool(self._unsettled or self._undermined or self._departed)
+
+    @property
+    def left_over(self) -> tuple[set[Task], set[Task]]:
+        """The tasks that may not be needed, and those that depend on something that has erred: for validation."""
+        return set(self._unsettled), set(self._undermined)
+
+    def is_departed(self, holder: Client | Dataset) -> bool:
+        """Whether a holder is gone, and its holds are being given up."""
+        return holder in self._departed
+
+    def follow_up(self) -> None:
+        """See to what follows from an event: what it has touched, and a limited number of tasks beyond."""
+        touched, self._to_settle = self._to_settle, self._unsettled
+        for task in touched:
+            self._settle(task)
+        limit = self._follow_up_limit
+        while limit and self.has_more:
+            limit -= 1
+            if self._undermined:
+                self._fail_undermined(self._undermined.pop())
+            elif self._to_settle:
+                self._settle(self._to_settle.pop())
+            else:
+                self._give_up_one_hold()
+        self._unsettled, self._to_settle = self._to_settle, []
+
+    def _give_up_one_hold(self) -> None:
+        holder = self._departed[-1]
+        self.unhold(holder, next(reversed(holder.holds)))
+        if not holder.holds:
+            self._departed.pop()
+
+    def _settle(self, task: Task) -> None:
+        """Release a task if nobody needs it, forget it if nobody can ask for it again."""
+        if task.holders or task.nwaiters or task.state == "forgotten":
+            return
+        if task.state != "released":
+            self._release(task)
+        if not task.dependents:
+            self._forget(task)
+
+    def _release(self, task: Task) -> None:
+        state = task.state
+        if state == "memory":
+            self.delete_copies(task)
+            self.move(task, "released")
+        elif state == "erred":
+            task.error = None
+            self.move(task, "released")
+        else:
+            self.withdraw(task)
+            self.move(task, "released")
+            self._leave_dependencies(task)
 
     def _forget(self, task: Task) -> None:
         self.move(task, "forgotten")
@@ -468,10 +541,10 @@ def _dependency_entry(task: Task, reader: Host) -> DependencyEntry:
         return (task.key, task.run_id, None, ())  # the reader is lined up behind that run
     if task.inline is not None:
         return (task.key, task.object_id, task.inline, ())
-    sources = () if reader in task.where else tuple(host.address for host in task.where)
+    sources = () if reader in task.where else tuple([host.address for host in task.where])
     return (task.key, task.object_id, None, sources)
 
 
 def memory_entry(task: Task) -> MemoryEntry:
     """A result as clients are told of it."""
-    return (task.key, task.object_id, task.nbytes, task.inline, tuple(host.address for host in task.where))
+    return (task.key, task.object_id, task.nbytes, task.inline, tuple([host.address for host in task.where]))

@@ -32,7 +32,7 @@ State = Literal["released", "waiting", "no-worker", "ready", "processing", "memo
 #: forgotten    nobody knows it any more
 #: ============ =====================================================================================
 TRANSITIONS: dict[State, frozenset[State]] = {
-    "released": frozenset({"waiting", "memory", "erred", "forgotten"}),
+    "released": frozenset({"waiting", "no-worker", "ready", "memory", "erred", "forgotten"}),
     "waiting": frozenset({"ready", "no-worker", "processing", "erred", "released", "memory"}),
     "no-worker": frozenset({"ready", "waiting", "erred", "released", "memory"}),
     "ready": frozenset({"processing", "no-worker", "waiting", "erred", "released", "memory"}),
@@ -108,6 +108,7 @@ class Task:
         "key",
         "missing",
         "nbytes",
+        "nwaiters",
         "object_id",
         "owner",
         "payload",
@@ -119,7 +120,6 @@ class Task:
         "since",
         "state",
         "type_name",
-        "waiters",
         "waiting_on",
         "where",
         "worker",
@@ -133,10 +133,10 @@ class Task:
         self.digest: Digest | None = None
         self.payload: Payload | None = None
         self.dependencies: tuple[Task, ...] = ()
-        self.dependents: dict[Task, None] = {}  # all that are known
-        self.waiters: dict[Task, None] = {}  # dependents in an ACTIVE state
+        self.dependents = _NOBODY  # all that are known
+        self.nwaiters = 0  # dependents in an ACTIVE state
         self.waiting_on = 0  # dependencies without a result; counted in state "waiting"
-        self.holders: dict[Client | Dataset, None] = {}
+        self.holders: tuple[Client | Dataset, ...] = ()
         self.priority: tuple[float, int] = (0.0, 0)
         self.requirements: Requirements | None = None
         self.queue: Queue | None = None  # that it is in, in state "ready"
@@ -149,7 +149,7 @@ class Task:
         self.nbytes = 0
         self.type_name = ""
         self.inline: Payload | None = None
-        self.where: dict[Host, None] = {}
+        self.where: tuple[Host, ...] = ()
         self.error: TaskError | None = None
         self.since = 0.0  # when it came into its state
 
@@ -162,7 +162,23 @@ class Task:
 
     @property
     def is_needed(self) -> bool:
-        return bool(self.holders or self.waiters)
+        return bool(self.holders or self.nwaiters)
+
+    @property
+    def waiters(self) -> list[Task]:
+        """Dependents that need this task's result now."""
+        return [task for task in self.dependents if task.state in ACTIVE] if self.nwaiters else []
+
+    def add_dependent(self, task: Task) -> None:
+        """Another task reads this one's result."""
+        if self.dependents is _NOBODY:
+            self.dependents = {task: None}
+        else:
+            self.dependents[task] = None
+
+
+#: The dependents of a task that has none, which most tasks of a wide graph never get: shared, and never changed.
+_NOBODY: dict[Task, None] = {}
 
 
 class TaskError:
@@ -243,13 +259,14 @@ class Worker:
 
 
 class Client:
-    """A connected client."""
+    """A connected client, or one that has left while its holds are given up."""
 
-    __slots__ = ("functions", "holds", "id", "name")
+    __slots__ = ("functions", "hears", "holds", "id", "name")
 
     def __init__(self, id: str, name: str) -> None:
         self.id = id
         self.name = name
+        self.hears = True  # until it leaves
         self.holds: dict[Task, None] = {}
         self.functions: dict[Digest, None] = {}
 
@@ -261,6 +278,8 @@ class Dataset:
     """A published collection: bytes that only clients read, and the tasks that it holds."""
 
     __slots__ = ("data", "holds", "name", "published", "publisher")
+
+    hears = False  # of what becomes of the tasks that it holds
 
     def __init__(self, name: str, data: Payload, publisher: str, published: float) -> None:
         self.name = name

@@ -14,10 +14,12 @@ from typing import Any
 import holdfast
 from holdfast.cluster.comm.connection import Connection, Listener
 from holdfast.cluster.comm.frames import raw
+from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.cluster.comm.opening import PROTOCOL_VERSION, Refused
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.requests import Requests
 from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
 
@@ -82,6 +84,7 @@ class Scheduler:
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._inboxes = Inboxes()
         self.finished = asyncio.Event()
         await self._listener.listen(self._sock)
         self._watch_silence()
@@ -171,20 +174,27 @@ class Scheduler:
             return
         handle = {"client": self._client_message, "worker": self._worker_message, "node": self._node_message}[role]
 
-        def on_batch(messages: tuple[Any, ...]) -> None:
-            if role == "node":
-                self._heard[peer] = self._loop.time()
-            for message in messages:
-                try:
-                    handle(peer, message)
-                except (ValueError, TypeError, LookupError) as error:
-                    logger.warning("handling %r of %s failed", message[0], peer, exc_info=True)
-                    raise ProtocolError(f"a malformed message {message[0]!r}: {error}") from error
+        def handle_message(message: tuple[Any, ...]) -> None:
+            try:
+                handle(peer, message)
+            except (ValueError, TypeError, LookupError) as error:
+                logger.warning("handling %r of %s failed", message[0], peer, exc_info=True)
+                raise ProtocolError(f"a malformed message {message[0]!r}: {error}") from error
 
-        def on_close(error: Exception | None) -> None:
+        def ended(error: Exception | None) -> None:
             if self._peers.get(peer) is connection:
                 del self._peers[peer]
                 self._leave(role, peer, str(error) if error else "its connection closed")
+
+        inbox = Inbox(connection, handle_message, ended)
+
+        def on_batch(messages: tuple[Any, ...]) -> None:
+            if role == "node":
+                self._heard[peer] = self._loop.time()
+            self._inboxes.received(inbox, messages)
+
+        def on_close(error: Exception | None) -> None:
+            self._inboxes.ended(inbox, error)
 
         logger.info("%s %s joined from %s", role, peer, connection.peer)
         connection.start(on_batch, on_close)
@@ -314,6 +324,8 @@ class Scheduler:
             self._requests.handle(client, *parts)
         elif operation == "submit":
             tasks, wants, options = parts
+            if len(tasks) > MAX_ITEMS:
+                raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
             self._handle(events.TasksSubmitted(client, tasks, wants, options))
         elif operation == "turn":
             (self._turns[client],) = parts

@@ -7,7 +7,7 @@ give the same instructions, in production and in a simulation.
 
 Each event changes the tables, by way of `Lifecycle` where tasks are concerned. Then, always in this order,
 
-1. what nobody needs any more is released and forgotten (`Lifecycle.settle_all`),
+1. what nobody needs any more is released and forgotten (`Lifecycle.follow_up`), or some of it, if there is much,
 2. ready tasks go to workers with room (`Lifecycle.fill`),
 
 and what has collected in the outbox is returned. In ``validate`` mode every invariant is checked after that.
@@ -47,6 +47,8 @@ NO_WORKER_TIMEOUT_SECONDS = 30.0
 MAX_FAILURES = 3
 #: A result that could not be read this often, though it should be there, counts as lost.
 MAX_MISSING = 3
+#: What follows from an event is seen to in pieces of so many tasks: some milliseconds.
+FOLLOW_UP_LIMIT = 2_000
 
 
 class SchedulerState:
@@ -58,6 +60,8 @@ class SchedulerState:
         Seconds after which a task fails that no worker of the cluster may run.
     max_failures
         Number of dying workers after which a task that was running on all of them fails.
+    follow_up_limit
+        Number of tasks that one event deals with beyond those that it touches itself.
     validate
         Check every move and all invariants, at a cost: for tests.
     """
@@ -67,6 +71,7 @@ class SchedulerState:
         *,
         no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
         max_failures: int = MAX_FAILURES,
+        follow_up_limit: int = FOLLOW_UP_LIMIT,
         validate: bool = False,
     ) -> None:
         self.hosts: dict[str, Host] = {}
@@ -75,7 +80,7 @@ class SchedulerState:
         self.datasets: dict[str, Dataset] = {}
         self.outbox = Outbox()
         self.placement = Placement(self.hosts, self.workers)
-        self.life = Lifecycle(self.outbox, self.placement, validate=validate)
+        self.life = Lifecycle(self.outbox, self.placement, follow_up_limit=follow_up_limit, validate=validate)
         self.recall = Recall(self.outbox, self.placement)
         self._no_worker_timeout = no_worker_timeout
         self._max_failures = max_failures
@@ -130,7 +135,7 @@ class SchedulerState:
         try:
             self._handlers[type(event)](event)
         finally:
-            self.life.settle_all()
+            self.life.follow_up()
             self.life.fill()
         if self._validate:
             from holdfast.cluster.scheduler.validation import validate_state
@@ -140,7 +145,9 @@ class SchedulerState:
 
     @property
     def next_deadline(self) -> float | None:
-        """When `TimePassed` is due, None if there is nothing to wait for."""
+        """When `TimePassed` is due, None if there is nothing to wait for. At once, if an event has left work over."""
+        if self.life.has_more:
+            return self.life.now
         oldest = next(iter(self.life.unplaced), None)
         unplaced = None if oldest is None else oldest.since + self._no_worker_timeout
         held_up = self.recall.deadline
@@ -265,8 +272,8 @@ class SchedulerState:
         client = self.clients.pop(event.client, None)
         if client is None:
             return
-        for task in list(client.holds):
-            self.life.unhold(client, task)
+        client.hears = False
+        self.life.let_go(client)
         self._forget_functions(client, list(client.functions))
 
     def _functions_sent(self, event: events.FunctionsSent) -> None:
@@ -319,10 +326,10 @@ class SchedulerState:
             task.priority = (-chosen.priority, self._submitted)
             life.specify(task, digest, payload, dependencies)
             life.settle(task)
-        for task, dependency_key in unknown:
-            life.fail_unknown_dependency(task, dependency_key)
         wants = [task[0] for task in event.tasks] if event.wants is None else event.wants
         self._want(client, wants)
+        for task, dependency_key in unknown:
+            life.fail_unknown_dependency(task, dependency_key)
 
     def _want(self, client: Client, keys: Any) -> None:
         for key in keys:
@@ -330,6 +337,7 @@ class SchedulerState:
             if task is None:
                 self.outbox.cancelled(client.id, key, "it was cancelled or released before")
                 continue
+            self.life.renew(task)
             self.life.hold(client, task)
             if task.state == "released":
                 self.life.activate(task)
@@ -504,19 +512,15 @@ class SchedulerState:
             self.life.hold(dataset, self.tasks[key])
         self.datasets[event.name] = dataset
         if old is not None:
-            self._let_go(old)
+            self.life.let_go(old)
         self.outbox.reply(client.id, event.request, True, None)
 
     def _dataset_unpublished(self, event: events.DatasetUnpublished) -> None:
         dataset = self._find_dataset(event)
         if dataset is not None:
             del self.datasets[dataset.name]
-            self._let_go(dataset)
+            self.life.let_go(dataset)
             self.outbox.reply(event.client, event.request, True, None)
-
-    def _let_go(self, dataset: Dataset) -> None:
-        for task in list(dataset.holds):
-            self.life.unhold(dataset, task)
 
     def _dataset_requested(self, event: events.DatasetRequested) -> None:
         dataset = self._find_dataset(event)

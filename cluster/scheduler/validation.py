@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 
 def validate_state(state: SchedulerState) -> None:
     """Raise `AssertionError` naming the first thing that does not hold."""
+    unsettled, undermined = state.life.left_over
     for key, task in state.tasks.items():
         assert task.key == key
         try:
             _validate_task(state, task)
+            assert task in unsettled or task.is_needed or task.state == "released", "nobody needs it"
+            assert task in unsettled or task.is_needed or task.dependents, "nobody can ask for it again"
+            if task.state in ACTIVE and task not in undermined:
+                assert all(dependency.state in ("memory", *ACTIVE) for dependency in task.dependencies)
         except AssertionError as error:
             raise AssertionError(f"{task!r}: {error}") from error
     ready = [task for task in state.tasks.values() if task.state == "ready"]
@@ -53,18 +58,17 @@ def validate_state(state: SchedulerState) -> None:
 def _validate_task(state: SchedulerState, task: Task) -> None:
     active = task.state in ACTIVE
     assert task.state != "forgotten"
-    assert task.is_needed or task.state == "released", "nobody needs it"
-    assert task.is_needed or task.dependents, "nobody can ask for it again"
     for dependency in task.dependencies:
         assert state.tasks.get(dependency.key) is dependency, f"its dependency {dependency!r} is forgotten"
         assert task in dependency.dependents
-        assert (task in dependency.waiters) == active, f"its waiting for {dependency!r} is not counted"
-    for waiter in task.waiters:
-        assert task in waiter.dependencies
-    assert task.waiters.keys() <= task.dependents.keys()
+    for dependent in task.dependents:
+        assert task in dependent.dependencies
+    assert task.nwaiters == sum(dependent.state in ACTIVE for dependent in task.dependents)
     for holder in task.holders:
         assert task in holder.holds
-        if isinstance(holder, Client):
+        if state.life.is_departed(holder):
+            assert not holder.hears
+        elif isinstance(holder, Client):
             assert state.clients.get(holder.id) is holder
         else:
             assert isinstance(holder, Dataset)
@@ -76,7 +80,6 @@ def _validate_task(state: SchedulerState, task: Task) -> None:
         assert all(dependency.state == "memory" for dependency in task.dependencies)
     if active:
         assert task.can_be_computed
-        assert all(dependency.state in ("memory", *ACTIVE) for dependency in task.dependencies)
     assert (task.queue is not None) == (task.state == "ready")
     assert (task in state.life.unplaced) == (task.state == "no-worker")
     if task.state == "no-worker":

@@ -336,7 +336,7 @@ class TestGet:
     def test_a_graph_larger_than_a_message(self, client, monkeypatch):
         from holdfast.client import collections
 
-        monkeypatch.setattr(collections, "MAX_TASKS_PER_MESSAGE", 7)
+        monkeypatch.setattr(collections, "MAX_ITEMS", 7)
         graph = {("x", i): (operator.add, ("x", i - 1), 1) if i else 0 for i in range(60)}
         graph["total"] = (sum, [("x", i) for i in range(0, 60, 3)])
         assert client.get(graph, ["total", ("x", 59)]) == [sum(range(0, 60, 3)), 59]

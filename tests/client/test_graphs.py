@@ -118,13 +118,20 @@ def test_any_graph_runs_in_the_order_in_which_it_is_sent(size, seed, max_tasks):
     assert run(packed) == {key: expected[key] for key in outputs}
 
     wants = set(packed.targets.values())
-    known = set()
-    for tasks, wanted in split(packed.tasks, wants, max_tasks):
+    held, recipes = set(), {}
+    for tasks, wanted, done in split(packed.tasks, wants, max_tasks):
         assert len(tasks) <= max_tasks
         for key, _, _, dependencies in tasks:
-            assert set(dependencies) <= known
-            known.add(key)
+            assert all(dependency in held or dependency in recipes for dependency in dependencies)
+            recipes[key] = dependencies
+        held.update(wanted)
+        assert held.issuperset(done)
+        held.difference_update(done)
         # The scheduler forgets what nobody wants and nothing that it knows depends on.
-        needed = {dependency for task in tasks for dependency in task[3]}
-        known = {key for key in known if key in needed} | set(wanted) | (known - {task[0] for task in tasks})
-    assert wants <= known
+        kept, work = {}, [key for key in held if key in recipes]
+        while work:
+            key = work.pop()
+            kept[key] = recipes[key]
+            work.extend(recipes[key])
+        recipes = kept
+    assert held == wants

@@ -20,6 +20,7 @@ from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError,
 from holdfast.client import base
 from holdfast.client.arguments import Packer
 from holdfast.cluster import payload
+from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.objectstore import ObjectID, encode
 
 ID = ObjectID(bytes(15) + b"\1")
@@ -118,12 +119,12 @@ class TestCalls:
             found.append(script.next("submit"))
         return found
 
-    def test_a_map_is_one_message(self, script):
-        futures = script.client.map(operator.neg, range(1000), key="neg")
-        _, tasks, wants, options = script.next("submit")
-        assert [task[0] for task in tasks] == [future.key for future in futures]
-        assert wants is None
-        assert options == {}
+    def test_a_map_is_one_message_unless_it_is_too_long_for_one(self, script):
+        futures = script.client.map(operator.neg, range(MAX_ITEMS + 1), key="neg")
+        messages = [script.next("submit"), script.next("submit")]
+        assert [len(tasks) for _, tasks, _, _ in messages] == [MAX_ITEMS, 1]
+        assert [task[0] for _, tasks, _, _ in messages for task in tasks] == [future.key for future in futures]
+        assert all(message[2:] == (None, {}) for message in messages)
         assert all(future.key.startswith("neg-") for future in futures)
 
     def test_options_go_along(self, script):

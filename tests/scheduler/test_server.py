@@ -8,7 +8,9 @@ import pytest
 
 from holdfast.cluster.comm.connection import bound_socket, connect
 from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.scheduler import inbox as inbox_module
 from holdfast.cluster.scheduler import requests as requests_module
 from holdfast.cluster.scheduler import server as server_module
 from holdfast.cluster.scheduler.server import Scheduler
@@ -57,8 +59,11 @@ class Peer:
 class Setup:
     """A scheduler with a node, a worker and a client."""
 
+    def __init__(self, *, validate=True):
+        self.validate = validate
+
     async def __aenter__(self):
-        self.scheduler = Scheduler(token=TOKEN, sock=bound_socket("127.0.0.1", 0), validate=True)
+        self.scheduler = Scheduler(token=TOKEN, sock=bound_socket("127.0.0.1", 0), validate=self.validate)
         await self.scheduler.start()
         self.node = await Peer.join(self.scheduler, "node", address=NODE, hostname="here", capacity=1)
         self.worker = await self.add_worker()
@@ -104,6 +109,68 @@ def test_a_worker_whose_process_ended_is_gone_even_if_its_connection_stays_open(
             assert (await worker.next("run"))[1][0][0] == "x"
 
     run(main())
+
+
+TASKS = [(("x", i), None, b"args", ()) for i in range(20 * MAX_ITEMS)]
+
+
+def test_a_second_client_is_answered_in_the_middle_of_a_large_graph(monkeypatch):
+    monkeypatch.setattr(inbox_module, "TURN_SECONDS", 0.0)
+
+    async def main():
+        async with Setup(validate=False) as setup:
+            other = await Peer.join(setup.scheduler, "client", id="other")
+            setup.client.connection.send(("submit", TASKS, None, {}))
+            while not (known := len(setup.scheduler.state.tasks)):
+                await asyncio.sleep(0)
+            assert known < len(TASKS) / 2
+            other.connection.send(("request", 1, "list-datasets", {}))
+            await other.next("reply")
+            assert len(setup.scheduler.state.tasks) < len(TASKS)
+            setup.client.connection.send(("request", 1, "list-datasets", {}))
+            await setup.client.next("reply")
+            assert len(setup.scheduler.state.tasks) == len(TASKS)
+
+    run(main())
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_graph_leaves_nothing_behind():
+    async def main():
+        async with Setup(validate=False) as setup:
+            setup.client.connection.send(("submit", TASKS, None, {}))
+            while not setup.scheduler.state.tasks:
+                await asyncio.sleep(0)
+            setup.client.connection.close()
+            while setup.scheduler.state.clients or setup.scheduler.state.tasks:
+                await asyncio.sleep(0)
+            assert not setup.scheduler.state.life.groups["x"].tasks
+
+    run(main())
+
+
+@pytest.mark.parametrize("operation", ["release", "cancel"])
+def test_a_graph_that_is_given_up_behind_its_submission_leaves_nothing_behind(operation):
+    async def main():
+        async with Setup(validate=False) as setup:
+            keys = [task[0] for task in TASKS]
+            setup.client.connection.send(("submit", TASKS, None, {}))
+            setup.client.connection.send((operation, keys) if operation == "release" else (operation, keys, False))
+            setup.client.connection.send(("request", 1, "list-datasets", {}))
+            await setup.client.next("reply")
+            while setup.scheduler.state.tasks:
+                await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_more_tasks_in_a_message_than_are_handled_at_once_are_refused(caplog):
+    async def main():
+        async with Setup() as setup:
+            setup.client.connection.send(("submit", TASKS, [TASKS[-1][0]], {}))
+            await setup.client.until(lambda: setup.client.gone)
+
+    run(main())
+    assert f"{len(TASKS):,} tasks in one message are more than {MAX_ITEMS:,}" in caplog.text
 
 
 def test_a_node_that_falls_silent_is_taken_for_dead_with_its_workers(monkeypatch):

@@ -18,9 +18,14 @@ INLINE = st.sampled_from([None, b"value"])
 class History(RuleBasedStateMachine):
     """Clients come and go, submit, release, cancel and publish; workers and hosts come, work, fail and die."""
 
-    @initialize(hosts=st.integers(1, 3), workers=st.integers(0, 2), nthreads=st.integers(1, 2))
-    def begin(self, hosts, workers, nthreads):
-        self.cluster = Cluster(hosts, workers, nthreads, no_worker_timeout=10.0)
+    @initialize(
+        hosts=st.integers(1, 3),
+        workers=st.integers(0, 2),
+        nthreads=st.integers(1, 2),
+        follow_up_limit=st.sampled_from([1, 2, 1000]),
+    )
+    def begin(self, hosts, workers, nthreads, follow_up_limit):
+        self.cluster = Cluster(hosts, workers, nthreads, no_worker_timeout=10.0, follow_up_limit=follow_up_limit)
         for name in CLIENTS:
             self.cluster.add_client(name)
 
@@ -168,6 +173,7 @@ class History(RuleBasedStateMachine):
         cluster.run_all()
         cluster.now += 100.0
         cluster.handle(events.TimePassed())
+        cluster.catch_up()
         cluster.run_all()
         for name in CLIENTS:
             for task in cluster.state.clients[name].holds:
@@ -177,6 +183,7 @@ class History(RuleBasedStateMachine):
             cluster.handle(events.DatasetUnpublished(CLIENTS[0], 1, name))
         for name in CLIENTS:
             cluster.remove_client(name)
+        cluster.catch_up()
         cluster.run_all()
         assert not cluster.state.tasks
         assert not cluster.state.life.objects

@@ -1,0 +1,50 @@
+"""How much one message may ask for: whoever reads it handles it in one piece, and everybody else waits meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+#: A message lists no more tasks, keys or objects than this.
+MAX_ITEMS = 500
+
+#: The operations that do for a list of things what they would do for each by itself, one after the other.
+_OF_LISTS = frozenset(
+    {
+        "submit",
+        "release",
+        "want",
+        "cancel",
+        "scattered",
+        "missing",
+        "functions",
+        "forget",
+        "finished",
+        "erred",
+        "dropped",
+        "copied",
+    }
+)
+
+
+def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Messages that say the same as this one, one after the other, none of them of more than `MAX_ITEMS`.
+
+    A ``submit`` that wants only some of its tasks stays whole: the others would be forgotten before those came that
+    depend on them. Who sends one cuts it where that is seen to (`holdfast.client.graphs.split`).
+
+    Examples
+    --------
+    >>> [len(keys) for _, keys in pieces(("release", list(range(1200))))]
+    [500, 500, 200]
+    """
+    if message[0] not in _OF_LISTS or not _is_long(message) or (message[0] == "submit" and message[2:3] != (None,)):
+        yield message
+        return
+    operation, items, *rest = message
+    for start in range(0, len(items), MAX_ITEMS):
+        yield (operation, items[start : start + MAX_ITEMS], *rest)
+
+
+def _is_long(message: tuple[Any, ...]) -> bool:
+    return len(message) > 1 and isinstance(message[1], (list, tuple)) and len(message[1]) > MAX_ITEMS

@@ -1,0 +1,57 @@
+"""When a process that holds much collects its garbage."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from holdfast.cluster import garbage
+from holdfast.cluster.comm.loops import run
+
+
+@pytest.fixture(autouse=True)
+def collector():
+    """The collector as it was."""
+    thresholds = gc.get_threshold()
+    yield
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+class Circle:
+    def __init__(self):
+        self.itself = self
+
+
+def old_circle():
+    circle = Circle()
+    gc.collect()  # now it is among the oldest
+    return weakref.ref(circle)
+
+
+def test_what_is_old_is_left_alone_and_what_is_young_is_not():
+    garbage.collect_young_only()
+    gone = old_circle()
+    young = [weakref.ref(Circle())]
+    kept = [[] for _ in range(100_000)]
+    assert gone() is not None
+    assert young[0]() is None
+    assert kept
+
+
+@pytest.mark.parametrize(("count", "waited"), [(0, 3600.0), (10**9, 0.0)])
+def test_everything_is_collected_while_there_is_little_or_when_it_has_waited_for_long(monkeypatch, count, waited):
+    monkeypatch.setattr(garbage, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(garbage, "MAX_WAIT_SECONDS", waited)
+
+    async def main():
+        garbage.collect_young_only()
+        gone = old_circle()
+        garbage.collect_when_few(lambda: count)
+        while gone() is not None:
+            await asyncio.sleep(0)
+
+    run(main())

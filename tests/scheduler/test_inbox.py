@@ -1,0 +1,151 @@
+"""Who is heard next: pieces, turns, and the order of what one peer says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.messages import MAX_ITEMS, pieces
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.scheduler import inbox as inbox_module
+from holdfast.cluster.scheduler.inbox import Inbox, Inboxes
+
+
+class Pretended:
+    """A connection that notes whether it is read from."""
+
+    peer = "tcp://127.0.0.1:1"
+
+    def __init__(self):
+        self.reading = True
+        self.error = None
+
+    def pause(self):
+        self.reading = False
+
+    def resume(self):
+        self.reading = True
+
+    def abort(self, error):
+        self.error = error
+
+
+class Clock:
+    """Time passes when a message is handled: as much as a turn has."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(inbox_module, "time", clock)
+    return clock
+
+
+def make(log, clock, name="", fail=()):
+    connection = Pretended()
+
+    def handle(message):
+        clock.now += inbox_module.TURN_SECONDS
+        log.append((name, *message[:1], len(message[1]) if len(message) > 1 else 0))
+        for error in fail:
+            raise error
+
+    return Inbox(connection, handle, lambda error: log.append((name, "left", 0))), connection
+
+
+def test_what_does_not_fit_into_a_turn_goes_on_in_the_next_and_others_are_heard_in_between(clock):
+    async def main():
+        log = []
+        inboxes = Inboxes()
+        one, connection = make(log, clock, "one")
+        other, other_connection = make(log, clock, "other")
+        inboxes.received(one, [("release", list(range(3 * MAX_ITEMS)))])
+        assert log == [("one", "release", MAX_ITEMS)]
+        assert not connection.reading
+        inboxes.received(other, [("release", [1])])
+        while len(log) < 4:
+            await asyncio.sleep(0)
+        assert log.index(("other", "release", 1)) == 2
+        assert log.count(("one", "release", MAX_ITEMS)) == 3
+        assert connection.reading
+        assert other_connection.reading
+
+    run(main())
+
+
+def test_a_peer_has_left_when_all_has_been_handled_that_it_had_sent(clock):
+    async def main():
+        log = []
+        inboxes = Inboxes()
+        one, _ = make(log, clock)
+        inboxes.received(one, [("want", [1]), ("release", [1]), ("want", [1, 2])])
+        inboxes.ended(one, None)
+        while len(log) < 4:
+            await asyncio.sleep(0)
+        assert [operation for _, operation, _ in log] == ["want", "release", "want", "left"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("error", [ProtocolError("no"), RuntimeError("a fault of its own")])
+def test_a_message_that_can_not_be_handled_ends_its_connection_and_takes_those_behind_it_along(clock, error):
+    async def main():
+        log = []
+        inboxes = Inboxes()
+        one, connection = make(log, clock, fail=[error])
+        inboxes.received(one, [("want", [1]), ("want", [2])])
+        assert connection.error is error
+        inboxes.ended(one, error)
+        while ("", "left", 0) not in log:
+            await asyncio.sleep(0)
+        assert log == [("", "want", 1), ("", "left", 0)]
+
+    run(main())
+
+
+def test_leaving_that_fails_does_no_harm_to_others(clock, caplog):
+    async def main():
+        log = []
+        inboxes = Inboxes()
+        one, _ = make(log, clock)
+
+        def leave(error):
+            raise RuntimeError("a fault of its own")
+
+        inboxes.ended(Inbox(Pretended(), None, leave), None)
+        inboxes.received(one, [("want", [1])])
+        assert log
+
+    run(main())
+    assert "taking leave" in caplog.text
+
+
+def test_pieces_say_the_same_one_after_the_other():
+    keys = list(range(2 * MAX_ITEMS + 1))
+    cut = list(pieces(("cancel", keys, True)))
+    assert [message[0] for message in cut] == ["cancel"] * 3
+    assert all(message[2] is True for message in cut)
+    assert [key for message in cut for key in message[1]] == keys
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ("release", [1]),
+        ("release",),
+        ("release", 5),
+        ("submit", list(range(MAX_ITEMS + 1)), [1], {}),
+        ("submit", list(range(MAX_ITEMS + 1))),
+        ("request", 1, "info", {}),
+    ],
+)
+def test_what_can_not_be_cut_stays_whole(message):
+    assert list(pieces(message)) == [message]
