@@ -1,4 +1,4 @@
-"""A connection: batches of messages in both directions over one TCP socket.
+"""A connection: batches of messages in both directions over one socket, TCP's or within a host its `shortcut`.
 
 What is sent during one turn of the event loop leaves at its end as one frame in one write (`Connection.send`).
 What arrives is handed over batch by batch (`Connection.start`). A frame that is not valid, is too large, or is not
@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from holdfast.cluster.comm import frames
+from holdfast.cluster.comm import frames, shortcut
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
 from holdfast.cluster.comm.shared import SharedTransport
@@ -220,8 +220,7 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
         peer = transport.get_extra_info("peername")
-        if peer:
-            self.peer = format_address(peer[0], peer[1])
+        self.peer = format_address(*peer[:2]) if type(peer) is tuple else "this host"
 
     def resume_writing(self) -> None:
         if self.on_room is not None:
@@ -349,7 +348,7 @@ class Listener:
         self._token = token
         self._welcome = welcome
         self._on_connection = on_connection
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._openings: set[asyncio.Task[None]] = set()
         self.address = ""
 
@@ -357,7 +356,10 @@ class Listener:
         """Accept on a bound socket, which the listener owns from here on."""
         loop = asyncio.get_running_loop()
         self.address = format_address(*sock.getsockname()[:2])
-        self._server = await loop.create_server(self._accepted, sock=sock, backlog=1024)
+        shorter = shortcut.listening(*sock.getsockname()[:2])
+        self._servers.append(await loop.create_server(self._accepted, sock=sock, backlog=1024))
+        if shorter is not None:
+            self._servers.append(await loop.create_unix_server(self._accepted, sock=shorter))
 
     def _accepted(self) -> Connection:
         connection = Connection()
@@ -391,9 +393,9 @@ class Listener:
             task.cancel()
         if self._openings:
             await asyncio.wait(self._openings)
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -458,7 +460,7 @@ async def connect(
         connection: Connection | None = None
         try:
             async with asyncio.timeout(max(0.1, timeout - (time.monotonic() - started))):
-                connection = await (_connect_shared if shared else _connect)(host, port)
+                connection = await _connect(host, port, shared)
                 await connection.open_as_connector(ConnectorOpening(token, role, info, where))
                 return connection
         except (AuthenticationError, VersionMismatchError):
@@ -486,21 +488,18 @@ async def connect(
         delay = min(delay * 2, 0.5)
 
 
-async def _connect(host: str, port: int) -> Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
-    return connection
-
-
-async def _connect_shared(host: str, port: int) -> Connection:
+async def _connected_socket(host: str, port: int) -> socket.socket:
+    """A socket that is connected to an address, by the shortest way."""
     loop = asyncio.get_running_loop()
     failure: OSError = ConnectionRefusedError()
     for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = shortcut.connected(*address[:2])
+        if sock is not None:
+            return sock
         sock = socket.socket(family, kind, protocol)
         try:
             sock.setblocking(False)
             await loop.sock_connect(sock, address)
-            connection = Connection()
-            SharedTransport(loop, sock, connection)
         except OSError as error:
             sock.close()
             failure = error
@@ -508,8 +507,25 @@ async def _connect_shared(host: str, port: int) -> Connection:
             sock.close()
             raise
         else:
-            return connection
+            return sock
     raise failure
+
+
+async def _connect(host: str, port: int, shared: bool) -> Connection:
+    loop = asyncio.get_running_loop()
+    sock = await _connected_socket(host, port)
+    try:
+        if shared:
+            connection = Connection()
+            SharedTransport(loop, sock, connection)
+        elif sock.family == socket.AF_UNIX:
+            _, connection = await loop.create_unix_connection(Connection, sock=sock)
+        else:
+            _, connection = await loop.create_connection(Connection, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return connection
 
 
 def _abort(connection: Connection | None) -> None:

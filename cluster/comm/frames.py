@@ -93,15 +93,17 @@ def pack(messages: Iterable[Message]) -> list[Any]:
     """
     packing = _packing
     packing.clear()  # an earlier call may have been cut short
+    pack_one = packing.packer.pack
     chunks: list[Any] = []
     packed: list[bytes] = []
     nbytes = 0
     for message in messages:
-        part = packing.packer.pack(message)
+        part = pack_one(message)
         packed.append(part)
         nbytes += len(part)
         if len(part) > PACKER_NBYTES:
             packing.renew()
+            pack_one = packing.packer.pack
         if (
             nbytes >= HEADER_TARGET_NBYTES
             or packing.buffers_nbytes >= BUFFERS_TARGET_NBYTES
@@ -256,6 +258,9 @@ class FrameReader:
             raise
         except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
             raise ProtocolError(f"a header is not valid MessagePack: {error}") from None
-        if type(messages) is not tuple or not all(type(m) is tuple and m and type(m[0]) is str for m in messages):
+        if type(messages) is not tuple:
             raise ProtocolError("a header is not an array of messages")
+        for message in messages:
+            if type(message) is not tuple or not message or type(message[0]) is not str:
+                raise ProtocolError("a header is not an array of messages")
         return messages, position

@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from holdfast.cluster.comm import blocking, connection, frames, opening
+from holdfast.cluster.comm import blocking, connection, frames, opening, shortcut
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import bound_socket, connect
 from holdfast.cluster.comm.loops import LoopThread, run
@@ -26,10 +26,17 @@ TOKEN = server.TOKEN
 shared = False
 
 
-@pytest.fixture(autouse=True, params=[False, True], ids=["loop", "shared"])
+@pytest.fixture(autouse=True, params=["loop", "shared"])
 def _transport(request, monkeypatch):
     """All that is tested here is true whichever transport the connecting end has."""
-    monkeypatch.setitem(globals(), "shared", request.param)
+    monkeypatch.setitem(globals(), "shared", request.param == "shared")
+
+
+@pytest.fixture(autouse=True, params=["shortcut", "tcp"])
+def _socket(request, monkeypatch):
+    """... and on either kind of socket."""
+    if request.param == "tcp":
+        monkeypatch.setattr(shortcut, "listening", lambda host, port: None)  # as where the name is taken
 
 
 class Server(server.Server):

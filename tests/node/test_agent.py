@@ -252,8 +252,11 @@ def test_what_is_mapped_from_the_store_does_not_count_as_a_workers_memory(schedu
 def test_a_worker_that_keeps_dying_is_given_up(scheduler, start_host, monkeypatch, caplog, eventually):
     monkeypatch.setattr(supervisor, "MAX_FAILURES", 2)
     host = start_host(n_workers=1)
+    killed = set()
     for _ in range(2):
-        os.kill(host.worker().info["pid"], signal.SIGKILL)
+        eventually(lambda: host.worker().info["pid"] not in killed)
+        killed.add(pid := host.worker().info["pid"])
+        os.kill(pid, signal.SIGKILL)
         scheduler.message(host.node, "exited")
     eventually(lambda: "given up" in caplog.text)
 
