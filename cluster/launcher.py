@@ -146,10 +146,10 @@ def become(request: dict[str, Any]) -> int:
     os.setpgid(0, 0)
     os.environ.update(request["env"])
     descriptors = request["descriptors"]
-    if (output := descriptors.pop("output", None)) is not None:
-        for standard in (1, 2):
-            os.dup2(output, standard)
-        os.close(output)
+    for name, standard in (("stdout", 1), ("stderr", 2)):
+        if (fd := descriptors.pop(name, None)) is not None:
+            os.dup2(fd, standard)
+            os.close(fd)
     # Python draws new numbers by itself. Older versions of numpy import this at once.
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()

@@ -5,8 +5,8 @@ environment variables, and what each descriptor is: an option of the module's, o
 
 ``exit``
     where the launcher says how the fork has ended;
-``output``
-    what becomes the fork's standard output and error, instead of the launcher's;
+``stdout``, ``stderr``
+    what becomes the fork's standard output and error: a log, or those of the process that asks;
 ``requests``
     where the launcher takes requests from, too, from now on: the other end goes to the fork, with an option.
 
@@ -189,7 +189,8 @@ class _Request:
     env:
         Environment variables besides those of the launcher.
     log_file:
-        Appended to: what the fork logs and what it prints. The launcher's standard output and error if not given.
+        Appended to: what the fork logs and what it prints. It gets this process's standard output and error if not
+        given.
     pass_fds:
         Descriptors that the fork gets, by the options that it gets them with.
     may_fork:
@@ -223,9 +224,12 @@ class _Request:
                     option: theirs.enter_context(end).fileno()
                     for option, end in zip(("requests", "--launcher-fd"), pair, strict=True)
                 }
-            if log_file is not None:
-                descriptors["output"] = open_log(log_file)
-                theirs.callback(os.close, descriptors["output"])
+            if log_file is None:
+                descriptors |= {name: fd for name, fd in (("stdout", 1), ("stderr", 2)) if _is_open(fd)}
+            else:
+                log = open_log(log_file)
+                theirs.callback(os.close, log)
+                descriptors |= {"stdout": log, "stderr": log}
             self._descriptors = list(descriptors.values())
             content = {"module": module, "arguments": list(arguments), "env": dict(env or {})}
             self._message = json.dumps({**content, "descriptors": list(descriptors)}).encode()
@@ -329,6 +333,14 @@ class ForkedProcess(ChildProcess):
         super()._forget()
         if self._code is None:
             self._set_code(UNKNOWN_EXIT)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _is_readable(fd: int, timeout: float | None) -> bool:
