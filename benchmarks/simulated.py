@@ -1,7 +1,7 @@
 """What a task costs the scheduler: its state machine, by itself, with many pretended workers.
 
 ``python -m benchmarks.simulated [--tasks N] [--hosts N] [--workers N]`` prints one JSON line for each graph. The client
-submits independent tasks ten thousand at a time, as `Client.map` does, and a graph as a whole; it lets go of all
+submits tasks in messages as `Client` does, independent ones and a graph in the order of `dask.order`; it lets go of all
 results at the end. A pretended worker runs what it has been sent in order, and reports ten results at a time. What is
 timed is the processor time within `SchedulerState.handle`, garbage collections included; the pretending is not. Sockets
 and messages are not in it: ``make bench-path`` shows those, in a scheduler that has them.
@@ -24,12 +24,13 @@ from typing import Any, TypeAlias
 
 from benchmarks.figures import Figure
 from benchmarks.goals import SYSTEM
+from holdfast.client.graphs import split
 from holdfast.cluster import garbage
+from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.cluster.scheduler import events
 from holdfast.cluster.scheduler.instructions import RunEntry, RunTasks
 from holdfast.cluster.scheduler.state import SchedulerState
 
-SUBMITTED_TOGETHER = 10_000
 REPORTED_TOGETHER = 10
 TASK_SECONDS = 100e-6
 FAN_IN = 8
@@ -99,6 +100,8 @@ class Simulation:
     def _handle(self, event: events.Event) -> None:
         began = time.thread_time_ns()
         instructions = self._state.handle(event, self._now)
+        while self._state.life.has_more:
+            instructions += self._state.handle(events.TimePassed(), self._now)
         self.busy_ns += time.thread_time_ns() - began
         for instruction in instructions:
             if type(instruction) is RunTasks:
@@ -111,16 +114,24 @@ def independent(count: int) -> list[_Task]:
 
 
 def tree(count: int) -> list[_Task]:
-    """About so many tasks that reduce many leaves to one, which is the last of them."""
+    """About so many tasks that reduce many leaves to one, which is the last of them; each branch before the next."""
+    leaves = count * (FAN_IN - 1) // FAN_IN
     numbers = itertools.count()
-    level = [f"leaf-{next(numbers):032x}" for _ in range(count * (FAN_IN - 1) // FAN_IN)]
-    tasks: list[_Task] = [(key, _FUNCTION, _PAYLOAD, ()) for key in level]
-    while len(level) > 1:
-        above = []
-        for group in _batches(level, FAN_IN):
-            above.append(f"sum-{next(numbers):032x}")
-            tasks.append((above[-1], _FUNCTION, _PAYLOAD, tuple(group)))
-        level = above
+    tasks: list[_Task] = []
+
+    def branch(leaves: int) -> str:
+        if leaves == 1:
+            key, below = f"leaf-{next(numbers):032x}", []
+        else:
+            size = 1
+            while size * FAN_IN < leaves:
+                size *= FAN_IN
+            below = [branch(min(size, leaves - start)) for start in range(0, leaves, size)]
+            key = f"sum-{next(numbers):032x}"
+        tasks.append((key, _FUNCTION, _PAYLOAD, tuple(below)))
+        return key
+
+    branch(leaves)
     return tasks
 
 
@@ -131,17 +142,21 @@ def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 def run_independent(simulation: Simulation, tasks: list[_Task]) -> int:
     """Submit, run, release tasks that the client holds all of; how many there were."""
-    for batch in _batches(tasks, SUBMITTED_TOGETHER):
+    for batch in _batches(tasks, MAX_ITEMS):
         simulation.submit(batch, None)
     count = simulation.run()
-    simulation.release([task[0] for task in tasks])
+    for batch in _batches(tasks, MAX_ITEMS):
+        simulation.release([task[0] for task in batch])
     return count
 
 
 def run_graph(simulation: Simulation, tasks: list[_Task]) -> int:
     """Submit, run, release tasks of which the client holds the last one only; how many there were."""
     wanted = [tasks[-1][0]]
-    simulation.submit(tasks, wanted)
+    for part, wants, done in list(split(tasks, set(wanted), MAX_ITEMS)):
+        simulation.submit(part, wants)
+        if done:
+            simulation.release(done)
     count = simulation.run()
     simulation.release(wanted)
     return count

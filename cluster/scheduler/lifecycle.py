@@ -390,8 +390,9 @@ class Lifecycle:
     def unhold(self, holder: Client | Dataset, task: Task) -> None:
         """Give up a hold; no error if there is none."""
         if holder.holds.pop(task, self) is None:
-            task.holders = tuple([other for other in task.holders if other is not holder])
-            if not task.is_needed:
+            holders = task.holders
+            task.holders = () if len(holders) == 1 else tuple([other for other in holders if other is not holder])
+            if not task.holders and not task.nwaiters:
                 self._to_settle.append(task)
 
     def let_go(self, holder: Client | Dataset) -> None:
@@ -434,9 +435,9 @@ class Lifecycle:
 
     # -- ceasing to be
 
-    def settle(self, task: Task) -> None:
-        """Look at this task once the event is handled: it may not be needed any more."""
-        self._to_settle.append(task)
+    def settle(self, tasks: Iterable[Task]) -> None:
+        """Look at those of the tasks that nobody needs now, once the event is handled."""
+        self._to_settle += [task for task in tasks if not task.holders and not task.nwaiters]
 
     @property
     def has_more(self) -> bool:

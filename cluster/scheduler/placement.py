@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import heapq
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -45,22 +45,47 @@ TRANSFER_LATENCY_SECONDS = 0.002
 
 
 class Queue:
-    """Ready tasks of one kind, by priority. An entry whose task has left is skipped when it comes up."""
+    """Ready tasks of one kind, by priority. An entry whose task has left is skipped when it comes up.
 
-    __slots__ = ("heap", "host", "live", "requirements", "roots")
+    Most tasks become ready in the order of their priority: those are in a line, where adding and taking one costs the
+    same however long it is. The others, such as those whose turn comes when a result is there, are in a heap.
+    """
+
+    __slots__ = ("_heap", "_line", "host", "live", "requirements", "roots")
 
     def __init__(self, requirements: Requirements | None, host: Host | None, roots: bool) -> None:
         self.requirements = requirements
         self.host = host
         self.roots = roots  # whether it is for tasks without dependencies
-        self.heap: list[tuple[tuple[float, int], Task]] = []
         self.live = 0
+        self._line: deque[Task] = deque()
+        self._heap: list[tuple[tuple[float, int], Task]] = []
+
+    def add(self, task: Task) -> None:
+        """Add a task."""
+        task.queue = self
+        self.live += 1
+        line = self._line
+        if not line or line[-1].priority < task.priority:
+            line.append(task)
+        else:
+            heapq.heappush(self._heap, (task.priority, task))
 
     def head(self) -> Task:
-        heap = self.heap
-        while heap[0][1].queue is not self:
+        """The best task. There must be one."""
+        line, heap = self._line, self._heap
+        while line and line[0].queue is not self:
+            line.popleft()
+        while heap and heap[0][1].queue is not self:
             heapq.heappop(heap)
-        return heap[0][1]
+        if heap and (not line or heap[0][0] < line[0].priority):
+            return heap[0][1]
+        return line[0]
+
+    def tasks(self) -> list[Task]:
+        """All tasks, the best one first."""
+        entries = {task: None for task in (*self._line, *(task for _, task in self._heap)) if task.queue is self}
+        return sorted(entries, key=lambda task: task.priority)
 
 
 class Placement:
@@ -79,7 +104,7 @@ class Placement:
         self._available: OrderedDict[Worker, None] = OrderedDict()
         self._idle: OrderedDict[Worker, None] = OrderedDict()  # those of them with an idle thread
         #: The workers with more runs than threads, and when that began or was looked at last, in this order.
-        self.ahead: dict[Worker, float] = {}
+        self.ahead: OrderedDict[Worker, float] = OrderedDict()
         self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
         self.ready = 0
 
@@ -184,15 +209,15 @@ class Placement:
 
     def push(self, task: Task) -> None:
         """Queue a task that has become ready."""
-        host = self._preferred_host(task) if task.requirements is None and len(self._hosts) > 1 else None
+        host = None
+        if task.dependencies and task.requirements is None and len(self._hosts) > 1:
+            host = self._preferred_host(task)
         key = (task.requirements, host, not task.dependencies)
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = Queue(*key)
-        task.queue = queue
-        queue.live += 1
+        queue.add(task)
         self.ready += 1
-        heapq.heappush(queue.heap, (task.priority, task))
 
     def remove(self, task: Task) -> None:
         """Take a task out of its queue."""
@@ -209,19 +234,14 @@ class Placement:
 
     def ready_tasks(self, requirements: Requirements | None) -> list[Task]:
         """The tasks in the queues with these requirements."""
-        return [
-            task
-            for queue in self.queues()
-            if queue.requirements is requirements
-            for task in {task: None for _, task in queue.heap if task.queue is queue}
-        ]
+        return [task for queue in self.queues() if queue.requirements is requirements for task in queue.tasks()]
 
     def remove_host(self, host: Host) -> list[Task]:
         """Forget a host's queue; return the tasks that were in it, to be pushed again."""
         queue = self._queues.get((None, host, False))
         if queue is None:
             return []
-        tasks = sorted({t.priority: t for _, t in queue.heap if t.queue is queue}.values(), key=lambda t: t.priority)
+        tasks = queue.tasks()
         for task in tasks:
             self.remove(task)
         return tasks

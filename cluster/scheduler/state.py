@@ -304,32 +304,36 @@ class SchedulerState:
         per_key = options.get("per_key") or {}
         shared = _Options(options, self.placement)
         unknown: list[tuple[Task, Key]] = []
-        for key, digest, payload, dependency_keys in event.tasks:
-            task = tasks.get(key)
-            if task is not None and (task.can_be_computed or task.state == "memory"):
-                continue
-            if digest is not None and digest not in life.functions:
-                raise ProtocolError(f"task {key!r} names a function that was never sent")
-            chosen = _Options({**options, **per_key[key]}, self.placement) if key in per_key else shared
-            if task is None:
-                task = life.create(key, digest, client.name)
-            dependencies = []
-            for dependency_key in dependency_keys:
-                dependency = tasks.get(dependency_key)
-                if dependency is None:
-                    unknown.append((task, dependency_key))
-                else:
-                    dependencies.append(dependency)
-            task.requirements = chosen.requirements
-            task.retries = chosen.retries
-            self._submitted += 1
-            task.priority = (-chosen.priority, self._submitted)
-            life.specify(task, digest, payload, dependencies)
-            life.settle(task)
-        wants = [task[0] for task in event.tasks] if event.wants is None else event.wants
-        self._want(client, wants)
-        for task, dependency_key in unknown:
-            life.fail_unknown_dependency(task, dependency_key)
+        specified: list[Task] = []
+        try:
+            for key, digest, payload, dependency_keys in event.tasks:
+                task = tasks.get(key)
+                if task is not None and (task.can_be_computed or task.state == "memory"):
+                    continue
+                if digest is not None and digest not in life.functions:
+                    raise ProtocolError(f"task {key!r} names a function that was never sent")
+                chosen = _Options({**options, **per_key[key]}, self.placement) if key in per_key else shared
+                if task is None:
+                    task = life.create(key, digest, client.name)
+                specified.append(task)
+                dependencies = []
+                for dependency_key in dependency_keys:
+                    dependency = tasks.get(dependency_key)
+                    if dependency is None:
+                        unknown.append((task, dependency_key))
+                    else:
+                        dependencies.append(dependency)
+                task.requirements = chosen.requirements
+                task.retries = chosen.retries
+                self._submitted += 1
+                task.priority = (-chosen.priority, self._submitted)
+                life.specify(task, digest, payload, dependencies)
+            wants = [task[0] for task in event.tasks] if event.wants is None else event.wants
+            self._want(client, wants)
+            for task, dependency_key in unknown:
+                life.fail_unknown_dependency(task, dependency_key)
+        finally:
+            life.settle(specified)
 
     def _want(self, client: Client, keys: Any) -> None:
         for key in keys:
