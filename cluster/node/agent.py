@@ -251,8 +251,9 @@ class NodeAgent:
 
     async def _beat(self) -> None:
         while True:
-            self._report()
+            # First it waits: who wants to know before asks, and to measure processes takes an import.
             await asyncio.sleep(heartbeat.INTERVAL_SECONDS)
+            self._report()
 
     def _report(self) -> None:
         assert self._link is not None
