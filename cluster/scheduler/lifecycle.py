@@ -62,6 +62,7 @@ from holdfast.cluster.scheduler.model import (
     Worker,
 )
 from holdfast.cluster.scheduler.placement import Placement, end_run, expected_seconds, start_run
+from holdfast.cluster.scheduler.table import Table
 
 #: A group that has lost its last task is kept, for the time that it knows, while there are no more groups than this.
 MAX_GROUPS = 10_000
@@ -89,8 +90,8 @@ class Lifecycle:
     """
 
     def __init__(self, outbox: Outbox, placement: Placement, *, follow_up_limit: int, validate: bool) -> None:
-        self.tasks: dict[Key, Task] = {}
-        self.objects: dict[ObjectId, Task] = {}  # the object of every task in state "memory"
+        self.tasks: Table[Key, Task] = Table()
+        self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         self.functions: dict[Digest, Function] = {}
         self.groups: dict[Hashable, Group] = {}
@@ -101,6 +102,7 @@ class Lifecycle:
         self._run_ids = itertools.count(1)
         self._follow_up_limit = follow_up_limit
         self._to_settle: list[Task] = []  # touched by this event
+        self._freed: dict[Worker, None] = {}  # that have ended runs in this event
         #: Left over from events:
         self._unsettled: list[Task] = []  # maybe not needed
         self._undermined: list[Task] = []  # something that they depend on has erred
@@ -243,6 +245,9 @@ class Lifecycle:
 
     def fill(self) -> None:
         """Give ready tasks to workers with room."""
+        for worker in self._freed:
+            self._placement.update_room(worker, self.now)
+        self._freed.clear()
         if self._placement.ready:
             self._placement.fill(self.assign, self.now)
 
@@ -252,7 +257,7 @@ class Lifecycle:
         if run is None:
             return None
         end_run(worker, run)
-        self._placement.update_room(worker, self.now)
+        self._freed[worker] = None
         if run.task is not None:
             run.task.worker = None
         return run.task

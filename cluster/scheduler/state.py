@@ -40,6 +40,7 @@ from holdfast.cluster.scheduler.model import (
 )
 from holdfast.cluster.scheduler.placement import Placement
 from holdfast.cluster.scheduler.recall import Recall
+from holdfast.cluster.scheduler.table import Table
 
 #: A task that no worker may run fails after this.
 NO_WORKER_TIMEOUT_SECONDS = 30.0
@@ -113,7 +114,7 @@ class SchedulerState:
         }
 
     @property
-    def tasks(self) -> dict[Key, Task]:
+    def tasks(self) -> Table[Key, Task]:
         return self.life.tasks
 
     def handle(self, event: events.Event, now: float) -> list[Instruction]:
