@@ -6,7 +6,8 @@ they are no garbage. Little in these processes leaves circles behind (an error w
 closed), and that little can wait until there is not much to look at.
 
 So young objects are collected as ever, which is where most circles end, and all of them only by a timer, and only while
-there are few; or after an hour in which there were always many.
+there are few: soon after there were many, which also gives back the memory that Python keeps for more of them, and now
+and then; or after an hour in which there were always many.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from collections.abc import Callable
 _YOUNGEST = 2_000
 _YOUNG_ROUNDS = 10
 _NEVER = 2**31 - 1
-#: How often all objects are collected, and how long that may wait.
+#: How often it's looked at whether there were many things, and are few now.
+LOOK_SECONDS = 1.0
+#: How long all objects are not collected while there are few things, and at most.
 PAUSE_SECONDS = 30.0
 MAX_WAIT_SECONDS = 3600.0
 #: A full collection waits while there are more things than this: they would take it more than some milliseconds.
@@ -35,15 +38,18 @@ def collect_young_only() -> None:
 
 def collect_when_few(count: Callable[[], int]) -> None:
     """Collect all objects now and then, in this thread's event loop, while ``count()`` things are few."""
-
     loop = asyncio.get_running_loop()
     collected = loop.time()
+    were_many = False
 
-    def collect() -> None:
-        nonlocal collected
-        if count() <= FEW or loop.time() - collected >= MAX_WAIT_SECONDS:
+    def look() -> None:
+        nonlocal collected, were_many
+        few = count() <= FEW
+        waited = loop.time() - collected
+        if (few and (were_many or waited >= PAUSE_SECONDS)) or waited >= MAX_WAIT_SECONDS:
             gc.collect()
             collected = loop.time()
-        loop.call_later(PAUSE_SECONDS, collect)
+        were_many = not few
+        loop.call_later(LOOK_SECONDS, look)
 
-    loop.call_later(PAUSE_SECONDS, collect)
+    loop.call_later(LOOK_SECONDS, look)

@@ -42,16 +42,38 @@ def test_what_is_old_is_left_alone_and_what_is_young_is_not():
     assert kept
 
 
-@pytest.mark.parametrize(("count", "waited"), [(0, 3600.0), (10**9, 0.0)])
-def test_everything_is_collected_while_there_is_little_or_when_it_has_waited_for_long(monkeypatch, count, waited):
-    monkeypatch.setattr(garbage, "PAUSE_SECONDS", 0.001)
-    monkeypatch.setattr(garbage, "MAX_WAIT_SECONDS", waited)
+@pytest.mark.parametrize(
+    ("counts", "pause", "wait"),
+    [([0], 0.0, 3600.0), ([10**9, 0], 3600.0, 3600.0), ([10**9], 3600.0, 0.0)],
+    ids=["while there is little", "when there is little again", "when it has waited for long"],
+)
+def test_everything_is_collected(monkeypatch, counts, pause, wait):
+    monkeypatch.setattr(garbage, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(garbage, "PAUSE_SECONDS", pause)
+    monkeypatch.setattr(garbage, "MAX_WAIT_SECONDS", wait)
 
     async def main():
         garbage.collect_young_only()
         gone = old_circle()
-        garbage.collect_when_few(lambda: count)
+        left = iter(counts)
+        garbage.collect_when_few(lambda: next(left, counts[-1]))
         while gone() is not None:
             await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_nothing_old_is_collected_while_there_is_much(monkeypatch):
+    monkeypatch.setattr(garbage, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(garbage, "PAUSE_SECONDS", 0.0)
+
+    async def main():
+        garbage.collect_young_only()
+        gone = old_circle()
+        looks = []
+        garbage.collect_when_few(lambda: looks.append(None) or 10**9)
+        while len(looks) < 3:
+            await asyncio.sleep(0)
+        assert gone() is not None
 
     run(main())
