@@ -47,18 +47,24 @@ ACTIVE: frozenset[State] = frozenset({"waiting", "no-worker", "ready", "processi
 
 
 class Group:
-    """Tasks that do the same, and so take about the same time."""
+    """Tasks that do the same, and so take about the same time and room."""
 
-    __slots__ = ("mean_seconds", "name", "tasks")
+    __slots__ = ("mean_nbytes", "mean_seconds", "name", "tasks")
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
         self.tasks = 0  # that refer to this group now
         self.mean_seconds: float | None = None
+        self.mean_nbytes = 0
 
-    def record(self, seconds: float) -> None:
+    def record(self, seconds: float, nbytes: int) -> None:
         mean = self.mean_seconds
-        self.mean_seconds = seconds if mean is None else mean + (seconds - mean) * 0.3
+        if mean is None:
+            self.mean_seconds = seconds
+            self.mean_nbytes = nbytes
+        else:
+            self.mean_seconds = mean + (seconds - mean) * 0.3
+            self.mean_nbytes += int((nbytes - self.mean_nbytes) * 0.3)
 
 
 class Requirements:
@@ -195,12 +201,13 @@ class TaskError:
 class Run:
     """One run of a task on a worker. It outlives a task that was released, until the worker is done with it."""
 
-    __slots__ = ("recalled", "requirements", "run_id", "seconds", "task")
+    __slots__ = ("nbytes", "recalled", "requirements", "run_id", "seconds", "task")
 
     def __init__(self, run_id: int, task: Task, seconds: float, requirements: Requirements | None) -> None:
         self.run_id = run_id
         self.task: Task | None = task
         self.seconds = seconds  # expected
+        self.nbytes = task.group.mean_nbytes  # of the result, expected
         self.recalled = False  # its worker was told not to start it, so that another one may (`recall`)
         self.requirements = requirements
 
@@ -208,7 +215,7 @@ class Run:
 class Host:
     """A host: one node agent with one store."""
 
-    __slots__ = ("address", "available", "capacity", "description", "nbytes", "objects", "workers")
+    __slots__ = ("address", "available", "capacity", "description", "expected_nbytes", "nbytes", "objects", "workers")
 
     def __init__(self, address: str, description: dict[str, Any]) -> None:
         self.address = address
@@ -217,6 +224,7 @@ class Host:
         self.available: dict[Worker, None] = {}  # those with room for a task
         self.objects: dict[Task, None] = {}
         self.nbytes = 0  # of all of these
+        self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)
 
     def __repr__(self) -> str:

@@ -5,9 +5,14 @@ worker") and, where there are several hosts, one for each host that holds most o
 takes the best task of the queues that it may take from; when those are empty it takes one that would rather run on
 another host, if waiting for that host would cost more than carrying the data over.
 
+What is read together should lie together. Who reads a result is known, but not yet where it will run; the order of
+priority, though, has those close to each other that are read together (it is `dask.order`'s, or that of submission). So
+a host that takes a task that might run anywhere claims a stretch of those that come next for a queue of its own, if
+others are to read them. What it has claimed goes to other hosts when they have nothing else to do.
+
 Tasks that read nothing have queues of their own, because they only ever fill the stores. A worker whose host's store is
-nearly full takes one only when it may take no other: what reads results is what lets them go. That is a preference,
-not a guarantee: what has been sent ahead by then is not counted, and may still fill a small store.
+nearly full, with what it is expected to get from the runs that were sent, takes one only when it may take no other, and
+none ahead: what reads results is what lets them go. Nobody is kept idle for it, so a store may be filled all the same.
 
 A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep
 it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
@@ -25,7 +30,7 @@ import heapq
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.model import Host, Requirements, Run, Task, Worker
@@ -37,8 +42,11 @@ SHORTEST_RUN_SECONDS = 20e-6
 UNKNOWN_RUN_SECONDS = PREFETCH_SECONDS
 #: Below this, where the data of a task lies does not matter.
 LOCALITY_MIN_NBYTES = 64 * 1024
-#: A store is nearly full when its objects take up this share of it.
+#: A store is nearly full when its objects, and those that are expected, take up this share of it.
 NEARLY_FULL = 0.7
+#: So many tasks for each of its threads a host takes at once of those that may run on any, if it's not more than its
+#: share of what there is. More keeps more of a family together, fewer leaves less to be given to others in the end.
+STRETCH_PER_THREAD = 8
 #: What bringing data over from another host is expected to cost.
 TRANSFER_NBYTES_PER_SECOND = 1e9
 TRANSFER_LATENCY_SECONDS = 0.002
@@ -88,6 +96,9 @@ class Queue:
         return sorted(entries, key=lambda task: task.priority)
 
 
+_Queues: TypeAlias = dict[tuple[Requirements | None, bool], Queue]
+
+
 class Placement:
     """The queues of ready tasks and the workers with room.
 
@@ -100,7 +111,7 @@ class Placement:
     def __init__(self, hosts: dict[str, Host], workers: dict[str, Worker]) -> None:
         self._hosts = hosts
         self._workers = workers
-        self._queues: dict[tuple[Requirements | None, Host | None, bool], Queue] = {}
+        self._queues: dict[Host | None, _Queues] = {None: {}}
         self._available: OrderedDict[Worker, None] = OrderedDict()
         self._idle: OrderedDict[Worker, None] = OrderedDict()  # those of them with an idle thread
         #: The workers with more runs than threads, and when that began or was looked at last, in this order.
@@ -212,38 +223,43 @@ class Placement:
         host = None
         if task.dependencies and task.requirements is None and len(self._hosts) > 1:
             host = self._preferred_host(task)
-        key = (task.requirements, host, not task.dependencies)
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = Queue(*key)
-        queue.add(task)
+        self._queue(task.requirements, host, not task.dependencies).add(task)
         self.ready += 1
 
-    def remove(self, task: Task) -> None:
-        """Take a task out of its queue."""
+    def _queue(self, requirements: Requirements | None, host: Host | None, roots: bool) -> Queue:
+        queues = self._queues.get(host)
+        if queues is None:
+            queues = self._queues[host] = {}
+        queue = queues.get((requirements, roots))
+        if queue is None:
+            queue = queues[requirements, roots] = Queue(requirements, host, roots)
+        return queue
+
+    def remove(self, task: Task) -> Queue:
+        """Take a task out of its queue; returns that."""
         queue = task.queue
         assert queue is not None
         task.queue = None
         self.ready -= 1
         queue.live -= 1
         if not queue.live:
-            del self._queues[(queue.requirements, queue.host, queue.roots)]
+            del self._queues[queue.host][queue.requirements, queue.roots]
+        return queue
 
     def queues(self) -> list[Queue]:
-        return list(self._queues.values())
+        return [queue for queues in self._queues.values() for queue in queues.values()]
 
     def ready_tasks(self, requirements: Requirements | None) -> list[Task]:
         """The tasks in the queues with these requirements."""
         return [task for queue in self.queues() if queue.requirements is requirements for task in queue.tasks()]
 
     def remove_host(self, host: Host) -> list[Task]:
-        """Forget a host's queue; return the tasks that were in it, to be pushed again."""
-        queue = self._queues.get((None, host, False))
-        if queue is None:
-            return []
-        tasks = queue.tasks()
+        """Forget a host's queues; return the tasks that were in them, to be pushed again."""
+        queues = self._queues.get(host, {}).values()
+        tasks = sorted((task for queue in queues for task in queue.tasks()), key=lambda task: task.priority)
         for task in tasks:
             self.remove(task)
+        self._queues.pop(host, None)
         return tasks
 
     def _preferred_host(self, task: Task) -> Host | None:
@@ -263,7 +279,7 @@ class Placement:
         return min(best, key=self._queued)
 
     def _queued(self, host: Host) -> int:
-        queue = self._queues.get((None, host, False))
+        queue = self._queues.get(host, {}).get((None, False))
         return queue.live if queue is not None else 0
 
     # -- matching
@@ -289,24 +305,39 @@ class Placement:
         best: Task | None = None
         best_rank: tuple[bool, tuple[float, int]] | None = None
         may_start = False
-        nearly_full = worker.host.nbytes > NEARLY_FULL * worker.host.capacity > 0
-        for queue in self._queues.values():
-            if self._may_take(worker, queue):
-                task = queue.head()
-                rank = (nearly_full and queue.roots, task.priority)
-                if best_rank is None or rank < best_rank:
-                    best, best_rank = task, rank
-                    may_start = self._may_start(worker, queue)
+        host = worker.host
+        nearly_full = host.nbytes + host.expected_nbytes > NEARLY_FULL * host.capacity > 0
+        for queues in (self._queues[None], self._queues.get(host)):
+            if not queues:
+                continue
+            for queue in queues.values():
+                if queue.requirements is None or self._may_run(worker, queue.requirements):
+                    task = queue.head()
+                    rank = (nearly_full and queue.roots, task.priority)
+                    if best_rank is None or rank < best_rank:
+                        best, best_rank = task, rank
+                        may_start = self._may_start(worker, queue, nearly_full)
         if best is not None and not may_start:
             return None  # nothing is sent ahead of it: then a thread for it falls idle
         if best is None:
             best = self._steal(worker, now)
-        if best is not None:
-            self.remove(best)
+        if best is None:
+            return None
+        source = self.remove(best)
+        if source.host is None and best.nwaiters and len(self._hosts) > 1 and source.requirements is None:
+            self._claim(source, host)
         return best
 
-    def _may_take(self, worker: Worker, queue: Queue) -> bool:
-        return (queue.host is None or queue.host is worker.host) and self._may_run(worker, queue.requirements)
+    def _claim(self, source: Queue, host: Host) -> None:
+        """A host has taken a task from a queue of no host: so it gets those that come next there."""
+        threads = sum(worker.nthreads for worker in host.workers)
+        share = (source.live + 1) // len(self._hosts)
+        for _ in range(min(STRETCH_PER_THREAD * threads, share) - 1):
+            task = source.head()
+            if not task.nwaiters:
+                return
+            source.live -= 1
+            self._queue(None, host, source.roots).add(task)
 
     def _may_run(self, worker: Worker, requirements: Requirements | None) -> bool:
         if requirements is None:
@@ -317,16 +348,20 @@ class Placement:
             return True
         return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
 
-    def _may_start(self, worker: Worker, queue: Queue) -> bool:
-        """Tasks that take resources are not sent ahead: they would hold them while they wait."""
-        return queue.requirements is None or not queue.requirements.resources or len(worker.runs) < worker.nthreads
+    def _may_start(self, worker: Worker, queue: Queue, nearly_full: bool) -> bool:
+        """Not everything is sent ahead: tasks would hold their resources while they wait, or fill a store sooner."""
+        if len(worker.runs) < worker.nthreads:
+            return True
+        if nearly_full and queue.roots:
+            return False
+        return queue.requirements is None or not queue.requirements.resources
 
     def _steal(self, worker: Worker, now: float) -> Task | None:
         if worker.runs:
             return None  # it is busy enough
         best: Task | None = None
         longest = 0.0
-        for queue in self._queues.values():
+        for queue in self.queues():
             host = queue.host
             if host is None or host is worker.host or host.available or not host.workers:
                 continue
@@ -354,9 +389,10 @@ def expected_seconds(task: Task) -> float:
 
 
 def start_run(worker: Worker, run: Run) -> None:
-    """Count a run as the worker's: its time and its resources."""
+    """Count a run as the worker's: its time, the room for its result, its resources."""
     worker.runs[run.run_id] = run
     worker.expected_seconds += run.seconds
+    worker.host.expected_nbytes += run.nbytes
     if run.requirements is not None:
         for name, amount in run.requirements.resources:
             worker.free_resources[name] -= amount
@@ -372,6 +408,7 @@ def expect_longer(worker: Worker, run: Run, seconds: float) -> None:
 def end_run(worker: Worker, run: Run) -> None:
     """The inverse of `start_run`."""
     del worker.runs[run.run_id]
+    worker.host.expected_nbytes -= run.nbytes
     # Not a sum of what is left: with nothing left it is nothing, whatever rounding did.
     worker.expected_seconds = worker.expected_seconds - run.seconds if worker.runs else 0.0
     if run.requirements is not None:

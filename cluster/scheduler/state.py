@@ -217,6 +217,7 @@ class SchedulerState:
                 self.life.fail(task, task_error(task.key, KilledWorker(text)))
             elif task.state == "processing":
                 self.life.requeue(task)
+        worker.host.expected_nbytes -= sum(run.nbytes for run in worker.runs.values())
         worker.runs.clear()
         if not worker.host.workers:
             for task in self.placement.remove_host(worker.host):
@@ -414,7 +415,7 @@ class SchedulerState:
             if task is None:
                 self.outbox.add(DeleteObjects, worker.host.address, object_id)
                 continue
-            task.group.record(seconds)
+            task.group.record(seconds, nbytes)
             life.complete(task, worker.host, object_id, nbytes, inline, type_name)
         self.placement.progressed(worker, life.now)
         life.line_up_more(worker)

@@ -34,6 +34,7 @@ def validate_state(state: SchedulerState) -> None:
         for task in host.objects:
             assert host in task.where
         assert host.nbytes == sum(task.nbytes for task in host.objects)
+        assert host.expected_nbytes == sum(run.nbytes for worker in host.workers for run in worker.runs.values())
         for worker in host.workers:
             assert state.workers.get(worker.address) is worker
     for worker in state.workers.values():

@@ -101,11 +101,19 @@ class SimulatedCluster:
         tasks = [(key, _FUNCTION, b"args", tuple(dependencies)) for key, dependencies in graph.items()]
         self._handle(events.TasksSubmitted("client", tasks, list(wants) or [tasks[-1][0]], options))
 
-    def work(self) -> None:
-        """Let time pass until nothing happens any more."""
-        while self._agenda:
+    def work(self, until: float = float("inf")) -> None:
+        """Let time pass until then, or until nothing happens any more."""
+        while self._agenda and self._agenda[0][0] <= until:
             self.now, _, what = heapq.heappop(self._agenda)
             what()
+
+    def lose_host(self, address: str) -> None:
+        """A host is gone from one moment to the next, and its workers with it."""
+        self._hosts[address].objects.clear()
+        for worker in self._workers.values():
+            if worker.host.address == address:
+                worker.lost = True
+        self._handle(events.HostLeft(address, "lost"))
 
     # -- for the workers
 
@@ -201,6 +209,7 @@ class _Worker:
         self.address = address
         self.host = host
         self._cluster = cluster
+        self.lost = False
         self._idle = nthreads
         self._queue: list[to_do.RunEntry] = []
         self._results: dict[int, bytes] = {}
@@ -233,6 +242,8 @@ class _Worker:
         return isinstance(dependency, bytes) or dependency in self._results
 
     def _end(self, entry: to_do.RunEntry, seconds: float) -> None:
+        if self.lost:
+            return
         self._idle += 1
         self._results[entry[1]] = self._cluster.finished(self, entry, seconds)
         self._start()
