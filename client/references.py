@@ -205,6 +205,11 @@ class KeyTable:
         if not self.lingers or place is None or place.inline is None:
             self._wake()
 
+    @property
+    def has_dropped(self) -> bool:
+        """Whether there is anything to `settle`."""
+        return bool(self._dropped)
+
     def settle(self) -> bool:
         """Release keys that lost their last holder, up to `MAX_SETTLED` of them. Whether there are more."""
         dropped = self._dropped

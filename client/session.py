@@ -3,10 +3,11 @@
 Everything here runs in the thread of the client's event loop and never blocks, except what is said to be for any
 thread. What user threads post waits in a queue, for one of two to send it:
 
-* The loop, which is woken only if no wake-up is on its way, and sends all of it in one frame. So a loop over
-  `Client.submit` costs a wake-up now and then, not one for each call.
+* The loop, which is woken only if no wake-up is on its way, and sends all of it in one frame; then it looks again in
+  half a millisecond. So a loop over `Client.submit` costs a wake-up and a frame now and then, not one for each call.
 * The thread that posts a single call, when the scheduler has answered all that was submitted (`hurry`): there's nothing
-  that this call could be sent together with, and to wake the loop takes longer than to send it.
+  that this call could be sent together with, and to wake the loop takes longer than to send it. So does a thread that
+  begins to wait.
 
 A thread that waits for results takes what the scheduler says of them from the connection itself
 (`holdfast.cluster.comm.shared`).
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: How long the release of a small result may wait for others, after results have come: none is worth a wake-up.
 RELEASE_PAUSE_SECONDS = 0.01
+#: How long what is posted may wait after a frame has been sent: then all of it needs one wake-up, and one frame.
+FLUSH_PAUSE_SECONDS = 0.0005
 #: Messages that are sent at once: what has come is looked at in between.
 MAX_SENT_TOGETHER = 32
 
@@ -134,33 +137,47 @@ class Session:
 
     def _read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
         connection = self._connection
-        return connection is not None and connection.read_while(waits, timeout)
+        if connection is None:
+            return False
+        if self._has_posted:
+            self._send_posted()
+        return connection.read_while(waits, timeout)
 
     def _nudge(self) -> None:
         if self._connection is not None:
             self._connection.nudge()
 
-    def _send_posted(self, limit: int = MAX_SENT_TOGETHER) -> None:
+    @property
+    def _has_posted(self) -> bool:
+        return len(self._outbox) > 1  # there's always the number of the next turn
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether nothing can be sent now; the connection says when there is room again."""
+        return self._connection is not None and self._connection.is_full
+
+    def _send_posted(self, limit: int = MAX_SENT_TOGETHER) -> bool:
         """Send what was posted; of very much, so many messages, and have the loop go on with the rest.
 
-        May be cut short by an interrupt: what has not been sent is still in the outbox.
+        May be cut short by an interrupt: what has not been sent is still in the outbox. Returns whether anything was.
         """
         connection = self._connection
         outbox = self._outbox
         with self._sending:
             if connection is None or connection.closed:
                 outbox.clear()
-                return
+                return False
             turn = self.table.begin_turn(outbox)
-            if len(outbox) < 2 or connection.is_full:
-                return  # there's nothing but the number of the next turn; or the connection says when there is room
+            if not self._has_posted or self._is_full:
+                return False
             posted = outbox[: min(limit, len(outbox) - 1)]
             if any(message[0] == "submit" for message in posted):
                 self._submitted = turn
             messages = [piece for message in _merged(posted) for piece in pieces(message)]
             connection.send_now(messages, outbox, len(posted))
-        if len(outbox) > 1:
+        if self._has_posted:
             self.wake()
+        return True
 
     # -- the loop's thread
 
@@ -197,10 +214,18 @@ class Session:
             await self._closed
 
     def _flush(self) -> None:
-        self._wake_pending = False
-        if self.table.settle():
-            self.wake()
-        self._send_posted()
+        """Send what was posted; and look again in a moment, so that what is posted until then needs no wake-up."""
+        more = self.table.settle()
+        sent = self._send_posted()
+        if more or (sent and self._has_posted):
+            self._loop.call_soon(self._flush)
+        elif sent:
+            self._loop.call_later(FLUSH_PAUSE_SECONDS, self._flush)
+        else:
+            self._wake_pending = False
+            # What came just before that took this for the wake-up that it needs.
+            if self.table.has_dropped or (self._has_posted and not self._is_full):
+                self.wake()
 
     def _on_batch(self, messages: tuple[Any, ...]) -> None:
         handlers = self._handlers
@@ -233,7 +258,7 @@ class Session:
 
     def _stop_lingering(self) -> None:
         self.table.lingers = False  # first: what is dropped from here on wakes the loop
-        self._flush()
+        self.wake()
 
     def _on_cancelled(self, keys: tuple[Any, ...], reason: str, turn: int) -> None:
         self.table.cancelled(keys, CancelledError(reason), turn)

@@ -155,8 +155,10 @@ class Board(_Index):
         """Lists a sealed object, or one to come; its slot, or 0 if there's no place for it."""
         buckets = self._buckets
         home = zlib.crc32(object_id) & self._mask
-        bucket = next((bucket for bucket in range(home, home + PROBES) if not buckets[bucket]), None)
-        if bucket is None:
+        for bucket in range(home, home + PROBES):
+            if not buckets[bucket]:
+                break
+        else:
             return 0
         if self._freed:
             slot = self._freed.pop()

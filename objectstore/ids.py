@@ -58,17 +58,29 @@ class ObjectID(bytes):
 class IDMinter:
     """Mints the ids of one creator. Thread-safe, and safe to use on either side of a fork."""
 
-    __slots__ = ("_count", "_pid", "_prefix")
+    __slots__ = ("_count", "_fork", "_prefix")
 
     def __init__(self) -> None:
         self._renew()
 
     def _renew(self) -> None:
-        self._pid = os.getpid()
+        self._fork = _fork
         self._prefix = os.urandom(_PREFIX_NBYTES)
         self._count = itertools.count(1)
 
     def __call__(self) -> ObjectID:
-        if self._pid != os.getpid():  # a forked child must not repeat its parent's ids
+        if self._fork is not _fork:  # a forked child must not repeat its parent's ids
             self._renew()
         return ObjectID(self._prefix + next(self._count).to_bytes(8, "big"))
+
+
+#: Another object in each fork of a process. To ask for the process's id would be a system call for each id.
+_fork = object()
+
+
+def _after_fork_in_child() -> None:
+    global _fork
+    _fork = object()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
