@@ -1,8 +1,8 @@
 """Benchmarks: Holdfast's figures beside its peers', taken in the same run on the same machine.
 
 ``cluster.py`` is what ``make bench`` and ``make bench-peers`` run, ``store.py`` is ``make bench-store``, ``path.py`` is
-``make bench-path``, ``fragmentation.py`` is ``make bench-fragmentation``. The parts, each of use to any other benchmark
-too:
+``make bench-path``, ``placement.py`` is ``make bench-placement``, ``fragmentation.py`` is ``make bench-fragmentation``.
+The parts, each of use to any other benchmark too:
 
 =========================  ==================================================================
 ``comparison.py``          one run in which the systems take turns: its options, its output
@@ -17,6 +17,9 @@ too:
 ``simulated.py``           what a task costs the scheduler's state machine, without a cluster
 ``store_workloads.py``     the object store's workloads, one process that prints JSON lines
 ``memory.py``              how much memory processes really use together
+``peak_memory.py``         how much they use together at the most, while something runs
+``placement_cases.py``     graphs that are hard on a scheduler, as dask code
+``placement_run.py``       one system through one of them, one process that prints JSON lines
 ``processor_time.py``      how much processor time they take
 ``path_points.py``         the points that a task passes in each process, and how they are seen
 ``path_process.py``        a process of a cluster that sees them

@@ -16,13 +16,14 @@ _SETTLED_NBYTES = 2_000_000
 _SETTLING_SECONDS_MAX = 15.0
 
 
-def tree_pss() -> int:
-    """The bytes that this process and all its descendants use, each page counted once."""
-    me = psutil.Process()
+def tree_pss(pid: int | None = None, *, without: int | None = None) -> int:
+    """The bytes that a process (this one) and all its descendants, but for one, use; each page counted once."""
+    root = psutil.Process(pid)
     total = 0
-    for process in [me, *me.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):  # one that has just ended
-            total += process.memory_full_info().pss
+    for process in [root, *root.children(recursive=True)]:
+        if process.pid != without:
+            with contextlib.suppress(psutil.Error):  # one that has just ended
+                total += process.memory_full_info().pss
     return total
 
 
