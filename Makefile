@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test check lint types bench bench-peers bench-path bench-placement bench-store bench-fragmentation install clean
+.PHONY: help demo test check lint types bench bench-peers bench-path bench-graphs bench-placement bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make bench        every workload of the peers on Holdfast alone; ARGS=\"--help\" for more"
 	@echo "make bench-peers  on the peers too, in turn, with the ratios (docs/performance.md)"
 	@echo "make bench-path   where the time of one task goes, span by span, and what it costs each process"
+	@echo "make bench-graphs graphs of up to a million tasks: time and memory of each, and who has to wait meanwhile"
 	@echo "make bench-placement  hard graphs beside distributed, time and memory (docs/performance.md)"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
 	@echo "make bench-fragmentation  how the store's allocator bears a million operations"
@@ -47,6 +48,9 @@ bench-peers: $(VENV)/.test
 
 bench-path: $(VENV)/.test
 	$(BIN)/python -m benchmarks.path $(ARGS)
+
+bench-graphs: $(VENV)/.test
+	$(BIN)/python -m benchmarks.graphs $(ARGS)
 
 bench-placement: $(VENV)/.test
 	$(BIN)/python -m benchmarks.placement $(ARGS)
