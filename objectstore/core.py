@@ -586,6 +586,11 @@ class StoreCore:
         """Whether the object is there for those who ask."""
         return object_id in self._table
 
+    @property
+    def count(self) -> int:
+        """How many objects there are."""
+        return len(self._table)
+
     def meta(self, object_id: ObjectID) -> ObjectMeta | None:
         """What is known about an object that is there."""
         record = self._table.get(object_id)
@@ -604,7 +609,7 @@ class StoreCore:
             "used": self.allocator.used_nbytes,
             "free": self.allocator.free_nbytes,
             "largest_free": self.allocator.largest_free_nbytes(),
-            "objects": len(self._table),
+            "objects": self.count,
             "object_nbytes": sum(nbytes for nbytes, _ in self._table.held_by.values()),
             "sealed": self._sealed_count,  # ever, and the bytes that were written for them
             "sealed_nbytes": self._sealed_nbytes,

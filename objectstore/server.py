@@ -326,6 +326,11 @@ class StoreServer:
     # For the node agent, in the loop
 
     @property
+    def count(self) -> int:
+        """How many objects there are."""
+        return self._core.count
+
+    @property
     def arena_fd(self) -> int:
         """A read-only descriptor of the arena; the server's to close."""
         return self._running_arena().read_only_fd

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 
+from holdfast.cluster import garbage
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.launching import Launcher
@@ -32,9 +33,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+class _Process(NodeAgent):
+    """An agent that has its process to itself."""
+
+    async def start(self) -> None:
+        await super().start()
+        garbage.collect_when_few(lambda: self.store.count)
+
+
 def main() -> int:
     options = parse_arguments()
-    agent = NodeAgent(
+    garbage.collect_young_only()
+    agent = _Process(
         options.scheduler,
         token=load_token(),
         launcher=None if options.launcher_fd is None else Launcher(socket.socket(fileno=options.launcher_fd)),
