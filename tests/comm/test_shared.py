@@ -333,7 +333,7 @@ def test_an_interrupt_loses_nothing_and_repeats_no_message(peer):
         until(lambda: not peer.waits.locked(), f"the end of the answer: {interrupt.where}")
         assert peer.waits.acquire(blocking=False)
         untouched += interrupt.where is None
-    assert at > 90
+    assert at - untouched > 20
     assert peer.heard_there == [("op", number) for number in range(1, at + 1)]
 
 
