@@ -70,7 +70,9 @@ class Session:
         self._address = ""
         self._connection: Connection | None = None
         self._outbox: list[tuple[Any, ...]] = [self.table.first_turn()]
-        self._sending = threading.Lock()
+        # Reentrant, so that a call by a signal handler or a finalizer, inside of what sends, finds that something does.
+        self._sending = threading.RLock()
+        self._is_sending = False
         self._wake_pending = False
         self._submitted = 0  # the last turn in which something was
         self._request_ids = itertools.count(1)
@@ -130,7 +132,7 @@ class Session:
             "with holdfast.Client(address)"
         )
         self._wake_pending = True  # nobody is woken: the loop is the parent's
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
         if self._connection is not None:
             self._connection.leave_to_parent()
         self.table.leave_to_parent(self.ended)
@@ -164,17 +166,24 @@ class Session:
         connection = self._connection
         outbox = self._outbox
         with self._sending:
-            if connection is None or connection.closed:
-                outbox.clear()
+            if self._is_sending:
+                self.wake()
                 return False
-            turn = self.table.begin_turn(outbox)
-            if not self._has_posted or self._is_full:
-                return False
-            posted = outbox[: min(limit, len(outbox) - 1)]
-            if any(message[0] == "submit" for message in posted):
-                self._submitted = turn
-            messages = [piece for message in _merged(posted) for piece in pieces(message)]
-            connection.send_now(messages, outbox, len(posted))
+            try:
+                self._is_sending = True
+                if connection is None or connection.closed:
+                    outbox.clear()
+                    return False
+                turn = self.table.begin_turn(outbox)
+                if not self._has_posted or self._is_full:
+                    return False
+                posted = outbox[: min(limit, len(outbox) - 1)]
+                if any(message[0] == "submit" for message in posted):
+                    self._submitted = turn
+                messages = [piece for message in _merged(posted) for piece in pieces(message)]
+                connection.send_now(messages, outbox, len(posted))
+            finally:
+                self._is_sending = False
         if self._has_posted:
             self.wake()
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import queue
 import threading
 
@@ -62,3 +63,22 @@ def test_a_call_that_is_interrupted_anywhere(client, call):
     assert at - untouched > 10
     until(lambda: not client._table.states, "nothing is held any more")
     until(lambda: not client.who_has(), "the cluster holds nothing either")
+
+
+def test_a_signal_handler_that_submits_wherever_a_submit_is(client):
+    done = queue.SimpleQueue()
+
+    def submit_within_submits(at):
+        inside = []
+        interrupt = Interrupt("holdfast.c", at, lambda: inside.append(client.submit(divmod, at, 7, pure=False)))
+        with interrupt.armed():
+            outside = client.submit(pow, at, 2)
+        assert outside.result(timeout=DEADLINE_SECONDS) == at**2, interrupt.where
+        assert client.gather(inside) == [divmod(at, 7)] * len(inside), interrupt.where
+        return interrupt.where
+
+    def submit_at_every_point():
+        done.put(next(at for at in itertools.count(1) if submit_within_submits(at) is None))
+
+    threading.Thread(target=submit_at_every_point, daemon=True).start()
+    assert done.get(timeout=DEADLINE_SECONDS) > 20

@@ -1,8 +1,9 @@
 """Ctrl-C at every point where Python may take it, one after the other.
 
 CPython looks for signals when a function begins, when one that is written in C has returned, and when a loop jumps
-back. ``Interrupt`` raises ``KeyboardInterrupt`` at the ``at``-th such point within a package, without a signal. It
-leaves out finalisers: what is raised there is printed and lost, wherever it comes from.
+back. ``Interrupt`` raises ``KeyboardInterrupt`` at the ``at``-th such point within a package, without a signal, or does
+there what a handler of a signal would. It leaves out finalisers: what is raised there is printed and lost, wherever it
+comes from.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import dis
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -24,6 +25,10 @@ def _operations(code: CodeType) -> dict[int, str]:
     return {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
 
 
+def _raise() -> None:
+    raise KeyboardInterrupt
+
+
 class Interrupt:
     """One interrupt, at a point to be counted to.
 
@@ -33,6 +38,8 @@ class Interrupt:
         Whose code is interrupted: a module's name or the beginning of one.
     at : int
         At which point, from 1 on.
+    handle : callable, optional
+        What is done there. Default: raise ``KeyboardInterrupt``.
 
     Attributes
     ----------
@@ -40,8 +47,9 @@ class Interrupt:
         Where it was, once it has come.
     """
 
-    def __init__(self, package: str, at: int) -> None:
+    def __init__(self, package: str, at: int, handle: Callable[[], object] = _raise) -> None:
         self.where: str | None = None
+        self._handle = handle
         self._package = package
         self._left = at
         self._last: dict[FrameType, str] = {}  # what each frame did last
@@ -77,7 +85,7 @@ class Interrupt:
                 if not self._left:
                     self.where = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
                     sys.settrace(None)
-                    raise KeyboardInterrupt
+                    self._handle()
         return self._step
 
 
