@@ -224,6 +224,7 @@ class ClientBase:
         if self._loop.is_current:
             raise RuntimeError("a client can't block its own event loop")
         self._session.check_open()
+        self._session.leave_to_loop()
         return self._loop.run(self._session.request(operation, **arguments), _timeout)
 
     # -- futures and functions

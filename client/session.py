@@ -145,6 +145,11 @@ class Session:
             self._send_posted()
         return connection.read_while(waits, timeout)
 
+    def leave_to_loop(self) -> None:
+        """Before a thread waits for anything but results: what the scheduler says must not be its to read."""
+        if self._connection is not None:
+            self._connection.leave_to_loop()
+
     def _nudge(self) -> None:
         if self._connection is not None:
             self._connection.nudge()

@@ -55,10 +55,7 @@ class SharedTransport(asyncio.Transport):
         self._sent: list[int] = []  # bytes that are sent, and not taken off the unsent ones yet
         self._watches_writable = False
         self._begin()
-        self._nudge = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._arrivals = select.poll()
-        self._arrivals.register(sock, select.POLLIN)
-        self._arrivals.register(self._nudge, select.POLLIN)
+        self._nudge, self._arrivals = self._new_arrivals()
         self._watch = select.epoll()
         self._watch.register(sock, select.EPOLLIN)
         connection.connection_made(self)
@@ -70,6 +67,14 @@ class SharedTransport(asyncio.Transport):
         self._read_lock = threading.RLock()
         self._someone_reads = False
         self._reader: int | None = None  # the thread that does, if it isn't the loop's
+        self._reader_idles = False  # it has nothing in hand: it waits for what comes, or is about to
+
+    def _new_arrivals(self) -> tuple[int, select.poll]:
+        nudge = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        arrivals = select.poll()
+        arrivals.register(self._socket, select.POLLIN)
+        arrivals.register(nudge, select.POLLIN)
+        return nudge, arrivals
 
     # -- writing
 
@@ -164,42 +169,73 @@ class SharedTransport(asyncio.Transport):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         mine = False
+        self.leave_to_loop()
         try:
             with self._read_lock:
+                nudge, arrivals = self._nudge, self._arrivals
                 if not self._someone_reads and not self._closed:
                     self._someone_reads = mine = True
                     self._reader = threading.get_ident()
                     self._watch.modify(self._socket, 0)
             if mine:
-                self._read_until(waits, deadline)
+                self._read_until(waits, deadline, nudge, arrivals)
         finally:
             if mine:
                 try:
                     with self._read_lock:
-                        # First what needs no call, then one call into C.
-                        self._someone_reads = False
-                        self._reader = None
-                        if not self._closed:
-                            self._watch.modify(self._socket, select.EPOLLIN)
+                        if self._nudge != nudge:  # a signal handler has left it to the loop
+                            os.close(nudge)
                         else:
-                            self._dispose()
+                            # First what needs no call, then one call into C.
+                            self._someone_reads = self._reader_idles = False
+                            self._reader = None
+                            if not self._closed:
+                                self._watch.modify(self._socket, select.EPOLLIN)
+                            else:
+                                self._dispose()
                 finally:
                     if (self._received or self._batches) and not self._closed:
                         self._loop.call_soon_threadsafe(self._on_readable)
         return not waits()
 
-    def _read_until(self, waits: Callable[[], bool], deadline: float | None) -> None:
+    def _read_until(self, waits: Callable[[], bool], deadline: float | None, nudge: int, arrivals: select.poll) -> None:
         connection = self._connection
         while connection.handle_elsewhere() and waits() and not self._closed:
             left = None if deadline is None else (deadline - time.monotonic()) * 1000
             if left is not None and left <= 0:
                 return
-            for fd, _ in self._arrivals.poll(left):
-                if fd == self._nudge:
+            self._reader_idles = True
+            arrived = arrivals.poll(left)
+            # No call in between:
+            if self._nudge != nudge:
+                return
+            self._reader_idles = False
+            for fd, _ in arrived:
+                if fd == nudge:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(fd)
                 elif not self._receive():
                     return
+
+    def leave_to_loop(self) -> None:
+        """Have the loop read on, if this thread does and is about to wait for something else: in a signal handler.
+
+        The `read_while` that the handler is inside of ends when the handler has.
+        """
+        if self._reader != threading.get_ident():
+            return
+        with self._read_lock:
+            if self._reader_idles:
+                os.eventfd_write(self._nudge, 1)
+                arrivals = self._new_arrivals()
+                # What needs no call, then one call into C.
+                self._nudge, self._arrivals = arrivals
+                self._someone_reads = self._reader_idles = False
+                self._reader = None
+                if not self._closed:
+                    self._watch.modify(self._socket, select.EPOLLIN)
+                else:
+                    self._dispose()
 
     def nudge(self) -> None:
         """Have a thread that is in `read_while` look again whether it waits. In any thread; in that one it's no use."""

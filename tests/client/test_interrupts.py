@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import queue
+import signal
 import threading
 
 import pytest
 
-from holdfast import Future
+from holdfast import CancelledError, Future
 from tests.support.interrupts import Interrupt
 from tests.support.waiting import until
 
@@ -82,3 +84,31 @@ def test_a_signal_handler_that_submits_wherever_a_submit_is(client):
 
     threading.Thread(target=submit_at_every_point, daemon=True).start()
     assert done.get(timeout=DEADLINE_SECONDS) > 20
+
+
+def test_a_signal_handler_that_waits_while_the_thread_that_it_interrupts_does(client):
+    never = client.submit(pow, 2, 2, resources={"what nobody has": 1})
+    transport = client._session._connection._shared
+    descriptors = len(os.listdir("/proc/self/fd"))
+    answers = []
+
+    def handle(number, frame):
+        answers.extend(client.submit(pow, 2, i, pure=False).result(timeout=DEADLINE_SECONDS) for i in range(2))
+        client.cancel(never)
+
+    def send_signal(thread):
+        until(lambda: transport._reader_idles, "the other thread waits")
+        signal.pthread_kill(thread, signal.SIGUSR1)
+
+    sender = threading.Thread(target=send_signal, args=[threading.get_ident()])
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        sender.start()
+        with pytest.raises(CancelledError):
+            never.result(timeout=DEADLINE_SECONDS)
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert answers == [1, 2]
+    assert client.submit(pow, 2, 5).result(timeout=DEADLINE_SECONDS) == 32
+    assert len(os.listdir("/proc/self/fd")) == descriptors
