@@ -257,8 +257,9 @@ class Session:
         for _, entries, turn in messages:
             table.memory(entries, turn)
         if not table.lingers:
-            self._loop.call_soon_threadsafe(self._linger)
+            # In this order: the loop may have lingered enough before this thread goes on.
             table.lingers = True
+            self._loop.call_soon_threadsafe(self._linger)
         return True
 
     def _on_memory(self, entries: tuple[Any, ...], turn: int) -> None:

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from holdfast import AuthenticationError, Client, ConnectError, LocalCluster
+from holdfast.client.session import RELEASE_PAUSE_SECONDS
 from holdfast.cluster.comm.loops import LoopThread
+from tests.support.waiting import until
 
 
 class TestOpening:
@@ -255,3 +257,22 @@ class TestEnding:
 
             assert client.submit(nested).result(timeout=20) == -4
             assert client.gather(client.map(np.full, [1000] * 3, range(3)))[2][0] == 2
+
+
+def test_results_are_released_even_if_the_loop_is_quicker_than_the_thread_that_receives_them(client):
+    session, loop = client._session, client._loop
+
+    class QuickLoop:
+        def __getattr__(self, name):
+            return getattr(loop.loop, name)
+
+        def call_soon_threadsafe(self, callback, *args):
+            loop.loop.call_soon_threadsafe(callback, *args)
+            if callback == session._linger:
+                loop.run(asyncio.sleep(2 * RELEASE_PAUSE_SECONDS))
+
+    session._loop = QuickLoop()
+    for number in range(5):
+        assert client.submit(pow, 2, number, pure=False).result(timeout=10) == 2**number
+    until(lambda: not client._table.lingers, "the loop doesn't linger for ever")
+    until(lambda: not client.who_has(), "nothing is kept")
