@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -29,7 +30,10 @@ from holdfast.objectstore.arena import Arena, resident_extents
 from holdfast.objectstore.sizes import available_memory
 
 _PAUSE_SECONDS = 0.05
-_PIECE_NBYTES = 2 << 20
+#: What is made without a pause: whoever is woken on the thread's processor waits for no more.
+_PIECE_NBYTES = 256 << 10
+#: How often it's looked at how much memory is available.
+_PIECES_PER_LOOK = 8
 _EXTENTS_MAX = 256
 _EXTENT_NBYTES_MIN = 1 << 20
 _HEADROOM_NBYTES_MAX = 1 << 30
@@ -137,11 +141,14 @@ class Prefaulter:
         fd = self._arena.fd
         parts = [list(resident_extents(fd, *extent)) for extent in extents]
         resident = sum(nbytes for part in parts for _, nbytes in part)
+        limit, looks = 0, itertools.count()
         for extent, part in zip(extents, parts, strict=True):
             for offset, nbytes in _holes(extent, part):
                 for start in range(offset, offset + nbytes, _PIECE_NBYTES):
                     piece = min(_PIECE_NBYTES, offset + nbytes - start)
-                    if resident + piece > self._limit():
+                    if next(looks) % _PIECES_PER_LOOK == 0:
+                        limit = self._limit()
+                    if resident + piece > limit:
                         return
                     began = time.monotonic()
                     if not self._arena.populate(start, piece):

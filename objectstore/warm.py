@@ -33,7 +33,8 @@ from holdfast.objectstore.protocol import Op
 
 PIECE_NBYTES = 2 << 20
 _THREADS = min(4, os.cpu_count() or 1)
-_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS_MIN = 0.1
+_PAUSE_SECONDS_MAX = 1.6
 _PATIENCE_SECONDS = 60.0
 _JOIN_SECONDS = 1.0
 _PAGEMAP_ENTRY = struct.Struct("Q")
@@ -95,7 +96,8 @@ class Warmer:
     def _run(self) -> None:
         try:
             growing = True
-            while (growing or self._again) and not self._nap(_PAUSE_SECONDS):
+            pauses = _pauses()
+            while (growing or self._again) and not self._nap(next(pauses)):
                 self._again = False
                 extents, growing = self._connection.call(Op.HEADROOM, timeout=_PATIENCE_SECONDS)
                 for offset, nbytes in extents:
@@ -143,6 +145,14 @@ class Warmer:
         finally:
             if pagemap >= 0:
                 os.close(pagemap)
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between one look at the headroom and the next: each looks at all of it."""
+    pause = _PAUSE_SECONDS_MIN
+    while True:
+        yield pause
+        pause = min(2 * pause, _PAUSE_SECONDS_MAX)
 
 
 def _is_mapped(pagemap: int, address: int) -> bool:

@@ -26,6 +26,7 @@ from typing import Any
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.comm import frames
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
+from holdfast.cluster.worker.forks import Forks
 from holdfast.cluster.worker.functions import FunctionTable, function_name
 from holdfast.cluster.worker.items import item_taken
 from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
@@ -61,6 +62,7 @@ class TaskRunner:
         self._functions = functions
         self._name = name
         self._writers = Writers()
+        self._forks = Forks()
 
     def run(self, task: Task) -> Outcome:
         """Run a task; its result is in the store, sealed but for a flush, when this returns.
@@ -99,7 +101,12 @@ class TaskRunner:
             return "erred", (key, run_id, frames.raw(blob), text, time.perf_counter() - started)
 
     def _result(self, task: Task) -> Encoded:
-        result = self._call(task, writable=False)
+        try:
+            result = self._call(task, writable=False)
+        except BaseException as error:
+            self._forks.end(error)
+            raise
+        self._forks.end(None)
         try:
             return self._store.encode(result)
         except StoreClosedError:

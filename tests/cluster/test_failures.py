@@ -202,3 +202,19 @@ class TestTwoHosts:
             only.result(DEADLINE_SECONDS)
         with pytest.raises(ObjectLostError):
             client.submit(np.sum, only).result(DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize(("ending", "code"), [("return", 0), ("raise", 1), ("exit", 3), ("say", 1)])
+def test_a_process_that_a_task_forks_is_nobodys_worker(ending, code):
+    def fork():
+        if (pid := os.fork()) == 0:
+            if ending == "raise":
+                raise ValueError("in the child")
+            if ending != "return":
+                sys.exit(3 if ending == "exit" else "in the child")
+            return 0
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    with LocalCluster(n_workers=1, threads_per_worker=1) as cluster, Client(cluster) as client:
+        assert client.submit(fork).result(timeout=30) == code
+        assert client.submit(pow, 2, 3).result(timeout=30) == 8

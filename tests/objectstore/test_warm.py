@@ -88,7 +88,7 @@ def test_without_the_kernels_help_puts_are_right_all_the_same(
 
 
 def test_closing_while_it_maps_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "_PAUSE_SECONDS", 30.0)
+    monkeypatch.setattr(warm, "_PAUSE_SECONDS_MIN", 30.0)
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.warm()
         assert warming()
