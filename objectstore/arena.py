@@ -32,6 +32,7 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _libc.mmap.restype = ctypes.c_void_p
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 
 
 def _last_error(what: str) -> OSError:
@@ -52,6 +53,20 @@ def populate(address: int, nbytes: int) -> bool:
     """
     start = address // PAGE * PAGE
     return bool(_libc.madvise(start, address + nbytes - start, _MADV_POPULATE_WRITE) == 0)
+
+
+def is_resident(address: int, nbytes: int) -> bool:
+    """Whether all pages of a range of a map take up memory, mapped here or not. The GIL is released.
+
+    Parameters
+    ----------
+    address, nbytes : int
+        Within a writable map; cut to whole pages.
+    """
+    start = address // PAGE * PAGE
+    nbytes += address - start
+    pages = ctypes.create_string_buffer(-(-nbytes // PAGE))
+    return _libc.mincore(start, nbytes, pages) == 0 and b"\0" not in pages.raw
 
 
 def resident_extents(fd: int, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from holdfast.objectstore.arena import FileMap, resident_extents
+from holdfast.objectstore.arena import FileMap
 
 
 class Mapping:
@@ -57,10 +56,6 @@ class Mapping:
             if start <= address < start + nbytes:
                 return address - start
         return None
-
-    def resident_extents(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
-        """The parts of an extent that take up memory, whoever wrote there."""
-        return resident_extents(self._fd, offset, nbytes)
 
     def private_copy(self, offset: int, nbytes: int, base: object) -> memoryview:
         """The extent as writable memory of this caller alone: the kernel copies each page when it is written.

@@ -8,8 +8,8 @@ where a large object goes, and what is smaller was mostly written, and freed, be
 There is an end to it in every direction. Free pages that take up memory, whoever made them, are never
 raised above the headroom's limit: a quarter of the store, 1 GiB, and a tenth of the memory that is
 available at that moment. The thread works half of the time, so that it never takes more than half a core
-from those who compute, and it ends when the headroom is full. The next use that leaves less of it free
-starts another. A store that nobody uses has no thread and no timer, and once its pages were given back
+from those who compute, and it ends when the headroom is full. The next use that leaves noticeably less of
+it free starts another. A store that nobody uses has no thread and no timer, and once its pages were given back
 (``trim``) it makes none before it is used again.
 
 Which extents are free is read in the loop; by the time the thread gets there a client may have been given
@@ -30,6 +30,8 @@ from holdfast.objectstore.arena import Arena, resident_extents
 from holdfast.objectstore.sizes import available_memory
 
 _PAUSE_SECONDS = 0.05
+#: So much less of the headroom starts a pass.
+_LEAST_NBYTES = 8 << 20
 #: What is made without a pause: whoever is woken on the thread's processor waits for no more.
 _PIECE_NBYTES = 256 << 10
 #: How often it's looked at how much memory is available.
@@ -93,7 +95,10 @@ class Prefaulter:
         used = self._allocator.used_nbytes
         if used <= self._used_nbytes:
             self._used_nbytes = used
-        elif not self.busy and not self._cancelled:
+            return
+        # A pass looks at all there is: small results that come and go aren't worth it.
+        worth_it = self._used_nbytes < 0 or used >= self._used_nbytes + _LEAST_NBYTES
+        if worth_it and not self.busy and not self._cancelled:
             self._timer = self._loop.call_later(_PAUSE_SECONDS, self._begin)
 
     def pause(self) -> None:

@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from holdfast.objectstore.arena import PAGE, populate
+from holdfast.objectstore.arena import PAGE, is_resident, populate
 from holdfast.objectstore.connection import Connection
 from holdfast.objectstore.errors import StoreError
 from holdfast.objectstore.mapping import Mapping
@@ -110,13 +110,11 @@ class Warmer:
 
     def _map_resident(self, offset: int, nbytes: int) -> bool:
         """Maps what of an extent is there, piece by piece. False if it's time to end."""
-        if next(self._unmapped(offset, nbytes), None) is None:
-            return True
-        for start, there in self._mapping.resident_extents(offset, nbytes):
-            for piece in self._unmapped(start, there):
-                began = time.monotonic()
-                if not populate(*piece) or self._nap(time.monotonic() - began):
-                    return False
+        for piece in self._unmapped(offset, nbytes):
+            began = time.monotonic()
+            # Piece by piece: to ask for the holes of a whole extent keeps a processor for milliseconds.
+            if is_resident(*piece) and (not populate(*piece) or self._nap(time.monotonic() - began)):
+                return False
         return True
 
     def _nap(self, seconds: float) -> bool:

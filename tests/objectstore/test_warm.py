@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import Store, StoreServer, connect, warm
-from holdfast.objectstore.arena import PAGE
+from holdfast.objectstore.arena import PAGE, is_resident, memory_file, populate
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB
@@ -102,3 +103,16 @@ def test_a_store_that_dies_ends_it(wait_until: Callable[..., Any]) -> None:
         store.warm()
     wait_until(lambda: not warming(), "the end of the thread")
     store.close()
+
+
+def test_a_range_is_resident_when_its_last_page_is_too() -> None:
+    fd = memory_file("test", 4 * PAGE)
+    writing, looking = (mmap.mmap(fd, 4 * PAGE) for _ in range(2))
+    os.close(fd)
+    address = np.frombuffer(looking, np.uint8).ctypes.data
+    assert not is_resident(address, PAGE)
+    assert populate(np.frombuffer(writing, np.uint8).ctypes.data, 3 * PAGE)
+    assert is_resident(address, 3 * PAGE)
+    assert is_resident(address + 1, 1)
+    assert not is_resident(address, 3 * PAGE + 1)
+    assert not is_resident(address + PAGE, 3 * PAGE)
