@@ -9,6 +9,7 @@ exits. So `kill -9` of a parent takes the whole tree with it. (`PR_SET_PDEATHSIG
 
 from __future__ import annotations
 
+import abc
 import argparse
 import asyncio
 import contextlib
@@ -177,7 +178,7 @@ def tell_parent(fd: int | None, message: dict[str, Any]) -> None:
 _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
 
 
-class ChildProcess:
+class ChildProcess(abc.ABC):
     """A process that ends with this one, and that says on a pipe how its start went.
 
     How its end is known depends on how it was started: by `spawn` here, or by a launcher (`cluster/launching.py`).
@@ -271,25 +272,25 @@ class ChildProcess:
     # -- its end
 
     @property
+    @abc.abstractmethod
     def returncode(self) -> int | None:
         """None while it runs; negative: the signal that killed it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing happens if it has ended."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until it has ended; return its exit code, or None after ``timeout`` seconds."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def exited(self) -> int:
         """Wait in an event loop until it has ended; return its exit code."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def open_pidfd(self) -> int:
         """A descriptor of it, for the caller to close; there is something to read when it has ended."""
-        raise NotImplementedError
 
     def terminate(self) -> None:
         """Ask it to close (SIGTERM)."""

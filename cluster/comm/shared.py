@@ -186,7 +186,8 @@ class SharedTransport(asyncio.Transport):
                         if self._nudge != nudge:  # a signal handler has left it to the loop
                             os.close(nudge)
                         else:
-                            # First what needs no call, then one call into C.
+                            # First what needs no call, then one call into C; as in `leave_to_loop`, written out
+                            # twice because an interrupt could come at the beginning of a function that both call.
                             self._someone_reads = self._reader_idles = False
                             self._reader = None
                             if not self._closed:
