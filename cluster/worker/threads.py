@@ -1,16 +1,20 @@
 """The queue of tasks and the threads that take from it, in the order in which the tasks came.
 
 A thread with nothing to do reads what the scheduler sends, if no other one does: a task that comes then is run by the
-thread that has received it.
+thread that has received it. So is one that could not start before the task that a thread has just run: whoever queues
+tasks in one of these threads takes the next itself, and wakes others for the rest only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from holdfast.cluster.worker.execution import Task
 
@@ -51,9 +55,10 @@ class TaskThreads:
         self._all_ended = asyncio.Event()
         self._running = nthreads
         self._stopping = False
-        # The order is the queue's; what is still to be run is the dictionary's, so that `drop` costs a look-up.
-        self._order: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._queued: dict[int, Task] = {}
+        self._queued: OrderedDict[int, Task | None] = OrderedDict()  # by run; None: a thread is to end
+        self._lock = threading.Lock()  # of the count of those that wait for a wake-up
+        self._waiting = 0
+        self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._serve, name=f"{name}-{n}", daemon=True) for n in range(nthreads)]
         for thread in self._threads:
             thread.start()
@@ -63,14 +68,25 @@ class TaskThreads:
         """Whether nothing waits to be run."""
         return not self._queued
 
-    def submit(self, tasks: Iterable[Task]) -> None:
+    def submit(self, tasks: Sequence[Task]) -> None:
         """Run these after those that wait already."""
         if self._stopping:
             return
         for task in tasks:
             self._queued[task[1]] = task
-            self._order.put(task[1])
-        self._nudge()
+        takes_one = threading.current_thread() in self._threads
+        self._wake(min(len(tasks), len(self._queued) - takes_one))
+
+    def _wake(self, nthreads: int) -> None:
+        """Have so many threads look at what is queued, or all that have nothing to do."""
+        if nthreads > 0:
+            with self._lock:
+                woken = min(nthreads, self._waiting)
+                self._waiting -= woken
+            for _ in range(woken):
+                self._wake_ups.put(None)
+            if woken < nthreads:
+                self._nudge()
 
     def drop(self, run_ids: Iterable[int]) -> list[int]:
         """Don't start these; returns those that had not started. What runs already, or isn't known, is left alone."""
@@ -81,9 +97,8 @@ class TaskThreads:
         if not self._stopping:
             self._stopping = True
             self._queued.clear()
-            for _ in self._threads:
-                self._order.put(-1)
-            self._nudge()
+            self._queued.update({-number: None for number, _ in enumerate(self._threads, 1)})
+            self._wake(len(self._threads))
 
     async def join(self, timeout: float) -> bool:
         """Wait until all threads are past their last task; whether they are."""
@@ -108,14 +123,22 @@ class TaskThreads:
             self._loop.call_soon_threadsafe(self._one_ended)
 
     def _take_tasks(self) -> None:
-        order = self._order
-        take = self._queued.pop
+        nothing_queued = partial(operator.not_, self._queued)
         while True:
-            if order.empty():
-                self._read_while(order.empty)
-            task = take(order.get(), None)
-            if task is not None:
-                self._run(task)
-                task = None  # it holds its inline dependencies
-            elif self._stopping:
+            try:
+                _, task = self._queued.popitem(last=False)
+            except KeyError:
+                if not self._read_while(nothing_queued):
+                    self._wait()
+                continue
+            if task is None:
                 return
+            self._run(task)
+            del task  # it holds its inline dependencies
+
+    def _wait(self) -> None:
+        with self._lock:
+            if self._queued:
+                return
+            self._waiting += 1
+        self._wake_ups.get()
