@@ -8,6 +8,12 @@ There are two descriptors of the same memory. Writers map the one the memfd came
 other, reopened read-only through ``/proc/self/fd``: through a map of it not even ``mprotect`` makes a
 page writable, so a reader can't damage a sealed object by accident. (A hostile process of the same
 user can open it writable again through ``/proc``: same-user processes aren't protected from each other.)
+
+Pages are made in huge ones of 2 MiB where that can be had (`make_huge_page`). The kernel clears such a page in a third
+of the time that it takes for 512 small ones, and maps it at once: a process that looks at a gigabyte for the first time
+takes 500 faults for it instead of as many as it touches pages. It asks for no privilege and no setting: what the
+system's settings for huge pages say is about those that the kernel makes by itself. For a huge page to be mapped as one
+the map has to begin at a whole one too (``FileMap``).
 """
 
 from __future__ import annotations
@@ -21,9 +27,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 PAGE = mmap.PAGESIZE
+#: The bytes of a huge page where pages have 4 KiB. Where they're larger, huge ones are too, and aren't made.
+HUGE_PAGE = 2 << 20
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
 _MADV_POPULATE_WRITE = 23
+_MADV_COLLAPSE = 25
+_PROT_NONE = 0
+_MAP_FIXED = 0x10
+_MAP_NORESERVE = 0x4000
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,7 +44,6 @@ _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_
 _libc.mmap.restype = ctypes.c_void_p
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 
 
 def _last_error(what: str) -> OSError:
@@ -55,18 +66,29 @@ def populate(address: int, nbytes: int) -> bool:
     return bool(_libc.madvise(start, address + nbytes - start, _MADV_POPULATE_WRITE) == 0)
 
 
-def is_resident(address: int, nbytes: int) -> bool:
-    """Whether all pages of a range of a map take up memory, mapped here or not. The GIL is released.
+def make_huge_page(address: int) -> bool:
+    """Makes a page of `HUGE_PAGE` bytes, zeros, where there is no page yet. The GIL is released.
+
+    False if the kernel can't (before Linux 6.1, or with memory in small pieces only): then there is one small page at
+    most. Where there are pages already it would copy them, which takes far longer than using them: who calls looks.
 
     Parameters
     ----------
-    address, nbytes : int
-        Within a writable map; cut to whole pages.
+    address : int
+        Where it begins, in a writable map that begins at a whole huge page; a multiple of `HUGE_PAGE`.
     """
-    start = address // PAGE * PAGE
-    nbytes += address - start
-    pages = ctypes.create_string_buffer(-(-nbytes // PAGE))
-    return _libc.mincore(start, nbytes, pages) == 0 and b"\0" not in pages.raw
+    # The kernel makes one of what is there, so something has to be.
+    return populate(address, PAGE) and bool(_libc.madvise(address, HUGE_PAGE, _MADV_COLLAPSE) == 0)
+
+
+def is_resident(fd: int, offset: int, nbytes: int) -> bool:
+    """Whether all of an extent takes up memory. Moves the descriptor's position, which nobody uses."""
+    return os.lseek(fd, offset, os.SEEK_HOLE) >= offset + nbytes
+
+
+def is_hole(fd: int, offset: int, nbytes: int) -> bool:
+    """Whether nothing of an extent takes up memory. Moves the descriptor's position, which nobody uses."""
+    return next(resident_extents(fd, offset, nbytes), None) is None
 
 
 def resident_extents(fd: int, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
@@ -117,9 +139,8 @@ class Arena:
         self.read_only_fd = -1
         try:
             self.read_only_fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
-            mapped = mmap.mmap(self.fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-            self.view = memoryview(mapped)
-            self._address = ctypes.addressof(ctypes.c_ubyte.from_buffer(mapped))
+            self.view = map_shared(self.fd, nbytes, writable=True, alignment=HUGE_PAGE)
+            self._address = ctypes.addressof(ctypes.c_ubyte.from_buffer(self.view))
         except BaseException:
             self.close()
             raise
@@ -131,6 +152,10 @@ class Arena:
     def populate(self, offset: int, nbytes: int) -> bool:
         """Makes the pages of an extent; false if the kernel doesn't. No byte changes. Not after ``close``."""
         return populate(self._address + offset, nbytes)
+
+    def make_huge_page(self, offset: int) -> bool:
+        """Makes a huge page in a hole; false if the kernel doesn't. Not after ``close``."""
+        return make_huge_page(self._address + offset)
 
     def punch(self, offset: int, nbytes: int) -> None:
         """Gives the whole pages within the extent back to the kernel; they read as zeros from then on."""
@@ -156,32 +181,67 @@ class FileMap:
 
     Python's own ``mmap`` keeps a duplicate of the descriptor for each map; with thousands of views
     alive a process would run out of them.
+
+    Parameters
+    ----------
+    fd, offset, nbytes : int
+        The piece. The descriptor may be closed afterwards.
+    flags : int
+        ``mmap.MAP_SHARED`` or ``mmap.MAP_PRIVATE``.
+    writable : bool
+        Whether it may be written to.
+    base : object
+        Kept as long as the map.
+    alignment : int
+        Bytes of which the map's beginning is a multiple, a number of pages; the piece begins at such a place of the
+        file then.
     """
 
-    def __init__(self, fd: int, offset: int, nbytes: int, *, flags: int, writable: bool, base: object = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        offset: int,
+        nbytes: int,
+        *,
+        flags: int,
+        writable: bool,
+        base: object = None,
+        alignment: int = PAGE,
+    ) -> None:
         self._mapped: list[int] = []
         self._base = base
         start = offset // PAGE * PAGE
-        self._span = offset + nbytes - start
+        span = offset + nbytes - start
+        self._span = span + alignment - PAGE
         protection = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
-        # One step: what is mapped is known to ``__del__``, even if an interrupt comes right after it.
-        self._mapped.extend(map(_libc.mmap, [None], [self._span], [protection], [flags], [fd], [start]))
-        (address,) = self._mapped
-        if address == _MAP_FAILED:
-            self._mapped.clear()
-            raise _last_error("mapping memory")
+        if alignment == PAGE:
+            address = self._map(protection, flags, fd, start)
+        else:  # room for it wherever it may begin, of which the rest stays unused
+            room = self._map(_PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
+            address = -(-room // alignment) * alignment
+            if _libc.mmap(address, span, protection, flags | _MAP_FIXED, fd, start) != address:
+                raise _last_error("mapping memory")
         self.address: int = address + offset - start
         self.nbytes = nbytes
         self.writable = writable
+
+    def _map(self, protection: int, flags: int, fd: int, start: int) -> int:
+        # One step: what is mapped is known to ``__del__``, even if an interrupt comes right after it.
+        self._mapped.extend(map(_libc.mmap, [None], [self._span], [protection], [flags], [fd], [start]))
+        (mapped,) = self._mapped
+        if mapped == _MAP_FAILED:
+            self._mapped.clear()
+            raise _last_error("mapping memory")
+        return mapped
 
     def __del__(self) -> None:
         for address in getattr(self, "_mapped", ()):  # nothing if an interrupt came before it had begun
             _libc.munmap(address, self._span)
 
 
-def map_shared(fd: int, nbytes: int, *, writable: bool) -> memoryview:
+def map_shared(fd: int, nbytes: int, *, writable: bool, alignment: int = PAGE) -> memoryview:
     """A file's first ``nbytes``, shared with whoever maps it too. The descriptor may be closed."""
-    mapped = FileMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable)
+    mapped = FileMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable, alignment=alignment)
     array = (ctypes.c_ubyte * nbytes).from_address(mapped.address)
     array.mapped = mapped  # type: ignore[attr-defined] # as long as there is a view of the array
     view = memoryview(array).cast("B")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from holdfast.objectstore.arena import FileMap
+from holdfast.objectstore.arena import HUGE_PAGE, FileMap, is_hole, is_resident
 
 
 class Mapping:
@@ -34,13 +34,21 @@ class Mapping:
         self.nbytes = nbytes
         self._fd = read_only_fd
         try:
-            self._readable = mmap.mmap(read_only_fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ)
-            self._writable = mmap.mmap(writable_fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._readable = _whole(read_only_fd, nbytes, writable=False)
+            self._writable = _whole(writable_fd, nbytes, writable=True)
         finally:
             os.close(writable_fd)
-        self.address: int = pa.py_buffer(self._readable).address
-        self.writable_address: int = pa.py_buffer(self._writable).address
-        self.writable_view = memoryview(self._writable)
+        self.address = self._readable.address
+        self.writable_address = self._writable.address
+        self.writable_view = self._writable.view()
+
+    def is_resident(self, offset: int, nbytes: int) -> bool:
+        """Whether all of an extent takes up memory, mapped here or not."""
+        return is_resident(self._fd, offset, nbytes)
+
+    def is_hole(self, offset: int, nbytes: int) -> bool:
+        """Whether nothing of an extent takes up memory."""
+        return is_hole(self._fd, offset, nbytes)
 
     def buffer(self, offset: int, nbytes: int, base: object) -> pa.Buffer:
         """The extent in place, read-only. ``base`` lives as long as the buffer or anything made from it."""
@@ -82,3 +90,8 @@ class ViewedMap(FileMap):
             "data": (self.address, not self.writable),
         }
         return memoryview(np.asarray(self))  # type: ignore[arg-type]
+
+
+def _whole(fd: int, nbytes: int, *, writable: bool) -> ViewedMap:
+    """The whole arena, shared."""
+    return ViewedMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable, alignment=HUGE_PAGE)

@@ -25,16 +25,17 @@ import threading
 import time
 from collections.abc import Iterator
 
-from holdfast.objectstore.arena import PAGE, is_resident, populate
+from holdfast.objectstore.arena import HUGE_PAGE, PAGE, make_huge_page, populate
 from holdfast.objectstore.connection import Connection
 from holdfast.objectstore.errors import StoreError
 from holdfast.objectstore.mapping import Mapping
 from holdfast.objectstore.protocol import Op
 
-PIECE_NBYTES = 2 << 20
 _THREADS = min(4, os.cpu_count() or 1)
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 1.6
+#: It works for so long before it pauses for as long: the shortest sleep takes a tenth of it.
+_STINT_SECONDS = 0.0005
 _PATIENCE_SECONDS = 60.0
 _JOIN_SECONDS = 1.0
 _PAGEMAP_ENTRY = struct.Struct("Q")
@@ -73,12 +74,12 @@ class Warmer:
         pieces = list(self._unmapped(offset, nbytes))
         share = -(-len(pieces) // _THREADS)
         helpers = [
-            threading.Thread(target=self._populate, args=(pieces[start : start + share],))
+            threading.Thread(target=self._make, args=(pieces[start : start + share],))
             for start in range(share, len(pieces), share or 1)
         ]
         for helper in helpers:
             helper.start()
-        self._populate(pieces[:share])
+        self._make(pieces[:share])
         for helper in helpers:
             helper.join()
 
@@ -110,11 +111,16 @@ class Warmer:
 
     def _map_resident(self, offset: int, nbytes: int) -> bool:
         """Maps what of an extent is there, piece by piece. False if it's time to end."""
+        began = time.monotonic()
         for piece in self._unmapped(offset, nbytes):
-            began = time.monotonic()
             # Piece by piece: to ask for the holes of a whole extent keeps a processor for milliseconds.
-            if is_resident(*piece) and (not populate(*piece) or self._nap(time.monotonic() - began)):
+            if self._mapping.is_resident(*piece) and not self._map(*piece):
                 return False
+            worked = time.monotonic() - began
+            if worked >= _STINT_SECONDS:
+                if self._nap(worked):
+                    return False
+                began = time.monotonic()
         return True
 
     def _nap(self, seconds: float) -> bool:
@@ -123,23 +129,30 @@ class Warmer:
             self._stop.get(timeout=seconds)
         return self._stopped
 
-    def _populate(self, pieces: list[tuple[int, int]]) -> None:
-        for address, nbytes in pieces:
-            if not populate(address, nbytes):
+    def _make(self, pieces: list[tuple[int, int]]) -> None:
+        for offset, nbytes in pieces:
+            if nbytes == HUGE_PAGE and self._mapping.is_hole(offset, nbytes):
+                make_huge_page(self._mapping.writable_address + offset)
+            if not self._map(offset, nbytes):
                 return
 
+    def _map(self, offset: int, nbytes: int) -> bool:
+        return populate(self._mapping.writable_address + offset, nbytes)
+
     def _unmapped(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
-        """The pieces of an extent of which the last page isn't mapped, as ``(address, nbytes)``."""
-        first = self._mapping.writable_address + offset
+        """The parts of an extent, cut where huge pages begin, of which the last page isn't mapped, and their sizes."""
+        first_page = self._mapping.writable_address // PAGE
         try:
             pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             pagemap = -1  # a sandbox: mapping twice is still cheap
+        end = offset + nbytes
         try:
-            for address in range(first, first + nbytes, PIECE_NBYTES):
-                piece = min(PIECE_NBYTES, first + nbytes - address)
-                if pagemap < 0 or not _is_mapped(pagemap, address + piece - 1):
-                    yield address, piece
+            while offset < end:
+                until = min(offset // HUGE_PAGE * HUGE_PAGE + HUGE_PAGE, end)
+                if pagemap < 0 or not _is_mapped(pagemap, first_page + (until - 1) // PAGE):
+                    yield offset, until - offset
+                offset = until
         finally:
             if pagemap >= 0:
                 os.close(pagemap)
@@ -153,6 +166,6 @@ def _pauses() -> Iterator[float]:
         pause = min(2 * pause, _PAUSE_SECONDS_MAX)
 
 
-def _is_mapped(pagemap: int, address: int) -> bool:
-    entry = os.pread(pagemap, _PAGEMAP_ENTRY.size, address // PAGE * _PAGEMAP_ENTRY.size)
+def _is_mapped(pagemap: int, page: int) -> bool:
+    entry = os.pread(pagemap, _PAGEMAP_ENTRY.size, page * _PAGEMAP_ENTRY.size)
     return bool(_PAGEMAP_ENTRY.unpack(entry)[0] & _PRESENT)

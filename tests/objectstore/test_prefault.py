@@ -49,7 +49,7 @@ def test_the_first_client_starts_it_and_it_ends_at_the_limit(quiet: Callable[[St
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.stats()
         quiet(server)
-        assert HEADROOM - prefault._PIECE_NBYTES < resident(server) <= HEADROOM
+        assert resident(server) == HEADROOM
         assert "holdfast-store-prefault" not in threads()
 
 
@@ -105,6 +105,20 @@ def test_closing_while_pages_are_made_leaves_no_thread(monkeypatch: pytest.Monke
         while not resident(server):
             assert time.monotonic() < deadline
     assert "holdfast-store-prefault" not in threads()
+
+
+def test_a_hole_is_made_in_huge_pages_and_its_edges_in_small_pieces() -> None:
+    huge = prefault.HUGE_PAGE
+    start, end = 3 * huge - 5 * prefault.PAGE, 6 * huge + 300 * prefault.PAGE
+    for may_be_huge in (True, False):
+        at, pieces = start, []
+        while at < end:
+            pieces.append(prefault._piece(at, end, may_be_huge))
+            assert at % huge + pieces[-1] <= huge
+            at += pieces[-1]
+        assert sum(pieces) == end - start
+        assert pieces.count(huge) == (3 if may_be_huge else 0)
+        assert all(piece == huge or piece <= prefault._PIECE_NBYTES for piece in pieces)
 
 
 def test_holes_are_the_whole_pages_between_what_is_there() -> None:

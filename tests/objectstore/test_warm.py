@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import threading
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import Store, StoreServer, connect, warm
-from holdfast.objectstore.arena import PAGE, is_resident, memory_file, populate
+from holdfast.objectstore.arena import HUGE_PAGE, PAGE
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB
@@ -36,7 +35,7 @@ def test_the_headroom_is_mapped_before_the_first_large_object(wait_until: Callab
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.warm()
         wait_until(lambda: not warming(), "the end of the thread")
-        assert HEADROOM - 2 * warm.PIECE_NBYTES <= mapped_nbytes(store) <= HEADROOM
+        assert HEADROOM - 2 * HUGE_PAGE <= mapped_nbytes(store) <= HEADROOM
         resident = os.fstat(server.arena_fd).st_blocks * 512
         assert resident <= HEADROOM  # mapping what isn't there would have made it
 
@@ -52,7 +51,7 @@ def test_a_process_that_reads_and_writes_small_objects_maps_nothing_ahead(wait_u
 def test_a_large_object_sets_it_going(wait_until: Callable[..., Any]) -> None:
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.put(np.ones(8 * MIB, "u1"))
-        wait_until(lambda: mapped_nbytes(store) > 8 * MIB + HEADROOM - 2 * warm.PIECE_NBYTES, "the headroom's map")
+        wait_until(lambda: mapped_nbytes(store) > 8 * MIB + HEADROOM - 2 * HUGE_PAGE, "the headroom's map")
         wait_until(lambda: not warming(), "the end of the thread")
 
 
@@ -103,16 +102,3 @@ def test_a_store_that_dies_ends_it(wait_until: Callable[..., Any]) -> None:
         store.warm()
     wait_until(lambda: not warming(), "the end of the thread")
     store.close()
-
-
-def test_a_range_is_resident_when_its_last_page_is_too() -> None:
-    fd = memory_file("test", 4 * PAGE)
-    writing, looking = (mmap.mmap(fd, 4 * PAGE) for _ in range(2))
-    os.close(fd)
-    address = np.frombuffer(looking, np.uint8).ctypes.data
-    assert not is_resident(address, PAGE)
-    assert populate(np.frombuffer(writing, np.uint8).ctypes.data, 3 * PAGE)
-    assert is_resident(address, 3 * PAGE)
-    assert is_resident(address + 1, 1)
-    assert not is_resident(address, 3 * PAGE + 1)
-    assert not is_resident(address + PAGE, 3 * PAGE)
