@@ -26,7 +26,7 @@ from holdfast.cluster.comm import frames
 from holdfast.cluster.scheduler import events
 from holdfast.cluster.scheduler.state import SchedulerState
 from holdfast.cluster.worker.execution import TaskRunner
-from holdfast.objectstore import Store
+from holdfast.cluster.worker.nursery import Nursery
 
 now = time.monotonic_ns
 
@@ -69,7 +69,7 @@ SPANS = (
     Span("decoded", "worker", "decode the call"),
     Span("computed", "worker", "the task itself"),
     Span("encoded", "worker", "encode the result"),
-    Span("stored", "worker", "store it"),
+    Span("stored", "worker", "keep it"),
     Span("ran", "worker", "make the outcome"),
     Span("finished: packing", "worker", "take the outcomes that there are"),
     Span("finished: packed", "worker", "pack the message"),
@@ -262,4 +262,4 @@ def _wrap_worker(recorder: Recorder) -> None:
     _wrap(TaskRunner, "_arguments", marking("decoded"))
     _wrap(TaskRunner, "_call", marking("computed"))
     _wrap(TaskRunner, "_result", marking("encoded"))
-    _wrap(Store, "put_encoded", marking("stored"))
+    _wrap(Nursery, "add", marking("stored"))

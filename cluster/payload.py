@@ -8,11 +8,12 @@ while it is unpickled, however deep they stand, without walking the arguments.
 from __future__ import annotations
 
 import contextlib
+import io
 import pickle
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 import cloudpickle
@@ -24,6 +25,8 @@ from holdfast.cluster.errors import RemoteError
 INLINE_LIMIT_NBYTES = 2048
 
 _MAX_FRAMES = 100
+#: What newer versions of cloudpickle write for the name of a file.
+_NO_FILE = "<dynamic-code>"
 _context = threading.local()
 
 
@@ -41,9 +44,19 @@ def dumps(value: Any) -> bytes:
             return data
     except Exception:  # pickle raises any type; what really can't be pickled raises again below
         pass
-    data = cloudpickle.dumps(value, protocol=5)
-    assert isinstance(data, bytes)
-    return data
+    with io.BytesIO() as data:
+        _ByValue(data, protocol=5).dump(value)
+        return data.getvalue()
+
+
+def _reduce_code(code: CodeType) -> tuple[Any, ...]:
+    """What cloudpickle makes of code, with the name of its file: a traceback finds the source by that."""
+    make, arguments, *rest = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return (make, tuple(code.co_filename if a == _NO_FILE else a for a in arguments), *rest)
+
+
+class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+    dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({CodeType: _reduce_code})
 
 
 class Reference:

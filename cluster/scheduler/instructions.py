@@ -39,6 +39,11 @@ class DeleteObjects(NamedTuple):
     items: list[ObjectId]
 
 
+class DiscardResults(NamedTuple):
+    peer: str
+    items: list[ObjectId]
+
+
 class ReportMemory(NamedTuple):
     peer: str
     items: list[MemoryEntry]
@@ -73,6 +78,7 @@ Instruction: TypeAlias = (
     | RunTasks
     | DropRuns
     | DeleteObjects
+    | DiscardResults
     | ReportMemory
     | ReportErred
     | ReportPending

@@ -33,6 +33,7 @@ from holdfast.cluster.errors import CancelledError, ObjectLostError
 from holdfast.cluster.scheduler.instructions import (
     DeleteObjects,
     DependencyEntry,
+    DiscardResults,
     DropRuns,
     ForgetFunctions,
     MemoryEntry,
@@ -318,18 +319,32 @@ class Lifecycle:
 
     def delete_copies(self, task: Task) -> None:
         """Forget the result of a task and let every store delete it."""
+        object_id = task.object_id
+        assert object_id is not None
+        maker = task.maker
         for host in task.where:
             del host.objects[task]
             host.nbytes -= task.nbytes
-            self._outbox.add(DeleteObjects, host.address, task.object_id)
+            if maker is not None and maker.host is host:
+                self.discard(maker, object_id)
+            else:
+                self._outbox.add(DeleteObjects, host.address, object_id)
         task.where = ()
         self._forget_object(task)
+
+    def discard(self, maker: Worker, object_id: ObjectId) -> None:
+        """Nobody wants a small result: it goes, from its worker or from where that has put it meanwhile."""
+        if maker in maker.host.workers:
+            self._outbox.add(DiscardResults, maker.address, object_id)
+        else:
+            self._outbox.add(DeleteObjects, maker.host.address, object_id)
 
     def _forget_object(self, task: Task) -> None:
         assert task.object_id is not None
         del self.objects[task.object_id]
         task.object_id = None
         task.inline = None
+        task.maker = None
 
     def lose(self, task: Task) -> None:
         """A task in state "memory" has no result any more: compute it again if somebody needs it."""

@@ -112,6 +112,7 @@ class Task:
         "holders",
         "inline",
         "key",
+        "maker",
         "missing",
         "nbytes",
         "nwaiters",
@@ -155,6 +156,7 @@ class Task:
         self.nbytes = 0
         self.type_name = ""
         self.inline: Payload | None = None
+        self.maker: Worker | None = None  # of a small result, which it may keep for itself at first
         self.where: tuple[Host, ...] = ()
         self.error: TaskError | None = None
         self.since = 0.0  # when it came into its state

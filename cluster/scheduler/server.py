@@ -418,6 +418,7 @@ _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.RunTasks: lambda i: ("run", [_run_entry(entry) for entry in i.items]),
     to_do.DropRuns: lambda i: ("drop", i.items),
     to_do.DeleteObjects: lambda i: ("delete", i.items),
+    to_do.DiscardResults: lambda i: ("discard", i.items),
     to_do.ReportMemory: lambda i: ("memory", i.items),
     to_do.ReportErred: lambda i: ("erred", [(key, raw(blob), text) for key, blob, text in i.items]),
     to_do.ReportPending: lambda i: ("pending", i.items),

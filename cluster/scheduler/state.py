@@ -413,9 +413,14 @@ class SchedulerState:
         for _, run_id, object_id, nbytes, inline, type_name, seconds in event.results:
             task = life.end_run(worker, run_id)
             if task is None:
-                self.outbox.add(DeleteObjects, worker.host.address, object_id)
+                if inline is None:
+                    self.outbox.add(DeleteObjects, worker.host.address, object_id)
+                else:
+                    life.discard(worker, object_id)
                 continue
             task.group.record(seconds, nbytes)
+            if inline is not None:
+                task.maker = worker
             life.complete(task, worker.host, object_id, nbytes, inline, type_name)
         self.placement.progressed(worker, life.now)
         life.line_up_more(worker)

@@ -98,6 +98,7 @@ def _validate_task(state: SchedulerState, task: Task) -> None:
     else:
         assert not task.where
         assert task.inline is None
+    assert task.maker is None or task.inline is not None, "its maker would not keep it"
     for host in task.where:
         assert state.hosts.get(host.address) is host
         assert task in host.objects

@@ -5,12 +5,15 @@
 ``threads.py``      the queue of tasks and the threads that take from it
 ``execution.py``    one task, from its message to its outcome
 ``outbox.py``       outcomes on their way to the scheduler, and the seals of their results
+``nursery.py``      small results, until they are stored or nobody wants them any more
 ``lineup.py``       tasks that wait for a run that was sent before them
 ``functions.py``    functions by digest
 ``dependencies.py`` what a task gets to see of the results that it depends on
 ``items.py``        calls that take one item of a dependency
 ``imports.py``      what tasks import, out of the garbage collector's sight
+``labels.py``       what the store calls a task's result
 ``readonly.py``     functions that write into their arguments
+``rehearsal.py``    what a worker does before its first task
 ``tracebacks.py``   what a user sees of a task's failure
 ``context.py``      which task runs in this thread
 =================== =========================================================================

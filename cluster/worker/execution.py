@@ -7,7 +7,8 @@ between lies everything that a task costs a worker besides its own work:
 a function by its digest    a dictionary look-up
 a dependency                inline: decode its bytes; else: the store maps it, and it is decoded in place
 the arguments               one unpickling; references become values while it runs
-the result                  one encoding, one copy into the arena, one seal that leaves with those of its neighbours;
+a small result              one encoding; it rides along, and is stored later if it's still wanted then (`nursery`)
+another one                 one encoding, one copy into the arena, one seal that leaves with those of its neighbours;
                             what it shows of a dependency isn't copied, which is worth a round trip
 ==========================  ==================================================================
 
@@ -29,14 +30,15 @@ from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.forks import Forks
 from holdfast.cluster.worker.functions import FunctionTable, function_name
 from holdfast.cluster.worker.items import item_taken
+from holdfast.cluster.worker.labels import label
+from holdfast.cluster.worker.nursery import Nursery
 from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
-from holdfast.objectstore import Encoded, Store
+from holdfast.objectstore import Encoded, ObjectID, Store
 from holdfast.objectstore.errors import StoreClosedError, StoreFullError
 
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0
-MAX_LABEL_LENGTH = 200
 
 #: ``(key, run_id, digest or None, payload, dependencies, resources)``, as it stands in a ``run`` message.
 Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], Any]
@@ -53,19 +55,22 @@ class TaskRunner:
         Where dependencies are read and results go.
     functions:
         The functions that tasks name.
+    nursery:
+        Where small results go first.
     name:
         The worker's name, for messages to people.
     """
 
-    def __init__(self, store: Store, functions: FunctionTable, name: str) -> None:
+    def __init__(self, store: Store, functions: FunctionTable, nursery: Nursery, name: str) -> None:
         self._store = store
         self._functions = functions
+        self._nursery = nursery
         self._name = name
         self._writers = Writers()
         self._forks = Forks()
 
     def run(self, task: Task) -> Outcome:
-        """Run a task; its result is in the store, sealed but for a flush, when this returns.
+        """Run a task; unless its result is a small one, that is in the store, sealed but for a flush, by then.
 
         Whatever the task raises, `SystemExit` and `KeyboardInterrupt` too, is an outcome.
 
@@ -79,15 +84,11 @@ class TaskRunner:
         run_id = task[1]
         try:
             encoded = self._result(task)
-            try:
-                object_id = self._store.put_encoded(encoded, key=_label(key), timeout=STORE_TIMEOUT_SECONDS)
-            except StoreFullError as error:
-                raise StoreFullError(
-                    f"there is no room for the result of task {key!r}: {error}. Let go of futures and datasets "
-                    "('holdfast memory' shows what holds the space), or start the host with a larger object store"
-                ) from None
             nbytes = encoded.nbytes
             inline = encoded.to_bytes() if nbytes <= payloads.INLINE_LIMIT_NBYTES else None
+            object_id = None if inline is None else self._nursery.add(key, inline, encoded.type_name)
+            if object_id is None:
+                object_id = self._store_result(key, encoded)
             seconds = time.perf_counter() - started
             return "finished", (key, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
         except Missing as missing:
@@ -99,6 +100,15 @@ class TaskRunner:
             blob, text = payloads.dump_exception(error)
             forget_locals(error)
             return "erred", (key, run_id, frames.raw(blob), text, time.perf_counter() - started)
+
+    def _store_result(self, key: Any, encoded: Encoded) -> ObjectID:
+        try:
+            return self._store.put_encoded(encoded, key=label(key), timeout=STORE_TIMEOUT_SECONDS)
+        except StoreFullError as error:
+            raise StoreFullError(
+                f"there is no room for the result of task {key!r}: {error}. Let go of futures and datasets "
+                "('holdfast memory' shows what holds the space), or start the host with a larger object store"
+            ) from None
 
     def _result(self, task: Task) -> Encoded:
         try:
@@ -184,8 +194,3 @@ class TaskRunner:
     def _dependencies(self, task: Task, writable: bool) -> Dependencies:
         return Dependencies(self._store, task[4], writable=writable)
 
-
-def _label(key: Any) -> str:
-    """A key as the store shows it to people."""
-    text = key if type(key) is str else str(key)
-    return text if len(text) <= MAX_LABEL_LENGTH else text[: MAX_LABEL_LENGTH - 1] + "…"

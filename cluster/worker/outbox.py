@@ -1,9 +1,7 @@
 """Outcomes on their way from the threads of the tasks to the scheduler.
 
 Nobody may look for an object in the store before its seal is on its way there. So the seal of a result is sent
-before its outcome is, with one exception: nobody looks in the store for a small result, which rides along with its
-outcome, and a seal keeps who waits for the outcome waiting: not only in this process, for the store's server wakes up
-for it, and takes a processor. So the seals of small results are sent a moment later, with all that there are by then.
+before its outcome is. A small result, which rides along with its outcome, has none (`nursery`).
 
 Sending seals can block: the store takes them when it has the time, and where it lives in this very process, it is the
 loop's thread that takes them. So that thread has no part in this. Outcomes leave by the task's own thread when it has
@@ -23,11 +21,6 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster.worker.execution import Outcome
-
-#: How long the seal of a result that rides along may wait.
-SEAL_PAUSE_SECONDS = 0.005
-
-_SEND, _SEAL, _STOP = range(3)
 
 
 class Outbox:
@@ -52,8 +45,7 @@ class Outbox:
         self._outcomes: deque[Outcome] = deque()
         self._sending = threading.Lock()
         self._sender_woken = False
-        self._seals_wait = False
-        self._tokens: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: it's time to end
         self._sender = threading.Thread(target=self._run, name=name, daemon=True)
         self._sender.start()
 
@@ -62,7 +54,7 @@ class Outbox:
         self._outcomes.append(outcome)
         if not self._sender_woken:
             self._sender_woken = True
-            self._tokens.put(_SEND)
+            self._tokens.put(False)
 
     def put_now(self, outcome: Outcome) -> None:
         """Add an outcome, in a thread that may wait; it has left when this returns."""
@@ -71,20 +63,12 @@ class Outbox:
 
     def close(self) -> None:
         """Send what there is, and end the thread. Blocks; not for the loop's thread."""
-        self._tokens.put(_STOP)
+        self._tokens.put(True)
         self._sender.join()
         self._send()
-        self._flush()
 
     def _run(self) -> None:
-        while (token := self._tokens.get()) != _STOP:
-            if token == _SEAL:
-                with contextlib.suppress(queue.Empty):
-                    token = self._tokens.get(timeout=SEAL_PAUSE_SECONDS)
-                if token == _STOP:
-                    return
-                self._seals_wait = False
-                self._flush()
+        while not self._tokens.get():
             self._sender_woken = False
             self._send()
 
@@ -103,6 +87,3 @@ class Outbox:
             for operation, entry in outcomes:
                 messages.setdefault(operation, []).append(entry)
             self._deliver([*messages.items()])
-        if ride_along and not self._seals_wait:
-            self._seals_wait = True
-            self._tokens.put(_SEAL)

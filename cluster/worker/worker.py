@@ -26,7 +26,9 @@ from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.lineup import LineUp
+from holdfast.cluster.worker.nursery import Nursery
 from holdfast.cluster.worker.outbox import Outbox
+from holdfast.cluster.worker.rehearsal import rehearse
 from holdfast.cluster.worker.threads import TaskThreads
 from holdfast.objectstore.errors import StoreClosedError
 
@@ -104,6 +106,7 @@ class Worker:
         self._store_socket = os.fspath(store_socket)
         self._functions = FunctionTable()
         self._imports = ImportsFreezer() if own_process else None
+        self._rehearsals = [rehearse] if own_process else []  # for the first thread
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
@@ -124,7 +127,8 @@ class Worker:
             # First the store: tasks may arrive as soon as the scheduler knows of this worker.
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
             self._store.warm()
-            self._runner = TaskRunner(self._store, self._functions, self.name)
+            self._nursery = Nursery(self._store, f"holdfast-nursery-{self.name}")
+            self._runner = TaskRunner(self._store, self._functions, self._nursery, self.name)
             self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(
                 self.nthreads, self._in_thread, self._run, self._read_while, self._nudge, f"holdfast-task-{self.name}"
@@ -170,6 +174,7 @@ class Worker:
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
             await asyncio.to_thread(self._outbox.close)
+            await asyncio.to_thread(self._nursery.close)
         if self._connection is not None:
             self._connection.close()
         if self._store is not None:
@@ -208,6 +213,8 @@ class Worker:
                     self._functions.add(functions)
                 case ("forget", digests):
                     self._functions.forget(digests)
+                case ("discard", object_ids):
+                    self._nursery.discard(object_ids)
                 case ("drop", run_ids):
                     if dropped := self._lineup.drop(run_ids, self._threads.drop):
                         self._deliver([("dropped", dropped)])
@@ -226,6 +233,8 @@ class Worker:
         context.enter(self)
         try:
             with self.store.batch():
+                with contextlib.suppress(IndexError):
+                    self._rehearsals.pop()(self.store, self._functions, self._nursery, self._runner)
                 yield
         except StoreClosedError:
             pass  # the last flush; there is nobody left to tell

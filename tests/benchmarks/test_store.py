@@ -27,7 +27,9 @@ def test_every_metric_comes_once_as_a_line_and_in_the_table(tmp_path):
     result = bench_store("--quick", "--rounds", "1", "--without-peers", "--output", str(output))
     assert result.returncode == 0, result.stderr
     figures = [parse(line) for line in output.read_text().splitlines()]
-    assert all(figure is not None and figure.system == "holdfast" and figure.value > 0 for figure in figures)
+    assert all(figure is not None and figure.system == "holdfast" for figure in figures)
+    # Of a tiny object's memory as much can be there before as after it.
+    assert all(figure.value > 0 or figure.unit == "sizes" for figure in figures)
     assert sorted(figure.metric for figure in figures) == sorted(goal.metric for goal in goals.STORE)
     assert result.stdout.startswith(output.read_text())
     for figure in figures:

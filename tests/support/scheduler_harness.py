@@ -62,6 +62,8 @@ class Cluster:
             self.dropped[peer] += instruction.items
         elif isinstance(instruction, to_do.DeleteObjects):
             self.stores[peer] -= set(instruction.items)
+        elif isinstance(instruction, to_do.DiscardResults):
+            self.stores[peer.rpartition("/")[0]] -= set(instruction.items)
         elif isinstance(instruction, to_do.ReportMemory):
             self.clients[peer].update({entry[0]: "memory" for entry in instruction.items})
         elif isinstance(instruction, to_do.ReportErred):

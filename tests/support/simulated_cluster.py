@@ -172,7 +172,8 @@ class SimulatedCluster:
             elif isinstance(instruction, to_do.DropRuns):
                 self.recalled += len(instruction.items)
                 self._send(self._workers[peer].drop, instruction.items)
-            elif isinstance(instruction, to_do.DeleteObjects):
+            elif isinstance(instruction, to_do.DeleteObjects | to_do.DiscardResults):
+                peer = self._workers[peer].host.address if peer in self._workers else peer
                 self._send(self._hosts[peer].delete, [(i, self._nbytes(self._keys[i])) for i in instruction.items])
         deadline = self.state.next_deadline
         if deadline is not None and (self._wakes_at is None or deadline < self._wakes_at):

@@ -1,0 +1,82 @@
+"""Going through the motions of a task once, before there is one.
+
+A worker is a fork of a process that has imported everything and run nothing. Its first task would pay for that: each
+page of memory that the interpreter writes to, if only to count references, is copied then, code that has not run is
+slow, the store has to be asked for a first piece of memory. That makes a millisecond or two, several times what a task
+costs. So a worker's first thread runs a few tasks of its own as soon as it's there: ones that read an array in the
+store and one that rode along, and give a small result and a large one. Nobody hears of them, and what they have put
+into the store they take out again.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from holdfast.cluster import payload
+from holdfast.cluster.worker.execution import TaskRunner
+from holdfast.cluster.worker.functions import FunctionTable
+from holdfast.cluster.worker.nursery import Nursery
+from holdfast.objectstore import ObjectID, Store, encode
+from holdfast.objectstore.errors import StoreClosedError
+
+logger = logging.getLogger(__name__)
+
+_KEY = "rehearsal"
+#: Of the array: with room of its own in the store, and shared when it's put again.
+_LENGTH = 1 << 16
+_ROUNDS = 2  # the first has the pages copied, the second has the interpreter see what repeats
+
+
+def rehearse(store: Store, functions: FunctionTable, nursery: Nursery, runner: TaskRunner) -> None:
+    """Run some tasks for practice, in the calling thread. What goes wrong is left to the first real one.
+
+    Raises
+    ------
+    StoreClosedError
+        The store is gone.
+    """
+    blob = pickle.dumps(_act)
+    digest = blake2b(blob, digest_size=16).digest()
+    call = payload.dumps(((payload.Reference("stored"), payload.Reference("inline")), {}))
+    node = payload.dumps(_Node())
+    put: list[ObjectID] = []
+    try:
+        functions.add([(digest, blob)])
+        for _ in range(_ROUNDS):
+            stored = store.put(np.zeros(_LENGTH), key=_KEY)
+            put.append(stored)
+            inline = encode(0).to_bytes()
+            dependencies = (("stored", stored, None, ()), ("inline", store.new_id(), inline, ()))
+            small = _result(runner.run((_KEY, 0, digest, call, dependencies, None)))
+            large = _result(runner.run((_KEY, 0, None, node, dependencies, None)))
+            nursery.discard(small)
+            put += map(ObjectID, large)
+    except StoreClosedError:
+        raise
+    except Exception:
+        logger.debug("the rehearsal failed", exc_info=True)
+    finally:
+        functions.forget([digest])
+        if put:
+            store.delete(put)
+
+
+def _result(outcome: tuple[str, tuple[Any, ...]]) -> list[bytes]:
+    operation, entry = outcome
+    return [entry[2]] if operation == "finished" else []
+
+
+def _act(array: Any, number: int) -> float:
+    return float(array[0]) + number
+
+
+class _Node:
+    """What a graph's task evaluates to, as far as a worker can tell."""
+
+    def __call__(self, values: Any) -> Any:
+        return values["stored"] + values["inline"]
