@@ -44,9 +44,9 @@ def dumps(value: Any) -> bytes:
             return data
     except Exception:  # pickle raises any type; what really can't be pickled raises again below
         pass
-    with io.BytesIO() as data:
-        _ByValue(data, protocol=5).dump(value)
-        return data.getvalue()
+    by_value = io.BytesIO()
+    _ByValue(by_value, protocol=5).dump(value)
+    return by_value.getvalue()
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:

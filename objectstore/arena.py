@@ -31,6 +31,7 @@ PAGE = mmap.PAGESIZE
 HUGE_PAGE = 2 << 20
 _FALLOC_FL_KEEP_SIZE = 0x01
 _FALLOC_FL_PUNCH_HOLE = 0x02
+_MADV_POPULATE_READ = 22
 _MADV_POPULATE_WRITE = 23
 _MADV_COLLAPSE = 25
 _PROT_NONE = 0
@@ -64,6 +65,12 @@ def populate(address: int, nbytes: int) -> bool:
     """
     start = address // PAGE * PAGE
     return bool(_libc.madvise(start, address + nbytes - start, _MADV_POPULATE_WRITE) == 0)
+
+
+def populate_to_read(address: int, nbytes: int) -> bool:
+    """Does what a read of each of these pages would do; otherwise like `populate`. For pages that are there."""
+    start = address // PAGE * PAGE
+    return bool(_libc.madvise(start, address + nbytes - start, _MADV_POPULATE_READ) == 0)
 
 
 def make_huge_page(address: int) -> bool:

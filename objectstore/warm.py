@@ -1,4 +1,4 @@
-"""Mapping pages before they're written: the client's half of a put that is fast the first time.
+"""Mapping pages before they're used: the client's half of a put, and of a first look, that is fast.
 
 Pages that the server made (``prefault``), or that another process wrote, are there, but not in this
 process's page tables: each costs it a fault, and those make a copy five times slower. Populating a
@@ -7,7 +7,9 @@ range maps its pages in one call, at a twentieth of the price of the faults. It 
 * **Ahead.** Once a process is known to write large objects (``connect`` was told so, or it has reserved
   one) a thread asks the server where the next ones will lie, maps the pages that are there, and ends as
   soon as the server's headroom stops growing. Pages that aren't there are left alone: making them would
-  take memory. It works half of the time, and a process that only reads never starts it.
+  take memory. Huge ones it maps to be read, too, which costs next to nothing: whatever is written there, by
+  whomever, this process then reads without a fault. It works half of the time, and a process that only reads never
+  starts it.
 * **On demand.** A large object about to be written has the rest of its pages mapped (made, if they
   aren't there), by as many threads as copy it.
 
@@ -24,8 +26,9 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import Self
 
-from holdfast.objectstore.arena import HUGE_PAGE, PAGE, make_huge_page, populate
+from holdfast.objectstore.arena import HUGE_PAGE, PAGE, make_huge_page, populate, populate_to_read
 from holdfast.objectstore.connection import Connection
 from holdfast.objectstore.errors import StoreError
 from holdfast.objectstore.mapping import Mapping
@@ -43,12 +46,12 @@ _PRESENT = 1 << 63
 
 
 class Warmer:
-    """Keeps this process's writable map ready for large objects.
+    """Keeps this process's maps ready for large objects.
 
     Parameters
     ----------
     mapping : Mapping
-        The map.
+        The maps.
     connection : Connection
         Whose server knows what will be written next.
     """
@@ -71,7 +74,9 @@ class Warmer:
 
     def now(self, offset: int, nbytes: int) -> None:
         """Maps the pages of an extent that is about to be written."""
-        pieces = list(self._unmapped(offset, nbytes))
+        start = self._mapping.writable_address
+        with _PageTable() as table:
+            pieces = [piece for piece in _pieces(offset, nbytes) if not table.has(start + sum(piece) - 1)]
         share = -(-len(pieces) // _THREADS)
         helpers = [
             threading.Thread(target=self._make, args=(pieces[start : start + share],))
@@ -111,16 +116,24 @@ class Warmer:
 
     def _map_resident(self, offset: int, nbytes: int) -> bool:
         """Maps what of an extent is there, piece by piece. False if it's time to end."""
+        mapping = self._mapping
         began = time.monotonic()
-        for piece in self._unmapped(offset, nbytes):
-            # Piece by piece: to ask for the holes of a whole extent keeps a processor for milliseconds.
-            if self._mapping.is_resident(*piece) and not self._map(*piece):
-                return False
-            worked = time.monotonic() - began
-            if worked >= _STINT_SECONDS:
-                if self._nap(worked):
-                    return False
-                began = time.monotonic()
+        with _PageTable() as table:
+            for piece in _pieces(offset, nbytes):
+                end = sum(piece)
+                # Piece by piece: to ask for the holes of a whole extent keeps a processor for milliseconds.
+                if not table.has(mapping.writable_address + end - 1):
+                    if not mapping.is_resident(*piece):
+                        continue
+                    if not self._map(*piece):
+                        return False
+                if piece[1] == HUGE_PAGE and not table.has(mapping.address + end - 1):
+                    populate_to_read(mapping.address + piece[0], 1)  # of small ones, a few
+                worked = time.monotonic() - began
+                if worked >= _STINT_SECONDS:
+                    if self._nap(worked):
+                        return False
+                    began = time.monotonic()
         return True
 
     def _nap(self, seconds: float) -> bool:
@@ -139,23 +152,14 @@ class Warmer:
     def _map(self, offset: int, nbytes: int) -> bool:
         return populate(self._mapping.writable_address + offset, nbytes)
 
-    def _unmapped(self, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
-        """The parts of an extent, cut where huge pages begin, of which the last page isn't mapped, and their sizes."""
-        first_page = self._mapping.writable_address // PAGE
-        try:
-            pagemap = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            pagemap = -1  # a sandbox: mapping twice is still cheap
-        end = offset + nbytes
-        try:
-            while offset < end:
-                until = min(offset // HUGE_PAGE * HUGE_PAGE + HUGE_PAGE, end)
-                if pagemap < 0 or not _is_mapped(pagemap, first_page + (until - 1) // PAGE):
-                    yield offset, until - offset
-                offset = until
-        finally:
-            if pagemap >= 0:
-                os.close(pagemap)
+
+def _pieces(offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
+    """The parts of an extent, cut where huge pages begin: each one's offset and size."""
+    end = offset + nbytes
+    while offset < end:
+        until = min(offset // HUGE_PAGE * HUGE_PAGE + HUGE_PAGE, end)
+        yield offset, until - offset
+        offset = until
 
 
 def _pauses() -> Iterator[float]:
@@ -166,6 +170,23 @@ def _pauses() -> Iterator[float]:
         pause = min(2 * pause, _PAUSE_SECONDS_MAX)
 
 
-def _is_mapped(pagemap: int, page: int) -> bool:
-    entry = os.pread(pagemap, _PAGEMAP_ENTRY.size, page * _PAGEMAP_ENTRY.size)
-    return bool(_PAGEMAP_ENTRY.unpack(entry)[0] & _PRESENT)
+class _PageTable:
+    """Which pages this process maps. Where that can't be known, in a sandbox, none: to map twice is still cheap."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._fd = -1
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def has(self, address: int) -> bool:
+        """Whether the page is mapped."""
+        if self._fd < 0:
+            return False
+        entry = os.pread(self._fd, _PAGEMAP_ENTRY.size, address // PAGE * _PAGEMAP_ENTRY.size)
+        return bool(_PAGEMAP_ENTRY.unpack(entry)[0] & _PRESENT)

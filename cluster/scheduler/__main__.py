@@ -12,6 +12,7 @@ from holdfast.cluster.comm.addresses import DEFAULT_PORT
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.scheduler.rehearsal import rehearse
 from holdfast.cluster.scheduler.server import Scheduler
 from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS
 
@@ -56,6 +57,7 @@ class _Process:
             token=load_token(create=True), sock=sock, no_worker_timeout=float(options.no_worker_timeout)
         )
         await self.scheduler.start()
+        rehearse()
         tasks = self.scheduler.state.tasks
         garbage.collect_when_few(lambda: len(tasks))
         self.finished = self.scheduler.finished

@@ -298,7 +298,7 @@ class Scheduler:
     def _handle(self, event: events.Event) -> None:
         for instruction in self.state.handle(event, self._loop.time()):
             peer = instruction.peer
-            message = _MESSAGES[type(instruction)](instruction)
+            message = message_of(instruction)
             if type(instruction) in _REPORTS:
                 message = (*message, self._turns.get(peer, 0))
             self._send(peer, message)
@@ -410,8 +410,12 @@ def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
     return ("reply", instruction.request, instruction.ok, value)
 
 
+def message_of(instruction: to_do.Instruction) -> tuple[Any, ...]:
+    """How an instruction looks on the wire."""
+    return _MESSAGES[type(instruction)](instruction)
+
+
 _REPORTS = frozenset({to_do.ReportMemory, to_do.ReportErred, to_do.ReportPending, to_do.ReportCancelled})
-#: How each instruction looks on the wire.
 _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.SendFunctions: lambda i: ("functions", [(digest, raw(blob)) for digest, blob in i.items]),
     to_do.ForgetFunctions: lambda i: ("forget", i.items),

@@ -1,0 +1,18 @@
+"""What a worker computes for practice (`rehearsal`). Nobody imports it but that, as the first task's module is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def read(array: Any, number: int) -> float:
+    """As a task that was submitted would: reads an array, gives a small result."""
+    return float(array[0]) + number
+
+
+class Node:
+    """As a task of a graph would: reads the results it depends on, gives an array."""
+
+    def __call__(self, values: Mapping[Any, Any]) -> Any:
+        return values["stored"] + values["inline"]
