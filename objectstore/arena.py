@@ -73,6 +73,11 @@ def populate_to_read(address: int, nbytes: int) -> bool:
     return bool(_libc.madvise(start, address + nbytes - start, _MADV_POPULATE_READ) == 0)
 
 
+def current_processor() -> int:
+    """The number of the processor that this thread runs on."""
+    return int(_libc.sched_getcpu())
+
+
 def make_huge_page(address: int) -> bool:
     """Makes a page of `HUGE_PAGE` bytes, zeros, where there is no page yet. The GIL is released.
 
@@ -86,6 +91,27 @@ def make_huge_page(address: int) -> bool:
     """
     # The kernel makes one of what is there, so something has to be.
     return populate(address, PAGE) and bool(_libc.madvise(address, HUGE_PAGE, _MADV_COLLAPSE) == 0)
+
+
+class Warmth:
+    """Has the kernel take a huge page of memory in hand, just before one is made of it.
+
+    Where the machine is a virtual one, memory that it hasn't used lately has to be found by its host, bit by bit as it
+    is cleared: milliseconds for a huge page. ``make_huge_page`` clears it in one go, during which nobody else gets the
+    processor. So memory of the same size is cleared first in a way that can be interrupted, and given back: what was
+    given back last is taken next.
+    """
+
+    def __init__(self) -> None:
+        room = mmap.mmap(-1, 2 * HUGE_PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._room = (ctypes.c_ubyte * len(room)).from_buffer(room)  # which keeps it
+        self._address = -(-ctypes.addressof(self._room) // HUGE_PAGE) * HUGE_PAGE
+        _libc.madvise(self._address, HUGE_PAGE, mmap.MADV_HUGEPAGE)
+
+    def renew(self) -> None:
+        """Clear such memory, and give it back. The GIL is released."""
+        populate(self._address, HUGE_PAGE)
+        _libc.madvise(self._address, HUGE_PAGE, mmap.MADV_DONTNEED)
 
 
 def is_resident(fd: int, offset: int, nbytes: int) -> bool:

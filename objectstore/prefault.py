@@ -23,7 +23,8 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from holdfast.objectstore.allocator import PAGE, Allocator
 from holdfast.objectstore.arena import HUGE_PAGE, Arena, resident_extents
@@ -49,6 +50,30 @@ def headroom_limit(capacity: int) -> int:
     return int(min(capacity * _CAPACITY_SHARE, _HEADROOM_NBYTES_MAX, available_memory() * _AVAILABLE_SHARE))
 
 
+class PageMaker(Protocol):
+    """Makes pages elsewhere."""
+
+    works: bool
+
+    def fill(self, extents: Sequence[tuple[int, int]]) -> None:
+        """Makes pages as `fill` does, and returns when that is done; for one thread."""
+
+    def interrupt(self) -> None:
+        """Has the call that goes on, or the next one, return at once. In any thread."""
+
+
+class Pages(Protocol):
+    """The pages of an arena that can be made: `Arena`'s."""
+
+    fd: int
+
+    def make_huge_page(self, offset: int) -> bool:
+        """Makes a huge page where there is a hole; false if the kernel doesn't."""
+
+    def populate(self, offset: int, nbytes: int) -> bool:
+        """Makes the pages of an extent; false if the kernel doesn't."""
+
+
 class Prefaulter:
     """Keeps one store's headroom. All methods are the loop's to call.
 
@@ -69,6 +94,7 @@ class Prefaulter:
         self._arena = arena
         self._allocator = allocator
         self._limit = limit
+        self._maker: PageMaker | None = None
         self._used_nbytes = -1  # as the last pass found it, or less since: only more use makes another necessary
         self._timer: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
@@ -91,6 +117,12 @@ class Prefaulter:
             left -= nbytes
         return extents
 
+    def have_made_by(self, maker: PageMaker | None) -> None:
+        """From here on ``maker`` makes the pages, as long as it works; None: they're made in this process."""
+        self.pause()
+        self._maker = maker
+        self.touch()
+
     def touch(self) -> None:
         """The store was used."""
         used = self._allocator.used_nbytes
@@ -103,12 +135,14 @@ class Prefaulter:
             self._timer = self._loop.call_later(_PAUSE_SECONDS, self._begin)
 
     def pause(self) -> None:
-        """Makes no more pages until the next ``touch``. Waits for the piece that is being made, milliseconds."""
+        """Makes no more pages until the next ``touch``. Waits for a piece that is being made here, milliseconds."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._thread is not None:
             self._stop.set()
+            if self._maker is not None:
+                self._maker.interrupt()
             self._thread.join()
             self._thread = None
         self._used_nbytes = -1
@@ -131,8 +165,12 @@ class Prefaulter:
         return [(offset, nbytes) for offset, nbytes in extents if nbytes >= _EXTENT_NBYTES_MIN]
 
     def _run(self, extents: list[tuple[int, int]], stop: threading.Event) -> None:
+        maker = self._maker
         try:
-            self._fill(extents, stop)
+            if maker is not None and maker.works:
+                maker.fill(extents)
+            else:
+                fill(self._arena, extents, self._limit, stop.wait)
         finally:
             with contextlib.suppress(RuntimeError):  # the loop was closed without us
                 self._loop.call_soon_threadsafe(self._end, stop)
@@ -142,31 +180,45 @@ class Prefaulter:
             self._thread = None
             self.touch()
 
-    def _fill(self, extents: list[tuple[int, int]], stop: threading.Event) -> None:
-        """Makes pages in the holes of ``extents``, in order, until enough are there."""
-        arena = self._arena
-        parts = [list(resident_extents(arena.fd, *extent)) for extent in extents]
-        resident = sum(nbytes for part in parts for _, nbytes in part)
-        limit, unlooked, huge = 0, _LOOK_NBYTES, True
-        for extent, part in zip(extents, parts, strict=True):
-            for offset, nbytes in _holes(extent, part):
-                end = offset + nbytes
-                while offset < end:
-                    if unlooked >= _LOOK_NBYTES:
-                        limit, unlooked = self._limit(), 0
-                    piece = _piece(offset, min(end, offset + limit - resident), huge)
-                    if piece <= 0:
-                        return
-                    began = time.monotonic()
-                    if piece == HUGE_PAGE:
-                        huge = arena.make_huge_page(offset)
-                        if not huge:
-                            continue
-                    elif not arena.populate(offset, piece):
-                        return
-                    offset, resident, unlooked = offset + piece, resident + piece, unlooked + piece
-                    if stop.wait(time.monotonic() - began):
-                        return
+
+def fill(
+    pages: Pages, extents: Sequence[tuple[int, int]], limit: Callable[[], int], stop: Callable[[float], bool]
+) -> None:
+    """Makes pages in the holes of ``extents``, in order, until enough are there.
+
+    Parameters
+    ----------
+    pages : Pages
+        Those of the arena.
+    extents : sequence of (int, int)
+        Offsets and sizes of what is free.
+    limit : callable
+        The bytes of free pages that may take up memory; asked now and then.
+    stop : callable
+        ``stop(seconds)`` is called after each piece, with the time that it took; true if it's time to end.
+    """
+    parts = [list(resident_extents(pages.fd, *extent)) for extent in extents]
+    resident = sum(nbytes for part in parts for _, nbytes in part)
+    most, unlooked, huge = 0, _LOOK_NBYTES, True
+    for extent, part in zip(extents, parts, strict=True):
+        for offset, nbytes in _holes(extent, part):
+            end = offset + nbytes
+            while offset < end:
+                if unlooked >= _LOOK_NBYTES:
+                    most, unlooked = limit(), 0
+                piece = _piece(offset, min(end, offset + most - resident), huge)
+                if piece <= 0:
+                    return
+                began = time.monotonic()
+                if piece == HUGE_PAGE:
+                    huge = pages.make_huge_page(offset)
+                    if not huge:
+                        continue
+                elif not pages.populate(offset, piece):
+                    return
+                offset, resident, unlooked = offset + piece, resident + piece, unlooked + piece
+                if stop(time.monotonic() - began):
+                    return
 
 
 def _piece(start: int, end: int, huge: bool) -> int:

@@ -27,7 +27,7 @@ from holdfast.objectstore.core import LIST_PAGE, StoreCore
 from holdfast.objectstore.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, Spill, StartFetch, Verify
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
-from holdfast.objectstore.prefault import Prefaulter, headroom_limit
+from holdfast.objectstore.prefault import PageMaker, Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
 from holdfast.objectstore.quarantine import Quarantine
 from holdfast.objectstore.segments import Layout, in_one_piece
@@ -334,6 +334,16 @@ class StoreServer:
     def arena_fd(self) -> int:
         """A read-only descriptor of the arena; the server's to close."""
         return self._running_arena().read_only_fd
+
+    @property
+    def writable_fd(self) -> int:
+        """The descriptor of the arena; the server's to close."""
+        return self._running_arena().fd
+
+    def have_pages_made_by(self, maker: PageMaker | None) -> None:
+        """Pages that the next large objects will need are made by ``maker`` from here on; None: by a thread here."""
+        if self._prefaulter is not None:
+            self._prefaulter.have_made_by(maker)
 
     def writable_view(self, extent: Extent) -> memoryview:
         """The bytes of a reservation, to be written."""

@@ -19,6 +19,7 @@ from holdfast.cluster.node import heartbeat
 from holdfast.cluster.node.fetcher import Fetcher
 from holdfast.cluster.node.heartbeat import WorkerVitals
 from holdfast.cluster.node.link import SchedulerLink
+from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
 from holdfast.cluster.node.transfer_server import TransferServer
 from holdfast.objectstore import ObjectID, StoreServer
@@ -116,6 +117,8 @@ class NodeAgent:
         self._fetcher: Fetcher | None = None
         self._transfer_server: TransferServer | None = None
         self._supervisor: Supervisor | None = None
+        self._page_maker: PageMaker | None = None
+        self._page_making: asyncio.Task[None] | None = None
         self._workers: list[Worker] = []
         self._vitals = WorkerVitals()
         self._heartbeat: asyncio.Task[None] | None = None
@@ -172,6 +175,8 @@ class NodeAgent:
         if self._processes:
             self._supervisor = self._supervise()
             self._supervisor.start()
+            self._page_maker = PageMaker(self.store, self._launcher)
+            self._page_making = asyncio.ensure_future(self._page_maker.start())
         await self._link.connect(
             {
                 "address": self.address,
@@ -209,6 +214,9 @@ class NodeAgent:
             self._heartbeat.cancel()
         if self._supervisor is not None:
             await self._supervisor.close()
+        if self._page_maker is not None and self._page_making is not None:
+            await asyncio.wait([self._page_making])
+            await self._page_maker.close()
         self._launcher.close()
         await asyncio.gather(*(worker.close() for worker in self._workers))
         if self._link is not None:

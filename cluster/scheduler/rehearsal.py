@@ -46,4 +46,3 @@ def rehearse() -> None:
     handle(events.ClientLeft(_CLIENT))
     handle(events.WorkerLeft(_WORKER, ""))
     handle(events.HostLeft(_HOST, ""))
-

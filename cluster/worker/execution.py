@@ -193,4 +193,3 @@ class TaskRunner:
 
     def _dependencies(self, task: Task, writable: bool) -> Dependencies:
         return Dependencies(self._store, task[4], writable=writable)
-

@@ -180,4 +180,3 @@ class Nursery:
                 self._young[object_id] = result
             return False
         return True
-

@@ -68,4 +68,3 @@ def rehearse(store: Store, functions: FunctionTable, nursery: Nursery, runner: T
 def _result(outcome: tuple[str, tuple[Any, ...]]) -> list[bytes]:
     operation, entry = outcome
     return [entry[2]] if operation == "finished" else []
-

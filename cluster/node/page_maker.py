@@ -1,0 +1,118 @@
+"""A process that makes a store's pages in the time that nobody else wants: ``python -m holdfast.cluster.node.page_maker``.
+
+To make a page keeps a processor, in the kernel, for a fraction of a millisecond, or for several where the machine is a
+virtual one whose host has to find the memory first. A task that is woken there meanwhile waits. So it's done by a
+process of the lowest priority there is (``SCHED_IDLE``), which the kernel takes off the processor for anybody else.
+
+It can't be a thread of the node agent: preempted while it held the interpreter's lock it would keep the agent waiting.
+And the lowest priority is not enough. A task that was preempted, or has slept, is owed some time, even one that hardly
+counts; and what it does in the kernel is done in one go. So it also looks whether it was preempted while it made a
+page. Then others have much to do just now, in short pieces, and it leaves them alone for a while.
+
+It gets requests over a socket that keeps messages apart, and ends with that. Another one that comes ends the one before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import mmap
+import os
+import resource
+import select
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+
+from holdfast.cluster.process import add_process_options, tell_parent
+from holdfast.objectstore.arena import HUGE_PAGE, FileMap, Warmth, current_processor, make_huge_page, populate
+from holdfast.objectstore.prefault import fill, headroom_limit
+
+#: A request is a number and the extents to fill, pairs of offset and size; the answer is the number.
+NUMBER = struct.Struct("<Q")
+EXTENT = struct.Struct("<QQ")
+REQUEST_NBYTES_MAX = 64 << 10
+
+
+#: How long others are left alone after they have been in need of the processor: first, and if that goes on.
+_PAUSE_SECONDS_MIN = 0.05
+_PAUSE_SECONDS_MAX = 0.4
+
+
+class _Pages:
+    """The pages of an arena that belongs to another process."""
+
+    def __init__(self, fd: int, nbytes: int) -> None:
+        self.fd = fd
+        self._map = FileMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=True, alignment=HUGE_PAGE)
+        self._warmth = Warmth()
+
+    def make_huge_page(self, offset: int) -> bool:
+        with _on_one_processor():  # of which each has its own memory that was given back
+            self._warmth.renew()
+            return make_huge_page(self._map.address + offset)
+
+    def populate(self, offset: int, nbytes: int) -> bool:
+        return populate(self._map.address + offset, nbytes)
+
+
+@contextlib.contextmanager
+def _on_one_processor() -> Iterator[None]:
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {current_processor()})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
+class _Politeness:
+    """Pauses while others need the processor, or until there is something to read from a socket."""
+
+    def __init__(self, requests: socket.socket) -> None:
+        self._poll = select.poll()
+        self._poll.register(requests, select.POLLIN)
+        self._preempted = 0
+        self._pause_seconds = 0.0
+
+    def pause(self, _: float = 0.0) -> bool:
+        """Wait, if it's better to; whether there is something to read."""
+        preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        if preempted == self._preempted:
+            self._pause_seconds = 0.0
+        else:
+            self._preempted = preempted
+            self._pause_seconds = min(max(2 * self._pause_seconds, _PAUSE_SECONDS_MIN), _PAUSE_SECONDS_MAX)
+        return bool(self._poll.poll(self._pause_seconds * 1000))
+
+
+def serve(requests: socket.socket, arena_fd: int) -> None:
+    """Make pages until the other end of the socket is closed."""
+    nbytes = os.fstat(arena_fd).st_size
+    pages = _Pages(arena_fd, nbytes)
+    politeness = _Politeness(requests)
+    while request := requests.recv(REQUEST_NBYTES_MAX):
+        extents = list(EXTENT.iter_unpack(request[NUMBER.size :]))
+        fill(pages, extents, lambda: headroom_limit(nbytes), politeness.pause)
+        requests.send(request[: NUMBER.size])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m holdfast.cluster.node.page_maker", description="Make pages of an object store, when idle."
+    )
+    parser.add_argument("--requests-fd", type=int, required=True, metavar="N", help="where requests come from")
+    parser.add_argument("--arena-fd", type=int, required=True, metavar="N", help="the memory of the store")
+    add_process_options(parser)
+    options = parser.parse_args()
+    with contextlib.suppress(OSError):  # not everywhere is it allowed
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    tell_parent(options.ready_fd, {})
+    with contextlib.suppress(ConnectionError), socket.socket(fileno=options.requests_fd) as requests:
+        serve(requests, options.arena_fd)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Having a store's pages made by a process of their own (`page_maker`): the node agent's side."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+from collections.abc import Sequence
+
+from holdfast.cluster.launching import ForkedProcess, Launcher
+from holdfast.cluster.node.page_maker import EXTENT, NUMBER
+from holdfast.objectstore import StoreServer
+from holdfast.objectstore.errors import HoldfastError
+
+logger = logging.getLogger(__name__)
+
+_MODULE = "holdfast.cluster.node.page_maker"
+_NAME = "the page maker"
+
+
+class RemotePages:
+    """Has pages made by asking; what `Prefaulter` takes.
+
+    Parameters
+    ----------
+    requests
+        A socket to the one that makes them, this object's to close.
+    """
+
+    def __init__(self, requests: socket.socket) -> None:
+        self._requests = requests
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(requests, select.POLLIN)
+        self._poll.register(self._wake, select.POLLIN)
+        self._number = 0
+        self.works = True
+
+    def fill(self, extents: Sequence[tuple[int, int]]) -> None:
+        """Have pages made in the holes of the extents; returns when they are, or when it was interrupted."""
+        try:
+            self._send(extents)
+            while self._answer() != self._number:
+                if self._wake in {fd for fd, _ in self._poll.poll()}:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self._wake)
+                    self._send(())  # its answer comes later, and isn't waited for
+                    return
+        except ConnectionError as error:
+            logger.warning("%s has ended (%s): the store makes its pages itself", _NAME, error)
+            self.works = False
+
+    def interrupt(self) -> None:
+        """Have a call of `fill` in another thread, or the next one, return at once."""
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Let the other end go. Nothing may be asked any more."""
+        self.works = False
+        self._requests.close()
+        os.close(self._wake)
+
+    def _send(self, extents: Sequence[tuple[int, int]]) -> None:
+        self._number += 1
+        self._requests.send(NUMBER.pack(self._number) + b"".join(EXTENT.pack(*extent) for extent in extents))
+
+    def _answer(self) -> int:
+        """The number of the request that is answered; 0 if none is."""
+        try:
+            answer = self._requests.recv(NUMBER.size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        if not answer:
+            raise ConnectionResetError("it has closed the socket")
+        (number,) = NUMBER.unpack(answer)
+        return int(number)
+
+
+class PageMaker:
+    """The process, and the store that it makes pages for.
+
+    Parameters
+    ----------
+    store
+        A store that has started.
+    launcher
+        What forks the process.
+    """
+
+    def __init__(self, store: StoreServer, launcher: Launcher) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._pages: RemotePages | None = None
+        self._child: ForkedProcess | None = None
+
+    async def start(self) -> None:
+        """Have it begin. If it can't, the store makes its pages itself, as until now."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pages = RemotePages(ours)
+        with theirs:
+            descriptors = {"--requests-fd": theirs.fileno(), "--arena-fd": self._store.writable_fd}
+            try:
+                self._child = await self._launcher.fork_async(_MODULE, [], _NAME, pass_fds=descriptors)
+            except (OSError, HoldfastError) as error:
+                logger.warning("%s: the store makes its pages itself", error)
+                return
+        self._store.have_pages_made_by(self._pages)
+
+    async def close(self) -> None:
+        """End it."""
+        self._store.have_pages_made_by(None)
+        if self._pages is not None:
+            self._pages.close()
+        if self._child is not None:
+            self._child.kill()
+            await self._child.exited()
