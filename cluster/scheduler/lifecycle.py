@@ -46,7 +46,6 @@ from holdfast.cluster.scheduler.instructions import (
 )
 from holdfast.cluster.scheduler.model import (
     ACTIVE,
-    TRANSITIONS,
     Client,
     Dataset,
     Digest,
@@ -57,12 +56,11 @@ from holdfast.cluster.scheduler.model import (
     ObjectId,
     Payload,
     Run,
-    State,
     Task,
     TaskError,
     Worker,
 )
-from holdfast.cluster.scheduler.placement import Placement, end_run, expected_seconds, start_run
+from holdfast.cluster.scheduler.placement import Placement, end_run, start_run
 from holdfast.cluster.scheduler.table import Table
 
 #: A group that has lost its last task is kept, for the time that it knows, while there are no more groups than this.
@@ -86,11 +84,13 @@ class Lifecycle:
         Where ready tasks go.
     follow_up_limit
         How many tasks are dealt with at once that an event did not touch itself.
-    validate
-        Check that every move is a legal one.
+    task
+        The class of tasks: `validation.CheckedTask` sees to it that every move is a legal one.
     """
 
-    def __init__(self, outbox: Outbox, placement: Placement, *, follow_up_limit: int, validate: bool) -> None:
+    def __init__(
+        self, outbox: Outbox, placement: Placement, *, follow_up_limit: int, task: type[Task] = Task
+    ) -> None:
         self.tasks: Table[Key, Task] = Table()
         self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
@@ -99,7 +99,7 @@ class Lifecycle:
         self.now = 0.0
         self._outbox = outbox
         self._placement = placement
-        self._validate = validate
+        self._task = task
         self._run_ids = itertools.count(1)
         self._follow_up_limit = follow_up_limit
         self._to_settle: list[Task] = []  # touched by this event
@@ -108,12 +108,6 @@ class Lifecycle:
         self._unsettled: list[Task] = []  # maybe not needed
         self._undermined: list[Task] = []  # something that they depend on has erred
         self._departed: list[Client | Dataset] = []  # that still hold something
-
-    def move(self, task: Task, state: State) -> None:
-        if self._validate and state not in TRANSITIONS[task.state]:
-            raise AssertionError(f"{task!r} can't move to {state!r}")
-        task.state = state
-        task.since = self.now
 
     # -- coming to be
 
@@ -124,7 +118,7 @@ class Lifecycle:
         if group is None:
             group = self.groups[name] = Group(name)
         group.tasks += 1
-        task = self.tasks[key] = Task(key, group, owner)
+        task = self.tasks[key] = self._task(key, group, owner)
         return task
 
     def specify(self, task: Task, digest: Digest | None, payload: Payload, dependencies: Sequence[Task]) -> None:
@@ -142,6 +136,9 @@ class Lifecycle:
 
     def activate(self, task: Task) -> None:
         """Begin to work towards a result of a task in state "released", and of all that it needs."""
+        if task.payload is not None and not task.dependencies:  # as most are
+            self.enqueue(task)
+            return
         stack = [task]
         while stack:
             task = stack.pop()
@@ -153,7 +150,7 @@ class Lifecycle:
             if not task.dependencies:
                 self.enqueue(task)
                 continue
-            self.move(task, "waiting")
+            task.state = "waiting"
             waiting_on = 0
             waited_for: Task | None = None
             error: TaskError | None = None
@@ -184,17 +181,18 @@ class Lifecycle:
     def enqueue(self, task: Task) -> None:
         """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
         if self._placement.can_run(task.requirements):
-            self.move(task, "ready")
+            task.state = "ready"
             self._placement.push(task)
         else:
-            self.move(task, "no-worker")
+            task.state = "no-worker"
+            task.since = self.now
             self.unplaced[task] = None
 
     def requeue(self, task: Task) -> None:
         """A task in state "processing" that no worker has any more: let it run again."""
         waiting_on = sum(dependency.state != "memory" for dependency in task.dependencies)
         if waiting_on:
-            self.move(task, "waiting")
+            task.state = "waiting"
             task.waiting_on = waiting_on
         else:
             self.enqueue(task)
@@ -226,14 +224,14 @@ class Lifecycle:
             self.line_up(last.task)
 
     def _send(self, task: Task, worker: Worker) -> None:
-        self.move(task, "processing")
+        task.state = "processing"
         run_id = next(self._run_ids)
         requirements = task.requirements
         task.run_id = run_id
         task.worker = worker
         if not worker.runs:
             self._placement.progressed(worker, self.now)
-        start_run(worker, Run(run_id, task, expected_seconds(task), requirements))
+        start_run(worker, Run(run_id, task, requirements))
         self._placement.update_room(worker, self.now)
         digest = task.digest
         if digest is not None and digest not in worker.functions:
@@ -282,7 +280,8 @@ class Lifecycle:
     ) -> None:
         """A task's result is there, in ``host``'s store (None: only in ``inline``)."""
         active = task.state in ACTIVE
-        self.move(task, "memory")
+        task.state = "memory"
+        task.since = self.now
         task.object_id = object_id
         task.nbytes = nbytes
         task.inline = inline
@@ -291,8 +290,9 @@ class Lifecycle:
         self.objects[object_id] = task
         if host is not None:
             self.add_copy(task, host)
-        self._report_memory(task)
-        if active:
+        if task.holders:
+            self._report_memory(task)
+        if active and task.dependencies:
             self._leave_dependencies(task)
         if task.nwaiters:
             for waiter in task.dependents:
@@ -349,13 +349,13 @@ class Lifecycle:
     def lose(self, task: Task) -> None:
         """A task in state "memory" has no result any more: compute it again if somebody needs it."""
         self._forget_object(task)
-        self.move(task, "released")
+        task.state = "released"
         for waiter in task.waiters:
             if waiter.state == "waiting":
                 waiter.waiting_on += 1
             elif waiter.state in ("ready", "no-worker"):
                 self.withdraw(waiter)
-                self.move(waiter, "waiting")
+                waiter.state = "waiting"
                 waiter.waiting_on = 1
             # One that is processing may have read it already; if not, it will say so.
         if task.is_needed:
@@ -372,7 +372,7 @@ class Lifecycle:
             return
         active = task.state in ACTIVE
         self.withdraw(task)
-        self.move(task, "erred")
+        task.state = "erred"
         task.error = error
         for holder in task.holders:
             if type(holder) is Client and holder.hears:
@@ -508,17 +508,17 @@ class Lifecycle:
         state = task.state
         if state == "memory":
             self.delete_copies(task)
-            self.move(task, "released")
+            task.state = "released"
         elif state == "erred":
             task.error = None
-            self.move(task, "released")
+            task.state = "released"
         else:
             self.withdraw(task)
-            self.move(task, "released")
+            task.state = "released"
             self._leave_dependencies(task)
 
     def _forget(self, task: Task) -> None:
-        self.move(task, "forgotten")
+        task.state = "forgotten"
         del self.tasks[task.key]
         group = task.group
         group.tasks -= 1
@@ -527,7 +527,8 @@ class Lifecycle:
         if task.digest is not None:
             function = self.functions[task.digest]
             function.tasks -= 1
-            self.drop_unused_function(task.digest, function)
+            if not function.tasks:
+                self.drop_unused_function(task.digest, function)
         for dependency in task.dependencies:
             del dependency.dependents[task]
             self._to_settle.append(dependency)
@@ -568,4 +569,6 @@ def _dependency_entry(task: Task, reader: Host) -> DependencyEntry:
 
 def memory_entry(task: Task) -> MemoryEntry:
     """A result as clients are told of it."""
-    return (task.key, task.object_id, task.nbytes, task.inline, tuple([host.address for host in task.where]))
+    # Who has the bytes needn't know where they lie.
+    nodes = () if task.inline is not None else tuple([host.address for host in task.where])
+    return (task.key, task.object_id, task.nbytes, task.inline, nodes)

@@ -19,7 +19,7 @@ Payload: TypeAlias = bytes | memoryview
 
 State = Literal["released", "waiting", "no-worker", "ready", "processing", "memory", "erred", "forgotten"]
 
-#: The legal moves of a task. Nothing else ever happens (`validate` mode checks each one).
+#: The legal moves of a task. Nothing else ever happens (`validation.CheckedTask` checks each one).
 #:
 #: ============ =====================================================================================
 #: released     known, but nothing is done about it; kept as lineage of those that depend on it
@@ -46,16 +46,23 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 ACTIVE: frozenset[State] = frozenset({"waiting", "no-worker", "ready", "processing"})
 
 
+#: A run never counts for less: what a worker spends around the shortest function.
+SHORTEST_RUN_SECONDS = 20e-6
+#: What a task of unknown length counts for: all the room that a worker has (`placement.PREFETCH_SECONDS`).
+UNKNOWN_RUN_SECONDS = 0.010
+
+
 class Group:
     """Tasks that do the same, and so take about the same time and room."""
 
-    __slots__ = ("mean_nbytes", "mean_seconds", "name", "tasks")
+    __slots__ = ("expected_seconds", "mean_nbytes", "mean_seconds", "name", "tasks")
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
         self.tasks = 0  # that refer to this group now
         self.mean_seconds: float | None = None
         self.mean_nbytes = 0
+        self.expected_seconds = UNKNOWN_RUN_SECONDS  # that a run keeps a thread busy
 
     def record(self, seconds: float, nbytes: int) -> None:
         mean = self.mean_seconds
@@ -63,8 +70,9 @@ class Group:
             self.mean_seconds = seconds
             self.mean_nbytes = nbytes
         else:
-            self.mean_seconds = mean + (seconds - mean) * 0.3
+            seconds = self.mean_seconds = mean + (seconds - mean) * 0.3
             self.mean_nbytes += int((nbytes - self.mean_nbytes) * 0.3)
+        self.expected_seconds = seconds if seconds > SHORTEST_RUN_SECONDS else SHORTEST_RUN_SECONDS
 
 
 class Requirements:
@@ -159,7 +167,7 @@ class Task:
         self.maker: Worker | None = None  # of a small result, which it may keep for itself at first
         self.where: tuple[Host, ...] = ()
         self.error: TaskError | None = None
-        self.since = 0.0  # when it came into its state
+        self.since = 0.0  # when it came into its state, "no-worker" or "memory"
 
     def __repr__(self) -> str:
         return f"<Task {self.key!r} {self.state}>"
@@ -205,11 +213,12 @@ class Run:
 
     __slots__ = ("nbytes", "recalled", "requirements", "run_id", "seconds", "task")
 
-    def __init__(self, run_id: int, task: Task, seconds: float, requirements: Requirements | None) -> None:
+    def __init__(self, run_id: int, task: Task, requirements: Requirements | None) -> None:
+        group = task.group
         self.run_id = run_id
         self.task: Task | None = task
-        self.seconds = seconds  # expected
-        self.nbytes = task.group.mean_nbytes  # of the result, expected
+        self.seconds = group.expected_seconds
+        self.nbytes = group.mean_nbytes  # of the result, expected
         self.recalled = False  # its worker was told not to start it, so that another one may (`recall`)
         self.requirements = requirements
 

@@ -36,10 +36,6 @@ from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.model import Host, Requirements, Run, Task, Worker
 
 PREFETCH_SECONDS = 0.010
-#: A run never counts for less: what a worker spends around the shortest function.
-SHORTEST_RUN_SECONDS = 20e-6
-#: What a task of unknown length counts for: all the room there is.
-UNKNOWN_RUN_SECONDS = PREFETCH_SECONDS
 #: Below this, where the data of a task lies does not matter.
 LOCALITY_MIN_NBYTES = 64 * 1024
 #: A store is nearly full when its objects, and those that are expected, take up this share of it.
@@ -303,20 +299,22 @@ class Placement:
 
     def _take(self, worker: Worker, now: float) -> Task | None:
         best: Task | None = None
-        best_rank: tuple[bool, tuple[float, int]] | None = None
-        may_start = False
+        source: Queue | None = None
         host = worker.host
         nearly_full = host.nbytes + host.expected_nbytes > NEARLY_FULL * host.capacity > 0
         for queues in (self._queues[None], self._queues.get(host)):
-            if not queues:
-                continue
-            for queue in queues.values():
+            for queue in queues.values() if queues else ():
                 if queue.requirements is None or self._may_run(worker, queue.requirements):
                     task = queue.head()
-                    rank = (nearly_full and queue.roots, task.priority)
-                    if best_rank is None or rank < best_rank:
-                        best, best_rank = task, rank
-                        may_start = self._may_start(worker, queue, nearly_full)
+                    if (
+                        source is None
+                        or best is None
+                        or (nearly_full and queue.roots, task.priority) < (nearly_full and source.roots, best.priority)
+                    ):
+                        best, source = task, queue
+        may_start = (
+            source is None or len(worker.runs) < worker.nthreads or self._may_start_ahead(source, nearly_full)
+        )
         if best is not None and not may_start:
             return None  # nothing is sent ahead of it: then a thread for it falls idle
         if best is None:
@@ -324,7 +322,7 @@ class Placement:
         if best is None:
             return None
         source = self.remove(best)
-        if source.host is None and best.nwaiters and len(self._hosts) > 1 and source.requirements is None:
+        if best.nwaiters and source.host is None and len(self._hosts) > 1 and source.requirements is None:
             self._claim(source, host)
         return best
 
@@ -348,10 +346,8 @@ class Placement:
             return True
         return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
 
-    def _may_start(self, worker: Worker, queue: Queue, nearly_full: bool) -> bool:
+    def _may_start_ahead(self, queue: Queue, nearly_full: bool) -> bool:
         """Not everything is sent ahead: tasks would hold their resources while they wait, or fill a store sooner."""
-        if len(worker.runs) < worker.nthreads:
-            return True
         if nearly_full and queue.roots:
             return False
         return queue.requirements is None or not queue.requirements.resources
@@ -380,12 +376,6 @@ def transfer_seconds(task: Task, host: Host) -> float:
     """How long it's expected to take until all that a task reads is on a host."""
     nbytes = sum(d.nbytes for d in task.dependencies if d.inline is None and host not in d.where)
     return TRANSFER_LATENCY_SECONDS + nbytes / TRANSFER_NBYTES_PER_SECOND
-
-
-def expected_seconds(task: Task) -> float:
-    """How long a run of the task is expected to keep a thread busy."""
-    mean = task.group.mean_seconds
-    return UNKNOWN_RUN_SECONDS if mean is None else max(mean, SHORTEST_RUN_SECONDS)
 
 
 def start_run(worker: Worker, run: Run) -> None:

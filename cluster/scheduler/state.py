@@ -81,7 +81,10 @@ class SchedulerState:
         self.datasets: dict[str, Dataset] = {}
         self.outbox = Outbox()
         self.placement = Placement(self.hosts, self.workers)
-        self.life = Lifecycle(self.outbox, self.placement, follow_up_limit=follow_up_limit, validate=validate)
+        task = Task
+        if validate:
+            from holdfast.cluster.scheduler.validation import CheckedTask as task
+        self.life = Lifecycle(self.outbox, self.placement, follow_up_limit=follow_up_limit, task=task)
         self.recall = Recall(self.outbox, self.placement)
         self._no_worker_timeout = no_worker_timeout
         self._max_failures = max_failures
@@ -304,20 +307,24 @@ class SchedulerState:
         tasks = life.tasks
         options = event.options
         per_key = options.get("per_key") or {}
-        shared = _Options(options, self.placement)
+        shared = chosen = _Options(options, self.placement)
         unknown: list[tuple[Task, Key]] = []
         specified: list[Task] = []
+        submitted: list[Task] = []
         try:
             for key, digest, payload, dependency_keys in event.tasks:
                 task = tasks.get(key)
-                if task is not None and (task.can_be_computed or task.state == "memory"):
+                if task is not None and (task.payload is not None or task.state == "memory"):
+                    submitted.append(task)
                     continue
                 if digest is not None and digest not in life.functions:
                     raise ProtocolError(f"task {key!r} names a function that was never sent")
-                chosen = _Options({**options, **per_key[key]}, self.placement) if key in per_key else shared
+                if per_key:
+                    chosen = _Options({**options, **per_key[key]}, self.placement) if key in per_key else shared
                 if task is None:
                     task = life.create(key, digest, client.name)
                 specified.append(task)
+                submitted.append(task)
                 dependencies = []
                 for dependency_key in dependency_keys:
                     dependency = tasks.get(dependency_key)
@@ -330,8 +337,11 @@ class SchedulerState:
                 self._submitted += 1
                 task.priority = (-chosen.priority, self._submitted)
                 life.specify(task, digest, payload, dependencies)
-            wants = [task[0] for task in event.tasks] if event.wants is None else event.wants
-            self._want(client, wants)
+            if event.wants is None:
+                for task in submitted:
+                    self._begin(client, task)
+            else:
+                self._want(client, event.wants)
             for task, dependency_key in unknown:
                 life.fail_unknown_dependency(task, dependency_key)
         finally:
@@ -342,13 +352,19 @@ class SchedulerState:
             task = self.tasks.get(key)
             if task is None:
                 self.outbox.cancelled(client.id, key, "it was cancelled or released before")
-                continue
-            self.life.renew(task)
-            self.life.hold(client, task)
-            if task.state == "released":
-                self.life.activate(task)
             else:
-                self.life.report(task, client)
+                self._begin(client, task)
+
+    def _begin(self, client: Client, task: Task) -> None:
+        """A client wants a task's result."""
+        life = self.life
+        if task.state == "erred":
+            life.renew(task)
+        life.hold(client, task)
+        if task.state == "released":
+            life.activate(task)
+        else:
+            life.report(task, client)
 
     def _objects_scattered(self, event: events.ObjectsScattered) -> None:
         client = self.clients[event.client]

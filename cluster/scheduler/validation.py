@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from holdfast.cluster.scheduler.model import ACTIVE, Client, Dataset, Task, Worker
+from holdfast.cluster.scheduler.model import ACTIVE, TRANSITIONS, Client, Dataset, State, Task, Worker
 from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS
 
 if TYPE_CHECKING:
     from holdfast.cluster.scheduler.state import SchedulerState
+
+
+_STATE: Any = vars(Task)["state"]
+
+
+class CheckedTask(Task):
+    """A task that only makes legal moves."""
+
+    __slots__ = ()
+
+    @property
+    def state(self) -> State:
+        found: State = _STATE.__get__(self)
+        return found
+
+    @state.setter
+    def state(self, state: State) -> None:
+        try:
+            before = self.state
+        except AttributeError:  # it comes to be
+            assert state == "released"
+        else:
+            if state not in TRANSITIONS[before]:
+                raise AssertionError(f"{self!r} can't move to {state!r}")
+        _STATE.__set__(self, state)
 
 
 def validate_state(state: SchedulerState) -> None:

@@ -85,7 +85,7 @@ def test_start_says_how_to_connect_and_stop_what_it_stopped(tmp_path: Path) -> N
     assert str(tmp_path / "logs") in said
     assert {path.name for path in (tmp_path / "logs").iterdir()} >= {"service.log", "scheduler.log", "node-0.log"}
     everything = descendants()
-    assert len(everything) == 4
+    assert len(everything) == 5
     said = holdfast("stop")
     assert f"Stopped the cluster at {address}" in said
     assert not any(each.is_running() for each in everything)
@@ -147,7 +147,7 @@ def test_in_the_foreground_it_ends_with_the_command(eventually: Callable[..., An
         while "stop" not in (line := process.stdout.readline()):
             assert line, "it ended"
         everything = psutil.Process(process.pid).children(recursive=True)
-        assert len(everything) == 5
+        assert len(everything) == 6
         process.send_signal(number)
         process.communicate(timeout=30)
         assert process.returncode == code
