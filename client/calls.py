@@ -17,7 +17,7 @@ from holdfast.client.keys import TOKEN_NBYTES, random_token, wire_key
 from holdfast.cluster.comm.frames import raw
 
 #: Calls of a map that are packed before they are sent.
-MAP_BATCH = 10_000
+MAP_BATCH = 1_000
 #: A keyword argument of a map from this size on is stored once instead of being sent with every call.
 MAP_KWARG_NBYTES = 16 * 1024
 
