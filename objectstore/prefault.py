@@ -169,7 +169,7 @@ class Prefaulter:
         try:
             if maker is not None and maker.works:
                 maker.fill(extents)
-            else:
+            if (maker is None or not maker.works) and not stop.is_set():
                 fill(self._arena, extents, self._limit, stop.wait)
         finally:
             with contextlib.suppress(RuntimeError):  # the loop was closed without us

@@ -1,4 +1,4 @@
-"""A process that makes a store's pages in the time that nobody else wants: ``python -m holdfast.cluster.node.page_maker``.
+"""A process that makes a store's pages in time that nobody else wants: ``python -m holdfast.cluster.node.page_maker``.
 
 To make a page keeps a processor, in the kernel, for a fraction of a millisecond, or for several where the machine is a
 virtual one whose host has to find the memory first. A task that is woken there meanwhile waits. So it's done by a
@@ -9,7 +9,7 @@ And the lowest priority is not enough. A task that was preempted, or has slept, 
 counts; and what it does in the kernel is done in one go. So it also looks whether it was preempted while it made a
 page. Then others have much to do just now, in short pieces, and it leaves them alone for a while.
 
-It gets requests over a socket that keeps messages apart, and ends with that. Another one that comes ends the one before.
+It gets requests over a socket that keeps messages apart, and ends with that. One that comes ends the one before.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ REQUEST_NBYTES_MAX = 64 << 10
 
 #: How long others are left alone after they have been in need of the processor: first, and if that goes on.
 _PAUSE_SECONDS_MIN = 0.05
-_PAUSE_SECONDS_MAX = 0.4
+_PAUSE_SECONDS_MAX = 0.1
 
 
 class _Pages:

@@ -88,9 +88,7 @@ class Lifecycle:
         The class of tasks: `validation.CheckedTask` sees to it that every move is a legal one.
     """
 
-    def __init__(
-        self, outbox: Outbox, placement: Placement, *, follow_up_limit: int, task: type[Task] = Task
-    ) -> None:
+    def __init__(self, outbox: Outbox, placement: Placement, *, follow_up_limit: int, task: type[Task] = Task) -> None:
         self.tasks: Table[Key, Task] = Table()
         self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
@@ -306,13 +304,13 @@ class Lifecycle:
     def add_copy(self, task: Task, host: Host) -> None:
         if host not in task.where:
             task.where += (host,)
-            host.objects[task] = None
+            host.objects.add(task)
             host.nbytes += task.nbytes
 
     def drop_copy(self, task: Task, host: Host) -> None:
         """A host no longer has the task's object; `lose` the task if it was the last copy."""
         task.where = tuple([other for other in task.where if other is not host])
-        del host.objects[task]
+        host.objects.remove(task)
         host.nbytes -= task.nbytes
         if not task.where and task.inline is None:
             self.lose(task)
@@ -323,7 +321,7 @@ class Lifecycle:
         assert object_id is not None
         maker = task.maker
         for host in task.where:
-            del host.objects[task]
+            host.objects.remove(task)
             host.nbytes -= task.nbytes
             if maker is not None and maker.host is host:
                 self.discard(maker, object_id)
@@ -403,17 +401,21 @@ class Lifecycle:
 
     def hold(self, holder: Client | Dataset, task: Task) -> None:
         """Keep a task for a holder; no error if it is kept already."""
-        if task not in holder.holds:
-            holder.holds[task] = None
+        if holder not in task.holders:
+            holder.holds.add(task)
             task.holders += (holder,)
 
     def unhold(self, holder: Client | Dataset, task: Task) -> None:
         """Give up a hold; no error if there is none."""
-        if holder.holds.pop(task, self) is None:
-            holders = task.holders
-            task.holders = () if len(holders) == 1 else tuple([other for other in holders if other is not holder])
-            if not task.holders and not task.nwaiters:
-                self._to_settle.append(task)
+        if holder in task.holders:
+            holder.holds.remove(task)
+            self._lose_holder(task, holder)
+
+    def _lose_holder(self, task: Task, holder: Client | Dataset) -> None:
+        holders = task.holders
+        task.holders = () if len(holders) == 1 else tuple([other for other in holders if other is not holder])
+        if not task.holders and not task.nwaiters:
+            self._to_settle.append(task)
 
     def let_go(self, holder: Client | Dataset) -> None:
         """Give up all holds of a holder that is gone, soon."""
@@ -491,7 +493,7 @@ class Lifecycle:
 
     def _give_up_one_hold(self) -> None:
         holder = self._departed[-1]
-        self.unhold(holder, next(reversed(holder.holds)))
+        self._lose_holder(holder.holds.pop(), holder)
         if not holder.holds:
             self._departed.pop()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from holdfast.cluster.scheduler.table import Roll
+
 if TYPE_CHECKING:
     from holdfast.cluster.scheduler.placement import Queue
 
@@ -233,7 +235,7 @@ class Host:
         self.description = description
         self.workers: dict[Worker, None] = {}
         self.available: dict[Worker, None] = {}  # those with room for a task
-        self.objects: dict[Task, None] = {}
+        self.objects: Roll[Task] = Roll()
         self.nbytes = 0  # of all of these
         self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)
@@ -286,7 +288,7 @@ class Client:
         self.id = id
         self.name = name
         self.hears = True  # until it leaves
-        self.holds: dict[Task, None] = {}
+        self.holds: Roll[Task] = Roll()
         self.functions: dict[Digest, None] = {}
 
     def __repr__(self) -> str:
@@ -305,7 +307,7 @@ class Dataset:
         self.data = data
         self.publisher = publisher
         self.published = published
-        self.holds: dict[Task, None] = {}
+        self.holds: Roll[Task] = Roll()
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name!r}>"

@@ -312,9 +312,7 @@ class Placement:
                         or (nearly_full and queue.roots, task.priority) < (nearly_full and source.roots, best.priority)
                     ):
                         best, source = task, queue
-        may_start = (
-            source is None or len(worker.runs) < worker.nthreads or self._may_start_ahead(source, nearly_full)
-        )
+        may_start = source is None or len(worker.runs) < worker.nthreads or self._may_start_ahead(source, nearly_full)
         if best is not None and not may_start:
             return None  # nothing is sent ahead of it: then a thread for it falls idle
         if best is None:

@@ -1,13 +1,12 @@
-"""A dictionary of a million entries that never grows all at once.
+"""A dictionary and a set of a million entries that never grow all at once.
 
 When a dictionary is full, Python makes a larger one and enters every key again: 0.1 s at 700,000 keys, in which nobody
-is answered. This one is made of many, each of which grows by itself, at about the same time as the others but not at
-the same moment, in a millisecond. It has no order.
+is answered. These are made of many, none of which ever takes more than a millisecond for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, MutableMapping
+from collections.abc import Collection, Hashable, Iterator, MutableMapping
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -15,10 +14,11 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 _PARTS = 64
+_PART_LENGTH = 1 << 14
 
 
 class Table(MutableMapping[K, V]):
-    """Used like a dictionary."""
+    """Used like a dictionary, but without an order: each key has its part, and all parts grow at about one time."""
 
     __slots__ = ("_parts",)
 
@@ -45,3 +45,51 @@ class Table(MutableMapping[K, V]):
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))
+
+
+class Roll(Collection[K]):
+    """A set in the order of insertion: when a part is full, another is begun. Only what isn't there may be added."""
+
+    __slots__ = ("_last", "_parts")
+
+    def __init__(self) -> None:
+        self._last: dict[K, None] = {}
+        self._parts = [self._last]
+
+    def add(self, entry: K) -> None:
+        """Add what isn't there."""
+        last = self._last
+        if len(last) >= _PART_LENGTH:
+            last = self._last = {}
+            self._parts.append(last)
+        last[entry] = None
+
+    def remove(self, entry: K) -> None:
+        """Take out what is there."""
+        for part in self._parts:
+            if part.pop(entry, self) is None:
+                if not part and part is not self._last:
+                    self._parts.remove(part)  # so that none but the last is ever empty
+                return
+        raise KeyError(entry)
+
+    def pop(self) -> K:
+        """Take out what was added last. Raises KeyError if there is nothing."""
+        last = self._last
+        if not last and len(self._parts) > 1:
+            self._parts.pop()
+            last = self._last = self._parts[-1]
+        entry, _ = last.popitem()
+        return entry
+
+    def __contains__(self, entry: object) -> bool:
+        return any(entry in part for part in self._parts)
+
+    def __iter__(self) -> Iterator[K]:
+        return chain.from_iterable(self._parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __bool__(self) -> bool:
+        return any(self._parts)

@@ -1,26 +1,56 @@
-"""A dictionary in parts."""
+"""A dictionary and a set in parts."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from holdfast.cluster.scheduler.table import Table
+from holdfast.cluster.scheduler import table
+from holdfast.cluster.scheduler.table import Roll, Table
 
 
 def test_it_is_used_like_a_dictionary():
-    table, expected = Table(), {}
+    entries, expected = Table(), {}
     for number in range(1000):
         key = ("x", number) if number % 2 else f"y-{number}"
-        table[key] = expected[key] = number
+        entries[key] = expected[key] = number
     for number in range(0, 1000, 3):
         key = ("x", number) if number % 2 else f"y-{number}"
-        del table[key], expected[key]
-    assert len(table) == len(expected)
-    assert dict(table.items()) == expected
-    assert all(table[key] == table.get(key) == expected[key] and key in table for key in expected)
-    assert "nothing" not in table
-    assert table.get("nothing") is None
+        del entries[key], expected[key]
+    assert len(entries) == len(expected)
+    assert dict(entries.items()) == expected
+    assert all(entries[key] == entries.get(key) == expected[key] and key in entries for key in expected)
+    assert "nothing" not in entries
+    assert entries.get("nothing") is None
     with pytest.raises(KeyError):
-        table["nothing"]
+        entries["nothing"]
     with pytest.raises(KeyError):
-        del table["nothing"]
+        del entries["nothing"]
+
+
+@given(st.lists(st.integers(0, 30) | st.just("pop"), max_size=200))
+def test_a_roll_is_a_set_in_the_order_of_insertion(steps):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "_PART_LENGTH", 4)
+        roll, expected = Roll(), {}
+        for step in steps:
+            if step == "pop":
+                if expected:
+                    assert roll.pop() == expected.popitem()[0]
+                else:
+                    with pytest.raises(KeyError):
+                        roll.pop()
+            elif step in expected:
+                roll.remove(step)
+                del expected[step]
+            else:
+                with pytest.raises(KeyError):
+                    roll.remove(step)
+                roll.add(step)
+                expected[step] = None
+            assert list(roll) == list(expected)
+            assert len(roll) == len(expected)
+            assert bool(roll) == bool(expected)
+            assert all((number in roll) == (number in expected) for number in range(31))
+            assert len(roll._parts) <= 1 + len(expected)

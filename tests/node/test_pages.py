@@ -1,0 +1,135 @@
+"""A process of the lowest priority makes the pages of a host's store; without it the store makes them itself."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from holdfast.cluster.node import page_maker
+from holdfast.cluster.node.page_maker import _Politeness
+from holdfast.cluster.node.pages import RemotePages
+from holdfast.objectstore import connect
+from holdfast.objectstore.arena import Arena
+
+CAPACITY = 128 << 20
+HEADROOM = CAPACITY // 4
+
+
+@pytest.fixture
+def host(start_host, eventually):
+    host = start_host(n_workers=1, store_capacity=CAPACITY)
+    eventually(lambda: host.agent._page_making.done(), what="the page maker is there")
+    return host
+
+
+def maker_of(host):
+    return psutil.Process(host.agent._page_maker._child.pid)
+
+
+def resident(host):
+    return os.fstat(host.agent.store.arena_fd).st_blocks * 512
+
+
+def use(host):
+    with connect(host.node.info["store_socket"]) as store:
+        store.stats()
+
+
+def test_it_makes_the_headroom_and_nobody_else_does(host, eventually):
+    use(host)
+    eventually(lambda: resident(host) >= HEADROOM, what="the headroom is made")
+    assert os.sched_getscheduler(maker_of(host).pid) == os.SCHED_IDLE
+    assert any("page_maker" in word for word in maker_of(host).cmdline())
+
+
+def test_the_agents_own_process_makes_none(host, monkeypatch, eventually):
+    def refuse(self, *arguments):
+        raise AssertionError("the agent makes pages")
+
+    monkeypatch.setattr(Arena, "make_huge_page", refuse)
+    monkeypatch.setattr(Arena, "populate", refuse)
+    with connect(host.node.info["store_socket"]) as store:
+        array = np.ones(20 << 20, "u1")
+        store.put(array)
+        eventually(lambda: resident(host) >= HEADROOM + array.nbytes, what="what was used is made up for")
+
+
+def test_when_it_is_killed_the_store_makes_its_pages_itself(host, eventually):
+    maker_of(host).kill()
+    use(host)
+    eventually(lambda: resident(host) >= HEADROOM, what="the headroom is made")
+    eventually(lambda: not host.agent._page_maker._pages.works, what="it is known to be gone")
+
+
+def test_one_that_does_not_come_to_it_keeps_nobody_waiting(host, eventually):
+    maker_of(host).send_signal(signal.SIGSTOP)
+    prefaulter = host.agent.store._prefaulter
+    host.in_loop(prefaulter.pause)
+    host.in_loop(prefaulter.touch)
+    eventually(lambda: prefaulter._thread is not None, what="a pass has begun")
+    host.in_loop(prefaulter.pause)
+    assert not prefaulter.busy
+    maker_of(host).send_signal(signal.SIGCONT)
+    host.in_loop(prefaulter.touch)
+    eventually(lambda: resident(host) >= HEADROOM, what="the headroom is made")
+
+
+def test_hosts_whose_workers_are_threads_have_none(start_host, eventually):
+    host = start_host(n_workers=1, processes=False, store_capacity=CAPACITY)
+    use(host)
+    assert host.agent._page_maker is None
+    eventually(lambda: resident(host) >= HEADROOM, what="the headroom is made")
+
+
+def test_it_pauses_longer_while_it_is_preempted_again_and_again(monkeypatch):
+    counts = iter((0, 1, 2, 3, 9, 10, 10, 11))
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_nivcsw=next(counts)))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        politeness = _Politeness(theirs)
+        pauses = []
+        politeness._poll = SimpleNamespace(poll=lambda milliseconds: pauses.append(milliseconds / 1000))
+        for _ in range(8):
+            politeness.pause()
+    least, most = page_maker._PAUSE_SECONDS_MIN, page_maker._PAUSE_SECONDS_MAX
+    assert most == 2 * least
+    assert pauses == [0, least, most, most, most, most, 0, least]
+
+
+def test_a_word_ends_its_pause(monkeypatch):
+    monkeypatch.setattr(page_maker, "_PAUSE_SECONDS_MIN", 60.0)
+    monkeypatch.setattr(page_maker, "_PAUSE_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_nivcsw=1))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.send(b"stop")
+        assert _Politeness(theirs).pause()
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(eventually):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pages = RemotePages(ours)
+    with theirs:
+        pages.interrupt()
+        pages.fill([(0, 1)])  # returns at once
+        thread = threading.Thread(target=pages.fill, args=([(0, 2)],))
+        thread.start()
+        requests = [theirs.recv(1000) for _ in range(3)]  # the first, its end, the second
+        for request in requests[:2]:
+            theirs.send(request[:8])
+        assert thread.is_alive()
+        theirs.send(requests[2][:8])
+        thread.join(10)
+        assert not thread.is_alive()
+        assert pages.works
+    pages.fill([(0, 3)])
+    assert not pages.works
+    pages.close()

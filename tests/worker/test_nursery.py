@@ -1,0 +1,161 @@
+"""Small results: kept for a while, then stored, unless nobody wants them by then."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from holdfast.cluster.worker import nursery as nurseries
+from holdfast.cluster.worker.nursery import Nursery
+from holdfast.objectstore import StoreServer, connect, encode
+
+
+@pytest.fixture
+def nursery(store):
+    nursery = Nursery(store, "holdfast-nursery-test")
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(nurseries, "AGE_SECONDS", 0.02)
+
+
+def add(nursery, value, key="key"):
+    return nursery.add(key, encode(value).to_bytes(), "int")
+
+
+def test_what_nobody_wants_in_time_is_never_stored(nursery, server, store, quick, eventually):
+    gone = [add(nursery, number) for number in range(100)]
+    kept = add(nursery, "kept")
+    nursery.discard(gone)
+    eventually(lambda: store.contains(kept), what="the one that lives is stored")
+    assert server.stats()["sealed"] == 1
+
+
+def test_what_lives_is_stored_as_it_was_made(nursery, store, quick, eventually):
+    key = ("x" * 300, 1)
+    object_id = nursery.add(key, encode([1, 2]).to_bytes(), "list")
+    eventually(lambda: store.contains(object_id), what="it is stored")
+    assert store.get(object_id) == [1, 2]
+    (described,) = store.list()
+    assert described["type"] == "list"
+    assert described["owner"] == "test"
+    assert described["key"].startswith("('xxx")
+    assert len(described["key"]) == 200
+
+
+def test_nothing_is_stored_at_once(nursery, server):
+    for number in range(100):
+        add(nursery, number)
+    assert server.stats()["sealed"] == 0
+
+
+def test_what_was_stored_is_deleted_there(nursery, store, quick, eventually):
+    object_id = add(nursery, 1)
+    eventually(lambda: store.contains(object_id), what="it is stored")
+    nursery.discard([object_id])
+    eventually(lambda: not store.contains(object_id), what="it is deleted")
+
+
+def test_room_is_limited_and_comes_back(nursery, monkeypatch):
+    monkeypatch.setattr(nurseries, "MAX_NBYTES", 10_000)
+    taken = []
+    while (object_id := add(nursery, 1)) is not None:
+        taken.append(object_id)
+    assert 10 < len(taken) < 100
+    nursery.discard(taken[:1])
+    assert add(nursery, 1) is not None
+    assert add(nursery, 1) is None
+
+
+def test_its_thread_sleeps_while_there_is_nothing(nursery, quick, eventually):
+    assert nursery._thread is None
+    nursery.discard([add(nursery, 1)])
+    eventually(lambda: not nursery._awake, what="it sleeps again")
+    object_id = add(nursery, 2)
+    assert nursery._awake
+    nursery.discard([object_id])
+
+
+def test_a_full_store_is_waited_for(monkeypatch, quick, eventually):
+    monkeypatch.setattr(nurseries, "_PUT_TIMEOUT_SECONDS", 0.02)
+    with StoreServer(1 << 20, spill=False) as server, connect(server.socket_path) as store:
+        nursery = Nursery(store, "holdfast-nursery-test")
+        try:
+            fills = [store.put(np.zeros(300_000, "u1")) for _ in range(3)]
+            while not isinstance(fills[-1], Exception):
+                try:
+                    fills.append(store.put(np.zeros(20_000, "u1"), timeout=0))
+                except Exception as error:
+                    fills.append(error)
+            fills.pop()
+            object_ids = [nursery.add("key", encode(b"x" * 2000).to_bytes(), "bytes") for _ in range(100)]
+            eventually(lambda: nursery._old, what="a round")
+            assert all(nursery._young.get(i) or nursery._old.get(i) or store.contains(i) for i in object_ids)
+            store.delete(fills)
+            eventually(lambda: all(map(store.contains, object_ids)), what="all are stored")
+        finally:
+            nursery.close()
+
+
+def test_many_threads_lose_none_and_leave_none(nursery, server, store, quick, eventually):
+    kept: list[bytes] = []
+
+    def work(number):
+        for round_ in range(300):
+            object_ids = [add(nursery, (number, round_, n)) for n in range(5)]
+            kept.append(object_ids.pop())
+            nursery.discard(object_ids)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    eventually(lambda: server.stats()["objects"] == len(kept) == 1200, what="those that live are stored, no others")
+    assert all(map(store.contains, kept))
+    assert nursery._nbytes == 0
+    nursery.discard(kept)
+    eventually(lambda: server.stats()["objects"] == 0, what="none is left")
+
+
+def test_a_store_that_is_gone_ends_it(quick, eventually):
+    with StoreServer(1 << 20) as server:
+        store = connect(server.socket_path)
+        nursery = Nursery(store, "holdfast-nursery-test")
+        add(nursery, 1)
+    eventually(lambda: not nursery._thread.is_alive(), what="its thread has ended")
+    nursery.close()
+    store.close()
+
+
+# -- in a worker
+
+
+def test_a_small_result_that_is_discarded_never_reaches_the_store(scheduler, start_worker, server, eventually):
+    _, peer = start_worker()
+    sealed = server.stats()["sealed"]
+    _, entry = scheduler.one(peer, scheduler.task(peer, pow, 2, 10))
+    object_id, inline = entry[2], entry[4]
+    assert inline is not None
+    scheduler.send(peer, ("discard", [object_id]))
+    scheduler.value(peer, scheduler.task(peer, abs, -1))
+    assert server.stats()["sealed"] == sealed
+
+
+def test_a_large_result_is_there_when_it_is_announced(scheduler, start_worker, server):
+    _, peer = start_worker()
+    _, entry = scheduler.one(peer, scheduler.task(peer, np.zeros, 1000))
+    assert entry[4] is None
+    assert server.contains(entry[2])
+
+
+def test_without_room_a_small_result_is_stored_at_once(scheduler, start_worker, server, store, monkeypatch, eventually):
+    monkeypatch.setattr(nurseries, "MAX_NBYTES", 0)
+    _, peer = start_worker()
+    _, entry = scheduler.one(peer, scheduler.task(peer, pow, 2, 10))
+    assert store.get(entry[2], timeout=10) == 1024
