@@ -9,6 +9,7 @@ import socket
 import threading
 import uuid
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -150,7 +151,7 @@ class ClientBase:
         self._table = resources.session.table
         self._callbacks = resources.callbacks
         self._functions = FunctionCache()
-        self._sent_functions: dict[bytes, None] = {}  # the least recently named first
+        self._sent_functions: OrderedDict[bytes, None] = OrderedDict()  # the least recently named first
         info = {"id": self.id, "name": self.name, "pid": os.getpid(), "hostname": socket.gethostname()}
         try:
             self._loop.run(
@@ -223,9 +224,7 @@ class ClientBase:
     def _request(self, operation: str, /, _timeout: float | None = None, **arguments: Any) -> Any:
         if self._loop.is_current:
             raise RuntimeError("a client can't block its own event loop")
-        self._session.check_open()
-        self._session.leave_to_loop()
-        return self._loop.run(self._session.request(operation, **arguments), _timeout)
+        return self._session.ask(operation, _timeout, **arguments)
 
     # -- futures and functions
 
@@ -272,6 +271,10 @@ class ClientBase:
     def _send_functions(self, functions: Iterable[Function]) -> None:
         """Post functions that the scheduler does not have from this client yet. The caller has the table's lock."""
         sent = self._sent_functions
+        functions = tuple(functions)
+        if len(functions) == 1 and functions[0].digest in sent:  # as for most calls
+            sent.move_to_end(functions[0].digest)
+            return
         named = {function.digest: function for function in functions}
         if len(sent) > MAX_SENT_FUNCTIONS:
             surplus = [digest for digest in itertools.islice(sent, MAX_SENT_FUNCTIONS // 2) if digest not in named]

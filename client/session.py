@@ -20,6 +20,7 @@ import builtins
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -76,7 +77,7 @@ class Session:
         self._wake_pending = False
         self._submitted = 0  # the last turn in which something was
         self._request_ids = itertools.count(1)
-        self._replies: dict[int, asyncio.Future[Any]] = {}
+        self._answers: dict[int, Answer] = {}
         self._closed = loop.create_future()
         self._handlers: dict[str, Callable[..., None]] = {
             "memory": self._on_memory,
@@ -117,6 +118,31 @@ class Session:
             except RuntimeError:
                 pass  # the loop is closed: there is nobody to tell any more
 
+    def ask(self, operation: str, timeout: float | None, /, **arguments: Any) -> Any:
+        """Ask the scheduler; wait for its answer, and return it or raise its error. Not in the loop's thread.
+
+        Raises
+        ------
+        TimeoutError
+            It hasn't answered after ``timeout`` seconds.
+        """
+        self.check_open()
+        number = next(self._request_ids)
+        self._answers[number] = answer = Answer()
+        try:
+            self.leave(("request", number, operation, arguments))
+            if self.ended is not None:  # since it was looked at: then nobody has seen this one
+                answer.fail(self.ended)
+            deadline = None if timeout is None else time.monotonic() + timeout
+            over = self._read_while(answer.gate.locked, timeout) or answer.gate.acquire(
+                timeout=-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
+            )
+        finally:
+            self._answers.pop(number, None)
+        if not over:
+            raise TimeoutError(f"the scheduler has not answered after {timeout:g} s")
+        return answer.value()
+
     def check_open(self) -> None:
         """Raise the reason if nothing can be said any more."""
         if self.ended is not None:
@@ -144,11 +170,6 @@ class Session:
         if self._has_posted:
             self._send_posted()
         return connection.read_while(waits, timeout)
-
-    def leave_to_loop(self) -> None:
-        """Before a thread waits for anything but results: what the scheduler says must not be its to read."""
-        if self._connection is not None:
-            self._connection.leave_to_loop()
 
     def _nudge(self) -> None:
         if self._connection is not None:
@@ -205,17 +226,6 @@ class Session:
         connection.on_room = self.wake
         connection.start(self._on_batch, self._on_close, self._on_batch_elsewhere)
 
-    async def request(self, operation: str, /, **arguments: Any) -> Any:
-        """Ask the scheduler; return its answer or raise its error."""
-        self.check_open()
-        number = next(self._request_ids)
-        self._replies[number] = reply = self._loop.create_future()
-        self.post(("request", number, operation, arguments))
-        try:
-            return await reply
-        finally:
-            self._replies.pop(number, None)
-
     async def close(self, reason: str) -> None:
         """Say what is left to say and close. Every future that is pending is cancelled, every request fails."""
         if self.ended is None:
@@ -250,17 +260,27 @@ class Session:
             handler(*message[1:])
 
     def _on_batch_elsewhere(self, messages: tuple[Any, ...]) -> bool:
-        """Handle a batch in a thread that waits for results, if it's about nothing else. It can be cut short."""
-        table = self.table
-        if any(message[0] != "memory" or table.calls_back(message[1]) for message in messages):
+        """Handle a batch in a thread that waits, if it's about results and what threads ask. It can be cut short."""
+        if not all(map(self._may_be_handled_anywhere, messages)):
             return False
-        for _, entries, turn in messages:
-            table.memory(entries, turn)
-        if not table.lingers:
+        table = self.table
+        results = False
+        for operation, *parts in messages:
+            if operation == "memory":
+                results = True
+                table.memory(*parts)
+            else:
+                self._on_reply(*parts)
+        if results and not table.lingers:
             # In this order: the loop may have lingered enough before this thread goes on.
             table.lingers = True
             self._loop.call_soon_threadsafe(self._linger)
         return True
+
+    def _may_be_handled_anywhere(self, message: tuple[Any, ...]) -> bool:
+        if message[0] == "memory":
+            return not self.table.calls_back(message[1])
+        return bool(message[0] == "reply")
 
     def _on_memory(self, entries: tuple[Any, ...], turn: int) -> None:
         self.table.memory(entries, turn)
@@ -287,13 +307,10 @@ class Session:
         self.nodes = nodes
 
     def _on_reply(self, number: int, ok: bool, value: Any) -> None:
-        reply = self._replies.get(number)
-        if reply is None or reply.done():
-            return
-        if ok:
-            reply.set_result(value)
-        else:
-            reply.set_exception(error_named(*value))
+        answer = self._answers.get(number)
+        if answer is not None:
+            answer.give(ok, value)
+            self._nudge()
 
     def _on_closing(self, reason: str) -> None:
         self._end(ConnectError(f"the cluster at {self._address} shut down: {reason}"))
@@ -312,9 +329,44 @@ class Session:
             self.on_end()
 
     def _fail_requests(self, reason: Exception) -> None:
-        for reply in self._replies.values():
-            if not reply.done():
-                reply.set_exception(type(reason)(*reason.args))
+        for answer in list(self._answers.values()):
+            answer.fail(reason)
+            self._nudge()
+
+
+class Answer:
+    """What a thread waits for that has asked something.
+
+    Attributes
+    ----------
+    gate : threading.Lock
+        Held until the answer is there.
+    """
+
+    __slots__ = ("_said", "gate")
+
+    def __init__(self) -> None:
+        self._said: tuple[bool, Any] | None = None
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def give(self, ok: bool, value: Any) -> None:
+        """The scheduler has said this. To be told twice is no harm."""
+        self._said = self._said or (ok, value)
+        if self.gate.locked():
+            self.gate.release()
+
+    def fail(self, reason: Exception) -> None:
+        """It will say nothing any more."""
+        self.give(False, reason)
+
+    def value(self) -> Any:
+        """The answer. Raises what it is if it's an error."""
+        assert self._said is not None
+        ok, value = self._said
+        if ok:
+            return value
+        raise type(value)(*value.args) if isinstance(value, Exception) else error_named(*value)
 
 
 def _nothing() -> None:

@@ -150,10 +150,6 @@ class Connection(asyncio.Protocol):
         """Have the thread that reads while it waits look whether it still does; see `SharedTransport.nudge`."""
         self._shared.nudge()
 
-    def leave_to_loop(self) -> None:
-        """Before this thread waits for anything else: let it not be the one that reads, if it is shared."""
-        self._shared.leave_to_loop()
-
     @property
     def _shared(self) -> SharedTransport:
         assert isinstance(self._transport, SharedTransport)

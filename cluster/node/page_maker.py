@@ -36,8 +36,8 @@ REQUEST_NBYTES_MAX = 64 << 10
 
 
 #: How long others are left alone after they have been in need of the processor: first, and if that goes on.
-_PAUSE_SECONDS_MIN = 0.05
-_PAUSE_SECONDS_MAX = 0.1
+_PAUSE_SECONDS_MIN = 0.1
+_PAUSE_SECONDS_MAX = 0.2
 
 
 class _Pages:

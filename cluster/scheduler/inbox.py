@@ -27,7 +27,7 @@ from holdfast.cluster.errors import ProtocolError
 logger = logging.getLogger(__name__)
 
 #: How long messages are handled in one turn of the event loop; the last piece that is begun may take longer.
-TURN_SECONDS = 0.010
+TURN_SECONDS = 0.005
 
 
 class Inbox:

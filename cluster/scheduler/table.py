@@ -50,10 +50,11 @@ class Table(MutableMapping[K, V]):
 class Roll(Collection[K]):
     """A set in the order of insertion: when a part is full, another is begun. Only what isn't there may be added."""
 
-    __slots__ = ("_last", "_parts")
+    __slots__ = ("_last", "_near", "_parts")
 
     def __init__(self) -> None:
         self._last: dict[K, None] = {}
+        self._near = self._last  # where the last one was that was taken out: the next one is likely to be there too
         self._parts = [self._last]
 
     def add(self, entry: K) -> None:
@@ -66,12 +67,12 @@ class Roll(Collection[K]):
 
     def remove(self, entry: K) -> None:
         """Take out what is there."""
-        for part in self._parts:
-            if part.pop(entry, self) is None:
-                if not part and part is not self._last:
-                    self._parts.remove(part)  # so that none but the last is ever empty
-                return
-        raise KeyError(entry)
+        if self._near.pop(entry, self) is not None:
+            self._near = next((part for part in self._parts if entry in part), self._near)
+            del self._near[entry]
+        if not self._near and self._near is not self._last:  # so that none but the last is ever empty
+            self._parts.remove(self._near)
+            self._near = self._last
 
     def pop(self) -> K:
         """Take out what was added last. Raises KeyError if there is nothing."""
