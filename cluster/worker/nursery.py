@@ -31,8 +31,10 @@ AGE_SECONDS = 0.5
 #: What may wait at a time, with what Python takes for each. Others go to the store at once.
 MAX_NBYTES = 32 << 20
 _OVERHEAD_NBYTES = 256
-#: The thread puts results into the store for so long at a stretch, and then pauses for as long.
-_STINT_SECONDS = 0.001
+#: The thread puts results into the store for so long at a stretch, during which no task of this process gets on, and
+#: then pauses for several times as long.
+_STINT_SECONDS = 0.0003
+_PAUSE_FACTOR = 3
 #: How long to wait for room in a full store, before others that have died meanwhile are looked for.
 _PUT_TIMEOUT_SECONDS = 1.0
 
@@ -156,7 +158,7 @@ class Nursery:
             worked = time.monotonic() - began
             if worked >= _STINT_SECONDS:
                 self._store.flush()
-                if self._nap(worked):
+                if self._nap(_PAUSE_FACTOR * worked):
                     return False
                 began = time.monotonic()
         self._store.flush()
