@@ -93,7 +93,7 @@ def make_huge_page(address: int) -> bool:
     return populate(address, PAGE) and bool(_libc.madvise(address, HUGE_PAGE, _MADV_COLLAPSE) == 0)
 
 
-class Warmth:
+class HugePageSupply:
     """Has the kernel take a huge page of memory in hand, just before one is made of it.
 
     Where the machine is a virtual one, memory that it hasn't used lately has to be found by its host, bit by bit as it
@@ -108,7 +108,7 @@ class Warmth:
         self._address = -(-ctypes.addressof(self._room) // HUGE_PAGE) * HUGE_PAGE
         _libc.madvise(self._address, HUGE_PAGE, mmap.MADV_HUGEPAGE)
 
-    def renew(self) -> None:
+    def prepare(self) -> None:
         """Clear such memory, and give it back. The GIL is released."""
         populate(self._address, HUGE_PAGE)
         _libc.madvise(self._address, HUGE_PAGE, mmap.MADV_DONTNEED)

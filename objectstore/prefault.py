@@ -13,8 +13,9 @@ from those who compute, and it ends when the headroom is full. The next use that
 it free starts another. A store that nobody uses has no thread and no timer, and once its pages were given back
 (``trim``) it makes none before it is used again.
 
-Which extents are free is read in the loop; by the time the thread gets there a client may have been given
-them. That is harmless: making a page changes no byte, and the client would have paid for it.
+Which extents are free is read in the loop; by the time that pages are made there a client may have been given
+them. That is harmless: making a page changes no byte, and the client would have paid for it. What it has written to is
+left alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from holdfast.objectstore.allocator import PAGE, Allocator
-from holdfast.objectstore.arena import HUGE_PAGE, Arena, resident_extents
+from holdfast.objectstore.arena import HUGE_PAGE, Arena, is_hole, resident_extents
 from holdfast.objectstore.sizes import available_memory
 
 _PAUSE_SECONDS = 0.05
@@ -209,12 +210,12 @@ def fill(
                 piece = _piece(offset, min(end, offset + most - resident), huge)
                 if piece <= 0:
                     return
+                if not is_hole(pages.fd, offset, piece):  # any more: somebody was given it meanwhile
+                    offset += piece
+                    continue
                 began = time.monotonic()
-                if piece == HUGE_PAGE:
-                    huge = pages.make_huge_page(offset)
-                    if not huge:
-                        continue
-                elif not pages.populate(offset, piece):
+                huge = huge and (piece < HUGE_PAGE or pages.make_huge_page(offset))
+                if (piece < HUGE_PAGE or not huge) and not pages.populate(offset, piece):
                     return
                 offset, resident, unlooked = offset + piece, resident + piece, unlooked + piece
                 if stop(time.monotonic() - began):

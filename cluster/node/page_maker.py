@@ -26,15 +26,13 @@ import sys
 from collections.abc import Iterator
 
 from holdfast.cluster.process import add_process_options, tell_parent
-from holdfast.objectstore.arena import HUGE_PAGE, FileMap, Warmth, current_processor, make_huge_page, populate
+from holdfast.objectstore.arena import HUGE_PAGE, FileMap, HugePageSupply, current_processor, make_huge_page, populate
 from holdfast.objectstore.prefault import fill, headroom_limit
 
 #: A request is a number and the extents to fill, pairs of offset and size; the answer is the number.
 NUMBER = struct.Struct("<Q")
 EXTENT = struct.Struct("<QQ")
 REQUEST_NBYTES_MAX = 64 << 10
-
-
 #: How long others are left alone after they have been in need of the processor: first, and if that goes on.
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 0.2
@@ -46,11 +44,11 @@ class _Pages:
     def __init__(self, fd: int, nbytes: int) -> None:
         self.fd = fd
         self._map = FileMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=True, alignment=HUGE_PAGE)
-        self._warmth = Warmth()
+        self._supply = HugePageSupply()
 
     def make_huge_page(self, offset: int) -> bool:
         with _on_one_processor():  # of which each has its own memory that was given back
-            self._warmth.renew()
+            self._supply.prepare()
             return make_huge_page(self._map.address + offset)
 
     def populate(self, offset: int, nbytes: int) -> bool:

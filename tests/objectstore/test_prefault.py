@@ -107,6 +107,37 @@ def test_closing_while_pages_are_made_leaves_no_thread(monkeypatch: pytest.Monke
     assert "holdfast-store-prefault" not in threads()
 
 
+def test_what_was_written_to_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    arena = prefault.Arena(8 * MIB)
+    made = []
+
+    def make_huge_page(offset: int) -> bool:
+        made.append(offset)
+        if offset == 0:
+            arena.view[3 * MIB] = 1  # somebody was given it, and writes
+        return arena.populate(offset, 2 * MIB)
+
+    monkeypatch.setattr(arena, "make_huge_page", make_huge_page)
+    prefault.fill(arena, [(0, 8 * MIB)], lambda: 8 * MIB, lambda _: False)
+    assert made == [0, 4 * MIB, 6 * MIB]
+    arena.close()
+
+
+def test_without_huge_pages_all_is_made_of_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    arena = prefault.Arena(8 * MIB)
+    tried = []
+
+    def refuse(offset: int) -> bool:
+        tried.append(offset)
+        return not arena.populate(offset, prefault.PAGE)  # as the kernel leaves it when it can't
+
+    monkeypatch.setattr(arena, "make_huge_page", refuse)
+    prefault.fill(arena, [(0, 8 * MIB)], lambda: 8 * MIB, lambda _: False)
+    assert tried == [0]
+    assert arena.resident_nbytes() == 8 * MIB
+    arena.close()
+
+
 def test_a_hole_is_made_in_huge_pages_and_its_edges_in_small_pieces() -> None:
     huge = prefault.HUGE_PAGE
     start, end = 3 * huge - 5 * prefault.PAGE, 6 * huge + 300 * prefault.PAGE
