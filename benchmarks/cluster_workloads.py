@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import systems
 from benchmarks.figures import Figure
-from benchmarks.functions import first, inc, make, touch
+from benchmarks.functions import TOUCH_PAUSE_SECONDS, first, inc, make, touch, touch_slowly
 from benchmarks.goals import SYSTEM
 from benchmarks.memory import settled_pss
 from holdfast import Client, Future, LocalCluster, wait
@@ -207,6 +207,23 @@ def broadcast(sizes: Sizes) -> None:
     client.shutdown()
 
 
+def broadcast_as_ray(sizes: Sizes) -> None:
+    """The same as the peers' program does it with Ray, which can't be told where a task is to run.
+
+    Each reader pauses before it touches anything, and that pause is subtracted: so the way of the tasks to their
+    workers isn't in the figure. For other systems it is, and it is in `broadcast`.
+    """
+    client = cluster_of(_READERS)
+    client.gather([client.submit(touch_slowly, np.ones(1), i, pure=False) for i in range(2 * _READERS)])
+    settled_pss()
+    future = client.submit(make, sizes.broadcast_nbytes)
+    wait(future)
+    tasks = range(_READERS)
+    seconds, _ = timed(lambda: client.gather([client.submit(touch_slowly, future, i, pure=False) for i in tasks]))
+    report("broadcast_1gb_as_ray_seconds", seconds - TOUCH_PAUSE_SECONDS, "s")
+    client.shutdown()
+
+
 def simulated(sizes: Sizes) -> None:
     """In a process of its own, as a scheduler's is: what else a process has in memory costs it time, too."""
     subprocess.run(systems.module("simulated", "--tasks", str(sizes.simulated_tasks)), check=True)
@@ -225,7 +242,11 @@ ON_TWO_WORKERS: dict[str, Callable[[Client, Sizes], None]] = {
     "frames": frames,
 }
 #: Each by itself, after those.
-ALONE: dict[str, Callable[[Sizes], None]] = {"broadcast": broadcast, "simulated": simulated}
+ALONE: dict[str, Callable[[Sizes], None]] = {
+    "broadcast": broadcast,
+    "broadcast-as-ray": broadcast_as_ray,
+    "simulated": simulated,
+}
 WORKLOADS = ("startup", *ON_TWO_WORKERS, *ALONE)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
+
+TOUCH_PAUSE_SECONDS = 0.05
 
 
 def inc(x: int) -> int:
@@ -21,3 +24,9 @@ def first(array: np.ndarray[Any, Any]) -> float:
 
 def touch(array: np.ndarray[Any, Any], reader: int) -> float:
     return float(array[::100_000].sum())
+
+
+def touch_slowly(array: np.ndarray[Any, Any], reader: int) -> float:
+    """As the peers' program has it for Ray: so long that each worker takes one."""
+    time.sleep(TOUCH_PAUSE_SECONDS)
+    return touch(array, reader)

@@ -12,6 +12,7 @@ import time
 import psutil
 
 _PAUSE_SECONDS = 0.3
+_LOOKS = 3  # what makes pages when nobody needs a processor may pause for some tenths of a second
 _SETTLED_NBYTES = 2_000_000
 _SETTLING_SECONDS_MAX = 15.0
 
@@ -30,10 +31,10 @@ def tree_pss(pid: int | None = None, *, without: int | None = None) -> int:
 def settled_pss() -> int:
     """``tree_pss`` once it has come to rest: what works in the background has done its work by then."""
     deadline = time.monotonic() + _SETTLING_SECONDS_MAX
-    before = tree_pss()
+    seen = [tree_pss()]
     while True:
         time.sleep(_PAUSE_SECONDS)
-        now = tree_pss()
-        if abs(now - before) <= _SETTLED_NBYTES or time.monotonic() > deadline:
-            return now
-        before = now
+        seen = [*seen[-_LOOKS:], tree_pss()]
+        at_rest = len(seen) > _LOOKS and max(seen) - min(seen) <= _SETTLED_NBYTES
+        if at_rest or time.monotonic() > deadline:
+            return seen[-1]

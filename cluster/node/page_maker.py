@@ -33,9 +33,10 @@ from holdfast.objectstore.prefault import fill, headroom_limit
 NUMBER = struct.Struct("<Q")
 EXTENT = struct.Struct("<QQ")
 REQUEST_NBYTES_MAX = 64 << 10
-#: How long others are left alone after they have been in need of the processor: first, and if that goes on.
-_PAUSE_SECONDS_MIN = 0.1
-_PAUSE_SECONDS_MAX = 0.2
+#: How long others are left alone after they were in need of the processor: so many times as long as the piece took,
+#: so that few of them ever meet with one, and no longer than that.
+_PAUSE_FACTOR = 30
+_PAUSE_SECONDS_MAX = 0.1
 
 
 class _Pages:
@@ -72,17 +73,13 @@ class _Politeness:
         self._poll = select.poll()
         self._poll.register(requests, select.POLLIN)
         self._preempted = 0
-        self._pause_seconds = 0.0
 
-    def pause(self, _: float = 0.0) -> bool:
-        """Wait, if it's better to; whether there is something to read."""
+    def pause(self, seconds: float) -> bool:
+        """Wait, if it's better to after a piece that took so long; whether there is something to read."""
         preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        if preempted == self._preempted:
-            self._pause_seconds = 0.0
-        else:
-            self._preempted = preempted
-            self._pause_seconds = min(max(2 * self._pause_seconds, _PAUSE_SECONDS_MIN), _PAUSE_SECONDS_MAX)
-        return bool(self._poll.poll(self._pause_seconds * 1000))
+        pause = 0.0 if preempted == self._preempted else min(_PAUSE_FACTOR * seconds, _PAUSE_SECONDS_MAX)
+        self._preempted = preempted
+        return bool(self._poll.poll(pause * 1000))
 
 
 def serve(requests: socket.socket, arena_fd: int) -> None:

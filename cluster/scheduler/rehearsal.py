@@ -31,7 +31,7 @@ def rehearse() -> None:
     handle(events.ClientJoined(_CLIENT, _CLIENT))
     handle(events.FunctionsSent(_CLIENT, [(_DIGEST, b"pickle")]))
     for round_ in range(_ROUNDS):
-        below, above, pinned = (("task", round_, number) for number in range(3))
+        below, above, pinned = (f"rehearsal-{round_}-{number}" for number in range(3))
         handle(events.TasksSubmitted(_CLIENT, [(below, _DIGEST, b"", ())], None, {}))
         handle(events.TasksSubmitted(_CLIENT, [(above, _DIGEST, b"", (below,))], None, {}))
         handle(events.TasksSubmitted(_CLIENT, [(pinned, _DIGEST, b"", (below,))], None, {"workers": [_WORKER]}))

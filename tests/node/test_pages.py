@@ -89,29 +89,27 @@ def test_hosts_whose_workers_are_threads_have_none(start_host, eventually):
     eventually(lambda: resident(host) >= HEADROOM, what="the headroom is made")
 
 
-def test_it_pauses_longer_while_it_is_preempted_again_and_again(monkeypatch):
-    counts = iter((0, 1, 2, 3, 9, 10, 10, 11))
+def test_it_pauses_only_when_it_was_preempted_and_the_longer_the_more_it_did(monkeypatch):
+    counts = iter((0, 1, 1, 3, 4))
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_nivcsw=next(counts)))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         politeness = _Politeness(theirs)
         pauses = []
         politeness._poll = SimpleNamespace(poll=lambda milliseconds: pauses.append(milliseconds / 1000))
-        for _ in range(8):
-            politeness.pause()
-    least, most = page_maker._PAUSE_SECONDS_MIN, page_maker._PAUSE_SECONDS_MAX
-    assert most == 2 * least
-    assert pauses == [0, least, most, most, most, most, 0, least]
+        for seconds in (1.0, 0.001, 0.001, 0.002, 60.0):
+            politeness.pause(seconds)
+    factor = page_maker._PAUSE_FACTOR
+    assert pauses == [0, 0.001 * factor, 0, 0.002 * factor, page_maker._PAUSE_SECONDS_MAX]
 
 
 def test_a_word_ends_its_pause(monkeypatch):
-    monkeypatch.setattr(page_maker, "_PAUSE_SECONDS_MIN", 60.0)
     monkeypatch.setattr(page_maker, "_PAUSE_SECONDS_MAX", 60.0)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_nivcsw=1))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.send(b"stop")
-        assert _Politeness(theirs).pause()
+        assert _Politeness(theirs).pause(60.0)
 
 
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(eventually):
