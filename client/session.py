@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import itertools
 import logging
 import threading
@@ -353,7 +354,7 @@ class Answer:
     def give(self, ok: bool, value: Any) -> None:
         """The scheduler has said this. To be told twice is no harm."""
         self._said = self._said or (ok, value)
-        if self.gate.locked():
+        with contextlib.suppress(RuntimeError):  # it was given before
             self.gate.release()
 
     def fail(self, reason: Exception) -> None:

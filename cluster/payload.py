@@ -56,6 +56,8 @@ def _reduce_code(code: CodeType) -> tuple[Any, ...]:
 
 
 class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle's pickler, which keeps the names of files."""
+
     dispatch_table = cloudpickle.Pickler.dispatch_table.new_child({CodeType: _reduce_code})
 
 

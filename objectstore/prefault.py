@@ -56,11 +56,11 @@ class PageMaker(Protocol):
 
     works: bool
 
-    def fill(self, extents: Sequence[tuple[int, int]]) -> None:
-        """Makes pages as `fill` does, and returns when that is done; for one thread."""
+    def fill(self, extents: Sequence[tuple[int, int]], stop: threading.Event) -> None:
+        """Makes pages as `fill` does, and returns when that is done, or ``stop`` is set; for one thread."""
 
     def interrupt(self) -> None:
-        """Has the call that goes on, or the next one, return at once. In any thread."""
+        """To be called when ``stop`` was set, in any thread: `fill` returns at once then."""
 
 
 class Pages(Protocol):
@@ -169,7 +169,7 @@ class Prefaulter:
         maker = self._maker
         try:
             if maker is not None and maker.works:
-                maker.fill(extents)
+                maker.fill(extents, stop)
             if (maker is None or not maker.works) and not stop.is_set():
                 fill(self._arena, extents, self._limit, stop.wait)
         finally:

@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+import threading
 from collections.abc import Sequence
 
 from holdfast.cluster.launching import ForkedProcess, Launcher
@@ -38,22 +39,22 @@ class RemotePages:
         self._number = 0
         self.works = True
 
-    def fill(self, extents: Sequence[tuple[int, int]]) -> None:
-        """Have pages made in the holes of the extents; returns when they are, or when it was interrupted."""
+    def fill(self, extents: Sequence[tuple[int, int]], stop: threading.Event) -> None:
+        """Have pages made in the holes of the extents; returns when they are, or when ``stop`` is set."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)  # of an earlier end; that of this call is seen by ``stop``, or comes later
         try:
             self._send(extents)
-            while self._answer() != self._number:
-                if self._wake in {fd for fd, _ in self._poll.poll()}:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wake)
-                    self._send(())  # its answer comes later, and isn't waited for
-                    return
+            while not stop.is_set() and self._answer() != self._number:
+                self._poll.poll()
+            if stop.is_set():
+                self._send(())  # its answer comes later, and isn't waited for
         except ConnectionError as error:
             logger.warning("%s has ended (%s): the store makes its pages itself", _NAME, error)
             self.works = False
 
     def interrupt(self) -> None:
-        """Have a call of `fill` in another thread, or the next one, return at once."""
+        """Have a call of `fill` in another thread see that ``stop`` is set."""
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
@@ -64,7 +65,11 @@ class RemotePages:
 
     def _send(self, extents: Sequence[tuple[int, int]]) -> None:
         self._number += 1
-        self._requests.send(NUMBER.pack(self._number) + b"".join(EXTENT.pack(*extent) for extent in extents))
+        request = NUMBER.pack(self._number) + b"".join(EXTENT.pack(*extent) for extent in extents)
+        try:
+            self._requests.send(request, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            raise ConnectionAbortedError("it reads nothing any more") from None
 
     def _answer(self) -> int:
         """The number of the request that is answered; 0 if none is."""
@@ -100,8 +105,8 @@ class PageMaker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._pages = RemotePages(ours)
         with theirs:
-            descriptors = {"--requests-fd": theirs.fileno(), "--arena-fd": self._store.writable_fd}
             try:
+                descriptors = {"--requests-fd": theirs.fileno(), "--arena-fd": self._store.writable_fd}
                 self._child = await self._launcher.fork_async(_MODULE, [], _NAME, pass_fds=descriptors)
             except (OSError, HoldfastError) as error:
                 logger.warning("%s: the store makes its pages itself", error)

@@ -20,7 +20,6 @@ from holdfast.cluster.worker.execution import TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.nursery import Nursery
 from holdfast.objectstore import ObjectID, Store, encode
-from holdfast.objectstore.errors import StoreClosedError
 
 logger = logging.getLogger(__name__)
 
@@ -35,32 +34,26 @@ _ROUNDS = 2  # the first has the pages copied, the second has the interpreter se
 
 
 def rehearse(store: Store, functions: FunctionTable, nursery: Nursery, runner: TaskRunner) -> None:
-    """Run some tasks for practice, in the calling thread. What goes wrong is left to the first real one.
-
-    Raises
-    ------
-    StoreClosedError
-        The store is gone.
-    """
-    call = payload.dumps(((payload.Reference("stored"), payload.Reference("inline")), {}))
-    put: list[ObjectID] = []
+    """Run some tasks for practice, in the calling thread. What goes wrong is left to the first real one."""
     try:
         functions.add([(_DIGEST, _READ)])
-        for _ in range(_ROUNDS):
-            stored = store.put(np.zeros(_LENGTH), key=_KEY)
-            put.append(stored)
-            inline = encode(0).to_bytes()
-            dependencies = (("stored", stored, None, ()), ("inline", store.new_id(), inline, ()))
-            small = _result(runner.run((_KEY, 0, _DIGEST, call, dependencies, None)))
-            large = _result(runner.run((_KEY, 0, None, _NODE, dependencies, None)))
-            nursery.discard(small)
-            put += map(ObjectID, large)
-    except StoreClosedError:
-        raise
+        _rehearse(store, nursery, runner)
     except Exception:
         logger.debug("the rehearsal failed", exc_info=True)
     finally:
         functions.forget([_DIGEST])
+
+
+def _rehearse(store: Store, nursery: Nursery, runner: TaskRunner) -> None:
+    call = payload.dumps(((payload.Reference("stored"), payload.Reference("inline")), {}))
+    put: list[ObjectID] = []
+    try:
+        for _ in range(_ROUNDS):
+            put.append(store.put(np.zeros(_LENGTH), key=_KEY))
+            dependencies = (("stored", put[-1], None, ()), ("inline", store.new_id(), encode(0).to_bytes(), ()))
+            nursery.discard(_result(runner.run((_KEY, 0, _DIGEST, call, dependencies, None))))
+            put += map(ObjectID, _result(runner.run((_KEY, 0, None, _NODE, dependencies, None))))
+    finally:
         if put:
             store.delete(put)
 

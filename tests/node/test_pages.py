@@ -116,9 +116,12 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(eventually):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pages = RemotePages(ours)
     with theirs:
+        stop = threading.Event()
+        stop.set()
         pages.interrupt()
-        pages.fill([(0, 1)])  # returns at once
-        thread = threading.Thread(target=pages.fill, args=([(0, 2)],))
+        pages.fill([(0, 1)], stop)  # returns at once
+        stop.clear()
+        thread = threading.Thread(target=pages.fill, args=([(0, 2)], stop))
         thread.start()
         requests = [theirs.recv(1000) for _ in range(3)]  # the first, its end, the second
         for request in requests[:2]:
@@ -128,6 +131,6 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(eventually):
         thread.join(10)
         assert not thread.is_alive()
         assert pages.works
-    pages.fill([(0, 3)])
+    pages.fill([(0, 3)], stop)
     assert not pages.works
     pages.close()

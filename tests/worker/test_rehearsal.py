@@ -12,7 +12,7 @@ from holdfast.cluster.worker.execution import TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.nursery import Nursery
 from holdfast.cluster.worker.rehearsal import rehearse
-from holdfast.objectstore import Store, StoreFullError
+from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
 
 
 @pytest.fixture
@@ -52,11 +52,23 @@ def test_a_rehearsal_that_fails_is_no_failure(parts, server, monkeypatch):
     assert server.stats()["objects"] == 0
 
 
-def test_workers_that_have_a_process_to_themselves_rehearse_and_others_do_not(start_worker, server):
-    start_worker()
+def test_a_store_that_is_gone_is_no_failure_of_it():
+    with StoreServer("1 MiB") as server:
+        store = connect(server.socket_path)
+        functions, nursery = FunctionTable(), Nursery(store, "holdfast-nursery-test")
+    rehearse(store, functions, nursery, TaskRunner(store, functions, nursery, "test"))
+    nursery.close()
+    store.close()
+
+
+def test_workers_that_have_a_process_to_themselves_rehearse_and_others_do_not(
+    scheduler, start_worker, server, eventually
+):
+    _, peer = start_worker()
+    assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
     assert server.stats()["sealed"] == 0
-    start_worker(1, own_process=True)[0]
-    assert server.stats()["sealed"] > 0 or server.stats()["objects"] == 0
+    start_worker(1, own_process=True)
+    eventually(lambda: server.stats()["sealed"] > 0 and server.stats()["objects"] == 0, what="it has rehearsed")
 
 
 def test_a_scheduler_rehearses_every_way_of_a_task(monkeypatch):
