@@ -81,10 +81,10 @@ class SchedulerState:
         self.datasets: dict[str, Dataset] = {}
         self.outbox = Outbox()
         self.placement = Placement(self.hosts, self.workers)
-        task = Task
+        kind = Task
         if validate:
-            from holdfast.cluster.scheduler.validation import CheckedTask as task
-        self.life = Lifecycle(self.outbox, self.placement, follow_up_limit=follow_up_limit, task=task)
+            from holdfast.cluster.scheduler.validation import CheckedTask as kind
+        self.life = Lifecycle(self.outbox, self.placement, follow_up_limit=follow_up_limit, task=kind)
         self.recall = Recall(self.outbox, self.placement)
         self._no_worker_timeout = no_worker_timeout
         self._max_failures = max_failures
