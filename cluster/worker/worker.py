@@ -123,6 +123,8 @@ class Worker:
         """
         self._loop = asyncio.get_running_loop()
         self.finished = asyncio.Event()
+        self._rehearsed = asyncio.Event()
+        rehearses = bool(self._rehearsals)
         try:
             # First the store: tasks may arrive as soon as the scheduler knows of this worker.
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
@@ -154,6 +156,8 @@ class Worker:
             await self.close()
             raise
         self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
+        if rehearses:
+            await self._rehearsed.wait()
 
     @property
     def store(self) -> objectstore.Store:
@@ -233,8 +237,9 @@ class Worker:
         context.enter(self)
         try:
             with self.store.batch():
-                with contextlib.suppress(IndexError):
+                with contextlib.suppress(IndexError, RuntimeError):  # another thread has, or the loop is closed
                     self._rehearsals.pop()(self.store, self._functions, self._nursery, self._runner)
+                    self._loop.call_soon_threadsafe(self._rehearsed.set)
                 yield
         except StoreClosedError:
             pass  # the last flush; there is nobody left to tell
