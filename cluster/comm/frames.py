@@ -26,7 +26,7 @@ _RAW = 1  # MessagePack extension type: the payload is the index of a buffer
 RAW_THRESHOLD_NBYTES = 32 * 1024
 #: A sender starts another frame when a header, or the buffers behind it, have grown to this size: a header is unpacked
 #: in one piece, and this much takes milliseconds.
-HEADER_TARGET_NBYTES = 512 << 10
+HEADER_TARGET_NBYTES = 128 << 10
 BUFFERS_TARGET_NBYTES = 64 << 20
 #: What a thread keeps to pack messages with.
 PACKER_NBYTES = 1 << 20

@@ -6,8 +6,9 @@ process of the lowest priority there is (``SCHED_IDLE``), which the kernel takes
 
 It can't be a thread of the node agent: preempted while it held the interpreter's lock it would keep the agent waiting.
 And the lowest priority is not enough. A task that was preempted, or has slept, is owed some time, even one that hardly
-counts; and what it does in the kernel is done in one go. So it also looks whether it was preempted while it made a
-page. Then others have much to do just now, in short pieces, and it leaves them alone for a while.
+counts; and what it does in the kernel is done in one go. So it also looks how long it had to wait while it made a
+page. If others have taken the processor in the meantime, they have much to do just now, in short pieces, and it leaves
+them alone for a while.
 
 It gets requests over a socket that keeps messages apart, and ends with that. One that comes ends the one before.
 """
@@ -18,11 +19,11 @@ import argparse
 import contextlib
 import mmap
 import os
-import resource
 import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 
 from holdfast.cluster.process import add_process_options, tell_parent
@@ -37,6 +38,8 @@ REQUEST_NBYTES_MAX = 64 << 10
 #: so that few of them ever meet with one, and no longer than that.
 _PAUSE_FACTOR = 30
 _PAUSE_SECONDS_MAX = 0.1
+#: What the kernel's own threads take now and then, and waiting for them, is less.
+_WAITED_SECONDS_MIN = 0.0003
 
 
 class _Pages:
@@ -72,13 +75,14 @@ class _Politeness:
     def __init__(self, requests: socket.socket) -> None:
         self._poll = select.poll()
         self._poll.register(requests, select.POLLIN)
-        self._preempted = 0
+        self._worked = time.process_time()
 
     def pause(self, seconds: float) -> bool:
         """Wait, if it's better to after a piece that took so long; whether there is something to read."""
-        preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        pause = 0.0 if preempted == self._preempted else min(_PAUSE_FACTOR * seconds, _PAUSE_SECONDS_MAX)
-        self._preempted = preempted
+        worked = time.process_time()
+        waited = seconds - (worked - self._worked)
+        self._worked = worked
+        pause = min(_PAUSE_FACTOR * seconds, _PAUSE_SECONDS_MAX) if waited > _WAITED_SECONDS_MIN else 0.0
         return bool(self._poll.poll(pause * 1000))
 
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from holdfast.cluster.worker.labels import label
 from holdfast.objectstore import Encoded, ObjectID, Store
-from holdfast.objectstore.errors import StoreClosedError, StoreFullError
+from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Nursery:
         try:
             while not self._tokens.get():
                 while self._has_something():
-                    if self._nap(AGE_SECONDS) or not self._round():
+                    if self._nap(AGE_SECONDS) or not self._try_round():
                         return
         except StoreClosedError as error:  # whoever needs the store learns it too, and says so
             logger.debug("%s ends: %s", self._name, error)
@@ -138,6 +138,15 @@ class Nursery:
         with contextlib.suppress(queue.Empty):
             return self._tokens.get(timeout=seconds)
         return False
+
+    def _try_round(self) -> bool:
+        try:
+            return self._round()
+        except StoreClosedError:
+            raise
+        except StoreError as error:  # what could not be stored is with the scheduler all the same
+            logger.warning("%s: %s", self._name, str(error))  # as text: the error would keep what its frames hold
+            return True
 
     def _round(self) -> bool:
         """Put those into the store that have been here for a round, and let the others have their own.
@@ -176,7 +185,7 @@ class Nursery:
                     encoded, key=label(result.key), object_id=ObjectID(object_id), timeout=_PUT_TIMEOUT_SECONDS
                 )
         except StoreFullError as error:
-            logger.warning("small results wait for room in the store: %s", error)
+            logger.warning("small results wait for room in the store: %s", str(error))
             with self._lock:
                 self._nbytes += len(result.flat) + _OVERHEAD_NBYTES
                 self._young[object_id] = result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import threading
@@ -89,23 +88,21 @@ def test_hosts_whose_workers_are_threads_have_none(start_host, eventually):
     eventually(lambda: resident(host) >= HEADROOM, what="the headroom is made")
 
 
-def test_it_pauses_only_when_it_was_preempted_and_the_longer_the_more_it_did(monkeypatch):
-    counts = iter((0, 1, 1, 3, 4))
-    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_nivcsw=next(counts)))
+def test_it_pauses_when_it_had_to_wait_for_the_processor_and_the_longer_the_more_it_does(monkeypatch):
+    worked = iter((5.0, 5.001, 5.002, 5.003, 5.003))
+    monkeypatch.setattr(page_maker, "time", SimpleNamespace(process_time=lambda: next(worked)))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         politeness = _Politeness(theirs)
         pauses = []
         politeness._poll = SimpleNamespace(poll=lambda milliseconds: pauses.append(milliseconds / 1000))
-        for seconds in (1.0, 0.001, 0.001, 0.002, 60.0):
+        for seconds in (0.001, 0.0011, 0.002, 60.0):
             politeness.pause(seconds)
-    factor = page_maker._PAUSE_FACTOR
-    assert pauses == [0, 0.001 * factor, 0, 0.002 * factor, page_maker._PAUSE_SECONDS_MAX]
+    assert pauses == [0, 0, pytest.approx(0.002 * page_maker._PAUSE_FACTOR), page_maker._PAUSE_SECONDS_MAX]
 
 
 def test_a_word_ends_its_pause(monkeypatch):
     monkeypatch.setattr(page_maker, "_PAUSE_SECONDS_MAX", 60.0)
-    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_nivcsw=1))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.send(b"stop")

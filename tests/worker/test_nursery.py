@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.cluster.worker import nursery as nurseries
 from holdfast.cluster.worker.nursery import Nursery
-from holdfast.objectstore import StoreServer, connect, encode
+from holdfast.objectstore import Store, StoreError, StoreServer, connect, encode
 
 
 @pytest.fixture
@@ -100,6 +100,22 @@ def test_a_full_store_is_waited_for(monkeypatch, quick, eventually):
             eventually(lambda: all(map(store.contains, object_ids)), what="all are stored")
         finally:
             nursery.close()
+
+
+def test_a_store_that_fails_once_is_asked_again(nursery, store, quick, monkeypatch, eventually):
+    put_encoded = Store.put_encoded
+    failures = []
+
+    def fail_once(self, *arguments, **options):
+        if not failures:
+            failures.append(options["object_id"])
+            raise StoreError("it does not answer")
+        return put_encoded(self, *arguments, **options)
+
+    monkeypatch.setattr(Store, "put_encoded", fail_once)
+    object_ids = [add(nursery, number) for number in range(3)]
+    eventually(lambda: sum(map(store.contains, object_ids)) == 2, what="the others are stored")
+    assert not store.contains(failures[0])
 
 
 def test_many_threads_lose_none_and_leave_none(nursery, server, store, quick, eventually):
