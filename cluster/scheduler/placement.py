@@ -33,9 +33,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.scheduler.model import Host, Requirements, Run, Task, Worker
+from holdfast.cluster.scheduler.model import UNKNOWN_RUN_SECONDS, Host, Requirements, Run, Task, Worker
 
-PREFETCH_SECONDS = 0.010
+PREFETCH_SECONDS = UNKNOWN_RUN_SECONDS
 #: Below this, where the data of a task lies does not matter.
 LOCALITY_MIN_NBYTES = 64 * 1024
 #: A store is nearly full when its objects, and those that are expected, take up this share of it.

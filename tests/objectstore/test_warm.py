@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import Store, StoreServer, connect, warm
-from holdfast.objectstore.arena import HUGE_PAGE, PAGE
+from holdfast.objectstore.arena import HUGE_PAGE, PAGE, Arena
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB
 HEADROOM = CAPACITY // 4
 
 
-def mapped_nbytes(store: Store, offset: int = 0, nbytes: int = CAPACITY) -> int:
-    """The pages of the writable map that this process's page tables hold."""
+def mapped_nbytes(store: Store, offset: int = 0, nbytes: int = CAPACITY, *, to_read: bool = False) -> int:
+    """The pages of the writable map, or of the other one, that this process's page tables hold."""
+    start = store._mapping.address if to_read else store._mapping.writable_address
     with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
-        pagemap.seek((store._mapping.writable_address + offset) // PAGE * 8)
+        pagemap.seek((start + offset) // PAGE * 8)
         entries = pagemap.read(nbytes // PAGE * 8)
     return PAGE * sum(entry >> 63 for (entry,) in struct.iter_unpack("Q", entries))
 
@@ -38,6 +39,18 @@ def test_the_headroom_is_mapped_before_the_first_large_object(wait_until: Callab
         assert HEADROOM - 2 * HUGE_PAGE <= mapped_nbytes(store) <= HEADROOM
         resident = os.fstat(server.arena_fd).st_blocks * 512
         assert resident <= HEADROOM  # mapping what isn't there would have made it
+
+
+def test_huge_pages_are_mapped_to_be_read_too_before_anything_is_written_there(wait_until: Callable[..., Any]) -> None:
+    scratch = Arena(HUGE_PAGE)
+    kernel_makes_them = scratch.make_huge_page(0)
+    scratch.close()
+    with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
+        wait_until(lambda: server.stats()["resident"] == HEADROOM, "the server's headroom")
+        store.warm()
+        wait_until(lambda: not warming(), "the end of the thread")
+        mapped = mapped_nbytes(store, to_read=True)
+        assert mapped == HEADROOM if kernel_makes_them else mapped < HEADROOM
 
 
 def test_a_process_that_reads_and_writes_small_objects_maps_nothing_ahead(wait_until: Callable[..., Any]) -> None:

@@ -30,6 +30,23 @@ def test_a_task_runs_is_reported_and_is_freed_with_its_last_hold():
     assert not cluster.state.tasks
 
 
+@pytest.mark.parametrize("inline", [b"small", None])
+@pytest.mark.parametrize("maker_is_there", [True, False])
+def test_who_may_keep_a_small_result_is_told_that_nobody_wants_it(inline, maker_is_there):
+    cluster = Cluster(hosts=1, workers=2)
+    client = cluster.add_client()
+    cluster.submit(client, {"x": ()})
+    maker, _ = cluster.entry("x")
+    object_id = cluster.finish("x", inline=inline)
+    if not maker_is_there:
+        cluster.remove_worker(maker)
+    done = cluster.handle(events.KeysReleased(client, ["x"]))
+    if inline is not None and maker_is_there:
+        assert done == [to_do.DiscardResults(maker, [object_id])]
+    else:
+        assert done == [to_do.DeleteObjects("tcp://host0:1", [object_id])]
+
+
 def test_functions_are_sent_once_to_each_worker():
     cluster = Cluster(hosts=1, workers=2)
     client = cluster.add_client()
