@@ -138,7 +138,8 @@ class TransferServer:
         if len(self._connections) >= MAX_CONNECTIONS:
             # Make room: the one that has asked for nothing for the longest time will connect again when it
             # needs to. Else it is the one that has been opening for the longest time, and not just now. If all are
-            # busy, new ones wait in the kernel's queue until one ends.
+            # busy, new ones wait in the kernel's queue until one ends or falls idle.
+            self._accept(False)  # before looking: who falls idle looks the other way round
             oldest = next(iter(list(self._idle)), None)
             if oldest is not None:
                 _shut_down(oldest)
@@ -147,7 +148,6 @@ class TransferServer:
                 timer.cancel()
                 timer = self._loop.call_at(since + CROWDED_OPENING_SECONDS, _shut_down, oldest)
                 self._unopened[oldest] = since, timer
-            self._accept(False)
             return
         try:
             sock, address = self._listening.accept()
@@ -161,6 +161,10 @@ class TransferServer:
         self._unopened[sock] = now, self._loop.call_at(now + OPENING_SECONDS, _shut_down, sock)
         thread.start()
 
+    def _accept_again(self) -> None:
+        if not self._closed:
+            self._accept(True)
+
     def _opened(self, sock: socket.socket) -> None:
         _, timer = self._unopened.pop(sock)
         timer.cancel()
@@ -173,9 +177,8 @@ class TransferServer:
             self._on_left(peer, object_ids)
         self._idle.pop(sock, None)
         sock.close()
-        if not self._closed:
-            self._accept(True)
-        elif not self._connections:
+        self._accept_again()
+        if self._closed and not self._connections:
             self._all_ended.set()
 
     # -- one connection, in its thread
@@ -215,6 +218,9 @@ class TransferServer:
     def _next_request(self, sock: socket.socket) -> bytes | None:
         """The next operation; None when the asker has left, or has asked for nothing for a long time."""
         self._idle[sock] = None
+        if not self._accepting:  # somebody waits for room, which can be made now
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._accept_again)
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         try:

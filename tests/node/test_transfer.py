@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -346,6 +347,21 @@ def test_idle_connections_make_room_for_new_ones(hosts, monkeypatch):
     finally:
         for pool in pools:
             pool.close()
+
+
+def test_a_connection_that_falls_idle_while_others_wait_makes_room_for_them(hosts, monkeypatch, eventually):
+    monkeypatch.setattr(transfer_server, "MAX_CONNECTIONS", 1)
+    here, _ = hosts
+    server = here.agent._transfer_server
+    object_id = put(here, "x")
+    busy, _ = connect_blocking(here.address, token=TOKEN, role="peer", info={}, timeout=5)
+    with busy, ThreadPoolExecutor(1) as executor:
+        busy.sendall(transfer.GET)
+        eventually(lambda: not server._unopened and not server._idle)
+        other = executor.submit(fetch_bytes, here.address, object_id, token=TOKEN, timeout=10)
+        eventually(lambda: not server._accepting)
+        busy.sendall(object_id)
+        assert decode(bytes(other.result())) == "x"
 
 
 def test_a_reader_that_stops_reading_does_not_hold_up_the_end(start_host):
