@@ -398,6 +398,17 @@ class Store:
         self._check_open()
         self._connection.flush()
 
+    def defer_releases(self) -> None:
+        """This thread calls ``settle_releases`` soon: what views it lets go of until then is told to the server there.
+
+        Otherwise another thread is woken for each large object whose last view is gone, just when this one goes on.
+        """
+        self._ledger.defer()
+
+    def settle_releases(self) -> None:
+        """Tells the server what this thread has deferred. No error if that was nothing, or the store is gone."""
+        self._ledger.settle()
+
     def stats(self) -> dict[str, Any]:
         """The store's figures: capacity, used, free, objects, pins, who waits, in bytes and counts."""
         self._check_open()

@@ -9,7 +9,8 @@ A finaliser may run anywhere: on any thread, in the middle of a garbage collecti
 process holds this very store's locks. So it does three things only, none of which takes a lock: it appends to a list
 or a deque, it takes its note out of a dictionary (``looks.py``), and it may put a token into a ``SimpleQueue``, which
 is made for finalisers. The list is emptied by the next message that goes to the server anyhow; the token wakes a
-thread that empties it if there is none: at once if the object is large, within milliseconds if it's small.
+thread that empties it if there is none: at once if the object is large, within milliseconds if it's small. A thread
+that is about to let go of objects and will have a moment soon can undertake to empty it itself (``Ledger.defer``).
 
 An interrupt (Ctrl-C) may come anywhere too: whenever a function begins, or one that is written in C returns. What must
 happen together is written so that nothing is called in between.
@@ -184,6 +185,7 @@ class Ledger:
     def _begin(self) -> None:
         self._tokens: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         self._armed = False
+        self._deferring: set[int] = set()  # threads
         self._lock = threading.Lock()
         self._alive = 0
         self._thread: threading.Thread | None = None
@@ -238,8 +240,24 @@ class Ledger:
         self.board.dropped.append(slot)
         self._wake(nbytes)
 
+    def defer(self) -> None:
+        """This thread will call ``settle`` soon: for what dies in it until then no other one is woken."""
+        self._deferring.add(threading.get_ident())
+
+    def settle(self) -> None:
+        """Sends what has died, if this thread has deferred that."""
+        thread = threading.get_ident()
+        if thread in self._deferring:
+            self._deferring.discard(thread)
+            if self.pending:
+                self._flush()
+
     def _wake(self, nbytes: int) -> None:
-        if nbytes >= URGENT_NBYTES or self._closing:
+        if self._closing:
+            self._tokens.put(True)
+        elif threading.get_ident() in self._deferring:
+            return
+        elif nbytes >= URGENT_NBYTES:
             self._tokens.put(True)
         elif not self._armed:
             self._armed = True

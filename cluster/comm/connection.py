@@ -488,6 +488,16 @@ async def connect(
         delay = min(delay * 2, 0.5)
 
 
+def shared_connection(sock: socket.socket) -> Connection:
+    """A connection over a connected socket, which is the connection's to close, that other threads can use too.
+
+    To be called in the loop's thread.
+    """
+    connection = Connection()
+    SharedTransport(asyncio.get_running_loop(), sock, connection)
+    return connection
+
+
 async def _connected_socket(host: str, port: int) -> socket.socket:
     """A socket that is connected to an address, by the shortest way."""
     loop = asyncio.get_running_loop()
@@ -516,8 +526,7 @@ async def _connect(host: str, port: int, shared: bool) -> Connection:
     sock = await _connected_socket(host, port)
     try:
         if shared:
-            connection = Connection()
-            SharedTransport(loop, sock, connection)
+            connection = shared_connection(sock)
         elif sock.family == socket.AF_UNIX:
             _, connection = await loop.create_unix_connection(Connection, sock=sock)
         else:

@@ -72,7 +72,8 @@ class TaskRunner:
     def run(self, task: Task) -> Outcome:
         """Run a task; unless its result is a small one, that is in the store, sealed but for a flush, by then.
 
-        Whatever the task raises, `SystemExit` and `KeyboardInterrupt` too, is an outcome.
+        Whatever the task raises, `SystemExit` and `KeyboardInterrupt` too, is an outcome. Once that is on its way the
+        caller has the store settle what views of objects the task had (`Store.settle_releases`).
 
         Raises
         ------
@@ -147,7 +148,9 @@ class TaskRunner:
             self._writers.add(digest, function_name(function), error)
             forget_locals(error)
         finally:
+            self._store.defer_releases()
             args = kwargs = None
+        self._store.settle_releases()
         return self._call(task, writable=True)
 
     def _evaluate(self, task: Task, writable: bool) -> Any:
@@ -172,7 +175,9 @@ class TaskRunner:
             self._writers.add(name, str(name), error)
             forget_locals(error)
         finally:
+            self._store.defer_releases()
             values = node = None
+        self._store.settle_releases()
         return self._evaluate(task, writable=True)
 
     def _item_taken(self, function: Any, task: Task) -> tuple[Any] | None:

@@ -66,10 +66,11 @@ class Nursery:
         self._unwanted: list[bytes] = []  # that were put into the store
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: it's time to end
         self._awake = False
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
 
     def add(self, key: Any, flat: bytes, type_name: str) -> ObjectID | None:
-        """Take a result in; its id from now on, or None if there's no room for more.
+        """Take a result in; its id from now on, or None if there's no room for more. Whoever adds calls `tend` later.
 
         Parameters
         ----------
@@ -86,8 +87,13 @@ class Nursery:
                 return None
             self._nbytes += len(flat) + _OVERHEAD_NBYTES
             self._young[object_id] = _Result(key, flat, type_name)
-            self._wake()
         return object_id
+
+    def tend(self) -> None:
+        """See to it that what was added doesn't stay for ever. It wakes a thread: for when nothing is urgent."""
+        if not self._awake and self._young:
+            with self._lock:
+                self._wake()
 
     def discard(self, object_ids: Iterable[bytes]) -> None:
         """Nobody wants these any more, wherever they are by now."""
@@ -101,15 +107,11 @@ class Nursery:
     def close(self) -> None:
         """End the thread. What is here isn't stored: the scheduler has it. Waits for the store if that is asked now."""
         self._tokens.put(True)
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
 
     def _wake(self) -> None:
         if not self._awake:
             self._awake = True
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
             self._tokens.put(False)
 
     def _take(self, object_id: bytes) -> _Result | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 def read(array: Any, number: int) -> float:
     """As a task that was submitted would: reads an array, gives a small result."""
-    return float(array[0]) + number
+    return float(array[::2].sum()) + number
 
 
 class Node:

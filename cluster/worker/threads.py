@@ -58,6 +58,7 @@ class TaskThreads:
         self._queued: OrderedDict[int, Task | None] = OrderedDict()  # by run; None: a thread is to end
         self._lock = threading.Lock()  # of the count of those that wait for a wake-up
         self._waiting = 0
+        self._to_read = False
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._threads = [threading.Thread(target=self._serve, name=f"{name}-{n}", daemon=True) for n in range(nthreads)]
         for thread in self._threads:
@@ -76,6 +77,13 @@ class TaskThreads:
             self._queued[task[1]] = task
         takes_one = threading.current_thread() in self._threads
         self._wake(min(len(tasks), len(self._queued) - takes_one))
+
+    def read(self) -> None:
+        """There's something to read from now on: one that has nothing to do, or the first that has, does it."""
+        with self._lock:
+            self._to_read = not self._waiting
+        if not self._to_read:
+            self._wake(1)
 
     def _wake(self, nthreads: int) -> None:
         """Have so many threads look at what is queued, or all that have nothing to do."""
@@ -138,7 +146,8 @@ class TaskThreads:
 
     def _wait(self) -> None:
         with self._lock:
-            if self._queued:
+            if self._queued or self._to_read:
+                self._to_read = False
                 return
             self._waiting += 1
         self._wake_ups.get()

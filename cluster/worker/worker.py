@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from typing import Any
 
 from holdfast import objectstore
 from holdfast.cluster import payload
-from holdfast.cluster.comm.connection import Connection, connect
+from holdfast.cluster.comm.connection import Connection, connect, shared_connection
 from holdfast.cluster.errors import ProtocolError, RemoteError
 from holdfast.cluster.worker import context
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
@@ -106,7 +107,7 @@ class Worker:
         self._store_socket = os.fspath(store_socket)
         self._functions = FunctionTable()
         self._imports = ImportsFreezer() if own_process else None
-        self._rehearsals = [rehearse] if own_process else []  # for the first thread
+        self._rehearses = own_process
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
@@ -123,8 +124,6 @@ class Worker:
         """
         self._loop = asyncio.get_running_loop()
         self.finished = asyncio.Event()
-        self._rehearsed = asyncio.Event()
-        rehearses = bool(self._rehearsals)
         try:
             # First the store: tasks may arrive as soon as the scheduler knows of this worker.
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
@@ -136,6 +135,8 @@ class Worker:
                 self.nthreads, self._in_thread, self._run, self._read_while, self._nudge, f"holdfast-task-{self.name}"
             )
             self._lineup = LineUp(self._threads.submit, self._outbox.put)
+            if self._rehearses:
+                await self._rehearse()
             self._connection = await connect(
                 self.scheduler_address,
                 token=self.token,
@@ -156,8 +157,16 @@ class Worker:
             await self.close()
             raise
         self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
-        if rehearses:
-            await self._rehearsed.wait()
+        self._threads.read()
+
+    async def _rehearse(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._connection = shared_connection(ours)
+        ended = asyncio.Event()
+        self._connection.start(self._on_batch, lambda error: ended.set(), self._on_batch_elsewhere)
+        await asyncio.to_thread(rehearse, theirs, self.store)
+        await ended.wait()
+        self._connection = None
 
     @property
     def store(self) -> objectstore.Store:
@@ -237,9 +246,6 @@ class Worker:
         context.enter(self)
         try:
             with self.store.batch():
-                with contextlib.suppress(IndexError, RuntimeError):  # another thread has, or the loop is closed
-                    self._rehearsals.pop()(self.store, self._functions, self._nursery, self._runner)
-                    self._loop.call_soon_threadsafe(self._rehearsed.set)
                 yield
         except StoreClosedError:
             pass  # the last flush; there is nobody left to tell
@@ -269,6 +275,8 @@ class Worker:
                 logger.error("task %r failed, and so did reporting how:\n%s", task[0], traceback.format_exc())
         finally:
             context.run_key(None)
+        self.store.settle_releases()
+        self._nursery.tend()
         if outcome is not None and outcome[0] == "finished":
             _, _, object_id, _, inline, _, _ = outcome[1]
             self._lineup.ended(run_id, (object_id, inline))

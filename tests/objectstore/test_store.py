@@ -128,6 +128,34 @@ def test_large_pins_go_without_another_call(server: StoreServer, store: Store, w
     wait_until(lambda: server.stats()["pins"] == 0)
 
 
+def test_releases_that_are_deferred_wake_nobody_and_go_when_they_are_settled(
+    server: StoreServer, store: Store, wait_until: Callable[..., Any]
+) -> None:
+    view = store.get(store.put(np.zeros(400_000)))
+    ledger = store._ledger
+    wait_until(lambda: not ledger._armed, what="nothing is on its way")
+    store.defer_releases()
+    del view
+    assert ledger._tokens.empty()
+    assert server.stats()["pins"] == 1
+    store.settle_releases()
+    assert server.stats()["pins"] == 0
+    view = store.get(store.put(np.zeros(400_000)))
+    store.settle_releases()  # of nothing
+    del view
+    wait_until(lambda: server.stats()["pins"] == 0, what="the next one goes by itself")
+
+
+def test_releases_that_are_deferred_go_with_the_store(server: StoreServer, wait_until: Callable[..., Any]) -> None:
+    store = connect(server.socket_path)
+    view = store.get(store.put(np.zeros(400_000)))
+    store.defer_releases()
+    store.close()
+    del view
+    wait_until(lambda: server.stats()["clients"] == 0)
+    store.settle_releases()
+
+
 def test_pins_survive_a_storm_of_threads(server: StoreServer, store: Store, wait_until: Callable[..., Any]) -> None:
     shared = [store.put(np.full(1000 * (i + 1), i)) for i in range(8)]
     failures: list[BaseException] = []

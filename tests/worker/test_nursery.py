@@ -24,8 +24,10 @@ def quick(monkeypatch):
     monkeypatch.setattr(nurseries, "AGE_SECONDS", 0.02)
 
 
-def add(nursery, value, key="key"):
-    return nursery.add(key, encode(value).to_bytes(), "int")
+def add(nursery, value, key="key", type_name="int"):
+    object_id = nursery.add(key, encode(value).to_bytes(), type_name)
+    nursery.tend()
+    return object_id
 
 
 def test_what_nobody_wants_in_time_is_never_stored(nursery, server, store, quick, eventually):
@@ -38,7 +40,7 @@ def test_what_nobody_wants_in_time_is_never_stored(nursery, server, store, quick
 
 def test_what_lives_is_stored_as_it_was_made(nursery, store, quick, eventually):
     key = ("x" * 300, 1)
-    object_id = nursery.add(key, encode([1, 2]).to_bytes(), "list")
+    object_id = add(nursery, [1, 2], key, "list")
     eventually(lambda: store.contains(object_id), what="it is stored")
     assert store.get(object_id) == [1, 2]
     (described,) = store.list()
@@ -73,10 +75,12 @@ def test_room_is_limited_and_comes_back(nursery, monkeypatch):
 
 
 def test_its_thread_sleeps_while_there_is_nothing(nursery, quick, eventually):
-    assert nursery._thread is None
+    assert not nursery._awake
     nursery.discard([add(nursery, 1)])
     eventually(lambda: not nursery._awake, what="it sleeps again")
-    object_id = add(nursery, 2)
+    object_id = nursery.add("key", encode(2).to_bytes(), "int")
+    assert not nursery._awake, "who adds has something better to do"
+    nursery.tend()
     assert nursery._awake
     nursery.discard([object_id])
 
@@ -93,7 +97,7 @@ def test_a_full_store_is_waited_for(monkeypatch, quick, eventually):
                 except Exception as error:
                     fills.append(error)
             fills.pop()
-            object_ids = [nursery.add("key", encode(b"x" * 2000).to_bytes(), "bytes") for _ in range(100)]
+            object_ids = [add(nursery, b"x" * 2000) for _ in range(100)]
             eventually(lambda: nursery._old, what="a round")
             assert all(nursery._young.get(i) or nursery._old.get(i) or store.contains(i) for i in object_ids)
             store.delete(fills)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from holdfast.cluster.scheduler import rehearsal as schedulers
+from holdfast.cluster.worker import Worker, rehearsal
 from holdfast.cluster.worker.execution import TaskRunner
-from holdfast.cluster.worker.functions import FunctionTable
-from holdfast.cluster.worker.nursery import Nursery
-from holdfast.cluster.worker.rehearsal import rehearse
 from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
 
 
 @pytest.fixture
-def parts(store):
-    functions = FunctionTable()
-    nursery = Nursery(store, "holdfast-nursery-test")
-    yield store, functions, nursery, TaskRunner(store, functions, nursery, "test")
-    nursery.close()
-
-
-def test_a_worker_rehearses_reading_and_writing_and_leaves_nothing(parts, server, monkeypatch, eventually):
+def outcomes(monkeypatch):
+    """What the tasks of this process's workers come to."""
     outcomes = []
     run = TaskRunner.run
 
@@ -32,32 +26,83 @@ def test_a_worker_rehearses_reading_and_writing_and_leaves_nothing(parts, server
         return outcomes[-1]
 
     monkeypatch.setattr(TaskRunner, "run", noting)
-    rehearse(*parts)
+    return outcomes
+
+
+@pytest.mark.parametrize("nthreads", [1, 3])
+def test_a_worker_rehearses_reading_and_writing_and_leaves_nothing(
+    nthreads, outcomes, start_worker, scheduler, server, eventually
+):
+    worker, peer = start_worker(own_process=True, nthreads=nthreads)
     assert {operation for operation, _ in outcomes} == {"finished"}
     assert {entry[4] is None for _, entry in outcomes} == {True, False}  # small ones and large ones
     eventually(lambda: server.stats()["objects"] == 0, what="the store is empty again")
     assert server.stats()["pins"] == 0
-    _, functions, nursery, _ = parts
-    assert not functions._functions
-    assert not functions._blobs
-    assert not nursery._young
+    assert not worker._functions._functions
+    assert not worker._functions._blobs
+    assert not worker._nursery._young
+    assert not peer.received, "the scheduler hears of it"
+    assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 
-def test_a_rehearsal_that_fails_is_no_failure(parts, server, monkeypatch):
+def test_it_goes_the_way_of_a_task_from_socket_to_socket(start_worker, monkeypatch):
+    seen = []
+    for name in ("_on_batch_elsewhere", "_deliver", "_run"):
+        method = getattr(Worker, name)
+
+        def noting(self, *arguments, name=name, method=method):
+            seen.append((name, threading.current_thread().name))
+            return method(self, *arguments)
+
+        monkeypatch.setattr(Worker, name, noting)
+    start_worker(own_process=True)
+    thread = "holdfast-task-host-0-0"
+    assert {("_on_batch_elsewhere", thread), ("_run", thread), ("_deliver", thread)} <= set(seen)
+
+
+def test_a_worker_that_has_rehearsed_reads_in_the_thread_of_a_task(start_worker, scheduler, eventually):
+    worker, peer = start_worker(own_process=True)
+    (thread,) = worker._threads._threads
+    eventually(lambda: worker._connection._shared._reader == thread.ident, what="it reads before there is a task")
+    assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
+
+
+def test_a_rehearsal_that_fails_is_no_failure(start_worker, scheduler, server, monkeypatch):
+    put_encoded = Store.put_encoded
+
     def refuse(*arguments, **options):
         raise StoreFullError("no room")
 
     monkeypatch.setattr(Store, "put_encoded", refuse)
-    rehearse(*parts)
+    _, peer = start_worker(own_process=True)
+    monkeypatch.setattr(Store, "put_encoded", put_encoded)
     assert server.stats()["objects"] == 0
+    assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
+
+
+def test_tasks_for_practice_that_fail_are_no_failure(
+    start_worker, scheduler, server, monkeypatch, outcomes, eventually
+):
+    monkeypatch.setattr(rehearsal, "_READ", b"cholfast.nowhere\nread\n.")
+    _, peer = start_worker(own_process=True)
+    assert [operation for operation, _ in outcomes] == ["erred"]
+    assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
+    eventually(lambda: server.stats()["objects"] == 0, what="the store is empty again")
+
+
+def test_a_worker_that_does_not_answer_is_no_failure_of_it(store):
+    ours, theirs = socket.socketpair()
+    ours.close()
+    rehearsal.rehearse(theirs, store)
+    assert theirs.fileno() == -1
 
 
 def test_a_store_that_is_gone_is_no_failure_of_it():
     with StoreServer("1 MiB") as server:
         store = connect(server.socket_path)
-        functions, nursery = FunctionTable(), Nursery(store, "holdfast-nursery-test")
-    rehearse(store, functions, nursery, TaskRunner(store, functions, nursery, "test"))
-    nursery.close()
+    ours, theirs = socket.socketpair()
+    with ours:
+        rehearsal.rehearse(theirs, store)
     store.close()
 
 

@@ -78,3 +78,29 @@ def test_a_dropped_task_never_starts():
 
     run_all(1, [1], run)
     assert started == [1, 3]
+
+
+def test_whenever_there_is_something_to_read_a_thread_tries_to():
+    async def main():
+        tries = []
+        tried = threading.Condition()
+
+        def read_while(waits):
+            with tried:
+                tries.append(threading.get_ident())
+                tried.notify_all()
+            return False
+
+        threads = TaskThreads(2, contextlib.nullcontext, lambda entry: None, read_while, lambda: None, "test")
+        try:
+            for _ in range(200):
+                with tried:
+                    before = len(tries)
+                threads.read()
+                with tried:
+                    assert tried.wait_for(lambda before=before: len(tries) > before, DEADLINE_SECONDS)
+        finally:
+            threads.stop()
+            assert await threads.join(DEADLINE_SECONDS)
+
+    asyncio.run(main())

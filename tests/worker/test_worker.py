@@ -169,6 +169,32 @@ def test_views_are_let_go_when_a_task_fails(scheduler, peer, store, eventually):
     eventually(lambda: pins(store) == 0, what="the failed task's views die with it")
 
 
+@pytest.mark.parametrize("as_node", [False, True])
+def test_no_other_thread_is_woken_for_the_views_of_a_task(
+    scheduler, start_worker, store, eventually, monkeypatch, as_node
+):
+    worker, peer = start_worker()
+    big = store.put(np.zeros(1 << 20))
+    depends = [stored("big", big)]
+    if as_node:
+        task = scheduler.node_task(Task("t", np.sum, TaskRef("big")), depends=depends)
+    else:
+        task = scheduler.task(peer, np.sum, Reference("big"), depends=depends)
+    ledger = worker.store._ledger
+    wakers = []
+
+    def wake(nbytes, wake=ledger._wake):
+        before = ledger._tokens.qsize()
+        wake(nbytes)
+        if nbytes >= 1 << 20 and ledger._tokens.qsize() > before:
+            wakers.append(threading.current_thread().name)
+
+    monkeypatch.setattr(ledger, "_wake", wake)
+    assert scheduler.value(peer, task) == 0
+    eventually(lambda: pins(store) == 0, what="the task's views die with it")
+    assert not wakers
+
+
 def test_a_dependency_that_is_nowhere_is_missing_and_no_error(scheduler, peer):
     gone = ObjectID(b"0123456789abcdef")
     operation, entry = scheduler.one(
