@@ -282,9 +282,9 @@ class ClientBase:
                 del sent[digest]
             self._session.post(("forget", surplus))
         new = [function for digest, function in named.items() if sent.pop(digest, self) is not None]
-        sent.update(dict.fromkeys(named))
         if new:
             self._session.post(("functions", [(function.digest, raw(function.blob)) for function in new]))
+        sent.update(dict.fromkeys(named))  # last: one that is interrupted before is sent twice, which does no harm
 
     def _forget_functions(self, functions: Iterable[Function]) -> None:
         """After the last message that names them: forget those that are not to outlive their tasks.

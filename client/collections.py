@@ -78,26 +78,32 @@ def submit_graph(
     keeps = tuple(packed.stored)
     table, session = client._table, client._session
     futures: dict[Any, Future] = {}
-    with table.lock:
+    messages: list[tuple[Any, ...]] = []
+    with table.lock, table.beginning() as begun:
         session.check_open()
         for output, target in packed.targets.items():
             state, new = table.state_of(target)
-            if new and target not in submitted:
-                session.post(("want", (target,)))
-            if new and target in submitted:
-                state.keeps = keeps  # one tuple for all; a key that was held has its recipe, and what that needs
+            if new:
+                begun.append(state)
+                if target in submitted:
+                    state.keeps = keeps  # one tuple for all; a key that was held has its recipe, and what that needs
+                else:
+                    messages.append(("want", (target,)))
             futures[output] = Future._of(state, client)
-        client._send_functions(packed.functions)
         for tasks, wanted, done in parts:
             options = dict(common)
             if per_key:
                 options["per_key"] = {task[0]: per_key[task[0]] for task in tasks if task[0] in per_key}
-            session.post(("submit", tasks, wanted, options))
+            messages.append(("submit", tasks, wanted, options))
             # What the client holds by itself is not let go.
             released = [key for key in done if key not in table.states]
             if released:
-                session.post(("release", released))
+                messages.append(("release", released))
+        client._send_functions(packed.functions)
+        session.leave_all(messages)  # at once: what is wanted for the sake of a later message is released by that
+        begun.clear()
         client._forget_functions(packed.functions)
+    session.wake()
     return futures
 
 

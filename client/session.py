@@ -102,6 +102,11 @@ class Session:
         # No call in here: an interrupt comes before it or after it.
         self._outbox += (message,)
 
+    def leave_all(self, messages: list[tuple[Any, ...]]) -> None:
+        """Leave messages, all or, when an interrupt comes, none of them; otherwise like `leave`."""
+        # No call in here, as there.
+        self._outbox += messages
+
     def hurry(self) -> None:
         """Send what was posted: at once if the scheduler has nothing to do for this client, else soon."""
         if self.table.heard >= self._submitted and not self._wake_pending:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import queue
@@ -12,6 +13,7 @@ import threading
 import pytest
 
 from holdfast import CancelledError, Future
+from holdfast.client import collections
 from tests.support.interrupts import Interrupt
 from tests.support.waiting import until
 
@@ -35,9 +37,22 @@ def name_a_key(client, number):
     return Future(made.key, client).result(timeout=DEADLINE_SECONDS)
 
 
-@pytest.mark.parametrize("call", [submit, map_and_gather, scatter, name_a_key])
-def test_a_call_that_is_interrupted_anywhere(client, call):
+def submit_a_new_function(client, number):
+    return client.submit(functools.partial(pow, number), 2).result(timeout=DEADLINE_SECONDS)
+
+
+def compute_a_graph_in_several_messages(client, number):
+    squares = {f"square-{number}-{i}": (pow, number, 2, number**2 + 1 + i) for i in range(5)}
+    return client.get({**squares, f"largest-{number}": (max, list(squares))}, f"largest-{number}")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [submit, submit_a_new_function, map_and_gather, scatter, name_a_key, compute_a_graph_in_several_messages],
+)
+def test_a_call_that_is_interrupted_anywhere(client, call, monkeypatch):
     """Another thread waits for a result that the interrupted one may have been receiving."""
+    monkeypatch.setattr(collections, "MAX_ITEMS", 2)
     asked, answers = queue.SimpleQueue(), queue.SimpleQueue()
 
     def wait_for_others():
