@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from holdfast import CancelledError, Client, wait
+from holdfast.client.calls import MAP_BATCH
+from tests.support.waiting import until
 
 
 def test_submit_and_map(client):
@@ -21,6 +23,15 @@ def test_submit_and_map(client):
     assert client.gather(client.map(pow, [1, 2, 3], [2, 3, 4, 5])) == [1, 8, 81]
     assert client.gather(client.map(lambda x, y=0: x + y, range(5), y=10)) == [10, 11, 12, 13, 14]
     assert client.map(operator.neg, []) == []
+
+
+def test_a_map_runs_while_it_is_still_being_packed(client):
+    def numbers():
+        yield from range(MAP_BATCH)
+        until(client.who_has, "some of the first batch have results")
+        yield MAP_BATCH
+
+    assert client.gather(client.map(abs, numbers())) == list(range(MAP_BATCH + 1))
 
 
 def test_futures_stand_for_their_values_however_deep(client):
