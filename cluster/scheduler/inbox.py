@@ -110,8 +110,7 @@ class Inboxes:
         self._loop = asyncio.get_running_loop()
         self._waiting: OrderedDict[Inbox, None] = OrderedDict()  # the next one first
         self._scheduled = False
-        self._turn = -1.0
-        self._until = 0.0
+        self._until: float | None = None  # None: nothing has been handled in this turn
 
     def received(self, inbox: Inbox, messages: Iterable[tuple[Any, ...]]) -> None:
         """Handle what a peer has sent: now as far as there is time, and soon what is left."""
@@ -133,11 +132,10 @@ class Inboxes:
 
     def _work(self) -> None:
         self._scheduled = False
-        turn = self._loop.time()  # uvloop looks at the clock once in a turn
-        is_new = turn != self._turn
-        if is_new:
-            self._turn = turn
+        is_new = self._until is None
+        if self._until is None:
             self._until = time.monotonic() + TURN_SECONDS
+            self._loop.call_soon(self._end_turn)
         waiting = self._waiting
         while waiting:
             if is_new:
@@ -152,3 +150,6 @@ class Inboxes:
                 waiting[inbox] = None
             else:
                 inbox.resume()
+
+    def _end_turn(self) -> None:
+        self._until = None

@@ -81,6 +81,30 @@ def test_what_does_not_fit_into_a_turn_goes_on_in_the_next_and_others_are_heard_
     run(main())
 
 
+def test_a_turn_is_one_turn_of_the_loop_however_often_its_clock_is_looked_at(clock):
+    async def main():
+        loop = asyncio.get_running_loop()
+        log = []
+
+        def handle(message):
+            log.append(message[0])
+            clock.now += inbox_module.TURN_SECONDS
+            began = loop.time()
+            while loop.time() == began:
+                loop.call_later(1, log.append, "late").cancel()  # uvloop looks at the clock for it
+
+        inboxes = Inboxes()
+        one, other = (Inbox(Pretended(), handle, None) for _ in range(2))
+        inboxes.received(one, [("want", [1])])
+        inboxes.received(other, [("release", [1])])
+        assert log == ["want"]
+        while len(log) < 2:
+            await asyncio.sleep(0)
+        assert log == ["want", "release"]
+
+    run(main())
+
+
 def test_a_peer_has_left_when_all_has_been_handled_that_it_had_sent(clock):
     async def main():
         log = []
