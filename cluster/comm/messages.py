@@ -23,6 +23,7 @@ _OF_LISTS = frozenset(
         "erred",
         "dropped",
         "copied",
+        "left",
     }
 )
 

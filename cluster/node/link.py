@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from holdfast.cluster.comm.connection import Connection, connect
-from holdfast.cluster.comm.messages import MAX_ITEMS
+from holdfast.cluster.comm.messages import pieces
 from holdfast.cluster.errors import ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ class SchedulerLink:
 
     def left(self, name: str, object_ids: list[Any]) -> None:
         """A process that used this host's store has gone, and has put these objects there."""
-        for start in range(0, len(object_ids), MAX_ITEMS):
-            self._send("left", name, object_ids[start : start + MAX_ITEMS])
+        for message in pieces(("left", object_ids, name)):
+            self._send(*message)
 
     def heartbeat(self, report: dict[str, Any]) -> None:
         self._send("heartbeat", report)

@@ -128,6 +128,7 @@ class TransferServer:
     # -- accepting, in the loop
 
     def _accept(self, accepting: bool) -> None:
+        accepting = accepting and not self._closed
         if accepting and not self._accepting:
             self._loop.add_reader(self._listening, self._on_readable)
         elif self._accepting and not accepting:
@@ -161,10 +162,6 @@ class TransferServer:
         self._unopened[sock] = now, self._loop.call_at(now + OPENING_SECONDS, _shut_down, sock)
         thread.start()
 
-    def _accept_again(self) -> None:
-        if not self._closed:
-            self._accept(True)
-
     def _opened(self, sock: socket.socket) -> None:
         _, timer = self._unopened.pop(sock)
         timer.cancel()
@@ -177,7 +174,7 @@ class TransferServer:
             self._on_left(peer, object_ids)
         self._idle.pop(sock, None)
         sock.close()
-        self._accept_again()
+        self._accept(True)
         if self._closed and not self._connections:
             self._all_ended.set()
 
@@ -220,7 +217,7 @@ class TransferServer:
         self._idle[sock] = None
         if not self._accepting:  # somebody waits for room, which can be made now
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._accept_again)
+                self._loop.call_soon_threadsafe(self._accept, True)
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         try:

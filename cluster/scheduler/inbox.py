@@ -110,7 +110,8 @@ class Inboxes:
         self._loop = asyncio.get_running_loop()
         self._waiting: OrderedDict[Inbox, None] = OrderedDict()  # the next one first
         self._scheduled = False
-        self._until: float | None = None  # None: nothing has been handled in this turn
+        self._in_turn = False  # something has been handled in this one
+        self._until = 0.0
 
     def received(self, inbox: Inbox, messages: Iterable[tuple[Any, ...]]) -> None:
         """Handle what a peer has sent: now as far as there is time, and soon what is left."""
@@ -132,8 +133,9 @@ class Inboxes:
 
     def _work(self) -> None:
         self._scheduled = False
-        is_new = self._until is None
-        if self._until is None:
+        is_new = not self._in_turn
+        if is_new:
+            self._in_turn = True
             self._until = time.monotonic() + TURN_SECONDS
             self._loop.call_soon(self._end_turn)
         waiting = self._waiting
@@ -152,4 +154,4 @@ class Inboxes:
                 inbox.resume()
 
     def _end_turn(self) -> None:
-        self._until = None
+        self._in_turn = False

@@ -265,7 +265,7 @@ class Scheduler:
         self._handle(events.WorkerLeft(worker, departure.reason))
         self._reconcile(worker)
 
-    def _user_left(self, node: str, name: str, object_ids: list[bytes]) -> None:
+    def _user_left(self, node: str, object_ids: list[bytes], name: str) -> None:
         """A process no longer uses a node's store, and had put these objects there.
 
         If it died before it could tell of some, nobody else will ever name them. That is known as soon as all has been

@@ -193,7 +193,7 @@ def test_what_a_worker_had_put_and_nobody_heard_of_is_deleted_when_all_it_sent_h
             ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
             told, untold = b"told" * 4, b"lost" * 4
             # Its node notices first; what the worker had sent before it died is read later.
-            setup.node.connection.send(("left", "here-0", [told, untold]))
+            setup.node.connection.send(("left", [told, untold], "here-0"))
             setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL"))
             setup.worker.connection.send(("finished", [("x", run_id, told, 10, None, "bytes", 0.1)]))
             await setup.client.next("memory")
