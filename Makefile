@@ -3,15 +3,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+SECONDS ?= 600
+SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test check lint types bench bench-peers bench-path bench-graphs bench-placement bench-store bench-fragmentation install clean
+.PHONY: help demo test attack check lint types bench bench-peers bench-path bench-graphs bench-placement bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         the main job end to end, on the flights of New York in 2013 (examples/flights)"
 	@echo "make test         the tests"
+	@echo "make attack       the long campaigns of tests/attack: ten minutes each, or SECONDS=N; SEED=N repeats one"
 	@echo "make check        lint, types and tests"
 	@echo "make lint         ruff"
 	@echo "make types        mypy"
@@ -30,6 +33,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+attack: $(VENV)/.test
+	HOLDFAST_ATTACK_SECONDS=$(SECONDS) HOLDFAST_ATTACK_SEED=$(SEED) $(BIN)/python -m pytest tests/attack $(ARGS)
 
 check: lint types test
 
