@@ -8,7 +8,7 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test attack check lint types bench bench-peers bench-path bench-graphs bench-placement bench-store bench-fragmentation install clean
+.PHONY: help demo test attack check lint types bench bench-peers bench-path bench-graphs bench-placement bench-transfer bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-path   where the time of one task goes, span by span, and what it costs each process"
 	@echo "make bench-graphs graphs of up to a million tasks: time and memory of each, and who has to wait meanwhile"
 	@echo "make bench-placement  hard graphs beside distributed, time and memory (docs/performance.md)"
+	@echo "make bench-transfer  objects from one host's store to another's, beside what the machine can do"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
 	@echo "make bench-fragmentation  how the store's allocator bears a million operations"
 	@echo "make install      a virtual environment in $(VENV) with everything needed to develop"
@@ -60,6 +61,9 @@ bench-graphs: $(VENV)/.test
 
 bench-placement: $(VENV)/.test
 	$(BIN)/python -m benchmarks.placement $(ARGS)
+
+bench-transfer: $(VENV)/.test
+	$(BIN)/python -m benchmarks.transfer $(ARGS)
 
 bench-store: $(VENV)/.test
 	$(BIN)/python -m benchmarks.store $(ARGS)
