@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 MODULE = "holdfast.cluster.launcher"
 NAME = "the launcher"
 REQUEST_NBYTES_MAX = 64 << 10
-DESCRIPTORS_MAX = 8
+DESCRIPTORS_MAX = 16
 #: How long the launcher may take to import what a fork needs, and to fork.
 FORK_TIMEOUT_SECONDS = 60.0
 #: And to say how one has ended, when it has.

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holdfast.cluster import rundir
+from holdfast.cluster.comm import tokens
 from holdfast.objectstore.errors import HoldfastError
 
 logger = logging.getLogger(__name__)
@@ -416,7 +417,7 @@ def spawn(
     name:
         For messages to people; the last part of the module's name if not given.
     env:
-        Environment variables besides those of this process.
+        Environment variables besides those of this process. The token is none of them.
     log_file:
         Appended to: what it logs and what it prints. Standard output and error are inherited if not given.
     pass_fds:
@@ -431,6 +432,7 @@ def spawn(
     SpawnedProcess
         At once; `ChildProcess.wait_ready` waits for it.
     """
+    inherited_env = {name: value for name, value in os.environ.items() if name != tokens.VARIABLE}
     ready_read, ready_write = os.pipe()
     lifeline_read = lifeline_write = -1
     if lifeline:
@@ -450,7 +452,7 @@ def spawn(
             stdout=output,
             stderr=output,
             pass_fds=inherited,
-            env={**os.environ, "PYTHONPATH": _import_path(), **(env or {})},
+            env={**inherited_env, "PYTHONPATH": _import_path(), **(env or {})},
             start_new_session=new_session,
             process_group=None if new_session else 0,
         )

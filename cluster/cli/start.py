@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, parse_address
-from holdfast.cluster.comm.tokens import load_token, token_path
 from holdfast.cluster.deploy.ask import wait_for_scheduler
 from holdfast.cluster.deploy.plan import NodePlan, plan_nodes
 from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
@@ -88,9 +88,10 @@ def start(
     if address is not None:
         address = format_address(*parse_address(address))
         # Asked here and now, so that a wrong address or token is said at once and not by a process in its log.
-        wait_for_scheduler(address, timeout=min(timeout, JOIN_SECONDS))
+        token = tokens.load_token()
+        wait_for_scheduler(address, timeout=min(timeout, JOIN_SECONDS), token=token)
     else:
-        load_token(create=True)
+        token = tokens.load_token(create=True)
     listen = host or LOOPBACK
     (plan,) = plan_nodes(
         workers,
@@ -103,26 +104,25 @@ def start(
     )
     logs = log_directory or _fresh_log_directory(kind)
     begun = time.monotonic()
-    child = spawn(
-        "holdfast.cluster.deploy.service",
-        [
-            *service_arguments(
-                kind,
-                plan,
-                host=listen,
-                port=DEFAULT_PORT if port is None else port,
-                address=address or "",
-                log_directory=logs,
-                timeout=timeout,
-            ),
-            "--log-level",
-            log_level,
-        ],
-        name="the cluster" if head else "this host",
-        log_file=logs / "service.log",
-        new_session=not block,
-        lifeline=block,
+    arguments = service_arguments(
+        kind,
+        plan,
+        host=listen,
+        port=DEFAULT_PORT if port is None else port,
+        address=address or "",
+        log_directory=logs,
+        timeout=timeout,
     )
+    with tokens.handed_down(token) as token_fd:
+        child = spawn(
+            "holdfast.cluster.deploy.service",
+            [*arguments, tokens.OPTION, str(token_fd), "--log-level", log_level],
+            name="the cluster" if head else "this host",
+            log_file=logs / "service.log",
+            pass_fds=[token_fd],
+            new_session=not block,
+            lifeline=block,
+        )
     _run(child, plan, listen if head else None, logs, timeout, begun, block)
 
 
@@ -164,7 +164,7 @@ def _explain(address: str, plan: NodePlan, listen: str | None, logs: Path, secon
         lines += [("other hosts", "can't reach it; start it with --host and an address of this host to let them join")]
     elif listen is not None:
         lines += [("other hosts", f"holdfast start --address {host}:{port}   (copy the token file there first)")]
-    token = "from HOLDFAST_TOKEN" if os.environ.get("HOLDFAST_TOKEN") else str(token_path())
+    token = f"from {tokens.VARIABLE}" if os.environ.get(tokens.VARIABLE) else str(tokens.token_path())
     lines += [("token", token), ("logs", str(logs)), ("stop", "Ctrl-C" if block else "holdfast stop")]
     for label, text in lines:
         click.echo(f"  {label:<12} {text}")

@@ -3,17 +3,27 @@
 It is looked for in ``HOLDFAST_TOKEN``, then in the file that ``HOLDFAST_TOKEN_FILE`` names, then in
 ``~/.config/holdfast/token``. The file has mode 0600 and is made by whatever starts a cluster first. To
 let another host or user join, copy the file there.
+
+The processes of a cluster get it from the one that starts them, in a descriptor (`handed_down`) that each reads and
+closes. It is in no environment of theirs: programs that tasks start inherit that, and write it to their logs.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast.cluster.errors import AuthenticationError
 
 MIN_TOKEN_NBYTES = 16
+#: The token itself.
+VARIABLE = "HOLDFAST_TOKEN"
+#: The option of a process that is started with a descriptor of the token.
+OPTION = "--token-fd"
 
 
 def token_path() -> Path:
@@ -38,9 +48,9 @@ def load_token(*, create: bool = False) -> bytes:
     AuthenticationError
         There is no token, it is too short, or others can read its file.
     """
-    value = os.environ.get("HOLDFAST_TOKEN")
+    value = os.environ.get(VARIABLE)
     if value:
-        return _checked(value.encode(), "HOLDFAST_TOKEN")
+        return _checked(value.encode(), VARIABLE)
     path = token_path()
     if create:
         _create(path)
@@ -49,13 +59,50 @@ def load_token(*, create: bool = False) -> bytes:
         token = path.read_bytes().strip()
     except FileNotFoundError:
         raise AuthenticationError(
-            f"there is no token at {path}: copy the file from the host that started the cluster, or set HOLDFAST_TOKEN"
+            f"there is no token at {path}: copy the file from the host that started the cluster, or set {VARIABLE}"
         ) from None
     except OSError as error:
         raise AuthenticationError(f"can't read the token in {path}: {error.strerror or error}") from None
     if mode & 0o077:
         raise AuthenticationError(f"others can read the token in {path}: run 'chmod 600 {path}'")
     return _checked(token, str(path))
+
+
+@contextlib.contextmanager
+def handed_down(token: bytes) -> Iterator[int]:
+    """A descriptor of the token, to be given to a process with the option `OPTION`."""
+    fd = os.memfd_create("holdfast-token")
+    try:
+        os.write(fd, token)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def add_token_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that `token_of` reads."""
+    parser.add_argument(
+        OPTION, type=int, metavar="N", help="read the token here (default: look for it)"
+    )
+
+
+def token_of(options: argparse.Namespace, *, create: bool = False) -> bytes:
+    """The token that this process was started with, or else this user's.
+
+    It is no longer in the environment afterwards, for what this process starts.
+
+    Raises
+    ------
+    AuthenticationError
+        As of `load_token`.
+    """
+    if options.token_fd is None:
+        token = load_token(create=create)
+    else:
+        token = _checked(os.pread(options.token_fd, os.fstat(options.token_fd).st_size, 0), OPTION)
+        os.close(options.token_fd)
+    os.environ.pop(VARIABLE, None)
+    return token
 
 
 def _checked(token: bytes, where: str) -> bytes:
@@ -72,7 +119,7 @@ def _create(path: Path) -> None:
     except OSError as error:
         raise AuthenticationError(
             f"can't make a token at {path}: {error.strerror or error}; name another file with HOLDFAST_TOKEN_FILE, "
-            "or set HOLDFAST_TOKEN"
+            f"or set {VARIABLE}"
         ) from None
 
 

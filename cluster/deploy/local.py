@@ -124,6 +124,7 @@ class LocalCluster:
         self._parts: LocalProcesses | LocalThreads
         if processes:
             self._parts = LocalProcesses(
+                self.token,
                 log_level=str(int(silence_logs or logging.INFO)),
                 log_directory=None if log_directory is None else Path(log_directory),
             )

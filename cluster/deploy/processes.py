@@ -7,11 +7,12 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from holdfast.cluster import rundir
+from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.deploy.plan import NodePlan
@@ -34,6 +35,8 @@ class LocalProcesses:
 
     Parameters
     ----------
+    token : bytes
+        The cluster's token.
     log_level : str
     log_directory : Path or None
         Where each process gets a log file; None: they share this process's standard error.
@@ -48,12 +51,13 @@ class LocalProcesses:
         Where processes of this host reach the scheduler.
     """
 
-    def __init__(self, *, log_level: str = "WARNING", log_directory: Path | None = None) -> None:
+    def __init__(self, token: bytes, *, log_level: str = "WARNING", log_directory: Path | None = None) -> None:
         self.id = secrets.token_hex(8)
         self.scheduler: ChildProcess | None = None
         self.nodes: list[ChildProcess] = []
         self.node_infos: list[dict[str, Any]] = []
         self.scheduler_address = ""
+        self._token = token
         self._log_level = log_level
         self._launcher = Launcher(
             env={CLUSTER_ID_VARIABLE: self.id},
@@ -119,15 +123,25 @@ class LocalProcesses:
             arguments += ["--name", plan.name]
         return arguments
 
-    def _fork(self, module: str, name: str, arguments: list[str], deadline: float, **options: Any) -> ChildProcess:
-        return self._launcher.fork(
-            f"holdfast.cluster.{module}.__main__",
-            [*arguments, "--log-level", self._log_level],
-            name,
-            deadline - time.monotonic(),
-            log_file=None if self._log_directory is None else self._log_directory / f"{name}.log",
-            **options,
-        )
+    def _fork(
+        self,
+        module: str,
+        name: str,
+        arguments: list[str],
+        deadline: float,
+        pass_fds: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> ChildProcess:
+        with tokens.handed_down(self._token) as token_fd:
+            return self._launcher.fork(
+                f"holdfast.cluster.{module}.__main__",
+                [*arguments, "--log-level", self._log_level],
+                name,
+                deadline - time.monotonic(),
+                log_file=None if self._log_directory is None else self._log_directory / f"{name}.log",
+                pass_fds={tokens.OPTION: token_fd, **(pass_fds or {})},
+                **options,
+            )
 
     @property
     def children(self) -> list[ChildProcess]:

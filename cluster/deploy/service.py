@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.deploy.processes import LocalProcesses
 from holdfast.cluster.process import add_process_options, configure_logging, tell_parent
@@ -75,10 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plan", required=True)
     parser.add_argument("--log-directory", type=Path, required=True)
     parser.add_argument("--timeout", type=float, default=30.0)
+    add_token_option(parser)
     add_process_options(parser)
     options = parser.parse_args(arguments)
     configure_logging(options)
-    parts = LocalProcesses(log_level=options.log_level, log_directory=options.log_directory)
+    parts = LocalProcesses(token_of(options), log_level=options.log_level, log_directory=options.log_directory)
     directory: RunDirectory | None = None
     code = 0
     ready_fd = options.ready_fd
@@ -128,7 +129,6 @@ def _start(parts: LocalProcesses, options: argparse.Namespace) -> None:
     sweep()
     plan = NodePlan(**json.loads(options.plan))
     if options.kind == "head":
-        load_token(create=True)
         parts.start_cluster(options.host, options.port, [plan], options.timeout)
     else:
         parts.scheduler_address = options.address

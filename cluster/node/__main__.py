@@ -10,7 +10,7 @@ import sys
 
 from holdfast.cluster import garbage
 from holdfast.cluster.comm.loops import run
-from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node import NodeAgent
 from holdfast.cluster.process import add_process_options, serve
@@ -29,6 +29,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
     parser.add_argument("--name", default=None, help="of the host, for people")
     parser.add_argument("--launcher-fd", type=int, metavar="N", help="the way to what forks the workers")
+    add_token_option(parser)
     add_process_options(parser)
     return parser.parse_args(arguments)
 
@@ -46,7 +47,7 @@ def main() -> int:
     garbage.collect_young_only()
     agent = _Process(
         options.scheduler,
-        token=load_token(),
+        token=token_of(options),
         launcher=None if options.launcher_fd is None else Launcher(socket.socket(fileno=options.launcher_fd)),
         host=options.host,
         port=options.port,

@@ -306,7 +306,7 @@ class NodeAgent:
         return Supervisor(
             places,
             launcher=self._launcher,
-            env={"HOLDFAST_TOKEN": self._token.decode()},
+            token=self._token,
             memory_limit=self.memory_limit,
             on_exit=self._exited,
             log_level=self._log_level,

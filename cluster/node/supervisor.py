@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from holdfast.cluster.comm import tokens
 from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.node import memory_watch
 from holdfast.cluster.process import describe_exit
@@ -55,8 +56,8 @@ class Supervisor:
         The places to fill.
     launcher:
         What forks the processes.
-    env:
-        Environment variables for them besides those of the launcher.
+    token:
+        The cluster's token.
     memory_limit:
         Bytes of private memory above which a worker is killed; None for no limit.
     on_exit:
@@ -70,14 +71,14 @@ class Supervisor:
         workers: Sequence[WorkerProcess],
         *,
         launcher: Launcher,
-        env: dict[str, str],
+        token: bytes,
         memory_limit: int | None,
         on_exit: Callable[[str, str], None],
         log_level: str = "INFO",
     ) -> None:
         self.workers = list(workers)
         self._launcher = launcher
-        self._env = env
+        self._token = token
         self._memory_limit = memory_limit
         self._on_exit = on_exit
         self._log_level = log_level
@@ -151,12 +152,13 @@ class Supervisor:
     async def _run_once(self, worker: WorkerProcess) -> str:
         """Run one process to its end; says why it ended. Nobody but this supervisor asks it to."""
         worker.killed_because = None
-        child = await self._launcher.fork_async(
-            "holdfast.cluster.worker.__main__",
-            [*worker.arguments, "--log-level", self._log_level],
-            worker.name,
-            env=self._env,
-        )
+        with tokens.handed_down(self._token) as token_fd:
+            child = await self._launcher.fork_async(
+                "holdfast.cluster.worker.__main__",
+                [*worker.arguments, "--log-level", self._log_level],
+                worker.name,
+                pass_fds={tokens.OPTION: token_fd},
+            )
         worker.child = child
         if self._closing.is_set():  # too late for `close` to find it
             child.terminate()

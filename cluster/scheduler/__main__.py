@@ -11,7 +11,7 @@ from holdfast.cluster import garbage, process
 from holdfast.cluster.comm.addresses import DEFAULT_PORT
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import run
-from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.scheduler.rehearsal import rehearse
 from holdfast.cluster.scheduler.server import Scheduler
 from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS
@@ -29,6 +29,7 @@ def main() -> int:
         default=os.environ.get("HOLDFAST_NO_WORKER_TIMEOUT", NO_WORKER_TIMEOUT_SECONDS),
         help="fail a task that no worker may run after this (default: %(default)g)",
     )
+    add_token_option(parser)
     process.add_process_options(parser)
     options = parser.parse_args()
     garbage.collect_young_only()
@@ -54,7 +55,7 @@ class _Process:
         else:
             sock = bound_socket(options.host, options.port)
         self.scheduler = Scheduler(
-            token=load_token(create=True), sock=sock, no_worker_timeout=float(options.no_worker_timeout)
+            token=token_of(options, create=True), sock=sock, no_worker_timeout=float(options.no_worker_timeout)
         )
         await self.scheduler.start()
         rehearse()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from holdfast.cluster import rundir
 from holdfast.cluster.comm.loops import run
-from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.process import add_process_options, serve
 from holdfast.cluster.worker import Worker
 
@@ -34,6 +34,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
     parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES")
+    add_token_option(parser)
     add_process_options(parser)
     return parser.parse_args(arguments)
 
@@ -42,7 +43,7 @@ def main() -> int:
     options = parse_arguments()
     worker = Worker(
         options.scheduler,
-        token=load_token(),
+        token=token_of(options),
         node_address=options.node,
         store_socket=options.store,
         index=options.index,

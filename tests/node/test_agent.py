@@ -19,6 +19,7 @@ import pytest
 from scripted_scheduler import TOKEN
 
 from holdfast.cluster import launching
+from holdfast.cluster.comm.tokens import OPTION, handed_down
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.node import heartbeat, link, supervisor
@@ -281,11 +282,11 @@ def test_a_port_in_use_is_named(start_host):
 
 
 def test_a_worker_that_cannot_start_says_why(start_host, monkeypatch):
-    monkeypatch.setenv("HOLDFAST_TOKEN", "short")
     fork = launching.Launcher.fork_async
 
     async def with_wrong_token(launcher, *arguments, **options):
-        return await fork(launcher, *arguments, **{**options, "env": {"HOLDFAST_TOKEN": "another token " * 3}})
+        with handed_down(b"another token " * 3) as token_fd:
+            return await fork(launcher, *arguments, **{**options, "pass_fds": {OPTION: token_fd}})
 
     monkeypatch.setattr(launching.Launcher, "fork_async", with_wrong_token)
     with pytest.raises(Exception, match=r"host-0 could not start: .*token"):
