@@ -254,7 +254,10 @@ class Client(Calls, Results, DaskFace):
         Returns
         -------
         dict
-            With ``"address"``, and ``"workers"``: for each worker's address a dictionary of what it is.
+            With ``"address"``, ``"workers"``: for each worker's address a dictionary of what it is, and ``"places"``:
+            for each address that a worker process has or is to have its ``"state"``, ``"running"``, ``"starting"`` or
+            ``"down"``, how many have died there (``"deaths"``) and how the last one did (``"last_death"``). A place is
+            known a few seconds after its host has joined.
         """
         return dict(self._request("info"))
 

@@ -41,6 +41,8 @@ EXIT_SECONDS = 4.0
 LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 #: How much of a log a failure shows.
 TAIL_NBYTES = 2000
+#: What comes before the line on a ready pipe: an empty one.
+_AT_WORK = b"\n"
 #: What stands for the exit code of a process that ended when its parent, who alone is told, had died. No real one.
 UNKNOWN_EXIT = 256
 
@@ -164,6 +166,13 @@ def _one_line(error: BaseException) -> str:
     return text if text and isinstance(error, HoldfastError) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
+def tell_at_work(fd: int | None) -> None:
+    """Say on the ready pipe that this process begins to work for others, shortly before it is ready."""
+    if fd is not None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(fd, _AT_WORK)
+
+
 def tell_parent(fd: int | None, message: dict[str, Any]) -> None:
     """Say on the ready pipe how starting went, and close it. None: there is nobody to tell."""
     if fd is None:
@@ -242,11 +251,11 @@ class ChildProcess(abc.ABC):
     def _read_ready(self) -> bool:
         data = os.read(self._ready_fd, 1 << 16)
         self._said += data
-        return not data or self._said.endswith(b"\n")
+        return not data or (self._said.endswith(b"\n") and self._said != _AT_WORK)
 
     def _answer(self) -> dict[str, Any]:
         self._close_ready_fd()
-        if not self._said:
+        if not self._said.strip():
             code = self.wait(5.0)
             ended = "closed its ready pipe without a word" if code is None else describe_exit(code)
             raise HoldfastError(f"{self.name} could not start: it {ended}{self.log_tail()}")
@@ -254,6 +263,14 @@ class ChildProcess(abc.ABC):
         if "error" in answer:
             raise HoldfastError(f"{self.name} could not start: {answer['error']}")
         return answer
+
+    @property
+    def only_worked(self) -> bool:
+        """Whether it has worked for others already, and said neither that it is ready nor why it can't be.
+
+        If it has ended, that may have been the doing of those for which it worked.
+        """
+        return self._said == _AT_WORK
 
     def _late(self, timeout: float) -> HoldfastError:
         return HoldfastError(f"{self.name} (pid {self.pid}) was not ready after {timeout:g} s{self.log_tail()}")

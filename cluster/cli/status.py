@@ -81,4 +81,18 @@ def _host(address: str, node: dict[str, Any]) -> str:
         lines.append(table(["worker", "threads", "memory", "cpu", "tasks"], rows, right=(1, 2, 3, 4)))
     else:
         lines.append("  no workers")
+    lines += [f"  {line}" for line in map(_restarts, (node.get("places") or {}).values()) if line]
     return "\n".join(lines)
+
+
+def _restarts(place: dict[str, Any]) -> str:
+    """What becomes of a process that doesn't run, or that others ran before; nothing of one that has always run."""
+    state, deaths = place.get("state"), place.get("deaths") or 0
+    if state == "running" and not deaths:
+        return ""
+    words = f"{place.get('name', '?')}: {state}"
+    if state == "down":
+        words += f", next start in {format_duration(place.get('next_start_seconds'))}"
+    if deaths:
+        words += f"; died {count(deaths, 'time')}, last: {place.get('last_death')}"
+    return words

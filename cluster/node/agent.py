@@ -186,6 +186,8 @@ class NodeAgent:
                 "capacity": self.store.stats()["capacity"],
                 "pid": os.getpid(),
                 "nthreads": self.n_workers * self.threads_per_worker,
+                "places": [self._place(index) for index in range(self.n_workers)],
+                "resources": self._resources_of_a_worker(),
             }
         )
         if self._supervisor is not None:
@@ -270,7 +272,18 @@ class NodeAgent:
             pids = {worker.address: worker.pid for worker in self._supervisor.workers}
         else:
             pids = {worker.address: os.getpid() for worker in self._workers}
-        self._link.heartbeat({"store": self.store.stats(), "workers": self._vitals.measure(pids)})
+        report = {"store": self.store.stats(), "workers": self._vitals.measure(pids)}
+        if self._supervisor is not None:
+            report["places"] = self._supervisor.describe()
+        self._link.heartbeat(report)
+
+    def _place(self, index: int) -> tuple[str, str]:
+        """The address and the name of a worker."""
+        return f"{self.address}/{index}", f"{self.name}-{index}"
+
+    def _resources_of_a_worker(self) -> dict[str, float]:
+        memory = {} if self.memory_limit is None else {"memory": float(self.memory_limit)}
+        return {**memory, **self.resources}
 
     def _worker(self, index: int) -> Worker:
         from holdfast.cluster.worker import Worker  # here, because an agent whose workers are processes needs no numpy
@@ -281,7 +294,7 @@ class NodeAgent:
             node_address=self.address,
             store_socket=self.store.socket_path,
             index=index,
-            name=f"{self.name}-{index}",
+            name=self._place(index)[1],
             nthreads=self.threads_per_worker,
             resources=self.resources,
             memory_limit=self.memory_limit,
@@ -290,7 +303,7 @@ class NodeAgent:
     def _supervise(self) -> Supervisor:
         places = []
         for index in range(self.n_workers):
-            name = f"{self.name}-{index}"
+            address, name = self._place(index)
             arguments = [
                 "--name", name,  # first, because ``ps`` may not have room for all of them
                 "--index", str(index),
@@ -302,7 +315,7 @@ class NodeAgent:
             ]  # fmt: skip
             if self.memory_limit is not None:
                 arguments += ["--memory-limit", str(self.memory_limit)]
-            places.append(WorkerProcess(f"{self.address}/{index}", name, arguments))
+            places.append(WorkerProcess(address, name, arguments))
         return Supervisor(
             places,
             launcher=self._launcher,

@@ -1,33 +1,28 @@
 """The worker processes of a host: started at once, watched, started again when they die, stopped.
 
-A worker that dies is started again under its old address and name, first at once and then after growing pauses; one
-that keeps dying is given up. Results don't die with a worker, they are in the store, so all that is lost is the tasks
-that it was running.
+A worker that dies is started again under its old address and name, as often as it takes (`cluster/restarts.py` says
+when). Results don't die with a worker, they are in the store, so all that is lost is the tasks that it was running.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.node import memory_watch
 from holdfast.cluster.process import describe_exit
+from holdfast.cluster.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
 
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 5.0
-#: A worker that fails this often within this time is given up.
-MAX_FAILURES = 10
-FAILURE_WINDOW_SECONDS = 60.0
-MAX_PAUSE_SECONDS = 5.0
 
 
 class WorkerProcess:
@@ -37,6 +32,7 @@ class WorkerProcess:
         self.address = address
         self.name = name
         self.arguments = list(arguments)
+        self.restarts = Restarts(tasks_may_kill=True)
         self.child: ForkedProcess | None = None
         self.killed_because: str | None = None
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -123,29 +119,28 @@ class Supervisor:
                     worker.child.kill()
             await asyncio.wait(late)
 
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """For each worker's place, by its address, the worker's ``name`` and what `Restarts.describe` says."""
+        return {worker.address: {"name": worker.name, **worker.restarts.describe()} for worker in self.workers}
+
     async def _keep(self, worker: WorkerProcess) -> None:
-        failures: collections.deque[float] = collections.deque(maxlen=MAX_FAILURES)
         while not self._closing.is_set():
+            worker.restarts.begin()
             try:
                 reason = await self._run_once(worker)
-            except (OSError, HoldfastError) as error:  # no process, memory or descriptor is left to run it with
+            except Exception as error:
+                # No process, memory or descriptor is left to run it with. Whatever else it is, the next one may start.
+                if not isinstance(error, OSError | HoldfastError):
+                    logger.exception("starting %s failed", worker.name)
                 reason = f"could not be started: {error}"
                 if not worker.started.done():
                     worker.started.set_exception(HoldfastError(f"{worker.name} {reason}"))
             if self._closing.is_set():
                 return
             self._on_exit(worker.address, reason)
-            now = time.monotonic()
-            failures.append(now)
-            if len(failures) == MAX_FAILURES and now - failures[0] < FAILURE_WINDOW_SECONDS:
-                logger.error(
-                    "%s %s: given up, it failed %d times within %d s",
-                    worker.name, reason, MAX_FAILURES, FAILURE_WINDOW_SECONDS,
-                )  # fmt: skip
-                return
-            recent = sum(1 for when in failures if now - when < FAILURE_WINDOW_SECONDS)
-            pause = 0.0 if recent == 1 else min(0.05 * 2**recent, MAX_PAUSE_SECONDS)
-            logger.warning("%s %s: starting it again%s", worker.name, reason, f" in {pause:g} s" if pause else "")
+            pause = worker.restarts.ended(reason)
+            when = f" in {pause:.2g} s" if pause else ""
+            logger.warning("%s %s: starting it again%s", worker.name, reason, when)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause or 0.001)
 
@@ -168,10 +163,14 @@ class Supervisor:
             except HoldfastError as error:
                 if child.returncode is None:
                     child.kill()
+                elif child.only_worked:  # a task ended it before it could say that it is ready
+                    worker.restarts.ready()
+                    return describe_exit(await child.exited())
                 await child.exited()
                 if not worker.started.done():
                     worker.started.set_exception(error)
                 return str(error).removeprefix(f"{worker.name} ")
+            worker.restarts.ready()
             if not worker.started.done():
                 worker.started.set_result(None)
             code = await child.exited()

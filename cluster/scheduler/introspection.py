@@ -64,7 +64,8 @@ def info(state: SchedulerState, description: dict[str, Any], heartbeats: Heartbe
             "resources": dict(worker.resources),
             "last-seen": beat.get("time"),
         }
-    return {**description, "type": "Scheduler", "services": {}, "workers": workers}
+    places = {place: how for beat in heartbeats.values() for place, how in (beat.get("places") or {}).items()}
+    return {**description, "type": "Scheduler", "services": {}, "workers": workers, "places": places}
 
 
 def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heart
             "hostname": host.description.get("hostname", ""),
             "pid": host.description.get("pid"),
             "workers": {worker.address: _worker(worker, beat) for worker in host.workers},
+            "places": beat.get("places") or {},
             "store": {"capacity": host.description.get("capacity"), **(beat.get("store") or {})},
         }
     return {

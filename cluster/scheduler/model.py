@@ -26,7 +26,7 @@ State = Literal["released", "waiting", "no-worker", "ready", "processing", "memo
 #: ============ =====================================================================================
 #: released     known, but nothing is done about it; kept as lineage of those that depend on it
 #: waiting      wanted; a dependency has no result yet
-#: no-worker    could run, but no worker that there is may run it; fails after a time
+#: no-worker    could run, but no worker that there is, or is to come, may run it; fails after a time
 #: ready        in a queue; goes to the next worker with room
 #: processing   sent to a worker; there it may have to wait for the run of a dependency that was sent before it
 #: memory       its result is in a store (or at least here, when it is small)
@@ -97,11 +97,11 @@ class Requirements:
         self.resources = resources
         self.loose = loose
 
-    def names(self, worker: Worker) -> bool:
-        """Whether ``workers`` means this worker."""
+    def names(self, worker: Worker | Place) -> bool:
+        """Whether ``workers`` means this worker, or the one of this place."""
         return not self.workers or any(name in worker.names for name in self.workers)
 
-    def could_run_on(self, worker: Worker) -> bool:
+    def could_run_on(self, worker: Worker | Place) -> bool:
         """Whether the worker has the resources when nothing else runs there."""
         return all(worker.resources.get(name, 0.0) >= amount for name, amount in self.resources)
 
@@ -228,7 +228,17 @@ class Run:
 class Host:
     """A host: one node agent with one store."""
 
-    __slots__ = ("address", "available", "capacity", "description", "expected_nbytes", "nbytes", "objects", "workers")
+    __slots__ = (
+        "address",
+        "available",
+        "capacity",
+        "description",
+        "expected_nbytes",
+        "nbytes",
+        "objects",
+        "places",
+        "workers",
+    )
 
     def __init__(self, address: str, description: dict[str, Any]) -> None:
         self.address = address
@@ -239,9 +249,28 @@ class Host:
         self.nbytes = 0  # of all of these
         self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)
+        resources = {str(name): float(amount) for name, amount in (description.get("resources") or {}).items()}
+        self.places = [Place(_names(self, *place), resources) for place in description.get("places") or ()]
 
     def __repr__(self) -> str:
         return f"<Host {self.address}>"
+
+
+class Place:
+    """Where a host keeps a worker. While there is none, one is to come: its node agent starts it for as long as it
+    takes."""
+
+    __slots__ = ("names", "resources")
+
+    def __init__(self, names: frozenset[str], resources: dict[str, float]) -> None:
+        self.names = names
+        self.resources = resources
+
+
+def _names(host: Host, address: str, name: str) -> frozenset[str]:
+    """What a task may call a worker by."""
+    hostname = host.description.get("hostname", "")
+    return frozenset({address, name, host.address, hostname, host.address.removeprefix("tcp://")} - {""})
 
 
 class Worker:
@@ -268,8 +297,7 @@ class Worker:
         self.nthreads = nthreads
         self.resources = resources
         self.free_resources = dict(resources)
-        hostname = host.description.get("hostname", "")
-        self.names = frozenset({address, name, host.address, hostname, host.address.removeprefix("tcp://")} - {""})
+        self.names = _names(host, address, name)
         self.functions: set[Digest] = set()  # that it has; only asked for membership
         self.runs: dict[int, Run] = {}  # in the order in which they were sent
         self.expected_seconds = 0.0  # of all runs together

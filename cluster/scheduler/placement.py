@@ -151,9 +151,15 @@ class Placement:
         return [w for w in named if requirements.could_run_on(w)]
 
     def can_run(self, requirements: Requirements | None) -> bool:
+        """Whether there is a worker that may run tasks with these requirements, or a place that one is to come to."""
+        if self.candidates(requirements) if requirements is not None else self._workers:
+            return True
+        places = (place for host in self._hosts.values() for place in host.places)
         if requirements is None:
-            return bool(self._workers)
-        return bool(self.candidates(requirements))
+            return next(places, None) is not None
+        return any(
+            (requirements.loose or requirements.names(place)) and requirements.could_run_on(place) for place in places
+        )
 
     # -- room
 

@@ -33,6 +33,7 @@ from holdfast.cluster.scheduler.model import (
     Function,
     Host,
     Key,
+    Place,
     Requirements,
     Task,
     TaskError,
@@ -165,6 +166,7 @@ class SchedulerState:
         if event.address in self.hosts:
             raise ProtocolError(f"there is a node at {event.address} already")
         self.hosts[event.address] = Host(event.address, event.description)
+        self._reconsider_unplaced()
 
     def _host_left(self, event: events.HostLeft) -> None:
         host = self.hosts.get(event.address)
@@ -177,6 +179,7 @@ class SchedulerState:
             self.placement.push(task)
         for task in list(host.objects):
             self.life.drop_copy(task, host)
+        self._reconsider_ready()
 
     def _worker_joined(self, event: events.WorkerJoined) -> None:
         host = self.hosts.get(event.host)
@@ -188,10 +191,7 @@ class SchedulerState:
         self.workers[event.address] = worker
         host.workers[worker] = None
         self.placement.update_room(worker, self.life.now)
-        for task in list(self.life.unplaced):
-            if self.placement.can_run(task.requirements):
-                self.life.withdraw(task)
-                self.life.enqueue(task)
+        self._reconsider_unplaced()
 
     def _worker_left(self, event: events.WorkerLeft) -> None:
         worker = self.workers.get(event.address)
@@ -227,8 +227,15 @@ class SchedulerState:
                 self.placement.push(task)
         self._reconsider_ready()
 
+    def _reconsider_unplaced(self) -> None:
+        """A worker has come, or a host to which some will: they may run tasks that nobody could run before."""
+        for task in list(self.life.unplaced):
+            if self.placement.can_run(task.requirements):
+                self.life.withdraw(task)
+                self.life.enqueue(task)
+
     def _reconsider_ready(self) -> None:
-        """A worker is gone: ready tasks that nobody may run now must say so."""
+        """A worker or a host is gone: ready tasks that nobody may run now must say so."""
         for requirements in {q.requirements: None for q in self.placement.queues()}:
             if not self.placement.can_run(requirements):
                 for task in self.placement.ready_tasks(requirements):
@@ -245,24 +252,26 @@ class SchedulerState:
 
     def _why_nowhere(self, task: Task) -> str:
         waited = f"{self._no_worker_timeout:g} s"
-        if not self.workers:
+        everybody: list[Worker | Place] = [*self.workers.values()]
+        everybody += (place for host in self.hosts.values() for place in host.places)
+        if not everybody:
             return (
                 f"{task.key!r} has waited {waited} for a worker, and the cluster has none: start some with "
                 "'holdfast start --address HOST:PORT'"
             )
         requirements = task.requirements
         assert requirements is not None
-        named = [worker for worker in self.workers.values() if requirements.names(worker)]
+        named = [worker for worker in everybody if requirements.names(worker)]
         if not named and not requirements.loose:
             return (
                 f"{task.key!r} may only run on {', '.join(requirements.workers)}, and no such worker has come within "
-                f"{waited}; there are {_some(self.workers)}. Name one of these, or allow others with "
+                f"{waited}; there are {_some(self.workers or self.hosts)}. Name one of these, or allow others with "
                 "allow_other_workers=True"
             )
         wanted = ", ".join(f"{amount:g} {name}" for name, amount in requirements.resources)
         return (
             f"{task.key!r} needs {wanted}, and no worker with that has come within {waited}; the most that one has: "
-            f"{_most_resources(named or list(self.workers.values()), requirements)}. Ask for less, or start a bigger "
+            f"{_most_resources(named or everybody, requirements)}. Ask for less, or start a bigger "
             "worker"
         )
 
@@ -585,7 +594,7 @@ def _some(names: Any, limit: int = 5) -> str:
     return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text or "nobody"
 
 
-def _most_resources(workers: list[Worker], requirements: Requirements) -> str:
+def _most_resources(workers: Sequence[Worker | Place], requirements: Requirements) -> str:
     return ", ".join(
         f"{max(worker.resources.get(name, 0.0) for worker in workers):g} {name}" for name, _ in requirements.resources
     )

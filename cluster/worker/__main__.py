@@ -17,7 +17,7 @@ from pathlib import Path
 from holdfast.cluster import rundir
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
-from holdfast.cluster.process import add_process_options, serve
+from holdfast.cluster.process import add_process_options, serve, tell_at_work
 from holdfast.cluster.worker import Worker
 
 #: How long the last ones on a host wait for a dead agent's directory to be theirs to remove.
@@ -52,6 +52,7 @@ def main() -> int:
         resources=options.resources,
         memory_limit=options.memory_limit,
         own_process=True,
+        on_joining=lambda: tell_at_work(options.ready_fd),
     )
     os.register_at_fork(after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.

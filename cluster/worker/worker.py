@@ -68,6 +68,8 @@ class Worker:
         Bytes of memory of its own that it may use. The node agent enforces it; the worker only tells the scheduler.
     own_process:
         Whether nothing but this worker goes on in this process.
+    on_joining:
+        Called before it registers: from then on there are tasks, and what they do to this process is theirs.
 
     Attributes
     ----------
@@ -92,6 +94,7 @@ class Worker:
         resources: dict[str, float] | None = None,
         memory_limit: int | None = None,
         own_process: bool = False,
+        on_joining: Callable[[], None] | None = None,
     ) -> None:
         if nthreads < 1:
             raise ValueError(f"a worker needs at least one thread, not {nthreads}")
@@ -108,6 +111,7 @@ class Worker:
         self._functions = FunctionTable()
         self._imports = ImportsFreezer() if own_process else None
         self._rehearses = own_process
+        self._on_joining = on_joining
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
@@ -137,6 +141,8 @@ class Worker:
             self._lineup = LineUp(self._threads.submit, self._outbox.put)
             if self._rehearses:
                 await self._rehearse()
+            if self._on_joining is not None:
+                self._on_joining()
             self._connection = await connect(
                 self.scheduler_address,
                 token=self.token,

@@ -48,6 +48,29 @@ def test_a_status_report() -> None:
     )
 
 
+def test_a_status_report_says_what_becomes_of_workers_that_died() -> None:
+    places = {
+        "a/0": {"name": "alpha-0", "state": "running", "deaths": 0},
+        "a/1": {"name": "alpha-1", "state": "running", "deaths": 1, "last_death": "was killed by SIGKILL"},
+        "a/2": {"name": "alpha-2", "state": "starting", "deaths": 0},
+        "a/3": {
+            "name": "alpha-3",
+            "state": "down",
+            "deaths": 12,
+            "last_death": "could not start: no room",
+            "next_start_seconds": 4.2,
+        },
+    }
+    assert status.render({"nodes": {"a": {"hostname": "alpha", "places": places}}}).splitlines()[3:-4] == [
+        "Host alpha (a)",
+        "  object store: -",
+        "  no workers",
+        "  alpha-1: running; died 1 time, last: was killed by SIGKILL",
+        "  alpha-2: starting",
+        "  alpha-3: down, next start in 4 s; died 12 times, last: could not start: no room",
+    ]
+
+
 def test_a_memory_report_shows_the_largest_first() -> None:
     objects = [
         {"key": "small", "nbytes": 10, "owner": "client-1", "holders": ["client-1"], "where": ["tcp://a:1"], "age": 5},

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
+from holdfast.cluster import rundir
 
 
 def inc(x):
@@ -97,6 +99,50 @@ def test_a_task_that_kills_its_workers_is_given_up_and_the_cluster_goes_on(clien
     with pytest.raises(KilledWorker, match="suicide-"):
         dependent.result(DEADLINE_SECONDS)
     assert client.submit(inc, 1).result(DEADLINE_SECONDS) == 2
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_many_tasks_that_kill_their_workers_take_nothing_from_others(n_workers):
+    with (
+        LocalCluster(n_workers, 1, object_store_memory="64 MiB") as cluster,
+        Client(cluster) as client,
+        Client(cluster, set_as_default=False) as other,
+    ):
+        killers = client.map(os._exit, range(12), pure=False)
+        theirs = other.map(inc, range(100), pure=False)
+        for killer in killers:
+            with pytest.raises(KilledWorker, match=r"3 workers that died.*exited with code"):
+                killer.result(4 * DEADLINE_SECONDS)
+        assert other.gather(theirs) == list(range(1, 101))
+        assert other.submit(inc, 1, pure=False).result(DEADLINE_SECONDS) == 2
+        client.wait_for_workers(n_workers, timeout=DEADLINE_SECONDS)
+        (node,) = cluster.status()["nodes"].values()
+        assert sum(place["deaths"] for place in node["places"].values()) >= 36
+
+
+def test_tasks_wait_for_a_worker_that_is_started_again_however_long_it_takes(monkeypatch):
+    monkeypatch.setenv("HOLDFAST_NO_WORKER_TIMEOUT", "0.2")
+    with LocalCluster(1, 1, object_store_memory="64 MiB") as cluster, Client(cluster) as client:
+
+        def place():
+            (node,) = cluster.status()["nodes"].values()
+            return next(iter(node["places"].values()))
+
+        (directory,) = (Path(entry["directory"]) for entry in rundir.running("node"))
+        pid = client.submit(os.getpid).result(DEADLINE_SECONDS)
+        hidden = (directory / "store.sock").rename(directory / "hidden")  # no worker can start any more
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: place()["deaths"] > 2, "it was tried again")
+        future = client.submit(inc, 1)
+        here = client.submit(inc, 2, workers=[cluster.nodes[0]["address"]])
+        until(lambda: place()["deaths"] > 4, "it was tried again")
+        assert "could not start" in place()["last_death"]
+        assert (future.status, here.status) == ("pending", "pending")
+        hidden.rename(directory / "store.sock")
+        assert client.gather([future, here]) == [2, 3]
+        assert place()["state"] == "running"
+        places = client.scheduler_info()["places"]
+        assert [(how["name"], how["state"]) for how in places.values()] == [(place()["name"], "running")]
 
 
 def test_objects_of_a_worker_that_died_before_it_could_report_them_are_deleted(client):

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from scripted_scheduler import TOKEN
 
-from holdfast.cluster import launching
+from holdfast.cluster import launching, restarts
 from holdfast.cluster.comm.tokens import OPTION, handed_down
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
@@ -250,16 +250,40 @@ def test_what_is_mapped_from_the_store_does_not_count_as_a_workers_memory(schedu
     assert scheduler.value(worker, task) == float((4 << 20) + 5 * (12 << 20))
 
 
-def test_a_worker_that_keeps_dying_is_given_up(scheduler, start_host, monkeypatch, caplog, eventually):
-    monkeypatch.setattr(supervisor, "MAX_FAILURES", 2)
+def test_a_worker_that_keeps_dying_is_started_again_each_time(scheduler, start_host):
     host = start_host(n_workers=1)
-    killed = set()
-    for _ in range(2):
-        eventually(lambda: host.worker().info["pid"] not in killed)
-        killed.add(pid := host.worker().info["pid"])
-        os.kill(pid, signal.SIGKILL)
+    for _ in range(12):
+        worker = host.worker()
+        os.kill(worker.info["pid"], signal.SIGKILL)
         scheduler.message(host.node, "exited")
-    eventually(lambda: "given up" in caplog.text)
+        scheduler.wait(lambda worker=worker: worker.gone, "its connection ends")
+    last = host.worker()
+    assert scheduler.value(last, scheduler.task(last, abs, -1)) == 1
+    (place,) = host.in_loop(host.agent._supervisor.describe).values()
+    assert (place["state"], place["deaths"], place["last_death"]) == ("running", 12, "was killed by SIGKILL")
+
+
+def test_a_worker_that_cannot_start_any_more_is_tried_after_growing_pauses_until_it_can(
+    scheduler, start_host, eventually, monkeypatch
+):
+    monkeypatch.setattr(restarts, "FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(restarts, "MAX_PAUSE_SECONDS", 0.5)
+    host = start_host(n_workers=1)
+    socket_file = Path(host.agent.store.socket_path)
+    hidden = socket_file.rename(socket_file.with_name("hidden"))
+    os.kill(host.worker().info["pid"], signal.SIGKILL)
+
+    def place():
+        return host.in_loop(host.agent._supervisor.describe)[f"{host.address}/0"]
+
+    eventually(lambda: place()["deaths"] > 4, 30, "it was tried more than once")
+    down = eventually(lambda: place() if place()["state"] == "down" else None, what="there is a pause")
+    assert "could not start" in down["last_death"]
+    assert 0 <= down["next_start_seconds"] <= 0.5
+    hidden.rename(socket_file)
+    worker = host.worker()
+    assert scheduler.value(worker, scheduler.task(worker, abs, -1)) == 1
+    eventually(lambda: place()["state"] == "running")
 
 
 # -- what it can't do

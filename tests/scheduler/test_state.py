@@ -358,6 +358,49 @@ class TestNoWorker:
         assert "6.4e+10 memory" in cluster.reasons["x"]
         assert "8e+09 memory" in cluster.reasons["x"]
 
+    def test_a_place_for_a_worker_is_waited_for_however_long_it_takes(self):
+        cluster = Cluster(no_worker_timeout=5.0)
+        client = cluster.add_client()
+        cluster.submit(client, {"early": ()})
+        host = cluster.add_host(places=1)
+        cluster.submit(client, {"x": ()})
+        cluster.submit(client, {"named": ()}, workers=["host0-place0"])
+        assert {task.state for task in cluster.state.tasks.values()} == {"ready"}
+        cluster.now = 100.0
+        cluster.handle(events.TimePassed())
+        worker = cluster.add_worker(host)
+        assert list(cluster.running) == ["early"]
+        cluster.remove_worker(worker)
+        assert {task.state for task in cluster.state.tasks.values()} == {"ready"}
+        assert cluster.state.next_deadline is None
+
+    def test_but_not_one_that_no_task_could_run_in(self):
+        cluster = Cluster(no_worker_timeout=5.0)
+        client = cluster.add_client()
+        cluster.add_host(places=1, resources={"GPU": 1})
+        cluster.submit(client, {"fits": ()}, resources={"GPU": 1})
+        cluster.submit(client, {"much": ()}, resources={"GPU": 2})
+        cluster.submit(client, {"elsewhere": ()}, workers=["alice"])
+        cluster.submit(client, {"anywhere": ()}, workers=["alice"], allow_other_workers=True)
+        cluster.now = 5.0
+        cluster.handle(events.TimePassed())
+        states = {key: task.state for key, task in cluster.state.tasks.items()}
+        assert states == {"fits": "ready", "much": "erred", "elsewhere": "erred", "anywhere": "ready"}
+        assert "the most that one has: 1 GPU" in cluster.reasons["much"]
+        assert "there are tcp://host0:1" in cluster.reasons["elsewhere"]
+
+    def test_nor_one_whose_host_has_gone(self):
+        cluster = Cluster(no_worker_timeout=5.0)
+        client = cluster.add_client()
+        host = cluster.add_host(places=1)
+        cluster.submit(client, {"x": ()})
+        cluster.now = 100.0
+        cluster.remove_host(host)
+        assert cluster.state.next_deadline == 105.0
+        cluster.now = 105.0
+        cluster.handle(events.TimePassed())
+        assert isinstance(error_of(cluster, "x"), NoWorkerError)
+
     def test_the_last_worker_leaves(self):
         cluster = Cluster(hosts=1, workers=1)
         client = cluster.add_client()

@@ -129,10 +129,10 @@ class History(RuleBasedStateMachine):
     def worker_dies(self, data):
         self.cluster.remove_worker(data.draw(st.sampled_from(list(self.cluster.runs))))
 
-    @rule()
-    def host_joins(self):
+    @rule(places=st.integers(0, 2))
+    def host_joins(self, places):
         if len(self.cluster.state.hosts) < 4:
-            self.cluster.add_host()
+            self.cluster.add_host(places=places)
 
     @precondition(lambda self: self.cluster.state.hosts)
     @rule(data=st.data())
@@ -169,7 +169,8 @@ class History(RuleBasedStateMachine):
         # With workers there, everything comes to an end.
         if not cluster.state.hosts:
             cluster.add_host()
-        cluster.add_worker(next(iter(cluster.state.hosts)))
+        for host in cluster.state.hosts:
+            cluster.add_worker(host)
         cluster.run_all()
         cluster.now += 100.0
         cluster.handle(events.TimePassed())

@@ -77,10 +77,13 @@ class Cluster:
         elif isinstance(instruction, to_do.Reply):
             self.replies.append(instruction)
 
-    def add_host(self, capacity: int = 100 * LARGE) -> str:
-        address = f"tcp://host{len(self.stores)}:1"
+    def add_host(self, capacity: int = 100 * LARGE, places: int = 0, resources: dict[str, float] | None = None) -> str:
+        name = f"host{len(self.stores)}"
+        address = f"tcp://{name}:1"
         self.stores[address] = set()
-        self.handle(events.HostJoined(address, {"hostname": f"host{len(self.stores) - 1}", "capacity": capacity}))
+        description: dict[str, Any] = {"hostname": name, "capacity": capacity, "resources": resources}
+        description["places"] = [(f"{address}/place{n}", f"{name}-place{n}") for n in range(places)]
+        self.handle(events.HostJoined(address, description))
         return address
 
     def remove_host(self, address: str) -> None:
