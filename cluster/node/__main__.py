@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 
-from holdfast.cluster import garbage
+from holdfast.cluster import garbage, oom
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.launching import Launcher
@@ -44,6 +44,7 @@ class _Process(NodeAgent):
 
 def main() -> int:
     options = parse_arguments()
+    oom.be_killed_before_others(oom.AGENT)
     garbage.collect_young_only()
     agent = _Process(
         options.scheduler,

@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from holdfast.cluster import oom
 from holdfast.cluster.process import add_process_options, tell_parent
 from holdfast.objectstore.arena import HUGE_PAGE, FileMap, HugePageSupply, current_processor, make_huge_page, populate
 from holdfast.objectstore.prefault import fill, headroom_limit
@@ -105,6 +106,7 @@ def main() -> int:
     parser.add_argument("--arena-fd", type=int, required=True, metavar="N", help="the memory of the store")
     add_process_options(parser)
     options = parser.parse_args()
+    oom.be_killed_before_others(oom.AGENT)
     with contextlib.suppress(OSError):  # not everywhere is it allowed
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     tell_parent(options.ready_fd, {})

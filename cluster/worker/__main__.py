@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from holdfast.cluster import rundir
+from holdfast.cluster import oom, rundir
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.process import add_process_options, serve, tell_at_work
@@ -41,6 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     options = parse_arguments()
+    oom.be_killed_before_others(oom.WORKER)
     worker = Worker(
         options.scheduler,
         token=token_of(options),
