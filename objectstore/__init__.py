@@ -10,14 +10,14 @@ from one process to another without being copied or looked at.
 ...         store.get(object_id)
 {'numbers': [1, 2, 3]}
 
-The package knows nothing of tasks or clusters. From the bottom up: ``arena`` (the memory), ``allocator``
-(which of it is free), ``prefault`` and ``trim`` (pages made ahead of use, and given back), ``board`` (who finds and
-looks at what, in shared memory), ``segments`` and ``sharing`` (objects that have data in common), ``table``,
-``eviction``, ``create_queue``, ``spilling``, ``effects`` and ``core`` (what is decided, without any I/O), ``spill`` and
-``spiller`` (the files of what doesn't fit), ``protocol``, ``socket_file``, ``server_connection``, ``quarantine``,
-``server``; on the other side ``connection``, ``mapping`` (the arena as its clients map it), ``looks`` and ``pins``,
-``spilled`` (maps of those files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and ``codecs``
-apart.
+The package knows nothing of tasks or clusters. From the bottom up: ``mounts`` and ``control_groups`` (what this host
+has), ``arena`` (the memory), ``allocator`` (which of it is free), ``prefault`` and ``trim`` (pages made ahead of use,
+and given back), ``board`` (who finds and looks at what, in shared memory), ``segments`` and ``sharing`` (objects that
+have data in common), ``table``, ``eviction``, ``create_queue``, ``spilling``, ``effects`` and ``core`` (what is
+decided, without any I/O), ``spill_place``, ``spill`` and ``spiller`` (the files of what doesn't fit), ``protocol``,
+``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``mapping`` (the
+arena as its clients map it), ``looks`` and ``pins``, ``spilled`` (maps of those files), ``warm`` (pages mapped ahead
+of writing), ``writer``, ``client``; and ``codecs`` apart.
 """
 
 from __future__ import annotations

@@ -25,7 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--capacity", help="such as 4GB; by default 30 %% of the memory")
     parser.add_argument("--socket", help="where clients connect; by default in a fresh private directory")
-    parser.add_argument("--spill-directory", metavar="PATH", help="where objects go that don't fit; by default in /tmp")
+    parser.add_argument(
+        "--spill-directory",
+        metavar="PATH",
+        help="where objects go that don't fit; by default /tmp, if it is on a disk",
+    )
     parser.add_argument("--spill-limit", metavar="SIZE", help="the most on disk; by default all but 5 %% of the disk")
     parser.add_argument("--no-spill", action="store_true", help="move nothing to disk: a full store is an error")
     options = parser.parse_args(arguments)

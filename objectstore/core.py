@@ -103,6 +103,8 @@ class StoreCore:
         Whether ``StartFetch`` may be asked for.
     can_spill : bool
         Whether ``Spill`` may be asked for.
+    why_not_spilled : str
+        If not, why not: for the errors of a full store.
     board : Board, optional
         Where clients find and pin objects by themselves. By default one that nobody else sees.
     tombstone_limit : int
@@ -116,12 +118,14 @@ class StoreCore:
         clock: Callable[[], float],
         can_fetch: bool = False,
         can_spill: bool = False,
+        why_not_spilled: str = "",
         board: Board | None = None,
         tombstone_limit: int = TOMBSTONE_LIMIT,
     ) -> None:
         self.allocator = Allocator(capacity)
         self.capacity = self.allocator.capacity
         self.can_fetch = can_fetch
+        self._why_not_spilled = why_not_spilled
         self._clock = clock
         self.board = Board(slots_for(self.capacity)) if board is None else board
         self._sharing = Sharing(self.capacity, self._release_bytes)
@@ -678,6 +682,8 @@ class StoreCore:
         text += self._who_holds()
         if self._spilling.error is not None:
             text += f"; spilling to disk failed: {self._spilling.error}"
+        if self._why_not_spilled:
+            text += f"; nothing was moved to disk: {self._why_not_spilled}"
         return text
 
     def _who_holds(self) -> str:

@@ -15,7 +15,6 @@ import logging
 import os
 import socket
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -27,6 +26,7 @@ from holdfast.objectstore.core import LIST_PAGE, StoreCore
 from holdfast.objectstore.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, Spill, StartFetch, Verify
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.mounts import memory_kind
 from holdfast.objectstore.prefault import PageMaker, Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
 from holdfast.objectstore.quarantine import Quarantine
@@ -35,6 +35,7 @@ from holdfast.objectstore.server_connection import ClientConnection
 from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
 from holdfast.objectstore.socket_file import SOCKET, fresh_directory, listen
 from holdfast.objectstore.spill import PieceLostError, Written
+from holdfast.objectstore.spill_place import SpillPlace, default_place
 from holdfast.objectstore.spiller import Spiller
 from holdfast.objectstore.table import ObjectMeta, Piece
 from holdfast.objectstore.trim import Trimmer
@@ -107,9 +108,12 @@ class StoreServer:
     spill : bool
         Whether objects that nobody looks at are moved to disk when there is no room for others.
     spill_directory : str or path, optional
-        Under which a fresh private directory is made for them. By default the system's for temporary files.
+        Under which a fresh private directory is made for them. By default the first of ``$TMPDIR``, ``/tmp``,
+        ``/var/tmp`` and ``~/.cache`` that is on a disk and can be written to; if there is none, nothing is moved, and
+        the log and the errors of the full store say so.
     spill_limit : int or str, optional
-        The most that may be on disk at a time. By default as much as leaves 5 % of the disk free.
+        The most that may be on disk at a time. By default as much as leaves 5 % of the disk free; in a directory that
+        is memory (tmpfs), as much as ``capacity``.
     trim_after_seconds : float
         Free memory of a store that nobody has used for so long is given back to the system.
 
@@ -140,11 +144,18 @@ class StoreServer:
         trim_after_seconds: float = 60.0,
     ) -> None:
         nbytes = default_capacity() if capacity is None else parse_size(capacity)
-        self._core = StoreCore(nbytes, clock=clock, can_fetch=fetch is not None, can_spill=spill)
+        self._spill_place = _spill_place(spill, spill_directory)
+        self._core = StoreCore(
+            nbytes,
+            clock=clock,
+            can_fetch=fetch is not None,
+            can_spill=self._spill_place.path is not None,
+            why_not_spilled=self._spill_place.reason,
+        )
         self._fetch = fetch
         self._on_left = on_left
         self._clock = clock
-        self._spill_parent = os.fspath(spill_directory or tempfile.gettempdir()) if spill else None
+        self._spill = spill
         self._spill_limit = None if spill_limit is None else parse_size(spill_limit)
         self._spiller: Spiller | None = None
         self._trim_after = trim_after_seconds
@@ -209,8 +220,7 @@ class StoreServer:
             self._listener = listen(self.socket_path)
             self._begin_to_accept()
             self._quarantine = Quarantine(self._loop, self._release)
-            if self._spill_parent is not None:
-                self._spiller = Spiller(self._spill_parent, limit=self._spill_limit)
+            self._spiller = self._begin_to_spill()
             allocator = self._core.allocator
             limit = functools.partial(headroom_limit, allocator.capacity)
             self._prefaulter = Prefaulter(self._loop, self._arena, allocator, limit)
@@ -308,6 +318,17 @@ class StoreServer:
         self._stop()
         self._thread.join()
         self._thread = None
+
+    def _begin_to_spill(self) -> Spiller | None:
+        place, limit = self._spill_place, self._spill_limit
+        if place.path is None:
+            if self._spill:
+                logger.warning("The store moves nothing to disk when it is full: %s", place.reason)
+            return None
+        if kind := memory_kind(place.path):
+            logger.warning("The store's spill directory %s is memory (%s): a disk frees some", place.path, kind)
+            limit = self._core.capacity if limit is None else limit
+        return Spiller(place.path, limit=limit)
 
     def _fresh_path(self) -> str:
         self._own_directory = fresh_directory()
@@ -748,6 +769,12 @@ def run(main: Callable[[], Any]) -> None:
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
+
+
+def _spill_place(spill: bool, named: str | os.PathLike[str] | None) -> SpillPlace:
+    if not spill:
+        return SpillPlace(None)
+    return SpillPlace(os.fspath(named)) if named else default_place()
 
 
 def _arena(nbytes: int) -> Arena:

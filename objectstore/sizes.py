@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from holdfast.objectstore import control_groups
+
 _UNITS = {
     "": 1, "b": 1,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -15,10 +17,6 @@ _UNITS = {
 }  # fmt: skip
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
 _DEFAULT_SHARE = 0.3
-_CONTROL_GROUPS = (  # of version 2 and 1: where, the limit, what is used, and what of that is cache
-    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
 
 
 def parse_size(text: int | str) -> int:
@@ -70,33 +68,25 @@ def format_size(nbytes: float) -> str:
 
 
 def memory_limit() -> int:
-    """The bytes of memory that this process may use: the machine's, or its control group's if smaller."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for folder, limit, _, _ in _CONTROL_GROUPS:
-        try:
-            text = (Path(folder) / limit).read_text().strip()
-        except OSError:
-            continue
-        if text.isdigit():
-            total = min(total, int(text))
-    return total
+    """The bytes of memory that this process may use: the machine's, or the least that its control groups allow."""
+    limit = control_groups.memory_limit()
+    return _machine_memory() if limit is None else min(_machine_memory(), limit)
 
 
 def available_memory() -> int:
     """The bytes of memory that could be taken now without pushing anything out that is in use."""
-    available = memory_limit()
+    available = _machine_memory()
     with contextlib.suppress(OSError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 available = min(available, 1024 * int(line.split()[1]))
-    for folder, limit, usage, cache in _CONTROL_GROUPS:
-        with contextlib.suppress(OSError):
-            text = (Path(folder) / limit).read_text().strip()
-            if text.isdigit():
-                used = int((Path(folder) / usage).read_text())
-                stat = dict(line.split() for line in (Path(folder) / "memory.stat").read_text().splitlines())
-                available = min(available, int(text) - used + int(stat.get(cache, 0)))
-    return max(0, available)
+                break
+    in_groups = control_groups.available_memory()
+    return available if in_groups is None else min(available, in_groups)
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def default_capacity() -> int:

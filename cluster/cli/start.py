@@ -41,9 +41,17 @@ EVERYWHERE = ("0.0.0.0", "::")
 )
 @click.option("--workers", type=click.IntRange(1), help="Worker processes. Default: workers × threads = cores.")
 @click.option("--threads", type=click.IntRange(1), help="Tasks that each worker runs at once.")
-@click.option("--memory", metavar="SIZE", help="Memory of each worker, as in '2GB'.")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory of each worker, as in '2GB'; 0: no limit. Default: what the object store leaves, shared out.",
+)
 @click.option("--object-store-memory", metavar="SIZE", help="Capacity of the object store. Default: 30 % of memory.")
-@click.option("--spill-directory", metavar="PATH", help="Where objects go that don't fit. Default: in /tmp.")
+@click.option(
+    "--spill-directory",
+    metavar="PATH",
+    help="Where objects go that don't fit. Default: $TMPDIR, /tmp, /var/tmp or ~/.cache: the first on a disk.",
+)
 @click.option("--name", help="This host's name in the cluster. Default: its host name.")
 @click.option("--log-directory", type=click.Path(path_type=Path), help="Where to log. Default: a fresh one.")
 @click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")

@@ -81,9 +81,7 @@ def handed_down(token: bytes) -> Iterator[int]:
 
 def add_token_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that `token_of` reads."""
-    parser.add_argument(
-        OPTION, type=int, metavar="N", help="read the token here (default: look for it)"
-    )
+    parser.add_argument(OPTION, type=int, metavar="N", help="read the token here (default: look for it)")
 
 
 def token_of(options: argparse.Namespace, *, create: bool = False) -> bytes:

@@ -44,12 +44,15 @@ class LocalCluster:
     scheduler_port : int, default 0
         0: any free port.
     memory_limit : int or str, optional
-        Memory of each worker process, ``"2 GB"``.
+        Memory of each worker process's own, ``"2 GB"``; one that takes more is killed. By default the processes share
+        what the stores leave of this machine's memory or its control group's, less something for everybody else; 0: no
+        limit.
     object_store_memory : int or str, optional
-        Capacity of each host's object store; 30 % of this machine's memory, divided by ``n_hosts``, if not given.
-        Memory is taken when it is used, not before.
+        Capacity of each host's object store; 30 % of this machine's memory, or its control group's, divided by
+        ``n_hosts``, if not given. Memory is taken when it is used, not before. Clusters don't know of each other.
     spill_directory : path, optional
-        Where the stores move objects that don't fit; the system's directory for temporary files if not given.
+        Where the stores move objects that don't fit; the first of ``$TMPDIR``, ``/tmp``, ``/var/tmp`` and
+        ``~/.cache`` that is on a disk if not given.
     resources : mapping of str to number, optional
         What each worker has of things that tasks can ask for: ``{"GPU": 1}``.
     silence_logs : int, default logging.WARNING

@@ -7,12 +7,21 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from holdfast.objectstore.sizes import default_capacity, format_size, memory_limit, parse_size
+from holdfast.objectstore import control_groups, sizes
+from holdfast.objectstore.mounts import memory_kind
+from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
 
 MAX_WORKERS = 1024
 MAX_THREADS = 1024
+#: What isn't given to stores and workers: so much of the memory and so many bytes more. An idle cluster and its client
+#: take 100 MB of it, the kernel some, and a worker more than its limit until that is noticed.
+RESERVED_SHARE = 0.1
+RESERVED_NBYTES = 128 << 20
+#: By default there are no more workers than can have so much each.
+WORKER_NBYTES_MIN = 256 << 20
+#: A worker that does nothing takes half as much: with a lower limit it would be killed again and again.
+LIMIT_NBYTES_MIN = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,11 @@ class NodePlan:
     host : str
         The address that its transfer port binds and that other hosts reach it by.
     memory_limit : int or None
-        Bytes that each worker may use.
+        Bytes that each worker may use. None: any number.
     store_capacity : int
         Bytes of its object store.
     spill_directory : str or None
-        Where it moves objects that don't fit. None: the system's directory for temporary files.
+        Where it moves objects that don't fit. None: the first of the usual places that is on a disk.
     name : str or None
         None: this machine's name.
     """
@@ -44,50 +53,42 @@ class NodePlan:
 
 
 def cores() -> int:
-    """How many CPU cores this process may use: those it is bound to, or its control group's quota if smaller."""
+    """How many CPU cores this process may use: those it is bound to, or the least quota of its control groups."""
     count = len(os.sched_getaffinity(0))
-    quota = _cpu_quota()
-    return max(1, min(count, math.ceil(quota))) if quota else count
-
-
-def _cpu_quota() -> float | None:
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        folder = Path("/sys/fs/cgroup/cpu")
-        try:
-            limit, period = (folder / "cpu.cfs_quota_us").read_text(), (folder / "cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    try:
-        quota = int(limit) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max": no limit
-        return None
-    return quota if quota > 0 else None
+    quota = control_groups.cpu_quota()
+    return count if quota is None else max(1, min(count, math.ceil(quota)))
 
 
 def workers_and_threads(
-    n_workers: int | None, threads_per_worker: int | None, *, processes: bool = True, n_cores: int | None = None
+    n_workers: int | None,
+    threads_per_worker: int | None,
+    *,
+    processes: bool = True,
+    n_cores: int | None = None,
+    workers_max: int = MAX_WORKERS,
 ) -> tuple[int, int]:
     """Fill in what was not asked for, so that workers × threads is about the number of cores.
 
     With neither given, a small machine gets a process for each core, so that no task waits for another's
-    interpreter lock; a larger one about as many processes as threads in each.
+    interpreter lock; a larger one about as many processes as threads in each. A number of workers that isn't given is
+    at most ``workers_max``.
 
     Examples
     --------
     >>> workers_and_threads(None, None, n_cores=4), workers_and_threads(None, None, n_cores=32)
     ((4, 1), (8, 4))
+    >>> workers_and_threads(None, None, n_cores=32, workers_max=2)
+    ((2, 16))
     >>> workers_and_threads(2, None, n_cores=8), workers_and_threads(None, 4, n_cores=8)
     ((2, 4), (2, 4))
     """
     n_cores = cores() if n_cores is None else n_cores
     if n_workers is None and threads_per_worker is None:
-        n_workers = _processes_for(n_cores) if processes else 1
+        n_workers = min(_processes_for(n_cores), workers_max) if processes else 1
     if n_workers is None:
         assert threads_per_worker is not None
         threads_per_worker = _count("threads_per_worker", threads_per_worker, MAX_THREADS)
-        n_workers = max(1, n_cores // threads_per_worker)
+        n_workers = max(1, min(n_cores // threads_per_worker, workers_max))
     n_workers = _count("n_workers", n_workers, MAX_WORKERS)
     if threads_per_worker is None:
         threads_per_worker = max(1, n_cores // n_workers)
@@ -131,16 +132,28 @@ def plan_nodes(
     """
     n_hosts = _count("n_hosts", n_hosts, MAX_WORKERS)
     given = n_workers is not None
-    n_workers, threads_per_worker = workers_and_threads(n_workers, threads_per_worker, processes=processes)
-    if n_hosts > n_workers:
-        if given:
-            raise ValueError(f"n_hosts={n_hosts} hosts need a worker each, but n_workers is {n_workers}")
-        n_workers = n_hosts
-    worker_memory = None if memory_limit in (None, "auto") else _size("memory_limit", memory_limit)
     if object_store_memory is None:
         capacity = max(1, default_capacity() // n_hosts)
     else:
         capacity = _size("object_store_memory", object_store_memory, n_hosts)
+    if spill_directory is not None:
+        spill_directory = os.path.abspath(spill_directory)
+    for_workers = _left_for_workers(n_hosts * capacity, spill_directory)
+    n_workers, threads_per_worker = workers_and_threads(
+        n_workers, threads_per_worker, processes=processes, workers_max=max(1, for_workers // WORKER_NBYTES_MIN)
+    )
+    if n_hosts > n_workers:
+        if given:
+            raise ValueError(f"n_hosts={n_hosts} hosts need a worker each, but n_workers is {n_workers}")
+        n_workers = n_hosts
+    worker_memory: int | None
+    if memory_limit in (None, "auto"):
+        # Nothing limits a worker that is a part of this process.
+        worker_memory = max(LIMIT_NBYTES_MIN, for_workers // n_workers) if processes else None
+    elif memory_limit in (0, "0"):
+        worker_memory = None
+    else:
+        worker_memory = _size("memory_limit", memory_limit)
     if name is None and n_hosts > 1:
         name = socket.gethostname()
     each, more = divmod(n_workers, n_hosts)
@@ -151,7 +164,7 @@ def plan_nodes(
             store_capacity=capacity,
             host=host,
             memory_limit=worker_memory,
-            spill_directory=None if spill_directory is None else os.path.abspath(spill_directory),
+            spill_directory=spill_directory,
             resources=_resources(resources),
             name=f"{name}-{index}" if n_hosts > 1 else name,
         )
@@ -159,12 +172,20 @@ def plan_nodes(
     ]
 
 
+def _left_for_workers(stores_nbytes: int, spill_directory: str | None) -> int:
+    """The bytes of memory that remain beside the stores, what they spill if that is memory too, and everybody else."""
+    total = sizes.memory_limit()
+    if spill_directory is not None and memory_kind(spill_directory):
+        stores_nbytes *= 2
+    return max(0, total - stores_nbytes - RESERVED_NBYTES - int(RESERVED_SHARE * total))
+
+
 def _size(name: str, value: int | str | None, times: int = 1) -> int:
     try:
         nbytes = parse_size(value)  # type: ignore[arg-type] # it says what it can't read
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: {error}") from None
-    available = memory_limit()
+    available = sizes.memory_limit()
     if nbytes * times > available:
         asked = f"{times} × {format_size(nbytes)}" if times > 1 else format_size(nbytes)
         raise ValueError(f"{name}: {asked} is more than the {format_size(available)} of memory of this machine")

@@ -48,7 +48,7 @@ class NodeAgent:
     store_capacity:
         Bytes of the object store, or a size such as ``"4 GB"``; 30 % of the memory if not given.
     spill_directory:
-        Where the store moves objects that don't fit; the system's directory for temporary files if not given.
+        Where the store moves objects that don't fit; the first of the usual places on a disk if not given.
     resources:
         What each worker has of things that tasks can ask for.
     processes:

@@ -3,6 +3,9 @@
 What a worker maps from the store is shared with everybody on the host and is the store's to account for; what counts
 against a worker's limit is the rest. The limit is enforced from outside, because a task that
 fills the memory may not let its own process's other threads run.
+
+To look costs little, but there may be many workers, for months. So the next look is when one of them could have reached
+its limit at the earliest.
 """
 
 from __future__ import annotations
@@ -10,18 +13,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from holdfast.objectstore.sizes import format_size
 
-INTERVAL_SECONDS = 0.2
+#: Hardly a process takes new memory faster than this.
+NBYTES_PER_SECOND_MAX = 8 << 30
+#: Between two looks, however near to a limit or far from it all are.
+INTERVAL_SECONDS_MIN, INTERVAL_SECONDS_MAX = 0.02, 1.0
 _PAGE_NBYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def private_nbytes(pid: int) -> int:
     """The bytes of memory that a process uses and shares with nobody; 0 if there is no such process any more."""
     try:
-        fields = Path(f"/proc/{pid}/statm").read_bytes().split()
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as statm:
+            fields = statm.read().split()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     resident, shared = int(fields[1]), int(fields[2])
@@ -30,10 +36,14 @@ def private_nbytes(pid: int) -> int:
 
 async def watch(pids: Callable[[], Iterable[int]], limit: int, kill: Callable[[int, str], None]) -> None:
     """Call ``kill(pid, reason)`` for each process found to use more than ``limit`` bytes of its own; forever."""
+    interval = INTERVAL_SECONDS_MIN
     while True:
-        await asyncio.sleep(INTERVAL_SECONDS)
+        await asyncio.sleep(interval)
+        interval = INTERVAL_SECONDS_MAX
         for pid in list(pids()):
             used = private_nbytes(pid)
+            until_full = (limit - used) / NBYTES_PER_SECOND_MAX
+            interval = min(interval, max(INTERVAL_SECONDS_MIN, until_full))
             if used > limit:
                 kill(
                     pid,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from holdfast.cluster.deploy import plan
 from holdfast.cluster.deploy.plan import plan_nodes, workers_and_threads
+from holdfast.objectstore import sizes
 
 
 @pytest.mark.parametrize("n_cores", [1, 2, 3, 4, 7, 8, 12, 16, 30, 64, 96, 128])
@@ -45,7 +49,62 @@ def test_stores_share_a_default_and_take_what_they_are_told(monkeypatch: pytest.
     assert [each.store_capacity for each in plan_nodes(3, n_hosts=3)] == [3_000] * 3
     assert [each.store_capacity for each in plan_nodes(2, n_hosts=2, object_store_memory="3 MB")] == [3_000_000] * 2
     assert plan_nodes(1, memory_limit="1GiB")[0].memory_limit == 2**30
-    assert plan_nodes(1, memory_limit="auto")[0].memory_limit is None
+
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are 10 GiB."""
+    monkeypatch.setattr(sizes, "memory_limit", lambda: 10240 * MIB)
+
+
+@pytest.mark.usefixtures("memory")
+def test_workers_share_what_is_left_beside_the_stores() -> None:
+    left = 10240 - 4096 - 1024 - 128
+    for limit in (None, "auto"):
+        plans = plan_nodes(4, n_hosts=2, object_store_memory=2048 * MIB, memory_limit=limit)
+        assert [each.memory_limit for each in plans] == [left // 4 * MIB] * 2
+    (plan,) = plan_nodes(2)
+    assert plan.memory_limit is not None
+    assert plan.store_capacity + 2 * plan.memory_limit + 1152 * MIB == pytest.approx(10240 * MIB, abs=2 * MIB)
+
+
+@pytest.mark.usefixtures("memory")
+def test_what_is_spilled_to_memory_is_not_the_workers(tmp_path: Path) -> None:
+    arguments = {"n_workers": 1, "object_store_memory": 2048 * MIB}
+    on_disk = plan_nodes(**arguments, spill_directory=tmp_path)[0].memory_limit
+    in_memory = plan_nodes(**arguments, spill_directory="/dev/shm/not/there/yet")[0].memory_limit
+    assert on_disk is not None
+    assert in_memory == on_disk - 2048 * MIB
+
+
+@pytest.mark.usefixtures("memory")
+def test_a_limit_is_never_less_than_an_idle_worker_takes() -> None:
+    assert plan_nodes(500, 1, object_store_memory=9000 * MIB)[0].memory_limit == 64 * MIB
+
+
+@pytest.mark.usefixtures("memory")
+@pytest.mark.parametrize("none", [0, False, "0"])
+def test_workers_may_have_no_limit(none: Any) -> None:
+    assert plan_nodes(1, memory_limit=none)[0].memory_limit is None
+
+
+@pytest.mark.usefixtures("memory")
+def test_nothing_limits_workers_that_are_parts_of_this_process() -> None:
+    assert plan_nodes(1, processes=False)[0].memory_limit is None
+
+
+def test_there_are_no_more_workers_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "memory_limit", lambda: 1000 * MIB)
+    monkeypatch.setattr(plan, "cores", lambda: 64)
+    (few,) = plan_nodes(object_store_memory=200 * MIB)  # 200 for the store and 228 for everybody else
+    assert (few.n_workers, few.threads_per_worker) == (2, 32)
+    assert plan_nodes(threads_per_worker=4, object_store_memory=200 * MIB)[0].n_workers == 2
+    assert plan_nodes(16, object_store_memory=200 * MIB)[0].n_workers == 16, "as many as are asked for"
+    monkeypatch.setattr(sizes, "memory_limit", lambda: 100 * MIB)
+    assert plan_nodes(object_store_memory=20 * MIB)[0].n_workers == 1
 
 
 @pytest.mark.parametrize(
