@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from holdfast.cluster.comm import frames, shortcut
 from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.machine import MachineWatch
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
 from holdfast.cluster.comm.shared import SharedTransport
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 MAX_UNREAD_NBYTES = 4 << 30
 #: A connection is full while more than this has been sent and is not read yet.
 FULL_NBYTES = 8 << 20
-#: A peer whose machine does not answer any more is given up after about this.
-SILENCE_SECONDS = 30
 OPENING_TIMEOUT_SECONDS = 10.0
 
 #: What packing raises for what can't be sent.
@@ -42,6 +41,10 @@ _UNPACKABLE = (TypeError, ValueError, OverflowError)
 OnBatch = Callable[[tuple[Any, ...]], None]
 OnBatchElsewhere = Callable[[tuple[Any, ...]], bool]
 OnClose = Callable[[Exception | None], None]
+
+
+class NoAnswerError(ConnectError):
+    """Nobody has answered in time at an address, where somebody may be."""
 
 
 class Connection(asyncio.Protocol):
@@ -68,6 +71,7 @@ class Connection(asyncio.Protocol):
         self.received = self._reader.received
         self.batches = self._reader.batches
         self._transport: asyncio.Transport | None = None
+        self._machine: MachineWatch | None = None
         self._outbox: list[frames.Message] = []
         self._flush_scheduled = False
         self._arrival: asyncio.Future[None] | None = None
@@ -214,13 +218,12 @@ class Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE_SECONDS // 3)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE_SECONDS // 6)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
+            self._machine = MachineWatch(self._loop, sock, self._machine_is_silent)
         peer = transport.get_extra_info("peername")
         self.peer = format_address(*peer[:2]) if type(peer) is tuple else "this host"
+
+    def _machine_is_silent(self, seconds: float) -> None:
+        self.abort(ConnectError(f"the machine of {self.peer} has acknowledged nothing for {seconds:.0f} s"))
 
     def resume_writing(self) -> None:
         if self.on_room is not None:
@@ -234,6 +237,9 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self._close_error = self._close_error or error
         self._outbox.clear()
+        if self._machine is not None:
+            self._machine.cancel()
+            self._machine = None
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
         on_close, self._on_close, self._on_batch, self.on_room = self._on_close, None, None, None  # no circles
@@ -433,10 +439,12 @@ async def connect(
     timeout: float = 10.0,
     what: str = "scheduler",
     shared: bool = False,
+    again: bool = False,
 ) -> Connection:
     """Connect and open, trying again until ``timeout`` seconds are over while nobody answers.
 
-    With ``shared``, other threads than the loop's can use it, too.
+    With ``shared``, other threads than the loop's can use it, too. With ``again``, somebody has listened there before,
+    so that when nobody listens now, nobody will: that isn't waited for.
 
     Returns
     -------
@@ -446,7 +454,8 @@ async def connect(
     Raises
     ------
     ConnectError
-        Nobody answered: names the address, how long and how often it was tried, and the last error.
+        Nobody answered: names the address, how long and how often it was tried, and the last error. A `NoAnswerError`
+        if somebody may be there all the same.
     AuthenticationError, VersionMismatchError
         Somebody answered who can't be worked with.
     """
@@ -475,12 +484,17 @@ async def connect(
         except ConnectError:
             _abort(connection)
             raise
+        except asyncio.CancelledError:
+            _abort(connection)
+            raise
         except (OSError, TimeoutError) as error:
             _abort(connection)
+            if again and isinstance(error, ConnectionRefusedError):
+                raise ConnectError(f"no {what} listens at {where} any more") from None
             reason = "no answer" if isinstance(error, TimeoutError) else _reason(error)
         elapsed = time.monotonic() - started
         if elapsed + delay >= timeout:
-            raise ConnectError(
+            raise NoAnswerError(
                 f"no {what} answered at {where}: tried {attempts} times in {elapsed:.1f} s, last: {reason}. "
                 "Is it running there? 'holdfast start --head' starts one"
             )

@@ -24,6 +24,7 @@ _OF_LISTS = frozenset(
         "dropped",
         "copied",
         "left",
+        "inventory",
     }
 )
 

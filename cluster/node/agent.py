@@ -7,15 +7,15 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from holdfast.cluster import rundir
+from holdfast.cluster.clock import ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.launching import Launcher
-from holdfast.cluster.node import heartbeat
 from holdfast.cluster.node.fetcher import Fetcher
 from holdfast.cluster.node.heartbeat import WorkerVitals
 from holdfast.cluster.node.link import SchedulerLink
@@ -23,6 +23,7 @@ from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
 from holdfast.cluster.node.transfer_server import TransferServer
 from holdfast.objectstore import ObjectID, StoreServer
+from holdfast.objectstore.table import ObjectMeta
 
 if TYPE_CHECKING:
     from holdfast.cluster.worker import Worker
@@ -112,6 +113,8 @@ class NodeAgent:
         self._processes = processes
         self._launcher = launcher or Launcher()
         self._log_level = log_level
+        self._clock = ListeningClock()  # who waits for something of the store waits while it could have come
+        self._rounds: Rounds | None = None
         self._store_started = False
         self._link: SchedulerLink | None = None
         self._fetcher: Fetcher | None = None
@@ -141,6 +144,7 @@ class NodeAgent:
 
     async def _start(self) -> None:
         rundir.sweep()
+        self._rounds = Rounds(self._clock)
         self.run_directory = rundir.RunDirectory.create("node")
         self.store = StoreServer(
             self._store_capacity,
@@ -148,6 +152,7 @@ class NodeAgent:
             fetch=self._fetch,
             on_left=self._left,
             spill_directory=self._spill_directory,
+            clock=self._clock.time,
         )
         listening = bound_socket(self._host, self._port)
         try:
@@ -165,6 +170,8 @@ class NodeAgent:
         self._link = SchedulerLink(
             self.scheduler_address,
             token=self._token,
+            clock=self._clock,
+            inventory=self._inventory,
             on_delete=self._delete,
             on_report=self._report,
             on_end=self._end,
@@ -190,6 +197,7 @@ class NodeAgent:
                 "resources": self._resources_of_a_worker(),
             }
         )
+        self._heartbeat = asyncio.ensure_future(self._beat())
         if self._supervisor is not None:
             await self._supervisor.ready()
         else:
@@ -203,7 +211,6 @@ class NodeAgent:
                 "workers": self.n_workers,
             }
         )
-        self._heartbeat = asyncio.ensure_future(self._beat())
 
     async def close(self) -> None:
         """Stop the workers, leave the cluster, close the store. Nothing is left behind. Twice is no error."""
@@ -232,6 +239,8 @@ class NodeAgent:
             await self.store.aclose()
         if hasattr(self, "run_directory"):
             self.run_directory.close()
+        if self._rounds is not None:
+            self._rounds.cancel()
         self.finished.set()
 
     def _end(self, reason: str | None) -> None:
@@ -248,6 +257,10 @@ class NodeAgent:
         assert self._fetcher is not None
         await self._fetcher.fetch(object_id, sources)
 
+    def _inventory(self) -> Iterator[ObjectMeta]:
+        # Whoever asks takes it in pieces, and some of it may be gone meanwhile.
+        return (m for m in self.store.inventory() if m.object_id is not None and self.store.contains(m.object_id))
+
     def _delete(self, object_ids: Iterable[bytes]) -> None:
         self.store.delete([ObjectID(object_id) for object_id in object_ids])
 
@@ -260,9 +273,10 @@ class NodeAgent:
             self._link.left(name, object_ids)
 
     async def _beat(self) -> None:
+        assert self._link is not None
         while True:
             # First it waits: who wants to know before asks, and to measure processes takes an import.
-            await asyncio.sleep(heartbeat.INTERVAL_SECONDS)
+            await asyncio.sleep(self._link.heartbeat_seconds)
             self._report()
 
     def _report(self) -> None:

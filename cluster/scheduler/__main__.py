@@ -13,7 +13,7 @@ from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.scheduler.rehearsal import rehearse
-from holdfast.cluster.scheduler.server import Scheduler
+from holdfast.cluster.scheduler.server import SILENCE_SECONDS, Scheduler
 from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS
 
 
@@ -30,6 +30,13 @@ def main() -> int:
         help="fail a task that no worker may run after this (default: %(default)g)",
     )
     add_token_option(parser)
+    parser.add_argument(
+        "--silence-timeout",
+        type=float,
+        metavar="SECONDS",
+        default=os.environ.get("HOLDFAST_SILENCE_TIMEOUT", SILENCE_SECONDS),
+        help="give a node up that has said nothing for this long, until it comes back (default: %(default)g)",
+    )
     process.add_process_options(parser)
     options = parser.parse_args()
     garbage.collect_young_only()
@@ -55,7 +62,10 @@ class _Process:
         else:
             sock = bound_socket(options.host, options.port)
         self.scheduler = Scheduler(
-            token=token_of(options, create=True), sock=sock, no_worker_timeout=float(options.no_worker_timeout)
+            token=token_of(options, create=True),
+            sock=sock,
+            no_worker_timeout=float(options.no_worker_timeout),
+            silence_timeout=float(options.silence_timeout),
         )
         await self.scheduler.start()
         rehearse()

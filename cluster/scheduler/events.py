@@ -14,8 +14,24 @@ class HostJoined(NamedTuple):
 
 
 class HostLeft(NamedTuple):
+    """A host is gone. ``may_live``: nobody hears of it, which need not be the fault of what ran there."""
+
     address: str
     reason: str
+    may_live: bool = False
+
+
+class ObjectsReported(NamedTuple):
+    """A host that has joined says what it has: object, key, bytes, type, owner of each."""
+
+    host: str
+    objects: Sequence[tuple[ObjectId, Any, int, str | None, str | None]]
+
+
+class HostReady(NamedTuple):
+    """That was all."""
+
+    host: str
 
 
 class WorkerJoined(NamedTuple):
@@ -138,6 +154,8 @@ class TimePassed(NamedTuple):
 Event: TypeAlias = (
     HostJoined
     | HostLeft
+    | ObjectsReported
+    | HostReady
     | WorkerJoined
     | WorkerLeft
     | ClientJoined

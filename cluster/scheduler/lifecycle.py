@@ -44,6 +44,7 @@ from holdfast.cluster.scheduler.instructions import (
     RunTasks,
     SendFunctions,
 )
+from holdfast.cluster.scheduler.lost import Lost
 from holdfast.cluster.scheduler.model import (
     ACTIVE,
     Client,
@@ -67,10 +68,10 @@ from holdfast.cluster.scheduler.table import Table
 MAX_GROUPS = 10_000
 
 
-def task_error(key: Key, error: Exception) -> TaskError:
+def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskError:
     """A `TaskError` for an error of Holdfast's own."""
     blob, _ = payloads.dump_exception(error)
-    return TaskError(key, blob, str(error))
+    return TaskError(key, blob, str(error), is_loss=is_loss)
 
 
 class Lifecycle:
@@ -92,6 +93,7 @@ class Lifecycle:
         self.tasks: Table[Key, Task] = Table()
         self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
+        self.lost = Lost()
         self.functions: dict[Digest, Function] = {}
         self.groups: dict[Hashable, Group] = {}
         self.now = 0.0
@@ -105,6 +107,7 @@ class Lifecycle:
         #: Left over from events:
         self._unsettled: list[Task] = []  # maybe not needed
         self._undermined: list[Task] = []  # something that they depend on has erred
+        self._unhindered: list[Task] = []  # something that they depend on was lost and is there again
         self._departed: list[Client | Dataset] = []  # that still hold something
 
     # -- coming to be
@@ -143,7 +146,7 @@ class Lifecycle:
             if task.state != "released":
                 continue
             if not task.can_be_computed:
-                self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}")))
+                self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}"), is_loss=True))
                 continue
             if not task.dependencies:
                 self.enqueue(task)
@@ -279,6 +282,8 @@ class Lifecycle:
         """A task's result is there, in ``host``'s store (None: only in ``inline``)."""
         active = task.state in ACTIVE
         task.state = "memory"
+        if self.lost:
+            self.lost.supersede(task)
         task.since = self.now
         task.object_id = object_id
         task.nbytes = nbytes
@@ -314,6 +319,49 @@ class Lifecycle:
         host.nbytes -= task.nbytes
         if not task.where and task.inline is None:
             self.lose(task)
+
+    def lose_copy(self, task: Task, host: Host) -> None:
+        """A host is gone, and its copy of the task's object with it, unless it comes back."""
+        if len(task.where) == 1 and task.inline is None:
+            assert task.object_id is not None
+            self.lost.add(task, task.object_id)
+        self.drop_copy(task, host)
+
+    def restore(
+        self, task: Task, host: Host | None, object_id: ObjectId, nbytes: int, inline: Payload | None, type_name: str
+    ) -> None:
+        """A task that is needed, and has no result or has failed for its loss, has one: no run is wanted for it."""
+        if task.state == "erred":
+            task.error = None
+            task.state = "released"
+        else:
+            self.withdraw(task)
+        self.complete(task, host, object_id, nbytes, inline, type_name)
+
+    def run_again(self, restored: Sequence[Task]) -> None:
+        """These have their results again: what failed because they were lost is worth another try, soon."""
+        for task in restored:
+            if task.state == "memory":
+                self._unhindered.extend(task.dependents)
+
+    def _run_again(self, task: Task) -> None:
+        if task.state != "erred" or task.error is None or not task.error.is_loss:
+            return
+        if any(dependency.state == "erred" for dependency in task.dependencies):
+            return
+        task.error = None
+        task.state = "released"
+        self._unhindered.extend(task.dependents)
+        if task.is_needed:
+            self._report_pending(task)
+            self.activate(task)
+        else:
+            self._to_settle.append(task)
+
+    def _report_pending(self, task: Task) -> None:
+        for holder in task.holders:
+            if type(holder) is Client and holder.hears:
+                self._outbox.add(ReportPending, holder.id, task.key)
 
     def delete_copies(self, task: Task) -> None:
         """Forget the result of a task and let every store delete it."""
@@ -357,9 +405,7 @@ class Lifecycle:
                 waiter.waiting_on = 1
             # One that is processing may have read it already; if not, it will say so.
         if task.is_needed:
-            for holder in task.holders:
-                if type(holder) is Client and holder.hears:
-                    self._outbox.add(ReportPending, holder.id, task.key)
+            self._report_pending(task)
             self.activate(task)
         else:
             self._to_settle.append(task)
@@ -464,7 +510,7 @@ class Lifecycle:
     @property
     def has_more(self) -> bool:
         """Whether `follow_up` has left something over."""
-        return bool(self._unsettled or self._undermined or self._departed)
+        return bool(self._unsettled or self._undermined or self._unhindered or self._departed)
 
     @property
     def left_over(self) -> tuple[set[Task], set[Task]]:
@@ -485,6 +531,8 @@ class Lifecycle:
             limit -= 1
             if self._undermined:
                 self._fail_undermined(self._undermined.pop())
+            elif self._unhindered:
+                self._run_again(self._unhindered.pop())
             elif self._to_settle:
                 self._settle(self._to_settle.pop())
             else:
@@ -521,6 +569,8 @@ class Lifecycle:
 
     def _forget(self, task: Task) -> None:
         task.state = "forgotten"
+        if self.lost:
+            self.lost.supersede(task)
         del self.tasks[task.key]
         group = task.group
         group.tasks -= 1

@@ -200,14 +200,18 @@ _NOBODY: dict[Task, None] = {}
 
 
 class TaskError:
-    """Why a task failed: the blob that clients raise, a text for people, and the task that began it."""
+    """Why a task failed: the blob that clients raise, a text for people, and the task that began it.
 
-    __slots__ = ("blob", "key", "text")
+    ``is_loss``: it failed because data was lost with a host, which may come back.
+    """
 
-    def __init__(self, key: Key, blob: Payload, text: str) -> None:
+    __slots__ = ("blob", "is_loss", "key", "text")
+
+    def __init__(self, key: Key, blob: Payload, text: str, *, is_loss: bool = False) -> None:
         self.key = key
         self.blob = blob
         self.text = text
+        self.is_loss = is_loss
 
 
 class Run:
@@ -234,9 +238,11 @@ class Host:
         "capacity",
         "description",
         "expected_nbytes",
+        "is_ready",
         "nbytes",
         "objects",
         "places",
+        "restored",
         "workers",
     )
 
@@ -251,6 +257,8 @@ class Host:
         self.capacity = int(description.get("capacity") or 0)
         resources = {str(name): float(amount) for name, amount in (description.get("resources") or {}).items()}
         self.places = [Place(_names(self, *place), resources) for place in description.get("places") or ()]
+        self.is_ready = False  # it has said what it has
+        self.restored: list[Task] = []  # that have their results again, until it is ready
 
     def __repr__(self) -> str:
         return f"<Host {self.address}>"

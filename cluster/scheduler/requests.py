@@ -6,10 +6,10 @@ they are now.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from holdfast.cluster.clock import Alarm
 from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler.state import SchedulerState
 
@@ -30,6 +30,8 @@ class Requests:
         ``send(peer, message)``.
     handle
         Takes the events that some requests are.
+    call_later
+        ``call_later(seconds, callback, *args)`` calls back when the scheduler has listened for so long.
     describe
         The scheduler's description of itself.
     shut_down
@@ -43,6 +45,7 @@ class Requests:
         *,
         send: Callable[[str, tuple[Any, ...]], None],
         handle: Callable[[events.Event], None],
+        call_later: Callable[..., Alarm],
         describe: Callable[[], dict[str, Any]],
         shut_down: Callable[[str], None],
     ) -> None:
@@ -50,6 +53,7 @@ class Requests:
         self._heartbeats = heartbeats
         self._send = send
         self._handle_event = handle
+        self._call_later = call_later
         self._describe = describe
         self._shut_down = shut_down
         self._waiting: list[_Waiting] = []
@@ -103,7 +107,7 @@ class Requests:
             self._drop(waiting)
 
     def _wait(self, waiting: _Waiting, seconds: float, give_up: Callable[..., None], *args: Any) -> None:
-        waiting.timer = asyncio.get_running_loop().call_later(seconds, give_up, *args)
+        waiting.timer = self._call_later(seconds, give_up, *args)
         self._waiting.append(waiting)
 
     def _drop(self, waiting: _Waiting) -> None:
@@ -158,7 +162,7 @@ class Requests:
 class _Waiting:
     """A request whose answer takes time."""
 
-    timer: asyncio.TimerHandle
+    timer: Alarm
 
     def __init__(self, client: str, request: int) -> None:
         self.client = client

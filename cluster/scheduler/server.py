@@ -8,10 +8,11 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import holdfast
+from holdfast.cluster.clock import STEP_SECONDS, Alarm, ListeningClock, Rounds
 from holdfast.cluster.comm.connection import Connection, Listener
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.messages import MAX_ITEMS
@@ -27,8 +28,10 @@ logger = logging.getLogger(__name__)
 
 #: How long the node of a worker that is gone gets to say why.
 EXIT_REASON_SECONDS = 1.0
-#: A node that says nothing for this long, though it should every two seconds, is taken for dead.
+#: A node that says nothing for this long, though it should much more often, is given up, until it comes back.
 SILENCE_SECONDS = 30.0
+#: How often nodes say how they are, if the scheduler has the patience.
+HEARTBEAT_SECONDS = 2.0
 #: By how much a timer may come before its time: uvloop's clock counts milliseconds.
 CLOCK_TICK_SECONDS = 0.001
 #: How long peers get to take leave when the cluster shuts down.
@@ -46,6 +49,8 @@ class Scheduler:
         A bound socket (`holdfast.cluster.comm.connection.bound_socket`), which the scheduler owns from here on.
     no_worker_timeout
         Seconds after which a task fails that no worker may run.
+    silence_timeout
+        Seconds after which a node that says nothing is given up.
     validate
         Check all invariants after every event: for tests.
     """
@@ -56,10 +61,14 @@ class Scheduler:
         token: bytes,
         sock: socket.socket,
         no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
+        silence_timeout: float = SILENCE_SECONDS,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
         self.state = SchedulerState(no_worker_timeout=no_worker_timeout, validate=validate)
+        # All that anybody may be late with counts in time in which this process listened.
+        self._clock = ListeningClock(min(STEP_SECONDS, silence_timeout / 10))
+        self._silence_timeout = silence_timeout
         self._sock = sock
         self._listener = Listener(token, self._welcome, self._connected)
         self._peers: dict[str, Connection] = {}  # by node address, worker address or client id
@@ -70,6 +79,7 @@ class Scheduler:
             self._heartbeats,
             send=self._send,
             handle=self._handle,
+            call_later=self._call_later,
             describe=self.describe,
             shut_down=self._shut_down,
         )
@@ -77,14 +87,16 @@ class Scheduler:
         self._departures: dict[str, _Departure] = {}  # of workers, while one of its two signs is missing
         self._timer: asyncio.Handle | None = None
         self._timer_due = 0.0
-        self._heard: dict[str, float] = {}  # when each node last said something
-        self._silence_timer: asyncio.TimerHandle | None = None
+        self._heard: dict[str, float] = {}  # when each node last said something, by the clock
+        self._node_inboxes: dict[str, Inbox] = {}
+        self._silence_timer: Alarm | None = None
         self._started = time.time()
         self._closing = False
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._inboxes = Inboxes()
+        self._rounds = Rounds(self._clock)
         self.finished = asyncio.Event()
         await self._listener.listen(self._sock)
         self._watch_silence()
@@ -115,6 +127,7 @@ class Scheduler:
             if timer is not None:
                 timer.cancel()
         self._requests.close()
+        self._rounds.cancel()
         await self._listener.close()
         for connection in list(self._peers.values()):
             connection.send(("close",) if connection.role in ("node", "worker") else ("closing", reason))
@@ -135,11 +148,13 @@ class Scheduler:
         if self._closing:
             raise Refused("role", "the cluster is shutting down")
         if role == "node":
-            _check(info, address=str, hostname=str, capacity=int)
+            _check(info, address=str, hostname=str, capacity=int, incarnation=str)
+            self._supersede(info["address"], info["incarnation"])
             self._refuse_twice(info["address"])
         elif role == "worker":
             _check(info, address=str, name=str, node=str, nthreads=int)
-            if info["node"] not in self._peers:
+            host = self.state.hosts.get(info["node"])
+            if host is None or not host.is_ready:
                 raise Refused("later", f"node {info['node']} has not joined")
             if info["address"] in self._departures and info["address"] not in self._peers:
                 self._departed(info["address"])  # its successor is here already
@@ -152,7 +167,15 @@ class Scheduler:
         welcome: dict[str, Any] = {"scheduler": self.describe()}
         if role == "client":
             welcome["nodes"] = [host.description for host in self.state.hosts.values()]
+        elif role == "node":
+            welcome["heartbeat"] = min(HEARTBEAT_SECONDS, self._silence_timeout / 5)
         return welcome
+
+    def _supersede(self, node: str, incarnation: str) -> None:
+        """The very agent that is connected connects anew: its old connection has ended at its side."""
+        connection = self._peers.get(node)
+        if connection is not None and connection.info["incarnation"] == incarnation:
+            connection.abort(_MayLiveError("it connects anew"))
 
     def _refuse_twice(self, peer: str) -> None:
         if peer in self._peers:
@@ -184,13 +207,16 @@ class Scheduler:
         def ended(error: Exception | None) -> None:
             if self._peers.get(peer) is connection:
                 del self._peers[peer]
-                self._leave(role, peer, str(error) if error else "its connection closed")
+                reason = str(error) if error else "its connection closed"
+                self._leave(role, peer, reason, may_live=isinstance(error, _MayLiveError))
 
         inbox = Inbox(connection, handle_message, ended)
+        if role == "node":
+            self._node_inboxes[peer] = inbox
 
         def on_batch(messages: tuple[Any, ...]) -> None:
             if role == "node":
-                self._heard[peer] = self._loop.time()
+                self._heard[peer] = self._clock.time()
             self._inboxes.received(inbox, messages)
 
         def on_close(error: Exception | None) -> None:
@@ -203,7 +229,7 @@ class Scheduler:
 
     def _join(self, role: str, peer: str, info: dict[str, Any]) -> None:
         if role == "node":
-            self._heard[peer] = self._loop.time()
+            self._heard[peer] = self._clock.time()
             self._handle(events.HostJoined(peer, info))
             self._tell_clients(("nodes", [info], []))
         elif role == "worker":
@@ -214,14 +240,19 @@ class Scheduler:
         else:
             self._handle(events.ClientJoined(peer, str(info.get("name") or peer)))
 
-    def _leave(self, role: str, peer: str, reason: str) -> None:
+    def _leave(self, role: str, peer: str, reason: str, *, may_live: bool) -> None:
         logger.info("%s %s left: %s", role, peer, reason)
         if role == "node":
             self._heartbeats.pop(peer, None)
             self._heard.pop(peer, None)
+            self._node_inboxes.pop(peer, None)
             for worker in self.state.hosts[peer].workers:
                 self._departures.pop(worker.address, _Departure("")).cancel()
-            self._handle(events.HostLeft(peer, reason))
+                self._put.pop(worker.address, None)  # its node will say what it has, if it comes back
+                # A process that still runs ends by that. Its agent starts another one, which joins after the agent.
+                if (connection := self._peers.pop(worker.address, None)) is not None:
+                    connection.abort(ConnectError(f"its node {peer} left: {reason}"))
+            self._handle(events.HostLeft(peer, reason, may_live))
             self._tell_clients(("nodes", [], [peer]))
             self._requests.node_reported(peer)
         elif role == "worker":
@@ -229,7 +260,7 @@ class Scheduler:
             if departure.explained or self._closing:
                 self._departed(peer)
             else:
-                departure.timer = self._loop.call_later(EXIT_REASON_SECONDS, self._departed, peer)
+                departure.timer = self._call_later(EXIT_REASON_SECONDS, self._departed, peer)
         else:
             self._turns.pop(peer, None)
             self._handle(events.ClientLeft(peer))
@@ -247,17 +278,27 @@ class Scheduler:
             self._departures[worker] = departure = _Departure(reason)
             departure.explained = True
             # A process that the worker forked may keep the connection open.
-            departure.timer = self._loop.call_later(EXIT_REASON_SECONDS, self._peers[worker].abort)
+            departure.timer = self._call_later(EXIT_REASON_SECONDS, self._peers[worker].abort)
 
     def _watch_silence(self) -> None:
-        now = self._loop.time()
-        for node, heard in list(self._heard.items()):
-            if now - heard > SILENCE_SECONDS:
-                silent = ConnectError(f"it has said nothing for {now - heard:.0f} s")
-                for peer in [*(worker.address for worker in self.state.hosts[node].workers), node]:
-                    if peer in self._peers:
-                        self._peers[peer].abort(silent)
-        self._silence_timer = self._loop.call_later(SILENCE_SECONDS / 10, self._watch_silence)
+        if any(map(self._is_silent, self._heard)):
+            # What they have said may lie in the sockets. The loop looks at these between this turn and the next, and
+            # has read them in the one after.
+            self._loop.call_soon(self._loop.call_soon, self._give_up_silent)
+        self._silence_timer = self._call_later(self._silence_timeout / 10, self._watch_silence)
+
+    def _is_silent(self, node: str) -> bool:
+        if self._node_inboxes[node].waits:
+            self._heard[node] = self._clock.time()  # it has said more than was looked at, and is not read on
+        return self._clock.time() - self._heard[node] > self._silence_timeout
+
+    def _give_up_silent(self) -> None:
+        for node in filter(self._is_silent, list(self._heard)):
+            silent = self._clock.time() - self._heard[node]
+            self._peers[node].abort(_MayLiveError(f"it has said nothing for {silent:.0f} s"))
+
+    def _call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Alarm:
+        return self._rounds.call_later(seconds, callback, *args)
 
     def _departed(self, worker: str) -> None:
         departure = self._departures.pop(worker)
@@ -275,10 +316,30 @@ class Scheduler:
         for worker in self.state.hosts[node].workers:
             if worker.name == name:
                 peer = worker.address
-        unheard_of = [object_id for object_id in object_ids if object_id not in self.state.life.objects]
+        host = self.state.hosts[node]
+        objects = self.state.life.objects
+        unheard_of = [i for i in object_ids if (task := objects.get(i)) is None or host not in task.where]
         self._put.setdefault(peer, []).append((node, unheard_of))
         if peer not in self.state.workers and peer not in self.state.clients:
             self._reconcile(peer)
+
+    def _objects_reported(self, node: str, entries: Sequence[tuple[Any, ...]]) -> None:
+        """A node that has joined says what its store has.
+
+        What nobody has heard of is deleted, unless a client put it there that may be about to tell of it.
+        """
+        life = self.state.life
+        reported = []
+        unheard_of: dict[str, list[bytes]] = {}
+        for entry in entries:
+            object_id, _, _, _, owner = entry
+            if owner in self.state.clients and object_id not in life.objects and object_id not in life.lost:
+                unheard_of.setdefault(owner, []).append(object_id)
+            else:
+                reported.append(entry)
+        for owner, object_ids in unheard_of.items():
+            self._put.setdefault(owner, []).append((node, object_ids))
+        self._handle(events.ObjectsReported(node, reported))
 
     def _reconcile(self, peer: str) -> None:
         for node, object_ids in self._put.pop(peer, ()):
@@ -296,7 +357,7 @@ class Scheduler:
     # -- the state machine
 
     def _handle(self, event: events.Event) -> None:
-        for instruction in self.state.handle(event, self._loop.time()):
+        for instruction in self.state.handle(event, self._clock.time()):
             peer = instruction.peer
             message = message_of(instruction)
             if type(instruction) in _REPORTS:
@@ -310,7 +371,7 @@ class Scheduler:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_due = due  # one that is due already has no time that it could be asked for
-            self._timer = self._loop.call_at(due, self._time_passed)
+            self._timer = self._loop.call_later(max(0.0, due - self._clock.time()), self._time_passed)
 
     def _time_passed(self) -> None:
         self._timer = None
@@ -371,8 +432,16 @@ class Scheduler:
             self._worker_exited(*parts)
         elif operation == "left":
             self._user_left(node, *parts)
+        elif operation == "inventory":
+            self._objects_reported(node, *parts)
+        elif operation == "ready":
+            self._handle(events.HostReady(node))
         else:
             raise ProtocolError(f"a node sent {operation!r}")
+
+
+class _MayLiveError(ConnectError):
+    """Nobody hears of a node any more, which may live and come back."""
 
 
 class _Departure:
@@ -385,7 +454,7 @@ class _Departure:
     def __init__(self, reason: str) -> None:
         self.reason = reason
         self.explained = False
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Alarm | None = None
 
     def cancel(self) -> None:
         if self.timer is not None:

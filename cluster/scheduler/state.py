@@ -94,6 +94,8 @@ class SchedulerState:
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.HostJoined: self._host_joined,
             events.HostLeft: self._host_left,
+            events.ObjectsReported: self._objects_reported,
+            events.HostReady: self._host_ready,
             events.WorkerJoined: self._worker_joined,
             events.WorkerLeft: self._worker_left,
             events.ClientJoined: self._client_joined,
@@ -173,13 +175,38 @@ class SchedulerState:
         if host is None:
             return
         for worker in list(host.workers):
-            self._remove_worker(worker, event.reason)
+            self._remove_worker(worker, event.reason, blames=not event.may_live)
         del self.hosts[host.address]
         for task in self.placement.remove_host(host):
             self.placement.push(task)
         for task in list(host.objects):
-            self.life.drop_copy(task, host)
+            self.life.lose_copy(task, host)
         self._reconsider_ready()
+
+    def _objects_reported(self, event: events.ObjectsReported) -> None:
+        host = self.hosts.get(event.host)
+        if host is None:
+            return
+        life = self.life
+        for object_id, _, nbytes, type_name, _ in event.objects:
+            task = life.objects.get(object_id)
+            if task is not None:
+                life.add_copy(task, host)
+                continue
+            task = life.lost.claim(object_id)
+            if task is not None and task.is_needed and (task.error is None or task.error.is_loss):
+                life.restore(task, host, object_id, nbytes, None, type_name or "")
+                host.restored.append(task)
+            else:
+                self._delete_from(host, object_id)
+
+    def _host_ready(self, event: events.HostReady) -> None:
+        host = self.hosts.get(event.host)
+        if host is None or host.is_ready:
+            return
+        host.is_ready = True
+        restored, host.restored = host.restored, []
+        self.life.run_again(restored)
 
     def _worker_joined(self, event: events.WorkerJoined) -> None:
         host = self.hosts.get(event.host)
@@ -198,7 +225,7 @@ class SchedulerState:
         if worker is not None:
             self._remove_worker(worker, event.reason)
 
-    def _remove_worker(self, worker: Worker, reason: str) -> None:
+    def _remove_worker(self, worker: Worker, reason: str, *, blames: bool = True) -> None:
         del self.workers[worker.address]
         del worker.host.workers[worker]
         self.placement.remove_worker(worker)
@@ -210,7 +237,7 @@ class SchedulerState:
         for position, task in enumerate(lost):
             if task is None:
                 continue
-            if position < worker.nthreads:
+            if blames and position < worker.nthreads:
                 task.failures += 1
             if task.failures >= self._max_failures:
                 text = (
@@ -390,16 +417,20 @@ class SchedulerState:
                     self._delete_from(host, object_id)
                 self.life.report(task, client)
                 continue
-            if task.state == "erred":
+            was_lost = task.error is not None and task.error.is_loss
+            if task.error is not None and not was_lost:
                 self._delete_from(host, object_id)
                 self.life.report(task, client)
-                continue
-            if host is None and inline is None:
+            elif host is not None or inline is not None:
+                self.life.restore(task, host, object_id, nbytes, inline, type_name)
+                if was_lost:
+                    self.life.run_again([task])
+            else:
+                self.life.lost.add(task, object_id)  # it comes with the host, if that comes back
                 text = f"{key!r} was put into the store of {address}, and that host has left"
-                self.life.fail(task, task_error(key, ObjectLostError(text)))
-                continue
-            self.life.withdraw(task)
-            self.life.complete(task, host, object_id, nbytes, inline, type_name)
+                self.life.fail(task, task_error(key, ObjectLostError(text), is_loss=True))
+                if was_lost:
+                    self.life.report(task, client)
 
     def _keys_wanted(self, event: events.KeysWanted) -> None:
         self._want(self.clients[event.client], event.keys)

@@ -55,7 +55,13 @@ def validate_state(state: SchedulerState) -> None:
     for object_id, task in state.life.objects.items():
         assert task.object_id == object_id
         assert task.state == "memory"
+    for task, object_id in state.life.lost.tasks.items():
+        assert state.tasks.get(task.key) is task, f"{task!r} is forgotten, but not what it lost"
+        assert task.state != "memory"
+        assert object_id in state.life.lost
+        assert object_id not in state.life.objects
     for host in state.hosts.values():
+        assert not (host.is_ready and host.restored)
         for task in host.objects:
             assert host in task.where
         assert host.nbytes == sum(task.nbytes for task in host.objects)

@@ -370,10 +370,75 @@ def test_it_closes_when_the_scheduler_says_so(scheduler, start_host, eventually)
 
 def test_it_closes_when_the_scheduler_is_gone(scheduler, start_host, eventually):
     host = start_host(n_workers=1)
-    for peer in scheduler.peers:
-        scheduler.thread.call_soon(peer.connection.abort)
+    scheduler.vanish()
     eventually(host.agent.finished.is_set)
-    assert "scheduler" in host.agent.reason
+    assert "no scheduler listens" in host.agent.reason
+
+
+def test_it_closes_when_another_scheduler_answers(scheduler, start_host, eventually):
+    host = start_host(n_workers=1)
+    scheduler.id = "another"
+    scheduler.cut(host.node)
+    eventually(host.agent.finished.is_set)
+    assert "another scheduler answers" in host.agent.reason
+
+
+def test_it_closes_when_the_scheduler_is_silent_for_long(scheduler, start_host, eventually, monkeypatch):
+    monkeypatch.setattr(link, "RECONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(link, "ATTEMPT_SECONDS", 0.1)
+    host = start_host(n_workers=0)
+    with scheduler.stopped(host.node):
+        eventually(host.agent.finished.is_set)
+    assert "no scheduler answered" in host.agent.reason
+
+
+# -- connections that end
+
+
+def inventory(scheduler, node):
+    """All that a node says it has, once it has said that it was all."""
+    scheduler.message(node, "ready")
+    return {entry[0]: entry[1:] for message in node.received if message[0] == "inventory" for entry in message[1]}
+
+
+def test_a_new_host_has_nothing(scheduler, start_host):
+    host = start_host()
+    assert inventory(scheduler, host.node) == {}
+
+
+def test_when_its_connection_ends_it_joins_again_with_what_it_has(scheduler, start_host):
+    host = start_host(n_workers=1)
+    with connect(host.node.info["store_socket"], name="somebody") as store:
+        first = store.put(np.ones(1000), key="first")
+        gone = store.put(np.ones(1000))
+        store.delete(gone)
+        scheduler.cut(host.node)
+        again = scheduler.peer(host.address, role="node")
+        nbytes = store.stats()["object_nbytes"]
+        assert inventory(scheduler, again) == {bytes(first): ("first", nbytes, "numpy.ndarray", "somebody")}
+    assert again.info == host.node.info
+    scheduler.send(again, ("delete", [bytes(first)]))
+    scheduler.wait(lambda: host.store_stats()["objects"] == 0, "it does what it is told")
+
+
+def test_a_long_inventory_is_said_in_pieces(scheduler, start_host):
+    host = start_host()
+    with connect(host.node.info["store_socket"]) as store:
+        made = {bytes(store.put(number)) for number in range(1200)}
+        scheduler.cut(host.node)
+        again = scheduler.peer(host.address, role="node")
+        assert set(inventory(scheduler, again)) == made
+    assert [len(message[1]) for message in again.received if message[0] == "inventory"] == [500, 500, 200]
+
+
+def test_it_joins_again_as_often_as_it_takes_with_growing_pauses(scheduler, start_host):
+    host = start_host()
+    for _ in range(4):
+        scheduler.cut(scheduler.peer(host.address, role="node"))
+        scheduler.wait(lambda: all(peer.gone for peer in scheduler.peers[:-1]), "its connection ends")
+        inventory(scheduler, scheduler.peer(host.address, role="node"))
+    assert len({peer.info["incarnation"] for peer in scheduler.peers}) == 1
+    assert host.agent.reason is None
 
 
 def test_a_worker_that_does_not_end_is_killed(scheduler, start_host, monkeypatch):
@@ -447,8 +512,7 @@ def test_when_it_is_killed_its_workers_end_and_clean_up(scheduler, agent_process
 
 def test_when_its_scheduler_is_gone_it_exits_with_an_error(scheduler, agent_process, eventually):
     child, ready = agent_process
-    for peer in scheduler.peers:
-        scheduler.thread.call_soon(peer.connection.abort)
+    scheduler.vanish()
     assert child.wait(10) == 1
     assert not Path(ready["run_directory"]).exists()
 

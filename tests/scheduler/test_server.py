@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -29,10 +30,19 @@ class Peer:
         self.changed = asyncio.Event()
 
     @classmethod
-    async def join(cls, scheduler, role, **info):
+    async def join(cls, scheduler, role, timeout=5, **info):
         peer = cls()
-        peer.connection = await connect(scheduler.address, token=TOKEN, role=role, info=info, timeout=5)
+        peer.connection = await connect(scheduler.address, token=TOKEN, role=role, info=info, timeout=timeout)
         peer.connection.start(peer.on_batch, peer.on_close)
+        return peer
+
+    @classmethod
+    async def join_as_node(cls, scheduler, inventory=(), *, address=NODE, incarnation="first", timeout=5):
+        info = {"address": address, "hostname": "here", "capacity": 1, "incarnation": incarnation}
+        peer = await cls.join(scheduler, "node", timeout, **info)
+        if inventory is not None:
+            peer.connection.send(("inventory", inventory))
+            peer.connection.send(("ready",))
         return peer
 
     def on_batch(self, batch):
@@ -59,13 +69,13 @@ class Peer:
 class Setup:
     """A scheduler with a node, a worker and a client."""
 
-    def __init__(self, *, validate=True):
-        self.validate = validate
+    def __init__(self, *, validate=True, **options):
+        self.options = {"validate": validate, **options}
 
     async def __aenter__(self):
-        self.scheduler = Scheduler(token=TOKEN, sock=bound_socket("127.0.0.1", 0), validate=self.validate)
+        self.scheduler = Scheduler(token=TOKEN, sock=bound_socket("127.0.0.1", 0), **self.options)
         await self.scheduler.start()
-        self.node = await Peer.join(self.scheduler, "node", address=NODE, hostname="here", capacity=1)
+        self.node = await Peer.join_as_node(self.scheduler)
         self.worker = await self.add_worker()
         self.client = await Peer.join(self.scheduler, "client", id="me", name="me")
         return self
@@ -173,15 +183,143 @@ def test_more_tasks_in_a_message_than_are_handled_at_once_are_refused(caplog):
     assert f"{len(TASKS):,} tasks in one message are more than {MAX_ITEMS:,}" in caplog.text
 
 
-def test_a_node_that_falls_silent_is_taken_for_dead_with_its_workers(monkeypatch):
-    monkeypatch.setattr(server_module, "SILENCE_SECONDS", 0.2)
-
+def test_a_node_that_falls_silent_is_given_up_with_its_workers():
     async def main():
-        async with Setup() as setup:
+        async with Setup(silence_timeout=0.2) as setup:
             await setup.worker.until(lambda: setup.worker.gone)
             await setup.node.until(lambda: setup.node.gone)
             assert (await setup.client.next("nodes"))[1:] == ((), (NODE,))
             assert not setup.scheduler.state.workers
+
+    run(main())
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_after_a_stop_nobody_is_given_up_who_has_spoken():
+    async def main():
+        async with Setup(silence_timeout=0.5) as setup:
+            for _ in range(3):
+                setup.node.connection.send(("heartbeat", {}))
+                await asyncio.sleep(0.01)
+                time.sleep(1.0)  # the scheduler, which lives in this loop, does not listen
+            setup.client.connection.send(("request", 1, "nthreads", {}))
+            assert (await setup.client.next("reply"))[3] == {WORKER: 1}
+
+    run(main())
+
+
+def test_what_has_come_is_read_before_anybody_is_judged():
+    async def main():
+        async with Setup() as setup:
+            setup.node.connection.send(("heartbeat", {}))
+            setup.node.connection.flush()
+            setup.scheduler._heard[NODE] -= 1000
+            setup.scheduler._watch_silence()
+            await asyncio.sleep(0.05)
+            assert not setup.node.gone
+
+    run(main())
+
+
+def test_a_node_whose_messages_wait_here_is_not_silent(monkeypatch):
+    monkeypatch.setattr(inbox_module, "TURN_SECONDS", 0.0)
+
+    async def main():
+        async with Setup(silence_timeout=0.2, validate=False) as setup:
+            handled = []
+            monkeypatch.setattr(setup.scheduler, "_worker_exited", lambda *_: time.sleep(0.02) or handled.append(1))
+            for _ in range(100):  # they take two seconds, and all of them have come before the first is handled
+                setup.node.connection.send(("exited", WORKER, "for a change"))
+            await until(lambda: len(handled) == 100)
+            assert not setup.node.gone
+            assert NODE in setup.scheduler.state.hosts
+
+    run(main())
+
+
+SCATTERED = ("x", b"x" * 16, 5, "bytes", NODE, None)
+REPORTED = (b"x" * 16, "x", 5, "bytes", "me")
+
+
+def test_a_node_that_was_given_up_comes_back_with_what_it_has():
+    async def main():
+        async with Setup(silence_timeout=0.2) as setup:
+            setup.client.connection.send(("scattered", [SCATTERED]))
+            await setup.client.next("memory")
+            await setup.client.next("erred")
+            unknown = (b"y" * 16, "y", 5, "bytes", "here-0")
+            setup.node = await Peer.join_as_node(setup.scheduler, [REPORTED, unknown])
+            assert (await setup.client.next("memory"))[1] == (("x", b"x" * 16, 5, None, (NODE,)),)
+            assert await setup.node.next("delete") == ("delete", (b"y" * 16,))
+            setup.worker = await setup.add_worker()
+            setup.submit("z")
+            await setup.worker.next("run")
+
+    run(main())
+
+
+def test_an_agent_that_connects_anew_supersedes_itself_and_its_workers():
+    async def main():
+        async with Setup() as setup:
+            setup.client.connection.send(("scattered", [SCATTERED]))
+            await setup.client.next("memory")
+            again = await Peer.join_as_node(setup.scheduler, [REPORTED])
+            assert setup.node.gone
+            setup.node = again
+            await setup.worker.until(lambda: setup.worker.gone)
+            assert [await setup.client.next("erred"), await setup.client.next("memory")]
+            setup.worker = await setup.add_worker()
+
+    run(main())
+
+
+def test_another_agent_at_the_same_address_does_not_supersede_it():
+    async def main():
+        async with Setup() as setup:
+            with pytest.raises(ConnectError, match="connected already"):
+                await Peer.join_as_node(setup.scheduler, incarnation="second", timeout=0.2)
+            assert not setup.node.gone
+
+    run(main())
+
+
+def test_workers_wait_until_their_node_has_said_what_it_has():
+    async def main():
+        async with Setup() as setup:
+            node = "tcp://127.0.0.1:2"
+            new = await Peer.join_as_node(setup.scheduler, None, address=node)
+            joining = asyncio.ensure_future(
+                Peer.join(setup.scheduler, "worker", address=f"{node}/0", name="there-0", node=node, nthreads=1)
+            )
+            await asyncio.sleep(0.1)
+            assert not joining.done()
+            new.connection.send(("ready",))
+            worker = await joining
+            worker.connection.close()
+            new.connection.close()
+
+    run(main())
+
+
+def test_what_a_client_put_and_may_be_about_to_tell_of_is_not_deleted_before_it_leaves():
+    async def main():
+        async with Setup() as setup:
+            other = await Peer.join(setup.scheduler, "client", id="other")
+            told, untold = (b"o" * 16, "o", 5, "bytes", "other"), (b"u" * 16, "u", 5, "bytes", "other")
+            setup.node = await Peer.join_as_node(setup.scheduler, [told, untold])
+            await until(lambda: setup.scheduler.state.hosts[NODE].is_ready)
+            other.connection.send(("scattered", [("o", b"o" * 16, 5, "bytes", NODE, None)]))
+            setup.client.connection.send(("want", ["o"]))
+            await other.next("memory")
+            setup.client.connection.send(("want", ["o"]))
+            await setup.client.next("memory")
+            other.connection.close()
+            assert await setup.node.next("delete") == ("delete", (b"u" * 16,))
 
     run(main())
 

@@ -28,6 +28,7 @@ class History(RuleBasedStateMachine):
         self.cluster = Cluster(hosts, workers, nthreads, no_worker_timeout=10.0, follow_up_limit=follow_up_limit)
         for name in CLIENTS:
             self.cluster.add_client(name)
+        self.joining = {}  # the host that says what it has, and its next steps
 
     # -- clients
 
@@ -139,6 +140,40 @@ class History(RuleBasedStateMachine):
     def host_dies(self, data):
         self.cluster.remove_host(data.draw(st.sampled_from(list(self.cluster.state.hosts))))
 
+    @precondition(lambda self: self.cluster.state.hosts)
+    @rule(data=st.data())
+    def host_is_cut_off(self, data):
+        self.cluster.cut_off_host(data.draw(st.sampled_from(list(self.cluster.state.hosts))))
+
+    @precondition(lambda self: self.cluster.away)
+    @rule(data=st.data())
+    def worker_goes_on_where_nobody_hears_it(self, data):
+        host = data.draw(st.sampled_from(sorted(self.cluster.away)))
+        self.cluster.away[host].add(self.cluster.new_object())
+
+    @precondition(lambda self: self.cluster.away)
+    @rule(
+        data=st.data(),
+        client=st.sampled_from(CLIENTS),
+        key=st.sampled_from(KEYS),
+    )
+    def scatter_to_a_host_that_is_cut_off(self, data, client, key):
+        self.cluster.scatter(client, key, data.draw(st.sampled_from(sorted(self.cluster.away))))
+
+    @precondition(lambda self: self.cluster.away and not self.joining)
+    @rule(data=st.data(), piece=st.integers(1, 3))
+    def host_begins_to_join_again(self, data, piece):
+        host = data.draw(st.sampled_from(sorted(self.cluster.away)))
+        self.joining = {host: self.cluster.begin_to_join_again(host, piece)}
+        next(self.joining[host])
+
+    @precondition(lambda self: self.joining)
+    @rule()
+    def host_joins_again(self):
+        ((host, steps),) = self.joining.items()
+        if host not in self.cluster.state.hosts or next(steps, self) is self:
+            self.joining = {}
+
     @rule(seconds=st.sampled_from([1.0, 20.0]))
     def time_passes(self, seconds):
         self.cluster.now += seconds
@@ -152,7 +187,7 @@ class History(RuleBasedStateMachine):
         for address, store in self.cluster.stores.items():
             host = state.hosts.get(address)
             known = {task.object_id for task in host.objects} if host else set()
-            assert store == known
+            assert known <= store if address in self.joining else store == known
 
     @invariant()
     def clients_know_what_became_of_the_keys_they_hold(self):
@@ -166,6 +201,11 @@ class History(RuleBasedStateMachine):
         if not hasattr(self, "cluster"):
             return
         cluster = self.cluster
+        while self.joining:
+            self.host_joins_again()
+        for address in list(cluster.away):
+            cluster.join_again(address)
+            self.every_object_in_a_store_is_known()
         # With workers there, everything comes to an end.
         if not cluster.state.hosts:
             cluster.add_host()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from holdfast.cluster.scheduler import events
@@ -21,6 +21,8 @@ class Cluster:
         self.now = 0.0
         self.state = SchedulerState(validate=True, **options)
         self.stores: dict[str, set[bytes]] = {}
+        self.away: dict[str, set[bytes]] = {}  # of hosts that the scheduler has given up, but that live
+        self.nbytes: dict[bytes, int] = {}
         self.runs: dict[str, dict[int, to_do.RunEntry]] = {}
         self.dropped: dict[str, list[int]] = {}
         self.clients: dict[str, dict[Any, str]] = {}  # what each client was last told of each key
@@ -84,13 +86,43 @@ class Cluster:
         description: dict[str, Any] = {"hostname": name, "capacity": capacity, "resources": resources}
         description["places"] = [(f"{address}/place{n}", f"{name}-place{n}") for n in range(places)]
         self.handle(events.HostJoined(address, description))
+        self.handle(events.HostReady(address))
         return address
 
+    def cut_off_host(self, address: str) -> None:
+        """The scheduler hears nothing of a host any more and gives it up; it keeps what it has."""
+        kept = set(self.stores[address])
+        self._forget_host(address)
+        self.away[address] = kept
+        self.handle(events.HostLeft(address, "it has said nothing for 30 s", may_live=True))
+
+    def join_again(self, address: str, piece: int = 500) -> None:
+        """A host that was cut off says what it has, in pieces, and is ready."""
+        for _ in self.begin_to_join_again(address, piece):
+            pass
+
+    def begin_to_join_again(self, address: str, piece: int = 500) -> Iterator[None]:
+        """The same, event by event."""
+        self.stores[address] = self.away.pop(address)
+        self.handle(events.HostJoined(address, {"hostname": address, "capacity": 100 * LARGE}))
+        objects = [
+            (object_id, None, self.nbytes.get(object_id, LARGE), "bytes", None)
+            for object_id in sorted(self.stores[address])
+        ]
+        for start in range(0, len(objects), piece):
+            yield
+            self.handle(events.ObjectsReported(address, objects[start : start + piece]))
+        yield
+        self.handle(events.HostReady(address))
+
     def remove_host(self, address: str) -> None:
+        self._forget_host(address)
+        self.handle(events.HostLeft(address, "killed"))
+
+    def _forget_host(self, address: str) -> None:
         for worker in [w for w in self.runs if w.startswith(f"{address}/")]:
             del self.runs[worker], self.dropped[worker]
         self.stores[address] = set()
-        self.handle(events.HostLeft(address, "killed"))
 
     def add_worker(self, host: str, nthreads: int = 1, resources: dict[str, float] | None = None) -> str:
         address = f"{host}/{next(self._ids)}"
@@ -132,9 +164,10 @@ class Cluster:
 
     def scatter(self, client: str, key: Any, host: str, inline: bytes | None = None) -> bytes:
         object_id = self.new_object()
-        self.stores[host].add(object_id)
-        self.clients[client][key] = "pending"
         nbytes = SMALL if inline is not None else LARGE
+        self.nbytes[object_id] = nbytes
+        (self.stores if host in self.state.hosts else self.away)[host].add(object_id)
+        self.clients[client][key] = "pending"
         self.handle(events.ObjectsScattered(client, [(key, object_id, nbytes, "bytes", host, inline)]))
         return object_id
 
@@ -166,6 +199,7 @@ class Cluster:
         assert key in self.startable
         object_id = self.new_object()
         del self.runs[worker][entry[1]]
+        self.nbytes[object_id] = nbytes
         self.stores[worker.rpartition("/")[0]].add(object_id)
         result = (key, entry[1], object_id, nbytes, inline, "bytes", seconds)
         self.handle(events.TasksFinished(worker, [result]))

@@ -5,12 +5,13 @@ It tests a worker or a node agent alone, over real sockets.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import pickle
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +39,7 @@ class ScriptedScheduler:
     """Listens in a loop of its own; its methods are called from the test's thread."""
 
     def __init__(self) -> None:
+        self.id = "scripted"
         self.peers: list[Peer] = []
         #: Sent to whoever connects, in the same turn of the loop.
         self.greeting: list[tuple[Any, ...]] = []
@@ -57,7 +59,7 @@ class ScriptedScheduler:
         self.thread.close()
 
     async def _listen(self) -> None:
-        self._listener = Listener(TOKEN, lambda role, info: {"scheduler": {}}, self._on_connection)
+        self._listener = Listener(TOKEN, lambda role, info: {"scheduler": {"id": self.id}}, self._on_connection)
         await self._listener.listen(bound_socket("127.0.0.1", 0))
         self.address = self._listener.address
 
@@ -85,6 +87,36 @@ class ScriptedScheduler:
             self.peers.append(peer)
             self._changed.notify_all()
         connection.start(on_batch, on_close)
+
+    # -- what goes wrong
+
+    def cut(self, peer: Peer) -> None:
+        """End a connection without a word, and wait until it has ended here."""
+        self.thread.call_soon(peer.connection.abort)
+        self.wait(lambda: peer.gone, "the connection ends")
+
+    def vanish(self) -> None:
+        """Listen no more, and end all connections."""
+        self.thread.run(self._listener.close())
+        for peer in list(self.peers):
+            if not peer.gone:
+                self.cut(peer)
+
+    @contextlib.contextmanager
+    def stopped(self, peer: Peer) -> Iterator[None]:
+        """End a connection, and do nothing after that."""
+        go_on = threading.Event()
+        loop = self.thread.loop
+
+        def cut_and_stop() -> None:
+            peer.connection.abort()
+            loop.call_soon(loop.call_soon, go_on.wait, DEADLINE_SECONDS)  # the socket is closed by then
+
+        self.thread.call_soon(cut_and_stop)
+        try:
+            yield
+        finally:
+            go_on.set()
 
     # -- waiting
 

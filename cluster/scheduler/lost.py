@@ -1,0 +1,71 @@
+"""What only hosts had that are gone, so that it counts again when one of them comes back.
+
+A host that is given up may live: its link was cut, or its agent was stopped. When it comes back it says which objects
+it has. Those are the results of tasks that are still wanted, and maybe still without a result: for these the table here
+knows to which task an object belonged.
+
+==============================================  =====================================================================
+an object of a host that comes back …           … and what becomes of it
+==============================================  =====================================================================
+is the result of a task in state "memory"       counts as a copy
+was lost, and its task has no result yet        is the result again: the task is in "memory", what was begun meanwhile
+                                                to make it again is dropped, and what failed for its loss runs again
+was lost, and its task has another result now   is deleted
+was lost, and its task is forgotten             is deleted
+is unknown                                      is deleted
+==============================================  =====================================================================
+
+A task has one lost object at most: a result that was made again supersedes the one before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from holdfast.cluster.scheduler.model import ObjectId, Task
+
+#: Of so many objects at most it is known whose they were; those that were lost first are forgotten first.
+MAX_LOST = 1_000_000
+
+
+class Lost:
+    """The objects that were lost with their hosts, each with its task, or None if nobody wants it any more."""
+
+    def __init__(self, limit: int = MAX_LOST) -> None:
+        self._limit = limit
+        self._tasks: OrderedDict[ObjectId, Task | None] = OrderedDict()
+        self._objects: dict[Task, ObjectId] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __contains__(self, object_id: ObjectId) -> bool:
+        return object_id in self._tasks
+
+    def add(self, task: Task, object_id: ObjectId) -> None:
+        """The last copy of a task's object was on a host that is gone."""
+        self.supersede(task)
+        self._tasks[object_id] = task
+        self._objects[task] = object_id
+        if len(self._tasks) > self._limit:
+            _, oldest = self._tasks.popitem(last=False)
+            if oldest is not None:
+                del self._objects[oldest]
+
+    def supersede(self, task: Task) -> None:
+        """The task has another result, or is forgotten: nobody wants what it had lost."""
+        object_id = self._objects.pop(task, None)
+        if object_id is not None:
+            self._tasks[object_id] = None
+
+    def claim(self, object_id: ObjectId) -> Task | None:
+        """The task whose lost object this is, if it was one and is still wanted."""
+        task = self._tasks.pop(object_id, None)
+        if task is not None:
+            del self._objects[task]
+        return task
+
+    @property
+    def tasks(self) -> dict[Task, ObjectId]:
+        """The tasks that have lost an object, and which: for validation."""
+        return self._objects

@@ -1,0 +1,194 @@
+"""Hosts that were given up and come back with what they have: what was lost with them counts again."""
+
+from __future__ import annotations
+
+import pytest
+from scheduler_harness import LARGE, Cluster
+
+from holdfast.cluster.scheduler import events
+from holdfast.cluster.scheduler.lost import Lost
+from holdfast.cluster.scheduler.model import Group, Task
+
+HOST, OTHER = "tcp://host0:1", "tcp://host1:1"
+
+
+@pytest.fixture
+def cluster():
+    cluster = Cluster(hosts=2, workers=1)
+    cluster.add_client()
+    return cluster
+
+
+def state_of(cluster, key):
+    task = cluster.state.tasks.get(key)
+    return None if task is None else task.state
+
+
+def where(cluster, key):
+    return [host.address for host in cluster.state.tasks[key].where]
+
+
+def finish_on(cluster, key, host):
+    cluster.submit("client", {key: ()}, workers=[host])
+    return cluster.finish(key)
+
+
+def test_scattered_data_counts_again(cluster):
+    object_id = cluster.scatter("client", "x", HOST)
+    cluster.cut_off_host(HOST)
+    assert cluster.clients["client"]["x"] == "erred"
+    cluster.join_again(HOST)
+    assert cluster.clients["client"]["x"] == "memory"
+    task = cluster.state.tasks["x"]
+    assert (task.object_id, task.nbytes, where(cluster, "x")) == (object_id, LARGE, [HOST])
+
+
+def test_published_data_counts_again_though_nobody_else_holds_it(cluster):
+    cluster.scatter("client", "x", HOST)
+    cluster.handle(events.DatasetPublished("client", 1, "name", b"data", ["x"], False))
+    cluster.release("client", "x")
+    cluster.cut_off_host(HOST)
+    cluster.join_again(HOST)
+    cluster.handle(events.DatasetRequested("client", 2, "name"))
+    assert cluster.clients["client"]["x"] == "memory"
+
+
+def test_what_arrives_for_a_host_that_is_cut_off_counts_when_it_is_back(cluster):
+    cluster.cut_off_host(HOST)
+    cluster.scatter("client", "x", HOST)
+    assert cluster.clients["client"]["x"] == "erred"
+    cluster.join_again(HOST)
+    assert cluster.clients["client"]["x"] == "memory"
+
+
+def test_data_that_was_lost_may_be_scattered_once_more(cluster):
+    first = cluster.scatter("client", "x", HOST)
+    cluster.cut_off_host(HOST)
+    second = cluster.scatter("client", "x", OTHER)
+    assert cluster.clients["client"]["x"] == "memory"
+    cluster.join_again(HOST)
+    assert where(cluster, "x") == [OTHER]
+    assert cluster.stores[OTHER] == {second}
+    assert first not in cluster.stores[HOST]
+
+
+def test_a_result_that_is_being_made_again_is_taken_from_the_host_that_is_back(cluster):
+    object_id = finish_on(cluster, "x", HOST)
+    cluster.state.tasks["x"].requirements = None  # let it run anywhere
+    cluster.cut_off_host(HOST)
+    assert cluster.running["x"].startswith(OTHER)
+    worker, (_, run_id, *_) = cluster.entry("x")
+    cluster.join_again(HOST)
+    assert cluster.dropped[worker] == [run_id]
+    assert cluster.state.tasks["x"].object_id == object_id
+    made_again = cluster.finish("x")  # it had begun: nobody wants what it made
+    assert made_again not in cluster.stores[OTHER]
+    assert where(cluster, "x") == [HOST]
+
+
+def test_what_waits_for_a_result_that_is_back_runs_with_it(cluster):
+    finish_on(cluster, "x", HOST)  # nobody else may run it
+    cluster.cut_off_host(HOST)
+    assert state_of(cluster, "x") == "no-worker"
+    cluster.submit("client", {"y": ["x"]})
+    assert state_of(cluster, "y") == "waiting"
+    cluster.join_again(HOST)
+    assert cluster.running["y"].startswith(OTHER)
+    cluster.finish("y")
+    assert cluster.clients["client"] == {"x": "memory", "y": "memory"}
+
+
+def test_what_failed_for_the_loss_runs_again_and_hears_of_it(cluster):
+    cluster.scatter("client", "x", HOST)
+    cluster.submit("client", {"y": ["x"], "z": ["x", "y"]})
+    cluster.cut_off_host(HOST)
+    assert cluster.clients["client"] == dict.fromkeys("xyz", "erred")
+    told = []
+    for _ in cluster.begin_to_join_again(HOST):
+        told.append(dict(cluster.clients["client"]))
+    assert told[-1] == {"x": "memory", "y": "erred", "z": "erred"}  # until it has said all that it has
+    assert cluster.clients["client"] == {"x": "memory", "y": "pending", "z": "pending"}
+    cluster.run_all()
+    assert cluster.clients["client"] == dict.fromkeys("xyz", "memory")
+
+
+def test_what_failed_for_the_loss_and_is_back_itself_does_not_run(cluster):
+    cluster.scatter("client", "x", HOST)
+    cluster.submit("client", {"y": ["x"]}, workers=[HOST])
+    cluster.finish("y")
+    cluster.cut_off_host(HOST)
+    assert cluster.clients["client"] == {"x": "erred", "y": "erred"}
+    cluster.join_again(HOST)
+    assert cluster.clients["client"] == {"x": "memory", "y": "memory"}
+    assert not cluster.running
+
+
+def test_what_failed_for_reasons_of_its_own_stays_failed(cluster):
+    cluster.scatter("client", "x", HOST)
+    cluster.submit("client", {"y": ["x"]})
+    cluster.err("y")
+    cluster.cut_off_host(HOST)
+    cluster.join_again(HOST)
+    assert cluster.clients["client"] == {"x": "memory", "y": "erred"}
+
+
+@pytest.mark.parametrize("released", ["before", "while it's away"])
+def test_what_nobody_wants_any_more_is_deleted(cluster, released):
+    object_id = cluster.scatter("client", "x", HOST)
+    if released == "before":
+        cluster.release("client", "x")
+        cluster.stores[HOST].add(object_id)  # the word of it was lost with the connection
+    cluster.cut_off_host(HOST)
+    cluster.release("client", "x")
+    cluster.join_again(HOST)
+    assert not cluster.stores[HOST]
+
+
+def test_what_was_made_again_meanwhile_is_deleted(cluster):
+    finish_on(cluster, "x", HOST)
+    cluster.state.tasks["x"].requirements = None
+    cluster.cut_off_host(HOST)
+    made_again = cluster.finish("x")
+    cluster.join_again(HOST)
+    assert not cluster.stores[HOST]
+    assert cluster.stores[OTHER] == {made_again}
+
+
+def test_a_key_that_is_used_again_does_not_get_the_value_of_its_first_life(cluster):
+    cluster.scatter("client", "x", HOST)
+    cluster.cut_off_host(HOST)
+    cluster.release("client", "x")
+    cluster.submit("client", {"x": ()})
+    cluster.join_again(HOST)
+    assert state_of(cluster, "x") == "processing"
+    assert not cluster.stores[HOST]
+
+
+def test_a_copy_of_what_others_have_counts_again(cluster):
+    cluster.scatter("client", "x", HOST)
+    cluster.copy("x", OTHER)
+    cluster.cut_off_host(HOST)
+    assert where(cluster, "x") == [OTHER]
+    cluster.join_again(HOST)
+    assert where(cluster, "x") == [OTHER, HOST]
+
+
+def test_tasks_are_not_blamed_for_hosts_that_may_live(cluster):
+    cluster.submit("client", {"x": ()}, workers=[HOST, OTHER])
+    for _ in range(5):
+        host = cluster.running["x"].rpartition("/")[0]
+        cluster.cut_off_host(host)
+        cluster.join_again(host)
+        cluster.add_worker(host)
+    assert cluster.state.tasks["x"].failures == 0
+    cluster.finish("x")
+
+
+def test_the_table_of_what_was_lost_has_a_limit():
+    lost = Lost(limit=2)
+    tasks = [Task(key, Group("group"), "client") for key in range(4)]
+    for task in tasks:
+        lost.add(task, bytes([task.key]))
+    assert len(lost) == len(lost.tasks) == 2
+    assert [lost.claim(bytes([task.key])) for task in tasks] == [None, None, *tasks[2:]]
+    assert not lost.tasks
