@@ -25,7 +25,7 @@ MAX_SILENT_LOOKS = 12
 #: A connection on which nothing is said asks the other machine for an acknowledgement this often.
 PROBE_SECONDS = 10
 #: What isn't acknowledged is sent again at least this often, where the kernel can be told (Linux 6.15), so that a link
-#: that was cut is soon found to be there again. By itself the kernel waits each time for as long as it has waited already.
+#: that was cut is soon found to be there again. By itself the kernel waits each time as long as it has waited already.
 RESEND_SECONDS = 1.0
 
 _KERNEL_LIMIT_SECONDS = 24 * 3600
