@@ -20,7 +20,7 @@ from holdfast.client.references import Place
 from holdfast.cluster.errors import ConnectError, NoWorkerError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.payload import INLINE_LIMIT_NBYTES
-from holdfast.cluster.transfer import PeerPool
+from holdfast.cluster.transfer import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
 from holdfast.objectstore.errors import DecodeError, ObjectNotFoundError, StoreClosedError, StoreError
 from holdfast.objectstore.ids import IDMinter
@@ -156,6 +156,9 @@ class StoreAccess:
                 break
             try:
                 data = self._peers.fetch_bytes(address, place.object_id, timeout=patience)
+            except DamagedError as error:
+                logger.warning("object %s, read by %s: %s", ObjectID(place.object_id), self._owner, error)
+                continue
             except ConnectError as error:
                 logger.debug("can't read an object from %s: %s", address, error)
                 continue

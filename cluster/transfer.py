@@ -7,20 +7,43 @@ requests, each answered before the next:
 
     get   asker  → "G" | 16 bytes: object id
           holder → u64 nbytes, all ones if it is not here | u32 length | MessagePack [key, owner, type] | the bytes
+          asker  → 1: all bytes have come                                               (only if nbytes > COPIED_NBYTES)
+          holder → 1 | u64 checksum: these were the object's   or   0 | u32 length | text: why not
     put   asker  → "P" | 16 bytes: object id | u64 nbytes | u32 length | MessagePack [key, owner, type]
           holder → 1: go ahead   or   0 | u32 length | text: why not
-          asker  → the bytes
+          asker  → the bytes | u64 checksum
           holder → 1: it is in the store   or   0 | u32 length | text
 
-All integers are little endian. Everything here blocks; the bytes move in threads, with `sendfile` out of one arena and
-`recv_into` into the other. A host's agent keeps its connections in a `PeerPool`, and so may anybody who reads much.
+All integers are little endian. Everything here blocks; the bytes move in threads. A host's agent keeps its connections
+in a `PeerPool`, and so may anybody who reads much.
+
+When bytes have arrived
+-----------------------
+That a call which sends has returned says where the bytes are in the kernel, not that anybody has them. What becomes of
+the memory that they were sent from depends on the call:
+
+* `send` *copies* into the kernel. After it the memory may become anything. What is brought (``P``), a small object and
+  one that is read from a file go that way.
+* `sendfile` queues *references* to the pages of the arena. The bytes are read from there when the other end receives
+  them, seconds later perhaps, and on one host even what TCP has acknowledged is not read yet. If another object lies
+  there by then, the other end receives that one's bytes. Large objects go that way, because it is the fastest.
+
+So a holder keeps its pin on an object of more than `COPIED_NBYTES` until the asker has confirmed that it has received
+all bytes. Then the holder says that it still had the pin, and only after that the asker uses what it has received. All
+other ends of a transfer are the same, whichever side gives up and why: the asker drops what it has received. A holder
+whose asker neither reads nor confirms gives up after a time. It resets the connection *before* it lets go of the pin:
+what is queued may be read wrongly from then on, but no word that it is right can follow it. To ask and to answer
+costs a round trip, which is little beside a large object. A small one is copied, and followed by that word at once.
+
+Against all other ways in which bytes may change (a network card, a disk, a fault of this program) there is a checksum,
+which the holder computes under its pin, from what it sends. An object whose checksum is wrong is not used. For the
+asker that host is then one that could not give the object.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import os
 import select
 import socket
 import struct
@@ -31,7 +54,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
-from holdfast.cluster.comm.blocking import connect_blocking, receive_exactly, receive_into
+from holdfast.cluster.checked import Checksum
+from holdfast.cluster.comm.blocking import connect_blocking, receive_exactly
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.objectstore.errors import StoreError, StoreFullError
 
@@ -46,13 +70,20 @@ ID_NBYTES = 16
 ABSENT = (1 << 64) - 1
 MAX_META_NBYTES = 1 << 16
 MAX_TEXT_NBYTES = 1 << 16
+#: Objects up to this size are copied when they are sent, and need no confirmation.
+COPIED_NBYTES = 64 << 10
 
 ANNOUNCEMENT = struct.Struct("<QI")
 LENGTH = struct.Struct("<I")
+CHECKSUM = struct.Struct("<Q")
 
 #: Connections that nobody uses are closed by the asker after this time, by the holder after twice as long.
 IDLE_SECONDS = 60.0
 IDLE_PER_PEER = 4
+
+
+class DamagedError(ConnectError):
+    """The bytes that came are not the object's."""
 
 
 class Meta(NamedTuple):
@@ -93,30 +124,6 @@ def pack_refusal(text: str) -> bytes:
     return NO + LENGTH.pack(len(encoded)) + encoded
 
 
-def send_extent(sock: socket.socket, fd: int, offset: int, nbytes: int) -> None:
-    """Send a piece of a file or memfd without it passing through this process.
-
-    Raises
-    ------
-    TimeoutError
-        The other end took nothing for as long as the socket's timeout.
-    """
-    timeout = sock.gettimeout()
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
-    while nbytes:
-        try:
-            sent = os.sendfile(sock.fileno(), fd, offset, nbytes)
-        except BlockingIOError:
-            if not poll.poll(None if timeout is None else timeout * 1000):
-                raise TimeoutError("the other end stopped reading") from None
-            continue
-        if not sent:
-            raise ConnectError("the arena ended before the object did")
-        offset += sent
-        nbytes -= sent
-
-
 def receive_verdict(sock: socket.socket) -> str | None:
     """None for yes; else why not."""
     answer = bytes(receive_exactly(sock, 1))
@@ -128,6 +135,33 @@ def receive_verdict(sock: socket.socket) -> str | None:
     if length > MAX_TEXT_NBYTES:
         raise ProtocolError(f"a text of {length:,} bytes is over the limit")
     return receive_exactly(sock, length).decode(errors="replace") or "it was refused"
+
+
+def receive_object(sock: socket.socket, target: memoryview) -> None:
+    """Receive the bytes of an object that was announced, and what makes them sure. Nothing else may use them before.
+
+    Raises
+    ------
+    DamagedError
+        They are not what the holder has sent, or it has found itself that they are not the object's.
+    ConnectError
+        The connection broke: what has come may be anything.
+    """
+    checksum = Checksum()
+    checksum.receive_into(sock, target)
+    if target.nbytes > COPIED_NBYTES:
+        sock.sendall(YES)
+    refused = receive_verdict(sock)
+    if refused is not None:
+        raise DamagedError(refused)
+    compare(checksum, receive_exactly(sock, CHECKSUM.size))
+
+
+def compare(checksum: Checksum, announced: bytes | bytearray) -> None:
+    """Raise `DamagedError` if bytes that came have another checksum than those that were sent."""
+    (sent,) = CHECKSUM.unpack(announced)
+    if checksum.value != sent:
+        raise DamagedError(f"the bytes that came have the checksum {checksum.value:016x}, not {sent:016x}")
 
 
 class PeerPool:
@@ -231,6 +265,8 @@ class PeerPool:
 
         Raises
         ------
+        DamagedError
+            The bytes that came are not the object's.
         ConnectError
             The host can't be reached, or the connection broke.
         """
@@ -239,7 +275,7 @@ class PeerPool:
             if announced is None:
                 return None
             data = bytearray(announced[0])
-            receive_into(sock, memoryview(data))
+            receive_object(sock, memoryview(data))
             return data
 
     def push_bytes(
@@ -258,6 +294,8 @@ class PeerPool:
         ------
         StoreFullError
             That store has no room for it; in its own words.
+        StoreError
+            It was refused after it had been sent: other bytes have come.
         ConnectError
             The host can't be reached, or the connection broke.
         """
@@ -267,7 +305,9 @@ class PeerPool:
         sock, refused = self.request(address, request, receive_verdict, timeout)
         with self._giving_back(address, sock):
             if refused is None:
-                sock.sendall(view)
+                checksum = Checksum()
+                checksum.send(sock, view)
+                sock.sendall(CHECKSUM.pack(checksum.value))
                 failed = receive_verdict(sock)
         if refused is not None:
             raise StoreFullError(refused)
@@ -317,6 +357,8 @@ def naming(address: str) -> Iterator[None]:
     """Within it, whatever breaks a connection raises a `ConnectError` that names the other end."""
     try:
         yield
+    except DamagedError as error:
+        raise DamagedError(f"what came from {address} is damaged: {error}") from error
     except ProtocolError as error:
         raise ConnectError(f"{address} does not speak the protocol between stores: {error}") from error
     except OSError as error:

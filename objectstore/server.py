@@ -30,7 +30,7 @@ from holdfast.objectstore.mounts import memory_kind
 from holdfast.objectstore.prefault import PageMaker, Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
 from holdfast.objectstore.quarantine import Quarantine
-from holdfast.objectstore.segments import Layout, in_one_piece
+from holdfast.objectstore.segments import Layout, Segment, in_one_piece
 from holdfast.objectstore.server_connection import ClientConnection
 from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
 from holdfast.objectstore.socket_file import SOCKET, fresh_directory, listen
@@ -79,7 +79,7 @@ class Pinned(NamedTuple):
     object_id: ObjectID
     fd: int
     layout: Layout
-    in_file: bool  # or in the arena
+    piece: Piece | None  # what it is of a file; None: it is in the arena
 
 
 class StoreServer:
@@ -370,6 +370,10 @@ class StoreServer:
         """The bytes of a reservation, to be written."""
         return self._running_arena().view[extent.offset : extent.offset + extent.nbytes]
 
+    def readable_view(self, segment: Segment) -> memoryview:
+        """The bytes of a segment of an object that is pinned in the arena."""
+        return self._running_arena().view[segment.offset : segment.offset + segment.nbytes].toreadonly()
+
     async def pin(self, object_id: ObjectID) -> Pinned | None:
         """Where an object lies; it stays there until ``unpin``. None if it isn't here.
 
@@ -383,7 +387,7 @@ class StoreServer:
             return None
         piece = record.piece
         if piece is None:
-            return Pinned(object_id, self.arena_fd, record.layout(), in_file=False)
+            return Pinned(object_id, self.arena_fd, record.layout(), None)
         try:
             fd = await self._running_spiller().open_verified(object_id, piece)
         except BaseException as error:
@@ -392,7 +396,7 @@ class StoreServer:
             self._core.unpin(SERVER, [object_id])
             self._settle()
             raise
-        return Pinned(object_id, fd, in_one_piece(piece.offset, piece.nbytes), in_file=True)
+        return Pinned(object_id, fd, in_one_piece(piece.offset, piece.nbytes), piece)
 
     def unpin(self, pinned: Pinned) -> None:
         """Ends one ``pin``.
@@ -402,10 +406,16 @@ class StoreServer:
         ProtocolError
             If there was none.
         """
-        if pinned.in_file:
+        if pinned.piece is not None:
             os.close(pinned.fd)
         self._core.unpin(SERVER, [pinned.object_id])
         self._settle()
+
+    def lose(self, pinned: Pinned) -> None:
+        """What was read of a pinned object's file is damaged: the object isn't here any more."""
+        if pinned.piece is not None:
+            self._core.lose(pinned.object_id, pinned.piece)
+            self._settle()
 
     async def allocate(self, nbytes: int, timeout: float | None = None) -> Extent:
         """Reserves bytes for an object that comes in. To be followed by ``seal`` or ``abort``.

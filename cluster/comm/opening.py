@@ -22,7 +22,7 @@ from typing import Any
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
 
 MAGIC = "holdfast"
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 ROLES = ("client", "node", "worker", "peer")
 
 _NONCE_NBYTES = 32

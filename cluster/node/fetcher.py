@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from holdfast.cluster import transfer
-from holdfast.cluster.comm.blocking import receive_into
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.transfer_server import ROOM_SECONDS, STALL_SECONDS, too_large
 from holdfast.objectstore import ObjectID, StoreServer
@@ -102,6 +101,9 @@ class Fetcher:
                     await self._fetch_from(source, object_id)
                 except _Absent:
                     tried.append(f"{source} does not have it")
+                except transfer.DamagedError as error:
+                    logger.warning("object %s, brought to %s: %s", object_id, self._address, error)
+                    tried.append(str(error))
                 except ConnectError as error:
                     tried.append(str(error))
                 else:
@@ -175,7 +177,7 @@ def _request(
 
 def _receive(source: str, sock: socket.socket, view: memoryview) -> None:
     with transfer.naming(source):
-        receive_into(sock, view)
+        transfer.receive_object(sock, view)
 
 
 def _close_result(asking: asyncio.Future[Any]) -> None:

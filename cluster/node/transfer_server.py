@@ -12,15 +12,18 @@ import contextlib
 import logging
 import select
 import socket
+import struct
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from holdfast.cluster import transfer
-from holdfast.cluster.comm.blocking import accept_blocking, receive_exactly, receive_into
+from holdfast.cluster.checked import Checksum
+from holdfast.cluster.comm.blocking import accept_blocking, receive_exactly
 from holdfast.cluster.comm.connection import OPENING_TIMEOUT_SECONDS
 from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.node import giving
 from holdfast.objectstore import ObjectID, StoreServer
 from holdfast.objectstore.errors import SpillError, StoreClosedError, StoreError
 from holdfast.objectstore.server import Pinned
@@ -47,9 +50,10 @@ PUT_COUNT = 1000
 
 
 class _Put:
-    """What one connection has put here, as far as it is here still. Used in the loop."""
+    """What the peer of one connection has put here, as far as it is here still. Used in the loop."""
 
     def __init__(self, store: StoreServer) -> None:
+        self.peer = ""
         self._store = store
         self._object_ids: list[ObjectID] = []
         self._limit = PUT_COUNT
@@ -166,12 +170,12 @@ class TransferServer:
         _, timer = self._unopened.pop(sock)
         timer.cancel()
 
-    def _ended(self, sock: socket.socket, peer: str, put: _Put) -> None:
+    def _ended(self, sock: socket.socket, put: _Put) -> None:
         self._connections.pop(sock).join()
         if sock in self._unopened:
             self._opened(sock)
         if object_ids := put.present():
-            self._on_left(peer, object_ids)
+            self._on_left(put.peer, object_ids)
         self._idle.pop(sock, None)
         sock.close()
         self._accept(True)
@@ -181,13 +185,12 @@ class TransferServer:
     # -- one connection, in its thread
 
     def _serve(self, sock: socket.socket, peer: str) -> None:
-        name = ""
         put = _Put(self._store)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, info = accept_blocking(sock, token=self._token, welcome=self._welcome)
             self._loop.call_soon_threadsafe(self._opened, sock)
-            name = str(info.get("id", ""))
+            put.peer = str(info.get("id", ""))
             sock.settimeout(STALL_SECONDS)
             while (operation := self._next_request(sock)) is not None:
                 if operation == transfer.GET:
@@ -205,7 +208,7 @@ class TransferServer:
             logger.exception("the transfer connection with %s failed", peer)
         finally:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._ended, sock, name, put)
+                self._loop.call_soon_threadsafe(self._ended, sock, put)
 
     def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
         if role != "peer":
@@ -234,13 +237,21 @@ class TransferServer:
             sock.sendall(transfer.ANNOUNCEMENT.pack(transfer.ABSENT, 0))
             return
         pinned, meta = found
+        confirmed = False
         try:
-            sock.sendall(transfer.pack_announcement(pinned.layout.nbytes, meta))
-            for segment, zeros in pinned.layout.with_gaps():
-                transfer.send_extent(sock, pinned.fd, segment.offset, segment.nbytes)
-                sock.sendall(bytes(zeros))
+            giving.give(sock, self._store, pinned, meta, lose=self._lose)
+            confirmed = True
         finally:
-            self._loop.call_soon_threadsafe(self._store.unpin, pinned)
+            self._loop.call_soon_threadsafe(self._let_go, pinned, None if confirmed else sock)
+
+    def _let_go(self, pinned: Pinned, unconfirmed: socket.socket | None) -> None:
+        """End a pin. The connection whose other end has not confirmed goes first, with all that is queued on it."""
+        if unconfirmed is not None:
+            _reset(unconfirmed)
+        self._store.unpin(pinned)
+
+    def _lose(self, pinned: Pinned) -> None:
+        self._call(self._store.lose, pinned)
 
     async def _pin(self, object_id: ObjectID) -> tuple[Pinned, transfer.Meta] | None:
         if not self._store.contains(object_id):
@@ -267,16 +278,23 @@ class TransferServer:
             sock.sendall(transfer.pack_refusal(str(error)))
             return
         sealed = False
+        damage = None
         try:
             sock.sendall(transfer.YES)
+            checksum = Checksum()
             with self._store.writable_view(reservation) as view:
-                receive_into(sock, view)
+                checksum.receive_into(sock, view)
+            transfer.compare(checksum, receive_exactly(sock, transfer.CHECKSUM.size))
             self._call(self._seal, reservation, object_id, meta, put)
             sealed = True
-            sock.sendall(transfer.YES)
+        except transfer.DamagedError as error:
+            damage = f"what came to {self._name} is damaged: {error}"
         finally:
             if not sealed:
                 self._call(self._store.abort, reservation)
+        if damage is not None:
+            logger.warning("object %s, brought by %s: %s", object_id, put.peer, damage)
+        sock.sendall(transfer.YES if damage is None else transfer.pack_refusal(damage))
 
     def _seal(self, reservation: Any, object_id: ObjectID, meta: transfer.Meta, put: _Put) -> None:
         self._store.seal(reservation, object_id, ObjectMeta(**meta._asdict()))
@@ -317,6 +335,13 @@ def too_large(object_id: bytes, nbytes: int, capacity: int) -> str:
         f"object {bytes(object_id).hex()} has {format_size(nbytes)}, more than this host's whole store "
         f"({format_size(capacity)}): start the host with a larger --object-store-memory"
     )
+
+
+def _reset(sock: socket.socket) -> None:
+    """Close a connection; what is queued on it is dropped, and the other end gets an error in its place."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
 
 
 def _shut_down(sock: socket.socket) -> None:

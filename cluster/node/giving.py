@@ -1,0 +1,80 @@
+"""The holder's side of a get: a pinned object goes to its asker. `cluster/transfer.py` says what must hold, and why.
+
+Called in a connection's thread, with the pin that the caller keeps until this has returned.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+from holdfast.cluster import transfer
+from holdfast.cluster.checked import CHUNK_NBYTES, Checksum
+from holdfast.cluster.comm.blocking import receive_exactly
+from holdfast.cluster.errors import ConnectError, ProtocolError
+from holdfast.objectstore import StoreServer
+from holdfast.objectstore.server import Pinned
+from holdfast.objectstore.table import Piece
+
+
+def give(
+    sock: socket.socket, store: StoreServer, pinned: Pinned, meta: transfer.Meta, *, lose: Callable[[Pinned], None]
+) -> None:
+    """Send an object. When this returns, nothing that the asker may use depends on the pin any more.
+
+    Parameters
+    ----------
+    lose:
+        Called when the bytes of an object's file turn out to be damaged; the asker is told that.
+
+    Raises
+    ------
+    OSError, ProtocolError
+        The asker did not confirm. The connection has to be reset before the pin is let go of.
+    """
+    announcement = transfer.pack_announcement(pinned.layout.nbytes, meta)
+    checksum = Checksum()
+    if pinned.layout.nbytes <= transfer.COPIED_NBYTES:
+        chunks = _read(pinned.fd, pinned.piece) if pinned.piece is not None else _views(store, pinned)
+        data = b"".join(map(bytes, chunks))  # each before the next, which may lie in the same place
+        checksum.update(data)
+        sock.sendall(announcement + data + _verdict(pinned, checksum, lose))
+        return
+    sock.sendall(announcement)
+    if pinned.piece is not None:
+        for chunk in _read(pinned.fd, pinned.piece):
+            checksum.send(sock, chunk)
+    else:
+        for segment, zeros in pinned.layout.with_gaps():
+            with store.readable_view(segment) as view:
+                checksum.send_file(sock, pinned.fd, segment.offset, view)
+            checksum.send(sock, bytes(zeros))
+    if (answer := receive_exactly(sock, 1)) != transfer.YES:
+        raise ProtocolError(f"expected that all bytes have come, not {bytes(answer)!r}")
+    sock.sendall(_verdict(pinned, checksum, lose))
+
+
+def _verdict(pinned: Pinned, checksum: Checksum, lose: Callable[[Pinned], None]) -> bytes:
+    if pinned.piece is not None and checksum.value != pinned.piece.checksum:
+        lose(pinned)
+        return transfer.pack_refusal("the file that it was spilled to has other bytes than were written")
+    return transfer.YES + transfer.CHECKSUM.pack(checksum.value)
+
+
+def _views(store: StoreServer, pinned: Pinned) -> Iterator[bytes | memoryview]:
+    for segment, zeros in pinned.layout.with_gaps():
+        yield store.readable_view(segment)
+        yield bytes(zeros)
+
+
+def _read(fd: int, piece: Piece) -> Iterator[memoryview]:
+    """The bytes of a spilled object. They are read, not mapped: a file that is cut short may not kill this process."""
+    buffer = memoryview(bytearray(min(CHUNK_NBYTES, piece.nbytes)))
+    at, end = piece.offset, piece.offset + piece.nbytes
+    while at < end:
+        count = os.preadv(fd, [buffer[: end - at]], at)
+        if not count:
+            raise ConnectError(f"{piece.path} was cut short while it was read")
+        yield buffer[:count]
+        at += count
