@@ -1,4 +1,4 @@
-"""Objects on their way between hosts while their room, their link and their holder change: what arrives is right, or it is an error.
+"""Objects on their way between hosts while room, link and holder change: what arrives is right, or it is an error.
 
 The asker is an agent or a client without a store. The object lies in the holder's arena or in a file. Between them is
 a link that stalls and breaks.
