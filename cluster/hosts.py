@@ -12,7 +12,14 @@ def host_id() -> str:
     """The same for two processes exactly if they can reach each other's Unix sockets and shared memory.
 
     The kernel's boot id, the network's namespace and that of the mounts, in which the sockets have their paths: two
-    containers on one machine are two hosts.
+    containers on one machine are two hosts. Where a sandbox hides the boot id, the machine's id and name stand in.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = _text("/proc/sys/kernel/random/boot_id") or f"{_text('/etc/machine-id')}-{os.uname().nodename}"
     return "/".join([boot, *(os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt"))])
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.cluster.launching import DESCRIPTORS_MAX, REQUEST_NBYTES_MAX
-from holdfast.cluster.process import add_process_options, tell_parent
+from holdfast.cluster.process import add_process_options, default_signals, tell_parent
 
 
 class Launcher:
@@ -180,6 +180,7 @@ def main() -> int:
     parser.add_argument("--requests-fd", type=int, required=True, metavar="N", help="where requests come from")
     add_process_options(parser)
     options = parser.parse_args()
+    default_signals()
     tell_parent(options.ready_fd, {})
     for fd in (options.requests_fd, options.lifeline_fd):
         os.set_inheritable(fd, False)

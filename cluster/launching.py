@@ -34,6 +34,7 @@ from holdfast.cluster.process import (
     describe_exit,
     open_log,
     readable,
+    require_pidfds,
     spawn,
 )
 from holdfast.objectstore.errors import HoldfastError
@@ -157,6 +158,7 @@ class Launcher:
 
     def _running(self) -> socket.socket:
         if self._requests is None:
+            require_pidfds()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 try:

@@ -77,6 +77,12 @@ def configure_logging(options: argparse.Namespace) -> None:
     )
 
 
+def default_signals() -> None:
+    """Undo what this process may have inherited: signals that nobody hears, and children whose end nobody is told."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 async def serve(server: Server, options: argparse.Namespace, ready: Callable[[], dict[str, Any]]) -> int:
     """Run a server as this process: start it, say that it is ready, wait for a reason to end, close it.
 
@@ -487,6 +493,23 @@ def spawn(
     return SpawnedProcess(popen, name or module.rpartition(".")[2], log_file, ready_read, lifeline_write)
 
 
+def require_pidfds() -> None:
+    """Without descriptors of processes a cluster can't know which of its processes have ended.
+
+    Raises
+    ------
+    HoldfastError
+        The kernel, or the sandbox around this process, doesn't give them.
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        raise HoldfastError(
+            f"the kernel lets nobody watch processes (pidfd_open: {error.strerror}): Linux 5.3 or newer is needed, and "
+            "a sandbox that passes the call on. LocalCluster(processes=False) does without"
+        ) from None
+
+
 def open_log(path: Path) -> int:
     """A descriptor that appends to a file, which is this user's alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -509,5 +532,10 @@ def _import_path() -> str:
     """What this process can import and a fresh interpreter could not: a script's folder, a notebook's additions."""
     standard = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     standard |= {os.path.join(sysconfig.get_path("platstdlib"), "lib-dynload")}
-    extra = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # it was removed
+        here = ""
+    entries = [os.path.join(here, entry) for entry in sys.path if isinstance(entry, str)]
+    extra = [os.path.normpath(entry) for entry in entries if os.path.isabs(entry)]
     return os.pathsep.join(dict.fromkeys(e for e in extra if e not in standard and not e.endswith(".zip")))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.objectstore.errors import HoldfastError
+from holdfast.objectstore.surroundings import check_umask, runtime_directory
 
 LOCK = "lock"
 INFO = "info.json"
@@ -31,23 +32,41 @@ MAX_ROOT_LENGTH = 64
 def run_root() -> Path:
     """This user's directory for run directories, made if it is not there.
 
+    It is in ``$XDG_RUNTIME_DIR`` if that is this user's, or else in the first temporary directory that can be written
+    to, so that all processes of a user find the same one.
+
     Raises
     ------
     HoldfastError
-        It belongs to somebody else, or others could write into it.
+        It belongs to somebody else, or others could write into it; or it can't be made.
     """
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    usable = base and len(base) <= MAX_ROOT_LENGTH and os.path.isdir(base)
-    root = Path(base, "holdfast") if base and usable else Path(f"/tmp/holdfast-{os.getuid()}")
-    with contextlib.suppress(FileExistsError):
-        root.mkdir(mode=0o700)
-    status = root.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise HoldfastError(
-            f"{root} must be a directory of yours that only you can enter: remove it, or set XDG_RUNTIME_DIR to "
-            "another place"
-        )
-    return root
+    check_umask()
+    base = runtime_directory()
+    roots = [Path(parent, f"holdfast-{os.getuid()}") for parent in ("/tmp", "/var/tmp")]
+    if base is not None and len(base) <= MAX_ROOT_LENGTH:
+        roots.insert(0, Path(base, "holdfast"))
+    failures = []
+    for root in roots:
+        try:
+            root.mkdir(mode=0o700, exist_ok=True)
+        except FileExistsError:
+            pass  # it is no directory
+        except OSError as error:
+            failures.append(f"{root}: {error.strerror or error}")
+            continue
+        status = root.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise HoldfastError(
+                f"{root} must be a directory of yours that only you can enter: remove it, or set XDG_RUNTIME_DIR to "
+                "another place"
+            )
+        if os.access(root, os.R_OK | os.W_OK | os.X_OK):
+            return root
+        failures.append(f"{root} can't be written to")
+    raise HoldfastError(
+        f"there is no place for what processes leave for each other ({'; '.join(failures)}): set XDG_RUNTIME_DIR to a "
+        "directory of yours"
+    )
 
 
 _held: weakref.WeakSet[RunDirectory] = weakref.WeakSet()

@@ -158,8 +158,12 @@ class Prefaulter:
         self._used_nbytes = self._allocator.used_nbytes
         self._stop = threading.Event()
         arguments = self._free_extents(), self._stop
-        self._thread = threading.Thread(target=self._run, args=arguments, name="holdfast-store-prefault", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=arguments, name="holdfast-store-prefault", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # there may be no more threads: then pages are made when they are written to
+            return
+        self._thread = thread
 
     def _free_extents(self) -> list[tuple[int, int]]:
         extents = self._allocator.largest_extents(_EXTENTS_MAX)

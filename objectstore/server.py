@@ -37,6 +37,7 @@ from holdfast.objectstore.socket_file import SOCKET, fresh_directory, listen
 from holdfast.objectstore.spill import PieceLostError, Written
 from holdfast.objectstore.spill_place import SpillPlace, default_place
 from holdfast.objectstore.spiller import Spiller
+from holdfast.objectstore.surroundings import check_umask, fill_standard_descriptors
 from holdfast.objectstore.table import ObjectMeta, Piece
 from holdfast.objectstore.trim import Trimmer
 
@@ -94,8 +95,8 @@ class StoreServer:
     capacity : int or str, optional
         Bytes, or a size such as ``"4 GB"``. By default 30 % of the memory. It's taken as it is needed.
     socket_path : str or path, optional
-        Where clients connect. By default in a fresh directory of mode 0700 under ``$XDG_RUNTIME_DIR``
-        or ``/tmp``. A socket that a dead server left there is replaced.
+        Where clients connect. By default in a fresh directory of mode 0700 under ``$XDG_RUNTIME_DIR``, if
+        that is this user's, or ``/tmp``. A socket that a dead server left there is replaced.
     fetch : callable, optional
         ``await fetch(object_id, sources)`` brings in an object that isn't here (allocate, write, seal)
         or raises; the gets that wait for it then fail with the error's text. Called once per missing
@@ -207,10 +208,13 @@ class StoreServer:
         StoreError
             If another store serves at the path already, the server was started before, or the arena, the socket
             or the directory for spilled objects can't be made.
+        HoldfastError
+            If the umask would take its files from their owner.
         """
         if self._loop is not None:
             raise StoreError("a store's server is started once")
         self._loop = asyncio.get_running_loop()
+        check_umask()
         try:
             self._arena = _arena(self._core.capacity)
             board = self._core.board
@@ -772,6 +776,7 @@ class StoreServer:
 
 def run(main: Callable[[], Any]) -> None:
     """Runs a coroutine function in a loop of its own, uvloop's where it's installed."""
+    fill_standard_descriptors()
     try:
         import uvloop  # what is there decides: it halves a round trip, and nothing else depends on it
     except ImportError:

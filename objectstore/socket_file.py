@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from holdfast.objectstore.errors import StoreError
+from holdfast.objectstore.surroundings import runtime_directory
 
 SOCKET = "store.sock"
 _PREFIX = "holdfast-store-"
@@ -24,12 +25,29 @@ _SETTLED_SECONDS = 60.0  # a younger socket may be one on which a server is just
 
 
 def fresh_directory() -> str:
-    """A new directory of mode 0700 for a socket, under ``$XDG_RUNTIME_DIR`` or ``/tmp``; the caller's to remove."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
-    if not os.access(base, os.W_OK):
-        base = tempfile.gettempdir()
-    _sweep(base)
-    return tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+    """A new directory of mode 0700 for a socket; the caller's to remove.
+
+    It is in ``$XDG_RUNTIME_DIR`` if that is this user's, or in the first temporary directory that can be written to.
+
+    Raises
+    ------
+    StoreError
+        None can be made.
+    """
+    bases = [runtime_directory(), "/tmp", os.environ.get("TMPDIR"), "/var/tmp"]
+    failures = []
+    for base in dict.fromkeys(base for base in bases if base):
+        try:
+            directory = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+        except OSError as error:
+            failures.append(f"{base}: {error.strerror or error}")
+            continue
+        _sweep(base)
+        return directory
+    raise StoreError(
+        f"there is no place for a store's socket ({'; '.join(failures)}): set XDG_RUNTIME_DIR to a directory of yours, "
+        "or name a socket"
+    )
 
 
 def listen(path: str) -> socket.socket:

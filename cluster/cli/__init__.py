@@ -26,7 +26,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         # Imported here: 'holdfast --version' needs none of it.
         from holdfast.objectstore.errors import HoldfastError
+        from holdfast.objectstore.surroundings import fill_standard_descriptors
 
+        fill_standard_descriptors()
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, BrokenPipeError):  # click knows what to do about a reader that has had enough

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -198,14 +199,20 @@ def _own_address(host: str | None, scheduler: str | None) -> str:
 
 
 def _fresh_log_directory(kind: str) -> Path:
-    state = os.environ.get("XDG_STATE_HOME")
-    logs = (Path(state) if state else Path.home() / ".local" / "state") / "holdfast" / "logs"
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    logs = Path(state, "holdfast", "logs")
     name = time.strftime("%Y%m%d-%H%M%S") + f"-{kind}"
-    for attempt in range(1000):
-        directory = logs / (f"{name}-{attempt}" if attempt else name)
-        try:
-            directory.mkdir(mode=0o700, parents=True)
-            return directory
-        except FileExistsError:
-            continue
-    raise HoldfastError(f"no fresh directory for logs could be made in {logs}")
+    if logs.is_absolute():
+        for attempt in range(1000):
+            directory = logs / (f"{name}-{attempt}" if attempt else name)
+            try:
+                directory.mkdir(mode=0o700, parents=True)
+                return directory
+            except FileExistsError:
+                continue
+            except OSError:  # no home that could be written to
+                break
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"holdfast-logs-{name}-"))
+    except OSError as error:
+        raise HoldfastError(f"no directory for logs could be made: {error}; name one with --log-directory") from None

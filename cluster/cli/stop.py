@@ -13,6 +13,7 @@ import click
 from holdfast.cluster import rundir
 from holdfast.cluster.cli.tables import format_duration
 from holdfast.cluster.deploy.processes import kill_strays
+from holdfast.cluster.process import require_pidfds
 
 
 @click.command()
@@ -42,6 +43,7 @@ def stop(force: bool, timeout: float) -> None:
 
 def _stop(service: dict[str, Any], timeout: float) -> bool:
     """Returns whether it had to be killed."""
+    require_pidfds()
     try:
         pidfd = os.pidfd_open(service["pid"])
     except ProcessLookupError:

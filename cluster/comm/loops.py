@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from holdfast.objectstore.surroundings import fill_standard_descriptors
+
 T = TypeVar("T")
 
 
@@ -32,6 +34,7 @@ class LoopThread:
     """
 
     def __init__(self, name: str) -> None:
+        fill_standard_descriptors()
         self.loop = uvloop.new_event_loop()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

@@ -1,8 +1,8 @@
 """The cluster's token: a secret that everybody who connects must know.
 
 It is looked for in ``HOLDFAST_TOKEN``, then in the file that ``HOLDFAST_TOKEN_FILE`` names, then in
-``~/.config/holdfast/token``. The file has mode 0600 and is made by whatever starts a cluster first. To
-let another host or user join, copy the file there.
+``~/.config/holdfast/token``, then beside this user's run directories, for those who can't write to a home. The file has
+mode 0600 and is made by whatever starts a cluster first. To let another host or user join, copy the file there.
 
 The processes of a cluster get it from the one that starts them, in a descriptor (`handed_down`) that each reads and
 closes. It is in no environment of theirs: programs that tasks start inherit that, and write it to their logs.
@@ -17,7 +17,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast.cluster import rundir
 from holdfast.cluster.errors import AuthenticationError
+from holdfast.objectstore.surroundings import check_umask
 
 MIN_TOKEN_NBYTES = 16
 #: The token itself.
@@ -31,8 +33,17 @@ def token_path() -> Path:
     named = os.environ.get("HOLDFAST_TOKEN_FILE")
     if named:
         return Path(named)
-    config = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(config) if config else Path.home() / ".config") / "holdfast" / "token"
+    at_home = _path_at_home()
+    if at_home is None or not os.path.exists(at_home):
+        away = rundir.run_root() / "token"
+        if at_home is None or away.exists():
+            return away
+    return at_home
+
+
+def _path_at_home() -> Path | None:
+    places = os.environ.get("XDG_CONFIG_HOME", ""), os.path.join(os.path.expanduser("~"), ".config")
+    return next((Path(place, "holdfast", "token") for place in places if os.path.isabs(place)), None)
 
 
 def load_token(*, create: bool = False) -> bytes:
@@ -51,9 +62,9 @@ def load_token(*, create: bool = False) -> bytes:
     value = os.environ.get(VARIABLE)
     if value:
         return _checked(value.encode(), VARIABLE)
-    path = token_path()
     if create:
-        _create(path)
+        _create()
+    path = token_path()
     try:
         mode = path.stat().st_mode
         token = path.read_bytes().strip()
@@ -109,16 +120,28 @@ def _checked(token: bytes, where: str) -> bytes:
     return token
 
 
-def _create(path: Path) -> None:
+def _create() -> None:
+    path = token_path()
     if os.path.exists(path):
         return
+    check_umask()
     try:
         _write(path)
     except OSError as error:
-        raise AuthenticationError(
-            f"can't make a token at {path}: {error.strerror or error}; name another file with HOLDFAST_TOKEN_FILE, "
-            f"or set {VARIABLE}"
-        ) from None
+        if "HOLDFAST_TOKEN_FILE" in os.environ:
+            raise _not_made(path, error) from None
+        away = rundir.run_root() / "token"
+        try:
+            _write(away)
+        except OSError as also:
+            raise _not_made(away, also) from None
+
+
+def _not_made(path: Path, error: OSError) -> AuthenticationError:
+    return AuthenticationError(
+        f"can't make a token at {path}: {error.strerror or error}; name another file with HOLDFAST_TOKEN_FILE, "
+        f"or set {VARIABLE}"
+    )
 
 
 def _write(path: Path) -> None:

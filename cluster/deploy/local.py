@@ -17,6 +17,7 @@ from holdfast.cluster.deploy.processes import LocalProcesses
 from holdfast.cluster.deploy.threads import LocalThreads
 from holdfast.cluster.rundir import RunDirectory
 from holdfast.objectstore.errors import HoldfastError
+from holdfast.objectstore.surroundings import fill_standard_descriptors
 
 CLOSE_TIMEOUT_SECONDS = 10.0
 
@@ -108,6 +109,7 @@ class LocalCluster:
         name: str | None = None,
     ) -> None:
         self._finalizer: weakref.finalize[Any, LocalCluster] | None = None
+        fill_standard_descriptors()
         if isinstance(scheduler_port, bool) or not isinstance(scheduler_port, int) or not 0 <= scheduler_port < 65536:
             raise ValueError(f"scheduler_port must be from 0 (any free port) to 65535, not {scheduler_port!r}")
         self._plans = plan_nodes(

@@ -133,15 +133,20 @@ class LocalProcesses:
         **options: Any,
     ) -> ChildProcess:
         with tokens.handed_down(self._token) as token_fd:
-            return self._launcher.fork(
-                f"holdfast.cluster.{module}.__main__",
-                [*arguments, "--log-level", self._log_level],
-                name,
-                deadline - time.monotonic(),
-                log_file=None if self._log_directory is None else self._log_directory / f"{name}.log",
-                pass_fds={tokens.OPTION: token_fd, **(pass_fds or {})},
-                **options,
-            )
+            try:
+                return self._launcher.fork(
+                    f"holdfast.cluster.{module}.__main__",
+                    [*arguments, "--log-level", self._log_level],
+                    name,
+                    deadline - time.monotonic(),
+                    log_file=None if self._log_directory is None else self._log_directory / f"{name}.log",
+                    pass_fds={tokens.OPTION: token_fd, **(pass_fds or {})},
+                    **options,
+                )
+            except BlockingIOError as error:
+                raise HoldfastError(
+                    f"{name} could not start: no process can be made ({error.strerror}); 'ulimit -u' tells how many"
+                ) from None
 
     @property
     def children(self) -> list[ChildProcess]:

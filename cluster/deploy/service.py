@@ -22,7 +22,7 @@ from typing import Any
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.deploy.processes import LocalProcesses
-from holdfast.cluster.process import add_process_options, configure_logging, tell_parent
+from holdfast.cluster.process import add_process_options, configure_logging, default_signals, tell_parent
 from holdfast.cluster.rundir import RunDirectory, sweep
 from holdfast.objectstore.errors import HoldfastError
 
@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_process_options(parser)
     options = parser.parse_args(arguments)
     configure_logging(options)
+    default_signals()
     parts = LocalProcesses(token_of(options), log_level=options.log_level, log_directory=options.log_directory)
     directory: RunDirectory | None = None
     code = 0
