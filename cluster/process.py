@@ -41,6 +41,8 @@ EXIT_SECONDS = 4.0
 LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 #: How much of a log a failure shows.
 TAIL_NBYTES = 2000
+#: The exit code of a node agent that has left its cluster for a reason of its own: it has lost the scheduler.
+LEFT_EXIT_CODE = 3
 #: What comes before the line on a ready pipe: an empty one.
 _AT_WORK = b"\n"
 #: What stands for the exit code of a process that ended when its parent, who alone is told, had died. No real one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,26 @@ def ask_cluster(address: str | None, operation: str) -> Any:
     return ask(format_address(*parse_address(address)), operation)
 
 
+def restarting_here(address: str) -> list[dict[str, Any]]:
+    """What this user's processes on this host tell of node agents of a cluster that they are starting again."""
+    now = time.time()
+    found = []
+    for entry in _parts_here():
+        if entry["address"] == address:
+            for place in entry.get("restarting") or ():
+                left = place.get("next_start_seconds")
+                if left is not None:
+                    left = max(0.0, left - (now - entry["time"]))
+                found.append({**place, "next_start_seconds": left})
+    return found
+
+
+def _parts_here() -> list[dict[str, Any]]:
+    return [entry for kind in ("head", "host", "local") for entry in rundir.running(kind) if entry.get("address")]
+
+
 def _running_here() -> str:
-    found = [entry for kind in ("head", "host", "local") for entry in rundir.running(kind) if entry.get("address")]
-    addresses = list(dict.fromkeys(entry["address"] for entry in found))
+    addresses = list(dict.fromkeys(entry["address"] for entry in _parts_here()))
     if not addresses:
         raise HoldfastError(
             "no cluster of yours runs on this host. 'holdfast start --head' starts one; --address HOST:PORT "

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from holdfast.cluster.cli.find import address_option, ask_cluster
+from holdfast.cluster.cli.find import address_option, ask_cluster, restarting_here
 from holdfast.cluster.cli.tables import MISSING, count, format_duration, percent, share, shorten, size, table
 
 
@@ -26,6 +26,7 @@ def status(as_json: bool, address: str | None) -> None:
     report = ask_cluster(address, "status")
     # This command itself is a client while it asks.
     report["clients"] = max(0, (report.get("clients") or 0) - 1)
+    report["restarting"] = restarting_here(report["scheduler"]["address"])
     click.echo(json.dumps(report, default=str) if as_json else render(report))
 
 
@@ -52,6 +53,7 @@ def render(report: dict[str, Any]) -> str:
         ),
     ]
     blocks += [_host(address, node) for address, node in nodes.items()]
+    blocks += [f"Host {_restarts(place)}" for place in report.get("restarting") or ()]
     tasks = {state: number for state, number in (report.get("tasks") or {}).items() if number}
     blocks.append("Tasks: " + (", ".join(f"{number:,} {state}" for state, number in tasks.items()) or "none"))
     datasets = report.get("datasets") or []
@@ -63,6 +65,8 @@ def render(report: dict[str, Any]) -> str:
 def _host(address: str, node: dict[str, Any]) -> str:
     store = node.get("store") or {}
     lines = [f"Host {node.get('hostname', '?')} ({address})"]
+    if agent := _restarts({**node, "name": "node agent", "state": "running"}):
+        lines.append(f"  {agent}")
     text = share(store.get("used"), store.get("capacity"))
     if store.get("objects") is not None:
         text += f", {count(store['objects'], 'object')}"

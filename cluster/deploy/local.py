@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import weakref
@@ -24,6 +25,9 @@ CLOSE_TIMEOUT_SECONDS = 10.0
 
 class LocalCluster:
     """A scheduler, node agents with their object stores, and workers, on this machine.
+
+    Workers and node agents that die are started again. With an agent goes what its store holds: what is needed of that
+    is computed again, and what was scattered there only is an `ObjectLostError`.
 
     Closes when it is told to, when its ``with`` block ends, when it is garbage, and when this process ends, however
     that comes about; nothing stays behind.
@@ -139,13 +143,18 @@ class LocalCluster:
         self.scheduler_address = self._parts.scheduler_address
         directory = RunDirectory.create("local")
         self._finalizer = weakref.finalize(self, _stop, self._parts, directory, CLOSE_TIMEOUT_SECONDS)
-        directory.write_info({"address": self.scheduler_address})
+        if isinstance(parts := self._parts, LocalProcesses):
+            tell = functools.partial(_tell, parts, directory)  # it must not keep this object alive
+            tell()
+            parts.keep(tell)
+        else:
+            directory.write_info({"address": self.scheduler_address})
 
     # -- what it is
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
-        """For each host its node agent's ``address`` and ``pid``."""
+        """For each host whose node agent runs the agent's ``address`` and ``pid``."""
         return [dict(info) for info in self._parts.node_infos]
 
     @property
@@ -169,7 +178,8 @@ class LocalCluster:
         if self.closed:
             raise HoldfastError("the cluster is closed")
         status: dict[str, Any] = ask(self.scheduler_address, "status", token=self.token)
-        return status
+        restarting = self._parts.restarting() if isinstance(self._parts, LocalProcesses) else []
+        return {**status, "restarting": restarting}
 
     def get_client(self) -> Any:
         """A `Client` of this cluster."""
@@ -206,6 +216,10 @@ class LocalCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _tell(parts: LocalProcesses, directory: RunDirectory) -> None:
+    directory.write_info(parts.describe())
 
 
 def _stop(parts: LocalProcesses | LocalThreads, directory: RunDirectory, timeout: float) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from holdfast.cluster import rundir
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.deploy.keeper import AgentKeeper, AgentPlace
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.launching import Launcher
-from holdfast.cluster.process import ChildProcess, describe_exit
+from holdfast.cluster.process import ChildProcess
 from holdfast.objectstore.errors import HoldfastError
 
 #: In the environment of every process of a cluster, so that those whose parent was killed can be found.
@@ -29,7 +32,7 @@ LEAST_SECONDS = 0.5
 
 
 class LocalProcesses:
-    """Starts and stops them. They end with this process, however it ends.
+    """Starts and stops them, and starts node agents again that die. They end with this process, however it ends.
 
     Nothing here needs the class to be closed for that: a killed owner's children end by their lifelines.
 
@@ -44,9 +47,10 @@ class LocalProcesses:
     Attributes
     ----------
     scheduler : ChildProcess or None
-    nodes : list of ChildProcess
-    node_infos : list of dict
-        What each node agent said when it was ready.
+    places : list of AgentPlace
+        Of the node agents.
+    keeper : AgentKeeper or None
+        Sees to it that they are filled; from `keep` on.
     scheduler_address : str
         Where processes of this host reach the scheduler.
     """
@@ -54,8 +58,8 @@ class LocalProcesses:
     def __init__(self, token: bytes, *, log_level: str = "WARNING", log_directory: Path | None = None) -> None:
         self.id = secrets.token_hex(8)
         self.scheduler: ChildProcess | None = None
-        self.nodes: list[ChildProcess] = []
-        self.node_infos: list[dict[str, Any]] = []
+        self.places: list[AgentPlace] = []
+        self.keeper: AgentKeeper | None = None
         self.scheduler_address = ""
         self._token = token
         self._log_level = log_level
@@ -97,19 +101,29 @@ class LocalProcesses:
         try:
             # The scheduler's socket listens already: nobody waits for anybody before connecting.
             for index, plan in enumerate(plans):
-                self.nodes.append(
-                    self._fork("node", f"node-{index}", self._node_arguments(plan), deadline, may_fork=True)
-                )
+                place = AgentPlace(f"node-{index}", plan)
+                self.places.append(place)
+                place.restarts.begin()
+                arguments = self._node_arguments(place)
+                place.child = self._fork("node", place.name, arguments, deadline, may_fork=True)
             self._launcher.prepare("holdfast.cluster.worker.__main__")
             if self.scheduler is not None:
                 self.scheduler.wait_ready(max(0.0, deadline - time.monotonic()))
-            for node in self.nodes:
-                self.node_infos.append(node.wait_ready(max(0.0, deadline - time.monotonic())))
+            for place in self.places:
+                assert place.child is not None
+                place.info = place.child.wait_ready(max(0.0, deadline - time.monotonic()))
+                place.restarts.ready()
         except BaseException:
             self.stop(FAILED_START_SECONDS)
             raise
 
-    def _node_arguments(self, plan: NodePlan) -> list[str]:
+    def keep(self, on_change: Callable[[], object]) -> AgentKeeper:
+        """From here on start agents again that die; ``on_change()`` is called, in a thread, when `describe` changes."""
+        self.keeper = AgentKeeper(self.places, self.scheduler, self._fork_again, on_change)
+        return self.keeper
+
+    def _node_arguments(self, place: AgentPlace) -> list[str]:
+        plan = place.plan
         arguments = ["--scheduler", self.scheduler_address, "--host", plan.host]
         arguments += ["--workers", str(plan.n_workers), "--threads", str(plan.threads_per_worker)]
         arguments += ["--object-store-memory", str(plan.store_capacity)]
@@ -121,6 +135,8 @@ class LocalProcesses:
             arguments += ["--resources", json.dumps(dict(plan.resources))]
         if plan.name is not None:
             arguments += ["--name", plan.name]
+        if place.restarts.last_death is not None:
+            arguments += ["--deaths", str(place.restarts.deaths), "--last-death", place.restarts.last_death]
         return arguments
 
     def _fork(
@@ -139,7 +155,7 @@ class LocalProcesses:
                     [*arguments, "--log-level", self._log_level],
                     name,
                     deadline - time.monotonic(),
-                    log_file=None if self._log_directory is None else self._log_directory / f"{name}.log",
+                    log_file=self._log_of(name),
                     pass_fds={tokens.OPTION: token_fd, **(pass_fds or {})},
                     **options,
                 )
@@ -148,23 +164,61 @@ class LocalProcesses:
                     f"{name} could not start: no process can be made ({error.strerror}); 'ulimit -u' tells how many"
                 ) from None
 
+    async def _fork_again(self, place: AgentPlace) -> ChildProcess:
+        """`_fork` for the keeper: whoever else may fork is done with it by then."""
+        with tokens.handed_down(self._token) as token_fd:
+            return await self._launcher.fork_async(
+                "holdfast.cluster.node.__main__",
+                [*self._node_arguments(place), "--log-level", self._log_level],
+                place.name,
+                log_file=self._log_of(place.name),
+                pass_fds={tokens.OPTION: token_fd},
+                may_fork=True,
+            )
+
+    def _log_of(self, name: str) -> Path | None:
+        return None if self._log_directory is None else self._log_directory / f"{name}.log"
+
     @property
-    def children(self) -> list[ChildProcess]:
-        return [*self.nodes, *([self.scheduler] if self.scheduler is not None else [])]
+    def node_infos(self) -> list[dict[str, Any]]:
+        """What each node agent that runs said when it was ready."""
+        return [info for place in self.places if (info := place.info) is not None]
+
+    def describe(self) -> dict[str, Any]:
+        """What this process tells of itself in its run directory."""
+        return {
+            "address": self.scheduler_address,
+            "id": self.id,
+            "nodes": [info["address"] for info in self.node_infos],
+            "restarting": self.restarting(),
+            "time": time.time(),
+        }
+
+    def restarting(self) -> list[dict[str, Any]]:
+        """How it stands with the agents that don't run and will again, for people (`AgentPlace.describe`)."""
+        return [place.describe() for place in self.places if place.info is None and not place.is_over]
 
     def died(self) -> list[str]:
-        """What has ended that was not told to, in words."""
-        ended = [(child, child.returncode) for child in self.children]
-        return [f"{child.name} (pid {child.pid}) {describe_exit(code)}" for child, code in ended if code is not None]
+        """What has ended and doesn't run again, in words."""
+        down = [f"{place.name} {place.restarts.last_death}" for place in self.places if place.info is None]
+        return [*down, *([ended] if self.keeper is not None and (ended := self.keeper.scheduler_end) else [])]
 
     def stop(self, timeout: float) -> None:
         """Stop all of them and wait; kill those that take longer than ``timeout`` seconds. Twice is no error."""
         if self._stopped or os.getpid() != self._owner_pid:
             return
+        if self.keeper is not None and self.keeper.is_current:
+            # A collection of garbage can run in any thread, and the keeper's can't wait for itself.
+            threading.Thread(target=self.stop, args=(timeout,), name="holdfast-cluster-close").start()
+            return
         self._stopped = True
         deadline = time.monotonic() + timeout
+        if self.keeper is not None:
+            with contextlib.suppress(TimeoutError):
+                self.keeper.close()
+        nodes = [place.child for place in self.places if place.child is not None]
         # Node agents first: with the scheduler gone they would only try to find it again.
-        for group in (self.nodes, [self.scheduler] if self.scheduler is not None else []):
+        for group in (nodes, [self.scheduler] if self.scheduler is not None else []):
             for child in group:
                 child.terminate()
             for child in group:

@@ -1,9 +1,8 @@
 """What ``holdfast start`` leaves running: a process that owns a scheduler and a node agent, or only an agent.
 
-It holds the run directory by which ``holdfast status`` and ``holdfast stop`` find it, starts the others, waits until
-it is told to stop or they end, and stops what is left. The others end when it ends, however it ends.
-
-It only starts and waits, so it does without an event loop: ``python -m holdfast.cluster.deploy.service``.
+It holds the run directory by which ``holdfast status`` and ``holdfast stop`` find it, starts the others, starts the
+agent again when it dies (`keeper.py`), waits until it is told to stop or the cluster ends, and stops what is left. The
+others end when it ends, however it ends: ``python -m holdfast.cluster.deploy.service``.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.cluster.comm.tokens import add_token_option, token_of
+from holdfast.cluster.deploy.keeper import AgentKeeper
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.deploy.processes import LocalProcesses
 from holdfast.cluster.process import add_process_options, configure_logging, default_signals, tell_parent
@@ -90,17 +90,17 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             directory = RunDirectory.create(options.kind)
             _start(parts, options)
-            info = {
-                "address": parts.scheduler_address,
-                "id": parts.id,
-                "nodes": [node.get("address") for node in parts.node_infos],
-                "log_directory": str(options.log_directory),
-            }
-            directory.write_info(info)
+
+            def tell() -> dict[str, Any]:
+                info = {**parts.describe(), "log_directory": str(options.log_directory)}
+                directory.write_info(info)
+                return info
+
+            info = tell()
             logger.info("ready: %s", info)
             tell_parent(ready_fd, info)
             ready_fd = None
-            code = _wait(parts, options.lifeline_fd)
+            code = _wait(parts.keep(tell), options.lifeline_fd)
         finally:
             _ignore_signals()
     except _Told as told:
@@ -136,28 +136,18 @@ def _start(parts: LocalProcesses, options: argparse.Namespace) -> None:
         parts.start_nodes([plan], options.timeout)
 
 
-def _wait(parts: LocalProcesses, lifeline_fd: int | None) -> int:
+def _wait(keeper: AgentKeeper, lifeline_fd: int | None) -> int:
     """Wait until something essential ends. A head goes on without its own node: other hosts may have joined it."""
     poll = select.poll()
+    poll.register(keeper.over_fd, select.POLLIN)
     if lifeline_fd is not None:
         os.set_inheritable(lifeline_fd, False)
         poll.register(lifeline_fd, select.POLLIN | select.POLLHUP)
-    by_pidfd = {child.open_pidfd(): child for child in parts.children}
-    for pidfd in by_pidfd:
-        poll.register(pidfd, select.POLLIN)
-    while by_pidfd:
-        for fd, _ in poll.poll():
-            if fd == lifeline_fd:
-                logger.info("stopping: the parent process ended")
-                return 0
-            poll.unregister(fd)
-            os.close(fd)
-            child = by_pidfd.pop(fd)
-            code = child.wait()
-            logger.log(logging.INFO if code == 0 else logging.ERROR, "%r has ended", child)
-            if child is parts.scheduler or parts.scheduler is None:
-                return 0 if code == 0 else 1
-    return 0
+    ended = [fd for fd, _ in poll.poll()]
+    if lifeline_fd in ended:
+        logger.info("stopping: the parent process ended")
+        return 0
+    return keeper.code
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node import NodeAgent
-from holdfast.cluster.process import add_process_options, serve
+from holdfast.cluster.process import LEFT_EXIT_CODE, add_process_options, serve
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -28,6 +28,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--spill-directory", default=None, metavar="PATH", help="where objects go that don't fit")
     parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
     parser.add_argument("--name", default=None, help="of the host, for people")
+    parser.add_argument("--deaths", type=int, default=0, metavar="N", help="of agents that were here before")
+    parser.add_argument("--last-death", default=None, metavar="TEXT", help="how the last of them ended, for people")
     parser.add_argument("--launcher-fd", type=int, metavar="N", help="the way to what forks the workers")
     add_token_option(parser)
     add_process_options(parser)
@@ -59,6 +61,8 @@ def main() -> int:
         spill_directory=options.spill_directory,
         resources=options.resources,
         name=options.name,
+        deaths=options.deaths,
+        last_death=options.last_death,
         log_level=options.log_level,
     )
     code = run(
@@ -73,7 +77,7 @@ def main() -> int:
             },
         )
     )
-    return code if agent.reason is None else 1
+    return code if agent.reason is None else LEFT_EXIT_CODE
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from holdfast.cluster import rundir
 from holdfast.cluster.clock import ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node.fetcher import Fetcher
@@ -58,6 +59,8 @@ class NodeAgent:
         What forks the workers' processes; one is started if not given.
     name:
         The host's name, for people.
+    deaths, last_death:
+        How many agents were here before this one and died, and how the last one did, for people.
     log_level:
         How much worker processes log.
 
@@ -93,6 +96,8 @@ class NodeAgent:
         processes: bool = True,
         launcher: Launcher | None = None,
         name: str | None = None,
+        deaths: int = 0,
+        last_death: str | None = None,
         log_level: str = "INFO",
     ) -> None:
         if n_workers < 0 or threads_per_worker < 1:
@@ -105,6 +110,7 @@ class NodeAgent:
         self.memory_limit = memory_limit
         self.resources = dict(resources or {})
         self.reason: str | None = None
+        self._history = {"deaths": deaths, "last_death": last_death}
         self._token = token
         self._host = host
         self._port = port
@@ -184,19 +190,23 @@ class NodeAgent:
             self._supervisor.start()
             self._page_maker = PageMaker(self.store, self._launcher)
             self._page_making = asyncio.ensure_future(self._page_maker.start())
-        await self._link.connect(
-            {
-                "address": self.address,
-                "hostname": self.name,
-                "host_id": host_id(),
-                "store_socket": self.store.socket_path,
-                "capacity": self.store.stats()["capacity"],
-                "pid": os.getpid(),
-                "nthreads": self.n_workers * self.threads_per_worker,
-                "places": [self._place(index) for index in range(self.n_workers)],
-                "resources": self._resources_of_a_worker(),
-            }
-        )
+        description = {
+            "address": self.address,
+            "hostname": self.name,
+            "host_id": host_id(),
+            "store_socket": self.store.socket_path,
+            "capacity": self.store.stats()["capacity"],
+            "pid": os.getpid(),
+            "nthreads": self.n_workers * self.threads_per_worker,
+            "places": [self._place(index) for index in range(self.n_workers)],
+            "resources": self._resources_of_a_worker(),
+            **self._history,
+        }
+        try:
+            await self._link.connect(description)
+        except ConnectError as error:
+            self.reason = str(error)
+            raise
         self._heartbeat = asyncio.ensure_future(self._beat())
         if self._supervisor is not None:
             await self._supervisor.ready()

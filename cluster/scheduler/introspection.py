@@ -87,6 +87,8 @@ def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heart
         nodes[host.address] = {
             "hostname": host.description.get("hostname", ""),
             "pid": host.description.get("pid"),
+            "deaths": host.description.get("deaths") or 0,
+            "last_death": host.description.get("last_death"),
             "workers": {worker.address: _worker(worker, beat) for worker in host.workers},
             "places": beat.get("places") or {},
             "store": {"capacity": host.description.get("capacity"), **(beat.get("store") or {})},

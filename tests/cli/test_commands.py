@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -172,14 +174,59 @@ def test_killing_what_it_stands_on_ends_it(victim: str, eventually: Callable[...
 
 
 @pytest.mark.usefixtures("stopped")
-def test_killing_a_hosts_agent_leaves_the_cluster_and_stop_works(eventually: Callable[..., Any]) -> None:
-    holdfast("start", "--head", "--port", "0", *SMALL)
-    (node,) = json.loads(holdfast("status", "--json"))["nodes"].values()
+def test_killed_agents_of_a_head_and_of_a_host_that_joined_are_started_again(eventually: Callable[..., Any]) -> None:
+    address = address_in(holdfast("start", "--head", "--port", "0", "--name", "alpha", *SMALL))
+    holdfast("start", "--address", address, "--name", "beta", *SMALL)
+    nodes = json.loads(holdfast("status", "--json"))["nodes"]
     workers = [each for each in descendants() if "-m holdfast.cluster.worker " in " ".join(each.cmdline())]
-    assert len(workers) == 1
+    assert len(workers) == 2
+    for node in nodes.values():
+        os.kill(node["pid"], signal.SIGKILL)
+    eventually(lambda: not any(each.is_running() for each in workers), what="their workers end")
+
+    def new_ones() -> dict[str, Any]:
+        report = json.loads(holdfast("status", "--json"))["nodes"]
+        return {
+            node["hostname"]: (node["deaths"], len(node["workers"]))
+            for address, node in report.items()
+            if address not in nodes
+        }
+
+    eventually(lambda: new_ones() == {"alpha": (1, 1), "beta": (1, 1)}, 60, "both are there again")
+    assert holdfast("status").count("node agent: running; died 1 time, last: was killed by SIGKILL") == 2
+    there = set(json.loads(holdfast("status", "--json"))["nodes"])
+    eventually(lambda: {address for service in services() for address in service["nodes"]} == there)
+    log = Path(rundir.running("head")[0]["log_directory"], "service.log").read_text()
+    assert "node-0 was killed by SIGKILL: starting it again in" in log
+    assert "node-0 runs again" in log
+
+
+@pytest.mark.usefixtures("stopped")
+def test_stop_works_while_an_agent_can_not_be_started(tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    spill = tmp_path / "spill"
+    holdfast("start", "--head", "--port", "0", "--name", "alpha", "--spill-directory", str(spill), *SMALL)
+    (node,) = json.loads(holdfast("status", "--json"))["nodes"].values()
+    shutil.rmtree(spill, ignore_errors=True)
+    spill.write_text("no store can have its directory here")
     os.kill(node["pid"], signal.SIGKILL)
-    eventually(lambda: not any(each.is_running() for each in workers), what="its workers end")
-    eventually(lambda: "0 hosts" in holdfast("status"), what="the scheduler knows")
+    said = eventually(lambda: said if "died 2 times" in (said := holdfast("status")) else "", 30, "it was tried")
+    assert re.search(
+        r"^Host alpha: (starting|down, next start in \d+ s); died 2 times, last: could not start", said, re.M
+    )
+    assert "0 hosts" in said
+    everything = descendants()
+    assert "Stopped the cluster" in holdfast("stop")
+    assert not any(each.is_running() for each in everything)
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_host_whose_scheduler_was_killed_ends(eventually: Callable[..., Any]) -> None:
+    address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
+    holdfast("start", "--address", address, *SMALL)
+    everything = descendants()
+    os.kill(json.loads(holdfast("status", "--json"))["scheduler"]["pid"], signal.SIGKILL)
+    eventually(lambda: not services(), 60, "both have ended")
+    eventually(lambda: not any(each.is_running() for each in everything), what="all of it ends")
 
 
 def test_stop_by_force_leaves_nothing(eventually: Callable[..., Any]) -> None:

@@ -71,6 +71,23 @@ def test_a_status_report_says_what_becomes_of_workers_that_died() -> None:
     ]
 
 
+def test_a_status_report_says_what_becomes_of_agents_that_died() -> None:
+    report = {
+        "nodes": {"a": {"hostname": "alpha", "deaths": 2, "last_death": "was killed by SIGKILL"}},
+        "restarting": [
+            {"name": "beta", "state": "down", "deaths": 3, "last_death": "exited with code 1", "next_start_seconds": 8}
+        ],
+    }
+    assert status.render(report).splitlines()[3:-4] == [
+        "Host alpha (a)",
+        "  node agent: running; died 2 times, last: was killed by SIGKILL",
+        "  object store: -",
+        "  no workers",
+        "",
+        "Host beta: down, next start in 8 s; died 3 times, last: exited with code 1",
+    ]
+
+
 def test_a_memory_report_shows_the_largest_first() -> None:
     objects = [
         {"key": "small", "nbytes": 10, "owner": "client-1", "holders": ["client-1"], "where": ["tcp://a:1"], "age": 5},

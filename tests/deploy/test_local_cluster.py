@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,11 +15,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
-from holdfast import AuthenticationError, ConnectError, HoldfastError, LocalCluster
-from holdfast.cluster import rundir
+from holdfast import AuthenticationError, ConnectError, HoldfastError, LocalCluster, ObjectLostError
+from holdfast.cluster import restarts, rundir
 from holdfast.cluster.deploy.ask import ask
 
 SMALL = {"object_store_memory": "64MB"}
@@ -225,11 +228,131 @@ def test_killing_the_scheduler_leaves_nothing() -> None:
             cluster.status()
 
 
-def test_killing_a_node_agent_leaves_nothing(eventually: Any) -> None:
+def kill_agent(cluster: LocalCluster, index: int = 0) -> str:
+    """Kill a host's node agent; returns the host's address, which no other will have."""
+    node = cluster.nodes[index]
+    os.kill(node["pid"], signal.SIGKILL)
+    return str(node["address"])
+
+
+def hosts_without(cluster: LocalCluster, gone: str) -> list[dict[str, Any]]:
+    """The hosts of a cluster by its status, once one has gone; those that have workers."""
+    nodes = cluster.status()["nodes"]
+    return [] if gone in nodes else [node for node in nodes.values() if node["workers"]]
+
+
+def test_a_killed_node_agent_is_started_again_and_its_tasks_are_made_again(eventually: Any) -> None:
+    with small(2) as cluster, cluster.get_client() as client:
+        made = client.map(np.full, [100_000] * 4, range(4), pure=False)
+        only_there = client.scatter(np.arange(100_000), hash=False)
+        sums = client.map(np.sum, made)
+        before = client.gather(made)
+        assert client.gather(sums) == [0, 100_000, 200_000, 300_000]
+        gone = kill_agent(cluster)
+        assert [int(array.sum()) for array in client.gather(made)] == [0, 100_000, 200_000, 300_000]
+        eventually(lambda: only_there.status == "error", 30, "the client hears what is lost")
+        with pytest.raises(ObjectLostError, match=re.escape(only_there.key)):
+            only_there.result()
+        with pytest.raises(ObjectLostError, match=re.escape(only_there.key)):
+            client.submit(np.sum, only_there).result()
+        # What was read from the store that is gone is still there, and the client has attached to the new one.
+        assert [int(array.sum()) for array in before] == [0, 100_000, 200_000, 300_000]
+        data = np.arange(200_000)
+        again = client.scatter(data, hash=False)
+        assert client.submit(np.array_equal, again, data).result()
+        (value,) = client.gather([again])
+        assert np.array_equal(value, data)
+        assert client.store.address_in_arena(value.__array_interface__["data"][0])
+        (node,) = eventually(lambda: cluster.nodes, 30, "it says that it is ready")
+        assert node["address"] != gone
+        (host,) = hosts_without(cluster, gone)
+        assert (host["deaths"], host["last_death"]) == (1, "was killed by SIGKILL")
+        client.wait_for_workers(2, timeout=30)
+        assert cluster.status()["restarting"] == []
+        assert repr(cluster).endswith("workers=2, threads=2)")
+
+
+def test_each_of_several_hosts_is_started_again(eventually: Any) -> None:
+    with small(2, n_hosts=2, name="pair") as cluster, cluster.get_client() as client:
+        kept = client.submit(np.ones, 100_000, workers=[cluster.nodes[1]["address"]])
+        assert kept.result().sum() == 100_000
+        gone = kill_agent(cluster)
+        eventually(lambda: len(hosts_without(cluster, gone)) == 2, 30, "both are there")
+        assert {node["hostname"]: node["deaths"] for node in cluster.status()["nodes"].values()} == {
+            "pair-0": 1,
+            "pair-1": 0,
+        }
+        # A host's name is that of the new one.
+        assert client.submit(abs, -1, workers=["pair-0"]).result() == 1
+        assert kept.result().sum() == 100_000
+
+
+def test_an_agent_that_cannot_start_is_tried_again_until_it_can(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(restarts, "FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(restarts, "MAX_PAUSE_SECONDS", 0.3)
+    spill = tmp_path / "spill"
+    with small(spill_directory=spill) as cluster:
+        shutil.rmtree(spill, ignore_errors=True)
+        spill.write_text("no store can have its directory here")
+        gone = kill_agent(cluster)
+
+        def away() -> dict[str, Any]:
+            places = cluster.status()["restarting"]
+            return places[0] if places else {}
+
+        eventually(lambda: away().get("deaths", 0) >= 3, 30, "it was tried more than once")
+        assert "could not start" in away()["last_death"]
+        assert "node-0 could not start" in repr(cluster)
+        (entry,) = rundir.running("local")
+        assert entry["restarting"][0]["deaths"] >= 3
+        spill.unlink()
+        (host,) = eventually(lambda: hosts_without(cluster, gone), 30, "it is there again")
+        assert host["deaths"] >= 3
+    assert "starting it again in" in caplog.text
+
+
+@pytest.mark.parametrize("moment", ["pause", "start"])
+def test_closing_while_an_agent_is_started_again_leaves_nothing(
+    moment: str, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    if moment == "pause":
+        monkeypatch.setattr(restarts, "FIRST_PAUSE_SECONDS", 600.0)
+        monkeypatch.setattr(restarts, "MAX_PAUSE_SECONDS", 600.0)
     with small(2, n_hosts=2) as cluster:
-        os.kill(cluster.nodes[0]["pid"], signal.SIGKILL)
-        eventually(lambda: len(cluster.status()["nodes"]) == 1, what="the scheduler sees it")
-        eventually(lambda: "was killed by SIGKILL" in repr(cluster), what="its repr says so")
+        (launcher,) = processes("launcher")
+        if moment == "start":
+            launcher.suspend()  # it forks nothing, and says nothing
+        kill_agent(cluster)
+        state = {"pause": "down", "start": "starting"}[moment]
+        eventually(lambda: [each["state"] for each in cluster.status()["restarting"]] == [state])
+    assert processes("node") == []
+
+
+def test_without_its_launcher_an_agent_is_started_again_too(eventually: Any) -> None:
+    with small() as cluster:
+        processes("launcher")[0].kill()
+        gone = kill_agent(cluster)
+        eventually(lambda: hosts_without(cluster, gone), 30, "it is there again")
+
+
+def test_when_the_scheduler_has_died_no_agent_is_started_any_more(eventually: Any) -> None:
+    with small() as cluster:
+        os.kill(cluster.scheduler_pid, signal.SIGKILL)
+        eventually(lambda: "scheduler" in repr(cluster), what="it is known")
+        os.kill(cluster.nodes[0]["pid"], signal.SIGKILL) if cluster.nodes else None
+        eventually(lambda: not processes("node"), what="the agent ends")
+        assert "scheduler" in repr(cluster)
+
+
+def test_an_agent_that_was_told_to_close_is_not_started_again(eventually: Any) -> None:
+    with small(2, n_hosts=2) as cluster:
+        node = cluster.nodes[0]
+        os.kill(node["pid"], signal.SIGTERM)
+        eventually(lambda: len(cluster.nodes) == 1, what="it has left")
+        assert cluster.status()["restarting"] == []
+        assert len(hosts_without(cluster, node["address"])) == 1
 
 
 def test_killing_a_worker_leaves_nothing(eventually: Any) -> None:

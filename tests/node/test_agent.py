@@ -25,7 +25,7 @@ from holdfast.cluster.hosts import host_id
 from holdfast.cluster.node import heartbeat, link, supervisor
 from holdfast.cluster.node.heartbeat import WorkerVitals
 from holdfast.cluster.payload import Reference
-from holdfast.cluster.process import spawn
+from holdfast.cluster.process import LEFT_EXIT_CODE, spawn
 from holdfast.cluster.worker.context import current_worker
 from holdfast.objectstore import ObjectID, connect
 from holdfast.objectstore.errors import HoldfastError
@@ -513,7 +513,7 @@ def test_when_it_is_killed_its_workers_end_and_clean_up(scheduler, agent_process
 def test_when_its_scheduler_is_gone_it_exits_with_an_error(scheduler, agent_process, eventually):
     child, ready = agent_process
     scheduler.vanish()
-    assert child.wait(10) == 1
+    assert child.wait(10) == LEFT_EXIT_CODE
     assert not Path(ready["run_directory"]).exists()
 
 

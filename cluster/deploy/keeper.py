@@ -1,0 +1,178 @@
+"""Node agents of this machine are started again when they die, as agents do it with their workers.
+
+What was in the store of one that died is gone. The new one is a new host with an empty store: the scheduler has made
+again what can be, and who asks for the rest gets an error that names it. What becomes of an agent that has ended:
+
+================================ ======================================================================================
+it was told to close (code 0)    nothing
+it has left (`LEFT_EXIT_CODE`):  if the scheduler is a process of ours, and lives, another is started; if it runs
+it lost the scheduler            elsewhere, it is gone, and with it the cluster
+anything else                    another is started, for ever (`cluster/restarts.py` says when)
+================================ ======================================================================================
+
+When a scheduler of ours ends, the cluster has ended: no agent is started any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from holdfast.cluster.comm.loops import LoopThread
+from holdfast.cluster.deploy.plan import NodePlan
+from holdfast.cluster.process import LEFT_EXIT_CODE, ChildProcess, describe_exit
+from holdfast.cluster.restarts import Restarts
+from holdfast.objectstore.errors import HoldfastError
+
+logger = logging.getLogger(__name__)
+
+READY_TIMEOUT_SECONDS = 60.0
+
+
+class AgentPlace:
+    """One place for a node agent.
+
+    Attributes
+    ----------
+    child : ChildProcess or None
+        That fills it now. The keeper's, while there is one.
+    info : dict or None
+        What the agent said when it was ready; None while there is no agent that is.
+    restarts : Restarts
+        What became of those that were here before.
+    is_over : bool
+        There is no agent, and none will come.
+    """
+
+    def __init__(self, name: str, plan: NodePlan) -> None:
+        self.name = name
+        self.plan = plan
+        self.child: ChildProcess | None = None
+        self.info: dict[str, Any] | None = None
+        self.restarts = Restarts()
+        self.is_over = False
+
+    def describe(self) -> dict[str, Any]:
+        """For people: the host's ``name``, and what `Restarts.describe` says."""
+        return {"name": self.plan.name or socket.gethostname(), **self.restarts.describe()}
+
+
+class AgentKeeper:
+    """Watches agents that run, in a thread, and starts others in the places of those that die.
+
+    Parameters
+    ----------
+    places : sequence of AgentPlace
+        Each with an agent that is ready.
+    scheduler : ChildProcess or None
+        The scheduler's process, if it is one of ours.
+    fork : callable
+        ``fork(place)`` starts an agent for a place.
+    on_change : callable
+        Called in the keeper's thread when it is otherwise with a place than before.
+
+    Attributes
+    ----------
+    over_fd : int
+        There is something to read from this descriptor once nothing is left to watch.
+    code : int
+        Then: 0 if what had to run here was told to close, 1 if it failed.
+    scheduler_end : str or None
+        How a scheduler of ours has ended, in words, if it has.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[AgentPlace],
+        scheduler: ChildProcess | None,
+        fork: Callable[[AgentPlace], Awaitable[ChildProcess]],
+        on_change: Callable[[], object],
+    ) -> None:
+        self.over_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self.code = 0
+        self.scheduler_end: str | None = None
+        self._places = places
+        self._scheduler = scheduler
+        self._fork = fork
+        self._on_change = on_change
+        self._thread = LoopThread("holdfast-agent-keeper")
+        self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._thread.loop)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs in the keeper's thread."""
+        return self._thread.is_current
+
+    def close(self) -> None:
+        """Start nothing any more. What runs still runs, and is the caller's."""
+        self._thread.close()
+        os.close(self.over_fd)
+
+    async def _watch(self) -> None:
+        keepers = [asyncio.ensure_future(self._keep(place)) for place in self._places]
+        try:
+            if self._scheduler is not None:
+                code = await self._scheduler.exited()
+                self.scheduler_end = f"{self._scheduler.name} (pid {self._scheduler.pid}) {describe_exit(code)}"
+                logger.log(logging.INFO if code == 0 else logging.ERROR, "%s", self.scheduler_end)
+            else:
+                code = max(await asyncio.gather(*keepers))
+            self.code = 0 if code == 0 else 1
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+        os.eventfd_write(self.over_fd, 1)
+
+    async def _keep(self, place: AgentPlace) -> int:
+        """Keep an agent in its place; returns how the last one has ended."""
+        assert place.child is not None
+        code = await place.child.exited()
+        reason = describe_exit(code)
+        while not self._is_last_word(code):
+            place.info = None
+            pause = place.restarts.ended(reason)
+            logger.warning("%s %s: starting it again in %.2g s", place.name, reason, pause)
+            self._changed()
+            await asyncio.sleep(pause)
+            place.restarts.begin()
+            self._changed()
+            code, reason = await self._run_once(place)
+        logger.info("%s %s", place.name, reason)
+        place.info = None
+        place.is_over = True
+        self._changed()
+        return code
+
+    def _changed(self) -> None:
+        try:
+            self._on_change()
+        except OSError:
+            logger.exception("can't tell what becomes of the agents")
+
+    def _is_last_word(self, code: int) -> bool:
+        return code == 0 or (code == LEFT_EXIT_CODE and self._scheduler is None)
+
+    async def _run_once(self, place: AgentPlace) -> tuple[int, str]:
+        """Start an agent and wait for its end: its exit code, and how it ended, in words."""
+        try:
+            child = place.child = await self._fork(place)
+        except Exception as error:
+            # No process, memory or descriptor is left to run it with. Whatever else it is, the next one may start.
+            if not isinstance(error, OSError | HoldfastError):
+                logger.exception("starting %s failed", place.name)
+            return 1, f"could not be started: {error}"
+        try:
+            place.info = await child.ready(READY_TIMEOUT_SECONDS)
+        except HoldfastError as error:
+            if child.returncode is None:
+                child.kill()
+            return await child.exited(), str(error).removeprefix(f"{place.name} ")
+        place.restarts.ready()
+        logger.warning("%s runs again (pid %d)", place.name, child.pid)
+        self._changed()
+        code = await child.exited()
+        return code, describe_exit(code)
