@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from holdfast.cluster import rundir
 from holdfast.cluster.clock import ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address, parse_address
-from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.connection import NoAnswerError, bound_socket
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.launching import Launcher
@@ -110,7 +110,8 @@ class NodeAgent:
         self.memory_limit = memory_limit
         self.resources = dict(resources or {})
         self.reason: str | None = None
-        self._history = {"deaths": deaths, "last_death": last_death}
+        self._deaths = deaths
+        self._last_death = last_death
         self._token = token
         self._host = host
         self._port = port
@@ -200,10 +201,13 @@ class NodeAgent:
             "nthreads": self.n_workers * self.threads_per_worker,
             "places": [self._place(index) for index in range(self.n_workers)],
             "resources": self._resources_of_a_worker(),
-            **self._history,
+            "deaths": self._deaths,
+            "last_death": self._last_death,
         }
         try:
-            await self._link.connect(description)
+            await self._link.connect(description, again=self._deaths > 0)
+        except NoAnswerError:  # which is a reason to try again, but for another agent
+            raise
         except ConnectError as error:
             self.reason = str(error)
             raise

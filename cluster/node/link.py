@@ -92,10 +92,10 @@ class SchedulerLink:
         self._reconnecting: asyncio.Task[None] | None = None
         self._ended = False
 
-    async def connect(self, info: dict[str, Any]) -> None:
-        """Register this host; raises `ConnectError` when that can't be done."""
+    async def connect(self, info: dict[str, Any], *, again: bool = False) -> None:
+        """Register this host; raises `ConnectError` when that can't be done. ``again``: as of `comm.connection`'s."""
         self._info = {**info, "incarnation": secrets.token_hex(8)}
-        connection = await self._open(CONNECT_TIMEOUT_SECONDS)
+        connection = await self._open(CONNECT_TIMEOUT_SECONDS, again=again)
         self._scheduler_id = _scheduler_id(connection)
         self._join(connection)
 
