@@ -316,11 +316,10 @@ class ClientBase:
         return self._store_encoded(self._stores.encode(value), key)
 
     def _store_encoded(self, encoded: Any, key: Any) -> Future | None:
-        targets = self._stores.targets(None)
-        if not targets:
+        if not self._stores.any_node:
             return None
         self._session.check_open()
-        place = self._stores.write(encoded, str(key), targets, everywhere=False, timeout=None)
+        place = self._stores.write(encoded, str(key), None, everywhere=False, timeout=None)
         return self._scattered(key, place, encoded.type_name)
 
     def _scattered(self, key: Any, place: Place, type_name: str) -> Future:

@@ -107,11 +107,11 @@ class Results(ClientBase):
         self._session.check_open()
         if not self._stores.any_node:
             self._stores.wait_for_node(SCATTER_TIMEOUT_SECONDS if limit is None else limit)
-        targets = self._stores.targets(None if workers is None else names_of_workers(workers))
+        names = None if workers is None else names_of_workers(workers)
 
         def one(value: Any, key: Any = None) -> Future:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            return self._scatter_one(value, key, targets, broadcast, hash, left)
+            return self._scatter_one(value, key, names, broadcast, hash, left)
 
         with self._stores.batch():
             if isinstance(data, dict):
@@ -125,7 +125,13 @@ class Results(ClientBase):
             return one(data)
 
     def _scatter_one(
-        self, value: Any, key: Any, targets: Sequence[str], everywhere: bool, hashed: bool, timeout: float | None
+        self,
+        value: Any,
+        key: Any,
+        workers: Sequence[str] | None,
+        everywhere: bool,
+        hashed: bool,
+        timeout: float | None,
     ) -> Future:
         try:
             encoded = encode(value)
@@ -140,8 +146,8 @@ class Results(ClientBase):
         elif not hashed:
             key = f"{encoded.type_name}-{random_token()}"
         else:
-            if stores.hashes_in_place(encoded, targets):
-                place = stores.write(encoded, None, targets, everywhere=everywhere, timeout=timeout)
+            if stores.hashes_in_place(encoded, stores.targets(workers)):
+                place = stores.write(encoded, None, workers, everywhere=everywhere, timeout=timeout)
             key = f"{encoded.type_name}-{stores.content_token(encoded, place)}"
             known = self._borrow(key)
             if known is not None and known.done() and not everywhere:
@@ -149,7 +155,7 @@ class Results(ClientBase):
                     stores.forget(place)
                 return known
         if place is None:
-            place = stores.write(encoded, str(key), targets, everywhere=everywhere, timeout=timeout)
+            place = stores.write(encoded, str(key), workers, everywhere=everywhere, timeout=timeout)
         return self._scattered(key, place, encoded.type_name)
 
     def _held_content(self, key: Any, encoded: Encoded, timeout: float | None) -> Future | None:

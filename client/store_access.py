@@ -33,6 +33,8 @@ FETCH_TIMEOUT_SECONDS = 300.0
 LATE_SEAL_SECONDS = 1.0
 #: How long an object waits for room in a store.
 STORE_TIMEOUT_SECONDS = 60.0
+#: How long it may take until the scheduler says that a host has left whose store doesn't answer.
+DEPARTURE_SECONDS = 2.0
 #: Contents up to this size are copied for hashing; larger ones are hashed where they are stored.
 _HASH_COPY_NBYTES = 1 << 20
 #: Of a key, as the store shows it.
@@ -219,12 +221,22 @@ class StoreAccess:
         return encode(value) if local is None else local[0].encode(value)
 
     def write(
-        self, encoded: Encoded, key: str | None, targets: Sequence[str], *, everywhere: bool, timeout: float | None
+        self,
+        encoded: Encoded,
+        key: str | None,
+        workers: Sequence[str] | None,
+        *,
+        everywhere: bool,
+        timeout: float | None,
     ) -> Place:
         """Store an encoded value: in this host's store if that is among the targets, else in one of them in turn.
 
+        If a target turns out to have died, another one is taken, once there is one.
+
         Parameters
         ----------
+        workers:
+            Names the targets, as for `targets`.
         everywhere:
             In all of the targets.
 
@@ -234,8 +246,35 @@ class StoreAccess:
             There is no room.
         ConnectError
             The host can't be reached.
+        NoWorkerError
+            ``workers`` names one that is not there.
+        TimeoutError
+            There was no other host in time.
         """
         limit = STORE_TIMEOUT_SECONDS if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        while True:
+            if workers is None:
+                self.wait_for_node(max(0.0, deadline - time.monotonic()))
+            nodes = self._nodes()
+            try:
+                return self._write_to(self.targets(workers), encoded, key, everywhere=everywhere, limit=limit)
+            except ConnectError:
+                if not self._some_leave(nodes):
+                    raise
+
+    def _some_leave(self, nodes: dict[str, dict[str, Any]]) -> bool:
+        """Whether the scheduler says of some of these that they have left, or will soon."""
+        deadline = time.monotonic() + DEPARTURE_SECONDS
+        while nodes.keys() <= self._nodes().keys():
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def _write_to(
+        self, targets: Sequence[str], encoded: Encoded, key: str | None, *, everywhere: bool, limit: float
+    ) -> Place:
         key = None if key is None else key[:_MAX_NAME_LENGTH]
         inline = encoded.to_bytes() if encoded.nbytes <= INLINE_LIMIT_NBYTES else None
         local = self.local
@@ -287,8 +326,11 @@ class StoreAccess:
         if local is None:
             yield
         else:
-            with local[0].batch():
-                yield
+            try:
+                with local[0].batch():
+                    yield
+            except StoreClosedError:  # what was put there is lost with it, as the scheduler will say
+                self._lost(local[0])
 
     def leave_to_parent(self) -> None:
         """In a forked child: attach to nothing any more. Takes no lock; what is attached is the store's to disown."""

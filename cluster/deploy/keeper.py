@@ -31,6 +31,8 @@ from holdfast.objectstore.errors import HoldfastError
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_SECONDS = 60.0
+#: How long one that has failed, or takes too long, may take to end.
+END_SECONDS = 10.0
 
 
 class AgentPlace:
@@ -168,11 +170,21 @@ class AgentKeeper:
         try:
             place.info = await child.ready(READY_TIMEOUT_SECONDS)
         except HoldfastError as error:
-            if child.returncode is None:
-                child.kill()
-            return await child.exited(), str(error).removeprefix(f"{place.name} ")
+            code = await _end_of(child)
+            return LEFT_EXIT_CODE if code == LEFT_EXIT_CODE else 1, str(error).removeprefix(f"{place.name} ")
         place.restarts.ready()
         logger.warning("%s runs again (pid %d)", place.name, child.pid)
         self._changed()
         code = await child.exited()
         return code, describe_exit(code)
+
+
+async def _end_of(child: ChildProcess) -> int:
+    """The exit code of an agent that could not start. It has more to take down than the word that it sent before."""
+    child.terminate()
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            return await child.exited()
+    except TimeoutError:
+        child.kill()
+        return await child.exited()

@@ -220,11 +220,15 @@ def test_stop_works_while_an_agent_can_not_be_started(tmp_path: Path, eventually
 
 
 @pytest.mark.usefixtures("stopped")
-def test_a_host_whose_scheduler_was_killed_ends(eventually: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("agents_too", [False, True])
+def test_a_host_whose_scheduler_was_killed_ends(agents_too: bool, eventually: Callable[..., Any]) -> None:
     address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
     holdfast("start", "--address", address, *SMALL)
     everything = descendants()
-    os.kill(json.loads(holdfast("status", "--json"))["scheduler"]["pid"], signal.SIGKILL)
+    report = json.loads(holdfast("status", "--json"))
+    os.kill(report["scheduler"]["pid"], signal.SIGKILL)
+    for node in report["nodes"].values() if agents_too else ():
+        os.kill(node["pid"], signal.SIGKILL)
     eventually(lambda: not services(), 60, "both have ended")
     eventually(lambda: not any(each.is_running() for each in everything), what="all of it ends")
 
