@@ -140,7 +140,7 @@ def test_tasks_wait_for_a_worker_that_is_started_again_however_long_it_takes(mon
         assert (future.status, here.status) == ("pending", "pending")
         hidden.rename(directory / "store.sock")
         assert client.gather([future, here]) == [2, 3]
-        assert place()["state"] == "running"
+        until(lambda: place()["state"] == "running", "it says that it is ready")
         places = client.scheduler_info()["places"]
         assert [(how["name"], how["state"]) for how in places.values()] == [(place()["name"], "running")]
 

@@ -250,7 +250,7 @@ def test_what_is_mapped_from_the_store_does_not_count_as_a_workers_memory(schedu
     assert scheduler.value(worker, task) == float((4 << 20) + 5 * (12 << 20))
 
 
-def test_a_worker_that_keeps_dying_is_started_again_each_time(scheduler, start_host):
+def test_a_worker_that_keeps_dying_is_started_again_each_time(scheduler, start_host, eventually):
     host = start_host(n_workers=1)
     for _ in range(12):
         worker = host.worker()
@@ -259,8 +259,12 @@ def test_a_worker_that_keeps_dying_is_started_again_each_time(scheduler, start_h
         scheduler.wait(lambda worker=worker: worker.gone, "its connection ends")
     last = host.worker()
     assert scheduler.value(last, scheduler.task(last, abs, -1)) == 1
-    (place,) = host.in_loop(host.agent._supervisor.describe).values()
-    assert (place["state"], place["deaths"], place["last_death"]) == ("running", 12, "was killed by SIGKILL")
+
+    def place():
+        (place,) = host.in_loop(host.agent._supervisor.describe).values()
+        return place["state"], place["deaths"], place["last_death"]
+
+    eventually(lambda: place() == ("running", 12, "was killed by SIGKILL"))
 
 
 def test_a_worker_that_cannot_start_any_more_is_tried_after_growing_pauses_until_it_can(
