@@ -46,6 +46,8 @@ class AgentPlace:
         What the agent said when it was ready; None while there is no agent that is.
     restarts : Restarts
         What became of those that were here before.
+    ended : str
+        How the last agent ended, in words.
     is_over : bool
         There is no agent, and none will come.
     """
@@ -56,6 +58,7 @@ class AgentPlace:
         self.child: ChildProcess | None = None
         self.info: dict[str, Any] | None = None
         self.restarts = Restarts()
+        self.ended = ""
         self.is_over = False
 
     def describe(self) -> dict[str, Any]:
@@ -135,7 +138,7 @@ class AgentKeeper:
         code = await place.child.exited()
         reason = describe_exit(code)
         while not self._is_last_word(code):
-            place.info = None
+            place.info, place.ended = None, reason
             pause = place.restarts.ended(reason)
             logger.warning("%s %s: starting it again in %.2g s", place.name, reason, pause)
             self._changed()
@@ -144,7 +147,7 @@ class AgentKeeper:
             self._changed()
             code, reason = await self._run_once(place)
         logger.info("%s %s", place.name, reason)
-        place.info = None
+        place.info, place.ended = None, reason
         place.is_over = True
         self._changed()
         return code

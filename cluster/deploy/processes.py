@@ -200,7 +200,7 @@ class LocalProcesses:
 
     def died(self) -> list[str]:
         """What has ended and doesn't run again, in words."""
-        down = [f"{place.name} {place.restarts.last_death}" for place in self.places if place.info is None]
+        down = [f"{place.name} {place.ended}" for place in self.places if place.info is None]
         return [*down, *([ended] if self.keeper is not None and (ended := self.keeper.scheduler_end) else [])]
 
     def stop(self, timeout: float) -> None:

@@ -353,6 +353,7 @@ def test_an_agent_that_was_told_to_close_is_not_started_again(eventually: Any) -
         eventually(lambda: len(cluster.nodes) == 1, what="it has left")
         assert cluster.status()["restarting"] == []
         assert len(hosts_without(cluster, node["address"])) == 1
+        assert "node-0 exited with code 0" in repr(cluster)
 
 
 def test_killing_a_worker_leaves_nothing(eventually: Any) -> None:
