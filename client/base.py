@@ -19,7 +19,7 @@ from holdfast.client.arguments import Packer
 from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Callbacks, Future, error_of, seconds
 from holdfast.client.gathering import Reader
-from holdfast.client.keys import random_token
+from holdfast.client.keys import check_text, random_token
 from holdfast.client.references import FINISHED, PENDING, KeyState, Place
 from holdfast.client.session import Session
 from holdfast.client.store_access import StoreAccess
@@ -113,6 +113,7 @@ class ClientBase:
     ) -> None:
         self.id = f"client-{uuid.uuid4().hex}"
         self.name = name or ""
+        check_text("the client", self.name)
         self.cluster: Any = None
         owned = address is None
         if not owned and cluster_options:

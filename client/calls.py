@@ -13,7 +13,7 @@ from holdfast.client import options as task_options
 from holdfast.client.base import ClientBase
 from holdfast.client.functions import Function
 from holdfast.client.futures import Future
-from holdfast.client.keys import TOKEN_NBYTES, random_token, wire_key
+from holdfast.client.keys import TOKEN_NBYTES, check_together, random_token, wire_key
 from holdfast.cluster.comm.frames import raw
 
 #: Calls of a map that are packed before they are sent.
@@ -97,7 +97,9 @@ class Calls(ClientBase):
         if key is None:
             token = _token(function, call.payload) if pure else random_token()
             key = f"{function.name}-{token}"
-        task = (key, function.digest, raw(call.payload), _dependencies(function, call.dependencies))
+        dependencies = _dependencies(function, call.dependencies)
+        check_together(f"the task {key!r:.80}", dependencies)
+        task = (key, function.digest, raw(call.payload), dependencies)
         return self._submit([task], [call.stored], function, options)[0]
 
     def map(
@@ -154,6 +156,7 @@ class Calls(ClientBase):
         prefix, keys = function.name, None
         if isinstance(key, str):
             prefix = wire_key(key)
+            wire_key(f"{prefix}-{random_token()}")  # as long as the keys will be
         elif key is not None:
             keys = iter([wire_key(one) for one in key])
         kept: tuple[Future, ...] = ()
@@ -174,7 +177,9 @@ class Calls(ClientBase):
                         raise ValueError("map got fewer keys than calls")
                 else:
                     name = f"{prefix}-{token_of(data) if pure else random_token()}"
-                tasks.append((name, function.digest, raw(data), _dependencies(function, dependencies)))
+                dependencies = _dependencies(function, dependencies)
+                check_together(f"the task {name!r:.80}", dependencies)
+                tasks.append((name, function.digest, raw(data), dependencies))
                 stored.append((*held, *kept) if kept or held else ())
             if not tasks:
                 return futures

@@ -14,9 +14,15 @@ from holdfast.client.keys import MAX_INTEGER
 from holdfast.client.options import names_of_workers
 from holdfast.client.results import Results
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.protocol.shapes import in_slices
 
+#: Keys that are asked about with one request, and how much they may take.
+MAX_ASKED = 10_000
+MAX_ASKED_NBYTES = 16 << 20
 #: The scheduler answers for itself; this is for one that does not.
 _GRACE_SECONDS = 10.0
+#: Longer is for ever.
+_LONGEST_WAIT_SECONDS = 1e9
 
 
 class Client(Calls, Results, DaskFace):
@@ -117,6 +123,8 @@ class Client(Calls, Results, DaskFace):
             The name is taken.
         TypeError
             It can't be pickled.
+        ValueError
+            It is too large, or its name is; says how large it may be.
 
         Examples
         --------
@@ -212,8 +220,12 @@ class Client(Calls, Results, DaskFace):
         >>> client.who_has(future)  # doctest: +SKIP
         {'sum-c4ca...': ['tcp://127.0.0.1:40123']}
         """
-        keys = None if futures is None else [future.key for future in futures_of(futures)]
-        return {key: list(nodes) for key, nodes in self._request("who-has", keys=keys).items()}
+        if futures is None:
+            answers = [self._request("who-has", keys=None)]
+        else:
+            keys = [future.key for future in futures_of(futures)]
+            answers = [self._request("who-has", keys=part) for part in in_slices(keys, MAX_ASKED, MAX_ASKED_NBYTES)]
+        return {key: list(dict.fromkeys(nodes)) for answer in answers for key, nodes in answer.items()}
 
     def has_what(self, workers: Any = None) -> dict[str, list[Any]]:
         """The keys whose results each host has.
@@ -229,7 +241,7 @@ class Client(Calls, Results, DaskFace):
             For each node address the keys.
         """
         nodes = None if workers is None else names_of_workers(workers)
-        return {node: list(keys) for node, keys in self._request("has-what", nodes=nodes).items()}
+        return {node: list(dict.fromkeys(keys)) for node, keys in self._request("has-what", nodes=nodes).items()}
 
     def nthreads(self, workers: Any = None) -> dict[str, int]:
         """The number of threads of each worker.
@@ -278,6 +290,10 @@ class Client(Calls, Results, DaskFace):
         if isinstance(n_workers, bool) or not isinstance(n_workers, int) or not 0 <= n_workers <= MAX_INTEGER:
             raise ValueError(f"n_workers is a number of workers, not {n_workers!r:.100}")
         limit = seconds(timeout)
+        if limit is not None:
+            if limit != limit:
+                raise ValueError("the timeout is a number of seconds, not nan")
+            limit = max(0.0, min(limit, _LONGEST_WAIT_SECONDS))
         wait = None if limit is None else limit + _GRACE_SECONDS
         self._request("wait-for-workers", _timeout=wait, n=n_workers, timeout=limit)
 

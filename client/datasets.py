@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.client.arguments import collecting
 from holdfast.client.futures import Future, binding
-from holdfast.client.keys import check_text
+from holdfast.client.keys import check_text, check_together
 from holdfast.cluster import payload
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import CancelledError, DatasetNotFoundError
+from holdfast.cluster.protocol.limits import MAX_DATASET_NBYTES
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -41,9 +42,15 @@ def publish(client: Client, name: str, data: Any, override: bool) -> None:
         raise
     except Exception as error:
         raise TypeError(f"the dataset {name!r} can't be pickled, so it can't be published: {error}") from error
+    if len(blob) > MAX_DATASET_NBYTES:
+        raise ValueError(
+            f"the dataset {name!r} takes {len(blob):,} bytes without its futures' results, and the scheduler keeps "
+            f"{MAX_DATASET_NBYTES:,} of one: scatter or persist its data first, and publish the futures"
+        )
     for future in found:
         client._check_future(future)
     keys = list(dict.fromkeys(future.key for future in found))
+    check_together(f"the dataset {name!r}", keys)
     client._request("publish", name=name, data=raw(blob), keys=keys, override=bool(override))
 
 

@@ -27,12 +27,16 @@ from holdfast.client import dask_internals
 from holdfast.client.arguments import LARGE_NBYTES, Packer, StoreValue, collecting
 from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Future
-from holdfast.client.keys import wire_key
+from holdfast.client.keys import check_together, wire_key
 from holdfast.client.pieces import Piece, pieces_taken
 from holdfast.cluster import payload
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import CancelledError
 from holdfast.cluster.payload import Item, Reference
+from holdfast.cluster.protocol.shapes import key_weight
+
+#: The keys in one message of a graph, each as often as it may be named there, take no more than about this.
+MAX_KEYS_NBYTES = 16 << 20
 
 _CONTAINERS: dict[type, Callable[[Any], Any]] = {List: list, Tuple: tuple, Set: set}
 _PLAIN_CONTAINERS = (list, tuple, set, frozenset)
@@ -222,6 +226,7 @@ class GraphPacker:
         dependencies = [wire_key(d) for d in node.dependencies]
         if inside:
             dependencies = list(dict.fromkeys((*dependencies, *[future.key for future in inside])))
+        check_together(f"the task {key!r:.80}", dependencies)
         return key, None, raw(data), dependencies
 
     def _pack_call(self, key: Any, task: Task) -> tuple[Any, bytes, Any, list[Any]] | None:
@@ -252,6 +257,7 @@ class GraphPacker:
             raise TypeError(f"the task {key!r} can't be sent: {error}") from error
         self._stored.extend(call.stored)
         dependencies = dict.fromkeys((*referred, *call.dependencies, *function.dependencies))
+        check_together(f"the task {key!r:.80}", dependencies)
         return key, function.digest, raw(call.payload), list(dependencies)
 
     def _is_call(self, node: GraphNode) -> bool:
@@ -313,16 +319,31 @@ def split(
     in the ``wants`` of its message and not in ``wants`` here, and in the ``done`` of the last one that depends on it;
     whoever sends releases it after that one.
     """
-    message_of = {task[0]: index // max_tasks for index, task in enumerate(tasks)}
+    cuts = _cuts(tasks, max_tasks)
+    message_of = {task[0]: number for number, (start, end) in enumerate(cuts) for task in tasks[start:end]}
     last_use: dict[Any, int] = {}
-    for index, task in enumerate(tasks):
-        number = index // max_tasks
+    for task in tasks:
+        number = message_of[task[0]]
         for dependency in task[3]:
             if message_of.get(dependency, number) != number and dependency not in wants:
                 last_use[dependency] = number
     done: dict[int, list[Any]] = {}
     for key, number in last_use.items():
         done.setdefault(number, []).append(key)
-    for number, start in enumerate(range(0, len(tasks), max_tasks)):
-        part = tasks[start : start + max_tasks]
+    for number, (start, end) in enumerate(cuts):
+        part = tasks[start:end]
         yield part, [task[0] for task in part if task[0] in wants or task[0] in last_use], done.get(number, [])
+
+
+def _cuts(tasks: list[tuple[Any, ...]], max_tasks: int) -> list[tuple[int, int]]:
+    """Where each message begins and ends: after so many tasks, or when their keys have become much."""
+    cuts = []
+    start = nbytes = 0
+    for index, task in enumerate(tasks):
+        # A key may be wanted, and have options, beside being the task's.
+        size = 3 * key_weight(task[0]) + sum(map(key_weight, task[3]))
+        if index - start == max_tasks or (nbytes and nbytes + size > MAX_KEYS_NBYTES):
+            cuts.append((start, index))
+            start, nbytes = index, 0
+        nbytes += size
+    return [*cuts, (start, len(tasks))] if tasks else cuts

@@ -7,15 +7,23 @@ gets a random one.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from hashlib import blake2b
 from typing import Any
 
+from holdfast.cluster.protocol.limits import MAX_ENTRY_NBYTES, MAX_KEY_DEPTH, MAX_KEY_NBYTES, MAX_NAME_LENGTH
+from holdfast.cluster.protocol.shapes import key_nbytes
 from holdfast.objectstore.ids import IDMinter
 
 TOKEN_NBYTES = 16
 #: What an integer in a message can be.
 MIN_INTEGER, MAX_INTEGER = -(1 << 63), (1 << 64) - 1
-_MAX_DEPTH = 100
+_MAX_DEPTH = MAX_KEY_DEPTH
+#: What is taken for short without being counted: a key, a part of one, a list of keys.
+_SHORT_KEY_LENGTH = 1 << 12
+_SHORT_PART_LENGTH = 1 << 10
+_FEW_PARTS = 16
+_FEW_KEYS = MAX_ENTRY_NBYTES // MAX_KEY_NBYTES
 
 _mint = IDMinter()
 
@@ -35,6 +43,10 @@ def random_token() -> str:
 
 def check_text(what: str, text: str) -> None:
     """Raise a `ValueError` if a text can't be sent."""
+    if len(text) > MAX_NAME_LENGTH and what != "a key with":
+        raise ValueError(
+            f"{what} {text!r:.40}… has a name of {len(text):,} characters, and one of {MAX_NAME_LENGTH:,} can be sent"
+        )
     if not text.isascii():
         try:
             text.encode()
@@ -50,7 +62,7 @@ def wire_key(key: Any) -> Any:
     TypeError
         It can't be a key.
     ValueError
-        A text, a number or the depth of it can't be sent.
+        A text, a number or the depth of it can't be sent, or it is too large; says how large it is and may be.
 
     Examples
     --------
@@ -58,19 +70,36 @@ def wire_key(key: Any) -> Any:
     >>> wire_key(("x", np.int64(3)))
     ('x', 3)
     """
-    if type(key) is str and key.isascii():
+    if type(key) is str and key.isascii() and len(key) <= _SHORT_KEY_LENGTH:
         return key
-    if type(key) is tuple:
+    if type(key) is tuple and len(key) <= _FEW_PARTS:
         for part in key:
             kind = type(part)
             if kind is str:
-                if not part.isascii():
+                if not part.isascii() or len(part) > _SHORT_PART_LENGTH:
                     break
             elif kind is not int or not MIN_INTEGER <= part <= MAX_INTEGER:
                 break
         else:
             return key
-    return _wire_key(key, key, 0)
+    checked = _wire_key(key, key, 0)
+    nbytes = key_nbytes(checked)
+    if nbytes > MAX_KEY_NBYTES:
+        raise ValueError(
+            f"{key!r:.40}… can't be a key: it takes {nbytes:,} bytes, and a key may take {MAX_KEY_NBYTES:,}"
+        )
+    return checked
+
+
+def check_together(what: str, keys: Collection[Any]) -> None:
+    """Raise a `ValueError` if keys take more than one message can hold: they are sent together, as those of a task."""
+    if len(keys) > _FEW_KEYS:
+        nbytes = sum(map(key_nbytes, keys))
+        if nbytes > MAX_ENTRY_NBYTES:
+            raise ValueError(
+                f"{what} has {len(keys):,} keys of {nbytes:,} bytes together, and they may take {MAX_ENTRY_NBYTES:,}: "
+                "use shorter keys, or fewer at a time"
+            )
 
 
 def _wire_key(part: Any, key: Any, depth: int) -> Any:

@@ -11,10 +11,13 @@ from dask.base import is_dask_collection
 
 from holdfast.client.dask_internals import flatten
 from holdfast.client.keys import MAX_INTEGER, check_text, wire_key
+from holdfast.cluster.protocol.limits import MAX_NAMED
 
 NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources")
 Options = dict[str, Any]
 _NONE: Options = {}
+#: Of a resource; more is a mistake, and infinity as well.
+MAX_AMOUNT = 1e18
 
 
 def options_of(
@@ -56,6 +59,8 @@ def options_of(
     if resources:
         if not isinstance(resources, Mapping):
             raise TypeError(f"resources is a dictionary such as {{'GPU': 1}}, not {resources!r}")
+        if len(resources) > MAX_NAMED:
+            raise ValueError(f"{len(resources):,} resources are more than can be named: up to {MAX_NAMED:,}")
         options["resources"] = {str(name): _amount(str(name), amount) for name, amount in resources.items()}
     return options
 
@@ -63,7 +68,7 @@ def options_of(
 def _amount(name: str, amount: Any) -> float:
     check_text("the resource", name)
     checked: float = _checked(f"resources[{name!r}]", float, amount, "a number")
-    if not (math.isfinite(checked) and checked >= 0):
+    if not 0 <= checked <= MAX_AMOUNT:
         raise ValueError(f"resources[{name!r}] is how much a task takes of it, not {amount!r}")
     return checked
 
@@ -84,6 +89,8 @@ def names_of_workers(workers: Any) -> list[str]:
     if not isinstance(workers, Iterable):
         raise TypeError(f"workers is a name or an address, or a list of these, not {workers!r}")
     names = [f"{w[0]}:{w[1]}" if isinstance(w, tuple) and len(w) == 2 else str(w) for w in workers]
+    if len(names) > MAX_NAMED:
+        raise ValueError(f"{len(names):,} workers are more than can be named: up to {MAX_NAMED:,}")
     for name in names:
         check_text("the worker", name)
     return names

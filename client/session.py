@@ -30,6 +30,8 @@ from holdfast.cluster import errors
 from holdfast.cluster.comm.connection import Connection, connect
 from holdfast.cluster.comm.messages import MAX_ITEMS, pieces
 from holdfast.cluster.errors import CancelledError, ConnectError, RemoteError
+from holdfast.cluster.protocol.answers import merged
+from holdfast.cluster.protocol.messages import TO_CLIENT
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class Session:
             "pending": self.table.pending,
             "cancelled": self._on_cancelled,
             "nodes": self._on_nodes,
+            "part": self._on_part,
             "reply": self._on_reply,
             "closing": self._on_closing,
         }
@@ -260,10 +263,8 @@ class Session:
     def _on_batch(self, messages: tuple[Any, ...]) -> None:
         handlers = self._handlers
         for message in messages:
-            handler = handlers.get(message[0])
-            if handler is None:
-                raise errors.ProtocolError(f"the scheduler sent an unknown message {message[0]!r}")
-            handler(*message[1:])
+            TO_CLIENT.check(message)
+            handlers[message[0]](*message[1:])
 
     def _on_batch_elsewhere(self, messages: tuple[Any, ...]) -> bool:
         """Handle a batch in a thread that waits, if it's about results and what threads ask. It can be cut short."""
@@ -271,7 +272,9 @@ class Session:
             return False
         table = self.table
         results = False
-        for operation, *parts in messages:
+        for message in messages:
+            TO_CLIENT.check(message)
+            operation, *parts = message
             if operation == "memory":
                 results = True
                 table.memory(*parts)
@@ -312,6 +315,11 @@ class Session:
             nodes[node["address"]] = node
         self.nodes = nodes
 
+    def _on_part(self, number: int, fragment: Any) -> None:
+        answer = self._answers.get(number)
+        if answer is not None:
+            answer.begin(fragment)
+
     def _on_reply(self, number: int, ok: bool, value: Any) -> None:
         answer = self._answers.get(number)
         if answer is not None:
@@ -349,12 +357,17 @@ class Answer:
         Held until the answer is there.
     """
 
-    __slots__ = ("_said", "gate")
+    __slots__ = ("_fragments", "_said", "gate")
 
     def __init__(self) -> None:
+        self._fragments: list[Any] = []
         self._said: tuple[bool, Any] | None = None
         self.gate = threading.Lock()
         self.gate.acquire()
+
+    def begin(self, fragment: Any) -> None:
+        """The scheduler has said the beginning of it, or a further part."""
+        self._fragments.append(fragment)
 
     def give(self, ok: bool, value: Any) -> None:
         """The scheduler has said this. To be told twice is no harm."""
@@ -371,7 +384,7 @@ class Answer:
         assert self._said is not None
         ok, value = self._said
         if ok:
-            return value
+            return merged([*self._fragments, value]) if self._fragments else value
         raise type(value)(*value.args) if isinstance(value, Exception) else error_named(*value)
 
 

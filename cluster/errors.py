@@ -23,6 +23,10 @@ class ProtocolError(HoldfastError):
     """The peer sent something that is not a valid frame or message."""
 
 
+class InternalError(HoldfastError):
+    """The scheduler failed at something that it should have been able to do; its log says how."""
+
+
 class KilledWorker(HoldfastError):
     """A task was given up because the workers that ran it kept dying."""
 

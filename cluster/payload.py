@@ -20,9 +20,18 @@ import cloudpickle
 import tblib
 
 from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.protocol.limits import INLINE_LIMIT_NBYTES
 
-#: Encoded results up to this size ride along in the messages that announce them.
-INLINE_LIMIT_NBYTES = 2048
+__all__ = [
+    "INLINE_LIMIT_NBYTES",
+    "Item",
+    "Reference",
+    "dump_exception",
+    "dumps",
+    "load_exception",
+    "loads",
+    "resolving",
+]
 
 _MAX_FRAMES = 100
 #: What newer versions of cloudpickle write for the name of a file.

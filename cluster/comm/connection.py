@@ -29,10 +29,10 @@ from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolE
 
 logger = logging.getLogger(__name__)
 
-#: A peer that still has this much to read when there is more is given up.
-MAX_UNREAD_NBYTES = 4 << 30
-#: A connection is full while more than this has been sent and is not read yet.
+#: A connection is full while more than this has been sent and is not read yet. What else is sent waits as messages.
 FULL_NBYTES = 8 << 20
+#: A peer for which more messages than this wait is given up.
+MAX_HELD_MESSAGES = 1 << 20
 OPENING_TIMEOUT_SECONDS = 10.0
 
 #: What packing raises for what can't be sent.
@@ -73,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._machine: MachineWatch | None = None
         self._outbox: list[frames.Message] = []
+        self._held: list[frames.Message] = []  # for which there was no room
         self._flush_scheduled = False
         self._arrival: asyncio.Future[None] | None = None
         self._on_batch: OnBatch | None = None
@@ -93,7 +94,9 @@ class Connection(asyncio.Protocol):
     @property
     def is_full(self) -> bool:
         """Whether the other end is slow to read. Who has much to say waits with the rest until `on_room`."""
-        return self._transport is not None and self._transport.get_write_buffer_size() > FULL_NBYTES
+        if self._closed or self._transport is None:
+            return False
+        return bool(self._held) or self._transport.get_write_buffer_size() > FULL_NBYTES
 
     def start(self, on_batch: OnBatch, on_close: OnClose, on_batch_elsewhere: OnBatchElsewhere | None = None) -> None:
         """Hand over every batch, those that came already too, and the end.
@@ -127,11 +130,12 @@ class Connection(asyncio.Protocol):
         """Write what has been sent so far now."""
         self._flush_scheduled = False
         outbox, self._outbox = self._outbox, []
-        if outbox:
-            try:
-                self._write(frames.pack(outbox))
-            except _UNPACKABLE as error:
-                self._abort_unpackable(error)
+        if self._held:
+            self._held += outbox
+            if len(self._held) > MAX_HELD_MESSAGES:
+                self.abort(ConnectError(f"{self.peer} leaves more than {MAX_HELD_MESSAGES:,} messages unread"))
+        elif outbox:
+            self._write(outbox)
 
     def send_now(self, messages: Sequence[frames.Message], queue: list[Any] | None = None, count: int = 0) -> None:
         """Write messages at once, in any thread, in the order of the calls. Only if it is shared; dropped when closed.
@@ -159,13 +163,18 @@ class Connection(asyncio.Protocol):
         assert isinstance(self._transport, SharedTransport)
         return self._transport
 
-    def _write(self, chunks: list[Any]) -> None:
+    def _write(self, messages: list[frames.Message], regardless: bool = False) -> None:
+        """Write messages, frame by frame as long as there is room; keep the others, unless ``regardless`` of it."""
         if self._closed or self._transport is None:
             return
-        if self._transport.get_write_buffer_size() > MAX_UNREAD_NBYTES:
-            self.abort(ConnectError(f"{self.peer} leaves {MAX_UNREAD_NBYTES:,} bytes unread"))
-            return
-        self._transport.writelines(chunks)
+        try:
+            for chunks, count in frames.packed(messages):
+                self._transport.writelines(chunks)
+                if count is not None and count < len(messages) and not regardless and self.is_full:
+                    self._held = messages[count:]
+                    return
+        except _UNPACKABLE as error:
+            self._abort_unpackable(error)
 
     def _abort_unpackable(self, error: Exception) -> None:
         # Its neighbours are lost with a message that can't be packed: who waits for one would wait for ever.
@@ -174,6 +183,8 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close when everything sent has been written."""
         if not self._closed and self._transport is not None:
+            held, self._held = self._held, []
+            self._write(held, regardless=True)
             self.flush()
             self._transport.close()
 
@@ -226,7 +237,10 @@ class Connection(asyncio.Protocol):
         self.abort(ConnectError(f"the machine of {self.peer} has acknowledged nothing for {seconds:.0f} s"))
 
     def resume_writing(self) -> None:
-        if self.on_room is not None:
+        if self._held:
+            held, self._held = self._held, []
+            self._write(held)
+        if self.on_room is not None and not self.is_full:
             self.on_room()
 
     def data_received(self, data: bytes) -> None:
@@ -240,6 +254,7 @@ class Connection(asyncio.Protocol):
         if self._machine is not None:
             self._machine.cancel()
             self._machine = None
+        self._held.clear()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
         on_close, self._on_close, self._on_batch, self.on_room = self._on_close, None, None, None  # no circles

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgpack
 
+from holdfast.cluster.comm.messages import may_be_cut
 from holdfast.cluster.errors import ProtocolError
 
 _PREFIX = struct.Struct("<II")
@@ -28,6 +29,10 @@ RAW_THRESHOLD_NBYTES = 32 * 1024
 #: in one piece, and this much takes milliseconds.
 HEADER_TARGET_NBYTES = 128 << 10
 BUFFERS_TARGET_NBYTES = 64 << 20
+#: A message that lists more than a few things is cut where it would take more than this in a header.
+MESSAGE_TARGET_NBYTES = 1 << 20
+#: That many things at least are packed before anybody looks how much they take.
+PACKED_TOGETHER = 64
 #: What a thread keeps to pack messages with.
 PACKER_NBYTES = 1 << 20
 #: What a receiver accepts.
@@ -90,32 +95,49 @@ def pack(messages: Iterable[Message]) -> list[Any]:
     -------
     list of bytes-like
         What to write, in order. Raw buffers are in it as they were given.
+
+    Raises
+    ------
+    TypeError, ValueError, OverflowError
+        Something in a message can't be sent, or what can't be cut takes more than a frame may have.
+    """
+    return [chunk for chunks, _ in packed(messages) for chunk in chunks]
+
+
+def packed(messages: Iterable[Message]) -> Iterator[tuple[list[Any], int | None]]:
+    """`pack`, frame by frame: what to write for each, and how many of the messages that completes.
+
+    None in the place of their number says that the last one may go on in the next frame.
     """
     packing = _packing
     packing.clear()  # an earlier call may have been cut short
     pack_one = packing.packer.pack
-    chunks: list[Any] = []
-    packed: list[bytes] = []
-    nbytes = 0
+    parts: list[bytes] = []
+    nbytes = count = 0
     for message in messages:
-        part = pack_one(message)
-        packed.append(part)
-        nbytes += len(part)
-        if len(part) > PACKER_NBYTES:
-            packing.renew()
-            pack_one = packing.packer.pack
-        if (
-            nbytes >= HEADER_TARGET_NBYTES
-            or packing.buffers_nbytes >= BUFFERS_TARGET_NBYTES
-            or len(packing.buffers) >= MAX_BUFFERS // 2
-        ):
-            chunks += _frame(packed, packing.buffers)
-            packed, nbytes = [], 0
-            packing.clear()
-    if packed:
-        chunks += _frame(packed, packing.buffers)
+        count += 1
+        is_cut = may_be_cut(message, PACKED_TOGETHER)
+        for part in _packed_in_pieces(message) if is_cut else (pack_one(message),):
+            parts.append(part)
+            nbytes += len(part)
+            if len(part) > PACKER_NBYTES:
+                if len(part) > MAX_HEADER_NBYTES - HEADER_TARGET_NBYTES:
+                    raise ValueError(f"a message {message[0]!r} takes {len(part):,} bytes, more than a frame may have")
+                packing.renew()
+                pack_one = packing.packer.pack
+            if (
+                nbytes >= HEADER_TARGET_NBYTES
+                or packing.buffers_nbytes >= BUFFERS_TARGET_NBYTES
+                or len(packing.buffers) >= MAX_BUFFERS // 2
+            ):
+                chunks = _frame(parts, packing.buffers)
+                parts, nbytes = [], 0
+                packing.clear()
+                yield chunks, None if is_cut else count
+    if parts:
+        chunks = _frame(parts, packing.buffers)
         packing.clear()
-    return chunks
+        yield chunks, count
 
 
 def _frame(packed: list[bytes], buffers: list[Any]) -> list[Any]:
@@ -124,6 +146,40 @@ def _frame(packed: list[bytes], buffers: list[Any]) -> list[Any]:
         return [_PREFIX.pack(len(header), 0) + header]
     sizes = struct.pack(f"<{len(buffers)}Q", *(memoryview(b).nbytes for b in buffers))
     return [_PREFIX.pack(len(header), len(buffers)) + sizes + header, *buffers]
+
+
+def _packed_in_pieces(message: Message) -> Iterator[bytes]:
+    """A message that lists things, packed as one or, where they take much, as several that say the same.
+
+    Between two of them the frame may end, and with it the buffers that the first one refers to.
+    """
+    packing = _packing
+    pack_length = packing.packer.pack_array_header  # the same for every packer
+    operation, items, *rest = message
+    begin = pack_length(len(message)) + packing.packer.pack(operation)
+    end = b"".join([packing.packer.pack(field) for field in rest])
+    listed: list[Any] = []
+    count = nbytes = 0
+    for start in range(0, len(items), PACKED_TOGETHER):
+        together = items[start : start + PACKED_TOGETHER]
+        mark = len(packing.buffers), packing.buffers_nbytes
+        part = packing.packer.pack(together)
+        if len(part) <= MESSAGE_TARGET_NBYTES:
+            # Without its length: a byte for a few, three for more.
+            parts: Any = [(memoryview(part)[1 if len(together) < 16 else 3 :], len(together))]
+        else:
+            del packing.buffers[mark[0] :]
+            packing.buffers_nbytes = mark[1]
+            parts = ((packing.packer.pack(item), 1) for item in together)
+        for part, number in parts:
+            listed.append(part)
+            count += number
+            nbytes += len(part)
+            if nbytes >= MESSAGE_TARGET_NBYTES or packing.buffers_nbytes >= BUFFERS_TARGET_NBYTES:
+                yield b"".join((begin, pack_length(count), *listed, end))
+                listed, count, nbytes = [], 0, 0
+    if count:
+        yield b"".join((begin, pack_length(count), *listed, end))
 
 
 def _no_buffers(code: int, data: bytes) -> Any:

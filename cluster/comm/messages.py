@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 #: A message lists no more tasks, keys or objects than this.
@@ -12,6 +12,9 @@ MAX_ITEMS = 500
 _OF_LISTS = frozenset(
     {
         "submit",
+        "memory",
+        "pending",
+        "cancelled",
         "release",
         "want",
         "cancel",
@@ -25,6 +28,10 @@ _OF_LISTS = frozenset(
         "copied",
         "left",
         "inventory",
+        "run",
+        "delete",
+        "discard",
+        "drop",
     }
 )
 
@@ -40,7 +47,7 @@ def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     >>> [len(keys) for _, keys in pieces(("release", list(range(1200))))]
     [500, 500, 200]
     """
-    if message[0] not in _OF_LISTS or not _is_long(message) or (message[0] == "submit" and message[2:3] != (None,)):
+    if not may_be_cut(message, MAX_ITEMS):
         yield message
         return
     operation, items, *rest = message
@@ -48,5 +55,12 @@ def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         yield (operation, items[start : start + MAX_ITEMS], *rest)
 
 
-def _is_long(message: tuple[Any, ...]) -> bool:
-    return len(message) > 1 and isinstance(message[1], (list, tuple)) and len(message[1]) > MAX_ITEMS
+def may_be_cut(message: Sequence[Any], count: int) -> bool:
+    """Whether a message lists more than ``count`` things and can be said in several, with fewer in each."""
+    if len(message) < 2:
+        return False
+    items = message[1]
+    kind = type(items)
+    if (kind is not tuple and kind is not list) or len(items) <= count or message[0] not in _OF_LISTS:
+        return False
+    return message[0] != "submit" or (len(message) > 2 and message[2] is None)

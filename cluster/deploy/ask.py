@@ -13,6 +13,7 @@ from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
+from holdfast.cluster.protocol.answers import merged
 from holdfast.objectstore.errors import HoldfastError
 
 RETRY_SECONDS = 0.1
@@ -87,6 +88,7 @@ def _connect(address: str, purpose: str, token: bytes, timeout: float) -> socket
 
 def _reply(sock: socket.socket) -> Any:
     reader = frames.FrameReader()
+    fragments: list[Any] = []
     while data := sock.recv(1 << 20):
         for batch in reader.feed(data):
             for message in batch:
@@ -94,7 +96,9 @@ def _reply(sock: socket.socket) -> Any:
                     _, _, ok, value = message
                     if not ok:
                         raise HoldfastError(": ".join(str(part) for part in value))
-                    return value
+                    return merged([*fragments, value]) if fragments else value
+                if message[0] == "part" and message[1] == 1:
+                    fragments.append(message[2])
                 if message[0] == "closing":
                     raise ConnectError(f"the cluster is shutting down: {message[1]}")
     raise ConnectError("the scheduler closed the connection without an answer")

@@ -18,7 +18,7 @@ from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node.fetcher import Fetcher
-from holdfast.cluster.node.heartbeat import WorkerVitals
+from holdfast.cluster.node.heartbeat import WorkerVitals, store_figures
 from holdfast.cluster.node.link import SchedulerLink
 from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
@@ -300,7 +300,7 @@ class NodeAgent:
             pids = {worker.address: worker.pid for worker in self._supervisor.workers}
         else:
             pids = {worker.address: os.getpid() for worker in self._workers}
-        report = {"store": self.store.stats(), "workers": self._vitals.measure(pids)}
+        report = {"store": store_figures(self.store.stats()), "workers": self._vitals.measure(pids)}
         if self._supervisor is not None:
             report["places"] = self._supervisor.describe()
         self._link.heartbeat(report)

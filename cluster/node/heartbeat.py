@@ -7,10 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.cluster.node.memory_watch import private_nbytes
+from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH
 
 INTERVAL_SECONDS = 2.0
+#: Of those who hold objects in a store, so many are named.
+MAX_HOLDERS = 100
 #: The load of a process over less time than this says nothing: asked again so soon, the last figures stand.
 LEAST_SECONDS = 1.0
+
+
+def store_figures(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """A store's figures as they are sent: of those who hold objects the largest, by what they call themselves."""
+    holders = sorted(stats["held_by"].items(), key=lambda holder: holder[1], reverse=True)[:MAX_HOLDERS]
+    readers = stats["deleted_but_pinned_by"]
+    return {
+        **stats,
+        "held_by": {str(owner)[:MAX_NAME_LENGTH]: nbytes for owner, nbytes in holders},
+        "deleted_but_pinned_by": [name[:MAX_NAME_LENGTH] for name in readers],
+    }
 
 
 class WorkerVitals:

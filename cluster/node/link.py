@@ -20,8 +20,10 @@ from typing import Any
 from holdfast.cluster.clock import ListeningClock
 from holdfast.cluster.comm.connection import Connection, NoAnswerError, connect
 from holdfast.cluster.comm.messages import MAX_ITEMS, pieces
-from holdfast.cluster.errors import ConnectError, ProtocolError
+from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.heartbeat import INTERVAL_SECONDS
+from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH, MAX_REASON_LENGTH
+from holdfast.cluster.protocol.messages import TO_NODE
 from holdfast.objectstore.table import ObjectMeta
 
 logger = logging.getLogger(__name__)
@@ -121,7 +123,9 @@ class SchedulerLink:
                 await asyncio.sleep(0)
                 while connection.is_full:
                     await asyncio.sleep(FULL_PAUSE_SECONDS)
-            entries.append((meta.object_id, meta.key, meta.nbytes, meta.type_name, meta.owner))
+            # Those who put it chose these names, and their mistake is not this host's.
+            names = [None if n is None else str(n)[:MAX_NAME_LENGTH] for n in (meta.key, meta.type_name, meta.owner)]
+            entries.append((meta.object_id, names[0], meta.nbytes, names[1], names[2]))
         if entries:
             connection.send(("inventory", entries))
         connection.send(("ready",))
@@ -132,11 +136,12 @@ class SchedulerLink:
 
     def exited(self, worker_address: str, reason: str) -> None:
         """A worker's process has ended."""
-        self._send("exited", worker_address, reason)
+        self._send("exited", worker_address, reason[:MAX_REASON_LENGTH])
 
     def left(self, name: str, object_ids: list[Any]) -> None:
         """A process that used this host's store has gone, and has put these objects there."""
-        for message in pieces(("left", object_ids, name)):
+        # The process chose its name, and its mistake is not this host's.
+        for message in pieces(("left", object_ids, name[:MAX_NAME_LENGTH])):
             self._send(*message)
 
     def heartbeat(self, report: dict[str, Any]) -> None:
@@ -157,6 +162,7 @@ class SchedulerLink:
 
     def _on_batch(self, batch: tuple[Any, ...]) -> None:
         for message in batch:
+            TO_NODE.check(message)
             match message:
                 case ("delete", object_ids):
                     self._on_delete(object_ids)
@@ -164,8 +170,6 @@ class SchedulerLink:
                     self._on_report()
                 case ("close",):
                     self._end(None)
-                case _:
-                    raise ProtocolError(f"the scheduler sent a node agent an unknown message {message[0]!r}")
 
     def _on_lost(self, error: Exception | None) -> None:
         self._connection = None

@@ -1,33 +1,59 @@
 """What the scheduler tells about itself: the answers to requests that only read the state.
 
 Everything is plain MessagePack. Keys stay as they are; sizes are bytes, times are seconds.
+
+There may be a million tasks, so an answer about tasks is made in *steps*, each of which looks at `STEP_ITEMS` of them.
+Such an answer is a generator: it yields fragments of the answer, or None, and returns the last fragment. Whoever asked
+puts them together (`holdfast.cluster.protocol.answers`). Between two steps the state may change: what came or went
+meanwhile may be in the answer or not, and what was made anew may be in it twice.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Generator, Iterable, Sequence
+from itertools import islice
+from typing import Any, TypeAlias
 
-from holdfast.cluster.scheduler.model import Client, Host, Key, Task, Worker
+from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
+from holdfast.cluster.scheduler.model import ACTIVE, Client, Host, Key, Task, Worker
 from holdfast.cluster.scheduler.state import SchedulerState
 
-#: The answer of `memory` names at most this many objects, the largest first.
+#: A step looks at so many tasks: half a millisecond or one.
+STEP_ITEMS = 500
+#: The answer of `memory` names at most this many objects, the largest first, and of each so many of its holders.
 MAX_OBJECTS_LISTED = 10_000
+MAX_HOLDERS_LISTED = 20
 
 Heartbeats = dict[str, dict[str, Any]]
+Steps: TypeAlias = Generator[Any, None, Any]
 
 
-def who_has(state: SchedulerState, keys: Iterable[Key] | None) -> dict[Key, list[str]]:
+def who_has(state: SchedulerState, keys: Sequence[Key] | None) -> Steps:
     """The node addresses that have each key's object; of all keys that have one when ``keys`` is None."""
-    tasks: Iterable[Task | None] = state.life.objects.values() if keys is None else map(state.tasks.get, keys)
-    found = {task.key: [host.address for host in task.where] for task in tasks if task is not None}
-    return found if keys is None else {key: found.get(key, []) for key in keys}
+    if keys is None:
+        for tasks in state.life.objects.slices(STEP_ITEMS):
+            where = {task.key: [host.address for host in task.where] for task in tasks}
+            for part in in_slices(list(where), STEP_ITEMS):
+                yield {key: where[key] for key in part}
+    else:
+        for part in in_slices(keys, STEP_ITEMS):
+            found = {}
+            for key in part:
+                task = state.tasks.get(key)
+                found[key] = [] if task is None else [host.address for host in task.where]
+            yield found
+    return {}
 
 
-def has_what(state: SchedulerState, names: Iterable[str] | None) -> dict[str, list[Key]]:
+def has_what(state: SchedulerState, names: Iterable[str] | None) -> Steps:
     """The keys whose objects lie in each node's store."""
-    return {host.address: [task.key for task in host.objects] for host in _hosts(state, names)}
+    hosts = list(_hosts(state, names))
+    for host in hosts:
+        for tasks in host.objects.slices(STEP_ITEMS):
+            for part in in_slices([task.key for task in tasks], STEP_ITEMS):
+                yield {host.address: part}
+    return {host.address: [] for host in hosts}
 
 
 def _hosts(state: SchedulerState, names: Iterable[str] | None) -> Iterable[Host]:
@@ -79,8 +105,12 @@ def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heartbeats) -> dict[str, Any]:
+def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heartbeats) -> Steps:
     """What ``holdfast status`` shows."""
+    counts: Counter[str] = Counter()
+    for tasks in state.tasks.slices(STEP_ITEMS):
+        counts.update([task.state for task in tasks])
+        yield None
     nodes = {}
     for host in state.hosts.values():
         beat = heartbeats.get(host.address, {})
@@ -96,19 +126,34 @@ def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heart
     return {
         "scheduler": description,
         "nodes": nodes,
-        "tasks": dict(Counter(task.state for task in state.tasks.values())),
+        "tasks": dict(counts),
         "clients": len(state.clients),
         "datasets": sorted(state.datasets),
     }
 
 
-def memory(state: SchedulerState, heartbeats: Heartbeats) -> dict[str, Any]:
+def memory(state: SchedulerState, heartbeats: Heartbeats) -> Steps:
     """What ``holdfast memory`` shows: each object with its size, who holds it and where it lies."""
-    tasks = sorted(state.life.objects.values(), key=_nbytes, reverse=True)
+    largest: list[Task] = []
+    count = nbytes = 0
+    for tasks in state.life.objects.slices(STEP_ITEMS):
+        count += len(tasks)
+        nbytes += sum(map(_nbytes, tasks))
+        largest += tasks
+        if len(largest) >= 2 * MAX_OBJECTS_LISTED:
+            largest.sort(key=_nbytes, reverse=True)
+            del largest[MAX_OBJECTS_LISTED:]
+        yield None
+    largest.sort(key=_nbytes, reverse=True)
+    for start in range(0, min(len(largest), MAX_OBJECTS_LISTED), STEP_ITEMS // 5):
+        step = largest[start : min(start + STEP_ITEMS // 5, MAX_OBJECTS_LISTED)]
+        listed = {task.key: task for task in step if task.state == "memory"}
+        for part in in_slices(list(listed), STEP_ITEMS):
+            yield {"objects": [_object(listed[key], state.life.now) for key in part]}
     return {
-        "objects": [_object(task, state.life.now) for task in tasks[:MAX_OBJECTS_LISTED]],
-        "count": len(tasks),
-        "nbytes": sum(map(_nbytes, tasks)),
+        "objects": [],
+        "count": count,
+        "nbytes": min(nbytes, MAX_INTEGER),
         "stores": {address: beat.get("store") for address, beat in heartbeats.items()},
     }
 
@@ -124,10 +169,25 @@ def _object(task: Task, now: float) -> dict[str, Any]:
         "nbytes": task.nbytes,
         "type": task.type_name,
         "owner": task.owner,
-        "holders": [_holder(holder) for holder in task.holders] + [f"task {waiter.key!r}" for waiter in task.waiters],
+        "holders": _holders(task),
         "where": [host.address for host in task.where],
         "age": now - task.since,
     }
+
+
+def _holders(task: Task) -> list[str]:
+    names = [_holder(holder) for holder in task.holders[:MAX_HOLDERS_LISTED]]
+    room = MAX_HOLDERS_LISTED - len(names)
+    if task.nwaiters and room:
+        # Of very many dependents, those that wait may be the last.
+        looked_at = islice(task.dependents, 10 * MAX_HOLDERS_LISTED)
+        waiters = [waiter for waiter in looked_at if waiter.state in ACTIVE][:room]
+        names += [f"task {waiter.key!r:.200}" for waiter in waiters]
+        if task.nwaiters > len(waiters):
+            names.append(f"{task.nwaiters - len(waiters):,} more tasks")
+    if len(task.holders) > MAX_HOLDERS_LISTED:
+        names.append(f"{len(task.holders) - MAX_HOLDERS_LISTED:,} more clients and datasets")
+    return names
 
 
 def _holder(holder: Any) -> str:

@@ -133,6 +133,18 @@ class Lifecycle:
             for dependency in task.dependencies:
                 dependency.add_dependent(task)
 
+    def is_below(self, task: Task, others: Iterable[Task]) -> bool:
+        """Whether one of the others is the task, or depends on it."""
+        seen = set(others)
+        stack = list(seen)
+        while stack:
+            other = stack.pop()
+            if other is task:
+                return True
+            stack += [dependency for dependency in other.dependencies if dependency not in seen]
+            seen.update(other.dependencies)
+        return False
+
     # -- towards a result
 
     def activate(self, task: Task) -> None:
@@ -278,8 +290,13 @@ class Lifecycle:
 
     def complete(
         self, task: Task, host: Host | None, object_id: ObjectId, nbytes: int, inline: Payload | None, type_name: str
-    ) -> None:
-        """A task's result is there, in ``host``'s store (None: only in ``inline``)."""
+    ) -> bool:
+        """A task's result is there, in ``host``'s store (None: only in ``inline``).
+
+        False, and nothing has changed, if the object is another task's: no two have the same.
+        """
+        if not self.objects.claim(object_id, task):
+            return False
         active = task.state in ACTIVE
         task.state = "memory"
         if self.lost:
@@ -290,7 +307,6 @@ class Lifecycle:
         task.inline = inline
         task.type_name = type_name
         task.missing = 0
-        self.objects[object_id] = task
         if host is not None:
             self.add_copy(task, host)
         if task.holders:
@@ -305,6 +321,7 @@ class Lifecycle:
                         self.enqueue(waiter)
         elif not task.holders:
             self._to_settle.append(task)
+        return True
 
     def add_copy(self, task: Task, host: Host) -> None:
         if host not in task.where:
@@ -522,28 +539,35 @@ class Lifecycle:
         return holder in self._departed
 
     def follow_up(self) -> None:
-        """See to what follows from an event: what it has touched, and a limited number of tasks beyond."""
-        touched, self._to_settle = self._to_settle, self._unsettled
-        for task in touched:
-            self._settle(task)
-        limit = self._follow_up_limit
-        while limit and self.has_more:
-            limit -= 1
-            if self._undermined:
-                self._fail_undermined(self._undermined.pop())
-            elif self._unhindered:
-                self._run_again(self._unhindered.pop())
-            elif self._to_settle:
-                self._settle(self._to_settle.pop())
-            else:
-                self._give_up_one_hold()
-        self._unsettled, self._to_settle = self._to_settle, []
+        """See to what follows from an event: what it has touched, and a limited number of tasks beyond.
+
+        A task at which this fails is left as it is; the others stay on their lists, and are seen to the next time.
+        """
+        touched, self._to_settle = iter(self._to_settle), self._unsettled
+        try:
+            for task in touched:
+                self._settle(task)
+            limit = self._follow_up_limit
+            while limit and self.has_more:
+                limit -= 1
+                if self._undermined:
+                    self._fail_undermined(self._undermined.pop())
+                elif self._unhindered:
+                    self._run_again(self._unhindered.pop())
+                elif self._to_settle:
+                    self._settle(self._to_settle.pop())
+                else:
+                    self._give_up_one_hold()
+        finally:
+            self._to_settle.extend(touched)
+            self._unsettled, self._to_settle = self._to_settle, []
 
     def _give_up_one_hold(self) -> None:
         holder = self._departed[-1]
-        self._lose_holder(holder.holds.pop(), holder)
+        task = holder.holds.pop()
         if not holder.holds:
             self._departed.pop()
+        self._lose_holder(task, holder)
 
     def _settle(self, task: Task) -> None:
         """Release a task if nobody needs it, forget it if nobody can ask for it again."""

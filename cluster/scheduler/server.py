@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import holdfast
@@ -18,10 +18,13 @@ from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.cluster.comm.opening import PROTOCOL_VERSION, Refused
 from holdfast.cluster.errors import ConnectError, ProtocolError
+from holdfast.cluster.protocol.limits import MAX_CLIENTS
+from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORKER, OPENINGS, check_opening
+from holdfast.cluster.protocol.shapes import Vocabulary
 from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler import instructions as to_do
 from holdfast.cluster.scheduler.inbox import Inbox, Inboxes
-from holdfast.cluster.scheduler.requests import Requests
+from holdfast.cluster.scheduler.requests import FAILED, Requests
 from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,10 @@ SILENCE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
 #: By how much a timer may come before its time: uvloop's clock counts milliseconds.
 CLOCK_TICK_SECONDS = 0.001
+#: After a failure in what follows from earlier events, the scheduler tries the rest of it that much later.
+FAILURE_PAUSE_SECONDS = 1.0
+#: How many characters of an event that it failed at stand in its log.
+EVENT_IN_LOG_LENGTH = 500
 #: How long peers get to take leave when the cluster shuts down.
 CLOSE_SECONDS = 5.0
 
@@ -65,13 +72,25 @@ class Scheduler:
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
-        self.state = SchedulerState(no_worker_timeout=no_worker_timeout, validate=validate)
+        self._validate = validate
+        self.failures = 0  # of the scheduler's own
+        self.state = SchedulerState(
+            no_worker_timeout=no_worker_timeout,
+            validate=validate,
+            on_failure=None if validate else self._follow_up_failed,
+        )
+        self._handlers: dict[str, tuple[Vocabulary, Callable[[str, tuple[Any, ...]], Iterator[None] | None]]] = {
+            "client": (FROM_CLIENT, self._client_message),
+            "worker": (FROM_WORKER, self._worker_message),
+            "node": (FROM_NODE, self._node_message),
+        }
         # All that anybody may be late with counts in time in which this process listened.
         self._clock = ListeningClock(min(STEP_SECONDS, silence_timeout / 10))
         self._silence_timeout = silence_timeout
         self._sock = sock
         self._listener = Listener(token, self._welcome, self._connected)
         self._peers: dict[str, Connection] = {}  # by node address, worker address or client id
+        self._inbox_of: dict[str, Inbox] = {}  # by client
         self._turns: dict[str, int] = {}  # the last turn that each client has announced
         self._heartbeats: introspection.Heartbeats = {}
         self._requests = Requests(
@@ -81,12 +100,15 @@ class Scheduler:
             handle=self._handle,
             call_later=self._call_later,
             describe=self.describe,
+            begin=self._begin,
+            failed=self._failed,
             shut_down=self._shut_down,
         )
         self._put: dict[str, list[tuple[str, list[bytes]]]] = {}  # see _user_left
         self._departures: dict[str, _Departure] = {}  # of workers, while one of its two signs is missing
         self._timer: asyncio.Handle | None = None
         self._timer_due = 0.0
+        self._not_before = 0.0  # when something may be due again, after a failure
         self._heard: dict[str, float] = {}  # when each node last said something, by the clock
         self._node_inboxes: dict[str, Inbox] = {}
         self._silence_timer: Alarm | None = None
@@ -147,23 +169,23 @@ class Scheduler:
     def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
         if self._closing:
             raise Refused("role", "the cluster is shutting down")
+        if role not in OPENINGS:
+            raise Refused("role", f"a scheduler does not serve the role {role!r:.80}")
+        try:
+            check_opening(role, info)
+        except ProtocolError as error:
+            raise Refused("role", str(error)) from None
         if role == "node":
-            _check(info, address=str, hostname=str, capacity=int, incarnation=str)
             self._supersede(info["address"], info["incarnation"])
-            self._refuse_twice(info["address"])
         elif role == "worker":
-            _check(info, address=str, name=str, node=str, nthreads=int)
             host = self.state.hosts.get(info["node"])
             if host is None or not host.is_ready:
                 raise Refused("later", f"node {info['node']} has not joined")
             if info["address"] in self._departures and info["address"] not in self._peers:
                 self._departed(info["address"])  # its successor is here already
-            self._refuse_twice(info["address"])
-        elif role == "client":
-            _check(info, id=str)
-            self._refuse_twice(info["id"])
-        else:
-            raise Refused("role", f"a scheduler does not serve the role {role!r}")
+        elif role == "client" and len(self.state.clients) >= MAX_CLIENTS:
+            raise Refused("later", f"{MAX_CLIENTS:,} clients are connected, and no more may be")
+        self._refuse_twice(info["id"] if role == "client" else info["address"])
         welcome: dict[str, Any] = {"scheduler": self.describe()}
         if role == "client":
             welcome["nodes"] = [host.description for host in self.state.hosts.values()]
@@ -195,24 +217,33 @@ class Scheduler:
             del self._peers[peer]
             connection.abort(error)
             return
-        handle = {"client": self._client_message, "worker": self._worker_message, "node": self._node_message}[role]
+        vocabulary, handle = self._handlers[role]
 
-        def handle_message(message: tuple[Any, ...]) -> None:
+        def handle_message(message: tuple[Any, ...]) -> Iterator[None] | None:
+            vocabulary.check(message)
             try:
-                handle(peer, message)
-            except (ValueError, TypeError, LookupError) as error:
-                logger.warning("handling %r of %s failed", message[0], peer, exc_info=True)
-                raise ProtocolError(f"a malformed message {message[0]!r}: {error}") from error
+                return handle(peer, message)
+            except ProtocolError:
+                raise
+            except Exception as error:
+                if role == "client":
+                    self._tell_of_failure(peer, message)
+                self._failed(f"handling a message of {peer}", error)
+                return None
 
         def ended(error: Exception | None) -> None:
             if self._peers.get(peer) is connection:
                 del self._peers[peer]
+                self._inbox_of.pop(peer, None)
                 reason = str(error) if error else "its connection closed"
                 self._leave(role, peer, reason, may_live=isinstance(error, _MayLiveError))
 
-        inbox = Inbox(connection, handle_message, ended)
+        inbox = Inbox(connection, handle_message, ended, needs_room=role == "client")
         if role == "node":
             self._node_inboxes[peer] = inbox
+        elif role == "client":
+            self._inbox_of[peer] = inbox
+            connection.on_room = lambda: self._inboxes.go_on(inbox)
 
         def on_batch(messages: tuple[Any, ...]) -> None:
             if role == "node":
@@ -233,12 +264,12 @@ class Scheduler:
             self._handle(events.HostJoined(peer, info))
             self._tell_clients(("nodes", [info], []))
         elif role == "worker":
-            resources = {str(name): float(amount) for name, amount in (info.get("resources") or {}).items()}
+            resources = {name: float(amount) for name, amount in (info.get("resources") or {}).items()}
             if info.get("memory_limit"):
                 resources.setdefault("memory", float(info["memory_limit"]))
             self._handle(events.WorkerJoined(peer, info["name"], info["node"], info["nthreads"], resources))
         else:
-            self._handle(events.ClientJoined(peer, str(info.get("name") or peer)))
+            self._handle(events.ClientJoined(peer, info.get("name") or peer))
 
     def _leave(self, role: str, peer: str, reason: str, *, may_live: bool) -> None:
         logger.info("%s %s left: %s", role, peer, reason)
@@ -252,7 +283,7 @@ class Scheduler:
                 # A process that still runs ends by that. Its agent starts another one, which joins after the agent.
                 if (connection := self._peers.pop(worker.address, None)) is not None:
                     connection.abort(ConnectError(f"its node {peer} left: {reason}"))
-            self._handle(events.HostLeft(peer, reason, may_live))
+            self._happen(events.HostLeft(peer, reason, may_live))
             self._tell_clients(("nodes", [], [peer]))
             self._requests.node_reported(peer)
         elif role == "worker":
@@ -263,12 +294,14 @@ class Scheduler:
                 departure.timer = self._call_later(EXIT_REASON_SECONDS, self._departed, peer)
         else:
             self._turns.pop(peer, None)
-            self._handle(events.ClientLeft(peer))
+            self._happen(events.ClientLeft(peer))
             self._reconcile(peer)
             self._requests.client_left(peer)
 
-    def _worker_exited(self, worker: str, reason: str) -> None:
+    def _worker_exited(self, node: str, worker: str, reason: str) -> None:
         """Its node says that a worker process ended. What it sent before may still be on its way here."""
+        if not worker.startswith(f"{node}/"):
+            raise ProtocolError(f"exited.worker: {worker!r:.80} is none of {node}")
         logger.warning("worker %s ended: %s", worker, reason)
         departure = self._departures.get(worker)
         if departure is not None:
@@ -303,7 +336,7 @@ class Scheduler:
     def _departed(self, worker: str) -> None:
         departure = self._departures.pop(worker)
         departure.cancel()
-        self._handle(events.WorkerLeft(worker, departure.reason))
+        self._happen(events.WorkerLeft(worker, departure.reason))
         self._reconcile(worker)
 
     def _user_left(self, node: str, object_ids: list[bytes], name: str) -> None:
@@ -343,7 +376,7 @@ class Scheduler:
 
     def _reconcile(self, peer: str) -> None:
         for node, object_ids in self._put.pop(peer, ()):
-            self._handle(events.ObjectsFound(node, object_ids))
+            self._happen(events.ObjectsFound(node, object_ids))
 
     def _tell_clients(self, message: tuple[Any, ...]) -> None:
         for client in self.state.clients:
@@ -357,16 +390,39 @@ class Scheduler:
     # -- the state machine
 
     def _handle(self, event: events.Event) -> None:
-        for instruction in self.state.handle(event, self._clock.time()):
+        """Take in an event, and do what is to be done about it. Raises what `SchedulerState.handle` raises."""
+        try:
+            instructions = self.state.handle(event, self._clock.time())
+        except Exception as error:
+            self._carry_out(self.state.outbox.take())
+            if not isinstance(error, ProtocolError):
+                error.add_note(f"the event was {event!r:.{EVENT_IN_LOG_LENGTH}}")
+            raise
+        else:
+            self._carry_out(instructions)
+        finally:
+            self._set_timer()
+
+    def _happen(self, event: events.Event) -> None:
+        """`_handle` what has happened by itself: nobody is to blame if that fails."""
+        try:
+            self._handle(event)
+        except Exception as error:
+            self._failed("handling an event", error)
+
+    def _carry_out(self, instructions: list[to_do.Instruction]) -> None:
+        for instruction in instructions:
             peer = instruction.peer
             message = message_of(instruction)
             if type(instruction) in _REPORTS:
                 message = (*message, self._turns.get(peer, 0))
             self._send(peer, message)
+
+    def _set_timer(self) -> None:
         deadline = self.state.next_deadline
         if deadline is None or self._closing:
             return
-        due = deadline + CLOCK_TICK_SECONDS
+        due = max(deadline + CLOCK_TICK_SECONDS, self._not_before)
         if self._timer is None or due < self._timer_due:
             if self._timer is not None:
                 self._timer.cancel()
@@ -375,15 +431,46 @@ class Scheduler:
 
     def _time_passed(self) -> None:
         self._timer = None
-        self._handle(events.TimePassed())
+        self._happen(events.TimePassed())
+
+    # -- failures of the scheduler's own
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """Note a failure that is nobody's fault but this program's. The scheduler goes on; in tests it raises."""
+        self.failures += 1
+        logger.error("the scheduler failed, and goes on: %s", what, exc_info=error)
+        if self._validate:
+            raise error
+
+    def _follow_up_failed(self, what: str, error: Exception) -> None:
+        self._not_before = self._clock.time() + FAILURE_PAUSE_SECONDS
+        self._failed(what, error)
+
+    def _tell_of_failure(self, client: str, message: tuple[Any, ...]) -> None:
+        """A client's message could not be handled to its end: it must not wait for what won't come."""
+        operation, *parts = message
+        if operation == "request":
+            self._requests.refuse(client, parts[0], "InternalError", FAILED)
+        elif operation in _BRINGS_KEYS and client in self.state.clients:
+            keys = parts[0] if operation == "want" else [entry[0] for entry in parts[0]]
+            holder = self.state.clients[client]
+            lost = [key for key in keys if (task := self.state.tasks.get(key)) is None or holder not in task.holders]
+            if lost:
+                self._send(client, ("cancelled", lost, FAILED, self._turns.get(client, 0)))
+
+    def _begin(self, client: str, job: Iterator[None]) -> None:
+        """Have a job done for a client, if it is there."""
+        inbox = self._inbox_of.get(client)
+        if inbox is not None:
+            self._inboxes.begin(inbox, job)
 
     # -- messages
 
-    def _client_message(self, client: str, message: tuple[Any, ...]) -> None:
+    def _client_message(self, client: str, message: tuple[Any, ...]) -> Iterator[None] | None:
         operation, *parts = message
         if operation == "request":
-            self._requests.handle(client, *parts)
-        elif operation == "submit":
+            return self._requests.handle(client, *parts)
+        if operation == "submit":
             tasks, wants, options = parts
             if len(tasks) > MAX_ITEMS:
                 raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
@@ -404,8 +491,7 @@ class Scheduler:
             self._handle(events.KeysCancelled(client, *parts))
         elif operation == "missing":
             self._handle(events.ResultsMissing(client, *parts))
-        else:
-            raise ProtocolError(f"a client sent {operation!r}")
+        return None
 
     def _worker_message(self, worker: str, message: tuple[Any, ...]) -> None:
         operation, *parts = message
@@ -417,8 +503,6 @@ class Scheduler:
             self._handle(events.DependenciesMissing(worker, *parts))
         elif operation == "dropped":
             self._handle(events.RunsDropped(worker, *parts))
-        else:
-            raise ProtocolError(f"a worker sent {operation!r}")
 
     def _node_message(self, node: str, message: tuple[Any, ...]) -> None:
         operation, *parts = message
@@ -429,15 +513,13 @@ class Scheduler:
             self._heartbeats[node] = {**beat, "time": time.time()}
             self._requests.node_reported(node)
         elif operation == "exited":
-            self._worker_exited(*parts)
+            self._worker_exited(node, *parts)
         elif operation == "left":
             self._user_left(node, *parts)
         elif operation == "inventory":
             self._objects_reported(node, *parts)
         elif operation == "ready":
             self._handle(events.HostReady(node))
-        else:
-            raise ProtocolError(f"a node sent {operation!r}")
 
 
 class _MayLiveError(ConnectError):
@@ -461,12 +543,6 @@ class _Departure:
             self.timer.cancel()
 
 
-def _check(info: dict[str, Any], **types: type) -> None:
-    for name, expected in types.items():
-        if not isinstance(info.get(name), expected):
-            raise Refused("role", f"the opening lacks {name!r}")
-
-
 def _run_entry(entry: to_do.RunEntry) -> tuple[Any, ...]:
     key, run_id, digest, payload, dependencies, resources = entry
     return (key, run_id, digest, raw(payload), dependencies, resources)
@@ -484,6 +560,8 @@ def message_of(instruction: to_do.Instruction) -> tuple[Any, ...]:
     return _MESSAGES[type(instruction)](instruction)
 
 
+#: What a client says of keys that it holds from then on.
+_BRINGS_KEYS = frozenset({"submit", "scattered", "want"})
 _REPORTS = frozenset({to_do.ReportMemory, to_do.ReportErred, to_do.ReportPending, to_do.ReportCancelled})
 _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.SendFunctions: lambda i: ("functions", [(digest, raw(blob)) for digest, blob in i.items]),

@@ -12,6 +12,10 @@ Each event changes the tables, by way of `Lifecycle` where tasks are concerned. 
 
 and what has collected in the outbox is returned. In ``validate`` mode every invariant is checked after that.
 
+What comes is well-formed (`holdfast.cluster.protocol`), but need not be right: then its handler raises a
+`ProtocolError`, before it has changed anything that others rely on. Whatever else is raised is a fault in here. One
+in the two steps above has nothing to do with the event: it is reported to ``on_failure``, and the rest goes on.
+
 What a task costs on its way from submit to gather: one entry of `TasksSubmitted`, one assignment, one entry of
 `TasksFinished`, one report to each client that holds it, one entry of `KeysReleased`, one deletion. None of them
 looks at other tasks than the neighbours in the graph; an assignment looks at each queue of ready tasks once, of which
@@ -66,6 +70,8 @@ class SchedulerState:
         Number of tasks that one event deals with beyond those that it touches itself.
     validate
         Check every move and all invariants, at a cost: for tests.
+    on_failure
+        ``on_failure(what, error)``: takes a failure in what follows from earlier events. None: it is raised.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class SchedulerState:
         max_failures: int = MAX_FAILURES,
         follow_up_limit: int = FOLLOW_UP_LIMIT,
         validate: bool = False,
+        on_failure: Callable[[str, Exception], None] | None = None,
     ) -> None:
         self.hosts: dict[str, Host] = {}
         self.workers: dict[str, Worker] = {}
@@ -90,6 +97,7 @@ class SchedulerState:
         self._no_worker_timeout = no_worker_timeout
         self._max_failures = max_failures
         self._validate = validate
+        self._on_failure = on_failure
         self._submitted = 0
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.HostJoined: self._host_joined,
@@ -136,19 +144,30 @@ class SchedulerState:
         Raises
         ------
         ProtocolError
-            The event can't be right. The state is as it was, but for parts of the event that came before.
+            The event can't be right. The state is as it was, but for parts of the event that came before; what is to
+            be done about these is in the ``outbox``.
+        Exception
+            A fault in the handler of the event. What it had done until then is done.
         """
         self.life.now = now
         try:
             self._handlers[type(event)](event)
         finally:
-            self.life.follow_up()
-            self.life.fill()
+            self._follow_up("what follows from earlier events", self.life.follow_up)
+            self._follow_up("giving tasks to workers", self.life.fill)
         if self._validate:
             from holdfast.cluster.scheduler.validation import validate_state
 
             validate_state(self)
         return self.outbox.take()
+
+    def _follow_up(self, what: str, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:
+            if self._on_failure is None:
+                raise
+            self._on_failure(what, error)
 
     @property
     def next_deadline(self) -> float | None:
@@ -354,7 +373,9 @@ class SchedulerState:
                     submitted.append(task)
                     continue
                 if digest is not None and digest not in life.functions:
-                    raise ProtocolError(f"task {key!r} names a function that was never sent")
+                    raise ProtocolError(f"task {key!r:.200} names a function that was never sent")
+                if dependency_keys and key in dependency_keys:
+                    raise ProtocolError(f"task {key!r:.200} depends on itself")
                 if per_key:
                     chosen = _Options({**options, **per_key[key]}, self.placement) if key in per_key else shared
                 if task is None:
@@ -368,6 +389,8 @@ class SchedulerState:
                         unknown.append((task, dependency_key))
                     else:
                         dependencies.append(dependency)
+                if task.dependents and life.is_below(task, dependencies):
+                    raise ProtocolError(f"task {key!r:.200} depends on itself, by way of others")
                 task.requirements = chosen.requirements
                 task.retries = chosen.retries
                 self._submitted += 1
@@ -404,9 +427,12 @@ class SchedulerState:
 
     def _objects_scattered(self, event: events.ObjectsScattered) -> None:
         client = self.clients[event.client]
-        for key, object_id, nbytes, type_name, address, inline in event.objects:
+        for position, (key, object_id, nbytes, type_name, address, inline) in enumerate(event.objects):
             host = self.hosts.get(address)
             task = self.tasks.get(key)
+            owner = self.life.objects.get(object_id)
+            if owner is not None and owner is not task:
+                raise ProtocolError(f"scattered[{position}].object_id is that of another key")
             if task is None:
                 task = self.life.create(key, None, client.name)
             self.life.hold(client, task)
@@ -477,7 +503,9 @@ class SchedulerState:
             task.group.record(seconds, nbytes)
             if inline is not None:
                 task.maker = worker
-            life.complete(task, worker.host, object_id, nbytes, inline, type_name)
+            if not life.complete(task, worker.host, object_id, nbytes, inline, type_name):
+                life.requeue(task)
+                raise ProtocolError(f"finished: the object of run {run_id} is that of another key")
         self.placement.progressed(worker, life.now)
         life.line_up_more(worker)
 
@@ -486,7 +514,7 @@ class SchedulerState:
         if worker is None:
             return
         self.placement.progressed(worker, self.life.now)
-        for key, run_id, blob, text, _ in event.errors:
+        for _, run_id, blob, text, _ in event.errors:
             task = self.life.end_run(worker, run_id)
             if task is None:
                 continue
@@ -494,7 +522,7 @@ class SchedulerState:
                 task.retries -= 1
                 self.life.requeue(task)
             else:
-                self.life.fail(task, TaskError(key, blob, text))
+                self.life.fail(task, TaskError(task.key, blob, text))
 
     def _dependencies_missing(self, event: events.DependenciesMissing) -> None:
         worker = self.workers.get(event.worker)

@@ -40,6 +40,17 @@ class Table(MutableMapping[K, V]):
     def get(self, key: K, default: Any = None) -> Any:
         return self._parts[hash(key) % _PARTS].get(key, default)
 
+    def claim(self, key: K, value: V) -> bool:
+        """Enter a value under a key that has none; whether it is the key's value now."""
+        return self._parts[hash(key) % _PARTS].setdefault(key, value) is value
+
+    def slices(self, length: int) -> Iterator[list[V]]:
+        """All values, so many at a time. What is entered or taken out between two slices may be in them or not."""
+        for part in self._parts:
+            values = list(part.values())
+            for start in range(0, len(values), length):
+                yield values[start : start + length]
+
     def __iter__(self) -> Iterator[K]:
         return chain.from_iterable(self._parts)
 
@@ -82,6 +93,13 @@ class Roll(Collection[K]):
             last = self._last = self._parts[-1]
         entry, _ = last.popitem()
         return entry
+
+    def slices(self, length: int) -> Iterator[list[K]]:
+        """All entries, so many at a time; as `Table.slices`."""
+        for part in list(self._parts):
+            entries = list(part)
+            for start in range(0, len(entries), length):
+                yield entries[start : start + length]
 
     def __contains__(self, entry: object) -> bool:
         return any(entry in part for part in self._parts)

@@ -21,7 +21,8 @@ from typing import Any
 from holdfast import objectstore
 from holdfast.cluster import payload
 from holdfast.cluster.comm.connection import Connection, connect, shared_connection
-from holdfast.cluster.errors import ProtocolError, RemoteError
+from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.protocol.messages import TO_WORKER
 from holdfast.cluster.worker import context
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
@@ -225,6 +226,7 @@ class Worker:
     def _on_batch(self, batch: tuple[Any, ...]) -> None:
         assert self._threads is not None
         for message in batch:
+            TO_WORKER.check(message)
             match message:
                 case ("run", tasks):
                     self._lineup.add(tasks)
@@ -239,8 +241,6 @@ class Worker:
                         self._deliver([("dropped", dropped)])
                 case ("close",):
                     self._end(None)
-                case _:
-                    raise ProtocolError(f"the scheduler sent a worker an unknown message {message[0]!r}")
 
     def _on_connection_lost(self, error: Exception | None) -> None:
         self._end(f"the connection to the scheduler was lost{f' ({error})' if error else ''}")

@@ -89,13 +89,17 @@ class Piece(NamedTuple):
     nbytes: int
 
 
+#: A class may have any name; in messages and lists it's cut to so many characters.
+_MAX_TYPE_NAME_LENGTH = 200
+
+
 def type_name_of(value: Any) -> str:
     """What ``list()`` calls a value's type: ``int``, ``numpy.ndarray``, ``pandas.DataFrame``."""
     cls = type(value)
     module: str = cls.__module__
     if module == "builtins":
         return cls.__qualname__
-    return f"{module.partition('.')[0]}.{cls.__qualname__}"
+    return f"{module.partition('.')[0]}.{cls.__qualname__}"[:_MAX_TYPE_NAME_LENGTH]
 
 
 class Encoded:

@@ -6,91 +6,14 @@ import asyncio
 import time
 
 import pytest
+from scheduler_peers import NODE, WORKER, Peer, Setup
 
-from holdfast.cluster.comm.connection import bound_socket, connect
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.scheduler import inbox as inbox_module
 from holdfast.cluster.scheduler import requests as requests_module
 from holdfast.cluster.scheduler import server as server_module
-from holdfast.cluster.scheduler.server import Scheduler
-
-TOKEN = b"t" * 32
-NODE = "tcp://127.0.0.1:1"
-WORKER = f"{NODE}/0"
-
-
-class Peer:
-    """One connection to the scheduler, and what came over it."""
-
-    def __init__(self):
-        self.messages = []
-        self.gone = False
-        self.changed = asyncio.Event()
-
-    @classmethod
-    async def join(cls, scheduler, role, timeout=5, **info):
-        peer = cls()
-        peer.connection = await connect(scheduler.address, token=TOKEN, role=role, info=info, timeout=timeout)
-        peer.connection.start(peer.on_batch, peer.on_close)
-        return peer
-
-    @classmethod
-    async def join_as_node(cls, scheduler, inventory=(), *, address=NODE, incarnation="first", timeout=5):
-        info = {"address": address, "hostname": "here", "capacity": 1, "incarnation": incarnation}
-        peer = await cls.join(scheduler, "node", timeout, **info)
-        if inventory is not None:
-            peer.connection.send(("inventory", inventory))
-            peer.connection.send(("ready",))
-        return peer
-
-    def on_batch(self, batch):
-        self.messages += batch
-        self.changed.set()
-
-    def on_close(self, error):
-        self.gone = True
-        self.changed.set()
-
-    async def until(self, condition):
-        async with asyncio.timeout(20):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-    async def next(self, operation):
-        await self.until(lambda: any(m[0] == operation for m in self.messages))
-        message = next(m for m in self.messages if m[0] == operation)
-        self.messages.remove(message)
-        return message
-
-
-class Setup:
-    """A scheduler with a node, a worker and a client."""
-
-    def __init__(self, *, validate=True, **options):
-        self.options = {"validate": validate, **options}
-
-    async def __aenter__(self):
-        self.scheduler = Scheduler(token=TOKEN, sock=bound_socket("127.0.0.1", 0), **self.options)
-        await self.scheduler.start()
-        self.node = await Peer.join_as_node(self.scheduler)
-        self.worker = await self.add_worker()
-        self.client = await Peer.join(self.scheduler, "client", id="me", name="me")
-        return self
-
-    def add_worker(self):
-        return Peer.join(self.scheduler, "worker", address=WORKER, name="here-0", node=NODE, nthreads=1)
-
-    async def __aexit__(self, *exc_info):
-        # A node leaves when it is told to, and the scheduler waits for that.
-        self.node.connection.close()
-        await self.scheduler.close()
-
-    def submit(self, key):
-        self.client.connection.send(("functions", [(b"f" * 16, b"blob")]))
-        self.client.connection.send(("submit", [(key, b"f" * 16, b"args", ())], None, {}))
 
 
 def test_work_that_waits_goes_to_a_worker_in_the_moment_it_joins():

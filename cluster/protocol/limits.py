@@ -1,0 +1,33 @@
+"""How much there may be of what travels between the processes of a cluster."""
+
+from __future__ import annotations
+
+#: Encoded results up to this size ride along in the messages that announce them.
+INLINE_LIMIT_NBYTES = 2048
+#: The exception of a task, pickled, rides along up to this size; a larger one lies in the store of its host.
+ERROR_INLINE_NBYTES = 64 << 10
+#: The text of an exception is cut to so many characters.
+ERROR_TEXT_LENGTH = 1 << 14
+#: A key has at most so many bytes, and so deeply nested tuples.
+MAX_KEY_NBYTES = 2 << 20
+MAX_KEY_DEPTH = 100
+#: What belongs together in a message and can't be cut, such as a task with the keys that it depends on.
+MAX_ENTRY_NBYTES = 128 << 20
+#: No object is larger, so that the sum of many sizes can still be sent.
+MAX_OBJECT_NBYTES = 1 << 50
+#: A name of something, an address.
+MAX_NAME_LENGTH = 1 << 10
+#: Why something happened.
+MAX_REASON_LENGTH = 1 << 14
+#: A published dataset is a recipe: its pickle has at most so many bytes, and the scheduler keeps so many datasets.
+MAX_DATASET_NBYTES = 256 << 20
+MAX_DATASETS = 10_000
+#: How many workers or resources the options of a task may name.
+MAX_NAMED = 10_000
+MAX_THREADS = 1 << 16
+#: Of plain data in a message, which is for people: how deep, and how many things in all.
+MAX_PLAIN_DEPTH = 8
+MAX_PLAIN_ITEMS = 20_000
+MAX_PLAIN_TEXT_LENGTH = 1 << 16
+#: How many clients a scheduler serves at a time.
+MAX_CLIENTS = 10_000
