@@ -351,7 +351,7 @@ def test_a_function_that_was_forgotten_can_be_sent_again(scheduler, peer):
     tasks = [scheduler.task(peer, abs, -number) for number in range(3)]
     assert scheduler.value(peer, tasks[0]) == 0
     digest = tasks[0][2]
-    scheduler.send(peer, ("forget", [digest, b"never sent"]))
+    scheduler.send(peer, ("forget", [digest, b"never sent......"]))
     assert "was never sent" in str(scheduler.error(peer, tasks[1])[0])
     scheduler.send(peer, ("functions", [(digest, pickle.dumps(abs))]))
     assert scheduler.value(peer, tasks[2]) == 2
