@@ -44,6 +44,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import random
 import select
 import socket
 import struct
@@ -56,6 +57,7 @@ import msgpack
 
 from holdfast.cluster.checked import Checksum
 from holdfast.cluster.comm.blocking import connect_blocking, receive_exactly
+from holdfast.cluster.comm.opening import TryLater
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.objectstore.errors import StoreError, StoreFullError
 
@@ -80,6 +82,10 @@ CHECKSUM = struct.Struct("<Q")
 #: Connections that nobody uses are closed by the asker after this time, by the holder after twice as long.
 IDLE_SECONDS = 60.0
 IDLE_PER_PEER = 4
+#: A host to which many connect closes some connections before they have opened: how long it is tried again, and how
+#: long at most after each time.
+OPENING_SECONDS = 5.0
+PAUSE_SECONDS = 0.1
 
 
 class DamagedError(ConnectError):
@@ -199,9 +205,7 @@ class PeerPool:
             sock = self._pop(address)
             reused = sock is not None
             if sock is None:
-                sock, _ = connect_blocking(
-                    address, token=self._token, role="peer", info={"id": self._name}, timeout=timeout
-                )
+                sock = self._connect(address, timeout)
             try:
                 sock.settimeout(timeout)
                 with naming(address):
@@ -215,6 +219,19 @@ class PeerPool:
             except BaseException:
                 sock.close()
                 raise
+
+    def _connect(self, address: str, timeout: float) -> socket.socket:
+        deadline = time.monotonic() + min(timeout, OPENING_SECONDS)
+        while True:
+            try:
+                sock, _ = connect_blocking(
+                    address, token=self._token, role="peer", info={"id": self._name}, timeout=timeout
+                )
+                return sock
+            except TryLater:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(random.uniform(0, PAUSE_SECONDS))
 
     def give(self, address: str, sock: socket.socket) -> None:
         """Keep a connection whose last request has been answered to the end."""

@@ -1,19 +1,22 @@
-"""The opening of a connection over a blocking socket, for those who move bytes in threads of their own.
+"""The opening of a connection over a plain socket, for those who move bytes in threads of their own.
 
-After it the socket is the caller's, to use as it likes.
+The connecting end blocks. The accepting end lives in an event loop, so that a thread is given only to somebody who
+knows the token. After the opening the socket is the caller's, to use as it likes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address, parse_address
-from holdfast.cluster.comm.connection import OPENING_TIMEOUT_SECONDS
-from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, refusal
+from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
 from holdfast.cluster.errors import ConnectError, ProtocolError
+
+PREFIX_NBYTES = 8
 
 
 def receive_exactly(sock: socket.socket, nbytes: int) -> bytearray:
@@ -32,21 +35,30 @@ def receive_into(sock: socket.socket, target: memoryview) -> None:
         target = target[received:]
 
 
-def _send_message(sock: socket.socket, message: frames.Message) -> None:
-    sock.sendall(b"".join(frames.pack([message])))
+def _packed(message: frames.Message) -> bytes:
+    return b"".join(frames.pack([message]))
 
 
-def _receive_message(sock: socket.socket, max_nbytes: int) -> Any:
-    # Byte-exact: nothing that follows the opening may be taken from the socket.
-    reader = frames.FrameReader(max_nbytes)
-    data = bytes(receive_exactly(sock, 8))
-    header_nbytes, count = frames.prefix(data)
+# A frame of the opening is read byte by byte: nothing that follows it may be taken from the socket.
+
+
+def _header_nbytes(prefix: bytes, max_nbytes: int) -> int:
+    header_nbytes, count = frames.prefix(prefix)
     if count or header_nbytes > max_nbytes:
         raise ProtocolError("a frame of the opening is over the limit")
-    batches = reader.feed(data + bytes(receive_exactly(sock, header_nbytes)))
+    return header_nbytes
+
+
+def _message(prefix: bytes, header: bytes) -> Any:
+    batches = frames.FrameReader(frames.MAX_HEADER_NBYTES).feed(prefix + header)
     if len(batches) != 1 or len(batches[0]) != 1:
         raise ProtocolError("a frame of the opening holds one message")
     return batches[0][0]
+
+
+def _receive_message(sock: socket.socket, max_nbytes: int) -> Any:
+    prefix = bytes(receive_exactly(sock, PREFIX_NBYTES))
+    return _message(prefix, bytes(receive_exactly(sock, _header_nbytes(prefix, max_nbytes))))
 
 
 def connect_blocking(
@@ -61,8 +73,11 @@ def connect_blocking(
 
     Raises
     ------
+    TryLater
+        The other end has closed the connection during the opening, as it does when many come at a time, or says that
+        it can't take it yet.
     ConnectError
-        Or one of its subclasses: nobody answers there, or somebody who can't be worked with.
+        Or another of its subclasses: nobody answers there, or somebody who can't be worked with.
     """
     host, port = parse_address(address)
     where = format_address(host, port)
@@ -74,10 +89,14 @@ def connect_blocking(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opening = ConnectorOpening(token, role, info, where)
         while True:
-            answer = opening.answer(_receive_message(sock, frames.MAX_HEADER_NBYTES))
+            try:
+                message = _receive_message(sock, frames.MAX_HEADER_NBYTES)
+            except (ConnectError, ConnectionError) as error:
+                raise TryLater(f"the connection to {where} ended during the opening: {error}") from None
+            answer = opening.answer(message)
             if answer is None:
                 return sock, opening.info
-            _send_message(sock, answer)
+            sock.sendall(_packed(answer))
     except ConnectError:
         sock.close()
         raise
@@ -89,10 +108,11 @@ def connect_blocking(
         raise
 
 
-def accept_blocking(
+async def open_accepted(
     sock: socket.socket, *, token: bytes, welcome: Callable[[str, dict[str, Any]], dict[str, Any]]
 ) -> tuple[str, dict[str, Any]]:
-    """Run the accepting end of the opening on an accepted socket; return the other end's role and info.
+    """Run the accepting end of the opening on an accepted socket that doesn't block; return the other end's role and
+    info. Nothing that follows the opening is read.
 
     Raises
     ------
@@ -101,13 +121,26 @@ def accept_blocking(
     ConnectError, ProtocolError, OSError
         It went away or is not one of us.
     """
-    sock.settimeout(OPENING_TIMEOUT_SECONDS)
+    loop = asyncio.get_running_loop()
     opening = ListenerOpening(token, welcome)
-    _send_message(sock, opening.hello())
+    await loop.sock_sendall(sock, _packed(opening.hello()))
+    prefix = await _receive(sock, PREFIX_NBYTES)
+    message = _message(prefix, await _receive(sock, _header_nbytes(prefix, frames.MAX_OPENING_NBYTES)))
     try:
-        answer = opening.answer(_receive_message(sock, frames.MAX_OPENING_NBYTES))
+        answer = opening.answer(message)
     except Refused as error:
-        _send_message(sock, refusal(error))
+        await loop.sock_sendall(sock, _packed(refusal(error)))
         raise
-    _send_message(sock, answer)
+    await loop.sock_sendall(sock, _packed(answer))
     return opening.role, opening.info
+
+
+async def _receive(sock: socket.socket, nbytes: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    while len(data) < nbytes:
+        received = await loop.sock_recv(sock, nbytes - len(data))
+        if not received:
+            raise ConnectError("the other end closed the connection")
+        data += received
+    return bytes(data)

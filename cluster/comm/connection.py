@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from holdfast.cluster.comm import frames, shortcut
 from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.entrance import Entrance
 from holdfast.cluster.comm.machine import MachineWatch
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
 from holdfast.cluster.comm.shared import SharedTransport
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 FULL_NBYTES = 8 << 20
 #: A peer for which more messages than this wait is given up.
 MAX_HELD_MESSAGES = 1 << 20
-OPENING_TIMEOUT_SECONDS = 10.0
+#: How many connections may wait in the kernel to be accepted; it may have a lower limit.
+BACKLOG = 4096
 
 #: What packing raises for what can't be sent.
 _UNPACKABLE = (TypeError, ValueError, OverflowError)
@@ -192,7 +194,8 @@ class Connection(asyncio.Protocol):
         """Close at once, dropping what has not been written and what has not been handed over."""
         self._aborted = True
         if error is not None:
-            logger.warning("closing the connection with %s: %s", self.peer, error)
+            if self.role:  # else whoever opens it says so
+                logger.warning("closing the connection with %s: %s", self.peer, error)
             self._close_error = error
         if self._transport is not None:
             self._transport.abort()
@@ -348,7 +351,7 @@ class Connection(asyncio.Protocol):
 
 
 class Listener:
-    """Accepts connections and opens them.
+    """Accepts connections and opens them, as many at a time as its `Entrance` has room for.
 
     Parameters
     ----------
@@ -369,54 +372,34 @@ class Listener:
         self._token = token
         self._welcome = welcome
         self._on_connection = on_connection
-        self._servers: list[asyncio.Server] = []
-        self._openings: set[asyncio.Task[None]] = set()
+        self._entrances: list[Entrance] = []
         self.address = ""
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept on a bound socket, which the listener owns from here on."""
-        loop = asyncio.get_running_loop()
         self.address = format_address(*sock.getsockname()[:2])
         shorter = shortcut.listening(*sock.getsockname()[:2])
-        self._servers.append(await loop.create_server(self._accepted, sock=sock, backlog=1024))
-        if shorter is not None:
-            self._servers.append(await loop.create_unix_server(self._accepted, sock=shorter))
+        # One for each: who floods the network's side is not in the way of this host's processes.
+        self._entrances = [Entrance(each, self._open) for each in (sock, shorter) if each is not None]
 
-    def _accepted(self) -> Connection:
+    async def _open(self, sock: socket.socket, peer: str) -> None:
         connection = Connection()
-        task = asyncio.get_running_loop().create_task(self._open(connection))
-        self._openings.add(task)
-        task.add_done_callback(self._openings.discard)
-        return connection
-
-    async def _open(self, connection: Connection) -> None:
-        opening = ListenerOpening(self._token, self._welcome)
         try:
-            async with asyncio.timeout(OPENING_TIMEOUT_SECONDS):
-                await connection.open_as_listener(opening)
-        except Refused as error:
-            logger.warning("refused a connection from %s: %s", connection.peer, error)
-        except ProtocolError as error:
-            connection.abort(error)
-        except TimeoutError:
-            connection.abort(ProtocolError(f"the opening took longer than {OPENING_TIMEOUT_SECONDS:g} s"))
-        except OSError as error:
-            logger.debug("%s left during the opening: %s", connection.peer, error)
-        except Exception as error:
-            logger.exception("the opening with %s failed", connection.peer)
-            connection.abort(error)
-        else:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
+            await connection.open_as_listener(ListenerOpening(self._token, self._welcome))
             self._on_connection(connection)
+        except Refused:  # it is told so, and closed after that
+            raise
+        except BaseException:
+            connection.abort()
+            if connection._transport is None:
+                sock.close()
+            raise
 
     async def close(self) -> None:
         """Stop accepting. Connections that are open stay open."""
-        for task in list(self._openings):
-            task.cancel()
-        if self._openings:
-            await asyncio.wait(self._openings)
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        for entrance in self._entrances:
+            await entrance.close()
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -432,7 +415,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
-        sock.listen(1024)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         if error.errno == 98:

@@ -2,11 +2,16 @@
 
 One thread a connection, because bytes that move block. The threads touch the store only through its loop: pinning,
 allocating and sealing are calls into it, the bytes go straight between arena and socket.
+
+A connection gets its thread when it has opened; until then it is the `Entrance`'s, and takes nothing from those that
+have. There are so many threads. A peer that comes when all are taken waits: for one that has asked for nothing for the
+longest time, which is ended for it, and may connect again; or, if all are busy, until one isn't.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import logging
@@ -19,8 +24,8 @@ from typing import Any, TypeVar
 
 from holdfast.cluster import transfer
 from holdfast.cluster.checked import Checksum
-from holdfast.cluster.comm.blocking import accept_blocking, receive_exactly
-from holdfast.cluster.comm.connection import OPENING_TIMEOUT_SECONDS
+from holdfast.cluster.comm.blocking import open_accepted, receive_exactly
+from holdfast.cluster.comm.entrance import Entrance
 from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.node import giving
@@ -35,9 +40,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 64
-#: How long a connection may take to show that it knows the token, while there is room, and while there is none.
-OPENING_SECONDS = OPENING_TIMEOUT_SECONDS
-CROWDED_OPENING_SECONDS = 1.0
+#: How many connections that have opened may wait for one of them to end.
+MAX_WAITING = 256
 #: A connection on which nothing is asked for so long is closed.
 IDLE_SECONDS = 2 * transfer.IDLE_SECONDS
 #: A transfer in which nothing moves for so long is given up.
@@ -52,8 +56,8 @@ PUT_COUNT = 1000
 class _Put:
     """What the peer of one connection has put here, as far as it is here still. Used in the loop."""
 
-    def __init__(self, store: StoreServer) -> None:
-        self.peer = ""
+    def __init__(self, store: StoreServer, peer: str) -> None:
+        self.peer = peer
         self._store = store
         self._object_ids: list[ObjectID] = []
         self._limit = PUT_COUNT
@@ -101,26 +105,30 @@ class TransferServer:
         self._name = name
         self._on_left = on_left
         self._loop = asyncio.get_running_loop()
+        self._entrance: Entrance | None = None
         self._connections: dict[socket.socket, threading.Thread] = {}
+        # Those that have opened and have no thread yet, and what their peers call themselves.
+        self._waiting: collections.deque[tuple[socket.socket, str, str]] = collections.deque()
         # In the order in which they fell idle.
         self._idle: dict[socket.socket, None] = {}
-        # In the order in which they came: since when, and what ends them if they don't open in time.
-        self._unopened: dict[socket.socket, tuple[float, asyncio.TimerHandle]] = {}
         self._allocating: set[asyncio.Task[Any]] = set()
-        self._accepting = False
         self._closed = False
         self._all_ended = asyncio.Event()
 
     def start(self) -> None:
-        self._accept(True)
+        self._entrance = Entrance(self._listening, self._open)
 
     async def close(self) -> None:
         """Break off what is going on, and wait until nothing here touches the store any more."""
         if self._closed:
             return
         self._closed = True
-        self._accept(False)
+        if self._entrance is not None:
+            await self._entrance.close()
         self._listening.close()
+        for sock, _, _ in self._waiting:
+            sock.close()
+        self._waiting.clear()
         for sock in list(self._connections):
             _shut_down(sock)
         for task in list(self._allocating):
@@ -131,66 +139,50 @@ class TransferServer:
 
     # -- accepting, in the loop
 
-    def _accept(self, accepting: bool) -> None:
-        accepting = accepting and not self._closed
-        if accepting and not self._accepting:
-            self._loop.add_reader(self._listening, self._on_readable)
-        elif self._accepting and not accepting:
-            self._loop.remove_reader(self._listening)
-        self._accepting = accepting
-
-    def _on_readable(self) -> None:
-        if len(self._connections) >= MAX_CONNECTIONS:
-            # Make room: the one that has asked for nothing for the longest time will connect again when it
-            # needs to. Else it is the one that has been opening for the longest time, and not just now. If all are
-            # busy, new ones wait in the kernel's queue until one ends or falls idle.
-            self._accept(False)  # before looking: who falls idle looks the other way round
-            oldest = next(iter(list(self._idle)), None)
-            if oldest is not None:
-                _shut_down(oldest)
-            elif self._unopened:
-                oldest, (since, timer) = next(iter(self._unopened.items()))
-                timer.cancel()
-                timer = self._loop.call_at(since + CROWDED_OPENING_SECONDS, _shut_down, oldest)
-                self._unopened[oldest] = since, timer
-            return
+    async def _open(self, sock: socket.socket, address: str) -> None:
         try:
-            sock, address = self._listening.accept()
-        except OSError as error:
-            logger.warning("accepting a connection failed: %s", error)
-            return
-        thread = threading.Thread(target=self._serve, args=(sock, f"{address[0]}:{address[1]}"), daemon=True)
-        thread.name = f"holdfast-transfer-{address[0]}:{address[1]}"
-        self._connections[sock] = thread
-        now = self._loop.time()
-        self._unopened[sock] = now, self._loop.call_at(now + OPENING_SECONDS, _shut_down, sock)
-        thread.start()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, info = await open_accepted(sock, token=self._token, welcome=self._welcome)
+        except BaseException:
+            sock.close()
+            raise
+        self._waiting.append((sock, address, str(info.get("id", ""))))
+        self._serve_next()
 
-    def _opened(self, sock: socket.socket) -> None:
-        _, timer = self._unopened.pop(sock)
-        timer.cancel()
+    def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
+        if role != "peer":
+            raise Refused("role", f"this is the transfer port of a node agent, which is nothing for a {role}")
+        if len(self._waiting) >= MAX_WAITING:
+            raise Refused("later", f"{MAX_CONNECTIONS} peers are served and {MAX_WAITING} wait")
+        return {"id": self._name}
+
+    def _serve_next(self) -> None:
+        """Give a thread to whoever waits for it, or end an idle connection, so that there is one soon."""
+        if self._waiting and len(self._connections) < MAX_CONNECTIONS:
+            sock, address, peer = self._waiting.popleft()
+            thread = threading.Thread(target=self._serve, args=(sock, address, peer), daemon=True)
+            thread.name = f"holdfast-transfer-{address}"
+            self._connections[sock] = thread
+            thread.start()
+        elif self._waiting and (oldest := next(iter(list(self._idle)), None)) is not None:
+            self._idle.pop(oldest, None)
+            _shut_down(oldest)
 
     def _ended(self, sock: socket.socket, put: _Put) -> None:
         self._connections.pop(sock).join()
-        if sock in self._unopened:
-            self._opened(sock)
-        if object_ids := put.present():
-            self._on_left(put.peer, object_ids)
         self._idle.pop(sock, None)
         sock.close()
-        self._accept(True)
+        if object_ids := put.present():
+            self._on_left(put.peer, object_ids)
+        self._serve_next()
         if self._closed and not self._connections:
             self._all_ended.set()
 
     # -- one connection, in its thread
 
-    def _serve(self, sock: socket.socket, peer: str) -> None:
-        put = _Put(self._store)
+    def _serve(self, sock: socket.socket, address: str, peer: str) -> None:
+        put = _Put(self._store, peer)
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _, info = accept_blocking(sock, token=self._token, welcome=self._welcome)
-            self._loop.call_soon_threadsafe(self._opened, sock)
-            put.peer = str(info.get("id", ""))
             sock.settimeout(STALL_SECONDS)
             while (operation := self._next_request(sock)) is not None:
                 if operation == transfer.GET:
@@ -199,28 +191,23 @@ class TransferServer:
                     self._take(sock, put)
                 else:
                     raise ProtocolError(f"unknown operation {operation!r}")
-        except (Refused, ProtocolError) as error:
-            logger.warning("closing the transfer connection with %s: %s", peer, error)
+        except ProtocolError as error:
+            logger.warning("closing the transfer connection with %s: %s", address, error)
         except OSError as error:
             if not self._closed:
-                logger.info("the transfer connection with %s ended: %s", peer, error)
+                logger.info("the transfer connection with %s ended: %s", address, error)
         except Exception:
-            logger.exception("the transfer connection with %s failed", peer)
+            logger.exception("the transfer connection with %s failed", address)
         finally:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._ended, sock, put)
 
-    def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
-        if role != "peer":
-            raise Refused("role", f"this is the transfer port of a node agent, which is nothing for a {role}")
-        return {"id": self._name}
-
     def _next_request(self, sock: socket.socket) -> bytes | None:
         """The next operation; None when the asker has left, or has asked for nothing for a long time."""
         self._idle[sock] = None
-        if not self._accepting:  # somebody waits for room, which can be made now
+        if self._waiting:  # for a thread: this one can be had
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._accept, True)
+                self._loop.call_soon_threadsafe(self._serve_next)
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         try:

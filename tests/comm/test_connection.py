@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from holdfast.cluster.comm import blocking, connection, frames, opening, shortcut
+from holdfast.cluster.comm import blocking, entrance, frames, opening, shortcut
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import bound_socket, connect
 from holdfast.cluster.comm.loops import LoopThread, run
@@ -240,7 +240,7 @@ def test_garbage_closes_that_connection_with_a_reason_and_nothing_else(stream, c
 
 
 def test_a_silent_peer_is_given_up(monkeypatch, caplog):
-    monkeypatch.setattr(connection, "OPENING_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(entrance, "OPENING_TIMEOUT_SECONDS", 0.1)
 
     async def main():
         async with Server() as server:
@@ -291,18 +291,20 @@ def test_a_port_in_use_is_named():
         bound_socket("127.0.0.1", port)
 
 
-def test_the_blocking_ends_speak_with_each_other_and_leave_what_follows():
+def test_the_ends_of_a_plain_socket_speak_with_each_other_and_leave_what_follows():
     with LoopThread("accept") as thread, socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
 
-        def accept():
-            sock, _ = server.accept()
+        async def accept():
+            loop = asyncio.get_running_loop()
+            sock, _ = await loop.sock_accept(server)
             with sock:
-                result = blocking.accept_blocking(sock, token=TOKEN, welcome=lambda role, info: {"capacity": 1})
-                assert bytes(blocking.receive_exactly(sock, 5)) == b"bytes"
-                sock.sendall(b"!")
+                result = await blocking.open_accepted(sock, token=TOKEN, welcome=lambda role, info: {"capacity": 1})
+                assert await loop.sock_recv(sock, 5) == b"bytes"
+                await loop.sock_sendall(sock, b"!")
                 return result
 
-        accepted = thread.loop.run_in_executor(None, accept)
+        accepted = asyncio.run_coroutine_threadsafe(accept(), thread.loop)
         host, port = server.getsockname()
         sock, info = blocking.connect_blocking(f"{host}:{port}", token=TOKEN, role="peer", info={"id": "x"}, timeout=5)
         with sock:
@@ -311,7 +313,7 @@ def test_the_blocking_ends_speak_with_each_other_and_leave_what_follows():
             with pytest.raises(ConnectError, match="closed"):
                 blocking.receive_exactly(sock, 1)
         assert info == {"capacity": 1}
-        assert thread.run(asyncio.wait_for(accepted, 10)) == ("peer", {"id": "x"})
+        assert accepted.result(10) == ("peer", {"id": "x"})
 
 
 @pytest.mark.parametrize(

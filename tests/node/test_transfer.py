@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -16,9 +17,9 @@ from scripted_scheduler import TOKEN
 from waiting import until
 
 from holdfast.cluster import transfer
-from holdfast.cluster.comm import frames, messages
+from holdfast.cluster.comm import entrance, frames, messages
 from holdfast.cluster.comm.addresses import parse_address
-from holdfast.cluster.comm.blocking import accept_blocking, connect_blocking, receive_exactly
+from holdfast.cluster.comm.blocking import connect_blocking, open_accepted, receive_exactly
 from holdfast.cluster.errors import AuthenticationError, ConnectError
 from holdfast.cluster.node import fetcher, transfer_server
 from holdfast.cluster.payload import Reference
@@ -190,7 +191,9 @@ class Impostor:
     def serve(self):
         try:
             self.connection, _ = self.sock.accept()
-            accept_blocking(self.connection, token=TOKEN, welcome=lambda role, info: {})
+            self.connection.setblocking(False)
+            asyncio.run(open_accepted(self.connection, token=TOKEN, welcome=lambda role, info: {}))
+            self.connection.setblocking(True)
             receive_exactly(self.connection, 17)
             self.connection.sendall(transfer.pack_announcement(self.nbytes, transfer.Meta("x")) + bytes(1000))
             self.asked.set()
@@ -357,9 +360,9 @@ def test_a_connection_that_falls_idle_while_others_wait_makes_room_for_them(host
     busy, _ = connect_blocking(here.address, token=TOKEN, role="peer", info={}, timeout=5)
     with busy, ThreadPoolExecutor(1) as executor:
         busy.sendall(transfer.GET)
-        eventually(lambda: not server._unopened and not server._idle)
+        eventually(lambda: server._connections and not server._idle)
         other = executor.submit(fetch_bytes, here.address, object_id, token=TOKEN, timeout=10)
-        eventually(lambda: not server._accepting)
+        eventually(lambda: server._waiting)
         busy.sendall(object_id)
         assert decode(bytes(other.result())) == "x"
 
@@ -376,40 +379,29 @@ def test_a_reader_that_stops_reading_does_not_hold_up_the_end(start_host):
 
 def test_somebody_who_waits_for_room_does_not_hold_up_the_end(start_host, eventually):
     host = start_host(store_capacity=16 << 20)
-    put(host, bytes(10 << 20))
-    sock, _ = connect_blocking(host.address, token=TOKEN, role="peer", info={}, timeout=5)
-    sock.sendall(transfer.PUT + NOWHERE + transfer.pack_announcement(10 << 20, transfer.Meta()))
-    eventually(lambda: host.store_stats()["waiting_creates"] == 1)
-    started = time.monotonic()
-    host.close()
-    assert time.monotonic() - started < transfer_server.ROOM_SECONDS / 2
-    sock.close()
-
-
-def test_connections_that_never_open_make_room_for_others(hosts, monkeypatch):
-    monkeypatch.setattr(transfer_server, "MAX_CONNECTIONS", 4)
-    monkeypatch.setattr(transfer_server, "OPENING_SECONDS", 60.0)
-    monkeypatch.setattr(transfer_server, "CROWDED_OPENING_SECONDS", 0.1)
-    here, _ = hosts
-    object_id = put(here, "x")
-    with contextlib.ExitStack() as stack:
-        for _ in range(8):
-            stack.enter_context(socket.create_connection(parse_address(here.address)))
-        assert decode(bytes(fetch_bytes(here.address, object_id, token=TOKEN, timeout=5))) == "x"
+    with hoarding(host):
+        sock, _ = connect_blocking(host.address, token=TOKEN, role="peer", info={}, timeout=5)
+        sock.sendall(transfer.PUT + NOWHERE + transfer.pack_announcement(10 << 20, transfer.Meta()))
+        eventually(lambda: host.store_stats()["waiting_creates"] == 1)
+        started = time.monotonic()
+        host.close()
+        assert time.monotonic() - started < transfer_server.ROOM_SECONDS / 2
+        sock.close()
 
 
 def test_an_opening_has_a_deadline_however_much_is_said(hosts, monkeypatch, eventually):
-    monkeypatch.setattr(transfer_server, "OPENING_SECONDS", 0.3)
+    monkeypatch.setattr(entrance, "OPENING_TIMEOUT_SECONDS", 0.3)
     here, _ = hosts
+    unopened = here.agent._transfer_server._entrance
     with socket.create_connection(parse_address(here.address)) as sock:
         sock.sendall(frames.MAX_OPENING_NBYTES.to_bytes(4, "little") + bytes(4))
 
         def drip():
             with contextlib.suppress(OSError):
                 sock.sendall(b"\0")
-            return not here.agent._transfer_server._connections
+            return not unopened.unopened
 
-        eventually(lambda: here.agent._transfer_server._connections)
+        eventually(lambda: unopened.unopened)
         eventually(drip)
 
 
