@@ -18,6 +18,9 @@ from holdfast.cluster.cli.tables import MISSING, count, format_duration, percent
 def status(as_json: bool, address: str | None) -> None:
     """Show a cluster's hosts, workers, object stores and tasks.
 
+    A worker that hears nothing is "computing" if it uses a processor, as in a long call into C, "blocked" if it does
+    not, and "stopped" if the system lets it do nothing (SIGSTOP, a debugger).
+
     \b
     Examples:
       holdfast status
@@ -62,6 +65,14 @@ def render(report: dict[str, Any]) -> str:
     return "\n".join(blocks[:2]) + "\n\n" + "\n\n".join(blocks[2:])
 
 
+def _condition(worker: dict[str, Any]) -> str:
+    """What its process is doing, and since when if that is nothing that others would hear of."""
+    condition = worker.get("condition")
+    if condition is None:
+        return MISSING
+    return str(condition) if condition == "running" else f"{condition} for {format_duration(worker.get('seconds'))}"
+
+
 def _host(address: str, node: dict[str, Any]) -> str:
     store = node.get("store") or {}
     lines = [f"Host {node.get('hostname', '?')} ({address})"]
@@ -78,11 +89,12 @@ def _host(address: str, node: dict[str, Any]) -> str:
             size(worker.get("memory")),
             percent(worker.get("cpu")),
             worker.get("processing", MISSING),
+            _condition(worker),
         ]
         for name, worker in (node.get("workers") or {}).items()
     ]
     if rows:
-        lines.append(table(["worker", "threads", "memory", "cpu", "tasks"], rows, right=(1, 2, 3, 4)))
+        lines.append(table(["worker", "threads", "memory", "cpu", "tasks", "state"], rows, right=(1, 2, 3, 4)))
     else:
         lines.append("  no workers")
     lines += [f"  {line}" for line in map(_restarts, (node.get("places") or {}).values()) if line]

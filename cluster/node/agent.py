@@ -7,8 +7,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from holdfast.cluster import rundir
 from holdfast.cluster.clock import ListeningClock, Rounds
@@ -17,6 +17,7 @@ from holdfast.cluster.comm.connection import NoAnswerError, bound_socket
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.launching import Launcher
+from holdfast.cluster.node.conditions import LOOK_SECONDS, Conditions
 from holdfast.cluster.node.fetcher import Fetcher
 from holdfast.cluster.node.heartbeat import WorkerVitals, store_figures
 from holdfast.cluster.node.link import SchedulerLink
@@ -131,6 +132,7 @@ class NodeAgent:
         self._page_making: asyncio.Task[None] | None = None
         self._workers: list[Worker] = []
         self._vitals = WorkerVitals()
+        self._conditions = Conditions()
         self._heartbeat: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -181,6 +183,7 @@ class NodeAgent:
             inventory=self._inventory,
             on_delete=self._delete,
             on_report=self._report,
+            on_revoke=self._revoke,
             on_end=self._end,
         )
         self._fetcher = Fetcher(self.store, address=self.address, token=self._token, on_copied=self._link.copied)
@@ -288,10 +291,19 @@ class NodeAgent:
 
     async def _beat(self) -> None:
         assert self._link is not None
+        reported = self._clock.time()
         while True:
             # First it waits: who wants to know before asks, and to measure processes takes an import.
-            await asyncio.sleep(self._link.heartbeat_seconds)
-            self._report()
+            interval = self._link.heartbeat_seconds
+            await asyncio.sleep(min(interval, LOOK_SECONDS))
+            now = self._clock.time()
+            if self._look() or now - reported > interval - LOOK_SECONDS / 2:
+                reported = now
+                self._report()
+
+    def _look(self) -> bool:
+        """Whether a worker does something else than it did."""
+        return self._supervisor is not None and self._conditions.look(self._supervisor.workers, self._clock.time())
 
     def _report(self) -> None:
         assert self._link is not None
@@ -300,10 +312,23 @@ class NodeAgent:
             pids = {worker.address: worker.pid for worker in self._supervisor.workers}
         else:
             pids = {worker.address: os.getpid() for worker in self._workers}
-        report = {"store": store_figures(self.store.stats()), "workers": self._vitals.measure(pids)}
+        self._look()
+        doing = self._conditions.report()
+        workers = self._vitals.measure(pids)
+        report: dict[str, Any] = {
+            "store": store_figures(self.store.stats()),
+            "workers": {address: {**vitals, **doing.get(address, {})} for address, vitals in workers.items()},
+        }
         if self._supervisor is not None:
             report["places"] = self._supervisor.describe()
         self._link.heartbeat(report)
+
+    def _revoke(
+        self, worker_address: str, incarnation: int, run_ids: Sequence[int]
+    ) -> tuple[int, list[int], list[int]] | None:
+        if self._supervisor is None:
+            return None
+        return self._supervisor.revoke(worker_address, incarnation, run_ids)
 
     def _place(self, index: int) -> tuple[str, str]:
         """The address and the name of a worker."""
@@ -343,7 +368,7 @@ class NodeAgent:
             ]  # fmt: skip
             if self.memory_limit is not None:
                 arguments += ["--memory-limit", str(self.memory_limit)]
-            places.append(WorkerProcess(address, name, arguments))
+            places.append(WorkerProcess(address, name, self.threads_per_worker, arguments))
         return Supervisor(
             places,
             launcher=self._launcher,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from holdfast.cluster.clock import ListeningClock
@@ -57,6 +57,9 @@ class SchedulerLink:
         Called with the object ids that the scheduler wants forgotten.
     on_report:
         Called when the scheduler wants to know at once how this host is; answers with `heartbeat`.
+    on_revoke:
+        ``on_revoke(worker_address, incarnation, run_ids)``: the scheduler wants to have runs back from a worker that
+        does not answer. Returns the three parts of the answer, or None for none (`AgentLedger.revoke`).
     on_end:
         Called once, with None when the scheduler asked this host to close and with a reason when it is gone.
 
@@ -75,6 +78,7 @@ class SchedulerLink:
         inventory: Callable[[], Iterable[ObjectMeta]],
         on_delete: Callable[[Iterable[bytes]], None],
         on_report: Callable[[], None],
+        on_revoke: Callable[[str, int, Sequence[int]], tuple[int, list[int], list[int]] | None],
         on_end: Callable[[str | None], None],
     ) -> None:
         self.heartbeat_seconds = INTERVAL_SECONDS
@@ -84,6 +88,7 @@ class SchedulerLink:
         self._inventory = inventory
         self._on_delete = on_delete
         self._on_report = on_report
+        self._on_revoke = on_revoke
         self._on_end = on_end
         self._info: dict[str, Any] = {}
         self._scheduler_id: str | None = None
@@ -168,6 +173,9 @@ class SchedulerLink:
                     self._on_delete(object_ids)
                 case ("report",):
                     self._on_report()
+                case ("revoke", worker_address, incarnation, run_ids):
+                    if (answer := self._on_revoke(worker_address, incarnation, run_ids)) is not None:
+                        self._send("revoked", worker_address, incarnation, *answer)
                 case ("close",):
                     self._end(None)
 

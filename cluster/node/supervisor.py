@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.launching import ForkedProcess, Launcher
+from holdfast.cluster.ledger import AgentLedger
 from holdfast.cluster.node import memory_watch
 from holdfast.cluster.process import describe_exit
 from holdfast.cluster.restarts import Restarts
@@ -28,12 +30,14 @@ STOP_TIMEOUT_SECONDS = 5.0
 class WorkerProcess:
     """One place for a worker: its identity, and the process that fills it now."""
 
-    def __init__(self, address: str, name: str, arguments: Sequence[str]) -> None:
+    def __init__(self, address: str, name: str, nthreads: int, arguments: Sequence[str]) -> None:
         self.address = address
         self.name = name
+        self.nthreads = nthreads
         self.arguments = list(arguments)
         self.restarts = Restarts(tasks_may_kill=True)
         self.child: ForkedProcess | None = None
+        self.ledger: AgentLedger | None = None  # which that process shares
         self.killed_because: str | None = None
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -41,6 +45,15 @@ class WorkerProcess:
     def pid(self) -> int | None:
         """Of the process that fills it now, if one does."""
         return self.child.pid if self.child is not None else None
+
+    @contextlib.contextmanager
+    def with_ledger(self, incarnation: int) -> Iterator[AgentLedger]:
+        """While the next process fills it."""
+        with contextlib.closing(AgentLedger(incarnation, self.nthreads)) as self.ledger:
+            try:
+                yield self.ledger
+            finally:
+                self.ledger = None
 
 
 class Supervisor:
@@ -78,6 +91,7 @@ class Supervisor:
         self._memory_limit = memory_limit
         self._on_exit = on_exit
         self._log_level = log_level
+        self._incarnations = itertools.count(1)
         self._closing = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
         self._watch: asyncio.Task[None] | None = None
@@ -127,7 +141,8 @@ class Supervisor:
         while not self._closing.is_set():
             worker.restarts.begin()
             try:
-                reason = await self._run_once(worker)
+                with worker.with_ledger(next(self._incarnations)) as ledger:
+                    reason = await self._run_once(worker, ledger)
             except Exception as error:
                 # No process, memory or descriptor is left to run it with. Whatever else it is, the next one may start.
                 if not isinstance(error, OSError | HoldfastError):
@@ -144,7 +159,7 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause or 0.001)
 
-    async def _run_once(self, worker: WorkerProcess) -> str:
+    async def _run_once(self, worker: WorkerProcess, ledger: AgentLedger) -> str:
         """Run one process to its end; says why it ended. Nobody but this supervisor asks it to."""
         worker.killed_because = None
         with tokens.handed_down(self._token) as token_fd:
@@ -152,8 +167,9 @@ class Supervisor:
                 "holdfast.cluster.worker.__main__",
                 [*worker.arguments, "--log-level", self._log_level],
                 worker.name,
-                pass_fds={tokens.OPTION: token_fd},
+                pass_fds={tokens.OPTION: token_fd, "--ledger-fd": ledger.fd},
             )
+        ledger.close_fd()
         worker.child = child
         if self._closing.is_set():  # too late for `close` to find it
             child.terminate()
@@ -179,6 +195,13 @@ class Supervisor:
             if child.returncode is None:  # it can't be watched
                 child.stop(0)
         return worker.killed_because or describe_exit(code)
+
+    def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> tuple[int, list[int], list[int]] | None:
+        """Take runs away from a worker (`AgentLedger.revoke`). None if that process is gone, and its runs with it."""
+        for worker in self.workers:
+            if worker.address == address and worker.ledger is not None and worker.ledger.incarnation == incarnation:
+                return worker.ledger.revoke(run_ids)
+        return None
 
     def _pids(self) -> list[int]:
         return [worker.pid for worker in self.workers if worker.pid is not None]

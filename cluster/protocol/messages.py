@@ -240,6 +240,7 @@ FROM_WORKER = Vocabulary(
         "missing", missing=Listed(Entry(key=KEY, run_id=RUN, dependency=KEY, object_id=Identity(16, or_empty=True)))
     ),
     Message("dropped", run_ids=Listed(RUN)),
+    Message("confirmed", number=Integer(1)),
 )
 
 FROM_NODE = Vocabulary(
@@ -247,6 +248,14 @@ FROM_NODE = Vocabulary(
     Message("copied", object_ids=OBJECTS),
     Message("exited", worker=NAME, reason=REASON),
     Message("left", object_ids=OBJECTS, name=TEXT),
+    Message(
+        "revoked",
+        worker=NAME,
+        incarnation=Integer(1),
+        number=Integer(),
+        revoked=Listed(RUN),
+        begun=Listed(RUN),
+    ),
     Message(
         "inventory",
         objects=Listed(
@@ -267,7 +276,11 @@ FROM_NODE = Vocabulary(
                 "places": Mapped(NAME, Fields({}, {"name": TEXT}, others=Plain()), MAX_NAMED),
                 "workers": Mapped(
                     NAME,
-                    Fields({}, {"memory": Maybe(OBJECT_NBYTES), "cpu": Maybe(Number())}, others=Plain()),
+                    Fields(
+                        {},
+                        {"memory": Maybe(OBJECT_NBYTES), "cpu": Maybe(Number()), "condition": TEXT, "seconds": SECONDS},
+                        others=Plain(),
+                    ),
                     MAX_NAMED,
                 ),
             },
@@ -318,6 +331,7 @@ TO_WORKER = Vocabulary(
     ),
     Message("discard", object_ids=OBJECTS),
     Message("drop", run_ids=Listed(RUN)),
+    Message("revoked", number=Integer(1), run_ids=Listed(RUN)),
     Message("close"),
 )
 
@@ -325,6 +339,7 @@ TO_NODE = Vocabulary(
     "the scheduler",
     Message("delete", object_ids=OBJECTS),
     Message("report"),
+    Message("revoke", worker=NAME, incarnation=Integer(1), run_ids=Listed(RUN)),
     Message("close"),
 )
 
@@ -346,7 +361,12 @@ OPENINGS: dict[str, Fields] = {
     ),
     "worker": Fields(
         {"address": NAME, "name": NAME, "node": NAME, "nthreads": Integer(1, MAX_THREADS)},
-        {"resources": Maybe(RESOURCES), "memory_limit": Maybe(OBJECT_NBYTES), "pid": Integer()},
+        {
+            "resources": Maybe(RESOURCES),
+            "memory_limit": Maybe(OBJECT_NBYTES),
+            "pid": Integer(),
+            "incarnation": Maybe(Integer(1)),
+        },
         others=Plain(),
     ),
 }

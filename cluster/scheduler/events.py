@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from holdfast.cluster.scheduler.model import Digest, Key, ObjectId, Payload
@@ -40,11 +40,19 @@ class WorkerJoined(NamedTuple):
     host: str
     nthreads: int
     resources: dict[str, float]
+    incarnation: int | None = None  # by which its node may revoke runs of it
 
 
 class WorkerLeft(NamedTuple):
     address: str
     reason: str
+
+
+class WorkersSeen(NamedTuple):
+    """What the workers of a host are doing, and for how many seconds already, by address."""
+
+    host: str
+    conditions: Mapping[str, tuple[str, float]]
 
 
 class ClientJoined(NamedTuple):
@@ -119,6 +127,20 @@ class RunsDropped(NamedTuple):
     run_ids: Sequence[int]
 
 
+class RunsRevoked(NamedTuple):
+    host: str
+    worker: str
+    incarnation: int
+    number: int
+    revoked: Sequence[int]
+    begun: Sequence[int]
+
+
+class RevocationConfirmed(NamedTuple):
+    worker: str
+    number: int
+
+
 class ObjectsFound(NamedTuple):
     """A store has these: copies that it fetched, or what somebody put there who has left since."""
 
@@ -158,6 +180,7 @@ Event: TypeAlias = (
     | HostReady
     | WorkerJoined
     | WorkerLeft
+    | WorkersSeen
     | ClientJoined
     | ClientLeft
     | FunctionsSent
@@ -172,6 +195,8 @@ Event: TypeAlias = (
     | TasksErred
     | DependenciesMissing
     | RunsDropped
+    | RunsRevoked
+    | RevocationConfirmed
     | ObjectsFound
     | DatasetPublished
     | DatasetUnpublished

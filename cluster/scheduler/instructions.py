@@ -34,6 +34,19 @@ class DropRuns(NamedTuple):
     items: list[int]
 
 
+class RevokeRuns(NamedTuple):
+    peer: str  # the node
+    worker: str
+    incarnation: int
+    run_ids: Sequence[int]
+
+
+class TellRevoked(NamedTuple):
+    peer: str  # the worker
+    number: int
+    run_ids: Sequence[int]
+
+
 class DeleteObjects(NamedTuple):
     peer: str
     items: list[ObjectId]
@@ -77,6 +90,8 @@ Instruction: TypeAlias = (
     | ForgetFunctions
     | RunTasks
     | DropRuns
+    | RevokeRuns
+    | TellRevoked
     | DeleteObjects
     | DiscardResults
     | ReportMemory
@@ -112,7 +127,11 @@ class Outbox:
         self._instructions.append(instruction)
 
     def reply(self, peer: str, request: int, ok: bool, value: Any) -> None:
-        self._last[peer] = instruction = Reply(peer, request, ok, value)
+        self.put(Reply(peer, request, ok, value))
+
+    def put(self, instruction: Instruction) -> None:
+        """Add an instruction that stands by itself."""
+        self._last[instruction.peer] = instruction
         self._instructions.append(instruction)
 
     def take(self) -> list[Instruction]:

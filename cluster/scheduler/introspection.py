@@ -102,6 +102,8 @@ def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
         "processing": len(worker.runs),
         "memory": measured.get("memory"),
         "cpu": measured.get("cpu"),
+        "condition": measured.get("condition"),
+        "seconds": measured.get("seconds"),
     }
 
 

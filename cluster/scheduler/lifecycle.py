@@ -263,16 +263,28 @@ class Lifecycle:
         if self._placement.ready:
             self._placement.fill(self.assign, self.now)
 
-    def end_run(self, worker: Worker, run_id: int) -> Task | None:
+    def end_run(self, worker: Worker, run_id: int, *, has_result: bool = False) -> Task | None:
         """A worker is done with a run. Returns its task, or None if the task has no use for it any more."""
         run = worker.runs.get(run_id)
         if run is None:
             return None
         end_run(worker, run)
         self._freed[worker] = None
-        if run.task is not None:
-            run.task.worker = None
-        return run.task
+        task = run.task
+        if task is not None:
+            task.worker = None
+        elif has_result and run.late is not None and run.late.state in ACTIVE:
+            task = run.late  # a late result is as good as another, while there is no other
+            self.withdraw(task)
+        return task
+
+    def run_elsewhere(self, run: Run) -> None:
+        """Don't wait for a run any longer: let its task run again."""
+        task = run.task
+        assert task is not None
+        run.task, run.late = None, task
+        task.worker = None
+        self.requeue(task)
 
     def withdraw(self, task: Task) -> None:
         """Take an active task out of the queue, table or worker where it is; its state is for the caller to change."""

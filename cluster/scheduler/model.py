@@ -217,7 +217,7 @@ class TaskError:
 class Run:
     """One run of a task on a worker. It outlives a task that was released, until the worker is done with it."""
 
-    __slots__ = ("nbytes", "recalled", "requirements", "run_id", "seconds", "task")
+    __slots__ = ("begun", "late", "nbytes", "recalled", "requirements", "run_id", "seconds", "task")
 
     def __init__(self, run_id: int, task: Task, requirements: Requirements | None) -> None:
         group = task.group
@@ -226,6 +226,8 @@ class Run:
         self.seconds = group.expected_seconds
         self.nbytes = group.mean_nbytes  # of the result, expected
         self.recalled = False  # its worker was told not to start it, so that another one may (`recall`)
+        self.begun = False  # as its worker's node has said; known of some only (`revocation`)
+        self.late: Task | None = None  # the task that it is of, if that no longer waits for this run
         self.requirements = requirements
 
 
@@ -286,16 +288,21 @@ class Worker:
 
     __slots__ = (
         "address",
+        "asked",
+        "condition",
+        "deaf",
         "expected_seconds",
         "free_resources",
         "functions",
         "heard",
         "host",
+        "incarnation",
         "name",
         "names",
         "nthreads",
         "resources",
         "runs",
+        "unconfirmed",
     )
 
     def __init__(self, address: str, name: str, host: Host, nthreads: int, resources: dict[str, float]) -> None:
@@ -310,6 +317,12 @@ class Worker:
         self.runs: dict[int, Run] = {}  # in the order in which they were sent
         self.expected_seconds = 0.0  # of all runs together
         self.heard = 0.0  # when it last ended a run, or was sent one while it had none
+        #: See `revocation` for what follows.
+        self.incarnation: int | None = None  # names its process to its node; None: nothing can be revoked
+        self.condition = "running"  # what its process is doing
+        self.asked = 0  # revocations that its node was asked for, and has not answered
+        self.unconfirmed = 0  # those that it was told of, and has not confirmed
+        self.deaf = False  # it is not known to hear, by one of these three: it has no room
 
     def __repr__(self) -> str:
         return f"<Worker {self.address}>"

@@ -18,7 +18,8 @@ A worker has room while a thread of it is idle, and beyond that while what it ha
 it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
 for the scheduler between them; long ones, and ones of unknown length, are not sent ahead at all, and stay free to go to
 whoever is idle first. Who has an idle thread comes before those that only have room. What was sent ahead, and then has
-to wait longer than expected, is taken back (`recall`).
+to wait longer than expected, is taken back (`recall`). A worker that is not known to hear has neither room nor an idle
+thread (`revocation`).
 
 A short task that waits for one run only goes where that run is, before there is a result (`Placement.may_line_up`): a
 chain of short tasks costs no message between one and the next.
@@ -27,15 +28,27 @@ chain of short tasks costs no message between one and the next.
 from __future__ import annotations
 
 import heapq
+import math
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.scheduler.model import UNKNOWN_RUN_SECONDS, Host, Requirements, Run, Task, Worker
+from holdfast.cluster.ledger import RUNS_PER_THREAD_MAX
+from holdfast.cluster.scheduler.model import (
+    SHORTEST_RUN_SECONDS,
+    UNKNOWN_RUN_SECONDS,
+    Host,
+    Requirements,
+    Run,
+    Task,
+    Worker,
+)
 
 PREFETCH_SECONDS = UNKNOWN_RUN_SECONDS
+# So a worker's ledger has a place for each run that it may have begun (`ledger.runs_max`).
+assert PREFETCH_SECONDS < RUNS_PER_THREAD_MAX * SHORTEST_RUN_SECONDS
 #: Below this, where the data of a task lies does not matter.
 LOCALITY_MIN_NBYTES = 64 * 1024
 #: A store is nearly full when its objects, and those that are expected, take up this share of it.
@@ -166,7 +179,8 @@ class Placement:
     def update_room(self, worker: Worker, now: float) -> None:
         """To be called when a worker came, or its runs changed."""
         idle_threads = worker.nthreads - len(worker.runs)
-        if idle_threads > 0:
+        hears = not worker.deaf
+        if hears and idle_threads > 0:
             self._idle[worker] = None
         else:
             self._idle.pop(worker, None)
@@ -174,7 +188,7 @@ class Placement:
             self.ahead.pop(worker, None)
         elif worker not in self.ahead:
             self.ahead[worker] = now
-        if idle_threads > 0 or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads:
+        if hears and (idle_threads > 0 or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads):
             self._available[worker] = None
             worker.host.available[worker] = None
         else:
@@ -214,6 +228,7 @@ class Placement:
             task.waiting_on == 1
             and task.requirements is None
             and mean is not None
+            and not worker.deaf
             and worker.expected_seconds + mean < PREFETCH_SECONDS * worker.nthreads
             and all(d.state != "memory" or d.inline is not None or worker.host in d.where for d in task.dependencies)
         )
@@ -366,8 +381,9 @@ class Placement:
             if host is None or host is worker.host or host.available or not host.workers:
                 continue
             task = queue.head()
-            threads = sum(w.nthreads for w in host.workers)
-            busy = min(max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in host.workers)
+            hearing = [w for w in host.workers if not w.deaf]
+            threads = sum(w.nthreads for w in hearing)
+            busy = min((max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in hearing), default=math.inf)
             seconds = task.group.mean_seconds
             wait = busy + queue.live * (0.5 if seconds is None else seconds) / max(1, threads)
             gain = wait - transfer_seconds(task, worker.host)

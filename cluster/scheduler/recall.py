@@ -17,7 +17,8 @@ the worker dies                        goes the way of all its runs
 =====================================  ===========================================================================
 
 What is lined up behind a run that is taken back is taken back with it; what is lined up behind one that stays, stays.
-A worker that can't answer, because a task keeps the interpreter to itself, keeps what it has.
+From a worker that can't answer, because it is stopped or a task keeps the interpreter to itself, runs are taken away
+with the help of its node (`revocation`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 from holdfast.cluster.scheduler.instructions import DropRuns, Outbox
 from holdfast.cluster.scheduler.model import Requirements, Worker
 from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS, Placement, expect_longer, transfer_seconds
+from holdfast.cluster.scheduler.revocation import Revocation
 
 #: A worker that was sent more than it can have started is held up when it has ended nothing for so long.
 HELD_UP_SECONDS = 5 * PREFETCH_SECONDS
@@ -39,11 +41,14 @@ class Recall:
         Where instructions go.
     placement
         Knows who is idle, and who was sent runs ahead.
+    revocation
+        Waits for the answers.
     """
 
-    def __init__(self, outbox: Outbox, placement: Placement) -> None:
+    def __init__(self, outbox: Outbox, placement: Placement, revocation: Revocation) -> None:
         self._outbox = outbox
         self._placement = placement
+        self._revocation = revocation
 
     @property
     def deadline(self) -> float | None:
@@ -62,12 +67,12 @@ class Recall:
             for run in list(worker.runs.values())[: worker.nthreads]:
                 expect_longer(worker, run, 2 * overdue_seconds)
             self._placement.update_room(worker, now)
-            more = self._take_back_from(worker, overdue_seconds)
+            more = self._take_back_from(worker, overdue_seconds, now)
             del ahead[worker]  # until its runs change
             if more:
                 ahead[worker] = now
 
-    def _take_back_from(self, worker: Worker, wait_seconds: float) -> bool:
+    def _take_back_from(self, worker: Worker, wait_seconds: float, now: float) -> bool:
         """Take back what is worth it; whether there is something that may be worth it later."""
         runs = list(worker.runs.values())
         staying = {run.run_id for run in runs[: worker.nthreads]}
@@ -90,4 +95,5 @@ class Recall:
             else:
                 run.recalled = True
                 self._outbox.add(DropRuns, worker.address, run.run_id)
+                self._revocation.told_to_drop(worker, now)
         return later

@@ -25,6 +25,7 @@ from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler import instructions as to_do
 from holdfast.cluster.scheduler.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.requests import FAILED, Requests
+from holdfast.cluster.scheduler.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Scheduler:
         Seconds after which a task fails that no worker may run.
     silence_timeout
         Seconds after which a node that says nothing is given up.
+    stopped_seconds
+        After this long nobody waits any longer for what a stopped worker has begun.
     validate
         Check all invariants after every event: for tests.
     """
@@ -69,6 +72,7 @@ class Scheduler:
         sock: socket.socket,
         no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
         silence_timeout: float = SILENCE_SECONDS,
+        stopped_seconds: float = STOPPED_SECONDS,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
@@ -76,6 +80,7 @@ class Scheduler:
         self.failures = 0  # of the scheduler's own
         self.state = SchedulerState(
             no_worker_timeout=no_worker_timeout,
+            stopped_seconds=stopped_seconds,
             validate=validate,
             on_failure=None if validate else self._follow_up_failed,
         )
@@ -267,7 +272,10 @@ class Scheduler:
             resources = {name: float(amount) for name, amount in (info.get("resources") or {}).items()}
             if info.get("memory_limit"):
                 resources.setdefault("memory", float(info["memory_limit"]))
-            self._handle(events.WorkerJoined(peer, info["name"], info["node"], info["nthreads"], resources))
+            incarnation = info.get("incarnation")
+            self._handle(
+                events.WorkerJoined(peer, info["name"], info["node"], info["nthreads"], resources, incarnation)
+            )
         else:
             self._handle(events.ClientJoined(peer, info.get("name") or peer))
 
@@ -503,6 +511,8 @@ class Scheduler:
             self._handle(events.DependenciesMissing(worker, *parts))
         elif operation == "dropped":
             self._handle(events.RunsDropped(worker, *parts))
+        elif operation == "confirmed":
+            self._handle(events.RevocationConfirmed(worker, *parts))
 
     def _node_message(self, node: str, message: tuple[Any, ...]) -> None:
         operation, *parts = message
@@ -512,6 +522,9 @@ class Scheduler:
             (beat,) = parts
             self._heartbeats[node] = {**beat, "time": time.time()}
             self._requests.node_reported(node)
+            self._handle(events.WorkersSeen(node, _conditions(beat)))
+        elif operation == "revoked":
+            self._handle(events.RunsRevoked(node, *parts))
         elif operation == "exited":
             self._worker_exited(node, *parts)
         elif operation == "left":
@@ -543,6 +556,15 @@ class _Departure:
             self.timer.cancel()
 
 
+def _conditions(beat: dict[str, Any]) -> dict[str, tuple[str, float]]:
+    """What a heartbeat says of workers that are processes of their own."""
+    return {
+        address: (vitals["condition"], vitals["seconds"])
+        for address, vitals in beat.get("workers", {}).items()
+        if "condition" in vitals and "seconds" in vitals
+    }
+
+
 def _run_entry(entry: to_do.RunEntry) -> tuple[Any, ...]:
     key, run_id, digest, payload, dependencies, resources = entry
     return (key, run_id, digest, raw(payload), dependencies, resources)
@@ -568,6 +590,8 @@ _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.ForgetFunctions: lambda i: ("forget", i.items),
     to_do.RunTasks: lambda i: ("run", [_run_entry(entry) for entry in i.items]),
     to_do.DropRuns: lambda i: ("drop", i.items),
+    to_do.RevokeRuns: lambda i: ("revoke", i.worker, i.incarnation, i.run_ids),
+    to_do.TellRevoked: lambda i: ("revoked", i.number, i.run_ids),
     to_do.DeleteObjects: lambda i: ("delete", i.items),
     to_do.DiscardResults: lambda i: ("discard", i.items),
     to_do.ReportMemory: lambda i: ("memory", i.items),

@@ -45,6 +45,7 @@ from holdfast.cluster.scheduler.model import (
 )
 from holdfast.cluster.scheduler.placement import Placement
 from holdfast.cluster.scheduler.recall import Recall
+from holdfast.cluster.scheduler.revocation import STOPPED_SECONDS, Revocation
 from holdfast.cluster.scheduler.table import Table
 
 #: A task that no worker may run fails after this.
@@ -68,6 +69,8 @@ class SchedulerState:
         Number of dying workers after which a task that was running on all of them fails.
     follow_up_limit
         Number of tasks that one event deals with beyond those that it touches itself.
+    stopped_seconds
+        After this long nobody waits any longer for what a stopped worker has begun.
     validate
         Check every move and all invariants, at a cost: for tests.
     on_failure
@@ -80,6 +83,7 @@ class SchedulerState:
         no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
         max_failures: int = MAX_FAILURES,
         follow_up_limit: int = FOLLOW_UP_LIMIT,
+        stopped_seconds: float = STOPPED_SECONDS,
         validate: bool = False,
         on_failure: Callable[[str, Exception], None] | None = None,
     ) -> None:
@@ -93,7 +97,8 @@ class SchedulerState:
         if validate:
             from holdfast.cluster.scheduler.validation import CheckedTask as kind
         self.life = Lifecycle(self.outbox, self.placement, follow_up_limit=follow_up_limit, task=kind)
-        self.recall = Recall(self.outbox, self.placement)
+        self.revocation = Revocation(self.outbox, self.placement, self.life, stopped_seconds=stopped_seconds)
+        self.recall = Recall(self.outbox, self.placement, self.revocation)
         self._no_worker_timeout = no_worker_timeout
         self._max_failures = max_failures
         self._validate = validate
@@ -106,6 +111,7 @@ class SchedulerState:
             events.HostReady: self._host_ready,
             events.WorkerJoined: self._worker_joined,
             events.WorkerLeft: self._worker_left,
+            events.WorkersSeen: self._workers_seen,
             events.ClientJoined: self._client_joined,
             events.ClientLeft: self._client_left,
             events.FunctionsSent: self._functions_sent,
@@ -120,6 +126,8 @@ class SchedulerState:
             events.TasksErred: self._tasks_erred,
             events.DependenciesMissing: self._dependencies_missing,
             events.RunsDropped: self._runs_dropped,
+            events.RunsRevoked: self._runs_revoked,
+            events.RevocationConfirmed: self._revocation_confirmed,
             events.ObjectsFound: self._objects_found,
             events.DatasetPublished: self._dataset_published,
             events.DatasetUnpublished: self._dataset_unpublished,
@@ -176,10 +184,8 @@ class SchedulerState:
             return self.life.now
         oldest = next(iter(self.life.unplaced), None)
         unplaced = None if oldest is None else oldest.since + self._no_worker_timeout
-        held_up = self.recall.deadline
-        if unplaced is None or held_up is None:
-            return unplaced if held_up is None else held_up
-        return min(unplaced, held_up)
+        deadlines = (unplaced, self.recall.deadline, self.revocation.deadline)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # -- hosts and workers
 
@@ -234,6 +240,7 @@ class SchedulerState:
         if event.address in self.workers:
             raise ProtocolError(f"there is a worker {event.address} already")
         worker = Worker(event.address, event.name, host, event.nthreads, event.resources)
+        worker.incarnation = event.incarnation
         self.workers[event.address] = worker
         host.workers[worker] = None
         self.placement.update_room(worker, self.life.now)
@@ -248,6 +255,7 @@ class SchedulerState:
         del self.workers[worker.address]
         del worker.host.workers[worker]
         self.placement.remove_worker(worker)
+        self.revocation.answered(worker)
         lost = [run.task for run in worker.runs.values()]
         for task in lost:
             if task is not None:
@@ -280,6 +288,12 @@ class SchedulerState:
                 self.life.withdraw(task)
                 self.life.enqueue(task)
 
+    def _workers_seen(self, event: events.WorkersSeen) -> None:
+        for address, (condition, seconds) in event.conditions.items():
+            worker = self.workers.get(address)
+            if worker is not None and worker.host.address == event.host:
+                self.revocation.seen(worker, condition, seconds)
+
     def _reconsider_ready(self) -> None:
         """A worker or a host is gone: ready tasks that nobody may run now must say so."""
         for requirements in {q.requirements: None for q in self.placement.queues()}:
@@ -290,6 +304,7 @@ class SchedulerState:
 
     def _time_passed(self, event: events.TimePassed) -> None:
         self.recall.take_back(self.life.now)
+        self.revocation.take_away(self.life.now)
         for task in list(self.life.unplaced):
             if task.since + self._no_worker_timeout > self.life.now:
                 break
@@ -487,13 +502,20 @@ class SchedulerState:
 
     # -- runs
 
+    def _speaker(self, address: str) -> Worker | None:
+        """A worker that has said something; None if it is gone."""
+        worker = self.workers.get(address)
+        if worker is not None and worker.deaf:
+            self.revocation.heard_from(worker)
+        return worker
+
     def _tasks_finished(self, event: events.TasksFinished) -> None:
-        worker = self.workers.get(event.worker)
+        worker = self._speaker(event.worker)
         if worker is None:
             return
         life = self.life
         for _, run_id, object_id, nbytes, inline, type_name, seconds in event.results:
-            task = life.end_run(worker, run_id)
+            task = life.end_run(worker, run_id, has_result=True)
             if task is None:
                 if inline is None:
                     self.outbox.add(DeleteObjects, worker.host.address, object_id)
@@ -510,7 +532,7 @@ class SchedulerState:
         life.line_up_more(worker)
 
     def _tasks_erred(self, event: events.TasksErred) -> None:
-        worker = self.workers.get(event.worker)
+        worker = self._speaker(event.worker)
         if worker is None:
             return
         self.placement.progressed(worker, self.life.now)
@@ -525,7 +547,7 @@ class SchedulerState:
                 self.life.fail(task, TaskError(task.key, blob, text))
 
     def _dependencies_missing(self, event: events.DependenciesMissing) -> None:
-        worker = self.workers.get(event.worker)
+        worker = self._speaker(event.worker)
         if worker is None:
             return
         for _, run_id, dependency_key, object_id in event.missing:
@@ -560,9 +582,10 @@ class SchedulerState:
         return task_error(task.key, ObjectLostError(text))
 
     def _runs_dropped(self, event: events.RunsDropped) -> None:
-        worker = self.workers.get(event.worker)
+        worker = self._speaker(event.worker)
         if worker is None:
             return
+        self.revocation.answered(worker)
         for run_id in event.run_ids:
             run = worker.runs.get(run_id)
             task = self.life.end_run(worker, run_id)
@@ -572,6 +595,22 @@ class SchedulerState:
                 raise ProtocolError(f"{worker.address} dropped a run of {task.key!r} that it was not told to drop")
             if task.state == "processing":
                 self.life.requeue(task)
+
+    def _runs_revoked(self, event: events.RunsRevoked) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is None or worker.host.address != event.host or worker.incarnation != event.incarnation:
+            return  # the answer is of a process that has gone, and its runs with it
+        if not worker.asked:
+            raise ProtocolError(f"{event.host} revoked runs of {event.worker} that it was not told to revoke")
+        self.revocation.revoked(worker, event.number, event.revoked, event.begun)
+
+    def _revocation_confirmed(self, event: events.RevocationConfirmed) -> None:
+        worker = self._speaker(event.worker)
+        if worker is None:
+            return
+        if not worker.unconfirmed:
+            raise ProtocolError(f"{event.worker} confirmed a revocation that it was not told of")
+        self.revocation.confirmed(worker)
 
     def _objects_found(self, event: events.ObjectsFound) -> None:
         host = self.hosts.get(event.host)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from holdfast.cluster.ledger import runs_max
 from holdfast.cluster.scheduler.model import ACTIVE, TRANSITIONS, Client, Dataset, State, Task, Worker
 from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS
 
@@ -73,7 +74,8 @@ def validate_state(state: SchedulerState) -> None:
         if worker in state.placement.ahead:
             assert len(worker.runs) > worker.nthreads
     assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
-    assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in state.workers.values())
+    hearing = [worker for worker in state.workers.values() if not worker.deaf]
+    assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in hearing)
     holders: list[Client | Dataset] = [*state.clients.values(), *state.datasets.values()]
     for holder in holders:
         for task in holder.holds:
@@ -140,10 +142,15 @@ def _validate_worker(worker: Worker) -> None:
     for run_id, run in worker.runs.items():
         assert run.run_id == run_id
         assert run.task is None or (run.task.worker is worker and run.task.run_id == run_id)
+        assert run.late is None or run.task is None
+    assert len(worker.runs) <= runs_max(worker.nthreads)
+    assert worker.asked >= 0
+    assert worker.unconfirmed >= 0
+    assert worker.deaf == (worker.condition != "running" or worker.asked > 0 or worker.unconfirmed > 0)
     expected = sum(run.seconds for run in worker.runs.values())
     assert abs(worker.expected_seconds - expected) < 1e-6
     room = len(worker.runs) < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads
-    assert room == (worker in worker.host.available)
+    assert (room and not worker.deaf) == (worker in worker.host.available)
     for name, total in worker.resources.items():
         used = sum(
             amount

@@ -17,6 +17,7 @@ from pathlib import Path
 from holdfast.cluster import oom, rundir
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
+from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.process import add_process_options, serve, tell_at_work
 from holdfast.cluster.worker import Worker
 
@@ -35,6 +36,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
     parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES")
     add_token_option(parser)
+    parser.add_argument("--ledger-fd", type=int, default=None, metavar="N", help="memory that the node agent reads")
     add_process_options(parser)
     return parser.parse_args(arguments)
 
@@ -54,6 +56,7 @@ def main() -> int:
         memory_limit=options.memory_limit,
         own_process=True,
         on_joining=lambda: tell_at_work(options.ready_fd),
+        ledger=None if options.ledger_fd is None else WorkerLedger.of_descriptor(options.ledger_fd, options.threads),
     )
     os.register_at_fork(after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.

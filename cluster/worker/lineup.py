@@ -30,7 +30,8 @@ class LineUp:
     Parameters
     ----------
     submit
-        Takes the tasks that can run; called in any thread, in the order in which they may start.
+        Takes the tasks that can run; called in any thread, in the order in which they may start. With the lock held:
+        a task is here or there at any time, for those who look for it.
     miss
         Takes the outcome of a task that can't, in any thread.
     """
@@ -51,7 +52,7 @@ class LineUp:
             for task in tasks:
                 self._behind[task[1]] = []
                 self._admit(task, runnable, missing)
-        self._hand_on(runnable, missing)
+            self._hand_on(runnable, missing)
 
     def is_waited_for(self, run_id: int) -> bool:
         """Whether anything waits for the outcome of a run now."""
@@ -67,7 +68,7 @@ class LineUp:
                 if len(self._results) > REMEMBERED_MAX:
                     self._results.popitem(last=False)
             self._end(run_id, runnable, missing)
-        self._hand_on(runnable, missing)
+            self._hand_on(runnable, missing)
 
     def drop(self, run_ids: Iterable[int], drop: Callable[[list[int]], list[int]]) -> list[int]:
         """These are not to start: neither those that wait here nor those which ``drop`` can stop. Returns both."""
@@ -82,7 +83,7 @@ class LineUp:
             dropped = held + drop([run_id for run_id in run_ids if run_id not in held])
             for run_id in dropped:
                 self._end(run_id, runnable, missing)
-        self._hand_on(runnable, missing)
+            self._hand_on(runnable, missing)
         return dropped
 
     def _end(self, run_id: int, runnable: list[Task], missing: list[Outcome]) -> None:

@@ -3,6 +3,10 @@
 A thread with nothing to do reads what the scheduler sends, if no other one does: a task that comes then is run by the
 thread that has received it. So is one that could not start before the task that a thread has just run: whoever queues
 tasks in one of these threads takes the next itself, and wakes others for the rest only.
+
+A thread that takes a task writes that into the ledger, from which the node agent sees which runs have begun when this
+process can't say (`cluster/ledger.py`). One that finds that runs were revoked meanwhile waits until the worker is told
+which, and then begins its task or forgets it.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.worker.execution import Task
 
 
@@ -34,6 +39,8 @@ class TaskThreads:
         ``run(task)``: runs one, in a thread; it lets no error out.
     read_while, nudge:
         `Connection.read_while` and `Connection.nudge`.
+    ledger:
+        Of this process.
     name:
         For the threads' names.
     """
@@ -45,6 +52,7 @@ class TaskThreads:
         run: Callable[[Task], None],
         read_while: Callable[[Callable[[], bool]], bool],
         nudge: Callable[[], None],
+        ledger: WorkerLedger,
         name: str,
     ) -> None:
         self._inside = inside
@@ -56,11 +64,18 @@ class TaskThreads:
         self._running = nthreads
         self._stopping = False
         self._queued: OrderedDict[int, Task | None] = OrderedDict()  # by run; None: a thread is to end
+        self._ledger = ledger
+        self._taking = threading.Lock()  # tasks out of the queue
+        self._told = threading.Condition(self._taking)  # of a revocation, or to stop
+        self._confirmed = ledger.revocations[0]  # the revocations that this worker was told of
+        self._revoked: set[int] = set()  # runs that threads have taken, and are not to begin
         self._lock = threading.Lock()  # of the count of those that wait for a wake-up
         self._waiting = 0
         self._to_read = False
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._serve, name=f"{name}-{n}", daemon=True) for n in range(nthreads)]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(n,), name=f"{name}-{n}", daemon=True) for n in range(nthreads)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -98,14 +113,36 @@ class TaskThreads:
 
     def drop(self, run_ids: Iterable[int]) -> list[int]:
         """Don't start these; returns those that had not started. What runs already, or isn't known, is left alone."""
-        return [run_id for run_id in run_ids if self._queued.pop(run_id, None) is not None]
+        with self._taking:
+            return [run_id for run_id in run_ids if self._queued.pop(run_id, None) is not None]
+
+    def revoke(self, run_ids: Iterable[int]) -> list[int]:
+        """Forget these, which the agent has revoked: those that wait here, and those that a thread has not begun.
+
+        Returns them; what isn't here is left alone. Before `confirm`.
+        """
+        with self._taking:
+            taken = self._ledger.running
+            here = [run_id for run_id in run_ids if run_id in taken or run_id in self._queued]
+            for run_id in here:
+                if self._queued.pop(run_id, None) is None:
+                    self._revoked.add(run_id)
+            return here
+
+    def confirm(self, revocations: int) -> None:
+        """This worker was told of so many revocations: tasks begin again, unless there are more already."""
+        with self._taking:
+            self._confirmed = revocations
+            self._told.notify_all()
 
     def stop(self) -> None:
         """Start no task any more, and end each thread when its task is done."""
         if not self._stopping:
-            self._stopping = True
-            self._queued.clear()
-            self._queued.update({-number: None for number, _ in enumerate(self._threads, 1)})
+            with self._taking:
+                self._stopping = True
+                self._queued.clear()
+                self._queued.update({-number: None for number, _ in enumerate(self._threads, 1)})
+                self._told.notify_all()
             self._wake(len(self._threads))
 
     async def join(self, timeout: float) -> bool:
@@ -124,25 +161,41 @@ class TaskThreads:
                 thread.join()  # it has a few instructions to go
             self._all_ended.set()
 
-    def _serve(self) -> None:
+    def _serve(self, thread: int) -> None:
         with self._inside():
-            self._take_tasks()
+            self._take_tasks(self._ledger.taker(thread))
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waited for a task that long
             self._loop.call_soon_threadsafe(self._one_ended)
 
-    def _take_tasks(self) -> None:
-        nothing_queued = partial(operator.not_, self._queued)
+    def _take_tasks(self, take: Callable[[int], None]) -> None:
+        queued, taking, revocations = self._queued, self._taking, self._ledger.revocations
+        nothing_queued = partial(operator.not_, queued)
         while True:
-            try:
-                _, task = self._queued.popitem(last=False)
-            except KeyError:
+            if not queued:
                 if not self._read_while(nothing_queued):
                     self._wait()
                 continue
+            with taking:  # which is the fence of the ledger as well
+                try:
+                    run_id, task = queued.popitem(last=False)
+                except KeyError:
+                    continue
+                if task is not None:
+                    take(run_id)
+                confirmed = self._confirmed
             if task is None:
                 return
-            self._run(task)
+            if revocations[0] == confirmed or self._may_begin(run_id):
+                self._run(task)
             del task  # it holds its inline dependencies
+
+    def _may_begin(self, run_id: int) -> bool:
+        """Runs were revoked when a thread took this one: wait until it's known whether it is one of them."""
+        with self._told:
+            self._told.wait_for(lambda: self._stopping or self._ledger.revocations[0] == self._confirmed)
+            revoked = run_id in self._revoked
+            self._revoked.discard(run_id)
+            return not revoked and not self._stopping
 
     def _wait(self) -> None:
         with self._lock:

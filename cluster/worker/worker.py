@@ -22,6 +22,7 @@ from holdfast import objectstore
 from holdfast.cluster import payload
 from holdfast.cluster.comm.connection import Connection, connect, shared_connection
 from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.protocol.messages import TO_WORKER
 from holdfast.cluster.worker import context
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_SECONDS = 30.0
 #: How long `Worker.close` waits for the tasks that run. They can't be stopped; nobody waits for their results.
 CLOSE_TIMEOUT_SECONDS = 1.0
+#: How often the loop writes into the ledger that it goes round.
+HEAR_SECONDS = 1.0
 #: What is said of a task when nothing can be said about its failure.
 UNSPEAKABLE = payload.dump_exception(RemoteError("the task failed, and so did reporting how: see the worker's log"))
 
@@ -71,6 +74,8 @@ class Worker:
         Whether nothing but this worker goes on in this process.
     on_joining:
         Called before it registers: from then on there are tasks, and what they do to this process is theirs.
+    ledger:
+        Shared with the node agent; one of its own if not given.
 
     Attributes
     ----------
@@ -96,6 +101,7 @@ class Worker:
         memory_limit: int | None = None,
         own_process: bool = False,
         on_joining: Callable[[], None] | None = None,
+        ledger: WorkerLedger | None = None,
     ) -> None:
         if nthreads < 1:
             raise ValueError(f"a worker needs at least one thread, not {nthreads}")
@@ -109,6 +115,8 @@ class Worker:
         self.reason: str | None = None
         self.token = token
         self._store_socket = os.fspath(store_socket)
+        self._ledger = ledger or WorkerLedger(nthreads)
+        self._hearing: asyncio.TimerHandle | None = None
         self._functions = FunctionTable()
         self._imports = ImportsFreezer() if own_process else None
         self._rehearses = own_process
@@ -129,6 +137,7 @@ class Worker:
         """
         self._loop = asyncio.get_running_loop()
         self.finished = asyncio.Event()
+        self._hear()
         try:
             # First the store: tasks may arrive as soon as the scheduler knows of this worker.
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
@@ -137,7 +146,13 @@ class Worker:
             self._runner = TaskRunner(self._store, self._functions, self._nursery, self.name)
             self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(
-                self.nthreads, self._in_thread, self._run, self._read_while, self._nudge, f"holdfast-task-{self.name}"
+                self.nthreads,
+                self._in_thread,
+                self._run,
+                self._read_while,
+                self._nudge,
+                self._ledger,
+                f"holdfast-task-{self.name}",
             )
             self._lineup = LineUp(self._threads.submit, self._outbox.put)
             if self._rehearses:
@@ -156,6 +171,7 @@ class Worker:
                     "resources": self.resources,
                     "memory_limit": self.memory_limit,
                     "pid": os.getpid(),
+                    "incarnation": self._ledger.incarnation,
                 },
                 timeout=CONNECT_TIMEOUT_SECONDS,
                 shared=True,
@@ -165,6 +181,10 @@ class Worker:
             raise
         self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
         self._threads.read()
+
+    def _hear(self) -> None:
+        self._ledger.hear()
+        self._hearing = self._loop.call_later(HEAR_SECONDS, self._hear)
 
     async def _rehearse(self) -> None:
         ours, theirs = socket.socketpair()
@@ -189,6 +209,8 @@ class Worker:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        if self._hearing is not None:
+            self._hearing.cancel()
         if self._threads is not None:
             self._threads.stop()
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
@@ -239,6 +261,10 @@ class Worker:
                 case ("drop", run_ids):
                     if dropped := self._lineup.drop(run_ids, self._threads.drop):
                         self._deliver([("dropped", dropped)])
+                case ("revoked", number, run_ids):
+                    self._lineup.drop(run_ids, self._threads.revoke)
+                    self._threads.confirm(number)
+                    self._deliver([("confirmed", number)])
                 case ("close",):
                     self._end(None)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 
+from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.worker.threads import TaskThreads
 
 DEADLINE_SECONDS = 10
@@ -24,7 +25,9 @@ def run_all(nthreads, first, run):
             if run(threads, entry[1]):
                 loop.call_soon_threadsafe(done.set)
 
-        threads = TaskThreads(nthreads, contextlib.nullcontext, run_one, lambda waits: False, lambda: None, "test")
+        threads = TaskThreads(
+            nthreads, contextlib.nullcontext, run_one, lambda waits: False, lambda: None, WorkerLedger(nthreads), "test"
+        )
         threads.submit([task(run_id) for run_id in first])
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
@@ -91,7 +94,9 @@ def test_whenever_there_is_something_to_read_a_thread_tries_to():
                 tried.notify_all()
             return False
 
-        threads = TaskThreads(2, contextlib.nullcontext, lambda entry: None, read_while, lambda: None, "test")
+        threads = TaskThreads(
+            2, contextlib.nullcontext, lambda entry: None, read_while, lambda: None, WorkerLedger(2), "test"
+        )
         try:
             for _ in range(200):
                 with tried:

@@ -1,0 +1,231 @@
+"""The ledger: which runs a worker has begun, in memory that its node agent reads without asking.
+
+A worker that is stopped, or in a call into C that keeps the interpreter to itself, answers nobody. What was sent ahead
+to it, and what it has not begun, should go to others all the same, and nothing may run twice. So "begun" and "revoked"
+are words in memory that a worker's process shares with the agent of its host, one such memory for each process.
+
+Terms
+-----
+run
+    One run of a task on a worker, named by its number (`run_id`). It is *begun* when a thread may call the task.
+to revoke
+    To take a run away from its worker: it will never begin there, so it may be sent to another one.
+to confirm
+    The worker has been told by the scheduler what a revocation has taken away.
+
+The words, of 8 bytes each
+--------------------------
+=============  ===========================================================================  ==============
+incarnation    which of the processes that fill a worker's place one after the other        agent, once
+heard          grows while the loop of the worker goes round                                worker
+revocations    how many there were                                                          agent
+running        for each thread the run that it took last                                    worker
+earlier        a ring of the runs that threads had taken before those                       worker
+=============  ===========================================================================  ==============
+
+Why nothing runs twice
+----------------------
+A thread that takes a run from its queue and the agent that revokes it race::
+
+    worker                                        agent
+    1  earlier[next] := running[thread]           1  revocations += 1
+    2  running[thread] := the run                 2  fence
+    3  fence                                      3  is the run in running, or else in earlier?
+    4  revocations = those confirmed?                yes: it has begun    no: it is revoked
+       yes: it begins    no: it waits
+
+Each writes before it reads, with a fence between, so at least one of them sees what the other has written (Dekker). If
+both do, the agent gives way: the run counts as begun, and waits on its worker until that is told what was revoked. If
+only the worker does, the run is revoked. It waits for the same word, and is dropped. A run moves from ``running`` to
+``earlier`` by 1 before 2, and the agent looks there in the same order, so it finds the run in one of them.
+
+What has happened to a run that the agent was asked about, and what follows:
+
+======================  =======================  ==============================================================
+in the worker           in the ledger            what the agent says, and what becomes of the run
+======================  =======================  ==============================================================
+not read yet, queued,   no                       revoked; the worker forgets it when it is told
+or behind another run
+taken, and waits for    seen by the agent        begun; it begins when the worker is told of the revocation
+word                    not seen                 revoked; dropped when the worker is told
+begun, or has ended     yes                      begun; its outcome comes, or has been sent
+======================  =======================  ==============================================================
+
+The worker is told over its connection to the scheduler, behind all runs that were sent to it before. From the
+revocation until then it begins nothing. "Those confirmed" is what the thread read in the same hold of a lock in which
+it took the run from the queue, and who tells of a revocation looks for its runs with that lock held: they are in the
+queue, or some thread's ``running`` has them (`worker/threads.py`).
+
+How long ``earlier`` must be: a run has to be found as long as the scheduler counts it as its worker's, and that counts
+at most N = `runs_max` at a time. A run enters the ring when its thread takes the next one, so its outcome is in the
+outbox by then. Others that enter after it have their own outcomes there either before it, one for each other thread, or
+after it. Of the latter the scheduler can have handled, before that of the run, only those which left in the same batch,
+at most N; the others still count, at most N. So 2 N + threads places are enough.
+
+On x86 stores are seen in the order in which they were made, and the fence is any locked instruction, such as taking or
+leaving a ``threading.Lock``. Processors with a weaker order would need barriers that Python hasn't; there nothing is
+revoked without the worker's own answer (`REVOKES`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from holdfast.objectstore.board import ORDERED
+
+#: Whether an agent may revoke runs of a worker that does not answer.
+REVOKES = ORDERED
+#: The most runs that the scheduler sends a worker at a time, for each of its threads (`scheduler/placement.py`).
+RUNS_PER_THREAD_MAX = 510
+
+_WORD_NBYTES = 8
+_INCARNATION, _HEARD, _REVOCATIONS, _RUNNING = range(4)
+
+
+def runs_max(nthreads: int) -> int:
+    """The most runs that the scheduler counts as one worker's at a time."""
+    return RUNS_PER_THREAD_MAX * nthreads + 1
+
+
+def _ring_words(nthreads: int) -> int:
+    """The length of the ring, a power of two."""
+    return 1 << (2 * runs_max(nthreads) + nthreads - 1).bit_length()
+
+
+def _nbytes(nthreads: int) -> int:
+    return (_RUNNING + nthreads + _ring_words(nthreads)) * _WORD_NBYTES
+
+
+class WorkerLedger:
+    """The worker's side.
+
+    Parameters
+    ----------
+    nthreads
+        How many threads take runs.
+    memory
+        Shared with the agent, of an `AgentLedger` for as many threads; memory of this process alone if not given.
+    """
+
+    def __init__(self, nthreads: int, memory: mmap.mmap | None = None) -> None:
+        self._words = memoryview(memory or mmap.mmap(-1, _nbytes(nthreads))).cast("q")
+        self._ring = _RUNNING + nthreads
+        self._mask = _ring_words(nthreads) - 1
+        self._moved = itertools.count()
+        #: One word, ``revocations[0]``: how many there were until now.
+        self.revocations = self._words[_REVOCATIONS : _REVOCATIONS + 1]
+
+    @classmethod
+    def of_descriptor(cls, fd: int, nthreads: int) -> WorkerLedger:
+        """The ledger behind a descriptor, which is closed by this."""
+        try:
+            return cls(nthreads, mmap.mmap(fd, _nbytes(nthreads)))
+        finally:
+            os.close(fd)
+
+    @property
+    def incarnation(self) -> int | None:
+        """Names this process to its agent when runs are to be revoked; None if that can't be."""
+        return (self._words[_INCARNATION] or None) if REVOKES else None
+
+    def hear(self) -> None:
+        """The worker's loop goes round."""
+        self._words[_HEARD] += 1
+
+    def taker(self, thread: int) -> Callable[[int], None]:
+        """What a thread calls with each run that it takes: it and the others one at a time, with a fence afterwards."""
+        words, ring, mask, moved = self._words, self._ring, self._mask, self._moved
+        running = _RUNNING + thread
+
+        def take(run_id: int, next: Callable[[Any], Any] = next) -> None:
+            words[ring + (next(moved) & mask)] = words[running]
+            words[running] = run_id
+
+        return take
+
+    @property
+    def running(self) -> list[int]:
+        """The run that each thread took last; 0 for none."""
+        return self._words[_RUNNING : self._ring].tolist()
+
+
+class AgentLedger:
+    """The agent's side, which makes the memory.
+
+    Parameters
+    ----------
+    incarnation
+        Above zero, and of no other process that this agent starts.
+    nthreads
+        How many threads of the worker take runs.
+
+    Attributes
+    ----------
+    fd : int
+        For the worker's process (`WorkerLedger.of_descriptor`); -1 when that has it.
+    """
+
+    def __init__(self, incarnation: int, nthreads: int) -> None:
+        self.incarnation = incarnation
+        self.fd = os.memfd_create("holdfast-ledger", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(self.fd, _nbytes(nthreads))
+            self._memory = mmap.mmap(self.fd, _nbytes(nthreads))
+        except BaseException:
+            self.close_fd()
+            raise
+        self._words = memoryview(self._memory).cast("q")
+        self._words[_INCARNATION] = incarnation
+        self._ring = _RUNNING + nthreads
+        self._fence = threading.Lock()
+
+    @property
+    def heard(self) -> int:
+        """Grows while the worker's loop goes round; 0 until it does for the first time."""
+        return self._words[_HEARD]
+
+    def revoke(self, run_ids: Iterable[int]) -> tuple[int, list[int], list[int]]:
+        """Take runs away from the worker, as far as it has not begun them.
+
+        Returns
+        -------
+        int
+            The number of this revocation, for the worker to confirm; 0 if all had begun and nothing was revoked.
+        list of int
+            The runs that the worker will never begin.
+        list of int
+            Those that it has begun, or will.
+        """
+        begun = self._begun()
+        run_ids = list(run_ids)
+        if begun.issuperset(run_ids):
+            return 0, [], run_ids
+        self._words[_REVOCATIONS] += 1
+        with self._fence:
+            begun = self._begun()
+        return (
+            self._words[_REVOCATIONS],
+            [run_id for run_id in run_ids if run_id not in begun],
+            [run_id for run_id in run_ids if run_id in begun],
+        )
+
+    def _begun(self) -> set[int]:
+        running = self._words[_RUNNING : self._ring].tolist()  # first: what leaves this meanwhile is in the ring
+        return {*running, *self._words[self._ring :].tolist()}
+
+    def close_fd(self) -> None:
+        """Let go of the descriptor. Twice is no error."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.close_fd()
+        self._words.release()
+        self._memory.close()

@@ -1,0 +1,203 @@
+"""Workers that are stopped, or in a call into C that lets nobody else in: what waits for them, and what becomes of it.
+
+Each task writes a line into a file when it begins, so what has run is counted where nobody can be mistaken. All of them
+are of one function, which is known to be short, so that many are sent ahead to each worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import json
+import os
+import signal
+import time
+from collections import Counter
+
+import pytest
+from command_line import holdfast
+from waiting import until
+
+from holdfast import Client
+from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.loops import LoopThread
+from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.node import NodeAgent
+from holdfast.cluster.scheduler.server import Scheduler
+
+SEVERAL = [f"t{n}" for n in range(300)]
+#: How long a call lasts that lets nobody in: longer than it takes to be seen.
+CALL_SECONDS = 7.0
+
+
+def work(folder, name):
+    """Say that this task has begun, and in which process; then do what its name says."""
+    with open(folder / "begun", "a") as file:
+        file.write(f"{name} {os.getpid()}\n")
+    if name == "hold":
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+    elif name == "sleep":
+        ctypes.PyDLL(None).usleep(int(CALL_SECONDS * 1e6))  # no other thread may run meanwhile
+    elif name == "compute":
+        started = time.perf_counter()
+        sum(itertools.repeat(1, 1_000_000))
+        sum(itertools.repeat(1, int(1e6 * CALL_SECONDS / (time.perf_counter() - started))))  # nor here
+    return name
+
+
+class Begun:
+    """What has begun: how often, and where."""
+
+    def __init__(self, folder):
+        self._file = folder / "begun"
+
+    def lines(self):
+        text = self._file.read_text() if self._file.exists() else ""
+        return [(name, int(pid)) for name, pid in (line.split() for line in text.splitlines())]
+
+    def where(self, name):
+        """The process in which it began last; None if in none yet."""
+        return dict(self.lines()).get(name)
+
+    def others(self, pid):
+        """What began elsewhere."""
+        return {name for name, where in self.lines() if where != pid}
+
+    def counts(self):
+        return Counter(name for name, _ in self.lines())
+
+
+@contextlib.contextmanager
+def stopped(pid):
+    """A process is stopped meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+class Cluster:
+    """Worker processes, with their agent and scheduler in a loop of this process."""
+
+    def __init__(self, stack, **options):
+        token = load_token(create=True)
+        thread = LoopThread("cluster")
+        stack.callback(thread.close)
+
+        async def make():
+            scheduler = Scheduler(token=token, sock=bound_socket("127.0.0.1", 0), validate=True, **options)
+            await scheduler.start()
+            return scheduler
+
+        self.scheduler = thread.run(make())
+        stack.callback(lambda: thread.run(self.scheduler.close(), timeout=20))
+        agent = NodeAgent(self.address, token=token, n_workers=2, store_capacity=64 << 20, name="host")
+        stack.callback(lambda: thread.run(agent.close(), timeout=20))
+        thread.run(agent.start(), timeout=60)
+        self.n_revoked = 0
+        send = self.scheduler._send
+
+        def counting(peer, message):
+            if message[0] == "revoked":
+                self.n_revoked += len(message[2])
+            send(peer, message)
+
+        self.scheduler._send = counting
+
+    @property
+    def address(self):
+        return self.scheduler.address
+
+    def conditions(self):
+        """What the workers are doing."""
+        nodes = json.loads(holdfast("status", "--json", "--address", self.address))["nodes"].values()
+        return sorted(worker["condition"] for node in nodes for worker in node["workers"].values())
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with contextlib.ExitStack() as stack:
+        yield Cluster(stack)
+
+
+@pytest.fixture
+def client(cluster):
+    with Client(cluster.address) as client:
+        until(lambda: cluster.conditions() == ["running", "running"], "both workers hear")
+        cluster.n_revoked = 0
+        yield client
+
+
+@pytest.fixture
+def begun(client, tmp_path):
+    """With the scheduler knowing that tasks are short."""
+    client.gather(client.map(work, [tmp_path] * 50, [f"learn{n}" for n in range(50)], pure=False))
+    (tmp_path / "begun").unlink()
+    return Begun(tmp_path)
+
+
+def held_up(client, begun, folder, how):
+    """A worker that is in a task, with others behind it; the futures, and the worker's process."""
+    first = client.submit(work, folder, how, pure=False)
+    pid = until(lambda: begun.where(how), f"{how} has begun")
+    return first, pid
+
+
+def test_what_was_sent_ahead_to_a_stopped_worker_runs_elsewhere_once(client, cluster, begun, tmp_path):
+    first, pid = held_up(client, begun, tmp_path, "hold")
+    with stopped(pid):
+        more = client.map(work, [tmp_path] * 300, SEVERAL, pure=False)
+        assert client.gather(more) == SEVERAL
+        assert begun.others(pid) == {*SEVERAL}
+        assert cluster.n_revoked > 0
+        until(lambda: cluster.conditions() == ["running", "stopped"], "status shows it")
+        assert "stopped for" in holdfast("status", "--address", cluster.address)
+        assert not first.done()
+        # It gets nothing new either.
+        assert client.gather(client.map(work, [tmp_path] * 20, ["more"] * 20, pure=False)) == ["more"] * 20
+    (tmp_path / "go").touch()
+    assert first.result() == "hold"
+    counts = begun.counts()
+    assert counts.pop("more") == 20
+    assert counts == dict.fromkeys(["hold", *SEVERAL], 1)
+    until(lambda: cluster.conditions() == ["running", "running"], "both hear")
+    until(lambda: _runs_on(client, begun, tmp_path, pid), "it is of use again")
+
+
+def _runs_on(client, begun, folder, pid):
+    client.gather(client.map(work, [folder] * 50, ["again"] * 50, pure=False))
+    return begun.where("again") == pid or ("again", pid) in begun.lines()
+
+
+def test_a_stopped_worker_that_has_begun_nothing_loses_all(client, cluster, begun, tmp_path):
+    pid = begun_by_any(client, begun, tmp_path)
+    with stopped(pid):
+        more = client.map(work, [tmp_path] * 300, SEVERAL, pure=False)
+        assert client.gather(more) == SEVERAL
+        assert begun.others(pid) >= {*SEVERAL}
+        assert cluster.n_revoked > 0
+    assert all(begun.counts()[name] == 1 for name in SEVERAL)
+
+
+def begun_by_any(client, begun, folder):
+    client.submit(work, folder, "any", pure=False).result()
+    return begun.where("any")
+
+
+@pytest.mark.parametrize("how", ["sleep", "compute"])
+def test_what_waits_behind_a_call_that_lets_nobody_in_runs_elsewhere_once(client, cluster, begun, tmp_path, how):
+    first, pid = held_up(client, begun, tmp_path, how)
+    more = client.map(work, [tmp_path] * 300, SEVERAL, pure=False)
+    assert client.gather(more) == SEVERAL
+    assert not first.done(), "the call was too short to show anything"
+    assert begun.others(pid) == {*SEVERAL}
+    assert cluster.n_revoked > 0
+    doing = {"sleep": "blocked", "compute": "computing"}[how]
+    until(lambda: first.done() or doing in cluster.conditions(), "status shows it")
+    assert not first.done(), "status did not show it in time"
+    assert first.result() == how
+    assert begun.counts() == dict.fromkeys([how, *SEVERAL], 1)
