@@ -5,6 +5,7 @@
 ``link.py``             the connection to the scheduler
 ``supervisor.py``       worker processes: start, watch, restart, stop
 ``memory_watch.py``     the memory that is a process's own, and the limit on it
+``conditions.py``       whether a worker is stopped, or hears nothing
 ``heartbeat.py``        what the scheduler hears every two seconds
 ``transfer_server.py``  gives objects to other hosts and takes objects from them
 ``fetcher.py``          brings objects here from other hosts

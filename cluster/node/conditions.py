@@ -7,8 +7,7 @@
 "stopped"      the kernel lets it do nothing: SIGSTOP, or a debugger
 =============  =========================================================================================
 
-Time counts only while this agent looks. When it has been stopped itself, with all else on the host perhaps, it
-knows nothing of that time, and nobody is judged by it.
+A time in which this agent was stopped itself, perhaps with all else on the host, is nobody's (`ListeningClock`).
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ class Conditions:
         workers
             Of this host.
         now
-            In seconds.
+            The time by a `ListeningClock`.
         """
-        elapsed = min(now - self._looked, 2 * LOOK_SECONDS)
+        elapsed = now - self._looked
         self._looked = now
         known, self._workers = self._workers, {}
         changed = False

@@ -67,7 +67,7 @@ class TaskThreads:
         self._ledger = ledger
         self._taking = threading.Lock()  # tasks out of the queue
         self._told = threading.Condition(self._taking)  # of a revocation, or to stop
-        self._confirmed = ledger.revocations[0]  # the revocations that this worker was told of
+        self._confirmed = 0  # revocations that this worker was told of
         self._revoked: set[int] = set()  # runs that threads have taken, and are not to begin
         self._lock = threading.Lock()  # of the count of those that wait for a wake-up
         self._waiting = 0

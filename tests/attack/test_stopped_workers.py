@@ -24,6 +24,7 @@ from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.node import NodeAgent
+from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS
 from holdfast.cluster.scheduler.server import Scheduler
 
 SEVERAL = [f"t{n}" for n in range(300)]
@@ -85,7 +86,7 @@ class Cluster:
 
     def __init__(self, stack, **options):
         token = load_token(create=True)
-        thread = LoopThread("cluster")
+        self._thread = thread = LoopThread("cluster")
         stack.callback(thread.close)
 
         async def make():
@@ -112,6 +113,22 @@ class Cluster:
     def address(self):
         return self.scheduler.address
 
+    def object_id(self, key):
+        return self._in_loop(lambda: self.scheduler.state.tasks[key].object_id)
+
+    def expected_seconds(self, key):
+        return self._in_loop(lambda: self.scheduler.state.tasks[key].group.expected_seconds)
+
+    def all_done(self):
+        """Whether no worker has anything to do, by the scheduler's books."""
+        return self._in_loop(lambda: not any(worker.runs for worker in self.scheduler.state.workers.values()))
+
+    def _in_loop(self, function):
+        async def call():
+            return function()
+
+        return self._thread.run(call())
+
     def conditions(self):
         """What the workers are doing."""
         nodes = json.loads(holdfast("status", "--json", "--address", self.address))["nodes"].values()
@@ -133,9 +150,15 @@ def client(cluster):
 
 
 @pytest.fixture
-def begun(client, tmp_path):
+def begun(client, cluster, tmp_path):
     """With the scheduler knowing that tasks are short."""
-    client.gather(client.map(work, [tmp_path] * 50, [f"learn{n}" for n in range(50)], pure=False))
+
+    def learnt():
+        futures = client.map(work, [tmp_path] * 50, ["learn"] * 50, pure=False)
+        client.gather(futures)
+        return cluster.expected_seconds(futures[0].key) < PREFETCH_SECONDS / 10
+
+    until(learnt, "tasks are known to be short")
     (tmp_path / "begun").unlink()
     return Begun(tmp_path)
 
@@ -201,3 +224,41 @@ def test_what_waits_behind_a_call_that_lets_nobody_in_runs_elsewhere_once(client
     assert not first.done(), "status did not show it in time"
     assert first.result() == how
     assert begun.counts() == dict.fromkeys([how, *SEVERAL], 1)
+
+
+def test_what_a_stopped_worker_has_begun_runs_elsewhere_after_a_time_and_has_one_result(tmp_path):
+    with contextlib.ExitStack() as stack:
+        cluster = Cluster(stack, stopped_seconds=2.0)
+        client = stack.enter_context(Client(cluster.address))
+        begun = Begun(tmp_path)
+        first, pid = held_up(client, begun, tmp_path, "hold")
+        with stopped(pid):
+            until(lambda: begun.counts()["hold"] == 2, "it runs elsewhere as well")
+            assert begun.where("hold") != pid
+            (tmp_path / "go").touch()
+            assert first.result() == "hold"
+            object_id = cluster.object_id(first.key)
+        until(cluster.all_done, "the late outcome has come")
+        assert cluster.object_id(first.key) == object_id
+        assert first.result() == "hold"
+        until(lambda: cluster.conditions() == ["running", "running"], "both hear")
+        assert begun.counts() == {"hold": 2}
+
+
+def test_a_late_result_is_used_if_there_is_no_other(tmp_path):
+    with contextlib.ExitStack() as stack:
+        cluster = Cluster(stack, stopped_seconds=2.0)
+        client = stack.enter_context(Client(cluster.address))
+        begun = Begun(tmp_path)
+        first, pid = held_up(client, begun, tmp_path, "hold")
+        with stopped(pid):
+            until(lambda: begun.counts()["hold"] == 2, "it runs elsewhere as well")
+            other = begun.where("hold")
+            assert other != pid
+        with stopped(other):
+            (tmp_path / "go").touch()
+            assert first.result() == "hold"
+            object_id = cluster.object_id(first.key)
+        until(cluster.all_done, "the other outcome has come")
+        assert cluster.object_id(first.key) == object_id
+        assert first.result() == "hold"

@@ -115,6 +115,44 @@ def test_it_says_how_it_is(scheduler, start_host):
     assert vitals["cpu"] >= 0
 
 
+def test_it_says_at_once_when_a_worker_is_stopped(scheduler, start_host, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL_SECONDS", 1000.0)
+    host = start_host(n_workers=2)
+    os.kill(host.worker(1).info["pid"], signal.SIGSTOP)
+    try:
+        (_, report) = scheduler.message(host.node, "heartbeat")
+    finally:
+        os.kill(host.worker(1).info["pid"], signal.SIGCONT)
+    said = {address[-1]: vitals["condition"] for address, vitals in report["workers"].items()}
+    assert said == {"0": "running", "1": "stopped"}
+    (_, report) = scheduler.message(host.node, "heartbeat")
+    assert {vitals["condition"] for vitals in report["workers"].values()} == {"running"}
+
+
+def test_it_revokes_what_a_worker_has_not_begun(scheduler, start_host):
+    host = start_host(n_workers=1)
+    worker = host.worker()
+    scheduler.one(worker, done := scheduler.task(worker, int))
+    runs = [scheduler.task(worker, os.getpid) for _ in range(3)]
+    incarnation = worker.info["incarnation"]
+    run_ids = [done[1], *(task[1] for task in runs)]
+    scheduler.send(host.node, ("revoke", worker.info["address"], incarnation + 1, run_ids))  # no such process
+    scheduler.send(host.node, ("revoke", worker.info["address"], incarnation, run_ids))
+    answer = scheduler.message(host.node, "revoked")
+    assert answer == ("revoked", worker.info["address"], incarnation, 1, tuple(run_ids[1:]), (done[1],))
+    more = scheduler.task(worker, os.getpid)
+    scheduler.send(worker, ("run", [*runs, more]), ("revoked", 1, run_ids[1:]))
+    assert scheduler.message(worker, "confirmed") == ("confirmed", 1)
+    scheduler.outcomes(worker, [more[1]])
+    told = [entry[1] for message in worker.received if message[0] == "finished" for entry in message[1]]
+    assert told == [done[1], more[1]]
+
+
+def test_a_worker_in_this_process_has_nothing_to_revoke(scheduler, start_host):
+    host = start_host(n_workers=1, processes=False)
+    assert host.worker().info["incarnation"] is None
+
+
 def test_it_leaves_out_what_there_is_no_process_of(monkeypatch):
     monkeypatch.setattr(heartbeat, "LEAST_SECONDS", 0.001)
     gone = subprocess.Popen(["true"])

@@ -92,18 +92,18 @@ class History(RuleBasedStateMachine):
 
     # -- workers and hosts
 
-    @precondition(lambda self: self.cluster.running)
+    @precondition(lambda self: self.cluster.startable)
     @rule(data=st.data(), inline=INLINE, seconds=st.sampled_from([1e-6, 0.003, 1.0]))
     def finish(self, data, inline, seconds):
         key = data.draw(st.sampled_from(self.cluster.startable))
         self.cluster.finish(key, inline=inline, seconds=seconds)
 
-    @precondition(lambda self: self.cluster.running)
+    @precondition(lambda self: self.cluster.startable)
     @rule(data=st.data())
     def err(self, data):
         self.cluster.err(data.draw(st.sampled_from(self.cluster.startable)))
 
-    @precondition(lambda self: self.cluster.running)
+    @precondition(lambda self: self.cluster.startable)
     @rule(data=st.data())
     def miss(self, data):
         key = data.draw(st.sampled_from(self.cluster.startable))
@@ -113,6 +113,24 @@ class History(RuleBasedStateMachine):
     @rule()
     def drop(self):
         self.cluster.drop_all()
+
+    @precondition(lambda self: self.cluster.startable)
+    @rule(data=st.data())
+    def begin_run(self, data):
+        self.cluster.begin(data.draw(st.sampled_from(self.cluster.startable)))
+
+    @precondition(lambda self: self.cluster.runs)
+    @rule(data=st.data(), condition=st.sampled_from(["running", "stopped", "computing"]), seconds=st.floats(0, 60))
+    def see(self, data, condition, seconds):
+        self.cluster.see(data.draw(st.sampled_from(list(self.cluster.runs))), condition, seconds)
+
+    @rule()
+    def answer_revocations(self):
+        self.cluster.answer_revocations()
+
+    @rule()
+    def confirm_revocations(self):
+        self.cluster.confirm_revocations()
 
     @rule(key=st.sampled_from(KEYS), data=st.data())
     def copy(self, key, data):
@@ -209,6 +227,8 @@ class History(RuleBasedStateMachine):
         # With workers there, everything comes to an end.
         if not cluster.state.hosts:
             cluster.add_host()
+        for worker in cluster.runs:
+            cluster.see(worker, "running")
         for host in cluster.state.hosts:
             cluster.add_worker(host)
         cluster.run_all()

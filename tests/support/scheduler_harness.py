@@ -25,6 +25,9 @@ class Cluster:
         self.nbytes: dict[bytes, int] = {}
         self.runs: dict[str, dict[int, to_do.RunEntry]] = {}
         self.dropped: dict[str, list[int]] = {}
+        self.begun: set[int] = set()  # runs that workers' ledgers have
+        self.asked: list[to_do.RevokeRuns] = []  # of nodes, and not answered yet
+        self.told: list[to_do.TellRevoked] = []  # what workers have not confirmed yet
         self.clients: dict[str, dict[Any, str]] = {}  # what each client was last told of each key
         self.forgotten: dict[str, list[bytes]] = {}
         self.replies: list[to_do.Reply] = []
@@ -62,6 +65,10 @@ class Cluster:
             self.forgotten.setdefault(peer, []).extend(instruction.items)
         elif isinstance(instruction, to_do.DropRuns):
             self.dropped[peer] += instruction.items
+        elif isinstance(instruction, to_do.RevokeRuns):
+            self.asked.append(instruction)
+        elif isinstance(instruction, to_do.TellRevoked):
+            self.told.append(instruction)
         elif isinstance(instruction, to_do.DeleteObjects):
             self.stores[peer] -= set(instruction.items)
         elif isinstance(instruction, to_do.DiscardResults):
@@ -128,7 +135,8 @@ class Cluster:
         address = f"{host}/{next(self._ids)}"
         self.runs[address] = {}
         self.dropped[address] = []
-        self.handle(events.WorkerJoined(address, address.rpartition(":")[2], host, nthreads, resources or {}))
+        name = address.rpartition(":")[2]
+        self.handle(events.WorkerJoined(address, name, host, nthreads, resources or {}, next(self._ids)))
         return address
 
     def remove_worker(self, address: str) -> None:
@@ -183,13 +191,45 @@ class Cluster:
 
     @property
     def startable(self) -> list[Any]:
-        """Those of them that wait for no other run."""
+        """Those of them that wait for no other run, nor for word of what was revoked."""
+        waiting = {instruction.peer for instruction in self.told}
         return [
             entry[0]
-            for runs in self.runs.values()
+            for worker, runs in self.runs.items()
             for entry in runs.values()
-            if not any(d[1] in runs for d in entry[4])
+            if not any(d[1] in runs for d in entry[4]) and (worker not in waiting or entry[1] in self.begun)
         ]
+
+    def begin(self, key: Any) -> None:
+        """The worker writes into its ledger that it has begun this."""
+        assert key in self.startable
+        self.begun.add(self.entry(key)[1][1])
+
+    def see(self, worker: str, condition: str, seconds: float = 0.0) -> None:
+        """The worker's node says what it is doing."""
+        host = worker.rpartition("/")[0]
+        self.handle(events.WorkersSeen(host, {worker: (condition, seconds)}))
+
+    def answer_revocations(self) -> None:
+        """Nodes revoke the runs that they were asked for and that have not begun."""
+        asked, self.asked = self.asked, []
+        for host, worker, incarnation, run_ids in asked:
+            runs = self.runs.get(worker, {})
+            begun = [run_id for run_id in run_ids if run_id in self.begun or run_id not in runs]
+            revoked = [run_id for run_id in run_ids if run_id not in begun]
+            for run_id in revoked:
+                del runs[run_id]
+            number = next(self._ids) if revoked else 0
+            self.handle(events.RunsRevoked(host, worker, incarnation, number, revoked, begun))
+
+    def confirm_revocations(self) -> None:
+        """Workers confirm what they were told of."""
+        told, self.told = self.told, []
+        for worker, number, run_ids in told:
+            if worker in self.runs:
+                self.handle(events.RevocationConfirmed(worker, number))
+                for run_id in run_ids:
+                    self._miss_those_behind(worker, run_id)
 
     def entry(self, key: Any) -> tuple[str, to_do.RunEntry]:
         return next((w, e) for w, runs in self.runs.items() for e in runs.values() if e[0] == key)
@@ -250,6 +290,8 @@ class Cluster:
         """Finish everything that can be finished."""
         for _ in range(limit):
             self.drop_all()
+            self.answer_revocations()
+            self.confirm_revocations()
             keys = self.startable
             if not keys:
                 return

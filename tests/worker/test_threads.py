@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 
-from holdfast.cluster.ledger import WorkerLedger
+import pytest
+
+from holdfast.cluster.ledger import REVOKES, AgentLedger, WorkerLedger
 from holdfast.cluster.worker.threads import TaskThreads
 
 DEADLINE_SECONDS = 10
+
+revokes = pytest.mark.skipif(not REVOKES, reason="nothing is revoked on this processor")
 
 
 def task(run_id):
@@ -107,5 +112,101 @@ def test_whenever_there_is_something_to_read_a_thread_tries_to():
         finally:
             threads.stop()
             assert await threads.join(DEADLINE_SECONDS)
+
+    asyncio.run(main())
+
+
+class Threads:
+    """Threads with a ledger, and a scheduler's part to play by the test."""
+
+    def __init__(self, nthreads, run, wrap=lambda ledger: ledger):
+        self.agent = AgentLedger(1, nthreads)
+        ledger = wrap(WorkerLedger.of_descriptor(os.dup(self.agent.fd), nthreads))
+        self.threads = TaskThreads(
+            nthreads, contextlib.nullcontext, run, lambda waits: False, lambda: None, ledger, "test"
+        )
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *exc_info):
+        self.threads.stop()
+        assert await self.threads.join(DEADLINE_SECONDS)
+        self.agent.close()
+
+
+@revokes
+def test_nothing_begins_from_a_revocation_until_the_worker_is_told(eventually):
+    async def main():
+        ran = []
+        async with Threads(1, lambda entry: ran.append(entry[1])) as both:
+            number, revoked, _ = both.agent.revoke([1, 2])
+            both.threads.submit([task(run_id) for run_id in range(1, 6)])
+            eventually(lambda: 1 in both.agent.revoke([1])[2], what="the first is taken")
+            assert not ran
+            assert sorted(both.threads.revoke(revoked)) == [1, 2]
+            both.threads.confirm(number)
+            assert not ran, "there was another revocation in between"
+            both.threads.confirm(number + 1)
+            eventually(lambda: len(ran) == 3)
+            assert ran == [3, 4, 5]
+
+    asyncio.run(main())
+
+
+@revokes
+def test_a_thread_that_waits_for_word_ends_when_it_is_to_stop(eventually):
+    async def main():
+        ran = []
+        async with Threads(2, lambda entry: ran.append(entry[1])) as both:
+            both.agent.revoke([7])
+            both.threads.submit([task(1)])
+            eventually(lambda: 1 in both.agent.revoke([1])[2])
+        assert not ran
+
+    asyncio.run(main())
+
+
+@revokes
+def test_a_run_that_is_revoked_and_told_of_just_when_it_is_taken_does_not_begin(eventually):
+    """The worker is told between the moment that a thread has taken the run and that in which it looks."""
+
+    class Overtaken:
+        """A ledger, with the agent and the scheduler quicker than the thread that takes run 1."""
+
+        def __init__(self, ledger):
+            self.ledger = ledger
+            self.revocations = self
+            self.tell = None
+
+        @property
+        def running(self):
+            return self.ledger.running
+
+        def taker(self, thread):
+            take = self.ledger.taker(thread)
+
+            def overtaken(run_id):
+                if run_id == 1:
+                    self.tell = both.agent.revoke([1])
+                take(run_id)
+
+            return overtaken
+
+        def __getitem__(self, index):
+            if self.tell is not None:
+                (number, revoked, _), self.tell = self.tell, None
+                assert both.threads.revoke(revoked) == [1]
+                both.threads.confirm(number)
+            return self.ledger.revocations[index]
+
+    ran = []
+    both = None
+
+    async def main():
+        nonlocal both
+        async with Threads(1, lambda entry: ran.append(entry[1]), Overtaken) as both:
+            both.threads.submit([task(1), task(2)])
+            eventually(lambda: ran == [2])
 
     asyncio.run(main())
