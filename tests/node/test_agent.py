@@ -116,7 +116,7 @@ def test_it_says_how_it_is(scheduler, start_host):
 
 
 def test_it_says_at_once_when_a_worker_is_stopped(scheduler, start_host, monkeypatch):
-    monkeypatch.setattr(heartbeat, "INTERVAL_SECONDS", 1000.0)
+    monkeypatch.setattr(link, "INTERVAL_SECONDS", 1000.0)
     host = start_host(n_workers=2)
     os.kill(host.worker(1).info["pid"], signal.SIGSTOP)
     try:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from holdfast.cluster.clock import ListeningClock
 from holdfast.cluster.ledger import AgentLedger, WorkerLedger
@@ -35,9 +36,17 @@ class Worker:
         self.ledger.close()
 
     @property
+    def _fields(self):
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+
+    @property
     def ticks(self):
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
-        return int(fields[11]) + int(fields[12])
+        return int(self._fields[11]) + int(self._fields[12])
+
+    def signal(self, number):
+        """Have it stopped, or go on."""
+        self.process.send_signal(number)
+        until(lambda: (self._fields[0] == "T") == (number == signal.SIGSTOP), "the signal has come")
 
 
 @pytest.fixture
@@ -102,38 +111,39 @@ def test_one_that_has_not_heard_yet_has_still_to_start(start):
     assert agent.report[0] == "running"
 
 
-def test_a_stopped_one_is_seen_at_the_next_look_and_for_how_long(start, eventually):
+def test_a_stopped_one_is_seen_at_the_next_look_and_for_how_long(start):
     worker = start(SLEEP)
     agent = Agent(worker)
     worker.side.hear()
     agent.look()
-    worker.process.send_signal(signal.SIGSTOP)
-    eventually(agent.look, what="it is stopped")
+    worker.signal(signal.SIGSTOP)
+    assert agent.look()
     for _ in range(5):
         agent.look()
     assert agent.report == ("stopped", 5 * LOOK_SECONDS)
-    worker.process.send_signal(signal.SIGCONT)
-    eventually(lambda: agent.look() and agent.report == ("running", 0.0), what="it goes on")
+    worker.signal(signal.SIGCONT)
+    assert agent.look()
+    assert agent.report == ("running", 0.0)
 
 
-def test_time_in_which_the_agent_did_not_look_does_not_count(start, eventually):
+def test_time_in_which_the_agent_did_not_look_does_not_count(start):
     worker = start(SLEEP)
     agent = Agent(worker)
     worker.side.hear()
     agent.look()
     agent.look(1000.0)
     assert agent.report[0] == "running"
-    worker.process.send_signal(signal.SIGSTOP)
-    eventually(agent.look, what="it is stopped")
+    worker.signal(signal.SIGSTOP)
+    assert agent.look()
     agent.look(1000.0)
     assert agent.report == ("stopped", 2 * LOOK_SECONDS)
 
 
-def test_another_process_in_the_same_place_begins_anew(start, eventually):
+def test_another_process_in_the_same_place_begins_anew(start):
     worker, successor = start(SLEEP), start(SLEEP)
     agent = Agent(worker)
-    worker.process.send_signal(signal.SIGSTOP)
-    eventually(agent.look, what="it is stopped")
+    worker.signal(signal.SIGSTOP)
+    assert agent.look()
     agent.worker = successor
     agent.look()
     assert agent.report[0] == "running"

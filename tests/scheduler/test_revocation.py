@@ -150,15 +150,17 @@ def test_what_has_begun_is_asked_for_once(cluster, client):
 
 
 def test_a_line_of_which_nothing_has_begun_moves_as_a_whole(cluster, client):
-    worker, idle = held_up(cluster, client)
-    cluster.submit(client, {("g", "known"): []})
-    cluster.finish(("g", "known"), nbytes=SMALL, inline=INLINE)
-    cluster.submit(client, {("f", 3): [], ("g", 3): [("f", 3)]}, priority=-1)
-    before = where(cluster, 3)
+    for name in "fg":
+        cluster.submit(client, {(name, "known"): []})
+        cluster.finish((name, "known"), nbytes=SMALL, inline=INLINE)
+    cluster.submit(client, {("f", 0): [], ("f", 1): [], ("g", 1): [("f", 1)]})
+    cluster.begin(("f", 0))
+    (worker,) = cluster.runs
+    assert len(cluster.runs[worker]) == 3
+    idle = cluster.add_worker("tcp://host0:1")
     cluster.see(worker, "stopped", 1.0)
     cluster.answer_revocations()
-    assert before == {worker}
-    assert where(cluster, 3) == {cluster.running[("g", 3)]} == {idle}
+    assert cluster.running == {("f", 0): worker, ("f", 1): idle, ("g", 1): idle}
     cluster.confirm_revocations()
     cluster.run_all()
     assert set(cluster.clients[client].values()) == {"memory"}
