@@ -26,7 +26,6 @@ from holdfast.client.store_access import StoreAccess
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.loops import LoopThread
-from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import CancelledError
 from holdfast.objectstore import Store
 
@@ -133,7 +132,7 @@ class ClientBase:
         try:
             where = address if isinstance(address, str) else self.cluster.scheduler_address
             if token is None:
-                token = load_token() if self.cluster is None else self.cluster.token
+                token = defaults.token_for(where) if self.cluster is None else self.cluster.token
             self._open(where, token.encode() if isinstance(token, str) else token, timeout, attach)
         except BaseException:
             if owned:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import dask.config
+
+from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.tokens import load_token
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -95,6 +99,23 @@ def client_of_this_process() -> Client:
     if client is None:
         raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
     return client
+
+
+def token_for(address: str) -> bytes:
+    """The token to connect with: in a task of the cluster at ``address`` that cluster's, else this user's.
+
+    Raises
+    ------
+    AuthenticationError
+        As of `load_token`.
+    """
+    # Imported by the worker of a task, and not for those who have none.
+    context = sys.modules.get("holdfast.cluster.worker.context")
+    worker = context.current_worker() if context is not None else None
+    if worker is not None and worker.scheduler_address == format_address(*parse_address(address)):
+        token: bytes = worker.token
+        return token
+    return load_token()
 
 
 def _client_of_worker(address: str, token: bytes) -> Client:

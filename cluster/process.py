@@ -514,7 +514,7 @@ def require_pidfds() -> None:
 
 def open_log(path: Path) -> int:
     """A descriptor that appends to a file, which is this user's alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 

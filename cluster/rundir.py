@@ -119,6 +119,7 @@ class RunDirectory:
         """Say something about this process to those who call `running`; replaces what was said before."""
         info = {"kind": self._kind, "pid": self._owner_pid, "started": self._started, **info}
         aside = self.path / f"{INFO}.new"
+        aside.touch(mode=0o600)
         aside.write_text(json.dumps(info))
         aside.rename(self.path / INFO)
 

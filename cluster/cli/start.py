@@ -14,9 +14,9 @@ from typing import Any
 import click
 
 from holdfast.cluster.comm import tokens
-from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, parse_address
+from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, is_loopback, parse_address
 from holdfast.cluster.deploy.ask import wait_for_scheduler
-from holdfast.cluster.deploy.plan import NodePlan, plan_nodes
+from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, NodePlan, plan_nodes
 from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
 from holdfast.cluster.process import ChildProcess, spawn
 from holdfast.objectstore.errors import HoldfastError
@@ -177,6 +177,8 @@ def _explain(address: str, plan: NodePlan, listen: str | None, logs: Path, secon
     lines += [("token", token), ("logs", str(logs)), ("stop", "Ctrl-C" if block else "holdfast stop")]
     for label, text in lines:
         click.echo(f"  {label:<12} {text}")
+    if not is_loopback(plan.host if listen is None else listen):
+        click.echo(f"{BEYOND_THIS_MACHINE}.", err=True)
 
 
 def _own_address(host: str | None, scheduler: str | None) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from holdfast.cluster.comm.addresses import is_loopback
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy.ask import ask
-from holdfast.cluster.deploy.plan import plan_nodes
+from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, plan_nodes
 from holdfast.cluster.deploy.processes import LocalProcesses
 from holdfast.cluster.deploy.threads import LocalThreads
 from holdfast.cluster.rundir import RunDirectory
@@ -45,7 +47,8 @@ class LocalCluster:
     n_hosts : int, default 1
         How many hosts to stand for: node agents with separate object stores, with the workers spread over them.
     host : str, default "127.0.0.1"
-        The address to listen on. The default is reachable from this machine only.
+        The address to listen on. The default is reachable from this machine only; of any other a warning says what
+        that means.
     scheduler_port : int, default 0
         0: any free port.
     memory_limit : int or str, optional
@@ -128,6 +131,8 @@ class LocalCluster:
             resources=resources,
             name=name,
         )
+        if not is_loopback(host):
+            warnings.warn(BEYOND_THIS_MACHINE, stacklevel=2)
         self.name = name
         self.token = load_token(create=True)
         self._parts: LocalProcesses | LocalThreads

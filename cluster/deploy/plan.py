@@ -22,6 +22,11 @@ RESERVED_NBYTES = 128 << 20
 WORKER_NBYTES_MIN = 256 << 20
 #: A worker that does nothing takes half as much: with a lower limit it would be killed again and again.
 LIMIT_NBYTES_MIN = 64 << 20
+#: To be said once by whatever has other machines reach a cluster.
+BEYOND_THIS_MACHINE = (
+    "Who is on the network between its machines can read what this cluster sends, and can send in its name: use a "
+    "network that you trust (see docs/security.md)"
+)
 
 
 @dataclass(frozen=True)

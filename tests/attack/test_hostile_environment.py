@@ -9,24 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import shutil
-import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import other_user
 import pytest
+from other_user import SOURCE, SUPPORT, USER
 from seccomp import PIDFD_OPEN
-
-#: A user that nobody is: no entry in the table of users, no home.
-USER = 54321
-REPOSITORY = Path(__file__).parents[2]
-SOURCE = "/mnt/source"
-SUPPORT = f"{SOURCE}/tests/support"
 
 COMPUTE = """
 from holdfast import Client, LocalCluster
@@ -177,20 +170,12 @@ class User:
             "HOLDFAST_TEST_SESSION": os.environ["HOLDFAST_TEST_SESSION"],
             **self._case.env,
         }
-        wrapper = self._filled(self._case.wrapper)
-        commands = [f"{wrapper} {sys.executable} {program}" for program in programs]
-        user = shlex.quote("\n".join([self._filled(self._case.prelude), *commands]))
-        become = f"exec setpriv --reuid {USER} --regid {USER} --clear-groups sh -c {user}"
-        root = "\n".join(["set -e", *_reachable(), self._filled(self._case.setup), become])
-        result = subprocess.run(
-            ["unshare", "--mount", "--uts", "sh", "-c", root],
-            env={name: self._filled(value) for name, value in env.items() if value is not None},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            cwd="/",
+        commands = [self._case.prelude, *(f"{self._case.wrapper} {sys.executable} {program}" for program in programs)]
+        said = other_user.run(
+            [self._filled(command) for command in commands],
+            {name: self._filled(value) for name, value in env.items() if value is not None},
+            setup=self._filled(self._case.setup),
         )
-        said = result.stdout + result.stderr
         assert "Traceback" not in said, said
         return said
 
@@ -198,28 +183,10 @@ class User:
         return text.replace("{base}", self._base)
 
 
-def _reachable() -> list[str]:
-    """Commands that let everybody read the repository and the interpreter, in this mount namespace."""
-    lines = ["mount -t tmpfs -o mode=755 none /mnt", f"mkdir {SOURCE}", f"mount --bind {REPOSITORY} {SOURCE}"]
-    for number, needed in enumerate(dict.fromkeys([sys.base_prefix, sys.prefix])):
-        closed = [each for each in reversed(Path(needed).parents) if not each.stat().st_mode & stat.S_IXOTH]
-        if closed:
-            aside = f"/mnt/{number}"
-            lines += [
-                f"mkdir {aside}",
-                f"mount --bind {needed} {aside}",
-                f"mount -t tmpfs -o mode=755 none {closed[0]}",
-            ]
-            lines += [f"mkdir -p {needed}", f"mount --bind {aside} {needed}"]
-    return lines
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _as_another_user() -> None:
-    probe = "mount -t tmpfs none /mnt && setpriv --reuid 1 --regid 1 --clear-groups true"
-    result = subprocess.run(["unshare", "--mount", "--uts", "sh", "-c", probe], capture_output=True, text=True)
-    if result.returncode:
-        pytest.skip(f"only root, and not in a sandbox, can be another user: {result.stderr}")
+    if reason := other_user.why_not():
+        pytest.skip(reason)
 
 
 @pytest.fixture

@@ -75,6 +75,12 @@ def test_a_local_clusters_token_is_in_no_environment(
             assert len(processes) >= 5, "the launcher, a scheduler, an agent and two workers"
             assert in_which(token, environments(processes)) == []
 
+            def connect(address: str) -> int:
+                with Client(address) as inner:
+                    return inner.submit(abs, -1).result()
+
+            assert client.submit(connect, cluster.scheduler_address).result() == 1
+
             def crash(marker: str) -> None:
                 if not os.path.exists(marker):
                     Path(marker).touch()

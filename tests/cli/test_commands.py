@@ -238,3 +238,15 @@ def test_stop_by_force_leaves_nothing(eventually: Callable[..., Any]) -> None:
     everything = descendants()
     assert "Killed the cluster" in holdfast("stop", "--force")
     eventually(lambda: not any(each.is_running() for each in everything), what="all of it ends")
+
+
+def test_only_what_others_can_reach_is_started_with_a_warning() -> None:
+    warning = "can read what this cluster sends"
+    try:
+        assert warning not in holdfast("start", "--head", "--port", "0", *SMALL)
+        holdfast("stop")
+        said = holdfast("start", "--head", "--host", "0.0.0.0", "--port", "0", *SMALL)
+        assert said.count(warning) == 1
+        assert "docs/security.md" in said
+    finally:
+        holdfast("stop")

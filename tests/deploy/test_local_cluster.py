@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -417,3 +418,11 @@ def test_killing_the_owner_while_it_starts_leaves_nothing(eventually: Any) -> No
     owner.communicate(timeout=30)
     eventually(lambda: not any(each.is_running() for each in descendants), what="its processes end")
     rundir.sweep()
+
+
+def test_a_cluster_that_others_can_reach_warns() -> None:
+    with pytest.warns(UserWarning, match="can read what this cluster sends"):
+        small(processes=False, host="0.0.0.0").close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small(processes=False).close()

@@ -1,0 +1,66 @@
+"""Being another user, whom the system doesn't know: no entry in its table of users, no home."""
+
+from __future__ import annotations
+
+import shlex
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+USER = 54321
+#: Where that user finds this repository.
+SOURCE = "/mnt/source"
+SUPPORT = f"{SOURCE}/tests/support"
+_REPOSITORY = Path(__file__).parents[2]
+_UNSHARE = ("unshare", "--mount", "--uts", "sh", "-c")
+_BECOME = f"setpriv --reuid {USER} --regid {USER} --clear-groups"
+
+
+def why_not() -> str:
+    """Why nobody can be another user here; nothing if that can be."""
+    probe = f"mount -t tmpfs none /mnt && {_BECOME} true"
+    result = subprocess.run([*_UNSHARE, probe], capture_output=True, text=True)
+    return "" if result.returncode == 0 else f"only root, and not in a sandbox, can be another user: {result.stderr}"
+
+
+def popen(commands: Sequence[str], env: Mapping[str, str], *, setup: str = ":") -> subprocess.Popen[str]:
+    """Start shell commands as the other user.
+
+    Parameters
+    ----------
+    env
+        All of their environment.
+    setup
+        Shell commands that root runs before, in a mount namespace of their own.
+    """
+    become = f"exec {_BECOME} sh -c {shlex.quote(chr(10).join(commands))}"
+    root = "\n".join(["set -e", *_reachable(), setup, become])
+    return subprocess.Popen(
+        [*_UNSHARE, root], env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd="/"
+    )
+
+
+def run(commands: Sequence[str], env: Mapping[str, str], *, setup: str = ":", timeout: float = 120) -> str:
+    """As `popen`, to the end: what the commands say."""
+    process = popen(commands, env, setup=setup)
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+        process.wait()
+    return said
+
+
+def _reachable() -> list[str]:
+    """Commands that let everybody read the repository and the interpreter, in this mount namespace."""
+    lines = ["mount -t tmpfs -o mode=755 none /mnt", f"mkdir {SOURCE}", f"mount --bind {_REPOSITORY} {SOURCE}"]
+    for number, needed in enumerate(dict.fromkeys([sys.base_prefix, sys.prefix])):
+        closed = [each for each in reversed(Path(needed).parents) if not each.stat().st_mode & stat.S_IXOTH]
+        if closed:
+            aside = f"/mnt/{number}"
+            lines += [f"mkdir {aside}", f"mount --bind {needed} {aside}"]
+            lines += [f"mount -t tmpfs -o mode=755 none {closed[0]}", f"mkdir -p {needed}"]
+            lines += [f"mount --bind {aside} {needed}"]
+    return lines
