@@ -194,16 +194,26 @@ def base() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="hf-test-", dir="/var/tmp"))
     made.chmod(0o755)
     yield made
-    for left in (made, *Path("/tmp").glob("holdfast-*"), *Path("/var/tmp").glob("holdfast-*")):
-        if left == made or left.stat().st_uid == USER:  # a token and logs, if there was no other place
+    for left in (made, Path(f"/tmp/holdfast-{USER}"), Path(f"/var/tmp/holdfast-{USER}")):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in Path("/tmp").glob("holdfast-logs-*"):  # if there was no other place for them
+        if owner(left) == USER:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def owner(path: Path) -> int | None:
+    """None: it is gone. Others have things of such names, too."""
+    try:
+        return path.stat().st_uid
+    except FileNotFoundError:
+        return None
 
 
 def run_directories(base: Path) -> list[str]:
     """What processes have left for each other, in all places where they could."""
     roots = [base / "run", Path("/tmp"), Path("/var/tmp")]
     found = [path for root in roots for path in [*root.glob(f"holdfast-{USER}/*"), *root.glob("holdfast/*")]]
-    stores = [path for root in roots for path in root.glob("holdfast-s*") if path.stat().st_uid == USER]
+    stores = [path for root in roots for path in root.glob("holdfast-s*") if owner(path) == USER]
     return [str(path) for path in [*found, *stores] if path.name != "token"]
 
 

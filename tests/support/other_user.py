@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import stat
 import subprocess
@@ -9,7 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-USER = 54321
+#: One of its own for each process that tests: what the user leaves in public places is that process's to look after.
+USER = 50_000 + os.getpid() % 10_000
 #: Where that user finds this repository.
 SOURCE = "/mnt/source"
 SUPPORT = f"{SOURCE}/tests/support"
