@@ -289,7 +289,8 @@ class ChildProcess(abc.ABC):
             return ""
         with open(self.log_file, "rb") as file:
             end = file.seek(0, os.SEEK_END)
-            file.seek(max(self._log_start, end - TAIL_NBYTES))
+            start = self._log_start if self._log_start <= end else 0  # after that, it was cut
+            file.seek(max(start, end - TAIL_NBYTES))
             lines = file.read().decode(errors="replace").strip().splitlines()
         if not lines:
             return f" (nothing in its log, {self.log_file})"

@@ -54,7 +54,11 @@ EVERYWHERE = ("0.0.0.0", "::")
     help="Where objects go that don't fit. Default: $TMPDIR, /tmp, /var/tmp or ~/.cache: the first on a disk.",
 )
 @click.option("--name", help="This host's name in the cluster. Default: its host name.")
-@click.option("--log-directory", type=click.Path(path_type=Path), help="Where to log. Default: a fresh one.")
+@click.option(
+    "--log-directory",
+    type=click.Path(path_type=Path),
+    help="Where to log: at most 32 MB for each of 4 files. Default: a fresh one.",
+)
 @click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
 @click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds to be ready in.")
 @click.option("--block", is_flag=True, help="Stay in the foreground; Ctrl-C stops it.")

@@ -63,11 +63,11 @@ class LocalProcesses:
         self.scheduler_address = ""
         self._token = token
         self._log_level = log_level
+        self._log_directory = log_directory
         self._launcher = Launcher(
             env={CLUSTER_ID_VARIABLE: self.id},
-            log_file=None if log_directory is None else log_directory / "launcher.log",
+            log_file=self._log_of("launcher"),
         )
-        self._log_directory = log_directory
         self._owner_pid = os.getpid()
         self._stopped = False
 
@@ -175,6 +175,12 @@ class LocalProcesses:
                 pass_fds={tokens.OPTION: token_fd},
                 may_fork=True,
             )
+
+    @property
+    def log_files(self) -> list[Path]:
+        """The logs of all that were started."""
+        names = ["launcher", *(["scheduler"] if self.scheduler is not None else []), *(p.name for p in self.places)]
+        return [log for name in names if (log := self._log_of(name)) is not None]
 
     def _log_of(self, name: str) -> Path | None:
         return None if self._log_directory is None else self._log_directory / f"{name}.log"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.cluster.comm.tokens import add_token_option, token_of
+from holdfast.cluster.deploy import log_files
 from holdfast.cluster.deploy.keeper import AgentKeeper
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.deploy.processes import LocalProcesses
@@ -100,7 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
             logger.info("ready: %s", info)
             tell_parent(ready_fd, info)
             ready_fd = None
-            code = _wait(parts.keep(tell), options.lifeline_fd)
+            logs = [options.log_directory / "service.log", *parts.log_files]
+            code = _wait(parts.keep(tell), options.lifeline_fd, logs)
         finally:
             _ignore_signals()
     except _Told as told:
@@ -136,14 +138,18 @@ def _start(parts: LocalProcesses, options: argparse.Namespace) -> None:
         parts.start_nodes([plan], options.timeout)
 
 
-def _wait(keeper: AgentKeeper, lifeline_fd: int | None) -> int:
-    """Wait until something essential ends. A head goes on without its own node: other hosts may have joined it."""
+def _wait(keeper: AgentKeeper, lifeline_fd: int | None, logs: list[Path]) -> int:
+    """Wait until something essential ends. A head goes on without its own node: other hosts may have joined it.
+
+    Meanwhile the logs are kept from growing without bound.
+    """
     poll = select.poll()
     poll.register(keeper.over_fd, select.POLLIN)
     if lifeline_fd is not None:
         os.set_inheritable(lifeline_fd, False)
         poll.register(lifeline_fd, select.POLLIN | select.POLLHUP)
-    ended = [fd for fd, _ in poll.poll()]
+    while not (ended := [fd for fd, _ in poll.poll(log_files.CHECK_SECONDS * 1000)]):
+        log_files.cut_large(logs)
     if lifeline_fd in ended:
         logger.info("stopping: the parent process ended")
         return 0

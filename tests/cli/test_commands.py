@@ -20,6 +20,7 @@ from command_line import SMALL, address_in, descendants, holdfast, services
 
 import holdfast as package
 from holdfast.cluster import rundir
+from holdfast.cluster.deploy import log_files
 
 
 @pytest.fixture
@@ -92,6 +93,19 @@ def test_start_says_how_to_connect_and_stop_what_it_stopped(tmp_path: Path) -> N
     assert f"Stopped the cluster at {address}" in said
     assert not any(each.is_running() for each in everything)
     assert holdfast("stop") == "Nothing was running.\n"
+
+
+@pytest.mark.usefixtures("stopped")
+def test_its_logs_are_bounded_whoever_writes_to_them(tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    holdfast("start", "--head", "--port", "0", "--log-directory", str(tmp_path), *SMALL)
+    mine = tmp_path / "mine.log"
+    for log in (tmp_path / "node-0.log", tmp_path / "service.log", mine):
+        with open(log, "ab") as file:
+            file.write(b"a task prints\n" * (log_files.LIMIT_NBYTES // 10))
+    for name in ("node-0.log", "service.log"):
+        eventually(lambda name=name: (tmp_path / name).stat().st_size < log_files.LIMIT_NBYTES, what=f"{name} is cut")
+        assert (tmp_path / f"{name}.1").stat().st_size >= log_files.LIMIT_NBYTES - 100
+    assert mine.stat().st_size > log_files.LIMIT_NBYTES, "what isn't the cluster's is left alone"
 
 
 @pytest.mark.usefixtures("stopped")
