@@ -158,12 +158,11 @@ class Prefaulter:
         self._used_nbytes = self._allocator.used_nbytes
         self._stop = threading.Event()
         arguments = self._free_extents(), self._stop
-        thread = threading.Thread(target=self._run, args=arguments, name="holdfast-store-prefault", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="holdfast-store-prefault", daemon=True)
         try:
-            thread.start()
+            self._thread.start()
         except RuntimeError:  # there may be no more threads: then pages are made when they are written to
-            return
-        self._thread = thread
+            self._thread = None
 
     def _free_extents(self) -> list[tuple[int, int]]:
         extents = self._allocator.largest_extents(_EXTENTS_MAX)

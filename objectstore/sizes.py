@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 from pathlib import Path
 
 from holdfast.objectstore import control_groups
@@ -68,9 +69,18 @@ def format_size(nbytes: float) -> str:
 
 
 def memory_limit() -> int:
-    """The bytes of memory that this process may use: the machine's, or the least that its control groups allow."""
-    limit = control_groups.memory_limit()
-    return _machine_memory() if limit is None else min(_machine_memory(), limit)
+    """The bytes of memory that this process may use.
+
+    The machine's, or the least that its control groups allow, or as much as it may have addresses for (``ulimit -v``):
+    every process maps the whole store.
+    """
+    limits = [_machine_memory()]
+    if (in_groups := control_groups.memory_limit()) is not None:
+        limits.append(in_groups)
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if addresses != resource.RLIM_INFINITY:
+        limits.append(addresses)
+    return min(limits)
 
 
 def available_memory() -> int:

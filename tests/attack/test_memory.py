@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +42,20 @@ print(json.dumps([memory_limit(), available_memory(), default_capacity(), plan.s
     assert LIMIT_NBYTES / 2 < available < LIMIT_NBYTES
     assert capacity == planned == int(limit * 0.3)
     assert planned + 2 * of_worker < LIMIT_NBYTES - 100 * MB
+
+
+def test_a_cluster_with_defaults_lives_in_a_small_address_space() -> None:
+    # Each process maps the store, those that write to it twice.
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (4_000_000_000, 4_000_000_000))
+from holdfast import Client
+if __name__ == "__main__":
+    with Client() as client:
+        print(client.submit(sum, client.map(abs, range(-3, 0))).result())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.stdout == "6\n", result.stderr
 
 
 def test_a_cluster_with_defaults_lives_in_a_small_group(group: ControlGroup) -> None:
