@@ -129,7 +129,6 @@ class NodeAgent:
         self._transfer_server: TransferServer | None = None
         self._supervisor: Supervisor | None = None
         self._page_maker: PageMaker | None = None
-        self._page_making: asyncio.Task[None] | None = None
         self._workers: list[Worker] = []
         self._vitals = WorkerVitals()
         self._conditions = Conditions()
@@ -193,7 +192,7 @@ class NodeAgent:
             self._supervisor = self._supervise()
             self._supervisor.start()
             self._page_maker = PageMaker(self.store, self._launcher)
-            self._page_making = asyncio.ensure_future(self._page_maker.start())
+            self._page_maker.start()
         description = {
             "address": self.address,
             "hostname": self.name,
@@ -240,8 +239,7 @@ class NodeAgent:
             self._heartbeat.cancel()
         if self._supervisor is not None:
             await self._supervisor.close()
-        if self._page_maker is not None and self._page_making is not None:
-            await asyncio.wait([self._page_making])
+        if self._page_maker is not None:
             await self._page_maker.close()
         self._launcher.close()
         await asyncio.gather(*(worker.close() for worker in self._workers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 
 from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.node.page_maker import EXTENT, NUMBER
+from holdfast.cluster.process import describe_exit
+from holdfast.cluster.restarts import Restarts
 from holdfast.objectstore import StoreServer
 from holdfast.objectstore.errors import HoldfastError
 
@@ -50,7 +53,7 @@ class RemotePages:
             if stop.is_set():
                 self._send(())  # its answer comes later, and isn't waited for
         except ConnectionError as error:
-            logger.warning("%s has ended (%s): the store makes its pages itself", _NAME, error)
+            logger.debug("%s doesn't answer: %s", _NAME, error)
             self.works = False
 
     def interrupt(self) -> None:
@@ -84,7 +87,7 @@ class RemotePages:
 
 
 class PageMaker:
-    """The process, and the store that it makes pages for.
+    """The process, and the store that it makes pages for. While there is no process, the store makes them itself.
 
     Parameters
     ----------
@@ -97,27 +100,51 @@ class PageMaker:
     def __init__(self, store: StoreServer, launcher: Launcher) -> None:
         self._store = store
         self._launcher = launcher
-        self._pages: RemotePages | None = None
         self._child: ForkedProcess | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Have it begin. If it can't, the store makes its pages itself, as until now."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._pages = RemotePages(ours)
-        with theirs:
-            try:
-                descriptors = {"--requests-fd": theirs.fileno(), "--arena-fd": self._store.writable_fd}
-                self._child = await self._launcher.fork_async(_MODULE, [], _NAME, pass_fds=descriptors)
-            except (OSError, HoldfastError) as error:
-                logger.warning("%s: the store makes its pages itself", error)
-                return
-        self._store.have_pages_made_by(self._pages)
+    @property
+    def pid(self) -> int | None:
+        """Of the process, if there is one."""
+        return self._child.pid if self._child is not None else None
+
+    def start(self) -> None:
+        """Have it begin, without waiting for it, and again when it has died."""
+        self._keeping = asyncio.ensure_future(self._keep())
 
     async def close(self) -> None:
         """End it."""
-        self._store.have_pages_made_by(None)
-        if self._pages is not None:
-            self._pages.close()
-        if self._child is not None:
-            self._child.kill()
-            await self._child.exited()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+
+    async def _keep(self) -> None:
+        restarts = Restarts()
+        while True:
+            restarts.begin()
+            try:
+                reason = await self._run_once(restarts)
+            except (OSError, HoldfastError) as error:
+                reason = f"could not be started: {error}"
+            pause = restarts.ended(reason)
+            logger.warning("%s %s: the store makes its pages itself for %.2g s", _NAME, reason, pause)
+            await asyncio.sleep(pause)
+
+    async def _run_once(self, restarts: Restarts) -> str:
+        """Run one process to its end; says how it ended."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pages = RemotePages(ours)
+        try:
+            with theirs:
+                descriptors = {"--requests-fd": theirs.fileno(), "--arena-fd": self._store.writable_fd}
+                self._child = await self._launcher.fork_async(_MODULE, [], _NAME, pass_fds=descriptors)
+            restarts.ready()  # nobody waits for what hardly gets on while there is other work
+            self._store.have_pages_made_by(pages)
+            return describe_exit(await self._child.exited())
+        finally:
+            self._store.have_pages_made_by(None)
+            pages.close()
+            child, self._child = self._child, None
+            if child is not None and child.returncode is None:
+                child.kill()
+                await child.exited()

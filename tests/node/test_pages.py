@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from holdfast.cluster import restarts
 from holdfast.cluster.node import page_maker
 from holdfast.cluster.node.page_maker import _Politeness
 from holdfast.cluster.node.pages import RemotePages
@@ -27,12 +28,12 @@ PATIENCE_SECONDS = 90
 @pytest.fixture
 def host(start_host, eventually):
     host = start_host(n_workers=1, store_capacity=CAPACITY)
-    eventually(lambda: host.agent._page_making.done(), what="the page maker is there")
+    eventually(lambda: host.agent._page_maker.pid, what="the page maker is there")
     return host
 
 
 def maker_of(host):
-    return psutil.Process(host.agent._page_maker._child.pid)
+    return psutil.Process(host.agent._page_maker.pid)
 
 
 def resident(host):
@@ -64,11 +65,23 @@ def test_the_agents_own_process_makes_none(host, monkeypatch, eventually):
         eventually(lambda: resident(host) >= filled, PATIENCE_SECONDS, "what was used is made up for")
 
 
-def test_when_it_is_killed_the_store_makes_its_pages_itself(host, eventually):
+def test_when_it_is_killed_the_store_makes_its_pages_itself(host, monkeypatch, eventually, caplog):
+    monkeypatch.setattr(restarts, "FIRST_PAUSE_SECONDS", 600.0)
+    monkeypatch.setattr(restarts, "MAX_PAUSE_SECONDS", 600.0)
     maker_of(host).kill()
+    eventually(lambda: host.agent._page_maker.pid is None, what="it is known to be gone")
     use(host)
     eventually(lambda: resident(host) >= HEADROOM, what="the headroom is made")
-    eventually(lambda: not host.agent._page_maker._pages.works, what="it is known to be gone")
+    assert "the page maker was killed by SIGKILL: the store makes its pages itself for 6e+02 s" in caplog.text
+
+
+def test_and_another_one_is_started(host, eventually):
+    killed = maker_of(host)
+    killed.kill()
+    eventually(lambda: host.agent._page_maker.pid not in (None, killed.pid), what="there is another one")
+    use(host)
+    eventually(lambda: resident(host) >= HEADROOM, PATIENCE_SECONDS, "the headroom is made")
+    assert os.sched_getscheduler(maker_of(host).pid) == os.SCHED_IDLE
 
 
 def test_one_that_does_not_come_to_it_keeps_nobody_waiting(host, eventually):
