@@ -318,7 +318,7 @@ class Lifecycle:
         task.nbytes = nbytes
         task.inline = inline
         task.type_name = type_name
-        task.missing = 0
+        task.missing = task.failures = 0
         if host is not None:
             self.add_copy(task, host)
         if task.holders:

@@ -158,7 +158,7 @@ class Task:
         self.requirements: Requirements | None = None
         self.queue: Queue | None = None  # that it is in, in state "ready"
         self.retries = 0
-        self.failures = 0  # workers that died while they may have been running it
+        self.failures = 0  # workers that died while they may have been running it, since it had a result
         self.missing = 0  # times that its result could not be read though it should be there
         self.run_id = 0
         self.worker: Worker | None = None

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from campaign import Campaign
+from pausing import processes_of
 from waiting import until
 
 from holdfast import Client, LocalCluster, ObjectLostError
@@ -24,7 +25,7 @@ from holdfast.cluster import restarts
 
 HOSTS, WORKERS = 2, 4
 #: Of the kinds of processes, how often each is killed.
-WEIGHTS = {"worker": 10, "page_maker": 2, "launcher": 1, "node": 3}
+WEIGHTS = {"worker": 10, "page maker": 2, "launcher": 1, "node": 3}
 PATIENCE_SECONDS = 90.0
 KEPT = 5
 
@@ -124,11 +125,14 @@ class Load:
         return [future.result(PATIENCE_SECONDS) for future in futures]
 
 
-def processes(kind):
+def processes(cluster, kind):
+    """The cluster's processes of a kind, whoever has started them."""
+    mark = f"-m holdfast.cluster.{'node.page_maker' if kind == 'page maker' else kind} "
     found = []
-    for process in psutil.Process().children(recursive=True):
+    for pid in sorted(processes_of(cluster)):
         with contextlib.suppress(psutil.Error):
-            if f"-m holdfast.cluster.{'node.' * (kind == 'page_maker')}{kind} " in " ".join(process.cmdline()):
+            process = psutil.Process(pid)
+            if mark in " ".join([*process.cmdline(), ""]):
                 found.append(process)
     return found
 
@@ -146,7 +150,7 @@ def test_whatever_is_killed_work_goes_on(monkeypatch):
         with contextlib.ExitStack() as stack:
             loads = [stack.enter_context(Load(c, campaign, n)) for n, c in enumerate((client, client, remote))]
             while campaign.goes_on():
-                kill_one(campaign)
+                kill_one(cluster, campaign)
                 before = [load.checked for load in loads]
                 until(
                     lambda before=before: all(load.checked > n for load, n in zip(loads, before, strict=True)),
@@ -167,9 +171,9 @@ def test_whatever_is_killed_work_goes_on(monkeypatch):
         until(lambda: is_empty(cluster.status()), "nothing is left of what was done")
 
 
-def kill_one(campaign):
+def kill_one(cluster, campaign):
     (kind,) = campaign.random.choices(list(WEIGHTS), WEIGHTS.values())
-    if there := sorted(processes(kind), key=lambda process: process.pid):
+    if there := processes(cluster, kind):
         campaign.random.choice(there).kill()
         campaign.counts[f"{kind}s killed"] += 1
 

@@ -439,6 +439,21 @@ class TestFailures:
         cluster.run_all()
         assert set(cluster.clients[client].values()) == {"memory", "erred"}
 
+    def test_a_task_that_has_had_a_result_has_killed_nobody(self):
+        cluster = Cluster(hosts=1)
+        client = cluster.add_client()
+        cluster.submit(client, {"x": ()})
+        for _ in range(4):  # it is made again whenever its host dies
+            for _ in range(2):  # and of each of these workers it may be thought that it has killed it
+                worker = cluster.add_worker(next(iter(cluster.state.hosts)))
+                assert list(cluster.running) == ["x"]
+                cluster.remove_worker(worker)
+            cluster.add_worker(next(iter(cluster.state.hosts)))
+            cluster.finish("x")
+            cluster.remove_host(next(iter(cluster.state.hosts)))
+            cluster.add_host()
+        assert cluster.clients[client] == {"x": "pending"}
+
     def test_what_a_dead_host_held_is_computed_again(self):
         cluster = Cluster(hosts=2, workers=1)
         client = cluster.add_client()
