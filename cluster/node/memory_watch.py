@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Iterable
 
 from holdfast.objectstore.sizes import format_size
 
 #: Hardly a process takes new memory faster than this.
 NBYTES_PER_SECOND_MAX = 8 << 30
-#: Between two looks, however near to a limit or far from it all are.
+#: Between two looks at a process, however near to its limit or far from it.
 INTERVAL_SECONDS_MIN, INTERVAL_SECONDS_MAX = 0.02, 1.0
+#: At all processes together. A look takes 5 to 50 µs.
+LOOKS_PER_SECOND_MAX = 200
 _PAGE_NBYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -34,18 +37,26 @@ def private_nbytes(pid: int) -> int:
     return max(0, resident - shared) * _PAGE_NBYTES
 
 
-async def watch(pids: Callable[[], Iterable[int]], limit: int, kill: Callable[[int, str], None]) -> None:
+async def watch(
+    pids: Callable[[], Iterable[int]],
+    limit: int,
+    kill: Callable[[int, str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Call ``kill(pid, reason)`` for each process found to use more than ``limit`` bytes of its own; forever."""
-    interval = INTERVAL_SECONDS_MIN
+    due: dict[int, float] = {}
     while True:
-        await asyncio.sleep(interval)
-        interval = INTERVAL_SECONDS_MAX
-        for pid in list(pids()):
+        now = clock()
+        due = {pid: due.get(pid, now) for pid in pids()}
+        least = max(INTERVAL_SECONDS_MIN, len(due) / LOOKS_PER_SECOND_MAX)
+        # A new process may come right after a look at the others.
+        most = min(INTERVAL_SECONDS_MAX, max(least, limit / NBYTES_PER_SECOND_MAX))
+        for pid in [pid for pid, when in due.items() if when <= now]:
             used = private_nbytes(pid)
-            until_full = (limit - used) / NBYTES_PER_SECOND_MAX
-            interval = min(interval, max(INTERVAL_SECONDS_MIN, until_full))
+            due[pid] = now + min(most, max(least, (limit - used) / NBYTES_PER_SECOND_MAX))
             if used > limit:
                 kill(
                     pid,
                     f"exceeded its memory limit of {format_size(limit)}: {format_size(used)} used by itself",
                 )
+        await asyncio.sleep(max(0.0, min(due.values(), default=now + most) - clock()))

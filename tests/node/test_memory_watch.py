@@ -41,21 +41,31 @@ def test_a_process_that_has_ended_has_no_memory() -> None:
 
 
 def test_it_looks_again_when_a_process_could_have_reached_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
     used = {1: 0, 2: 0}
-    intervals: list[float] = []
+    history = iter([14 * GB, 15 * GB + GB // 2, 16 * GB - 10 * MIB, 16 * GB + 1])
+    looks: list[tuple[int, float]] = []
     killed: list[tuple[int, str]] = []
-    looks = iter([0, 14 * GB, 15 * GB + GB // 2, 16 * GB - 10 * MIB, 16 * GB + 1])
+
+    def look(pid: int) -> int:
+        looks.append((pid, now))
+        return used[pid]
 
     async def sleep(seconds: float) -> None:
-        intervals.append(seconds)
-        used[2] = next(looks)
+        nonlocal now
+        now += seconds
+        if next_ := [each for each in (next(history, None),) if each is not None]:
+            (used[2],) = next_
+        else:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(memory_watch, "private_nbytes", used.__getitem__)
+    monkeypatch.setattr(memory_watch, "private_nbytes", look)
     monkeypatch.setattr(memory_watch.asyncio, "sleep", sleep)
-    with pytest.raises(RuntimeError, match="StopIteration"):
-        asyncio.run(watch(lambda: used, 16 * GB, lambda *call: killed.append(call)))
-    expected = [INTERVAL_SECONDS_MIN, INTERVAL_SECONDS_MAX, 0.25, 0.0625, INTERVAL_SECONDS_MIN, INTERVAL_SECONDS_MIN]
-    assert intervals == pytest.approx(expected)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(watch(lambda: used, 16 * GB, lambda *call: killed.append(call), clock=lambda: now))
+    of_each = {pid: [when - 100 for who, when in looks if who == pid] for pid in used}
+    assert of_each[1] == [0, INTERVAL_SECONDS_MAX], "which stays far from it"
+    assert of_each[2] == pytest.approx([0, 1, 1.25, 1.3125, 1.3125 + INTERVAL_SECONDS_MIN])
     ((pid, reason),) = killed
     assert pid == 2
     assert reason == "exceeded its memory limit of 17.2 GB: 17.2 GB used by itself"
