@@ -16,8 +16,8 @@ and given back), ``board`` (who finds and looks at what, in shared memory), ``se
 have data in common), ``table``, ``eviction``, ``create_queue``, ``spilling``, ``effects`` and ``core`` (what is
 decided, without any I/O), ``spill_place``, ``spill`` and ``spiller`` (the files of what doesn't fit), ``protocol``,
 ``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``mapping`` (the
-arena as its clients map it), ``looks`` and ``pins``, ``spilled`` (maps of those files), ``warm`` (pages mapped ahead
-of writing), ``writer``, ``client``; and ``codecs`` apart.
+arena as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look at), ``spilled`` (maps
+of those files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and ``codecs`` apart.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ The index
 ::
 
     buckets   u32 x 4 N     by the id's CRC-32: the slot of an object, or 0
-    slots     8 u64 x N     id (two words), offset, nbytes, state; slot 0 isn't used
+    slots     8 u64 x N     id (two words), offset, nbytes, state; of slot 0, the first slot that was never used
 
 An object is OPEN from the moment that a client is given the bytes for it, and SEALED from when the server has read
 that they are written. Nobody looks at one that is open but the client that wrote it, once it has sent the seal: a
@@ -49,6 +49,10 @@ sees WANTED, and sends a LOOK.
 The server hangs up on a client in the same way: it writes into the place of slot 0 in the client's row, which is
 nobody's counter, and then looks whether there are pins; the client counts its pin, and then looks there.
 
+A forked child has the views that its parent had when it forked it, and no row of its own. So the parent adds one to
+each counter that is above zero, for the child: that's what it *lends* (``forks.py``). Pins that end around the fork are
+set aside until this is done.
+
 A seal writes the state last, and a reader reads it after the id: on x86, where stores are seen in the order in
 which they were made, what it reads next is that object's. The fence there is any locked instruction: taking
 a ``threading.Lock``. Processors with a weaker order would need barriers that Python hasn't; clients on them read
@@ -78,6 +82,7 @@ _SLOTS_MAX = 1 << 20
 _NBYTES_PER_SLOT = 4096
 _FREE, _OPEN, _SEALED, _WANTED, _DOOMED = range(5)  # in the last two the server waits for the last unpin
 _OWN_MAX = 64
+_FENCE_SECONDS = 1.0  # others have it for microseconds
 _ID = struct.Struct("<QQ")
 _STRETCH = 1 << 10
 _ZEROS = bytes(4 * _STRETCH)
@@ -165,6 +170,7 @@ class Board(_Index):
         elif self._unused < self.slots:
             slot = self._unused
             self._unused += 1
+            self._words[0] = self._unused
         else:
             return 0
         words, at = self._words, slot * _WORDS
@@ -260,7 +266,8 @@ class BoardView(_Index):
     held : int
         How many pins there are on it.
     dropped : deque
-        The slots of pins that have died, one for each; ``unpin`` ends them. For finalisers to add to.
+        The slots of pins that have died, one for each; ``unpin`` ends them, but not around a fork. For finalisers to
+        add to.
     """
 
     def __init__(self, slots: int, index: memoryview, row: memoryview) -> None:
@@ -270,6 +277,9 @@ class BoardView(_Index):
         self._ended: dict[int, None] = {}  # slots whose counter has gone to zero since the server was told
         self.held = 0
         self.dropped: deque[int] = deque()
+        self._ending = self.dropped  # another one, around a fork
+        self._near: set[object] = set()  # leases of forks that are about to be
+        self._lent: dict[object, Any] = {}  # arrays of slots, by lease
 
     def sealing(self, object_id: ObjectID) -> None:
         """The object is this client's, nobody else can have made one of this id, and its seal is on the socket."""
@@ -309,7 +319,7 @@ class BoardView(_Index):
 
         Not to be called by two threads at a time.
         """
-        dropped, row, ended = self.dropped, self._row, self._ended
+        dropped, row, ended = self._ending, self._row, self._ended
         while dropped:
             with self._fence:
                 # Nothing is called in here: an interrupt finds the pin dropped, or ended.
@@ -325,6 +335,53 @@ class BoardView(_Index):
     def told(self) -> None:
         """The server has been told what ``unpin`` gave."""
         self._ended.clear()
+
+    def disown(self) -> None:
+        """This is a forked child: the pins are the parent's. Takes no lock."""
+        self.dropped = self._ending = deque()
+        self._near.clear()
+        self._lent.clear()
+
+    def set_aside(self, lease: object) -> None:
+        """A fork is near: what is dropped from now on stays pinned until ``lend``. Twice is no error."""
+        self._near.add(lease)
+        if self.dropped is self._ending:
+            self.dropped = deque()
+
+    def lend(self, lease: object) -> bool:
+        """Pins what is pinned once more, until ``take_back``; whether there's anything. Twice is no error."""
+        import numpy as np  # here, since the server does without
+
+        fenced: list[bool] = []
+        try:
+            if lease not in self._lent:
+                # One step, for an interrupt. And a signal's handler that forks may have come while this very thread
+                # had the lock; no change was half done then.
+                fenced.extend(map(self._fence.acquire, (True,), (_FENCE_SECONDS,)))
+                # What had died before the fork, and what is lent to others, the child doesn't have.
+                alive = np.array(self._row[: self._words[0]], np.int64)
+                np.subtract.at(alive, np.fromiter(tuple(self._ending), np.intp), 1)
+                for slots in self._lent.values():
+                    alive[slots] -= 1
+                alive[:1] = 0  # nobody's counter
+                slots = np.flatnonzero(alive > 0)
+                row = np.asarray(self._row)
+                row[slots] += 1
+                self.held += len(slots)
+                self._lent[lease] = slots
+        finally:
+            if fenced and fenced[0]:
+                self._fence.release()
+        self._near.discard(lease)
+        if not self._near and self.dropped is not self._ending:
+            aside, self.dropped = self.dropped, self._ending
+            self._ending.extend(aside)
+        return len(self._lent[lease]) > 0
+
+    def take_back(self, lease: object) -> None:
+        """What was lent with the lease is dropped."""
+        with self._fence:
+            self.dropped.extend(self._lent.pop(lease).tolist())
 
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is in the index. False may also mean that the server has to be asked."""

@@ -97,7 +97,8 @@ class Store:
     """A connection to the store of this host. Made by ``connect``.
 
     Its methods block and may be called from any thread; not from an event loop's. After a fork the child
-    has to connect for itself. Views that it has from its parent hold nothing: they're good while the parent's are.
+    has to connect for itself. The views that it has from its parent stay good until it ends: what is looked at when a
+    process forks is kept for the child, also where parent and child have let go of it.
 
     Attributes
     ----------
@@ -440,6 +441,8 @@ class Store:
             self._closed = True
             self._closer.detach()
             self._warmer.stop()
+            if self._connection.is_open:
+                self._writer.stop()
             self._ledger.close()
             self._warmer.join()
 
@@ -563,7 +566,7 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
     """
     connection, hello = open_connection(os.fspath(socket_path), timeout)
     try:
-        mapping = Mapping(hello.arena_fd, hello.writable_fd, hello.arena_nbytes)
+        mapping = Mapping(hello.arena_fd, hello.writable_fd, hello.arena_nbytes, hello.lifeline_fd)
         slots = hello.slots
         try:
             index = map_shared(hello.index_fd, index_nbytes(slots), writable=False)

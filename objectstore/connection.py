@@ -40,7 +40,7 @@ from holdfast.objectstore.protocol import (
 
 _RECEIVE_NBYTES = 1 << 16
 _HELLO_NBYTES = 256
-_HELLO_FDS = 4
+_HELLO_FDS = 5
 _POLL_SECONDS = 1
 PATIENCE_SECONDS = 60.0  # beyond what the server was asked to wait; then it is taken for stuck
 _TIMEVAL = struct.Struct("@ll")
@@ -283,6 +283,11 @@ class Connection:
             if self.ledger is not None:
                 self.ledger.stop()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can be sent still."""
+        return self._lost is None
+
     def check(self) -> None:
         """Raises what ``call`` would if nothing can be sent any more."""
         if self._lost is not None:
@@ -317,6 +322,7 @@ class Hello(NamedTuple):
     writable_fd: int
     index_fd: int
     row_fd: int
+    lifeline_fd: int
 
 
 def open_connection(path: str, timeout: float) -> tuple[Connection, Hello]:
@@ -333,13 +339,11 @@ def open_connection(path: str, timeout: float) -> tuple[Connection, Hello]:
         sock.settimeout(timeout)
         try:
             sock.connect(path)
-            data, fds, _, _ = socket.recv_fds(sock, _HELLO_NBYTES, _HELLO_FDS)
+            data, fds, _, _ = socket.recv_fds(sock, _HELLO_NBYTES, _HELLO_FDS, socket.MSG_CMSG_CLOEXEC)
         except TimeoutError:
             raise StoreError(f"the store at {path} didn't answer within {timeout:g} s") from None
         except OSError as error:
             raise StoreError(f"no store serves at {path}: {error}") from error
-        for fd in fds:
-            os.set_inheritable(fd, False)
         hello = next(FrameReader(_HELLO_NBYTES).feed(data), None)
         if not isinstance(hello, list) or len(hello) < 4 or hello[0] != MAGIC:
             raise StoreError(f"what serves at {path} is not a store, or it serves another user")

@@ -19,8 +19,8 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
 
 A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
 an unpin has to match a pin. Anything else raises ``ProtocolError``, and the caller closes that
-connection. When a connection goes, its reservations, leases, pins and waits go with it; only where it was the
-server that closed it (``hang_up``), what the client can still see or write is kept for as long as its process lives.
+connection. When a connection goes, its waits go with it; its reservations, leases and pins go when nobody is left
+that may look at them, or write there (``part_with``): mostly at the same moment.
 
 What is missing is waited for
 -----------------------------
@@ -200,7 +200,7 @@ class StoreCore:
         self._clients[client].name = name
 
     def disconnect(self, client: int) -> None:
-        """The client is gone, however that came about: so is all that was its."""
+        """Nobody of the client is left, however that came about: so is all that was its."""
         self._forget_requests(client)
         gone = self._clients.pop(client)
         for offset, reservation in gone.reserved.items():
@@ -210,15 +210,15 @@ class StoreCore:
         self._table.release(client)
         self._freed = True  # what it looked at may be spilled now
 
-    def hang_up(self, client: int) -> bool:
-        """Nobody talks to the client any more, but its process may live. Whether there is anything that it holds.
+    def part_with(self, client: int, *, hung_up: bool) -> bool:
+        """Nobody talks to the client any more, but its process may live, or a fork of it. Whether it holds anything.
 
-        ``disconnect`` has to follow, once the process has ended.
+        ``disconnect`` has to follow, once nobody can look at that any more. ``hung_up``: the server ended it.
         """
         self._forget_requests(client)
         state = self._clients[client]
         state.connected = False
-        state.name += " (hung up on)"
+        state.name += " (hung up on)" if hung_up else " (disconnected)"
         return bool(state.reserved or state.leases or self._table.has_pins(client))
 
     def _forget_requests(self, client: int) -> None:

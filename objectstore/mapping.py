@@ -21,6 +21,9 @@ class Mapping:
         Descriptors of the same memory; they become the mapping's to close.
     nbytes : int
         The arena's size.
+    lifeline_fd : int
+        Open as long as anything here may look into the arena, in this process and in its forks: that is how the server
+        knows. The mapping's to close too.
 
     Attributes
     ----------
@@ -30,9 +33,10 @@ class Mapping:
         Where the other one begins.
     """
 
-    def __init__(self, read_only_fd: int, writable_fd: int, nbytes: int) -> None:
+    def __init__(self, read_only_fd: int, writable_fd: int, nbytes: int, lifeline_fd: int) -> None:
         self.nbytes = nbytes
         self._fd = read_only_fd
+        self._lifeline_fd = lifeline_fd
         try:
             self._readable = _whole(read_only_fd, nbytes, writable=False)
             self._writable = _whole(writable_fd, nbytes, writable=True)
@@ -72,10 +76,18 @@ class Mapping:
         """
         return ViewedMap(self._fd, offset, nbytes, flags=mmap.MAP_PRIVATE, writable=True, base=base).view()
 
+    def let_go(self) -> None:
+        """Nothing looks into the arena any more, or writes there. Twice is no error."""
+        fd, self._lifeline_fd = self._lifeline_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
             os.close(self._fd)
             self._fd = -1
+        if hasattr(self, "_lifeline_fd"):
+            self.let_go()
 
 
 class ViewedMap(FileMap):

@@ -15,6 +15,9 @@ that is about to let go of objects and will have a moment soon can undertake to 
 An interrupt (Ctrl-C) may come anywhere too: whenever a function begins, or one that is written in C returns. What must
 happen together is written so that nothing is called in between.
 
+A fork has the views, too, and no connection: what is alive when this process forks is *lent*, and isn't dropped at the
+server before the fork has ended (``forks.py``).
+
 The ledger also counts what is alive. The connection of a store that was closed stays open until that
 count is zero, since the server takes a closed connection for the end of all of its pins.
 """
@@ -22,6 +25,7 @@ count is zero, since the server takes a closed connection for the end of all of 
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 from collections.abc import Callable
@@ -29,8 +33,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from holdfast.objectstore import forks
 from holdfast.objectstore.board import BoardView
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
+from holdfast.objectstore.forks import Lease
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.looks import Looks
 from holdfast.objectstore.mapping import Mapping
@@ -44,10 +50,11 @@ _STOP = None
 class Pin:
     """One look at one object, once it's granted: when its ``nbytes`` are known. Held by buffers, never by name."""
 
-    __slots__ = ("_ledger", "nbytes", "object_id")
+    __slots__ = ("_born", "_ledger", "nbytes", "object_id")
 
     def __init__(self, ledger: Ledger, object_id: ObjectID) -> None:
         self._ledger = ledger
+        self._born = ledger.forks
         self.object_id = object_id
         self.nbytes = 0
 
@@ -57,7 +64,7 @@ class Pin:
         except AttributeError:  # an interrupt came before it had begun
             return
         if granted:
-            self._ledger.drop(self.object_id, granted)
+            self._ledger.drop(self.object_id, granted, self._born)
             self._ledger.looks.drop(self)
 
 
@@ -99,10 +106,11 @@ class WritableExtent:
         Whether a seal takes it as it is: nobody writes any more, and no pin is kept.
     """
 
-    __slots__ = ("__array_interface__", "_ledger", "_mapping", "handed_over", "nbytes", "offset", "sealed_as")
+    __slots__ = ("__array_interface__", "_born", "_ledger", "_mapping", "handed_over", "nbytes", "offset", "sealed_as")
 
     def __init__(self, ledger: Ledger, mapping: Mapping, nbytes: int) -> None:
         self._ledger = ledger
+        self._born = ledger.forks
         self._mapping = mapping
         self.nbytes = nbytes
         self.offset = -1
@@ -127,20 +135,38 @@ class WritableExtent:
         if handed_over:
             self._ledger.drop(None, 0)
         elif self.offset >= 0:
-            self._ledger.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes)
+            self._ledger.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes, self._born)
             self._ledger.looks.drop(self)
 
 
-class Dead(NamedTuple):
-    """What has died: objects to unpin, offsets to abort, and what a seal has taken; slots of the board to look at."""
+_Held = ObjectID | int | None
+"""What is held by message: a pin on an object, a reservation at an offset, or one that a seal has taken."""
 
-    dropped: list[ObjectID | int | None]
+
+class _Lent(NamedTuple):
+    """What has died here, but forks may have; and how often this process had forked when it began, and when it died."""
+
+    what: _Held
+    born: int
+    died: float
+
+
+class Dead(NamedTuple):
+    """What has died: objects to unpin, offsets to abort, and what a seal has taken; slots of the board to look at.
+
+    And of what a fork may still look at: which part of it has ended now, and which hasn't.
+    """
+
+    dropped: list[_Held]
     looks: list[int]
+    returned: list[_Held]
+    still_lent: list[_Lent]
 
     def frames(self) -> bytes:
         """What the server is to be told."""
-        unpins = [what for what in self.dropped if isinstance(what, bytes)]
-        aborts = [what for what in self.dropped if isinstance(what, int)]
+        dropped = self.dropped + self.returned
+        unpins = [what for what in dropped if isinstance(what, bytes)]
+        aborts = [what for what in dropped if isinstance(what, int)]
         kinds: list[tuple[Op, list[Any]]] = [(Op.UNPIN, unpins), (Op.ABORT, aborts), (Op.LOOK, self.looks)]
         return b"".join(
             pack((op, names[start : start + IDS_PER_FRAME]))
@@ -158,29 +184,35 @@ class Ledger:
         On which the pins are that this process has taken by itself.
     flush : callable
         Sends what has died. Called by the ledger's own thread; false once the connection is gone.
-    on_empty : callable
-        Called when nothing is alive any more, after ``close``.
-    mapping : object
-        Kept while anything looks into it.
+    on_end : callable
+        Called after ``close``, when nothing is alive any more or the connection is gone.
+    mapping : Mapping
+        Kept while anything looks into it, and then let go of.
 
     Attributes
     ----------
     looks : Looks
         What large objects the pins are on.
+    forks : int
+        How often this process has forked: what is younger no fork has.
     """
 
     def __init__(
-        self, board: BoardView, flush: Callable[[], bool], on_empty: Callable[[], None], mapping: object
+        self, board: BoardView, flush: Callable[[], bool], on_end: Callable[[], None], mapping: Mapping
     ) -> None:
         self.board = board
         self.looks = Looks()
         self.mapping = mapping
         self._flush = flush
-        self._on_empty = on_empty
+        self._on_end = on_end
         self._disowned = False
         self._closing = False
-        self._dropped: list[ObjectID | int | None] = []
+        self.forks = 0
+        self._dropped: list[_Held] = []
+        self._lent: list[_Lent] = []
+        self._leases: dict[Lease, float] = {}  # which fork it is, by number; infinite as long as that is near
         self._begin()
+        forks.register(self)
 
     def _begin(self) -> None:
         self._tokens: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
@@ -226,11 +258,18 @@ class Ledger:
             self._alive -= 1
         self._wake_if_closing()
 
-    def drop(self, what: ObjectID | int | None, nbytes: int) -> None:
-        """A pin on an object, a reservation at an offset, or one that a seal took, has died. Safe in a finaliser."""
+    def drop(self, what: _Held, nbytes: int, born: int | None = None) -> None:
+        """A pin on an object, a reservation at an offset, or one that a seal took, has died. Safe in a finaliser.
+
+        ``born`` is what ``forks`` was when it began; None if nobody had a view of it.
+        """
         if self._disowned:
             return
-        self._dropped.append(what)
+        if born is not None and self._leases:
+            is_near = math.inf in self._leases.values()
+            self._lent.append(_Lent(what, born, math.inf if is_near else self.forks))
+        else:
+            self._dropped.append(what)
         self._wake(nbytes)
 
     def drop_slot(self, slot: int, nbytes: int) -> None:
@@ -266,23 +305,57 @@ class Ledger:
     @property
     def pending(self) -> bool:
         """Whether there's anything that the server hasn't been told."""
-        return bool(self._dropped) or self.board.pending
+        return bool(self._dropped) or self.board.pending or bool(self._lent)
 
     def dead(self) -> Dead:
         """What has died since the last ``tell``. Not to be called by two threads at a time."""
-        return Dead(self._dropped[:], self.board.unpin())
+        returned: list[_Held] = []
+        still_lent: list[_Lent] = []
+        if lent := self._lent[:]:
+            forks = list(self._leases.values())
+            for each in lent:
+                if any(each.born < fork <= each.died for fork in forks):
+                    still_lent.append(each)
+                else:
+                    returned.append(each.what)
+        return Dead(self._dropped[:], self.board.unpin(), returned, still_lent)
 
     def tell(self, dead: Dead, outgoing: bytearray) -> None:
         """Adds what has died to what goes to the server, and forgets it."""
-        frames, count = dead.frames(), len(dead.dropped)
+        frames, count, returned = dead.frames(), len(dead.dropped), len(dead.returned)
+        lent = returned + len(dead.still_lent)
         with self._lock:
             outgoing += frames
             del self._dropped[:count]
-            self._alive -= count
+            self._lent[:lent] = dead.still_lent
+            self._alive -= count + returned
         self.board.told()
 
+    # Forks
+
+    def set_aside(self, lease: Lease) -> None:
+        """A fork is near: no pin ends until ``lend``. Twice is no error."""
+        self._leases.setdefault(lease, math.inf)
+        self.board.set_aside(lease)
+
+    def lend(self, lease: Lease) -> bool:
+        """Keeps what is alive until ``take_back``, for a fork; whether there's anything. Twice is no error."""
+        has_lent = self.board.lend(lease) or self._alive > 0
+        if self._leases[lease] == math.inf:
+            self.forks += 1
+            self._leases[lease] = self.forks
+        return has_lent
+
+    def take_back(self, lease: Lease) -> None:
+        """The fork has ended, and has let go of what it was lent."""
+        self.board.take_back(lease)
+        del self._leases[lease]
+        self._wake(URGENT_NBYTES)
+
     def close(self) -> None:
-        """No more will be added. ``on_empty`` is called as soon as nothing is alive: now, or by the thread."""
+        """No more will be added. ``on_end`` is called as soon as nothing is alive: now, or by the thread."""
+        if self._disowned:
+            return
         self._closing = True
         connected = self._flush()
         with self._lock:
@@ -290,17 +363,24 @@ class Ledger:
         if connected and not empty:
             self._tokens.put(True)
             return
-        self._on_empty()
+        self._end()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def abandon(self) -> None:
         """``close`` for a finaliser: takes no lock and waits for nothing."""
+        if self._disowned:
+            return
         self._closing = True
         if self._thread is None:
-            self._on_empty()
+            self._end()
         else:
             self._tokens.put(True)
+
+    def _end(self) -> None:
+        if self._empty():  # otherwise the connection is gone, and the mapping goes with the last view
+            self.mapping.let_go()
+        self._on_end()
 
     def stop(self) -> None:
         """Ends the thread; the connection is gone."""
@@ -311,7 +391,8 @@ class Ledger:
         self._disowned = True
         self.looks.clear()
         self._dropped.clear()
-        self.board.dropped.clear()
+        self._lent.clear()
+        self.board.disown()
         self._begin()
 
     def _empty(self) -> bool:
@@ -336,5 +417,5 @@ class Ledger:
                 with self._lock:
                     empty = self._empty()
                 if empty:
-                    self._on_empty()
+                    self._end()
                     return

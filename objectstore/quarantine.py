@@ -1,62 +1,99 @@
-"""Clients that the server has hung up on, while their processes live on.
+"""Clients that have no connection any more, while somebody may still look at what they hold.
 
-A process whose connection the server closed (it broke the protocol, or left its replies unread) still has the
-arena mapped, and may still look at its views or write what was reserved for it. If those bytes went to somebody
-else at once, it would see, or destroy, another client's object. So what such a client holds is kept until its
-process has ended, which a descriptor of that process (a pidfd) tells.
+A process whose connection has ended may still have the arena mapped, and look at its views, or write what was reserved
+for it: the server has hung up on it, say, since it broke the protocol or left its replies unread. And of a process that
+has ended there may be forks, which have all that it looked at when it forked them. If those bytes went to somebody else
+at once, they would see, or destroy, another client's object. So what a client holds is kept until nobody is left.
+
+A *lifeline* tells when that is: a pipe of which each client is given one end. Only what maps the arena keeps it open;
+forks inherit it as they inherit the map; and the kernel closes it with the last of them that ends or becomes another
+program. Nobody has to guess from process ids, of which a fork's isn't known at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import Callable
+
+_CHUNK_NBYTES = 1 << 12
+
+
+class Lifeline:
+    """The server's end of a client's lifeline; without a descriptor, of one that has ended."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int = -1) -> None:
+        self.fd = fd
+
+    def has_ended(self) -> bool:
+        """Whether nobody has the other end any more."""
+        if self.fd < 0:
+            return True
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        # The end has no bytes before it. If somebody puts some there, they are taken out, a piece at a time.
+        return bool(poll.poll(0)) and not os.read(self.fd, _CHUNK_NBYTES)
+
+    def close(self) -> None:
+        """Waits for its end no longer. Twice is no error."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def lifeline() -> tuple[Lifeline, int]:
+    """A new one, and the descriptor of the client's end, the caller's to give away and to close.
+
+    Raises
+    ------
+    OSError
+        If there are no descriptors left.
+    """
+    ours, theirs = os.pipe()
+    return Lifeline(ours), theirs
 
 
 class Quarantine:
-    """Waits for the ends of processes.
+    """Waits for the ends of lifelines.
 
     Parameters
     ----------
     loop : asyncio.AbstractEventLoop
-        Watches the descriptors.
+        Watches them.
     release : callable
-        Called in the loop with each client of a process that has ended.
+        Called in the loop with each client whose lifeline has ended.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, release: Callable[[int], None]) -> None:
         self._loop = loop
         self._release = release
-        self._clients: dict[int, list[int]] = {}  # of each process
-        self._pidfds: dict[int, int] = {}
+        self._lifelines: dict[int, Lifeline] = {}  # of each client
 
     def __len__(self) -> int:
-        return sum(map(len, self._clients.values()))
+        return len(self._lifelines)
 
-    def hold(self, client: int, pid: int) -> bool:
-        """``release`` will be called for the client when its process ends. False if that can't be seen."""
-        if pid not in self._pidfds:
-            try:
-                pidfd = os.pidfd_open(pid)
-            except OSError:  # it has ended already, is not in sight, or there are no descriptors left
-                return False
-            self._pidfds[pid] = pidfd
-            self._clients[pid] = []
-            self._loop.add_reader(pidfd, self._ended, pid)
-        self._clients[pid].append(client)
+    def hold(self, client: int, lifeline: Lifeline) -> bool:
+        """``release`` will be called for the client when its lifeline ends. False if it has ended already."""
+        if lifeline.has_ended():
+            return False
+        self._lifelines[client] = lifeline
+        self._loop.add_reader(lifeline.fd, self._look, client)
         return True
 
     def close(self) -> None:
         """Waits no longer, and releases nobody."""
-        for pid in list(self._pidfds):
-            self._forget(pid)
+        for client in list(self._lifelines):
+            self._forget(client)
 
-    def _ended(self, pid: int) -> None:
-        for client in self._forget(pid):
+    def _look(self, client: int) -> None:
+        if self._lifelines[client].has_ended():
+            self._forget(client)
             self._release(client)
 
-    def _forget(self, pid: int) -> list[int]:
-        pidfd = self._pidfds.pop(pid)
-        self._loop.remove_reader(pidfd)
-        os.close(pidfd)
-        return self._clients.pop(pid)
+    def _forget(self, client: int) -> None:
+        lifeline = self._lifelines.pop(client)
+        self._loop.remove_reader(lifeline.fd)
+        lifeline.close()

@@ -29,7 +29,7 @@ from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.mounts import memory_kind
 from holdfast.objectstore.prefault import PageMaker, Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
-from holdfast.objectstore.quarantine import Quarantine
+from holdfast.objectstore.quarantine import Quarantine, lifeline
 from holdfast.objectstore.segments import Layout, Segment, in_one_piece
 from holdfast.objectstore.server_connection import ClientConnection
 from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
@@ -570,15 +570,19 @@ class StoreServer:
         )
         hello = pack([MAGIC, VERSION, connection.client, arena.nbytes, board.slots])
         try:
-            row_fd = memory_file("holdfast-pins", row_nbytes(board.slots))
-            try:
+            with contextlib.ExitStack() as theirs:
+                row_fd = memory_file("holdfast-pins", row_nbytes(board.slots))
+                theirs.callback(os.close, row_fd)
                 board.attach(connection.client, map_shared(row_fd, row_nbytes(board.slots), writable=True))
-                socket.send_fds(sock, [hello], [arena.read_only_fd, arena.fd, self._index.read_only_fd, row_fd])
-            finally:
-                os.close(row_fd)
+                connection.lifeline, lifeline_fd = lifeline()
+                theirs.callback(os.close, lifeline_fd)
+                socket.send_fds(
+                    sock, [hello], [arena.read_only_fd, arena.fd, self._index.read_only_fd, row_fd, lifeline_fd]
+                )
         except OSError as error:
             logger.warning("The store can't welcome client '%s': %s", name, error)
             sock.close()
+            connection.lifeline.close()
             self._core.disconnect(connection.client)
             return
         self._connections[connection.client] = connection
@@ -597,11 +601,13 @@ class StoreServer:
         client = connection.client
         if self._connections.pop(client, None) is not None:
             put = [] if self._on_left is None else self._core.sealed_by(client)
-            if not (hung_up and self._core.hang_up(client) and self._quarantined().hold(client, connection.pid)):
+            lifeline = connection.lifeline
+            if not (self._core.part_with(client, hung_up=hung_up) and self._quarantined().hold(client, lifeline)):
+                lifeline.close()
                 self._core.disconnect(client)
-            else:
+            elif hung_up:
                 logger.warning(
-                    "What client '%s' of the store holds is kept until process %d ends: it may still look at it",
+                    "What client '%s' of the store holds is kept while process %d, or a fork of it, may look at it",
                     connection.name,
                     connection.pid,
                 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.protocol import REQUEST_NBYTES_MAX, FrameReader, Op, pack, parse_request
+from holdfast.objectstore.quarantine import Lifeline
 from holdfast.objectstore.sizes import format_size
 
 logger = logging.getLogger("holdfast.objectstore")
@@ -35,6 +36,11 @@ class ClientConnection(asyncio.Protocol):
         Has this as a key while ``flush`` has something to send.
     forget : callable
         Called once, when it's closed, with this and whether it was the server that hung up on a client.
+
+    Attributes
+    ----------
+    lifeline : Lifeline
+        Of those who look at what the client holds.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class ClientConnection(asyncio.Protocol):
         self.client = client
         self.name = name
         self.pid = pid
+        self.lifeline = Lifeline()
         self._handlers = handlers
         self._settle = settle
         self._unsent = unsent

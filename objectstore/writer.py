@@ -21,6 +21,7 @@ from holdfast.objectstore.allocator import ALIGNMENT
 from holdfast.objectstore.codecs import Encoded
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES, Piece
 from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection
+from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.looks import Place
 from holdfast.objectstore.mapping import Mapping
@@ -31,6 +32,7 @@ from holdfast.objectstore.warm import Warmer
 SMALL_NBYTES = 256 << 10  # asking for room costs more than copying these
 CREATE_TIMEOUT_SECONDS = 30.0
 _WARM_NBYTES = 4 << 20  # from here on the faults of a write to pages that aren't mapped cost more than looking
+_STOP_SECONDS = 10.0  # for a copy of SMALL_NBYTES
 _LEASE_NBYTES_FIRST = 128 << 10
 _LEASE_NBYTES_MAX = 4 << 20
 
@@ -80,6 +82,8 @@ class Writer:
         self._ledger = ledger
         self._warmer = warmer
         self._lease = _Lease()
+        self._copies = False  # into the lease, at this moment
+        self._stopped = False
         self._batching = threading.local()
 
     def put(self, object_id: ObjectID, encoded: Encoded, names: Names, timeout: float | None, *, is_new: bool) -> None:
@@ -109,6 +113,12 @@ class Writer:
             self._connection.queue_seal(SealItem(object_id, offset, nbytes, *names, False))
         if not getattr(self._batching, "depth", 0):
             self._connection.flush()
+
+    def stop(self) -> None:
+        """Nothing is written into leases any more, which the server takes back when the connection ends."""
+        self._stopped = True
+        if self._copies and self.lock.acquire(timeout=_STOP_SECONDS):
+            self.lock.release()
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
@@ -181,7 +191,11 @@ class Writer:
             self._renew_lease(nbytes, timeout)
             offset = self._lease.take(nbytes)
             assert offset is not None
+        self._copies = True
+        if self._stopped:
+            raise StoreClosedError("the connection to the store was closed while something was put")
         encoded.write_into(self._mapping.writable_view[offset : offset + nbytes])
+        self._copies = False
         return offset
 
     def _renew_lease(self, nbytes: int, timeout: float | None) -> None:

@@ -111,9 +111,10 @@ class Mallory:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(20)
         self.sock.connect(path)
-        _, fds, _, _ = socket.recv_fds(self.sock, 256, 2)
-        for fd in fds:
+        _, fds, _, _ = socket.recv_fds(self.sock, 256, 5)
+        for fd in fds[:-1]:
             os.close(fd)
+        self.lifeline_fd = fds[-1]  # until the process ends
         self.sock.setblocking(False)
 
     def number(self) -> int:

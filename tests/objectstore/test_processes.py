@@ -86,7 +86,7 @@ def test_what_a_forked_child_does_is_nothing_to_its_parents_views(store: Store, 
     assert store.get(pending.seal()).sum() == 10
 
 
-def test_a_child_keeps_nothing_of_a_killed_parent(
+def test_a_child_keeps_what_it_sees_of_a_killed_parent(
     store: Store, server: StoreServer, child: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     object_id = store.put(np.ones(1000))
@@ -96,11 +96,16 @@ def test_a_child_keeps_nothing_of_a_killed_parent(
     try:
         assert float(total) == 1000
         assert "connect again in the child" in error
-        assert server.stats()["pins"] == 1
+        assert server.stats()["pins"] == 2, "the view, and what was lent to the child"
         process.kill()
         wait_until(lambda: server.stats()["clients"] == 1)
+        stats = server.stats()
+        assert (stats["quarantined"], stats["pins"], stats["reserved"]) == (1, 2, 1)
+        (item,) = [item for item in server.list_objects() if item["id"] == object_id.hex()]
+        assert item["pinned_by"] == ["victim (disconnected)"]
     finally:
         os.kill(int(grandchild), signal.SIGKILL)
+    wait_until(lambda: server.stats()["quarantined"] == 0)
     stats = server.stats()
     assert (stats["pins"], stats["reserved"], stats["leased_nbytes"]) == (0, 0, leased)
     assert process.stdout.read() == ""  # until the grandchild is gone
