@@ -350,7 +350,8 @@ class Ledger:
         """The fork has ended, and has let go of what it was lent."""
         self.board.take_back(lease)
         del self._leases[lease]
-        self._wake(URGENT_NBYTES)
+        if self.pending:
+            self._wake(URGENT_NBYTES)
 
     def close(self) -> None:
         """No more will be added. ``on_end`` is called as soon as nothing is alive: now, or by the thread."""
