@@ -11,31 +11,15 @@ import textwrap
 import threading
 import time
 
-import numpy as np
 import pytest
 from campaign import Campaign
-from pausing import processes_of, stopped
+from pausing import Data, N, given_up, is_back, make, pids_of_workers, processes_of, stopped, total
 from waiting import DEADLINE_SECONDS, until
 
-from holdfast import Client, LocalCluster, ObjectLostError, wait
+from holdfast import Client, LocalCluster, ObjectLostError
 
 SILENCE_SECONDS = 1.0
 PAUSE_SECONDS = 3 * SILENCE_SECONDS
-N = 100_000
-
-
-def make(number, n=N):
-    return np.full(n, number)
-
-
-def make_and_count(path, number):
-    with open(path, "a") as file:
-        file.write("x")
-    return make(number)
-
-
-def total(*arrays):
-    return int(sum(array.sum() for array in arrays))
 
 
 @pytest.fixture
@@ -49,34 +33,6 @@ def cluster(monkeypatch):
 def client(cluster):
     with Client(cluster, attach=False) as client:
         yield client
-
-
-def pids_of_workers(client):
-    return {worker: client.submit(os.getpid, workers=[worker], pure=False).result() for worker in client.nthreads()}
-
-
-class Data:
-    """Data of every kind on one host, and what it has to be."""
-
-    def __init__(self, client, node, path):
-        self._client = client
-        self._path = path
-        self.scattered = client.scatter(make(1), hash=False, workers=[node])
-        self.held = client.submit(make_and_count, str(path), 2, workers=[node], allow_other_workers=True, pure=False)
-        self.small = client.submit(pow, 2, 10, workers=[node], allow_other_workers=True, pure=False)
-        published = [client.scatter(make(3), hash=False, workers=[node]), client.submit(make, 4, workers=[node])]
-        wait([self.held, self.small, *published])
-        client.publish_dataset(published, name="published")
-        del published  # nobody else holds them
-
-    def check(self):
-        """Whether all of it is there, with the right values, and none was made again."""
-        published = self._client.get_dataset("published")
-        values = self._client.gather([self.scattered, self.held, *published])
-        assert all((value == make(number)).all() for number, value in enumerate(values, 1))
-        assert self.small.result() == 1024
-        assert self._client.submit(total, self.scattered, self.held, *published, pure=False).result() == 10 * N
-        assert self._path.read_text() == "x"
 
 
 def pause(*pids, seconds=PAUSE_SECONDS):
@@ -140,15 +96,6 @@ def test_a_client_that_was_stopped_still_has_what_it_holds(cluster, client):
         assert child.stdout.readline() == "81\n"
         pause(child.pid)
         assert child.communicate("\n", DEADLINE_SECONDS)[0] == "81 162\n"
-
-
-def given_up(client, node):
-    return node not in client._request("status")["nodes"]
-
-
-def is_back(client, node):
-    """Whether a host is there, with its worker."""
-    return any(worker.startswith(f"{node}/") for worker in client.nthreads())
 
 
 def test_an_agent_that_was_stopped_comes_back_with_all_that_it_has(cluster, client, tmp_path):
