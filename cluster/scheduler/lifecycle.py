@@ -5,7 +5,8 @@ changes one of two things that must agree changes the other too:
 
 * ``dependency.nwaiters`` counts a task exactly while the task is ACTIVE;
 * ``host.objects`` has a task exactly when ``task.where`` has the host;
-* a queue, the table of unplaced tasks or a worker's runs have a task exactly in the states of those names.
+* a queue, the table of unplaced tasks, a worker's runs or the table of awaited tasks have a task exactly in the states
+  of those names.
 
 Freeing is not recursive. Whoever takes away a reason to keep a task puts it on the list of tasks to `settle`; when an
 event has been handled, those that nobody needs are released, and those that nobody can ask for again are forgotten,
@@ -85,20 +86,32 @@ class Lifecycle:
         Where ready tasks go.
     follow_up_limit
         How many tasks are dealt with at once that an event did not touch itself.
+    awaits_lost
+        Whether data that is lost with its host is awaited, or given up at once.
     task
         The class of tasks: `validation.CheckedTask` sees to it that every move is a legal one.
     """
 
-    def __init__(self, outbox: Outbox, placement: Placement, *, follow_up_limit: int, task: type[Task] = Task) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        placement: Placement,
+        *,
+        follow_up_limit: int,
+        awaits_lost: bool = True,
+        task: type[Task] = Task,
+    ) -> None:
         self.tasks: Table[Key, Task] = Table()
         self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         self.lost = Lost()
+        self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
         self.functions: dict[Digest, Function] = {}
         self.groups: dict[Hashable, Group] = {}
         self.now = 0.0
         self._outbox = outbox
         self._placement = placement
+        self._awaits_lost = awaits_lost
         self._task = task
         self._run_ids = itertools.count(1)
         self._follow_up_limit = follow_up_limit
@@ -158,7 +171,7 @@ class Lifecycle:
             if task.state != "released":
                 continue
             if not task.can_be_computed:
-                self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}"), is_loss=True))
+                self.await_or_fail(task, f"{task.key!r} {_LOST}")
                 continue
             if not task.dependencies:
                 self.enqueue(task)
@@ -185,6 +198,24 @@ class Lifecycle:
                 self.enqueue(task)
             elif waited_for.state == "processing":
                 self.line_up(waited_for)
+
+    def await_or_fail(self, task: Task, text: str) -> None:
+        """A task in state "released" has no result and can't be computed: await a host that has one, if it may come."""
+        if self._awaits_lost and task in self.lost.tasks:
+            task.state = "lost"
+            task.since = self.now
+            self.awaited[task] = None
+        else:
+            self.fail(task, task_error(task.key, ObjectLostError(text), is_loss=True))
+
+    def await_no_longer(self, task: Task) -> None:
+        """A task in state "lost" has waited for its host for long enough."""
+        if task.can_be_computed:  # somebody has told how meanwhile
+            self.withdraw(task)
+            task.state = "released"
+            self.activate(task)
+        else:
+            self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}"), is_loss=True))
 
     def renew(self, task: Task) -> None:
         """Somebody new needs a task: the error that those saw who needed it before is not for them."""
@@ -287,11 +318,13 @@ class Lifecycle:
         self.requeue(task)
 
     def withdraw(self, task: Task) -> None:
-        """Take an active task out of the queue, table or worker where it is; its state is for the caller to change."""
+        """Take a task out of the queue, table or worker where it is; its state is for the caller to change."""
         if task.state == "ready":
             self._placement.remove(task)
         elif task.state == "no-worker":
             del self.unplaced[task]
+        elif task.state == "lost":
+            del self.awaited[task]
         elif task.state == "processing" and task.worker is not None:
             # The worker is busy with it until it says that it dropped or finished the run.
             task.worker.runs[task.run_id].task = None
@@ -382,12 +415,13 @@ class Lifecycle:
         task.state = "released"
         self._unhindered.extend(task.dependents)
         if task.is_needed:
-            self._report_pending(task)
+            self.report_pending(task)
             self.activate(task)
         else:
             self._to_settle.append(task)
 
-    def _report_pending(self, task: Task) -> None:
+    def report_pending(self, task: Task) -> None:
+        """Tell those who hold a task that what it had is gone, and that it has no result yet."""
         for holder in task.holders:
             if type(holder) is Client and holder.hears:
                 self._outbox.add(ReportPending, holder.id, task.key)
@@ -434,7 +468,7 @@ class Lifecycle:
                 waiter.waiting_on = 1
             # One that is processing may have read it already; if not, it will say so.
         if task.is_needed:
-            self._report_pending(task)
+            self.report_pending(task)
             self.activate(task)
         else:
             self._to_settle.append(task)
@@ -597,6 +631,9 @@ class Lifecycle:
             task.state = "released"
         elif state == "erred":
             task.error = None
+            task.state = "released"
+        elif state == "lost":
+            self.withdraw(task)
             task.state = "released"
         else:
             self.withdraw(task)

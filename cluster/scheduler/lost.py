@@ -15,6 +15,9 @@ was lost, and its task is forgotten             is deleted
 is unknown                                      is deleted
 ==============================================  =====================================================================
 
+Data that can't be made again isn't given up at once when it is lost: a host whose connection was cut is back in a
+moment. Its task waits in state "lost" first, and what depends on it waits too.
+
 A task has one lost object at most: a result that was made again supersedes the one before.
 """
 
@@ -24,6 +27,8 @@ from collections import OrderedDict
 
 from holdfast.cluster.scheduler.model import ObjectId, Task
 
+#: Data that can't be made again is given up when its host hasn't come back after this.
+PATIENCE_SECONDS = 5.0
 #: Of so many objects at most it is known whose they were; those that were lost first are forgotten first.
 MAX_LOST = 1_000_000
 

@@ -19,7 +19,7 @@ ObjectId: TypeAlias = bytes
 Digest: TypeAlias = bytes
 Payload: TypeAlias = bytes | memoryview
 
-State = Literal["released", "waiting", "no-worker", "ready", "processing", "memory", "erred", "forgotten"]
+State = Literal["released", "waiting", "no-worker", "ready", "processing", "memory", "lost", "erred", "forgotten"]
 
 #: The legal moves of a task. Nothing else ever happens (`validation.CheckedTask` checks each one).
 #:
@@ -30,16 +30,18 @@ State = Literal["released", "waiting", "no-worker", "ready", "processing", "memo
 #: ready        in a queue; goes to the next worker with room
 #: processing   sent to a worker; there it may have to wait for the run of a dependency that was sent before it
 #: memory       its result is in a store (or at least here, when it is small)
+#: lost         wanted, and can't be made again: its host is gone, and may come back with it; fails after a time
 #: erred        it failed, or something that it depends on did
 #: forgotten    nobody knows it any more
 #: ============ =====================================================================================
 TRANSITIONS: dict[State, frozenset[State]] = {
-    "released": frozenset({"waiting", "no-worker", "ready", "memory", "erred", "forgotten"}),
+    "released": frozenset({"waiting", "no-worker", "ready", "memory", "lost", "erred", "forgotten"}),
     "waiting": frozenset({"ready", "no-worker", "processing", "erred", "released", "memory"}),
     "no-worker": frozenset({"ready", "waiting", "erred", "released", "memory"}),
     "ready": frozenset({"processing", "no-worker", "waiting", "erred", "released", "memory"}),
     "processing": frozenset({"memory", "ready", "no-worker", "waiting", "erred", "released"}),
     "memory": frozenset({"released"}),
+    "lost": frozenset({"memory", "erred", "released"}),
     "erred": frozenset({"released"}),
     "forgotten": frozenset(),
 }
@@ -169,7 +171,7 @@ class Task:
         self.maker: Worker | None = None  # of a small result, which it may keep for itself at first
         self.where: tuple[Host, ...] = ()
         self.error: TaskError | None = None
-        self.since = 0.0  # when it came into its state, "no-worker" or "memory"
+        self.since = 0.0  # when it came into its state, "no-worker", "lost" or "memory"
 
     def __repr__(self) -> str:
         return f"<Task {self.key!r} {self.state}>"

@@ -31,6 +31,7 @@ from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError
 from holdfast.cluster.scheduler import events
 from holdfast.cluster.scheduler.instructions import DeleteObjects, Instruction, Outbox, ReportErred
 from holdfast.cluster.scheduler.lifecycle import Lifecycle, task_error
+from holdfast.cluster.scheduler.lost import PATIENCE_SECONDS
 from holdfast.cluster.scheduler.model import (
     Client,
     Dataset,
@@ -65,6 +66,8 @@ class SchedulerState:
     ----------
     no_worker_timeout
         Seconds after which a task fails that no worker of the cluster may run.
+    patience_seconds
+        How long data that can't be made again is awaited when its host is gone. 0: it is given up at once.
     max_failures
         Number of dying workers after which a task that was running on all of them fails.
     follow_up_limit
@@ -81,6 +84,7 @@ class SchedulerState:
         self,
         *,
         no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
         max_failures: int = MAX_FAILURES,
         follow_up_limit: int = FOLLOW_UP_LIMIT,
         stopped_seconds: float = STOPPED_SECONDS,
@@ -96,10 +100,17 @@ class SchedulerState:
         kind = Task
         if validate:
             from holdfast.cluster.scheduler.validation import CheckedTask as kind
-        self.life = Lifecycle(self.outbox, self.placement, follow_up_limit=follow_up_limit, task=kind)
+        self.life = Lifecycle(
+            self.outbox,
+            self.placement,
+            follow_up_limit=follow_up_limit,
+            awaits_lost=patience_seconds > 0,
+            task=kind,
+        )
         self.revocation = Revocation(self.outbox, self.placement, self.life, stopped_seconds=stopped_seconds)
         self.recall = Recall(self.outbox, self.placement, self.revocation)
         self._no_worker_timeout = no_worker_timeout
+        self._patience_seconds = patience_seconds
         self._max_failures = max_failures
         self._validate = validate
         self._on_failure = on_failure
@@ -182,10 +193,14 @@ class SchedulerState:
         """When `TimePassed` is due, None if there is nothing to wait for. At once, if an event has left work over."""
         if self.life.has_more:
             return self.life.now
-        oldest = next(iter(self.life.unplaced), None)
-        unplaced = None if oldest is None else oldest.since + self._no_worker_timeout
-        deadlines = (unplaced, self.recall.deadline, self.revocation.deadline)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        deadline = self.recall.deadline
+        if (due := self.revocation.deadline) is not None:
+            deadline = _earlier(deadline, due)
+        if self.life.unplaced:
+            deadline = _earlier(deadline, next(iter(self.life.unplaced)).since + self._no_worker_timeout)
+        if self.life.awaited:
+            deadline = _earlier(deadline, next(iter(self.life.awaited)).since + self._patience_seconds)
+        return deadline
 
     # -- hosts and workers
 
@@ -310,6 +325,10 @@ class SchedulerState:
                 break
             if task.state == "no-worker":  # one that failed before may have taken this one along
                 self.life.fail(task, task_error(task.key, NoWorkerError(self._why_nowhere(task))))
+        for task in list(self.life.awaited):
+            if task.since + self._patience_seconds > self.life.now:
+                break
+            self.life.await_no_longer(task)
 
     def _why_nowhere(self, task: Task) -> str:
         waited = f"{self._no_worker_timeout:g} s"
@@ -468,10 +487,13 @@ class SchedulerState:
                     self.life.run_again([task])
             else:
                 self.life.lost.add(task, object_id)  # it comes with the host, if that comes back
-                text = f"{key!r} was put into the store of {address}, and that host has left"
-                self.life.fail(task, task_error(key, ObjectLostError(text), is_loss=True))
-                if was_lost:
+                if task.state == "released":
+                    text = f"{key!r} was put into the store of {address}, and that host has left"
+                    self.life.await_or_fail(task, text)
+                elif was_lost:
                     self.life.report(task, client)
+                if task.state != "erred":
+                    self.life.report_pending(task)
 
     def _keys_wanted(self, event: events.KeysWanted) -> None:
         self._want(self.clients[event.client], event.keys)
@@ -684,6 +706,10 @@ class _Options:
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"malformed options of a task: {error}") from None
         self.requirements: Requirements | None = placement.requirements(options)
+
+
+def _earlier(deadline: float | None, due: float) -> float:
+    return due if deadline is None or due < deadline else deadline
 
 
 def _some(names: Any, limit: int = 5) -> str:

@@ -47,12 +47,13 @@ def validate_state(state: SchedulerState) -> None:
             assert task in unsettled or task.is_needed or task.state == "released", "nobody needs it"
             assert task in unsettled or task.is_needed or task.dependents, "nobody can ask for it again"
             if task.state in ACTIVE and task not in undermined:
-                assert all(dependency.state in ("memory", *ACTIVE) for dependency in task.dependencies)
+                assert all(dependency.state in ("memory", "lost", *ACTIVE) for dependency in task.dependencies)
         except AssertionError as error:
             raise AssertionError(f"{task!r}: {error}") from error
     ready = [task for task in state.tasks.values() if task.state == "ready"]
     assert state.placement.ready == len(ready) == sum(queue.live for queue in state.placement.queues())
-    assert list(state.life.unplaced) == sorted(state.life.unplaced, key=lambda task: task.since)
+    for waiting in (state.life.unplaced, state.life.awaited):
+        assert list(waiting) == sorted(waiting, key=lambda task: task.since)
     for object_id, task in state.life.objects.items():
         assert task.object_id == object_id
         assert task.state == "memory"
@@ -116,6 +117,7 @@ def _validate_task(state: SchedulerState, task: Task) -> None:
         assert task.can_be_computed
     assert (task.queue is not None) == (task.state == "ready")
     assert (task in state.life.unplaced) == (task.state == "no-worker")
+    assert (task in state.life.awaited) == (task.state == "lost")
     if task.state == "no-worker":
         assert not state.placement.can_run(task.requirements)
     if task.state == "ready":

@@ -12,7 +12,7 @@ from pausing import Data, N, given_up, is_back, make, pids_of_workers, total
 from proxy import Proxy
 from waiting import DEADLINE_SECONDS, until
 
-from holdfast import Client, LocalCluster, ObjectLostError
+from holdfast import Client, LocalCluster
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.deploy.processes import LocalProcesses
 
@@ -56,13 +56,10 @@ def client(cluster):
 
 def test_a_host_whose_connections_are_cut_is_back_at_once_with_all_that_it_has(client, link, node, tmp_path):
     data = Data(client, node, tmp_path / "runs")
-    for _ in range(3):
-        before = pids_of_workers(client)
+    for _ in range(5):
         link.cut()
-        until(lambda pids=before: is_back(client, node) and pids_of_workers(client) != pids, "it comes back")
-        # What could be made again was, elsewhere.
-        (tmp_path / "runs").write_text("x")
-        data.check()
+        data.check(made_again=True)
+    until(lambda: is_back(client, node), "it comes back")
 
 
 def test_a_link_that_stalls_for_less_than_a_silence_is_none_the_worse(client, link, node, tmp_path):
@@ -80,12 +77,9 @@ def test_a_host_behind_a_link_that_stalls_for_longer_comes_back(client, link, no
     data = Data(client, node, tmp_path / "runs")
     link.stall()
     until(lambda: given_up(client, node), "it is given up")
-    with pytest.raises(ObjectLostError):
-        data.scattered.result(DEADLINE_SECONDS)
     link.resume()
+    data.check(made_again=True)
     until(lambda: is_back(client, node), "it comes back")
-    (tmp_path / "runs").write_text("x")
-    data.check()
 
 
 def test_a_task_that_runs_on_a_host_that_is_cut_off_is_done_all_the_same(client, link, node):
@@ -113,7 +107,7 @@ def test_campaign_of_cuts(cluster, client, link, far, node):
     over = threading.Event()
     kept = client.scatter(make(1), hash=False, workers=[node])
     client.publish_dataset([kept], name="kept")
-    with Campaign("cuts", share=0.25) as campaign:
+    with Campaign("cuts", share=0.2) as campaign:
 
         def interfere():
             chance = campaign.random

@@ -104,13 +104,9 @@ def test_an_agent_that_was_stopped_comes_back_with_all_that_it_has(cluster, clie
     for _ in range(2):
         with stopped(node["pid"]):
             until(lambda: given_up(client, node["address"]), "it is given up")
-            with pytest.raises(ObjectLostError):
-                data.scattered.result(DEADLINE_SECONDS)
             assert client.submit(pow, 2, 5, pure=False).result(DEADLINE_SECONDS) == 32  # the other one works on
+        data.check(made_again=True)
         until(lambda: is_back(client, node["address"]), "it comes back")
-        # What could be made again was, elsewhere.
-        data._path.write_text("x")
-        data.check()
 
 
 def test_what_failed_because_an_agent_was_stopped_is_done_when_it_is_back(cluster, client):
@@ -163,7 +159,7 @@ def test_campaign_of_pauses(cluster):
     """Scheduler and agents stand still at random under a load of results that are checked."""
     victims = [cluster.scheduler_pid, *(node["pid"] for node in cluster.nodes)]
     over = threading.Event()
-    with Campaign("pauses", share=0.35) as campaign:
+    with Campaign("pauses", share=0.3) as campaign:
 
         def interfere():
             chance = campaign.random

@@ -184,6 +184,83 @@ def test_tasks_are_not_blamed_for_hosts_that_may_live(cluster):
     cluster.finish("x")
 
 
+@pytest.fixture
+def patient():
+    cluster = Cluster(hosts=2, workers=1, patience_seconds=5.0)
+    cluster.add_client()
+    return cluster
+
+
+def test_data_of_a_host_that_is_back_soon_is_awaited_with_all_that_needs_it(patient):
+    patient.scatter("client", "x", HOST)
+    patient.submit("client", {"y": ["x"]})
+    patient.submit("client", {"z": ["y"]})
+    patient.cut_off_host(HOST)
+    patient.now += 4.9
+    patient.handle(events.TimePassed())
+    assert state_of(patient, "x") == "lost"
+    assert patient.clients["client"] == dict.fromkeys("xyz", "pending")
+    patient.join_again(HOST)
+    assert patient.clients["client"]["x"] == "memory"
+    patient.run_all()
+    assert patient.clients["client"] == dict.fromkeys("xyz", "memory")
+    assert patient.state.next_deadline is None
+
+
+def test_data_of_a_host_that_is_not_back_soon_is_given_up_and_counts_again_all_the_same(patient):
+    patient.scatter("client", "x", HOST)
+    patient.now += 100.0
+    patient.cut_off_host(HOST)
+    patient.submit("client", {"y": ["x"]})
+    assert patient.state.next_deadline == 105.0
+    patient.now = 105.0
+    patient.handle(events.TimePassed())
+    patient.catch_up()
+    assert patient.clients["client"] == {"x": "erred", "y": "erred"}
+    patient.join_again(HOST)
+    patient.run_all()
+    assert patient.clients["client"] == {"x": "memory", "y": "memory"}
+
+
+def test_data_that_is_awaited_is_forgotten_when_nobody_wants_it(patient):
+    patient.scatter("client", "x", HOST)
+    patient.cut_off_host(HOST)
+    patient.release("client", "x")
+    assert not patient.state.tasks
+    assert patient.state.next_deadline is None
+    patient.join_again(HOST)
+    assert not patient.stores[HOST]
+
+
+def test_data_that_is_awaited_may_be_scattered_once_more_or_computed(patient):
+    patient.scatter("client", "x", HOST)
+    patient.scatter("client", "y", HOST)
+    patient.cut_off_host(HOST)
+    patient.scatter("client", "x", OTHER)
+    assert patient.clients["client"]["x"] == "memory"
+    patient.submit("client", {"y": ()})
+    patient.now += 5.0
+    patient.handle(events.TimePassed())
+    patient.run_all()
+    assert patient.clients["client"]["y"] == "memory"
+
+
+def test_data_that_is_awaited_and_can_be_computed_by_now_is_forgotten_with_what_it_would_read(patient):
+    patient.scatter("client", "x", HOST)
+    patient.cut_off_host(HOST)
+    patient.submit("client", {"a": (), "x": ["a"]}, wants=["x"])
+    patient.release("client", "x")
+    assert not patient.state.tasks
+
+
+def test_what_arrives_for_a_host_that_is_cut_off_is_awaited(patient):
+    patient.cut_off_host(HOST)
+    patient.scatter("client", "x", HOST)
+    assert patient.clients["client"]["x"] == "pending"
+    patient.join_again(HOST)
+    assert patient.clients["client"]["x"] == "memory"
+
+
 def test_the_table_of_what_was_lost_has_a_limit():
     lost = Lost(limit=2)
     tasks = [Task(key, Group("group"), "client") for key in range(4)]

@@ -174,7 +174,7 @@ def test_a_node_that_was_given_up_comes_back_with_what_it_has():
         async with Setup(silence_timeout=0.2) as setup:
             setup.client.connection.send(("scattered", [SCATTERED]))
             await setup.client.next("memory")
-            await setup.client.next("erred")
+            await setup.client.next("pending")
             unknown = (b"y" * 16, "y", 5, "bytes", "here-0")
             setup.node = await Peer.join_as_node(setup.scheduler, [REPORTED, unknown])
             assert (await setup.client.next("memory"))[1] == (("x", b"x" * 16, 5, None, (NODE,)),)
@@ -195,7 +195,7 @@ def test_an_agent_that_connects_anew_supersedes_itself_and_its_workers():
             assert setup.node.gone
             setup.node = again
             await setup.worker.until(lambda: setup.worker.gone)
-            assert [await setup.client.next("erred"), await setup.client.next("memory")]
+            assert [await setup.client.next("pending"), await setup.client.next("memory")]
             setup.worker = await setup.add_worker()
 
     run(main())

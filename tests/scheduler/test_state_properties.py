@@ -23,9 +23,17 @@ class History(RuleBasedStateMachine):
         workers=st.integers(0, 2),
         nthreads=st.integers(1, 2),
         follow_up_limit=st.sampled_from([1, 2, 1000]),
+        patience_seconds=st.sampled_from([0.0, 5.0]),
     )
-    def begin(self, hosts, workers, nthreads, follow_up_limit):
-        self.cluster = Cluster(hosts, workers, nthreads, no_worker_timeout=10.0, follow_up_limit=follow_up_limit)
+    def begin(self, hosts, workers, nthreads, follow_up_limit, patience_seconds):
+        self.cluster = Cluster(
+            hosts,
+            workers,
+            nthreads,
+            no_worker_timeout=10.0,
+            follow_up_limit=follow_up_limit,
+            patience_seconds=patience_seconds,
+        )
         for name in CLIENTS:
             self.cluster.add_client(name)
         self.joining = {}  # the host that says what it has, and its next steps

@@ -19,7 +19,7 @@ class Cluster:
 
     def __init__(self, hosts: int = 0, workers: int = 0, nthreads: int = 1, **options: Any) -> None:
         self.now = 0.0
-        self.state = SchedulerState(validate=True, **options)
+        self.state = SchedulerState(validate=True, **{"patience_seconds": 0.0, **options})
         self.stores: dict[str, set[bytes]] = {}
         self.away: dict[str, set[bytes]] = {}  # of hosts that the scheduler has given up, but that live
         self.nbytes: dict[bytes, int] = {}
