@@ -45,7 +45,7 @@ def far(cluster, link):
 
 @pytest.fixture
 def node(far):
-    return far.node_infos[0]["address"]
+    return far.places[0].info["address"]
 
 
 @pytest.fixture
@@ -113,17 +113,16 @@ def test_campaign_of_cuts(cluster, client, link, far, node):
             chance = campaign.random
             while not over.is_set():
                 fault = chance.choice(["stall", "cut", "both", "stop"])
-                pid = far.nodes[0].pid
+                agent = far.places[0].child
                 if fault == "stop":
-                    far.nodes[0].send_signal(signal.SIGSTOP)
+                    agent.send_signal(signal.SIGSTOP)
                 if fault in ("stall", "both"):
                     link.stall()
                 if fault in ("cut", "both"):
                     link.cut()
                 over.wait(chance.choice([0.01, 0.3, 1.5]))
                 link.resume()
-                far.nodes[0].send_signal(signal.SIGCONT)
-                assert far.nodes[0].pid == pid
+                agent.send_signal(signal.SIGCONT)
                 campaign.counts[fault] += 1
                 over.wait(chance.uniform(0.05, 1.0))
 
@@ -145,4 +144,4 @@ def test_campaign_of_cuts(cluster, client, link, far, node):
         (future,) = client.get_dataset("kept")
         assert (future.result(DEADLINE_SECONDS) == make(1)).all()
         campaign.counts["checked"] += 1
-    assert far.nodes[0].returncode is None
+    assert far.places[0].child.returncode is None
