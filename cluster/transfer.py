@@ -44,6 +44,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import random
 import select
 import socket
@@ -171,14 +172,21 @@ def compare(checksum: Checksum, announced: bytes | bytearray) -> None:
 
 
 class PeerPool:
-    """Connections to node agents, kept for reuse. Thread-safe."""
+    """Connections to node agents, kept for reuse. Thread-safe.
+
+    A forked child keeps none of its parent's: two processes on one connection would receive each other's objects.
+    """
 
     def __init__(self, token: bytes, *, name: str = "") -> None:
         self._token = token
         self._name = name
+        self._closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._idle: dict[str, collections.deque[tuple[float, socket.socket]]] = {}
-        self._closed = False
 
     def request(
         self, address: str, request: bytes, receive_answer: Callable[[socket.socket], T], timeout: float
@@ -201,6 +209,8 @@ class PeerPool:
         ConnectError
             The host can't be reached, the connection broke, or what answers there is no node agent.
         """
+        if self._pid != os.getpid():
+            self._begin()
         while True:
             sock = self._pop(address)
             reused = sock is not None
@@ -252,6 +262,8 @@ class PeerPool:
 
     def close(self) -> None:
         """Close what is idle now and what is given back later."""
+        if self._pid != os.getpid():
+            self._begin()
         with self._lock:
             self._closed = True
             idle = [sock for kept in self._idle.values() for _, sock in kept]

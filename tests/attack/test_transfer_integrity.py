@@ -7,6 +7,7 @@ a link that stalls and breaks.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import random
 import threading
 import time
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from agents import Host
 from campaign import Campaign
+from forking import in_fork
 from scripted_scheduler import TOKEN, ScriptedScheduler
 from slow_link import SlowLink
 from waiting import until
@@ -203,6 +205,29 @@ def test_an_asker_that_leaves_at_any_time_leaves_no_pin(nbytes, holder):
                 left -= len(sock.recv(left))
     until(lambda: holder.store_stats()["pins"] == 0, "the pins end")
     until(lambda: not holder.agent._transfer_server._connections, "the connections end")
+
+
+def test_a_forked_child_and_its_parent_each_receive_what_they_ask_for(holder):
+    values = {put(holder, np.full(WORDS, number)): number for number in range(2)}
+    mine, childs = values
+
+    forked = multiprocessing.get_context("fork").Event()
+
+    def read(object_id):
+        assert forked.wait(10)
+        for _ in range(30):
+            array = decode(pool.fetch_bytes(holder.address, object_id, timeout=5))
+            assert (array == values[object_id]).all()
+        return "all right"
+
+    def read_in_child():
+        forked.set()
+        return read(childs)
+
+    with contextlib.closing(PeerPool(TOKEN)) as pool, ThreadPoolExecutor(1) as thread:
+        pool.fetch_bytes(holder.address, mine)
+        parents = thread.submit(read, mine)
+        assert in_fork(read_in_child) == parents.result(30) == "all right"
 
 
 # -- other bytes
