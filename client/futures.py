@@ -14,8 +14,8 @@ from dask.utils import parse_timedelta
 
 from holdfast.client import arguments
 from holdfast.client.keys import wire_key
-from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState
-from holdfast.cluster.errors import CancelledError, ObjectLostError
+from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState, Place
+from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
 from holdfast.cluster.payload import load_exception
 from holdfast.objectstore import ObjectID
 
@@ -186,7 +186,7 @@ class Future(TaskRef):
             As for `result`.
         """
         self._wait(timeout)
-        return error_of(self._state) if self._state.status == ERROR else None
+        return self._client._reader.error_of(self._state) if self._state.status == ERROR else None
 
     def traceback(self, timeout: float | str | None = None) -> TracebackType | None:
         """Wait until it is done and return the traceback of what the task raised; None if it did not.
@@ -207,8 +207,7 @@ class Future(TaskRef):
         >>> traceback.print_tb(future.traceback())  # doctest: +SKIP
         """
         self._wait(timeout)
-        failure = self._state.failure
-        return None if failure is None else load_exception(*failure)[1]
+        return self._client._reader.error_of(self._state).__traceback__ if self._state.status == ERROR else None
 
     def add_done_callback(self, callback: Callable[[Future], object]) -> None:
         """Have ``callback(future)`` called when it is done, however it ends; soon, if it is done already.
@@ -311,13 +310,27 @@ def _unpickled(key: Any) -> Future:
     return Future(key) if bind is None else bind(key)
 
 
-def error_of(state: KeyState) -> BaseException:
-    """What to raise for a state that is done and not finished. A new exception each time: raising changes it."""
+def error_of(state: KeyState, read: Callable[[Place], bytes | None] = lambda place: None) -> BaseException:
+    """What to raise for a state that is done and not finished. A new exception each time: raising changes it.
+
+    ``read`` gives an exception that lies in a store, None if it can't be read.
+    """
     failure = state.failure
     if failure is not None:
-        error, trace = load_exception(*failure)
-        error.add_note(f"The task {state.key!r} failed on its worker with\n\n{failure[1].rstrip()}")
-        return error.with_traceback(trace)
+        raised, text = failure
+        blob = read(raised) if isinstance(raised, Place) else raised
+        if blob is None:
+            return RemoteError(
+                f"the task {state.key!r:.200} failed, and its exception can't be read any more from the store that had "
+                f"it; it was\n\n{text}"
+            )
+        error, trace = load_exception(blob, text)
+        error.add_note(f"The task {state.key!r} failed on its worker with\n\n{text.rstrip()}")
+        try:
+            return error.with_traceback(trace)
+        finally:
+            # The traceback's frames were called by this one, and that by those that have the future.
+            del error, trace
     reason = state.reason
     if reason is not None:
         return type(reason)(*reason.args)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from holdfast.client.futures import Future, error_of
-from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable
+from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable, Place
 from holdfast.client.store_access import ReadTimeoutError, StoreAccess
 from holdfast.cluster.errors import ConnectError, ObjectLostError
-from holdfast.objectstore.errors import ObjectNotFoundError
+from holdfast.objectstore.errors import ObjectNotFoundError, StoreError
+
+logger = logging.getLogger(__name__)
 
 #: How often a result is looked for anew after none of its copies could be read.
 MAX_READS = 8
+#: How long a large exception may take to come from where it lies.
+ERROR_READ_SECONDS = 60.0
 
 
 class Reader:
@@ -79,7 +84,7 @@ class Reader:
             if place is None:
                 if state.status == PENDING or state.status == FINISHED:
                     continue  # it changed between two looks
-                raise error_of(state)
+                raise self.error_of(state)
             try:
                 return self._stores.read(place, deadline)
             except ReadTimeoutError:
@@ -97,6 +102,17 @@ class Reader:
             raise RuntimeError("a future can't be waited for in the client's own event loop")
         return self._table.wait((state,), None if deadline is None else deadline - time.monotonic())
 
+    def error_of(self, state: KeyState) -> BaseException:
+        """What to raise for a state that is done and not finished; a large exception is read from where it lies."""
+        return error_of(state, self._read_error)
+
+    def _read_error(self, place: Place) -> bytes | None:
+        try:
+            return bytes(self._stores.read(place, time.monotonic() + ERROR_READ_SECONDS))
+        except (StoreError, ConnectError, ReadTimeoutError) as failure:
+            logger.debug("can't read an exception: %s", failure)
+            return None
+
     def read_many(self, states: Collection[KeyState], timeout: float | None, *, skip: bool) -> dict[int, Any]:
         """Read several results, by the id of their state. Those that failed are left out if ``skip``, else raise."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -104,7 +120,7 @@ class Reader:
         if not skip:
             for state in states:
                 if state.status != PENDING and state.status != FINISHED:
-                    raise error_of(state)
+                    raise self.error_of(state)
         values = {}
         for state in states:
             try:

@@ -59,8 +59,8 @@ class KeyState:
         Futures that hold it.
     place : Place or None
         Set exactly when it is finished; replaced, never changed.
-    failure : (blob, text) or None
-        Set exactly when it has erred.
+    failure : (bytes or Place, str) or None
+        Set exactly when it has erred: the exception or, of a large one, where it can be read; and a text.
     reason : exception or None
         Set exactly when it is cancelled or lost: what to raise.
     since : int
@@ -73,7 +73,7 @@ class KeyState:
     status = PENDING
     holders = 0
     place: Place | None = None
-    failure: tuple[Any, str] | None = None
+    failure: tuple[bytes | Place, str] | None = None
     reason: Exception | None = None
     waiters: list[Waiter] | None = None
     callbacks: list[Callable[[], None]] | None = None
@@ -273,11 +273,15 @@ class KeyTable:
         """These tasks failed."""
         self.heard = turn
         with self.lock:
-            for key, blob, text in entries:
+            for key, raised, text in entries:
                 state = self._current(key, turn)
                 if state is None:
                     continue
-                state.failure = (bytes(blob), text)
+                if type(raised) is tuple:
+                    object_id, nbytes, nodes = raised
+                    state.failure = (Place(object_id, nbytes, None, nodes), text)
+                else:
+                    state.failure = (bytes(raised), text)
                 state.place = None
                 state.status = ERROR
                 self._ready(state)

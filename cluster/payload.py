@@ -20,17 +20,19 @@ import cloudpickle
 import tblib
 
 from holdfast.cluster.errors import RemoteError
-from holdfast.cluster.protocol.limits import INLINE_LIMIT_NBYTES
+from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH, INLINE_LIMIT_NBYTES
 
 __all__ = [
     "INLINE_LIMIT_NBYTES",
     "Item",
     "Reference",
     "dump_exception",
+    "dump_text",
     "dumps",
     "load_exception",
     "loads",
     "resolving",
+    "shortened",
 ]
 
 _MAX_FRAMES = 100
@@ -167,11 +169,11 @@ def dump_exception(error: BaseException) -> tuple[bytes, str]:
     Returns
     -------
     (bytes, str)
-        A blob for `load_exception`, and the formatted traceback, valid UTF-8. An exception that can't be pickled, or
-        not be unpickled again, is replaced by a `RemoteError` that says what it was; one that can't even say that
-        is told by its type.
+        A blob for `load_exception`, and the formatted traceback, valid UTF-8, and cut if it is very long. An exception
+        that can't be pickled, or not be unpickled again, is replaced by a `RemoteError` that says what it was; one that
+        can't even say that is told by its type.
     """
-    text = _format(error)
+    text = shortened(_format(error), ERROR_TEXT_LENGTH)
     if not isinstance(error, Exception):
         # Raised again where a result is asked for, SystemExit and its like would end that program.
         error = RemoteError(f"the task raised {_in_words(error)}").with_traceback(error.__traceback__)
@@ -181,9 +183,23 @@ def dump_exception(error: BaseException) -> tuple[bytes, str]:
         blob = dumps((_Plain(error), trace))
         pickle.loads(blob)
     except BaseException:  # an exception class of a user can fail in any way here
-        substitute = RemoteError(f"{type(error).__module__}.{_in_words(error)}\n\n{text}")
+        words = shortened(_in_words(error), ERROR_TEXT_LENGTH)
+        substitute = RemoteError(f"{type(error).__module__}.{words}\n\n{text}")
         blob = dumps((_Plain(substitute), trace))
     return blob, text
+
+
+def dump_text(text: str, why: str) -> bytes:
+    """A blob in the place of an exception's own, of which only the text is left."""
+    return dumps((_Plain(RemoteError(f"{why}; it was\n\n{text}")), None))
+
+
+def shortened(text: str, length: int) -> str:
+    """A text, or its beginning and its end."""
+    if len(text) <= length:
+        return text
+    half = (length - 60) // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters are left out …\n{text[-half:]}"
 
 
 def _shortened(trace: TracebackType) -> TracebackType:
@@ -233,4 +249,8 @@ def load_exception(blob: bytes | memoryview, text: str) -> tuple[BaseException, 
         return RemoteError(
             f"the task's exception can't be unpickled here ({_in_words(failure)}); it was\n\n{text}"
         ), None
-    return error, tblib.Traceback.from_dict(trace).as_traceback() if trace else None
+    try:
+        return error, tblib.Traceback.from_dict(trace).as_traceback() if trace else None
+    finally:
+        # The traceback's frames were called by this one, and the error will have the traceback.
+        del error

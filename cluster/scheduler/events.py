@@ -114,7 +114,7 @@ class TasksFinished(NamedTuple):
 
 class TasksErred(NamedTuple):
     worker: str
-    errors: Sequence[tuple[Key, int, Payload, str, float]]
+    errors: Sequence[tuple[Key, int, Payload | tuple[ObjectId, int], str, float]]
 
 
 class DependenciesMissing(NamedTuple):

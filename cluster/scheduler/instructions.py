@@ -11,7 +11,9 @@ from holdfast.cluster.scheduler.model import Digest, Key, ObjectId, Payload
 DependencyEntry: TypeAlias = tuple[Key, ObjectId | int | None, Payload | None, Sequence[str]]
 RunEntry: TypeAlias = tuple[Key, int, Digest | None, Payload, Sequence[DependencyEntry], dict[str, float] | None]
 MemoryEntry: TypeAlias = tuple[Key, ObjectId | None, int, Payload | None, Sequence[str]]
-ErredEntry: TypeAlias = tuple[Key, Payload, str]
+#: A large exception's object, its size, and the nodes that have it.
+StoredError: TypeAlias = tuple[ObjectId, int, Sequence[str]]
+ErredEntry: TypeAlias = tuple[Key, Payload | StoredError, str]
 
 
 class SendFunctions(NamedTuple):

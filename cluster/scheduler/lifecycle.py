@@ -31,11 +31,13 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.errors import CancelledError, ObjectLostError
+from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.scheduler.instructions import (
     DeleteObjects,
     DependencyEntry,
     DiscardResults,
     DropRuns,
+    ErredEntry,
     ForgetFunctions,
     MemoryEntry,
     Outbox,
@@ -44,6 +46,7 @@ from holdfast.cluster.scheduler.instructions import (
     ReportPending,
     RunTasks,
     SendFunctions,
+    StoredError,
 )
 from holdfast.cluster.scheduler.lost import Lost
 from holdfast.cluster.scheduler.model import (
@@ -71,8 +74,12 @@ MAX_GROUPS = 10_000
 
 def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskError:
     """A `TaskError` for an error of Holdfast's own."""
+    text = str(error)
+    if len(text) > ERROR_TEXT_LENGTH:  # there is a very long key in it
+        text = payloads.shortened(text, ERROR_TEXT_LENGTH)
+        error = type(error)(text)
     blob, _ = payloads.dump_exception(error)
-    return TaskError(key, blob, str(error), is_loss=is_loss)
+    return TaskError(key, blob, text, is_loss=is_loss)
 
 
 class Lifecycle:
@@ -103,6 +110,7 @@ class Lifecycle:
     ) -> None:
         self.tasks: Table[Key, Task] = Table()
         self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
+        self.errors: Table[ObjectId, TaskError] = Table()  # of those that lie in stores, as long as a task has them
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         self.lost = Lost()
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
@@ -394,7 +402,7 @@ class Lifecycle:
     ) -> None:
         """A task that is needed, and has no result or has failed for its loss, has one: no run is wanted for it."""
         if task.state == "erred":
-            task.error = None
+            self.drop_error(task)
             task.state = "released"
         else:
             self.withdraw(task)
@@ -411,7 +419,7 @@ class Lifecycle:
             return
         if any(dependency.state == "erred" for dependency in task.dependencies):
             return
-        task.error = None
+        self.drop_error(task)
         task.state = "released"
         self._unhindered.extend(task.dependents)
         if task.is_needed:
@@ -481,14 +489,49 @@ class Lifecycle:
         self.withdraw(task)
         task.state = "erred"
         task.error = error
+        error.tasks += 1
         for holder in task.holders:
             if type(holder) is Client and holder.hears:
-                self._outbox.add(ReportErred, holder.id, (task.key, error.blob, error.text))
+                self._outbox.add(ReportErred, holder.id, erred_entry(task))
         if active:
             self._leave_dependencies(task)
         self._undermined.extend(task.waiters)
         if not task.is_needed:
             self._to_settle.append(task)
+
+    def stored_error(self, key: Key, host: Host, object_id: ObjectId, nbytes: int, text: str) -> TaskError:
+        """The error of a task whose exception lies in a host's store."""
+        error = TaskError(key, None, text)
+        if object_id not in self.objects and self.errors.claim(object_id, error):
+            error.object_id = object_id
+            error.nbytes = nbytes
+            self.add_error_copy(error, host)
+        return error
+
+    def add_error_copy(self, error: TaskError, host: Host) -> None:
+        if host not in error.where:
+            error.where += (host,)
+            host.errors[error] = None
+
+    def drop_error_copies(self, host: Host) -> None:
+        """A host is gone: of the exceptions that only it had, the texts are left."""
+        for error in host.errors:
+            error.where = tuple([other for other in error.where if other is not host])
+        host.errors.clear()
+
+    def drop_error(self, task: Task) -> None:
+        """A task has failed no longer: an exception in stores goes with the last task that failed for it."""
+        error = task.error
+        assert error is not None
+        task.error = None
+        error.tasks -= 1
+        if error.tasks or error.object_id is None:
+            return
+        del self.errors[error.object_id]
+        for host in error.where:
+            del host.errors[error]
+            self._outbox.add(DeleteObjects, host.address, error.object_id)
+        error.where = ()
 
     def _fail_undermined(self, task: Task) -> None:
         if task.state in ACTIVE:
@@ -554,8 +597,7 @@ class Lifecycle:
         if task.state == "memory":
             self._outbox.add(ReportMemory, client.id, memory_entry(task))
         elif task.state == "erred":
-            assert task.error is not None
-            self._outbox.add(ReportErred, client.id, (task.key, task.error.blob, task.error.text))
+            self._outbox.add(ReportErred, client.id, erred_entry(task))
 
     def _report_memory(self, task: Task) -> None:
         entry = None
@@ -630,7 +672,7 @@ class Lifecycle:
             self.delete_copies(task)
             task.state = "released"
         elif state == "erred":
-            task.error = None
+            self.drop_error(task)
             task.state = "released"
         elif state == "lost":
             self.withdraw(task)
@@ -690,6 +732,20 @@ def _dependency_entry(task: Task, reader: Host) -> DependencyEntry:
         return (task.key, task.object_id, task.inline, ())
     sources = () if reader in task.where else tuple([host.address for host in task.where])
     return (task.key, task.object_id, None, sources)
+
+
+def erred_entry(task: Task) -> ErredEntry:
+    """A failure as clients are told of it."""
+    error = task.error
+    assert error is not None
+    return (task.key, raised_of(error), error.text)
+
+
+def raised_of(error: TaskError) -> Payload | StoredError:
+    """The exception of a failure, or where it lies."""
+    if error.blob is not None:
+        return error.blob
+    return (error.object_id or bytes(16), error.nbytes, tuple([host.address for host in error.where]))
 
 
 def memory_entry(task: Task) -> MemoryEntry:

@@ -202,18 +202,31 @@ _NOBODY: dict[Task, None] = {}
 
 
 class TaskError:
-    """Why a task failed: the blob that clients raise, a text for people, and the task that began it.
+    """Why a task failed: the exception that clients raise, a text for people, and the task that began it.
 
-    ``is_loss``: it failed because data was lost with a host, which may come back.
+    Attributes
+    ----------
+    blob
+        The exception, pickled; None if it is a large one, which lies in stores.
+    object_id, nbytes, where
+        Of a large one: the object, its size, and the hosts that have it, none if these are gone.
+    tasks
+        How many tasks have failed for it.
+    is_loss
+        It failed because data was lost with a host, which may come back.
     """
 
-    __slots__ = ("blob", "is_loss", "key", "text")
+    __slots__ = ("blob", "is_loss", "key", "nbytes", "object_id", "tasks", "text", "where")
 
-    def __init__(self, key: Key, blob: Payload, text: str, *, is_loss: bool = False) -> None:
+    def __init__(self, key: Key, blob: Payload | None, text: str, *, is_loss: bool = False) -> None:
         self.key = key
         self.blob = blob
         self.text = text
         self.is_loss = is_loss
+        self.object_id: ObjectId | None = None
+        self.nbytes = 0
+        self.where: tuple[Host, ...] = ()
+        self.tasks = 0
 
 
 class Run:
@@ -241,6 +254,7 @@ class Host:
         "available",
         "capacity",
         "description",
+        "errors",
         "expected_nbytes",
         "is_ready",
         "nbytes",
@@ -256,6 +270,7 @@ class Host:
         self.workers: dict[Worker, None] = {}
         self.available: dict[Worker, None] = {}  # those with room for a task
         self.objects: Roll[Task] = Roll()
+        self.errors: dict[TaskError, None] = {}  # large ones, which lie here
         self.nbytes = 0  # of all of these
         self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)

@@ -23,6 +23,7 @@ from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORK
 from holdfast.cluster.protocol.shapes import Vocabulary
 from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.debts import REPORTS, Debts
 from holdfast.cluster.scheduler.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.requests import FAILED, Requests
 from holdfast.cluster.scheduler.revocation import STOPPED_SECONDS
@@ -96,6 +97,8 @@ class Scheduler:
         self._listener = Listener(token, self._welcome, self._connected)
         self._peers: dict[str, Connection] = {}  # by node address, worker address or client id
         self._inbox_of: dict[str, Inbox] = {}  # by client
+        self._debts: dict[str, Debts] = {}  # what clients are to be told that read slowly
+        self._paying: set[str] = set()  # for whom a job does that
         self._turns: dict[str, int] = {}  # the last turn that each client has announced
         self._heartbeats: introspection.Heartbeats = {}
         self._requests = Requests(
@@ -240,6 +243,7 @@ class Scheduler:
             if self._peers.get(peer) is connection:
                 del self._peers[peer]
                 self._inbox_of.pop(peer, None)
+                self._debts.pop(peer, None)
                 reason = str(error) if error else "its connection closed"
                 self._leave(role, peer, reason, may_live=isinstance(error, _MayLiveError))
 
@@ -248,7 +252,7 @@ class Scheduler:
             self._node_inboxes[peer] = inbox
         elif role == "client":
             self._inbox_of[peer] = inbox
-            connection.on_room = lambda: self._inboxes.go_on(inbox)
+            connection.on_room = lambda: self._has_room(peer, inbox)
 
         def on_batch(messages: tuple[Any, ...]) -> None:
             if role == "node":
@@ -421,10 +425,45 @@ class Scheduler:
     def _carry_out(self, instructions: list[to_do.Instruction]) -> None:
         for instruction in instructions:
             peer = instruction.peer
-            message = message_of(instruction)
-            if type(instruction) in _REPORTS:
-                message = (*message, self._turns.get(peer, 0))
-            self._send(peer, message)
+            if type(instruction) in REPORTS:
+                self._report(peer, instruction)
+            else:
+                self._send(peer, message_of(instruction))
+
+    def _report(self, client: str, report: to_do.Instruction) -> None:
+        """Tell a client what became of keys; or remember that it is owed that, while it has enough to read."""
+        connection = self._peers.get(client)
+        if connection is None:
+            return
+        turn = self._turns.get(client, 0)
+        debts = self._debts.get(client)
+        if debts is None:
+            if not connection.is_full:
+                connection.send((*message_of(report), turn))
+                return
+            debts = self._debts[client] = Debts(client, self.state)
+        debts.add(report, turn)
+
+    def _has_room(self, client: str, inbox: Inbox) -> None:
+        """A client has read what was written for it."""
+        if client in self._debts and client not in self._paying:
+            self._paying.add(client)
+            inbox.begin(self._pay(client))
+        self._inboxes.go_on(inbox)
+
+    def _pay(self, client: str) -> Iterator[None]:
+        debts = self._debts[client]
+        try:
+            while debts and client in self._peers:
+                for report, turn in debts.take(MAX_ITEMS, self._turns.get(client, 0)):
+                    self._send(client, (*message_of(report), turn))
+                if client in self._peers:
+                    self._peers[client].flush()  # then it is known whether there is room for more
+                yield
+        finally:
+            self._paying.discard(client)
+            if not debts:
+                self._debts.pop(client, None)
 
     def _set_timer(self) -> None:
         deadline = self.state.next_deadline
@@ -570,6 +609,11 @@ def _run_entry(entry: to_do.RunEntry) -> tuple[Any, ...]:
     return (key, run_id, digest, raw(payload), dependencies, resources)
 
 
+def _erred_entry(entry: to_do.ErredEntry) -> tuple[Any, ...]:
+    key, raised, text = entry
+    return (key, raised if type(raised) is tuple else raw(raised), text)
+
+
 def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
     value = instruction.value
     if type(value) is dict and "data" in value:
@@ -584,7 +628,6 @@ def message_of(instruction: to_do.Instruction) -> tuple[Any, ...]:
 
 #: What a client says of keys that it holds from then on.
 _BRINGS_KEYS = frozenset({"submit", "scattered", "want"})
-_REPORTS = frozenset({to_do.ReportMemory, to_do.ReportErred, to_do.ReportPending, to_do.ReportCancelled})
 _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.SendFunctions: lambda i: ("functions", [(digest, raw(blob)) for digest, blob in i.items]),
     to_do.ForgetFunctions: lambda i: ("forget", i.items),
@@ -595,7 +638,7 @@ _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.DeleteObjects: lambda i: ("delete", i.items),
     to_do.DiscardResults: lambda i: ("discard", i.items),
     to_do.ReportMemory: lambda i: ("memory", i.items),
-    to_do.ReportErred: lambda i: ("erred", [(key, raw(blob), text) for key, blob, text in i.items]),
+    to_do.ReportErred: lambda i: ("erred", [_erred_entry(entry) for entry in i.items]),
     to_do.ReportPending: lambda i: ("pending", i.items),
     to_do.ReportCancelled: lambda i: ("cancelled", i.items, i.reason),
     to_do.Reply: _reply,

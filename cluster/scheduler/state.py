@@ -30,7 +30,7 @@ from typing import Any
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
 from holdfast.cluster.scheduler import events
 from holdfast.cluster.scheduler.instructions import DeleteObjects, Instruction, Outbox, ReportErred
-from holdfast.cluster.scheduler.lifecycle import Lifecycle, task_error
+from holdfast.cluster.scheduler.lifecycle import Lifecycle, raised_of, task_error
 from holdfast.cluster.scheduler.lost import PATIENCE_SECONDS
 from holdfast.cluster.scheduler.model import (
     Client,
@@ -221,6 +221,7 @@ class SchedulerState:
             self.placement.push(task)
         for task in list(host.objects):
             self.life.lose_copy(task, host)
+        self.life.drop_error_copies(host)
         self._reconsider_ready()
 
     def _objects_reported(self, event: events.ObjectsReported) -> None:
@@ -232,6 +233,10 @@ class SchedulerState:
             task = life.objects.get(object_id)
             if task is not None:
                 life.add_copy(task, host)
+                continue
+            failure = life.errors.get(object_id)
+            if failure is not None:
+                life.add_error_copy(failure, host)
                 continue
             task = life.lost.claim(object_id)
             if task is not None and task.is_needed and (task.error is None or task.error.is_loss):
@@ -518,7 +523,7 @@ class SchedulerState:
                 continue
             error = self._object_missing(task, object_id)
             if error is not None:
-                self.outbox.add(ReportErred, client.id, (key, error.blob, error.text))
+                self.outbox.add(ReportErred, client.id, (key, raised_of(error), error.text))
             elif task.state == "memory":
                 self.life.report(task, client)
 
@@ -558,15 +563,21 @@ class SchedulerState:
         if worker is None:
             return
         self.placement.progressed(worker, self.life.now)
-        for _, run_id, blob, text, _ in event.errors:
+        for _, run_id, raised, text, _ in event.errors:
             task = self.life.end_run(worker, run_id)
-            if task is None:
+            if task is not None and not task.retries:
+                if isinstance(raised, tuple):
+                    object_id, nbytes = raised
+                    error = self.life.stored_error(task.key, worker.host, object_id, nbytes, text)
+                else:
+                    error = TaskError(task.key, raised, text)
+                self.life.fail(task, error)
                 continue
-            if task.retries > 0:
+            if isinstance(raised, tuple) and raised[0] not in self.life.objects:
+                self._delete_from(worker.host, raised[0])
+            if task is not None:
                 task.retries -= 1
                 self.life.requeue(task)
-            else:
-                self.life.fail(task, TaskError(task.key, blob, text))
 
     def _dependencies_missing(self, event: events.DependenciesMissing) -> None:
         worker = self._speaker(event.worker)
@@ -640,10 +651,14 @@ class SchedulerState:
             return
         for object_id in event.object_ids:
             task = self.life.objects.get(object_id)
-            if task is None:
-                self._delete_from(host, object_id)
-            else:
+            if task is not None:
                 self.life.add_copy(task, host)
+                continue
+            error = self.life.errors.get(object_id)
+            if error is not None:
+                self.life.add_error_copy(error, host)
+            else:
+                self._delete_from(host, object_id)
 
     def _delete_from(self, host: Host | None, object_id: bytes) -> None:
         if host is not None:

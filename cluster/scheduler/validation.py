@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cluster.ledger import runs_max
@@ -62,6 +63,7 @@ def validate_state(state: SchedulerState) -> None:
         assert task.state != "memory"
         assert object_id in state.life.lost
         assert object_id not in state.life.objects
+    _validate_errors(state)
     for host in state.hosts.values():
         assert not (host.is_ready and host.restored)
         for task in host.objects:
@@ -138,6 +140,23 @@ def _validate_task(state: SchedulerState, task: Task) -> None:
         assert state.hosts.get(host.address) is host
         assert task in host.objects
     assert (task.error is not None) == (task.state == "erred")
+
+
+def _validate_errors(state: SchedulerState) -> None:
+    errors = Counter(task.error for task in state.tasks.values() if task.error is not None)
+    for error, count in errors.items():
+        assert error.tasks == count
+        assert error.blob is None or error.object_id is None
+        assert error.object_id is None or state.life.errors.get(error.object_id) is error
+    for object_id, error in state.life.errors.items():
+        assert error.object_id == object_id
+        assert error in errors, "nobody failed for it"
+        for host in error.where:
+            assert state.hosts.get(host.address) is host
+            assert error in host.errors
+    for host in state.hosts.values():
+        for error in host.errors:
+            assert host in error.where
 
 
 def _validate_worker(worker: Worker) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.comm import frames
+from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.forks import Forks
 from holdfast.cluster.worker.functions import FunctionTable, function_name
@@ -34,11 +35,14 @@ from holdfast.cluster.worker.labels import label
 from holdfast.cluster.worker.nursery import Nursery
 from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
-from holdfast.objectstore import Encoded, ObjectID, Store
+from holdfast.objectstore import Encoded, ObjectID, Store, encode
 from holdfast.objectstore.errors import StoreClosedError, StoreFullError
 
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0
+
+#: How long a large exception does.
+ERROR_STORE_TIMEOUT_SECONDS = 5.0
 
 #: ``(key, run_id, digest or None, payload, dependencies, resources)``, as it stands in a ``run`` message.
 Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], Any]
@@ -100,7 +104,20 @@ class TaskRunner:
             trim(error)
             blob, text = payloads.dump_exception(error)
             forget_locals(error)
-            return "erred", (key, run_id, frames.raw(blob), text, time.perf_counter() - started)
+            return "erred", (key, run_id, self._raised(key, blob, text), text, time.perf_counter() - started)
+
+    def _raised(self, key: Any, blob: bytes, text: str) -> Any:
+        """An exception as it is reported: itself, or of a large one its object, which lies in the store."""
+        if len(blob) <= ERROR_INLINE_NBYTES:
+            return frames.raw(blob)
+        encoded = encode(blob)
+        try:
+            name = label(("exception of", key))
+            object_id = self._store.put_encoded(encoded, key=name, timeout=ERROR_STORE_TIMEOUT_SECONDS)
+        except StoreFullError:
+            why = f"the task's exception takes {len(blob):,} bytes, and there was no room for it in the object store"
+            return frames.raw(payloads.dump_text(text, why))
+        return bytes(object_id), encoded.nbytes
 
     def _store_result(self, key: Any, encoded: Encoded) -> ObjectID:
         try:

@@ -80,10 +80,17 @@ class Outbox:
                     outcomes.append(self._outcomes.popleft())
             if not outcomes:
                 return
-            ride_along = all(operation != "finished" or entry[4] is not None for operation, entry in outcomes)
-            if not ride_along and not self._flush():
+            if not all(map(_rides_along, outcomes)) and not self._flush():
                 return
             messages: dict[str, list[Any]] = {}
             for operation, entry in outcomes:
                 messages.setdefault(operation, []).append(entry)
             self._deliver([*messages.items()])
+
+
+def _rides_along(outcome: Outcome) -> bool:
+    """Whether it refers to nothing in the store."""
+    operation, entry = outcome
+    if operation == "finished":
+        return entry[4] is not None
+    return operation != "erred" or type(entry[2]) is not tuple
