@@ -22,7 +22,7 @@ MAX_ASKED_NBYTES = 16 << 20
 #: The scheduler answers for itself; this is for one that does not.
 _GRACE_SECONDS = 10.0
 #: Longer is for ever.
-_LONGEST_WAIT_SECONDS = 1e9
+_LONGEST_WAIT_SECONDS = 1e8
 
 
 class Client(Calls, Results, DaskFace):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from holdfast.cluster.comm.connection import Connection
 
 _RECEIVE_NBYTES = 64 << 10
+_LONGEST_POLL_MILLISECONDS = 1e9
 #: How often the loop receives before it looks at others.
 _RECEIVES = 16
 #: Buffers that are written with one system call; the kernel takes 1024.
@@ -205,6 +206,8 @@ class SharedTransport(asyncio.Transport):
             left = None if deadline is None else (deadline - time.monotonic()) * 1000
             if left is not None and left <= 0:
                 return
+            if left is not None and left > _LONGEST_POLL_MILLISECONDS:
+                left = _LONGEST_POLL_MILLISECONDS
             self._reader_idles = True
             arrived = arrivals.poll(left)
             # No call in between:
