@@ -145,6 +145,7 @@ class Scheduler:
             "started": self._started,
             "version": holdfast.__version__,
             "protocol": PROTOCOL_VERSION,
+            "failures": self.failures,
         }
 
     async def close(self, reason: str = "the scheduler was stopped") -> None:
