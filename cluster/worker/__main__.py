@@ -24,6 +24,9 @@ from holdfast.cluster.worker import Worker
 #: How long the last ones on a host wait for a dead agent's directory to be theirs to remove.
 SWEEP_SECONDS = 2.0
 
+#: What signals threads that are forking had blocked before.
+_masks: dict[int, set[signal.Signals]] = {}
+
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m holdfast.cluster.worker", description="Run tasks of a cluster.")
@@ -58,7 +61,7 @@ def main() -> int:
         on_joining=lambda: tell_at_work(options.ready_fd),
         ledger=None if options.ledger_fd is None else WorkerLedger.of_descriptor(options.ledger_fd, options.threads),
     )
-    os.register_at_fork(after_in_child=_forget_signals)
+    os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.
     gc.freeze()
     code = run(serve(worker, options, lambda: {"address": worker.address, "pid": os.getpid()}))
@@ -80,6 +83,18 @@ def _forget_signals() -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _release_signals()
+
+
+def _hold_signals() -> None:
+    """In a thread that forks: what the child is sent before it has forgotten this worker's handlers waits for that."""
+    _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+
+def _release_signals() -> None:
+    mask = _masks.pop(threading.get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _at_end(pipe: int) -> bool:

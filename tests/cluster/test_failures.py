@@ -17,6 +17,7 @@ from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
 from holdfast.cluster import rundir
+from holdfast.objectstore import forks
 
 
 def inc(x):
@@ -264,3 +265,19 @@ def test_a_process_that_a_task_forks_is_nobodys_worker(ending, code):
     with LocalCluster(n_workers=1, threads_per_worker=1) as cluster, Client(cluster) as client:
         assert client.submit(fork).result(timeout=30) == code
         assert client.submit(pow, 2, 3).result(timeout=30) == 8
+
+
+def test_what_a_fork_of_a_task_is_told_at_once_is_not_told_its_worker():
+    """It has the worker's signal handlers for a moment, and the descriptor that wakes the worker's loop."""
+
+    def fork_and_terminate():
+        forks._watch.leave_to_parent = lambda: time.sleep(0.2)  # which is longer now
+        if (pid := os.fork()) == 0:
+            time.sleep(60)
+        os.kill(pid, signal.SIGTERM)
+        return os.getpid(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    with LocalCluster(n_workers=1, threads_per_worker=1) as cluster, Client(cluster) as client:
+        pid, code = client.submit(fork_and_terminate).result(timeout=30)
+        assert code == -signal.SIGTERM
+        assert client.submit(os.getpid, pure=False).result(timeout=30) == pid
