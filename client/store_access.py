@@ -12,7 +12,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
 from holdfast.client.keys import content_token
@@ -260,13 +260,13 @@ class StoreAccess:
             try:
                 return self._write_to(self.targets(workers), encoded, key, everywhere=everywhere, limit=limit)
             except ConnectError:
-                if not self._some_leave(nodes):
+                if not self._leaves(nodes.keys()):
                     raise
 
-    def _some_leave(self, nodes: dict[str, dict[str, Any]]) -> bool:
-        """Whether the scheduler says of some of these that they have left, or will soon."""
+    def _leaves(self, addresses: Set[str]) -> bool:
+        """Whether the scheduler says of one of these nodes that it has left, or will soon."""
         deadline = time.monotonic() + DEPARTURE_SECONDS
-        while nodes.keys() <= self._nodes().keys():
+        while addresses <= self._nodes().keys():
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.01)
@@ -296,8 +296,13 @@ class StoreAccess:
             data = encoded.to_bytes() if inline is None else inline
             meta = (key or "", self._owner, encoded.type_name)
             for address in others:
-                self._peers.push_bytes(address, object_id, data, meta, timeout=limit)
-                written.append(address)
+                try:
+                    self._peers.push_bytes(address, object_id, data, meta, timeout=limit)
+                except ConnectError:
+                    if not written or not self._leaves({address}):
+                        raise
+                else:
+                    written.append(address)
         return Place(bytes(object_id), encoded.nbytes, inline, tuple(written))
 
     def content_token(self, encoded: Encoded, place: Place | None = None) -> str:

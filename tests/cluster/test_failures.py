@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from pausing import stopped
 from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
+from holdfast.client.store_access import StoreAccess
 from holdfast.cluster import rundir
 from holdfast.objectstore import forks
 
@@ -119,6 +124,22 @@ def test_many_tasks_that_kill_their_workers_take_nothing_from_others(n_workers):
         client.wait_for_workers(n_workers, timeout=DEADLINE_SECONDS)
         (node,) = cluster.status()["nodes"].values()
         assert sum(place["deaths"] for place in node["places"].values()) >= 36
+
+
+def kill_agents():
+    for entry in rundir.running("node"):
+        os.kill(entry["pid"], signal.SIGKILL)
+    signal.pause()
+
+
+def test_a_task_that_kills_its_hosts_agent_takes_nothing_from_others():
+    with LocalCluster(1, 1, object_store_memory="64 MiB") as cluster, Client(cluster) as client:
+        others = client.map(inc, range(20))
+        assert client.gather(others) == list(range(1, 21))
+        with pytest.raises(KilledWorker, match=r"kill_agents-.*3 workers that died"):
+            client.submit(kill_agents, pure=False).result(4 * DEADLINE_SECONDS)
+        assert client.submit(sum, others).result(DEADLINE_SECONDS) == 210
+        until(lambda: [node["deaths"] for node in cluster.status()["nodes"].values()] == [3], "the third is told of")
 
 
 def test_tasks_wait_for_a_worker_that_is_started_again_however_long_it_takes(monkeypatch):
@@ -237,6 +258,25 @@ class TestTwoHosts:
         graph |= {("out", k): (total, [("piece", k, i) for i in range(n)]) for k in range(n)}
         results = client.get(graph, [("out", k) for k in range(n)], sync=False)
         assert client.gather(results) == [1000 * sum(i + k for i in range(n)) for k in range(n)]
+
+    @pytest.mark.parametrize("broadcast", [False, True])
+    def test_what_is_scattered_while_a_host_dies_goes_to_another(self, cluster, client, broadcast, monkeypatch):
+        nodes = client._request("status")["nodes"]
+        one = next(iter(nodes))
+        process = psutil.Process(nodes[one]["pid"])
+        found_out, leaves = threading.Event(), StoreAccess._leaves
+        monkeypatch.setattr(StoreAccess, "_leaves", lambda *args: found_out.set() or leaves(*args))
+        data = [np.full(100_000, number) for number in range(4)]
+        with ThreadPoolExecutor(1) as pool:
+            with stopped(cluster.scheduler_pid):  # so that nobody is told before it's found out
+                process.kill()
+                until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it is dead")
+                scattering = pool.submit(client.scatter, data, hash=False, broadcast=broadcast)
+                assert found_out.wait(DEADLINE_SECONDS)
+            futures = scattering.result(DEADLINE_SECONDS)
+        assert all((array == number).all() for number, array in enumerate(client.gather(futures)))
+        assert one not in {node for nodes in client.who_has(futures).values() for node in nodes}
+        assert client.submit(total, futures).result(DEADLINE_SECONDS) == 600_000
 
     def test_copies_outlive_a_host_and_lost_data_is_named(self, client):
         one, two = client._request("status")["nodes"]
