@@ -1,9 +1,8 @@
 """The files that objects go to when the arena is full.
 
 One private directory a store, fresh, under a parent that may be shared by many. It is removed with the
-store, and made anew if somebody else has removed it. A store that was killed can't tidy up, so each store begins by
-sweeping the parent: a directory whose lock file nobody holds locked is a dead store's, and goes. The kernel lets go
-of a lock with the process.
+store, and made anew if somebody else has removed it. A store that was killed can't tidy up; the next process of this
+user that looks for leftovers does it then (``leftovers.py``).
 
 A large object has a file of its own. Small ones go together into one file of up to 16 MiB, which is
 removed with the last of them. Bytes go from the arena to the file as they are, so a reader maps the file
@@ -20,12 +19,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
-import stat
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -34,6 +30,7 @@ import xxhash
 
 from holdfast.objectstore.allocator import ALIGNMENT
 from holdfast.objectstore.errors import SpillError
+from holdfast.objectstore.leftovers import OwnDirectory, sweep
 from holdfast.objectstore.segments import Layout
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.table import Piece
@@ -43,10 +40,7 @@ logger = logging.getLogger("holdfast.objectstore")
 SMALL_NBYTES = 1 << 20  # objects below share files
 FUSED_NBYTES = 16 << 20
 DISK_SHARE_MAX = 0.95
-_PREFIX = "holdfast-spill-"
-_LOCK = "lock"
 _CHUNK_NBYTES = 4 << 20
-_TRIES = 10
 _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # failures that say nothing about the file
 
 
@@ -95,8 +89,13 @@ class SpillDirectory:
         self._closed = False
         self._count = 0
         os.makedirs(parent, mode=0o700, exist_ok=True)
-        _sweep(parent)
-        self.path, self._lock_fd = _fresh_directory(parent)
+        sweep(parent)
+        self._directory = OwnDirectory(parent, "spill")
+
+    @property
+    def path(self) -> str:
+        """Where it is; elsewhere, once somebody has removed it."""
+        return self._directory.path
 
     @property
     def file_nbytes(self) -> int:
@@ -161,16 +160,14 @@ class SpillDirectory:
     def close(self) -> None:
         """Removes everything. What is mapped stays readable."""
         self.stop()
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock_fd)
+        self._directory.close()
 
     def _begin_again(self) -> None:
         """Somebody has removed the directory. What was in it is lost; what comes has a new one."""
         os.makedirs(self._parent, mode=0o700, exist_ok=True)
-        path, lock_fd = _fresh_directory(self._parent)
-        logger.warning("The directory of spilled objects %s is gone; from now on they go to %s", self.path, path)
-        os.close(self._lock_fd)
-        self.path, self._lock_fd = path, lock_fd
+        gone, self._directory = self._directory, OwnDirectory(self._parent, "spill")
+        gone.close()
+        logger.warning("The directory of spilled objects %s is gone; from now on they go to %s", gone.path, self.path)
         with self._lock:
             self._nbytes_of = dict.fromkeys(self._nbytes_of, 0)  # there are none left to count for the limit
 
@@ -290,45 +287,3 @@ def _laid_out(extents: Sequence[Layout], indices: Sequence[int]) -> list[int]:
 
 def _aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
-
-
-def _fresh_directory(parent: str) -> tuple[str, int]:
-    """A new directory, and the descriptor of its locked lock file."""
-    for _ in range(_TRIES):
-        path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)  # mode 0700
-        # Another store may be sweeping: until the lock is taken, this looks like a dead one's.
-        with contextlib.suppress(FileNotFoundError):
-            fd = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if _try_lock(fd) and os.path.exists(os.path.join(path, _LOCK)):
-                return path, fd
-            os.close(fd)
-    raise SpillError(f"no directory stays in {parent}: something removes each at once")
-
-
-def _sweep(parent: str) -> None:
-    """Removes what dead stores of this user have left in ``parent``."""
-    with os.scandir(parent) as entries:
-        found = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
-    for path in found:
-        with contextlib.suppress(OSError):
-            status = os.lstat(path)
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                continue
-            try:
-                fd = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                os.rmdir(path)  # only if it's empty: its store died, or is about to try again
-                continue
-            try:
-                if _try_lock(fd):
-                    shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(fd)
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -25,7 +25,7 @@ from holdfast.cluster.worker import Worker
 SWEEP_SECONDS = 2.0
 
 #: What signals threads that are forking had blocked before.
-_masks: dict[int, set[signal.Signals]] = {}
+_masks: dict[int, set[int | signal.Signals]] = {}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
