@@ -235,14 +235,10 @@ class ChildProcess(abc.ABC):
             seconds. A child that is late still runs: the caller kills it.
         """
         deadline = time.monotonic() + timeout
-        poll = select.poll()
-        poll.register(self._ready_fd, select.POLLIN)
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000):
-                raise self._late(timeout)
+        while self._says_something(deadline - time.monotonic()):
             if self._read_ready():
                 return self._answer()
+        raise self._late(timeout)
 
     async def ready(self, timeout: float) -> dict[str, Any]:
         """`wait_ready` for those who live in an event loop."""
@@ -253,8 +249,19 @@ class ChildProcess(abc.ABC):
                     if self._read_ready():
                         break
         except TimeoutError:
-            raise self._late(timeout) from None
+            while True:
+                # Whoever waits may have been stopped meanwhile. What the child has said counts.
+                if not self._says_something(0):
+                    raise self._late(timeout) from None
+                if self._read_ready():
+                    break
         return self._answer()
+
+    def _says_something(self, timeout: float) -> bool:
+        """Whether there is something to read from it, or its end, within so many seconds; none may be left."""
+        poll = select.poll()
+        poll.register(self._ready_fd, select.POLLIN)
+        return bool(poll.poll(max(0.0, timeout) * 1000))
 
     def _read_ready(self) -> bool:
         data = os.read(self._ready_fd, 1 << 16)

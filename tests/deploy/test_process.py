@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +112,22 @@ def test_a_failure_arrives_in_its_own_words(start: Start) -> None:
 def test_a_death_shows_how_and_the_end_of_the_log(start: Start) -> None:
     with pytest.raises(HoldfastError, match=r"(?s)it exited with code 7; its log, .*last words"):
         start("die").wait_ready(20)
+
+
+def _unread(fd: int) -> int:
+    return struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("way", ["blocking", "in a loop"])
+def test_what_one_has_said_in_time_counts_though_nobody_looked(
+    start: Start, eventually: Callable[..., Any], way: str
+) -> None:
+    child = start()
+    eventually(lambda: _unread(child._ready_fd) > 5, 20, "it says that it is ready")
+    if way == "blocking":
+        assert child.wait_ready(0) == {"pid": child.pid}
+    else:
+        assert loops.run(child.ready(0)) == {"pid": child.pid}
 
 
 def test_one_that_is_late_is_still_there(start: Start) -> None:
