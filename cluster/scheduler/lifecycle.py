@@ -209,7 +209,7 @@ class Lifecycle:
 
     def await_or_fail(self, task: Task, text: str) -> None:
         """A task in state "released" has no result and can't be computed: await a host that has one, if it may come."""
-        if self._awaits_lost and task in self.lost.tasks:
+        if self._awaits_lost and task in self.lost.objects:
             task.state = "lost"
             task.since = self.now
             self.awaited[task] = None
@@ -352,7 +352,7 @@ class Lifecycle:
             return False
         active = task.state in ACTIVE
         task.state = "memory"
-        if self.lost:
+        if self.lost.objects:
             self.lost.supersede(task)
         task.since = self.now
         task.object_id = object_id
@@ -684,7 +684,7 @@ class Lifecycle:
 
     def _forget(self, task: Task) -> None:
         task.state = "forgotten"
-        if self.lost:
+        if self.lost.objects:
             self.lost.supersede(task)
         del self.tasks[task.key]
         group = task.group

@@ -34,12 +34,18 @@ MAX_LOST = 1_000_000
 
 
 class Lost:
-    """The objects that were lost with their hosts, each with its task, or None if nobody wants it any more."""
+    """The objects that were lost with their hosts, each with its task, or None if nobody wants it any more.
+
+    Attributes
+    ----------
+    objects : dict
+        The tasks that have lost an object and have no other result yet, and which.
+    """
 
     def __init__(self, limit: int = MAX_LOST) -> None:
         self._limit = limit
         self._tasks: OrderedDict[ObjectId, Task | None] = OrderedDict()
-        self._objects: dict[Task, ObjectId] = {}
+        self.objects: dict[Task, ObjectId] = {}
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -51,15 +57,15 @@ class Lost:
         """The last copy of a task's object was on a host that is gone."""
         self.supersede(task)
         self._tasks[object_id] = task
-        self._objects[task] = object_id
+        self.objects[task] = object_id
         if len(self._tasks) > self._limit:
             _, oldest = self._tasks.popitem(last=False)
             if oldest is not None:
-                del self._objects[oldest]
+                del self.objects[oldest]
 
     def supersede(self, task: Task) -> None:
         """The task has another result, or is forgotten: nobody wants what it had lost."""
-        object_id = self._objects.pop(task, None)
+        object_id = self.objects.pop(task, None)
         if object_id is not None:
             self._tasks[object_id] = None
 
@@ -67,10 +73,5 @@ class Lost:
         """The task whose lost object this is, if it was one and is still wanted."""
         task = self._tasks.pop(object_id, None)
         if task is not None:
-            del self._objects[task]
+            del self.objects[task]
         return task
-
-    @property
-    def tasks(self) -> dict[Task, ObjectId]:
-        """The tasks that have lost an object, and which: for validation."""
-        return self._objects

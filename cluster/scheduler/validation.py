@@ -58,7 +58,7 @@ def validate_state(state: SchedulerState) -> None:
     for object_id, task in state.life.objects.items():
         assert task.object_id == object_id
         assert task.state == "memory"
-    for task, object_id in state.life.lost.tasks.items():
+    for task, object_id in state.life.lost.objects.items():
         assert state.tasks.get(task.key) is task, f"{task!r} is forgotten, but not what it lost"
         assert task.state != "memory"
         assert object_id in state.life.lost

@@ -266,6 +266,6 @@ def test_the_table_of_what_was_lost_has_a_limit():
     tasks = [Task(key, Group("group"), "client") for key in range(4)]
     for task in tasks:
         lost.add(task, bytes([task.key]))
-    assert len(lost) == len(lost.tasks) == 2
+    assert len(lost) == len(lost.objects) == 2
     assert [lost.claim(bytes([task.key])) for task in tasks] == [None, None, *tasks[2:]]
-    assert not lost.tasks
+    assert not lost.objects
