@@ -52,9 +52,10 @@ begun, or has ended     yes                      begun; its outcome comes, or ha
 ======================  =======================  ==============================================================
 
 The worker is told over its connection to the scheduler, behind all runs that were sent to it before. From the
-revocation until then it begins nothing. "Those confirmed" is what the thread read in the same hold of a lock in which
-it took the run from the queue, and who tells of a revocation looks for its runs with that lock held: they are in the
-queue, or some thread's ``running`` has them (`worker/threads.py`).
+revocation until then it begins nothing. Who tells of a revocation looks for its runs while it holds the lock that a
+thread holds from when it takes a run from the queue until 3: so they are in the queue, or some thread's ``running`` has
+them. "Those confirmed" in 4 is a number that the thread knew before it took the run. So it can't miss that a revocation
+was told of between 3 and 4, and looks with that lock held whether its run is one of those revoked (`worker/threads.py`).
 
 How long ``earlier`` must be: a run has to be found as long as the scheduler counts it as its worker's, and that counts
 at most N = `runs_max` at a time. A run enters the ring when its thread takes the next one, so its outcome is in the
@@ -115,8 +116,7 @@ class WorkerLedger:
     def __init__(self, nthreads: int, memory: mmap.mmap | None = None) -> None:
         self._words = memoryview(memory or mmap.mmap(-1, _nbytes(nthreads))).cast("q")
         self._ring = _RUNNING + nthreads
-        self._mask = _ring_words(nthreads) - 1
-        self._moved = itertools.count()
+        self._places = itertools.cycle(range(self._ring, self._ring + _ring_words(nthreads)))
         #: One word, ``revocations[0]``: how many there were until now.
         self.revocations = self._words[_REVOCATIONS : _REVOCATIONS + 1]
 
@@ -139,12 +139,14 @@ class WorkerLedger:
 
     def taker(self, thread: int) -> Callable[[int], None]:
         """What a thread calls with each run that it takes: it and the others one at a time, with a fence afterwards."""
-        words, ring, mask, moved = self._words, self._ring, self._mask, self._moved
+        words, places = self._words, self._places
         running = _RUNNING + thread
+        previous = 0
 
         def take(run_id: int, next: Callable[[Any], Any] = next) -> None:
-            words[ring + (next(moved) & mask)] = words[running]
-            words[running] = run_id
+            nonlocal previous
+            words[next(places)] = previous
+            words[running] = previous = run_id
 
         return take
 

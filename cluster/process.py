@@ -327,8 +327,9 @@ class ChildProcess(abc.ABC):
         """A descriptor of it, for the caller to close; there is something to read when it has ended."""
 
     def terminate(self) -> None:
-        """Ask it to close (SIGTERM)."""
+        """Ask it to close (SIGTERM), and have it go on for that if it is stopped."""
         self.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once (SIGKILL)."""

@@ -170,32 +170,36 @@ class TaskThreads:
     def _take_tasks(self, take: Callable[[int], None]) -> None:
         queued, taking, revocations = self._queued, self._taking, self._ledger.revocations
         nothing_queued = partial(operator.not_, queued)
+        confirmed = 0  # revocations that the worker had been told of when this thread waited for word last
         while True:
-            if not queued:
+            try:
+                with taking:  # which is the fence of the ledger as well
+                    run_id, task = queued.popitem(last=False)
+                    if task is not None:
+                        take(run_id)
+            except KeyError:
                 if not self._read_while(nothing_queued):
                     self._wait()
                 continue
-            with taking:  # which is the fence of the ledger as well
-                try:
-                    run_id, task = queued.popitem(last=False)
-                except KeyError:
-                    continue
-                if task is not None:
-                    take(run_id)
-                confirmed = self._confirmed
             if task is None:
                 return
-            if revocations[0] == confirmed or self._may_begin(run_id):
+            may_begin = revocations[0] == confirmed
+            if not may_begin:
+                may_begin, confirmed = self._await_word(run_id)
+            if may_begin:
                 self._run(task)
             del task  # it holds its inline dependencies
 
-    def _may_begin(self, run_id: int) -> bool:
-        """Runs were revoked when a thread took this one: wait until it's known whether it is one of them."""
+    def _await_word(self, run_id: int) -> tuple[bool, int]:
+        """Runs were revoked before a thread took this one, or since: wait until it's known whether it is one of them.
+
+        Returns whether it is none, and how many revocations the worker was told of.
+        """
         with self._told:
             self._told.wait_for(lambda: self._stopping or self._ledger.revocations[0] == self._confirmed)
             revoked = run_id in self._revoked
             self._revoked.discard(run_id)
-            return not revoked and not self._stopping
+            return not revoked and not self._stopping, self._confirmed
 
     def _wait(self) -> None:
         with self._lock:

@@ -493,6 +493,14 @@ def test_a_worker_that_does_not_end_is_killed(scheduler, start_host, monkeypatch
     assert not alive(worker.info["pid"])
 
 
+def test_a_worker_that_is_stopped_closes_with_the_others(scheduler, start_host, monkeypatch):
+    monkeypatch.setattr(supervisor, "STOP_TIMEOUT_SECONDS", 1000.0)
+    host = start_host(n_workers=2)
+    os.kill(host.worker(1).info["pid"], signal.SIGSTOP)
+    host.close()
+    assert not any(alive(peer.info["pid"]) for peer in scheduler.peers if peer.role == "worker")
+
+
 def test_a_launcher_that_hangs_does_not_hold_up_the_end(scheduler, start_host, monkeypatch):
     monkeypatch.setattr(supervisor, "STOP_TIMEOUT_SECONDS", 0.3)
     host = start_host(n_workers=1)
