@@ -21,6 +21,7 @@ from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
 from holdfast.cluster.process import ChildProcess, spawn
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size
+from holdfast.objectstore.spill_place import default_place
 
 LOOPBACK = "127.0.0.1"
 #: How long a cluster that is to be joined may take to answer.
@@ -178,6 +179,8 @@ def _explain(address: str, plan: NodePlan, listen: str | None, logs: Path, secon
     elif listen is not None:
         lines += [("other hosts", f"holdfast start --address {host}:{port}   (copy the token file there first)")]
     token = f"from {tokens.VARIABLE}" if os.environ.get(tokens.VARIABLE) else str(tokens.token_path())
+    if plan.spill_directory is None and (nowhere := default_place()).path is None:
+        lines += [("spilling", f"off: {nowhere.reason}")]
     lines += [("token", token), ("logs", str(logs)), ("stop", "Ctrl-C" if block else "holdfast stop")]
     for label, text in lines:
         click.echo(f"  {label:<12} {text}")

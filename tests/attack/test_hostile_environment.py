@@ -122,6 +122,11 @@ CASES = {
         says=dict.fromkeys(WORKS, NO_PLACE),
         commands=NO_PLACE.removeprefix("ERROR "),
     ),
+    "no disk for what doesn't fit": Case(
+        setup="mkdir /mnt/base && mount --bind {base} /mnt/base && "
+        f"{READ_ONLY.format('/tmp')} && {READ_ONLY.format('/var/tmp')} && mount --bind /mnt/base {{base}}",
+        commands=r"Holdfast runs at(.|\n)*spilling +off: there is no place on a disk: /tmp .*name a spill directory",
+    ),
     "a working directory that was removed": Case(prelude="mkdir {base}/home/here && cd {base}/home/here && rmdir $PWD"),
     "hardly any shared memory": Case(setup="mount -t tmpfs -o size=64k,mode=1777 none /dev/shm"),
     # What the kernel tells and does.

@@ -26,11 +26,15 @@ class ControlGroup:
         self.is_unified = is_unified
         self._outer = top / f"holdfast-test-{uuid.uuid4().hex[:8]}"
         self._inner = self._outer / "step" / "task"
-        self._outer.mkdir()
         if is_unified:
             (top / "cgroup.subtree_control").write_text("+memory")
-        (self._outer / ("memory.max" if is_unified else "memory.limit_in_bytes")).write_text(str(nbytes))
-        self._inner.mkdir(parents=True)
+        self._outer.mkdir()
+        try:
+            (self._outer / ("memory.max" if is_unified else "memory.limit_in_bytes")).write_text(str(nbytes))
+            self._inner.mkdir(parents=True)
+        except BaseException:
+            self.remove()
+            raise
 
     def run(self, code: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run Python code in the group without a limit of its own."""
@@ -41,14 +45,16 @@ class ControlGroup:
     @property
     def killed(self) -> int:
         """How many of its processes the kernel has killed because of the limit."""
-        name = "memory.events" if self.is_unified else "memory.oom_control"
-        counts = {}
-        for path in (self._outer, self._inner.parent, self._inner):
-            for line in (path / name).read_text().splitlines():
-                counts[path, line.split()[0]] = int(line.split()[1])
-        return sum(count for (_, what), count in counts.items() if what == "oom_kill")
+        # Version 2 counts for a group what happens in all that are in it.
+        if self.is_unified:
+            files = [self._outer / "memory.events"]
+        else:
+            files = [path / "memory.oom_control" for path in (self._outer, self._inner.parent, self._inner)]
+        counts = [line.split() for file in files for line in file.read_text().splitlines()]
+        return sum(int(count) for what, count in counts if what == "oom_kill")
 
     def remove(self) -> None:
+        """Once its processes have ended, or are about to."""
         for path in (self._inner, self._inner.parent, self._outer):
             for _ in range(500):
                 with contextlib.suppress(FileNotFoundError):
