@@ -305,7 +305,7 @@ def test_campaign_objects_change_places_while_they_travel(start_host, tmp_path, 
         connect(holder.node.info["store_socket"], name="maker") as store,
         connect(there.node.info["store_socket"], name="asker") as asking,
         contextlib.closing(PeerPool(TOKEN, name="client")) as pool,
-        ThreadPoolExecutor(4) as threads,
+        ThreadPoolExecutor(8) as threads,
     ):
         number = 0
 
@@ -319,7 +319,7 @@ def test_campaign_objects_change_places_while_they_travel(start_host, tmp_path, 
 
         while campaign.goes_on():
             made = {}
-            for _ in range(campaign.random.randrange(1, 5)):
+            for _ in range(campaign.random.randrange(2, 10)):
                 number += 1
                 words = int(2 ** campaign.random.uniform(6, 19))
                 made[store.put(np.full(words, number))] = number, words
@@ -337,7 +337,7 @@ def test_campaign_objects_change_places_while_they_travel(start_host, tmp_path, 
                 delete_some(holder, made, campaign.random)
             with contextlib.suppress(StoreFullError):
                 for _ in range(campaign.random.randrange(6)):
-                    store.put(np.full(campaign.random.randrange(1, 1 << 19), -1), timeout=0.2)
+                    store.put(np.full(campaign.random.randrange(1, 1 << 19), -1), timeout=0.05)
             if happens == "stall":
                 until(lambda: holder.store_stats()["pins"] == 0, "the holder gives up")
             elif happens == "cut":
