@@ -5,8 +5,12 @@ Called in a connection's thread, with the pin that the caller keeps until this h
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
 import socket
+import sys
+import termios
 from collections.abc import Callable, Iterator
 
 from holdfast.cluster import transfer
@@ -50,9 +54,27 @@ def give(
             with store.readable_view(segment) as view:
                 checksum.send_file(sock, pinned.fd, segment.offset, view)
             checksum.send(sock, bytes(zeros))
+    _await_confirmation(sock)
+    sock.sendall(_verdict(pinned, checksum, lose))
+
+
+def _await_confirmation(sock: socket.socket) -> None:
+    """Wait as long as what is queued becomes less within the socket's timeout: a slow network may have much of it."""
+    timeout = sock.gettimeout()
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    left = _queued_nbytes(sock)
+    while not poll.poll(None if timeout is None else timeout * 1000):
+        before, left = left, _queued_nbytes(sock)
+        if left >= before:
+            raise TimeoutError("the other end stopped reading, or did not confirm")
     if (answer := receive_exactly(sock, 1)) != transfer.YES:
         raise ProtocolError(f"expected that all bytes have come, not {bytes(answer)!r}")
-    sock.sendall(_verdict(pinned, checksum, lose))
+
+
+def _queued_nbytes(sock: socket.socket) -> int:
+    """What the other end's kernel has not acknowledged yet."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def _verdict(pinned: Pinned, checksum: Checksum, lose: Callable[[Pinned], None]) -> bytes:

@@ -169,6 +169,16 @@ def test_a_holder_gives_up_an_asker_that_stalls_and_nothing_wrong_is_taken_for_r
     assert there.store_stats()["objects"] == there.store_stats()["reserved"] == 0
 
 
+@readers
+def test_an_asker_with_a_slow_link_is_waited_for_as_long_as_it_takes_something(how, holder, start_host, monkeypatch):
+    monkeypatch.setattr(transfer_server, "STALL_SECONDS", 0.4)
+    there = start_host()
+    value = np.arange(WORDS)
+    object_id = put(holder, value)
+    with SlowLink(holder.address, rate=1_200_000) as link:
+        assert np.array_equal(ask(how, there, object_id, link.address).result(20), value)
+
+
 @matrix
 @readers
 @pytest.mark.parametrize("left", [100, 1_000_000, None])
@@ -302,6 +312,7 @@ def test_campaign_objects_change_places_while_they_travel(start_host, tmp_path, 
     with (
         Campaign("objects between hosts", share=0.3) as campaign,
         SlowLink(holder.address) as link,
+        SlowLink(holder.address, rate=12_500_000) as slow,
         connect(holder.node.info["store_socket"], name="maker") as store,
         connect(there.node.info["store_socket"], name="asker") as asking,
         contextlib.closing(PeerPool(TOKEN, name="client")) as pool,
@@ -309,10 +320,10 @@ def test_campaign_objects_change_places_while_they_travel(start_host, tmp_path, 
     ):
         number = 0
 
-        def read(how, object_id):
+        def read(how, address, object_id):
             if how == "agent":
-                return np.array(asking.get(object_id, timeout=10, sources=[link.address]))
-            data = pool.fetch_bytes(link.address, object_id, timeout=10)
+                return np.array(asking.get(object_id, timeout=10, sources=[address]))
+            data = pool.fetch_bytes(address, object_id, timeout=10)
             if data is None:
                 raise ObjectNotFoundError("deleted before it was asked for")
             return decode(data)
@@ -323,10 +334,11 @@ def test_campaign_objects_change_places_while_they_travel(start_host, tmp_path, 
                 number += 1
                 words = int(2 ** campaign.random.uniform(6, 19))
                 made[store.put(np.full(words, number))] = number, words
-            asked = {
-                threads.submit(read, campaign.random.choice(["agent", "client"]), object_id): expected
-                for object_id, expected in made.items()
-            }
+            asked = {}
+            for object_id, expected in made.items():
+                how = campaign.random.choice(["agent", "client"])
+                address = campaign.random.choice([link, link, slow]).address
+                asked[threads.submit(read, how, address, object_id)] = expected
             happens = campaign.random.choice(["nothing", "stall", "pause", "cut", "cut later"])
             if happens in ("stall", "pause"):
                 link.hold()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ from typing import Self
 from holdfast.cluster.comm.addresses import parse_address
 
 GET_NBYTES = 17
+_SLOW_NBYTES = 32 << 10
 
 
 class SlowLink:
@@ -25,6 +27,8 @@ class SlowLink:
         What becomes of a piece that the holder sends.
     change_sent : callable
         What becomes of a piece that the asker sends.
+    rate : int, optional
+        How many bytes a second of the holder's may pass.
 
     Attributes
     ----------
@@ -42,10 +46,12 @@ class SlowLink:
         *,
         change: Callable[[bytes], bytes] = bytes,
         change_sent: Callable[[bytes], bytes] = bytes,
+        rate: int | None = None,
     ) -> None:
         self._target = parse_address(target)
         self._change = change
         self._change_sent = change_sent
+        self._rate = rate
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"tcp://127.0.0.1:{self._listening.getsockname()[1]}"
         self.hold_next_get = False
@@ -97,7 +103,7 @@ class SlowLink:
             except OSError:
                 return
             try:
-                holder = socket.create_connection(self._target)
+                holder = self._connect()
             except OSError:
                 asker.close()
                 continue
@@ -106,6 +112,17 @@ class SlowLink:
                 thread = threading.Thread(target=relay, args=(asker, holder), daemon=True)
                 self._threads.append(thread)
                 thread.start()
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket()
+        if self._rate is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_NBYTES)  # what waits waits with the holder
+        try:
+            sock.connect(self._target)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def _from_asker(self, asker: socket.socket, holder: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -123,7 +140,9 @@ class SlowLink:
             while True:
                 holder.recv(1, socket.MSG_PEEK)
                 self._flowing.wait()
-                data = holder.recv(1 << 20)
+                data = holder.recv(1 << 20 if self._rate is None else _SLOW_NBYTES)
+                if self._rate is not None:
+                    time.sleep(len(data) / self._rate)
                 if self._left is not None:
                     data = data[: self._left]
                     self._left -= len(data)
