@@ -20,6 +20,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from holdfast.objectstore import leftovers
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.surroundings import check_umask, runtime_directory
 
@@ -145,7 +146,10 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 def sweep() -> list[Path]:
-    """Remove the run directories whose owners have ended without doing it; return their paths."""
+    """Remove what processes have left that ended without doing it; return the paths.
+
+    That is their run directories and, wherever they lie, the directories of their stores (`objectstore/leftovers.py`).
+    """
     removed = []
     for path in _directories():
         fd = _lock_of_dead(path)
@@ -156,7 +160,7 @@ def sweep() -> list[Path]:
         os.close(fd)
         removed.append(path)
     _sweep_unborn()
-    return removed
+    return [*removed, *map(Path, leftovers.sweep())]
 
 
 def running(kind: str | None = None) -> list[dict[str, Any]]:

@@ -1,18 +1,18 @@
 """Directories of this process alone, and what is left of those of processes that were killed.
 
 A server has two: one for its socket, if it was told no other place, and one for the files of spilled objects. Each is
-private (mode 0700) and has a file, ``lock``, which its process keeps locked. A process that is killed can't tidy up, but
-the kernel lets go of its locks: so whoever can take the lock knows that the directory is a dead process's, and removes
-it (`sweep`). Nobody has to guess from process ids.
+private (mode 0700) and has a file, ``lock``, which its process keeps locked. A process that is killed can't tidy up,
+but the kernel lets go of its locks: so whoever can take the lock knows that the directory is a dead process's, and
+removes it (`sweep`). Nobody has to guess from process ids.
 
 They may lie anywhere, under parents that many share. So each is also noted in a *register*, a directory of this user's
 that all of this user's processes on this host know, and whoever sweeps looks there, too. A note is written before its
 directory is made, and goes after it: what was made is noted, whenever its process was killed.
 
 What isn't surely a dead process's of this user stays. A directory must have been made by this user, must not be a
-symbolic link, and must have a name that only these have. And a lock says something only where it's the same kernel's: on
-a file system that hosts share, a lock of another host may be invisible here. So the lock file says which boot of which
-kernel it's from, and one from another is believed on the file systems of a single host only.
+symbolic link, and must have a name that only these have. And a lock says something only where it's the same
+kernel's: on a file system that hosts share, a lock of another host may be invisible here. So the lock file says which
+boot of which kernel it's from, and one from another is believed on the file systems of a single host only.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast.objectstore.mounts import is_of_one_host
+from holdfast.objectstore.surroundings import runtime_directory
+
 logger = logging.getLogger("holdfast.objectstore")
 
 _LOCK = "lock"
@@ -40,9 +43,6 @@ _TRIES = 10
 #: A note that has been there for so long has a directory, unless that is gone; and a directory has a lock.
 _YOUNG_SECONDS = 60.0
 _PATH_NBYTES_MAX = 4096
-_OF_ONE_HOST = frozenset(
-    "ext2 ext3 ext4 xfs btrfs zfs f2fs bcachefs jfs reiserfs tmpfs ramfs overlay overlayfs aufs".split()
-)
 
 _held: weakref.WeakSet[OwnDirectory] = weakref.WeakSet()
 
@@ -118,9 +118,10 @@ def sweep(parent: str | None = None) -> list[str]:
             found = [entry.path for entry in entries if entry.name.startswith(_PREFIXES)]
             removed += [path for path in found if _is_removed(path)]
     for note, path in _notes():
-        if _is_removed(path):
+        is_removed = _is_removed(path)
+        if is_removed:
             removed.append(path)
-        if not os.path.lexists(path) and _is_old(note):
+        if is_removed or (_is_old(note) and not os.path.lexists(path)):
             _forget_note(note)
     return removed
 
@@ -160,7 +161,7 @@ def _is_removed_without_lock(path: str) -> bool:
         return True
     except OSError:
         # Who removed it has died meanwhile; or it's of a version that locked nothing here, and may be alive.
-        if not _is_old(path) or _file_system(path) not in _OF_ONE_HOST or any(map(_is_served, Path(path).iterdir())):
+        if not _is_old(path) or not is_of_one_host(path) or any(map(_is_served, Path(path).iterdir())):
             return False
     shutil.rmtree(path, ignore_errors=True)
     return not os.path.exists(path)
@@ -186,7 +187,7 @@ def _try_lock(fd: int) -> bool:
 def _is_believed(fd: int, path: str) -> bool:
     """Whether a lock that could be taken means that nobody has it."""
     boot = os.pread(fd, 100, 0).decode(errors="replace")
-    return (boot != "" and boot == _boot()) or _file_system(path) in _OF_ONE_HOST
+    return (boot != "" and boot == _boot()) or is_of_one_host(path)
 
 
 def _boot() -> str:
@@ -196,28 +197,13 @@ def _boot() -> str:
     return ""
 
 
-def _file_system(path: str) -> str:
-    """The type of the file system that the path is on; "" if that can't be known."""
-    device = os.stat(path).st_dev
-    name = f"{os.major(device)}:{os.minor(device)}"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
-            before, _, after = line.partition(" - ")
-            if before.split()[2] == name:
-                return after.split()[0]
-    return ""
-
-
 # The register
 
 
 def _register() -> str | None:
     """The directory of the notes, made if it isn't there; None if there can't be one that is this user's alone."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or ""
-    path = f"/tmp/{_REGISTER}-{os.geteuid()}"
-    with contextlib.suppress(OSError):
-        if os.stat(base).st_uid == os.geteuid() and os.access(base, os.W_OK):
-            path = os.path.join(base, _REGISTER)
+    base = runtime_directory()
+    path = f"/tmp/{_REGISTER}-{os.geteuid()}" if base is None else os.path.join(base, _REGISTER)
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, mode=0o700)

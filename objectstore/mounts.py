@@ -10,6 +10,10 @@ from typing import NamedTuple
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 #: Kinds of file systems whose files are memory.
 _MEMORY_KINDS = {"tmpfs", "ramfs", "devtmpfs", "rootfs", "hugetlbfs"}
+#: Kinds that only one host at a time can have mounted. Of others, or unknown ones, several may.
+_KINDS_OF_ONE_HOST = _MEMORY_KINDS | {
+    *("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "jfs", "reiserfs", "overlay"),
+}
 
 
 class Mount(NamedTuple):
@@ -56,6 +60,16 @@ def memory_kind(path: str) -> str | None:
     path : str
         It need not exist yet; then what it would be made in counts.
     """
+    return next(iter(_kinds(path) & _MEMORY_KINDS), None)
+
+
+def is_of_one_host(path: str) -> bool:
+    """Whether no other host can have the file system at ``path`` mounted. False also if nobody knows."""
+    kinds = _kinds(path)
+    return bool(kinds) and kinds <= _KINDS_OF_ONE_HOST
+
+
+def _kinds(path: str) -> set[str]:
     place = Path(path).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -63,10 +77,9 @@ def memory_kind(path: str) -> str | None:
         number = place.stat().st_dev
         table = Path("/proc/self/mountinfo").read_text()
     except OSError:
-        return None
+        return set()
     device = f"{os.major(number)}:{os.minor(number)}"
-    kinds = {mount.kind for mount in parse(table) if mount.device == device}
-    return next(iter(kinds & _MEMORY_KINDS), None)
+    return {mount.kind for mount in parse(table) if mount.device == device}
 
 
 def _unescaped(path: str) -> str:

@@ -26,6 +26,7 @@ from holdfast.objectstore.core import LIST_PAGE, StoreCore
 from holdfast.objectstore.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, Spill, StartFetch, Verify
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.leftovers import OwnDirectory
 from holdfast.objectstore.mounts import memory_kind
 from holdfast.objectstore.prefault import PageMaker, Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
@@ -161,7 +162,7 @@ class StoreServer:
         self._spiller: Spiller | None = None
         self._trim_after = trim_after_seconds
         self._given_path = None if socket_path is None else os.fspath(socket_path)
-        self._own_directory: str | None = None
+        self._own_directory: OwnDirectory | None = None
         self._arena: Arena | None = None
         self._index: Arena | None = None
         self._listener: socket.socket | None = None
@@ -255,8 +256,7 @@ class StoreServer:
             with contextlib.suppress(OSError):
                 os.unlink(self.socket_path)
         if self._own_directory is not None:
-            with contextlib.suppress(OSError):
-                os.rmdir(self._own_directory)
+            self._own_directory.close()
             self._own_directory = None
         tasks = list(self._tasks)
         for task in tasks:
@@ -336,7 +336,7 @@ class StoreServer:
 
     def _fresh_path(self) -> str:
         self._own_directory = fresh_directory()
-        return os.path.join(self._own_directory, SOCKET)
+        return os.path.join(self._own_directory.path, SOCKET)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._arena is None:

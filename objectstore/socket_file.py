@@ -1,31 +1,27 @@
 """Where a server listens: its socket's file, and what is left of those that dead servers had.
 
-A server without a path of its own makes a fresh directory for the socket. One that was killed can't remove it, so each
-that begins removes those of this user on whose sockets nobody listens any more.
+A server without a path of its own makes a fresh directory for the socket. One that was killed can't remove it; the next
+process of this user that looks for leftovers does (``leftovers.py``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import stat
-import tempfile
-import time
 from pathlib import Path
 
 from holdfast.objectstore.errors import StoreError
+from holdfast.objectstore.leftovers import OwnDirectory, sweep
 from holdfast.objectstore.surroundings import runtime_directory
 
 SOCKET = "store.sock"
-_PREFIX = "holdfast-store-"
 _BACKLOG = 1024
-_SETTLED_SECONDS = 60.0  # a younger socket may be one on which a server is just about to listen
 
 
-def fresh_directory() -> str:
-    """A new directory of mode 0700 for a socket; the caller's to remove.
+def fresh_directory() -> OwnDirectory:
+    """A new directory of mode 0700 for a socket; the caller's to close.
 
     It is in ``$XDG_RUNTIME_DIR`` if that is this user's, or in the first temporary directory that can be written to.
 
@@ -38,11 +34,11 @@ def fresh_directory() -> str:
     failures = []
     for base in dict.fromkeys(base for base in bases if base):
         try:
-            directory = tempfile.mkdtemp(prefix=_PREFIX, dir=base)
+            directory = OwnDirectory(base, "store")
         except OSError as error:
             failures.append(f"{base}: {error.strerror or error}")
             continue
-        _sweep(base)
+        sweep(base)
         return directory
     raise StoreError(
         f"there is no place for a store's socket ({'; '.join(failures)}): set XDG_RUNTIME_DIR to a directory of yours, "
@@ -97,17 +93,3 @@ def _is_dead(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         return probe.connect_ex(path) == errno.ECONNREFUSED
-
-
-def _sweep(base: str) -> None:
-    """Removes what dead servers of this user have left under ``base``."""
-    with os.scandir(base) as entries:
-        found = [entry.path for entry in entries if entry.name.startswith(_PREFIX)]
-    for directory in found:
-        path = os.path.join(directory, SOCKET)
-        with contextlib.suppress(OSError):
-            status = os.lstat(path)
-            is_old = time.time() - status.st_mtime > _SETTLED_SECONDS
-            if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.geteuid() and is_old and _is_dead(path):
-                os.unlink(path)
-                os.rmdir(directory)

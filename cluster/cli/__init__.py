@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any
 
@@ -25,10 +26,13 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         # Imported here: 'holdfast --version' needs none of it.
+        from holdfast.cluster import rundir
         from holdfast.objectstore.errors import HoldfastError
         from holdfast.objectstore.surroundings import fill_standard_descriptors
 
         fill_standard_descriptors()
+        with contextlib.suppress(HoldfastError, OSError):  # whoever needs such places says what is wrong with them
+            rundir.sweep()
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, BrokenPipeError):  # click knows what to do about a reader that has had enough

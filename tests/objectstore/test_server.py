@@ -303,12 +303,15 @@ def test_the_directories_of_killed_servers_are_removed_by_those_that_follow(
     known: set[Path] = set()
     with StoreServer("1 MB") as alive:
         known.add(Path(alive.socket_path))
-        old, young = kill_one(), kill_one()
-        an_hour_ago = time.time() - 3600
-        for path in (old, Path(alive.socket_path)):
-            os.utime(path, (an_hour_ago, an_hour_ago))
-        with StoreServer("1 MB"):
-            assert not old.parent.exists()
-            assert young.exists(), "its server may be about to listen"
+        killed = [kill_one() for _ in range(2)]
+        of_another_version = tmp_path / "holdfast-store-served" / "store.sock"
+        of_another_version.parent.mkdir()
+        with StoreServer("1 MB", of_another_version):
+            an_hour_ago = time.time() - 3600
+            for path in (of_another_version, of_another_version.parent, Path(alive.socket_path)):
+                os.utime(path, (an_hour_ago, an_hour_ago))
+            with StoreServer("1 MB"):
+                assert not any(path.parent.exists() for path in killed)
+                assert of_another_version.exists(), "it has no lock, but a server"
             with connect(alive.socket_path) as store:
                 assert store.get(store.put(1)) == 1
