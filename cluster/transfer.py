@@ -74,7 +74,7 @@ ABSENT = (1 << 64) - 1
 MAX_META_NBYTES = 1 << 16
 MAX_TEXT_NBYTES = 1 << 16
 #: Objects up to this size are copied when they are sent, and need no confirmation.
-COPIED_NBYTES = 64 << 10
+COPIED_NBYTES = 128 << 10
 
 ANNOUNCEMENT = struct.Struct("<QI")
 LENGTH = struct.Struct("<I")
