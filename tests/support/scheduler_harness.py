@@ -277,9 +277,10 @@ class Cluster:
         self.handle(events.ObjectsFound(host, [object_id]))
 
     def drop_all(self) -> None:
-        """Workers acknowledge the runs that they were told to drop."""
+        """Workers acknowledge the runs that they were told to drop and have not begun."""
         for worker in list(self.dropped):
-            run_ids = [run_id for run_id in self.dropped[worker] if self.runs[worker].pop(run_id, None)]
+            told = [run_id for run_id in self.dropped[worker] if run_id not in self.begun]
+            run_ids = [run_id for run_id in told if self.runs[worker].pop(run_id, None)]
             self.dropped[worker].clear()
             if run_ids:
                 self.handle(events.RunsDropped(worker, run_ids))
