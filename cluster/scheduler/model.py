@@ -256,6 +256,7 @@ class Host:
         "description",
         "errors",
         "expected_nbytes",
+        "incarnation",
         "is_ready",
         "nbytes",
         "objects",
@@ -276,6 +277,7 @@ class Host:
         self.capacity = int(description.get("capacity") or 0)
         resources = {str(name): float(amount) for name, amount in (description.get("resources") or {}).items()}
         self.places = [Place(_names(self, *place), resources) for place in description.get("places") or ()]
+        self.incarnation: str | None = description.get("incarnation")
         self.is_ready = False  # it has said what it has
         self.restored: list[Task] = []  # that have their results again, until it is ready
 

@@ -55,6 +55,8 @@ NO_WORKER_TIMEOUT_SECONDS = 30.0
 MAX_FAILURES = 3
 #: A result that could not be read this often, though it should be there, counts as lost.
 MAX_MISSING = 3
+#: Of so many hosts that are gone it's known which tasks are blamed for that, in case they come back and have lived.
+MAX_BLAMED = 100
 #: What follows from an event is seen to in pieces of so many tasks: some milliseconds.
 FOLLOW_UP_LIMIT = 2_000
 
@@ -115,6 +117,7 @@ class SchedulerState:
         self._validate = validate
         self._on_failure = on_failure
         self._submitted = 0
+        self._blamed: dict[str, tuple[str, list[Task]]] = {}  # with the incarnation, by the host's address
         self._handlers: dict[type, Callable[[Any], None]] = {
             events.HostJoined: self._host_joined,
             events.HostLeft: self._host_left,
@@ -207,15 +210,24 @@ class SchedulerState:
     def _host_joined(self, event: events.HostJoined) -> None:
         if event.address in self.hosts:
             raise ProtocolError(f"there is a node at {event.address} already")
-        self.hosts[event.address] = Host(event.address, event.description)
+        host = self.hosts[event.address] = Host(event.address, event.description)
+        incarnation, blamed = self._blamed.pop(host.address, (None, ()))
+        if incarnation == host.incarnation:
+            for task in blamed:
+                task.failures = max(0, task.failures - 1)  # it may have had a result since
         self._reconsider_unplaced()
 
     def _host_left(self, event: events.HostLeft) -> None:
         host = self.hosts.get(event.address)
         if host is None:
             return
+        blamed: list[Task] = []
         for worker in list(host.workers):
-            self._remove_worker(worker, event.reason, blames=not event.may_live)
+            blamed += self._remove_worker(worker, event.reason, blames=not event.may_live)
+        if blamed and host.incarnation is not None:
+            self._blamed[host.address] = host.incarnation, blamed
+            if len(self._blamed) > MAX_BLAMED:
+                del self._blamed[next(iter(self._blamed))]
         del self.hosts[host.address]
         for task in self.placement.remove_host(host):
             self.placement.push(task)
@@ -271,7 +283,8 @@ class SchedulerState:
         if worker is not None:
             self._remove_worker(worker, event.reason)
 
-    def _remove_worker(self, worker: Worker, reason: str, *, blames: bool = True) -> None:
+    def _remove_worker(self, worker: Worker, reason: str, *, blames: bool = True) -> list[Task]:
+        """A worker is gone. Returns the tasks that are blamed for it, as they may have been running."""
         del self.workers[worker.address]
         del worker.host.workers[worker]
         self.placement.remove_worker(worker)
@@ -281,11 +294,12 @@ class SchedulerState:
             if task is not None:
                 task.worker = None
         # Runs start in the order in which they were sent: only the first few can have been running.
-        for position, task in enumerate(lost):
+        blamed = [task for task in lost[: worker.nthreads] if task is not None] if blames else []
+        for task in blamed:
+            task.failures += 1
+        for task in lost:
             if task is None:
                 continue
-            if blames and position < worker.nthreads:
-                task.failures += 1
             if task.failures >= self._max_failures:
                 text = (
                     f"{task.key!r} was running on {task.failures} workers that died, the last of them {worker.address} "
@@ -300,6 +314,7 @@ class SchedulerState:
             for task in self.placement.remove_host(worker.host):
                 self.placement.push(task)
         self._reconsider_ready()
+        return blamed
 
     def _reconsider_unplaced(self) -> None:
         """A worker has come, or a host to which some will: they may run tasks that nobody could run before."""

@@ -173,11 +173,13 @@ def test_a_copy_of_what_others_have_counts_again(cluster):
     assert where(cluster, "x") == [OTHER, HOST]
 
 
-def test_tasks_are_not_blamed_for_hosts_that_may_live(cluster):
+@pytest.mark.parametrize("may_live", [True, False])
+def test_tasks_are_not_blamed_for_hosts_that_come_back(cluster, may_live):
     cluster.submit("client", {"x": ()}, workers=[HOST, OTHER])
     for _ in range(5):
         host = cluster.running["x"].rpartition("/")[0]
-        cluster.cut_off_host(host)
+        cluster.cut_off_host(host, may_live=may_live)
+        assert cluster.state.tasks["x"].failures == (not may_live)
         cluster.join_again(host)
         cluster.add_worker(host)
     assert cluster.state.tasks["x"].failures == 0
@@ -259,6 +261,14 @@ def test_what_arrives_for_a_host_that_is_cut_off_is_awaited(patient):
     assert patient.clients["client"]["x"] == "pending"
     patient.join_again(HOST)
     assert patient.clients["client"]["x"] == "memory"
+
+
+def test_tasks_are_blamed_for_hosts_in_whose_places_others_come(cluster):
+    cluster.submit("client", {"x": ()}, workers=[HOST, OTHER])
+    host = cluster.running["x"].rpartition("/")[0]
+    cluster.remove_host(host)
+    cluster.handle(events.HostJoined(host, {"incarnation": "another", "capacity": LARGE}))
+    assert cluster.state.tasks["x"].failures == 1
 
 
 def test_the_table_of_what_was_lost_has_a_limit():

@@ -91,17 +91,18 @@ class Cluster:
         address = f"tcp://{name}:1"
         self.stores[address] = set()
         description: dict[str, Any] = {"hostname": name, "capacity": capacity, "resources": resources}
+        description["incarnation"] = address
         description["places"] = [(f"{address}/place{n}", f"{name}-place{n}") for n in range(places)]
         self.handle(events.HostJoined(address, description))
         self.handle(events.HostReady(address))
         return address
 
-    def cut_off_host(self, address: str) -> None:
+    def cut_off_host(self, address: str, *, may_live: bool = True) -> None:
         """The scheduler hears nothing of a host any more and gives it up; it keeps what it has."""
         kept = set(self.stores[address])
         self._forget_host(address)
         self.away[address] = kept
-        self.handle(events.HostLeft(address, "it has said nothing for 30 s", may_live=True))
+        self.handle(events.HostLeft(address, "its connection ended", may_live))
 
     def join_again(self, address: str, piece: int = 500) -> None:
         """A host that was cut off says what it has, in pieces, and is ready."""
@@ -111,7 +112,8 @@ class Cluster:
     def begin_to_join_again(self, address: str, piece: int = 500) -> Iterator[None]:
         """The same, event by event."""
         self.stores[address] = self.away.pop(address)
-        self.handle(events.HostJoined(address, {"hostname": address, "capacity": 100 * LARGE}))
+        description = {"hostname": address, "capacity": 100 * LARGE, "incarnation": address}
+        self.handle(events.HostJoined(address, description))
         objects = [
             (object_id, None, self.nbytes.get(object_id, LARGE), "bytes", None)
             for object_id in sorted(self.stores[address])
