@@ -81,7 +81,8 @@ def start(
 ) -> None:
     """Start a cluster on this host, or join this host to one.
 
-    Returns when it is ready and leaves it running.
+    Returns when it is ready and leaves it running. Workers that die are started again, and so is what keeps them and
+    the object store; 'holdfast status' says what died, and why.
 
     \b
     Examples:

@@ -150,7 +150,8 @@ def test_whatever_is_killed_work_goes_on(monkeypatch):
         with contextlib.ExitStack() as stack:
             loads = [stack.enter_context(Load(c, campaign, n)) for n, c in enumerate((client, client, remote))]
             while campaign.goes_on():
-                kill_one(cluster, campaign)
+                for _ in range(campaign.random.choice((1, 1, 1, 2, 4))):
+                    kill_one(cluster, campaign)
                 before = [load.checked for load in loads]
                 until(
                     lambda before=before: all(load.checked > n for load, n in zip(loads, before, strict=True)),
