@@ -126,8 +126,12 @@ class Launcher:
                     requests = self._running()
                     try:
                         request.send(requests)
-                        async with asyncio.timeout(FORK_TIMEOUT_SECONDS):
-                            await readable(requests.fileno())
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(FORK_TIMEOUT_SECONDS):
+                                await readable(requests.fileno())
+                        # This process may have been stopped meanwhile: an answer that is there counts.
+                        if not _is_readable(requests.fileno(), 0):
+                            raise TimeoutError
                     except ConnectionError:
                         pass
                     except BaseException as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from holdfast.cluster import launching
 from holdfast.cluster.comm import loops
 from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.process import describe_exit
@@ -202,3 +206,27 @@ def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) 
         assert psutil.pid_exists(fork)
     finally:
         os.kill(fork, signal.SIGKILL)
+
+
+def test_an_answer_counts_though_whoever_waited_for_it_was_stopped(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "FORK_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(launching, "readable", _slow_to_look)
+
+    async def main() -> None:
+        launcher.fork("hf_forked", ["--name", "a"], "a", 20).stop(20)  # all that it imports is there by now
+        child = await launcher.fork_async("hf_forked", ["--name", "b"], "b")
+        assert (await child.ready(20))["arguments"] == ["--name", "b"]
+        child.stop(20)
+
+    loops.run(main())
+
+
+async def _slow_to_look(fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll(20_000)  # the answer is there
+    time.sleep(0.5)  # and only now, too late, is it looked at
+    await asyncio.sleep(0)
+    await asyncio.sleep(10)
