@@ -30,6 +30,7 @@ import importlib
 import json
 import os
 import select
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -109,7 +110,14 @@ class Launcher:
             os.close(fd)
         if requests_fd is not None:
             self._listen(socket.socket(fileno=requests_fd))
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # no descriptor is left: nobody could know how it ends
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(exit_fd)
+            _answer(requests, {"errno": error.errno})
+            return None
         self._exit_pipes[pidfd] = pid, exit_fd
         self._poll.register(pidfd, select.POLLIN)
         _answer(requests, {"pid": pid}, pidfd)

@@ -171,6 +171,30 @@ def test_a_module_that_cannot_be_imported_is_told_of(launcher: Launcher, tmp_pat
     launcher.close()
 
 
+REFUSED_ONCE = """
+import errno, os
+watch = os.pidfd_open
+
+def refuse(pid):
+    os.pidfd_open = watch
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+os.pidfd_open = refuse
+"""
+
+
+def test_a_fork_that_it_cannot_watch_is_none_and_it_goes_on(launcher: Launcher, tmp_path: Path) -> None:
+    (tmp_path / "hf_refused_once.py").write_text(FORKED + REFUSED_ONCE)  # by the launcher, which imports it
+    first, _ = fork(launcher)
+    with pytest.raises(OSError, match="Too many open files"):
+        launcher.fork("hf_refused_once", [], "b", 20)
+    second, _ = fork(launcher)
+    assert parent(second) == parent(first)
+    assert len(parent(first).children()) == 2
+    assert first.stop(20)
+    assert second.stop(20)
+
+
 def test_one_that_takes_too_long_is_late(launcher: Launcher) -> None:
     with pytest.raises(HoldfastError, match=r"^a was not ready after 0\.001 s$"):
         launcher.fork("hf_forked", [], "a", 0.001)

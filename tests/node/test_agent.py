@@ -372,6 +372,7 @@ def test_a_worker_that_cannot_be_started_again_at_once_is_later(start_host, capl
     host = start_host(n_workers=1)
     worker = host.worker()
     launcher = psutil.Process(worker.info["pid"]).parent()
+    eventually(lambda: host.agent._page_maker.pid, what="all is forked that is to be")
     # No room for the descriptors of a request: the launcher says so, and is there for the next one.
     limits = resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
