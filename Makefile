@@ -8,7 +8,7 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test attack check lint types bench bench-peers bench-path bench-graphs bench-placement bench-transfer bench-store bench-fragmentation install clean
+.PHONY: help demo test attack check lint types bench bench-peers bench-path bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make bench-peers  on the peers too, in turn, with the ratios (docs/performance.md)"
 	@echo "make bench-path   where the time of one task goes, span by span, and what it costs each process"
 	@echo "make bench-graphs graphs of up to a million tasks: time and memory of each, and who has to wait meanwhile"
+	@echo "make bench-bounds how long others wait while one client asks very much of the scheduler"
 	@echo "make bench-placement  hard graphs beside distributed, time and memory (docs/performance.md)"
 	@echo "make bench-transfer  objects from one host's store to another's, beside what the machine can do"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
@@ -58,6 +59,9 @@ bench-path: $(VENV)/.test
 
 bench-graphs: $(VENV)/.test
 	$(BIN)/python -m benchmarks.graphs $(ARGS)
+
+bench-bounds: $(VENV)/.test
+	$(BIN)/python -m benchmarks.bounds $(ARGS)
 
 bench-placement: $(VENV)/.test
 	$(BIN)/python -m benchmarks.placement $(ARGS)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
+from holdfast.cluster.protocol.limits import MAX_DATASETS
 from holdfast.cluster.scheduler import events
 from holdfast.cluster.scheduler.instructions import DeleteObjects, Instruction, Outbox, ReportErred
 from holdfast.cluster.scheduler.lifecycle import Lifecycle, raised_of, task_error
@@ -687,6 +688,10 @@ class SchedulerState:
         if old is not None and not event.override:
             text = f"a dataset {event.name!r} is published already (by {old.publisher}); override=True replaces it"
             self.outbox.reply(client.id, event.request, False, ["DatasetExistsError", text])
+            return
+        if old is None and len(self.datasets) >= MAX_DATASETS:
+            text = f"{MAX_DATASETS:,} datasets are published, and no more may be: unpublish some"
+            self.outbox.reply(client.id, event.request, False, ["ValueError", text])
             return
         gone = [key for key in event.keys if key not in self.tasks]
         if gone:
