@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
-from holdfast.cluster.scheduler.model import ACTIVE, Client, Host, Key, Task, Worker
+from holdfast.cluster.scheduler.model import ACTIVE, Client, Host, Key, Task, TaskError, Worker
 from holdfast.cluster.scheduler.state import SchedulerState
 
 #: A step looks at so many tasks: half a millisecond or one.
@@ -146,6 +146,11 @@ def memory(state: SchedulerState, heartbeats: Heartbeats) -> Steps:
             largest.sort(key=_nbytes, reverse=True)
             del largest[MAX_OBJECTS_LISTED:]
         yield None
+    for errors in state.life.errors.slices(STEP_ITEMS):
+        count += len(errors)
+        nbytes += sum(error.nbytes for error in errors)
+        for start in range(0, len(errors), STEP_ITEMS // 10):
+            yield {"objects": [_error(error) for error in errors[start : start + STEP_ITEMS // 10]]}
     largest.sort(key=_nbytes, reverse=True)
     for start in range(0, min(len(largest), MAX_OBJECTS_LISTED), STEP_ITEMS // 5):
         step = largest[start : min(start + STEP_ITEMS // 5, MAX_OBJECTS_LISTED)]
@@ -174,6 +179,19 @@ def _object(task: Task, now: float) -> dict[str, Any]:
         "holders": _holders(task),
         "where": [host.address for host in task.where],
         "age": now - task.since,
+    }
+
+
+def _error(error: TaskError) -> dict[str, Any]:
+    return {
+        "key": error.key,
+        "object_id": (error.object_id or b"").hex(),
+        "nbytes": error.nbytes,
+        "type": "exception",
+        "owner": "",
+        "holders": [f"{error.tasks:,} failed tasks" if error.tasks > 1 else "a failed task"],
+        "where": [host.address for host in error.where],
+        "age": None,
     }
 
 

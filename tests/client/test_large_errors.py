@@ -64,6 +64,9 @@ def test_large_exceptions_come_back_whole_and_are_in_the_store_as_long_as_somebo
             client.gather(futures)
         del error, future
         assert objects(client) == COUNT
+        listed = [each for each in client._request("memory")["objects"] if each["type"] == "exception"]
+        assert {each["key"] for each in listed} == {future.key for future in futures}
+        assert all(each["nbytes"] > LARGE for each in listed)
         assert scheduler.memory_info().rss - before < LARGE
         del futures
         eventually(lambda: objects(client) == 1)
