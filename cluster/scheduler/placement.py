@@ -143,7 +143,8 @@ class Placement:
             workers = (named,) if isinstance(named, str) else tuple(map(str, named))
             key = (
                 workers,
-                tuple(sorted((str(name), float(amount)) for name, amount in resources.items())),
+                # To ask for nothing of a resource is no requirement: a worker that doesn't know it may run the task.
+                tuple(sorted((str(name), float(amount)) for name, amount in resources.items() if amount)),
                 bool(options.get("allow_other_workers")),
             )
         except (TypeError, ValueError, AttributeError) as error:

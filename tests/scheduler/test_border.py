@@ -153,6 +153,16 @@ def test_a_task_that_depends_on_itself_is_refused(tasks):
     run(main())
 
 
+def test_a_task_that_needs_nothing_of_a_resource_runs_on_a_worker_without_it():
+    async def main():
+        async with Setup() as setup:
+            setup.client.connection.send(("submit", [("x", None, b"", ())], None, {"resources": {"GPU": 0, "": 0.0}}))
+            ((key, *_, resources),) = (await setup.worker.next("run"))[1]
+            assert (key, resources) == ("x", None)
+
+    run(main())
+
+
 def test_a_node_speaks_for_its_own_workers_only():
     async def main():
         async with Setup() as setup:

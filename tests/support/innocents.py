@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
+import traceback
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +14,7 @@ import numpy as np
 
 from holdfast import Client
 
-RESULT_SECONDS = 60.0
+RESULT_SECONDS = 20.0
 
 
 def _double(x: Any) -> Any:
@@ -70,7 +72,10 @@ class Innocents:
     def _check_end(self) -> None:
         if self._error is not None:
             raise self._error
-        assert not self._thread.is_alive(), "an innocent operation hangs"
+        if self._thread.is_alive():
+            frame = sys._current_frames().get(self._thread.ident or 0)
+            where = "".join(traceback.format_stack(frame)[-6:])
+            raise AssertionError(f"an innocent operation hangs:\n{where}\n{self._client._session.ask('status', 30)}")
         assert set(self._workers) <= set(self._client.nthreads()), "an innocent worker is gone"
         assert self._client.scheduler_info()["failures"] == 0, "the scheduler failed at something; see its log"
 
