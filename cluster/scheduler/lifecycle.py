@@ -30,7 +30,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 
 from holdfast.cluster import payload as payloads
-from holdfast.cluster.errors import CancelledError, ObjectLostError
+from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostError
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.scheduler.instructions import (
     DeleteObjects,
@@ -251,9 +251,24 @@ class Lifecycle:
 
     def assign(self, task: Task, worker: Worker) -> None:
         """Send a ready task, already out of its queue, to a worker, and what can be lined up behind it."""
-        self._send(task, worker)
+        try:
+            self._send(task, worker)
+        except Exception:
+            self._take_back_unsent(task, worker)
+            raise
         if task.nwaiters == 1:
             self.line_up(task)
+
+    def _take_back_unsent(self, task: Task, worker: Worker) -> None:
+        """Sending a task has failed here, which costs this task: its worker isn't to wait for the end of its run."""
+        run = worker.runs.pop(task.run_id, None)
+        if run is not None:
+            worker.expected_seconds = worker.expected_seconds - run.seconds if worker.runs else 0.0
+            worker.host.expected_nbytes -= run.nbytes
+        task.worker = None
+        self._placement.update_room(worker, self.now)
+        text = f"{task.key!r:.200} could not be sent to a worker: the scheduler failed at it, and its log says how"
+        self.fail(task, task_error(task.key, InternalError(text)))
 
     def line_up(self, task: Task) -> None:
         """Send the one task that waits for nothing but this one to the worker that runs this one, and so on.

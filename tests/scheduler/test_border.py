@@ -11,8 +11,10 @@ from scheduler_peers import NODE, WORKER, Peer, Setup
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError, InternalError, ProtocolError
+from holdfast.cluster.payload import load_exception
 from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORKER, REQUESTS
 from holdfast.cluster.scheduler import server as server_module
+from holdfast.cluster.scheduler.instructions import Outbox, RunTasks
 from holdfast.cluster.scheduler.lifecycle import Lifecycle
 
 OTHER_NODE = "tcp://127.0.0.1:2"
@@ -235,6 +237,31 @@ def test_a_fault_in_handling_a_message_is_told_to_whoever_waits_and_logged_with_
     run(main())
     assert "a fault of our own" in caplog.text
     assert "the event was TasksSubmitted" in caplog.text
+
+
+def test_a_task_that_can_not_be_sent_for_a_fault_of_our_own_is_the_only_one_that_is_not(monkeypatch):
+    monkeypatch.setattr(server_module, "FAILURE_PAUSE_SECONDS", 0.01)
+
+    async def main():
+        async with Setup(validate=False) as setup:
+            add = Outbox.add
+
+            def fail_for_one(self, kind, peer, item):
+                if kind is RunTasks and item[0] == "bad":
+                    raise KeyError("a fault of our own")
+                add(self, kind, peer, item)
+
+            monkeypatch.setattr(Outbox, "add", fail_for_one)
+            setup.submit("bad")
+            ((key, blob, _),) = (await setup.client.next("erred"))[1]
+            assert key == "bad"
+            assert isinstance(load_exception(blob, "")[0], InternalError)
+            setup.submit("good")
+            assert (await setup.worker.next("run"))[1][0][0] == "good"
+            assert setup.scheduler.failures == 1
+            assert not setup.gone
+
+    run(main())
 
 
 def test_a_state_on_its_own_raises_what_fails_in_it(monkeypatch):
