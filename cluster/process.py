@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import contextlib
 import faulthandler
+import fcntl
 import json
 import logging
 import os
@@ -125,6 +126,7 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
             stop_because("the parent process ended")
 
         loop.add_reader(options.lifeline_fd, lifeline_ended)
+        _go_on_at_end(options.lifeline_fd)
 
     code = 0
     starting = asyncio.ensure_future(server.start())
@@ -161,6 +163,13 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
         rundir.sweep()
     _exit_after(EXIT_SECONDS)
     return code
+
+
+def _go_on_at_end(pipe: int) -> None:
+    """If this process is stopped when a pipe reaches its end, have it go on: it has to see that, and to end."""
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGCONT)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _exit_after(seconds: float) -> None:

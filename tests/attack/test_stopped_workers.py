@@ -14,11 +14,12 @@ import signal
 import time
 from collections import Counter, deque
 
+import psutil
 import pytest
 from command_line import holdfast
 from waiting import until
 
-from holdfast import Client
+from holdfast import Client, LocalCluster
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.comm.tokens import load_token
@@ -261,3 +262,12 @@ def test_a_late_result_is_used_if_there_is_no_other(tmp_path):
         until(cluster.all_done, "the other outcome has come")
         assert cluster.object_id(first.key) == object_id
         assert first.result() == "hold"
+
+
+def test_a_stopped_worker_ends_with_its_agent():
+    with LocalCluster(n_workers=2, threads_per_worker=1, object_store_memory="64 MiB") as cluster:
+        with Client(cluster) as client:
+            worker = client.submit(os.getpid, pure=False).result()
+            with stopped(worker):
+                os.kill(cluster.nodes[0]["pid"], signal.SIGKILL)
+                until(lambda: not psutil.pid_exists(worker), "the worker has ended")
