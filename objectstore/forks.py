@@ -6,6 +6,9 @@ it ends when the child has ended, and all that it forked in turn, or when they h
 none of this memory. A pipe tells: its one end is inherited with the memory and never closed by hand, the other is
 watched here.
 
+Python has to know of the fork, as it does of ``os.fork`` and ``multiprocessing``. For one that a library makes by
+itself nothing is leased. And a child that closes descriptors it doesn't know, as daemons do, ends its lease.
+
 If the parent ends first, its pins stay as they were at the server, leases included, as long as a fork has its lifeline
 (``quarantine.py``).
 

@@ -416,10 +416,12 @@ def sum_and_wait(array: Any, go: Any, answers: Any) -> None:
 
 class TestThroughAClient:
     @pytest.fixture
-    def cluster(self) -> Iterator[LocalCluster]:
-        with LocalCluster(1, 2, object_store_memory="48 MiB") as cluster:
+    def cluster(self, request: pytest.FixtureRequest) -> Iterator[LocalCluster]:
+        processes = getattr(request, "param", True)
+        with LocalCluster(1, 2, object_store_memory="48 MiB", processes=processes) as cluster:
             yield cluster
 
+    @pytest.mark.parametrize("cluster", [True, False], indirect=True, ids=["processes", "threads"])
     @pytest.mark.parametrize("close", [False, True], ids=["goes on", "closes its client"])
     def test_a_result_is_an_argument_of_a_process(self, cluster: LocalCluster, close: bool) -> None:
         context = multiprocessing.get_context("fork")
