@@ -225,7 +225,8 @@ def _note(path: str) -> str | None:
     note = os.path.join(register, os.path.basename(path))
     try:
         aside = f"{note}.new"
-        Path(aside).write_bytes(os.fsencode(path))
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(os.fsencode(path))
         os.rename(aside, note)
     except OSError as error:
         logger.debug("the directory %s can't be noted: %s", path, error)

@@ -58,7 +58,9 @@ def make_older(*paths: Path) -> None:
 def test_it_is_private_noted_and_goes_with_its_owner(parent: Path, register: Path) -> None:
     directory = OwnDirectory(str(parent), "spill")
     assert Path(directory.path).stat().st_mode & 0o777 == 0o700
-    assert [note.read_text() for note in register.iterdir()] == [directory.path]
+    (note,) = register.iterdir()
+    assert note.read_text() == directory.path
+    assert note.stat().st_mode & 0o777 == 0o600
     assert sweep(str(parent)) == []
     directory.close()
     directory.close()
