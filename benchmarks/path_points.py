@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,16 +135,20 @@ def _carried(messages: Iterable[Any]) -> list[tuple[str, Any]]:
 def _wrap_messages(recorder: Recorder) -> None:
     """Every message between two processes is packed in one place and unpacked in another."""
 
-    def around_pack(pack: Callable[..., Any]) -> Callable[..., Any]:
-        def traced(messages: Iterable[Any]) -> list[Any]:
+    def around_packed(packed: Callable[..., Any]) -> Callable[..., Any]:
+        def traced(messages: Iterable[Any]) -> Iterator[Any]:
             messages = list(messages)
+            done = 0
             began = now()
-            chunks: list[Any] = pack(messages)
-            ended = now()
-            for operation, key in _carried(messages):
-                recorder.mark(f"{operation}: packing", key, began)
-                recorder.mark(f"{operation}: packed", key, ended)
-            return chunks
+            for chunks, count in packed(messages):
+                ended = now()
+                complete = messages[done:count] if count is not None else []
+                for operation, key in _carried(complete):
+                    recorder.mark(f"{operation}: packing", key, began)
+                    recorder.mark(f"{operation}: packed", key, ended)
+                done += len(complete)
+                yield chunks, count
+                began = now()
 
         return traced
 
@@ -161,7 +165,7 @@ def _wrap_messages(recorder: Recorder) -> None:
 
         return traced
 
-    _wrap(frames, "pack", around_pack)
+    _wrap(frames, "packed", around_packed)
     _wrap(frames.FrameReader, "take", around_take)
 
 
