@@ -140,6 +140,23 @@ def _are_places(places: Any) -> bool:
     return True
 
 
+def _are_read(dependencies: Any) -> bool:
+    for dependency in dependencies:
+        key, result, inline, nodes = dependency
+        if type(dependency) is not tuple or ((type(key) is not str or len(key) > _KEY_LENGTH) and not _is_key(key)):
+            return False
+        if (type(result) is not bytes or len(result) != 16) and (type(result) is not int or not 0 < result < 1 << 63):
+            return False
+        if inline is not None and (type(inline) is not bytes or len(inline) > INLINE_LIMIT_NBYTES):
+            return False
+        if type(nodes) is not tuple:
+            return False
+        for node in nodes:
+            if type(node) is not str or not 0 < len(node) <= MAX_NAME_LENGTH:
+                return False
+    return True
+
+
 def _are_runs(runs: Any) -> bool:
     try:
         for run in runs:
@@ -150,7 +167,9 @@ def _are_runs(runs: Any) -> bool:
                 return False
             if type(payload) is not bytes and type(payload) is not memoryview:
                 return False
-            if dependencies != () or resources is not None:
+            if type(dependencies) is not tuple or (dependencies and not _are_read(dependencies)):
+                return False
+            if resources is not None:
                 return False
     except (TypeError, ValueError):
         return False
