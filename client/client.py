@@ -268,8 +268,8 @@ class Client(Calls, Results, DaskFace):
         dict
             With ``"address"``, ``"workers"``: for each worker's address a dictionary of what it is, and ``"places"``:
             for each address that a worker process has or is to have its ``"state"``, ``"running"``, ``"starting"`` or
-            ``"down"``, how many have died there (``"deaths"``) and how the last one did (``"last_death"``). A place is
-            known a few seconds after its host has joined.
+            ``"down"``, how many have died there (``"deaths"``), how the last one did (``"last_death"``) and how many
+            seconds ago (``"last_death_seconds"``). A place is known a few seconds after its host has joined.
         """
         return dict(self._request("info"))
 

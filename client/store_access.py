@@ -17,12 +17,18 @@ from typing import Any
 
 from holdfast.client.keys import content_token
 from holdfast.client.references import Place
-from holdfast.cluster.errors import ConnectError, NoWorkerError
+from holdfast.cluster.errors import MAKE_ROOM, ConnectError, NoWorkerError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.payload import INLINE_LIMIT_NBYTES
 from holdfast.cluster.transfer import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
-from holdfast.objectstore.errors import DecodeError, ObjectNotFoundError, StoreClosedError, StoreError
+from holdfast.objectstore.errors import (
+    DecodeError,
+    ObjectNotFoundError,
+    StoreClosedError,
+    StoreError,
+    StoreFullError,
+)
 from holdfast.objectstore.ids import IDMinter
 
 logger = logging.getLogger(__name__)
@@ -259,6 +265,8 @@ class StoreAccess:
             nodes = self._nodes()
             try:
                 return self._write_to(self.targets(workers), encoded, key, everywhere=everywhere, limit=limit)
+            except StoreFullError as error:
+                raise StoreFullError(f"there is no room for what is scattered: {error}. {MAKE_ROOM}") from None
             except ConnectError:
                 if not self._leaves(nodes.keys()):
                     raise

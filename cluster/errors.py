@@ -6,6 +6,12 @@ from concurrent.futures import CancelledError as _CancelledError
 
 from holdfast.objectstore.errors import HoldfastError
 
+#: What to do about a store without room.
+MAKE_ROOM = (
+    "Let go of futures and datasets ('holdfast memory' shows what holds the space), or start the host with a larger "
+    "object store"
+)
+
 
 class ConnectError(HoldfastError, OSError):
     """No connection to an address could be made, or it was lost."""

@@ -47,12 +47,15 @@ class Restarts:
         How many processes have ended.
     last_death : str or None
         How the last one of them did, in words.
+    last_death_seconds : float or None
+        How long ago that was.
     """
 
     def __init__(self, *, tasks_may_kill: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.state: Literal["starting", "running", "down"] = "starting"
         self.deaths = 0
         self.last_death: str | None = None
+        self._ended = math.nan
         self._tasks_may_kill = tasks_may_kill
         self._clock = clock
         self._failures = 0  # deaths with a pause after them, since a process has run well
@@ -76,6 +79,7 @@ class Restarts:
         now = self._clock()
         self.state = "down"
         self.deaths += 1
+        self._ended = now
         self.last_death = reason.partition("\n")[0][:MAX_REASON_LENGTH]
         if now - self._ready >= RUN_WELL_SECONDS:
             self._failures = 0
@@ -87,12 +91,18 @@ class Restarts:
         self._next_start = now + pause
         return pause
 
+    @property
+    def last_death_seconds(self) -> float | None:
+        """See the class."""
+        return self._clock() - self._ended if self.deaths else None
+
     def describe(self) -> dict[str, Any]:
-        """For people: ``state``, ``deaths``, ``last_death``, and ``next_start_seconds`` while it is down."""
+        """For people: these attributes, and how many seconds are left to the next start while it is down."""
         left = max(0.0, self._next_start - self._clock()) if self.state == "down" else None
         return {
             "state": self.state,
             "deaths": self.deaths,
             "last_death": self.last_death,
+            "last_death_seconds": self.last_death_seconds,
             "next_start_seconds": left,
         }

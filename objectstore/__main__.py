@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--spill-directory",
         metavar="PATH",
-        help="where objects go that don't fit; by default /tmp, if it is on a disk",
+        help="where objects go that don't fit; by default $TMPDIR, /tmp, /var/tmp or ~/.cache: the first on a disk",
     )
     parser.add_argument("--spill-limit", metavar="SIZE", help="the most on disk; by default all but 5 %% of the disk")
     parser.add_argument("--no-spill", action="store_true", help="move nothing to disk: a full store is an error")

@@ -38,10 +38,13 @@ def restarting_here(address: str) -> list[dict[str, Any]]:
     for entry in _parts_here():
         if entry["address"] == address:
             for place in entry.get("restarting") or ():
-                left = place.get("next_start_seconds")
+                since = now - entry["time"]
+                left, died = place.get("next_start_seconds"), place.get("last_death_seconds")
                 if left is not None:
-                    left = max(0.0, left - (now - entry["time"]))
-                found.append({**place, "next_start_seconds": left})
+                    left = max(0.0, left - since)
+                if died is not None:
+                    died += since
+                found.append({**place, "next_start_seconds": left, "last_death_seconds": died})
     return found
 
 

@@ -117,7 +117,7 @@ def start(
         spill_directory=spill_directory,
         name=name,
     )
-    logs = log_directory or _fresh_log_directory(kind)
+    logs = _log_directory(log_directory, kind)
     begun = time.monotonic()
     arguments = service_arguments(
         kind,
@@ -206,6 +206,16 @@ def _own_address(host: str | None, scheduler: str | None) -> str:
             if scheduler is None:  # no network: other processes of this machine are all there is
                 return LOOPBACK
             raise HoldfastError(f"there is no way to {scheduler}: {error.strerror or error}") from None
+
+
+def _log_directory(named: Path | None, kind: str) -> Path:
+    if named is None:
+        return _fresh_log_directory(kind)
+    try:
+        named.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise HoldfastError(f"there can be no logs in {named}: {error.strerror or error}; name another place") from None
+    return named
 
 
 def _fresh_log_directory(kind: str) -> Path:

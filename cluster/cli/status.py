@@ -110,5 +110,7 @@ def _restarts(place: dict[str, Any]) -> str:
     if state == "down":
         words += f", next start in {format_duration(place.get('next_start_seconds'))}"
     if deaths:
-        words += f"; died {count(deaths, 'time')}, last: {place.get('last_death')}"
+        ago = place.get("last_death_seconds")
+        when = "" if ago is None else f" {format_duration(ago)} ago"
+        words += f"; died {count(deaths, 'time')}, last{when}: {place.get('last_death')}"
     return words

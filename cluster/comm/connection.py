@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -418,10 +419,15 @@ def bound_socket(host: str, port: int) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        if error.errno == 98:
+        if error.errno == errno.EADDRINUSE:
             raise ConnectError(
                 f"port {port} of {host} is in use: stop what listens there ('holdfast status' shows a cluster of "
                 "yours), or choose another port (0: any free one)"
+            ) from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ConnectError(
+                f"can't listen on {format_address(host, port)}: {host} is no address of this host; choose one that is "
+                "('ip address' lists them)"
             ) from None
         raise ConnectError(f"can't listen on {format_address(host, port)}: {error.strerror or error}") from None
     sock.setblocking(False)

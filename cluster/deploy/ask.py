@@ -17,6 +17,10 @@ from holdfast.cluster.protocol.answers import merged
 from holdfast.objectstore.errors import HoldfastError
 
 RETRY_SECONDS = 0.1
+_WAY_OUT = (
+    "Is a cluster running there? 'holdfast start --head' starts one, and with --host ADDRESS one that other hosts can "
+    "reach"
+)
 
 
 def ask(
@@ -36,7 +40,14 @@ def ask(
     HoldfastError
         The scheduler's own error.
     """
-    with _connect(address, operation, token or load_token(), timeout) as sock:
+    token = token or load_token()
+    try:
+        sock = _connect(address, operation, token, timeout)
+    except (AuthenticationError, VersionMismatchError):
+        raise
+    except ConnectError as error:
+        raise ConnectError(f"{error}. {_WAY_OUT}") from None
+    with sock:
         try:
             sock.sendall(b"".join(frames.pack([("request", 1, operation, dict(arguments or {}))])))
             return _reply(sock)
@@ -69,10 +80,7 @@ def wait_for_scheduler(address: str, *, timeout: float, token: bytes | None = No
         except ConnectError as error:
             elapsed = time.monotonic() - started
             if elapsed + RETRY_SECONDS > timeout:
-                raise ConnectError(
-                    f"{error} (tried for {elapsed:.1f} s). Is a cluster running there? 'holdfast start --head' starts "
-                    "one, and with --host ADDRESS one that other hosts can reach"
-                ) from None
+                raise ConnectError(f"{error} (tried for {elapsed:.1f} s). {_WAY_OUT}") from None
             time.sleep(RETRY_SECONDS)
 
 

@@ -137,6 +137,7 @@ class LocalProcesses:
             arguments += ["--name", plan.name]
         if place.restarts.last_death is not None:
             arguments += ["--deaths", str(place.restarts.deaths), "--last-death", place.restarts.last_death]
+            arguments += ["--last-death-seconds", str(place.restarts.last_death_seconds)]
         return arguments
 
     def _fork(

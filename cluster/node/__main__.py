@@ -30,6 +30,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", default=None, help="of the host, for people")
     parser.add_argument("--deaths", type=int, default=0, metavar="N", help="of agents that were here before")
     parser.add_argument("--last-death", default=None, metavar="TEXT", help="how the last of them ended, for people")
+    parser.add_argument("--last-death-seconds", type=float, default=0.0, metavar="N", help="how long ago that was")
     parser.add_argument("--launcher-fd", type=int, metavar="N", help="the way to what forks the workers")
     add_token_option(parser)
     add_process_options(parser)
@@ -63,6 +64,7 @@ def main() -> int:
         name=options.name,
         deaths=options.deaths,
         last_death=options.last_death,
+        last_death_seconds=options.last_death_seconds,
         log_level=options.log_level,
     )
     code = run(

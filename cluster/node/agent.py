@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,8 @@ class NodeAgent:
         What forks the workers' processes; one is started if not given.
     name:
         The host's name, for people.
-    deaths, last_death:
-        How many agents were here before this one and died, and how the last one did, for people.
+    deaths, last_death, last_death_seconds:
+        How many agents were here before this one and died, and how the last one did, and how long ago, for people.
     log_level:
         How much worker processes log.
 
@@ -99,6 +100,7 @@ class NodeAgent:
         name: str | None = None,
         deaths: int = 0,
         last_death: str | None = None,
+        last_death_seconds: float = 0.0,
         log_level: str = "INFO",
     ) -> None:
         if n_workers < 0 or threads_per_worker < 1:
@@ -113,6 +115,7 @@ class NodeAgent:
         self.reason: str | None = None
         self._deaths = deaths
         self._last_death = last_death
+        self._died = time.monotonic() - last_death_seconds
         self._token = token
         self._host = host
         self._port = port
@@ -319,6 +322,8 @@ class NodeAgent:
         }
         if self._supervisor is not None:
             report["places"] = self._supervisor.describe()
+        if self._deaths:
+            report["last_death_seconds"] = time.monotonic() - self._died
         self._link.heartbeat(report)
 
     def _revoke(

@@ -121,6 +121,7 @@ def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heart
             "pid": host.description.get("pid"),
             "deaths": host.description.get("deaths") or 0,
             "last_death": host.description.get("last_death"),
+            "last_death_seconds": beat.get("last_death_seconds"),
             "workers": {worker.address: _worker(worker, beat) for worker in host.workers},
             "places": beat.get("places") or {},
             "store": {"capacity": host.description.get("capacity"), **(beat.get("store") or {})},

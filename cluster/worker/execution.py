@@ -26,6 +26,7 @@ from typing import Any
 
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.comm import frames
+from holdfast.cluster.errors import MAKE_ROOM
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.forks import Forks
@@ -123,10 +124,7 @@ class TaskRunner:
         try:
             return self._store.put_encoded(encoded, key=label(key), timeout=STORE_TIMEOUT_SECONDS)
         except StoreFullError as error:
-            raise StoreFullError(
-                f"there is no room for the result of task {key!r}: {error}. Let go of futures and datasets "
-                "('holdfast memory' shows what holds the space), or start the host with a larger object store"
-            ) from None
+            raise StoreFullError(f"there is no room for the result of task {key!r}: {error}. {MAKE_ROOM}") from None
 
     def _result(self, task: Task) -> Encoded:
         try:

@@ -60,7 +60,7 @@ def test_an_address_can_come_from_the_environment(cluster: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     said = holdfast("status", HOLDFAST_ADDRESS=f"127.0.0.1:{port}", code=1)
-    assert f"can't connect to tcp://127.0.0.1:{port}: Connection refused" in said
+    assert f"can't connect to tcp://127.0.0.1:{port}: Connection refused. Is a cluster running there?" in said
 
 
 def test_a_wrong_token_is_refused_with_the_way_out(cluster: str) -> None:
@@ -73,6 +73,14 @@ def test_a_missing_token_is_named(cluster: str, tmp_path: Path) -> None:
     assert f"there is no token at {tmp_path / 'none'}" in said
     said = holdfast("start", "--address", cluster, HOLDFAST_TOKEN_FILE=str(tmp_path / "none"), code=1)
     assert "copy the file from the host that started the cluster" in said
+
+
+def test_a_place_where_no_logs_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = holdfast(
+        "start", "--head", "--port", "0", "--log-directory", str(tmp_path / "file" / "logs"), *SMALL, code=1
+    )
+    assert f"there can be no logs in {tmp_path / 'file' / 'logs'}: Not a directory; name another place" in said
 
 
 def test_a_second_head_on_its_port_is_an_error(cluster: str) -> None:

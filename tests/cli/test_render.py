@@ -53,7 +53,7 @@ def test_a_status_report() -> None:
 def test_a_status_report_says_what_becomes_of_workers_that_died() -> None:
     places = {
         "a/0": {"name": "alpha-0", "state": "running", "deaths": 0},
-        "a/1": {"name": "alpha-1", "state": "running", "deaths": 1, "last_death": "was killed by SIGKILL"},
+        "a/1": {"name": "alpha-1", "state": "running", "deaths": 1, "last_death": "killed", "last_death_seconds": 300},
         "a/2": {"name": "alpha-2", "state": "starting", "deaths": 0},
         "a/3": {
             "name": "alpha-3",
@@ -67,7 +67,7 @@ def test_a_status_report_says_what_becomes_of_workers_that_died() -> None:
         "Host alpha (a)",
         "  object store: -",
         "  no workers",
-        "  alpha-1: running; died 1 time, last: was killed by SIGKILL",
+        "  alpha-1: running; died 1 time, last 5 min ago: killed",
         "  alpha-2: starting",
         "  alpha-3: down, next start in 4 s; died 12 times, last: could not start: no room",
     ]

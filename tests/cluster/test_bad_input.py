@@ -144,6 +144,13 @@ def test_a_result_larger_than_the_store(client):
     assert "'holdfast memory'" in str(info.value)
 
 
+def test_scattered_data_larger_than_the_store(client):
+    with pytest.raises(StoreFullError) as info:
+        client.scatter(np.ones(10_000_000))
+    assert "no room for what is scattered: 80.0 MB requested, more than the 67.1 MB" in str(info.value)
+    assert "start the host with a larger object store" in str(info.value)
+
+
 def test_a_store_that_is_full_names_who_holds_the_space(client):
     held = client.submit(np.ones, 6_000_000, pure=False)
     viewed = held.result(30)  # what is looked at stays in memory

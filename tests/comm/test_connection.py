@@ -284,6 +284,11 @@ def test_a_message_that_cannot_be_packed_closes_the_connection_instead_of_losing
     run(main())
 
 
+def test_an_address_of_another_host_is_named():
+    with pytest.raises(ConnectError, match=r"203\.0\.113\.7 is no address of this host; choose one that is"):
+        bound_socket("203.0.113.7", 0)
+
+
 def test_a_port_in_use_is_named():
     sock = bound_socket("127.0.0.1", 0)
     port = sock.getsockname()[1]

@@ -73,7 +73,7 @@ def test_who_has_run_well_begins_anew(tasks_may_kill: bool, clock: Clock) -> Non
 def test_it_says_how_things_are(clock: Clock) -> None:
     restarts = Restarts(clock=clock)
     assert restarts.describe() == {
-        "state": "starting", "deaths": 0, "last_death": None, "next_start_seconds": None,
+        "state": "starting", "deaths": 0, "last_death": None, "last_death_seconds": None, "next_start_seconds": None,
     }  # fmt: skip
     fail(restarts, clock)
     restarts.begin()
@@ -84,10 +84,16 @@ def test_it_says_how_things_are(clock: Clock) -> None:
         "state": "down",
         "deaths": 2,
         "last_death": "could not start: no room",
+        "last_death_seconds": pytest.approx(0.2),
         "next_start_seconds": pytest.approx(0.3),
     }
     restarts.begin()
+    clock.now += 9
     restarts.ready()
     assert restarts.describe() == {
-        "state": "running", "deaths": 2, "last_death": "could not start: no room", "next_start_seconds": None,
-    }  # fmt: skip
+        "state": "running",
+        "deaths": 2,
+        "last_death": "could not start: no room",
+        "last_death_seconds": pytest.approx(9.2),
+        "next_start_seconds": None,
+    }
