@@ -41,7 +41,11 @@ EVERYWHERE = ("0.0.0.0", "::")
 @click.option(
     "--port", type=click.IntRange(0, 65535), help=f"The scheduler's port; 0: any free. Default: {DEFAULT_PORT}."
 )
-@click.option("--workers", type=click.IntRange(1), help="Worker processes. Default: workers × threads = cores.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Worker processes. Default: workers × threads = cores, or fewer if there is little memory.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Tasks that each worker runs at once.")
 @click.option(
     "--memory",
@@ -82,7 +86,7 @@ def start(
     """Start a cluster on this host, or join this host to one.
 
     Returns when it is ready and leaves it running. Workers that die are started again, and so is what keeps them and
-    the object store; 'holdfast status' says what died, and why.
+    the object store; 'holdfast status' says what died, when and why.
 
     \b
     Examples:

@@ -18,8 +18,11 @@ from holdfast.cluster.cli.tables import MISSING, count, format_duration, percent
 def status(as_json: bool, address: str | None) -> None:
     """Show a cluster's hosts, workers, object stores and tasks.
 
-    A worker that hears nothing is "computing" if it uses a processor, as in a long call into C, "blocked" if it does
-    not, and "stopped" if the system lets it do nothing (SIGSTOP, a debugger).
+    A worker is "running" if it hears what it is told, with or without tasks. One that hears nothing is "computing" if
+    it uses a processor, as in a long call into C, "blocked" if it does not, and "stopped" if the system lets it do
+    nothing (SIGSTOP, a debugger). Then it says for how long.
+
+    A worker or host that has died is listed below with the number of deaths, and how and when the last one was.
 
     \b
     Examples:
