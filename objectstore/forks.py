@@ -109,8 +109,10 @@ class Watch:
 
     def add(self, lease: Lease) -> None:
         """Ends the lease when its pipe does. Twice is no error."""
-        fd = lease.watched_fd
         with self._lock:
+            fd = lease.watched_fd
+            if fd < 0:  # it has ended meanwhile
+                return
             self._leases[fd] = lease
             if self._poll is None:
                 self._poll = select.epoll()
@@ -120,10 +122,13 @@ class Watch:
                 self._thread = threading.Thread(target=self._run, name="holdfast-store-forks", daemon=True)
                 self._thread.start()
 
+    @property
+    def watched_fds(self) -> set[int]:
+        """Of all leases here. Takes no lock."""
+        return set(self._leases)
+
     def leave_to_parent(self) -> None:
-        """In a forked child: closes what it inherited of this. Takes no lock."""
-        for fd in self._leases:
-            os.close(fd)
+        """In a forked child: closes what it inherited of this but for the leases' descriptors. Takes no lock."""
         if self._poll is not None:
             self._poll.close()
 
@@ -134,6 +139,7 @@ class Watch:
             for fd, _ in poll.poll():  # nothing is asked for, so it's the end of a pipe
                 with self._lock:
                     lease = self._leases.pop(fd)
+                    lease.watched_fd = -1  # before its number may be another file's
                     poll.unregister(fd)
                     os.close(fd)
                 lease.end()
@@ -172,13 +178,15 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _lenders, _watch
-    # The other ends stay open for as long as this process does what it was forked for.
-    watched = [lease.watched_fd for lease in _forking.values() if lease.watched_fd >= 0]
+    # The other ends stay open for as long as this process does what it was forked for. A lease may be in both places, if
+    # another thread has not yet ended its fork: its descriptor is closed once.
+    parents = _watch
+    watched = {lease.watched_fd for lease in _forking.values() if lease.watched_fd >= 0} | parents.watched_fds
     _forking.clear()
+    _lenders, _watch = weakref.WeakValueDictionary(), Watch()
     for fd in watched:
         os.close(fd)
-    _watch.leave_to_parent()
-    _lenders, _watch = weakref.WeakValueDictionary(), Watch()
+    parents.leave_to_parent()
 
 
 for _ in range(2):

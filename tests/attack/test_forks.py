@@ -534,6 +534,30 @@ def test_forks_at_random_see_nothing_but_what_their_parent_saw(server: StoreServ
         until(lambda: server.stats()["pins"] == 0, "nothing is pinned any more")
 
 
+def test_a_child_begins_anew_while_another_thread_is_about_to_have_forked(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread forks when a lease is watched already, and the hooks of its own fork have not ended."""
+    value = read(store, other)
+    watched = forks._watch
+    children: list[Fork] = []
+    thread = threading.Thread(target=lambda: children.append(Fork(lambda: forks._watch is watched, grandchild=True)))
+    add = forks.Watch.add
+
+    def add_slowly(watch: forks.Watch, lease: forks.Lease) -> None:
+        add(watch, lease)
+        if not thread.ident:
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr(forks.Watch, "add", add_slowly)
+    children.append(Fork(wrong, value, 7))
+    assert [child.look() for child in children] == ["False", "0"]
+    for child in children:
+        child.end()
+    until(lambda: forks._watch._thread is None, "all leases have ended")
+
+
 def test_nothing_of_the_watch_is_left(server: StoreServer, store: Store, other: Store) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
