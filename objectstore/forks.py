@@ -178,8 +178,8 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _lenders, _watch
-    # The other ends stay open for as long as this process does what it was forked for. A lease may be in both places, if
-    # another thread has not yet ended its fork: its descriptor is closed once.
+    # The other ends stay open for as long as this process does what it was forked for. A lease may be in both places,
+    # if another thread has not ended its fork yet: its descriptor is closed once.
     parents = _watch
     watched = {lease.watched_fd for lease in _forking.values() if lease.watched_fd >= 0} | parents.watched_fds
     _forking.clear()
