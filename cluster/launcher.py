@@ -75,9 +75,12 @@ class Launcher:
         self._poll.register(requests, select.POLLIN)
 
     def _serve(self, requests: socket.socket) -> dict[str, Any] | None:
-        message, descriptors, _, _ = socket.recv_fds(
-            requests, REQUEST_NBYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
-        )
+        try:
+            message, descriptors, _, _ = socket.recv_fds(
+                requests, REQUEST_NBYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:  # who asked has ended, with an answer unread
+            message = b""
         if not message:
             self._poll.unregister(requests)
             del self._requests[requests.fileno()]

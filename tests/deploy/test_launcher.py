@@ -195,6 +195,40 @@ def test_a_fork_that_it_cannot_watch_is_none_and_it_goes_on(launcher: Launcher, 
     assert second.stop(20)
 
 
+ASKING = """
+import argparse, os, socket
+from holdfast.cluster import launching
+from holdfast.cluster.process import add_process_options, tell_parent
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--launcher-fd", type=int)
+    add_process_options(parser)
+    options = parser.parse_args()
+    requests = socket.socket(fileno=options.launcher_fd)
+    with launching._Request("hf_forked", [], "b") as request:
+        request.send(requests)
+        launching._is_readable(requests.fileno(), 20)
+        tell_parent(options.ready_fd, {})
+        os._exit(0)
+"""
+
+
+def test_one_that_asks_and_is_gone_before_it_reads_the_answer_ends_nothing_else(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    (tmp_path / "hf_asking.py").write_text(ASKING)
+    first, _ = fork(launcher)
+    asking = launcher.fork("hf_asking", [], "asking", 20, may_fork=True)
+    asking.wait_ready(20)
+    assert asking.wait(20) == 0
+    second, _ = fork(launcher)
+    assert parent(second) == parent(first)
+    for child in (first, second):
+        child.terminate()
+        assert child.wait(20) == 0
+
+
 def test_one_that_takes_too_long_is_late(launcher: Launcher) -> None:
     with pytest.raises(HoldfastError, match=r"^a was not ready after 0\.001 s$"):
         launcher.fork("hf_forked", [], "a", 0.001)
