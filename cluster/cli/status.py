@@ -11,6 +11,9 @@ import click
 from holdfast.cluster.cli.find import address_option, ask_cluster, restarting_here
 from holdfast.cluster.cli.tables import MISSING, count, format_duration, percent, share, shorten, size, table
 
+#: A host that is there says something every two seconds, and when this command asks.
+SILENT_SECONDS = 5.0
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -59,6 +62,7 @@ def render(report: dict[str, Any]) -> str:
         ),
     ]
     blocks += [_host(address, node) for address, node in nodes.items()]
+    blocks += [_absent(host) for host in report.get("absent") or ()]
     blocks += [f"Host {_restarts(place)}" for place in report.get("restarting") or ()]
     tasks = {state: number for state, number in (report.get("tasks") or {}).items() if number}
     blocks.append("Tasks: " + (", ".join(f"{number:,} {state}" for state, number in tasks.items()) or "none"))
@@ -76,9 +80,20 @@ def _condition(worker: dict[str, Any]) -> str:
     return str(condition) if condition == "running" else f"{condition} for {format_duration(worker.get('seconds'))}"
 
 
+def _absent(host: dict[str, Any]) -> str:
+    """A host that was given up, and may come back."""
+    ago = format_duration(host.get("seconds"))
+    return (
+        f"Host {host.get('hostname', '?')} ({host.get('address', '?')}): given up {ago} ago: {host.get('reason')}\n"
+        "  It is in the cluster again, with all that it has, when it is heard of again."
+    )
+
+
 def _host(address: str, node: dict[str, Any]) -> str:
     store = node.get("store") or {}
     lines = [f"Host {node.get('hostname', '?')} ({address})"]
+    if (silent := node.get("silent_seconds") or 0.0) >= SILENT_SECONDS:
+        lines[0] += f": nothing heard of it for {format_duration(silent)}; what follows is older"
     if agent := _restarts({**node, "name": "node agent", "state": "running"}):
         lines.append(f"  {agent}")
     text = share(store.get("used"), store.get("capacity"))

@@ -61,6 +61,10 @@ def _receive_message(sock: socket.socket, max_nbytes: int) -> Any:
     return _message(prefix, bytes(receive_exactly(sock, _header_nbytes(prefix, max_nbytes))))
 
 
+class StalledError(ConnectError):
+    """Somebody listens at an address, and has not answered in time."""
+
+
 def connect_blocking(
     address: str, *, token: bytes, role: str, info: dict[str, Any], timeout: float
 ) -> tuple[socket.socket, dict[str, Any]]:
@@ -76,6 +80,8 @@ def connect_blocking(
     TryLater
         The other end has closed the connection during the opening, as it does when many come at a time, or says that
         it can't take it yet.
+    StalledError
+        The other end said nothing in time.
     ConnectError
         Or another of its subclasses: nobody answers there, or somebody who can't be worked with.
     """
@@ -100,6 +106,11 @@ def connect_blocking(
     except ConnectError:
         sock.close()
         raise
+    except TimeoutError:
+        sock.close()
+        raise StalledError(
+            f"the process that listens at {where} has not answered within {timeout:g} s: it is stopped, or very busy"
+        ) from None
     except (OSError, ProtocolError) as error:
         sock.close()
         raise ConnectError(f"the connection to {where} did not open: {error}") from None

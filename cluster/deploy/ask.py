@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.cluster.comm import frames
-from holdfast.cluster.comm.blocking import connect_blocking
+from holdfast.cluster.comm.blocking import StalledError, connect_blocking
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
 from holdfast.cluster.protocol.answers import merged
@@ -43,7 +43,7 @@ def ask(
     token = token or load_token()
     try:
         sock = _connect(address, operation, token, timeout)
-    except (AuthenticationError, VersionMismatchError):
+    except (AuthenticationError, VersionMismatchError, StalledError):
         raise
     except ConnectError as error:
         raise ConnectError(f"{error}. {_WAY_OUT}") from None
@@ -80,6 +80,8 @@ def wait_for_scheduler(address: str, *, timeout: float, token: bytes | None = No
         except ConnectError as error:
             elapsed = time.monotonic() - started
             if elapsed + RETRY_SECONDS > timeout:
+                if isinstance(error, StalledError):
+                    raise
                 raise ConnectError(f"{error} (tried for {elapsed:.1f} s). {_WAY_OUT}") from None
             time.sleep(RETRY_SECONDS)
 

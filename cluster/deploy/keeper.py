@@ -136,7 +136,7 @@ class AgentKeeper:
         """Keep an agent in its place; returns how the last one has ended."""
         assert place.child is not None
         code = await place.child.exited()
-        reason = describe_exit(code)
+        reason = _how_it_ended(code)
         while not self._is_last_word(code):
             place.info, place.ended = None, reason
             pause = place.restarts.ended(reason)
@@ -179,7 +179,11 @@ class AgentKeeper:
         logger.warning("%s runs again (pid %d)", place.name, child.pid)
         self._changed()
         code = await child.exited()
-        return code, describe_exit(code)
+        return code, _how_it_ended(code)
+
+
+def _how_it_ended(code: int) -> str:
+    return "has lost the scheduler" if code == LEFT_EXIT_CODE else describe_exit(code)
 
 
 async def _end_of(child: ChildProcess) -> int:

@@ -11,7 +11,7 @@ meanwhile may be in the answer or not, and what was made anew may be in it twice
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -107,8 +107,14 @@ def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heartbeats) -> Steps:
-    """What ``holdfast status`` shows."""
+def status(
+    state: SchedulerState,
+    description: dict[str, Any],
+    heartbeats: Heartbeats,
+    silences: Mapping[str, float],
+    absent: Sequence[dict[str, Any]],
+) -> Steps:
+    """What ``holdfast status`` shows: ``silences`` has the seconds since each host was heard of."""
     counts: Counter[str] = Counter()
     for tasks in state.tasks.slices(STEP_ITEMS):
         counts.update([task.state for task in tasks])
@@ -119,6 +125,7 @@ def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heart
         nodes[host.address] = {
             "hostname": host.description.get("hostname", ""),
             "pid": host.description.get("pid"),
+            "silent_seconds": silences.get(host.address),
             "deaths": host.description.get("deaths") or 0,
             "last_death": host.description.get("last_death"),
             "last_death_seconds": beat.get("last_death_seconds"),
@@ -129,6 +136,7 @@ def status(state: SchedulerState, description: dict[str, Any], heartbeats: Heart
     return {
         "scheduler": description,
         "nodes": nodes,
+        "absent": list(absent),
         "tasks": dict(counts),
         "clients": len(state.clients),
         "datasets": sorted(state.datasets),

@@ -15,6 +15,7 @@ from holdfast.cluster.clock import Alarm
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.messages import REQUESTS
 from holdfast.cluster.scheduler import events, introspection
+from holdfast.cluster.scheduler.absent import Absent
 from holdfast.cluster.scheduler.state import SchedulerState
 
 #: What a client is told of a failure of the scheduler's own.
@@ -32,8 +33,10 @@ class Requests:
 
     Parameters
     ----------
-    state, heartbeats
+    state, heartbeats, absent
         What is read.
+    silences
+        ``silences()`` gives the seconds since each host was heard of.
     send
         ``send(peer, message)``.
     handle
@@ -54,7 +57,9 @@ class Requests:
         self,
         state: SchedulerState,
         heartbeats: introspection.Heartbeats,
+        absent: Absent,
         *,
+        silences: Callable[[], dict[str, float]],
         send: Callable[[str, tuple[Any, ...]], None],
         handle: Callable[[events.Event], None],
         call_later: Callable[..., Alarm],
@@ -65,6 +70,8 @@ class Requests:
     ) -> None:
         self._state = state
         self._heartbeats = heartbeats
+        self._absent = absent
+        self._silences = silences
         self._send = send
         self._handle_event = handle
         self._call_later = call_later
@@ -98,7 +105,13 @@ class Requests:
         elif operation == "list-datasets":
             self._reply(client, request, sorted(state.datasets))
         elif operation == "status":
-            self._inquire(client, request, lambda: introspection.status(state, self._describe(), self._heartbeats))
+            self._inquire(
+                client,
+                request,
+                lambda: introspection.status(
+                    state, self._describe(), self._heartbeats, self._silences(), self._absent.describe()
+                ),
+            )
         elif operation == "memory":
             self._inquire(client, request, lambda: introspection.memory(state, self._heartbeats))
         elif operation == "publish":

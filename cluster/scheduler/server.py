@@ -23,6 +23,7 @@ from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORK
 from holdfast.cluster.protocol.shapes import Vocabulary
 from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.absent import Absent
 from holdfast.cluster.scheduler.debts import REPORTS, Debts
 from holdfast.cluster.scheduler.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.requests import FAILED, Requests
@@ -101,9 +102,12 @@ class Scheduler:
         self._paying: set[str] = set()  # for whom a job does that
         self._turns: dict[str, int] = {}  # the last turn that each client has announced
         self._heartbeats: introspection.Heartbeats = {}
+        self._absent = Absent()
         self._requests = Requests(
             self.state,
             self._heartbeats,
+            self._absent,
+            silences=self._silences,
             send=self._send,
             handle=self._handle,
             call_later=self._call_later,
@@ -271,6 +275,7 @@ class Scheduler:
     def _join(self, role: str, peer: str, info: dict[str, Any]) -> None:
         if role == "node":
             self._heard[peer] = self._clock.time()
+            self._absent.joined(peer, info["hostname"])
             self._handle(events.HostJoined(peer, info))
             self._tell_clients(("nodes", [info], []))
         elif role == "worker":
@@ -287,6 +292,8 @@ class Scheduler:
     def _leave(self, role: str, peer: str, reason: str, *, may_live: bool) -> None:
         logger.info("%s %s left: %s", role, peer, reason)
         if role == "node":
+            if may_live:
+                self._absent.gave_up(peer, self.state.hosts[peer].description["hostname"], reason)
             self._heartbeats.pop(peer, None)
             self._heard.pop(peer, None)
             self._node_inboxes.pop(peer, None)
@@ -332,6 +339,10 @@ class Scheduler:
             # has read them in the one after.
             self._loop.call_soon(self._loop.call_soon, self._give_up_silent)
         self._silence_timer = self._call_later(self._silence_timeout / 10, self._watch_silence)
+
+    def _silences(self) -> dict[str, float]:
+        now = self._clock.time()
+        return {node: now - heard for node, heard in self._heard.items()}
 
     def _is_silent(self, node: str) -> bool:
         if self._node_inboxes[node].waits:

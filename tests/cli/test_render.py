@@ -90,6 +90,19 @@ def test_a_status_report_says_what_becomes_of_agents_that_died() -> None:
     ]
 
 
+def test_a_status_report_says_which_hosts_nobody_hears_of() -> None:
+    report = {
+        "nodes": {"a": {"hostname": "alpha", "silent_seconds": 12.0}, "b": {"hostname": "beta", "silent_seconds": 1.0}},
+        "absent": [{"address": "c", "hostname": "gamma", "reason": "it has said nothing for 30 s", "seconds": 200.0}],
+    }
+    hosts = [line for line in status.render(report).splitlines() if line.startswith("Host ")]
+    assert hosts == [
+        "Host alpha (a): nothing heard of it for 12 s; what follows is older",
+        "Host beta (b)",
+        "Host gamma (c): given up 3 min ago: it has said nothing for 30 s",
+    ]
+
+
 def test_a_memory_report_shows_the_largest_first() -> None:
     objects = [
         {"key": "small", "nbytes": 10, "owner": "client-1", "holders": ["client-1"], "where": ["tcp://a:1"], "age": 5},

@@ -32,7 +32,7 @@ ANSWERS = {
     "who-has": lambda state: introspection.who_has(state, None),
     "who-has of some": lambda state: introspection.who_has(state, [("x", n) for n in range(TASKS)] + ["unknown"]),
     "has-what": lambda state: introspection.has_what(state, None),
-    "status": lambda state: introspection.status(state, {}, {}),
+    "status": lambda state: introspection.status(state, {}, {}, {}, []),
     "memory": lambda state: introspection.memory(state, HEARTBEATS),
 }
 

@@ -117,6 +117,19 @@ def test_a_node_that_falls_silent_is_given_up_with_its_workers():
     run(main())
 
 
+def test_status_says_which_hosts_were_given_up_until_they_are_back():
+    async def main():
+        async with Setup(silence_timeout=0.2) as setup:
+            await setup.node.until(lambda: setup.node.gone)
+            setup.client.connection.send(("request", 1, "status", {}))
+            (host,) = (await setup.client.next("reply"))[3]["absent"]
+            assert (host["address"], host["reason"]) == (NODE, "it has said nothing for 0 s")
+            setup.node = await Peer.join_as_node(setup.scheduler, [])
+            assert setup.scheduler._absent.describe() == []
+
+    run(main())
+
+
 async def until(condition):
     async with asyncio.timeout(20):
         while not condition():
