@@ -99,7 +99,13 @@ def _host(address: str, node: dict[str, Any]) -> str:
     text = share(store.get("used"), store.get("capacity"))
     if store.get("objects") is not None:
         text += f", {count(store['objects'], 'object')}"
+    if store.get("spilled_nbytes"):
+        text += f", {size(store['spilled_nbytes'])} on disk"
+    if store.get("waiting_creates"):
+        text += f"; {store['waiting_creates']:,} more waiting for room"
     lines.append(f"  object store: {text}")
+    if store.get("spill_error"):
+        lines.append(f"  nothing more can be moved to disk: {store['spill_error']}")
     rows = [
         [
             worker.get("name") or name,

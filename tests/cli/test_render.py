@@ -90,6 +90,21 @@ def test_a_status_report_says_what_becomes_of_agents_that_died() -> None:
     ]
 
 
+def test_a_status_report_says_what_a_full_store_waits_for() -> None:
+    store = {
+        "capacity": 60_000_000,
+        "used": 57_000_000,
+        "objects": 9,
+        "spilled_nbytes": 16_000_000,
+        "waiting_creates": 2,
+        "spill_error": "no space left",
+    }
+    assert status.render({"nodes": {"a": {"hostname": "alpha", "store": store}}}).splitlines()[4:6] == [
+        "  object store: 57.0 MB of 60.0 MB (95 %), 9 objects, 16.0 MB on disk; 2 more waiting for room",
+        "  nothing more can be moved to disk: no space left",
+    ]
+
+
 def test_a_status_report_says_which_hosts_nobody_hears_of() -> None:
     report = {
         "nodes": {"a": {"hostname": "alpha", "silent_seconds": 12.0}, "b": {"hostname": "beta", "silent_seconds": 1.0}},
