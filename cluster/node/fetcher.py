@@ -2,6 +2,10 @@
 
 However many ask for an object, it is fetched once; its sources are tried in turn. A few threads move the bytes,
 over connections that are kept. All else happens in the store's loop.
+
+A host that is stopped, or a link that is cut, is known by its silence only, which takes long. So each host has places
+of its own, and what others give does not wait for it. Whoever waits for a place while a host keeps silent shares that
+silence, and goes on to the next source.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ import concurrent.futures
 import contextlib
 import logging
 import socket
+import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,8 +29,9 @@ from holdfast.objectstore.table import ObjectMeta
 
 logger = logging.getLogger(__name__)
 
-#: How many objects arrive at once; others wait.
-MAX_FETCHES = 8
+#: How many objects arrive from one host at once, and from all of them; others wait.
+FETCHES_PER_HOST = 8
+MAX_FETCHES = 64
 #: How long an object that was sealed on this host may take to be known here: the word of it may come around by way of
 #: the scheduler before the seal itself has been read from its writer's socket.
 LATE_SEAL_SECONDS = 0.5
@@ -32,6 +39,14 @@ LATE_SEAL_SECONDS = 0.5
 
 class _Absent(Exception):
     """That host does not have it."""
+
+
+class _Source:
+    """A host that objects are brought from."""
+
+    def __init__(self) -> None:
+        self.places = asyncio.Semaphore(FETCHES_PER_HOST)
+        self.silences = 0  # how often it did not answer
 
 
 class Fetcher:
@@ -58,7 +73,7 @@ class Fetcher:
         self._on_copied = on_copied
         self._pool = transfer.PeerPool(token, name=address)
         self._threads = concurrent.futures.ThreadPoolExecutor(MAX_FETCHES, thread_name_prefix="holdfast-fetch")
-        self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._sources: weakref.WeakValueDictionary[str, _Source] = weakref.WeakValueDictionary()
         self._running: dict[ObjectID, asyncio.Task[None]] = {}
 
     async def fetch(self, object_id: ObjectID, sources: Iterable[str]) -> None:
@@ -90,33 +105,48 @@ class Fetcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _fetch(self, object_id: ObjectID, sources: list[str]) -> None:
+        if self._store.contains(object_id):
+            return
         tried: list[str] = []
-        async with self._slots:
-            if self._store.contains(object_id):
+        for source in sources:
+            if source == self._address:
+                continue
+            try:
+                await self._fetch_from(source, object_id)
+            except _Absent:
+                tried.append(f"{source} does not have it")
+            except transfer.DamagedError as error:
+                logger.warning("object %s, brought to %s: %s", object_id, self._address, error)
+                tried.append(str(error))
+            except ConnectError as error:
+                tried.append(str(error))
+            else:
                 return
-            for source in sources:
-                if source == self._address:
-                    continue
-                try:
-                    await self._fetch_from(source, object_id)
-                except _Absent:
-                    tried.append(f"{source} does not have it")
-                except transfer.DamagedError as error:
-                    logger.warning("object %s, brought to %s: %s", object_id, self._address, error)
-                    tried.append(str(error))
-                except ConnectError as error:
-                    tried.append(str(error))
-                else:
-                    self._on_copied(object_id)
-                    return
         if self._address in sources:
             # Whoever waits for the object gets it when it is sealed; this only puts off the bad news.
             await asyncio.sleep(LATE_SEAL_SECONDS)
         what_came = "; ".join(tried) if tried else "and no other host is known to have it"
         raise ObjectNotFoundError(f"object {object_id} is not in this host's store: {what_came}")
 
-    async def _fetch_from(self, source: str, object_id: ObjectID) -> None:
-        sock, announced = await self._in_thread(_request, self._pool, source, object_id)
+    async def _fetch_from(self, address: str, object_id: ObjectID) -> None:
+        source = self._sources.get(address)
+        if source is None:
+            source = self._sources[address] = _Source()
+        silences = source.silences
+        async with source.places:
+            if source.silences > silences:
+                raise ConnectError(f"{address} does not answer")
+            if not self._store.contains(object_id):
+                await self._bring(address, source, object_id)
+
+    async def _bring(self, address: str, source: _Source, object_id: ObjectID) -> None:
+        asked = time.monotonic()
+        try:
+            sock, announced = await self._in_thread(_request, self._pool, address, object_id)
+        except ConnectError:
+            if time.monotonic() - asked >= STALL_SECONDS:
+                source.silences += 1
+            raise
         done = False
         try:
             if announced is None:
@@ -127,21 +157,22 @@ class Fetcher:
                 raise StoreFullError(too_large(object_id, nbytes, self._capacity))
             reservation = await self._store.allocate(nbytes, timeout=ROOM_SECONDS)
             try:
-                await self._receive(source, sock, reservation)
+                await self._receive(address, sock, reservation)
             except BaseException:
                 self._store.abort(reservation)
                 raise
             self._store.seal(reservation, object_id, ObjectMeta(**meta._asdict()))
+            self._on_copied(object_id)
             done = True
         finally:
             if done:
-                self._pool.give(source, sock)
+                self._pool.give(address, sock)
             else:
                 sock.close()
 
-    async def _receive(self, source: str, sock: socket.socket, reservation: Any) -> None:
+    async def _receive(self, address: str, sock: socket.socket, reservation: Any) -> None:
         view = self._store.writable_view(reservation)
-        receiving = self._loop_future(_receive, source, sock, view)
+        receiving = self._loop_future(_receive, address, sock, view)
         try:
             await asyncio.shield(receiving)
         except asyncio.CancelledError:
@@ -170,13 +201,13 @@ class Fetcher:
 
 
 def _request(
-    pool: transfer.PeerPool, source: str, object_id: ObjectID
+    pool: transfer.PeerPool, address: str, object_id: ObjectID
 ) -> tuple[socket.socket, tuple[int, transfer.Meta] | None]:
-    return pool.request(source, transfer.GET + object_id, transfer.receive_announcement, STALL_SECONDS)
+    return pool.request(address, transfer.GET + object_id, transfer.receive_announcement, STALL_SECONDS)
 
 
-def _receive(source: str, sock: socket.socket, view: memoryview) -> None:
-    with transfer.naming(source):
+def _receive(address: str, sock: socket.socket, view: memoryview) -> None:
+    with transfer.naming(address):
         transfer.receive_object(sock, view)
 
 

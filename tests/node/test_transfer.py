@@ -177,6 +177,69 @@ def test_a_host_that_dies_while_it_sends_is_not_the_end(hosts, scheduler):
     assert there.store_stats()["reserved"] == 0
 
 
+class Silent:
+    """A host that says nothing to anybody."""
+
+    def __init__(self):
+        self.sock = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.address = f"tcp://127.0.0.1:{self.sock.getsockname()[1]}"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.sock.close()
+
+    def count_connections(self):
+        """How many have come since the last time."""
+        self.sock.setblocking(False)
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.sock.accept()[0].close()
+                count += 1
+        return count
+
+
+@contextlib.contextmanager
+def asking(host, count, source):
+    """So many objects are asked for; all who ask have their answer afterwards."""
+
+    def ask(number):
+        with contextlib.suppress(StoreError):
+            get(host, ObjectID(bytes([number]) * 16), source)
+
+    with ThreadPoolExecutor(count) as threads:
+        asked = [threads.submit(ask, number) for number in range(count)]
+        yield asked
+        for each in asked:
+            each.result()
+
+
+def fetching(host):
+    return len(host.agent._fetcher._running)
+
+
+def test_a_host_that_does_not_answer_holds_up_nothing_that_others_give(hosts, monkeypatch, eventually):
+    here, there = hosts
+    monkeypatch.setattr(fetcher, "STALL_SECONDS", 15.0)
+    object_id = put(here, np.arange(100))
+    with Silent() as silent, asking(there, 30, silent) as asked:
+        eventually(lambda: fetching(there) == 30)
+        assert get(there, object_id, here).sum() == np.arange(100).sum()
+        assert not any(each.done() for each in asked)
+        silent.sock.close()
+
+
+def test_those_who_wait_for_a_host_that_does_not_answer_wait_once(hosts, monkeypatch):
+    _, there = hosts
+    monkeypatch.setattr(fetcher, "STALL_SECONDS", 1.0)
+    with Silent() as silent:
+        with asking(there, 60, silent):
+            pass
+        assert silent.count_connections() < 60 / 2
+
+
 class Impostor:
     """A host that announces an object, sends some of it, and no more."""
 
