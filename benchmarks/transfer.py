@@ -9,9 +9,6 @@ bytes of a memfd with `sendfile`, another receives them into its own memory, not
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import socket
 import statistics
 import sys
 import time
@@ -20,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machine, page
+from benchmarks import machine, page, transfer_floor
 from benchmarks.figures import Figure
 from benchmarks.goals import SYSTEM
 from benchmarks.table import aligned, number
@@ -41,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/performance.md")
     options = parser.parse_args(arguments)
 
-    figures = [_figure("floor", "transfer_large", _floor(options.large, options.rounds), "GB/s")]
+    figures = [_figure("floor", "transfer_large", transfer_floor.measure(options.large, options.rounds), "GB/s")]
     figures += _stores(options.large, options.count, options.rounds)
     lines = "".join(f"{figure.to_json()}\n" for figure in figures)
     if options.output:
@@ -104,42 +101,6 @@ def _small(client: Client, here: str, there: str, nbytes: int, count: int, round
 
 def _first(array: np.ndarray | None) -> float:
     return 0.0 if array is None else float(array[0])
-
-
-# -- the floor
-
-
-def _floor(nbytes: int, rounds: int) -> list[float]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        context = multiprocessing.get_context("spawn")
-        sender = context.Process(target=_send, args=(listening.getsockname(), nbytes, rounds))
-        sender.start()
-        sock, _ = listening.accept()
-        seconds = []
-        with sock:
-            room = bytearray(nbytes)
-            for _ in range(rounds):
-                began = time.perf_counter()
-                sock.sendall(b"\1")
-                view = memoryview(room)
-                while view:
-                    view = view[sock.recv_into(view) :]
-                seconds.append(time.perf_counter() - began)
-        sender.join()
-    return [nbytes / each / 1e9 for each in seconds]
-
-
-def _send(address: tuple[str, int], nbytes: int, rounds: int) -> None:
-    fd = os.memfd_create("bench-transfer")
-    os.truncate(fd, nbytes)
-    np.memmap(os.fdopen(os.dup(fd), "r+b"), np.uint8)[:] = 1
-    with socket.create_connection(address) as sock:
-        for _ in range(rounds):
-            sock.recv(1)
-            at = 0
-            while at < nbytes:
-                at += os.sendfile(sock.fileno(), fd, at, nbytes - at)
-    os.close(fd)
 
 
 def _table(figures: Sequence[Figure]) -> str:
