@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 #: How long an object may take to come from another host.
 FETCH_TIMEOUT_SECONDS = 300.0
+#: A host from which nothing comes for so long is given up, as the scheduler does with it.
+SILENCE_SECONDS = 30.0
+#: Who waits for this host's store looks so often whether its agent is still in the cluster.
+LOOK_SECONDS = 5.0
 #: How long an object that should be here is waited for: its seal may be on its way.
 LATE_SEAL_SECONDS = 1.0
 #: How long an object waits for room in a store.
@@ -147,10 +151,8 @@ class StoreAccess:
         local = self.local
         if local is not None:
             store, address = local
-            sources = tuple(node for node in place.nodes if node != address)
-            patience = _left(deadline, FETCH_TIMEOUT_SECONDS if sources else LATE_SEAL_SECONDS)
             try:
-                return store.get(ObjectID(place.object_id), timeout=patience, sources=sources)
+                return self._read_here(store, address, place, deadline)
             except StoreClosedError:
                 self._lost(store)
             except DecodeError:
@@ -159,7 +161,7 @@ class StoreAccess:
                 # Gone from here, or no room to bring it here: its bytes may still be read over the network.
                 logger.debug("can't read an object in place: %s", error)
         for address in place.nodes:
-            patience = _left(deadline, FETCH_TIMEOUT_SECONDS)
+            patience = _left(deadline, SILENCE_SECONDS)
             if not patience:
                 break
             try:
@@ -176,6 +178,27 @@ class StoreAccess:
         if _left(deadline, FETCH_TIMEOUT_SECONDS):
             raise ObjectNotFoundError(what)
         raise ReadTimeoutError(what)
+
+    def _read_here(self, store: Store, address: str, place: Place, deadline: float | None) -> Any:
+        """Read from this host's store, which brings the object here from where it is.
+
+        An agent that is stopped answers nothing. So it is waited for as long as it is in the cluster.
+        """
+        object_id = ObjectID(place.object_id)
+        sources = tuple(node for node in place.nodes if node != address)
+        if not sources:
+            patience = _left(deadline, LATE_SEAL_SECONDS)
+            return store.get(object_id, timeout=patience, patience=LOOK_SECONDS)
+        end = time.monotonic() + _left(deadline, FETCH_TIMEOUT_SECONDS)
+        while True:
+            next_look = min(end, time.monotonic() + LOOK_SECONDS)
+            patience = max(0.0, next_look - time.monotonic())
+            try:
+                return store.get(object_id, timeout=patience, sources=sources, patience=LOOK_SECONDS)
+            except StoreError as error:
+                is_late = type(error) in (ObjectNotFoundError, StoreError) and time.monotonic() >= next_look
+                if not is_late or next_look >= end or address not in self._nodes():
+                    raise
 
     # -- writing
 

@@ -300,6 +300,7 @@ class Store:
         timeout: float | None = None,
         writable: bool = False,
         sources: Sequence[str] = (),
+        patience: float = PATIENCE_SECONDS,
     ) -> Any:
         """The value, made of views of the shared memory wherever its type allows it.
 
@@ -315,6 +316,8 @@ class Store:
             written, and nobody else sees it.
         sources : sequence of str
             Where the object may be fetched from, for the server's ``fetch`` hook.
+        patience : float
+            Seconds beyond ``timeout`` after which a server that hasn't answered is taken for stuck.
 
         Raises
         ------
@@ -325,7 +328,7 @@ class Store:
         StoreError
             If it couldn't be fetched, or the store is gone.
         """
-        where = self._open(object_id, timeout, writable, sources)
+        where = self._open(object_id, timeout, writable, sources, patience)
         return decode_pieces(where) if type(where) is list else decode(where)
 
     def get_item(
@@ -344,9 +347,16 @@ class Store:
         where = self._open(object_id, timeout, writable, sources)
         return decode_pieces(where)[key] if type(where) is list else decode_item(memoryview(where), key)
 
-    def _open(self, object_id: ObjectID, timeout: float | None, writable: bool, sources: Sequence[str]) -> Any:
+    def _open(
+        self,
+        object_id: ObjectID,
+        timeout: float | None,
+        writable: bool,
+        sources: Sequence[str],
+        patience: float = PATIENCE_SECONDS,
+    ) -> Any:
         """A pinned object's encoding: a buffer or, if it isn't in one place, what ``decode_pieces`` takes."""
-        pin, offset, path, segments = self._pin(object_id, timeout, sources)
+        pin, offset, path, segments = self._pin(object_id, timeout, sources, patience)
         if path is not None:
             spilled = map_spilled(object_id, path, offset, pin, writable=writable)
             return spilled if writable else pa.py_buffer(spilled)
@@ -464,7 +474,13 @@ class Store:
             raise StoreClosedError(f"this connection to the store at {self._connection.where} is closed")
         self._connection.check()
 
-    def _pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> _Place:
+    def _pin(
+        self,
+        object_id: ObjectID,
+        timeout: float | None,
+        sources: Sequence[str],
+        patience: float = PATIENCE_SECONDS,
+    ) -> _Place:
         self._check_open()
         object_id = _id(object_id)
         ledger = self._ledger
@@ -475,12 +491,14 @@ class Store:
                 if pin.nbytes >= SHARE_NBYTES:
                     ledger.looks.add(pin, object_id, ((0, place, pin.nbytes),))
                 return pin, place, None, None
-        return self._ask_for_pin(object_id, timeout, sources)
+        return self._ask_for_pin(object_id, timeout, sources, patience)
 
-    def _ask_for_pin(self, object_id: ObjectID, timeout: float | None, sources: Sequence[str]) -> _Place:
+    def _ask_for_pin(
+        self, object_id: ObjectID, timeout: float | None, sources: Sequence[str], patience: float
+    ) -> _Place:
         ledger = self._ledger
         timeout = None if timeout is None else seconds(timeout)
-        patience = PATIENCE_SECONDS + timeout if timeout is not None else None if sources else PATIENCE_SECONDS
+        limit = patience + timeout if timeout is not None else None if sources else patience
 
         def undo(answer: list[Any]) -> None:
             ledger.add()
@@ -490,7 +508,7 @@ class Store:
         ledger.add()
         try:
             offset, pin.nbytes, path, segments = self._connection.call(
-                Op.GET, object_id, timeout, sources[:SOURCES_MAX], timeout=patience, undo=undo
+                Op.GET, object_id, timeout, sources[:SOURCES_MAX], timeout=limit, undo=undo
             )
         except BaseException:
             ledger.discard()

@@ -17,7 +17,8 @@ from campaign import Campaign
 from pausing import Data, N, given_up, is_back, make, pids_of_workers, processes_of, stopped, total
 from waiting import DEADLINE_SECONDS, until
 
-from holdfast import Client, LocalCluster, ObjectLostError
+from holdfast import Client, LocalCluster, ObjectLostError, wait
+from holdfast.client import store_access
 
 SILENCE_SECONDS = 1.0
 PAUSE_SECONDS = 3 * SILENCE_SECONDS
@@ -146,6 +147,28 @@ def test_a_client_on_the_host_of_an_agent_that_was_stopped_reads_its_store_again
         assert (scattered.result(DEADLINE_SECONDS) == make(1)).all()
         more = client.scatter(make(2), hash=False, workers=[address])
         assert client.submit(total, scattered, more, pure=False).result(DEADLINE_SECONDS) == 3 * N
+
+
+def test_a_client_on_the_host_of_a_stopped_agent_reads_what_other_hosts_have(cluster, monkeypatch):
+    monkeypatch.setattr(store_access, "LOOK_SECONDS", 1.0)
+    with Client(cluster) as client:
+        address = client._stores.local[1]
+        pids = {node["address"]: node["pid"] for node in cluster.nodes}
+        pid = pids.pop(address)
+        (other,) = pids
+        there = client.submit(make, 3, workers=[other], pure=False)
+        wait(there)
+        with stopped(pid):
+            assert (there.result(DEADLINE_SECONDS) == make(3)).all()
+
+
+def test_a_client_reads_what_is_made_again_for_a_stopped_agent(cluster, client, monkeypatch):
+    monkeypatch.setattr(store_access, "SILENCE_SECONDS", 2 * SILENCE_SECONDS)
+    node = cluster.nodes[0]
+    there = client.submit(make, 3, workers=[node["address"]], allow_other_workers=True, pure=False)
+    wait(there)
+    with stopped(node["pid"]):
+        assert (there.result(DEADLINE_SECONDS) == make(3)).all()
 
 
 def test_when_the_scheduler_is_killed_while_an_agent_is_stopped_the_agent_ends(cluster):
