@@ -11,14 +11,14 @@ from one process to another without being copied or looked at.
 {'numbers': [1, 2, 3]}
 
 The package knows nothing of tasks or clusters. From the bottom up: ``mounts`` and ``control_groups`` (what this host
-has), ``arena`` (the memory), ``allocator`` (which of it is free), ``prefault`` and ``trim`` (pages made ahead of use,
-and given back), ``board`` (who finds and looks at what, in shared memory), ``segments`` and ``sharing`` (objects that
-have data in common), ``table``, ``eviction``, ``create_queue``, ``spilling``, ``effects`` and ``core`` (what is
-decided, without any I/O), ``leftovers`` (directories, and what dead processes leave of them), ``spill_place``,
-``spill`` and ``spiller`` (the files of what doesn't fit), ``protocol``, ``socket_file``, ``server_connection``,
-``quarantine``, ``server``; on the other side ``connection``, ``mapping`` (the arena as its clients map it), ``looks``
-and ``pins``, ``forks`` (what forked children look at), ``spilled`` (maps of those files), ``warm`` (pages mapped ahead
-of writing), ``writer``, ``client``; and ``codecs`` apart.
+has), ``arena`` (the memory), ``witness`` (whether anybody maps it), ``allocator`` (which of it is free), ``prefault``
+and ``trim`` (pages made ahead of use, and given back), ``board`` (who finds and looks at what, in shared memory),
+``segments`` and ``sharing`` (objects that have data in common), ``table``, ``eviction``, ``create_queue``,
+``spilling``, ``effects`` and ``core`` (what is decided, without any I/O), ``leftovers`` (directories, and what dead
+processes leave of them), ``spill_place``, ``spill`` and ``spiller`` (the files of what doesn't fit), ``protocol``,
+``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``mapping`` (the
+arena as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look at), ``spilled`` (maps of
+those files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and ``codecs`` apart.
 """
 
 from __future__ import annotations

@@ -584,7 +584,7 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
     """
     connection, hello = open_connection(os.fspath(socket_path), timeout)
     try:
-        mapping = Mapping(hello.arena_fd, hello.writable_fd, hello.arena_nbytes, hello.lifeline_fd)
+        mapping = Mapping(hello.arena_fd, hello.writable_fd, hello.arena_nbytes, hello.lifeline_fd, hello.witness_fd)
         slots = hello.slots
         try:
             index = map_shared(hello.index_fd, index_nbytes(slots), writable=False)

@@ -40,7 +40,7 @@ from holdfast.objectstore.protocol import (
 
 _RECEIVE_NBYTES = 1 << 16
 _HELLO_NBYTES = 256
-_HELLO_FDS = 5
+_HELLO_FDS = 6
 _POLL_SECONDS = 1
 PATIENCE_SECONDS = 60.0  # beyond what the server was asked to wait; then it is taken for stuck
 _TIMEVAL = struct.Struct("@ll")
@@ -323,6 +323,7 @@ class Hello(NamedTuple):
     index_fd: int
     row_fd: int
     lifeline_fd: int
+    witness_fd: int
 
 
 def open_connection(path: str, timeout: float) -> tuple[Connection, Hello]:

@@ -4,10 +4,11 @@ A forked child has all views that its parent had, and can't say when it lets go 
 the parent keeps what it had at that moment pinned for the child, whatever becomes of its own views. This is a *lease*;
 it ends when the child has ended, and all that it forked in turn, or when they have become other programs, which have
 none of this memory. A pipe tells: its one end is inherited with the memory and never closed by hand, the other is
-watched here.
+watched here. A child that closes descriptors which it doesn't know, as daemons do, is told from one that has ended by
+its *witness* (``witness.py``): the lease goes on until that ends, too.
 
 Python has to know of the fork, as it does of ``os.fork`` and ``multiprocessing``. For one that a library makes by
-itself nothing is leased. And a child that closes descriptors it doesn't know, as daemons do, ends its lease.
+itself nothing is leased.
 
 If the parent ends first, its pins stay as they were at the server, leases included, as long as a fork has its lifeline
 (``quarantine.py``).
@@ -15,8 +16,8 @@ If the parent ends first, its pins stay as they were at the server, leases inclu
 What is leased can't be known before the fork: until the very moment of it other threads take pins, and end some.
 So pins don't end from before the fork until after it, and what there is then is what the child has, or more::
 
-    before the fork      a pipe is made; ended pins are set aside from now on
-    fork                 the child leaves all of this alone, but keeps one end of the pipe
+    before the fork      pipe and witness are made; ended pins are set aside from now on
+    fork                 the child leaves all of this alone, but keeps one end of the pipe, and the witness mapped
     after it             what is pinned is leased; then what was set aside ends
 
 A hook must not fail: the child would come into being all the same, and read what others write. So no hook waits for a
@@ -33,6 +34,9 @@ import select
 import threading
 import weakref
 from typing import Protocol
+
+from holdfast.objectstore.arena import FileMap
+from holdfast.objectstore.witness import ASK_SECONDS, Witness, attest
 
 logger = logging.getLogger("holdfast.objectstore")
 
@@ -51,13 +55,15 @@ class Lender(Protocol):
 
 
 class Lease:
-    """What one fork is lent, and the pipe that tells when it ends."""
+    """What one fork is lent, and the pipe and the witness that tell when it ends."""
 
-    __slots__ = ("inherited_fd", "is_prepared", "lenders", "watched_fd")
+    __slots__ = ("inherited_fd", "inherited_map", "is_prepared", "lenders", "watched_fd", "witness")
 
     def __init__(self) -> None:
         self.lenders: list[Lender] = []
         self.watched_fd = self.inherited_fd = -1
+        self.witness: Witness | None = None
+        self.inherited_map: FileMap | None = None
         self.is_prepared = False
 
     def prepare(self, lenders: list[Lender]) -> None:
@@ -65,8 +71,12 @@ class Lease:
         self.lenders = lenders
         if lenders and self.watched_fd < 0:
             try:
+                if self.witness is None or self.witness.fd < 0:
+                    self.witness = Witness()
+                self.inherited_map = self.inherited_map or attest(self.witness.fd)
                 self.watched_fd, self.inherited_fd = os.pipe()
             except OSError as error:
+                self.forget_witness()
                 logger.warning(
                     "What this process looks at in its object store is kept until it ends: it forks, and what it "
                     "forks can't be watched (%s)",
@@ -82,11 +92,13 @@ class Lease:
         fd, self.inherited_fd = self.inherited_fd, -1
         if fd >= 0:
             os.close(fd)
+        self.inherited_map = None
         if not any(lent):
             self.end()
             fd, self.watched_fd = self.watched_fd, -1
             if fd >= 0:
                 os.close(fd)
+            self.forget_witness()
         elif self.watched_fd >= 0:
             with contextlib.suppress(RuntimeError, OSError):  # there are no more threads or descriptors
                 _watch.add(self)
@@ -97,13 +109,23 @@ class Lease:
         for lender in lenders:
             lender.take_back(self)
 
+    def is_attested(self) -> bool:
+        """Whether the fork has what was lent to it, though the pipe has ended."""
+        return self.witness is not None and self.witness.is_mapped()
+
+    def forget_witness(self) -> None:
+        """Closes this process's end of the witness. Twice is no error."""
+        if self.witness is not None:
+            self.witness.close()
+
 
 class Watch:
     """Waits for the ends of leases, in a thread that there is while there are any."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._leases: dict[int, Lease] = {}
+        self._leases: dict[int, Lease] = {}  # by their pipes
+        self._attested: list[Lease] = []  # whose pipes have ended, and not they
         self._poll: select.epoll | None = None
         self._thread: threading.Thread | None = None
 
@@ -136,16 +158,23 @@ class Watch:
         poll = self._poll
         assert poll is not None
         while True:
-            for fd, _ in poll.poll():  # nothing is asked for, so it's the end of a pipe
+            # Nothing is asked for, so it's the end of a pipe.
+            for fd, _ in poll.poll(ASK_SECONDS if self._attested else None):
                 with self._lock:
                     lease = self._leases.pop(fd)
                     lease.watched_fd = -1  # before its number may be another file's
                     poll.unregister(fd)
                     os.close(fd)
+                    self._attested.append(lease)
+                del lease
+            for lease in [lease for lease in self._attested if not lease.is_attested()]:
+                with self._lock:
+                    self._attested.remove(lease)
+                    lease.forget_witness()
                 lease.end()
                 del lease
             with self._lock:
-                if not self._leases:
+                if not self._leases and not self._attested:
                     poll.close()
                     self._poll = self._thread = None
                     return
@@ -153,6 +182,7 @@ class Watch:
 
 _lenders: weakref.WeakValueDictionary[int, Lender] = weakref.WeakValueDictionary()
 _forking: dict[int, Lease] = {}  # by the thread that forks
+_inherited: list[Lease] = []  # whose witnesses stay mapped as long as this process lives
 _watch = Watch()
 
 
@@ -182,6 +212,9 @@ def _after_in_child() -> None:
     # if another thread has not ended its fork yet: its descriptor is closed once.
     parents = _watch
     watched = {lease.watched_fd for lease in _forking.values() if lease.watched_fd >= 0} | parents.watched_fds
+    _inherited.extend(_forking.values())
+    for lease in _inherited:
+        lease.forget_witness()
     _forking.clear()
     _lenders, _watch = weakref.WeakValueDictionary(), Watch()
     for fd in watched:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from holdfast.objectstore.arena import HUGE_PAGE, FileMap, is_hole, is_resident
+from holdfast.objectstore.witness import attest
 
 
 class Mapping:
@@ -24,6 +25,8 @@ class Mapping:
     lifeline_fd : int
         Open as long as anything here may look into the arena, in this process and in its forks: that is how the server
         knows. The mapping's to close too.
+    witness_fd : int
+        Of a witness (``witness.py``), which is mapped as long. The mapping's to close too.
 
     Attributes
     ----------
@@ -33,15 +36,18 @@ class Mapping:
         Where the other one begins.
     """
 
-    def __init__(self, read_only_fd: int, writable_fd: int, nbytes: int, lifeline_fd: int) -> None:
+    def __init__(self, read_only_fd: int, writable_fd: int, nbytes: int, lifeline_fd: int, witness_fd: int) -> None:
         self.nbytes = nbytes
         self._fd = read_only_fd
         self._lifeline_fd = lifeline_fd
+        self._witness: FileMap | None = None
         try:
+            self._witness = attest(witness_fd)
             self._readable = _whole(read_only_fd, nbytes, writable=False)
             self._writable = _whole(writable_fd, nbytes, writable=True)
         finally:
             os.close(writable_fd)
+            os.close(witness_fd)
         self.address = self._readable.address
         self.writable_address = self._writable.address
         self.writable_view = self._writable.view()
@@ -81,6 +87,7 @@ class Mapping:
         fd, self._lifeline_fd = self._lifeline_fd, -1
         if fd >= 0:
             os.close(fd)
+        self._witness = None
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:

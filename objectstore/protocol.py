@@ -6,9 +6,9 @@ An answer is ``[number, status, ...]``.
 
 LOOK says that the counter of a slot of the board has gone to zero while the server waited for that (``board.py``).
 
-The server sends the first frame, with five descriptors beside it (the arena's, read-only, then writable; the
-index's, read-only; the client's row of the board; and one end of a pipe, the client's *lifeline*, which the client and
-its forks keep open as long as they may look into the arena)::
+The server sends the first frame, with six descriptors beside it (the arena's, read-only, then writable; the
+index's, read-only; the client's row of the board; one end of a pipe, the client's *lifeline*, which the client and its
+forks keep open as long as they may look into the arena; and a page that they keep mapped as long, its *witness*)::
 
     [MAGIC, VERSION, client id, arena bytes, slots]
 
@@ -58,7 +58,7 @@ from holdfast.objectstore.errors import ProtocolError
 from holdfast.objectstore.ids import ID_NBYTES, ObjectID
 
 MAGIC = "holdfast-store"
-VERSION = 6
+VERSION = 7
 
 REQUEST_NBYTES_MAX = 16 << 20
 REPLY_NBYTES_MAX = 64 << 20

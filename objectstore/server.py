@@ -576,9 +576,9 @@ class StoreServer:
                 board.attach(connection.client, map_shared(row_fd, row_nbytes(board.slots), writable=True))
                 connection.lifeline, lifeline_fd = lifeline()
                 theirs.callback(os.close, lifeline_fd)
-                socket.send_fds(
-                    sock, [hello], [arena.read_only_fd, arena.fd, self._index.read_only_fd, row_fd, lifeline_fd]
-                )
+                assert connection.lifeline.witness is not None
+                fds = [arena.read_only_fd, arena.fd, self._index.read_only_fd]
+                socket.send_fds(sock, [hello], [*fds, row_fd, lifeline_fd, connection.lifeline.witness.fd])
         except OSError as error:
             logger.warning("The store can't welcome client '%s': %s", name, error)
             sock.close()

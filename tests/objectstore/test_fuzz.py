@@ -111,10 +111,10 @@ class Mallory:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(20)
         self.sock.connect(path)
-        _, fds, _, _ = socket.recv_fds(self.sock, 256, 5)
-        for fd in fds[:-1]:
+        _, fds, _, _ = socket.recv_fds(self.sock, 256, 6)
+        *others, self.lifeline_fd, witness_fd = fds  # it keeps its lifeline until the process ends
+        for fd in (*others, witness_fd):
             os.close(fd)
-        self.lifeline_fd = fds[-1]  # until the process ends
         self.sock.setblocking(False)
 
     def number(self) -> int:

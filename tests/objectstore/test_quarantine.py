@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,36 @@ def test_nothing_is_kept_for_a_process_that_has_ended(
     wait_until(lambda: server.stats()["clients"] == 1 and server.stats()["quarantined"] == 0)
     stats = server.stats()
     assert (stats["pins"], stats["reserved"]) == (0, 0)
+
+
+def test_what_a_process_looks_at_is_kept_when_it_closes_all_its_descriptors(
+    server: StoreServer, store: Store, wait_until: Callable[..., Any]
+) -> None:
+    object_id = store.put(np.full(3_000_000, 7))
+    script = (
+        "import os, signal, sys\n"
+        "from holdfast.objectstore import ObjectID, connect\n"
+        f"view = connect({server.socket_path!r}).get(ObjectID.fromhex({object_id.hex()!r}))\n"
+        "os.closerange(3, 1024)\n"
+        "print('closed', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "print((view != 7).sum(), flush=True)\n"
+        "sys.stdin.readline()\n"
+        "os._exit(0)\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "closed\n"
+        wait_until(lambda: server.stats()["clients"] == 1)
+        store.delete(object_id)
+        fill(store)
+        process.stdin.write("look\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "0\n", "others' bytes show in its view"
+    wait_until(lambda: server.stats()["quarantined"] == 0)
+    assert server.stats()["pins"] == 0
 
 
 def test_what_a_living_process_looks_at_is_kept_however_its_connection_ends(
