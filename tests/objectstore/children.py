@@ -246,13 +246,17 @@ def work_until_killed(path: str, seed: int) -> None:
 
 
 def ring(path: str, clients: str, rounds: str) -> None:
-    """Many processes, each of which puts objects that its neighbour reads, checks and deletes."""
+    """Many processes, each of which puts objects that its neighbour reads, checks and deletes, once all are there."""
+    present = [ObjectID((1 << 64 | number).to_bytes(16, "big")) for number in range(int(clients))]
 
     def name_of(number: int, turn: int) -> ObjectID:
         return ObjectID((number * 1000 + turn + 1).to_bytes(16, "big"))
 
     def work(number: int) -> None:
         with connect(path, name=f"client {number}", timeout=60) as store:
+            store.put(None, object_id=present[number])
+            for each in present:
+                store.get(each, timeout=60)
             for turn in range(int(rounds)):
                 size = (10, 3000, 20_000)[(number + turn) % 3]
                 store.put(np.full(size, number * turn), object_id=name_of(number, turn))
@@ -272,6 +276,8 @@ def ring(path: str, clients: str, rounds: str) -> None:
             finally:
                 os._exit(1)
     right = [os.waitpid(pid, 0)[1] for pid in pids].count(0)
+    with connect(path) as store:
+        store.delete(present)
     say(f"{right} of {clients} found every value right")
 
 

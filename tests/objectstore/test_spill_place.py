@@ -69,8 +69,20 @@ with StoreServer(capacity=8 << 20) as server, connect(server.socket_path) as sto
         print("FULL", error)
     print("KEPT", [int(store.get(each)[0]) for each in kept] == list(range(len(kept))))
 """
-    mounts = 'mount --bind . /mnt && cd /mnt && mount -t tmpfs none /tmp && mount -t tmpfs none /var/tmp && exec "$@"'
-    command = ["unshare", "-m", "sh", "-c", mounts, "sh", sys.executable, "-c", code]
+    # The environment that Python runs in may lie in one of these places itself.
+    mounts = """
+set -e
+mount --bind . /mnt
+mount --bind "$1" /srv
+cd /mnt
+mount -t tmpfs none /tmp
+mount -t tmpfs none /var/tmp
+mkdir -p "$1"
+mount --bind /srv "$1"
+shift
+exec "$@"
+"""
+    command = ["unshare", "-m", "sh", "-c", mounts, "sh", sys.prefix, sys.executable, "-c", code]
     memory = dict.fromkeys(("XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"), "/dev/shm")
     environment = {**os.environ, **memory, "PYTHONPATH": "/mnt"}
     working = Path(__file__).parents[2]
