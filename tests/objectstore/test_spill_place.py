@@ -83,10 +83,11 @@ shift
 exec "$@"
 """
     command = ["unshare", "-m", "sh", "-c", mounts, "sh", sys.prefix, sys.executable, "-c", code]
-    memory = dict.fromkeys(("XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"), "/dev/shm")
-    environment = {**os.environ, **memory, "PYTHONPATH": "/mnt"}
     working = Path(__file__).parents[2]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=working, timeout=60)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        memory = dict.fromkeys(("XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "TMPDIR"), place)
+        environment = {**os.environ, **memory, "PYTHONPATH": "/mnt"}
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=working, timeout=60)
     if "unshare" in result.stderr or "mount" in result.stderr:
         pytest.skip(f"this machine lets nobody mount: {result.stderr}")
     assert result.returncode == 0, result
