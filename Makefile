@@ -8,12 +8,13 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test attack check lint types bench bench-peers bench-path bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
+.PHONY: help demo test test-all attack check lint types bench bench-peers bench-path bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         the main job end to end, on the flights of New York in 2013 (examples/flights)"
 	@echo "make test         the tests"
+	@echo "make test-all     the tests on every Python that is promised and that this machine has; ARGS=\"-- tests/client\""
 	@echo "make attack       the long campaigns of tests/attack: ten minutes each, or SECONDS=N; SEED=N repeats one"
 	@echo "make check        lint, types and tests"
 	@echo "make lint         ruff"
@@ -35,6 +36,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.test
+	$(BIN)/nox $(ARGS)
 
 attack: $(VENV)/.test
 	HOLDFAST_ATTACK_SECONDS=$(SECONDS) HOLDFAST_ATTACK_SEED=$(SEED) $(BIN)/python -m pytest tests/attack $(ARGS)
@@ -78,7 +82,7 @@ bench-fragmentation: $(VENV)/.test
 install: $(VENV)/.test $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .nox build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.test: $(VENV)/.venv pyproject.toml

@@ -46,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_RUNTIME_DIR"] = str(_place / "run")
     os.environ["XDG_STATE_HOME"] = str(_place / "state")
     os.environ[MARK] = secrets.token_hex(8)
+    strict = str(Path(__file__).parent / "support" / "strict")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (strict, os.environ.get("PYTHONPATH"))))
     # The suite tries the same examples each time; a campaign looks for new ones. A slow machine is no failure.
     campaign = any(name in os.environ for name in ("HOLDFAST_EXAMPLES", "HOLDFAST_FUZZ"))
     settings.register_profile("holdfast", deadline=None, derandomize=not campaign)

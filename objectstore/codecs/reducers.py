@@ -18,6 +18,7 @@ import copyreg
 import functools
 import pickle
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -237,9 +238,17 @@ def rebuild_extension(cls: Any, state: dict[str, Any]) -> Any:
     return array
 
 
+def _chararray() -> tuple[type, ...]:
+    """The class that numpy is about to drop, and warns of when it's named, as long as it is there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        chararray = getattr(np.char, "chararray", None)
+    return () if chararray is None else (chararray,)
+
+
 REDUCERS: dict[type, Callable[[Any], _Reduced]] = {
     np.ndarray: _reduce_array,
-    **dict.fromkeys((np.matrix, np.recarray, np.memmap, np.char.chararray), _reduce_subclass),
+    **dict.fromkeys((np.matrix, np.recarray, np.memmap, *_chararray()), _reduce_subclass),
     memoryview: _reduce_view,
     pa.Table: reduce_table,
     pa.RecordBatch: reduce_batch,

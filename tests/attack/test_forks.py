@@ -594,7 +594,7 @@ with StoreServer(32 << 20) as server, connect(server.socket_path) as store:
 
 def test_a_child_begins_anew_while_another_thread_is_about_to_have_forked() -> None:
     """Another thread forks when a lease is watched already, and the hooks of its own fork have not ended."""
-    command = [sys.executable, "-c", TWO_THREADS_FORK]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", TWO_THREADS_FORK]  # of forks beside threads
     found = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True)
     assert (found.stdout, found.stderr) == ("False 0\n", "")
 

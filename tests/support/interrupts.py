@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import dis
 import functools
+import operator
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
@@ -57,36 +59,96 @@ class Interrupt:
     @contextlib.contextmanager
     def armed(self) -> Iterator[None]:
         """Within the block it comes, if there are so many points."""
-        before = sys.gettrace()
-        sys.settrace(self._enter)
+        watch = _watched_by_monitoring if sys.version_info >= (3, 12) else _watched_by_tracing
+        self._thread = threading.get_ident()
         try:
-            yield
+            with watch(self):
+                yield
         finally:
-            sys.settrace(before)
             self._last.clear()
 
-    def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not str(frame.f_globals.get("__name__")).startswith(self._package) or _in_finaliser(frame):
+    def concerns(self, frame: FrameType) -> bool:
+        """Whether an interrupt may come in this frame."""
+        return str(frame.f_globals.get("__name__")).startswith(self._package) and not _in_finaliser(frame)
+
+    def begun(self, frame: FrameType) -> None:
+        """A function begins, or a generator goes on."""
+        if threading.get_ident() == self._thread and self.concerns(frame):
+            if frame.f_back in self._last and frame.f_code.co_name not in _CALLED_BY_C:
+                self._last[frame.f_back] = ""  # nobody looks when a function in Python returns
+            self._last[frame] = "RESUME"
+
+    def next_operation(self, frame: FrameType, offset: int, stop: Callable[[], object]) -> None:
+        """An operation of the frame is about to run: if the one before it looked for signals, this is a point."""
+        done = self._last.get(frame)
+        if done is None:
+            return
+        self._last[frame] = _operations(frame.f_code)[offset]
+        if done in _CHECKS:
+            self._left -= 1
+            if not self._left:
+                self.where = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
+                stop()
+                self._handle()
+
+    def ended(self, frame: FrameType) -> None:
+        """The frame has returned, raised or yielded."""
+        self._last.pop(frame, None)
+
+
+@contextlib.contextmanager
+def _watched_by_tracing(interrupt: Interrupt) -> Iterator[None]:
+    """Python 3.11: each operation is an event of the trace function."""
+
+    def enter(frame: FrameType, event: str, argument: Any) -> Any:
+        if not interrupt.concerns(frame):
             return None
-        if frame.f_back in self._last and frame.f_code.co_name not in _CALLED_BY_C:
-            self._last[frame.f_back] = ""  # nobody looks when a function in Python returns
-        self._last[frame] = "RESUME"
+        interrupt.begun(frame)
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
-        return self._step
+        return step
 
-    def _step(self, frame: FrameType, event: str, argument: Any) -> Any:
+    def step(frame: FrameType, event: str, argument: Any) -> Any:
         if event == "return":
-            self._last.pop(frame, None)
+            interrupt.ended(frame)
         elif event == "opcode":
-            done, self._last[frame] = self._last[frame], _operations(frame.f_code)[frame.f_lasti]
-            if done in _CHECKS:
-                self._left -= 1
-                if not self._left:
-                    self.where = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
-                    sys.settrace(None)
-                    self._handle()
-        return self._step
+            interrupt.next_operation(frame, frame.f_lasti, lambda: sys.settrace(None))
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@contextlib.contextmanager
+def _watched_by_monitoring(interrupt: Interrupt) -> Iterator[None]:
+    """Python 3.12 and newer, whose trace functions miss operations of code that was already running."""
+    monitoring = sys.monitoring
+    tool, events = monitoring.PROFILER_ID, monitoring.events
+    callbacks: dict[int, Callable[..., None]] = {
+        events.PY_START: lambda code, offset: interrupt.begun(sys._getframe(1)),
+        events.PY_RESUME: lambda code, offset: interrupt.begun(sys._getframe(1)),
+        events.INSTRUCTION: lambda code, offset: interrupt.next_operation(
+            sys._getframe(1), offset, lambda: monitoring.set_events(tool, 0)
+        ),
+        events.PY_YIELD: lambda code, offset, value: interrupt.ended(sys._getframe(1)),
+        events.PY_RETURN: lambda code, offset, value: interrupt.ended(sys._getframe(1)),
+        events.PY_UNWIND: lambda code, offset, error: interrupt.ended(sys._getframe(1)),
+    }
+    monitoring.use_tool_id(tool, "interrupts")
+    for event, callback in callbacks.items():
+        monitoring.register_callback(tool, event, callback)
+    monitoring.set_events(tool, functools.reduce(operator.or_, callbacks))
+    try:
+        yield
+    finally:
+        monitoring.set_events(tool, 0)
+        for event in callbacks:
+            monitoring.register_callback(tool, event, None)
+        monitoring.free_tool_id(tool)
 
 
 def _in_finaliser(frame: FrameType | None) -> bool:
