@@ -14,7 +14,9 @@ from holdfast.client.keys import MAX_INTEGER
 from holdfast.client.options import names_of_workers
 from holdfast.client.results import Results
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.notebook import card
 from holdfast.cluster.protocol.shapes import in_slices
+from holdfast.objectstore.sizes import format_size
 
 #: Keys that are asked about with one request, and how much they may take.
 MAX_ASKED = 10_000
@@ -311,11 +313,27 @@ class Client(Calls, Results, DaskFace):
             self.cluster.close()
 
     def __repr__(self) -> str:
-        if self.closed:
-            return f"<Client: {self.scheduler_address}, closed>"
-        ended = self._session.ended
-        if ended is not None:
-            return f"<Client: {self.scheduler_address}, {ended}>"
-        nodes = self._session.nodes
-        threads = sum(node.get("nthreads") or 0 for node in nodes.values())
-        return f"<Client: {self.scheduler_address}, hosts: {len(nodes)}, threads: {threads}>"
+        state = self._state_in_words()
+        if state is not None:
+            return f"<Client: {self.scheduler_address}, {state}>"
+        return f"<Client: {self.scheduler_address}, hosts: {len(self._session.nodes)}, threads: {self._nthreads()}>"
+
+    def _repr_html_(self) -> str:
+        state = self._state_in_words()
+        rows: dict[str, Any] = {
+            "scheduler": self.scheduler_address,
+            "name": self.name or None,
+            "state": state or "connected",
+        }
+        if state is None:
+            nodes = self._session.nodes.values()
+            store = sum(node.get("capacity") or 0 for node in nodes)
+            rows |= {"hosts": len(nodes), "threads": self._nthreads(), "object stores": format_size(store)}
+        return card("Client", rows)
+
+    def _state_in_words(self) -> str | None:
+        """Why it can't be used, None if it can."""
+        return "closed" if self.closed else self._session.ended
+
+    def _nthreads(self) -> int:
+        return sum(node.get("nthreads") or 0 for node in self._session.nodes.values())

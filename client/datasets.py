@@ -16,7 +16,9 @@ from holdfast.client.keys import check_text, check_together
 from holdfast.cluster import payload
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import CancelledError, DatasetNotFoundError
+from holdfast.cluster.notebook import card
 from holdfast.cluster.protocol.limits import MAX_DATASET_NBYTES
+from holdfast.objectstore.errors import HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 #: Of a default that was not given.
 NO_DEFAULT: Any = object()
+#: How long showing the names may take, and how many of them are shown.
+_SHOW_SECONDS = 5.0
+_SHOWN_MAX = 50
 
 
 def check_name(name: Any) -> None:
@@ -114,4 +119,16 @@ class Datasets(MutableMapping[str, Any]):
         return len(self._client.list_datasets())
 
     def __repr__(self) -> str:
-        return f"<Datasets: {', '.join(self) or 'none'}>"
+        return f"<Datasets: {self._names_in_words()}>"
+
+    def _repr_html_(self) -> str:
+        return card("Datasets", {"names": self._names_in_words()})
+
+    def _names_in_words(self) -> str:
+        """The names, or why they aren't known: what is shown in passing neither raises nor waits for long."""
+        try:
+            names = self._client._request("list-datasets", _timeout=_SHOW_SECONDS)
+        except (HoldfastError, RuntimeError, TimeoutError) as error:
+            return f"unknown: {error}"
+        more = f", … {len(names) - _SHOWN_MAX:,} more" if len(names) > _SHOWN_MAX else ""
+        return (", ".join(names[:_SHOWN_MAX]) or "none") + more

@@ -16,8 +16,10 @@ from holdfast.client import arguments
 from holdfast.client.keys import wire_key
 from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState, Place
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
+from holdfast.cluster.notebook import card
 from holdfast.cluster.payload import load_exception
 from holdfast.objectstore import ObjectID
+from holdfast.objectstore.sizes import format_size
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -282,7 +284,12 @@ class Future(TaskRef):
     def __repr__(self) -> str:
         place = self._state.place
         size = "" if place is None else f", nbytes: {place.nbytes:,}"
-        return f"<Future: {self.status}, key: {self.key!r}{size}>"
+        return f"<Future: {self.status}, key: {self.key!r:.200}{size}>"
+
+    def _repr_html_(self) -> str:
+        place = self._state.place
+        size = None if place is None else format_size(place.nbytes)
+        return card("Future", {"status": self.status, "key": self.key, "size": size})
 
 
 class _Binding(threading.local):

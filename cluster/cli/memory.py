@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from holdfast.cluster.cli.find import address_option, ask_cluster
-from holdfast.cluster.cli.tables import MISSING, count, format_duration, share, shorten, size, table
+from holdfast.cluster.cli.tables import MISSING, count, format_duration, share, shorten, size, table, terminal_width
 
 KEY_WIDTH = 48
 NAME_WIDTH = 30
@@ -30,11 +30,11 @@ def memory(as_json: bool, limit: int, address: str | None) -> None:
       holdfast memory --limit 0 --json
     """
     report = ask_cluster(address, "memory")
-    click.echo(json.dumps(report, default=str) if as_json else render(report, limit))
+    click.echo(json.dumps(report, default=str) if as_json else render(report, limit, terminal_width()))
 
 
-def render(report: dict[str, Any], limit: int = 30) -> str:
-    """A memory report for people."""
+def render(report: dict[str, Any], limit: int = 30, width: int | None = None) -> str:
+    """A memory report for people, in lines of ``width`` characters if that is given."""
     objects = sorted(report.get("objects") or [], key=lambda o: o.get("nbytes") or 0, reverse=True)
     stores = report.get("stores") or {}
     # A cluster lists a part of very many objects, and says how many there are.
@@ -43,7 +43,7 @@ def render(report: dict[str, Any], limit: int = 30) -> str:
     lines = [f"{count(number, 'object')}, {size(total)}"]
     if stores:
         rows = [[node, share((s or {}).get("used"), (s or {}).get("capacity"))] for node, s in stores.items()]
-        lines += ["", table(["store", "used"], rows)]
+        lines += ["", table(["store", "used"], rows, width=width)]
     for node, store in stores.items():
         spilled = (store or {}).get("spilled_nbytes")
         if spilled:
@@ -67,7 +67,7 @@ def render(report: dict[str, Any], limit: int = 30) -> str:
             for o in shown
         ]
         header = ["size", "key", "type", "owner", "holders", "where", "age"]
-        lines += ["", table(header, rows, right=(0, 6))]
+        lines += ["", table(header, rows, right=(0, 6), width=width)]
         if len(shown) < number:
             left = size(total - sum(o.get("nbytes") or 0 for o in shown))
             lines.append(f"  … and {count(number - len(shown), 'smaller object')} of {left} together (--limit)")

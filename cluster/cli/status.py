@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -9,7 +10,18 @@ from typing import Any
 import click
 
 from holdfast.cluster.cli.find import address_option, ask_cluster, restarting_here
-from holdfast.cluster.cli.tables import MISSING, count, format_duration, percent, share, shorten, size, table
+from holdfast.cluster.cli.screen import Screen
+from holdfast.cluster.cli.tables import (
+    MISSING,
+    count,
+    format_duration,
+    percent,
+    share,
+    shorten,
+    size,
+    table,
+    terminal_width,
+)
 
 #: A host that is there says something every two seconds, and when this command asks.
 SILENT_SECONDS = 5.0
@@ -17,8 +29,16 @@ SILENT_SECONDS = 5.0
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(0.1, 3600),
+    is_flag=False,
+    flag_value=2.0,
+    metavar="[SECONDS]",
+    help="Show it again every so many seconds (2 if not said) until Ctrl-C; with --json, a line each time.",
+)
 @address_option
-def status(as_json: bool, address: str | None) -> None:
+def status(as_json: bool, watch: float | None, address: str | None) -> None:
     """Show a cluster's hosts, workers, object stores and tasks.
 
     A worker is "running" if it hears what it is told, with or without tasks. One that hears nothing is "computing" if
@@ -30,17 +50,34 @@ def status(as_json: bool, address: str | None) -> None:
     \b
     Examples:
       holdfast status
+      holdfast status --watch
       holdfast status --address 10.0.0.1:8786 --json
     """
+    if watch is None:
+        click.echo(_look(as_json, address))
+        return
+    screen = Screen()
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            began = time.monotonic()
+            text = _look(as_json, address)
+            if as_json:
+                click.echo(text)
+            else:
+                screen.show(text)
+            time.sleep(max(0.0, began + watch - time.monotonic()))
+
+
+def _look(as_json: bool, address: str | None) -> str:
     report = ask_cluster(address, "status")
     # This command itself is a client while it asks.
     report["clients"] = max(0, (report.get("clients") or 0) - 1)
     report["restarting"] = restarting_here(report["scheduler"]["address"])
-    click.echo(json.dumps(report, default=str) if as_json else render(report))
+    return json.dumps(report, default=str) if as_json else render(report, terminal_width())
 
 
-def render(report: dict[str, Any]) -> str:
-    """A status report for people."""
+def render(report: dict[str, Any], width: int | None = None) -> str:
+    """A status report for people, with tables in lines of ``width`` characters if that is given."""
     scheduler = report.get("scheduler") or {}
     nodes = report.get("nodes") or {}
     workers = sum(len(node.get("workers") or {}) for node in nodes.values())
@@ -61,7 +98,7 @@ def render(report: dict[str, Any]) -> str:
             ]
         ),
     ]
-    blocks += [_host(address, node) for address, node in nodes.items()]
+    blocks += [_host(address, node, width) for address, node in nodes.items()]
     blocks += [_absent(host) for host in report.get("absent") or ()]
     blocks += [f"Host {_restarts(place)}" for place in report.get("restarting") or ()]
     tasks = {state: number for state, number in (report.get("tasks") or {}).items() if number}
@@ -89,7 +126,7 @@ def _absent(host: dict[str, Any]) -> str:
     )
 
 
-def _host(address: str, node: dict[str, Any]) -> str:
+def _host(address: str, node: dict[str, Any], width: int | None) -> str:
     store = node.get("store") or {}
     lines = [f"Host {node.get('hostname', '?')} ({address})"]
     if (silent := node.get("silent_seconds") or 0.0) >= SILENT_SECONDS:
@@ -118,7 +155,9 @@ def _host(address: str, node: dict[str, Any]) -> str:
         for name, worker in (node.get("workers") or {}).items()
     ]
     if rows:
-        lines.append(table(["worker", "threads", "memory", "cpu", "tasks", "state"], rows, right=(1, 2, 3, 4)))
+        lines.append(
+            table(["worker", "threads", "memory", "cpu", "tasks", "state"], rows, right=(1, 2, 3, 4), width=width)
+        )
     else:
         lines.append("  no workers")
     lines += [f"  {line}" for line in map(_restarts, (node.get("places") or {}).values()) if line]

@@ -18,8 +18,10 @@ from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, plan_nodes
 from holdfast.cluster.deploy.processes import LocalProcesses
 from holdfast.cluster.deploy.threads import LocalThreads
+from holdfast.cluster.notebook import card
 from holdfast.cluster.rundir import RunDirectory
 from holdfast.objectstore.errors import HoldfastError
+from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.surroundings import fill_standard_descriptors
 
 CLOSE_TIMEOUT_SECONDS = 10.0
@@ -196,11 +198,32 @@ class LocalCluster:
     def __repr__(self) -> str:
         if self.closed:
             return "LocalCluster(closed)"
-        workers = sum(plan.n_workers for plan in self._plans)
-        threads = sum(plan.n_workers * plan.threads_per_worker for plan in self._plans)
         hosts = f", hosts={len(self._plans)}" if len(self._plans) > 1 else ""
         ended = f", {', '.join(died)}" if (died := self._parts.died()) else ""
-        return f"LocalCluster({self.scheduler_address!r}, workers={workers}, threads={threads}{hosts}{ended})"
+        return f"LocalCluster({self.scheduler_address!r}, workers={self._n_workers}, threads={self._nthreads}{hosts}{ended})"
+
+    def _repr_html_(self) -> str:
+        if self.closed:
+            return card("LocalCluster", {"state": "closed"})
+        return card(
+            "LocalCluster",
+            {
+                "scheduler": self.scheduler_address,
+                "state": ", ".join(self._parts.died()) or "running",
+                "hosts": len(self._plans),
+                "workers": self._n_workers,
+                "threads": self._nthreads,
+                "object stores": format_size(sum(plan.store_capacity for plan in self._plans)),
+            },
+        )
+
+    @property
+    def _n_workers(self) -> int:
+        return sum(plan.n_workers for plan in self._plans)
+
+    @property
+    def _nthreads(self) -> int:
+        return sum(plan.n_workers * plan.threads_per_worker for plan in self._plans)
 
     # -- its end
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import SMALL, address_in, holdfast, services
+from terminal import Terminal
 
 import holdfast as package
 from holdfast.cluster import rundir
@@ -36,6 +37,38 @@ def test_status_shows_hosts_workers_stores_and_tasks(cluster: str, eventually: C
     assert [worker["nthreads"] for worker in node["workers"].values()] == [1]
     # What agents measure arrives with their heartbeats.
     eventually(lambda: "MB" in holdfast("status").partition("worker ")[2], what="a worker's memory is shown")
+
+
+def test_a_cluster_can_be_watched_until_one_has_seen_enough(cluster: str) -> None:
+    with Terminal("status", "--watch", "0.1", rows=8) as terminal:
+        terminal.read_until("Cluster at", times=3)
+        assert terminal.interrupt() == 0
+    assert terminal.shown.count("\x1b[2J") == 1, "later texts are written over the first"
+    (before, *screens) = terminal.shown.split("\x1b[H")
+    assert before == "\x1b[2J"
+    assert all(screen.count("\n") < 8 for screen in screens), "what doesn't fit would scroll"
+    assert "more lines" in screens[0]
+    assert "Traceback" not in terminal.shown
+
+
+def test_a_program_that_watches_gets_a_line_each_time(cluster: str) -> None:
+    with Terminal("status", "--watch", "0.1", "--json", columns=40) as terminal:
+        terminal.read_until("\n", times=2)
+        assert terminal.interrupt() == 0
+    assert [json.loads(line)["scheduler"]["address"] for line in terminal.shown.splitlines()[:2]] == [cluster] * 2
+
+
+def test_tables_fit_into_the_terminal(cluster: str) -> None:
+    from holdfast import Client
+
+    with Client(cluster, name="a-client-with-a-rather-long-name") as client:
+        future = client.submit(bytes, 1_000_000, key="a-key-that-is-" + "very-" * 20 + "long")
+        assert len(future.result()) == 1_000_000
+        for columns in (80, 120):
+            with Terminal("memory", columns=columns) as terminal:
+                assert terminal.end() == 0
+            assert "a-key" in terminal.shown
+            assert max(map(len, terminal.shown.splitlines())) <= columns
 
 
 def test_memory_shows_objects(cluster: str) -> None:

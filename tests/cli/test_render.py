@@ -154,6 +154,20 @@ def test_a_memory_report_says_what_it_leaves_out() -> None:
     assert "smaller" not in memory.render({"objects": objects}, limit=0)
 
 
+def test_a_table_that_is_too_wide_is_narrowed_where_it_is_widest() -> None:
+    rows = [["k" * 30, 12345, "o" * 12], ["k", 1, "o"]]
+    assert table(["key", "size", "owner"], rows, right=[1], width=40).splitlines() == [
+        "  key                 size  owner",
+        "  kkkkkkkkkk…kkkkkk  12345  oooooooooooo",
+        "  k                      1  o",
+    ]
+    lines = table(["key", "size", "owner"], rows, right=[1], width=5).splitlines()
+    assert lines[1] == "  kkkkkk…kkk  12345  oooooo…ooo", "what is left says something"
+    assert table(["key", "size", "owner"], rows, right=[1], width=200) == table(
+        ["key", "size", "owner"], rows, right=[1]
+    )
+
+
 def test_fields_that_are_missing_are_no_error() -> None:
     assert "0 hosts" in status.render({})
     assert "no workers" in status.render({"nodes": {"a": {}}})
