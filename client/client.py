@@ -333,7 +333,10 @@ class Client(Calls, Results, DaskFace):
 
     def _state_in_words(self) -> str | None:
         """Why it can't be used, None if it can."""
-        return "closed" if self.closed else self._session.ended
+        if self.closed:
+            return "closed"
+        ended = self._session.ended
+        return None if ended is None else str(ended)
 
     def _nthreads(self) -> int:
         return sum(node.get("nthreads") or 0 for node in self._session.nodes.values())

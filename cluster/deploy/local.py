@@ -198,9 +198,11 @@ class LocalCluster:
     def __repr__(self) -> str:
         if self.closed:
             return "LocalCluster(closed)"
-        hosts = f", hosts={len(self._plans)}" if len(self._plans) > 1 else ""
+        size = f"workers={self._n_workers}, threads={self._nthreads}"
+        if len(self._plans) > 1:
+            size += f", hosts={len(self._plans)}"
         ended = f", {', '.join(died)}" if (died := self._parts.died()) else ""
-        return f"LocalCluster({self.scheduler_address!r}, workers={self._n_workers}, threads={self._nthreads}{hosts}{ended})"
+        return f"LocalCluster({self.scheduler_address!r}, {size}{ended})"
 
     def _repr_html_(self) -> str:
         if self.closed:
