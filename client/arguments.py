@@ -12,8 +12,9 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from holdfast.client.foreign import check_no_foreign_future, foreign_future
 from holdfast.cluster import payload
 from holdfast.cluster.errors import CancelledError
 from holdfast.cluster.payload import Reference
@@ -111,14 +112,17 @@ class Packer:
         Raises
         ------
         TypeError
-            One can't be pickled; names it.
+            One can't be pickled, or is a future of another library; names it.
         ValueError, CancelledError
             A future among them is another client's, or was cancelled or released.
         """
         found: list[Future] = []
         stored: list[Future] = []
-        sent_args = tuple([self._replace_top(value, found, stored) for value in args])
-        sent_kwargs = {k: self._replace_top(v, found, stored) for k, v in kwargs.items()} if kwargs else kwargs
+        try:
+            sent_args = tuple([self._replace_top(value, found, stored) for value in args])
+            sent_kwargs = {k: self._replace_top(v, found, stored) for k, v in kwargs.items()} if kwargs else kwargs
+        except _ForeignFutureError as error:
+            self._refuse(args, kwargs, error.args[0])
         data, inside = self._dumps(sent_args, sent_kwargs)
         if len(data) > self._large_nbytes:
             sent_args = tuple([self._store_large(value, stored) for value in sent_args])
@@ -138,7 +142,10 @@ class Packer:
         sent = {}
         for name, value in kwargs.items():
             count = len(stored)
-            replaced = self._replace_top(value, found, stored)
+            try:
+                replaced = self._replace_top(value, found, stored)
+            except _ForeignFutureError as error:
+                self._refuse((), kwargs, error.args[0])
             if not found and len(stored) == count:
                 with contextlib.suppress(Exception):  # it can't be pickled: packing the first call says so in full
                     self._store_large(replaced, stored)
@@ -172,6 +179,8 @@ class Packer:
             self._check(value)
             found.append(value)
             return Reference(value.key)
+        if foreign_future(kind) is not None:
+            raise _ForeignFutureError(value)
         return value
 
     def _store_large(self, value: Any, stored: list[Future]) -> Any:
@@ -208,6 +217,14 @@ class Packer:
         finally:
             _collector.found = outer
 
+    def _refuse(self, args: tuple[Any, ...], kwargs: dict[str, Any], foreign: Any) -> NoReturn:
+        for label, value in _labelled(self._function, args, kwargs):
+            if value is foreign:
+                check_no_foreign_future(foreign, f"{label} of {self._name}")
+            elif _holds(value, foreign, ()):
+                check_no_foreign_future(foreign, f"something in {label} of {self._name}")
+        raise AssertionError("it was among the arguments")
+
     def _explained(self, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> TypeError:
         for label, value in _labelled(self._function, args, kwargs):
             try:
@@ -216,6 +233,10 @@ class Packer:
             except Exception as cause:  # pickling runs a user's code, which may raise anything
                 return TypeError(f"{label} of {self._name}, a {_type_name(value)}, can't be pickled: {cause}")
         return TypeError(f"the arguments of {self._name} can't be pickled: {error}")
+
+
+class _ForeignFutureError(Exception):
+    """Its argument is a future of another library."""
 
 
 def _is(one: Any, other: Any) -> bool:
@@ -248,6 +269,14 @@ def _has_reference(value: Any, path: tuple[int, ...]) -> bool:
         return False
     path = (*path, id(value))
     return any(_has_reference(item, path) for item in items)
+
+
+def _holds(container: Any, value: Any, path: tuple[int, ...]) -> bool:
+    if type(container) not in (list, tuple, set, frozenset, dict) or id(container) in path:
+        return False
+    path = (*path, id(container))
+    items = container.values() if type(container) is dict else container
+    return any(item is value or _holds(item, value, path) for item in items)
 
 
 def _labelled(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

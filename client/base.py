@@ -26,7 +26,7 @@ from holdfast.client.store_access import StoreAccess
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.loops import LoopThread
-from holdfast.cluster.errors import CancelledError
+from holdfast.cluster.errors import CancelledError, ConnectError
 from holdfast.objectstore import Store
 
 CLOSE_TIMEOUT_SECONDS = 30.0
@@ -89,6 +89,22 @@ class Resources:
             self.stores.leave_to_parent()
 
 
+def _checked_cluster(cluster: Any) -> Any:
+    if not hasattr(cluster, "scheduler_address"):
+        raise TypeError(f"the address is a string such as 'HOST:PORT', or a cluster, not {cluster!r:.200}")
+    if isinstance(cluster, ClientBase):
+        raise TypeError(f"{cluster!r} is a client: give its scheduler_address for another client of its cluster")
+    if not hasattr(cluster, "token"):
+        library = type(cluster).__module__.partition(".")[0]
+        raise TypeError(
+            f"{type(cluster).__qualname__} is a cluster of {library}, which this client can't use: make a "
+            "holdfast.LocalCluster, or start a cluster with 'holdfast start'"
+        )
+    if cluster.closed:
+        raise ConnectError(f"{cluster!r} can't be connected to: make another one")
+    return cluster
+
+
 async def _make_session(loop: LoopThread) -> Session:
     return Session(loop.loop)
 
@@ -126,9 +142,7 @@ class ClientBase:
 
             self.cluster = LocalCluster(**cluster_options)
         elif not isinstance(address, str):
-            if not hasattr(address, "scheduler_address"):
-                raise TypeError(f"the address is a string such as 'HOST:PORT', or a cluster, not {address!r}")
-            self.cluster = address
+            self.cluster = _checked_cluster(address)
         try:
             where = address if isinstance(address, str) else self.cluster.scheduler_address
             if token is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -11,6 +11,7 @@ from dask.base import get_annotations
 
 from holdfast.client import options as task_options
 from holdfast.client.base import ClientBase
+from holdfast.client.foreign import check_ends
 from holdfast.client.functions import Function
 from holdfast.client.futures import Future
 from holdfast.client.keys import TOKEN_NBYTES, check_together, random_token, wire_key
@@ -18,6 +19,8 @@ from holdfast.cluster.comm.frames import raw
 
 #: Calls of a map that are packed before they are sent.
 MAP_BATCH = 1_000
+#: Calls of one map; more are taken for an iterable without an end.
+MAX_MAPPED = 10_000_000
 #: A keyword argument of a map from this size on is stored once instead of being sent with every call.
 MAP_KWARG_NBYTES = 16 * 1024
 
@@ -125,7 +128,7 @@ class Calls(ClientBase):
         ----------
         func : callable
         *iterables : iterable
-            Of arguments, which may be futures; up to the end of the shortest.
+            Of arguments, which may be futures; up to the end of the shortest, which must have one.
         key : str or list of str, optional
             The beginning of the keys, or all of them.
         workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure
@@ -142,7 +145,8 @@ class Calls(ClientBase):
         Raises
         ------
         TypeError, ValueError, CancelledError, ConnectError
-            As for `submit`.
+            As for `submit`; and a ValueError if all the iterables are known to have no end, or none has ended after
+            ten million calls.
 
         Examples
         --------
@@ -151,6 +155,7 @@ class Calls(ClientBase):
         """
         if not iterables:
             raise TypeError("map needs at least one iterable")
+        check_ends(iterables, "what the function is mapped over")
         function = self._functions.get(func)
         options = self._options(priority, retries, workers, allow_other_workers, resources)
         prefix, keys = function.name, None
@@ -158,7 +163,7 @@ class Calls(ClientBase):
             prefix = wire_key(key)
             wire_key(f"{prefix}-{random_token()}")  # as long as the keys will be
         elif key is not None:
-            keys = iter([wire_key(one) for one in key])
+            keys = iter([wire_key(one) for one in key]) if isinstance(key, Collection) else map(wire_key, key)
         kept: tuple[Future, ...] = ()
         if kwargs:
             kwargs, kept = self._packer(function, func, MAP_KWARG_NBYTES).store_large(kwargs)
@@ -183,6 +188,11 @@ class Calls(ClientBase):
                 stored.append((*held, *kept) if kept or held else ())
             if not tasks:
                 return futures
+            if len(futures) + len(tasks) > MAX_MAPPED:
+                raise ValueError(
+                    f"map has been given more than {MAX_MAPPED:,} calls: does an iterable have no end? What was "
+                    "submitted is cancelled; map parts of it, as itertools.islice takes them"
+                )
             futures += self._submit(tasks, stored, function, options)
 
     def _options(

@@ -19,7 +19,8 @@ from holdfast.client.dask_internals import (
     flatten,
     rebuild_composite_collection,
 )
-from holdfast.client.futures import Future, error_of
+from holdfast.client.foreign import check_no_foreign_future
+from holdfast.client.futures import Future, check_in_one, error_of
 from holdfast.client.graphs import GraphPacker, annotations_of, split
 from holdfast.client.references import CANCELLED, LOST
 from holdfast.cluster.comm.messages import MAX_ITEMS
@@ -252,6 +253,8 @@ def futures_of(collection: Any, client: Client | None = None, *, skip_cancelled:
     ------
     CancelledError
         One of them was cancelled.
+    TypeError
+        Something in it is a future of another library.
 
     Examples
     --------
@@ -259,6 +262,7 @@ def futures_of(collection: Any, client: Client | None = None, *, skip_cancelled:
     >>> len(futures_of(x))  # doctest: +SKIP
     2
     """
+    check_in_one("futures_of", client)
     found: dict[Future, None] = {}
     stack = [collection]
     while stack:
@@ -271,6 +275,8 @@ def futures_of(collection: Any, client: Client | None = None, *, skip_cancelled:
             stack.extend(reversed(list(item.values())))
         elif is_dask_collection(item):
             stack.extend(reversed(list(_values_of(item))))
+        else:
+            check_no_foreign_future(item, "something whose futures are looked for")
     futures = [future for future in found if client is None or future.client is client]
     if skip_cancelled:
         return [future for future in futures if future.status not in (CANCELLED, LOST)]

@@ -8,6 +8,7 @@ from typing import Any
 from holdfast.client import collections as dask_collections
 from holdfast.client import options
 from holdfast.client.base import ClientBase
+from holdfast.client.futures import check_in_one
 
 
 class DaskFace(ClientBase):
@@ -157,6 +158,8 @@ class DaskFace(ClientBase):
         >>> future.result()  # doctest: +SKIP
         1000000.0
         """
+        check_in_one("compute", sync)
+        check_in_one("compute", optimize_graph)
         futures = dask_collections.compute(
             self,  # type: ignore[arg-type]
             collections,
@@ -207,6 +210,7 @@ class DaskFace(ClientBase):
         >>> x.sum().compute()  # doctest: +SKIP
         1000000.0
         """
+        check_in_one("persist", optimize_graph)
         return dask_collections.persist(
             self,  # type: ignore[arg-type]
             collections,

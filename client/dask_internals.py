@@ -18,6 +18,7 @@ collections_to_expr: Any = base.collections_to_expr
 rebuild_composite_collection: Any = base._rebuild_composite_collection
 flatten: Any = core.flatten
 identity_cast: Any = _task_spec._identity_cast
+execute_subgraph: Any = _task_spec._execute_subgraph
 
 __all__ = [
     "CompositeExpr",
@@ -25,6 +26,7 @@ __all__ = [
     "ExprSequence",
     "FinalizeCompute",
     "collections_to_expr",
+    "execute_subgraph",
     "flatten",
     "identity_cast",
     "rebuild_composite_collection",

@@ -34,6 +34,8 @@ _SHOWN_MAX = 50
 def check_name(name: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"the name of a dataset is a string, not {name!r}")
+    if not name:
+        raise ValueError("the name of a dataset has a character at least, and this one is empty")
     check_text("the dataset", name)
 
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from holdfast.client.client import Client
 
 _SCHEDULER = "scheduler"
-_SHUFFLE = "dataframe.shuffle.method"
+#: What dask decides by whether its own distributed is there: without it frames are shuffled through files, which other
+#: hosts don't see; with it frames and arrays are, by "p2p", which is a part of it.
+_METHODS = ("dataframe.shuffle.method", "array.rechunk.method")
+_TASKS = "tasks"
+_NOT_OURS = (None, "p2p")
 _ABSENT = object()
 
 _lock = threading.RLock()
@@ -44,12 +48,12 @@ def opened(client: Client, set_as_default: bool) -> None:
             return
         if not _defaults:
             _before.clear()
-            _before.update({name: dask.config.get(name, _ABSENT) for name in (_SCHEDULER, _SHUFFLE)})
+            _before.update({name: dask.config.get(name, _ABSENT) for name in (_SCHEDULER, *_METHODS)})
         _defaults.append(client)
         dask.config.set({_SCHEDULER: client})
-        if _before[_SHUFFLE] in (_ABSENT, None):
-            # Without it dask falls back to shuffling through files, which other hosts don't see.
-            dask.config.set({_SHUFFLE: "tasks"})
+        for name in _METHODS:
+            if dask.config.get(name, None) in _NOT_OURS:
+                dask.config.set({name: _TASKS})
 
 
 def closed(client: Client) -> None:
@@ -61,8 +65,10 @@ def closed(client: Client) -> None:
         _defaults.remove(client)
         if dask.config.get(_SCHEDULER, None) is client:  # else somebody has chosen another one meanwhile
             _restore(_SCHEDULER, _defaults[-1] if _defaults else _before[_SCHEDULER])
-        if not _defaults and _before[_SHUFFLE] in (_ABSENT, None) and dask.config.get(_SHUFFLE, None) == "tasks":
-            _restore(_SHUFFLE, _before[_SHUFFLE])
+        for name in _METHODS if not _defaults else ():
+            before = _before[name]
+            if (before is _ABSENT or before in _NOT_OURS) and dask.config.get(name, None) == _TASKS:
+                _restore(name, before)
 
 
 def _restore(name: str, value: Any) -> None:

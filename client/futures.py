@@ -13,6 +13,7 @@ from dask._task_spec import TaskRef
 from dask.utils import parse_timedelta
 
 from holdfast.client import arguments
+from holdfast.client.foreign import check_ends, check_no_foreign_future
 from holdfast.client.keys import wire_key
 from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState, Place
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
@@ -37,6 +38,15 @@ def seconds(timeout: float | str | None) -> float | None:
         raise ValueError(
             f"the timeout {timeout!r} is no time: give seconds, as 5 or 0.5, or text as '500 ms'"
         ) from None
+
+
+def check_in_one(call: str, option: Any) -> None:
+    """Raise a TypeError if something to work on stands in the place of an option, as in ``wait(x, y)``."""
+    from dask.base import is_dask_collection
+
+    several = option if isinstance(option, (list, tuple, set)) else (option,)
+    if any(isinstance(one, Future) or is_dask_collection(one) for one in several):
+        raise TypeError(f"{call} takes one argument for all that it is about: write {call}([x, y]), not {call}(x, y)")
 
 
 class Future(TaskRef):
@@ -417,6 +427,8 @@ def wait(
         They were not done in time.
     CancelledError
         One of those that are done was cancelled.
+    TypeError
+        ``fs`` is nothing that has futures, or is one of several arguments that do.
 
     Examples
     --------
@@ -425,9 +437,11 @@ def wait(
     """
     from holdfast.client.collections import futures_of  # it imports this module
 
+    check_in_one("wait", timeout)
+    check_in_one("wait", return_when)
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED):
         raise ValueError(f"return_when is {ALL_COMPLETED!r} or {FIRST_COMPLETED!r}, not {return_when!r}")
-    futures = [fs] if isinstance(fs, Future) else futures_of(fs if not isinstance(fs, Iterable) else _listed(fs))
+    futures = [fs] if isinstance(fs, Future) else futures_of(_listed(fs))
     by_client: dict[int, list[Future]] = {}
     for future in futures:
         future._check_held()
@@ -447,7 +461,13 @@ def wait(
 def _listed(fs: Any) -> Any:
     from dask.base import is_dask_collection
 
-    return fs if is_dask_collection(fs) or isinstance(fs, dict) else list(fs)
+    if is_dask_collection(fs) or isinstance(fs, dict):
+        return fs
+    check_no_foreign_future(fs, "what is waited for")
+    if not isinstance(fs, Iterable):
+        raise TypeError(f"wait takes a future, an iterable of futures or a dask collection, not {fs!r:.100}")
+    check_ends((fs,), "what is waited for")
+    return list(fs)
 
 
 __all__ = ["ALL_COMPLETED", "FINISHED", "FIRST_COMPLETED", "DoneAndNotDone", "Future", "wait"]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from holdfast.client.foreign import check_no_foreign_future
 from holdfast.client.futures import Future, error_of
 from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable, Place
 from holdfast.client.store_access import ReadTimeoutError, StoreAccess
@@ -165,6 +166,8 @@ def _find(value: Any, found: dict[KeyState, None], check: Callable[[Future], Non
     elif isinstance(value, dict):
         for item in value.values():
             _find(item, found, check)
+    else:
+        check_no_foreign_future(value, "something that is to be gathered")
 
 
 def _fill(value: Any, values: dict[int, Any]) -> Any:

@@ -25,6 +25,7 @@ from dask.order import order
 
 from holdfast.client import dask_internals
 from holdfast.client.arguments import LARGE_NBYTES, Packer, StoreValue, collecting
+from holdfast.client.foreign import check_targets
 from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Future
 from holdfast.client.keys import check_together, wire_key
@@ -132,6 +133,8 @@ class GraphPacker:
             An output is not in the graph, or a task needs a key that is neither in it nor held by the client.
         TypeError
             A task can't be pickled; names it.
+        RuntimeError
+            `dask.array.store` would write into memory of this process.
         """
         for value in graph.values():
             if isinstance(value, Future):
@@ -139,6 +142,7 @@ class GraphPacker:
         nodes = nodes_of(graph)
         targets = {output: self._target(nodes, output) for output in outputs}
         needed = self._cull(nodes, targets)
+        check_targets(needed)
         ranks = order(needed)
         self._pieces = pieces_taken(needed, set(targets.values()), self._is_call, options)
         tasks = []

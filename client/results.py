@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from holdfast.client.base import ClientBase
 from holdfast.client.collections import futures_of
-from holdfast.client.futures import Future, seconds
+from holdfast.client.foreign import check_ends, check_no_foreign_future
+from holdfast.client.futures import Future, check_in_one, seconds
 from holdfast.client.gathering import gather
 from holdfast.client.keys import random_token, wire_key
 from holdfast.client.options import names_of_workers
@@ -48,6 +49,8 @@ class Results(ClientBase):
         >>> client.gather({"a": client.submit(sum, [1, 2]), "b": [client.submit(len, "abc")]})  # doctest: +SKIP
         {'a': 3, 'b': [3]}
         """
+        check_in_one("gather", errors)
+        check_in_one("gather", direct)
         return gather(self._reader, futures, errors, self._check_gathered)
 
     def _check_gathered(self, future: Future) -> None:
@@ -102,6 +105,9 @@ class Results(ClientBase):
         >>> client.submit(numpy.sum, future).result()  # doctest: +SKIP
         499999500000
         """
+        check_in_one("scatter", workers)
+        if isinstance(data, Iterator):
+            check_ends((data,), "what is scattered")
         limit = seconds(timeout)
         deadline = None if limit is None else time.monotonic() + limit
         self._session.check_open()
@@ -133,6 +139,7 @@ class Results(ClientBase):
         hashed: bool,
         timeout: float | None,
     ) -> Future:
+        check_no_foreign_future(value, "something that is to be scattered")
         try:
             encoded = encode(value)
         except Exception as error:  # pickling runs a user's code, which may raise anything
@@ -192,6 +199,8 @@ class Results(ClientBase):
         >>> future.cancelled()  # doctest: +SKIP
         True
         """
+        check_in_one("cancel", asynchronous)
+        check_in_one("cancel", force)
         if isinstance(futures, Future):
             found = [futures]
         else:

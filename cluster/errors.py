@@ -53,12 +53,16 @@ class RemoteError(HoldfastError):
     """Stands for a task's exception that could not be sent; carries its type, message and traceback as text."""
 
 
-class DatasetExistsError(HoldfastError, ValueError):
+class _DatasetError(HoldfastError, KeyError):
+    """About the name of a dataset."""
+
+    def __str__(self) -> str:  # a KeyError's is the repr of a key
+        return str(self.args[0]) if self.args else ""
+
+
+class DatasetExistsError(_DatasetError, ValueError):
     """A dataset of this name is published already."""
 
 
-class DatasetNotFoundError(HoldfastError, KeyError):
+class DatasetNotFoundError(_DatasetError):
     """No dataset of this name is published."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""

@@ -230,7 +230,7 @@ REQUESTS: dict[str, Fields] = {
     "status": Fields({}),
     "memory": Fields({}),
     "list-datasets": Fields({}),
-    "publish": Fields({"name": TEXT, "data": Blob(MAX_DATASET_NBYTES), "keys": KEYS}, {"override": Boolean()}),
+    "publish": Fields({"name": NAME, "data": Blob(MAX_DATASET_NBYTES), "keys": KEYS}, {"override": Boolean()}),
     "unpublish": Fields({"name": TEXT}),
     "get-dataset": Fields({"name": TEXT}),
     "wait-for-workers": Fields({"n": Integer(0, (1 << 64) - 1)}, {"timeout": Maybe(Number(0.0, 1e9))}),
