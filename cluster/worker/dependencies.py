@@ -35,21 +35,25 @@ class Dependencies(Mapping[Any, Any]):
         Where they are read.
     dependencies
         As they stand in a ``run`` message: ``(key, object id, inline or None, node addresses)`` each.
-    writable
-        Whether the task gets private copies of the pages that it writes to.
+    private
+        Whether the task gets private copies of the pages that it writes to. Small values, which come with the message,
+        are its own in any case.
 
     Attributes
     ----------
     failed : bool
         Whether asking for one has raised something.
+    shares : bool
+        Whether the task was given a view of memory that it shares with others, and can't write to.
     """
 
-    def __init__(self, store: Store, dependencies: tuple[tuple[Any, ...], ...], *, writable: bool) -> None:
+    def __init__(self, store: Store, dependencies: tuple[tuple[Any, ...], ...], *, private: bool) -> None:
         self._store = store
         self._entries = {dependency[0]: dependency for dependency in dependencies}
-        self._writable = writable
+        self._private = private
         self._values: dict[Any, Any] = {}
         self.failed = False
+        self.shares = False
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -81,11 +85,13 @@ class Dependencies(Mapping[Any, Any]):
         timeout = FETCH_TIMEOUT_SECONDS if nodes else LATE_SEAL_SECONDS
         try:
             if inline is not None:
-                value = decode(memoryview(bytearray(inline)) if self._writable else inline)
+                value = decode(memoryview(bytearray(inline)))
                 return value if item is None else value[item[0]]
+            private = self._private
+            self.shares = not private
             if item is None:
-                return self._store.get(object_id, timeout=timeout, writable=self._writable, sources=nodes)
-            return self._store.get_item(object_id, item[0], timeout=timeout, writable=self._writable, sources=nodes)
+                return self._store.get(object_id, timeout=timeout, writable=private, sources=nodes)
+            return self._store.get_item(object_id, item[0], timeout=timeout, writable=private, sources=nodes)
         except BaseException as error:
             self.failed = True
             if isinstance(error, StoreError) and not isinstance(error, (StoreFullError, StoreClosedError, DecodeError)):

@@ -34,10 +34,10 @@ from holdfast.cluster.worker.functions import FunctionTable, function_name
 from holdfast.cluster.worker.items import item_taken
 from holdfast.cluster.worker.labels import label
 from holdfast.cluster.worker.nursery import Nursery
-from holdfast.cluster.worker.readonly import Writers, is_read_only_failure
+from holdfast.cluster.worker.readonly import Writers, is_refused_write
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
 from holdfast.objectstore import Encoded, ObjectID, Store, encode
-from holdfast.objectstore.errors import StoreClosedError, StoreFullError
+from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError
 
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0
@@ -128,7 +128,7 @@ class TaskRunner:
 
     def _result(self, task: Task) -> Encoded:
         try:
-            result = self._call(task, writable=False)
+            result = self._call(task, private=False)
         except BaseException as error:
             self._forks.end(error)
             raise
@@ -145,55 +145,65 @@ class TaskRunner:
         finally:
             result = None
 
-    def _call(self, task: Task, writable: bool) -> Any:
+    def _call(self, task: Task, private: bool) -> Any:
         key, _, digest, payload, dependencies, _ = task
         if digest is None:
-            return self._evaluate(task, writable)
+            return self._evaluate(task, private)
         function = self._functions.get(digest)
-        args = kwargs = None
-        writable = writable or digest in self._writers
+        values = args = kwargs = None
+        private = private or digest in self._writers
         try:
-            if (item := self._item_taken(function, task)) is not None:
-                return self._dependencies(task, writable).item(dependencies[0][0], *item)
-            args, kwargs = self._arguments(key, payload, self._dependencies(task, writable) if dependencies else None)
+            if dependencies:
+                values = self._dependencies(task, private)
+                if (item := self._item_taken(function, task)) is not None:
+                    return values.item(dependencies[0][0], *item)
+            args, kwargs = self._arguments(key, payload, values)
             return function(*args, **kwargs)
-        except (ValueError, TypeError, BufferError) as error:
-            if writable or not dependencies or not is_read_only_failure(error):
+        except (Missing, StoreError):
+            raise
+        except Exception as error:
+            if not self._is_refused_write(error, values):
                 raise
             self._writers.add(digest, function_name(function), error)
             forget_locals(error)
         finally:
             self._store.defer_releases()
-            args = kwargs = None
+            values = args = kwargs = None
         self._store.settle_releases()
-        return self._call(task, writable=True)
+        return self._call(task, private=True)
 
-    def _evaluate(self, task: Task, writable: bool) -> Any:
+    def _evaluate(self, task: Task, private: bool) -> Any:
         """Evaluate a node of a dask graph."""
         key, _, _, payload, dependencies, _ = task
         name: Hashable = None
         values = node = None
         try:
+            values = self._dependencies(task, private)
             if (item := self._item_taken(None, task)) is not None:
-                return self._dependencies(task, writable).item(dependencies[0][0], *item)
-            values = self._dependencies(task, writable)
+                return values.item(dependencies[0][0], *item)
             node = self._arguments(key, payload, values)
             name = function_name(node)
-            if not writable and values and name in self._writers:
-                writable = True
-                values = self._dependencies(task, writable)
+            if not private and values and name in self._writers:
+                values = self._dependencies(task, private=True)
                 node = self._arguments(key, payload, values)
             return node(values)
-        except (ValueError, TypeError, BufferError) as error:
-            if writable or not dependencies or name is None or not is_read_only_failure(error):
+        except (Missing, StoreError):
+            raise
+        except Exception as error:
+            if not self._is_refused_write(error, values):
                 raise
-            self._writers.add(name, str(name), error)
+            if name is not None:
+                self._writers.add(name, str(name), error)
             forget_locals(error)
         finally:
             self._store.defer_releases()
             values = node = None
         self._store.settle_releases()
-        return self._evaluate(task, writable=True)
+        return self._evaluate(task, private=True)
+
+    def _is_refused_write(self, error: Exception, values: Dependencies | None) -> bool:
+        """Whether a task is worth another run, with private views."""
+        return values is not None and values.shares and self._forks.is_worker and is_refused_write(error)
 
     def _item_taken(self, function: Any, task: Task) -> tuple[Any] | None:
         key, _, _, payload, dependencies, _ = task
@@ -211,5 +221,5 @@ class TaskRunner:
                 f"the arguments of task {key!r} can't be unpickled on {self._name}: {type(error).__name__}: {error}"
             ) from error
 
-    def _dependencies(self, task: Task, writable: bool) -> Dependencies:
-        return Dependencies(self._store, task[4], writable=writable)
+    def _dependencies(self, task: Task, private: bool) -> Dependencies:
+        return Dependencies(self._store, task[4], private=private)

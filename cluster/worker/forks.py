@@ -13,12 +13,17 @@ class Forks:
     def __init__(self) -> None:
         self._pid = os.getpid()
 
+    @property
+    def is_worker(self) -> bool:
+        """Whether this is the worker's process."""
+        return os.getpid() == self._pid
+
     def end(self, error: BaseException | None) -> None:
         """In a fork that has come to the end of the task, end it; in the worker do nothing.
 
         The exit code is the one of a program that ends like this: with ``error``, or without if that is None.
         """
-        if os.getpid() == self._pid:
+        if self.is_worker:
             return
         code: object = 0
         if isinstance(error, SystemExit):

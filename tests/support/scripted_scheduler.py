@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -180,7 +179,7 @@ class ScriptedScheduler:
 
     def node_task(self, node: Any, *, depends: Any = ()) -> Any:
         """A task that is a node of a dask graph."""
-        return (node.key, next(self._run_ids), None, pickle.dumps(node), list(depends), None)
+        return (node.key, next(self._run_ids), None, payload.dumps(node), list(depends), None)
 
     def run(self, peer: Peer, *tasks: Any) -> dict[Any, tuple[str, Any]]:
         """Run tasks and wait for all their outcomes: ``{key: (operation, entry)}``."""
