@@ -66,7 +66,7 @@ class Call(NamedTuple):
     dependencies : list
         Distinct keys.
     stored : tuple of Future
-        Of arguments that were stored; whoever holds the call's result holds them too.
+        Of arguments that were stored, or that another client holds; whoever holds the call's result holds them too.
     """
 
     payload: bytes
@@ -83,8 +83,8 @@ class Packer:
         The function's, for messages to people.
     function:
         The function; its signature names arguments in messages. May be None.
-    check:
-        Called with every future that is found; raises if it can't be used.
+    own:
+        Called with every future that is found: gives the client's own one of its key; raises if there can't be one.
     store:
         See `StoreValue`. A value met again (the same object) is stored once.
     large_nbytes:
@@ -95,13 +95,14 @@ class Packer:
         self,
         name: str,
         function: Any,
-        check: Callable[[Future], None],
+        own: Callable[[Future], Future],
         store: StoreValue,
         large_nbytes: int = LARGE_NBYTES,
     ) -> None:
         self._name = name
         self._function = function
-        self._check = check
+        self._own = own
+        self._adopted: list[Future] = []  # of other clients' futures in this call
         self._store = store
         self._large_nbytes = large_nbytes
         self._stored: dict[int, tuple[Any, Future | None]] = {}
@@ -114,7 +115,7 @@ class Packer:
         TypeError
             One can't be pickled, or is a future of another library; names it.
         ValueError, CancelledError
-            A future among them is another client's, or was cancelled or released.
+            A future among them is of another cluster, or was cancelled or released.
         """
         found: list[Future] = []
         stored: list[Future] = []
@@ -128,10 +129,13 @@ class Packer:
             sent_args = tuple([self._store_large(value, stored) for value in sent_args])
             sent_kwargs = {k: self._store_large(v, stored) for k, v in sent_kwargs.items()}
             data, inside = self._dumps(sent_args, sent_kwargs)
-        for future in inside:
-            self._check(future)
         if not found and not inside and not stored:
             return Call(data, [], ())
+        if inside:
+            self._adopted += [own for future in inside if (own := self._own(future)) is not future]
+        if self._adopted:
+            stored += self._adopted
+            self._adopted = []
         keys = dict.fromkeys([future.key for future in (*found, *inside, *stored)])
         return Call(data, list(keys), tuple(stored))
 
@@ -176,8 +180,10 @@ class Packer:
             items = [self._replace(item, found, path) for item in value.values()]
             return value if all(map(_is, items, value.values())) else dict(zip(value, items, strict=True))
         if getattr(kind, "_is_holdfast_future", False):
-            self._check(value)
-            found.append(value)
+            own = self._own(value)
+            if own is not value:
+                self._adopted.append(own)
+            found.append(own)
             return Reference(value.key)
         if foreign_future(kind) is not None:
             raise _ForeignFutureError(value)

@@ -20,7 +20,7 @@ from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Callbacks, Future, error_of, seconds
 from holdfast.client.gathering import Reader
 from holdfast.client.keys import check_text, random_token
-from holdfast.client.references import FINISHED, PENDING, KeyState, Place
+from holdfast.client.references import ERROR, FINISHED, PENDING, KeyState, Place
 from holdfast.client.session import Session
 from holdfast.client.store_access import StoreAccess
 from holdfast.cluster.comm.addresses import format_address, parse_address
@@ -242,27 +242,91 @@ class ClientBase:
 
     # -- futures and functions
 
-    def _check_future(self, future: Future) -> None:
-        """Raise if it can't stand for a value in a call of this client."""
+    def _own(self, future: Future) -> Future:
+        """A future that stands for the value of this one in a call of this client: itself, if it is this client's.
+
+        What a future names is a key of a cluster. So of one that is another client's of the same cluster this client
+        holds the key as well.
+
+        Raises
+        ------
+        CancelledError, ConnectError
+            It was cancelled or released, or the connection that it was had by is gone.
+        ValueError
+            It is of another cluster.
+        """
         if future._client is not self:
-            raise ValueError(f"{future!r} belongs to another client, {future._client!r}: use it with that one")
+            return self._adopted(future)
         future._check_held()
         if future._state.reason is not None:
             raise error_of(future._state)
+        return future
+
+    def _adopted(self, future: Future) -> Future:
+        """This client's future of the key of another client's."""
+        future._check_held()
+        key, other = future.key, future._client
+        if not self._shares_cluster(other):
+            raise ValueError(
+                f"{key!r:.200} is a result of the cluster at {other.scheduler_address}, and the one of this client, at "
+                f"{self.scheduler_address}, can't read it: take its value from there (client.gather) and scatter it "
+                "here, or compute it here from what it was made of"
+            )
+        known = self._borrow(key, failed=True)
+        if known is not None:
+            return known
+        if other._session.ended is not None:
+            return Future(key, self)  # type: ignore[arg-type]  # a dataset or somebody else may still hold it
+        if future._state.reason is not None:
+            raise error_of(future._state)
+        other._make_known(future._state)
+        # Else the other client may let go before the scheduler hears of this one's hold.
+        kept = other._another(future)
+        own = Future(key, self)  # type: ignore[arg-type]
+        with self._table.lock:
+            own._state.keeps += (kept,)
+        return own
+
+    def _make_known(self, state: KeyState) -> None:
+        """Return when the scheduler knows a key that this client holds, whatever others say to it from then on."""
+        turn = self._table.turn
+        if state.status == PENDING and state.since > self._table.heard:
+            with contextlib.suppress(ConnectError):
+                self._request("who-has", keys=[])
+                self._table.taken_in(turn)
+
+    def _shares_cluster(self, other: ClientBase) -> bool:
+        known = self._session.scheduler.get("id")
+        return known is not None and known == other._session.scheduler.get("id")
+
+    def _elsewhere(self, key: Any) -> Future | None:
+        """A future of a key that this client can't have computed with: one of another client in this process, or one
+        of its own that was cancelled."""
+        others = [client for client in defaults.known() if client is not self]
+        others.sort(key=lambda other: (not self._shares_cluster(other), other._session.ended is not None))
+        for client in (self, *others):
+            with client._table.lock:
+                state = client._table.states.get(key)
+                if state is not None and state.holders:
+                    return Future._of(state, client)  # type: ignore[arg-type]
+        return None
 
     def _another(self, future: Future) -> Future:
         """Another future of the same key."""
         with self._table.lock:
             return Future._of(future._state, self)  # type: ignore[arg-type]
 
-    def _borrow(self, key: Any) -> Future | None:
-        """A future of a key that this client holds already and that is, or will be, in memory; else None."""
+    def _borrow(self, key: Any, *, failed: bool = False) -> Future | None:
+        """A future of a key that this client holds already and that is, or will be, in memory; else None.
+
+        ``failed``: or whose task failed, so that what depends on it fails likewise.
+        """
         table = self._table
         if key not in table.states:
             return None
         with table.lock:
             state = table.states.get(key)
-            if state is None or state.status not in (PENDING, FINISHED):
+            if state is None or state.status not in (PENDING, FINISHED, ERROR if failed else FINISHED):
                 return None
             return Future._of(state, self)  # type: ignore[arg-type]
 
@@ -317,8 +381,8 @@ class ClientBase:
 
     def _packer(self, function: Function, callable_: Any, large_nbytes: int | None = None) -> Packer:
         if large_nbytes is None:
-            return Packer(function.name, callable_, self._check_future, self._store_anonymous)
-        return Packer(function.name, callable_, self._check_future, self._store_anonymous, large_nbytes)
+            return Packer(function.name, callable_, self._own, self._store_anonymous)
+        return Packer(function.name, callable_, self._own, self._store_anonymous, large_nbytes)
 
     # -- storing
 

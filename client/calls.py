@@ -79,7 +79,7 @@ class Calls(ClientBase):
         TypeError
             The function or an argument can't be pickled; names it. Nothing was sent.
         ValueError, CancelledError
-            A future among the arguments is another client's, or was cancelled or released.
+            A future among the arguments is of another cluster, or was cancelled or released.
         ConnectError
             The connection with the scheduler is gone.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dask._task_spec import Alias
@@ -64,8 +65,9 @@ def submit_graph(
     common = {**task_options.from_annotations(get_annotations()), **common}
     packed = GraphPacker(
         client._functions,
-        borrow=client._borrow,
-        check=client._check_future,
+        borrow=partial(client._borrow, failed=True),
+        own=client._own,
+        elsewhere=client._elsewhere,
         store=client._store_anonymous,
         store_as=client._store_as,
     ).pack(graph, outputs, per_key)

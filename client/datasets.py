@@ -6,10 +6,10 @@ holds from then on.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from holdfast.client import expressions
 from holdfast.client.arguments import collecting
 from holdfast.client.futures import Future, binding
 from holdfast.client.keys import check_text, check_together
@@ -54,9 +54,8 @@ def publish(client: Client, name: str, data: Any, override: bool) -> None:
             f"the dataset {name!r} takes {len(blob):,} bytes without its futures' results, and the scheduler keeps "
             f"{MAX_DATASET_NBYTES:,} of one: scatter or persist its data first, and publish the futures"
         )
-    for future in found:
-        client._check_future(future)
-    keys = list(dict.fromkeys(future.key for future in found))
+    held = [client._own(future) for future in found]
+    keys = list(dict.fromkeys(future.key for future in held))
     check_together(f"the dataset {name!r}", keys)
     client._request("publish", name=name, data=raw(blob), keys=keys, override=bool(override))
 
@@ -79,7 +78,7 @@ def get(client: Client, name: str, default: Any = NO_DEFAULT) -> Any:
 
     try:
         with binding(bind):
-            return pickle.loads(answer["data"])
+            return expressions.loads(answer["data"])
     except Exception as error:  # unpickling runs a user's code, which may raise anything
         raise RuntimeError(f"the dataset {name!r} can't be unpickled here: {error!r}") from error
 

@@ -35,6 +35,7 @@ _ABSENT = object()
 _lock = threading.RLock()
 _defaults: list[Client] = []
 _open: weakref.WeakSet[Client] = weakref.WeakSet()
+_known: weakref.WeakSet[Client] = weakref.WeakSet()
 _before: dict[str, Any] = {}
 _worker_clients: dict[str, Client] = {}
 _worker_lock = threading.Lock()
@@ -44,6 +45,7 @@ def opened(client: Client, set_as_default: bool) -> None:
     """A client is open; from now on the default, if it is to be."""
     with _lock:
         _open.add(client)
+        _known.add(client)
         if not set_as_default:
             return
         if not _defaults:
@@ -86,6 +88,12 @@ def current() -> Client | None:
     """The client that is meant when none is named; None if there is none."""
     with _lock:
         return _defaults[-1] if _defaults else None
+
+
+def known() -> list[Client]:
+    """All clients of this process, those too that are closed or the parent's: somebody may have futures of them."""
+    with _lock:
+        return list(_known)
 
 
 def client_of_this_process() -> Client:

@@ -285,8 +285,10 @@ class Future(TaskRef):
 
     __hash__ = object.__hash__
 
-    def __dask_tokenize__(self) -> tuple[str, Any]:
-        return (type(self).__name__, self.key)
+    def __dask_tokenize__(self) -> tuple[str, Any, str]:
+        # dask keeps one living expression for each token. One on the futures of another client, or on some that were
+        # cancelled, is not to come back in the place of one on these.
+        return (type(self).__name__, self.key, self._client._table.token_of(self._state))
 
     def __str__(self) -> str:
         return repr(self)
@@ -349,6 +351,8 @@ def error_of(state: KeyState, read: Callable[[Place], bytes | None] = lambda pla
             # The traceback's frames were called by this one, and that by those that have the future.
             del error, trace
     reason = state.reason
+    if isinstance(reason, CancelledError):
+        return CancelledError(f"{state.key!r:.200} has no result: {reason}")
     if reason is not None:
         return type(reason)(*reason.args)
     return ObjectLostError(f"the result of {state.key!r} is gone")
@@ -410,7 +414,7 @@ def wait(
     Parameters
     ----------
     fs : Future, iterable of futures, or dask collection
-        A persisted collection stands for its futures.
+        A persisted collection stands for its futures. They may be of several clients of one cluster.
     timeout : float or str, optional
         In seconds, or as text such as ``"500 ms"``.
     return_when : {"ALL_COMPLETED", "FIRST_COMPLETED"}
@@ -429,6 +433,8 @@ def wait(
         One of those that are done was cancelled.
     TypeError
         ``fs`` is nothing that has futures, or is one of several arguments that do.
+    ValueError
+        They are of several clusters.
 
     Examples
     --------
@@ -442,17 +448,17 @@ def wait(
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED):
         raise ValueError(f"return_when is {ALL_COMPLETED!r} or {FIRST_COMPLETED!r}, not {return_when!r}")
     futures = [fs] if isinstance(fs, Future) else futures_of(_listed(fs))
-    by_client: dict[int, list[Future]] = {}
+    if not futures:
+        return DoneAndNotDone(set(), set())
     for future in futures:
         future._check_held()
-        by_client.setdefault(id(future._client), []).append(future)
-    if len(by_client) > 1:
-        raise ValueError("these futures belong to different clients; wait for those of each client by themselves")
-    for group in by_client.values():
-        states = list(dict.fromkeys(future._state for future in group))
-        group[0]._client._reader.wait(states, seconds(timeout), first=return_when == FIRST_COMPLETED)
-    done = {future for future in futures if future.done()}
-    for future in done:
+    client = futures[0]._client
+    # One client waits for all of them.
+    own = [future if future._client is client else client._own(future) for future in futures]
+    states = list(dict.fromkeys(future._state for future in own))
+    client._reader.wait(states, seconds(timeout), first=return_when == FIRST_COMPLETED)
+    done = {given for given, future in zip(futures, own, strict=True) if future.done()}
+    for future in own:
         if future._state.reason is not None:
             raise error_of(future._state)
     return DoneAndNotDone(done, set(futures) - done)

@@ -143,29 +143,40 @@ _SKIPPED = object()
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
-def gather(reader: Reader, futures: Any, errors: str, check: Callable[[Future], None]) -> Any:
-    """Replace the futures in a nested container by their results; see `Client.gather`."""
+def gather(reader: Reader, futures: Any, errors: str, own: Callable[[Future], Future]) -> Any:
+    """Replace the futures in a nested container by their results; see `Client.gather`.
+
+    ``own`` gives for each future one of its key that is the reader's client's, or raises.
+    """
     if errors not in ("raise", "skip"):
         raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
     if isinstance(futures, Iterator):
-        return (gather(reader, item, errors, check) for item in futures)
+        return (gather(reader, item, errors, own) for item in futures)
     found: dict[KeyState, None] = {}
-    _find(futures, found, check)
+    adopted: dict[KeyState, Future] = {}
+    _find(futures, found, adopted, own)
     values = reader.read_many(found, None, skip=errors == "skip")
+    for state, future in adopted.items():
+        if id(future._state) in values:
+            values[id(state)] = values[id(future._state)]
     result = _fill(futures, values)
     return None if result is _SKIPPED else result
 
 
-def _find(value: Any, found: dict[KeyState, None], check: Callable[[Future], None]) -> None:
+def _find(
+    value: Any, found: dict[KeyState, None], adopted: dict[KeyState, Future], own: Callable[[Future], Future]
+) -> None:
     if isinstance(value, Future):
-        check(value)
-        found[value._state] = None
+        mine = own(value)
+        if mine is not value:
+            adopted[value._state] = mine
+        found[mine._state] = None
     elif isinstance(value, _CONTAINERS):
         for item in value:
-            _find(item, found, check)
+            _find(item, found, adopted, own)
     elif isinstance(value, dict):
         for item in value.values():
-            _find(item, found, check)
+            _find(item, found, adopted, own)
     else:
         check_no_foreign_future(value, "something that is to be gathered")
 

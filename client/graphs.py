@@ -4,9 +4,11 @@ Theory of operation. A graph goes through six steps:
 
 1. *Convert* it into `dask._task_spec` nodes, whatever it was: a dictionary, a high level graph, an expression.
 2. *Resolve aliases* here, so that none costs a task. A key may then stand for another one, of the graph or of a
-   future that this client holds; references to it are written as references to that one, and an output that is an
-   alias is a future of it.
-3. *Cull* what the outputs don't need, and what this client holds already.
+   future; references to it are written as references to that one, and an output that is an alias is a future of it.
+3. *Cull* what the outputs don't need, and what this client holds already. What failed is held as well: what depends on
+   it fails with the same error. dask keeps one expression for each name in a process, so a graph may stand on futures
+   of another client, or on some that were cancelled. If it says how to make them, they are made; if not, this client
+   holds the keys too, or says why it can't.
 4. *Order* the rest with `dask.order`: the scheduler prefers what comes first, so this is where memory is saved.
 5. *Leave out* the tasks that only take one piece of a result: who reads the piece takes it (`pieces.py`).
 6. *Pack* each node. A task whose arguments are values and references, also in lists, tuples, sets and dictionaries,
@@ -56,7 +58,8 @@ class Graph(NamedTuple):
     targets : dict
         For each output the key that has its value.
     stored : list of Future
-        Of data that was put into a store. To be held as long as the outputs may have to be made again.
+        Of data that was put into a store, and of what another client holds. To be held as long as the outputs may have
+        to be made again.
     borrowed : list of Future
         Of keys that the graph refers to and the client held already. To be held until the tasks are submitted.
     """
@@ -82,9 +85,11 @@ class GraphPacker:
     functions:
         Where functions are pickled.
     borrow:
-        A future of a key that the client holds already and that is, or will be, in memory; else None.
-    check:
-        Raises if a future among the arguments can't be used.
+        A future of a key that the client holds already and that is, will be or would be in memory; else None.
+    own:
+        The client's own future of the key of one among the arguments. Raises if there can't be one.
+    elsewhere:
+        A future of a key that the client does not hold, but somebody else in this process; else None.
     store, store_as:
         Put a value into a store: as an anonymous one, or under a key. They return its future, None without a store.
     large_nbytes:
@@ -96,14 +101,16 @@ class GraphPacker:
         functions: FunctionCache,
         *,
         borrow: Callable[[Any], Future | None],
-        check: Callable[[Future], None],
+        own: Callable[[Future], Future],
+        elsewhere: Callable[[Any], Future | None],
         store: StoreValue,
         store_as: Callable[[Any, Any], Future | None],
         large_nbytes: int = LARGE_NBYTES,
     ) -> None:
         self._functions = functions
         self._borrow = borrow
-        self._check = check
+        self._own = own
+        self._elsewhere = elsewhere
         self._store = store
         self._store_as = store_as
         self._large_nbytes = large_nbytes
@@ -114,6 +121,7 @@ class GraphPacker:
         self._pieces: dict[Any, Piece] = {}
         self._stored: list[Future] = []
         self._borrowed: dict[Any, Future] = {}
+        self._given: dict[Any, Future] = {}  # by the graph
 
     def pack(
         self, graph: Mapping[Any, Any], outputs: Iterable[Any], options: Mapping[Any, Any] = MappingProxyType({})
@@ -130,15 +138,16 @@ class GraphPacker:
         Raises
         ------
         ValueError
-            An output is not in the graph, or a task needs a key that is neither in it nor held by the client.
+            An output is not in the graph, or a task needs a key that is neither in it nor that of a future, or of one
+            of another cluster.
+        CancelledError, ConnectError
+            A task needs a key whose future was cancelled, or is of a client that has lost its connection.
         TypeError
             A task can't be pickled; names it.
         RuntimeError
             `dask.array.store` would write into memory of this process.
         """
-        for value in graph.values():
-            if isinstance(value, Future):
-                self._check(value)
+        self._given = {value.key: value for value in graph.values() if isinstance(value, Future)}
         nodes = nodes_of(graph)
         targets = {output: self._target(nodes, output) for output in outputs}
         needed = self._cull(nodes, targets)
@@ -171,10 +180,7 @@ class GraphPacker:
                 raise ValueError(f"{key!r} is an alias of itself")
             at = node.target
         if at not in nodes and not self._is_held(at):
-            raise ValueError(
-                f"the graph needs {at!r}, which is neither in it nor held by a future of this client"
-                + (f" ({key!r} is an alias of it)" if chain else "")
-            )
+            self._take(at, f" ({key!r} is an alias of it)" if chain else "")
         at = wire_key(at)
         for link in chain:
             self._targets[link] = at
@@ -188,6 +194,18 @@ class GraphPacker:
         if future is not None:
             self._borrowed[key] = future
         return future is not None
+
+    def _take(self, key: Any, remark: str) -> None:
+        """Take a key from where else there is a future of it."""
+        future = self._given.get(key) or self._elsewhere(key)
+        if future is None:
+            raise ValueError(
+                f"the graph needs {key!r}, which is neither in it nor held by a future{remark}: keep the futures that "
+                "it stands on, or the persisted collection, until then"
+            )
+        self._borrowed[key] = own = self._own(future)
+        if own is not future:
+            self._stored.append(own)
 
     def _cull(self, nodes: Mapping[Any, GraphNode], targets: Mapping[Any, Any]) -> dict[Any, GraphNode]:
         """What has to be computed, with references to what aliases stand for in the place of references to them."""
@@ -225,11 +243,10 @@ class GraphPacker:
             if stored is not None:
                 self._stored.append(stored)
                 return None
-        for future in inside:
-            self._check(future)
         dependencies = [wire_key(d) for d in node.dependencies]
         if inside:
             dependencies = list(dict.fromkeys((*dependencies, *[future.key for future in inside])))
+            self._stored += [own for future in inside if (own := self._own(future)) is not future]
         check_together(f"the task {key!r:.80}", dependencies)
         return key, None, raw(data), dependencies
 
@@ -254,7 +271,7 @@ class GraphPacker:
             if packer is None:
                 # The packed functions keep the function, so its identity is not given to another one meanwhile.
                 packer = self._packers[id(task.func)] = Packer(
-                    function.name, task.func, self._check, self._store, self._large_nbytes
+                    function.name, task.func, self._own, self._store, self._large_nbytes
                 )
             call = packer.pack(tuple(args), kwargs)
         except TypeError as error:

@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
+from holdfast.client.keys import random_token
 from holdfast.cluster.errors import CancelledError
 
 PENDING = "pending"
@@ -67,6 +68,8 @@ class KeyState:
         The turn in which the scheduler hears of it.
     keeps : tuple
         Futures of what was stored for this call, kept as long as it.
+    token : str or None
+        Tells this life of the key from all others, for dask's tokens; made when it is first asked for.
     """
 
     # Defaults of the class: millions of states are made, most differ in few of these.
@@ -78,6 +81,7 @@ class KeyState:
     waiters: list[Waiter] | None = None
     callbacks: list[Callable[[], None]] | None = None
     keeps: tuple[Any, ...] = ()
+    token: str | None = None
 
     def __init__(self, key: Any, since: int) -> None:
         self.key = key
@@ -243,7 +247,24 @@ class KeyTable:
         """What is to be posted in front of everything else."""
         return ("turn", self._turn + 1)
 
+    def token_of(self, state: KeyState) -> str:
+        """What tells this life of the key from all others."""
+        with self.lock:
+            if state.token is None:
+                state.token = random_token()
+            return state.token
+
     # -- what the scheduler says
+
+    @property
+    def turn(self) -> int:
+        """The turn that what is posted now belongs to."""
+        return self._turn + 1
+
+    def taken_in(self, turn: int) -> None:
+        """The scheduler has answered what was posted in this turn."""
+        with self.lock:
+            self.heard = max(self.heard, turn)
 
     def _current(self, key: Any, turn: int) -> KeyState | None:
         state = self.states.get(key)

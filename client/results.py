@@ -29,6 +29,7 @@ class Results(ClientBase):
         Parameters
         ----------
         futures : Future, or nested list, tuple, set, dict or iterator of futures
+            Also of other clients of the same cluster.
         errors : {"raise", "skip"}
             Whether a task that failed raises, or its future is left out of what is returned.
         direct
@@ -41,6 +42,8 @@ class Results(ClientBase):
 
         Raises
         ------
+        ValueError
+            A future is of another cluster.
         Exception
             As `Future.result`, for the first future that failed.
 
@@ -51,12 +54,13 @@ class Results(ClientBase):
         """
         check_in_one("gather", errors)
         check_in_one("gather", direct)
-        return gather(self._reader, futures, errors, self._check_gathered)
+        return gather(self._reader, futures, errors, self._gathered)
 
-    def _check_gathered(self, future: Future) -> None:
+    def _gathered(self, future: Future) -> Future:
         if future._client is not self:
-            raise ValueError(f"{future!r} belongs to another client ({future._client!r}); gather it there")
+            return self._adopted(future)
         future._check_held()
+        return future
 
     def scatter(
         self,
@@ -182,7 +186,8 @@ class Results(ClientBase):
     def cancel(self, futures: Any, asynchronous: bool | None = None, force: bool = False) -> None:
         """Don't compute futures that are not done, forget those that are, and whatever depends on them.
 
-        A task that is running runs to its end; its result is dropped. What other clients hold stays, without ``force``.
+        A task that is running runs to its end; its result is dropped. What other clients hold stays, without ``force``;
+        a future of another client in this process is cancelled as by that one.
 
         Parameters
         ----------
@@ -208,6 +213,10 @@ class Results(ClientBase):
                 found = futures_of(list(futures) if isinstance(futures, Iterator) else futures)
             except CancelledError:
                 found = futures_of(futures, skip_cancelled=True)
+        of_clients: dict[ClientBase, list[Future]] = {}
         for future in found:
-            self._check_gathered(future)
-        self._cancel([future._state for future in found], force)
+            future._check_held()
+            of_clients.setdefault(future._client, []).append(future)
+        for client, its in of_clients.items():
+            if client is self or client._session.ended is None:
+                client._cancel([future._state for future in its], force)

@@ -555,7 +555,10 @@ class Lifecycle:
                 self.fail(task, error)
 
     def fail_unknown_dependency(self, task: Task, key: Key) -> None:
-        text = f"{task.key!r} depends on {key!r}, which was cancelled or released"
+        text = (
+            f"{task.key!r} depends on {key!r}, which was cancelled or released: make that again, and keep a future "
+            "of it, or publish it"
+        )
         self.fail(task, task_error(task.key, CancelledError(text)))
 
     def _leave_dependencies(self, task: Task) -> None:

@@ -181,13 +181,16 @@ class TestCalls:
         client.submit(namesake)
         assert script.next("submit")[1][0][0].startswith("?-")
 
-    def test_a_future_of_another_client_is_refused(self, script):
+    def test_a_future_of_another_client_is_wanted_before_it_is_named(self, script):
         with Client(script.client.scheduler_address, token=TOKEN, set_as_default=False) as other:
-            future = other.submit(operator.neg, 1)
-            with pytest.raises(ValueError, match="another client"):
-                script.client.submit(operator.neg, [future])
-            with pytest.raises(ValueError, match="another client"):
-                script.client.gather([future])
+            future = other.submit(operator.neg, 1, key="theirs")
+            type(script)(script.scheduler, other).send(memory("theirs", -1))
+            wait([future], timeout=10)
+            mine = script.client.submit(operator.neg, [future], key="mine")
+            submitted = script.next("submit")
+            assert list(submitted[1][0][3]) == ["theirs"]
+            assert ("want", ("theirs",)) in script.peer.received
+            del mine
 
 
 class TestFutures:
@@ -487,7 +490,7 @@ class TestLargeArguments:
     @pytest.fixture
     def packing(self, script):
         store = self.Store(script.client)
-        return Packer("f", None, script.client._check_future, store), store
+        return Packer("f", None, script.client._own, store), store
 
     def test_a_large_array_is_stored_and_referred_to(self, packing):
         packer, store = packing

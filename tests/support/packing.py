@@ -16,7 +16,13 @@ def pack(graph, outputs, options=MappingProxyType({}), **settings):
     def refuse(future):
         raise AssertionError(f"unexpected {future}")
 
-    defaults = {"borrow": lambda key: None, "check": refuse, "store": lambda v: None, "store_as": lambda v, k: None}
+    defaults = {
+        "borrow": lambda key: None,
+        "own": refuse,
+        "elsewhere": lambda key: None,
+        "store": lambda v: None,
+        "store_as": lambda v, k: None,
+    }
     return GraphPacker(FunctionCache(), **{**defaults, **settings}).pack(graph, outputs, options)
 
 
