@@ -42,6 +42,7 @@ class Calls(ClientBase):
         fifo_timeout: Any = None,
         allow_other_workers: bool = False,
         pure: bool = True,
+        writable: bool = False,
         **kwargs: Any,
     ) -> Future:
         """Have ``func(*args, **kwargs)`` computed by a worker.
@@ -69,6 +70,11 @@ class Calls(ClientBase):
         pure : bool
             Whether the same call gives the same result. If so, calls that are the same are one computation as long as
             somebody holds a future of it. ``pure=False`` computes anew every time.
+        writable : bool
+            Whether ``func`` writes into its arguments. It gets views of large results that are its own then: pages are
+            copied as it writes to them, and nobody else sees what it has written. Without, it shares memory that can't
+            be written. A call that fails or dies for that is run once more as if ``writable=True`` had been said, as
+            are all further calls of the function: say it where a call has effects that must not happen twice.
 
         Returns
         -------
@@ -95,7 +101,7 @@ class Calls(ClientBase):
             known = self._borrow(key)
             if known is not None:
                 return known
-        options = self._options(priority, retries, workers, allow_other_workers, resources)
+        options = self._options(priority, retries, workers, allow_other_workers, resources, writable)
         call = self._packer(function, func).pack(args, kwargs)
         if key is None:
             token = _token(function, call.payload) if pure else random_token()
@@ -117,6 +123,7 @@ class Calls(ClientBase):
         allow_other_workers: bool = False,
         fifo_timeout: Any = None,
         pure: bool = True,
+        writable: bool = False,
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[Future]:
@@ -131,7 +138,7 @@ class Calls(ClientBase):
             Of arguments, which may be futures; up to the end of the shortest, which must have one.
         key : str or list of str, optional
             The beginning of the keys, or all of them.
-        workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure
+        workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure, writable
             As for `submit`, for each call.
         batch_size : int, optional
             How many calls are sent at once.
@@ -157,7 +164,7 @@ class Calls(ClientBase):
             raise TypeError("map needs at least one iterable")
         check_ends(iterables, "what the function is mapped over")
         function = self._functions.get(func)
-        options = self._options(priority, retries, workers, allow_other_workers, resources)
+        options = self._options(priority, retries, workers, allow_other_workers, resources, writable)
         prefix, keys = function.name, None
         if isinstance(key, str):
             prefix = wire_key(key)
@@ -196,9 +203,15 @@ class Calls(ClientBase):
             futures += self._submit(tasks, stored, function, options)
 
     def _options(
-        self, priority: float, retries: int | None, workers: Any, allow_other_workers: bool, resources: Any
+        self,
+        priority: float,
+        retries: int | None,
+        workers: Any,
+        allow_other_workers: bool,
+        resources: Any,
+        writable: bool,
     ) -> task_options.Options:
-        options = task_options.options_of(priority, retries, workers, allow_other_workers, resources)
+        options = task_options.options_of(priority, retries, workers, allow_other_workers, resources, writable)
         annotations = get_annotations()
         return {**task_options.from_annotations(annotations), **options} if annotations else options
 

@@ -13,7 +13,7 @@ from holdfast.client.dask_internals import flatten
 from holdfast.client.keys import MAX_INTEGER, check_text, wire_key
 from holdfast.cluster.protocol.limits import MAX_NAMED
 
-NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources")
+NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources", "writable")
 Options = dict[str, Any]
 _NONE: Options = {}
 #: Of a resource; more is a mistake, and infinity as well.
@@ -26,6 +26,7 @@ def options_of(
     workers: Any = None,
     allow_other_workers: bool | None = None,
     resources: Mapping[str, float] | None = None,
+    writable: bool | None = None,
 ) -> Options:
     """Options as messages carry them; only those that say something.
 
@@ -39,7 +40,7 @@ def options_of(
     >>> options_of(priority=10, workers="alice")
     {'priority': 10.0, 'workers': ['alice']}
     """
-    if not (priority or retries or workers or resources):
+    if not (priority or retries or workers or resources or writable):
         return _NONE
     options: Options = {}
     if priority:
@@ -62,6 +63,10 @@ def options_of(
         if len(resources) > MAX_NAMED:
             raise ValueError(f"{len(resources):,} resources are more than can be named: up to {MAX_NAMED:,}")
         options["resources"] = {str(name): _amount(str(name), amount) for name, amount in resources.items()}
+    if writable:
+        if writable is not True:
+            raise TypeError(f"writable is True or False, not {writable!r}")
+        options["writable"] = True
     return options
 
 

@@ -160,7 +160,7 @@ def _are_read(dependencies: Any) -> bool:
 def _are_runs(runs: Any) -> bool:
     try:
         for run in runs:
-            key, run_id, digest, payload, dependencies, resources = run
+            key, run_id, digest, payload, dependencies, private = run
             if type(run) is not tuple or ((type(key) is not str or len(key) > _KEY_LENGTH) and not _is_key(key)):
                 return False
             if type(run_id) is not int or (digest is not None and (type(digest) is not bytes or len(digest) != 16)):
@@ -169,7 +169,7 @@ def _are_runs(runs: Any) -> bool:
                 return False
             if type(dependencies) is not tuple or (dependencies and not _are_read(dependencies)):
                 return False
-            if resources is not None:
+            if private is not False and private is not True:
                 return False
     except (TypeError, ValueError):
         return False
@@ -192,6 +192,7 @@ _OPTIONS: dict[str, Shape] = {
     "workers": Listed(TEXT, MAX_NAMED),
     "allow_other_workers": Boolean(),
     "resources": RESOURCES,
+    "writable": Boolean(),
 }
 OPTIONS = Fields({}, {**_OPTIONS, "per_key": Mapped(KEY, Fields({}, _OPTIONS), 1 << 26)})
 
@@ -258,6 +259,7 @@ FROM_WORKER = Vocabulary(
     Message(
         "missing", missing=Listed(Entry(key=KEY, run_id=RUN, dependency=KEY, object_id=Identity(16, or_empty=True)))
     ),
+    Message("wrote", tasks=Listed(Entry(key=KEY, digest=Maybe(DIGEST)))),
     Message("dropped", run_ids=Listed(RUN)),
     Message("confirmed", number=Integer(1)),
 )
@@ -343,7 +345,7 @@ TO_WORKER = Vocabulary(
                 digest=Maybe(DIGEST),
                 payload=Blob(),
                 dependencies=Listed(_READ),
-                resources=Maybe(RESOURCES),
+                private=Boolean(),
             ),
             quick=_are_runs,
         ),

@@ -117,6 +117,13 @@ class TasksErred(NamedTuple):
     errors: Sequence[tuple[Key, int, Payload | tuple[ObjectId, int], str, float]]
 
 
+class FunctionsWrote(NamedTuple):
+    """The functions of these tasks, by key and digest, write into what they read."""
+
+    worker: str
+    tasks: Sequence[tuple[Key, Digest | None]]
+
+
 class DependenciesMissing(NamedTuple):
     worker: str
     missing: Sequence[tuple[Key, int, Key, ObjectId]]
@@ -193,6 +200,7 @@ Event: TypeAlias = (
     | ResultsMissing
     | TasksFinished
     | TasksErred
+    | FunctionsWrote
     | DependenciesMissing
     | RunsDropped
     | RunsRevoked

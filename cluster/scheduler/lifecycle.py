@@ -67,6 +67,7 @@ from holdfast.cluster.scheduler.model import (
 )
 from holdfast.cluster.scheduler.placement import Placement, end_run, start_run
 from holdfast.cluster.scheduler.table import Table
+from holdfast.cluster.scheduler.writers import Writers
 
 #: A group that has lost its last task is kept, for the time that it knows, while there are no more groups than this.
 MAX_GROUPS = 10_000
@@ -116,6 +117,7 @@ class Lifecycle:
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
         self.functions: dict[Digest, Function] = {}
         self.groups: dict[Hashable, Group] = {}
+        self.writers = Writers()
         self.now = 0.0
         self._outbox = outbox
         self._placement = placement
@@ -139,6 +141,7 @@ class Lifecycle:
         group = self.groups.get(name)
         if group is None:
             group = self.groups[name] = Group(name)
+            group.writes = bool(self.writers) and self.writers.know(key, digest)
         group.tasks += 1
         task = self.tasks[key] = self._task(key, group, owner)
         return task
@@ -153,6 +156,13 @@ class Lifecycle:
             task.dependencies = tuple(dict.fromkeys(dependencies))
             for dependency in task.dependencies:
                 dependency.add_dependent(task)
+
+    def remember_writer(self, key: Key, digest: Digest | None) -> None:
+        """The function of such a task writes into what it reads: its runs get private views from now on."""
+        self.writers.add(key, digest)
+        group = self.groups.get(_group_name(key, digest))
+        if group is not None:
+            group.writes = True
 
     def is_below(self, task: Task, others: Iterable[Task]) -> bool:
         """Whether one of the others is the task, or depends on it."""
@@ -306,8 +316,8 @@ class Lifecycle:
             self._outbox.add(SendFunctions, worker.address, (digest, self.functions[digest].blob))
         assert task.payload is not None
         dependencies = [_dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
-        resources = dict(requirements.resources) if requirements is not None and requirements.resources else None
-        self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, resources))
+        private = task.private or task.group.writes
+        self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private))
 
     def fill(self) -> None:
         """Give ready tasks to workers with room."""

@@ -59,10 +59,11 @@ UNKNOWN_RUN_SECONDS = 0.010
 class Group:
     """Tasks that do the same, and so take about the same time and room."""
 
-    __slots__ = ("expected_seconds", "mean_nbytes", "mean_seconds", "name", "tasks")
+    __slots__ = ("expected_seconds", "mean_nbytes", "mean_seconds", "name", "tasks", "writes")
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
+        self.writes = False  # their function is known to write into what it reads
         self.tasks = 0  # that refer to this group now
         self.mean_seconds: float | None = None
         self.mean_nbytes = 0
@@ -132,6 +133,7 @@ class Task:
         "owner",
         "payload",
         "priority",
+        "private",
         "queue",
         "requirements",
         "retries",
@@ -160,6 +162,7 @@ class Task:
         self.requirements: Requirements | None = None
         self.queue: Queue | None = None  # that it is in, in state "ready"
         self.retries = 0
+        self.private = False  # it gets private views of what it reads
         self.failures = 0  # workers that died while they may have been running it, since it had a result
         self.missing = 0  # times that its result could not be read though it should be there
         self.run_id = 0

@@ -558,6 +558,8 @@ class Scheduler:
             self._handle(events.TasksFinished(worker, *parts))
         elif operation == "erred":
             self._handle(events.TasksErred(worker, *parts))
+        elif operation == "wrote":
+            self._handle(events.FunctionsWrote(worker, *parts))
         elif operation == "missing":
             self._handle(events.DependenciesMissing(worker, *parts))
         elif operation == "dropped":

@@ -139,6 +139,7 @@ class SchedulerState:
             events.ResultsMissing: self._results_missing,
             events.TasksFinished: self._tasks_finished,
             events.TasksErred: self._tasks_erred,
+            events.FunctionsWrote: self._functions_wrote,
             events.DependenciesMissing: self._dependencies_missing,
             events.RunsDropped: self._runs_dropped,
             events.RunsRevoked: self._runs_revoked,
@@ -449,6 +450,7 @@ class SchedulerState:
                     raise ProtocolError(f"task {key!r:.200} depends on itself, by way of others")
                 task.requirements = chosen.requirements
                 task.retries = chosen.retries
+                task.private = chosen.private
                 self._submitted += 1
                 task.priority = (-chosen.priority, self._submitted)
                 life.specify(task, digest, payload, dependencies)
@@ -596,6 +598,10 @@ class SchedulerState:
                 task.retries -= 1
                 self.life.requeue(task)
 
+    def _functions_wrote(self, event: events.FunctionsWrote) -> None:
+        for key, digest in event.tasks:
+            self.life.remember_writer(key, digest)
+
     def _dependencies_missing(self, event: events.DependenciesMissing) -> None:
         worker = self._speaker(event.worker)
         if worker is None:
@@ -733,12 +739,13 @@ class SchedulerState:
 class _Options:
     """The options of a submit, read and checked once."""
 
-    __slots__ = ("priority", "requirements", "retries")
+    __slots__ = ("priority", "private", "requirements", "retries")
 
     def __init__(self, options: dict[str, Any], placement: Placement) -> None:
         try:
             self.priority = float(options.get("priority") or 0)
             self.retries = int(options.get("retries") or 0)
+            self.private = bool(options.get("writable"))
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"malformed options of a task: {error}") from None
         self.requirements: Requirements | None = placement.requirements(options)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from holdfast.cluster import payload as payloads
@@ -30,7 +30,7 @@ from holdfast.cluster.errors import MAKE_ROOM
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.forks import Forks
-from holdfast.cluster.worker.functions import FunctionTable, function_name
+from holdfast.cluster.worker.functions import FunctionTable, function_name, node_name
 from holdfast.cluster.worker.items import item_taken
 from holdfast.cluster.worker.labels import label
 from holdfast.cluster.worker.nursery import Nursery
@@ -45,8 +45,8 @@ STORE_TIMEOUT_SECONDS = 60.0
 #: How long a large exception does.
 ERROR_STORE_TIMEOUT_SECONDS = 5.0
 
-#: ``(key, run_id, digest or None, payload, dependencies, resources)``, as it stands in a ``run`` message.
-Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], Any]
+#: ``(key, run_id, digest or None, payload, dependencies, private)``, as it stands in a ``run`` message.
+Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], bool]
 #: The operation that reports it, and its entry in that message.
 Outcome = tuple[str, tuple[Any, ...]]
 
@@ -64,13 +64,23 @@ class TaskRunner:
         Where small results go first.
     name:
         The worker's name, for messages to people.
+    on_writer:
+        ``on_writer(key, digest or None)``: it was found out that the function of this task writes into its arguments.
     """
 
-    def __init__(self, store: Store, functions: FunctionTable, nursery: Nursery, name: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        functions: FunctionTable,
+        nursery: Nursery,
+        name: str,
+        on_writer: Callable[[Any, bytes | None], None],
+    ) -> None:
         self._store = store
         self._functions = functions
         self._nursery = nursery
         self._name = name
+        self._on_writer = on_writer
         self._writers = Writers()
         self._forks = Forks()
 
@@ -128,7 +138,7 @@ class TaskRunner:
 
     def _result(self, task: Task) -> Encoded:
         try:
-            result = self._call(task, private=False)
+            result = self._call(task, task[5])
         except BaseException as error:
             self._forks.end(error)
             raise
@@ -164,7 +174,7 @@ class TaskRunner:
         except Exception as error:
             if not self._is_refused_write(error, values):
                 raise
-            self._writers.add(digest, function_name(function), error)
+            self._remember_writer(task, digest, function_name(function), error)
             forget_locals(error)
         finally:
             self._store.defer_releases()
@@ -175,14 +185,14 @@ class TaskRunner:
     def _evaluate(self, task: Task, private: bool) -> Any:
         """Evaluate a node of a dask graph."""
         key, _, _, payload, dependencies, _ = task
-        name: Hashable = None
+        name: str | None = None
         values = node = None
         try:
             values = self._dependencies(task, private)
             if (item := self._item_taken(None, task)) is not None:
                 return values.item(dependencies[0][0], *item)
             node = self._arguments(key, payload, values)
-            name = function_name(node)
+            name = node_name(node, key)
             if not private and values and name in self._writers:
                 values = self._dependencies(task, private=True)
                 node = self._arguments(key, payload, values)
@@ -193,7 +203,7 @@ class TaskRunner:
             if not self._is_refused_write(error, values):
                 raise
             if name is not None:
-                self._writers.add(name, str(name), error)
+                self._remember_writer(task, name, name, error)
             forget_locals(error)
         finally:
             self._store.defer_releases()
@@ -204,6 +214,10 @@ class TaskRunner:
     def _is_refused_write(self, error: Exception, values: Dependencies | None) -> bool:
         """Whether a task is worth another run, with private views."""
         return values is not None and values.shares and self._forks.is_worker and is_refused_write(error)
+
+    def _remember_writer(self, task: Task, function: Hashable, name: str, error: Exception) -> None:
+        if self._writers.add(function, name, error):
+            self._on_writer(task[0], task[2])
 
     def _item_taken(self, function: Any, task: Task) -> tuple[Any] | None:
         key, _, _, payload, dependencies, _ = task

@@ -60,6 +60,15 @@ def function_name(function: Any) -> str:
     return f"{getattr(function, '__module__', None) or '?'}.{name}"
 
 
+def node_name(node: Any, key: Any) -> str:
+    """What to call the function of a node of a dask graph; its layer, if dask has made one node of several."""
+    name = function_name(node)
+    if not name.endswith("._execute_subgraph"):
+        return name
+    layer = str(key[0] if type(key) is tuple and key else key)
+    return layer.rpartition("-")[0] or layer
+
+
 def _name_in(blob: bytes | memoryview) -> str:
     """The name in the pickle of a function, as well as it can be known without unpickling it."""
     strings: list[str] = []

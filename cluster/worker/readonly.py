@@ -135,14 +135,16 @@ class Writers:
     def __bool__(self) -> bool:
         return bool(self._known)
 
-    def add(self, function: Hashable, name: str, error: BaseException) -> None:
-        """Remember a function by its digest or name; logs its name the first time."""
-        if function not in self._known:
-            self._known.add(function)
-            logger.warning(
-                "%s writes into its arguments, which lie in the object store (%s: %s): it gets private copies of the "
-                "pages that it writes to. Say so with writable=True, or copy the argument, which is clearer",
-                name,
-                type(error).__name__,
-                _text(error),  # not the error itself, whose traceback holds the arguments
-            )
+    def add(self, function: Hashable, name: str, error: BaseException) -> bool:
+        """Remember a function by its digest or name; whether it's a new one, whose name is logged."""
+        if function in self._known:
+            return False
+        self._known.add(function)
+        logger.warning(
+            "%s writes into its arguments, which lie in the object store (%s: %s): it gets private copies of the "
+            "pages that it writes to. Say so with writable=True, or copy the argument, which is clearer",
+            name,
+            type(error).__name__,
+            _text(error),  # not the error itself, whose traceback holds the arguments
+        )
+        return True

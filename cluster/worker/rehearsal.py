@@ -64,13 +64,13 @@ def _round(part: _Part, number: int, store: Store, put: list[ObjectID]) -> None:
     dependencies = (("stored", put[-1], None, ()), ("inline", store.new_id(), encode(0).to_bytes(), ()))
     run_id = -2 * number  # no real one is less than one
     small = part.ask(
-        ("functions", [(_DIGEST, raw(_READ))]), ("run", [(_KEY, run_id, _DIGEST, call, dependencies, None)])
+        ("functions", [(_DIGEST, raw(_READ))]), ("run", [(_KEY, run_id, _DIGEST, call, dependencies, False)])
     )
     put.append(
         part.ask(
             ("discard", [small]),
             ("forget", [_DIGEST]),
-            ("run", [(_KEY, run_id - 1, None, raw(_NODE), dependencies, None)]),
+            ("run", [(_KEY, run_id - 1, None, raw(_NODE), dependencies, False)]),
         )
     )
 

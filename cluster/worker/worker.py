@@ -143,7 +143,7 @@ class Worker:
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
             self._store.warm()
             self._nursery = Nursery(self._store, f"holdfast-nursery-{self.name}")
-            self._runner = TaskRunner(self._store, self._functions, self._nursery, self.name)
+            self._runner = TaskRunner(self._store, self._functions, self._nursery, self.name, self._found_writer)
             self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(
                 self.nthreads,
@@ -335,6 +335,9 @@ class Worker:
         except Exception:  # a batch that can't be handled: the loop finds the same, and closes the connection
             logger.debug("a batch of the scheduler's failed in a task's thread", exc_info=True)
             return False
+
+    def _found_writer(self, key: Any, digest: bytes | None) -> None:
+        self._outbox.put(("wrote", (key, digest)))
 
     def _flush_seals(self) -> bool:
         try:

@@ -175,11 +175,11 @@ class ScriptedScheduler:
             known.add(digest)
             self.send(peer, ("functions", [(digest, blob)]))
         run_id = next(self._run_ids)
-        return (key or f"task-{run_id}", run_id, digest, payload.dumps((args, kwargs)), list(depends), None)
+        return (key or f"task-{run_id}", run_id, digest, payload.dumps((args, kwargs)), list(depends), False)
 
     def node_task(self, node: Any, *, depends: Any = ()) -> Any:
         """A task that is a node of a dask graph."""
-        return (node.key, next(self._run_ids), None, payload.dumps(node), list(depends), None)
+        return (node.key, next(self._run_ids), None, payload.dumps(node), list(depends), False)
 
     def run(self, peer: Peer, *tasks: Any) -> dict[Any, tuple[str, Any]]:
         """Run tasks and wait for all their outcomes: ``{key: (operation, entry)}``."""

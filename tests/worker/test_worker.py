@@ -125,7 +125,7 @@ def test_each_seal_is_known_before_its_outcome_unless_the_result_rides_along(sch
 def test_work_may_come_with_the_welcome(scheduler, start_worker):
     payload = pickle.dumps(((-5,), {}))
     digest = bytes(16)
-    scheduler.greeting = [("functions", [(digest, pickle.dumps(abs))]), ("run", [("x", 1, digest, payload, [], None)])]
+    scheduler.greeting = [("functions", [(digest, pickle.dumps(abs))]), ("run", [("x", 1, digest, payload, [], False)])]
     _, peer = start_worker()
     assert scheduler.outcomes(peer, [1])["x"][0] == "finished"
 
@@ -446,6 +446,27 @@ def test_a_function_that_writes_into_its_arguments_gets_private_copies(
     assert store.get(x).tolist() == array.tolist()
 
 
+@pytest.mark.parametrize("as_node", [False, True])
+def test_the_scheduler_is_told_once_of_a_function_that_writes(scheduler, peer, store, as_node):
+    x = store.put(np.arange(1000)[::-1])
+    for key in ("a", "b"):
+        if as_node:
+            task = scheduler.node_task(Task(key, sort_in_place, TaskRef("x")), depends=[stored("x", x)])
+        else:
+            task = scheduler.task(peer, sort_in_place, Reference("x"), key=key, depends=[stored("x", x)])
+        assert scheduler.value(peer, task) == 0
+    assert [entries for operation, *entries in peer.received if operation == "wrote"] == [[(("a", task[2]),)]]
+
+
+@pytest.mark.parametrize("as_node", [False, True])
+def test_private_views_at_once_if_the_scheduler_says_so(scheduler, peer, store, tmp_path, as_node):
+    x = store.put(np.arange(1000)[::-1])
+    outcome = runs_of(scheduler, peer, tmp_path, sort_in_place, [stored("x", x)], as_node=as_node, private=True)
+    assert outcome == ("finished", 1)
+    assert store.get(x)[0] == 999
+    assert not [message for message in peer.received if message[0] == "wrote"]
+
+
 def test_small_values_are_a_tasks_own(scheduler, peer, tmp_path):
     def sort(array):
         (tmp_path / "ran").open("a").write("x")
@@ -457,7 +478,7 @@ def test_small_values_are_a_tasks_own(scheduler, peer, tmp_path):
     assert (tmp_path / "ran").read_text() == "x"
 
 
-def runs_of(scheduler, peer, tmp_path, function, depends, *, as_node=False):
+def runs_of(scheduler, peer, tmp_path, function, depends, *, as_node=False, private=False):
     """How often a task that fails, or not, was run."""
     log = tmp_path / "ran"
 
@@ -470,7 +491,7 @@ def runs_of(scheduler, peer, tmp_path, function, depends, *, as_node=False):
         task = scheduler.node_task(Task("t", recorded, TaskRef("x")), depends=depends)
     else:
         task = scheduler.task(peer, recorded, Reference("x"), depends=depends)
-    operation, _ = scheduler.one(peer, task)
+    operation, _ = scheduler.one(peer, (*task[:5], private))
     return operation, len(log.read_text())
 
 
