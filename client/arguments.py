@@ -1,9 +1,10 @@
 """The arguments of a call, as they are sent.
 
 Futures among them, also inside lists, tuples, sets and dictionaries, become references to their keys, and the keys
-become dependencies. A future inside an object of a user's class is pickled with it; its key is a dependency too, so
-that it lives as long as the task may need it. What is large goes into the store by itself, so that it never travels
-through the scheduler.
+become dependencies. So do those in the fields of namedtuples, dataclasses and attrs' classes (`structures.py`). A
+future inside an object of any other class is pickled with it, as a future; its key is a dependency too, so that it
+lives as long as the task may need it. What is large goes into the store by itself, so that it never travels through
+the scheduler.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from holdfast.client.foreign import check_no_foreign_future, foreign_future
+from holdfast.client.structures import futures_in_fields
 from holdfast.cluster import payload
 from holdfast.cluster.errors import CancelledError
 from holdfast.cluster.payload import Reference
@@ -35,11 +37,20 @@ StoreValue = Callable[[Any], "Future | None"]
 _collector = threading.local()
 
 
+class Values(list["Future"]):
+    """A list for futures that are pickled. Some of them, by their identity, are pickled as references."""
+
+    def __init__(self, references: Mapping[int, Future]) -> None:
+        super().__init__()
+        self.references = references
+
+
 @contextlib.contextmanager
-def collecting() -> Iterator[list[Future]]:
-    """Within it, in this thread, every future that is pickled is added to the list."""
+def collecting(found: list[Future] | None = None) -> Iterator[list[Future]]:
+    """Within it, in this thread, every future that is pickled is added to the list: a new one, or `Values`."""
     outer = getattr(_collector, "found", None)
-    found: list[Future] = []
+    if found is None:
+        found = []
     _collector.found = found
     try:
         yield found
@@ -54,6 +65,11 @@ def pickled(future: Future) -> bool:
         return False
     found.append(future)
     return True
+
+
+def stands_for_value(future: Future) -> bool:
+    """Whether a reference is to be pickled in the place of a future that is collected."""
+    return id(future) in getattr(_collector.found, "references", ())
 
 
 class Call(NamedTuple):
@@ -132,6 +148,9 @@ class Packer:
         if not found and not inside and not stored:
             return Call(data, [], ())
         if inside:
+            values = futures_in_fields([sent_args, sent_kwargs])
+            if values:
+                data, inside = self._dumps(sent_args, sent_kwargs, Values(values))
             self._adopted += [own for future in inside if (own := self._own(future)) is not future]
         if self._adopted:
             stored += self._adopted
@@ -210,9 +229,12 @@ class Packer:
         stored.append(future)
         return Reference(future.key)
 
-    def _dumps(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[Future]]:
+    def _dumps(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: list[Future] | None = None
+    ) -> tuple[bytes, list[Future]]:
         outer = getattr(_collector, "found", None)
-        inside: list[Future] = []
+        if inside is None:
+            inside = []
         _collector.found = inside
         try:
             return payload.dumps((args, kwargs)), inside

@@ -51,7 +51,8 @@ class Calls(ClientBase):
         ----------
         func : callable
         *args, **kwargs
-            Its arguments. Futures among them, also inside lists, tuples, sets and dictionaries, stand for their values.
+            Its arguments. Futures among them stand for their values, also inside lists, tuples, sets, dictionaries,
+            and the fields of namedtuples, dataclasses and attrs' classes. One inside another object stays a future.
             An argument of more than 1 MiB is put into the object store.
         key : str or tuple, optional
             The name of the computation. Default: made of the function's name and what is called with what.

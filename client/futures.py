@@ -18,7 +18,7 @@ from holdfast.client.keys import wire_key
 from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState, Place
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
 from holdfast.cluster.notebook import card
-from holdfast.cluster.payload import load_exception
+from holdfast.cluster.payload import Reference, load_exception
 from holdfast.objectstore import ObjectID
 from holdfast.objectstore.sizes import format_size
 
@@ -268,7 +268,10 @@ class Future(TaskRef):
 
     def __reduce__(self) -> tuple[Any, tuple[Any]]:
         self._check_held()
-        if not arguments.pickled(self):
+        if arguments.pickled(self):
+            if arguments.stands_for_value(self):
+                return Reference(self.key).__reduce__()
+        else:
             from holdfast.cluster.worker.context import current_worker  # it takes part of the worker along
 
             if current_worker() is not None:

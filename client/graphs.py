@@ -26,12 +26,13 @@ from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Set, Task, T
 from dask.order import order
 
 from holdfast.client import dask_internals
-from holdfast.client.arguments import LARGE_NBYTES, Packer, StoreValue, collecting
+from holdfast.client.arguments import LARGE_NBYTES, Packer, StoreValue, Values, collecting
 from holdfast.client.foreign import check_targets
 from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Future
 from holdfast.client.keys import check_together, wire_key
 from holdfast.client.pieces import Piece, pieces_taken
+from holdfast.client.structures import futures_in_fields
 from holdfast.cluster import payload
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import CancelledError
@@ -234,6 +235,9 @@ class GraphPacker:
         try:
             with collecting() as inside:
                 data = payload.dumps(node)
+            if inside and (values := futures_in_fields(_literals(node))):
+                with collecting(Values(values)) as inside:
+                    data = payload.dumps(node)
         except CancelledError:
             raise
         except Exception as error:  # pickling runs a user's code, which may raise anything
@@ -319,6 +323,17 @@ class GraphPacker:
             self._sent_functions.setdefault(packed.digest, packed)
             return packed
         return entry[1]
+
+
+def _literals(node: Any) -> Iterator[Any]:
+    """What stands in a node for itself."""
+    if not isinstance(node, GraphNode):
+        yield node
+    elif isinstance(node, DataNode):
+        yield node.value
+    else:
+        for value in (*getattr(node, "args", ()), *getattr(node, "kwargs", {}).values()):
+            yield from _literals(value)
 
 
 def annotations_of(graph: Any) -> dict[str, dict[Any, Any]]:
