@@ -14,6 +14,7 @@ from typing import Any
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
+from holdfast.cluster.comm.strangers import FIRST_NBYTES, GREETING, foreign_answer, who_answers
 from holdfast.cluster.errors import ConnectError, ProtocolError
 
 PREFIX_NBYTES = 8
@@ -94,10 +95,18 @@ def connect_blocking(
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opening = ConnectorOpening(token, role, info, where)
+        first = b""
         while True:
             try:
+                if not first:
+                    sock.sendall(GREETING)
+                    first = sock.recv(FIRST_NBYTES, socket.MSG_PEEK)
                 message = _receive_message(sock, frames.MAX_HEADER_NBYTES)
+            except ProtocolError:
+                raise foreign_answer(where, first) from None
             except (ConnectError, ConnectionError) as error:
+                if who_answers(first):
+                    raise foreign_answer(where, first) from None
                 raise TryLater(f"the connection to {where} ended during the opening: {error}") from None
             answer = opening.answer(message)
             if answer is None:

@@ -27,6 +27,7 @@ from holdfast.cluster.comm.entrance import Entrance
 from holdfast.cluster.comm.machine import MachineWatch
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
 from holdfast.cluster.comm.shared import SharedTransport
+from holdfast.cluster.comm.strangers import FIRST_NBYTES, GREETING, foreign_answer, who_answers
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ MAX_HELD_MESSAGES = 1 << 20
 #: How many connections may wait in the kernel to be accepted; it may have a lower limit.
 BACKLOG = 4096
 
+_SILENT = "somebody listens there and says nothing: it is stopped, or waits for another protocol"
 #: What packing raises for what can't be sent.
 _UNPACKABLE = (TypeError, ValueError, OverflowError)
 
@@ -87,12 +89,18 @@ class Connection(asyncio.Protocol):
         self._closed = False
         self._aborted = False
         self._close_error: Exception | None = None
+        self._first = b""  # what the other end said first, until it has opened
 
     # -- for those who use a connection
 
     @property
     def closed(self) -> bool:
         return self._closed
+
+    @property
+    def first_words(self) -> bytes:
+        """What the other end said first, if it has not opened."""
+        return self._first
 
     @property
     def is_full(self) -> bool:
@@ -273,6 +281,8 @@ class Connection(asyncio.Protocol):
         if self._aborted:
             return
         batches = self.batches
+        if not self.role and len(self._first) < FIRST_NBYTES:
+            self._first += b"".join(self.received)[:FIRST_NBYTES]
         try:
             self._reader.take()
         except ProtocolError as error:
@@ -321,6 +331,7 @@ class Connection(asyncio.Protocol):
 
     def _opened(self, role: str, info: dict[str, Any]) -> None:
         self._arrival = None
+        self._first = b""
         self.role = role
         self.info = info
         self._reader.max_frame_nbytes = frames.MAX_FRAME_NBYTES
@@ -340,7 +351,9 @@ class Connection(asyncio.Protocol):
         self._opened(opening.role, opening.info)
 
     async def open_as_connector(self, opening: ConnectorOpening) -> None:
-        """Run the connecting end of the opening."""
+        """Run the connecting end of the opening. Raises what went wrong; the caller closes."""
+        assert self._transport is not None
+        self._transport.writelines([GREETING])
         # What the listener has to say about the cluster may be long, and it is the one that was asked for.
         self._reader.max_frame_nbytes = frames.MAX_HEADER_NBYTES
         while True:
@@ -481,7 +494,7 @@ async def connect(
             raise
         except ProtocolError:
             _abort(connection)
-            raise ConnectError(f"what answers at {where} does not speak Holdfast's protocol") from None
+            raise foreign_answer(where, connection.first_words if connection is not None else b"") from None
         except TryLater as error:
             _abort(connection)
             reason = str(error)
@@ -493,9 +506,13 @@ async def connect(
             raise
         except (OSError, TimeoutError) as error:
             _abort(connection)
+            if connection is not None and who_answers(connection.first_words):
+                raise foreign_answer(where, connection.first_words) from None
             if again and isinstance(error, ConnectionRefusedError):
                 raise ConnectError(f"no {what} listens at {where} any more") from None
-            reason = "no answer" if isinstance(error, TimeoutError) else _reason(error)
+            reason = _reason(error)
+            if isinstance(error, TimeoutError):
+                reason = "no answer" if connection is None else _SILENT
         elapsed = time.monotonic() - started
         if elapsed + delay >= timeout:
             raise NoAnswerError(

@@ -8,6 +8,7 @@ is not taken from anybody who has opened:
 * An opening takes at most `OPENING_TIMEOUT_SECONDS`, and each may take `OPENING_LEAST_SECONDS`, in which who knows the
   token is done many times over. As long as nobody may be closed, who comes waits in the kernel. So accepting takes a
   bounded part of the event loop's time, however fast those who were closed come again.
+* Somebody who speaks another protocol is told so and closed at their first words (`strangers`).
 * There is no thread or process for an unopened connection, and no log line for each that was turned away.
 
 Who is closed before the opening is done may try again, and `connect` does.
@@ -25,6 +26,7 @@ from typing import Any
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.limited_log import LimitedLog
 from holdfast.cluster.comm.opening import Refused
+from holdfast.cluster.comm.strangers import expect_greeting
 from holdfast.cluster.errors import ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -142,6 +144,11 @@ class Entrance:
     async def _open(self, sock: socket.socket, peer: str) -> None:
         try:
             async with asyncio.timeout(OPENING_TIMEOUT_SECONDS):
+                try:
+                    await expect_greeting(sock)
+                except BaseException:
+                    sock.close()
+                    raise
                 await self._open_connection(sock, peer)
         except Refused as error:
             self._log.warning("refused a connection from %s: %s", peer, error)

@@ -2,6 +2,7 @@
 
 ::
 
+    connecting → the greeting (`strangers.GREETING`)
     listener   → ["hello", magic, protocol, nonce]
     connecting → ["hello", magic, protocol, role, nonce, proof, info]
     listener   → ["welcome", proof, info]     or     ["refused", code, text]
@@ -22,7 +23,7 @@ from typing import Any
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
 
 MAGIC = "holdfast"
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 ROLES = ("client", "node", "worker", "peer")
 
 _NONCE_NBYTES = 32

@@ -11,6 +11,7 @@ from typing import Any
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.blocking import StalledError, connect_blocking
+from holdfast.cluster.comm.strangers import StrangerError
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
 from holdfast.cluster.protocol.answers import merged
@@ -43,7 +44,7 @@ def ask(
     token = token or load_token()
     try:
         sock = _connect(address, operation, token, timeout)
-    except (AuthenticationError, VersionMismatchError, StalledError):
+    except (AuthenticationError, VersionMismatchError, StalledError, StrangerError):
         raise
     except ConnectError as error:
         raise ConnectError(f"{error}. {_WAY_OUT}") from None
@@ -66,7 +67,7 @@ def wait_for_scheduler(address: str, *, timeout: float, token: bytes | None = No
     ------
     ConnectError
         Nobody did; names the address, how long it was tried and the last error.
-    AuthenticationError, VersionMismatchError
+    AuthenticationError, VersionMismatchError, StrangerError
         Somebody answered who can't be worked with.
     """
     token = token or load_token()
@@ -75,7 +76,7 @@ def wait_for_scheduler(address: str, *, timeout: float, token: bytes | None = No
         try:
             _connect(address, "start", token, timeout).close()
             return
-        except (AuthenticationError, VersionMismatchError):
+        except (AuthenticationError, VersionMismatchError, StrangerError):
             raise
         except ConnectError as error:
             elapsed = time.monotonic() - started

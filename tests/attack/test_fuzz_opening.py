@@ -14,6 +14,7 @@ from holdfast import LocalCluster
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.opening import MAGIC, PROTOCOL_VERSION, ROLES
+from holdfast.cluster.comm.strangers import GREETING
 
 PATIENCE_SECONDS = 30.0
 
@@ -80,6 +81,7 @@ def test_what_is_said_before_the_opening_costs_nobody_anything(cluster):
             with socket.create_connection(parse_address(chance.choice(targets)), PATIENCE_SECONDS) as sock:
                 try:
                     if chance.random() < 0.8:
+                        sock.sendall(GREETING)
                         assert sock.recv(1000)  # its hello
                     sock.sendall(stream(chance))
                     sock.shutdown(socket.SHUT_WR)

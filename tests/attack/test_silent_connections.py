@@ -18,6 +18,7 @@ from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.comm.connection import connect
 from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.strangers import GREETING
 from holdfast.cluster.errors import AuthenticationError
 from holdfast.cluster.transfer import PeerPool, fetch_bytes, push_bytes
 from holdfast.objectstore import ObjectID
@@ -84,6 +85,7 @@ def test_silent_connections_of_one_address_do_not_close_those_of_another(host, m
     monkeypatch.setattr(entrance, "UNOPENED_MAX", 8)
     monkeypatch.setattr(entrance, "OPENING_LEAST_SECONDS", 0.01)
     with socket.create_connection(parse_address(host.address)) as slow:
+        slow.sendall(GREETING)
         until(lambda: host.agent._transfer_server._entrance.unopened == 1, "it is opening")
         with flood(host.address, 100, ELSEWHERE) as end:
             until(lambda: host.agent._transfer_server._entrance.unopened == 8, "the silent ones are in")

@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from holdfast.cluster.comm import blocking, entrance, frames, opening, shortcut
+from holdfast.cluster.comm import blocking, entrance, frames, opening, shortcut, strangers
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import bound_socket, connect
 from holdfast.cluster.comm.loops import LoopThread, run
@@ -147,6 +147,7 @@ def test_another_version_is_named_on_both_ends(caplog):
 
             async def old_client():
                 reader, writer = await asyncio.open_connection(*parse_address(server.listener.address))
+                writer.write(strangers.GREETING)
                 await reader.read(1000)
                 hello = ("hello", opening.MAGIC, 0, "client", bytes(32), b"", {})
                 writer.write(b"".join(frames.pack([hello])))
@@ -212,22 +213,23 @@ def test_somebody_else_there():
     async def main():
         server = await asyncio.start_server(web_server, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
-        with pytest.raises(ConnectError, match="does not speak"):
+        with pytest.raises(ConnectError, match="an HTTP server answers at"):
             await connect(f"{host}:{port}", token=TOKEN, role="client", info={}, timeout=5)
         server.close()
 
     run(main())
 
 
+@pytest.mark.parametrize("greeting", [b"", strangers.GREETING])
 @pytest.mark.parametrize("stream", [b"GET / HTTP/1.1\r\n\r\n" + bytes(100), struct.pack("<II", 1 << 20, 0), bytes(8)])
-def test_garbage_closes_that_connection_with_a_reason_and_nothing_else(stream, caplog):
+def test_garbage_closes_that_connection_with_a_reason_and_nothing_else(stream, greeting, caplog):
     async def main():
         async with Server() as server:
             good = await server.connect()
             reader, writer = await asyncio.open_connection(*parse_address(server.listener.address))
-            writer.write(stream)
+            writer.write(greeting + stream)
             async with asyncio.timeout(10):
-                await reader.read()  # the hello
+                await reader.read()  # the hello, if it has been greeted
                 assert await reader.read() == b""
             writer.close()
             good.send(("still here",))
@@ -244,10 +246,12 @@ def test_a_silent_peer_is_given_up(monkeypatch, caplog):
 
     async def main():
         async with Server() as server:
-            reader, writer = await asyncio.open_connection(*parse_address(server.listener.address))
-            async with asyncio.timeout(10):
-                assert len(await reader.read()) > 0
-            writer.close()
+            for greeting in (b"", strangers.GREETING):
+                reader, writer = await asyncio.open_connection(*parse_address(server.listener.address))
+                writer.write(greeting)
+                async with asyncio.timeout(10):
+                    assert bool(await reader.read()) == bool(greeting)
+                writer.close()
 
     run(main())
     assert "opening took longer" in caplog.text
@@ -304,6 +308,7 @@ def test_the_ends_of_a_plain_socket_speak_with_each_other_and_leave_what_follows
             loop = asyncio.get_running_loop()
             sock, _ = await loop.sock_accept(server)
             with sock:
+                await strangers.expect_greeting(sock)
                 result = await blocking.open_accepted(sock, token=TOKEN, welcome=lambda role, info: {"capacity": 1})
                 assert await loop.sock_recv(sock, 5) == b"bytes"
                 await loop.sock_sendall(sock, b"!")

@@ -20,6 +20,7 @@ from holdfast.cluster import transfer
 from holdfast.cluster.comm import entrance, frames, messages
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.blocking import connect_blocking, open_accepted, receive_exactly
+from holdfast.cluster.comm.strangers import GREETING, expect_greeting
 from holdfast.cluster.errors import AuthenticationError, ConnectError
 from holdfast.cluster.node import fetcher, transfer_server
 from holdfast.cluster.payload import Reference
@@ -255,13 +256,17 @@ class Impostor:
         try:
             self.connection, _ = self.sock.accept()
             self.connection.setblocking(False)
-            asyncio.run(open_accepted(self.connection, token=TOKEN, welcome=lambda role, info: {}))
+            asyncio.run(self.open())
             self.connection.setblocking(True)
             receive_exactly(self.connection, 17)
             self.connection.sendall(transfer.pack_announcement(self.nbytes, transfer.Meta("x")) + bytes(1000))
             self.asked.set()
         except OSError:
             pass
+
+    async def open(self):
+        await expect_greeting(self.connection)
+        await open_accepted(self.connection, token=TOKEN, welcome=lambda role, info: {})
 
     def hang_up(self):
         self.connection.shutdown(socket.SHUT_RDWR)
@@ -457,7 +462,7 @@ def test_an_opening_has_a_deadline_however_much_is_said(hosts, monkeypatch, even
     here, _ = hosts
     unopened = here.agent._transfer_server._entrance
     with socket.create_connection(parse_address(here.address)) as sock:
-        sock.sendall(frames.MAX_OPENING_NBYTES.to_bytes(4, "little") + bytes(4))
+        sock.sendall(GREETING + frames.MAX_OPENING_NBYTES.to_bytes(4, "little") + bytes(4))
 
         def drip():
             with contextlib.suppress(OSError):
