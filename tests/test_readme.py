@@ -19,7 +19,9 @@ import holdfast as package
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text()
-FIVE_MINUTES, REST = re.split(r"^## (?=The API in brief)", TEXT[TEXT.index("## Five minutes") :], maxsplit=1, flags=re.M)
+FIVE_MINUTES, REST = re.split(
+    r"^## (?=The API in brief)", TEXT[TEXT.index("## Five minutes") :], maxsplit=1, flags=re.M
+)
 #: With its language: "python", or "" for commands and what they print.
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DEFAULT_PORT = "8786"

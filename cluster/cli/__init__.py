@@ -10,7 +10,7 @@ import click
 
 import holdfast
 
-_COMMANDS = {"start": "start", "stop": "stop", "status": "status", "memory": "memory"}
+_COMMANDS = {"start": "start", "stop": "stop", "status": "status", "memory": "memory", "logs": "logs"}
 
 
 class _Commands(click.Group):
@@ -52,5 +52,6 @@ def main() -> None:
       holdfast start --address 10.0.0.1:8786   this machine joins the cluster there
       holdfast status                          its hosts, workers, stores and tasks
       holdfast memory                          its objects: size, owner, holders, where they lie
+      holdfast logs --follow                   what its processes log, and what tasks print
       holdfast stop                            stops what was started here
     """

@@ -18,6 +18,7 @@ from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, is_loo
 from holdfast.cluster.deploy.ask import wait_for_scheduler
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, NodePlan, plan_nodes
 from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
+from holdfast.cluster.log_files import default_root
 from holdfast.cluster.process import ChildProcess, spawn
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size
@@ -62,7 +63,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 @click.option(
     "--log-directory",
     type=click.Path(path_type=Path),
-    help="Where to log: at most 32 MB for each of 4 files. Default: a fresh one.",
+    help="Where to log: a file for each process, of 32 MB at most. Default: a fresh one.",
 )
 @click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
 @click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds to be ready in.")
@@ -223,10 +224,9 @@ def _log_directory(named: Path | None, kind: str) -> Path:
 
 
 def _fresh_log_directory(kind: str) -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    logs = Path(state, "holdfast", "logs")
+    logs = default_root()
     name = time.strftime("%Y%m%d-%H%M%S") + f"-{kind}"
-    if logs.is_absolute():
+    if logs is not None:
         for attempt in range(1000):
             directory = logs / (f"{name}-{attempt}" if attempt else name)
             try:

@@ -133,6 +133,8 @@ class LocalProcesses:
             arguments += ["--memory-limit", str(plan.memory_limit)]
         if plan.resources:
             arguments += ["--resources", json.dumps(dict(plan.resources))]
+        if self._log_directory is not None:
+            arguments += ["--worker-logs", str(self._log_directory)]
         if plan.name is not None:
             arguments += ["--name", plan.name]
         if place.restarts.last_death is not None:

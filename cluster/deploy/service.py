@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from holdfast.cluster import log_files
 from holdfast.cluster.comm.tokens import add_token_option, token_of
-from holdfast.cluster.deploy import log_files
 from holdfast.cluster.deploy.keeper import AgentKeeper
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.deploy.processes import LocalProcesses

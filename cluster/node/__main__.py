@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 from holdfast.cluster import garbage, oom
 from holdfast.cluster.comm.loops import run
@@ -32,6 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--last-death", default=None, metavar="TEXT", help="how the last of them ended, for people")
     parser.add_argument("--last-death-seconds", type=float, default=0.0, metavar="N", help="how long ago that was")
     parser.add_argument("--launcher-fd", type=int, metavar="N", help="the way to what forks the workers")
+    parser.add_argument("--worker-logs", type=Path, metavar="DIRECTORY", help="give each worker a log of its own there")
     add_token_option(parser)
     add_process_options(parser)
     return parser.parse_args(arguments)
@@ -66,6 +68,7 @@ def main() -> int:
         last_death=options.last_death,
         last_death_seconds=options.last_death_seconds,
         log_level=options.log_level,
+        worker_logs=options.worker_logs,
     )
     code = run(
         serve(

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cluster import rundir
@@ -65,6 +66,8 @@ class NodeAgent:
         How many agents were here before this one and died, and how the last one did, and how long ago, for people.
     log_level:
         How much worker processes log.
+    worker_logs:
+        The directory in which each worker process has a log of its own; None: they write where this process does.
 
     Attributes
     ----------
@@ -102,6 +105,7 @@ class NodeAgent:
         last_death: str | None = None,
         last_death_seconds: float = 0.0,
         log_level: str = "INFO",
+        worker_logs: Path | None = None,
     ) -> None:
         if n_workers < 0 or threads_per_worker < 1:
             raise ValueError(f"a host can't have {n_workers} workers with {threads_per_worker} threads each")
@@ -124,6 +128,7 @@ class NodeAgent:
         self._processes = processes
         self._launcher = launcher or Launcher()
         self._log_level = log_level
+        self._worker_logs = worker_logs
         self._clock = ListeningClock()  # who waits for something of the store waits while it could have come
         self._rounds: Rounds | None = None
         self._store_started = False
@@ -379,6 +384,7 @@ class NodeAgent:
             memory_limit=self.memory_limit,
             on_exit=self._exited,
             log_level=self._log_level,
+            log_directory=self._worker_logs,
         )
 
 

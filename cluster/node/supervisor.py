@@ -11,8 +11,10 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from holdfast.cluster import log_files
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.ledger import AgentLedger
@@ -73,6 +75,8 @@ class Supervisor:
         ``on_exit(address, reason)``, called when a worker's process has ended while it should run.
     log_level:
         How much the workers log.
+    log_directory:
+        Where each worker has a log of its own; None: they write where this process does.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Supervisor:
         memory_limit: int | None,
         on_exit: Callable[[str, str], None],
         log_level: str = "INFO",
+        log_directory: Path | None = None,
     ) -> None:
         self.workers = list(workers)
         self._launcher = launcher
@@ -91,16 +96,20 @@ class Supervisor:
         self._memory_limit = memory_limit
         self._on_exit = on_exit
         self._log_level = log_level
+        self._log_directory = log_directory
         self._incarnations = itertools.count(1)
         self._closing = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
-        self._watch: asyncio.Task[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start all workers, without waiting for them."""
         self._keepers = [asyncio.ensure_future(self._keep(worker)) for worker in self.workers]
         if self._memory_limit is not None:
-            self._watch = asyncio.ensure_future(memory_watch.watch(self._pids, self._memory_limit, self._kill))
+            watch = memory_watch.watch(self._pids, self._memory_limit, self._kill)
+            self._watches.append(asyncio.ensure_future(watch))
+        if self._log_directory is not None:
+            self._watches.append(asyncio.ensure_future(self._bound_logs(self._log_directory)))
 
     async def ready(self) -> None:
         """Wait until all workers are registered with the scheduler.
@@ -115,8 +124,8 @@ class Supervisor:
     async def close(self) -> None:
         """Ask the workers to close, and end those that take too long. None is left when this returns."""
         self._closing.set()
-        if self._watch is not None:
-            self._watch.cancel()
+        for watch in self._watches:
+            watch.cancel()
         for worker in self.workers:
             worker.started.cancel()
             if worker.child is not None and worker.child.returncode is None:
@@ -162,11 +171,18 @@ class Supervisor:
     async def _run_once(self, worker: WorkerProcess, ledger: AgentLedger) -> str:
         """Run one process to its end; says why it ended. Nobody but this supervisor asks it to."""
         worker.killed_because = None
+        log_file = None if self._log_directory is None else log_files.file_of(self._log_directory, worker.name)
         with tokens.handed_down(self._token) as token_fd:
             child = await self._launcher.fork_async(
                 "holdfast.cluster.worker.__main__",
-                [*worker.arguments, "--log-level", self._log_level],
+                [
+                    *worker.arguments,
+                    "--log-level",
+                    self._log_level,
+                    *(["--label-lines"] if log_file is not None else []),
+                ],
                 worker.name,
+                log_file=log_file,
                 pass_fds={tokens.OPTION: token_fd, "--ledger-fd": ledger.fd},
             )
         ledger.close_fd()
@@ -202,6 +218,12 @@ class Supervisor:
             if worker.address == address and worker.ledger is not None and worker.ledger.incarnation == incarnation:
                 return worker.ledger.revoke(run_ids)
         return None
+
+    async def _bound_logs(self, directory: Path) -> None:
+        logs = [log_files.file_of(directory, worker.name) for worker in self.workers]
+        while True:
+            await asyncio.sleep(log_files.CHECK_SECONDS)
+            await asyncio.to_thread(log_files.cut_large, logs)
 
     def _pids(self) -> list[int]:
         return [worker.pid for worker in self.workers if worker.pid is not None]

@@ -40,6 +40,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES")
     add_token_option(parser)
     parser.add_argument("--ledger-fd", type=int, default=None, metavar="N", help="memory that the node agent reads")
+    parser.add_argument("--label-lines", action="store_true", help="say of each line which task has printed it")
     add_process_options(parser)
     return parser.parse_args(arguments)
 
@@ -60,6 +61,7 @@ def main() -> int:
         own_process=True,
         on_joining=lambda: tell_at_work(options.ready_fd),
         ledger=None if options.ledger_fd is None else WorkerLedger.of_descriptor(options.ledger_fd, options.threads),
+        labels_lines=options.label_lines,
     )
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.

@@ -24,7 +24,7 @@ from holdfast.cluster.comm.connection import Connection, connect, shared_connect
 from holdfast.cluster.errors import RemoteError
 from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.protocol.messages import TO_WORKER
-from holdfast.cluster.worker import context
+from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
@@ -102,6 +102,7 @@ class Worker:
         own_process: bool = False,
         on_joining: Callable[[], None] | None = None,
         ledger: WorkerLedger | None = None,
+        labels_lines: bool = False,
     ) -> None:
         if nthreads < 1:
             raise ValueError(f"a worker needs at least one thread, not {nthreads}")
@@ -121,6 +122,7 @@ class Worker:
         self._imports = ImportsFreezer() if own_process else None
         self._rehearses = own_process
         self._on_joining = on_joining
+        self._labels_lines = labels_lines
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
@@ -135,6 +137,8 @@ class Worker:
         ConnectError, StoreError
             One of them is not there or does not take this worker.
         """
+        if self._labels_lines:
+            output.label_lines()
         self._loop = asyncio.get_running_loop()
         self.finished = asyncio.Event()
         self._hear()
@@ -306,6 +310,8 @@ class Worker:
                 # As text: a record with the error itself would keep what the task had in its hands.
                 logger.error("task %r failed, and so did reporting how:\n%s", task[0], traceback.format_exc())
         finally:
+            if self._labels_lines:
+                output.end_lines()
             context.run_key(None)
         self.store.settle_releases()
         self._nursery.tend()

@@ -19,8 +19,7 @@ import pytest
 from command_line import SMALL, address_in, descendants, holdfast, services
 
 import holdfast as package
-from holdfast.cluster import rundir
-from holdfast.cluster.deploy import log_files
+from holdfast.cluster import log_files, rundir
 
 
 @pytest.fixture
@@ -39,7 +38,7 @@ def test_it_says_its_version() -> None:
         assert subprocess.check_output([console_script, "--version"], text=True).strip().endswith(package.__version__)
 
 
-@pytest.mark.parametrize("command", [(), ("start",), ("stop",), ("status",), ("memory",)])
+@pytest.mark.parametrize("command", [(), ("start",), ("stop",), ("status",), ("memory",), ("logs",)])
 def test_help_has_examples(command: tuple[str, ...]) -> None:
     said = holdfast(*command, "--help")
     assert "Example" in said

@@ -12,7 +12,9 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterable
+from hashlib import blake2b
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ LIMIT_NBYTES = 16 << 20
 #: How often the sizes are looked at.
 CHECK_SECONDS = 2.0
 _CHUNK_NBYTES = 1 << 20
+_NAME_LENGTH_MAX = 100
 
 
 def cut_large(paths: Iterable[Path], limit_nbytes: int = LIMIT_NBYTES) -> None:
@@ -34,6 +37,21 @@ def cut_large(paths: Iterable[Path], limit_nbytes: int = LIMIT_NBYTES) -> None:
             continue
         except OSError as error:
             logger.warning("the log %s is too large, and can't be cut: %s", path, error)
+
+
+def default_root() -> Path | None:
+    """Where the logs of clusters lie that nobody has named a place for; None if this user has no home."""
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    logs = Path(state, "holdfast", "logs")
+    return logs if logs.is_absolute() else None
+
+
+def file_of(directory: Path, name: str) -> Path:
+    """The log of a worker of this name. What can't be in the name of a file is replaced."""
+    plain = re.sub(r"[^\w.-]", "_", name)
+    if plain != name or len(plain) > _NAME_LENGTH_MAX:  # another one's may become the same
+        plain = f"{plain[:_NAME_LENGTH_MAX]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+    return directory / f"{plain}.log"
 
 
 def older(path: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cluster.deploy.log_files import cut_large, older
+from holdfast.cluster.log_files import cut_large, older
 from holdfast.cluster.process import open_log, spawn
 
 LIMIT_NBYTES = 20_000
