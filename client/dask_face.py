@@ -9,6 +9,7 @@ from holdfast.client import collections as dask_collections
 from holdfast.client import options
 from holdfast.client.base import ClientBase
 from holdfast.client.futures import check_in_one
+from holdfast.client.raising import hide_own_frames
 
 
 class DaskFace(ClientBase):
@@ -99,7 +100,13 @@ class DaskFace(ClientBase):
             of_outputs={key: options.options_of(**chosen) for key, chosen in of_outputs.items()},
         )
         packed = dask_collections.repack(keys, futures)
-        return self.gather(packed) if sync else packed  # type: ignore[attr-defined]
+        if not sync:
+            return packed
+        try:
+            return self._gather(packed)  # type: ignore[attr-defined]
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
 
     def compute(
         self,
@@ -170,7 +177,13 @@ class DaskFace(ClientBase):
             resources=resources,
             common=options.options_of(priority=priority, retries=retries),
         )
-        return self.gather(futures) if sync else futures  # type: ignore[attr-defined]
+        if not sync:
+            return futures
+        try:
+            return self._gather(futures)  # type: ignore[attr-defined]
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
 
     def persist(
         self,

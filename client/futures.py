@@ -15,10 +15,12 @@ from dask.utils import parse_timedelta
 from holdfast.client import arguments
 from holdfast.client.foreign import check_ends, check_no_foreign_future
 from holdfast.client.keys import wire_key
+from holdfast.client.raising import hide_own_frames
 from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState, Place
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
 from holdfast.cluster.notebook import card
-from holdfast.cluster.payload import Reference, load_exception
+from holdfast.cluster.payload import Reference
+from holdfast.cluster.raised import load_exception
 from holdfast.objectstore import ObjectID
 from holdfast.objectstore.sizes import format_size
 
@@ -182,7 +184,11 @@ class Future(TaskRef):
         6
         """
         self._check_held()
-        return self._client._reader.read(self._state, seconds(timeout))
+        try:
+            return self._client._reader.read(self._state, seconds(timeout))
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
 
     def exception(self, timeout: float | str | None = None) -> BaseException | None:
         """Wait until it is done and return what the task raised; None if it did not.
@@ -346,13 +352,7 @@ def error_of(state: KeyState, read: Callable[[Place], bytes | None] = lambda pla
                 f"the task {state.key!r:.200} failed, and its exception can't be read any more from the store that had "
                 f"it; it was\n\n{text}"
             )
-        error, trace = load_exception(blob, text)
-        error.add_note(f"The task {state.key!r} failed on its worker with\n\n{text.rstrip()}")
-        try:
-            return error.with_traceback(trace)
-        finally:
-            # The traceback's frames were called by this one, and that by those that have the future.
-            del error, trace
+        return load_exception(blob, text)[0]
     reason = state.reason
     if isinstance(reason, CancelledError):
         return CancelledError(f"{state.key!r:.200} has no result: {reason}")

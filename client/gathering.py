@@ -9,6 +9,7 @@ from typing import Any
 
 from holdfast.client.foreign import check_no_foreign_future
 from holdfast.client.futures import Future, error_of
+from holdfast.client.raising import hide_own_frames, raise_as_it_was
 from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable, Place
 from holdfast.client.store_access import ReadTimeoutError, StoreAccess
 from holdfast.cluster.errors import ConnectError, ObjectLostError
@@ -85,7 +86,7 @@ class Reader:
             if place is None:
                 if state.status == PENDING or state.status == FINISHED:
                     continue  # it changed between two looks
-                raise self.error_of(state)
+                raise_as_it_was(self.error_of(state))
             try:
                 return self._stores.read(place, deadline)
             except ReadTimeoutError:
@@ -121,7 +122,7 @@ class Reader:
         if not skip:
             for state in states:
                 if state.status != PENDING and state.status != FINISHED:
-                    raise self.error_of(state)
+                    raise_as_it_was(self.error_of(state))
         values = {}
         for state in states:
             try:
@@ -151,7 +152,7 @@ def gather(reader: Reader, futures: Any, errors: str, own: Callable[[Future], Fu
     if errors not in ("raise", "skip"):
         raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
     if isinstance(futures, Iterator):
-        return (gather(reader, item, errors, own) for item in futures)
+        return _gather_each(reader, futures, errors, own)
     found: dict[KeyState, None] = {}
     adopted: dict[KeyState, Future] = {}
     _find(futures, found, adopted, own)
@@ -161,6 +162,17 @@ def gather(reader: Reader, futures: Any, errors: str, own: Callable[[Future], Fu
             values[id(state)] = values[id(future._state)]
     result = _fill(futures, values)
     return None if result is _SKIPPED else result
+
+
+def _gather_each(
+    reader: Reader, futures: Iterator[Any], errors: str, own: Callable[[Future], Future]
+) -> Iterator[Any]:
+    try:
+        for item in futures:
+            yield gather(reader, item, errors, own)
+    except BaseException as error:
+        hide_own_frames(error)
+        raise
 
 
 def _find(

@@ -13,6 +13,7 @@ from holdfast.client.futures import Future, check_in_one, seconds
 from holdfast.client.gathering import gather
 from holdfast.client.keys import random_token, wire_key
 from holdfast.client.options import names_of_workers
+from holdfast.client.raising import hide_own_frames
 from holdfast.cluster.errors import CancelledError
 from holdfast.objectstore import Encoded, encode
 
@@ -54,6 +55,13 @@ class Results(ClientBase):
         """
         check_in_one("gather", errors)
         check_in_one("gather", direct)
+        try:
+            return self._gather(futures, errors)
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
+
+    def _gather(self, futures: Any, errors: str = "raise") -> Any:
         return gather(self._reader, futures, errors, self._gathered)
 
     def _gathered(self, future: Future) -> Future:

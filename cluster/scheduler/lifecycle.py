@@ -29,7 +29,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 
-from holdfast.cluster import payload as payloads
+from holdfast.cluster import raised
 from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostError
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.scheduler.instructions import (
@@ -77,9 +77,9 @@ def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskErro
     """A `TaskError` for an error of Holdfast's own."""
     text = str(error)
     if len(text) > ERROR_TEXT_LENGTH:  # there is a very long key in it
-        text = payloads.shortened(text, ERROR_TEXT_LENGTH)
+        text = raised.shortened(text, ERROR_TEXT_LENGTH)
         error = type(error)(text)
-    blob, _ = payloads.dump_exception(error)
+    blob, _ = raised.dump_exception(error)
     return TaskError(key, blob, text, is_loss=is_loss)
 
 

@@ -25,6 +25,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from holdfast.cluster import payload as payloads
+from holdfast.cluster import raised
 from holdfast.cluster.comm import frames
 from holdfast.cluster.errors import MAKE_ROOM
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
@@ -113,7 +114,7 @@ class TaskRunner:
             raise
         except BaseException as error:  # a task may raise anything, and none of it may end this thread
             trim(error)
-            blob, text = payloads.dump_exception(error)
+            blob, text = raised.dump_exception(error, f"Raised by task {key!r:.200} on worker {self._name!r}.")
             forget_locals(error)
             return "erred", (key, run_id, self._raised(key, blob, text), text, time.perf_counter() - started)
 
@@ -127,7 +128,7 @@ class TaskRunner:
             object_id = self._store.put_encoded(encoded, key=name, timeout=ERROR_STORE_TIMEOUT_SECONDS)
         except StoreFullError:
             why = f"the task's exception takes {len(blob):,} bytes, and there was no room for it in the object store"
-            return frames.raw(payloads.dump_text(text, why))
+            return frames.raw(raised.dump_text(text, why))
         return bytes(object_id), encoded.nbytes
 
     def _store_result(self, key: Any, encoded: Encoded) -> ObjectID:

@@ -7,6 +7,8 @@ import traceback
 from types import TracebackType
 
 from holdfast.cluster import payload
+from holdfast.cluster.exception_state import linked
+from holdfast.cluster.raised import MAX_LINKS
 
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
 _OWN_FILES = (payload.__file__,)
@@ -19,13 +21,13 @@ def _is_own(filename: str) -> bool:
 
 def trim(error: BaseException) -> None:
     """Drop the frames of the worker that lead to the user's, from the error and from what it was raised from."""
-    for link in _chain(error):
+    for link in linked(error, MAX_LINKS):
         link.__traceback__ = _users(link.__traceback__)
 
 
 def forget_locals(error: BaseException) -> None:
     """Clear the frames of the traceback, so that what the task had in its variables, views of the store, is let go."""
-    for link in _chain(error):
+    for link in linked(error, MAX_LINKS):
         traceback.clear_frames(link.__traceback__)
 
 
@@ -33,14 +35,3 @@ def _users(trace: TracebackType | None) -> TracebackType | None:
     while trace is not None and _is_own(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return trace
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    links: list[BaseException] = []
-    todo: list[BaseException | None] = [error]
-    while todo and len(links) < 100:
-        link = todo.pop()
-        if link is not None and not any(link is known for known in links):
-            links.append(link)
-            todo += (link.__cause__, link.__context__)
-    return links

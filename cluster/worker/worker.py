@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from holdfast import objectstore
-from holdfast.cluster import payload
+from holdfast.cluster import raised
 from holdfast.cluster.comm.connection import Connection, connect, shared_connection
 from holdfast.cluster.errors import RemoteError
 from holdfast.cluster.ledger import WorkerLedger
@@ -44,7 +44,7 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 #: How often the loop writes into the ledger that it goes round.
 HEAR_SECONDS = 1.0
 #: What is said of a task when nothing can be said about its failure.
-UNSPEAKABLE = payload.dump_exception(RemoteError("the task failed, and so did reporting how: see the worker's log"))
+UNSPEAKABLE = raised.dump_exception(RemoteError("the task failed, and so did reporting how: see the worker's log"))
 
 
 class Worker:

@@ -25,8 +25,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import cloudpickle
-
+from holdfast.objectstore.by_value import ByValuePickler
 from holdfast.objectstore.codecs import reducers
 from holdfast.objectstore.codecs.flat import (
     TAG_PICKLE,
@@ -52,12 +51,12 @@ class _Chunks(list[Any]):
     write = list.append
 
 
-class _ByValue(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle's pickler, with reducers of our own before its."""
+class _ByValue(ByValuePickler):
+    """With the reducers of values that have buffers before its own."""
 
     def __init__(self, file: Any, own: dict[type, Any], buffer_callback: Callable[[pickle.PickleBuffer], None]) -> None:
         # Before the pickler is made: that's when it looks for the table.
-        self.dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(own)
+        self.dispatch_table = ByValuePickler.dispatch_table.new_child(own)
         super().__init__(file, protocol=5, buffer_callback=buffer_callback)
 
 

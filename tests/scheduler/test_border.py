@@ -11,8 +11,8 @@ from scheduler_peers import NODE, WORKER, Peer, Setup
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError, InternalError, ProtocolError
-from holdfast.cluster.payload import load_exception
 from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORKER, REQUESTS
+from holdfast.cluster.raised import load_exception
 from holdfast.cluster.scheduler import server as server_module
 from holdfast.cluster.scheduler.instructions import Outbox, RunTasks
 from holdfast.cluster.scheduler.lifecycle import Lifecycle

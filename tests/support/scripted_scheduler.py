@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from holdfast.cluster import payload
+from holdfast.cluster import payload, raised
 from holdfast.cluster.comm.connection import Connection, Listener, bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.objectstore import decode
@@ -215,4 +215,4 @@ class ScriptedScheduler:
         """Run one task that fails: its exception, traceback and text."""
         operation, entry = self.one(peer, task)
         assert operation == "erred", operation
-        return *payload.load_exception(entry[2], entry[3]), entry[3]
+        return *raised.load_exception(entry[2], entry[3]), entry[3]

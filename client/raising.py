@@ -1,0 +1,64 @@
+"""Raising the error of a task where its result is asked for.
+
+Whoever sees it wants to see two places: their line that asked, and where the task failed. So the frames in between, of
+this package, are taken out. And the error says what it was raised in the handling of, in the task: raising it anew
+while another one is handled here doesn't change that.
+
+A call that reads results for a user is written as::
+
+    try:
+        ...  # whatever calls raise_as_it_was, however deep
+    except BaseException as error:
+        hide_own_frames(error)
+        raise
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from holdfast.cluster.exception_state import context_of, set_context
+
+_MAX_LINKS = 1000
+
+
+def raise_as_it_was(error: BaseException) -> NoReturn:
+    """Raise an error that was made for this, with the context that it has."""
+    context = context_of(error)
+    try:
+        raise error
+    except BaseException:
+        if context is not None:
+            _put_below(context, context_of(error))
+            set_context(error, context)
+        raise
+    finally:
+        del error, context  # its traceback has this frame
+
+
+def hide_own_frames(error: BaseException) -> None:
+    """Take the frames down to that of `raise_as_it_was` out of the traceback, if that has raised it.
+
+    An ``except`` clause that calls this and ends with ``raise`` adds no other one.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is raise_as_it_was.__code__:
+            BaseException.with_traceback(error, trace.tb_next)
+            return
+        trace = trace.tb_next
+
+
+def _put_below(context: BaseException, handled: BaseException | None) -> None:
+    """Say of the end of a chain that it was raised in the handling of what is being handled here."""
+    if handled is None:
+        return
+    known = {id(context)}
+    last = context
+    while (following := context_of(last)) is not None:
+        if following is handled or id(following) in known or len(known) > _MAX_LINKS:
+            return
+        known.add(id(following))
+        last = following
+    if last is not handled:
+        set_context(last, handled)

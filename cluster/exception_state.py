@@ -1,0 +1,178 @@
+"""What an exception is made of, and an exception made of it, without a call of its own methods.
+
+Pickle has an exception made anew by ``cls(*args)``. That fails for each class whose ``__init__`` wants something else
+than what it gave to ``super().__init__``, and runs a user's code to tell of an error in a user's code. But all that an
+exception is lies open:
+
+==============================  ===================================================================
+``args``                        a field of `BaseException`
+what its methods have set       its ``__dict__``, and the slots of its classes
+what built-in classes have set  fields of theirs: the ``errno`` of an `OSError`, the ``value`` of a
+                                `StopIteration`, …
+a group's message and members   fields, too, but only ``__new__`` sets them
+==============================  ===================================================================
+
+So these are read and set, by the descriptors of the built-in classes and past whatever a subclass puts in front of
+them: a property named ``args``, a ``__setattr__`` that refuses. A new exception comes from the ``__new__`` of the
+nearest built-in class. Classes of native extensions may have more in them, which nobody can see. Those refuse to be
+made that way (`make` says so), and are left to their own ``__reduce__``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any
+
+_HEAP_TYPE = 1 << 9  # of ``type.__flags__``: a class that isn't built in
+_BASE = vars(BaseException)
+_GROUP = vars(BaseExceptionGroup)
+#: Not a class's state: what links exceptions has its place elsewhere, and the object that lacks an attribute may be
+#: all that a program has.
+_NO_STATE = frozenset({*_BASE, *vars(object), "obj", "message", "exceptions"})
+_Descriptor = GetSetDescriptorType | MemberDescriptorType
+
+
+def is_builtin(cls: type) -> bool:
+    """Whether a class is Python's own, and the same everywhere."""
+    return not cls.__flags__ & _HEAP_TYPE or cls is ExceptionGroup
+
+
+def make(cls: type[BaseException], *args: Any) -> BaseException:
+    """A new exception of a class, with nothing in it.
+
+    Parameters
+    ----------
+    *args
+        Of a group: its message and its members.
+
+    Raises
+    ------
+    TypeError
+        It is a class of a native extension that can't be made by the ``__new__`` of a built-in one.
+    """
+    native: type = cls
+    while native.__flags__ & _HEAP_TYPE:
+        assert native.__base__ is not None
+        native = native.__base__
+    error = native.__new__(cls, *args)
+    assert isinstance(error, BaseException)
+    return error
+
+
+def args_of(error: BaseException) -> tuple[Any, ...]:
+    """Its ``args``."""
+    args: tuple[Any, ...] = _BASE["args"].__get__(error)
+    return args
+
+
+def set_args(error: BaseException, args: tuple[Any, ...]) -> None:
+    """Set its ``args``."""
+    _BASE["args"].__set__(error, args)
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """Its ``__dict__``; what is set there is set."""
+    attributes: dict[str, Any] = _BASE["__dict__"].__get__(error)
+    return attributes
+
+
+def fields_of(error: BaseException) -> dict[str, Any]:
+    """What was set of its slots, and of the fields that built-in classes have."""
+    fields: dict[str, Any] = {}
+    for name, descriptor, is_slot in _descriptors(type(error)):
+        try:
+            value = descriptor.__get__(error)
+        except (AttributeError, TypeError):  # it was never set
+            continue
+        if value is not None or is_slot:
+            fields.setdefault(name, value)
+    return fields
+
+
+def set_field(error: BaseException, name: str, value: Any) -> None:
+    """Set one of these; where the class has no such field, an attribute."""
+    for known, descriptor, _ in _descriptors(type(error)):
+        if known == name:
+            descriptor.__set__(error, value)
+            return
+    attributes_of(error)[name] = value
+
+
+def _descriptors(cls: type) -> Iterator[tuple[str, _Descriptor, bool]]:
+    """``(name, descriptor, whether it is a slot)``."""
+    for base in cls.__mro__:
+        if not base.__flags__ & _HEAP_TYPE:
+            yield from _builtin_fields(base)
+        else:
+            for name, value in vars(base).items():
+                if type(value) is MemberDescriptorType:
+                    yield name, value, True
+
+
+@functools.cache
+def _builtin_fields(base: type) -> tuple[tuple[str, _Descriptor, bool], ...]:
+    """Of a built-in class, of which there are few."""
+    fields = [(name, value) for name, value in vars(base).items() if name not in _NO_STATE]
+    return tuple((name, value, False) for name, value in fields if isinstance(value, _Descriptor))
+
+
+def group_of(error: BaseException) -> tuple[str, tuple[BaseException, ...]] | None:
+    """The message and the members of a group; None if it is none."""
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    return _GROUP["message"].__get__(error), _GROUP["exceptions"].__get__(error)
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """What it was raised from."""
+    cause: BaseException | None = _BASE["__cause__"].__get__(error)
+    return cause
+
+
+def context_of(error: BaseException) -> BaseException | None:
+    """What was being handled when it was raised."""
+    context: BaseException | None = _BASE["__context__"].__get__(error)
+    return context
+
+
+def set_context(error: BaseException, context: BaseException | None) -> None:
+    """Set what was being handled when it was raised."""
+    _BASE["__context__"].__set__(error, context)
+
+
+def set_links(
+    error: BaseException, cause: BaseException | None, context: BaseException | None, suppress_context: bool
+) -> None:
+    """Set what it was raised from, and what was being handled then."""
+    _BASE["__cause__"].__set__(error, cause)
+    set_context(error, context)
+    _BASE["__suppress_context__"].__set__(error, suppress_context)
+
+
+def has_own_reduce(cls: type) -> bool:
+    """Whether a class that isn't built in says how its exceptions are pickled."""
+    for base in cls.__mro__:
+        if "__reduce__" in vars(base) or "__reduce_ex__" in vars(base):
+            return not is_builtin(base)
+    return False
+
+
+def linked(error: BaseException, limit: int) -> list[BaseException]:
+    """An exception, what it was raised from and in the handling of, its members, and so on, each once.
+
+    Parameters
+    ----------
+    limit
+        At most so many, the nearest first.
+    """
+    links = [error]
+    known = {id(error)}
+    for link in links:
+        group = group_of(link)
+        for other in (cause_of(link), context_of(link), *(group[1] if group else ())):
+            if other is not None and id(other) not in known and len(links) < limit:
+                known.add(id(other))
+                links.append(other)
+    return links
