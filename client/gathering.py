@@ -164,9 +164,7 @@ def gather(reader: Reader, futures: Any, errors: str, own: Callable[[Future], Fu
     return None if result is _SKIPPED else result
 
 
-def _gather_each(
-    reader: Reader, futures: Iterator[Any], errors: str, own: Callable[[Future], Future]
-) -> Iterator[Any]:
+def _gather_each(reader: Reader, futures: Iterator[Any], errors: str, own: Callable[[Future], Future]) -> Iterator[Any]:
     try:
         for item in futures:
             yield gather(reader, item, errors, own)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from types import GetSetDescriptorType, MemberDescriptorType
+from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any
 
 _HEAP_TYPE = 1 << 9  # of ``type.__flags__``: a class that isn't built in
@@ -135,6 +135,18 @@ def context_of(error: BaseException) -> BaseException | None:
     """What was being handled when it was raised."""
     context: BaseException | None = _BASE["__context__"].__get__(error)
     return context
+
+
+def suppresses_context(error: BaseException) -> bool:
+    """Whether what was being handled isn't shown."""
+    suppresses: bool = _BASE["__suppress_context__"].__get__(error)
+    return suppresses
+
+
+def trace_of(error: BaseException) -> TracebackType | None:
+    """Its traceback."""
+    trace: TracebackType | None = _BASE["__traceback__"].__get__(error)
+    return trace
 
 
 def set_context(error: BaseException, context: BaseException | None) -> None:

@@ -60,6 +60,9 @@ class Unsent:
     def __repr__(self) -> str:
         return f"<{self.text}>"
 
+    def __reduce__(self) -> tuple[type[Unsent], tuple[str]]:
+        return Unsent, (self.text,)
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"{self.text}; so there is no {name!r}")
 
@@ -181,20 +184,26 @@ class _Packer:
                 self._links.append(RemoteError(f"{left:,} further exceptions of this group are left out"))
                 numbers.append(len(self._links) - 1)
             members = (group[0], tuple(numbers))
-        cls = type(error)
         args = tuple([self._value(value) for value in state.args_of(error)])
         attributes = {
             name: self._value(value) for name, value in state.attributes_of(error).items() if type(name) is str
         }
         fields = {name: self._value(value) for name, value in state.fields_of(error).items()}
-        own = None
-        if state.has_own_reduce(cls) and not issubclass(cls, Substitute):
-            sent = (*args, *attributes.values(), *fields.values())
-            if any(type(value) is _Left for value in sent) or not _can_be_made(cls, group):
-                own = self._own(error)
+        own = words = None
+        if isinstance(error, Substitute):
+            cls, words = error._original, error._words
+        else:
+            kind = type(error)
+            cls = _class_of(kind)
+            if not state.is_builtin(kind):
+                words = shortened(_in_words(error), MAX_WORDS_LENGTH)
+            if state.has_own_reduce(kind):
+                sent = (*args, *attributes.values(), *fields.values())
+                if any(type(value) is _Left for value in sent) or not _can_be_made(kind, group):
+                    own = self._own(error)
         return _Link(
-            _Class(*cls._original) if issubclass(cls, Substitute) else _class_of(cls),
-            None if state.is_builtin(cls) else shortened(_in_words(error), MAX_WORDS_LENGTH),
+            cls,
+            words,
             args,
             attributes,
             fields,
@@ -202,8 +211,8 @@ class _Packer:
             own,
             cause,
             context,
-            bool(error.__suppress_context__),
-            () if is_bare else frames_of(error.__traceback__),
+            state.suppresses_context(error),
+            () if is_bare else frames_of(state.trace_of(error)),
         )
 
     def _value(self, value: Any) -> Any:
@@ -339,7 +348,7 @@ def load_exception(blob: bytes | memoryview, text: str) -> tuple[BaseException, 
             attributes["__notes__"] = [*notes, note] if isinstance(notes, list) else [note]
     except Exception as failure:
         return RemoteError(f"the task's exception can't be read here ({_in_words(failure)}); it was\n\n{text}"), None
-    return loaded, loaded.__traceback__
+    return loaded, state.trace_of(loaded)
 
 
 def load_copy(blob: bytes) -> BaseException:
@@ -402,13 +411,12 @@ class _Unpacker:
                 ancestors.append(_class_at(name))
             except BaseException as refused:
                 _not_interrupt(refused)
-        cls = substitute(link.cls.shown, tuple(link.cls), ancestors)
-        try:
-            error = state.make(cls, *self._group(link))
-        except Exception:  # a native class among them
-            error = state.make(substitute(link.cls.shown, tuple(link.cls), ()))
         why = f"its class {link.cls.shown} can't be used in this process: {_in_words(failure)}"
-        state.set_args(error, (f"{link.words} ({why})",))
+        try:
+            error = state.make(substitute(link.cls.shown, link.cls, why, ancestors), *self._group(link))
+        except Exception:  # a native class among them
+            error = state.make(substitute(link.cls.shown, link.cls, why, ()))
+        state.set_args(error, (link.words or link.cls.shown,))
         return error
 
     def _fill(self, link: _Link, error: BaseException) -> None:
@@ -506,14 +514,16 @@ def _format(error: BaseException) -> str:
 
 def _in_words(error: BaseException) -> str:
     """Its type and what it says about itself, as far as it can say that."""
-    name = type(error).__qualname__
-    for say in (str, repr):
-        try:
-            words = say(error)
-            return _sendable(f"{name}: {words}" if words else name)
-        except BaseException:  # a method of the user's
-            continue
-    return _sendable(name)
+    name = _sendable(type(error).__qualname__)
+    try:
+        words = _sendable(str(error))
+        return f"{name}: {words}" if words else name
+    except BaseException:  # a method of the user's
+        pass
+    try:
+        return _sendable(repr(error))
+    except BaseException:
+        return name
 
 
 def _words_for(value: Any) -> str:

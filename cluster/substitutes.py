@@ -11,16 +11,22 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.exception_state import args_of
 
 
 class Substitute(RemoteError):
-    """Base of these classes; their ``__init__`` is called by nobody."""
+    """Base of these classes. Its errors have what the original said as their argument."""
 
     #: What is sent of the class that it stands for, in case it's sent on.
     _original: Any = None
+    _why = ""
 
     def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+        return f"{self._words} ({self._why})"
+
+    @property
+    def _words(self) -> str:
+        return "".join(map(str, args_of(self)))
 
     def __reduce__(self) -> Any:
         from holdfast.cluster.raised import dump_exception, load_copy  # it imports this
@@ -28,30 +34,35 @@ class Substitute(RemoteError):
         return load_copy, (dump_exception(self)[0],)
 
 
-def substitute(name: str, original: Any, ancestors: Iterable[type[BaseException]]) -> type[Substitute]:
+def substitute(name: str, original: Any, why: str, ancestors: Iterable[type[BaseException]]) -> type[Substitute]:
     """A class that stands for the class ``name``.
 
     Parameters
     ----------
     original
         Kept with the class.
+    why
+        It is needed.
     ancestors
         Classes that the original is one of, the nearest first. Those that it can't be one of as well are left out.
     """
-    bases: list[type[BaseException]] = []
-    made = _made(name, original, bases)
+    shown = f"RemoteError({name.rpartition('.')[2]})"
+    names = {
+        "__module__": "holdfast",
+        "__qualname__": shown,
+        "__doc__": f"Stands for {name}.",
+        "_original": original,
+        "_why": why,
+    }
+    bases: tuple[type[BaseException], ...] = (Substitute,)
+    made: type[Substitute] = type(shown, (Substitute,), dict(names))
     for ancestor in ancestors:
         if not issubclass(ancestor, Exception) or issubclass(made, ancestor):
             continue
         try:
-            made = _made(name, original, [*bases, ancestor])
+            extended: Any = type(shown, (*bases, ancestor), dict(names))
         except Exception:  # two layouts, two metaclasses, a class that refuses to have others below it
             continue
-        bases.append(ancestor)
+        if isinstance(extended, type) and issubclass(extended, Substitute):
+            bases, made = (*bases, ancestor), extended
     return made
-
-
-def _made(name: str, original: Any, bases: list[type[BaseException]]) -> type[Substitute]:
-    shown = f"RemoteError({name.rpartition('.')[2]})"
-    names = {"__module__": "holdfast", "__qualname__": shown, "_original": original, "__doc__": f"Stands for {name}."}
-    return type(shown, (Substitute, *bases), names)

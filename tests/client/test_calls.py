@@ -136,7 +136,7 @@ def test_a_failing_task(client):
     with pytest.raises(ZeroDivisionError) as caught:
         future.result(timeout=20)
     assert caught.traceback[-1].name == "divide"
-    assert "in divide" in caught.value.__notes__[0]
+    assert f"Raised by task {future.key!r} on worker" in caught.value.__notes__[0]
     assert isinstance(future.exception(), ZeroDivisionError)
     assert future.status == "error"
     dependent = client.submit(operator.neg, future)

@@ -229,13 +229,13 @@ class TestFutures:
         try:
             fail()
         except ZeroDivisionError as error:
-            blob, text = raised.dump_exception(error)
+            blob, text = raised.dump_exception(error, "in fail")
         script.send(("erred", [("x", blob, text)]))
         seen = []
         for _ in range(2):
             with pytest.raises(ZeroDivisionError, match="of the worker") as caught:
                 future.result(timeout=10)
-            assert "in fail" in caught.value.__notes__[0]
+            assert caught.value.__notes__ == ["in fail"]
             assert caught.traceback[-1].name == "fail"
             seen.append(caught.value)
         assert seen[0] is not seen[1]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-
 import pytest
 from scheduler_harness import FUNCTION, LARGE, SMALL, Cluster
 
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
+from holdfast.cluster.raised import load_exception
 from holdfast.cluster.scheduler import events
 from holdfast.cluster.scheduler import instructions as to_do
 from holdfast.cluster.scheduler.model import TRANSITIONS
 
 
 def error_of(cluster, key):
-    return pickle.loads(cluster.state.tasks[key].error.blob)[0]
+    return load_exception(cluster.state.tasks[key].error.blob, "")[0]
 
 
 def test_a_task_runs_is_reported_and_is_freed_with_its_last_hold():
