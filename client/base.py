@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast.client import defaults
-from holdfast.client.arguments import Packer
+from holdfast.client.arguments import Packer, collecting
 from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Callbacks, Future, error_of, seconds
 from holdfast.client.gathering import Reader
@@ -27,7 +27,7 @@ from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.errors import CancelledError, ConnectError
-from holdfast.objectstore import Store
+from holdfast.objectstore import Encoded, Store
 
 CLOSE_TIMEOUT_SECONDS = 30.0
 #: The scheduler keeps about so many functions for each client that has no tasks of them.
@@ -179,7 +179,14 @@ class ClientBase:
         session = self._session
         self._stores = resources.stores = StoreAccess(lambda: session.nodes, token=token, owner=self.id, attach=attach)
         loop = self._loop
-        self._reader = Reader(self._table, self._stores, session.check_open, lambda: loop.is_current)
+        this = weakref.ref(self)  # a client that nobody refers to is closed at once
+        self._reader = Reader(
+            self._table,
+            self._stores,
+            session.check_open,
+            lambda: loop.is_current,
+            lambda key: Future(key, this()),  # type: ignore[arg-type]
+        )
         # A client that is garbage can't wait for its own end.
         self._finalizer = weakref.finalize(self, resources.close_elsewhere, "the client was garbage collected")
         self._finalizer.atexit = False
@@ -387,21 +394,28 @@ class ClientBase:
     # -- storing
 
     def _store_anonymous(self, value: Any) -> Future | None:
-        encoded = self._stores.encode(value)
-        return self._store_encoded(encoded, f"{encoded.type_name}-{random_token()}")
+        encoded, inside = self._encoded(value)
+        return self._store_encoded(encoded, f"{encoded.type_name}-{random_token()}", inside)
 
     def _store_as(self, value: Any, key: Any) -> Future | None:
-        return self._store_encoded(self._stores.encode(value), key)
+        encoded, inside = self._encoded(value)
+        return self._store_encoded(encoded, key, inside)
 
-    def _store_encoded(self, encoded: Any, key: Any) -> Future | None:
+    def _encoded(self, value: Any) -> tuple[Encoded, list[Future]]:
+        """A value as it is stored, and this client's futures of what is to live as long: those inside the value."""
+        with collecting() as inside:
+            encoded = self._stores.encode(value)
+        return encoded, [self._own(future) for future in inside]
+
+    def _store_encoded(self, encoded: Encoded, key: Any, inside: list[Future]) -> Future | None:
         if not self._stores.any_node:
             return None
         self._session.check_open()
         place = self._stores.write(encoded, str(key), None, everywhere=False, timeout=None)
-        return self._scattered(key, place, encoded.type_name)
+        return self._scattered(key, place, encoded.type_name, inside)
 
-    def _scattered(self, key: Any, place: Place, type_name: str) -> Future:
-        """Tell the scheduler of an object that this client has stored; the future of it."""
+    def _scattered(self, key: Any, place: Place, type_name: str, inside: list[Future]) -> Future:
+        """Tell the scheduler of an object that this client has stored, with futures in it; the future of it."""
         table = self._table
         entries = [(key, place.object_id, place.nbytes, type_name, node, place.inline) for node in place.nodes]
         with table.lock, table.beginning() as begun:
@@ -412,7 +426,10 @@ class ClientBase:
             future = Future._of(state, self)  # type: ignore[arg-type]
             if state.status == PENDING:
                 table.scattered(state, place)
-            self._session.leave(("scattered", entries))
+            messages: list[tuple[Any, ...]] = [("scattered", entries)]
+            if inside:
+                messages.append(("contains", [(key, list(dict.fromkeys([future.key for future in inside])))]))
+            self._session.leave_all(messages)
             begun.clear()
         self._session.wake()
         return future

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from holdfast.client.foreign import check_no_foreign_future
-from holdfast.client.futures import Future, error_of
+from holdfast.client.futures import Future, binding, error_of
 from holdfast.client.raising import hide_own_frames, raise_as_it_was
 from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable, Place
 from holdfast.client.store_access import ReadTimeoutError, StoreAccess
@@ -36,15 +36,23 @@ class Reader:
         Raises when the scheduler can't be asked any more.
     in_loop:
         Whether the calling thread is the one that everything would wait for.
+    bind:
+        Gives the client's future of a key: for futures inside of what is read.
     """
 
     def __init__(
-        self, table: KeyTable, stores: StoreAccess, check_open: Callable[[], None], in_loop: Callable[[], bool]
+        self,
+        table: KeyTable,
+        stores: StoreAccess,
+        check_open: Callable[[], None],
+        in_loop: Callable[[], bool],
+        bind: Callable[[Any], Future],
     ) -> None:
         self._table = table
         self._stores = stores
         self._check_open = check_open
         self._in_loop = in_loop
+        self._bind = bind
 
     def wait(
         self,
@@ -75,7 +83,8 @@ class Reader:
             It was not there in time, or could not be read in time. Of a copy that nobody has had the time to look for
             it is not known whether it is missing, and nobody is told so.
         """
-        return self._read(state, None if timeout is None else time.monotonic() + timeout, timeout)
+        with binding(self._bind):
+            return self._read(state, None if timeout is None else time.monotonic() + timeout, timeout)
 
     def _read(self, state: KeyState, deadline: float | None, timeout: float | None) -> Any:
         """Read until ``deadline``, which ``timeout`` seconds led to."""
@@ -124,12 +133,13 @@ class Reader:
                 if state.status != PENDING and state.status != FINISHED:
                     raise_as_it_was(self.error_of(state))
         values = {}
-        for state in states:
-            try:
-                values[id(state)] = self._read(state, deadline, timeout)
-            except Exception:
-                if not skip or state.status in (PENDING, FINISHED):
-                    raise
+        with binding(self._bind):
+            for state in states:
+                try:
+                    values[id(state)] = self._read(state, deadline, timeout)
+                except Exception:
+                    if not skip or state.status in (PENDING, FINISHED):
+                        raise
         return values
 
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from holdfast.client.arguments import collecting
 from holdfast.client.base import ClientBase
 from holdfast.client.collections import futures_of
 from holdfast.client.foreign import check_ends, check_no_foreign_future
 from holdfast.client.futures import Future, check_in_one, seconds
 from holdfast.client.gathering import gather
-from holdfast.client.keys import random_token, wire_key
+from holdfast.client.keys import check_together, random_token, wire_key
 from holdfast.client.options import names_of_workers
 from holdfast.client.raising import hide_own_frames
 from holdfast.cluster.errors import CancelledError
@@ -83,8 +84,9 @@ class Results(ClientBase):
 
         Parameters
         ----------
-        data : list, tuple, set, dict, iterator, or object
+        data : list, tuple, set, frozenset, dict, range, iterator, or object
             Containers are taken apart: each item becomes an object. The keys of a dictionary are the futures' keys.
+            What is of a class derived from these becomes one object. Futures inside an object live as long as it.
         workers : str or list of str, optional
             Workers or hosts in whose stores it goes, by turns. Default: this host's, if it has a store; else all.
         broadcast : bool
@@ -132,10 +134,11 @@ class Results(ClientBase):
             return self._scatter_one(value, key, names, broadcast, hash, left)
 
         with self._stores.batch():
-            if isinstance(data, dict):
+            kind = type(data)
+            if kind is dict:
                 return {key: one(value, wire_key(key)) for key, value in data.items()}
-            if isinstance(data, (list, tuple, set, frozenset)) and not hasattr(data, "_fields"):
-                return type(data)([one(value) for value in data])
+            if kind in (list, tuple, set, frozenset):
+                return kind([one(value) for value in data])
             if isinstance(data, range):
                 return [one(value) for value in data]
             if isinstance(data, Iterator):
@@ -153,16 +156,21 @@ class Results(ClientBase):
     ) -> Future:
         check_no_foreign_future(value, "something that is to be scattered")
         try:
-            encoded = encode(value)
+            with collecting() as inside:
+                encoded = encode(value)
+        except CancelledError:  # a released future inside it
+            raise
         except Exception as error:  # pickling runs a user's code, which may raise anything
             raise TypeError(f"a {type(value).__name__} can't be pickled, so it can't be scattered: {error}") from error
+        own = [self._own(future) for future in inside]
+        check_together(f"a {type(value).__name__} that is scattered", [future.key for future in own])
         stores = self._stores
         place = None
         if key is not None:
             held = self._held_content(key, encoded, timeout)
             if held is not None and not everywhere:
                 return held
-        elif not hashed:
+        elif not hashed or inside:  # a future's name doesn't tell for which value it stands
             key = f"{encoded.type_name}-{random_token()}"
         else:
             if stores.hashes_in_place(encoded, stores.targets(workers)):
@@ -175,7 +183,7 @@ class Results(ClientBase):
                 return known
         if place is None:
             place = stores.write(encoded, str(key), workers, everywhere=everywhere, timeout=timeout)
-        return self._scattered(key, place, encoded.type_name)
+        return self._scattered(key, place, encoded.type_name, own)
 
     def _held_content(self, key: Any, encoded: Encoded, timeout: float | None) -> Future | None:
         """A future of a key that a user chose, if this client holds it with this content; None if it does not."""

@@ -19,6 +19,7 @@ _OF_LISTS = frozenset(
         "want",
         "cancel",
         "scattered",
+        "contains",
         "missing",
         "functions",
         "forget",

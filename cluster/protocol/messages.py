@@ -215,6 +215,7 @@ FROM_CLIENT = Vocabulary(
             Entry(key=KEY, object_id=OBJECT, nbytes=OBJECT_NBYTES, type=TEXT, node=NAME, inline=INLINE),
         ),
     ),
+    Message("contains", objects=Listed(Entry(key=KEY, keys=KEYS))),
     Message("want", keys=KEYS),
     Message("release", keys=KEYS),
     Message("cancel", keys=KEYS, force=Boolean()),

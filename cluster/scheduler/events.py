@@ -86,6 +86,13 @@ class ObjectsScattered(NamedTuple):
     objects: Sequence[tuple[Key, ObjectId, int, str, str, Payload | None]]
 
 
+class ReferencesFound(NamedTuple):
+    """Objects that a client has put into a store, with the keys of the futures inside each."""
+
+    client: str
+    objects: Sequence[tuple[Key, Sequence[Key]]]
+
+
 class KeysWanted(NamedTuple):
     client: str
     keys: Sequence[Key]
@@ -194,6 +201,7 @@ Event: TypeAlias = (
     | FunctionsForgotten
     | TasksSubmitted
     | ObjectsScattered
+    | ReferencesFound
     | KeysWanted
     | KeysReleased
     | KeysCancelled

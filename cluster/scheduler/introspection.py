@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
-from holdfast.cluster.scheduler.model import ACTIVE, Client, Host, Key, Task, TaskError, Worker
+from holdfast.cluster.scheduler.model import ACTIVE, Client, Contents, Host, Key, Task, TaskError, Worker
 from holdfast.cluster.scheduler.state import SchedulerState
 
 #: A step looks at so many tasks: half a millisecond or one.
@@ -215,9 +215,11 @@ def _holders(task: Task) -> list[str]:
         if task.nwaiters > len(waiters):
             names.append(f"{task.nwaiters - len(waiters):,} more tasks")
     if len(task.holders) > MAX_HOLDERS_LISTED:
-        names.append(f"{len(task.holders) - MAX_HOLDERS_LISTED:,} more clients and datasets")
+        names.append(f"{len(task.holders) - MAX_HOLDERS_LISTED:,} more clients, datasets and objects")
     return names
 
 
 def _holder(holder: Any) -> str:
+    if isinstance(holder, Contents):
+        return f"the object {holder.task.key!r:.200}"
     return f"client {holder.name}" if isinstance(holder, Client) else f"dataset {holder.name!r}"

@@ -52,10 +52,11 @@ from holdfast.cluster.scheduler.lost import Lost
 from holdfast.cluster.scheduler.model import (
     ACTIVE,
     Client,
-    Dataset,
+    Contents,
     Digest,
     Function,
     Group,
+    Holder,
     Host,
     Key,
     ObjectId,
@@ -113,6 +114,7 @@ class Lifecycle:
         self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
         self.errors: Table[ObjectId, TaskError] = Table()  # of those that lie in stores, as long as a task has them
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
+        self.contents: dict[Task, Contents] = {}  # of the objects that have futures in them
         self.lost = Lost()
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
         self.functions: dict[Digest, Function] = {}
@@ -131,7 +133,7 @@ class Lifecycle:
         self._unsettled: list[Task] = []  # maybe not needed
         self._undermined: list[Task] = []  # something that they depend on has erred
         self._unhindered: list[Task] = []  # something that they depend on was lost and is there again
-        self._departed: list[Client | Dataset] = []  # that still hold something
+        self._departed: list[Holder] = []  # that still hold something
 
     # -- coming to be
 
@@ -579,28 +581,37 @@ class Lifecycle:
 
     # -- holders
 
-    def hold(self, holder: Client | Dataset, task: Task) -> None:
+    def hold(self, holder: Holder, task: Task) -> None:
         """Keep a task for a holder; no error if it is kept already."""
         if holder not in task.holders:
             holder.holds.add(task)
             task.holders += (holder,)
 
-    def unhold(self, holder: Client | Dataset, task: Task) -> None:
+    def unhold(self, holder: Holder, task: Task) -> None:
         """Give up a hold; no error if there is none."""
         if holder in task.holders:
             holder.holds.remove(task)
             self._lose_holder(task, holder)
 
-    def _lose_holder(self, task: Task, holder: Client | Dataset) -> None:
+    def _lose_holder(self, task: Task, holder: Holder) -> None:
         holders = task.holders
         task.holders = () if len(holders) == 1 else tuple([other for other in holders if other is not holder])
         if not task.holders and not task.nwaiters:
             self._to_settle.append(task)
 
-    def let_go(self, holder: Client | Dataset) -> None:
+    def let_go(self, holder: Holder) -> None:
         """Give up all holds of a holder that is gone, soon."""
         if holder.holds:
             self._departed.append(holder)
+
+    def contain(self, task: Task, others: Iterable[Task]) -> None:
+        """The object of a task contains futures of others: these are kept as long as anybody needs that one."""
+        contents = self.contents.get(task)
+        if contents is None:
+            contents = self.contents[task] = Contents(task)
+        for other in others:
+            if other is not task:
+                self.hold(contents, other)
 
     def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
         """Give up ``client``'s holds (with ``force`` those of all clients) on tasks and on all that depend on them.
@@ -650,7 +661,7 @@ class Lifecycle:
         """The tasks that may not be needed, and those that depend on something that has erred: for validation."""
         return set(self._unsettled), set(self._undermined)
 
-    def is_departed(self, holder: Client | Dataset) -> bool:
+    def is_departed(self, holder: Holder) -> bool:
         """Whether a holder is gone, and its holds are being given up."""
         return holder in self._departed
 
@@ -691,6 +702,8 @@ class Lifecycle:
             return
         if task.state != "released":
             self._release(task)
+        if self.contents and (contents := self.contents.pop(task, None)) is not None:
+            self.let_go(contents)
         if not task.dependents:
             self._forget(task)
 

@@ -157,7 +157,7 @@ class Task:
         self.dependents = _NOBODY  # all that are known
         self.nwaiters = 0  # dependents in an ACTIVE state
         self.waiting_on = 0  # dependencies without a result; counted in state "waiting"
-        self.holders: tuple[Client | Dataset, ...] = ()
+        self.holders: tuple[Holder, ...] = ()
         self.priority: tuple[float, int] = (0.0, 0)
         self.requirements: Requirements | None = None
         self.queue: Queue | None = None  # that it is in, in state "ready"
@@ -382,6 +382,25 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name!r}>"
+
+
+class Contents:
+    """What an object that a client brought contains: futures of other tasks, which it holds."""
+
+    __slots__ = ("holds", "task")
+
+    hears = False
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.holds: Roll[Task] = Roll()
+
+    def __repr__(self) -> str:
+        return f"<Contents of {self.task.key!r}>"
+
+
+#: What keeps a task's result.
+Holder: TypeAlias = Client | Dataset | Contents
 
 
 class Function:

@@ -544,6 +544,8 @@ class Scheduler:
             self._handle(events.FunctionsForgotten(client, *parts))
         elif operation == "scattered":
             self._handle(events.ObjectsScattered(client, *parts))
+        elif operation == "contains":
+            self._handle(events.ReferencesFound(client, *parts))
         elif operation == "want":
             self._handle(events.KeysWanted(client, *parts))
         elif operation == "cancel":

@@ -133,6 +133,7 @@ class SchedulerState:
             events.FunctionsForgotten: self._functions_forgotten,
             events.TasksSubmitted: self._tasks_submitted,
             events.ObjectsScattered: self._objects_scattered,
+            events.ReferencesFound: self._references_found,
             events.KeysWanted: self._keys_wanted,
             events.KeysReleased: self._keys_released,
             events.KeysCancelled: self._keys_cancelled,
@@ -518,6 +519,13 @@ class SchedulerState:
                     self.life.report(task, client)
                 if task.state != "erred":
                     self.life.report_pending(task)
+
+    def _references_found(self, event: events.ReferencesFound) -> None:
+        client = self.clients[event.client]
+        for key, contained in event.objects:
+            task = self.tasks.get(key)
+            if task is not None and client in task.holders:  # else it was cancelled meanwhile
+                self.life.contain(task, [other for inner in contained if (other := self.tasks.get(inner)) is not None])
 
     def _keys_wanted(self, event: events.KeysWanted) -> None:
         self._want(self.clients[event.client], event.keys)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cluster.ledger import runs_max
-from holdfast.cluster.scheduler.model import ACTIVE, TRANSITIONS, Client, Dataset, State, Task, Worker
+from holdfast.cluster.scheduler.model import ACTIVE, TRANSITIONS, Client, Contents, Dataset, Holder, State, Task, Worker
 from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ def validate_state(state: SchedulerState) -> None:
     assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
     hearing = [worker for worker in state.workers.values() if not worker.deaf]
     assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in hearing)
-    holders: list[Client | Dataset] = [*state.clients.values(), *state.datasets.values()]
+    for task, contents in state.life.contents.items():
+        assert contents.task is task
+        assert state.tasks.get(task.key) is task, f"{task!r} is forgotten, but not what it contains"
+    holders: list[Holder] = [*state.clients.values(), *state.datasets.values(), *state.life.contents.values()]
     for holder in holders:
         for task in holder.holds:
             assert holder in task.holders
@@ -107,6 +110,8 @@ def _validate_task(state: SchedulerState, task: Task) -> None:
             assert not holder.hears
         elif isinstance(holder, Client):
             assert state.clients.get(holder.id) is holder
+        elif isinstance(holder, Contents):
+            assert state.life.contents.get(holder.task) is holder
         else:
             assert isinstance(holder, Dataset)
             assert state.datasets.get(holder.name) is holder

@@ -79,6 +79,11 @@ class History(RuleBasedStateMachine):
             host = data.draw(st.sampled_from(list(self.cluster.state.hosts)))
             self.cluster.scatter(client, key, host, inline)
 
+    @rule(client=st.sampled_from(CLIENTS), key=st.sampled_from(KEYS), inner=st.lists(st.sampled_from(KEYS), max_size=3))
+    def contain(self, client, key, inner):
+        # Only what comes after it, so that nothing holds itself, by way of others.
+        self.cluster.handle(events.ReferencesFound(client, [(key, [other for other in inner if other > key])]))
+
     @rule(
         client=st.sampled_from(CLIENTS),
         name=st.sampled_from(NAMES),
