@@ -30,6 +30,7 @@ from holdfast.cluster.errors import CancelledError, ConnectError
 from holdfast.objectstore import Encoded, Store
 
 CLOSE_TIMEOUT_SECONDS = 30.0
+_PARAMETERS = ("address", "timeout", "set_as_default", "name", "token", "attach")
 #: The scheduler keeps about so many functions for each client that has no tasks of them.
 MAX_SENT_FUNCTIONS = 10_000
 #: A larger function is not kept for later calls: it has data in it.
@@ -89,6 +90,20 @@ class Resources:
             self.stores.leave_to_parent()
 
 
+def _not_for_a_client(options: dict[str, Any]) -> TypeError:
+    from holdfast.cluster.deploy import keywords
+    from holdfast.cluster.deploy.local import PARAMETERS
+
+    for name in options:
+        if name not in PARAMETERS and not keywords.is_for_cluster(name):
+            return keywords.unexpected("Client", name, (*_PARAMETERS, *PARAMETERS))
+    names = ", ".join(map(repr, options))
+    return TypeError(
+        f"{names} {'configures' if len(options) == 1 else 'configure'} the cluster that a client without an address "
+        "starts, and here is one already: give that to LocalCluster, or to 'holdfast start'"
+    )
+
+
 def _checked_cluster(cluster: Any) -> Any:
     if not hasattr(cluster, "scheduler_address"):
         raise TypeError(f"the address is a string such as 'HOST:PORT', or a cluster, not {cluster!r:.200}")
@@ -126,16 +141,20 @@ class ClientBase:
         attach: bool = True,
         **cluster_options: Any,
     ) -> None:
+        if cluster_options:
+            from holdfast.cluster.deploy import keywords  # with all that starts a cluster
+
+            cluster_options = keywords.of_client(cluster_options)
         self.id = f"client-{uuid.uuid4().hex}"
         self.name = name or ""
         check_text("the client", self.name)
         self.cluster: Any = None
+        source = ""
+        if address is None and not cluster_options:
+            address, source = defaults.default_address()
         owned = address is None
         if not owned and cluster_options:
-            raise TypeError(
-                f"Client got unexpected keywords {', '.join(map(repr, cluster_options))}: they configure the cluster "
-                "that Client() starts, and here is one already"
-            )
+            raise _not_for_a_client(cluster_options)
         if owned:
             # Most clients connect to a cluster and need none of what starts one.
             from holdfast.cluster.deploy import LocalCluster
@@ -148,7 +167,9 @@ class ClientBase:
             if token is None:
                 token = defaults.token_for(where) if self.cluster is None else self.cluster.token
             self._open(where, token.encode() if isinstance(token, str) else token, timeout, attach)
-        except BaseException:
+        except BaseException as error:
+            if source:
+                error.add_note(f"The address {address!r} is that of {source}.")
             if owned:
                 self.cluster.close()
             raise

@@ -30,13 +30,17 @@ _LONGEST_WAIT_SECONDS = 1e8
 class Client(Calls, Results, DaskFace):
     """A connection to a cluster: submit work, read results, compute dask collections, share datasets.
 
-    Without an address it starts a cluster on this machine, and closes it with itself. An open client is dask's default
-    scheduler, so that ``x.compute()`` runs on the cluster. All methods may be called from any thread.
+    Without an address, also in ``HOLDFAST_ADDRESS`` and in dask's configuration (``scheduler-address``), or with
+    keywords that configure one, it starts a cluster on this machine, and closes it with itself.
+
+    An open client is dask's default scheduler, so that ``x.compute()`` runs on the cluster. All methods may be called
+    from any thread.
 
     Parameters
     ----------
     address : str or cluster, optional
-        The scheduler's, ``"HOST:PORT"`` or ``"tcp://HOST:PORT"``, or a `LocalCluster`.
+        The scheduler's, ``"HOST:PORT"`` or ``"tcp://HOST:PORT"``, or a `LocalCluster`. Default: that of
+        ``HOLDFAST_ADDRESS``, or of dask's configuration.
     timeout : float or str
         How long to try to connect, in seconds or as text such as ``"5 s"``.
     set_as_default : bool
@@ -50,6 +54,7 @@ class Client(Calls, Results, DaskFace):
         read over the network, as on a host without a store.
     **cluster_options
         For the `LocalCluster` that it starts, when there is no address: ``n_workers``, ``threads_per_worker``, ...
+        Keywords of dask's own `Client` that ask for what is so anyway, such as ``asynchronous=False``, are taken.
 
     Attributes
     ----------
@@ -69,7 +74,7 @@ class Client(Calls, Results, DaskFace):
     VersionMismatchError
         The cluster runs another version of Holdfast.
     TypeError
-        A keyword is not known.
+        A keyword is not known, or asks for something that there is not; says what to use instead.
 
     Examples
     --------

@@ -24,6 +24,9 @@ from holdfast.cluster.comm.tokens import load_token
 if TYPE_CHECKING:
     from holdfast.client.client import Client
 
+#: Where a cluster is that commands and clients use which are told of none.
+ADDRESS_VARIABLE = "HOLDFAST_ADDRESS"
+_ADDRESS = "scheduler-address"
 _SCHEDULER = "scheduler"
 #: What dask decides by whether its own distributed is there: without it frames are shuffled through files, which other
 #: hosts don't see; with it frames and arrays are, by "p2p", which is a part of it.
@@ -113,6 +116,15 @@ def client_of_this_process() -> Client:
     if client is None:
         raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
     return client
+
+
+def default_address() -> tuple[str | None, str]:
+    """The address of a client that is given none, and where it is from; None: it starts a cluster of its own."""
+    variable = os.environ.get(ADDRESS_VARIABLE)
+    if variable:
+        return variable, f"the environment variable {ADDRESS_VARIABLE}"
+    configured = dask.config.get(_ADDRESS, None)
+    return (str(configured), f"dask's configuration, {_ADDRESS!r}") if configured else (None, "")
 
 
 def token_for(address: str) -> bytes:

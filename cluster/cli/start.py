@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -21,13 +22,59 @@ from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
 from holdfast.cluster.log_files import default_root
 from holdfast.cluster.process import ChildProcess, spawn
 from holdfast.objectstore.errors import HoldfastError
-from holdfast.objectstore.sizes import format_size
+from holdfast.objectstore.sizes import format_size, parse_size
 from holdfast.objectstore.spill_place import default_place
 
 LOOPBACK = "127.0.0.1"
+#: Of a resource; more is a mistake, and infinity as well.
+MAX_AMOUNT = 1e18
 #: How long a cluster that is to be joined may take to answer.
 JOIN_SECONDS = 5.0
 EVERYWHERE = ("0.0.0.0", "::")
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]  # it has none in older versions
+    """A size in bytes."""
+
+    name = "size"
+
+    def __init__(self, *, or_none: bool = False) -> None:
+        self._or_none = or_none
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return value if self._or_none and str(value).strip() == "0" else parse_size(value)
+        except ValueError:
+            none = ", and 0 for no limit" if self._or_none else ""
+            self.fail(f"{value!r} is no size; one is, for example, 4GB or 512MiB{none}.", param, ctx)
+
+
+class _Resources(click.ParamType):  # type: ignore[type-arg]
+    """Names with amounts: ``GPU=2 MEM=1e9``."""
+
+    name = "resources"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for part in str(value).replace(",", " ").split():
+            name, _, amount = part.partition("=")
+            try:
+                found[name] = float(amount)
+            except ValueError:
+                found = {}
+            if not name or not 0 <= found.get(name, -1) <= MAX_AMOUNT:
+                self.fail(f"{part!r} is no resource; one is, for example, GPU=2, several 'GPU=2 MEM=1e9'.", param, ctx)
+        return found
+
+
+#: What `plan_nodes` calls what was given by an option.
+_OPTIONS = {
+    "n_workers": "--workers",
+    "threads_per_worker": "--threads",
+    "memory_limit": "--memory",
+    "object_store_memory": "--object-store-memory",
+    "spill_directory": "--spill-directory",
+}
 
 
 @click.command()
@@ -50,10 +97,22 @@ EVERYWHERE = ("0.0.0.0", "::")
 @click.option("--threads", type=click.IntRange(1), help="Tasks that each worker runs at once.")
 @click.option(
     "--memory",
+    type=_Size(or_none=True),
     metavar="SIZE",
     help="Memory of each worker, as in '2GB'; 0: no limit. Default: what the object store leaves, shared out.",
 )
-@click.option("--object-store-memory", metavar="SIZE", help="Capacity of the object store. Default: 30 % of memory.")
+@click.option(
+    "--object-store-memory",
+    type=_Size(),
+    metavar="SIZE",
+    help="Capacity of the object store. Default: 30 % of memory.",
+)
+@click.option(
+    "--resources",
+    type=_Resources(),
+    metavar="'NAME=AMOUNT ...'",
+    help="What each worker has of things that tasks can ask for, as in 'GPU=2 MEM=1e9'.",
+)
 @click.option(
     "--spill-directory",
     metavar="PATH",
@@ -65,7 +124,13 @@ EVERYWHERE = ("0.0.0.0", "::")
     type=click.Path(path_type=Path),
     help="Where to log: a file for each process, of 32 MB at most. Default: a fresh one.",
 )
-@click.option("--log-level", default="INFO", show_default=True, metavar="LEVEL")
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
+    default="INFO",
+    show_default=True,
+    help="From which level on to log.",
+)
 @click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds to be ready in.")
 @click.option("--block", is_flag=True, help="Stay in the foreground; Ctrl-C stops it.")
 def start(
@@ -75,8 +140,9 @@ def start(
     port: int | None,
     workers: int | None,
     threads: int | None,
-    memory: str | None,
-    object_store_memory: str | None,
+    memory: int | str | None,
+    object_store_memory: int | None,
+    resources: dict[str, float] | None,
     spill_directory: str | None,
     name: str | None,
     log_directory: Path | None,
@@ -93,6 +159,7 @@ def start(
     Examples:
       holdfast start --head
       holdfast start --head --workers 4 --object-store-memory 8GB
+      holdfast start --head --resources 'GPU=2'
       holdfast start --head --host 10.0.0.1 --port 8786
       holdfast start --address 10.0.0.1:8786
 
@@ -113,15 +180,20 @@ def start(
     else:
         token = tokens.load_token(create=True)
     listen = host or LOOPBACK
-    (plan,) = plan_nodes(
-        workers,
-        threads,
-        host=_own_address(host, address),
-        memory_limit=memory,
-        object_store_memory=object_store_memory,
-        spill_directory=spill_directory,
-        name=name,
-    )
+    own_address = _own_address(host, address)
+    try:
+        (plan,) = plan_nodes(
+            workers,
+            threads,
+            host=own_address,
+            memory_limit=memory,
+            object_store_memory=object_store_memory,
+            spill_directory=spill_directory,
+            resources=resources,
+            name=name,
+        )
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(re.sub("|".join(_OPTIONS), lambda found: _OPTIONS[found[0]], str(error))) from None
     logs = _log_directory(log_directory, kind)
     begun = time.monotonic()
     arguments = service_arguments(

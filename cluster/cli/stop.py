@@ -5,31 +5,62 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from holdfast.cluster import rundir
-from holdfast.cluster.cli.tables import format_duration
+from holdfast.cluster.cli.tables import count, format_duration, shorten
+from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.processes import kill_strays
 from holdfast.cluster.process import require_pidfds
+from holdfast.objectstore.errors import HoldfastError
+
+#: The states of tasks that somebody waits for.
+UNDONE = frozenset({"waiting", "no-worker", "ready", "processing"})
+
+
+#: How long a scheduler gets to say what a stop would end.
+LOOK_SECONDS = 2.0
+#: So many names stand in a line.
+NAMES_SHOWN = 5
 
 
 @click.command()
-@click.option("--force", is_flag=True, help="Kill at once instead of asking first.")
+@click.option(
+    "--address", metavar="HOST:PORT", help="Stop the whole cluster whose scheduler is there, on all of its hosts."
+)
+@click.option("--yes", "-y", is_flag=True, help="Don't ask, whatever it ends. Nobody is asked without a terminal.")
+@click.option("--force", is_flag=True, help="Kill at once instead of asking first. Only what runs on this host.")
 @click.option("--timeout", type=click.FloatRange(0), default=15.0, show_default=True, help="Seconds before killing.")
-def stop(force: bool, timeout: float) -> None:
+def stop(address: str | None, yes: bool, force: bool, timeout: float) -> None:
     """Stop what this user has started on this host with 'holdfast start'.
+
+    Says what that ends for others: clients, tasks that are not done, datasets. In a terminal it asks whether to, if
+    there is any of it.
 
     Waits until it is gone. A LocalCluster in somebody's Python process is theirs and stays.
 
     \b
-    Example:
+    Examples:
       holdfast stop
+      holdfast stop --address 10.0.0.1:8786 --yes
     """
     # Hosts before heads: a host whose scheduler is gone would look for it.
     services = [*rundir.running("host"), *rundir.running("head")]
+    if address is not None:
+        address = format_address(*parse_address(address))
+        services = [service for service in services if service.get("address") == address]
+        if not any(service["kind"] == "head" for service in services):
+            _stop_elsewhere(address, yes, force, timeout)
+            return
+    heads = [service["address"] for service in services if service["kind"] == "head" and service.get("address")]
+    _announce([] if force else heads, yes)
     for service in services:
         killed = _stop(service, 0.0 if force else timeout)
         what = "the cluster" if service["kind"] == "head" else "this host's part of the cluster"
@@ -39,6 +70,51 @@ def stop(force: bool, timeout: float) -> None:
     if not services:
         click.echo("Nothing was running.")
     rundir.sweep()
+
+
+def _announce(addresses: Sequence[str], yes: bool) -> None:
+    """Say what is ended with clusters, and ask whether it may be, if somebody can be asked."""
+    ended = [words for address in addresses if (words := _what_ends(address))]
+    for words in ended:
+        click.echo(words)
+    if ended and not yes and sys.stdin.isatty():
+        click.confirm("Stop it?", abort=True)
+
+
+def _what_ends(address: str) -> str:
+    """What others have of a cluster, in words; nothing if they have nothing, or nobody can say."""
+    try:
+        report = ask(address, "status", timeout=LOOK_SECONDS)
+    except (HoldfastError, OSError):
+        return ""
+    clients = max(0, (report.get("clients") or 0) - 1)  # this command is one while it asks
+    tasks = sum(number for state, number in (report.get("tasks") or {}).items() if state in UNDONE)
+    datasets = report.get("datasets") or []
+    parts = [count(number, noun) for number, noun in ((clients, "client"), (tasks, "task")) if number]
+    if datasets:
+        names = ", ".join(shorten(str(name), 60) for name in datasets[:NAMES_SHOWN])
+        more = ", …" if len(datasets) > NAMES_SHOWN else ""
+        parts.append(f"{count(len(datasets), 'dataset')} ({names}{more})")
+    return f"With the cluster at {address} end: {', '.join(parts)}." if parts else ""
+
+
+def _stop_elsewhere(address: str, yes: bool, force: bool, timeout: float) -> None:
+    """Have a scheduler shut its cluster down, and wait until it is gone."""
+    if force:
+        raise click.UsageError(f"--force kills processes of this host, and what you have started here is not {address}")
+    _announce([address], yes)
+    ask(address, "shutdown")
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(parse_address(address), LOOK_SECONDS).close()
+        except OSError:
+            click.echo(f"Stopped the cluster at {address}.")
+            return
+        time.sleep(0.05)
+    raise HoldfastError(
+        f"the cluster at {address} was told to stop, and its scheduler is there after {timeout:g} s yet"
+    )
 
 
 def _stop(service: dict[str, Any], timeout: float) -> bool:

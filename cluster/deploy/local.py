@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 
 from holdfast.cluster.comm.addresses import is_loopback
 from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, plan_nodes
 from holdfast.cluster.deploy.processes import LocalProcesses
@@ -53,11 +55,11 @@ class LocalCluster:
         that means.
     scheduler_port : int, default 0
         0: any free port.
-    memory_limit : int or str, optional
-        Memory of each worker process's own, ``"2 GB"``; one that takes more is killed. By default the processes share
-        what the stores leave of this machine's memory or its control group's, less something for everybody else; 0: no
-        limit.
-    object_store_memory : int or str, optional
+    memory_limit : int, float or str, optional
+        Memory of each worker process's own, ``"2 GB"``, or a fraction of this machine's, ``0.25``; one that takes more
+        is killed. By default, or with "auto", the processes share what the stores leave of this machine's memory or its
+        control group's, less something for everybody else; 0: no limit.
+    object_store_memory : int, float or str, optional
         Capacity of each host's object store; 30 % of this machine's memory, or its control group's, divided by
         ``n_hosts``, if not given. Memory is taken when it is used, not before. Clusters don't know of each other.
     spill_directory : path, optional
@@ -65,15 +67,19 @@ class LocalCluster:
         ``~/.cache`` that is on a disk if not given.
     resources : mapping of str to number, optional
         What each worker has of things that tasks can ask for: ``{"GPU": 1}``.
-    silence_logs : int, default logging.WARNING
-        The level from which the processes log to this process's standard error; a false value logs everything from
-        INFO.
+    silence_logs : int or str, default logging.WARNING
+        The level from which the processes log to this process's standard error, or its name; a false value logs
+        everything from INFO.
     log_directory : path, optional
         Log to files in this directory instead.
     timeout : float, default 30
         Seconds that starting may take.
     name : str, optional
         For its hosts and workers, and for messages.
+    **others
+        Keywords of dask's `LocalCluster` that are no parameters here (`holdfast.cluster.deploy.keywords`):
+        ``local_directory`` is another name of ``spill_directory``; those that ask for what is so anyway, as
+        ``dashboard_address=None`` does, are taken.
 
     Attributes
     ----------
@@ -85,7 +91,7 @@ class LocalCluster:
     Raises
     ------
     ValueError, TypeError
-        An argument that can't be; names it, and what it may be.
+        An argument that can't be, or is none; names it, and what it may be, or what to use instead.
     ConnectError
         The port is in use.
     HoldfastError
@@ -103,21 +109,33 @@ class LocalCluster:
         self,
         n_workers: int | None = None,
         threads_per_worker: int | None = None,
-        processes: bool = True,
+        processes: bool | None = True,
         *,
         n_hosts: int = 1,
-        host: str = "127.0.0.1",
+        host: str | None = "127.0.0.1",
         scheduler_port: int = 0,
-        memory_limit: int | str | None = None,
-        object_store_memory: int | str | None = None,
+        memory_limit: float | str | None = None,
+        object_store_memory: float | str | None = None,
         spill_directory: str | os.PathLike[str] | None = None,
         resources: Mapping[str, float] | None = None,
-        silence_logs: int = logging.WARNING,
+        silence_logs: int | str = logging.WARNING,
         log_directory: str | os.PathLike[str] | None = None,
         timeout: float = 30,
         name: str | None = None,
+        **others: Any,
     ) -> None:
         self._finalizer: weakref.finalize[Any, LocalCluster] | None = None
+        if others:
+            meant = keywords.of_cluster(others, PARAMETERS)
+            for parameter, value in (("spill_directory", spill_directory), ("threads_per_worker", threads_per_worker)):
+                if parameter in meant and value is not None:
+                    raise TypeError(f"{parameter} is given twice, once by another name")
+            spill_directory = meant.get("spill_directory", spill_directory)
+            threads_per_worker = meant.get("threads_per_worker", threads_per_worker)
+            host = meant.get("host", host)
+        host = host or "127.0.0.1"
+        processes = processes is None or bool(processes)
+        log_level = _level(silence_logs)
         fill_standard_descriptors()
         if isinstance(scheduler_port, bool) or not isinstance(scheduler_port, int) or not 0 <= scheduler_port < 65536:
             raise ValueError(f"scheduler_port must be from 0 (any free port) to 65535, not {scheduler_port!r}")
@@ -141,7 +159,7 @@ class LocalCluster:
         if processes:
             self._parts = LocalProcesses(
                 self.token,
-                log_level=str(int(silence_logs or logging.INFO)),
+                log_level=str(log_level),
                 log_directory=None if log_directory is None else Path(log_directory),
             )
         else:
@@ -246,6 +264,24 @@ class LocalCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+#: What can be given to a `LocalCluster`.
+PARAMETERS = tuple(
+    name for name in inspect.signature(LocalCluster.__init__).parameters if name not in ("self", "others")
+)
+
+
+def _level(level: int | str) -> int:
+    """The number of a level of logging."""
+    if not level:
+        return logging.INFO
+    found = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
+    if not isinstance(found, int):
+        raise ValueError(
+            f"silence_logs is a level of logging, such as 'WARNING' or logging.WARNING, not {level!r:.100}"
+        )
+    return int(found)
 
 
 def _tell(parts: LocalProcesses, directory: RunDirectory) -> None:

@@ -122,8 +122,8 @@ def plan_nodes(
     processes: bool = True,
     n_hosts: int = 1,
     host: str = "127.0.0.1",
-    memory_limit: int | str | None = None,
-    object_store_memory: int | str | None = None,
+    memory_limit: float | str | None = None,
+    object_store_memory: float | str | None = None,
     spill_directory: str | os.PathLike[str] | None = None,
     resources: Mapping[str, float] | None = None,
     name: str | None = None,
@@ -185,12 +185,16 @@ def _left_for_workers(stores_nbytes: int, spill_directory: str | None) -> int:
     return max(0, total - stores_nbytes - RESERVED_NBYTES - int(RESERVED_SHARE * total))
 
 
-def _size(name: str, value: int | str | None, times: int = 1) -> int:
+def _size(name: str, value: float | str | None, times: int = 1) -> int:
+    available = sizes.memory_limit()
+    if isinstance(value, bool):
+        raise TypeError(f"{name} is a size, such as '4 GB', not {value}")
+    if isinstance(value, float) and 0 < value <= 1:
+        value = int(value * available)
     try:
         nbytes = parse_size(value)  # type: ignore[arg-type] # it says what it can't read
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{name}: {error}") from None
-    available = sizes.memory_limit()
     if nbytes * times > available:
         asked = f"{times} × {format_size(nbytes)}" if times > 1 else format_size(nbytes)
         raise ValueError(f"{name}: {asked} is more than the {format_size(available)} of memory of this machine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ import pytest
 from command_line import SMALL, address_in, descendants, holdfast, services
 
 import holdfast as package
+from holdfast import Client, LocalCluster
 from holdfast.cluster import log_files, rundir
 
 
@@ -62,8 +64,16 @@ def test_stopping_nothing_is_no_error() -> None:
         (("--address", "127.0.0.1:1", "--port", "5"), "--port is the scheduler's"),
         (("--address", "nonsense://x"), "unknown scheme 'nonsense'"),
         (("--head", "--workers", "0"), "--workers"),
-        (("--head", "--memory", "lots"), "memory_limit: 'lots' is not a size"),
-        (("--head", "--object-store-memory", "900TB"), "object_store_memory: 900.0 TB is more than the"),
+        (("--head", "--memory", "lots"), "'--memory': 'lots' is no size; one is, for example, 4GB or 512MiB, and 0"),
+        (("--head", "--memory", "4 GBB"), "'--memory': '4 GBB' is no size"),
+        (("--head", "--memory", "900TB"), "--memory: 900.0 TB is more than the"),
+        (("--head", "--object-store-memory", "0"), "'--object-store-memory': '0' is no size"),
+        (("--head", "--object-store-memory", "900TB"), "--object-store-memory: 900.0 TB is more than the"),
+        (("--head", "--workers", "5000"), "--workers must be from 1 to 1024, not 5000"),
+        (("--head", "--resources", "GPU=2 MEM"), "'--resources': 'MEM' is no resource; one is, for example, GPU=2"),
+        (("--head", "--resources", "GPU=-1"), "'--resources': 'GPU=-1' is no resource"),
+        (("--head", "--resources", "=1"), "'--resources': '=1' is no resource"),
+        (("--head", "--log-level", "LOUD"), "'--log-level': 'LOUD' is not one of"),
         (("--head", "--host", "192.0.2.7"), "can't listen on tcp://192.0.2.7:8786"),
     ],
 )
@@ -105,6 +115,53 @@ def test_its_logs_are_bounded_whoever_writes_to_them(tmp_path: Path, eventually:
         eventually(lambda name=name: (tmp_path / name).stat().st_size < log_files.LIMIT_NBYTES, what=f"{name} is cut")
         assert (tmp_path / f"{name}.1").stat().st_size >= log_files.LIMIT_NBYTES - 100
     assert mine.stat().st_size > log_files.LIMIT_NBYTES, "what isn't the cluster's is left alone"
+
+
+@pytest.mark.usefixtures("stopped")
+def test_what_workers_have_and_how_much_is_logged(tmp_path: Path) -> None:
+    log = ("--log-directory", str(tmp_path), "--log-level", "warning")
+    address = address_in(holdfast("start", "--head", "--port", "0", "--resources", "GPU=2 MEM=1e9", *log, *SMALL))
+    with Client(address, set_as_default=False) as client:
+        (worker,) = client.scheduler_info()["workers"].values()
+        assert (worker["resources"]["GPU"], worker["resources"]["MEM"]) == (2.0, 1e9)
+        assert client.submit(abs, -1, resources={"GPU": 2}).result(timeout=30) == 1
+    assert "INFO" not in (tmp_path / "scheduler.log").read_text()
+
+
+@pytest.mark.usefixtures("stopped")
+def test_stop_says_what_others_lose_and_asks_who_can_answer() -> None:
+    address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
+    with Client(address, set_as_default=False) as client:
+        client.publish_dataset(flights=1, planes=2)
+        pending = client.submit(abs, 1, workers="nowhere")
+        ours, theirs = pty.openpty()
+        os.write(ours, b"n\n")
+        asked = subprocess.run(
+            [sys.executable, "-m", "holdfast", "stop"], stdin=theirs, capture_output=True, text=True, timeout=90
+        )
+        os.close(ours)
+        os.close(theirs)
+        words = f"With the cluster at {address} end: 1 client, 1 task, 2 datasets (flights, planes)."
+        assert words in asked.stdout
+        assert "Stop it? [y/N]" in asked.stdout
+        assert asked.returncode == 1
+        assert len(services()) == 1
+        said = holdfast("stop", "--address", address)
+        assert words in said
+        assert f"Stopped the cluster at {address}" in said
+        del pending
+    assert services() == []
+
+
+def test_a_cluster_that_was_not_started_here_is_stopped_by_its_address() -> None:
+    with LocalCluster(n_workers=1, object_store_memory="64 MB") as cluster:
+        address = cluster.scheduler_address
+        with Client(cluster, set_as_default=False) as client:
+            client.publish_dataset(x=1)
+            assert "--force kills processes of this host" in holdfast("stop", "--address", address, "--force", code=2)
+            said = holdfast("stop", "--address", address.removeprefix("tcp://"), "--yes")
+        assert f"With the cluster at {address} end: 1 client, 1 dataset (x).\nStopped the cluster at {address}." in said
+    assert "can't connect" in holdfast("stop", "--address", address, code=1)
 
 
 @pytest.mark.usefixtures("stopped")

@@ -53,8 +53,10 @@ class TestOpening:
             Client(cluster.scheduler_address, token=b"another token than that one")
 
     def test_wrong_keywords(self, cluster):
-        with pytest.raises(TypeError, match="'n_workers', 'nonsense'"):
+        with pytest.raises(TypeError, match=r"unexpected keyword 'nonsense'; there are"):
             Client(cluster, n_workers=2, nonsense=1)
+        with pytest.raises(TypeError, match=r"'n_workers', 'local_directory' configure the cluster.*LocalCluster"):
+            Client(cluster, n_workers=2, local_directory="/tmp")
         with pytest.raises(TypeError, match="address"):
             Client(3)
 

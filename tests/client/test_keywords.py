@@ -1,0 +1,130 @@
+"""Which cluster a client connects to or starts, by what it is given, and keywords that dask's documentation knows."""
+
+from __future__ import annotations
+
+import logging
+
+import dask
+import pytest
+
+from holdfast import Client, ConnectError, LocalCluster
+from holdfast.cluster.deploy import keywords
+from holdfast.cluster.deploy.plan import plan_nodes
+from holdfast.objectstore import sizes
+
+
+class TestWithoutAnAddress:
+    def test_it_is_that_of_the_environment(self, cluster, monkeypatch):
+        monkeypatch.setenv("HOLDFAST_ADDRESS", cluster.scheduler_address.removeprefix("tcp://"))
+        with dask.config.set({"scheduler-address": "192.0.2.1:1"}), Client() as client:
+            assert client.scheduler_address == cluster.scheduler_address
+            assert client.cluster is None
+            with Client(timeout=5, name="x", asynchronous=False) as another:
+                assert another.scheduler_address == cluster.scheduler_address
+
+    def test_it_is_that_of_dasks_configuration(self, cluster):
+        for name in ("scheduler-address", "scheduler_address"):
+            with dask.config.set({name: cluster.scheduler_address}), Client() as client:
+                assert client.scheduler_address == cluster.scheduler_address
+
+    def test_who_asks_for_workers_gets_a_cluster(self, monkeypatch):
+        monkeypatch.setenv("HOLDFAST_ADDRESS", "192.0.2.1:1")
+        with Client(n_workers=1, processes=False, object_store_memory="64 MiB") as client:
+            assert isinstance(client.cluster, LocalCluster)
+
+    def test_an_address_that_nobody_gave_says_where_it_is_from(self, monkeypatch):
+        monkeypatch.setenv("HOLDFAST_ADDRESS", "127.0.0.1:1")
+        with pytest.raises(ConnectError) as caught:
+            Client(timeout=0.2)
+        assert "that of the environment variable HOLDFAST_ADDRESS" in "".join(caught.value.__notes__)
+
+    def test_as_a_keyword(self, cluster):
+        with Client(address=cluster.scheduler_address) as client:
+            assert client.scheduler_address == cluster.scheduler_address
+
+
+class TestKeywordsOfDask:
+    def test_those_that_ask_for_what_is_so_anyway_are_taken(self, tmp_path):
+        with Client(
+            n_workers=1,
+            processes=False,
+            object_store_memory="64 MiB",
+            asynchronous=False,
+            loop=None,
+            security=None,
+            protocol="tcp://",
+            dashboard_address=None,
+            local_directory=tmp_path,
+            memory_limit=0,
+            silence_logs="error",
+            nanny=True,
+            worker_class=None,
+            direct_to_workers=True,
+            connection_limit=512,
+            heartbeat_interval=None,
+            set_as_default=False,
+            host=None,
+            nthreads=2,
+        ) as client:
+            assert list(client.nthreads().values()) == [2]
+            assert client.cluster._plans[0].spill_directory == str(tmp_path)
+            assert client.cluster._plans[0].memory_limit is None
+
+    @pytest.mark.parametrize(
+        ("name", "value", "instead"),
+        [
+            ("asynchronous", True, "to_thread"),
+            ("security", object(), r"docs/security\.md"),
+            ("protocol", "tls://", "TCP"),
+            ("scheduler_file", "x.json", "HOLDFAST_ADDRESS"),
+            ("heartbeat_interval", "5s", "no heartbeats"),
+            ("deserializers", ["pickle"], "__reduce__"),
+            ("extensions", {"x": int}, "extended"),
+            ("direct_to_workers", False, "scheduler"),
+            ("connection_limit", 5, "one connection"),
+            ("dashboard_address", ":8787", "holdfast status"),
+            ("interface", "eth0", "host="),
+            ("worker_class", int, "processes of one kind"),
+            ("nanny", False, "start their workers again"),
+            ("death_timeout", 60, "by themselves"),
+            ("preload", ["x.py"], "a task"),
+            ("env", {"X": "1"}, r"os\.environ"),
+        ],
+    )
+    def test_any_other_value_is_refused_with_what_to_use_instead(self, name, value, instead):
+        with pytest.raises(TypeError, match=rf"{name}=.*: .*{instead}"):
+            Client(n_workers=1, **{name: value})
+        if name in keywords._OF_CLUSTER:
+            with pytest.raises(TypeError, match=instead):
+                LocalCluster(n_workers=1, **{name: value})
+
+    def test_what_nobody_knows_is_refused_with_what_may_have_been_meant(self):
+        for make in (Client, LocalCluster):
+            with pytest.raises(TypeError, match="unexpected keyword 'n_worker'; did you mean 'n_workers'"):
+                make(n_worker=2)
+            with pytest.raises(TypeError, match=r"unexpected keyword 'xyz'; there are .*threads_per_worker"):
+                make(xyz=2)
+
+    def test_two_names_of_one_thing(self, tmp_path):
+        for given in ({"spill_directory": tmp_path}, {}):
+            with pytest.raises(TypeError, match="given twice"):
+                LocalCluster(1, 1, nthreads=1, local_directory=tmp_path, **given)
+
+    def test_levels_of_logging(self):
+        with pytest.raises(ValueError, match=r"silence_logs is a level of logging.*not 'loud'"):
+            LocalCluster(silence_logs="loud")
+        with LocalCluster(1, processes=None, silence_logs=logging.ERROR, object_store_memory="64 MiB") as cluster:
+            assert cluster.scheduler_pid
+
+
+def test_memory_of_workers_as_dask_takes_it():
+    total = sizes.memory_limit()
+    assert plan_nodes(1, 1, memory_limit=0.25)[0].memory_limit == int(total * 0.25)
+    assert plan_nodes(1, 1, memory_limit="auto") == plan_nodes(1, 1)
+    assert plan_nodes(1, 1, memory_limit=0)[0].memory_limit is None
+    assert plan_nodes(1, 1, memory_limit="100MB")[0].memory_limit == 100_000_000
+    assert plan_nodes(1, 1, object_store_memory=0.1)[0].store_capacity == int(total * 0.1)
+    with pytest.raises(TypeError, match="memory_limit is a size"):
+        plan_nodes(1, 1, memory_limit=True)
+    with pytest.raises(ValueError, match="memory_limit: '4 GBB' is not a size"):
+        plan_nodes(1, 1, memory_limit="4 GBB")
