@@ -23,6 +23,7 @@ from holdfast.cluster.comm.tokens import load_token
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
+    from holdfast.cluster.worker.worker import Worker
 
 #: Where a cluster is that commands and clients use which are told of none.
 ADDRESS_VARIABLE = "HOLDFAST_ADDRESS"
@@ -50,6 +51,9 @@ def opened(client: Client, set_as_default: bool) -> None:
         _open.add(client)
         _known.add(client)
         if not set_as_default:
+            worker = _worker_of_task()
+            if worker is not None:
+                _prepare_for_futures(worker)
             return
         if not _defaults:
             _before.clear()
@@ -107,11 +111,9 @@ def client_of_this_process() -> Client:
     ValueError
         There is none.
     """
-    from holdfast.cluster.worker.context import current_worker  # it takes part of the worker along
-
-    worker = current_worker()
+    worker = _worker_of_task()
     if worker is not None:
-        return _client_of_worker(worker.scheduler_address, worker.token)
+        return _client_of_worker(worker)
     client = current()
     if client is None:
         raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
@@ -135,16 +137,31 @@ def token_for(address: str) -> bytes:
     AuthenticationError
         As of `load_token`.
     """
-    # Imported by the worker of a task, and not for those who have none.
-    context = sys.modules.get("holdfast.cluster.worker.context")
-    worker = context.current_worker() if context is not None else None
+    worker = _worker_of_task()
     if worker is not None and worker.scheduler_address == format_address(*parse_address(address)):
         token: bytes = worker.token
         return token
     return load_token()
 
 
-def _client_of_worker(address: str, token: bytes) -> Client:
+def _worker_of_task() -> Worker | None:
+    """The worker whose task is running in this thread."""
+    # Imported by the worker of a task, and not for those who have none.
+    context = sys.modules.get("holdfast.cluster.worker.context")
+    worker: Worker | None = context.current_worker() if context is not None else None
+    return worker
+
+
+def _prepare_for_futures(worker: Worker) -> None:
+    """There will be futures in the tasks of this process, so collections may stand on some."""
+    if worker.own_process:
+        from holdfast.client.in_task import refuse_futures  # it imports what imports this module
+
+        refuse_futures()
+
+
+def _client_of_worker(worker: Worker) -> Client:
+    address, token = worker.scheduler_address, worker.token
     with _worker_lock:
         client = _worker_clients.get(address)
         if client is None or client.closed:
@@ -152,6 +169,7 @@ def _client_of_worker(address: str, token: bytes) -> Client:
             with ThreadPoolExecutor(1, "holdfast-worker-client") as elsewhere:
                 client = elsewhere.submit(_open_for_worker, address, token).result()
             _worker_clients[address] = client
+            _prepare_for_futures(worker)
         return client
 
 

@@ -120,7 +120,7 @@ class Worker:
         self._hearing: asyncio.TimerHandle | None = None
         self._functions = FunctionTable()
         self._imports = ImportsFreezer() if own_process else None
-        self._rehearses = own_process
+        self.own_process = own_process
         self._on_joining = on_joining
         self._labels_lines = labels_lines
         self._store: objectstore.Store | None = None
@@ -159,7 +159,7 @@ class Worker:
                 f"holdfast-task-{self.name}",
             )
             self._lineup = LineUp(self._threads.submit, self._outbox.put)
-            if self._rehearses:
+            if self.own_process:
                 await self._rehearse()
             if self._on_joining is not None:
                 self._on_joining()
