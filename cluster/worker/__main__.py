@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from holdfast.cluster import oom, rundir
+from holdfast.cluster import main_module, oom, rundir
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.ledger import WorkerLedger
@@ -63,6 +63,7 @@ def main() -> int:
         ledger=None if options.ledger_fd is None else WorkerLedger.of_descriptor(options.ledger_fd, options.threads),
         labels_lines=options.label_lines,
     )
+    main_module.take_over(worker.functions.known)
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.
     gc.freeze()

@@ -28,6 +28,10 @@ class FunctionTable:
             self._blobs.pop(digest, None)
             self._functions.pop(digest, None)
 
+    def known(self) -> dict[bytes, Callable[..., Any]]:
+        """Those that have been unpickled, the latest last."""
+        return self._functions.copy()
+
     def get(self, digest: bytes) -> Callable[..., Any]:
         """The function of ``digest``.
 

@@ -118,7 +118,7 @@ class Worker:
         self._store_socket = os.fspath(store_socket)
         self._ledger = ledger or WorkerLedger(nthreads)
         self._hearing: asyncio.TimerHandle | None = None
-        self._functions = FunctionTable()
+        self.functions = FunctionTable()
         self._imports = ImportsFreezer() if own_process else None
         self.own_process = own_process
         self._on_joining = on_joining
@@ -147,7 +147,7 @@ class Worker:
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
             self._store.warm()
             self._nursery = Nursery(self._store, f"holdfast-nursery-{self.name}")
-            self._runner = TaskRunner(self._store, self._functions, self._nursery, self.name, self._found_writer)
+            self._runner = TaskRunner(self._store, self.functions, self._nursery, self.name, self._found_writer)
             self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(
                 self.nthreads,
@@ -257,9 +257,9 @@ class Worker:
                 case ("run", tasks):
                     self._lineup.add(tasks)
                 case ("functions", functions):
-                    self._functions.add(functions)
+                    self.functions.add(functions)
                 case ("forget", digests):
-                    self._functions.forget(digests)
+                    self.functions.forget(digests)
                 case ("discard", object_ids):
                     self._nursery.discard(object_ids)
                 case ("drop", run_ids):

@@ -114,7 +114,10 @@ def test_without_processes_all_is_in_this_one(n_hosts: int) -> None:
 
 
 def test_it_logs_where_it_is_told_to(tmp_path: Path) -> None:
-    with small(log_directory=tmp_path / "logs", silence_logs=0, name="alpha") as cluster, cluster.get_client() as client:
+    with (
+        small(log_directory=tmp_path / "logs", silence_logs=0, name="alpha") as cluster,
+        cluster.get_client() as client,
+    ):
         client.submit(print, "a task says so", flush=True).result()
     assert {path.name for path in (tmp_path / "logs").iterdir()} >= {"scheduler.log", "node-0.log"}
     assert "listens on" in (tmp_path / "logs" / "scheduler.log").read_text()
