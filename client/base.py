@@ -139,6 +139,7 @@ class ClientBase:
         name: str | None = None,
         token: bytes | str | None = None,
         attach: bool = True,
+        writable: bool = True,
         **cluster_options: Any,
     ) -> None:
         if cluster_options:
@@ -166,7 +167,7 @@ class ClientBase:
             where = address if isinstance(address, str) else self.cluster.scheduler_address
             if token is None:
                 token = defaults.token_for(where) if self.cluster is None else self.cluster.token
-            self._open(where, token.encode() if isinstance(token, str) else token, timeout, attach)
+            self._open(where, token.encode() if isinstance(token, str) else token, timeout, attach, writable)
         except BaseException as error:
             if source:
                 error.add_note(f"The address {address!r} is that of {source}.")
@@ -177,7 +178,7 @@ class ClientBase:
             self._resources.cluster = self.cluster
         defaults.opened(self, set_as_default)  # type: ignore[arg-type]
 
-    def _open(self, address: str, token: bytes, timeout: float | str, attach: bool) -> None:
+    def _open(self, address: str, token: bytes, timeout: float | str, attach: bool, writable: bool) -> None:
         wait = seconds(timeout)
         self.scheduler_address = format_address(*parse_address(address))
         resources = self._resources = Resources()
@@ -207,6 +208,7 @@ class ClientBase:
             session.check_open,
             lambda: loop.is_current,
             lambda key: Future(key, this()),  # type: ignore[arg-type]
+            writable=writable,
         )
         # A client that is garbage can't wait for its own end.
         self._finalizer = weakref.finalize(self, resources.close_elsewhere, "the client was garbage collected")
@@ -254,7 +256,7 @@ class ClientBase:
 
         Examples
         --------
-        >>> array = client.submit(np.ones, 1_000_000).result()  # doctest: +SKIP
+        >>> array = client.submit(np.ones, 1_000_000).result(writable=False)  # doctest: +SKIP
         >>> client.store.address_in_arena(array.__array_interface__["data"][0])  # doctest: +SKIP
         True
         """

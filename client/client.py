@@ -52,6 +52,8 @@ class Client(Calls, Results, DaskFace):
     attach : bool
         Whether to use the object store of this host, if it has one, to read results in place. Without, everything is
         read over the network, as on a host without a store.
+    writable : bool
+        Whether results are the caller's own to change; see `Future.result`. Each call that reads can choose for itself.
     **cluster_options
         For the `LocalCluster` that it starts, when there is no address: ``n_workers``, ``threads_per_worker``, ...
         Keywords of dask's own `Client` that ask for what is so anyway, such as ``asynchronous=False``, are taken.

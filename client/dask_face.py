@@ -30,6 +30,7 @@ class DaskFace(ClientBase):
         fifo_timeout: Any = None,
         workers: Any = None,
         allow_other_workers: bool | None = None,
+        writable: bool | None = None,
         **kwargs: Any,
     ) -> Any:
         """Compute a dask graph. This is what dask calls when this client is its scheduler.
@@ -53,6 +54,8 @@ class DaskFace(ClientBase):
             Higher ones run first.
         workers, allow_other_workers
             As for `submit`, for the tasks that ``keys`` name.
+        writable : bool, optional
+            As for `Future.result`, if ``sync``. dask passes it on: ``x.compute(writable=False)``.
         asynchronous, direct, fifo_timeout, **kwargs
             Taken for compatibility; dask passes what it was given for other schedulers.
 
@@ -103,7 +106,7 @@ class DaskFace(ClientBase):
         if not sync:
             return packed
         try:
-            return self._gather(packed)  # type: ignore[attr-defined]
+            return self._gather(packed, writable=writable)  # type: ignore[attr-defined]
         except BaseException as error:
             hide_own_frames(error)
             raise
@@ -120,6 +123,7 @@ class DaskFace(ClientBase):
         priority: float = 0,
         fifo_timeout: Any = None,
         traverse: bool = True,
+        writable: bool | None = None,
         **kwargs: Any,
     ) -> Any:
         """Compute dask collections in the background, each to one value.
@@ -147,6 +151,8 @@ class DaskFace(ClientBase):
             Taken for compatibility.
         traverse : bool
             Whether to look for collections in nested containers.
+        writable : bool, optional
+            As for `Future.result`, if ``sync``.
         **kwargs
             Taken for compatibility.
 
@@ -180,7 +186,7 @@ class DaskFace(ClientBase):
         if not sync:
             return futures
         try:
-            return self._gather(futures)  # type: ignore[attr-defined]
+            return self._gather(futures, writable=writable)  # type: ignore[attr-defined]
         except BaseException as error:
             hide_own_frames(error)
             raise

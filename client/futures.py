@@ -157,15 +157,19 @@ class Future(TaskRef):
 
     # -- what it gives
 
-    def result(self, timeout: float | str | None = None) -> Any:
+    def result(self, timeout: float | str | None = None, *, writable: bool | None = None) -> Any:
         """Wait until it is done and return the result.
 
-        On a host with a store, arrays and tables in the result are read-only views of the store's memory.
+        It is the caller's own to change: nobody else sees what is written to it, and each call gives another one. On a
+        host with a store, large arrays and frames are read in place all the same, and only what is written is copied.
 
         Parameters
         ----------
         timeout : float or str, optional
             In seconds, or as text such as ``"500 ms"``. Default: wait as long as it takes.
+        writable : bool, optional
+            If false, arrays are read-only; on a host with a store they show the memory that everybody there reads.
+            Default: as the `Client` was told, which is true.
 
         Raises
         ------
@@ -185,7 +189,7 @@ class Future(TaskRef):
         """
         self._check_held()
         try:
-            return self._client._reader.read(self._state, seconds(timeout))
+            return self._client._reader.read(self._state, seconds(timeout), writable)
         except BaseException as error:
             hide_own_frames(error)
             raise

@@ -38,6 +38,8 @@ class Reader:
         Whether the calling thread is the one that everything would wait for.
     bind:
         Gives the client's future of a key: for futures inside of what is read.
+    writable:
+        Whether results are the caller's own to change, where a call doesn't say.
     """
 
     def __init__(
@@ -47,12 +49,15 @@ class Reader:
         check_open: Callable[[], None],
         in_loop: Callable[[], bool],
         bind: Callable[[Any], Future],
+        *,
+        writable: bool,
     ) -> None:
         self._table = table
         self._stores = stores
         self._check_open = check_open
         self._in_loop = in_loop
         self._bind = bind
+        self._writable = writable
 
     def wait(
         self,
@@ -74,8 +79,13 @@ class Reader:
         if not self._table.wait(states, timeout, first=first, on_error=on_error):
             raise _not_done(states, timeout)
 
-    def read(self, state: KeyState, timeout: float | None = None) -> Any:
+    def read(self, state: KeyState, timeout: float | None = None, writable: bool | None = None) -> Any:
         """Wait for a result and read it. Raises what became of it instead.
+
+        Parameters
+        ----------
+        writable:
+            Whether it is the caller's own to change. None: as this reader's results are.
 
         Raises
         ------
@@ -83,10 +93,11 @@ class Reader:
             It was not there in time, or could not be read in time. Of a copy that nobody has had the time to look for
             it is not known whether it is missing, and nobody is told so.
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
         with binding(self._bind):
-            return self._read(state, None if timeout is None else time.monotonic() + timeout, timeout)
+            return self._read(state, deadline, timeout, self._writable if writable is None else writable)
 
-    def _read(self, state: KeyState, deadline: float | None, timeout: float | None) -> Any:
+    def _read(self, state: KeyState, deadline: float | None, timeout: float | None, writable: bool) -> Any:
         """Read until ``deadline``, which ``timeout`` seconds led to."""
         for _ in range(MAX_READS):
             if state.status == PENDING and not self._wait_until(state, deadline):
@@ -97,7 +108,7 @@ class Reader:
                     continue  # it changed between two looks
                 raise_as_it_was(self.error_of(state))
             try:
-                return self._stores.read(place, deadline)
+                return self._stores.read(place, deadline, writable=writable)
             except ReadTimeoutError:
                 raise TimeoutError(f"the result of {state.key!r} could not be read within {timeout:g} s") from None
             except (ObjectNotFoundError, ConnectError) as error:
@@ -124,8 +135,11 @@ class Reader:
             logger.debug("can't read an exception: %s", failure)
             return None
 
-    def read_many(self, states: Collection[KeyState], timeout: float | None, *, skip: bool) -> dict[int, Any]:
+    def read_many(
+        self, states: Collection[KeyState], timeout: float | None, *, skip: bool, writable: bool | None = None
+    ) -> dict[int, Any]:
         """Read several results, by the id of their state. Those that failed are left out if ``skip``, else raise."""
+        writable = self._writable if writable is None else writable
         deadline = None if timeout is None else time.monotonic() + timeout
         self.wait(states, timeout, on_error=not skip)
         if not skip:
@@ -136,7 +150,7 @@ class Reader:
         with binding(self._bind):
             for state in states:
                 try:
-                    values[id(state)] = self._read(state, deadline, timeout)
+                    values[id(state)] = self._read(state, deadline, timeout, writable)
                 except Exception:
                     if not skip or state.status in (PENDING, FINISHED):
                         raise
@@ -154,7 +168,9 @@ _SKIPPED = object()
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
-def gather(reader: Reader, futures: Any, errors: str, own: Callable[[Future], Future]) -> Any:
+def gather(
+    reader: Reader, futures: Any, errors: str, own: Callable[[Future], Future], writable: bool | None = None
+) -> Any:
     """Replace the futures in a nested container by their results; see `Client.gather`.
 
     ``own`` gives for each future one of its key that is the reader's client's, or raises.
@@ -162,11 +178,11 @@ def gather(reader: Reader, futures: Any, errors: str, own: Callable[[Future], Fu
     if errors not in ("raise", "skip"):
         raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
     if isinstance(futures, Iterator):
-        return _gather_each(reader, futures, errors, own)
+        return _gather_each(reader, futures, errors, own, writable)
     found: dict[KeyState, None] = {}
     adopted: dict[KeyState, Future] = {}
     _find(futures, found, adopted, own)
-    values = reader.read_many(found, None, skip=errors == "skip")
+    values = reader.read_many(found, None, skip=errors == "skip", writable=writable)
     for state, future in adopted.items():
         if id(future._state) in values:
             values[id(state)] = values[id(future._state)]
@@ -174,10 +190,12 @@ def gather(reader: Reader, futures: Any, errors: str, own: Callable[[Future], Fu
     return None if result is _SKIPPED else result
 
 
-def _gather_each(reader: Reader, futures: Iterator[Any], errors: str, own: Callable[[Future], Future]) -> Iterator[Any]:
+def _gather_each(
+    reader: Reader, futures: Iterator[Any], errors: str, own: Callable[[Future], Future], writable: bool | None
+) -> Iterator[Any]:
     try:
         for item in futures:
-            yield gather(reader, item, errors, own)
+            yield gather(reader, item, errors, own, writable)
     except BaseException as error:
         hide_own_frames(error)
         raise

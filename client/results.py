@@ -25,7 +25,14 @@ SCATTER_TIMEOUT_SECONDS = 30.0
 class Results(ClientBase):
     """Values in and out."""
 
-    def gather(self, futures: Any, errors: Literal["raise", "skip"] = "raise", direct: bool | None = None) -> Any:
+    def gather(
+        self,
+        futures: Any,
+        errors: Literal["raise", "skip"] = "raise",
+        direct: bool | None = None,
+        *,
+        writable: bool | None = None,
+    ) -> Any:
         """Wait for futures and read their results.
 
         Parameters
@@ -36,11 +43,13 @@ class Results(ClientBase):
             Whether a task that failed raises, or its future is left out of what is returned.
         direct
             Taken for compatibility. Results never pass through the scheduler, unless they are small.
+        writable : bool, optional
+            As for `Future.result`.
 
         Returns
         -------
-        What was given, with results in the place of futures. Of an iterator an iterator, which reads as it goes. On a
-        host with a store, arrays and tables are read-only views of the store's memory.
+        What was given, with results in the place of futures. Of an iterator an iterator, which reads as it goes. A
+        future that is there twice has one result.
 
         Raises
         ------
@@ -57,13 +66,13 @@ class Results(ClientBase):
         check_in_one("gather", errors)
         check_in_one("gather", direct)
         try:
-            return self._gather(futures, errors)
+            return self._gather(futures, errors, writable)
         except BaseException as error:
             hide_own_frames(error)
             raise
 
-    def _gather(self, futures: Any, errors: str = "raise") -> Any:
-        return gather(self._reader, futures, errors, self._gathered)
+    def _gather(self, futures: Any, errors: str = "raise", writable: bool | None = None) -> Any:
+        return gather(self._reader, futures, errors, self._gathered, writable)
 
     def _gathered(self, future: Future) -> Future:
         if future._client is not self:
@@ -155,27 +164,30 @@ class Results(ClientBase):
         timeout: float | None,
     ) -> Future:
         check_no_foreign_future(value, "something that is to be scattered")
+        stores = self._stores
         try:
             with collecting() as inside:
-                encoded = encode(value)
+                encoded = stores.encode(value)
+            # What lies in the store already is encoded in another way, to stay there. Names go by one encoding.
+            with collecting():
+                plain = encode(value) if (in_store := stores.shares(encoded)) else encoded
         except CancelledError:  # a released future inside it
             raise
         except Exception as error:  # pickling runs a user's code, which may raise anything
             raise TypeError(f"a {type(value).__name__} can't be pickled, so it can't be scattered: {error}") from error
         own = [self._own(future) for future in inside]
         check_together(f"a {type(value).__name__} that is scattered", [future.key for future in own])
-        stores = self._stores
         place = None
         if key is not None:
-            held = self._held_content(key, encoded, timeout)
+            held = self._held_content(key, plain, timeout)
             if held is not None and not everywhere:
                 return held
         elif not hashed or inside:  # a future's name doesn't tell for which value it stands
             key = f"{encoded.type_name}-{random_token()}"
         else:
-            if stores.hashes_in_place(encoded, stores.targets(workers)):
+            if not in_store and stores.hashes_in_place(encoded, stores.targets(workers)):
                 place = stores.write(encoded, None, workers, everywhere=everywhere, timeout=timeout)
-            key = f"{encoded.type_name}-{stores.content_token(encoded, place)}"
+            key = f"{encoded.type_name}-{stores.content_token(plain, place)}"
             known = self._borrow(key)
             if known is not None and known.done() and not everywhere:
                 if place is not None:
@@ -192,7 +204,8 @@ class Results(ClientBase):
         held = self._borrow(key)
         if held is None:
             return None
-        if held.nbytes != encoded.nbytes or encode(held.result(timeout)).to_bytes() != encoded.to_bytes():
+        other = encode(held.result(timeout, writable=False))
+        if other.nbytes != encoded.nbytes or other.to_bytes() != encoded.to_bytes():
             raise ValueError(
                 f"the key {key!r} is in use by a future of this client, {held!r}, with another value: scatter under "
                 "another key, or release that future first"

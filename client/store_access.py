@@ -22,6 +22,7 @@ from holdfast.cluster.hosts import host_id
 from holdfast.cluster.payload import INLINE_LIMIT_NBYTES
 from holdfast.cluster.transfer import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
+from holdfast.objectstore.codecs import decode_private
 from holdfast.objectstore.errors import (
     DecodeError,
     ObjectNotFoundError,
@@ -131,11 +132,13 @@ class StoreAccess:
 
     # -- reading
 
-    def read(self, place: Place, deadline: float | None = None) -> Any:
+    def read(self, place: Place, deadline: float | None = None, *, writable: bool = False) -> Any:
         """The value of a result.
 
         Parameters
         ----------
+        writable:
+            Whether it is the caller's own to change. If not, it shows the store's memory where it can.
         deadline:
             Of `time.monotonic`. All ways to read it share the time until then.
 
@@ -147,12 +150,12 @@ class StoreAccess:
             It did not come before the deadline. Whether there is a copy is not known then.
         """
         if place.inline is not None:
-            return decode(place.inline)
+            return decode_private(place.inline) if writable else decode(place.inline)
         local = self.local
         if local is not None:
             store, address = local
             try:
-                return self._read_here(store, address, place, deadline)
+                return self._read_here(store, address, place, deadline, writable)
             except StoreClosedError:
                 self._lost(store)
             except DecodeError:
@@ -173,13 +176,13 @@ class StoreAccess:
                 logger.debug("can't read an object from %s: %s", address, error)
                 continue
             if data is not None:
-                return decode(data)
+                return decode(data if writable else memoryview(data).toreadonly())
         what = f"object {ObjectID(place.object_id)} can't be read from {', '.join(place.nodes) or 'any host'}"
         if _left(deadline, FETCH_TIMEOUT_SECONDS):
             raise ObjectNotFoundError(what)
         raise ReadTimeoutError(what)
 
-    def _read_here(self, store: Store, address: str, place: Place, deadline: float | None) -> Any:
+    def _read_here(self, store: Store, address: str, place: Place, deadline: float | None, writable: bool) -> Any:
         """Read from this host's store, which brings the object here from where it is.
 
         An agent that is stopped answers nothing. So it is waited for as long as it is in the cluster.
@@ -188,13 +191,13 @@ class StoreAccess:
         sources = tuple(node for node in place.nodes if node != address)
         if not sources:
             patience = _left(deadline, LATE_SEAL_SECONDS)
-            return store.get(object_id, timeout=patience, patience=LOOK_SECONDS)
+            return store.get(object_id, timeout=patience, patience=LOOK_SECONDS, writable=writable)
         end = time.monotonic() + _left(deadline, FETCH_TIMEOUT_SECONDS)
         while True:
             next_look = min(end, time.monotonic() + LOOK_SECONDS)
             patience = max(0.0, next_look - time.monotonic())
             try:
-                return store.get(object_id, timeout=patience, sources=sources, patience=LOOK_SECONDS)
+                return store.get(object_id, timeout=patience, sources=sources, patience=LOOK_SECONDS, writable=writable)
             except StoreError as error:
                 is_late = type(error) in (ObjectNotFoundError, StoreError) and time.monotonic() >= next_look
                 if not is_late or next_look >= end or address not in self._nodes():
@@ -248,6 +251,11 @@ class StoreAccess:
         """A value's flat encoding. What of it lies in this host's store needn't be copied by `write`."""
         local = self.local
         return encode(value) if local is None else local[0].encode(value)
+
+    def shares(self, encoded: Encoded) -> bool:
+        """Whether large data of a value from `encode` lies in this host's store."""
+        local = self.local
+        return local is not None and local[0].shares(encoded)
 
     def write(
         self,
@@ -340,7 +348,7 @@ class StoreAccess:
         """A token of the encoded bytes; ``place`` where they lie in this host's store already, to read them there."""
         local = self.local
         if place is None or local is None or local[1] not in place.nodes:
-            return content_token(encoded.type_name.encode(), encoded.to_bytes())
+            return content_token(encoded.type_name.encode(), *encoded.blocks())
         buffer = local[0].get_buffer(ObjectID(place.object_id))
         return content_token(encoded.type_name.encode(), memoryview(buffer))
 

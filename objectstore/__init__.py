@@ -16,9 +16,10 @@ and ``trim`` (pages made ahead of use, and given back), ``board`` (who finds and
 ``segments`` and ``sharing`` (objects that have data in common), ``table``, ``eviction``, ``create_queue``,
 ``spilling``, ``effects`` and ``core`` (what is decided, without any I/O), ``leftovers`` (directories, and what dead
 processes leave of them), ``spill_place``, ``spill`` and ``spiller`` (the files of what doesn't fit), ``protocol``,
-``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``mapping`` (the
-arena as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look at), ``spilled`` (maps of
-those files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and ``codecs`` apart.
+``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``viewed`` and
+``private`` (maps, and those that may be written to), ``page_table`` (which of their pages were), ``mapping`` (the arena
+as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look at), ``spilled`` (maps of those
+files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and ``codecs`` apart.
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ _MADV_POPULATE_WRITE = 23
 _MADV_COLLAPSE = 25
 _PROT_NONE = 0
 _MAP_FIXED = 0x10
-_MAP_NORESERVE = 0x4000
+#: A private map of which little will be written isn't counted as if all of it would.
+MAP_NORESERVE = 0x4000
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -249,11 +250,12 @@ class FileMap:
         protection = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
         if alignment == PAGE:
             address = self._map(protection, flags, fd, start)
-        else:  # room for it wherever it may begin, of which the rest stays unused
-            room = self._map(_PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, -1, 0)
+        else:  # room for it wherever it may begin; the rest is given back
+            room = self._map(_PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
             address = -(-room // alignment) * alignment
             if _libc.mmap(address, span, protection, flags | _MAP_FIXED, fd, start) != address:
                 raise _last_error("mapping memory")
+            self._trim(room, address, span)
         self.address: int = address + offset - start
         self.nbytes = nbytes
         self.writable = writable
@@ -266,6 +268,18 @@ class FileMap:
             self._mapped.clear()
             raise _last_error("mapping memory")
         return mapped
+
+    def _trim(self, room: int, address: int, span: int) -> None:
+        """Gives back what lies before and behind the map: a process may have so many maps, used or not."""
+        room_end = room + self._span
+        # What is given back is nobody's from then on: if an interrupt comes, it isn't given back a second time.
+        self._mapped[0] = address
+        self._span = span
+        if address > room:
+            _libc.munmap(room, address - room)
+        end = -(-(address + span) // PAGE) * PAGE
+        if room_end > end:
+            _libc.munmap(end, room_end - end)
 
     def __del__(self) -> None:
         for address in getattr(self, "_mapped", ()):  # nothing if an interrupt came before it had begun

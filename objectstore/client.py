@@ -13,7 +13,17 @@ import pyarrow as pa
 
 from holdfast.objectstore.arena import map_shared
 from holdfast.objectstore.board import ORDERED, BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.codecs import Encoded, Resident, decode, decode_item, decode_pieces, encode, ndarray, raw
+from holdfast.objectstore.codecs import (
+    Encoded,
+    Resident,
+    decode,
+    decode_item,
+    decode_pieces,
+    encode,
+    ndarray,
+    raw,
+    takes_writes,
+)
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection, open_connection
 from holdfast.objectstore.errors import StoreClosedError
@@ -114,7 +124,7 @@ class Store:
         self._mapping = mapping
         self._ledger = Ledger(board, connection.try_flush, connection.close, mapping)
         self._board = board if ORDERED else None
-        self._resident = Resident(mapping.ranges())
+        self._resident = Resident(lambda address: mapping.offset_of(address) is not None)
         connection.ledger = self._ledger
         self._mint = IDMinter()
         self._warmer = Warmer(mapping, connection)
@@ -172,6 +182,10 @@ class Store:
     def encode(self, value: Any) -> Encoded:
         """A value for ``put_encoded``: like ``codecs.encode``, but so that ``put`` can share what lies here already."""
         return encode(value, self._resident if self._ledger.looks else None)
+
+    def shares(self, encoded: Encoded) -> bool:
+        """Whether large data of a value from ``encode`` lies here already, so that ``put`` needn't copy it."""
+        return any(self._resident.holds(piece.address) for piece in encoded.pieces())
 
     def put_encoded(
         self,
@@ -312,8 +326,8 @@ class Store:
             Seconds to wait for an object that isn't there yet. By default none, except for the fetch that
             ``sources`` ask for.
         writable : bool
-            Whether the views may be written. They are this caller's own then: pages are copied as they're
-            written, and nobody else sees it.
+            Whether what was got may be written to. Then it is this caller's own, and nobody else sees what is written,
+            not in what another get gave either. Of what is large no byte is copied before it's written.
         sources : sequence of str
             Where the object may be fetched from, for the server's ``fetch`` hook.
         patience : float
@@ -360,10 +374,14 @@ class Store:
         if path is not None:
             spilled = map_spilled(object_id, path, offset, pin, writable=writable)
             return spilled if writable else pa.py_buffer(spilled)
-        view = self._mapping.private_copy if writable else self._mapping.buffer
+        mapping = self._mapping
         if segments is not None:
+            view = mapping.private if writable else mapping.buffer
             return [(start, memoryview(view(at, nbytes, pin))) for start, at, nbytes in segments]
-        return view(offset, pin.nbytes, pin)
+        buffer = mapping.buffer(offset, pin.nbytes, pin)
+        if writable and takes_writes(memoryview(buffer)):
+            return mapping.private(offset, pin.nbytes, pin)
+        return buffer
 
     def get_buffer(
         self, object_id: ObjectID, *, timeout: float | None = None, sources: Sequence[str] = ()
@@ -440,8 +458,8 @@ class Store:
         return found
 
     def address_in_arena(self, address: int) -> bool:
-        """Whether an address of this process lies in the read-only map of the arena."""
-        return self.arena_address <= address < self.arena_address + self.arena_nbytes
+        """Whether an address of this process lies where ``get`` shows the arena, in a private map too."""
+        return self._mapping.shows(address)
 
     # The end
 

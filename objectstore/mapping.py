@@ -1,16 +1,20 @@
-"""A client's maps: of the arena, and of pieces of files."""
+"""A client's maps of the arena."""
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from holdfast.objectstore.arena import HUGE_PAGE, FileMap, is_hole, is_resident
+from holdfast.objectstore.arena import HUGE_PAGE, PAGE, FileMap, is_hole, is_resident
+from holdfast.objectstore.page_table import PageTable, is_truthful
+from holdfast.objectstore.private import COPIED_NBYTES_MAX, MAPS, PrivateMaps, private_copy
+from holdfast.objectstore.viewed import ViewedMap
 from holdfast.objectstore.witness import attest
+
+_ENDS = 2  # pages that some bytes may have in common with others
 
 
 class Mapping:
@@ -27,6 +31,8 @@ class Mapping:
         knows. The mapping's to close too.
     witness_fd : int
         Of a witness (``witness.py``), which is mapped as long. The mapping's to close too.
+    private_maps : PrivateMaps, optional
+        By default this process's.
 
     Attributes
     ----------
@@ -36,8 +42,17 @@ class Mapping:
         Where the other one begins.
     """
 
-    def __init__(self, read_only_fd: int, writable_fd: int, nbytes: int, lifeline_fd: int, witness_fd: int) -> None:
+    def __init__(
+        self,
+        read_only_fd: int,
+        writable_fd: int,
+        nbytes: int,
+        lifeline_fd: int,
+        witness_fd: int,
+        private_maps: PrivateMaps | None = None,
+    ) -> None:
         self.nbytes = nbytes
+        self._private_maps = MAPS if private_maps is None else private_maps
         self._fd = read_only_fd
         self._lifeline_fd = lifeline_fd
         self._witness: FileMap | None = None
@@ -69,18 +84,48 @@ class Mapping:
         return [(self.address, self.nbytes), (self.writable_address, self.nbytes)]
 
     def offset_of(self, address: int) -> int | None:
-        """The place in the arena of an address of this process, if it's in either map."""
+        """The place in the arena of an address of this process, if it's in any map of it, a private one too."""
         for start, nbytes in self.ranges():
             if start <= address < start + nbytes:
                 return address - start
-        return None
+        return self._private_maps.offset_of(address, self.address)
 
-    def private_copy(self, offset: int, nbytes: int, base: object) -> memoryview:
-        """The extent as writable memory of this caller alone: the kernel copies each page when it is written.
+    def shows(self, address: int) -> bool:
+        """Whether an address is in the read-only map, or in a private one."""
+        in_shared = self.address <= address < self.address + self.nbytes
+        return in_shared or self._private_maps.offset_of(address, self.address) is not None
 
-        ``base`` is kept too: an unwritten page still reads what the arena holds there.
+    def is_as_stored(self, address: int, offset: int, nbytes: int) -> bool:
+        """Whether the bytes at an address of ``offset_of`` are those of the arena. Not if that can't be known.
+
+        In a private map a page that was written is looked at again: it may have been written beside them.
         """
-        return ViewedMap(self._fd, offset, nbytes, flags=mmap.MAP_PRIVATE, writable=True, base=base).view()
+        if any(start <= address < start + size for start, size in self.ranges()):
+            return True
+        if not is_truthful():
+            return False
+        with PageTable() as table:
+            written = table.written(address, nbytes)
+        if written is None or len(written) > _ENDS:
+            return False
+        for page in written:
+            first, end = max(page, address), min(page + PAGE, address + nbytes)
+            stored = self.address + offset + first - address
+            if ctypes.string_at(first, end - first) != ctypes.string_at(stored, end - first):
+                return False
+        return True
+
+    def private(self, offset: int, nbytes: int, base: object) -> memoryview:
+        """The extent as writable memory of this caller alone (``private.py``).
+
+        ``base`` is kept while what isn't written is the arena's.
+        """
+        if nbytes > COPIED_NBYTES_MAX:
+            maps = self._private_maps
+            view = maps.map(self._fd, offset, nbytes, base, arena=self.address, arena_nbytes=self.nbytes)
+            if view is not None:
+                return view
+        return private_copy(self.buffer(offset, nbytes, base))
 
     def let_go(self) -> None:
         """Nothing looks into the arena any more, or writes there. Twice is no error."""
@@ -95,20 +140,6 @@ class Mapping:
             self._fd = -1
         if hasattr(self, "_lifeline_fd"):
             self.let_go()
-
-
-class ViewedMap(FileMap):
-    """A map for many views of many sizes."""
-
-    def view(self) -> memoryview:
-        """The bytes of the piece. Everything made from them holds the map."""
-        self.__array_interface__: dict[str, Any] = {
-            "version": 3,
-            "shape": (self.nbytes,),
-            "typestr": "|u1",
-            "data": (self.address, not self.writable),
-        }
-        return memoryview(np.asarray(self))  # type: ignore[arg-type]
 
 
 def _whole(fd: int, nbytes: int, *, writable: bool) -> ViewedMap:

@@ -14,7 +14,8 @@ range maps its pages in one call, at a twentieth of the price of the faults. It 
   aren't there), by as many threads as copy it.
 
 What is mapped already is not remembered, it is looked up, since the kernel unmaps what the server gives
-back: ``/proc/self/pagemap`` says of any page whether it's mapped, and one page speaks for its piece.
+back: ``page_table.py`` says of any page whether it's mapped, and one page speaks for its piece. Where that can't be
+known, none is: to map twice is still cheap.
 """
 
 from __future__ import annotations
@@ -22,16 +23,15 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import struct
 import threading
 import time
 from collections.abc import Iterator
-from typing import Self
 
-from holdfast.objectstore.arena import HUGE_PAGE, PAGE, make_huge_page, populate, populate_to_read
+from holdfast.objectstore.arena import HUGE_PAGE, make_huge_page, populate, populate_to_read
 from holdfast.objectstore.connection import Connection
 from holdfast.objectstore.errors import StoreError
 from holdfast.objectstore.mapping import Mapping
+from holdfast.objectstore.page_table import PageTable
 from holdfast.objectstore.protocol import Op
 
 _THREADS = min(4, os.cpu_count() or 1)
@@ -41,8 +41,6 @@ _PAUSE_SECONDS_MAX = 1.6
 _STINT_SECONDS = 0.0005
 _PATIENCE_SECONDS = 60.0
 _JOIN_SECONDS = 1.0
-_PAGEMAP_ENTRY = struct.Struct("Q")
-_PRESENT = 1 << 63
 
 
 class Warmer:
@@ -75,8 +73,8 @@ class Warmer:
     def now(self, offset: int, nbytes: int) -> None:
         """Maps the pages of an extent that is about to be written."""
         start = self._mapping.writable_address
-        with _PageTable() as table:
-            pieces = [piece for piece in _pieces(offset, nbytes) if not table.has(start + sum(piece) - 1)]
+        with PageTable() as table:
+            pieces = [piece for piece in _pieces(offset, nbytes) if not table.is_mapped(start + sum(piece) - 1)]
         share = -(-len(pieces) // _THREADS)
         helpers = [
             threading.Thread(target=self._make, args=(pieces[start : start + share],))
@@ -118,16 +116,16 @@ class Warmer:
         """Maps what of an extent is there, piece by piece. False if it's time to end."""
         mapping = self._mapping
         began = time.monotonic()
-        with _PageTable() as table:
+        with PageTable() as table:
             for piece in _pieces(offset, nbytes):
                 end = sum(piece)
                 # Piece by piece: to ask for the holes of a whole extent keeps a processor for milliseconds.
-                if not table.has(mapping.writable_address + end - 1):
+                if not table.is_mapped(mapping.writable_address + end - 1):
                     if not mapping.is_resident(*piece):
                         continue
                     if not self._map(*piece):
                         return False
-                if piece[1] == HUGE_PAGE and not table.has(mapping.address + end - 1):
+                if piece[1] == HUGE_PAGE and not table.is_mapped(mapping.address + end - 1):
                     populate_to_read(mapping.address + piece[0], 1)  # of small ones, a few
                 worked = time.monotonic() - began
                 if worked >= _STINT_SECONDS:
@@ -168,25 +166,3 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(2 * pause, _PAUSE_SECONDS_MAX)
-
-
-class _PageTable:
-    """Which pages this process maps. Where that can't be known, in a sandbox, none: to map twice is still cheap."""
-
-    def __enter__(self) -> Self:
-        try:
-            self._fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self._fd = -1
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-
-    def has(self, address: int) -> bool:
-        """Whether the page is mapped."""
-        if self._fd < 0:
-            return False
-        entry = os.pread(self._fd, _PAGEMAP_ENTRY.size, address // PAGE * _PAGEMAP_ENTRY.size)
-        return bool(_PAGEMAP_ENTRY.unpack(entry)[0] & _PRESENT)

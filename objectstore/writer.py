@@ -251,6 +251,6 @@ class Writer:
             if offset is not None and len(shares) < SHARES_MAX:
                 index = index or self._ledger.looks.index()
                 place = index.find(offset, piece.nbytes)
-                if place is not None:
+                if place is not None and self._mapping.is_as_stored(piece.address, offset, piece.nbytes):
                     shares[piece] = place
         return shares

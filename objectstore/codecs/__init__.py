@@ -29,7 +29,17 @@ import numpy as np
 import pyarrow as pa
 
 from holdfast.objectstore.codecs import arrow, mapping, ndarray, pickled, raw
-from holdfast.objectstore.codecs.flat import INLINE_NBYTES, TAG_MAPPING, Buffer, Encoded, type_name_of
+from holdfast.objectstore.codecs.flat import (
+    INLINE_NBYTES,
+    TAG_ARRAY,
+    TAG_BUFFER,
+    TAG_MAPPING,
+    TAG_MEMORYVIEW,
+    TAG_PICKLE_BUFFERS,
+    Buffer,
+    Encoded,
+    type_name_of,
+)
 from holdfast.objectstore.codecs.pickled import decode_pieces
 from holdfast.objectstore.codecs.resident import Resident
 from holdfast.objectstore.errors import DecodeError
@@ -42,7 +52,9 @@ __all__ = [
     "decode",
     "decode_item",
     "decode_pieces",
+    "decode_private",
     "encode",
+    "takes_writes",
     "type_name_of",
 ]
 
@@ -74,6 +86,10 @@ _DECODERS: dict[int, Callable[[memoryview], Any]] = {
     **ndarray.DECODERS,
     TAG_MAPPING: lambda view: mapping.decode_mapping(view, decode),
 }
+
+
+#: Of all others copies are decoded, or what can't be changed, as Arrow's tables can't.
+_TAKE_WRITES = frozenset({TAG_ARRAY, TAG_BUFFER, TAG_MAPPING, TAG_MEMORYVIEW, TAG_PICKLE_BUFFERS})
 
 
 def encode(value: Any, resident: Resident | None = None) -> Encoded:
@@ -172,3 +188,13 @@ def decode(buffer: Buffer, *, base: object = None) -> Any:
             f"no codec of this version begins with byte 0x{view[0] & 0xFF:02x}: damaged, or newer"
         ) from None
     return decoder(view)
+
+
+def takes_writes(view: memoryview | bytes) -> bool:
+    """Whether what is decoded of a flat encoding shows it, and writes to it if that is allowed."""
+    return len(view) > 0 and view[0] in _TAKE_WRITES
+
+
+def decode_private(flat: bytes | memoryview) -> Any:
+    """``decode`` of a small encoding, with memory of its own for what can be written."""
+    return decode(memoryview(bytearray(flat)) if takes_writes(flat) else flat)

@@ -8,7 +8,7 @@ from the first byte, and the arena keeps first bytes at multiples of 64.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -54,19 +54,19 @@ class Part(Protocol):
 class CopyPart:
     """Bytes that lie somewhere already."""
 
-    __slots__ = ("_source", "nbytes")
+    __slots__ = ("nbytes", "source")
 
     def __init__(self, source: memoryview) -> None:
-        self._source = source
+        self.source = source
         self.nbytes = source.nbytes
 
     @property
     def address(self) -> int:
         """Where they lie in this process."""
-        return pa.py_buffer(self._source).address  # type: ignore[no-any-return]
+        return pa.py_buffer(self.source).address  # type: ignore[no-any-return]
 
     def write_into(self, target: memoryview) -> None:
-        copy_bytes(target, self._source)
+        copy_bytes(target, self.source)
 
 
 def copy_bytes(target: memoryview, source: memoryview) -> None:
@@ -175,6 +175,23 @@ class Encoded:
         last, _ = self._parts[-1]
         end = align(self.nbytes) if last in out else self.nbytes
         return Encoded(self._head, parts, nbytes=end - taken, type_name=self.type_name)
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        """The flat encoding, block by block; what lies somewhere as it is isn't copied."""
+        written = len(self._head)
+        yield self._head
+        for offset, part in self._parts:
+            yield bytes(offset - written)
+            written = offset + part.nbytes
+            if type(part) is CopyPart:
+                yield part.source
+            elif isinstance(part, Encoded):
+                yield from part.blocks()
+            else:
+                block = bytearray(part.nbytes)
+                part.write_into(memoryview(block))
+                yield memoryview(block)
+        yield bytes(self.nbytes - written)
 
     def to_bytes(self) -> bytes:
         """The flat encoding as ``bytes``."""

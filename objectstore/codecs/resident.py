@@ -7,7 +7,7 @@ is written as IPC streams elsewhere; where much of it is resident it's taken apa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,12 @@ class Resident:
 
     Parameters
     ----------
-    ranges : sequence of (int, int)
-        Where it begins, and its size in bytes.
+    holds : callable
+        Whether an address is in it.
     """
 
-    def __init__(self, ranges: Sequence[tuple[int, int]]) -> None:
-        self._ranges = tuple((address, address + nbytes) for address, nbytes in ranges)
+    def __init__(self, holds: Callable[[int], bool]) -> None:
+        self.holds = holds
         self.reducers: _Table = {
             pa.Table: self._reduce_table,
             pa.RecordBatch: self._reduce_batch,
@@ -39,10 +39,6 @@ class Resident:
         }
         self._dispatch_table: _Table = {}
         self._made_from: _Table | None = None
-
-    def holds(self, address: int) -> bool:
-        """Whether an address is in it."""
-        return any(start <= address < end for start, end in self._ranges)
 
     def has_much_of(self, value: Any) -> bool:
         """Whether an array, a table or plain memory shows so much of it that it is worth to pickle it for that."""

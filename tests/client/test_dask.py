@@ -159,7 +159,7 @@ class TestFrames:
     def test_partitions_are_read_in_place(self, client, frame):
         persisted = frame.persist()
         store, _ = client._stores.local
-        part = futures_of(persisted)[0].result(timeout=20)
+        part = futures_of(persisted)[0].result(timeout=20, writable=False)
         assert store.address_in_arena(part["value"].to_numpy().__array_interface__["data"][0])
 
 

@@ -139,7 +139,7 @@ def test_from_one_process_to_another(cluster, client):
     wait(futures, timeout=20)
     store, _ = client._stores.local
     for future in futures:
-        part = future.result(timeout=20)
+        part = future.result(timeout=20, writable=False)
         assert store.address_in_arena(part["double"].to_numpy().__array_interface__["data"][0])
     assert (
         run(

@@ -43,7 +43,9 @@ class TestGather:
     def test_a_large_result_is_read_in_place(self, client):
         array = client.submit(np.arange, 1_000_000).result(timeout=20)
         assert in_arena(client, array)
-        assert not array.flags.writeable
+        view = client.submit(np.arange, 1_000_000).result(writable=False)
+        assert in_arena(client, view)
+        assert not view.flags.writeable
         table = client.submit(lambda: pa.table({"x": np.arange(1_000_000)})).result(timeout=20)
         store, _ = client._stores.local
         assert store.address_in_arena(table["x"].chunk(0).buffers()[1].address)
