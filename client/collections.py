@@ -295,6 +295,7 @@ def _values_of(collection: Any) -> Iterator[Any]:
     if isinstance(expr, Expr):
         # The graph of an expression is that of its optimized form, which may have other futures culled from it.
         for part in expr.walk():
+            yield from (operand for operand in part.operands if isinstance(operand, Future))
             layer = part.operand("layer") if "layer" in part._parameters else None
             if isinstance(layer, Mapping):
                 yield from layer.values()

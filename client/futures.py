@@ -321,7 +321,8 @@ class _Binding(threading.local):
     bind: Callable[[Any], Future] | None = None
 
 
-_binding = _Binding()
+#: How futures are unpickled in this thread; `binding` sets it for a while.
+bound = _Binding()
 
 
 class binding:
@@ -331,14 +332,14 @@ class binding:
         self._bind = bind
 
     def __enter__(self) -> None:
-        self._outer, _binding.bind = _binding.bind, self._bind
+        self._outer, bound.bind = bound.bind, self._bind
 
     def __exit__(self, *exc_info: object) -> None:
-        _binding.bind = self._outer
+        bound.bind = self._outer
 
 
 def _unpickled(key: Any) -> Future:
-    bind = _binding.bind
+    bind = bound.bind
     return Future(key) if bind is None else bind(key)
 
 

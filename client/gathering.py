@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from holdfast.client.foreign import check_no_foreign_future
-from holdfast.client.futures import Future, binding, error_of
+from holdfast.client.futures import Future, binding, bound, error_of
 from holdfast.client.raising import hide_own_frames, raise_as_it_was
 from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable, Place
 from holdfast.client.store_access import ReadTimeoutError, StoreAccess
@@ -94,8 +94,12 @@ class Reader:
             it is not known whether it is missing, and nobody is told so.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        with binding(self._bind):
+        outer = bound.bind
+        bound.bind = self._bind  # as `binding` does, which would take longer than to read a small result
+        try:
             return self._read(state, deadline, timeout, self._writable if writable is None else writable)
+        finally:
+            bound.bind = outer
 
     def _read(self, state: KeyState, deadline: float | None, timeout: float | None, writable: bool) -> Any:
         """Read until ``deadline``, which ``timeout`` seconds led to."""

@@ -48,12 +48,16 @@ COLLECTIONS = {
     "bag": lambda: db.from_sequence(range(10), npartitions=2).persist(),
     "frame": lambda: dd.from_pandas(pd.DataFrame({"a": range(10)}), npartitions=2).a.persist(),
     "delayed": lambda: delayed(np.arange)(10).persist(),
+    "frame of futures": lambda: dd.from_delayed(
+        Client.current().map(pd.Series, [range(5), range(5, 10)]), meta=pd.Series([0])
+    ),
 }
 total = {
     "array": lambda x: x.sum(),
     "bag": lambda x: x.sum(),
     "frame": lambda x: x.sum(),
     "delayed": lambda x: x.sum(),
+    "frame of futures": lambda x: x.sum(),
 }
 
 
