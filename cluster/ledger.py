@@ -20,8 +20,12 @@ incarnation    which of the processes that fill a worker's place one after the o
 heard          grows while the loop of the worker goes round                                worker
 revocations    how many there were                                                          agent
 running        for each thread the run that it took last                                    worker
+threads        for each thread what Python calls it (``threading.get_ident()``)             worker
 earlier        a ring of the runs that threads had taken before those                       worker
 =============  ===========================================================================  ==============
+
+Behind the words there is room for the *last words* of the worker, text that Python writes there when a signal kills the
+process (`node/deaths.py`).
 
 Why nothing runs twice
 ----------------------
@@ -71,9 +75,12 @@ revoked without the worker's own answer (`REVOKES`).
 
 from __future__ import annotations
 
+import faulthandler
+import fcntl
 import itertools
 import mmap
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -86,6 +93,9 @@ REVOKES = ORDERED
 RUNS_PER_THREAD_MAX = 510
 
 _WORD_NBYTES = 8
+_LAST_WORDS_NBYTES = 64 << 10
+#: The descriptor that last words go to is one that tasks are least likely to close, or to be given after that.
+_LAST_WORDS_FD = 500
 _INCARNATION, _HEARD, _REVOCATIONS, _RUNNING = range(4)
 
 
@@ -100,7 +110,7 @@ def _ring_words(nthreads: int) -> int:
 
 
 def _nbytes(nthreads: int) -> int:
-    return (_RUNNING + nthreads + _ring_words(nthreads)) * _WORD_NBYTES
+    return (_RUNNING + 2 * nthreads + _ring_words(nthreads)) * _WORD_NBYTES
 
 
 class WorkerLedger:
@@ -116,7 +126,8 @@ class WorkerLedger:
 
     def __init__(self, nthreads: int, memory: mmap.mmap | None = None) -> None:
         self._words = memoryview(memory or mmap.mmap(-1, _nbytes(nthreads))).cast("q")
-        self._ring = _RUNNING + nthreads
+        self._threads = _RUNNING + nthreads
+        self._ring = self._threads + nthreads
         self._places = itertools.cycle(range(self._ring, self._ring + _ring_words(nthreads)))
         #: One word, ``revocations[0]``: how many there were until now.
         self.revocations = self._words[_REVOCATIONS : _REVOCATIONS + 1]
@@ -139,7 +150,8 @@ class WorkerLedger:
         self._words[_HEARD] += 1
 
     def taker(self, thread: int) -> Callable[[int], None]:
-        """What a thread calls with each run that it takes: it and the others one at a time, with a fence afterwards."""
+        """What this thread calls with each run that it takes: it and others one at a time, with a fence afterwards."""
+        self._words[self._threads + thread] = threading.get_ident()
         words, places = self._words, self._places
         running = _RUNNING + thread
         previous = 0
@@ -154,7 +166,15 @@ class WorkerLedger:
     @property
     def running(self) -> list[int]:
         """The run that each thread took last; 0 for none."""
-        return self._words[_RUNNING : self._ring].tolist()
+        return self._words[_RUNNING : self._threads].tolist()
+
+
+def leave_last_words(fd: int, nthreads: int) -> None:
+    """Have what the threads of this process are doing written behind a ledger's words, if a signal kills it."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_LAST_WORDS_FD, soft // 2))
+    os.lseek(high, _nbytes(nthreads), os.SEEK_SET)
+    faulthandler.enable(high, all_threads=True)
 
 
 class AgentLedger:
@@ -177,20 +197,38 @@ class AgentLedger:
         self.incarnation = incarnation
         self.fd = os.memfd_create("holdfast-ledger", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(self.fd, _nbytes(nthreads))
-            self._memory = mmap.mmap(self.fd, _nbytes(nthreads))
+            nbytes = _nbytes(nthreads) + _LAST_WORDS_NBYTES
+            os.ftruncate(self.fd, nbytes)
+            self._memory = mmap.mmap(self.fd, nbytes)
         except BaseException:
             self.close_fd()
             raise
         self._words = memoryview(self._memory).cast("q")
         self._words[_INCARNATION] = incarnation
-        self._ring = _RUNNING + nthreads
+        self._threads = _RUNNING + nthreads
+        self._ring = self._threads + nthreads
+        self._end = self._ring + _ring_words(nthreads)
         self._fence = threading.Lock()
 
     @property
     def heard(self) -> int:
         """Grows while the worker's loop goes round; 0 until it does for the first time."""
         return self._words[_HEARD]
+
+    @property
+    def running(self) -> list[int]:
+        """The run that each thread took last; 0 for none."""
+        return self._words[_RUNNING : self._threads].tolist()
+
+    def thread_of(self, ident: int) -> int | None:
+        """Which of the threads that take runs Python calls so; None if it's none of them."""
+        idents = self._words[self._threads : self._ring].tolist()
+        return idents.index(ident) if ident in idents else None
+
+    @property
+    def last_words(self) -> bytes:
+        """What the process has written into this memory when it was killed by a signal, padded with zeros."""
+        return self._words[self._end :].tobytes()
 
     def revoke(self, run_ids: Iterable[int]) -> tuple[int, list[int], list[int]]:
         """Take runs away from the worker, as far as it has not begun them.
@@ -218,8 +256,8 @@ class AgentLedger:
         )
 
     def _begun(self) -> set[int]:
-        running = self._words[_RUNNING : self._ring].tolist()  # first: what leaves this meanwhile is in the ring
-        return {*running, *self._words[self._ring :].tolist()}
+        running = self.running  # first: what leaves this meanwhile is in the ring
+        return {*running, *self._words[self._ring : self._end].tolist()}
 
     def close_fd(self) -> None:
         """Let go of the descriptor. Twice is no error."""

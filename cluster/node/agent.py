@@ -20,6 +20,7 @@ from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.hosts import host_id
 from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node.conditions import LOOK_SECONDS, Conditions
+from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.fetcher import Fetcher
 from holdfast.cluster.node.heartbeat import WorkerVitals, store_figures
 from holdfast.cluster.node.link import SchedulerLink
@@ -287,9 +288,9 @@ class NodeAgent:
     def _delete(self, object_ids: Iterable[bytes]) -> None:
         self.store.delete([ObjectID(object_id) for object_id in object_ids])
 
-    def _exited(self, worker_address: str, reason: str) -> None:
+    def _exited(self, worker_address: str, death: Death) -> None:
         if self._link is not None:
-            self._link.exited(worker_address, reason)
+            self._link.exited(worker_address, death)
 
     def _left(self, name: str, object_ids: list[ObjectID]) -> None:
         if self._link is not None and object_ids:

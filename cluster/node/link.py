@@ -21,6 +21,7 @@ from holdfast.cluster.clock import ListeningClock
 from holdfast.cluster.comm.connection import Connection, NoAnswerError, connect
 from holdfast.cluster.comm.messages import MAX_ITEMS, pieces
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import INTERVAL_SECONDS
 from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH, MAX_REASON_LENGTH
 from holdfast.cluster.protocol.messages import TO_NODE
@@ -139,9 +140,10 @@ class SchedulerLink:
         """This host's store has a copy of an object now."""
         self._send("copied", [object_id])
 
-    def exited(self, worker_address: str, reason: str) -> None:
+    def exited(self, worker_address: str, death: Death) -> None:
         """A worker's process has ended."""
-        self._send("exited", worker_address, reason[:MAX_REASON_LENGTH])
+        reason = death.reason[:MAX_REASON_LENGTH]
+        self._send("exited", worker_address, reason, death.running, death.crashed, death.fault)
 
     def left(self, name: str, object_ids: list[Any]) -> None:
         """A process that used this host's store has gone, and has put these objects there."""

@@ -19,7 +19,7 @@ from holdfast.cluster.comm import tokens
 from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.ledger import AgentLedger
 from holdfast.cluster.node import memory_watch
-from holdfast.cluster.process import describe_exit
+from holdfast.cluster.node.deaths import Death, death_of
 from holdfast.cluster.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
 
@@ -72,7 +72,7 @@ class Supervisor:
     memory_limit:
         Bytes of private memory above which a worker is killed; None for no limit.
     on_exit:
-        ``on_exit(address, reason)``, called when a worker's process has ended while it should run.
+        ``on_exit(address, death)``, called when a worker's process has ended while it should run.
     log_level:
         How much the workers log.
     log_directory:
@@ -86,7 +86,7 @@ class Supervisor:
         launcher: Launcher,
         token: bytes,
         memory_limit: int | None,
-        on_exit: Callable[[str, str], None],
+        on_exit: Callable[[str, Death], None],
         log_level: str = "INFO",
         log_directory: Path | None = None,
     ) -> None:
@@ -151,25 +151,26 @@ class Supervisor:
             worker.restarts.begin()
             try:
                 with worker.with_ledger(next(self._incarnations)) as ledger:
-                    reason = await self._run_once(worker, ledger)
+                    death = await self._run_once(worker, ledger)
             except Exception as error:
                 # No process, memory or descriptor is left to run it with. Whatever else it is, the next one may start.
                 if not isinstance(error, OSError | HoldfastError):
                     logger.exception("starting %s failed", worker.name)
-                reason = f"could not be started: {error}"
+                death = Death(f"could not be started: {error}")
                 if not worker.started.done():
-                    worker.started.set_exception(HoldfastError(f"{worker.name} {reason}"))
+                    worker.started.set_exception(HoldfastError(f"{worker.name} {death.reason}"))
             if self._closing.is_set():
                 return
-            self._on_exit(worker.address, reason)
-            pause = worker.restarts.ended(reason)
+            self._on_exit(worker.address, death)
+            pause = worker.restarts.ended(death.reason)
             when = f" in {pause:.2g} s" if pause else ""
-            logger.warning("%s %s: starting it again%s", worker.name, reason, when)
+            where = f"\n{death.frames}" if death.frames else ""
+            logger.warning("%s %s: starting it again%s%s", worker.name, death.reason, when, where)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause or 0.001)
 
-    async def _run_once(self, worker: WorkerProcess, ledger: AgentLedger) -> str:
-        """Run one process to its end; says why it ended. Nobody but this supervisor asks it to."""
+    async def _run_once(self, worker: WorkerProcess, ledger: AgentLedger) -> Death:
+        """Run one process to its end; says how it ended. Nobody but this supervisor asks it to."""
         worker.killed_because = None
         log_file = None if self._log_directory is None else log_files.file_of(self._log_directory, worker.name)
         with tokens.handed_down(self._token) as token_fd:
@@ -197,11 +198,11 @@ class Supervisor:
                     child.kill()
                 elif child.only_worked:  # a task ended it before it could say that it is ready
                     worker.restarts.ready()
-                    return describe_exit(await child.exited())
+                    return death_of(await child.exited(), ledger)
                 await child.exited()
                 if not worker.started.done():
                     worker.started.set_exception(error)
-                return str(error).removeprefix(f"{worker.name} ")
+                return Death(str(error).removeprefix(f"{worker.name} "))
             worker.restarts.ready()
             if not worker.started.done():
                 worker.started.set_result(None)
@@ -210,7 +211,8 @@ class Supervisor:
             worker.child = None
             if child.returncode is None:  # it can't be watched
                 child.stop(0)
-        return worker.killed_because or describe_exit(code)
+        death = death_of(code, ledger)
+        return death._replace(reason=worker.killed_because) if worker.killed_because else death
 
     def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> tuple[int, list[int], list[int]] | None:
         """Take runs away from a worker (`AgentLedger.revoke`). None if that process is gone, and its runs with it."""

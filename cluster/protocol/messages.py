@@ -268,7 +268,7 @@ FROM_WORKER = Vocabulary(
 FROM_NODE = Vocabulary(
     "a node",
     Message("copied", object_ids=OBJECTS),
-    Message("exited", worker=NAME, reason=REASON),
+    Message("exited", worker=NAME, reason=REASON, running=Listed(RUN), crashed=Maybe(RUN), fault=Boolean()),
     Message("left", object_ids=OBJECTS, name=TEXT),
     Message(
         "revoked",

@@ -44,8 +44,14 @@ class WorkerJoined(NamedTuple):
 
 
 class WorkerLeft(NamedTuple):
+    """A worker is gone. What its node knows of how: the runs that its threads had taken last (None: it has not said
+    so), the one that has crashed it, if that is known, and whether the fault was one of memory."""
+
     address: str
     reason: str
+    running: Sequence[int] | None = None
+    crashed: int | None = None
+    fault: bool = False
 
 
 class WorkersSeen(NamedTuple):

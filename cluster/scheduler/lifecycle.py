@@ -246,6 +246,7 @@ class Lifecycle:
         """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
         if self._placement.can_run(task.requirements):
             task.state = "ready"
+            task.since = self.now
             self._placement.push(task)
         else:
             task.state = "no-worker"
@@ -310,7 +311,8 @@ class Lifecycle:
         task.worker = worker
         if not worker.runs:
             self._placement.progressed(worker, self.now)
-        start_run(worker, Run(run_id, task, requirements))
+        private = task.private or task.group.writes
+        start_run(worker, Run(run_id, task, requirements, private))
         self._placement.update_room(worker, self.now)
         digest = task.digest
         if digest is not None and digest not in worker.functions:
@@ -318,7 +320,6 @@ class Lifecycle:
             self._outbox.add(SendFunctions, worker.address, (digest, self.functions[digest].blob))
         assert task.payload is not None
         dependencies = [_dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
-        private = task.private or task.group.writes
         self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private))
 
     def fill(self) -> None:
@@ -326,7 +327,7 @@ class Lifecycle:
         for worker in self._freed:
             self._placement.update_room(worker, self.now)
         self._freed.clear()
-        if self._placement.ready:
+        if self._placement.ready or self._placement.kept:
             self._placement.fill(self.assign, self.now)
 
     def end_run(self, worker: Worker, run_id: int, *, has_result: bool = False) -> Task | None:
@@ -386,7 +387,7 @@ class Lifecycle:
         task.nbytes = nbytes
         task.inline = inline
         task.type_name = type_name
-        task.missing = task.failures = 0
+        task.missing = task.failures = task.solitude = 0
         if host is not None:
             self.add_copy(task, host)
         if task.holders:

@@ -50,6 +50,13 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 ACTIVE: frozenset[State] = frozenset({"waiting", "no-worker", "ready", "processing"})
 
 
+#: What a run has for itself, of a task that may have killed a worker: see `suspects`.
+Solitude = Literal[0, 1, 2, 3]
+IN_COMPANY: Solitude = 0
+ALONE: Solitude = 1
+ALONE_ON_HOST: Solitude = 2
+IMPATIENT: Solitude = 3
+
 #: A run never counts for less: what a worker spends around the shortest function.
 SHORTEST_RUN_SECONDS = 20e-6
 #: What a task of unknown length counts for: all the room that a worker has (`placement.PREFETCH_SECONDS`).
@@ -139,6 +146,7 @@ class Task:
         "retries",
         "run_id",
         "since",
+        "solitude",
         "state",
         "type_name",
         "waiting_on",
@@ -163,7 +171,8 @@ class Task:
         self.queue: Queue | None = None  # that it is in, in state "ready"
         self.retries = 0
         self.private = False  # it gets private views of what it reads
-        self.failures = 0  # workers that died while they may have been running it, since it had a result
+        self.failures = 0  # deaths of workers for which it is charged, since it had a result
+        self.solitude: Solitude = IN_COMPANY
         self.missing = 0  # times that its result could not be read though it should be there
         self.run_id = 0
         self.worker: Worker | None = None
@@ -174,7 +183,7 @@ class Task:
         self.maker: Worker | None = None  # of a small result, which it may keep for itself at first
         self.where: tuple[Host, ...] = ()
         self.error: TaskError | None = None
-        self.since = 0.0  # when it came into its state, "no-worker", "lost" or "memory"
+        self.since = 0.0  # when it came into its state, "no-worker", "lost" or "memory", or began to wait for solitude
 
     def __repr__(self) -> str:
         return f"<Task {self.key!r} {self.state}>"
@@ -235,9 +244,9 @@ class TaskError:
 class Run:
     """One run of a task on a worker. It outlives a task that was released, until the worker is done with it."""
 
-    __slots__ = ("begun", "late", "nbytes", "recalled", "requirements", "run_id", "seconds", "task")
+    __slots__ = ("begun", "late", "nbytes", "private", "recalled", "requirements", "run_id", "seconds", "task")
 
-    def __init__(self, run_id: int, task: Task, requirements: Requirements | None) -> None:
+    def __init__(self, run_id: int, task: Task, requirements: Requirements | None, private: bool) -> None:
         group = task.group
         self.run_id = run_id
         self.task: Task | None = task
@@ -247,6 +256,7 @@ class Run:
         self.begun = False  # as its worker's node has said; known of some only (`revocation`)
         self.late: Task | None = None  # the task that it is of, if that no longer waits for this run
         self.requirements = requirements
+        self.private = private  # it got private views of what it reads
 
 
 class Host:
@@ -319,6 +329,7 @@ class Worker:
         "heard",
         "host",
         "incarnation",
+        "kept_for",
         "name",
         "names",
         "nthreads",
@@ -339,6 +350,7 @@ class Worker:
         self.runs: dict[int, Run] = {}  # in the order in which they were sent
         self.expected_seconds = 0.0  # of all runs together
         self.heard = 0.0  # when it last ended a run, or was sent one while it had none
+        self.kept_for: Task | None = None  # which runs here alone, or is to: so there is no room for others
         #: See `revocation` for what follows.
         self.incarnation: int | None = None  # names its process to its node; None: nothing can be revoked
         self.condition = "running"  # what its process is doing

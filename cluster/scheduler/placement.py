@@ -21,6 +21,9 @@ whoever is idle first. Who has an idle thread comes before those that only have 
 to wait longer than expected, is taken back (`recall`). A worker that is not known to hear has neither room nor an idle
 thread (`revocation`).
 
+A task that may have killed a worker runs alone (`suspects`). It waits beside the queues until a worker is kept for it,
+which takes nothing else, and has ended what it was sent before.
+
 A short task that waits for one run only goes where that run is, before there is a result (`Placement.may_line_up`): a
 chain of short tasks costs no message between one and the next.
 """
@@ -37,6 +40,8 @@ from typing import Any, TypeAlias
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.ledger import RUNS_PER_THREAD_MAX
 from holdfast.cluster.scheduler.model import (
+    ALONE_ON_HOST,
+    IMPATIENT,
     SHORTEST_RUN_SECONDS,
     UNKNOWN_RUN_SECONDS,
     Host,
@@ -125,6 +130,10 @@ class Placement:
         self._idle: OrderedDict[Worker, None] = OrderedDict()  # those of them with an idle thread
         #: The workers with more runs than threads, and when that began or was looked at last, in this order.
         self.ahead: OrderedDict[Worker, float] = OrderedDict()
+        #: Ready tasks that are suspects, in the order in which they came.
+        self.solitary: OrderedDict[Task, None] = OrderedDict()
+        #: The workers that are kept for one of these, or run it.
+        self.kept: dict[Worker, None] = {}
         self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
         self.ready = 0
 
@@ -180,8 +189,8 @@ class Placement:
     def update_room(self, worker: Worker, now: float) -> None:
         """To be called when a worker came, or its runs changed."""
         idle_threads = worker.nthreads - len(worker.runs)
-        hears = not worker.deaf
-        if hears and idle_threads > 0:
+        takes = not worker.deaf and worker.kept_for is None
+        if takes and idle_threads > 0:
             self._idle[worker] = None
         else:
             self._idle.pop(worker, None)
@@ -189,7 +198,7 @@ class Placement:
             self.ahead.pop(worker, None)
         elif worker not in self.ahead:
             self.ahead[worker] = now
-        if hears and (idle_threads > 0 or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads):
+        if takes and (idle_threads > 0 or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads):
             self._available[worker] = None
             worker.host.available[worker] = None
         else:
@@ -207,6 +216,7 @@ class Placement:
         self.ahead.pop(worker, None)
         self._available.pop(worker, None)
         worker.host.available.pop(worker, None)
+        self.kept.pop(worker, None)
 
     @property
     def somebody_is_idle(self) -> bool:
@@ -230,6 +240,8 @@ class Placement:
             and task.requirements is None
             and mean is not None
             and not worker.deaf
+            and worker.kept_for is None
+            and not task.solitude
             and worker.expected_seconds + mean < PREFETCH_SECONDS * worker.nthreads
             and all(d.state != "memory" or d.inline is not None or worker.host in d.where for d in task.dependencies)
         )
@@ -238,11 +250,14 @@ class Placement:
 
     def push(self, task: Task) -> None:
         """Queue a task that has become ready."""
+        self.ready += 1
+        if task.solitude:
+            self.solitary[task] = None
+            return
         host = None
         if task.dependencies and task.requirements is None and len(self._hosts) > 1:
             host = self._preferred_host(task)
         self._queue(task.requirements, host, not task.dependencies).add(task)
-        self.ready += 1
 
     def _queue(self, requirements: Requirements | None, host: Host | None, roots: bool) -> Queue:
         queues = self._queues.get(host)
@@ -253,12 +268,14 @@ class Placement:
             queue = queues[requirements, roots] = Queue(requirements, host, roots)
         return queue
 
-    def remove(self, task: Task) -> Queue:
-        """Take a task out of its queue; returns that."""
+    def remove(self, task: Task) -> Queue | None:
+        """Take a task out of its queue; returns that, or None if it was to run alone."""
         queue = task.queue
-        assert queue is not None
-        task.queue = None
         self.ready -= 1
+        if queue is None:
+            del self.solitary[task]
+            return None
+        task.queue = None
         queue.live -= 1
         if not queue.live:
             del self._queues[queue.host][queue.requirements, queue.roots]
@@ -268,8 +285,14 @@ class Placement:
         return [queue for queues in self._queues.values() for queue in queues.values()]
 
     def ready_tasks(self, requirements: Requirements | None) -> list[Task]:
-        """The tasks in the queues with these requirements."""
-        return [task for queue in self.queues() if queue.requirements is requirements for task in queue.tasks()]
+        """The ready tasks with these requirements."""
+        queued = [task for queue in self.queues() if queue.requirements is requirements for task in queue.tasks()]
+        return queued + [task for task in self.solitary if task.requirements is requirements]
+
+    def requirements_of_ready(self) -> list[Requirements | None]:
+        """What the ready tasks ask for."""
+        found = {queue.requirements: None for queue in self.queues()}
+        return list(found | {task.requirements: None for task in self.solitary})
 
     def remove_host(self, host: Host) -> list[Task]:
         """Forget a host's queues; return the tasks that were in them, to be pushed again."""
@@ -307,6 +330,8 @@ class Placement:
 
         ``assign(task, worker)`` must lead to `update_room` for the worker.
         """
+        if self.kept or self.solitary:
+            self._keep(assign, now)
         for room in (self._idle, self._available):
             misses = 0
             while self.ready and misses < len(room):
@@ -318,6 +343,84 @@ class Placement:
                 else:
                     misses = 0
                     assign(task, worker)
+
+    def _keep(self, assign: Callable[[Task, Worker], None], now: float) -> None:
+        """Keep workers for tasks that are to run alone, and give these to the ones that have nothing else to do."""
+        keepers: dict[Task, Worker] = {}
+        for worker in list(self.kept):
+            task = worker.kept_for
+            assert task is not None
+            if task in self.solitary and task.solitude != IMPATIENT and not worker.deaf:
+                keepers[task] = worker
+            elif task.worker is not worker:
+                self._keep_for(worker, None, now)
+        if not self.solitary:
+            return
+        free = [worker for worker in self._workers.values() if worker.kept_for is None and not worker.deaf]
+        for task in list(self.solitary):
+            if task.solitude == IMPATIENT:
+                if (found := self._in_company(task)) is not None:
+                    self.remove(task)
+                    assign(task, found)
+                continue
+            keeper = keepers.get(task)
+            if keeper is None or keeper.runs:
+                # One that runs something for ever may not be the only one that could be waited for.
+                found = self._emptiest(free, task, keeper)
+                if found is None:
+                    continue
+                if found is not keeper:
+                    free.remove(found)
+                    if keeper is not None:
+                        self._keep_for(keeper, None, now)
+                        free.append(keeper)
+                    self._keep_for(found, task, now)
+                    keeper = found
+            if not keeper.runs:
+                self.remove(task)
+                assign(task, keeper)
+
+    def _in_company(self, task: Task) -> Worker | None:
+        """A worker that may run a task now, beside others, but not beside one that is to be alone."""
+        for worker in self._workers.values():
+            is_alone = worker.kept_for is not None and worker.kept_for.worker is worker
+            takes = not is_alone and not worker.deaf and len(worker.runs) < worker.nthreads
+            if takes and self._may_run(worker, task.requirements):
+                return worker
+        return None
+
+    def _emptiest(self, free: list[Worker], task: Task, keeper: Worker | None) -> Worker | None:
+        """A worker that is to run a task alone: ``keeper``, unless another one has nothing to do already.
+
+        If there is no keeper yet, it is the one that has least to do; None if none may run the task.
+        """
+        found = keeper
+        for worker in free:
+            is_better = found is None or (not worker.runs if keeper is not None else _work(worker) < _work(found))
+            if is_better and self._may_keep(worker, task):
+                found = worker
+                if not worker.runs:
+                    break
+        return found
+
+    def _may_keep(self, worker: Worker, task: Task) -> bool:
+        requirements = task.requirements
+        if requirements is not None and not (
+            requirements.could_run_on(worker) and self._is_named(worker, requirements)
+        ):
+            return False
+        others = [w.kept_for for w in worker.host.workers if w.kept_for not in (None, task)]
+        if task.solitude == ALONE_ON_HOST:
+            return not others
+        return not any(other is not None and other.solitude == ALONE_ON_HOST for other in others)
+
+    def _keep_for(self, worker: Worker, task: Task | None, now: float) -> None:
+        worker.kept_for = task
+        if task is None:
+            self.kept.pop(worker, None)
+        else:
+            self.kept[worker] = None
+        self.update_room(worker, now)
 
     def _take(self, worker: Worker, now: float) -> Task | None:
         best: Task | None = None
@@ -342,6 +445,7 @@ class Placement:
         if best is None:
             return None
         source = self.remove(best)
+        assert source is not None
         if best.nwaiters and source.host is None and len(self._hosts) > 1 and source.requirements is None:
             self._claim(source, host)
         return best
@@ -362,6 +466,9 @@ class Placement:
             return True
         if requirements.resources and not requirements.fits_now(worker):
             return False
+        return self._is_named(worker, requirements)
+
+    def _is_named(self, worker: Worker, requirements: Requirements) -> bool:
         if requirements.names(worker):
             return True
         return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
@@ -391,6 +498,11 @@ class Placement:
             if gain > longest:
                 best, longest = task, gain
         return best
+
+
+def _work(worker: Worker) -> tuple[int, float]:
+    """What a worker has to do, for comparison."""
+    return len(worker.runs), worker.expected_seconds
 
 
 def transfer_seconds(task: Task, host: Host) -> float:

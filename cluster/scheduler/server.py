@@ -318,18 +318,18 @@ class Scheduler:
             self._reconcile(peer)
             self._requests.client_left(peer)
 
-    def _worker_exited(self, node: str, worker: str, reason: str) -> None:
+    def _worker_exited(self, node: str, worker: str, reason: str, *how: Any) -> None:
         """Its node says that a worker process ended. What it sent before may still be on its way here."""
         if not worker.startswith(f"{node}/"):
             raise ProtocolError(f"exited.worker: {worker!r:.80} is none of {node}")
         logger.warning("worker %s ended: %s", worker, reason)
         departure = self._departures.get(worker)
         if departure is not None:
-            departure.reason = reason
+            departure.explain(reason, *how)
             self._departed(worker)
         elif worker in self._peers:
             self._departures[worker] = departure = _Departure(reason)
-            departure.explained = True
+            departure.explain(reason, *how)
             # A process that the worker forked may keep the connection open.
             departure.timer = self._call_later(EXIT_REASON_SECONDS, self._peers[worker].abort)
 
@@ -360,7 +360,7 @@ class Scheduler:
     def _departed(self, worker: str) -> None:
         departure = self._departures.pop(worker)
         departure.cancel()
-        self._happen(events.WorkerLeft(worker, departure.reason))
+        self._happen(events.WorkerLeft(worker, departure.reason, *departure.how))
         self._reconcile(worker)
 
     def _user_left(self, node: str, object_ids: list[bytes], name: str) -> None:
@@ -603,8 +603,14 @@ class _Departure:
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
+        self.how: tuple[Any, ...] = ()  # as `events.WorkerLeft` has it
         self.explained = False
         self.timer: Alarm | None = None
+
+    def explain(self, reason: str, running: Sequence[int], crashed: int | None, fault: bool) -> None:
+        self.reason = reason
+        self.how = running, crashed, fault
+        self.explained = True
 
     def cancel(self) -> None:
         if self.timer is not None:

@@ -48,11 +48,13 @@ from holdfast.cluster.scheduler.model import (
 from holdfast.cluster.scheduler.placement import Placement
 from holdfast.cluster.scheduler.recall import Recall
 from holdfast.cluster.scheduler.revocation import STOPPED_SECONDS, Revocation
+from holdfast.cluster.scheduler.suspects import PATIENCE_SECONDS as SUSPECTS_PATIENCE_SECONDS
+from holdfast.cluster.scheduler.suspects import Suspects
 from holdfast.cluster.scheduler.table import Table
 
 #: A task that no worker may run fails after this.
 NO_WORKER_TIMEOUT_SECONDS = 30.0
-#: A task is given up when this many workers have died that may have been running it.
+#: A task is given up when it is charged for this many deaths.
 MAX_FAILURES = 3
 #: A result that could not be read this often, though it should be there, counts as lost.
 MAX_MISSING = 3
@@ -72,7 +74,9 @@ class SchedulerState:
     patience_seconds
         How long data that can't be made again is awaited when its host is gone. 0: it is given up at once.
     max_failures
-        Number of dying workers after which a task that was running on all of them fails.
+        Number of deaths for which a task is charged before it fails.
+    suspects_patience_seconds
+        How long one that may have killed a worker waits for a worker that it has for itself.
     follow_up_limit
         Number of tasks that one event deals with beyond those that it touches itself.
     stopped_seconds
@@ -89,6 +93,7 @@ class SchedulerState:
         no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         max_failures: int = MAX_FAILURES,
+        suspects_patience_seconds: float = SUSPECTS_PATIENCE_SECONDS,
         follow_up_limit: int = FOLLOW_UP_LIMIT,
         stopped_seconds: float = STOPPED_SECONDS,
         validate: bool = False,
@@ -111,6 +116,7 @@ class SchedulerState:
             task=kind,
         )
         self.revocation = Revocation(self.outbox, self.placement, self.life, stopped_seconds=stopped_seconds)
+        self.suspects = Suspects(self.placement, self.life, patience_seconds=suspects_patience_seconds)
         self.recall = Recall(self.outbox, self.placement, self.revocation)
         self._no_worker_timeout = no_worker_timeout
         self._patience_seconds = patience_seconds
@@ -202,6 +208,8 @@ class SchedulerState:
         deadline = self.recall.deadline
         if (due := self.revocation.deadline) is not None:
             deadline = _earlier(deadline, due)
+        if (due := self.suspects.deadline) is not None:
+            deadline = _earlier(deadline, due)
         if self.life.unplaced:
             deadline = _earlier(deadline, next(iter(self.life.unplaced)).since + self._no_worker_timeout)
         if self.life.awaited:
@@ -224,9 +232,9 @@ class SchedulerState:
         host = self.hosts.get(event.address)
         if host is None:
             return
-        blamed: list[Task] = []
+        blamed = [] if event.may_live else self.suspects.host_died(host.workers)
         for worker in list(host.workers):
-            blamed += self._remove_worker(worker, event.reason, blames=not event.may_live)
+            self._remove_worker(worker, event.reason)
         if blamed and host.incarnation is not None:
             self._blamed[host.address] = host.incarnation, blamed
             if len(self._blamed) > MAX_BLAMED:
@@ -284,10 +292,11 @@ class SchedulerState:
     def _worker_left(self, event: events.WorkerLeft) -> None:
         worker = self.workers.get(event.address)
         if worker is not None:
+            self.suspects.worker_died(worker, event.running, event.crashed, fault=event.fault)
             self._remove_worker(worker, event.reason)
 
-    def _remove_worker(self, worker: Worker, reason: str, *, blames: bool = True) -> list[Task]:
-        """A worker is gone. Returns the tasks that are blamed for it, as they may have been running."""
+    def _remove_worker(self, worker: Worker, reason: str) -> None:
+        """A worker is gone. Who is charged for it is known."""
         del self.workers[worker.address]
         del worker.host.workers[worker]
         self.placement.remove_worker(worker)
@@ -296,10 +305,6 @@ class SchedulerState:
         for task in lost:
             if task is not None:
                 task.worker = None
-        # Runs start in the order in which they were sent: only the first few can have been running.
-        blamed = [task for task in lost[: worker.nthreads] if task is not None] if blames else []
-        for task in blamed:
-            task.failures += 1
         for task in lost:
             if task is None:
                 continue
@@ -318,7 +323,6 @@ class SchedulerState:
             for task in self.placement.remove_host(worker.host):
                 self.placement.push(task)
         self._reconsider_ready()
-        return blamed
 
     def _reconsider_unplaced(self) -> None:
         """A worker has come, or a host to which some will: they may run tasks that nobody could run before."""
@@ -335,7 +339,7 @@ class SchedulerState:
 
     def _reconsider_ready(self) -> None:
         """A worker or a host is gone: ready tasks that nobody may run now must say so."""
-        for requirements in {q.requirements: None for q in self.placement.queues()}:
+        for requirements in self.placement.requirements_of_ready():
             if not self.placement.can_run(requirements):
                 for task in self.placement.ready_tasks(requirements):
                     self.life.withdraw(task)
@@ -344,6 +348,7 @@ class SchedulerState:
     def _time_passed(self, event: events.TimePassed) -> None:
         self.recall.take_back(self.life.now)
         self.revocation.take_away(self.life.now)
+        self.suspects.hurry(self.life.now)
         for task in list(self.life.unplaced):
             if task.since + self._no_worker_timeout > self.life.now:
                 break

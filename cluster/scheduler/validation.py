@@ -6,7 +6,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cluster.ledger import runs_max
-from holdfast.cluster.scheduler.model import ACTIVE, TRANSITIONS, Client, Contents, Dataset, Holder, State, Task, Worker
+from holdfast.cluster.scheduler.model import (
+    ACTIVE,
+    ALONE_ON_HOST,
+    TRANSITIONS,
+    Client,
+    Contents,
+    Dataset,
+    Holder,
+    State,
+    Task,
+    Worker,
+)
 from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS
 
 if TYPE_CHECKING:
@@ -52,7 +63,11 @@ def validate_state(state: SchedulerState) -> None:
         except AssertionError as error:
             raise AssertionError(f"{task!r}: {error}") from error
     ready = [task for task in state.tasks.values() if task.state == "ready"]
-    assert state.placement.ready == len(ready) == sum(queue.live for queue in state.placement.queues())
+    queued = sum(queue.live for queue in state.placement.queues())
+    assert state.placement.ready == len(ready) == queued + len(state.placement.solitary)
+    waiting_alone = list(state.placement.solitary)
+    assert waiting_alone == sorted(waiting_alone, key=lambda task: task.since)
+    assert set(state.placement.kept) == {worker for worker in state.workers.values() if worker.kept_for is not None}
     for waiting in (state.life.unplaced, state.life.awaited):
         assert list(waiting) == sorted(waiting, key=lambda task: task.since)
     for object_id, task in state.life.objects.items():
@@ -77,8 +92,8 @@ def validate_state(state: SchedulerState) -> None:
         if worker in state.placement.ahead:
             assert len(worker.runs) > worker.nthreads
     assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
-    hearing = [worker for worker in state.workers.values() if not worker.deaf]
-    assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in hearing)
+    taking = [worker for worker in state.workers.values() if not worker.deaf and worker.kept_for is None]
+    assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in taking)
     for task, contents in state.life.contents.items():
         assert contents.task is task
         assert state.tasks.get(task.key) is task, f"{task!r} is forgotten, but not what it contains"
@@ -122,7 +137,9 @@ def _validate_task(state: SchedulerState, task: Task) -> None:
         assert all(dependency.state == "memory" for dependency in task.dependencies)
     if active:
         assert task.can_be_computed
-    assert (task.queue is not None) == (task.state == "ready")
+    is_alone = task in state.placement.solitary
+    assert (task.queue is not None or is_alone) == (task.state == "ready")
+    assert not is_alone or (task.queue is None and task.solitude)
     assert (task in state.life.unplaced) == (task.state == "no-worker")
     assert (task in state.life.awaited) == (task.state == "lost")
     if task.state == "no-worker":
@@ -164,6 +181,20 @@ def _validate_errors(state: SchedulerState) -> None:
             assert host in error.where
 
 
+def _validate_kept(worker: Worker) -> None:
+    task = worker.kept_for
+    if task is None:
+        return
+    others = [w.kept_for for w in worker.host.workers if w is not worker and w.kept_for is not None]
+    assert task not in others, f"{task!r} has two workers"
+    if task.worker is worker:
+        assert len(worker.runs) == 1, f"{task!r} is not alone"
+    else:
+        assert task.state == "ready", f"{worker!r} is kept for nobody"
+    if task.solitude == ALONE_ON_HOST:
+        assert not others, f"{task!r} is not the only suspect of its host"
+
+
 def _validate_worker(worker: Worker) -> None:
     for run_id, run in worker.runs.items():
         assert run.run_id == run_id
@@ -176,7 +207,8 @@ def _validate_worker(worker: Worker) -> None:
     expected = sum(run.seconds for run in worker.runs.values())
     assert abs(worker.expected_seconds - expected) < 1e-6
     room = len(worker.runs) < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads
-    assert (room and not worker.deaf) == (worker in worker.host.available)
+    assert (room and not worker.deaf and worker.kept_for is None) == (worker in worker.host.available)
+    _validate_kept(worker)
     for name, total in worker.resources.items():
         used = sum(
             amount

@@ -17,7 +17,7 @@ from pathlib import Path
 from holdfast.cluster import main_module, oom, rundir
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
-from holdfast.cluster.ledger import WorkerLedger
+from holdfast.cluster.ledger import WorkerLedger, leave_last_words
 from holdfast.cluster.process import add_process_options, serve, tell_at_work
 from holdfast.cluster.worker import Worker
 
@@ -48,6 +48,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     options = parse_arguments()
     oom.be_killed_before_others(oom.WORKER)
+    ledger = None
+    if options.ledger_fd is not None:
+        leave_last_words(options.ledger_fd, options.threads)
+        ledger = WorkerLedger.of_descriptor(options.ledger_fd, options.threads)
     worker = Worker(
         options.scheduler,
         token=token_of(options),
@@ -60,7 +64,7 @@ def main() -> int:
         memory_limit=options.memory_limit,
         own_process=True,
         on_joining=lambda: tell_at_work(options.ready_fd),
-        ledger=None if options.ledger_fd is None else WorkerLedger.of_descriptor(options.ledger_fd, options.threads),
+        ledger=ledger,
         labels_lines=options.label_lines,
     )
     main_module.take_over(worker.functions.known)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import time
 
 import dask
 import dask.array as da
@@ -11,7 +13,7 @@ import pandas as pd
 import pytest
 from waiting import DEADLINE_SECONDS
 
-from holdfast import Client, LocalCluster
+from holdfast import Client, KilledWorker, LocalCluster
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,51 @@ def test_what_pandas_was_refused(client):
     stored = client.scatter(series, hash=False)
     assert client.submit(set_first, stored).result(DEADLINE_SECONDS).iloc[0] == pd.Timestamp("2021")
     pd.testing.assert_series_equal(stored.result(DEADLINE_SECONDS), series)
+
+
+def test_native_code_that_asks_nobody_runs_once_more_and_then_at_once(client, tmp_path):
+    def invert(matrix, folder):
+        import scipy.linalg
+
+        log_run(folder)
+        return float(scipy.linalg.inv(matrix.T, overwrite_a=True).sum())
+
+    def wait_for(path):
+        while not path.exists():
+            time.sleep(0.01)
+
+    matrix = client.scatter(2 * np.eye(100), hash=False)
+    beside = client.map(wait_for, [tmp_path / "go on"] * 3, pure=False)  # on the other threads
+    assert client.submit(invert, matrix, tmp_path, pure=False).result(DEADLINE_SECONDS) == 50
+    assert runs(tmp_path) == 2
+    (tmp_path / "go on").touch()
+    assert client.gather(beside) == [None] * 3
+    assert client.gather(client.map(invert, [matrix] * 8, folder=tmp_path, pure=False)) == [50] * 8
+    assert runs(tmp_path) == 8
+    assert matrix.result(DEADLINE_SECONDS).sum() == 200
+
+
+def test_a_node_of_a_graph_does_so_too(client, tmp_path):
+    def overwrite(block, *_):
+        log_run(tmp_path)
+        ctypes.memset(block.ctypes.data, 0, block.nbytes)
+        return block
+
+    x = client.persist(da.ones(20_000, chunks=20_000))
+    assert x.map_blocks(overwrite, meta=np.ones(1)).sum().compute() == 0
+    assert runs(tmp_path) == 2
+    assert x.map_blocks(overwrite, 1, meta=np.ones(1)).sum().compute() == 0
+    assert runs(tmp_path) == 1
+    assert x.sum().compute() == 20_000
+
+
+def test_what_crashes_on_private_views_as_well_is_given_up(client):
+    def read_nothing(array):
+        ctypes.string_at(array.size - 10_000)
+
+    array = client.scatter(np.ones(10_000), hash=False)
+    with pytest.raises(KilledWorker, match=r"3 workers that died.*SIGSEGV in read_nothing"):
+        client.submit(read_nothing, array).result(4 * DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("writable", ["yes", 2, [True]])

@@ -180,7 +180,7 @@ def test_a_killed_worker_is_reported_and_started_again(scheduler, start_host, ev
     killed, other = host.worker(0), host.worker(1)
     _, made = scheduler.one(killed, scheduler.task(killed, np.arange, 50_000, key="x"))
     os.kill(killed.info["pid"], signal.SIGKILL)
-    _, address, reason = scheduler.message(host.node, "exited")
+    _, address, reason, *_ = scheduler.message(host.node, "exited")
     assert address == f"{host.address}/0"
     assert "SIGKILL" in reason
     again = host.worker(0)
@@ -196,7 +196,7 @@ def test_a_worker_that_exits_without_being_asked_to_is_started_again(scheduler, 
     host = start_host(n_workers=1)
     worker = host.worker()
     scheduler.send(worker, ("run", [scheduler.task(worker, os._exit, 0)]))
-    _, address, reason = scheduler.message(host.node, "exited")
+    _, address, reason, *_ = scheduler.message(host.node, "exited")
     assert (address, reason) == (f"{host.address}/0", "exited with code 0")
     scheduler.wait(lambda: worker.gone, "its connection ends")
     again = host.worker()
@@ -210,7 +210,7 @@ def test_workers_outlive_what_has_forked_them_and_another_forks_the_next(schedul
     launcher.kill()
     assert scheduler.value(worker, scheduler.task(worker, abs, -1)) == 1
     os.kill(worker.info["pid"], signal.SIGKILL)
-    _, address, reason = scheduler.message(host.node, "exited")
+    _, address, reason, *_ = scheduler.message(host.node, "exited")
     assert address == f"{host.address}/0"
     assert "could not say how" in reason
     again = host.worker(0)
@@ -263,7 +263,7 @@ def test_a_worker_that_uses_too_much_memory_is_killed_and_says_so(scheduler, sta
             time.sleep(0.005)
 
     scheduler.send(worker, ("run", [scheduler.task(worker, devour)]))
-    _, _, reason = scheduler.message(host.node, "exited")
+    _, _, reason, *_ = scheduler.message(host.node, "exited")
     assert "memory limit of 419.4 MB" in reason
     assert "used by itself" in reason
     host.worker()
@@ -509,7 +509,7 @@ def test_a_launcher_that_hangs_does_not_hold_up_the_end(scheduler, start_host, m
     launcher = psutil.Process(worker.info["pid"]).parent()
     launcher.suspend()
     os.kill(worker.info["pid"], signal.SIGKILL)
-    _, _, reason = scheduler.message(host.node, "exited")
+    _, _, reason, *_ = scheduler.message(host.node, "exited")
     assert "could not say how" in reason
     host.close()
     assert not alive(launcher.pid)

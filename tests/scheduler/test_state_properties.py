@@ -157,9 +157,15 @@ class History(RuleBasedStateMachine):
             self.cluster.add_worker(data.draw(st.sampled_from(list(self.cluster.state.hosts))))
 
     @precondition(lambda self: self.cluster.runs)
-    @rule(data=st.data())
-    def worker_dies(self, data):
-        self.cluster.remove_worker(data.draw(st.sampled_from(list(self.cluster.runs))))
+    @rule(data=st.data(), explained=st.booleans(), fault=st.booleans())
+    def worker_dies(self, data, explained, fault):
+        worker = data.draw(st.sampled_from(list(self.cluster.runs)))
+        running = crashed = None
+        if explained:
+            keys = [entry[0] for entry in self.cluster.runs[worker].values() if entry[0] in self.cluster.startable]
+            running = data.draw(st.lists(st.sampled_from(keys), unique=True, max_size=2)) if keys else []
+            crashed = data.draw(st.sampled_from([None, *running]))
+        self.cluster.remove_worker(worker, running, crashed, fault=fault)
 
     @rule(places=st.integers(0, 2))
     def host_joins(self, places):

@@ -141,9 +141,14 @@ class Cluster:
         self.handle(events.WorkerJoined(address, name, host, nthreads, resources or {}, next(self._ids)))
         return address
 
-    def remove_worker(self, address: str) -> None:
+    def remove_worker(
+        self, address: str, running: Sequence[Any] | None = None, crashed: Any = None, *, fault: bool = False
+    ) -> None:
+        """A worker dies; its node knows which keys its threads had taken last, or nothing."""
+        run_ids = None if running is None else [self.entry(key)[1][1] for key in running]
+        crashed = None if crashed is None else self.entry(crashed)[1][1]
         del self.runs[address], self.dropped[address]
-        self.handle(events.WorkerLeft(address, "killed by signal 9"))
+        self.handle(events.WorkerLeft(address, "killed by signal 9", run_ids, crashed, fault))
 
     def add_client(self, name: str = "client") -> str:
         self.clients[name] = {}

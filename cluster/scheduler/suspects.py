@@ -1,0 +1,137 @@
+"""Whose fault it is that a worker or a host has died.
+
+A task that kills workers has to be given up some day, and none that merely ran beside it. What is known of a death:
+
+* which runs were *going on*: those that a thread of the worker had taken last and that have no outcome, as its node
+  found in the ledger (`cluster/ledger.py`). If nobody could look, those that were sent first, one for each thread;
+* sometimes, which run has *crashed* it: a signal such as SIGSEGV comes in one thread (`cluster/node/deaths.py`). Nobody
+  can know who has called ``os._exit``, or took the memory for which the kernel has killed the process.
+
+============================================  =======================================================================
+of a worker that has died it is known that …  … so
+============================================  =======================================================================
+this run has crashed it                       this one is charged
+only one run was going on                     this one is charged
+several were, and nobody knows which it was   none is charged, and all of these are *suspects*: they run again, each
+                                              alone on its worker. So the next death is one of the two above
+none was                                      none is charged
+============================================  =======================================================================
+
+If the fault was one of memory that can't be written, and the run shared memory of the store, then it may be a function
+that writes into what it reads, in native code that asks nobody. Its task runs once more with private views before it is
+charged, and its function is remembered (`writers`). A task that is charged for `max_failures` deaths fails.
+
+What becomes of a suspect, by ``task.solitude``:
+
+===============  ====================================================================================================
+`ALONE`          it waits for a worker that it has for itself: nothing new is sent to the one that was chosen for it,
+                 until that has nothing to do, nor while it runs
+`ALONE_ON_HOST`  the same, and no other suspect has a worker of that host meanwhile: it was there when a host died
+`IMPATIENT`      no worker fell idle for `PATIENCE_SECONDS`, perhaps since one of those that run waits for this very
+                 task. It takes any thread that is idle. If it is there again when somebody dies, it is charged
+===============  ====================================================================================================
+
+A host's death is judged like that of a worker with all threads of its workers. There will often be other runs beside a
+suspect that has its worker for itself; so of these only one that is `ALONE_ON_HOST`, or impatient, is charged.
+
+A task that has had a result is no suspect any more, and not charged with anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from holdfast.cluster.scheduler.lifecycle import Lifecycle
+from holdfast.cluster.scheduler.model import ALONE, ALONE_ON_HOST, IMPATIENT, Run, Solitude, Task, Worker
+from holdfast.cluster.scheduler.placement import Placement
+
+#: A suspect waits for so long for a worker of its own.
+PATIENCE_SECONDS = 30.0
+
+
+class Suspects:
+    """Charges tasks, and looks after those that may have to be charged.
+
+    Parameters
+    ----------
+    placement
+        Where suspects wait for a worker.
+    life
+        Remembers functions that write.
+    patience_seconds
+        For how long they wait.
+    """
+
+    def __init__(self, placement: Placement, life: Lifecycle, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._placement = placement
+        self._life = life
+        self._patience_seconds = patience_seconds
+
+    def worker_died(
+        self, worker: Worker, running: Sequence[int] | None, crashed: int | None, *, fault: bool
+    ) -> list[Task]:
+        """A worker has died, and has its runs still. Returns the tasks that are charged for it.
+
+        Parameters
+        ----------
+        running
+            The runs that its threads took last; None if nobody knows.
+        crashed
+            The one that has crashed it, if that is known.
+        fault
+            Whether it was killed as a process is that writes where it can't.
+        """
+        if crashed is not None:
+            run = worker.runs.get(crashed)
+            going_on = [] if run is None else [run]
+        else:
+            going_on = _going_on(worker, running)
+        if fault and len(going_on) == 1 and self._tries_private_views(going_on[0]):
+            return []
+        return self._charge(going_on, ALONE)
+
+    def host_died(self, workers: Iterable[Worker]) -> list[Task]:
+        """The same for a host and all its workers."""
+        return self._charge([run for worker in workers for run in _going_on(worker, None)], ALONE_ON_HOST)
+
+    def _charge(self, going_on: Sequence[Run], solitude: Solitude) -> list[Task]:
+        tasks = [run.task for run in going_on if run.task is not None]
+        if len(going_on) == 1:
+            charged = tasks
+        else:
+            at_least = IMPATIENT if solitude == ALONE else ALONE_ON_HOST
+            charged = [task for task in tasks if task.solitude >= at_least]
+            for task in tasks:
+                task.solitude = solitude if task.solitude == IMPATIENT else max(task.solitude, solitude)
+        for task in charged:
+            task.failures += 1
+        return charged
+
+    def _tries_private_views(self, run: Run) -> bool:
+        task = run.task
+        if task is None or run.private or all(d.inline is not None for d in task.dependencies):
+            return False
+        task.private = True
+        self._life.remember_writer(task.key, task.digest)
+        return True
+
+    @property
+    def deadline(self) -> float | None:
+        """When `hurry` is due; None if no suspect waits."""
+        first = next(iter(self._placement.solitary), None)
+        return None if first is None or first.solitude == IMPATIENT else first.since + self._patience_seconds
+
+    def hurry(self, now: float) -> None:
+        """Let the suspect run in company that has waited for too long. The others wait on, to be no company for it."""
+        deadline = self.deadline
+        if deadline is None or deadline > now:
+            return
+        next(iter(self._placement.solitary)).solitude = IMPATIENT
+        for task in self._placement.solitary:
+            task.since = now
+
+
+def _going_on(worker: Worker, running: Sequence[int] | None) -> list[Run]:
+    if running is None:
+        return list(worker.runs.values())[: worker.nthreads]  # they start in the order in which they were sent
+    return [worker.runs[run_id] for run_id in dict.fromkeys(running) if run_id in worker.runs]
