@@ -4,31 +4,35 @@ Futures among them, also inside lists, tuples, sets and dictionaries, become ref
 become dependencies. So do those in the fields of namedtuples, dataclasses and attrs' classes (`structures.py`). A
 future inside an object of any other class is pickled with it, as a future; its key is a dependency too, so that it
 lives as long as the task may need it. What is large goes into the store by itself, so that it never travels through
-the scheduler.
+the scheduler (`constants.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from holdfast.client.foreign import check_no_foreign_future, foreign_future
+from holdfast.client.keys import check_together
 from holdfast.client.structures import futures_in_fields
 from holdfast.cluster import payload
-from holdfast.cluster.errors import CancelledError
 from holdfast.cluster.payload import Reference
+from holdfast.objectstore.errors import HoldfastError
 
 if TYPE_CHECKING:
+    from holdfast.client.constants import Constants
     from holdfast.client.futures import Future
 
-#: An argument whose pickle is larger is stored by itself.
-LARGE_NBYTES = 1 << 20
-#: Tells its size before it is pickled.
+#: What is larger, pickled, is stored by itself.
+LARGE_NBYTES = 32 << 10
+#: What tells its size before it is pickled.
 _SIZED_MODULES = frozenset({"numpy", "pyarrow", "pandas", "polars"})
-_LENGTH_IS_SIZE = frozenset({str, bytes, bytearray})
+LENGTH_IS_SIZE = frozenset({str, bytes, bytearray})
 _NO_FUTURES = frozenset({str, int, float, complex, bytes, bytearray, bool, type(None)})
 
 #: Stores a value and returns the future of it, or None if there is no store to put it into.
@@ -101,27 +105,17 @@ class Packer:
         The function; its signature names arguments in messages. May be None.
     own:
         Called with every future that is found: gives the client's own one of its key; raises if there can't be one.
-    store:
-        See `StoreValue`. A value met again (the same object) is stored once.
-    large_nbytes:
-        From which size on an argument is stored.
+    constants:
+        Where large arguments go.
     """
 
-    def __init__(
-        self,
-        name: str,
-        function: Any,
-        own: Callable[[Future], Future],
-        store: StoreValue,
-        large_nbytes: int = LARGE_NBYTES,
-    ) -> None:
+    def __init__(self, name: str, function: Any, own: Callable[[Future], Future], constants: Constants) -> None:
         self._name = name
         self._function = function
         self._own = own
         self._adopted: list[Future] = []  # of other clients' futures in this call
-        self._store = store
-        self._large_nbytes = large_nbytes
-        self._stored: dict[int, tuple[Any, Future | None]] = {}
+        self._constants = constants
+        self._large_nbytes = constants.large_nbytes
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """Pack the arguments of one call.
@@ -141,16 +135,15 @@ class Packer:
         except _ForeignFutureError as error:
             self._refuse(args, kwargs, error.args[0])
         data, inside = self._dumps(sent_args, sent_kwargs)
-        if len(data) > self._large_nbytes:
-            sent_args = tuple([self._store_large(value, stored) for value in sent_args])
-            sent_kwargs = {k: self._store_large(v, stored) for k, v in sent_kwargs.items()}
-            data, inside = self._dumps(sent_args, sent_kwargs)
+        if data is None or len(data) > self._large_nbytes:
+            check_together(f"a call of {self._name}", [future.key for future in (*found, *inside)])
+            data, inside = self._dumps_large(sent_args, sent_kwargs, stored)
+        elif inside and (values := futures_in_fields([sent_args, sent_kwargs])):
+            data, inside = self._dumps(sent_args, sent_kwargs, Values(values))
+            assert data is not None
         if not found and not inside and not stored:
             return Call(data, [], ())
         if inside:
-            values = futures_in_fields([sent_args, sent_kwargs])
-            if values:
-                data, inside = self._dumps(sent_args, sent_kwargs, Values(values))
             self._adopted += [own for future in inside if (own := self._own(future)) is not future]
         if self._adopted:
             stored += self._adopted
@@ -178,9 +171,9 @@ class Packer:
 
     def _replace_top(self, value: Any, found: list[Future], stored: list[Future]) -> Any:
         kind = type(value)
-        if kind in _NO_FUTURES and (kind not in _LENGTH_IS_SIZE or len(value) <= self._large_nbytes):
+        if kind in _NO_FUTURES and (kind not in LENGTH_IS_SIZE or len(value) <= self._large_nbytes):
             return value
-        if _size_hint(value) > self._large_nbytes:
+        if size_hint(value) > self._large_nbytes:
             return self._put(value, stored)
         return self._replace(value, found, ())
 
@@ -209,21 +202,33 @@ class Packer:
         return value
 
     def _store_large(self, value: Any, stored: list[Future]) -> Any:
-        """Store an argument whose pickle is large, unless it has references in it, which only a task can resolve."""
-        if type(value) is Reference or type(value) in _NO_FUTURES - _LENGTH_IS_SIZE:
+        """Store an argument whose pickle is large, and of a list or the like what is large in it.
+
+        What has references or futures in it stays, since only a task can resolve them.
+        """
+        if type(value) is Reference or type(value) in _NO_FUTURES - LENGTH_IS_SIZE:
             return value
+        value = self._store_items(value, stored, ())
         with collecting() as inside:
-            nbytes = len(payload.dumps(value))
+            nbytes = payload.nbytes_of(value)
         if nbytes <= self._large_nbytes or inside or _has_reference(value, ()):
             return value
         return self._put(value, stored)
 
+    def _store_items(self, value: Any, stored: list[Future], path: tuple[int, ...]) -> Any:
+        """A list or the like with references in the place of what is large in it."""
+        kind = type(value)
+        if kind not in (list, tuple, set, frozenset, dict) or id(value) in path:
+            return self._put(value, stored) if size_hint(value) > self._large_nbytes else value
+        path = (*path, id(value))
+        values = value.values() if kind is dict else value
+        items = [self._store_items(item, stored, path) for item in values]
+        if all(map(_is, items, values)):
+            return value
+        return dict(zip(value, items, strict=True)) if kind is dict else kind(items)
+
     def _put(self, value: Any, stored: list[Future]) -> Any:
-        entry = self._stored.get(id(value))
-        if entry is None:
-            # The value itself is kept in the entry, so that its identity is not given to another one meanwhile.
-            entry = self._stored[id(value)] = (value, self._store(value))
-        future = entry[1]
+        future = self._constants.put(value)
         if future is None:
             return value
         stored.append(future)
@@ -231,19 +236,38 @@ class Packer:
 
     def _dumps(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: list[Future] | None = None
-    ) -> tuple[bytes, list[Future]]:
+    ) -> tuple[bytes | None, list[Future]]:
+        """The arguments' pickle, and the futures in it; no pickle if there are large arrays or the like in it."""
         outer = getattr(_collector, "found", None)
         if inside is None:
             inside = []
         _collector.found = inside
         try:
-            return payload.dumps((args, kwargs)), inside
-        except CancelledError:  # a released future inside an object
+            return payload.dumps((args, kwargs), limit_nbytes=self._large_nbytes), inside
+        except payload.LargeBuffer:
+            return None, inside
+        except HoldfastError:  # a released future inside an object
             raise
         except Exception as error:
             raise self._explained(args, kwargs, error) from error
         finally:
             _collector.found = outer
+
+    def _dumps_large(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: list[Future]
+    ) -> tuple[bytes, list[Future]]:
+        try:
+            args = tuple([self._store_large(value, stored) for value in args])
+            kwargs = {k: self._store_large(v, stored) for k, v in kwargs.items()}
+            packed = self._constants.pack((args, kwargs))
+            if packed.inside and (values := futures_in_fields([args, kwargs])):
+                packed = self._constants.pack((args, kwargs), values)
+        except (HoldfastError, TimeoutError):  # there is no room, or no store
+            raise
+        except Exception as error:
+            raise self._explained(args, kwargs, error) from error
+        stored += packed.stored
+        return packed.data, packed.inside
 
     def _refuse(self, args: tuple[Any, ...], kwargs: dict[str, Any], foreign: Any) -> NoReturn:
         for label, value in _labelled(self._function, args, kwargs):
@@ -276,14 +300,19 @@ def _type_name(value: Any) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _size_hint(value: Any) -> int:
+def size_hint(value: Any) -> int:
+    """The size of the data of an array, a frame, a text or the like, without pickling it; 0 if it can't be told."""
     kind = type(value)
-    if kind in _LENGTH_IS_SIZE:
+    if kind in LENGTH_IS_SIZE:
         return len(value)
-    if kind.__module__.partition(".")[0] in _SIZED_MODULES:
-        nbytes = getattr(value, "nbytes", 0)
-        return nbytes if isinstance(nbytes, int) else 0
-    return 0
+    if kind.__module__.partition(".")[0] not in _SIZED_MODULES or issubclass(kind, type):
+        return 0
+    if issubclass(kind, getattr(sys.modules.get("pandas"), "DataFrame", types.NoneType)):
+        return int(sum(block.values.nbytes for block in value._mgr.blocks)) + int(value.index.nbytes)
+    if kind.__module__.startswith("polars") and hasattr(value, "estimated_size"):
+        return int(value.estimated_size())
+    nbytes = getattr(value, "nbytes", 0)
+    return nbytes if isinstance(nbytes, int) else 0
 
 
 def _has_reference(value: Any, path: tuple[int, ...]) -> bool:

@@ -15,18 +15,20 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast.client import defaults
-from holdfast.client.arguments import Packer, collecting
+from holdfast.client.arguments import LARGE_NBYTES, collecting
+from holdfast.client.constants import Constants
 from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Callbacks, Future, error_of, seconds
 from holdfast.client.gathering import Reader
-from holdfast.client.keys import check_text, random_token
+from holdfast.client.keys import check_text
 from holdfast.client.references import ERROR, FINISHED, PENDING, KeyState, Place
 from holdfast.client.session import Session
-from holdfast.client.store_access import StoreAccess
+from holdfast.client.store_access import STORE_TIMEOUT_SECONDS, StoreAccess
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.errors import CancelledError, ConnectError
+from holdfast.cluster.protocol.limits import MAX_PAYLOAD_NBYTES
 from holdfast.objectstore import Encoded, Store
 
 CLOSE_TIMEOUT_SECONDS = 30.0
@@ -409,20 +411,39 @@ class ClientBase:
                 self._sent_functions.pop(digest, None)
             self._session.post(("forget", forgotten))
 
-    def _packer(self, function: Function, callable_: Any, large_nbytes: int | None = None) -> Packer:
-        if large_nbytes is None:
-            return Packer(function.name, callable_, self._own, self._store_anonymous)
-        return Packer(function.name, callable_, self._own, self._store_anonymous, large_nbytes)
+    def _constants(self, large_nbytes: int = LARGE_NBYTES) -> Constants:
+        return Constants(self._store_constant, large_nbytes)
 
     # -- storing
 
-    def _store_anonymous(self, value: Any) -> Future | None:
+    def _store_constant(self, value: Any) -> Future | None:
+        """Put a value into a store, under a key that names its content. None if there is no store, and it is small."""
         encoded, inside = self._encoded(value)
-        return self._store_encoded(encoded, f"{encoded.type_name}-{random_token()}", inside)
+        if not self._has_store(encoded):
+            return None
+        stores = self._stores
+        place = None
+        token = stores.fingerprint(encoded)
+        if token is None:
+            place = stores.write(encoded, None, None, everywhere=False, timeout=None)
+            token = stores.fingerprint_of(encoded, place)
+        key = f"{encoded.type_name}-{token}"
+        known = self._borrow(key)
+        if known is not None and known.done():
+            if place is not None:
+                stores.forget(place)
+            return known
+        if place is None:
+            place = stores.write(encoded, key, None, everywhere=False, timeout=None)
+        return self._scattered(key, place, encoded.type_name, inside, at_once=False)
 
     def _store_as(self, value: Any, key: Any) -> Future | None:
+        """Put a value into a store under a key. None if there is no store, and it is small."""
         encoded, inside = self._encoded(value)
-        return self._store_encoded(encoded, key, inside)
+        if not self._has_store(encoded):
+            return None
+        place = self._stores.write(encoded, str(key), None, everywhere=False, timeout=None)
+        return self._scattered(key, place, encoded.type_name, inside, at_once=False)
 
     def _encoded(self, value: Any) -> tuple[Encoded, list[Future]]:
         """A value as it is stored, and this client's futures of what is to live as long: those inside the value."""
@@ -430,15 +451,22 @@ class ClientBase:
             encoded = self._stores.encode(value)
         return encoded, [self._own(future) for future in inside]
 
-    def _store_encoded(self, encoded: Encoded, key: Any, inside: list[Future]) -> Future | None:
-        if not self._stores.any_node:
-            return None
+    def _has_store(self, encoded: Encoded) -> bool:
+        """Whether there is a store. For a value that can't be sent without, one is waited for."""
         self._session.check_open()
-        place = self._stores.write(encoded, str(key), None, everywhere=False, timeout=None)
-        return self._scattered(key, place, encoded.type_name, inside)
+        if not self._stores.any_node:
+            if encoded.nbytes <= MAX_PAYLOAD_NBYTES:
+                return False
+            self._stores.wait_for_node(STORE_TIMEOUT_SECONDS)
+        return True
 
-    def _scattered(self, key: Any, place: Place, type_name: str, inside: list[Future]) -> Future:
-        """Tell the scheduler of an object that this client has stored, with futures in it; the future of it."""
+    def _scattered(
+        self, key: Any, place: Place, type_name: str, inside: list[Future], *, at_once: bool = True
+    ) -> Future:
+        """Tell the scheduler of an object that this client has stored, with futures in it; the future of it.
+
+        Unless ``at_once``, that is said with what is sent next.
+        """
         table = self._table
         entries = [(key, place.object_id, place.nbytes, type_name, node, place.inline) for node in place.nodes]
         with table.lock, table.beginning() as begun:
@@ -454,7 +482,8 @@ class ClientBase:
                 messages.append(("contains", [(key, list(dict.fromkeys([future.key for future in inside])))]))
             self._session.leave_all(messages)
             begun.clear()
-        self._session.wake()
+        if at_once:
+            self._session.wake()
         return future
 
     # -- cancelling

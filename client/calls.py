@@ -10,6 +10,7 @@ from typing import Any
 from dask.base import get_annotations
 
 from holdfast.client import options as task_options
+from holdfast.client.arguments import Packer
 from holdfast.client.base import ClientBase
 from holdfast.client.foreign import check_ends
 from holdfast.client.functions import Function
@@ -53,7 +54,7 @@ class Calls(ClientBase):
         *args, **kwargs
             Its arguments. Futures among them stand for their values, also inside lists, tuples, sets, dictionaries,
             and the fields of namedtuples, dataclasses and attrs' classes. One inside another object stays a future.
-            An argument of more than 1 MiB is put into the object store.
+            Data of more than 32 KiB among them, and in what ``func`` closes over, is put into the object store.
         key : str or tuple, optional
             The name of the computation. Default: made of the function's name and what is called with what.
         workers : str or list of str, optional
@@ -96,21 +97,22 @@ class Calls(ClientBase):
         >>> client.submit(pow, total, 2).result()  # doctest: +SKIP
         36
         """
-        function = self._functions.get(func)
+        constants = self._constants()
+        function = self._functions.get(func, constants)
         if key is not None:
             key = wire_key(key)
             known = self._borrow(key)
             if known is not None:
                 return known
         options = self._options(priority, retries, workers, allow_other_workers, resources, writable)
-        call = self._packer(function, func).pack(args, kwargs)
+        call = Packer(function.name, func, self._own, constants).pack(args, kwargs)
         if key is None:
             token = _token(function, call.payload) if pure else random_token()
             key = f"{function.name}-{token}"
         dependencies = _dependencies(function, call.dependencies)
         check_together(f"the task {key!r:.80}", dependencies)
         task = (key, function.digest, raw(call.payload), dependencies)
-        return self._submit([task], [call.stored], function, options)[0]
+        return self._submit([task], [(*call.stored, *function.stored)], function, options)[0]
 
     def map(
         self,
@@ -164,7 +166,8 @@ class Calls(ClientBase):
         if not iterables:
             raise TypeError("map needs at least one iterable")
         check_ends(iterables, "what the function is mapped over")
-        function = self._functions.get(func)
+        constants = self._constants()
+        function = self._functions.get(func, constants)
         options = self._options(priority, retries, workers, allow_other_workers, resources, writable)
         prefix, keys = function.name, None
         if isinstance(key, str):
@@ -172,10 +175,12 @@ class Calls(ClientBase):
             wire_key(f"{prefix}-{random_token()}")  # as long as the keys will be
         elif key is not None:
             keys = iter([wire_key(one) for one in key]) if isinstance(key, Collection) else map(wire_key, key)
-        kept: tuple[Future, ...] = ()
+        kept = function.stored
         if kwargs:
-            kwargs, kept = self._packer(function, func, MAP_KWARG_NBYTES).store_large(kwargs)
-        packer = self._packer(function, func)
+            shared = Packer(function.name, func, self._own, self._constants(MAP_KWARG_NBYTES))
+            kwargs, stored_kwargs = shared.store_large(kwargs)
+            kept = (*kept, *stored_kwargs)
+        packer = Packer(function.name, func, self._own, constants)
         futures: list[Future] = []
         calls = zip(*iterables, strict=False)
         token_of = _Tokens(function)

@@ -114,7 +114,8 @@ class Client(Calls, Results, DaskFace):
         """Give collections or futures a name in the cluster; they stay when this client is gone.
 
         A collection that was not persisted is published as a recipe: getting it works, and computing it starts from
-        scratch.
+        scratch. Data that is large goes into the object store, and whoever gets the dataset reads it in place. Several
+        datasets are published together or, if one can't be, none of them.
 
         Parameters
         ----------
@@ -129,11 +130,13 @@ class Client(Calls, Results, DaskFace):
         Raises
         ------
         DatasetExistsError
-            The name is taken.
+            A name is taken.
         TypeError
             It can't be pickled.
         ValueError
-            It is too large, or its name is; says how large it may be.
+            A name is too long, or there are too many datasets; says how many there may be.
+        StoreFullError
+            There is no room for its data; says what there is and who holds it.
 
         Examples
         --------
@@ -150,10 +153,7 @@ class Client(Calls, Results, DaskFace):
             if name is not None:
                 raise ValueError("name= is for a dataset that is given without one")
             named = kwargs
-        for key in named:
-            datasets.check_name(key)
-        for key, data in named.items():
-            datasets.publish(self, key, data, override)
+        datasets.publish(self, named, override)
 
     def list_datasets(self) -> tuple[str, ...]:
         """The names of all published datasets.

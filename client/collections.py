@@ -68,7 +68,7 @@ def submit_graph(
         borrow=partial(client._borrow, failed=True),
         own=client._own,
         elsewhere=client._elsewhere,
-        store=client._store_anonymous,
+        constants=client._constants(),
         store_as=client._store_as,
     ).pack(graph, outputs, per_key)
     for output, chosen in of_outputs.items():

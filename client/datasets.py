@@ -1,29 +1,30 @@
 """Published datasets: collections and futures that have a name in the cluster and outlive their publisher.
 
-What is published is a pickle that the scheduler never looks into, and the keys of the futures in it, which the dataset
-holds from then on.
+What is published is a pickle of a limited size, which the scheduler never looks into, and the keys that the dataset
+holds from then on: of the futures in it, of the large data in it, which lies in stores (`constants.py`), and of such
+data that these futures' results are made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.client import expressions
-from holdfast.client.arguments import collecting
+from holdfast.client.constants import REFUSALS
 from holdfast.client.futures import Future, binding
 from holdfast.client.keys import check_text, check_together
-from holdfast.cluster import payload
 from holdfast.cluster.comm.frames import raw
-from holdfast.cluster.errors import CancelledError, DatasetNotFoundError
+from holdfast.cluster.errors import DatasetNotFoundError
 from holdfast.cluster.notebook import card
-from holdfast.cluster.protocol.limits import MAX_DATASET_NBYTES
 from holdfast.objectstore.errors import HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
 
 
+#: Data in a dataset from this size on is stored by itself.
+LARGE_NBYTES = 8 << 10
 #: Of a default that was not given.
 NO_DEFAULT: Any = object()
 #: How long showing the names may take, and how many of them are shown.
@@ -39,25 +40,38 @@ def check_name(name: Any) -> None:
     check_text("the dataset", name)
 
 
-def publish(client: Client, name: str, data: Any, override: bool) -> None:
-    """Publish one dataset."""
-    check_name(name)
+def publish(client: Client, named: Mapping[str, Any], override: bool) -> None:
+    """Publish datasets: all of them, or none."""
+    for name in named:
+        check_name(name)
+    packed = {name: _pack(client, name, data) for name, data in named.items()}
+    datasets = [(name, raw(recipe.data), list(recipe.held)) for name, recipe in packed.items()]
+    client._request("publish", datasets=datasets, override=bool(override))
+    del packed  # until here this client holds what the datasets are to hold
+
+
+class _Recipe(NamedTuple):
+    """What is sent of a dataset, with futures of the keys that it is to hold."""
+
+    data: bytes
+    held: dict[Any, Future]
+
+
+def _pack(client: Client, name: str, data: Any) -> _Recipe:
     try:
-        with collecting() as found:
-            blob = payload.dumps(data)
-    except CancelledError:
+        with client._stores.batch():
+            packed = client._constants(LARGE_NBYTES).pack(data)
+    except REFUSALS:
         raise
     except Exception as error:
         raise TypeError(f"the dataset {name!r} can't be pickled, so it can't be published: {error}") from error
-    if len(blob) > MAX_DATASET_NBYTES:
-        raise ValueError(
-            f"the dataset {name!r} takes {len(blob):,} bytes without its futures' results, and the scheduler keeps "
-            f"{MAX_DATASET_NBYTES:,} of one: scatter or persist its data first, and publish the futures"
-        )
-    held = [client._own(future) for future in found]
-    keys = list(dict.fromkeys(future.key for future in held))
-    check_together(f"the dataset {name!r}", keys)
-    client._request("publish", name=name, data=raw(blob), keys=keys, override=bool(override))
+    held: dict[Any, Future] = {future.key: future for future in packed.stored}
+    for future in packed.inside:
+        own = client._own(future)
+        held[own.key] = own
+        held.update((kept.key, kept) for kept in own._state.keeps)
+    check_together(f"the dataset {name!r}", list(held))
+    return _Recipe(packed.data, held)
 
 
 def get(client: Client, name: str, default: Any = NO_DEFAULT) -> Any:
@@ -72,15 +86,50 @@ def get(client: Client, name: str, default: Any = NO_DEFAULT) -> Any:
     # The scheduler counts this client as a holder of these keys from its answer on. Saying that it wants them as well
     # is needed where it let go of one of them in the meantime, and has the results announced.
     held = client._hold_all(answer["keys"])
+    bound: dict[Any, Future] = {}
 
     def bind(key: Any) -> Future:
-        return client._another(held[key]) if key in held else Future(key, client)
+        future = bound[key] = client._another(held[key]) if key in held else Future(key, client)
+        return future
 
+    stored = _Stored(held)
     try:
         with binding(bind):
-            return expressions.loads(answer["data"])
+            value = expressions.loads(answer["data"], stored)
+    except (HoldfastError, TimeoutError):  # its data is lost, or can't be read
+        raise
     except Exception as error:  # unpickling runs a user's code, which may raise anything
         raise RuntimeError(f"the dataset {name!r} can't be unpickled here: {error!r}") from error
+    _keep_origins(client, bound.values(), [held[key] for key in held if key not in bound and key not in stored.read])
+    return value
+
+
+def _keep_origins(client: Client, futures: Iterable[Future], others: Sequence[Future]) -> None:
+    """What results are made of is held as long as futures of them, as by the client that made them."""
+    if others:
+        keeps = tuple(others)
+        with client._table.lock:
+            for future in futures:
+                future._state.keeps = future._state.keeps or keeps
+
+
+class _Stored(Mapping[Any, Any]):
+    """The data of a dataset that lies in stores, by its key."""
+
+    def __init__(self, held: Mapping[Any, Future]) -> None:
+        self._held = held
+        self.read: dict[Any, Any] = {}
+
+    def __getitem__(self, key: Any) -> Any:
+        if key not in self.read:
+            self.read[key] = self._held[key].result()
+        return self.read[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
 
 
 class Datasets(MutableMapping[str, Any]):

@@ -14,12 +14,21 @@ from typing import Any
 
 from holdfast.client.dask_internals import Expr
 from holdfast.client.futures import Future
+from holdfast.cluster import payload
 
 _RECONSTRUCT = Expr._reconstruct
 
 
-def loads(data: bytes | memoryview) -> Any:
-    """Unpickle a value. Expressions in it that stand on futures have names of their own."""
+def loads(data: bytes | memoryview, values: Mapping[Any, Any]) -> Any:
+    """Unpickle a value. Expressions in it that stand on futures have names of their own.
+
+    ``values`` stand in the place of the references to them.
+    """
+    with payload.resolving(values, load=_load):
+        return _load(data)
+
+
+def _load(data: bytes | memoryview) -> Any:
     return _Unpickler(io.BytesIO(data)).load()
 
 

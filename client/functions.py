@@ -7,6 +7,9 @@ tells whether some of that has changed, so it is pickled for every call of `Clie
 
 Most such functions are plain, though: all that they refer to is modules and what can be imported, which travels by
 name. Then its code, and what its names mean now, tell everything, and the pickle is remembered with these.
+
+Large data that a function takes along, in its closure or in the object that it is a method of, is stored by itself
+(`constants.py`).
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ import types
 import weakref
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dask.utils import funcname
 
-from holdfast.client.arguments import collecting
+from holdfast.client.constants import REFUSALS, Constants
 from holdfast.client.keys import TOKEN_NBYTES
-from holdfast.cluster import payload
+
+if TYPE_CHECKING:
+    from holdfast.client.futures import Future
 
 _ABSENT = object()
 #: What is pickled by reference, where it can be imported.
@@ -43,16 +48,19 @@ class Function:
     blob : bytes
         Its pickle.
     dependencies : tuple
-        Keys of the futures that it holds in its closure.
+        Keys of the futures that it holds in its closure, and of its data that is stored.
+    stored : tuple of Future
+        Of that data.
     """
 
-    __slots__ = ("blob", "dependencies", "digest", "name")
+    __slots__ = ("blob", "dependencies", "digest", "name", "stored")
 
-    def __init__(self, name: str, blob: bytes, dependencies: tuple[Any, ...]) -> None:
+    def __init__(self, name: str, blob: bytes, dependencies: tuple[Any, ...], stored: tuple[Future, ...] = ()) -> None:
         self.name = name
         self.blob = blob
         self.digest = blake2b(blob, digest_size=TOKEN_NBYTES).digest()
         self.dependencies = dependencies
+        self.stored = stored
 
 
 class FunctionCache:
@@ -61,21 +69,30 @@ class FunctionCache:
     def __init__(self) -> None:
         self._entries: dict[int, tuple[weakref.ref[Any], Function, _Meaning]] = {}
 
-    def get(self, function: Callable[..., Any]) -> Function:
+    def get(self, function: Callable[..., Any], constants: Constants | None = None) -> Function:
         """The function, pickled.
+
+        Parameters
+        ----------
+        function
+            What is called.
+        constants
+            Where large data of it goes. None: that stays in the pickle.
 
         Raises
         ------
         TypeError
             It can't be called, or can't be pickled; names it and says why.
+        HoldfastError, TimeoutError
+            Its data can't be stored.
         """
         entry = self._entries.get(id(function))
         if entry is not None and entry[0]() is function and entry[2].holds(function):
             return entry[1]
         if not callable(function):
             raise TypeError(f"the first argument must be something that can be called, not {function!r}")
-        packed = _pack(function)
-        meaning = _Meaning.of(function)
+        packed = _pack(function, constants or Constants(_nowhere))
+        meaning = None if packed.dependencies else _Meaning.of(function)
         if meaning is not None:
             identity, entries = id(function), self._entries
             if len(entries) >= _MAX_REMEMBERED:
@@ -85,15 +102,21 @@ class FunctionCache:
         return packed
 
 
-def _pack(function: Callable[..., Any]) -> Function:
+def _nowhere(value: Any) -> None:
+    """There is no store."""
+
+
+def _pack(function: Callable[..., Any], constants: Constants) -> Function:
     # Lone surrogates can't be sent, and the name becomes part of keys.
     name = funcname(function)[:_MAX_NAME_LENGTH].encode(errors="replace").decode()
     try:
-        with collecting() as found:
-            blob = payload.dumps(function)
+        packed = constants.pack(function)
+    except REFUSALS:
+        raise
     except Exception as error:
         raise TypeError(f"the function {name} can't be pickled, so it can't be sent to a worker: {error}") from error
-    return Function(name, blob, tuple(dict.fromkeys(future.key for future in found)))
+    keys = dict.fromkeys([future.key for future in (*packed.inside, *packed.stored)])
+    return Function(name, packed.data, tuple(keys), packed.stored)
 
 
 def _is_importable(function: Any) -> bool:

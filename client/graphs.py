@@ -26,16 +26,15 @@ from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Set, Task, T
 from dask.order import order
 
 from holdfast.client import dask_internals
-from holdfast.client.arguments import LARGE_NBYTES, Packer, StoreValue, Values, collecting
+from holdfast.client.arguments import Packer
+from holdfast.client.constants import REFUSALS, Constants
 from holdfast.client.foreign import check_targets
 from holdfast.client.functions import Function, FunctionCache
 from holdfast.client.futures import Future
 from holdfast.client.keys import check_together, wire_key
 from holdfast.client.pieces import Piece, pieces_taken
 from holdfast.client.structures import futures_in_fields
-from holdfast.cluster import payload
 from holdfast.cluster.comm.frames import raw
-from holdfast.cluster.errors import CancelledError
 from holdfast.cluster.payload import Item, Reference
 from holdfast.cluster.protocol.shapes import key_weight
 
@@ -91,10 +90,10 @@ class GraphPacker:
         The client's own future of the key of one among the arguments. Raises if there can't be one.
     elsewhere:
         A future of a key that the client does not hold, but somebody else in this process; else None.
-    store, store_as:
-        Put a value into a store: as an anonymous one, or under a key. They return its future, None without a store.
-    large_nbytes:
-        From which size on values are stored.
+    constants:
+        Where large data in the graph goes.
+    store_as:
+        Puts a value into a store under a key. Returns its future, None without a store.
     """
 
     def __init__(
@@ -104,23 +103,21 @@ class GraphPacker:
         borrow: Callable[[Any], Future | None],
         own: Callable[[Future], Future],
         elsewhere: Callable[[Any], Future | None],
-        store: StoreValue,
+        constants: Constants,
         store_as: Callable[[Any, Any], Future | None],
-        large_nbytes: int = LARGE_NBYTES,
     ) -> None:
         self._functions = functions
         self._borrow = borrow
         self._own = own
         self._elsewhere = elsewhere
-        self._store = store
+        self._constants = constants
         self._store_as = store_as
-        self._large_nbytes = large_nbytes
         self._packed_functions: dict[int, tuple[Any, Function]] = {}
         self._sent_functions: dict[bytes, Function] = {}
         self._packers: dict[int, Packer] = {}
         self._targets: dict[Any, Any] = {}
         self._pieces: dict[Any, Piece] = {}
-        self._stored: list[Future] = []
+        self._stored: dict[Any, Future] = {}
         self._borrowed: dict[Any, Future] = {}
         self._given: dict[Any, Future] = {}  # by the graph
 
@@ -161,7 +158,7 @@ class GraphPacker:
             if task is not None:
                 tasks.append(task)
         functions = list(self._sent_functions.values())
-        return Graph(tasks, functions, targets, self._stored, list(self._borrowed.values()))
+        return Graph(tasks, functions, targets, list(self._stored.values()), list(self._borrowed.values()))
 
     # -- aliases and culling
 
@@ -233,26 +230,28 @@ class GraphPacker:
             if task is not None:
                 return task
         try:
-            with collecting() as inside:
-                data = payload.dumps(node)
-            if inside and (values := futures_in_fields(_literals(node))):
-                with collecting(Values(values)) as inside:
-                    data = payload.dumps(node)
-        except CancelledError:
+            packed = self._constants.pack_small(node)
+            if packed is None and type(node) is DataNode and (stored := self._store_as(node.value, key)) is not None:
+                self._keep((stored,))
+                return None  # there is nothing to send
+            packed = packed or self._constants.pack_large(node)
+            if packed.inside and (values := futures_in_fields(_literals(node))):
+                packed = self._constants.pack(node, values)
+        except REFUSALS:
             raise
         except Exception as error:  # pickling runs a user's code, which may raise anything
             raise TypeError(f"the task {key!r} can't be pickled: {error}") from error
-        if type(node) is DataNode and len(data) > self._large_nbytes:
-            stored = self._store_as(node.value, key)
-            if stored is not None:
-                self._stored.append(stored)
-                return None
+        self._keep(packed.stored)
         dependencies = [wire_key(d) for d in node.dependencies]
-        if inside:
-            dependencies = list(dict.fromkeys((*dependencies, *[future.key for future in inside])))
-            self._stored += [own for future in inside if (own := self._own(future)) is not future]
+        if packed.inside or packed.stored:
+            found = [future.key for future in (*packed.inside, *packed.stored)]
+            dependencies = list(dict.fromkeys((*dependencies, *found)))
+            self._keep(own for future in packed.inside if (own := self._own(future)) is not future)
         check_together(f"the task {key!r:.80}", dependencies)
-        return key, None, raw(data), dependencies
+        return key, None, raw(packed.data), dependencies
+
+    def _keep(self, stored: Iterable[Future]) -> None:
+        self._stored.update((future.key, future) for future in stored)
 
     def _pack_call(self, key: Any, task: Task) -> tuple[Any, bytes, Any, list[Any]] | None:
         """A task as a call with references; None if it is too involved for that."""
@@ -274,13 +273,11 @@ class GraphPacker:
             packer = self._packers.get(id(task.func))
             if packer is None:
                 # The packed functions keep the function, so its identity is not given to another one meanwhile.
-                packer = self._packers[id(task.func)] = Packer(
-                    function.name, task.func, self._own, self._store, self._large_nbytes
-                )
+                packer = self._packers[id(task.func)] = Packer(function.name, task.func, self._own, self._constants)
             call = packer.pack(tuple(args), kwargs)
         except TypeError as error:
             raise TypeError(f"the task {key!r} can't be sent: {error}") from error
-        self._stored.extend(call.stored)
+        self._keep(call.stored)
         dependencies = dict.fromkeys((*referred, *call.dependencies, *function.dependencies))
         check_together(f"the task {key!r:.80}", dependencies)
         return key, function.digest, raw(call.payload), list(dependencies)
@@ -318,7 +315,8 @@ class GraphPacker:
         """Many tasks of a graph share one function object; it is pickled once for all of them."""
         entry = self._packed_functions.get(id(function))
         if entry is None:
-            packed = self._functions.get(function)
+            packed = self._functions.get(function, self._constants)
+            self._keep(packed.stored)
             self._packed_functions[id(function)] = (function, packed)
             self._sent_functions.setdefault(packed.digest, packed)
             return packed

@@ -91,12 +91,16 @@ def wire_key(key: Any) -> Any:
     return checked
 
 
+class TooLongKeysError(ValueError):
+    """Keys that have to be sent together take too much."""
+
+
 def check_together(what: str, keys: Collection[Any]) -> None:
-    """Raise a `ValueError` if keys take more than one message can hold: they are sent together, as those of a task."""
+    """Raise an error if keys take more than one message can hold: they are sent together, as those of a task."""
     if len(keys) > _FEW_KEYS:
         nbytes = sum(map(key_nbytes, keys))
         if nbytes > MAX_ENTRY_NBYTES:
-            raise ValueError(
+            raise TooLongKeysError(
                 f"{what} has {len(keys):,} keys of {nbytes:,} bytes together, and they may take {MAX_ENTRY_NBYTES:,}: "
                 "use shorter keys, or fewer at a time"
             )

@@ -12,8 +12,11 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from hashlib import blake2b
 from typing import Any
+
+import xxhash
 
 from holdfast.client.keys import content_token
 from holdfast.client.references import Place
@@ -83,6 +86,7 @@ class StoreAccess:
         self._store_node: str | None = None
         self._tried: dict[str, dict[str, Any]] | None = None
         self._mint = IDMinter()
+        self._hash_seed = int.from_bytes(blake2b(token, digest_size=8, person=b"fingerprint").digest(), "little")
         self._turns = itertools.count()
         self._closed = False
 
@@ -297,7 +301,7 @@ class StoreAccess:
             try:
                 return self._write_to(self.targets(workers), encoded, key, everywhere=everywhere, limit=limit)
             except StoreFullError as error:
-                raise StoreFullError(f"there is no room for what is scattered: {error}. {MAKE_ROOM}") from None
+                raise StoreFullError(f"there is no room for data of this client: {error}. {MAKE_ROOM}") from None
             except ConnectError:
                 if not self._leaves(nodes.keys()):
                     raise
@@ -343,6 +347,30 @@ class StoreAccess:
                 else:
                     written.append(address)
         return Place(bytes(object_id), encoded.nbytes, inline, tuple(written))
+
+    def fingerprint(self, encoded: Encoded) -> str | None:
+        """A token of the encoded bytes, before they are stored; None if they would have to be made for that.
+
+        It is not the token that `content_token` makes. Hashing takes a tenth of the time that writing takes, and who
+        doesn't know the cluster's token can't make two values that have the same one.
+        """
+        sources = encoded.sources()
+        if sources is None and encoded.nbytes > _HASH_COPY_NBYTES and self.local is not None:
+            return None
+        return self._fingerprint(encoded.type_name, (encoded.to_bytes(),) if sources is None else sources)
+
+    def fingerprint_of(self, encoded: Encoded, place: Place) -> str:
+        """The token of bytes that have been stored. They are read where they lie, if that is this host's store."""
+        local = self.local
+        if local is None or local[1] not in place.nodes:
+            return self._fingerprint(encoded.type_name, (encoded.to_bytes(),))
+        return self._fingerprint(encoded.type_name, (memoryview(local[0].get_buffer(ObjectID(place.object_id))),))
+
+    def _fingerprint(self, type_name: str, parts: Iterable[memoryview | bytes]) -> str:
+        hasher = xxhash.xxh3_128(type_name.encode(), seed=self._hash_seed)
+        for part in parts:
+            hasher.update(part)
+        return hasher.hexdigest()
 
     def content_token(self, encoded: Encoded, place: Place | None = None) -> str:
         """A token of the encoded bytes; ``place`` where they lie in this host's store already, to read them there."""

@@ -8,10 +8,12 @@ while it is unpickled, however deep they stand, without walking the arguments.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from types import CellType
 from typing import Any
 
 from holdfast.cluster.protocol.limits import INLINE_LIMIT_NBYTES
@@ -19,33 +21,129 @@ from holdfast.objectstore.by_value import ByValuePickler
 
 __all__ = [
     "INLINE_LIMIT_NBYTES",
+    "InterruptedDump",
     "Item",
+    "LargeBuffer",
+    "Pickled",
     "Reference",
     "dumps",
     "loads",
+    "make_cell",
+    "nbytes_of",
     "resolving",
 ]
 
 _context = threading.local()
 
 
-def dumps(value: Any) -> bytes:
+class InterruptedDump(Exception):
+    """Raised in the middle of `dumps` by what it calls; its cause, if it has one, is why."""
+
+
+class LargeBuffer(InterruptedDump):
+    """There is a buffer in the value that is larger than the limit."""
+
+
+#: Called with each object that isn't a plain builtin one: how it is reduced, or `NotImplemented` for "as ever".
+TakeApart = Callable[[Any], Any]
+
+
+def dumps(value: Any, *, limit_nbytes: int | None = None, apart: TakeApart | None = None) -> bytes:
     """Pickle ``value``, with cloudpickle where pickle can't or would refer to this process's ``__main__``.
+
+    Parameters
+    ----------
+    limit_nbytes
+        Give up at the first buffer of an array or the like that is larger, before it is copied.
+    apart
+        May reduce objects in its own way.
 
     Raises
     ------
+    LargeBuffer
+        There is one, with a limit.
+    InterruptedDump
+        ``apart`` raised it.
     Exception
         Whatever pickling raised: `pickle.PicklingError`, `TypeError`, an error of the object's own, …
     """
+    take = None if limit_nbytes is None else _refusing(limit_nbytes)
     try:
-        data = pickle.dumps(value, protocol=5)
+        data = pickle.dumps(value, protocol=5, buffer_callback=take) if apart is None else _dumps_apart(value, apart)
         if b"__main__" not in data:
             return data
+    except InterruptedDump:
+        raise
     except Exception:  # pickle raises any type; what really can't be pickled raises again below
         pass
     by_value = io.BytesIO()
-    ByValuePickler(by_value, protocol=5).dump(value)
+    if apart is None:
+        ByValuePickler(by_value, protocol=5, buffer_callback=take).dump(value)
+    else:
+        _ApartByValue(by_value, apart).dump(value)
     return by_value.getvalue()
+
+
+def nbytes_of(value: Any) -> int:
+    """How large the pickle of ``value`` is, without a copy of the arrays in it. Raises what `dumps` does."""
+    sizes: list[int] = []
+
+    def count(buffer: pickle.PickleBuffer) -> None:
+        with memoryview(buffer) as view:
+            sizes.append(view.nbytes)
+
+    try:
+        return len(pickle.dumps(value, protocol=5, buffer_callback=count)) + sum(sizes)
+    except Exception:  # as above
+        sizes.clear()
+    by_value = io.BytesIO()
+    ByValuePickler(by_value, protocol=5, buffer_callback=count).dump(value)
+    return by_value.tell() + sum(sizes)
+
+
+@functools.lru_cache
+def _refusing(limit_nbytes: int) -> Callable[[pickle.PickleBuffer], bool]:
+    def take(buffer: pickle.PickleBuffer) -> bool:
+        with memoryview(buffer) as view:
+            if view.nbytes > limit_nbytes:
+                raise LargeBuffer(f"a buffer of {view.nbytes:,} bytes")
+        return True  # it stays in the pickle
+
+    return take
+
+
+class _Apart(pickle.Pickler):
+    """pickle's pickler, which asks somebody first."""
+
+    def __init__(self, file: io.BytesIO, apart: TakeApart) -> None:
+        self._apart = apart
+        super().__init__(file, protocol=5)
+
+    def reducer_override(self, obj: Any) -> Any:
+        return self._apart(obj)
+
+
+def _dumps_apart(value: Any, apart: TakeApart) -> bytes:
+    by_reference = io.BytesIO()
+    _Apart(by_reference, apart).dump(value)
+    return by_reference.getvalue()
+
+
+class _ApartByValue(ByValuePickler):
+    """The pickler of what can't be named, which asks somebody first."""
+
+    def __init__(self, file: io.BytesIO, apart: TakeApart) -> None:
+        self._apart = apart
+        super().__init__(file, protocol=5)
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = self._apart(obj)
+        return super().reducer_override(obj) if reduced is NotImplemented else reduced
+
+
+def make_cell(value: Any) -> CellType:
+    """A cell of a closure with this value."""
+    return CellType(value)
 
 
 class Reference:
@@ -79,8 +177,24 @@ class Item:
         return f"Item({self.key!r}, {self.item!r})"
 
 
+class Pickled:
+    """Stands in a payload for what the pickle that is the value of ``key`` makes: a payload too large to be sent."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: Any) -> None:
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, tuple[Any]]:
+        return _resolve_pickled, (self.key,)
+
+    def __repr__(self) -> str:
+        return f"Pickled({self.key!r})"
+
+
 #: ``item_of(key, item)``: one item of the value of ``key``.
 ItemOf = Callable[[Any, Any], Any]
+Load = Callable[[bytes | memoryview], Any]
 
 
 def _resolve(key: Any) -> Any:
@@ -96,15 +210,23 @@ def _resolve_item(key: Any, item: Any) -> Any:
     return values[key][item] if item_of is None else item_of(key, item)
 
 
+def _resolve_pickled(key: Any) -> Any:
+    values = getattr(_context, "values", None)
+    return Pickled(key) if values is None else _context.load(values[key])
+
+
 @contextlib.contextmanager
-def resolving(values: Mapping[Any, Any], item_of: ItemOf | None = None) -> Iterator[None]:
-    """Within it, in this thread, references unpickle to ``values[key]``, and items to items of these."""
-    outer = getattr(_context, "values", None), getattr(_context, "item_of", None)
-    _context.values, _context.item_of = values, item_of
+def resolving(values: Mapping[Any, Any], item_of: ItemOf | None = None, load: Load = pickle.loads) -> Iterator[None]:
+    """Within it, in this thread, references unpickle to ``values[key]``, and items to items of these.
+
+    ``load`` is what unpickles a payload that is itself a value.
+    """
+    outer = getattr(_context, "values", None), getattr(_context, "item_of", None), getattr(_context, "load", None)
+    _context.values, _context.item_of, _context.load = values, item_of, load
     try:
         yield
     finally:
-        _context.values, _context.item_of = outer
+        _context.values, _context.item_of, _context.load = outer
 
 
 def loads(payload: bytes | memoryview, values: Mapping[Any, Any] | None = None, item_of: ItemOf | None = None) -> Any:

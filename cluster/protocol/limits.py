@@ -19,8 +19,10 @@ MAX_OBJECT_NBYTES = 1 << 50
 MAX_NAME_LENGTH = 1 << 10
 #: Why something happened.
 MAX_REASON_LENGTH = 1 << 14
-#: A published dataset is a recipe: its pickle has at most so many bytes, and the scheduler keeps so many datasets.
-MAX_DATASET_NBYTES = 256 << 20
+#: What the scheduler keeps and passes on without looking into it: a task's arguments, a function, a dataset's recipe.
+#: Clients put what is larger into a store, and less than this as well, where there is one.
+MAX_PAYLOAD_NBYTES = 1 << 20
+#: How many datasets the scheduler keeps.
 MAX_DATASETS = 10_000
 #: How many workers or resources the options of a task may name.
 MAX_NAMED = 10_000

@@ -13,11 +13,12 @@ from holdfast.cluster.protocol.limits import (
     ERROR_INLINE_NBYTES,
     ERROR_TEXT_LENGTH,
     INLINE_LIMIT_NBYTES,
-    MAX_DATASET_NBYTES,
+    MAX_DATASETS,
     MAX_KEY_NBYTES,
     MAX_NAME_LENGTH,
     MAX_NAMED,
     MAX_OBJECT_NBYTES,
+    MAX_PAYLOAD_NBYTES,
     MAX_REASON_LENGTH,
     MAX_THREADS,
 )
@@ -52,6 +53,7 @@ REASON = Text(MAX_REASON_LENGTH)
 RUN = Integer(-MAX_INTEGER - 1, (1 << 64) - 1)  # those of a rehearsal aren't positive
 OBJECT_NBYTES = Integer(0, MAX_OBJECT_NBYTES)
 SECONDS = Number(0.0, 1e12)
+PAYLOAD = Blob(MAX_PAYLOAD_NBYTES)
 INLINE = Maybe(Blob(INLINE_LIMIT_NBYTES))
 TURN = Integer()
 RESOURCES = Mapped(TEXT, Number(), MAX_NAMED)
@@ -88,7 +90,7 @@ def _are_tasks(tasks: Any) -> bool:
                 return False
             if digest is not None and (type(digest) is not bytes or len(digest) != 16):
                 return False
-            if type(payload) is not bytes and type(payload) is not memoryview:
+            if (type(payload) is not bytes and type(payload) is not memoryview) or len(payload) > MAX_PAYLOAD_NBYTES:
                 return False
             if type(dependencies) is not tuple or (dependencies and not _are_keys(dependencies)):
                 return False
@@ -180,7 +182,7 @@ KEYS = Listed(KEY, quick=_are_keys)
 NODES = Listed(NAME)
 OBJECTS = Listed(OBJECT)
 DIGESTS = Listed(DIGEST)
-FUNCTIONS = Listed(Entry(digest=DIGEST, blob=Blob()))
+FUNCTIONS = Listed(Entry(digest=DIGEST, blob=PAYLOAD))
 #: A small exception itself, or where a large one lies as an object.
 RAISED = Either(Entry(object_id=OBJECT, nbytes=OBJECT_NBYTES), Blob(ERROR_INLINE_NBYTES))
 REPORTED_RAISED = Either(Entry(object_id=OBJECT, nbytes=OBJECT_NBYTES, nodes=NODES), Blob(ERROR_INLINE_NBYTES))
@@ -205,7 +207,7 @@ FROM_CLIENT = Vocabulary(
     Message("forget", digests=DIGESTS),
     Message(
         "submit",
-        tasks=Listed(Entry(key=KEY, digest=Maybe(DIGEST), payload=Blob(), dependencies=KEYS), quick=_are_tasks),
+        tasks=Listed(Entry(key=KEY, digest=Maybe(DIGEST), payload=PAYLOAD, dependencies=KEYS), quick=_are_tasks),
         wants=Maybe(KEYS),
         options=OPTIONS,
     ),
@@ -232,7 +234,9 @@ REQUESTS: dict[str, Fields] = {
     "status": Fields({}),
     "memory": Fields({}),
     "list-datasets": Fields({}),
-    "publish": Fields({"name": NAME, "data": Blob(MAX_DATASET_NBYTES), "keys": KEYS}, {"override": Boolean()}),
+    "publish": Fields(
+        {"datasets": Listed(Entry(name=NAME, data=PAYLOAD, keys=KEYS), MAX_DATASETS)}, {"override": Boolean()}
+    ),
     "unpublish": Fields({"name": TEXT}),
     "get-dataset": Fields({"name": TEXT}),
     "wait-for-workers": Fields({"n": Integer(0, (1 << 64) - 1)}, {"timeout": Maybe(Number(0.0, 1e9))}),
@@ -344,7 +348,7 @@ TO_WORKER = Vocabulary(
                 key=KEY,
                 run_id=RUN,
                 digest=Maybe(DIGEST),
-                payload=Blob(),
+                payload=PAYLOAD,
                 dependencies=Listed(_READ),
                 private=Boolean(),
             ),

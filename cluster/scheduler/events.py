@@ -168,12 +168,12 @@ class ObjectsFound(NamedTuple):
     object_ids: Sequence[ObjectId]
 
 
-class DatasetPublished(NamedTuple):
+class DatasetsPublished(NamedTuple):
+    """All of them, or none: name, data, keys of each."""
+
     client: str
     request: int
-    name: str
-    data: Payload
-    keys: Sequence[Key]
+    datasets: Sequence[tuple[str, Payload, Sequence[Key]]]
     override: bool
 
 
@@ -220,7 +220,7 @@ Event: TypeAlias = (
     | RunsRevoked
     | RevocationConfirmed
     | ObjectsFound
-    | DatasetPublished
+    | DatasetsPublished
     | DatasetUnpublished
     | DatasetRequested
     | TimePassed

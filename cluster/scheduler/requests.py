@@ -115,9 +115,8 @@ class Requests:
         elif operation == "memory":
             self._inquire(client, request, lambda: introspection.memory(state, self._heartbeats))
         elif operation == "publish":
-            name, data, keys = arguments["name"], arguments["data"], arguments["keys"]
             override = arguments.get("override", False)
-            self._handle_event(events.DatasetPublished(client, request, name, data, keys, override))
+            self._handle_event(events.DatasetsPublished(client, request, arguments["datasets"], override))
         elif operation == "unpublish":
             self._handle_event(events.DatasetUnpublished(client, request, arguments["name"]))
         elif operation == "get-dataset":

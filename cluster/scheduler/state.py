@@ -152,7 +152,7 @@ class SchedulerState:
             events.RunsRevoked: self._runs_revoked,
             events.RevocationConfirmed: self._revocation_confirmed,
             events.ObjectsFound: self._objects_found,
-            events.DatasetPublished: self._dataset_published,
+            events.DatasetsPublished: self._datasets_published,
             events.DatasetUnpublished: self._dataset_unpublished,
             events.DatasetRequested: self._dataset_requested,
             events.TimePassed: self._time_passed,
@@ -702,29 +702,41 @@ class SchedulerState:
 
     # -- datasets
 
-    def _dataset_published(self, event: events.DatasetPublished) -> None:
+    def _datasets_published(self, event: events.DatasetsPublished) -> None:
         client = self.clients[event.client]
-        old = self.datasets.get(event.name)
-        if old is not None and not event.override:
-            text = f"a dataset {event.name!r} is published already (by {old.publisher}); override=True replaces it"
-            self.outbox.reply(client.id, event.request, False, ["DatasetExistsError", text])
+        refusal = self._refusal_of(event)
+        if refusal is not None:
+            self.outbox.reply(client.id, event.request, False, refusal)
             return
-        if old is None and len(self.datasets) >= MAX_DATASETS:
-            text = f"{MAX_DATASETS:,} datasets are published, and no more may be: unpublish some"
-            self.outbox.reply(client.id, event.request, False, ["ValueError", text])
-            return
-        gone = [key for key in event.keys if key not in self.tasks]
-        if gone:
-            text = f"{event.name!r} can't be published: {_some(map(repr, gone))} was cancelled or released"
-            self.outbox.reply(client.id, event.request, False, ["CancelledError", text])
-            return
-        dataset = Dataset(event.name, event.data, client.name, self.life.now)
-        for key in event.keys:
-            self.life.hold(dataset, self.tasks[key])
-        self.datasets[event.name] = dataset
-        if old is not None:
-            self.life.let_go(old)
+        for name, data, keys in event.datasets:
+            old = self.datasets.get(name)
+            dataset = Dataset(name, data, client.name, self.life.now)
+            for key in keys:
+                self.life.hold(dataset, self.tasks[key])
+            self.datasets[name] = dataset
+            if old is not None:
+                self.life.let_go(old)
         self.outbox.reply(client.id, event.request, True, None)
+
+    def _refusal_of(self, event: events.DatasetsPublished) -> list[str] | None:
+        """Why these can't be published: an error's name and text."""
+        new = 0
+        for name, _, keys in event.datasets:
+            old = self.datasets.get(name)
+            if old is not None and not event.override:
+                text = f"a dataset {name!r} is published already (by {old.publisher}); override=True replaces it"
+                return ["DatasetExistsError", text]
+            new += old is None
+            gone = [key for key in keys if key not in self.tasks]
+            if gone:
+                text = f"{name!r} can't be published: {_some(map(repr, gone))} was cancelled or released"
+                return ["CancelledError", text]
+        if len({name for name, _, _ in event.datasets}) < len(event.datasets):
+            return ["ValueError", "two datasets of one request have the same name"]
+        if len(self.datasets) + new > MAX_DATASETS:
+            text = f"{len(self.datasets):,} datasets are published, and there may be {MAX_DATASETS:,}: unpublish some"
+            return ["ValueError", text]
+        return None
 
     def _dataset_unpublished(self, event: events.DatasetUnpublished) -> None:
         dataset = self._find_dataset(event)

@@ -41,6 +41,7 @@ class Dependencies(Mapping[Any, Any]):
 
     Attributes
     ----------
+    private : bool
     failed : bool
         Whether asking for one has raised something.
     shares : bool
@@ -50,10 +51,15 @@ class Dependencies(Mapping[Any, Any]):
     def __init__(self, store: Store, dependencies: tuple[tuple[Any, ...], ...], *, private: bool) -> None:
         self._store = store
         self._entries = {dependency[0]: dependency for dependency in dependencies}
-        self._private = private
+        self.private = private
         self._values: dict[Any, Any] = {}
         self.failed = False
         self.shares = False
+
+    @property
+    def count_read(self) -> int:
+        """How many were asked for as a whole."""
+        return len(self._values)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -87,7 +93,7 @@ class Dependencies(Mapping[Any, Any]):
             if inline is not None:
                 value = decode(memoryview(bytearray(inline)))
                 return value if item is None else value[item[0]]
-            private = self._private
+            private = self.private
             self.shares = not private
             if item is None:
                 return self._store.get(object_id, timeout=timeout, writable=private, sources=nodes)

@@ -160,12 +160,17 @@ class TaskRunner:
         key, _, digest, payload, dependencies, _ = task
         if digest is None:
             return self._evaluate(task, private)
-        function = self._functions.get(digest)
+        function = self._functions.find(digest)
         values = args = kwargs = None
         private = private or digest in self._writers
         try:
             if dependencies:
                 values = self._dependencies(task, private)
+            has_data = self._functions.has_data(digest)
+            if function is None or (private and has_data):
+                function = self._functions.load(digest, values)
+            if values is not None:
+                values.shares = values.shares or (has_data and not private)
                 if (item := self._item_taken(function, task)) is not None:
                     return values.item(dependencies[0][0], *item)
             args, kwargs = self._arguments(key, payload, values)
@@ -179,7 +184,7 @@ class TaskRunner:
             forget_locals(error)
         finally:
             self._store.defer_releases()
-            values = args = kwargs = None
+            function = values = args = kwargs = None
         self._store.settle_releases()
         return self._call(task, private=True)
 

@@ -1,11 +1,17 @@
-"""Functions by the digest of their pickle: sent once, unpickled once, at their first use."""
+"""Functions by the digest of their pickle: sent once, unpickled once, at their first use.
+
+Large data of a function is an object in the store, which is a dependency of each task that names the function. Whoever
+unpickles it first has read that data in place, and the function keeps its views as long as it is known here.
+"""
 
 from __future__ import annotations
 
-import pickle
 import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from holdfast.cluster import payload as payloads
+from holdfast.cluster.worker.dependencies import Dependencies
 
 
 class FunctionTable:
@@ -18,6 +24,7 @@ class FunctionTable:
     def __init__(self) -> None:
         self._blobs: dict[bytes, bytes | memoryview] = {}
         self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._with_data: set[bytes] = set()
 
     def add(self, functions: Iterable[tuple[bytes, bytes | memoryview]]) -> None:
         self._blobs.update(functions)
@@ -27,34 +34,58 @@ class FunctionTable:
         for digest in digests:
             self._blobs.pop(digest, None)
             self._functions.pop(digest, None)
+            self._with_data.discard(digest)
 
     def known(self) -> dict[bytes, Callable[..., Any]]:
         """Those that have been unpickled, the latest last."""
         return self._functions.copy()
 
-    def get(self, digest: bytes) -> Callable[..., Any]:
-        """The function of ``digest``.
+    def find(self, digest: bytes) -> Callable[..., Any] | None:
+        """The function of ``digest``, if it was unpickled before."""
+        return self._functions.get(digest)
+
+    def has_data(self, digest: bytes) -> bool:
+        """Whether a function that was unpickled has data in the store."""
+        return digest in self._with_data
+
+    def load(self, digest: bytes, dependencies: Dependencies | None) -> Callable[..., Any]:
+        """Unpickle the function of ``digest``. It is kept for the next tasks, unless it has private views of data.
+
+        Parameters
+        ----------
+        digest
+            The function's.
+        dependencies
+            Those of the task that it is for, where its data is; None if that has none.
 
         Raises
         ------
         RuntimeError
             It can't be unpickled here; names it and says why.
+        Exception
+            What reading a dependency raises.
         """
-        function = self._functions.get(digest)
-        if function is None:
-            blob = self._blobs.get(digest)
-            if blob is None:
-                raise RuntimeError(f"the function {digest.hex()} was never sent to this worker")
-            try:
-                function = pickle.loads(blob)
-            except Exception as error:  # importing the user's modules can raise anything
-                raise RuntimeError(
-                    f"the function {_name_in(blob)!r} can't be unpickled here: {type(error).__name__}: {error}"
-                ) from error
-            # Two threads may get here at once: both have the same function, and one of the copies stays.
-            function = self._functions.setdefault(digest, function)
+        blob = self._blobs.get(digest)
+        if blob is None:
+            raise RuntimeError(f"the function {digest.hex()} was never sent to this worker")
+        if not blob:  # another thread was quicker
+            return self._functions[digest]
+        try:
+            function: Callable[..., Any] = payloads.loads(blob, dependencies)
+        except Exception as error:  # importing the user's modules can raise anything
+            if dependencies is not None and dependencies.failed:
+                raise
+            raise RuntimeError(
+                f"the function {_name_in(blob)!r} can't be unpickled here: {type(error).__name__}: {error}"
+            ) from error
+        if dependencies is None or not dependencies.count_read:
             self._blobs[digest] = b""  # has done its work; the empty blob still says that it was sent
-        return function
+        else:
+            self._with_data.add(digest)
+            if dependencies.private:
+                return function
+        # Two threads may get here at once: both have the same function, and one of the copies stays.
+        return self._functions.setdefault(digest, function)
 
 
 def function_name(function: Any) -> str:

@@ -28,7 +28,10 @@ def item_taken(function: Any, payload: bytes | memoryview, load: Callable[[], An
         Unpickles the payload, with references in the place of what they refer to.
     """
     if function is operator.getitem:
-        args, kwargs = load()
+        call = load()
+        if type(call) is not tuple:
+            return None  # it is stored, and to be read itself
+        args, kwargs = call
     elif function is None and len(payload) <= _NODE_NBYTES_MAX and _GETITEM in bytes(payload):
         node = load()
         if getattr(node, "func", None) is not operator.getitem:

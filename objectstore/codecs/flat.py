@@ -149,6 +149,15 @@ class Encoded:
         if self.nbytes > written:
             target[written:] = bytes(self.nbytes - written)
 
+    def sources(self) -> list[memoryview | bytes] | None:
+        """What is written, in order, without the filling between; None if some of it has to be made for that."""
+        parts: list[memoryview | bytes] = [self._head]
+        for _, part in self._parts:
+            if type(part) is not CopyPart:
+                return None
+            parts.append(part.source)
+        return parts
+
     def pieces(self) -> list[Piece]:
         """The large parts that could stay where they lie, for readers who take the encoding in pieces."""
         if self._head[0] != TAG_PICKLE_BUFFERS:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dask
 import numpy as np
 import pytest
 
-from holdfast import Client, LocalCluster
+from holdfast import Client, LocalCluster, StoreFullError
 from holdfast.client.graphs import split
 from holdfast.client.keys import wire_key
 from holdfast.cluster.comm import frames
@@ -88,10 +89,17 @@ def test_names_that_are_too_long(client, cluster):
     client.wait_for_workers(1, timeout=float("inf"))
 
 
-def test_a_dataset_that_is_too_large_says_what_to_do(client, monkeypatch):
-    monkeypatch.setattr("holdfast.client.datasets.MAX_DATASET_NBYTES", 1000)
-    with pytest.raises(ValueError, match=r"keeps 1,000 of one: scatter or persist"):
-        client.publish_dataset(np.zeros(1000), name="large")
+def test_data_that_is_larger_than_the_store_says_what_to_do(client):
+    large = np.zeros(10 * MB)
+    for call in (
+        lambda: client.publish_dataset(large, name="large"),
+        lambda: client.submit(len, large),
+        lambda: client.submit(lambda: len(large)),
+        lambda: client.compute(dask.delayed(len)(large)),
+        lambda: client.scatter(large),
+    ):
+        with pytest.raises(StoreFullError, match=r"no room for data of this client: .* more than the 64\.0 MB"):
+            call()
 
 
 def test_a_type_with_a_long_name_costs_no_worker_its_place(client):

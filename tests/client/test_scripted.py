@@ -19,6 +19,7 @@ from scripted_scheduler import TOKEN
 from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError, ObjectLostError, wait
 from holdfast.client import base
 from holdfast.client.arguments import Packer
+from holdfast.client.constants import Constants
 from holdfast.cluster import payload, raised
 from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.objectstore import ObjectID, encode
@@ -490,7 +491,7 @@ class TestLargeArguments:
     @pytest.fixture
     def packing(self, script):
         store = self.Store(script.client)
-        return Packer("f", None, script.client._own, store), store
+        return Packer("f", None, script.client._own, Constants(store)), store
 
     def test_a_large_array_is_stored_and_referred_to(self, packing):
         packer, store = packing
@@ -515,9 +516,10 @@ class TestLargeArguments:
     def test_not_so_what_has_futures_in_it(self, packing, script):
         packer, store = packing
         future = script.client.submit(operator.neg, 1, key="x")
-        call = packer.pack(([future, b"x" * 2_000_000],), {})
-        assert call.dependencies == ["x"]
-        assert not store.values
+        large = b"x" * 2_000_000
+        call = packer.pack(([future, large],), {})
+        assert call.dependencies == ["x", "stored-1"]
+        assert store.values == [large]
 
     def test_a_list_that_contains_itself_is_fine(self, packing):
         packer, _ = packing

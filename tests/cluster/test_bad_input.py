@@ -147,7 +147,7 @@ def test_a_result_larger_than_the_store(client):
 def test_scattered_data_larger_than_the_store(client):
     with pytest.raises(StoreFullError) as info:
         client.scatter(np.ones(10_000_000))
-    assert "no room for what is scattered: 80.0 MB requested, more than the 67.1 MB" in str(info.value)
+    assert "no room for data of this client: 80.0 MB requested, more than the 67.1 MB" in str(info.value)
     assert "start the host with a larger object store" in str(info.value)
 
 

@@ -78,7 +78,7 @@ def test_an_unpublished_dataset_goes_piece_by_piece(cluster):
     client = cluster.add_client()
     cluster.submit(client, dict.fromkeys(CHAIN, ()))
     cluster.run_all()
-    cluster.handle(events.DatasetPublished(client, 1, "data", b"", list(CHAIN), False))
+    cluster.handle(events.DatasetsPublished(client, 1, [("data", b"", list(CHAIN))], False))
     cluster.release(client, *CHAIN)
     cluster.handle(events.DatasetUnpublished(client, 2, "data"))
     assert states(cluster)

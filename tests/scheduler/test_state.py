@@ -541,7 +541,7 @@ class TestCancel:
         cluster = Cluster(hosts=1, workers=1)
         client = cluster.add_client()
         cluster.submit(client, {"x": ()})
-        cluster.handle(events.DatasetPublished(client, 1, "flights", b"data", ["x"], False))
+        cluster.handle(events.DatasetsPublished(client, 1, [("flights", b"data", ["x"])], False))
         cluster.handle(events.KeysCancelled(client, ["x"], True))
         assert cluster.clients[client] == {"x": "cancelled"}
         cluster.finish("x")
@@ -551,7 +551,7 @@ class TestCancel:
 
 class TestDatasets:
     def publish(self, cluster, client, name="flights", keys=("x",), override=False):
-        cluster.handle(events.DatasetPublished(client, 1, name, b"data", keys, override))
+        cluster.handle(events.DatasetsPublished(client, 1, [(name, b"data", keys)], override))
         return cluster.replies[-1]
 
     def test_a_dataset_outlives_its_client_and_feeds_others(self):

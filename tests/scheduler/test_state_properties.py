@@ -91,7 +91,7 @@ class History(RuleBasedStateMachine):
         override=st.booleans(),
     )
     def publish(self, client, name, keys, override):
-        self.cluster.handle(events.DatasetPublished(client, 1, name, b"data", keys, override))
+        self.cluster.handle(events.DatasetsPublished(client, 1, [(name, b"data", keys)], override))
 
     @rule(client=st.sampled_from(CLIENTS), name=st.sampled_from(NAMES), get=st.booleans())
     def get_or_unpublish(self, client, name, get):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from types import MappingProxyType
 
+from holdfast.client.constants import Constants
 from holdfast.client.functions import FunctionCache
 from holdfast.client.graphs import GraphPacker
 from holdfast.cluster import payload
@@ -20,7 +21,7 @@ def pack(graph, outputs, options=MappingProxyType({}), **settings):
         "borrow": lambda key: None,
         "own": refuse,
         "elsewhere": lambda key: None,
-        "store": lambda v: None,
+        "constants": Constants(lambda value: None),
         "store_as": lambda v, k: None,
     }
     return GraphPacker(FunctionCache(), **{**defaults, **settings}).pack(graph, outputs, options)
