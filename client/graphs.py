@@ -203,7 +203,7 @@ class GraphPacker:
             )
         self._borrowed[key] = own = self._own(future)
         if own is not future:
-            self._stored.append(own)
+            self._keep((own,))
 
     def _cull(self, nodes: Mapping[Any, GraphNode], targets: Mapping[Any, Any]) -> dict[Any, GraphNode]:
         """What has to be computed, with references to what aliases stand for in the place of references to them."""
