@@ -17,7 +17,7 @@ from holdfast.cluster.worker.dependencies import Dependencies
 class FunctionTable:
     """The functions that the scheduler has sent.
 
-    `add` is called in the loop's thread and only stores bytes; `get` is called in the tasks' threads, because
+    `add` is called in the loop's thread and only stores bytes; `load` is called in the tasks' threads, because
     unpickling imports modules.
     """
 
@@ -78,14 +78,16 @@ class FunctionTable:
             raise RuntimeError(
                 f"the function {_name_in(blob)!r} can't be unpickled here: {type(error).__name__}: {error}"
             ) from error
-        if dependencies is None or not dependencies.count_read:
-            self._blobs[digest] = b""  # has done its work; the empty blob still says that it was sent
-        else:
+        has_data = dependencies is not None and dependencies.count_read > 0
+        if has_data:
             self._with_data.add(digest)
-            if dependencies.private:
-                return function
+        if dependencies is not None and has_data and dependencies.private:
+            return function
         # Two threads may get here at once: both have the same function, and one of the copies stays.
-        return self._functions.setdefault(digest, function)
+        function = self._functions.setdefault(digest, function)
+        if not has_data:
+            self._blobs[digest] = b""  # has done its work; the empty blob still says that it was sent
+        return function
 
 
 def function_name(function: Any) -> str:
