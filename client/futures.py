@@ -179,6 +179,11 @@ class Future(TaskRef):
             It was cancelled or released.
         ObjectLostError, KilledWorker, NoWorkerError, ConnectError
             The cluster could not make it; says why.
+        UnreadableError
+            The result can't be unpickled here; names its class, and where it lies.
+        RemoteError
+            What the task raised can't be raised here: it is no `Exception`, or its class isn't there. It is an error
+            of the nearest class above it that is, too.
         Exception
             Whatever the task raised, with the traceback of where it did.
 

@@ -13,7 +13,7 @@ from holdfast.client.raising import hide_own_frames, raise_as_it_was
 from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable, Place
 from holdfast.client.store_access import ReadTimeoutError, StoreAccess
 from holdfast.cluster.errors import ConnectError, ObjectLostError
-from holdfast.objectstore.errors import ObjectNotFoundError, StoreError
+from holdfast.objectstore.errors import ObjectNotFoundError, StoreError, UnreadableError
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,11 @@ class Reader:
                 raise_as_it_was(self.error_of(state))
             try:
                 return self._stores.read(place, deadline, writable=writable)
+            except UnreadableError as error:
+                what = f"the result of {state.key!r:.200}{self._stores.words_for(place)}"
+                unreadable = UnreadableError(what, error.type_name, error.__cause__ or error)
+                unreadable.__cause__ = error.__cause__
+                raise_as_it_was(unreadable)
             except ReadTimeoutError:
                 raise TimeoutError(f"the result of {state.key!r} could not be read within {timeout:g} s") from None
             except (ObjectNotFoundError, ConnectError) as error:
@@ -142,7 +147,11 @@ class Reader:
     def read_many(
         self, states: Collection[KeyState], timeout: float | None, *, skip: bool, writable: bool | None = None
     ) -> dict[int, Any]:
-        """Read several results, by the id of their state. Those that failed are left out if ``skip``, else raise."""
+        """Read several results, by the id of their state. Those that failed are left out if ``skip``, else raise.
+
+        A result that can't be unpickled here is none that failed, and raises in any case: left out it would be lost
+        without a word.
+        """
         writable = self._writable if writable is None else writable
         deadline = None if timeout is None else time.monotonic() + timeout
         self.wait(states, timeout, on_error=not skip)

@@ -40,7 +40,8 @@ class Results(ClientBase):
         futures : Future, or nested list, tuple, set, dict or iterator of futures
             Also of other clients of the same cluster.
         errors : {"raise", "skip"}
-            Whether a task that failed raises, or its future is left out of what is returned.
+            Whether a task that failed raises, or its future is left out of what is returned. A result that is there
+            and can't be unpickled here raises in any case.
         direct
             Taken for compatibility. Results never pass through the scheduler, unless they are small.
         writable : bool, optional
@@ -55,6 +56,8 @@ class Results(ClientBase):
         ------
         ValueError
             A future is of another cluster.
+        UnreadableError
+            A result can't be unpickled here; names its key, its class, and where it lies.
         Exception
             As `Future.result`, for the first future that failed.
 

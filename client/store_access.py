@@ -186,6 +186,12 @@ class StoreAccess:
             raise ObjectNotFoundError(what)
         raise ReadTimeoutError(what)
 
+    def words_for(self, place: Place) -> str:
+        """Where a result lies, for a message."""
+        nodes = self._nodes()
+        places = [f"{nodes[address]['hostname']} ({address})" for address in place.nodes if address in nodes]
+        return f" on {', '.join(places)}" if places else ""
+
     def _read_here(self, store: Store, address: str, place: Place, deadline: float | None, writable: bool) -> Any:
         """Read from this host's store, which brings the object here from where it is.
 

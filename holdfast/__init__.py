@@ -39,6 +39,7 @@ _EXPORTS = {
     "ObjectNotFoundError": "holdfast.objectstore.errors",
     "StoreError": "holdfast.objectstore.errors",
     "StoreFullError": "holdfast.objectstore.errors",
+    "UnreadableError": "holdfast.objectstore.errors",
 }
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "RemoteError",
     "StoreError",
     "StoreFullError",
+    "UnreadableError",
     "VersionMismatchError",
     "__version__",
     "futures_of",
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
         ObjectNotFoundError,
         StoreError,
         StoreFullError,
+        UnreadableError,
     )
 
 

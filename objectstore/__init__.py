@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         StoreClosedError,
         StoreError,
         StoreFullError,
+        UnreadableError,
     )
     from holdfast.objectstore.ids import ObjectID
     from holdfast.objectstore.server import StoreServer
@@ -62,6 +63,7 @@ _EXPORTS = {
     "StoreClosedError": "holdfast.objectstore.errors",
     "StoreError": "holdfast.objectstore.errors",
     "StoreFullError": "holdfast.objectstore.errors",
+    "UnreadableError": "holdfast.objectstore.errors",
     "StoreServer": "holdfast.objectstore.server",
     "connect": "holdfast.objectstore.client",
     "decode": "holdfast.objectstore.codecs",
@@ -86,6 +88,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "StoreServer",
+    "UnreadableError",
     "connect",
     "decode",
     "encode",

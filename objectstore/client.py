@@ -339,6 +339,8 @@ class Store:
             If it isn't there (in time), or was deleted.
         SpillError
             If it was moved to disk, and is damaged or gone there.
+        UnreadableError
+            If its class can't be imported here, or refuses to be unpickled.
         StoreError
             If it couldn't be fetched, or the store is gone.
         """

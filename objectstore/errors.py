@@ -34,5 +34,37 @@ class DecodeError(StoreError):
     """The bytes are not an encoded object, or they are damaged."""
 
 
+class UnreadableError(DecodeError):
+    """The bytes of an object are there, but nothing can be made of them in this process; `__cause__` says why.
+
+    Its class can't be imported here, for instance, or refuses to be unpickled.
+
+    Parameters
+    ----------
+    what : str
+        Names the object.
+    type_name : str
+        The class of its value; may be empty.
+    error : Exception
+        What unpickling it has raised.
+    """
+
+    def __init__(self, what: str, type_name: str, error: BaseException) -> None:
+        of = f", of the class {type_name}," if type_name else ""
+        super().__init__(
+            f"{what}{of} can't be unpickled in this process: {type(error).__name__}: {error}. {way_to_unpickle(error)}"
+        )
+        self.type_name = type_name
+
+
+def way_to_unpickle(error: BaseException) -> str:
+    """What to do about an error of unpickling."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"The module {error.name.partition('.')[0]!r} is where it was made, and has to be here, too"
+    if isinstance(error, (ImportError, AttributeError)):
+        return "The module that has its class may be another version here than where it was made"
+    return "It can be read where its class can be unpickled; or return arrays, tables or built-in types instead"
+
+
 class ProtocolError(StoreError):
     """The other end of a connection said something that the protocol doesn't allow; the connection is closed."""

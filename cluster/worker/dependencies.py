@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from holdfast.objectstore import Store, decode
-from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreError, StoreFullError, UnreadableError
 
 #: How long a dependency may take to come from another host.
 FETCH_TIMEOUT_SECONDS = 300.0
@@ -102,6 +102,9 @@ class Dependencies(Mapping[Any, Any]):
             self.failed = True
             if isinstance(error, StoreError) and not isinstance(error, (StoreFullError, StoreClosedError, DecodeError)):
                 raise Missing(key, object_id) from None  # not here, or nobody could give it
+            if isinstance(error, UnreadableError):
+                what = f"the result of {key!r:.200}, which the task depends on"
+                raise UnreadableError(what, error.type_name, error.__cause__ or error) from error.__cause__
             if item is not None:
                 error.add_note(f"while item {item[0]!r} of the result of {key!r} was taken")
             raise

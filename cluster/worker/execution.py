@@ -38,7 +38,7 @@ from holdfast.cluster.worker.nursery import Nursery
 from holdfast.cluster.worker.readonly import Writers, is_refused_write
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
 from holdfast.objectstore import Encoded, ObjectID, Store, encode
-from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError
+from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError, way_to_unpickle
 
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0
@@ -238,7 +238,8 @@ class TaskRunner:
             if dependencies is not None and dependencies.failed:
                 raise
             raise RuntimeError(
-                f"the arguments of task {key!r} can't be unpickled on {self._name}: {type(error).__name__}: {error}"
+                f"the arguments of task {key!r} can't be unpickled on {self._name}: {type(error).__name__}: {error}. "
+                f"{way_to_unpickle(error)}"
             ) from error
 
     def _dependencies(self, task: Task, private: bool) -> Dependencies:

@@ -6,12 +6,13 @@ unpickles it first has read that data in place, and the function keeps its views
 
 from __future__ import annotations
 
-import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.worker.dependencies import Dependencies
+from holdfast.objectstore.errors import way_to_unpickle
+from holdfast.objectstore.outline import name_in
 
 
 class FunctionTable:
@@ -76,7 +77,8 @@ class FunctionTable:
             if dependencies is not None and dependencies.failed:
                 raise
             raise RuntimeError(
-                f"the function {_name_in(blob)!r} can't be unpickled here: {type(error).__name__}: {error}"
+                f"the function {name_in(blob)!r} can't be unpickled here: {type(error).__name__}: {error}. "
+                f"{way_to_unpickle(error)}"
             ) from error
         has_data = dependencies is not None and dependencies.count_read > 0
         if has_data:
@@ -104,21 +106,3 @@ def node_name(node: Any, key: Any) -> str:
         return name
     layer = str(key[0] if type(key) is tuple and key else key)
     return layer.rpartition("-")[0] or layer
-
-
-def _name_in(blob: bytes | memoryview) -> str:
-    """The name in the pickle of a function, as well as it can be known without unpickling it."""
-    strings: list[str] = []
-    try:
-        for opcode, argument, _ in pickletools.genops(bytes(blob)):
-            if opcode.name == "GLOBAL":
-                strings += str(argument).split(" ", 1)
-            elif isinstance(argument, str):
-                strings.append(argument)
-    except Exception:  # a damaged pickle: pickletools raises many types
-        return "?"
-    if strings[:1] == ["cloudpickle.cloudpickle"]:
-        # A function by value: its code object's name is the first that could be one after the builder's own names.
-        builders = {"_make_function", "_builtin_type", "CodeType", "cloudpickle.cloudpickle", "cell_contents"}
-        return next((s for s in strings if s.isidentifier() and s not in builders and not s.startswith("_")), "?")
-    return ".".join(strings[:2]) or "?"

@@ -168,8 +168,8 @@ def decode(buffer: Buffer, *, base: object = None) -> Any:
     ------
     DecodeError
         If the bytes aren't an encoded value, or are damaged.
-    Exception
-        Whatever unpickling the value's own classes raises.
+    UnreadableError
+        A class of the value can't be imported here, or refuses to be unpickled.
 
     Notes
     -----

@@ -37,7 +37,8 @@ from holdfast.objectstore.codecs.flat import (
     type_name_of,
 )
 from holdfast.objectstore.codecs.resident import Resident
-from holdfast.objectstore.errors import DecodeError
+from holdfast.objectstore.errors import DecodeError, HoldfastError, UnreadableError
+from holdfast.objectstore.outline import name_in
 
 _PLAIN_HEAD = bytes([TAG_PICKLE])
 _HEADER = struct.Struct("<BxxxIQ")
@@ -171,11 +172,15 @@ def decode_pieces(pieces: Sequence[tuple[int, memoryview]]) -> Any:
     return _loads(view[start:end], buffers)
 
 
-def _loads(data: memoryview, buffers: Iterable[memoryview]) -> Any:
+def _loads(data: memoryview, buffers: Sequence[memoryview]) -> Any:
     try:
         return pickle.loads(data, buffers=buffers)
     except (pickle.UnpicklingError, EOFError) as error:
         raise DecodeError(f"a damaged pickle: {error}") from error
+    except (HoldfastError, MemoryError):
+        raise
+    except Exception as error:  # importing and unpickling run anybody's code
+        raise UnreadableError("an object", name_in(data, buffers), error) from error
 
 
 DECODERS: dict[int, Callable[[memoryview], Any]] = {

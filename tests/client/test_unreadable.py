@@ -1,0 +1,131 @@
+"""A result that can't be unpickled where it's asked for: an error that says which, of what, from where, and why."""
+
+from __future__ import annotations
+
+import operator
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from holdfast import Client, UnreadableError
+from holdfast.objectstore import DecodeError, StoreServer, connect
+from holdfast.objectstore.outline import name_in
+
+PATIENCE_SECONDS = 30
+LARGE = 100_000
+
+
+def of_a_module_that_is_only_there(nbytes=0):
+    """An object of a class that this process can't import."""
+    module = types.ModuleType("only_there")
+    sys.modules["only_there"] = module
+    module.Model = type("Model", (), {"__module__": "only_there"})
+    model = module.Model()
+    model.weights = np.ones(nbytes, "u1")
+    return model
+
+
+class Picky:
+    """Doesn't take back what it has given."""
+
+    def __getstate__(self):
+        return {"x": 1}
+
+    def __setstate__(self, state):
+        raise LookupError("nothing of the kind")
+
+
+@pytest.mark.parametrize("size", [0, LARGE])
+@pytest.mark.parametrize("attach", [True, False])
+def test_of_a_class_that_can_t_be_imported(cluster, attach, size):
+    with Client(cluster, attach=attach, set_as_default=False) as client:
+        (address,) = client._stores._nodes()
+        future = client.submit(of_a_module_that_is_only_there, size, key=f"model-{size}")
+        with pytest.raises(UnreadableError) as caught:
+            future.result(PATIENCE_SECONDS)
+        text = str(caught.value)
+        assert f"the result of 'model-{size}'" in text
+        assert (address in text) == bool(size)  # a small one rides along
+        assert "of the class only_there.Model, can't be unpickled" in text
+        assert "ModuleNotFoundError: No module named 'only_there'. The module 'only_there' is where it was made" in text
+        assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+        assert [frame.name for frame in caught.traceback] == ["test_of_a_class_that_can_t_be_imported"]
+        # What is there can still be used where it is.
+        assert client.submit(lambda model: model.weights.nbytes, future, workers=None).status in ("pending", "finished")
+
+
+def test_of_a_class_that_refuses(client):
+    future = client.submit(Picky, key="picky")
+    with pytest.raises(UnreadableError, match=r"the result of 'picky'.*Picky, can't.*LookupError: nothing of the kind"):
+        future.result(PATIENCE_SECONDS)
+    with pytest.raises(UnreadableError, match="'picky'"):
+        client.gather([future])
+
+
+def test_leaving_out_what_failed_leaves_out_no_result(client):
+    futures = [client.submit(operator.truediv, 1, 0), client.submit(abs, -1)]
+    assert client.gather(futures, errors="skip") == [1]
+    with pytest.raises(UnreadableError, match="'picky'"):
+        client.gather([*futures, client.submit(Picky, key="picky")], errors="skip")
+
+
+def test_in_a_worker_it_is_the_error_of_the_task_that_reads_it(client):
+    with pytest.raises(
+        UnreadableError, match=r"the result of 'picky', which the task depends on, of the class"
+    ) as caught:
+        client.submit(id, client.submit(Picky, key="picky")).result(PATIENCE_SECONDS)
+    assert repr(caught.value.__cause__) == "LookupError('nothing of the kind')"
+    assert "Raised by task 'id-" in caught.value.__notes__[0]
+
+
+def test_arguments_and_functions_name_the_worker_and_the_way_out(client):
+    module = types.ModuleType("only_here")
+    exec("class Value: pass\ndef use(x): return x", vars(module))
+    sys.modules["only_here"] = module
+    try:
+        of_argument = client.submit(id, module.Value(), key="of value")
+        of_function = client.submit(module.use, 1)
+    finally:
+        del sys.modules["only_here"]
+    with pytest.raises(
+        RuntimeError, match=r"arguments of task 'of value' .* The module 'only_here' is where it was made"
+    ):
+        of_argument.result(PATIENCE_SECONDS)
+    with pytest.raises(RuntimeError, match=r"function 'only_here.use' .* The module 'only_here' is where it was made"):
+        of_function.result(PATIENCE_SECONDS)
+
+
+def test_in_the_store():
+    with StoreServer(capacity="16 MiB") as server, connect(server.socket_path) as store:
+        object_id = store.put([Picky()])
+        with pytest.raises(DecodeError, match="an object, of the class list, can't be unpickled") as caught:
+            store.get(object_id)
+        assert isinstance(caught.value.__cause__, LookupError)
+
+
+def a_function():
+    return 1
+
+
+def test_what_a_pickle_is_of():
+    import cloudpickle
+
+    class Local:
+        pass
+
+    def local():
+        return local
+
+    assert name_in(pickle.dumps([1])) == "list"
+    assert name_in(pickle.dumps(a_function)).endswith(".a_function")
+    assert name_in(pickle.dumps(np.float64(1))).endswith("scalar")
+    assert name_in(cloudpickle.dumps(local)).endswith("test_what_a_pickle_is_of.<locals>.local")
+    assert name_in(cloudpickle.dumps(Local)) == "__main__.Local"
+    assert name_in(cloudpickle.dumps(Local())) == "__main__.Local"
+    buffers = []
+    data = pickle.dumps({"a": np.ones(3)}, protocol=5, buffer_callback=buffers.append)
+    assert name_in(data, buffers) == "dict"
+    assert name_in(b"no pickle") == name_in(pickle.dumps(bytes(5 << 20))) == ""
