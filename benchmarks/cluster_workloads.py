@@ -131,8 +131,11 @@ def large_objects(client: Client, sizes: Sizes) -> None:
     report("put_400mb_first", speeds[0], "GB/s")
     report("put_400mb", statistics.median(speeds), "GB/s")
     future = client.scatter(array, hash=False)
-    seconds, _ = timed(future.result)
+    seconds, value = timed(future.result)
     report("get_400mb", seconds * 1e3, "ms")
+    for use, call in (("read", value.sum), ("write", lambda: value.fill(1.0)), ("copy", array.copy)):
+        seconds, _ = timed(call)
+        report(f"{use}_400mb", seconds * 1e3, "ms")
 
 
 def cross_worker(client: Client, sizes: Sizes) -> None:

@@ -25,7 +25,7 @@ from holdfast.cluster.hosts import host_id
 from holdfast.cluster.payload import INLINE_LIMIT_NBYTES
 from holdfast.cluster.transfer import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
-from holdfast.objectstore.codecs import decode_private
+from holdfast.objectstore.codecs import TAKES_WRITES
 from holdfast.objectstore.errors import (
     DecodeError,
     ObjectNotFoundError,
@@ -153,8 +153,10 @@ class StoreAccess:
         ReadTimeoutError
             It did not come before the deadline. Whether there is a copy is not known then.
         """
-        if place.inline is not None:
-            return decode_private(place.inline) if writable else decode(place.inline)
+        inline = place.inline
+        if inline is not None:
+            is_to_be_private = writable and inline and inline[0] in TAKES_WRITES
+            return decode(memoryview(bytearray(inline)) if is_to_be_private else inline)
         local = self.local
         if local is not None:
             store, address = local

@@ -14,6 +14,7 @@ import pyarrow as pa
 from holdfast.objectstore.arena import map_shared
 from holdfast.objectstore.board import ORDERED, BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.codecs import (
+    TAKES_WRITES,
     Encoded,
     Resident,
     decode,
@@ -22,7 +23,6 @@ from holdfast.objectstore.codecs import (
     encode,
     ndarray,
     raw,
-    takes_writes,
 )
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection, open_connection
@@ -381,7 +381,7 @@ class Store:
             view = mapping.private if writable else mapping.buffer
             return [(start, memoryview(view(at, nbytes, pin))) for start, at, nbytes in segments]
         buffer = mapping.buffer(offset, pin.nbytes, pin)
-        if writable and takes_writes(memoryview(buffer)):
+        if writable and memoryview(buffer)[0] in TAKES_WRITES:
             return mapping.private(offset, pin.nbytes, pin)
         return buffer
 

@@ -46,15 +46,14 @@ from holdfast.objectstore.errors import DecodeError
 
 __all__ = [
     "INLINE_NBYTES",
+    "TAKES_WRITES",
     "Buffer",
     "Encoded",
     "Resident",
     "decode",
     "decode_item",
     "decode_pieces",
-    "decode_private",
     "encode",
-    "takes_writes",
     "type_name_of",
 ]
 
@@ -88,8 +87,9 @@ _DECODERS: dict[int, Callable[[memoryview], Any]] = {
 }
 
 
-#: Of all others copies are decoded, or what can't be changed, as Arrow's tables can't.
-_TAKE_WRITES = frozenset({TAG_ARRAY, TAG_BUFFER, TAG_MAPPING, TAG_MEMORYVIEW, TAG_PICKLE_BUFFERS})
+#: The first bytes of encodings whose values show them, and write to them if they may. Of all others copies are decoded,
+#: or what can't be changed, as Arrow's tables can't.
+TAKES_WRITES = frozenset({TAG_ARRAY, TAG_BUFFER, TAG_MAPPING, TAG_MEMORYVIEW, TAG_PICKLE_BUFFERS})
 
 
 def encode(value: Any, resident: Resident | None = None) -> Encoded:
@@ -188,13 +188,3 @@ def decode(buffer: Buffer, *, base: object = None) -> Any:
             f"no codec of this version begins with byte 0x{view[0] & 0xFF:02x}: damaged, or newer"
         ) from None
     return decoder(view)
-
-
-def takes_writes(view: memoryview | bytes) -> bool:
-    """Whether what is decoded of a flat encoding shows it, and writes to it if that is allowed."""
-    return len(view) > 0 and view[0] in _TAKE_WRITES
-
-
-def decode_private(flat: bytes | memoryview) -> Any:
-    """``decode`` of a small encoding, with memory of its own for what can be written."""
-    return decode(memoryview(bytearray(flat)) if takes_writes(flat) else flat)
