@@ -188,6 +188,30 @@ def test_what_a_fork_sees_stays_when_its_parent_lets_go(
     until(lambda: is_empty(server), "the bytes are free when the fork has ended")
 
 
+@pytest.mark.parametrize("kind", [{}, {"grandchild": True}])
+def test_a_fork_writes_to_private_views_of_its_own(
+    server: StoreServer, store: Store, other: Store, kind: dict[str, bool]
+) -> None:
+    """What was written before the fork both have; what wasn't they read in the arena; what is written later one has."""
+    value = read_privately(store, other)
+    value[:1000] = 8
+    reads = Fork(lambda array: (wrong(array[:1000], 8), wrong(array[1000:], 7)), value, **kind)
+    writes = Fork(write, value[500:2000], **kind)
+    value[:3000] = 9
+    assert writes.look() == "0"
+    assert (wrong(value[:3000], 9), wrong(value[3000:], 7)) == (0, 0)
+    assert reads.look() == "(0, 0)"
+    del value
+    gc.collect()
+    delete_all(other, server)
+    store.flush()
+    refill(other)
+    assert reads.look() == "(0, 0)"
+    reads.end()
+    writes.end()
+    until(lambda: is_empty(server), "the bytes are free when the forks have ended")
+
+
 def test_what_a_fork_may_write_to_is_nobody_elses(server: StoreServer, store: Store, other: Store) -> None:
     """An array that was being filled when its process forked, and then given up there."""
     array, pending = store.create(WORDS, "int64")
