@@ -37,7 +37,7 @@ def test_they_stay_as_long_as_it_and_go_with_it():
 
 def test_they_stay_with_a_dataset_and_a_task_that_need_it():
     cluster, client = with_contents()
-    cluster.handle(events.DatasetPublished(client, 1, "d", b"data", ["outer"], False))
+    cluster.handle(events.DatasetsPublished(client, 1, [("d", b"data", ["outer"])], False))
     cluster.submit(client, {"use": ["outer"]})
     cluster.remove_client(client)
     cluster.catch_up()
