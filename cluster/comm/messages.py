@@ -15,6 +15,7 @@ _OF_LISTS = frozenset(
         "memory",
         "pending",
         "cancelled",
+        "kept",
         "release",
         "want",
         "cancel",

@@ -216,6 +216,7 @@ FROM_CLIENT = Vocabulary(
         objects=Listed(
             Entry(key=KEY, object_id=OBJECT, nbytes=OBJECT_NBYTES, type=TEXT, node=NAME, inline=INLINE),
         ),
+        chosen=Boolean(),
     ),
     Message("contains", objects=Listed(Entry(key=KEY, keys=KEYS))),
     Message("want", keys=KEYS),
@@ -329,6 +330,7 @@ TO_CLIENT = Vocabulary(
     Message("erred", errors=Listed(Entry(key=KEY, raised=REPORTED_RAISED, text=ERROR_TEXT)), turn=TURN),
     Message("pending", keys=KEYS, turn=TURN),
     Message("cancelled", keys=KEYS, reason=REASON, turn=TURN),
+    Message("kept", keys=KEYS),
     Message("nodes", added=Listed(Fields({"address": NAME}, others=Plain())), removed=NODES),
     Message("part", number=Integer(), items=Shape()),
     Message("reply", number=Integer(), ok=Boolean(), value=Shape()),

@@ -90,6 +90,7 @@ class TasksSubmitted(NamedTuple):
 class ObjectsScattered(NamedTuple):
     client: str
     objects: Sequence[tuple[Key, ObjectId, int, str, str, Payload | None]]
+    chosen: bool = False  # somebody chose the keys; else they are made of the data
 
 
 class ReferencesFound(NamedTuple):

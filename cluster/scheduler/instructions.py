@@ -81,6 +81,11 @@ class ReportCancelled(NamedTuple):
     reason: str
 
 
+class ReportKept(NamedTuple):
+    peer: str
+    items: list[Key]
+
+
 class Reply(NamedTuple):
     peer: str
     request: int
@@ -101,6 +106,7 @@ Instruction: TypeAlias = (
     | ReportErred
     | ReportPending
     | ReportCancelled
+    | ReportKept
     | Reply
 )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
@@ -33,7 +33,9 @@ def who_has(state: SchedulerState, keys: Sequence[Key] | None) -> Steps:
     """The node addresses that have each key's object; of all keys that have one when ``keys`` is None."""
     if keys is None:
         for tasks in state.life.objects.slices(STEP_ITEMS):
-            where = {task.key: [host.address for host in task.where] for task in tasks}
+            where = {
+                task.key: [host.address for host in task.where] for task in tasks if state.tasks.get(task.key) is task
+            }
             for part in in_slices(list(where), STEP_ITEMS):
                 yield {key: where[key] for key in part}
     else:
@@ -116,7 +118,7 @@ def status(
 ) -> Steps:
     """What ``holdfast status`` shows: ``silences`` has the seconds since each host was heard of."""
     counts: Counter[str] = Counter()
-    for tasks in state.tasks.slices(STEP_ITEMS):
+    for tasks in chain(state.tasks.slices(STEP_ITEMS), state.life.earlier.slices(STEP_ITEMS)):
         counts.update([task.state for task in tasks])
         yield None
     nodes = {}
@@ -163,9 +165,10 @@ def memory(state: SchedulerState, heartbeats: Heartbeats) -> Steps:
     largest.sort(key=_nbytes, reverse=True)
     for start in range(0, min(len(largest), MAX_OBJECTS_LISTED), STEP_ITEMS // 5):
         step = largest[start : min(start + STEP_ITEMS // 5, MAX_OBJECTS_LISTED)]
-        listed = {task.key: task for task in step if task.state == "memory"}
-        for part in in_slices(list(listed), STEP_ITEMS):
-            yield {"objects": [_object(listed[key], state.life.now) for key in part]}
+        listed = [task for task in step if task.state == "memory"]
+        described = iter(listed)  # there may be several of one key, of different generations
+        for part in in_slices([task.key for task in listed], STEP_ITEMS):
+            yield {"objects": [_object(task, state.life.now) for task in islice(described, len(part))]}
     return {
         "objects": [],
         "count": count,

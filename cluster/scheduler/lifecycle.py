@@ -21,6 +21,25 @@ events, and `has_more` is true until it is done. In between
 * a task that nobody needs may still be in any state: it is as if whoever let go of it had done so a moment later;
 * an ACTIVE task may have a dependency that has erred: it will err too, and can't run before that;
 * a client that has left still holds tasks, and hears nothing any more (``Client.hears``).
+
+Generations of a key. The table `Lifecycle.tasks` has the task that a key means now. Dependents refer to tasks, not to
+keys. So when a key is specified anew that nobody holds, and by another specification, its task leaves the table
+(`Lifecycle.free_key`) and the next generation of the key takes the place. The earlier one goes on for its dependents,
+can be computed again for them, and is forgotten with the last of them:
+
+======================================  ================================================
+a key is specified, and its task …      … then the key means
+======================================  ================================================
+isn't known                             a new task
+has that very specification             that task, whatever state it is in
+is held by somebody                     that task: its holders were promised its result
+is data that is lost, held by somebody  that task, which can be computed from now on
+is held by nobody                       a new task, the next generation
+======================================  ================================================
+
+A specification is the same if its bytes are and if the keys that it names mean the same tasks still. Whatever others
+say by key is about what they hold, and what is held is in the table. A task has no two generations of a key among its
+dependencies: all of them were looked up at once.
 """
 
 from __future__ import annotations
@@ -67,7 +86,7 @@ from holdfast.cluster.scheduler.model import (
     Worker,
 )
 from holdfast.cluster.scheduler.placement import Placement, end_run, start_run
-from holdfast.cluster.scheduler.table import Table
+from holdfast.cluster.scheduler.table import Roll, Table
 from holdfast.cluster.scheduler.writers import Writers
 
 #: A group that has lost its last task is kept, for the time that it knows, while there are no more groups than this.
@@ -111,6 +130,7 @@ class Lifecycle:
         task: type[Task] = Task,
     ) -> None:
         self.tasks: Table[Key, Task] = Table()
+        self.earlier: Roll[Task] = Roll()  # generations of keys that mean other tasks by now
         self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
         self.errors: Table[ObjectId, TaskError] = Table()  # of those that lie in stores, as long as a task has them
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
@@ -165,6 +185,23 @@ class Lifecycle:
         group = self.groups.get(_group_name(key, digest))
         if group is not None:
             group.writes = True
+
+    def is_specified_by(
+        self, task: Task, digest: Digest | None, payload: Payload, dependency_keys: Sequence[Key]
+    ) -> bool:
+        """Whether a specification is the one that a task has."""
+        if task.payload is None or task.digest != digest or task.payload != payload:
+            return False
+        return task.dependencies == tuple(dict.fromkeys(map(self.tasks.get, dependency_keys)))
+
+    def is_held(self, task: Task) -> bool:
+        """Whether anybody holds a task that isn't gone."""
+        return any(not self.is_departed(holder) for holder in task.holders)
+
+    def free_key(self, task: Task) -> None:
+        """A key that nobody holds is to mean another task: this one is left to those that depend on it."""
+        del self.tasks[task.key]
+        self.earlier.add(task)
 
     def is_below(self, task: Task, others: Iterable[Task]) -> bool:
         """Whether one of the others is the task, or depends on it."""
@@ -728,7 +765,10 @@ class Lifecycle:
         task.state = "forgotten"
         if self.lost.objects:
             self.lost.supersede(task)
-        del self.tasks[task.key]
+        if self.tasks.get(task.key) is task:
+            del self.tasks[task.key]
+        else:
+            self.earlier.remove(task)
         group = task.group
         group.tasks -= 1
         if not group.tasks and len(self.groups) > MAX_GROUPS:

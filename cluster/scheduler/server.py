@@ -662,6 +662,7 @@ _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.ReportMemory: lambda i: ("memory", i.items),
     to_do.ReportErred: lambda i: ("erred", [_erred_entry(entry) for entry in i.items]),
     to_do.ReportPending: lambda i: ("pending", i.items),
+    to_do.ReportKept: lambda i: ("kept", i.items),
     to_do.ReportCancelled: lambda i: ("cancelled", i.items, i.reason),
     to_do.Reply: _reply,
 }

@@ -30,7 +30,14 @@ from typing import Any
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
 from holdfast.cluster.protocol.limits import MAX_DATASETS
 from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.instructions import DeleteObjects, Instruction, Outbox, ReportErred
+from holdfast.cluster.scheduler.instructions import (
+    DeleteObjects,
+    Instruction,
+    Outbox,
+    ReportErred,
+    ReportKept,
+    ReportPending,
+)
 from holdfast.cluster.scheduler.lifecycle import Lifecycle, raised_of, task_error
 from holdfast.cluster.scheduler.lost import PATIENCE_SECONDS
 from holdfast.cluster.scheduler.model import (
@@ -429,19 +436,30 @@ class SchedulerState:
         unknown: list[tuple[Task, Key]] = []
         specified: list[Task] = []
         submitted: list[Task] = []
+        frees = False
         try:
             for key, digest, payload, dependency_keys in event.tasks:
                 task = tasks.get(key)
-                if task is not None and (task.payload is not None or task.state == "memory"):
-                    submitted.append(task)
-                    continue
+                is_held = False
+                if task is not None:
+                    if life.is_specified_by(task, digest, payload, dependency_keys):
+                        submitted.append(task)
+                        continue
+                    is_held = life.is_held(task)
+                    if is_held and (task.payload is not None or task.state == "memory"):
+                        self.outbox.add(ReportKept, client.id, key)
+                        submitted.append(task)
+                        continue
                 if digest is not None and digest not in life.functions:
                     raise ProtocolError(f"task {key!r:.200} names a function that was never sent")
                 if dependency_keys and key in dependency_keys:
                     raise ProtocolError(f"task {key!r:.200} depends on itself")
                 if per_key:
                     chosen = _Options({**options, **per_key[key]}, self.placement) if key in per_key else shared
-                if task is None:
+                if not is_held:
+                    if task is not None:
+                        life.free_key(task)
+                        frees = True
                     task = life.create(key, digest, client.name)
                 specified.append(task)
                 submitted.append(task)
@@ -461,6 +479,8 @@ class SchedulerState:
                 task.priority = (-chosen.priority, self._submitted)
                 life.specify(task, digest, payload, dependencies)
             if event.wants is None:
+                if frees:  # maybe the key of one that came before in this very event
+                    submitted = [tasks[task.key] for task in submitted]
                 for task in submitted:
                     self._begin(client, task)
             else:
@@ -497,6 +517,9 @@ class SchedulerState:
             owner = self.life.objects.get(object_id)
             if owner is not None and owner is not task:
                 raise ProtocolError(f"scattered[{position}].object_id is that of another key")
+            if task is not None and event.chosen and owner is None and not self.life.is_held(task):
+                self.life.free_key(task)
+                task = None
             if task is None:
                 task = self.life.create(key, None, client.name)
             self.life.hold(client, task)
@@ -505,6 +528,16 @@ class SchedulerState:
                     self.life.add_copy(task, host)
                 elif object_id != task.object_id:
                     self._delete_from(host, object_id)
+                    if event.chosen and (inline is None or inline != task.inline):
+                        self.outbox.add(ReportKept, client.id, key)
+                self.life.report(task, client)
+                continue
+            if task.payload is not None:
+                self._delete_from(host, object_id)
+                self.outbox.add(ReportKept, client.id, key)
+                if task.state == "released":
+                    self.life.activate(task)
+                self.outbox.add(ReportPending, client.id, key)
                 self.life.report(task, client)
                 continue
             was_lost = task.error is not None and task.error.is_loss
@@ -623,7 +656,7 @@ class SchedulerState:
             task = self.life.end_run(worker, run_id)
             if task is None:
                 continue
-            dependency = self.tasks.get(dependency_key)
+            dependency = next((d for d in task.dependencies if d.key == dependency_key), None)
             error = None if dependency is None else self._object_missing(dependency, object_id)
             if error is not None:
                 self.life.fail(task, error)

@@ -54,15 +54,20 @@ def validate_state(state: SchedulerState) -> None:
     unsettled, undermined = state.life.left_over
     for key, task in state.tasks.items():
         assert task.key == key
+    for task in state.life.earlier:
+        assert state.tasks.get(task.key) is not task, f"{task!r} has its key"
+        assert not state.life.is_held(task), f"{task!r} is held, and has lost its key"
+    known = {*state.tasks.values(), *state.life.earlier}
+    for task in known:
         try:
-            _validate_task(state, task)
+            _validate_task(state, task, known)
             assert task in unsettled or task.is_needed or task.state == "released", "nobody needs it"
             assert task in unsettled or task.is_needed or task.dependents, "nobody can ask for it again"
             if task.state in ACTIVE and task not in undermined:
                 assert all(dependency.state in ("memory", "lost", *ACTIVE) for dependency in task.dependencies)
         except AssertionError as error:
             raise AssertionError(f"{task!r}: {error}") from error
-    ready = [task for task in state.tasks.values() if task.state == "ready"]
+    ready = [task for task in known if task.state == "ready"]
     queued = sum(queue.live for queue in state.placement.queues())
     assert state.placement.ready == len(ready) == queued + len(state.placement.solitary)
     waiting_alone = list(state.placement.solitary)
@@ -74,11 +79,11 @@ def validate_state(state: SchedulerState) -> None:
         assert task.object_id == object_id
         assert task.state == "memory"
     for task, object_id in state.life.lost.objects.items():
-        assert state.tasks.get(task.key) is task, f"{task!r} is forgotten, but not what it lost"
+        assert task in known, f"{task!r} is forgotten, but not what it lost"
         assert task.state != "memory"
         assert object_id in state.life.lost
         assert object_id not in state.life.objects
-    _validate_errors(state)
+    _validate_errors(state, known)
     for host in state.hosts.values():
         assert not (host.is_ready and host.restored)
         for task in host.objects:
@@ -101,22 +106,24 @@ def validate_state(state: SchedulerState) -> None:
     for holder in holders:
         for task in holder.holds:
             assert holder in task.holders
-            assert state.tasks.get(task.key) is task, f"{holder!r} holds {task!r}, which is forgotten"
+            assert state.tasks.get(task.key) is task, f"{holder!r} holds {task!r}, which has lost its key"
     for digest, function in state.life.functions.items():
-        assert function.tasks == sum(task.digest == digest for task in state.tasks.values())
+        assert function.tasks == sum(task.digest == digest for task in known)
         assert function.clients == sum(digest in client.functions for client in state.clients.values())
         assert function.tasks or function.clients
     for group in state.life.groups.values():
-        assert group.tasks == sum(task.group is group for task in state.tasks.values())
+        assert group.tasks == sum(task.group is group for task in known)
 
 
-def _validate_task(state: SchedulerState, task: Task) -> None:
+def _validate_task(state: SchedulerState, task: Task, known: set[Task]) -> None:
     active = task.state in ACTIVE
     assert task.state != "forgotten"
     for dependency in task.dependencies:
-        assert state.tasks.get(dependency.key) is dependency, f"its dependency {dependency!r} is forgotten"
+        assert dependency in known, f"its dependency {dependency!r} is forgotten"
         assert task in dependency.dependents
+    assert len({dependency.key for dependency in task.dependencies}) == len(task.dependencies)
     for dependent in task.dependents:
+        assert dependent in known, f"{dependent!r}, which depends on it, is forgotten"
         assert task in dependent.dependencies
     assert task.nwaiters == sum(dependent.state in ACTIVE for dependent in task.dependents)
     for holder in task.holders:
@@ -164,8 +171,8 @@ def _validate_task(state: SchedulerState, task: Task) -> None:
     assert (task.error is not None) == (task.state == "erred")
 
 
-def _validate_errors(state: SchedulerState) -> None:
-    errors = Counter(task.error for task in state.tasks.values() if task.error is not None)
+def _validate_errors(state: SchedulerState, known: set[Task]) -> None:
+    errors = Counter(task.error for task in known if task.error is not None)
     for error, count in errors.items():
         assert error.tasks == count
         assert error.blob is None or error.object_id is None

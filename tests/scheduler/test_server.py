@@ -185,7 +185,7 @@ REPORTED = (b"x" * 16, "x", 5, "bytes", "me")
 def test_a_node_that_was_given_up_comes_back_with_what_it_has():
     async def main():
         async with Setup(silence_timeout=0.2) as setup:
-            setup.client.connection.send(("scattered", [SCATTERED]))
+            setup.client.connection.send(("scattered", [SCATTERED], False))
             await setup.client.next("memory")
             await setup.client.next("pending")
             unknown = (b"y" * 16, "y", 5, "bytes", "here-0")
@@ -202,7 +202,7 @@ def test_a_node_that_was_given_up_comes_back_with_what_it_has():
 def test_an_agent_that_connects_anew_supersedes_itself_and_its_workers():
     async def main():
         async with Setup() as setup:
-            setup.client.connection.send(("scattered", [SCATTERED]))
+            setup.client.connection.send(("scattered", [SCATTERED], False))
             await setup.client.next("memory")
             again = await Peer.join_as_node(setup.scheduler, [REPORTED])
             assert setup.node.gone
@@ -249,7 +249,7 @@ def test_what_a_client_put_and_may_be_about_to_tell_of_is_not_deleted_before_it_
             told, untold = (b"o" * 16, "o", 5, "bytes", "other"), (b"u" * 16, "u", 5, "bytes", "other")
             setup.node = await Peer.join_as_node(setup.scheduler, [told, untold])
             await until(lambda: setup.scheduler.state.hosts[NODE].is_ready)
-            other.connection.send(("scattered", [("o", b"o" * 16, 5, "bytes", NODE, None)]))
+            other.connection.send(("scattered", [("o", b"o" * 16, 5, "bytes", NODE, None)], False))
             setup.client.connection.send(("want", ["o"]))
             await other.next("memory")
             setup.client.connection.send(("want", ["o"]))

@@ -741,15 +741,20 @@ def test_a_line_fails_with_the_task_that_kills_its_workers():
     assert [type(error_of(cluster, key)) for key in "abc"] == [KilledWorker] * 3
 
 
-def test_data_that_is_scattered_under_the_first_ones_key_sets_the_others_free():
+def test_a_result_of_the_first_one_that_comes_back_with_its_host_sets_the_others_free():
     cluster = Cluster(hosts=1, workers=1)
     client = cluster.add_client()
     known_short(cluster, client)
-    cluster.submit(client, {"a": (), "b": ["a"]})
-    cluster.scatter(client, "a", "tcp://host0:1")
+    cluster.submit(client, {"a": ()})
+    cluster.finish("a")
+    cluster.cut_off_host("tcp://host0:1")
+    cluster.add_worker(cluster.add_host())
+    cluster.submit(client, {"b": ["a"]})
     assert "b" in cluster.running
+    cluster.join_again("tcp://host0:1")
     cluster.drop_all()
-    assert list(cluster.entry("b")[1][4]) == [("a", cluster.state.tasks["a"].object_id, None, ())]
+    ((key, object_id, *_),) = cluster.entry("b")[1][4]
+    assert (key, object_id) == ("a", cluster.state.tasks["a"].object_id)
     cluster.run_all()
     assert cluster.clients[client]["b"] == "memory"
 

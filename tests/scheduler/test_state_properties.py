@@ -1,11 +1,15 @@
-"""The state machine under random histories: every event is validated, nothing gets lost, nothing is left behind."""
+"""The state machine under random histories: every event is validated, nothing gets lost, nothing is left behind.
+
+Keys are used again and again, by other specifications. So what every key means is reckoned here beside the state
+machine, by the rule that is in `holdfast.cluster.scheduler.lifecycle`, and each result is held against that by value.
+"""
 
 from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from scheduler_harness import Cluster
+from scheduler_harness import Cluster, value_of
 
 from holdfast.cluster.scheduler import events
 
@@ -37,6 +41,8 @@ class History(RuleBasedStateMachine):
         for name in CLIENTS:
             self.cluster.add_client(name)
         self.joining = {}  # the host that says what it has, and its next steps
+        self.expected = {}  # the value of each task
+        self.retold = set()  # tasks whose lost data was replaced by other data, or by a way to compute it
 
     # -- clients
 
@@ -47,13 +53,28 @@ class History(RuleBasedStateMachine):
         retries=st.integers(0, 1),
         worker=st.sampled_from([None, "host0", "nobody"]),
         loose=st.booleans(),
+        payload=st.sampled_from([b"one", b"two", b"three"]),
     )
-    def submit(self, client, graph, want_all, retries, worker, loose):
+    def submit(self, client, graph, want_all, retries, worker, loose, payload):
         # Keys depend only on keys before them, so that there are no cycles; some of those may be unknown.
         ordered = {key: [d for d in graph[key] if d < key] for key in sorted(graph)}
         wants = None if want_all else list(ordered)[-1:]
         options = {"workers": [worker], "allow_other_workers": loose} if worker else {}
-        self.cluster.submit(client, ordered, wants, retries=retries, **options)
+        before = {key: task for key in ordered if (task := self.cluster.state.tasks.get(key)) is not None}
+        keeps = {key for key, task in before.items() if self.is_held(task) and has_meaning(task)}
+        retells = {task for key, task in before.items() if self.is_held(task) and key not in keeps}
+        meaning = {key: self.expected[task] for key, task in self.cluster.state.tasks.items()}
+        for key, dependencies in ordered.items():
+            if key not in keeps:
+                known = [meaning[d] for d in dict.fromkeys(dependencies) if d in meaning]
+                meaning[key] = value_of(payload, known)
+        self.cluster.submit(client, ordered, wants, payload, retries=retries, **options)
+        for key in ordered:
+            task = self.cluster.state.tasks.get(key)
+            if task in retells:
+                self.retold.add(task)
+            elif task is not None:
+                assert self.expected.setdefault(task, meaning[key]) == meaning[key]
 
     @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=4))
     def release(self, client, keys):
@@ -72,12 +93,24 @@ class History(RuleBasedStateMachine):
         client=st.sampled_from(CLIENTS),
         key=st.sampled_from(KEYS),
         inline=INLINE,
+        chosen=st.booleans(),
         data=st.data(),
     )
-    def scatter(self, client, key, inline, data):
+    def scatter(self, client, key, inline, chosen, data):
         if self.cluster.state.hosts:
-            host = data.draw(st.sampled_from(list(self.cluster.state.hosts)))
-            self.cluster.scatter(client, key, host, inline)
+            self.scatter_to(client, key, data.draw(st.sampled_from(list(self.cluster.state.hosts))), inline, chosen)
+
+    def scatter_to(self, client, key, host, inline, chosen):
+        before = self.cluster.state.tasks.get(key)
+        is_held = before is not None and self.is_held(before)
+        keeps = before is not None and has_meaning(before)
+        object_id = self.cluster.scatter(client, key, host, inline, chosen=chosen)
+        task = self.cluster.state.tasks[key]
+        assert (task is before) == (before is not None and (is_held or not chosen))
+        if task is not before:
+            self.expected[task] = object_id
+        elif not keeps:
+            self.retold.add(task)
 
     @rule(client=st.sampled_from(CLIENTS), key=st.sampled_from(KEYS), inner=st.lists(st.sampled_from(KEYS), max_size=3))
     def contain(self, client, key, inner):
@@ -120,7 +153,7 @@ class History(RuleBasedStateMachine):
     @rule(data=st.data())
     def miss(self, data):
         key = data.draw(st.sampled_from(self.cluster.startable))
-        if self.cluster.entry(key)[1][4]:
+        if self.cluster.startable_entry(key)[1][4]:
             self.cluster.miss(key)
 
     @rule()
@@ -193,9 +226,10 @@ class History(RuleBasedStateMachine):
         data=st.data(),
         client=st.sampled_from(CLIENTS),
         key=st.sampled_from(KEYS),
+        chosen=st.booleans(),
     )
-    def scatter_to_a_host_that_is_cut_off(self, data, client, key):
-        self.cluster.scatter(client, key, data.draw(st.sampled_from(sorted(self.cluster.away))))
+    def scatter_to_a_host_that_is_cut_off(self, data, client, key, chosen):
+        self.scatter_to(client, key, data.draw(st.sampled_from(sorted(self.cluster.away))), None, chosen)
 
     @precondition(lambda self: self.cluster.away and not self.joining)
     @rule(data=st.data(), piece=st.integers(1, 3))
@@ -233,6 +267,23 @@ class History(RuleBasedStateMachine):
             for task in state.clients[name].holds:
                 if task.state in ("memory", "erred"):
                     assert told.get(task.key) == task.state
+                if task.state == "memory":
+                    assert self.cluster.read[name][task.key] == task.object_id
+
+    @invariant()
+    def results_are_those_of_what_was_specified(self):
+        for task in self.cluster.state.life.objects.values():
+            if not self.is_retold(task):
+                assert self.cluster.values[task.object_id] == self.expected[task]
+
+    def is_held(self, task):
+        state = self.cluster.state
+        return any(state.clients.get(name) in task.holders for name in CLIENTS) or any(
+            dataset in task.holders for dataset in state.datasets.values()
+        )
+
+    def is_retold(self, task):
+        return task in self.retold or any(map(self.is_retold, task.dependencies))
 
     def teardown(self):
         if not hasattr(self, "cluster"):
@@ -267,9 +318,15 @@ class History(RuleBasedStateMachine):
         cluster.catch_up()
         cluster.run_all()
         assert not cluster.state.tasks
+        assert not cluster.state.life.earlier
         assert not cluster.state.life.objects
         assert not cluster.state.life.functions
         assert not any(cluster.stores.values())
+
+
+def has_meaning(task):
+    """Whether it has a result or can be computed: it isn't data that is lost."""
+    return task.state == "memory" or task.can_be_computed
 
 
 TestHistory = History.TestCase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from holdfast.cluster.scheduler import events
@@ -11,11 +12,15 @@ from holdfast.cluster.scheduler import instructions as to_do
 from holdfast.cluster.scheduler.state import SchedulerState
 
 FUNCTION = b"f" * 16
+Value = bytes
 SMALL, LARGE = 10, 10_000_000
 
 
 class Cluster:
-    """Applies events to a validating state machine and its instructions to pretended processes."""
+    """Applies events to a validating state machine and its instructions to pretended processes.
+
+    Objects have values: of a task the payload with the values of what its run has read, of scattered data the object.
+    """
 
     def __init__(self, hosts: int = 0, workers: int = 0, nthreads: int = 1, **options: Any) -> None:
         self.now = 0.0
@@ -23,12 +28,15 @@ class Cluster:
         self.stores: dict[str, set[bytes]] = {}
         self.away: dict[str, set[bytes]] = {}  # of hosts that the scheduler has given up, but that live
         self.nbytes: dict[bytes, int] = {}
+        self.values: dict[bytes, Value] = {}  # of every object that ever was
+        self._results: dict[int, Value] = {}  # of every run
         self.runs: dict[str, dict[int, to_do.RunEntry]] = {}
         self.dropped: dict[str, list[int]] = {}
         self.begun: set[int] = set()  # runs that workers' ledgers have
         self.asked: list[to_do.RevokeRuns] = []  # of nodes, and not answered yet
         self.told: list[to_do.TellRevoked] = []  # what workers have not confirmed yet
         self.clients: dict[str, dict[Any, str]] = {}  # what each client was last told of each key
+        self.read: dict[str, dict[Any, bytes]] = {}  # and which object it was told to read last
         self.forgotten: dict[str, list[bytes]] = {}
         self.replies: list[to_do.Reply] = []
         self.reasons: dict[Any, str] = {}
@@ -75,6 +83,7 @@ class Cluster:
             self.stores[peer.rpartition("/")[0]] -= set(instruction.items)
         elif isinstance(instruction, to_do.ReportMemory):
             self.clients[peer].update({entry[0]: "memory" for entry in instruction.items})
+            self.read[peer].update({entry[0]: entry[1] for entry in instruction.items})
         elif isinstance(instruction, to_do.ReportErred):
             self.clients[peer].update({entry[0]: "erred" for entry in instruction.items})
             self.reasons.update({entry[0]: entry[2] for entry in instruction.items})
@@ -152,22 +161,24 @@ class Cluster:
 
     def add_client(self, name: str = "client") -> str:
         self.clients[name] = {}
+        self.read[name] = {}
         self.handle(events.ClientJoined(name, name))
         self.handle(events.FunctionsSent(name, [(FUNCTION, b"pickle")]))
         return name
 
     def remove_client(self, name: str) -> None:
         self.handle(events.ClientLeft(name))
-        del self.clients[name]
+        del self.clients[name], self.read[name]
 
     def submit(
         self,
         client: str,
         graph: dict[Any, Sequence[Any]],
         wants: Sequence[Any] | None = None,
+        payload: bytes = b"args",
         **options: Any,
     ) -> None:
-        tasks = [(key, FUNCTION, b"args", tuple(dependencies)) for key, dependencies in graph.items()]
+        tasks = [(key, FUNCTION, payload, tuple(dependencies)) for key, dependencies in graph.items()]
         for key in graph if wants is None else wants:
             self.clients[client][key] = "pending"
         self.handle(events.TasksSubmitted(client, tasks, wants, options))
@@ -177,13 +188,16 @@ class Cluster:
             self.clients[client].pop(key, None)
         self.handle(events.KeysReleased(client, keys))
 
-    def scatter(self, client: str, key: Any, host: str, inline: bytes | None = None) -> bytes:
+    def scatter(
+        self, client: str, key: Any, host: str, inline: bytes | None = None, *, chosen: bool = False
+    ) -> bytes:
         object_id = self.new_object()
+        self.values[object_id] = object_id
         nbytes = SMALL if inline is not None else LARGE
         self.nbytes[object_id] = nbytes
         (self.stores if host in self.state.hosts else self.away)[host].add(object_id)
         self.clients[client][key] = "pending"
-        self.handle(events.ObjectsScattered(client, [(key, object_id, nbytes, "bytes", host, inline)]))
+        self.handle(events.ObjectsScattered(client, [(key, object_id, nbytes, "bytes", host, inline)], chosen))
         return object_id
 
     def new_object(self) -> bytes:
@@ -199,18 +213,22 @@ class Cluster:
     @property
     def startable(self) -> list[Any]:
         """Those of them that wait for no other run, nor for word of what was revoked."""
+        return [entry[0] for _, entry in self._startable()]
+
+    def startable_entry(self, key: Any) -> tuple[str, to_do.RunEntry]:
+        """The first of these that is of a key, and its worker."""
+        return next((worker, entry) for worker, entry in self._startable() if entry[0] == key)
+
+    def _startable(self) -> Iterator[tuple[str, to_do.RunEntry]]:
         waiting = {instruction.peer for instruction in self.told}
-        return [
-            entry[0]
-            for worker, runs in self.runs.items()
-            for entry in runs.values()
-            if not any(d[1] in runs for d in entry[4]) and (worker not in waiting or entry[1] in self.begun)
-        ]
+        for worker, runs in self.runs.items():
+            for entry in runs.values():
+                if not any(d[1] in runs for d in entry[4]) and (worker not in waiting or entry[1] in self.begun):
+                    yield worker, entry
 
     def begin(self, key: Any) -> None:
         """The worker writes into its ledger that it has begun this."""
-        assert key in self.startable
-        self.begun.add(self.entry(key)[1][1])
+        self.begun.add(self.startable_entry(key)[1][1])
 
     def see(self, worker: str, condition: str, seconds: float = 0.0) -> None:
         """The worker's node says what it is doing."""
@@ -242,9 +260,10 @@ class Cluster:
         return next((w, e) for w, runs in self.runs.items() for e in runs.values() if e[0] == key)
 
     def finish(self, key: Any, *, nbytes: int = LARGE, inline: bytes | None = None, seconds: float = 0.001) -> bytes:
-        worker, entry = self.entry(key)
-        assert key in self.startable
+        worker, entry = self.startable_entry(key)
         object_id = self.new_object()
+        read = [self.values[d[1]] if isinstance(d[1], bytes) else self._results[d[1]] for d in entry[4]]
+        self.values[object_id] = self._results[entry[1]] = value_of(entry[3], read)
         del self.runs[worker][entry[1]]
         self.nbytes[object_id] = nbytes
         self.stores[worker.rpartition("/")[0]].add(object_id)
@@ -253,14 +272,14 @@ class Cluster:
         return object_id
 
     def err(self, key: Any, text: str = "it failed") -> None:
-        worker, entry = self.entry(key)
+        worker, entry = self.startable_entry(key)
         del self.runs[worker][entry[1]]
         self.handle(events.TasksErred(worker, [(key, entry[1], b"exception", text, 0.001)]))
         self._miss_those_behind(worker, entry[1])
 
     def miss(self, key: Any, position: int = 0) -> None:
         """The worker can't read a dependency."""
-        worker, entry = self.entry(key)
+        worker, entry = self.startable_entry(key)
         dependency_key, object_id, _, _ = entry[4][position]
         if not isinstance(object_id, bytes):
             object_id = b""  # a result that the worker does not remember
@@ -305,3 +324,8 @@ class Cluster:
                 return
             self.finish(keys[0])
         raise AssertionError("work does not end")
+
+
+def value_of(payload: bytes, read: Sequence[Value]) -> Value:
+    """What a task makes of what it reads."""
+    return blake2b(b"".join([payload, b":", *read]), digest_size=16).digest()
