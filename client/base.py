@@ -435,7 +435,7 @@ class ClientBase:
             return known
         if place is None:
             place = stores.write(encoded, key, None, everywhere=False, timeout=None)
-        return self._scattered(key, place, encoded.type_name, inside, at_once=False)
+        return self._scattered(key, place, encoded.type_name, inside, chosen=False, at_once=False)
 
     def _store_as(self, value: Any, key: Any) -> Future | None:
         """Put a value into a store under a key. None if there is no store, and it is small."""
@@ -443,7 +443,7 @@ class ClientBase:
         if not self._has_store(encoded):
             return None
         place = self._stores.write(encoded, str(key), None, everywhere=False, timeout=None)
-        return self._scattered(key, place, encoded.type_name, inside, at_once=False)
+        return self._scattered(key, place, encoded.type_name, inside, chosen=True, at_once=False)
 
     def _encoded(self, value: Any) -> tuple[Encoded, list[Future]]:
         """A value as it is stored, and this client's futures of what is to live as long: those inside the value."""
@@ -461,11 +461,12 @@ class ClientBase:
         return True
 
     def _scattered(
-        self, key: Any, place: Place, type_name: str, inside: list[Future], *, at_once: bool = True
+        self, key: Any, place: Place, type_name: str, inside: list[Future], *, chosen: bool, at_once: bool = True
     ) -> Future:
         """Tell the scheduler of an object that this client has stored, with futures in it; the future of it.
 
-        Unless ``at_once``, that is said with what is sent next.
+        ``chosen``: somebody chose the key; else it is made of the data, or of chance. Unless ``at_once``, that is said
+        with what is sent next.
         """
         table = self._table
         entries = [(key, place.object_id, place.nbytes, type_name, node, place.inline) for node in place.nodes]
@@ -474,10 +475,11 @@ class ClientBase:
             state, new = table.state_of(key)
             if new:
                 begun.append(state)
+                state.call = place.object_id if chosen else None
             future = Future._of(state, self)  # type: ignore[arg-type]
             if state.status == PENDING:
                 table.scattered(state, place)
-            messages: list[tuple[Any, ...]] = [("scattered", entries)]
+            messages: list[tuple[Any, ...]] = [("scattered", entries, chosen)]
             if inside:
                 messages.append(("contains", [(key, list(dict.fromkeys([future.key for future in inside])))]))
             self._session.leave_all(messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
@@ -12,10 +13,12 @@ from dask.base import get_annotations
 from holdfast.client import options as task_options
 from holdfast.client.arguments import Packer
 from holdfast.client.base import ClientBase
+from holdfast.client.constants import Constants
 from holdfast.client.foreign import check_ends
 from holdfast.client.functions import Function
 from holdfast.client.futures import Future
 from holdfast.client.keys import TOKEN_NBYTES, check_together, random_token, wire_key
+from holdfast.client.references import KeyState, KeyTable
 from holdfast.cluster.comm.frames import raw
 
 #: Calls of a map that are packed before they are sent.
@@ -56,7 +59,8 @@ class Calls(ClientBase):
             and the fields of namedtuples, dataclasses and attrs' classes. One inside another object stays a future.
             Data of more than 32 KiB among them, and in what ``func`` closes over, is put into the object store.
         key : str or tuple, optional
-            The name of the computation. Default: made of the function's name and what is called with what.
+            The name of the computation. Default: made of the function's name and what is called with what. As long as
+            somebody holds a future of a key, the key stands for that result; a key that nobody holds is free.
         workers : str or list of str, optional
             Workers or hosts that may run it, by name or address. Default: any.
         resources : dict, optional
@@ -82,6 +86,11 @@ class Calls(ClientBase):
         -------
         Future
 
+        Warns
+        -----
+        UserWarning
+            A future of this client holds ``key`` for another call: that one's future is returned.
+
         Raises
         ------
         TypeError
@@ -99,20 +108,25 @@ class Calls(ClientBase):
         """
         constants = self._constants()
         function = self._functions.get(func, constants)
-        if key is not None:
+        chosen = key is not None
+        if chosen:
             key = wire_key(key)
-            known = self._borrow(key)
-            if known is not None:
-                return known
+            if key in self._table.states:
+                self._table.settle_all()
+                known = self._borrow(key)
+                if known is not None:
+                    self._compare(known, function, func, args, kwargs)
+                    return known
         options = self._options(priority, retries, workers, allow_other_workers, resources, writable)
         call = Packer(function.name, func, self._own, constants).pack(args, kwargs)
-        if key is None:
-            token = _token(function, call.payload) if pure else random_token()
-            key = f"{function.name}-{token}"
+        digest = _Digests(function, self._table)(call.payload, call.dependencies) if chosen or pure else b""
+        if not chosen:
+            key = f"{function.name}-{digest.hex() if pure else random_token()}"
         dependencies = _dependencies(function, call.dependencies)
         check_together(f"the task {key!r:.80}", dependencies)
         task = (key, function.digest, raw(call.payload), dependencies)
-        return self._submit([task], [(*call.stored, *function.stored)], function, options)[0]
+        stored = (*call.stored, *function.stored)
+        return self._submit([task], [stored], function, options, [digest] if chosen else None)[0]
 
     def map(
         self,
@@ -174,6 +188,7 @@ class Calls(ClientBase):
             prefix = wire_key(key)
             wire_key(f"{prefix}-{random_token()}")  # as long as the keys will be
         elif key is not None:
+            self._table.settle_all()
             keys = iter([wire_key(one) for one in key]) if isinstance(key, Collection) else map(wire_key, key)
         kept = function.stored
         if kwargs:
@@ -183,9 +198,10 @@ class Calls(ClientBase):
         packer = Packer(function.name, func, self._own, constants)
         futures: list[Future] = []
         calls = zip(*iterables, strict=False)
-        token_of = _Tokens(function)
+        digest_of = _Digests(function, self._table)
         while True:
             tasks: list[_Task] = []
+            digests: list[bytes] = []  # of those whose keys were chosen
             stored = []
             for args in itertools.islice(calls, batch_size or MAP_BATCH):
                 data, dependencies, held = packer.pack(args, kwargs)
@@ -193,8 +209,9 @@ class Calls(ClientBase):
                     name = next(keys, None)
                     if name is None:
                         raise ValueError("map got fewer keys than calls")
+                    digests.append(digest_of(data, dependencies))
                 else:
-                    name = f"{prefix}-{token_of(data) if pure else random_token()}"
+                    name = f"{prefix}-{digest_of(data, dependencies).hex() if pure else random_token()}"
                 dependencies = _dependencies(function, dependencies)
                 check_together(f"the task {name!r:.80}", dependencies)
                 tasks.append((name, function.digest, raw(data), dependencies))
@@ -206,7 +223,7 @@ class Calls(ClientBase):
                     f"map has been given more than {MAX_MAPPED:,} calls: does an iterable have no end? What was "
                     "submitted is cancelled; map parts of it, as itertools.islice takes them"
                 )
-            futures += self._submit(tasks, stored, function, options)
+            futures += self._submit(tasks, stored, function, options, None if keys is None else digests)
 
     def _options(
         self,
@@ -222,9 +239,17 @@ class Calls(ClientBase):
         return {**task_options.from_annotations(annotations), **options} if annotations else options
 
     def _submit(
-        self, tasks: list[_Task], stored: list[tuple[Any, ...]], function: Function, options: task_options.Options
+        self,
+        tasks: list[_Task],
+        stored: list[tuple[Any, ...]],
+        function: Function,
+        options: task_options.Options,
+        digests: list[bytes] | None,
     ) -> list[Future]:
-        """Send those of the tasks whose keys this client does not hold yet; the futures of all."""
+        """Send those of the tasks whose keys this client does not hold yet; the futures of all.
+
+        ``digests``: of the calls, if a user chose their keys.
+        """
         table, session = self._table, self._session
         futures: list[Future] = []
         make = Future._of
@@ -240,6 +265,7 @@ class Calls(ClientBase):
                     if keeps:
                         state.keeps = keeps
                 futures.append(make(state, self))  # type: ignore[arg-type]
+            others = [] if digests is None else _note_calls(futures, begun, digests)
             if unknown:
                 self._send_functions((function,))
                 session.leave(("submit", unknown, None, options))
@@ -247,7 +273,46 @@ class Calls(ClientBase):
                 self._forget_functions((function,))
         if unknown:
             session.hurry()
+        if others:
+            _warn_of_another(function, others, stacklevel=4)
         return futures
+
+    def _compare(
+        self, known: Future, function: Function, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Warn if what a key is held for is another call than this one, as far as that can be told cheaply."""
+        try:
+            call = Packer(function.name, func, self._own, Constants(_too_large)).pack(args, kwargs)
+        except Exception:  # it isn't sent, so it need not be fit for that
+            return
+        if _Digests(function, self._table)(call.payload, call.dependencies) != self._table.meaning_of(known.key):
+            _warn_of_another(function, [known.key], stacklevel=4)
+
+
+def _too_large(value: Any) -> Future | None:
+    raise ValueError("an argument that would have to be stored to be compared")
+
+
+def _note_calls(futures: list[Future], begun: list[KeyState], digests: list[bytes]) -> list[Any]:
+    """Note what the keys were chosen for that are new; those keys that are held for something else."""
+    new = set(begun)
+    others = []
+    for future, digest in zip(futures, digests, strict=True):
+        state = future._state
+        if state in new:
+            state.call = digest
+        elif state.call != digest:
+            others.append(state.key)
+    return others
+
+
+def _warn_of_another(function: Function, keys: list[Any], stacklevel: int) -> None:
+    first = f"the key {keys[0]!r:.100} is" if len(keys) == 1 else f"{len(keys):,} keys, {keys[0]!r:.100} the first, are"
+    warnings.warn(
+        f"{first} held by futures of this client for another call than this one of {function.name}, and stands for "
+        "the result of that: release those futures first, or choose another key",
+        stacklevel=stacklevel,
+    )
 
 
 def _dependencies(function: Function, dependencies: list[Any]) -> list[Any]:
@@ -256,17 +321,18 @@ def _dependencies(function: Function, dependencies: list[Any]) -> list[Any]:
     return list(dict.fromkeys((*dependencies, *function.dependencies)))
 
 
-def _token(function: Function, data: bytes) -> str:
-    return _Tokens(function)(data)
+class _Digests:
+    """What stands for calls of one function: a hash of what is sent for them anyway, and of what its keys mean."""
 
-
-class _Tokens:
-    """What stands for calls of one function in their keys: a hash of what is sent for them anyway."""
-
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, table: KeyTable) -> None:
         self._base = blake2b(function.digest, digest_size=TOKEN_NBYTES)
+        for key in function.dependencies:
+            self._base.update(table.meaning_of(key))
+        self._meaning_of = table.meaning_of
 
-    def __call__(self, data: bytes) -> str:
+    def __call__(self, data: bytes, dependencies: Iterable[Any]) -> bytes:
         digest = self._base.copy()
         digest.update(data)
-        return digest.hexdigest()
+        for key in dependencies:
+            digest.update(self._meaning_of(key))
+        return digest.digest()

@@ -56,6 +56,7 @@ def submit_graph(
         A future for each output.
     """
     client._session.check_open()
+    client._table.settle_all()  # a key of futures that are gone is one to be computed
     if isinstance(graph, Expr):
         annotations = graph.__dask_annotations__()
         graph = graph.__dask_graph__()

@@ -7,6 +7,7 @@ gets a random one.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from hashlib import blake2b
 from typing import Any
@@ -26,6 +27,7 @@ _FEW_PARTS = 16
 _FEW_KEYS = MAX_ENTRY_NBYTES // MAX_KEY_NBYTES
 
 _mint = IDMinter()
+_TOKEN = re.compile(f"[0-9a-f]{{{2 * TOKEN_NBYTES}}}")
 
 
 def content_token(*parts: bytes | bytearray | memoryview) -> str:
@@ -39,6 +41,19 @@ def content_token(*parts: bytes | bytearray | memoryview) -> str:
 def random_token() -> str:
     """32 hexadecimal digits that were never used before: by chance in the first half, by count in the second."""
     return _mint().hex()
+
+
+def is_made_of_content(key: Any) -> bool:
+    """Whether a key looks like one that names what it is made of: there is a token in it, as dask makes them.
+
+    Examples
+    --------
+    >>> is_made_of_content(f"add-{content_token(b'x')}"), is_made_of_content("total")
+    (True, False)
+    """
+    while type(key) is tuple and key:
+        key = key[0]
+    return type(key) is str and _TOKEN.search(key) is not None
 
 
 def check_text(what: str, text: str) -> None:

@@ -16,18 +16,25 @@ still on its way here. So what is posted is numbered by *turns*, the number in f
 carries the number of the last turn that the scheduler had begun to read, and a state takes no report from before the
 turn that made it. A release ends its turn, so none has both the release of a key and its next hold: however much of a
 turn the scheduler has read, what it says is of the key's life then.
+
+A key that a user chose can mean one thing now and another when it is held anew. Whoever begins something under such a
+key settles first (`KeyTable.settle_all`), so that it isn't taken for held by futures that are gone. And what is made of
+its result may not be named by the key alone: `KeyTable.meaning_of` says what has to be added.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
-from holdfast.client.keys import random_token
+from holdfast.client.keys import is_made_of_content, random_token
 from holdfast.cluster.errors import CancelledError
+
+logger = logging.getLogger(__name__)
 
 PENDING = "pending"
 FINISHED = "finished"
@@ -37,6 +44,8 @@ LOST = "lost"
 _FINAL = (CANCELLED, LOST)
 #: Keys that are released at once: a million dropped together must not keep the lock, and the loop, for a second.
 MAX_SETTLED = 10_000
+#: Keys that a warning names.
+MAX_NAMED = 5
 
 
 class Place(NamedTuple):
@@ -70,6 +79,8 @@ class KeyState:
         Futures of what was stored for this call, kept as long as it.
     token : str or None
         Tells this life of the key from all others, for dask's tokens; made when it is first asked for.
+    call : bytes or None
+        Stands for what was submitted or stored under a key that a user chose, if that is known here.
     """
 
     # Defaults of the class: millions of states are made, most differ in few of these.
@@ -82,6 +93,7 @@ class KeyState:
     callbacks: list[Callable[[], None]] | None = None
     keeps: tuple[Any, ...] = ()
     token: str | None = None
+    call: bytes | None = None
 
     def __init__(self, key: Any, since: int) -> None:
         self.key = key
@@ -151,10 +163,11 @@ class KeyTable:
 
     Parameters
     ----------
-    post:
-        Leaves a message for the scheduler; from any thread, without waiting.
+    outbox:
+        Takes messages for the scheduler at its end.
     wake:
-        Makes the loop call `settle` soon; from any thread, also inside the garbage collector.
+        Makes the loop call `settle` and send what is in the outbox, soon; from any thread, also inside the garbage
+        collector.
     read_while, nudge:
         `Connection.read_while` and `Connection.nudge`: who waits reads what the scheduler says.
 
@@ -168,7 +181,7 @@ class KeyTable:
 
     def __init__(
         self,
-        post: Callable[[tuple[Any, ...]], None],
+        outbox: list[tuple[Any, ...]],
         wake: Callable[[], None],
         read_while: Callable[[Callable[[], bool], float | None], bool],
         nudge: Callable[[], None],
@@ -179,8 +192,9 @@ class KeyTable:
         self.lingers = False
         self.heard = 0
         self._dropped: deque[KeyState] = deque()
+        self._released: list[Any] = []  # and not posted yet
         self._turn = 0
-        self._post = post
+        self._outbox = outbox
         self._wake = wake
         self._read_while = read_while
         self._nudge = nudge
@@ -193,6 +207,8 @@ class KeyTable:
         # One without holders was begun by a call that was interrupted.
         new = state is None or state.status in _FINAL or not state.holders
         if new:
+            if self._released:  # by one that was interrupted: what is posted for the key now comes after that
+                self._post_released()
             state = self.states[key] = KeyState(key, self._turn + 1)
         assert state is not None
         return state, new
@@ -212,27 +228,56 @@ class KeyTable:
     @property
     def has_dropped(self) -> bool:
         """Whether there is anything to `settle`."""
-        return bool(self._dropped)
+        return bool(self._dropped or self._released)
 
     def settle(self) -> bool:
         """Release keys that lost their last holder, up to `MAX_SETTLED` of them. Whether there are more."""
         dropped = self._dropped
-        if not dropped:
+        if not dropped and not self._released:
             return False
-        released = []
         with self.lock:
-            for _ in range(min(len(dropped), MAX_SETTLED)):
-                state = dropped.popleft()
-                state.holders -= 1
-                if state.holders == 0 and self.states.get(state.key) is state:
-                    del self.states[state.key]
+            states = self.states
+            released = self._released
+            limit = MAX_SETTLED
+            while dropped and limit:
+                limit -= 1
+                # No call from here to the end of the loop, so that an interrupt comes before or after all of it.
+                state = dropped[0]
+                if state.holders == 1 and state.key in states and states[state.key] is state:
+                    del states[state.key]
                     if state.status not in _FINAL:
-                        released.append(state.key)
-            if released:
-                self._post(("release", released))
-                self._post(("turn", self._turn + 2))
-                self._turn += 1
+                        released += (state.key,)
+                state.holders -= 1
+                del dropped[0]
+            self._post_released()
         return bool(dropped)
+
+    def settle_all(self) -> None:
+        """Release every key that has lost its last holder by now, and what was kept for the sake of these.
+
+        A call by a signal handler or a finalizer, inside of what changes states, leaves them as they are.
+        """
+        if not self.lock._is_owned():  # type: ignore[attr-defined]
+            while self.has_dropped:
+                self.settle()
+
+    def _post_released(self) -> None:
+        """Post what `settle` has released, in a turn that ends with it. The caller has the lock."""
+        outbox = self._outbox
+        if self._released:
+            # No call in here, as there. Who posts this need not wake the loop: whoever dropped a state has done that.
+            outbox += (("release", self._released), ("turn", self._turn + 2))
+            self._turn += 1
+            self._released = []
+
+    def meaning_of(self, key: Any) -> bytes:
+        """What stands, beside a key that is held, for the result that it has: nothing if the key says it all."""
+        state = self.states.get(key)
+        if state is not None and state.call is not None:
+            return state.call
+        if is_made_of_content(key):
+            return b""
+        return self.token_of(state).encode() if state is not None else random_token().encode()
 
     def begin_turn(self, posted: list[tuple[Any, ...]]) -> int:
         """What is posted from here on belongs to the next turn, if anything was posted in this one. Its number."""
@@ -324,6 +369,25 @@ class KeyTable:
                 if state is not None:
                     self._end(state, CANCELLED, reason)
 
+    def kept(self, keys: Iterable[Any]) -> None:
+        """What this client has specified under these keys is not what they mean: others hold them."""
+        chosen = [key for key in keys if not is_made_of_content(key)]
+        with self.lock:
+            for key in chosen:
+                state = self.states.get(key)
+                if state is not None:
+                    state.call = None
+        if chosen:
+            names = ", ".join([f"{key!r:.100}" for key in chosen[:MAX_NAMED]])
+            more = f" and {len(chosen) - MAX_NAMED:,} more" if len(chosen) > MAX_NAMED else ""
+            logger.warning(
+                "in use by others: %s%s. Another client or a published dataset holds what was submitted under this key "
+                "before, so it stands for the result of that, and what this client submitted is not computed. Choose "
+                "another key, or wait until that is released",
+                names,
+                more,
+            )
+
     def scattered(self, state: KeyState, place: Place) -> None:
         """This client has stored the object itself."""
         with self.lock:
@@ -337,7 +401,9 @@ class KeyTable:
             if state.place is place and state.status == FINISHED:
                 state.place = None
                 state.status = PENDING
-                self._post(("missing", [(state.key, place.object_id, place.nodes[0] if place.nodes else "")]))
+                message = ("missing", [(state.key, place.object_id, place.nodes[0] if place.nodes else "")])
+                self._outbox += (message,)
+                self._wake()
 
     def end_all(self, status: str, reason: Exception) -> None:
         """Nothing more will be heard. What is finished stays readable for as long as its bytes are there."""

@@ -181,7 +181,8 @@ class Results(ClientBase):
         own = [self._own(future) for future in inside]
         check_together(f"a {type(value).__name__} that is scattered", [future.key for future in own])
         place = None
-        if key is not None:
+        chosen = key is not None
+        if chosen:
             held = self._held_content(key, plain, timeout)
             if held is not None and not everywhere:
                 return held
@@ -198,12 +199,12 @@ class Results(ClientBase):
                 return known
         if place is None:
             place = stores.write(encoded, str(key), workers, everywhere=everywhere, timeout=timeout)
-        return self._scattered(key, place, encoded.type_name, own)
+        return self._scattered(key, place, encoded.type_name, own, chosen=chosen)
 
     def _held_content(self, key: Any, encoded: Encoded, timeout: float | None) -> Future | None:
         """A future of a key that a user chose, if this client holds it with this content; None if it does not."""
         if key in self._table.states:
-            self._table.settle()  # of futures that are gone already
+            self._table.settle_all()  # of futures that are gone already
         held = self._borrow(key)
         if held is None:
             return None

@@ -64,7 +64,9 @@ class Session:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.table = KeyTable(self.post, self.wake, self._read_while, self._nudge)
+        self._outbox: list[tuple[Any, ...]] = []
+        self.table = KeyTable(self._outbox, self.wake, self._read_while, self._nudge)
+        self._outbox.append(self.table.first_turn())
         self.nodes: dict[str, dict[str, Any]] = {}
         self.scheduler: dict[str, Any] = {}
         self.ended: Exception | None = None
@@ -73,7 +75,6 @@ class Session:
         self._loop = loop
         self._address = ""
         self._connection: Connection | None = None
-        self._outbox: list[tuple[Any, ...]] = [self.table.first_turn()]
         # Reentrant, so that a call by a signal handler or a finalizer, inside of what sends, finds that something does.
         self._sending = threading.RLock()
         self._is_sending = False
@@ -87,6 +88,7 @@ class Session:
             "erred": self.table.erred,
             "pending": self.table.pending,
             "cancelled": self._on_cancelled,
+            "kept": self.table.kept,
             "nodes": self._on_nodes,
             "part": self._on_part,
             "reply": self._on_reply,

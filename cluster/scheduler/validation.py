@@ -101,7 +101,7 @@ def validate_state(state: SchedulerState) -> None:
     assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in taking)
     for task, contents in state.life.contents.items():
         assert contents.task is task
-        assert state.tasks.get(task.key) is task, f"{task!r} is forgotten, but not what it contains"
+        assert task in known, f"{task!r} is forgotten, but not what it contains"
     holders: list[Holder] = [*state.clients.values(), *state.datasets.values(), *state.life.contents.values()]
     for holder in holders:
         for task in holder.holds:

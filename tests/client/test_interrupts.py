@@ -37,6 +37,10 @@ def name_a_key(client, number):
     return Future(made.key, client).result(timeout=DEADLINE_SECONDS)
 
 
+def submit_under_a_key_that_was_used_before(client, number):
+    return client.submit(pow, number, 2, key="used").result(timeout=DEADLINE_SECONDS)
+
+
 def submit_a_new_function(client, number):
     return client.submit(functools.partial(pow, number), 2).result(timeout=DEADLINE_SECONDS)
 
@@ -48,7 +52,15 @@ def compute_a_graph_in_several_messages(client, number):
 
 @pytest.mark.parametrize(
     "call",
-    [submit, submit_a_new_function, map_and_gather, scatter, name_a_key, compute_a_graph_in_several_messages],
+    [
+        submit,
+        submit_a_new_function,
+        submit_under_a_key_that_was_used_before,
+        map_and_gather,
+        scatter,
+        name_a_key,
+        compute_a_graph_in_several_messages,
+    ],
 )
 def test_a_call_that_is_interrupted_anywhere(client, call, monkeypatch):
     """Another thread waits for a result that the interrupted one may have been receiving."""

@@ -1,4 +1,4 @@
-"""A key that nobody holds is free: another specification of it is its next generation, and dependents keep the earlier."""
+"""A key that nobody holds is free: what is submitted under it is its next generation, and dependents keep theirs."""
 
 import pytest
 from scheduler_harness import FUNCTION, Cluster, value_of

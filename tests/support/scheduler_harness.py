@@ -188,9 +188,7 @@ class Cluster:
             self.clients[client].pop(key, None)
         self.handle(events.KeysReleased(client, keys))
 
-    def scatter(
-        self, client: str, key: Any, host: str, inline: bytes | None = None, *, chosen: bool = False
-    ) -> bytes:
+    def scatter(self, client: str, key: Any, host: str, inline: bytes | None = None, *, chosen: bool = False) -> bytes:
         object_id = self.new_object()
         self.values[object_id] = object_id
         nbytes = SMALL if inline is not None else LARGE
