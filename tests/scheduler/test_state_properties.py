@@ -278,9 +278,8 @@ class History(RuleBasedStateMachine):
 
     def is_held(self, task):
         state = self.cluster.state
-        return any(state.clients.get(name) in task.holders for name in CLIENTS) or any(
-            dataset in task.holders for dataset in state.datasets.values()
-        )
+        holders = {*state.clients.values(), *state.datasets.values(), *state.life.contents.values()}
+        return not holders.isdisjoint(task.holders)
 
     def is_retold(self, task):
         return task in self.retold or any(map(self.is_retold, task.dependencies))
