@@ -113,7 +113,7 @@ def test_what_somebody_holds_stays_what_it_is_and_the_client_hears_of_it(cluster
     specify(cluster, client, b"one")
     other = cluster.add_client("other")
     if holder == "dataset":
-        cluster.handle(events.DatasetPublished(client, 1, "name", b"data", ["k"], False))
+        cluster.handle(events.DatasetsPublished(client, 1, [("name", b"data", ["k"])], False))
         cluster.release(client, "k")
     told = client if holder == "client" else other
     assert specify(cluster, told, b"two") == [(told, "k")]
@@ -142,7 +142,7 @@ def test_a_key_is_free_when_the_dataset_that_held_it_was_unpublished():
     client = cluster.add_client()
     keys = [f"k{n}" for n in range(5)]
     cluster.submit(client, dict.fromkeys(keys, ()), payload=b"one")
-    cluster.handle(events.DatasetPublished(client, 1, "name", b"data", keys, False))
+    cluster.handle(events.DatasetsPublished(client, 1, [("name", b"data", keys)], False))
     cluster.release(client, *keys)
     cluster.handle(events.DatasetUnpublished(client, 1, "name"))
     assert specify(cluster, client, b"two", dict.fromkeys(keys, ())) == []
