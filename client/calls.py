@@ -117,7 +117,7 @@ class Calls(ClientBase):
                 if known is not None:
                     self._compare(known, function, func, args, kwargs)
                     return known
-        options = self._options(priority, retries, workers, allow_other_workers, resources, writable)
+        options, called = self._options(priority, retries, workers, allow_other_workers, resources, writable)
         call = Packer(function.name, func, self._own, constants).pack(args, kwargs)
         digest = _Digests(function, self._table)(call.payload, call.dependencies) if chosen or pure else b""
         if not chosen:
@@ -126,7 +126,7 @@ class Calls(ClientBase):
         check_together(f"the task {key!r:.80}", dependencies)
         task = (key, function.digest, raw(call.payload), dependencies)
         stored = (*call.stored, *function.stored)
-        return self._submit([task], [stored], function, options, [digest] if chosen else None)[0]
+        return self._submit([task], [stored], function, options, called, [digest] if chosen else None)[0]
 
     def map(
         self,
@@ -182,7 +182,7 @@ class Calls(ClientBase):
         check_ends(iterables, "what the function is mapped over")
         constants = self._constants()
         function = self._functions.get(func, constants)
-        options = self._options(priority, retries, workers, allow_other_workers, resources, writable)
+        options, called = self._options(priority, retries, workers, allow_other_workers, resources, writable)
         prefix, keys = function.name, None
         if isinstance(key, str):
             prefix = wire_key(key)
@@ -223,7 +223,7 @@ class Calls(ClientBase):
                     f"map has been given more than {MAX_MAPPED:,} calls: does an iterable have no end? What was "
                     "submitted is cancelled; map parts of it, as itertools.islice takes them"
                 )
-            futures += self._submit(tasks, stored, function, options, None if keys is None else digests)
+            futures += self._submit(tasks, stored, function, options, called, None if keys is None else digests)
 
     def _options(
         self,
@@ -233,10 +233,14 @@ class Calls(ClientBase):
         allow_other_workers: bool,
         resources: Any,
         writable: bool,
-    ) -> task_options.Options:
+    ) -> tuple[task_options.Options, task_options.Called | None]:
+        """Those of all calls, and what says those of each, if something does."""
         options = task_options.options_of(priority, retries, workers, allow_other_workers, resources, writable)
         annotations = get_annotations()
-        return {**task_options.from_annotations(annotations), **options} if annotations else options
+        if not annotations:
+            return options, None
+        called = task_options.Called(annotations, options)
+        return {**task_options.from_annotations(annotations), **options}, called or None
 
     def _submit(
         self,
@@ -244,12 +248,15 @@ class Calls(ClientBase):
         stored: list[tuple[Any, ...]],
         function: Function,
         options: task_options.Options,
+        called: task_options.Called | None,
         digests: list[bytes] | None,
     ) -> list[Future]:
         """Send those of the tasks whose keys this client does not hold yet; the futures of all.
 
         ``digests``: of the calls, if a user chose their keys.
         """
+        if called is not None:
+            options = {**options, "per_key": {task[0]: called.of(task[0]) for task in tasks}}
         table, session = self._table, self._session
         futures: list[Future] = []
         make = Future._of

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dask._task_spec import Alias
 from dask.base import get_annotations, is_dask_collection
 from dask.delayed import Delayed, delayed
+from dask.highlevelgraph import HighLevelGraph
 
 from holdfast.client import options as task_options
 from holdfast.client.dask_internals import (
@@ -16,6 +17,8 @@ from holdfast.client.dask_internals import (
     Expr,
     ExprSequence,
     FinalizeCompute,
+    GraphExpr,
+    GraphExprSequence,
     collections_to_expr,
     flatten,
     rebuild_composite_collection,
@@ -58,12 +61,15 @@ def submit_graph(
     client._session.check_open()
     client._table.settle_all()  # a key of futures that are gone is one to be computed
     if isinstance(graph, Expr):
+        _leave_unfused_if_called(graph)
         annotations = graph.__dask_annotations__()
         graph = graph.__dask_graph__()
     else:
         annotations = {}
     per_key = {**task_options.per_key(annotations_of(graph)), **task_options.per_key(annotations)}
-    common = {**task_options.from_annotations(get_annotations()), **common}
+    ambient = get_annotations()
+    called = task_options.Called(ambient, common)
+    common = {**task_options.from_annotations(ambient), **common}
     packed = GraphPacker(
         client._functions,
         borrow=partial(client._borrow, failed=True),
@@ -72,6 +78,8 @@ def submit_graph(
         constants=client._constants(),
         store_as=client._store_as,
     ).pack(graph, outputs, per_key)
+    if called:
+        per_key = {**{task[0]: called.of(task[0]) for task in packed.tasks}, **per_key}
     for output, chosen in of_outputs.items():
         target = packed.targets.get(output, output)
         per_key[target] = {**per_key.get(target, {}), **chosen}
@@ -109,6 +117,21 @@ def submit_graph(
         client._forget_functions(packed.functions)
     session.wake()
     return futures
+
+
+def _leave_unfused_if_called(expr: Any) -> None:
+    """Have dask leave the layers of an expression as they are if one has annotations that are functions of the key.
+
+    dask fuses layers by taking the largest priority, the intersection of the workers and so on, which functions have
+    none of. What the outputs don't need is culled here anyway.
+    """
+    if not isinstance(expr, (GraphExpr, GraphExprSequence)):
+        return
+    parts = expr.operands if isinstance(expr, GraphExprSequence) else [expr]
+    graphs = [part.hlg for part in parts]
+    annotations = [layer.annotations or {} for graph in graphs for layer in getattr(graph, "layers", {}).values()]
+    if any(callable(value) for each in annotations for value in each.values()):
+        expr.__dict__["_optimized_dsk"] = HighLevelGraph.merge(*graphs)  # which the expression would cache
 
 
 def compute(

@@ -13,6 +13,8 @@ from dask import _expr, _task_spec, base, core
 CompositeExpr: Any = _expr.CompositeExpr
 Expr: Any = _expr.Expr
 ExprSequence: Any = _expr._ExprSequence
+GraphExpr: Any = _expr.HLGExpr
+GraphExprSequence: Any = _expr._HLGExprSequence
 FinalizeCompute: Any = _expr.FinalizeCompute
 collections_to_expr: Any = base.collections_to_expr
 rebuild_composite_collection: Any = base._rebuild_composite_collection
@@ -25,6 +27,8 @@ __all__ = [
     "Expr",
     "ExprSequence",
     "FinalizeCompute",
+    "GraphExpr",
+    "GraphExprSequence",
     "collections_to_expr",
     "execute_subgraph",
     "flatten",

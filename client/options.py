@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from dask.base import is_dask_collection
@@ -22,7 +22,7 @@ MAX_AMOUNT = 1e18
 
 def options_of(
     priority: float | None = None,
-    retries: int | None = None,
+    retries: float | None = None,
     workers: Any = None,
     allow_other_workers: bool | None = None,
     resources: Mapping[str, float] | None = None,
@@ -40,7 +40,7 @@ def options_of(
     >>> options_of(priority=10, workers="alice")
     {'priority': 10.0, 'workers': ['alice']}
     """
-    if not (priority or retries or workers or resources or writable):
+    if workers is None and not (priority or retries or resources or writable):
         return _NONE
     options: Options = {}
     if priority:
@@ -48,13 +48,14 @@ def options_of(
         if math.isnan(options["priority"]):
             raise ValueError("priority is a number, not nan")
     if retries:
-        options["retries"] = _checked("retries", operator.index, retries, "an integer")
+        whole = int(retries) if isinstance(retries, float) and retries.is_integer() else retries
+        options["retries"] = _checked("retries", operator.index, whole, "an integer")
         if options["retries"] < 0:
             raise ValueError(f"retries can't be negative: {retries}")
         if options["retries"] > MAX_INTEGER:
             raise ValueError("retries is too large a number")
-    if workers:
-        options["workers"] = names_of_workers(workers)
+    if workers is not None and (names := names_of_workers(workers)):
+        options["workers"] = names
         if allow_other_workers:
             options["allow_other_workers"] = True
     if resources:
@@ -89,11 +90,17 @@ def _checked(name: str, convert: Callable[[Any], Any], value: Any, what: str) ->
 
 def names_of_workers(workers: Any) -> list[str]:
     """One worker or several, by name or address; also ``(host, port)`` pairs."""
-    if isinstance(workers, str):
+    if isinstance(workers, (str, int)):
         workers = (workers,)
     if not isinstance(workers, Iterable):
         raise TypeError(f"workers is a name or an address, or a list of these, not {workers!r}")
-    names = [f"{w[0]}:{w[1]}" if isinstance(w, tuple) and len(w) == 2 else str(w) for w in workers]
+    names = [f"{w[0]}:{w[1]}" if isinstance(w, tuple) and len(w) == 2 else w for w in workers]
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise TypeError(
+                f"workers have names and addresses, which are text, and {name!r} is none: Client.scheduler_info()"
+                "['workers'] tells them"
+            )
     if len(names) > MAX_NAMED:
         raise ValueError(f"{len(names):,} workers are more than can be named: up to {MAX_NAMED:,}")
     for name in names:
@@ -102,8 +109,34 @@ def names_of_workers(workers: Any) -> list[str]:
 
 
 def from_annotations(annotations: Mapping[str, Any]) -> Options:
-    """Options out of annotations, which may hold others' too."""
-    return options_of(**{name: value for name, value in annotations.items() if name in NAMES})
+    """Options out of annotations, which may hold others' too, and functions of the key (`Called`)."""
+    return options_of(**{name: value for name, value in annotations.items() if name in NAMES and not callable(value)})
+
+
+class Called:
+    """Annotations that say what holds for a key when they are called with it, as `dask.annotate` takes them.
+
+    Parameters
+    ----------
+    annotations:
+        May hold others' too.
+    chosen:
+        Options that somebody has chosen for all keys: their annotations don't count.
+    """
+
+    def __init__(self, annotations: Mapping[str, Any], chosen: Container[str]) -> None:
+        self._functions = {
+            name: value
+            for name, value in annotations.items()
+            if name in NAMES and callable(value) and name not in chosen
+        }
+
+    def __bool__(self) -> bool:
+        return bool(self._functions)
+
+    def of(self, key: Any) -> Options:
+        """The options of a key."""
+        return options_of(**{name: function(key) for name, function in self._functions.items()})
 
 
 def per_key(annotations: Mapping[str, Mapping[Any, Any]]) -> dict[Any, Options]:

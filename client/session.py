@@ -22,6 +22,7 @@ import itertools
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,7 @@ class Session:
             "cancelled": self._on_cancelled,
             "kept": self.table.kept,
             "nodes": self._on_nodes,
+            "warning": self._on_warning,
             "part": self._on_part,
             "reply": self._on_reply,
             "closing": self._on_closing,
@@ -316,6 +318,12 @@ class Session:
         for node in added:
             nodes[node["address"]] = node
         self.nodes = nodes
+
+    def _on_warning(self, text: str) -> None:
+        try:
+            warnings.warn(text, stacklevel=2)
+        except Warning:  # as an error nobody would hear it: this is the loop's thread
+            logger.warning("%s", text)
 
     def _on_part(self, number: int, fragment: Any) -> None:
         answer = self._answers.get(number)

@@ -22,6 +22,7 @@ from holdfast.client.keys import content_token
 from holdfast.client.references import Place
 from holdfast.cluster.errors import MAKE_ROOM, ConnectError, NoWorkerError
 from holdfast.cluster.hosts import host_id
+from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.payload import INLINE_LIMIT_NBYTES
 from holdfast.cluster.transfer import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
@@ -252,9 +253,11 @@ class StoreAccess:
             return list(nodes)
         chosen = {}
         for name in workers:
-            matching = [address for address, node in nodes.items() if _names(name, address, node.get("hostname", ""))]
+            matching = [address for address, node in nodes.items() if name in _names(address, node)]
             if not matching:
-                there = ", ".join(nodes) or "none"
+                there = (
+                    ", ".join(f"{node.get('hostname', '?')} ({address})" for address, node in nodes.items()) or "none"
+                )
                 raise NoWorkerError(f"there is no worker or host {name!r} in the cluster; the hosts are {there}")
             chosen.update(dict.fromkeys(matching))
         return list(chosen)
@@ -430,8 +433,8 @@ def _left(deadline: float | None, limit: float) -> float:
     return limit if deadline is None else max(0.0, min(limit, deadline - time.monotonic()))
 
 
-def _names(name: str, address: str, hostname: str) -> bool:
-    """Whether ``name`` means a node or one of its workers: by address, ``<address>/<n>``, host name, ``<name>-<n>``."""
-    plain = name.removeprefix("tcp://")
-    host = address.removeprefix("tcp://")
-    return host in (plain, plain.rpartition("/")[0]) or hostname in (plain, plain.rpartition("-")[0])
+def _names(address: str, node: dict[str, Any]) -> frozenset[str]:
+    """What a node, or a worker of it, can be called."""
+    names = names_of_host(address, node.get("hostname", ""))
+    workers = [names_of_worker(worker, name, names) for worker, name in node.get("places") or ()]
+    return names.union(*workers)

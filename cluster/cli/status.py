@@ -103,6 +103,9 @@ def render(report: dict[str, Any], width: int | None = None) -> str:
     blocks += [f"Host {_restarts(place)}" for place in report.get("restarting") or ()]
     tasks = {state: number for state, number in (report.get("tasks") or {}).items() if number}
     blocks.append("Tasks: " + (", ".join(f"{number:,} {state}" for state, number in tasks.items()) or "none"))
+    for unplaced in report.get("unplaced") or ():
+        number = unplaced.get("tasks") or 0
+        blocks[-1] += f"\n  {count(number, 'task')} {'waits' if number == 1 else 'wait'} {unplaced.get('reason')}"
     datasets = report.get("datasets") or []
     names = ", ".join(shorten(str(name), 60) for name in datasets[:20]) + (", …" if len(datasets) > 20 else "")
     blocks.append("Datasets: " + (names or "none"))

@@ -332,6 +332,7 @@ TO_CLIENT = Vocabulary(
     Message("cancelled", keys=KEYS, reason=REASON, turn=TURN),
     Message("kept", keys=KEYS),
     Message("nodes", added=Listed(Fields({"address": NAME}, others=Plain())), removed=NODES),
+    Message("warning", text=REASON),
     Message("part", number=Integer(), items=Shape()),
     Message("reply", number=Integer(), ok=Boolean(), value=Shape()),
     Message("closing", reason=REASON),

@@ -86,6 +86,11 @@ class ReportKept(NamedTuple):
     items: list[Key]
 
 
+class Warn(NamedTuple):
+    peer: str
+    text: str
+
+
 class Reply(NamedTuple):
     peer: str
     request: int
@@ -107,6 +112,7 @@ Instruction: TypeAlias = (
     | ReportPending
     | ReportCancelled
     | ReportKept
+    | Warn
     | Reply
 )
 

@@ -140,6 +140,7 @@ def status(
         "nodes": nodes,
         "absent": list(absent),
         "tasks": dict(counts),
+        "unplaced": state.nowhere.describe(),
         "clients": len(state.clients),
         "datasets": sorted(state.datasets),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.scheduler.table import Roll
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class Requirements:
     Attributes
     ----------
     workers
-        Addresses or names of workers, addresses of nodes or host names, one of which must fit; empty: any.
+        Names of workers or hosts (`holdfast.cluster.naming`), one of which must fit; empty: any.
     resources
         What a run takes from its worker while it lasts, by name.
     loose
@@ -289,7 +290,9 @@ class Host:
         self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)
         resources = {str(name): float(amount) for name, amount in (description.get("resources") or {}).items()}
-        self.places = [Place(_names(self, *place), resources) for place in description.get("places") or ()]
+        self.places = [
+            Place(name, _names(self, address, name), resources) for address, name in description.get("places") or ()
+        ]
         self.incarnation: str | None = description.get("incarnation")
         self.is_ready = False  # it has said what it has
         self.restored: list[Task] = []  # that have their results again, until it is ready
@@ -302,17 +305,17 @@ class Place:
     """Where a host keeps a worker. While there is none, one is to come: its node agent starts it for as long as it
     takes."""
 
-    __slots__ = ("names", "resources")
+    __slots__ = ("name", "names", "resources")
 
-    def __init__(self, names: frozenset[str], resources: dict[str, float]) -> None:
+    def __init__(self, name: str, names: frozenset[str], resources: dict[str, float]) -> None:
+        self.name = name
         self.names = names
         self.resources = resources
 
 
 def _names(host: Host, address: str, name: str) -> frozenset[str]:
     """What a task may call a worker by."""
-    hostname = host.description.get("hostname", "")
-    return frozenset({address, name, host.address, hostname, host.address.removeprefix("tcp://")} - {""})
+    return names_of_worker(address, name, names_of_host(host.address, host.description.get("hostname", "")))
 
 
 class Worker:

@@ -18,7 +18,7 @@ from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.cluster.comm.opening import PROTOCOL_VERSION, Refused
 from holdfast.cluster.errors import ConnectError, ProtocolError
-from holdfast.cluster.protocol.limits import MAX_CLIENTS
+from holdfast.cluster.protocol.limits import MAX_CLIENTS, MAX_REASON_LENGTH
 from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORKER, OPENINGS, check_opening
 from holdfast.cluster.protocol.shapes import Vocabulary
 from holdfast.cluster.scheduler import events, introspection
@@ -664,5 +664,6 @@ _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.ReportPending: lambda i: ("pending", i.items),
     to_do.ReportKept: lambda i: ("kept", i.items),
     to_do.ReportCancelled: lambda i: ("cancelled", i.items, i.reason),
+    to_do.Warn: lambda i: ("warning", i.text[:MAX_REASON_LENGTH]),
     to_do.Reply: _reply,
 }

@@ -46,12 +46,12 @@ from holdfast.cluster.scheduler.model import (
     Function,
     Host,
     Key,
-    Place,
     Requirements,
     Task,
     TaskError,
     Worker,
 )
+from holdfast.cluster.scheduler.nowhere import Nowhere
 from holdfast.cluster.scheduler.placement import Placement
 from holdfast.cluster.scheduler.recall import Recall
 from holdfast.cluster.scheduler.revocation import STOPPED_SECONDS, Revocation
@@ -124,6 +124,7 @@ class SchedulerState:
         )
         self.revocation = Revocation(self.outbox, self.placement, self.life, stopped_seconds=stopped_seconds)
         self.suspects = Suspects(self.placement, self.life, patience_seconds=suspects_patience_seconds)
+        self.nowhere = Nowhere(self.hosts, self.workers, self.life.unplaced)
         self.recall = Recall(self.outbox, self.placement, self.revocation)
         self._no_worker_timeout = no_worker_timeout
         self._patience_seconds = patience_seconds
@@ -216,6 +217,8 @@ class SchedulerState:
         if (due := self.revocation.deadline) is not None:
             deadline = _earlier(deadline, due)
         if (due := self.suspects.deadline) is not None:
+            deadline = _earlier(deadline, due)
+        if (due := self.nowhere.deadline) is not None:
             deadline = _earlier(deadline, due)
         if self.life.unplaced:
             deadline = _earlier(deadline, next(iter(self.life.unplaced)).since + self._no_worker_timeout)
@@ -360,36 +363,14 @@ class SchedulerState:
             if task.since + self._no_worker_timeout > self.life.now:
                 break
             if task.state == "no-worker":  # one that failed before may have taken this one along
-                self.life.fail(task, task_error(task.key, NoWorkerError(self._why_nowhere(task))))
+                reason, way_out = self.nowhere.why(task.requirements)
+                text = f"{task.key!r} has waited {self._no_worker_timeout:g} s {reason}: {way_out}"
+                self.life.fail(task, task_error(task.key, NoWorkerError(text)))
+        self.nowhere.warn(self.outbox, self.life.now, self._no_worker_timeout)
         for task in list(self.life.awaited):
             if task.since + self._patience_seconds > self.life.now:
                 break
             self.life.await_no_longer(task)
-
-    def _why_nowhere(self, task: Task) -> str:
-        waited = f"{self._no_worker_timeout:g} s"
-        everybody: list[Worker | Place] = [*self.workers.values()]
-        everybody += (place for host in self.hosts.values() for place in host.places)
-        if not everybody:
-            return (
-                f"{task.key!r} has waited {waited} for a worker, and the cluster has none: start some with "
-                "'holdfast start --address HOST:PORT'"
-            )
-        requirements = task.requirements
-        assert requirements is not None
-        named = [worker for worker in everybody if requirements.names(worker)]
-        if not named and not requirements.loose:
-            return (
-                f"{task.key!r} may only run on {', '.join(requirements.workers)}, and no such worker has come within "
-                f"{waited}; there are {_some(self.workers or self.hosts)}. Name one of these, or allow others with "
-                "allow_other_workers=True"
-            )
-        wanted = ", ".join(f"{amount:g} {name}" for name, amount in requirements.resources)
-        return (
-            f"{task.key!r} needs {wanted}, and no worker with that has come within {waited}; the most that one has: "
-            f"{_most_resources(named or everybody, requirements)}. Ask for less, or start a bigger "
-            "worker"
-        )
 
     # -- clients
 
@@ -403,6 +384,7 @@ class SchedulerState:
         if client is None:
             return
         client.hears = False
+        self.nowhere.client_left(client.id)
         self.life.let_go(client)
         self._forget_functions(client, list(client.functions))
 
@@ -817,9 +799,3 @@ def _some(names: Any, limit: int = 5) -> str:
     listed = list(names)
     text = ", ".join(map(str, listed[:limit]))
     return f"{text} and {len(listed) - limit} more" if len(listed) > limit else text or "nobody"
-
-
-def _most_resources(workers: Sequence[Worker | Place], requirements: Requirements) -> str:
-    return ", ".join(
-        f"{max(worker.resources.get(name, 0.0) for worker in workers):g} {name}" for name, _ in requirements.resources
-    )

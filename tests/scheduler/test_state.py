@@ -10,6 +10,7 @@ from holdfast.cluster.raised import load_exception
 from holdfast.cluster.scheduler import events
 from holdfast.cluster.scheduler import instructions as to_do
 from holdfast.cluster.scheduler.model import TRANSITIONS
+from holdfast.cluster.scheduler.nowhere import WARNING_SECONDS
 
 
 def error_of(cluster, key):
@@ -331,6 +332,9 @@ class TestNoWorker:
         cluster = Cluster(no_worker_timeout=5.0)
         client = cluster.add_client()
         cluster.submit(client, {"x": (), "y": ["x"]})
+        assert cluster.state.next_deadline == WARNING_SECONDS
+        cluster.now = WARNING_SECONDS
+        cluster.handle(events.TimePassed())
         assert cluster.state.next_deadline == 5.0
         cluster.now = 5.0
         cluster.handle(events.TimePassed())
@@ -344,8 +348,7 @@ class TestNoWorker:
         cluster.submit(client, {"x": ()}, workers=["alice"])
         cluster.now = 6.0
         cluster.handle(events.TimePassed())
-        assert "alice" in cluster.reasons["x"]
-        assert next(iter(cluster.runs)) in cluster.reasons["x"]
+        assert "for a worker called alice, and there is none; there are 1/1: name one" in cluster.reasons["x"]
 
     def test_more_than_any_worker_has(self):
         cluster = Cluster(hosts=1, no_worker_timeout=5.0)
@@ -386,7 +389,7 @@ class TestNoWorker:
         states = {key: task.state for key, task in cluster.state.tasks.items()}
         assert states == {"fits": "ready", "much": "erred", "elsewhere": "erred", "anywhere": "ready"}
         assert "the most that one has: 1 GPU" in cluster.reasons["much"]
-        assert "there are tcp://host0:1" in cluster.reasons["elsewhere"]
+        assert "there are host0-place0" in cluster.reasons["elsewhere"]
 
     def test_nor_one_whose_host_has_gone(self):
         cluster = Cluster(no_worker_timeout=5.0)
@@ -395,10 +398,42 @@ class TestNoWorker:
         cluster.submit(client, {"x": ()})
         cluster.now = 100.0
         cluster.remove_host(host)
-        assert cluster.state.next_deadline == 105.0
+        assert cluster.state.next_deadline == 100.0 + WARNING_SECONDS
         cluster.now = 105.0
         cluster.handle(events.TimePassed())
         assert isinstance(error_of(cluster, "x"), NoWorkerError)
+
+    def test_clients_are_told_once_for_each_thing_that_is_lacking(self):
+        cluster = Cluster(hosts=1, workers=1)
+        one, other, stranger = map(cluster.add_client, ("one", "other", "stranger"))
+        cluster.submit(one, {("x", i): () for i in range(3)}, workers=["alice"])
+        cluster.submit(one, {"wide": ()}, resources={"GPU": 1})
+        cluster.submit(other, {"deep": (), "top": ["deep"]}, wants=["top"], workers=["alice"])
+        cluster.submit(other, {"wish": ()}, workers=["alice"], allow_other_workers=True)
+        cluster.submit(stranger, {"fine": ()})
+        assert cluster.warnings == {}
+        cluster.now = cluster.state.next_deadline
+        cluster.handle(events.TimePassed())
+        named, wide = cluster.warnings.pop(one)
+        assert named.startswith(
+            "('x', 0) and 3 more tasks wait for a worker called alice, and there is none; there are"
+        )
+        assert wide.startswith("'wide' waits for a worker with 1 GPU, and there is none; the most that one has: 0 GPU")
+        (deep,) = cluster.warnings.pop(other)
+        assert deep.startswith("'deep' and 3 more tasks wait for a worker called alice")
+        assert cluster.warnings == {}
+        cluster.now += 1.0
+        cluster.submit(one, {"more": ()}, workers=["alice"])
+        cluster.submit(other, {"another": ()}, workers=["bob"])
+        due = cluster.state.next_deadline
+        assert due == cluster.now - 1.0 + WARNING_SECONDS
+        cluster.now = due
+        cluster.handle(events.TimePassed())
+        assert cluster.warnings == {}, "it is too early, and looked for again later"
+        cluster.now = cluster.state.next_deadline
+        cluster.handle(events.TimePassed())
+        assert list(cluster.warnings) == [other]
+        assert "called bob" in cluster.warnings[other][0]
 
     def test_the_last_worker_leaves(self):
         cluster = Cluster(hosts=1, workers=1)

@@ -38,6 +38,7 @@ class Cluster:
         self.clients: dict[str, dict[Any, str]] = {}  # what each client was last told of each key
         self.read: dict[str, dict[Any, bytes]] = {}  # and which object it was told to read last
         self.forgotten: dict[str, list[bytes]] = {}
+        self.warnings: dict[str, list[str]] = {}
         self.replies: list[to_do.Reply] = []
         self.reasons: dict[Any, str] = {}
         self._ids = itertools.count(1)
@@ -69,6 +70,8 @@ class Cluster:
             for entry in instruction.items:
                 assert all(isinstance(d[1], bytes) or d[1] in self.runs[peer] for d in entry[4]), "behind nothing"
                 self.runs[peer][entry[1]] = entry
+        elif isinstance(instruction, to_do.Warn):
+            self.warnings.setdefault(peer, []).append(instruction.text)
         elif isinstance(instruction, to_do.ForgetFunctions):
             self.forgotten.setdefault(peer, []).extend(instruction.items)
         elif isinstance(instruction, to_do.DropRuns):
