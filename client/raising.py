@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from holdfast.cluster.exception_state import context_of, set_context
+from holdfast.objectstore.exception_state import context_of, set_context
 
 _MAX_LINKS = 1000
 

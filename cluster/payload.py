@@ -18,6 +18,7 @@ from typing import Any
 
 from holdfast.cluster.protocol.limits import INLINE_LIMIT_NBYTES
 from holdfast.objectstore.by_value import ByValuePickler
+from holdfast.objectstore.unpickling import REFUSALS, loads_again
 
 __all__ = [
     "INLINE_LIMIT_NBYTES",
@@ -242,6 +243,13 @@ def loads(payload: bytes | memoryview, values: Mapping[Any, Any] | None = None, 
         Gives an item without all of the value that it's an item of. By default that is taken from ``values``.
     """
     if not values:
-        return pickle.loads(payload)
+        return _loads(payload)
     with resolving(values, item_of):
+        return _loads(payload)
+
+
+def _loads(payload: bytes | memoryview) -> Any:
+    try:
         return pickle.loads(payload)
+    except REFUSALS as error:
+        return loads_again(payload, error)

@@ -4,15 +4,16 @@ The exception, what it was raised from and in the handling of, and the members o
 each says by number which others it refers to. So circles are no matter, nor is a chain of a thousand. Exceptions that
 are met inside of a link's attributes, however deep, are links of the list too.
 
-Of each link its state is sent (`exception_state.py`), value by value: one that can't be pickled here, or not be
-unpickled there, is replaced by an `Unsent` that says so, and the rest arrives. No method of an exception is called for
-that, except the ``__reduce__`` of its class where there is more to it than can be seen or sent; and ``__str__``, for
-people to read. A class is sent by name or, where it can't be imported, by value. Where neither can be used, a
-`substitute` takes its place.
+Of each link its state is sent (`objectstore/exception_state.py`), value by value: one that can't be pickled here, or
+not be unpickled there, is replaced by an `Unsent` that says so, and the rest arrives. No method of an exception is
+called for that, except the ``__reduce__`` of its class where there is more to it than can be seen or sent; and
+``__str__``, for people to read. A class is sent by name or, where it can't be imported, by value. Where neither can be
+used, a `substitute` takes its place.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import pickle
@@ -23,12 +24,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from holdfast.cluster import exception_state as state
 from holdfast.cluster import payload
 from holdfast.cluster.errors import RemoteError
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.substitutes import Substitute, substitute
 from holdfast.cluster.tracebacks import Frames, frames_of, traceback_of
+from holdfast.objectstore import exception_state as state
 from holdfast.objectstore.by_value import ByValuePickler
 
 __all__ = ["Unsent", "dump_exception", "dump_text", "load_copy", "load_exception", "shortened"]
@@ -38,6 +39,10 @@ MAX_LINKS = 1000
 #: What a link says about itself, and what is said of a value that isn't sent.
 MAX_WORDS_LENGTH = 1 << 12
 MAX_UNSENT_LENGTH = 200
+
+#: So many classes that came by value are kept, if their pickles aren't larger.
+MAX_KEPT = 64
+MAX_KEPT_NBYTES = 64 << 10
 
 #: ``persistent_id(value)`` of a pickler: what is written in the place of a value, None for the value itself.
 PersistentId = Callable[[Any], int | None]
@@ -477,7 +482,8 @@ def _class_at(reference: tuple[str, str] | bytes | None) -> type[BaseException]:
     if reference is None:
         raise TypeError("it can't be pickled")
     if isinstance(reference, bytes):
-        found = pickle.loads(reference)
+        load = _class_by_value if len(reference) <= MAX_KEPT_NBYTES else pickle.loads
+        found = load(reference)
     else:
         found = importlib.import_module(reference[0])
         for part in reference[1].split("."):
@@ -485,6 +491,12 @@ def _class_at(reference: tuple[str, str] | bytes | None) -> type[BaseException]:
     if not (isinstance(found, type) and issubclass(found, BaseException)):
         raise TypeError(f"{found!r:.200} is no class of exceptions")
     return found
+
+
+@functools.lru_cache(MAX_KEPT)
+def _class_by_value(pickled: bytes) -> Any:
+    """A class: many tasks fail with the same."""
+    return pickle.loads(pickled)
 
 
 def _not_interrupt(error: BaseException) -> BaseException:

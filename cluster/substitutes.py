@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from holdfast.cluster.errors import RemoteError
-from holdfast.cluster.exception_state import args_of
+from holdfast.objectstore.exception_state import args_of
 
 
 class Substitute(RemoteError):

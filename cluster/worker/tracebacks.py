@@ -7,8 +7,8 @@ import traceback
 from types import TracebackType
 
 from holdfast.cluster import payload
-from holdfast.cluster.exception_state import linked
 from holdfast.cluster.raised import MAX_LINKS
+from holdfast.objectstore.exception_state import linked
 
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
 _OWN_FILES = (payload.__file__,)

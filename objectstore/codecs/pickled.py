@@ -39,6 +39,7 @@ from holdfast.objectstore.codecs.flat import (
 from holdfast.objectstore.codecs.resident import Resident
 from holdfast.objectstore.errors import DecodeError, HoldfastError, UnreadableError
 from holdfast.objectstore.outline import name_in
+from holdfast.objectstore.unpickling import REFUSALS, loads_again
 
 _PLAIN_HEAD = bytes([TAG_PICKLE])
 _HEADER = struct.Struct("<BxxxIQ")
@@ -174,7 +175,10 @@ def decode_pieces(pieces: Sequence[tuple[int, memoryview]]) -> Any:
 
 def _loads(data: memoryview, buffers: Sequence[memoryview]) -> Any:
     try:
-        return pickle.loads(data, buffers=buffers)
+        try:
+            return pickle.loads(data, buffers=buffers)
+        except REFUSALS as error:
+            return loads_again(data, error, buffers)
     except (pickle.UnpicklingError, EOFError) as error:
         raise DecodeError(f"a damaged pickle: {error}") from error
     except (HoldfastError, MemoryError):

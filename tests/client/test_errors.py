@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import multiprocessing
 import pdb
 import sys
 import threading
@@ -17,6 +19,7 @@ from holdfast import Client, KilledWorker, RemoteError
 from holdfast.client.raising import hide_own_frames, raise_as_it_was
 
 PATIENCE_SECONDS = 30
+LARGE = 100_000
 
 
 class Failed(Exception):
@@ -240,6 +243,43 @@ def test_groups_of_tasks_errors(client):
     except* Failed as group:
         codes += [error.code for error in group.exceptions]
     assert codes == [1, 2]
+
+
+def give(*outcomes):
+    return outcomes[0] if len(outcomes) == 1 else {"outcomes": list(outcomes)}
+
+
+def test_exceptions_that_are_results_or_arguments(client):
+    failed, refused = Failed(7, why="so"), urllib.error.HTTPError("http://localhost", 404, "no", {}, None)
+    failed.args = ("words", 1)
+    result = client.submit(give, failed).result(PATIENCE_SECONDS)
+    assert (type(result), result.args, result.code, result.why) == (Failed, ("words", 1), 7, "so")
+    one, other, array = client.submit(give, failed, refused, np.ones(LARGE)).result(PATIENCE_SECONDS)["outcomes"]
+    assert (type(one), one.code, type(other), other.code, array.sum()) == (
+        Failed,
+        7,
+        urllib.error.HTTPError,
+        404,
+        LARGE,
+    )
+    group = client.submit(give, ExceptionGroup("g", [failed, OSError(2, "no", "file")])).result(PATIENCE_SECONDS)
+    assert (group.exceptions[0].code, group.exceptions[1].filename) == (7, "file")
+    assert client.submit(lambda error: error.code, client.scatter(failed)).result(PATIENCE_SECONDS) == 7
+
+
+def test_errors_of_processes_that_tasks_start(client):
+    def work_in_executor():
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as executor:
+            list(executor.map(divide, [1]))
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        client.submit(work_in_executor).result(PATIENCE_SECONDS)
+    assert "in divide" in str(caught.value.__cause__)
+    assert type(caught.value.__cause__).__name__ == "_RemoteTraceback"
+
+
+def divide(x):
+    return x / 0
 
 
 def test_errors_of_the_scheduler_have_no_worker(client):

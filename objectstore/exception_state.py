@@ -52,13 +52,29 @@ def make(cls: type[BaseException], *args: Any) -> BaseException:
     TypeError
         It is a class of a native extension that can't be made by the ``__new__`` of a built-in one.
     """
-    native: type = cls
-    while native.__flags__ & _HEAP_TYPE:
-        assert native.__base__ is not None
-        native = native.__base__
-    error = native.__new__(cls, *args)
+    error = _builtin(cls).__new__(cls, *args)
     assert isinstance(error, BaseException)
     return error
+
+
+def remake(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """A new exception of a class, with what pickle would call that with. Raises a `TypeError` as `make` does."""
+    if issubclass(cls, BaseExceptionGroup):
+        return make(cls, *args)
+    error = make(cls)
+    try:
+        _builtin(cls).__init__(error, *args)
+    except Exception:  # they aren't what a built-in class takes
+        set_args(error, args)
+    return error
+
+
+def _builtin(cls: type) -> Any:
+    """The nearest class above that is built in."""
+    while cls.__flags__ & _HEAP_TYPE:
+        assert cls.__base__ is not None
+        cls = cls.__base__
+    return cls
 
 
 def args_of(error: BaseException) -> tuple[Any, ...]:
