@@ -21,4 +21,5 @@ def test_a_small_run_measures_every_size(tmp_path: Path) -> None:
         ("holdfast", "transfer_200kb"),
         ("holdfast", "transfer_1600kb"),
     ]
-    assert all(len(figure.rounds) == 2 and min(figure.rounds) > 0 for figure in found.values())
+    # What a call costs without an object is subtracted, which can be more than so small a one takes.
+    assert all(len(figure.rounds) == 2 and all(figure.rounds) for figure in found.values())

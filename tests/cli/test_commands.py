@@ -280,10 +280,10 @@ def test_stop_works_while_an_agent_can_not_be_started(tmp_path: Path, eventually
     shutil.rmtree(spill, ignore_errors=True)
     spill.write_text("no store can have its directory here")
     os.kill(node["pid"], signal.SIGKILL)
-    said = eventually(lambda: said if "died 2 times" in (said := holdfast("status")) else "", 30, "it was tried")
-    assert re.search(
-        r"^Host alpha: (starting|down, next start in \d+ s); died 2 times, last \d+ s ago: could not start", said, re.M
+    tried = re.compile(
+        r"^Host alpha: (starting|down, next start in \d+ s); died \d+ times, last \d+ s ago: could not start", re.M
     )
+    said = eventually(lambda: said if tried.search(said := holdfast("status")) else "", 30, "it was tried")
     assert "0 hosts" in said
     everything = descendants()
     assert "Stopped the cluster" in holdfast("stop")
