@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import ItemsView, Iterable, Iterator, ValuesView
 from typing import Any
 
-_CONTAINERS = (list, tuple, set, frozenset, deque)
+_CONTAINERS = (list, tuple, set, frozenset, deque, ItemsView, ValuesView)
 
 
 def futures_in_fields(values: Iterable[Any]) -> dict[int, Any]:
-    """The futures that stand for values: in namedtuples, dataclasses, attrs' classes, and containers of any class.
+    """The futures that stand for values: in namedtuples, dataclasses, attrs' classes, containers of any class, their
+    views, and iterators.
 
     Those in other attributes of other objects are the business of these objects' classes.
 
@@ -44,6 +45,8 @@ def futures_in_fields(values: Iterable[Any]) -> dict[int, Any]:
 def _parts(value: Any) -> Iterator[Any]:
     if isinstance(value, _CONTAINERS):
         yield from value
+    elif isinstance(value, Iterator) and type(value).__module__ == "builtins":
+        yield value.__reduce__()  # what is left of it, which looking at it would take away
     elif isinstance(value, dict):
         yield from value.values()
     for name in _field_names(type(value)):

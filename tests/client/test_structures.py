@@ -174,6 +174,22 @@ def test_in_a_container_of_a_class_of_its_own(client, future, container):
     assert client.submit(lambda c: c, value).result() == container(-7)
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: {"a": x}.values(),
+        lambda x: {"a": x}.items(),
+        lambda x: iter([x]),
+        lambda x: iter({"a": x}.items()),
+        lambda x: zip([x], [1], strict=True),
+        lambda x: enumerate((x,)),
+        lambda x: map(operator.neg, [x]),
+    ],
+)
+def test_in_a_view_or_an_iterator(client, future, view):
+    assert client.submit(list, view(future)).result() == list(view(-7))
+
+
 def test_an_object_of_any_other_class_has_the_future(client, future):
     assert client.submit(lambda o: (type(o.first).__name__, o.first.result()), Other(future)).result() == ("Future", -7)
     assert client.submit(lambda o: type(o["a"]).__name__, UserDict(a=future)).result() == "Future"
