@@ -32,6 +32,8 @@ from holdfast.cluster.protocol.limits import MAX_PAYLOAD_NBYTES
 from holdfast.objectstore import Encoded, Store
 
 CLOSE_TIMEOUT_SECONDS = 30.0
+#: How long a client that is closed waits for each of those that hold keys of it.
+BORROWER_SECONDS = 10.0
 _PARAMETERS = ("address", "timeout", "set_as_default", "name", "token", "attach")
 #: The scheduler keeps about so many functions for each client that has no tasks of them.
 MAX_SENT_FUNCTIONS = 10_000
@@ -188,8 +190,11 @@ class ClientBase:
         self._session = resources.session
         self._table = resources.session.table
         self._callbacks = resources.callbacks
-        self._functions = FunctionCache()
+        this = weakref.ref(self)  # a client that nobody refers to is closed at once
+        self._functions = FunctionCache(lambda future: this()._own(future))  # type: ignore[union-attr]
         self._sent_functions: OrderedDict[bytes, None] = OrderedDict()  # the least recently named first
+        self._told_turn = 0  # what was posted in it, and before, the scheduler is known to have heard
+        self._borrowers: weakref.WeakSet[ClientBase] = weakref.WeakSet()  # other clients that hold keys of this one
         info = {"id": self.id, "name": self.name, "pid": os.getpid(), "hostname": socket.gethostname()}
         try:
             self._loop.run(
@@ -203,7 +208,6 @@ class ClientBase:
         session = self._session
         self._stores = resources.stores = StoreAccess(lambda: session.nodes, token=token, owner=self.id, attach=attach)
         loop = self._loop
-        this = weakref.ref(self)  # a client that nobody refers to is closed at once
         self._reader = Reader(
             self._table,
             self._stores,
@@ -237,6 +241,7 @@ class ClientBase:
         if self._resources.inherited:
             return
         limit = seconds(timeout)
+        self._let_others_hold(limit)
         defaults.closed(self)  # type: ignore[arg-type]
         self._finalizer.detach()
         self._resources.close("the client was closed", CLOSE_TIMEOUT_SECONDS if limit is None else limit)
@@ -312,7 +317,8 @@ class ClientBase:
         if future._state.reason is not None:
             raise error_of(future._state)
         other._make_known(future._state)
-        # Else the other client may let go before the scheduler hears of this one's hold.
+        # Else the other client may let go, or leave, before the scheduler hears of this one's hold.
+        other._borrowers.add(self)
         kept = other._another(future)
         own = Future(key, self)  # type: ignore[arg-type]
         with self._table.lock:
@@ -321,11 +327,17 @@ class ClientBase:
 
     def _make_known(self, state: KeyState) -> None:
         """Return when the scheduler knows a key that this client holds, whatever others say to it from then on."""
-        turn = self._table.turn
-        if state.status == PENDING and state.since > self._table.heard:
+        if state.status == PENDING and state.since > self._told_turn:
+            ended = self._table.ended_turn
             with contextlib.suppress(ConnectError):
                 self._request("who-has", keys=[])
-                self._table.taken_in(turn)
+                self._told_turn = max(self._told_turn, ended)
+
+    def _let_others_hold(self, timeout: float | None) -> None:
+        """Return when the scheduler knows what other clients hold of this one's keys, which is to go."""
+        for other in list(self._borrowers) if not self.closed else ():
+            with contextlib.suppress(ConnectError, TimeoutError):
+                other._request("who-has", BORROWER_SECONDS if timeout is None else timeout, keys=[])
 
     def _shares_cluster(self, other: ClientBase) -> bool:
         known = self._session.scheduler.get("id")

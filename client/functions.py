@@ -50,7 +50,7 @@ class Function:
     dependencies : tuple
         Keys of the futures that it holds in its closure, and of its data that is stored.
     stored : tuple of Future
-        Of that data.
+        Of that data, and of those in its closure that another client holds.
     """
 
     __slots__ = ("blob", "dependencies", "digest", "name", "stored")
@@ -64,9 +64,16 @@ class Function:
 
 
 class FunctionCache:
-    """Pickles functions, and remembers what it can of the pickles. Any thread may use it."""
+    """Pickles functions, and remembers what it can of the pickles. Any thread may use it.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    own:
+        Called with every future in a closure: gives the client's own one of its key; raises if there can't be one.
+    """
+
+    def __init__(self, own: Callable[[Future], Future]) -> None:
+        self._own = own
         self._entries: dict[int, tuple[weakref.ref[Any], Function, _Meaning]] = {}
 
     def get(self, function: Callable[..., Any], constants: Constants | None = None) -> Function:
@@ -85,13 +92,15 @@ class FunctionCache:
             It can't be called, or can't be pickled; names it and says why.
         HoldfastError, TimeoutError
             Its data can't be stored.
+        ValueError, CancelledError
+            A future in its closure is of another cluster, or was cancelled or released.
         """
         entry = self._entries.get(id(function))
         if entry is not None and entry[0]() is function and entry[2].holds(function):
             return entry[1]
         if not callable(function):
             raise TypeError(f"the first argument must be something that can be called, not {function!r}")
-        packed = _pack(function, constants or Constants(_nowhere))
+        packed = _pack(function, constants or Constants(_nowhere), self._own)
         meaning = None if packed.dependencies else _Meaning.of(function)
         if meaning is not None:
             identity, entries = id(function), self._entries
@@ -106,7 +115,7 @@ def _nowhere(value: Any) -> None:
     """There is no store."""
 
 
-def _pack(function: Callable[..., Any], constants: Constants) -> Function:
+def _pack(function: Callable[..., Any], constants: Constants, own: Callable[[Future], Future]) -> Function:
     # Lone surrogates can't be sent, and the name becomes part of keys.
     name = funcname(function)[:_MAX_NAME_LENGTH].encode(errors="replace").decode()
     try:
@@ -115,8 +124,9 @@ def _pack(function: Callable[..., Any], constants: Constants) -> Function:
         raise
     except Exception as error:
         raise TypeError(f"the function {name} can't be pickled, so it can't be sent to a worker: {error}") from error
+    adopted = [mine for future in packed.inside if (mine := own(future)) is not future]
     keys = dict.fromkeys([future.key for future in (*packed.inside, *packed.stored)])
-    return Function(name, packed.data, tuple(keys), packed.stored)
+    return Function(name, packed.data, tuple(keys), (*packed.stored, *adopted))
 
 
 def _is_importable(function: Any) -> bool:

@@ -302,14 +302,9 @@ class KeyTable:
     # -- what the scheduler says
 
     @property
-    def turn(self) -> int:
-        """The turn that what is posted now belongs to."""
-        return self._turn + 1
-
-    def taken_in(self, turn: int) -> None:
-        """The scheduler has answered what was posted in this turn."""
-        with self.lock:
-            self.heard = max(self.heard, turn)
+    def ended_turn(self) -> int:
+        """The last turn that nothing more is posted in."""
+        return self._turn
 
     def _current(self, key: Any, turn: int) -> KeyState | None:
         state = self.states.get(key)

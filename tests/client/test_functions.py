@@ -15,7 +15,7 @@ from holdfast.client.functions import FunctionCache
 
 @pytest.fixture
 def cache():
-    return FunctionCache()
+    return FunctionCache(lambda future: future)
 
 
 def test_a_function_is_pickled_once(cache):

@@ -177,6 +177,18 @@ class TestFuturesOfAnotherClient:
         assert other.gather(other.map(operator.neg, futures)) == [0, 1, 2]
         assert other.submit(dict, x=futures[1]).result() == {"x": -1}
 
+    def test_in_a_closure(self, client, other, elsewhere):
+        future = client.submit(operator.neg, 7, pure=False)
+        later = other.submit(lambda: future.result())
+        delayed_result = other.compute(delayed(lambda: future.result())())
+        assert [later.result(), delayed_result.result()] == [-7, -7]
+        gone = client.submit(operator.neg, 8, pure=False)
+        gone.cancel()
+        with pytest.raises(CancelledError):
+            other.submit(lambda: gone.result())
+        with Client(elsewhere, set_as_default=False) as far, pytest.raises(ValueError, match=r"cluster at"):
+            far.submit(lambda: future.result())
+
     def test_in_gather(self, client, other):
         futures = {"a": client.submit(operator.neg, 1), "b": [client.submit(operator.neg, 2), 7]}
         assert other.gather(futures) == {"a": -1, "b": [-2, 7]}
@@ -197,6 +209,12 @@ class TestFuturesOfAnotherClient:
             future = client.submit(operator.neg, i)
             later = other.submit(operator.neg, future)
             future.release()
+            assert later.result(timeout=20) == i
+
+    def test_are_kept_when_their_client_is_closed(self, cluster, client):
+        for i in range(20):
+            with Client(cluster, set_as_default=False) as first:
+                later = client.submit(operator.neg, first.submit(operator.neg, i, pure=False))
             assert later.result(timeout=20) == i
 
     def test_in_publish(self, client, other):
