@@ -108,8 +108,19 @@ def render(report: dict[str, Any], width: int | None = None) -> str:
         blocks[-1] += f"\n  {count(number, 'task')} {'waits' if number == 1 else 'wait'} {unplaced.get('reason')}"
     datasets = report.get("datasets") or []
     names = ", ".join(shorten(str(name), 60) for name in datasets[:20]) + (", …" if len(datasets) > 20 else "")
-    blocks.append("Datasets: " + (names or "none"))
+    blocks.append("Datasets: " + "\n".join([names or "none", *_one_copy(report.get("one_copy") or {})]))
     return "\n".join(blocks[:2]) + "\n\n" + "\n\n".join(blocks[2:])
+
+
+def _one_copy(datasets: dict[str, dict[str, Any]]) -> list[str]:
+    """The datasets with data that goes with the one host that has it."""
+    lines = []
+    for name, figures in list(datasets.items())[:20]:
+        what = f"{size(figures.get('nbytes'))} of {shorten(str(name), 60)} in one host's store only, lost if that dies"
+        lines.append(f"  {what}: {figures.get('reason')}")
+    if len(datasets) > 20:
+        lines.append(f"  and data of {count(len(datasets) - 20, 'more dataset')}")
+    return lines
 
 
 def _condition(worker: dict[str, Any]) -> str:

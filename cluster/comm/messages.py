@@ -28,6 +28,8 @@ _OF_LISTS = frozenset(
         "erred",
         "dropped",
         "copied",
+        "copy",
+        "not-copied",
         "left",
         "inventory",
         "run",

@@ -190,11 +190,18 @@ class NodeAgent:
             clock=self._clock,
             inventory=self._inventory,
             on_delete=self._delete,
+            on_copy=self._copy,
             on_report=self._report,
             on_revoke=self._revoke,
             on_end=self._end,
         )
-        self._fetcher = Fetcher(self.store, address=self.address, token=self._token, on_copied=self._link.copied)
+        self._fetcher = Fetcher(
+            self.store,
+            address=self.address,
+            token=self._token,
+            on_copied=self._link.copied,
+            on_not_copied=self._link.not_copied,
+        )
         self._transfer_server.start()
         # Importing takes a worker process most of its start; the scheduler is looked for meanwhile.
         if self._processes:
@@ -287,6 +294,10 @@ class NodeAgent:
 
     def _delete(self, object_ids: Iterable[bytes]) -> None:
         self.store.delete([ObjectID(object_id) for object_id in object_ids])
+
+    def _copy(self, objects: Iterable[tuple[bytes, Sequence[str]]]) -> None:
+        assert self._fetcher is not None
+        self._fetcher.copy(objects)
 
     def _exited(self, worker_address: str, death: Death) -> None:
         if self._link is not None:

@@ -17,14 +17,14 @@ import logging
 import socket
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from holdfast.cluster import transfer
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.transfer_server import ROOM_SECONDS, STALL_SECONDS, too_large
 from holdfast.objectstore import ObjectID, StoreServer
-from holdfast.objectstore.errors import ObjectNotFoundError, StoreFullError
+from holdfast.objectstore.errors import ObjectNotFoundError, StoreError, StoreFullError
 from holdfast.objectstore.table import ObjectMeta
 
 logger = logging.getLogger(__name__)
@@ -62,15 +62,25 @@ class Fetcher:
         The cluster's.
     on_copied:
         Called with the id of each object that has arrived.
+    on_not_copied:
+        ``on_not_copied(object_id, reason)``: a copy that was asked for could not be brought.
     """
 
     def __init__(
-        self, store: StoreServer, *, address: str, token: bytes, on_copied: Callable[[ObjectID], None]
+        self,
+        store: StoreServer,
+        *,
+        address: str,
+        token: bytes,
+        on_copied: Callable[[ObjectID], None],
+        on_not_copied: Callable[[ObjectID, str], None],
     ) -> None:
         self._store = store
         self._capacity = store.stats()["capacity"]
         self._address = address
         self._on_copied = on_copied
+        self._on_not_copied = on_not_copied
+        self._copying: set[asyncio.Task[None]] = set()
         self._pool = transfer.PeerPool(token, name=address)
         self._threads = concurrent.futures.ThreadPoolExecutor(MAX_FETCHES, thread_name_prefix="holdfast-fetch")
         self._sources: weakref.WeakValueDictionary[str, _Source] = weakref.WeakValueDictionary()
@@ -93,9 +103,25 @@ class Fetcher:
             task.add_done_callback(lambda _: self._running.pop(object_id, None))
         await asyncio.shield(task)
 
+    def copy(self, objects: Iterable[tuple[bytes, Sequence[str]]]) -> None:
+        """Bring objects here, soon, and tell of each whether it is here."""
+        for object_id, sources in objects:
+            task = asyncio.ensure_future(self._copy(ObjectID(object_id), sources))
+            self._copying.add(task)  # or the loop would be its only, weak, holder
+            task.add_done_callback(self._copying.discard)
+
+    async def _copy(self, object_id: ObjectID, sources: Sequence[str]) -> None:
+        if self._store.contains(object_id):
+            self._on_copied(object_id)
+            return
+        try:
+            await self.fetch(object_id, sources)
+        except (StoreError, ConnectError) as error:
+            self._on_not_copied(object_id, str(error))
+
     async def close(self) -> None:
         """Break off what is on its way, and wait until nothing here touches the store any more."""
-        running = list(self._running.values())
+        running = [*self._running.values(), *self._copying]
         for task in running:
             task.cancel()
         if running:

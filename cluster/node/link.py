@@ -56,6 +56,8 @@ class SchedulerLink:
         Gives what the store has.
     on_delete:
         Called with the object ids that the scheduler wants forgotten.
+    on_copy:
+        Called with ``(object id, node addresses)`` of the objects that the scheduler wants to have a copy of here.
     on_report:
         Called when the scheduler wants to know at once how this host is; answers with `heartbeat`.
     on_revoke:
@@ -78,6 +80,7 @@ class SchedulerLink:
         clock: ListeningClock,
         inventory: Callable[[], Iterable[ObjectMeta]],
         on_delete: Callable[[Iterable[bytes]], None],
+        on_copy: Callable[[Iterable[tuple[bytes, Sequence[str]]]], None],
         on_report: Callable[[], None],
         on_revoke: Callable[[str, int, Sequence[int]], tuple[int, list[int], list[int]] | None],
         on_end: Callable[[str | None], None],
@@ -88,6 +91,7 @@ class SchedulerLink:
         self._clock = clock
         self._inventory = inventory
         self._on_delete = on_delete
+        self._on_copy = on_copy
         self._on_report = on_report
         self._on_revoke = on_revoke
         self._on_end = on_end
@@ -140,6 +144,10 @@ class SchedulerLink:
         """This host's store has a copy of an object now."""
         self._send("copied", [object_id])
 
+    def not_copied(self, object_id: bytes, reason: str) -> None:
+        """A copy that the scheduler asked for could not be brought."""
+        self._send("not-copied", [(object_id, reason[:MAX_REASON_LENGTH])])
+
     def exited(self, worker_address: str, death: Death) -> None:
         """A worker's process has ended."""
         reason = death.reason[:MAX_REASON_LENGTH]
@@ -173,6 +181,8 @@ class SchedulerLink:
             match message:
                 case ("delete", object_ids):
                     self._on_delete(object_ids)
+                case ("copy", objects):
+                    self._on_copy(objects)
                 case ("report",):
                     self._on_report()
                 case ("revoke", worker_address, incarnation, run_ids):

@@ -273,6 +273,7 @@ FROM_WORKER = Vocabulary(
 FROM_NODE = Vocabulary(
     "a node",
     Message("copied", object_ids=OBJECTS),
+    Message("not-copied", failures=Listed(Entry(object_id=OBJECT, reason=REASON))),
     Message("exited", worker=NAME, reason=REASON, running=Listed(RUN), crashed=Maybe(RUN), fault=Boolean()),
     Message("left", object_ids=OBJECTS, name=TEXT),
     Message(
@@ -367,6 +368,7 @@ TO_WORKER = Vocabulary(
 TO_NODE = Vocabulary(
     "the scheduler",
     Message("delete", object_ids=OBJECTS),
+    Message("copy", objects=Listed(Entry(object_id=OBJECT, nodes=NODES))),
     Message("report"),
     Message("revoke", worker=NAME, incarnation=Integer(1), run_ids=Listed(RUN)),
     Message("close"),

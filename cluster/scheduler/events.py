@@ -169,6 +169,13 @@ class ObjectsFound(NamedTuple):
     object_ids: Sequence[ObjectId]
 
 
+class CopiesFailed(NamedTuple):
+    """A host could not bring copies that it was told to bring: object and reason of each."""
+
+    host: str
+    failures: Sequence[tuple[ObjectId, str]]
+
+
 class DatasetsPublished(NamedTuple):
     """All of them, or none: name, data, keys of each."""
 
@@ -221,6 +228,7 @@ Event: TypeAlias = (
     | RunsRevoked
     | RevocationConfirmed
     | ObjectsFound
+    | CopiesFailed
     | DatasetsPublished
     | DatasetUnpublished
     | DatasetRequested

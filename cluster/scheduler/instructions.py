@@ -55,6 +55,11 @@ class DeleteObjects(NamedTuple):
     items: list[ObjectId]
 
 
+class CopyObjects(NamedTuple):
+    peer: str  # the node that is to bring them
+    items: list[tuple[ObjectId, Sequence[str]]]  # and the nodes that have each
+
+
 class DiscardResults(NamedTuple):
     peer: str
     items: list[ObjectId]
@@ -106,6 +111,7 @@ Instruction: TypeAlias = (
     | RevokeRuns
     | TellRevoked
     | DeleteObjects
+    | CopyObjects
     | DiscardResults
     | ReportMemory
     | ReportErred

@@ -121,6 +121,16 @@ def status(
     for tasks in chain(state.tasks.slices(STEP_ITEMS), state.life.earlier.slices(STEP_ITEMS)):
         counts.update([task.state for task in tasks])
         yield None
+    single: dict[str, dict[str, Any]] = {}
+    roots = list(state.copies.wanting)
+    for start in range(0, len(roots), STEP_ITEMS):
+        for task in roots[start : start + STEP_ITEMS]:
+            datasets, reason = state.copies.single(task) or ((), "")
+            for dataset in datasets:
+                figures = single.setdefault(dataset.name, {"objects": 0, "nbytes": 0, "reason": reason})
+                figures["objects"] += 1
+                figures["nbytes"] += task.nbytes
+        yield None
     nodes = {}
     for host in state.hosts.values():
         beat = heartbeats.get(host.address, {})
@@ -143,6 +153,7 @@ def status(
         "unplaced": state.nowhere.describe(),
         "clients": len(state.clients),
         "datasets": sorted(state.datasets),
+        "one_copy": single,
     }
 
 

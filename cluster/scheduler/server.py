@@ -573,6 +573,8 @@ class Scheduler:
         operation, *parts = message
         if operation == "copied":
             self._handle(events.ObjectsFound(node, *parts))
+        elif operation == "not-copied":
+            self._handle(events.CopiesFailed(node, *parts))
         elif operation == "heartbeat":
             (beat,) = parts
             self._heartbeats[node] = {**beat, "time": time.time()}
@@ -657,6 +659,7 @@ _MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.DropRuns: lambda i: ("drop", i.items),
     to_do.RevokeRuns: lambda i: ("revoke", i.worker, i.incarnation, i.run_ids),
     to_do.TellRevoked: lambda i: ("revoked", i.number, i.run_ids),
+    to_do.CopyObjects: lambda i: ("copy", i.items),
     to_do.DeleteObjects: lambda i: ("delete", i.items),
     to_do.DiscardResults: lambda i: ("discard", i.items),
     to_do.ReportMemory: lambda i: ("memory", i.items),

@@ -30,6 +30,7 @@ from typing import Any
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
 from holdfast.cluster.protocol.limits import MAX_DATASETS
 from holdfast.cluster.scheduler import events
+from holdfast.cluster.scheduler.copies import PUBLISH_SECONDS, Copies
 from holdfast.cluster.scheduler.instructions import (
     DeleteObjects,
     Instruction,
@@ -88,6 +89,8 @@ class SchedulerState:
         Number of tasks that one event deals with beyond those that it touches itself.
     stopped_seconds
         After this long nobody waits any longer for what a stopped worker has begun.
+    publish_seconds
+        How long a publisher waits for second copies of what can't be made again.
     validate
         Check every move and all invariants, at a cost: for tests.
     on_failure
@@ -103,6 +106,7 @@ class SchedulerState:
         suspects_patience_seconds: float = SUSPECTS_PATIENCE_SECONDS,
         follow_up_limit: int = FOLLOW_UP_LIMIT,
         stopped_seconds: float = STOPPED_SECONDS,
+        publish_seconds: float = PUBLISH_SECONDS,
         validate: bool = False,
         on_failure: Callable[[str, Exception], None] | None = None,
     ) -> None:
@@ -126,6 +130,7 @@ class SchedulerState:
         self.suspects = Suspects(self.placement, self.life, patience_seconds=suspects_patience_seconds)
         self.nowhere = Nowhere(self.hosts, self.workers, self.life.unplaced)
         self.recall = Recall(self.outbox, self.placement, self.revocation)
+        self.copies = Copies(self.outbox, self.life, self.hosts, publish_seconds=publish_seconds)
         self._no_worker_timeout = no_worker_timeout
         self._patience_seconds = patience_seconds
         self._max_failures = max_failures
@@ -160,6 +165,7 @@ class SchedulerState:
             events.RunsRevoked: self._runs_revoked,
             events.RevocationConfirmed: self._revocation_confirmed,
             events.ObjectsFound: self._objects_found,
+            events.CopiesFailed: self._copies_failed,
             events.DatasetsPublished: self._datasets_published,
             events.DatasetUnpublished: self._dataset_unpublished,
             events.DatasetRequested: self._dataset_requested,
@@ -194,6 +200,8 @@ class SchedulerState:
         finally:
             self._follow_up("what follows from earlier events", self.life.follow_up)
             self._follow_up("giving tasks to workers", self.life.fill)
+            if self.copies.wanting or self.copies.publications:
+                self._follow_up("having copies made", self._have_copies_made)
         if self._validate:
             from holdfast.cluster.scheduler.validation import validate_state
 
@@ -219,6 +227,8 @@ class SchedulerState:
         if (due := self.suspects.deadline) is not None:
             deadline = _earlier(deadline, due)
         if (due := self.nowhere.deadline) is not None:
+            deadline = _earlier(deadline, due)
+        if (due := self.copies.deadline) is not None:
             deadline = _earlier(deadline, due)
         if self.life.unplaced:
             deadline = _earlier(deadline, next(iter(self.life.unplaced)).since + self._no_worker_timeout)
@@ -252,8 +262,11 @@ class SchedulerState:
         del self.hosts[host.address]
         for task in self.placement.remove_host(host):
             self.placement.push(task)
+        self.copies.host_left(host)
         for task in list(host.objects):
             self.life.lose_copy(task, host)
+            if task.payload is None:
+                self._root_changed(task)
         self.life.drop_error_copies(host)
         self._reconsider_ready()
 
@@ -266,6 +279,7 @@ class SchedulerState:
             task = life.objects.get(object_id)
             if task is not None:
                 life.add_copy(task, host)
+                self.copies.copied(task)
                 continue
             failure = life.errors.get(object_id)
             if failure is not None:
@@ -275,6 +289,7 @@ class SchedulerState:
             if task is not None and task.is_needed and (task.error is None or task.error.is_loss):
                 life.restore(task, host, object_id, nbytes, None, type_name or "")
                 host.restored.append(task)
+                self.copies.look_at(task)
             else:
                 self._delete_from(host, object_id)
 
@@ -283,6 +298,7 @@ class SchedulerState:
         if host is None or host.is_ready:
             return
         host.is_ready = True
+        self.copies.host_ready()
         restored, host.restored = host.restored, []
         self.life.run_again(restored)
 
@@ -356,6 +372,7 @@ class SchedulerState:
                     self.life.enqueue(task)
 
     def _time_passed(self, event: events.TimePassed) -> None:
+        self.copies.time_passed(self.life.now)
         self.recall.take_back(self.life.now)
         self.revocation.take_away(self.life.now)
         self.suspects.hurry(self.life.now)
@@ -385,6 +402,7 @@ class SchedulerState:
             return
         client.hears = False
         self.nowhere.client_left(client.id)
+        self.copies.client_left(client.id)
         self.life.let_go(client)
         self._forget_functions(client, list(client.functions))
 
@@ -508,6 +526,7 @@ class SchedulerState:
             if task.state == "memory":
                 if object_id == task.object_id and host is not None:
                     self.life.add_copy(task, host)
+                    self.copies.copied(task)
                 elif object_id != task.object_id:
                     self._delete_from(host, object_id)
                     if event.chosen and (inline is None or inline != task.inline):
@@ -528,6 +547,7 @@ class SchedulerState:
                 self.life.report(task, client)
             elif host is not None or inline is not None:
                 self.life.restore(task, host, object_id, nbytes, inline, type_name)
+                self.copies.look_at(task)
                 if was_lost:
                     self.life.run_again([task])
             else:
@@ -545,7 +565,9 @@ class SchedulerState:
         for key, contained in event.objects:
             task = self.tasks.get(key)
             if task is not None and client in task.holders:  # else it was cancelled meanwhile
-                self.life.contain(task, [other for inner in contained if (other := self.tasks.get(inner)) is not None])
+                others = [other for inner in contained if (other := self.tasks.get(inner)) is not None]
+                self.life.contain(task, others)
+                self.copies.contained(task, others)
 
     def _keys_wanted(self, event: events.KeysWanted) -> None:
         self._want(self.clients[event.client], event.keys)
@@ -704,12 +726,39 @@ class SchedulerState:
             task = self.life.objects.get(object_id)
             if task is not None:
                 self.life.add_copy(task, host)
+                self.copies.copied(task)
                 continue
             error = self.life.errors.get(object_id)
             if error is not None:
                 self.life.add_error_copy(error, host)
             else:
                 self._delete_from(host, object_id)
+
+    def _copies_failed(self, event: events.CopiesFailed) -> None:
+        host = self.hosts.get(event.host)
+        if host is not None:
+            for object_id, reason in event.failures:
+                self.copies.failed(host, object_id, reason)
+
+    def _root_changed(self, task: Task) -> None:
+        """Data that can't be made again has lost a copy."""
+        if task.state == "memory":
+            self.copies.look_at(task)
+        else:
+            self.copies.lost(task)
+
+    def _have_copies_made(self) -> None:
+        self.copies.fill()
+        for client, request, datasets, lost in self.copies.answers():
+            if lost is None:
+                self.outbox.reply(client, request, True, None)
+                continue
+            for dataset in datasets:
+                if self.datasets.get(dataset.name) is dataset:
+                    del self.datasets[dataset.name]
+                    self.life.let_go(dataset)
+            text = f"the host that had {lost.key!r} was lost before there was a copy of it: publish once more"
+            self.outbox.reply(client, request, False, ["ObjectLostError", text])
 
     def _delete_from(self, host: Host | None, object_id: bytes) -> None:
         if host is not None:
@@ -723,15 +772,22 @@ class SchedulerState:
         if refusal is not None:
             self.outbox.reply(client.id, event.request, False, refusal)
             return
+        published = []
         for name, data, keys in event.datasets:
             old = self.datasets.get(name)
             dataset = Dataset(name, data, client.name, self.life.now)
             for key in keys:
                 self.life.hold(dataset, self.tasks[key])
             self.datasets[name] = dataset
+            published.append(dataset)
             if old is not None:
-                self.life.let_go(old)
-        self.outbox.reply(client.id, event.request, True, None)
+                self._let_go(old)
+        if not self.copies.published(client.id, event.request, published):
+            self.outbox.reply(client.id, event.request, True, None)
+
+    def _let_go(self, dataset: Dataset) -> None:
+        self.life.let_go(dataset)
+        self.copies.unpublished(dataset)
 
     def _refusal_of(self, event: events.DatasetsPublished) -> list[str] | None:
         """Why these can't be published: an error's name and text."""
@@ -757,7 +813,7 @@ class SchedulerState:
         dataset = self._find_dataset(event)
         if dataset is not None:
             del self.datasets[dataset.name]
-            self.life.let_go(dataset)
+            self._let_go(dataset)
             self.outbox.reply(event.client, event.request, True, None)
 
     def _dataset_requested(self, event: events.DatasetRequested) -> None:

@@ -113,6 +113,7 @@ def validate_state(state: SchedulerState) -> None:
         assert function.tasks or function.clients
     for group in state.life.groups.values():
         assert group.tasks == sum(task.group is group for task in known)
+    state.copies.check()
 
 
 def _validate_task(state: SchedulerState, task: Task, known: set[Task]) -> None:

@@ -50,6 +50,20 @@ def test_a_status_report() -> None:
     )
 
 
+def test_a_status_report_names_the_datasets_that_one_host_has() -> None:
+    single = {
+        "plain": {"objects": 2, "nbytes": 480_000_000, "reason": "there is no other host"},
+        **{f"more-{number}": {"objects": 1, "nbytes": 10, "reason": "no"} for number in range(25)},
+    }
+    lines = status.render({"datasets": ["plain", "persisted"], "one_copy": single}).splitlines()
+    where = lines.index("Datasets: plain, persisted")
+    assert lines[where + 1] == (
+        "  480.0 MB of plain in one host's store only, lost if that dies: there is no other host"
+    )
+    assert len(lines[where:]) == 22
+    assert lines[-1] == "  and data of 6 more datasets"
+
+
 def test_a_status_report_says_what_becomes_of_workers_that_died() -> None:
     places = {
         "a/0": {"name": "alpha-0", "state": "running", "deaths": 0},

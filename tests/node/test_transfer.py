@@ -138,6 +138,21 @@ def test_what_nobody_has_names_what_was_tried(hosts):
     assert get(there, put(here, np.ones(3)), here).sum() == 3
 
 
+def test_a_host_brings_what_it_is_told_to_and_says_what_came_of_it(hosts, scheduler):
+    here, there = hosts
+    ids = [put(here, np.full(1_000_000, number)) for number in range(20)]
+    objects = [(object_id, [here.address]) for object_id in (*ids, NOWHERE)]
+    for _ in range(2):  # the second time it has them
+        scheduler.send(there.node, ("copy", objects))
+        scheduler.wait(lambda: set(copied(scheduler, there)) == set(ids), "the scheduler hears of the copies")
+        _, failures = scheduler.message(there.node, "not-copied")
+        ((object_id, reason),) = failures
+        assert object_id == NOWHERE
+        assert f"{here.address} does not have it" in reason
+        there.node.received.clear()
+    assert get(there, ids[7])[0] == 7
+
+
 def test_an_object_that_is_sealed_late_on_this_host_is_waited_for(hosts):
     here, _ = hosts
     with connect(here.node.info["store_socket"]) as store:

@@ -126,6 +126,11 @@ class History(RuleBasedStateMachine):
     def publish(self, client, name, keys, override):
         self.cluster.handle(events.DatasetsPublished(client, 1, [(name, b"data", keys)], override))
 
+    @precondition(lambda self: self.cluster.copying)
+    @rule(reason=st.sampled_from([None, None, "there is no room"]))
+    def bring_copies(self, reason):
+        self.cluster.bring_copies(reason=reason)
+
     @rule(client=st.sampled_from(CLIENTS), name=st.sampled_from(NAMES), get=st.booleans())
     def get_or_unpublish(self, client, name, get):
         kind = events.DatasetRequested if get else events.DatasetUnpublished

@@ -34,6 +34,7 @@ class Cluster:
         self.dropped: dict[str, list[int]] = {}
         self.begun: set[int] = set()  # runs that workers' ledgers have
         self.asked: list[to_do.RevokeRuns] = []  # of nodes, and not answered yet
+        self.copying: list[tuple[str, bytes]] = []  # what hosts were told to bring
         self.told: list[to_do.TellRevoked] = []  # what workers have not confirmed yet
         self.clients: dict[str, dict[Any, str]] = {}  # what each client was last told of each key
         self.read: dict[str, dict[Any, bytes]] = {}  # and which object it was told to read last
@@ -82,6 +83,9 @@ class Cluster:
             self.told.append(instruction)
         elif isinstance(instruction, to_do.DeleteObjects):
             self.stores[peer] -= set(instruction.items)
+        elif isinstance(instruction, to_do.CopyObjects):
+            self.copying += [(peer, object_id) for object_id, sources in instruction.items]
+            assert all(peer not in sources for _, sources in instruction.items)
         elif isinstance(instruction, to_do.DiscardResults):
             self.stores[peer.rpartition("/")[0]] -= set(instruction.items)
         elif isinstance(instruction, to_do.ReportMemory):
@@ -302,6 +306,19 @@ class Cluster:
         assert object_id is not None
         self.stores[host].add(object_id)
         self.handle(events.ObjectsFound(host, [object_id]))
+
+    def bring_copies(self, *, reason: str | None = None) -> int:
+        """Hosts bring what they were told to bring, or can't, for a reason; how much that was."""
+        copying, self.copying = self.copying, []
+        for host, object_id in copying:
+            if host not in self.state.hosts:
+                continue
+            if reason is None and any(object_id in store for store in self.stores.values()):
+                self.stores[host].add(object_id)
+                self.handle(events.ObjectsFound(host, [object_id]))
+            else:
+                self.handle(events.CopiesFailed(host, [(object_id, reason or "nobody has it")]))
+        return len(copying)
 
     def drop_all(self) -> None:
         """Workers acknowledge the runs that they were told to drop and have not begun."""
