@@ -321,8 +321,7 @@ class ClientBase:
         other._borrowers.add(self)
         kept = other._another(future)
         own = Future(key, self)  # type: ignore[arg-type]
-        with self._table.lock:
-            own._state.keeps += (kept,)
+        self._table.when_ready(own._state, kept.release)
         return own
 
     def _make_known(self, state: KeyState) -> None:
