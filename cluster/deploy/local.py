@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from holdfast.cluster import dask_config
 from holdfast.cluster.comm.addresses import is_loopback
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy import keywords
@@ -37,6 +38,8 @@ class LocalCluster:
 
     Closes when it is told to, when its ``with`` block ends, when it is garbage, and when this process ends, however
     that comes about; nothing stays behind.
+
+    Its workers have dask's configuration as it is in this process when it is made, with ``dask.config.set`` too.
 
     Parameters
     ----------
@@ -161,6 +164,7 @@ class LocalCluster:
                 self.token,
                 log_level=str(log_level),
                 log_directory=None if log_directory is None else Path(log_directory),
+                dask_config=dask_config.what_was_set(),
             )
         else:
             self._parts = LocalThreads(self.token)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.cluster import rundir
+from holdfast.cluster import dask_config, rundir
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.connection import bound_socket
@@ -43,6 +43,8 @@ class LocalProcesses:
     log_level : str
     log_directory : Path or None
         Where each process gets a log file; None: they share this process's standard error.
+    dask_config : bytes
+        For the workers; see `holdfast.cluster.dask_config`.
 
     Attributes
     ----------
@@ -55,7 +57,14 @@ class LocalProcesses:
         Where processes of this host reach the scheduler.
     """
 
-    def __init__(self, token: bytes, *, log_level: str = "WARNING", log_directory: Path | None = None) -> None:
+    def __init__(
+        self,
+        token: bytes,
+        *,
+        log_level: str = "WARNING",
+        log_directory: Path | None = None,
+        dask_config: bytes = b"",
+    ) -> None:
         self.id = secrets.token_hex(8)
         self.scheduler: ChildProcess | None = None
         self.places: list[AgentPlace] = []
@@ -64,6 +73,7 @@ class LocalProcesses:
         self._token = token
         self._log_level = log_level
         self._log_directory = log_directory
+        self._dask_config = dask_config
         self._launcher = Launcher(
             env={CLUSTER_ID_VARIABLE: self.id},
             log_file=self._log_of("launcher"),
@@ -105,7 +115,8 @@ class LocalProcesses:
                 self.places.append(place)
                 place.restarts.begin()
                 arguments = self._node_arguments(place)
-                place.child = self._fork("node", place.name, arguments, deadline, may_fork=True)
+                with dask_config.handed_down(self._dask_config) as config_fd:
+                    place.child = self._fork("node", place.name, arguments, deadline, config_fd, may_fork=True)
             self._launcher.prepare("holdfast.cluster.worker.__main__")
             if self.scheduler is not None:
                 self.scheduler.wait_ready(max(0.0, deadline - time.monotonic()))
@@ -169,13 +180,13 @@ class LocalProcesses:
 
     async def _fork_again(self, place: AgentPlace) -> ChildProcess:
         """`_fork` for the keeper: whoever else may fork is done with it by then."""
-        with tokens.handed_down(self._token) as token_fd:
+        with tokens.handed_down(self._token) as token_fd, dask_config.handed_down(self._dask_config) as config_fd:
             return await self._launcher.fork_async(
                 "holdfast.cluster.node.__main__",
                 [*self._node_arguments(place), "--log-level", self._log_level],
                 place.name,
                 log_file=self._log_of(place.name),
-                pass_fds={tokens.OPTION: token_fd},
+                pass_fds={tokens.OPTION: token_fd, **config_fd},
                 may_fork=True,
             )
 

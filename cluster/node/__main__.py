@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from holdfast.cluster import garbage, oom
+from holdfast.cluster import dask_config, garbage, oom
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.launching import Launcher
@@ -35,6 +35,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--launcher-fd", type=int, metavar="N", help="the way to what forks the workers")
     parser.add_argument("--worker-logs", type=Path, metavar="DIRECTORY", help="give each worker a log of its own there")
     add_token_option(parser)
+    dask_config.add_option(parser)
     add_process_options(parser)
     return parser.parse_args(arguments)
 
@@ -69,6 +70,7 @@ def main() -> int:
         last_death_seconds=options.last_death_seconds,
         log_level=options.log_level,
         worker_logs=options.worker_logs,
+        dask_config=dask_config.given(options),
     )
     code = run(
         serve(

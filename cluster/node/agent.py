@@ -107,6 +107,7 @@ class NodeAgent:
         last_death_seconds: float = 0.0,
         log_level: str = "INFO",
         worker_logs: Path | None = None,
+        dask_config: bytes = b"",
     ) -> None:
         if n_workers < 0 or threads_per_worker < 1:
             raise ValueError(f"a host can't have {n_workers} workers with {threads_per_worker} threads each")
@@ -130,6 +131,7 @@ class NodeAgent:
         self._launcher = launcher or Launcher()
         self._log_level = log_level
         self._worker_logs = worker_logs
+        self._dask_config = dask_config
         self._clock = ListeningClock()  # who waits for something of the store waits while it could have come
         self._rounds: Rounds | None = None
         self._store_started = False
@@ -397,6 +399,7 @@ class NodeAgent:
             on_exit=self._exited,
             log_level=self._log_level,
             log_directory=self._worker_logs,
+            dask_config=self._dask_config,
         )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.cluster import log_files
+from holdfast.cluster import dask_config, log_files
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.ledger import AgentLedger
@@ -77,6 +77,8 @@ class Supervisor:
         How much the workers log.
     log_directory:
         Where each worker has a log of its own; None: they write where this process does.
+    dask_config:
+        For the workers; see `holdfast.cluster.dask_config`.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Supervisor:
         on_exit: Callable[[str, Death], None],
         log_level: str = "INFO",
         log_directory: Path | None = None,
+        dask_config: bytes = b"",
     ) -> None:
         self.workers = list(workers)
         self._launcher = launcher
@@ -97,6 +100,7 @@ class Supervisor:
         self._on_exit = on_exit
         self._log_level = log_level
         self._log_directory = log_directory
+        self._dask_config = dask_config
         self._incarnations = itertools.count(1)
         self._closing = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
@@ -173,7 +177,7 @@ class Supervisor:
         """Run one process to its end; says how it ended. Nobody but this supervisor asks it to."""
         worker.killed_because = None
         log_file = None if self._log_directory is None else log_files.file_of(self._log_directory, worker.name)
-        with tokens.handed_down(self._token) as token_fd:
+        with tokens.handed_down(self._token) as token_fd, dask_config.handed_down(self._dask_config) as config_fd:
             child = await self._launcher.fork_async(
                 "holdfast.cluster.worker.__main__",
                 [
@@ -184,7 +188,7 @@ class Supervisor:
                 ],
                 worker.name,
                 log_file=log_file,
-                pass_fds={tokens.OPTION: token_fd, "--ledger-fd": ledger.fd},
+                pass_fds={tokens.OPTION: token_fd, "--ledger-fd": ledger.fd, **config_fd},
             )
         ledger.close_fd()
         worker.child = child

@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from holdfast.cluster import main_module, oom, rundir
+from holdfast.cluster import dask_config, main_module, oom, rundir
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.ledger import WorkerLedger, leave_last_words
@@ -39,6 +39,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
     parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES")
     add_token_option(parser)
+    dask_config.add_option(parser)
     parser.add_argument("--ledger-fd", type=int, default=None, metavar="N", help="memory that the node agent reads")
     parser.add_argument("--label-lines", action="store_true", help="say of each line which task has printed it")
     add_process_options(parser)
@@ -67,6 +68,7 @@ def main() -> int:
         ledger=ledger,
         labels_lines=options.label_lines,
     )
+    dask_config.take_over(dask_config.given(options))
     main_module.take_over(worker.functions.known)
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.
