@@ -34,6 +34,10 @@ import cloudpickle
 
 #: What newer versions of cloudpickle write for the name of a file.
 _NO_FILE = "<dynamic-code>"
+_override = cloudpickle.Pickler.reducer_override
+#: Of a class that doesn't say itself how its objects are pickled.
+_REDUCE: Any = object.__reduce__
+_REDUCE_EX: Any = object.__reduce_ex__
 _Reduced = tuple[Any, ...]
 
 
@@ -46,12 +50,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is FunctionType:
             if value.__code__ is _GENERIC_CODE and not is_importable(value):
                 return _reduce_generic(value)
-        elif getattr(value, "__module__", None) == "__main__" and _has_own_reduce(kind):
-            if kind in self.dispatch_table:
-                return NotImplemented
+        elif (
+            (kind.__reduce__ is not _REDUCE or kind.__reduce_ex__ is not _REDUCE_EX)
+            and getattr(value, "__module__", None) == "__main__"
+            and kind not in self.dispatch_table
+        ):
             reduced = value.__reduce_ex__(5)
             return _reduce_named(value, reduced) if isinstance(reduced, str) else reduced
-        return super().reducer_override(value)
+        return _override(self, value)
 
 
 def is_importable(value: Any) -> bool:
@@ -157,10 +163,6 @@ def _alias(name: str, value: Any, parameters: tuple[Any, ...]) -> Any:
 
 
 # -- objects that there is one of
-
-
-def _has_own_reduce(kind: Any) -> bool:
-    return kind.__reduce__ is not object.__reduce__ or kind.__reduce_ex__ is not object.__reduce_ex__
 
 
 def _reduce_named(value: Any, name: str) -> _Reduced:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import pdb
+import subprocess
 import sys
 import threading
 import traceback
@@ -77,6 +78,36 @@ def test_a_traceback_shows_the_line_that_asked_and_the_frames_of_the_task(client
     _, asked, *rest = frames(caught.value.__traceback__)
     assert asked[0] == "<lambda>"
     assert rest == [("fail", "return look_up(code)"), ("look_up", 'raise Failed(code, why="there is no k") from error')]
+
+
+SCRIPT = """
+import sys
+from holdfast import Client
+
+def divide(x):
+    return x / 0
+
+with Client(sys.argv[1], token=sys.argv[2]) as client:
+    client.submit(divide, 1).result()
+"""
+
+
+def test_a_script_that_ends_with_it_shows_its_own_lines_only(cluster, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    token = cluster.token.decode() if isinstance(cluster.token, bytes) else cluster.token
+    command = [sys.executable, str(script), cluster.scheduler_address, token]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    shown = [line.strip() for line in done.stderr.splitlines() if not set(line) <= set(" ^~")]
+    assert shown[:-1] == [
+        "Traceback (most recent call last):",
+        f'File "{script}", line 9, in <module>',
+        "client.submit(divide, 1).result()",
+        f'File "{script}", line 6, in divide',
+        "return x / 0",
+        "ZeroDivisionError: division by zero",
+    ]
+    assert shown[-1].startswith("Raised by task 'divide-")
 
 
 def test_of_dask_s_compute_it_shows_what_dask_shows_of_itself(client):
