@@ -178,6 +178,8 @@ class Client(Calls, Results, DaskFace):
         ------
         DatasetNotFoundError
             There is none of this name; lists those that there are.
+        UnreadableError
+            It can't be unpickled here; says why.
 
         Examples
         --------

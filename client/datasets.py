@@ -17,7 +17,8 @@ from holdfast.client.keys import check_text, check_together
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
 from holdfast.cluster.notebook import card
-from holdfast.objectstore.errors import HoldfastError
+from holdfast.objectstore.errors import HoldfastError, UnreadableError
+from holdfast.objectstore.outline import name_in
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -99,7 +100,7 @@ def get(client: Client, name: str, default: Any = NO_DEFAULT) -> Any:
     except (HoldfastError, TimeoutError):  # its data is lost, or can't be read
         raise
     except Exception as error:  # unpickling runs a user's code, which may raise anything
-        raise RuntimeError(f"the dataset {name!r} can't be unpickled here: {error!r}") from error
+        raise UnreadableError(f"the dataset {name!r}", name_in(answer["data"]), error) from error
     _keep_origins(client, bound.values(), [held[key] for key in held if key not in bound and key not in stored.read])
     return value
 

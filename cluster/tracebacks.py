@@ -32,7 +32,8 @@ def frames_of(trace: TracebackType | None) -> Frames:
     frames = []
     for entry in entries:
         code, variables = entry.tb_frame.f_code, entry.tb_frame.f_globals
-        names = code.co_filename, code.co_name, str(variables.get("__name__", ""))
+        module = variables.get("__name__")
+        names = code.co_filename, code.co_name, module if isinstance(module, str) else ""
         positions = itertools.islice(code.co_positions(), entry.tb_lasti // 2, None) if entry.tb_lasti >= 0 else ()
         line, end_line, column, end_column = next(iter(positions), (None, None, None, None))
         if line != entry.tb_lineno or end_line is None or column is None or end_column is None:

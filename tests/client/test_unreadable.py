@@ -98,6 +98,19 @@ def test_arguments_and_functions_name_the_worker_and_the_way_out(client):
         of_function.result(PATIENCE_SECONDS)
 
 
+def test_a_dataset_says_which_it_is(client):
+    module = types.ModuleType("only_here")
+    exec("class Value: pass", vars(module))
+    sys.modules["only_here"] = module
+    try:
+        client.publish_dataset([module.Value()], name="of values")
+    finally:
+        del sys.modules["only_here"]
+    with pytest.raises(UnreadableError, match=r"the dataset 'of values'.* The module 'only_here' is where it was made"):
+        client.get_dataset("of values")
+    client.unpublish_dataset("of values")
+
+
 def test_in_the_store():
     with StoreServer(capacity="16 MiB") as server, connect(server.socket_path) as store:
         object_id = store.put([Picky()])
