@@ -24,8 +24,8 @@ threads        for each thread what Python calls it (``threading.get_ident()``) 
 earlier        a ring of the runs that threads had taken before those                       worker
 =============  ===========================================================================  ==============
 
-Behind the words there is room for the *last words* of the worker, text that Python writes there when a signal kills the
-process (`node/deaths.py`).
+Behind the words there is room for the reason for which the worker ends itself (`worker/watchdog.py`), and for its *last
+words*, text that Python writes there when a signal kills the process (`node/deaths.py`).
 
 Why nothing runs twice
 ----------------------
@@ -93,6 +93,7 @@ REVOKES = ORDERED
 RUNS_PER_THREAD_MAX = 510
 
 _WORD_NBYTES = 8
+_REASON_NBYTES = 512
 _LAST_WORDS_NBYTES = 64 << 10
 #: The descriptor that last words go to is one that tasks are least likely to close, or to be given after that.
 _LAST_WORDS_FD = 500
@@ -125,7 +126,9 @@ class WorkerLedger:
     """
 
     def __init__(self, nthreads: int, memory: mmap.mmap | None = None) -> None:
-        self._words = memoryview(memory or mmap.mmap(-1, _nbytes(nthreads))).cast("q")
+        whole = memoryview(memory or mmap.mmap(-1, _nbytes(nthreads) + _REASON_NBYTES))
+        self._reason = whole[_nbytes(nthreads) :]
+        self._words = whole[: _nbytes(nthreads)].cast("q")
         self._threads = _RUNNING + nthreads
         self._ring = self._threads + nthreads
         self._places = itertools.cycle(range(self._ring, self._ring + _ring_words(nthreads)))
@@ -136,7 +139,7 @@ class WorkerLedger:
     def of_descriptor(cls, fd: int, nthreads: int) -> WorkerLedger:
         """The ledger behind a descriptor, which is closed by this."""
         try:
-            return cls(nthreads, mmap.mmap(fd, _nbytes(nthreads)))
+            return cls(nthreads, mmap.mmap(fd, _nbytes(nthreads) + _REASON_NBYTES))
         finally:
             os.close(fd)
 
@@ -148,6 +151,16 @@ class WorkerLedger:
     def hear(self) -> None:
         """The worker's loop goes round."""
         self._words[_HEARD] += 1
+
+    @property
+    def heard(self) -> int:
+        """Grows with each `hear`."""
+        return self._words[_HEARD]
+
+    def leave_reason(self, reason: str) -> None:
+        """Say why this process is about to end itself."""
+        text = reason.encode(errors="replace")[: _REASON_NBYTES - 1]
+        self._reason[: len(text)] = text
 
     def taker(self, thread: int) -> Callable[[int], None]:
         """What this thread calls with each run that it takes: it and others one at a time, with a fence afterwards."""
@@ -173,7 +186,7 @@ def leave_last_words(fd: int, nthreads: int) -> None:
     """Have what the threads of this process are doing written behind a ledger's words, if a signal kills it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_LAST_WORDS_FD, soft // 2))
-    os.lseek(high, _nbytes(nthreads), os.SEEK_SET)
+    os.lseek(high, _nbytes(nthreads) + _REASON_NBYTES, os.SEEK_SET)
     faulthandler.enable(high, all_threads=True)
 
 
@@ -197,17 +210,18 @@ class AgentLedger:
         self.incarnation = incarnation
         self.fd = os.memfd_create("holdfast-ledger", os.MFD_CLOEXEC)
         try:
-            nbytes = _nbytes(nthreads) + _LAST_WORDS_NBYTES
+            nbytes = _nbytes(nthreads) + _REASON_NBYTES + _LAST_WORDS_NBYTES
             os.ftruncate(self.fd, nbytes)
             self._memory = mmap.mmap(self.fd, nbytes)
         except BaseException:
             self.close_fd()
             raise
-        self._words = memoryview(self._memory).cast("q")
+        self._whole = memoryview(self._memory)
+        self._text = self._whole[_nbytes(nthreads) :]
+        self._words = self._whole[: _nbytes(nthreads)].cast("q")
         self._words[_INCARNATION] = incarnation
         self._threads = _RUNNING + nthreads
         self._ring = self._threads + nthreads
-        self._end = self._ring + _ring_words(nthreads)
         self._fence = threading.Lock()
 
     @property
@@ -228,7 +242,12 @@ class AgentLedger:
     @property
     def last_words(self) -> bytes:
         """What the process has written into this memory when it was killed by a signal, padded with zeros."""
-        return self._words[self._end :].tobytes()
+        return self._text[_REASON_NBYTES:].tobytes()
+
+    @property
+    def reason(self) -> str:
+        """Why the process was about to end itself; empty if it wasn't."""
+        return self._text[:_REASON_NBYTES].tobytes().partition(b"\0")[0].decode(errors="replace")
 
     def revoke(self, run_ids: Iterable[int]) -> tuple[int, list[int], list[int]]:
         """Take runs away from the worker, as far as it has not begun them.
@@ -257,7 +276,7 @@ class AgentLedger:
 
     def _begun(self) -> set[int]:
         running = self.running  # first: what leaves this meanwhile is in the ring
-        return {*running, *self._words[self._ring : self._end].tolist()}
+        return {*running, *self._words[self._ring :].tolist()}
 
     def close_fd(self) -> None:
         """Let go of the descriptor. Twice is no error."""
@@ -269,4 +288,6 @@ class AgentLedger:
         """Let go of the memory."""
         self.close_fd()
         self._words.release()
+        self._text.release()
+        self._whole.release()
         self._memory.close()

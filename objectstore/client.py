@@ -482,6 +482,11 @@ class Store:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    @property
+    def descriptor(self) -> int:
+        """Of the connection, as long as it's open; for those who want to know whether somebody has closed it."""
+        return self._connection.descriptor
+
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
         return f"<Store at {self._connection.where}{state}>"

@@ -99,6 +99,11 @@ class Connection:
         self._turn = threading.Condition(self._lock)
         self._someone_reads = False
 
+    @property
+    def descriptor(self) -> int:
+        """The socket's."""
+        return self._socket.fileno()
+
     # One way
 
     def attach(self, name: str) -> None:

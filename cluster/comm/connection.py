@@ -219,6 +219,11 @@ class Connection(asyncio.Protocol):
         if not self._closed and self._transport is not None:
             self._transport.resume_reading()
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Those that a shared connection lives of, as long as it's open."""
+        return self._transport.descriptors if isinstance(self._transport, SharedTransport) else ()
+
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the socket, which would stay open with the child when the parent has died.
 

@@ -62,6 +62,11 @@ class SharedTransport(asyncio.Transport):
         connection.connection_made(self)
         loop.add_reader(self._watch.fileno(), self._on_readable)
 
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Without these it hears nothing."""
+        return self._socket.fileno(), self._watch.fileno(), self._nudge
+
     def _begin(self) -> None:
         self._write_lock = threading.Lock()
         # Of the two that follow, and of the descriptors' end. Reentrant: the garbage collector may run inside.

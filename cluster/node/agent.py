@@ -194,6 +194,7 @@ class NodeAgent:
             on_delete=self._delete,
             on_copy=self._copy,
             on_report=self._report,
+            on_parted=self._parted,
             on_revoke=self._revoke,
             on_end=self._end,
         )
@@ -344,6 +345,10 @@ class NodeAgent:
         if self._deaths:
             report["last_death_seconds"] = time.monotonic() - self._died
         self._link.heartbeat(report)
+
+    def _parted(self, worker_address: str, pid: int) -> None:
+        if self._supervisor is not None:
+            self._supervisor.parted(worker_address, pid)
 
     def _revoke(
         self, worker_address: str, incarnation: int, run_ids: Sequence[int]

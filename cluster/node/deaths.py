@@ -26,6 +26,8 @@ FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
 #: What Python says first, and then of the thread in which the signal came.
 _BEGINNING = b"Fatal Python error: "
 _CURRENT_THREAD = re.compile(rb"^Current thread 0x([0-9a-f]+)[^\n]*\n((?:  File [^\n]*\n)*)", re.MULTILINE)
+#: The names of files that are none begin so; those of code that was typed in, with another word.
+_FROZEN = "<frozen "
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 _OWN = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
 _LIBRARIES = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -62,6 +64,8 @@ def death_of(code: int, ledger: AgentLedger) -> Death:
     reason = describe_exit(code)
     running = ledger.running
     going_on = tuple(run_id for run_id in running if run_id > 0)  # others are a rehearsal's
+    if ledger.reason:
+        return Death(f"was no use any more: {ledger.reason}", going_on)
     if code >= 0:
         return Death(reason, going_on)
     fault = -code in FAULTS
@@ -87,6 +91,6 @@ def _last_words(text: bytes) -> bytes:
 def _where(frames: str) -> str | None:
     """The innermost function that is neither Python's, nor a library's, nor ours: a user's."""
     for path, line, function in _FRAME.findall(frames):
-        if not path.startswith((_OWN, *_LIBRARIES)):
+        if not path.startswith((_OWN, _FROZEN, *_LIBRARIES)):
             return f"{function} ({os.path.basename(path)}:{line})"
     return None

@@ -60,6 +60,8 @@ class SchedulerLink:
         Called with ``(object id, node addresses)`` of the objects that the scheduler wants to have a copy of here.
     on_report:
         Called when the scheduler wants to know at once how this host is; answers with `heartbeat`.
+    on_parted:
+        ``on_parted(worker_address, pid)``: the connection between the scheduler and this worker has ended.
     on_revoke:
         ``on_revoke(worker_address, incarnation, run_ids)``: the scheduler wants to have runs back from a worker that
         does not answer. Returns the three parts of the answer, or None for none (`AgentLedger.revoke`).
@@ -82,6 +84,7 @@ class SchedulerLink:
         on_delete: Callable[[Iterable[bytes]], None],
         on_copy: Callable[[Iterable[tuple[bytes, Sequence[str]]]], None],
         on_report: Callable[[], None],
+        on_parted: Callable[[str, int], None],
         on_revoke: Callable[[str, int, Sequence[int]], tuple[int, list[int], list[int]] | None],
         on_end: Callable[[str | None], None],
     ) -> None:
@@ -93,6 +96,7 @@ class SchedulerLink:
         self._on_delete = on_delete
         self._on_copy = on_copy
         self._on_report = on_report
+        self._on_parted = on_parted
         self._on_revoke = on_revoke
         self._on_end = on_end
         self._info: dict[str, Any] = {}
@@ -185,6 +189,8 @@ class SchedulerLink:
                     self._on_copy(objects)
                 case ("report",):
                     self._on_report()
+                case ("parted", worker_address, pid):
+                    self._on_parted(worker_address, pid)
                 case ("revoke", worker_address, incarnation, run_ids):
                     if (answer := self._on_revoke(worker_address, incarnation, run_ids)) is not None:
                         self._send("revoked", worker_address, incarnation, *answer)

@@ -20,6 +20,7 @@ from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.ledger import AgentLedger
 from holdfast.cluster.node import memory_watch
 from holdfast.cluster.node.deaths import Death, death_of
+from holdfast.cluster.process import CLOSE_SECONDS, EXIT_SECONDS
 from holdfast.cluster.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 5.0
+#: How long a worker may take to end that has lost the scheduler: longer than any takes that ends by itself.
+PARTED_SECONDS = CLOSE_SECONDS + EXIT_SECONDS + 3.0
 
 
 class WorkerProcess:
@@ -105,6 +108,7 @@ class Supervisor:
         self._closing = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
         self._watches: list[asyncio.Task[None]] = []
+        self._partings: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Start all workers, without waiting for them."""
@@ -128,8 +132,8 @@ class Supervisor:
     async def close(self) -> None:
         """Ask the workers to close, and end those that take too long. None is left when this returns."""
         self._closing.set()
-        for watch in self._watches:
-            watch.cancel()
+        for task in (*self._watches, *self._partings):
+            task.cancel()
         for worker in self.workers:
             worker.started.cancel()
             if worker.child is not None and worker.child.returncode is None:
@@ -230,6 +234,18 @@ class Supervisor:
         while True:
             await asyncio.sleep(log_files.CHECK_SECONDS)
             await asyncio.to_thread(log_files.cut_large, logs)
+
+    def parted(self, address: str, pid: int) -> None:
+        """A worker has lost the scheduler, so it's to end by itself; if it doesn't, it's no use to anybody."""
+        for worker in self.workers:
+            if worker.address == address and worker.pid == pid:
+                parting = asyncio.ensure_future(self._part(pid))
+                self._partings.add(parting)
+                parting.add_done_callback(self._partings.discard)
+
+    async def _part(self, pid: int) -> None:
+        await asyncio.sleep(PARTED_SECONDS)
+        self._kill(pid, "had lost the scheduler, and did not end")
 
     def _pids(self) -> list[int]:
         return [worker.pid for worker in self.workers if worker.pid is not None]

@@ -371,6 +371,7 @@ TO_NODE = Vocabulary(
     Message("copy", objects=Listed(Entry(object_id=OBJECT, nodes=NODES))),
     Message("report"),
     Message("revoke", worker=NAME, incarnation=Integer(1), run_ids=Listed(RUN)),
+    Message("parted", worker=NAME, pid=Integer()),
     Message("close"),
 )
 

@@ -424,7 +424,7 @@ class Lifecycle:
         task.nbytes = nbytes
         task.inline = inline
         task.type_name = type_name
-        task.missing = task.failures = task.solitude = 0
+        task.missing = task.failures = task.solitude = task.suspected = 0
         if host is not None:
             self.add_copy(task, host)
         if task.holders:

@@ -149,6 +149,7 @@ class Task:
         "since",
         "solitude",
         "state",
+        "suspected",
         "type_name",
         "waiting_on",
         "where",
@@ -174,6 +175,7 @@ class Task:
         self.private = False  # it gets private views of what it reads
         self.failures = 0  # deaths of workers for which it is charged, since it had a result
         self.solitude: Solitude = IN_COMPANY
+        self.suspected = 0  # times that it was in company when somebody died, since it had a result
         self.missing = 0  # times that its result could not be read though it should be there
         self.run_id = 0
         self.worker: Worker | None = None
@@ -184,7 +186,8 @@ class Task:
         self.maker: Worker | None = None  # of a small result, which it may keep for itself at first
         self.where: tuple[Host, ...] = ()
         self.error: TaskError | None = None
-        self.since = 0.0  # when it came into its state, "no-worker", "lost" or "memory", or began to wait for solitude
+        #: When it came into its state, "no-worker", "lost" or "memory"; of a suspect, also "ready" and "processing".
+        self.since = 0.0
 
     def __repr__(self) -> str:
         return f"<Task {self.key!r} {self.state}>"

@@ -378,6 +378,7 @@ class Placement:
                     keeper = found
             if not keeper.runs:
                 self.remove(task)
+                task.since = now
                 assign(task, keeper)
 
     def _in_company(self, task: Task) -> Worker | None:
@@ -409,10 +410,16 @@ class Placement:
             requirements.could_run_on(worker) and self._is_named(worker, requirements)
         ):
             return False
+        if any(run.task is not None and run.task.solitude for run in worker.runs.values()):
+            return False  # one that goes on for longer than it could be alone
         others = [w.kept_for for w in worker.host.workers if w.kept_for not in (None, task)]
         if task.solitude == ALONE_ON_HOST:
             return not others
         return not any(other is not None and other.solitude == ALONE_ON_HOST for other in others)
+
+    def open_to_others(self, worker: Worker, now: float) -> None:
+        """A worker that runs a task alone may take others again, though that one still runs."""
+        self._keep_for(worker, None, now)
 
     def _keep_for(self, worker: Worker, task: Task | None, now: float) -> None:
         worker.kept_for = task

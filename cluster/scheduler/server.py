@@ -250,7 +250,7 @@ class Scheduler:
                 self._inbox_of.pop(peer, None)
                 self._debts.pop(peer, None)
                 reason = str(error) if error else "its connection closed"
-                self._leave(role, peer, reason, may_live=isinstance(error, _MayLiveError))
+                self._leave(role, peer, info, reason, may_live=isinstance(error, _MayLiveError))
 
         inbox = Inbox(connection, handle_message, ended, needs_room=role == "client")
         if role == "node":
@@ -289,7 +289,7 @@ class Scheduler:
         else:
             self._handle(events.ClientJoined(peer, info.get("name") or peer))
 
-    def _leave(self, role: str, peer: str, reason: str, *, may_live: bool) -> None:
+    def _leave(self, role: str, peer: str, info: dict[str, Any], reason: str, *, may_live: bool) -> None:
         logger.info("%s %s left: %s", role, peer, reason)
         if role == "node":
             if may_live:
@@ -312,6 +312,7 @@ class Scheduler:
                 self._departed(peer)
             else:
                 departure.timer = self._call_later(EXIT_REASON_SECONDS, self._departed, peer)
+                self._send(info["node"], ("parted", peer, info.get("pid") or 0))
         else:
             self._turns.pop(peer, None)
             self._happen(events.ClientLeft(peer))

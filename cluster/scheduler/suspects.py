@@ -25,21 +25,26 @@ What becomes of a suspect, by ``task.solitude``:
 
 ===============  ====================================================================================================
 `ALONE`          it waits for a worker that it has for itself: nothing new is sent to the one that was chosen for it,
-                 until that has nothing to do, nor while it runs
+                 until that has nothing to do, nor while it runs; but for `ALONE_SECONDS` only, then others may come
 `ALONE_ON_HOST`  the same, and no other suspect has a worker of that host meanwhile: it was there when a host died
 `IMPATIENT`      no worker fell idle for `PATIENCE_SECONDS`, perhaps since one of those that run waits for this very
-                 task. It takes any thread that is idle. If it is there again when somebody dies, it is charged
+                 task. It takes any thread that is idle. If it is there again when somebody dies, and no other suspect
+                 is, it is charged
 ===============  ====================================================================================================
 
+Most that kill a worker do so soon. A suspect that goes on for long would keep a worker from all others for as long, and
+may wait for one of them. If it is in company again when somebody dies, it is a suspect as before, and has twice as much
+time alone. So one that kills late is found as well.
+
 A host's death is judged like that of a worker with all threads of its workers. There will often be other runs beside a
-suspect that has its worker for itself; so of these only one that is `ALONE_ON_HOST`, or impatient, is charged.
+suspect that has its worker for itself; so only one that is `ALONE_ON_HOST`, or impatient, is charged among others.
 
 A task that has had a result is no suspect any more, and not charged with anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast.cluster.scheduler.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.model import ALONE, ALONE_ON_HOST, IMPATIENT, Run, Solitude, Task, Worker
@@ -47,6 +52,10 @@ from holdfast.cluster.scheduler.placement import Placement
 
 #: A suspect waits for so long for a worker of its own.
 PATIENCE_SECONDS = 30.0
+#: And has it for so long at first.
+ALONE_SECONDS = 10.0
+#: By so much at most that time grows.
+MAX_GROWTH = 1 << 20
 
 
 class Suspects:
@@ -99,10 +108,12 @@ class Suspects:
         if len(going_on) == 1:
             charged = tasks
         else:
+            suspects = [task for task in tasks if task.solitude >= solitude]
             at_least = IMPATIENT if solitude == ALONE else ALONE_ON_HOST
-            charged = [task for task in tasks if task.solitude >= at_least]
+            charged = [task for task in suspects if len(suspects) == 1 and task.solitude >= at_least]
             for task in tasks:
                 task.solitude = solitude if task.solitude == IMPATIENT else max(task.solitude, solitude)
+                task.suspected += 1
         for task in charged:
             task.failures += 1
         return charged
@@ -117,18 +128,39 @@ class Suspects:
 
     @property
     def deadline(self) -> float | None:
-        """When `hurry` is due; None if no suspect waits."""
+        """When `hurry` is due; None if no suspect waits, and none runs alone."""
+        ends = [task.since + _alone_seconds(task) for _, task in self._alone()]
         first = next(iter(self._placement.solitary), None)
-        return None if first is None or first.solitude == IMPATIENT else first.since + self._patience_seconds
+        if first is not None and first.solitude != IMPATIENT:
+            ends.append(first.since + self._patience_seconds)
+        return min(ends, default=None)
 
     def hurry(self, now: float) -> None:
-        """Let the suspect run in company that has waited for too long. The others wait on, to be no company for it."""
-        deadline = self.deadline
-        if deadline is None or deadline > now:
+        """Let others come to those that had a worker for themselves for long enough, and look after those that wait.
+
+        The one that has waited for too long is to run in company; the others wait on, to be no company for it.
+        """
+        for worker, task in list(self._alone()):
+            if task.since + _alone_seconds(task) <= now:
+                self._placement.open_to_others(worker, now)
+        solitary = self._placement.solitary
+        first = next(iter(solitary), None)
+        if first is None or first.solitude == IMPATIENT or first.since + self._patience_seconds > now:
             return
-        next(iter(self._placement.solitary)).solitude = IMPATIENT
-        for task in self._placement.solitary:
+        first.solitude = IMPATIENT
+        for task in solitary:
             task.since = now
+
+    def _alone(self) -> Iterator[tuple[Worker, Task]]:
+        """The suspects that run alone, and where."""
+        for worker in self._placement.kept:
+            task = worker.kept_for
+            if task is not None and task.worker is worker:
+                yield worker, task
+
+
+def _alone_seconds(task: Task) -> float:
+    return ALONE_SECONDS * min(MAX_GROWTH, 1 << max(0, task.suspected - 1))
 
 
 def _going_on(worker: Worker, running: Sequence[int] | None) -> list[Run]:

@@ -15,6 +15,7 @@
 ``readonly.py``     functions that write into their arguments
 ``rehearsal.py``    what a worker does before its first task
 ``tracebacks.py``   what a user sees of a task's failure
+``watchdog.py``     whether this process is any use still
 ``context.py``      which task runs in this thread
 =================== =========================================================================
 """

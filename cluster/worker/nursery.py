@@ -54,6 +54,11 @@ class Nursery:
         Where those go that live longer.
     name
         For the thread's name.
+
+    Attributes
+    ----------
+    thread : threading.Thread
+        The one that puts them into the store.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -66,8 +71,8 @@ class Nursery:
         self._unwanted: list[bytes] = []  # that were put into the store
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: it's time to end
         self._awake = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
 
     def add(self, key: Any, flat: bytes, type_name: str) -> ObjectID | None:
         """Take a result in; its id from now on, or None if there's no room for more. Whoever adds calls `tend` later.
@@ -107,7 +112,7 @@ class Nursery:
     def close(self) -> None:
         """End the thread. What is here isn't stored: the scheduler has it. Waits for the store if that is asked now."""
         self._tokens.put(True)
-        self._thread.join()
+        self.thread.join()
 
     def _wake(self) -> None:
         if not self._awake:

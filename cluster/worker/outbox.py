@@ -35,6 +35,11 @@ class Outbox:
         ``deliver([(operation, entries), ...])``, called in any thread, one at a time.
     name:
         For the thread's name.
+
+    Attributes
+    ----------
+    thread : threading.Thread
+        The one that does nothing else.
     """
 
     def __init__(
@@ -46,8 +51,8 @@ class Outbox:
         self._sending = threading.Lock()
         self._sender_woken = False
         self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: it's time to end
-        self._sender = threading.Thread(target=self._run, name=name, daemon=True)
-        self._sender.start()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
 
     def put(self, outcome: Outcome) -> None:
         """Add an outcome, in any thread; it leaves soon, with its neighbours."""
@@ -64,7 +69,7 @@ class Outbox:
     def close(self) -> None:
         """Send what there is, and end the thread. Blocks; not for the loop's thread."""
         self._tokens.put(True)
-        self._sender.join()
+        self.thread.join()
         self._send()
 
     def _run(self) -> None:

@@ -43,6 +43,10 @@ class TaskThreads:
         Of this process.
     name:
         For the threads' names.
+
+    Attributes
+    ----------
+    threads : list of threading.Thread
     """
 
     def __init__(
@@ -73,10 +77,10 @@ class TaskThreads:
         self._waiting = 0
         self._to_read = False
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._threads = [
+        self.threads = [
             threading.Thread(target=self._serve, args=(n,), name=f"{name}-{n}", daemon=True) for n in range(nthreads)
         ]
-        for thread in self._threads:
+        for thread in self.threads:
             thread.start()
 
     @property
@@ -90,7 +94,7 @@ class TaskThreads:
             return
         for task in tasks:
             self._queued[task[1]] = task
-        takes_one = threading.current_thread() in self._threads
+        takes_one = threading.current_thread() in self.threads
         self._wake(min(len(tasks), len(self._queued) - takes_one))
 
     def read(self) -> None:
@@ -141,9 +145,9 @@ class TaskThreads:
             with self._taking:
                 self._stopping = True
                 self._queued.clear()
-                self._queued.update({-number: None for number, _ in enumerate(self._threads, 1)})
+                self._queued.update({-number: None for number, _ in enumerate(self.threads, 1)})
                 self._told.notify_all()
-            self._wake(len(self._threads))
+            self._wake(len(self.threads))
 
     async def join(self, timeout: float) -> bool:
         """Wait until all threads are past their last task; whether they are."""
@@ -157,7 +161,7 @@ class TaskThreads:
     def _one_ended(self) -> None:
         self._running -= 1
         if not self._running:
-            for thread in self._threads:
+            for thread in self.threads:
                 thread.join()  # it has a few instructions to go
             self._all_ended.set()
 

@@ -33,6 +33,7 @@ from holdfast.cluster.worker.nursery import Nursery
 from holdfast.cluster.worker.outbox import Outbox
 from holdfast.cluster.worker.rehearsal import rehearse
 from holdfast.cluster.worker.threads import TaskThreads
+from holdfast.cluster.worker.watchdog import Watchdog
 from holdfast.objectstore.errors import StoreClosedError
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Worker:
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
+        self._watchdog: Watchdog | None = None
         self._closing: asyncio.Task[None] | None = None
         _workers.add(self)
 
@@ -183,8 +185,29 @@ class Worker:
         except BaseException:
             await self.close()
             raise
+        if self.own_process:
+            self._watchdog = self._watch()
         self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
         self._threads.read()
+
+    def _watch(self) -> Watchdog:
+        assert self._connection is not None
+        assert self._threads is not None
+        return Watchdog(
+            {
+                "its connection to the scheduler": self._connection.descriptors,
+                "its connection to the object store": [self.store.descriptor],
+            },
+            [*self._threads.threads, self._outbox.thread, self._nursery.thread],
+            lambda: self._ledger.heard,
+            self._give_up,
+            f"holdfast-watchdog-{self.name}",
+        )
+
+    def _give_up(self, reason: str) -> None:
+        """This process is no use any more: end it, whatever else goes on in it."""
+        self._ledger.leave_reason(reason)  # which its node logs
+        os._exit(1)
 
     def _hear(self) -> None:
         self._ledger.hear()
@@ -213,6 +236,8 @@ class Worker:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._hearing is not None:
             self._hearing.cancel()
         if self._threads is not None:

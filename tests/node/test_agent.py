@@ -203,6 +203,20 @@ def test_a_worker_that_exits_without_being_asked_to_is_started_again(scheduler, 
     assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
 
 
+def test_a_worker_that_has_lost_the_scheduler_and_lives_on_is_started_again(scheduler, start_host, monkeypatch):
+    monkeypatch.setattr(supervisor, "PARTED_SECONDS", 0.05)
+    host = start_host(n_workers=2)
+    worker, other = host.worker(0), host.worker(1)
+    pid = worker.info["pid"]
+    os.kill(pid, signal.SIGSTOP)  # so it can't end by itself
+    scheduler.send(host.node, ("parted", other.info["address"], pid))  # a process that is gone, for all that is known
+    scheduler.send(host.node, ("parted", worker.info["address"], pid))
+    _, address, reason, *_ = scheduler.message(host.node, "exited")
+    assert (address, reason) == (worker.info["address"], "had lost the scheduler, and did not end")
+    assert host.worker(0).info["pid"] != pid
+    assert not other.gone
+
+
 def test_workers_outlive_what_has_forked_them_and_another_forks_the_next(scheduler, start_host):
     host = start_host(n_workers=2)
     worker, other = host.worker(0), host.worker(1)

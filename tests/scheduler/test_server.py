@@ -29,6 +29,18 @@ def test_work_that_waits_goes_to_a_worker_in_the_moment_it_joins():
     run(main())
 
 
+def test_the_node_of_a_worker_that_has_lost_the_scheduler_is_told(monkeypatch):
+    async def main():
+        async with Setup() as setup:
+            worker = await Peer.join(
+                setup.scheduler, "worker", address=f"{NODE}/7", name="seven", node=NODE, nthreads=1, pid=1234
+            )
+            worker.connection.abort()
+            assert await setup.node.next("parted") == ("parted", f"{NODE}/7", 1234)
+
+    run(main())
+
+
 def test_a_worker_whose_process_ended_is_gone_even_if_its_connection_stays_open(monkeypatch):
     monkeypatch.setattr(server_module, "EXIT_REASON_SECONDS", 0.05)
 

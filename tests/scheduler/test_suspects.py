@@ -8,7 +8,7 @@ import pytest
 from scheduler_harness import Cluster
 
 from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.suspects import PATIENCE_SECONDS
+from holdfast.cluster.scheduler.suspects import ALONE_SECONDS, PATIENCE_SECONDS
 
 HOST = "tcp://host0:1"
 
@@ -281,6 +281,38 @@ def test_a_worker_that_stops_is_not_waited_for():
     (other,) = set(cluster.runs) - {kept}
     cluster.finish(next(key for key, where in cluster.running.items() if where == other))
     assert cluster.running["a"] == other
+
+
+def test_a_suspect_that_goes_on_for_long_gets_company(cluster):
+    submit(cluster, "long", "short")
+    die(cluster, "long", ["long", "short"])
+    assert list(cluster.running) == ["long"]
+    assert cluster.state.next_deadline == ALONE_SECONDS
+    submit(cluster, "another")
+    pass_time(cluster, ALONE_SECONDS)
+    assert set(cluster.running) == {"long", "another"}  # "short" waits for a worker of its own
+    cluster.finish("another")
+    cluster.finish("long")
+    assert list(cluster.running) == ["short"]
+
+
+def test_one_that_kills_late_is_found(cluster):
+    submit(cluster, "late", "innocent")
+    die(cluster, "late", ["late", "innocent"])
+    alone = 0
+    for number in range(20):
+        if cluster.clients["client"]["late"] == "erred":
+            break
+        while "late" not in cluster.running:
+            cluster.finish(next(iter(cluster.running)))
+        for _ in range(5):  # it kills after five times as long as it has a worker to itself at first
+            pass_time(cluster, ALONE_SECONDS)
+        submit(cluster, f"new {number}")
+        alone += len(cluster.running) == 1
+        die(cluster, "late", list(cluster.running))
+    assert alone == 3
+    cluster.run_all()
+    assert {key for key, state in cluster.clients["client"].items() if state == "erred"} == {"late"}
 
 
 # -- hosts

@@ -148,7 +148,7 @@ def test_a_store_that_is_gone_ends_it(quick, eventually):
         store = connect(server.socket_path)
         nursery = Nursery(store, "holdfast-nursery-test")
         add(nursery, 1)
-    eventually(lambda: not nursery._thread.is_alive(), what="its thread has ended")
+    eventually(lambda: not nursery.thread.is_alive(), what="its thread has ended")
     nursery.close()
     store.close()
 

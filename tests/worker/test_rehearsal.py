@@ -38,8 +38,8 @@ def test_a_worker_rehearses_reading_and_writing_and_leaves_nothing(
     assert {entry[4] is None for _, entry in outcomes} == {True, False}  # small ones and large ones
     eventually(lambda: server.stats()["objects"] == 0, what="the store is empty again")
     assert server.stats()["pins"] == 0
-    assert not worker._functions._functions
-    assert not worker._functions._blobs
+    assert not worker.functions._functions
+    assert not worker.functions._blobs
     assert not worker._nursery._young
     assert not peer.received, "the scheduler hears of it"
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
@@ -62,7 +62,7 @@ def test_it_goes_the_way_of_a_task_from_socket_to_socket(start_worker, monkeypat
 
 def test_a_worker_that_has_rehearsed_reads_in_the_thread_of_a_task(start_worker, scheduler, eventually):
     worker, peer = start_worker(own_process=True)
-    (thread,) = worker._threads._threads
+    (thread,) = worker._threads.threads
     eventually(lambda: worker._connection._shared._reader == thread.ident, what="it reads before there is a task")
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
