@@ -79,16 +79,16 @@ class Mapping:
         """The extent in place, read-only. ``base`` lives as long as the buffer or anything made from it."""
         return pa.foreign_buffer(self.address + offset, nbytes, base)
 
-    def ranges(self) -> list[tuple[int, int]]:
-        """Where this process maps the arena: addresses, each with the size."""
-        return [(self.address, self.nbytes), (self.writable_address, self.nbytes)]
-
     def offset_of(self, address: int) -> int | None:
         """The place in the arena of an address of this process, if it's in any map of it, a private one too."""
-        for start, nbytes in self.ranges():
-            if start <= address < start + nbytes:
-                return address - start
-        return self._private_maps.offset_of(address, self.address)
+        offset = self._shared_offset_of(address)
+        return self._private_maps.offset_of(address, self.address) if offset is None else offset
+
+    def _shared_offset_of(self, address: int) -> int | None:
+        offset = address - self.address
+        if not 0 <= offset < self.nbytes:
+            offset = address - self.writable_address
+        return offset if 0 <= offset < self.nbytes else None
 
     def shows(self, address: int) -> bool:
         """Whether an address is in the read-only map, or in a private one."""
@@ -100,7 +100,7 @@ class Mapping:
 
         In a private map a page that was written is looked at again: it may have been written beside them.
         """
-        if any(start <= address < start + size for start, size in self.ranges()):
+        if self._shared_offset_of(address) is not None:
             return True
         if not is_truthful():
             return False
