@@ -44,6 +44,8 @@ def seconds(timeout: float | str | None) -> float | None:
 
 def check_in_one(call: str, option: Any) -> None:
     """Raise a TypeError if something to work on stands in the place of an option, as in ``wait(x, y)``."""
+    if option is None or type(option) in (str, bool, int, float):  # as nearly always
+        return
     from dask.base import is_dask_collection
 
     several = option if isinstance(option, (list, tuple, set)) else (option,)

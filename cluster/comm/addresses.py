@@ -5,6 +5,17 @@ from __future__ import annotations
 import ipaddress
 
 DEFAULT_PORT = 8786
+_FORM = "an address is 'tcp://HOST:PORT' or 'HOST:PORT'"
+#: What people may take for the address of a scheduler, by its scheme.
+_OTHERS = {
+    "http": "that is a web page's; the scheduler has no page",
+    "https": "that is a web page's; the scheduler has no page",
+    "tls": "connections prove that they know the token, and are not encrypted (docs/security.md)",
+    "ucx": "all connections are TCP",
+    "ws": "all connections are TCP",
+    "inproc": "a cluster within a process is made with LocalCluster(processes=False)",
+    "ray": "that is a cluster of Ray's",
+}
 
 
 def parse_address(address: str, default_port: int | None = DEFAULT_PORT) -> tuple[str, int]:
@@ -26,14 +37,15 @@ def parse_address(address: str, default_port: int | None = DEFAULT_PORT) -> tupl
     scheme, separator, tail = rest.partition("://")
     if separator:
         if scheme != "tcp":
-            raise ValueError(f"{address!r}: unknown scheme {scheme!r}; an address is 'tcp://HOST:PORT' or 'HOST:PORT'")
+            known = f"{_OTHERS[scheme]}; " if scheme in _OTHERS else ""
+            raise ValueError(f"{address!r}: unknown scheme {scheme!r}; {known}{_FORM}")
         rest = tail
     host, separator, port = rest.rpartition(":")
     if not separator or (port.endswith("]") and rest.startswith("[")):
         host, port = rest, "" if default_port is None else str(default_port)
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise ValueError(f"{address!r} is not an address; one looks like 'tcp://HOST:PORT' or 'HOST:PORT'")
+        raise ValueError(f"{address!r} is no address; {_FORM}")
     return host, int(port)
 
 

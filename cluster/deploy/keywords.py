@@ -32,6 +32,7 @@ _SECURITY = "connections prove that they know the cluster's token, and are not e
 _PROTOCOL = "all connections are TCP, or Unix sockets within a host; processes=False keeps a cluster in one process"
 _PICKLE = "values travel as Arrow, pickle or cloudpickle, whichever fits; a class says how with __reduce__"
 _WORKERS = "workers are processes of one kind; what each of them is to do first can be a task"
+_STORES = "each host's object store moves to disk what doesn't fit: see object_store_memory and spill_directory"
 _STARTED = "Holdfast's agents start their workers again, and decide by themselves when to give up"
 
 #: Of both: `Client` hands what it does not know itself to the cluster that it starts.
@@ -60,6 +61,10 @@ _OF_CLUSTER = {
     "services": _Known((None,), _NO_DASHBOARD),
     "worker_services": _Known((None,), _NO_DASHBOARD),
     "service_kwargs": _Known((None,), _NO_DASHBOARD),
+    "memory_target_fraction": _Known((None,), _STORES),
+    "memory_spill_fraction": _Known((None,), _STORES),
+    "memory_pause_fraction": _Known((None,), _STORES),
+    "memory_terminate_fraction": _Known((None,), "memory_limit= is what a worker is killed above"),
     "interface": _Known((None,), "give the interface's address as host="),
     "worker_class": _Known((None,), _WORKERS),
     "preload": _Known((None, (), []), _WORKERS),

@@ -83,6 +83,7 @@ class TestKeywordsOfDask:
             ("direct_to_workers", False, "scheduler"),
             ("connection_limit", 5, "one connection"),
             ("dashboard_address", ":8787", "holdfast status"),
+            ("memory_target_fraction", 0.5, "object_store_memory"),
             ("interface", "eth0", "host="),
             ("worker_class", int, "processes of one kind"),
             ("nanny", False, "start their workers again"),

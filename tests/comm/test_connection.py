@@ -347,6 +347,20 @@ def test_what_is_no_address_is_told_what_one_looks_like(text):
         parse_address(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("http://localhost:8787/status", "that is a web page's"),
+        ("tls://a:8786", r"docs/security\.md"),
+        ("ray://a:10001", "a cluster of Ray's"),
+        ("inproc://a/1", r"LocalCluster\(processes=False\)"),
+    ],
+)
+def test_addresses_of_other_kinds_are_known(text, words):
+    with pytest.raises(ValueError, match=rf"unknown scheme '.*{words}.*HOST:PORT"):
+        parse_address(text)
+
+
 class TestTokens:
     @pytest.fixture(autouse=True)
     def token_file(self, tmp_path, monkeypatch):
