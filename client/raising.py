@@ -51,7 +51,7 @@ def hide_own_frames(error: BaseException) -> None:
 
 def _put_below(context: BaseException, handled: BaseException | None) -> None:
     """Say of the end of a chain that it was raised in the handling of what is being handled here."""
-    if handled is None:
+    if handled is None or handled is context:
         return
     known = {id(context)}
     last = context

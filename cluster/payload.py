@@ -251,5 +251,7 @@ def loads(payload: bytes | memoryview, values: Mapping[Any, Any] | None = None, 
 def _loads(payload: bytes | memoryview) -> Any:
     try:
         return pickle.loads(payload)
-    except REFUSALS as error:
-        return loads_again(payload, error)
+    except REFUSALS:
+        if (again := loads_again(payload)) is None:
+            raise
+        return again[0]

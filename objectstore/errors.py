@@ -47,12 +47,14 @@ class UnreadableError(DecodeError):
         The class of its value; may be empty.
     error : Exception
         What unpickling it has raised.
+    where : str
+        Says where.
     """
 
-    def __init__(self, what: str, type_name: str, error: BaseException) -> None:
+    def __init__(self, what: str, type_name: str, error: BaseException, where: str = "in this process") -> None:
         of = f", of the class {type_name}," if type_name else ""
         super().__init__(
-            f"{what}{of} can't be unpickled in this process: {type(error).__name__}: {error}. {way_to_unpickle(error)}"
+            f"{what}{of} can't be unpickled {where}: {type(error).__name__}: {error}. {way_to_unpickle(error)}"
         )
         self.type_name = type_name
 

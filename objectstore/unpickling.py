@@ -19,21 +19,14 @@ from holdfast.objectstore.exception_state import has_own_reduce, remake
 REFUSALS = (TypeError, AttributeError, LookupError, ValueError)
 
 
-def loads_again(data: bytes | memoryview, error: Exception, buffers: Iterable[Any] = ()) -> Any:
-    """The value of a pickle that `pickle.loads` failed at.
-
-    Parameters
-    ----------
-    error
-        What it raised, one of `REFUSALS`. Raised again if that wasn't for an exception.
-    """
+def loads_again(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> tuple[Any] | None:
+    """The value of a pickle at which `pickle.loads` raised one of `REFUSALS`; None if that was for another reason."""
     reader = _Reader(io.BytesIO(data), buffers=buffers)
-    value = None
     with contextlib.suppress(Exception):
         value = reader.load()
-    if not reader.is_done:
-        raise error
-    return value
+        if reader.has_made:
+            return (value,)
+    return None
 
 
 _Unpickler: Any = pickle._Unpickler
@@ -43,12 +36,7 @@ class _Reader(_Unpickler):  # type: ignore[misc]
     """Python's own unpickler, whose steps can be changed."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
-    has_made = is_done = False
-
-    def load(self) -> Any:
-        value = super().load()
-        self.is_done = self.has_made
-        return value
+    has_made = False
 
     def load_reduce(self) -> None:
         args = self.stack.pop()

@@ -104,7 +104,8 @@ class Dependencies(Mapping[Any, Any]):
                 raise Missing(key, object_id) from None  # not here, or nobody could give it
             if isinstance(error, UnreadableError):
                 what = f"the result of {key!r:.200}, which the task depends on"
-                raise UnreadableError(what, error.type_name, error.__cause__ or error) from error.__cause__
+                cause = error.__cause__
+                raise UnreadableError(what, error.type_name, cause or error, "on the task's worker") from cause
             if item is not None:
                 error.add_note(f"while item {item[0]!r} of the result of {key!r} was taken")
             raise

@@ -177,14 +177,18 @@ def _loads(data: memoryview, buffers: Sequence[memoryview]) -> Any:
     try:
         try:
             return pickle.loads(data, buffers=buffers)
-        except REFUSALS as error:
-            return loads_again(data, error, buffers)
+        except REFUSALS:
+            if (again := loads_again(data, buffers)) is None:
+                raise
+            return again[0]
     except (pickle.UnpicklingError, EOFError) as error:
         raise DecodeError(f"a damaged pickle: {error}") from error
     except (HoldfastError, MemoryError):
         raise
     except Exception as error:  # importing and unpickling run anybody's code
-        raise UnreadableError("an object", name_in(data, buffers), error) from error
+        trace = error.__traceback__  # without this frame, which says nothing
+        cause = error.with_traceback(None if trace is None else trace.tb_next)
+        raise UnreadableError("an object", name_in(data, buffers), error) from cause
 
 
 DECODERS: dict[int, Callable[[memoryview], Any]] = {

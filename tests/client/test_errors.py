@@ -159,6 +159,15 @@ def test_an_error_that_is_raised_while_another_one_is_handled_keeps_its_own_cont
     assert links == [Failed, KeyError, LookupError]
 
 
+def test_an_error_with_a_context_that_is_raised_while_nothing_is_handled_stays_as_it_is():
+    error = ValueError("of a task")
+    error.__context__ = KeyError("in it")
+    with pytest.raises(ValueError, match="of a task"):
+        raise_as_it_was(error)
+    assert repr(error.__context__) == "KeyError('in it')"
+    assert error.__context__.__context__ is None
+
+
 def test_contexts_that_form_a_circle_end():
     one, other = ValueError(1), ValueError(2)
     one.__context__, other.__context__ = other, one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import pickle
 import sys
+import traceback
 import types
 
 import numpy as np
@@ -61,8 +62,10 @@ def test_of_a_class_that_refuses(client):
     future = client.submit(Picky, key="picky")
     with pytest.raises(UnreadableError, match=r"the result of 'picky'.*Picky, can't.*LookupError: nothing of the kind"):
         future.result(PATIENCE_SECONDS)
-    with pytest.raises(UnreadableError, match="'picky'"):
+    with pytest.raises(UnreadableError, match="'picky'") as caught:
         client.gather([future])
+    shown = traceback.extract_tb(caught.value.__cause__.__traceback__)
+    assert [frame.name for frame in shown] == ["__setstate__"]
 
 
 def test_leaving_out_what_failed_leaves_out_no_result(client):
@@ -74,10 +77,13 @@ def test_leaving_out_what_failed_leaves_out_no_result(client):
 
 def test_in_a_worker_it_is_the_error_of_the_task_that_reads_it(client):
     with pytest.raises(
-        UnreadableError, match=r"the result of 'picky', which the task depends on, of the class"
+        UnreadableError, match=r"the result of 'picky', which the task depends on, .* on the task's worker: "
     ) as caught:
         client.submit(id, client.submit(Picky, key="picky")).result(PATIENCE_SECONDS)
-    assert repr(caught.value.__cause__) == "LookupError('nothing of the kind')"
+    cause = caught.value.__cause__
+    assert repr(cause) == "LookupError('nothing of the kind')"
+    assert cause.__context__ is None
+    assert [frame.name for frame in traceback.extract_tb(cause.__traceback__)] == ["__setstate__"]
     assert "Raised by task 'id-" in caught.value.__notes__[0]
 
 
