@@ -329,6 +329,8 @@ class Worker:
         except StoreClosedError as error:
             self._store_is_gone(error)
         except BaseException:  # no memory, perhaps: whatever it is, this thread goes on, and the task has an end
+            if self._watchdog is not None and not _can_report():
+                self._give_up("it can't report how tasks end any more")
             blob, text = UNSPEAKABLE
             self._outbox.put(("erred", (task[0], run_id, blob, text, 0.0)))
             with contextlib.suppress(BaseException):
@@ -381,6 +383,15 @@ class Worker:
     def _store_is_gone(self, error: StoreClosedError) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: this worker has ended before
             self._loop.call_soon_threadsafe(self._end, f"the object store is gone ({error})")
+
+
+def _can_report() -> bool:
+    """Whether failures can be reported at all: if not, no task is to blame but one that ran here before."""
+    try:
+        raised.dump_exception(RemoteError("a trial"))
+    except BaseException:
+        return False
+    return True
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import sys
 import time
 
 import numpy as np
@@ -109,6 +110,23 @@ def test_another_one_is_started_and_does_the_work(cluster, client, tmp_path, how
     (tmp_path / "go on").touch()
     assert client.gather([beside, broken])
     assert client.submit(np.ones, 50_000, pure=False).result(DEADLINE_SECONDS).sum() == 50_000
+
+
+def test_nobody_fails_where_nothing_can_be_reported(cluster, client):
+    before = deaths(cluster)
+    client.submit(forget_modules, pure=False).result(DEADLINE_SECONDS)
+    assert client.submit(np.ones, 50_000, pure=False).result(DEADLINE_SECONDS).sum() == 50_000
+    with pytest.raises(LookupError, match="their own"):
+        client.submit(fail, pure=False).result(DEADLINE_SECONDS)
+    assert deaths(cluster) > before
+
+
+def forget_modules():
+    sys.modules.clear()
+
+
+def fail():
+    raise LookupError("their own")
 
 
 def keep_the_interpreter(seconds):
