@@ -187,7 +187,8 @@ class Future(TaskRef):
             What the task raised can't be raised here: it is no `Exception`, or its class isn't there. It is an error
             of the nearest class above it that is, too.
         Exception
-            Whatever the task raised, with the traceback of where it did.
+            Whatever the task raised, with the traceback of where it did, and with what it was raised from. An attribute
+            that can't be sent is replaced by an object that says so.
 
         Examples
         --------

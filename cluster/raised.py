@@ -31,6 +31,7 @@ from holdfast.cluster.substitutes import Substitute, substitute
 from holdfast.cluster.tracebacks import Frames, frames_of, traceback_of
 from holdfast.objectstore import exception_state as state
 from holdfast.objectstore.by_value import ByValuePickler
+from holdfast.objectstore.exception_state import in_words, sendable
 
 __all__ = ["Unsent", "dump_exception", "dump_text", "load_copy", "load_exception", "shortened"]
 
@@ -135,14 +136,14 @@ def dump_exception(error: BaseException, note: str = "") -> tuple[bytes, str]:
     if not isinstance(error, Exception):
         exits = error
         error = RemoteError(
-            f"the task raised {_in_words(exits)} (here it isn't raised as itself, which could end this program)"
+            f"the task raised {in_words(exits)} (here it isn't raised as itself, which could end this program)"
         )
         error.__cause__ = exits
         error.__traceback__ = exits.__traceback__
     try:
         blob = _Packer().pack(error, note, bare=exits)
     except BaseException as failure:  # nothing is known to come to this, but a task has to end
-        shown = RemoteError(f"{_in_words(error)}\n\n{text}\n\n(it can't be sent as it is: {_in_words(failure)})")
+        shown = RemoteError(f"{in_words(error)}\n\n{text}\n\n(it can't be sent as it is: {in_words(failure)})")
         blob = _Packer().pack(shown, note)
     return blob, text
 
@@ -201,7 +202,7 @@ class _Packer:
             kind = type(error)
             cls = _class_of(kind)
             if not state.is_builtin(kind):
-                words = shortened(_in_words(error), MAX_WORDS_LENGTH)
+                words = shortened(in_words(error), MAX_WORDS_LENGTH)
             if state.has_own_reduce(kind):
                 sent = (*args, *attributes.values(), *fields.values())
                 if any(type(value) is _Left for value in sent) or not _can_be_made(kind, group):
@@ -236,9 +237,7 @@ class _Packer:
         try:
             data = _dumps(value, self._persistent_id)
         except BaseException as failure:  # pickling runs code of the user's
-            return _Left(
-                f"not sent: {_words_for(value)}, which can't be pickled ({shortened(_in_words(failure), 200)})"
-            )
+            return _Left(f"not sent: {_words_for(value)}, which can't be pickled ({shortened(in_words(failure), 200)})")
         self._pickles.append(data)
         return _Pickled(len(self._pickles) - 1)
 
@@ -352,7 +351,7 @@ def load_exception(blob: bytes | memoryview, text: str) -> tuple[BaseException, 
             notes = attributes.get("__notes__")
             attributes["__notes__"] = [*notes, note] if isinstance(notes, list) else [note]
     except Exception as failure:
-        return RemoteError(f"the task's exception can't be read here ({_in_words(failure)}); it was\n\n{text}"), None
+        return RemoteError(f"the task's exception can't be read here ({in_words(failure)}); it was\n\n{text}"), None
     return loaded, state.trace_of(loaded)
 
 
@@ -416,7 +415,7 @@ class _Unpacker:
                 ancestors.append(_class_at(name))
             except BaseException as refused:
                 _not_interrupt(refused)
-        why = f"its class {link.cls.shown} can't be used in this process: {_in_words(failure)}"
+        why = f"its class {link.cls.shown} can't be used in this process: {in_words(failure)}"
         try:
             error = state.make(substitute(link.cls.shown, link.cls, why, ancestors), *self._group(link))
         except Exception:  # a native class among them
@@ -457,7 +456,7 @@ class _Unpacker:
                 self._values[value.number] = self._loads(self._pickles[value.number])
             except BaseException as error:  # importing and unpickling run anybody's code
                 _not_interrupt(error)
-                self._values[value.number] = Unsent(f"it can't be unpickled here: {shortened(_in_words(error), 200)}")
+                self._values[value.number] = Unsent(f"it can't be unpickled here: {shortened(in_words(error), 200)}")
         return self._values[value.number]
 
     def _loads(self, data: bytes) -> Any:
@@ -519,33 +518,14 @@ def shortened(text: str, length: int) -> str:
 
 def _format(error: BaseException) -> str:
     try:
-        return _sendable("".join(traceback.format_exception(error)))
+        return sendable("".join(traceback.format_exception(error)))
     except BaseException:  # it looks into the user's objects, to find what a misspelt name may have meant
-        return _in_words(error)
-
-
-def _in_words(error: BaseException) -> str:
-    """Its type and what it says about itself, as far as it can say that."""
-    name = _sendable(type(error).__qualname__)
-    try:
-        words = _sendable(str(error))
-        return f"{name}: {words}" if words else name
-    except BaseException:  # a method of the user's
-        pass
-    try:
-        return _sendable(repr(error))
-    except BaseException:
-        return name
+        return in_words(error)
 
 
 def _words_for(value: Any) -> str:
     """What to show of a value that isn't sent."""
     try:
-        return _sendable(_repr.repr(value))
+        return sendable(_repr.repr(value))
     except BaseException:  # a method of the user's
         return f"a {type(value).__qualname__}"
-
-
-def _sendable(text: str) -> str:
-    """``text`` without what UTF-8 can't say: halves of surrogate pairs, as they come from the names of files."""
-    return text.encode(errors="backslashreplace").decode()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from holdfast.objectstore.exception_state import in_words
+
+#: So much of what another error says is part of the text of one of these.
+MAX_WORDS_LENGTH = 1000
+
 
 class HoldfastError(Exception):
     """Base of all errors that Holdfast raises about itself (a task's own errors are raised as they are)."""
@@ -54,7 +59,7 @@ class UnreadableError(DecodeError):
     def __init__(self, what: str, type_name: str, error: BaseException, where: str = "in this process") -> None:
         of = f", of the class {type_name}," if type_name else ""
         super().__init__(
-            f"{what}{of} can't be unpickled {where}: {type(error).__name__}: {error}. {way_to_unpickle(error)}"
+            f"{what}{of} can't be unpickled {where}: {in_words(error):.{MAX_WORDS_LENGTH}}. {way_to_unpickle(error)}"
         )
         self.type_name = type_name
 

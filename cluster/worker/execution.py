@@ -39,6 +39,7 @@ from holdfast.cluster.worker.readonly import Writers, is_refused_write
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
 from holdfast.objectstore import Encoded, ObjectID, Store, encode
 from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError, way_to_unpickle
+from holdfast.objectstore.exception_state import in_words
 
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0
@@ -151,7 +152,7 @@ class TaskRunner:
         except Exception as error:  # an object's own reducer can raise anything
             kind = f"{type(result).__module__}.{type(result).__qualname__}"
             raise pickle.PicklingError(
-                f"the result of task {task[0]!r}, a {kind}, can't be pickled: {type(error).__name__}: {error}"
+                f"the result of task {task[0]!r}, a {kind}, can't be pickled: {in_words(error)}"
             ) from error
         finally:
             result = None
@@ -238,7 +239,7 @@ class TaskRunner:
             if dependencies is not None and dependencies.failed:
                 raise
             raise RuntimeError(
-                f"the arguments of task {key!r} can't be unpickled on {self._name}: {type(error).__name__}: {error}. "
+                f"the arguments of task {key!r} can't be unpickled on {self._name}: {in_words(error)}. "
                 f"{way_to_unpickle(error)}"
             ) from error
 

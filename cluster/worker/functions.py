@@ -12,6 +12,7 @@ from typing import Any
 from holdfast.cluster import payload as payloads
 from holdfast.cluster.worker.dependencies import Dependencies
 from holdfast.objectstore.errors import way_to_unpickle
+from holdfast.objectstore.exception_state import in_words
 from holdfast.objectstore.outline import name_in
 
 
@@ -77,8 +78,7 @@ class FunctionTable:
             if dependencies is not None and dependencies.failed:
                 raise
             raise RuntimeError(
-                f"the function {name_in(blob)!r} can't be unpickled here: {type(error).__name__}: {error}. "
-                f"{way_to_unpickle(error)}"
+                f"the function {name_in(blob)!r} can't be unpickled here: {in_words(error)}. {way_to_unpickle(error)}"
             ) from error
         has_data = dependencies is not None and dependencies.count_read > 0
         if has_data:

@@ -68,6 +68,30 @@ def test_of_a_class_that_refuses(client):
     assert [frame.name for frame in shown] == ["__setstate__"]
 
 
+class Silent(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+class Refusing:
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __setstate__(self, state):
+        raise state["kind"]("x" * 100_000)
+
+
+@pytest.mark.parametrize("kind", [Silent, LookupError])
+def test_whatever_a_class_has_to_say(client, kind):
+    with pytest.raises(UnreadableError, match=kind.__name__) as caught:
+        client.submit(Refusing, kind, key="refusing").result(PATIENCE_SECONDS)
+    assert len(str(caught.value)) < 2000
+    with pytest.raises(RuntimeError, match=f"arguments of task 'use'.*{kind.__name__}"):
+        client.submit(id, Refusing(kind), key="use").result(PATIENCE_SECONDS)
+
+
 def test_leaving_out_what_failed_leaves_out_no_result(client):
     futures = [client.submit(operator.truediv, 1, 0), client.submit(abs, -1)]
     assert client.gather(futures, errors="skip") == [1]
