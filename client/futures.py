@@ -162,8 +162,9 @@ class Future(TaskRef):
     def result(self, timeout: float | str | None = None, *, writable: bool | None = None) -> Any:
         """Wait until it is done and return the result.
 
-        It is the caller's own to change: nobody else sees what is written to it, and each call gives another one. On a
-        host with a store, large arrays and frames are read in place all the same, and only what is written is copied.
+        It is the caller's own to change: nobody else sees what is written to it, and each call gives another one.
+        Arrays are writable, whether they were when they were made or not. On a host with a store, large arrays and
+        frames are read in place all the same, and only what is written is copied.
 
         Parameters
         ----------

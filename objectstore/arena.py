@@ -245,32 +245,38 @@ class FileMap:
         self._mapped: list[int] = []
         self._base = base
         start = offset // PAGE * PAGE
-        span = offset + nbytes - start
-        self._span = span + alignment - PAGE
+        self._span = offset + nbytes - start
         protection = mmap.PROT_READ | mmap.PROT_WRITE if writable else mmap.PROT_READ
-        if alignment == PAGE:
-            address = self._map(protection, flags, fd, start)
-        else:  # room for it wherever it may begin; the rest is given back
-            room = self._map(_PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-            address = -(-room // alignment) * alignment
-            if _libc.mmap(address, span, protection, flags | _MAP_FIXED, fd, start) != address:
-                raise _last_error("mapping memory")
-            self._trim(room, address, span)
+        address = self._map(None, self._span, protection, flags, fd, start)
+        if address % alignment:
+            # Below what the kernel has chosen there is mostly room. And below what begins there, the next map does too.
+            address //= alignment
+            self._unmap()
+            address = self._map(address * alignment, self._span, protection, flags, fd, start)
+        if address % alignment:
+            self._unmap()
+            address = self._map_in_room(protection, flags, fd, start, alignment)
         self.address: int = address + offset - start
         self.nbytes = nbytes
         self.writable = writable
 
-    def _map(self, protection: int, flags: int, fd: int, start: int) -> int:
+    def _map(self, hint: int | None, span: int, protection: int, flags: int, fd: int, start: int) -> int:
         # One step: what is mapped is known to ``__del__``, even if an interrupt comes right after it.
-        self._mapped.extend(map(_libc.mmap, [None], [self._span], [protection], [flags], [fd], [start]))
+        self._mapped.extend(map(_libc.mmap, [hint], [span], [protection], [flags], [fd], [start]))
         (mapped,) = self._mapped
         if mapped == _MAP_FAILED:
             self._mapped.clear()
             raise _last_error("mapping memory")
         return mapped
 
-    def _trim(self, room: int, address: int, span: int) -> None:
-        """Gives back what lies before and behind the map: a process may have so many maps, used or not."""
+    def _map_in_room(self, protection: int, flags: int, fd: int, start: int, alignment: int) -> int:
+        """A map in room that is large enough for it wherever it may begin; the rest is given back."""
+        span = self._span
+        self._span = span + alignment - PAGE
+        room = self._map(None, self._span, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        address = -(-room // alignment) * alignment
+        if _libc.mmap(address, span, protection, flags | _MAP_FIXED, fd, start) != address:
+            raise _last_error("mapping memory")
         room_end = room + self._span
         # What is given back is nobody's from then on: if an interrupt comes, it isn't given back a second time.
         self._mapped[0] = address
@@ -280,10 +286,16 @@ class FileMap:
         end = -(-(address + span) // PAGE) * PAGE
         if room_end > end:
             _libc.munmap(end, room_end - end)
+        return address
+
+    def _unmap(self) -> None:
+        mapped, self._mapped = self._mapped, []
+        for address in mapped:
+            _libc.munmap(address, self._span)
 
     def __del__(self) -> None:
-        for address in getattr(self, "_mapped", ()):  # nothing if an interrupt came before it had begun
-            _libc.munmap(address, self._span)
+        if hasattr(self, "_mapped"):  # not if an interrupt came before it had begun
+            self._unmap()
 
 
 def map_shared(fd: int, nbytes: int, *, writable: bool, alignment: int = PAGE) -> memoryview:

@@ -39,6 +39,13 @@ def times(n: int) -> Any:
     return pd.date_range("2020", periods=n, freq="h")
 
 
+def frozen(n: int) -> Any:
+    """pandas' columns are such arrays, and whatever is read in a task: what its maker wanted can't be told."""
+    array = np.arange(n)
+    array.flags.writeable = False
+    return array
+
+
 def _first_column(frame: Any) -> None:
     frame.iloc[3, 0] = frame.iloc[5, 0]
     frame["more"] = 1
@@ -95,6 +102,7 @@ KINDS: dict[str, tuple[Callable[[int], Any], Callable[[Any], None]]] = {
     "floats": (lambda n: np.arange(float(n)).reshape(4, -1), lambda a: a.__iadd__(1)),
     "Fortran order": (lambda n: np.asfortranarray(np.arange(n).reshape(4, -1)), _set((1, 2), -1)),
     "strided": (lambda n: np.arange(2 * n)[::2], _set(2, -1)),
+    "read-only when it was made": (frozen, _set(2, -1)),
     "broadcast": (lambda n: np.broadcast_to(1.5, (n,)), _set(2, -1)),
     "structured": (lambda n: np.zeros(n, [("a", "i4"), ("b", "f8")]), _set(1, (5, 2.5))),
     "records": (lambda n: np.zeros(n, [("a", "i4"), ("b", "f8")]).view(np.recarray), _set(1, (5, 2.5))),
@@ -146,7 +154,7 @@ def test_every_kind_can_be_changed(shared: Client, far: Client, kind: str, n: in
     make, change = KINDS[kind]
     client = shared if where == "here" else far
     future = client.submit(make, n, pure=False)
-    expected = np.array(make(n)) if kind == "broadcast" else make(n)
+    expected = np.array(make(n)) if kind in ("broadcast", "read-only when it was made") else make(n)
     change(expected)
     mine, untouched, view = future.result(timeout=20), future.result(), future.result(writable=False)
     change(mine)

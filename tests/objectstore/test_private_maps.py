@@ -171,7 +171,7 @@ def test_a_map_takes_one_of_the_maps_that_a_process_may_have(store: Store) -> No
 
     reserved = maps("---p")  # what a map was aligned in, if it were left
     values = [store.get(object_id, writable=True) for object_id in ids]
-    assert maps("rw-p", "holdfast-arena") == len(values)
+    assert 1 <= maps("rw-p", "holdfast-arena") <= len(values)
     assert maps("---p") == reserved
     del values
     gc.collect()
