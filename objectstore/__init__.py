@@ -19,7 +19,9 @@ processes leave of them), ``spill_place``, ``spill`` and ``spiller`` (the files 
 ``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``viewed`` and
 ``private`` (maps, and those that may be written to), ``page_table`` (which of their pages were), ``mapping`` (the arena
 as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look at), ``spilled`` (maps of those
-files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and ``codecs`` apart.
+files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and apart
+``codecs``, with what pickle leaves open: ``by_value`` (what it can only name), ``exception_state`` and ``unpickling``
+(exceptions), ``outline`` (what a pickle is of).
 """
 
 from __future__ import annotations
