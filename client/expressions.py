@@ -7,14 +7,13 @@ expression on futures is made anew instead: its name is made from them, and so a
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from holdfast.client.dask_internals import Expr
 from holdfast.client.futures import Future
 from holdfast.cluster import payload
+from holdfast.objectstore import importing
 
 _RECONSTRUCT = Expr._reconstruct
 
@@ -29,11 +28,11 @@ def loads(data: bytes | memoryview, values: Mapping[Any, Any]) -> Any:
 
 
 def _load(data: bytes | memoryview) -> Any:
-    return _Unpickler(io.BytesIO(data)).load()
+    return _Unpickler(importing.source_of(data)).load()
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO) -> None:
+class _Unpickler(importing.Unpickler):
+    def __init__(self, file: Any) -> None:
         super().__init__(file)
         self._renamed: dict[int, Any] = {}  # by identity, which nobody else has as long as they are in here
 

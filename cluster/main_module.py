@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import functools
 import io
-import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.reduction import ForkingPickler
 from types import FunctionType, ModuleType
 from typing import Any
 
+from holdfast.objectstore import importing
 from holdfast.objectstore.by_value import REDUCERS, ByValuePickler
 
 #: By digest, the functions of tasks that are here now.
@@ -136,4 +136,4 @@ def _load(digest: bytes, name: str, blob: bytes) -> Any:
         for variables in _namespaces(function):
             if name in variables:
                 return variables[name]
-    return pickle.loads(blob)
+    return importing.loads(blob)

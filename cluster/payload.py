@@ -17,6 +17,7 @@ from types import CellType
 from typing import Any
 
 from holdfast.cluster.protocol.limits import INLINE_LIMIT_NBYTES
+from holdfast.objectstore import importing
 from holdfast.objectstore.by_value import ByValuePickler
 from holdfast.objectstore.unpickling import REFUSALS, loads_again
 
@@ -203,6 +204,12 @@ def _resolve(key: Any) -> Any:
     return Reference(key) if values is None else values[key]
 
 
+_LOOK_UP = pickle.STACK_GLOBAL
+_pickled = pickle.dumps(Reference(0), protocol=5)
+#: How the first reference in a payload names what resolves it.
+_RESOLVE = _pickled[_pickled.index(pickle.SHORT_BINUNICODE) : _pickled.index(_LOOK_UP) + 1]
+
+
 def _resolve_item(key: Any, item: Any) -> Any:
     values = getattr(_context, "values", None)
     if values is None:
@@ -217,7 +224,7 @@ def _resolve_pickled(key: Any) -> Any:
 
 
 @contextlib.contextmanager
-def resolving(values: Mapping[Any, Any], item_of: ItemOf | None = None, load: Load = pickle.loads) -> Iterator[None]:
+def resolving(values: Mapping[Any, Any], item_of: ItemOf | None = None, load: Load = importing.loads) -> Iterator[None]:
     """Within it, in this thread, references unpickle to ``values[key]``, and items to items of these.
 
     ``load`` is what unpickles a payload that is itself a value.
@@ -250,7 +257,11 @@ def loads(payload: bytes | memoryview, values: Mapping[Any, Any] | None = None, 
 
 def _loads(payload: bytes | memoryview) -> Any:
     try:
-        return pickle.loads(payload)
+        if type(payload) is bytes:
+            names = payload.count(_LOOK_UP)
+            if not names or (names == 1 and _RESOLVE in payload):
+                return pickle.loads(payload)  # nothing in it is imported
+        return importing.loads(payload)
     except REFUSALS:
         if (again := loads_again(payload)) is None:
             raise

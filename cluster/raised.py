@@ -14,7 +14,6 @@ used, a `substitute` takes its place.
 from __future__ import annotations
 
 import functools
-import importlib
 import io
 import pickle
 import reprlib
@@ -30,6 +29,7 @@ from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.substitutes import Substitute, substitute
 from holdfast.cluster.tracebacks import Frames, frames_of, traceback_of
 from holdfast.objectstore import exception_state as state
+from holdfast.objectstore import importing
 from holdfast.objectstore.by_value import ByValuePickler
 from holdfast.objectstore.exception_state import in_words, sendable
 
@@ -463,7 +463,7 @@ class _Unpacker:
         return _Unpickler(io.BytesIO(data), self._errors).load()
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(importing.Unpickler):
     """Finds the exceptions of a blob within its values."""
 
     def __init__(self, file: io.BytesIO, errors: list[BaseException | None]) -> None:
@@ -481,10 +481,10 @@ def _class_at(reference: tuple[str, str] | bytes | None) -> type[BaseException]:
     if reference is None:
         raise TypeError("it can't be pickled")
     if isinstance(reference, bytes):
-        load = _class_by_value if len(reference) <= MAX_KEPT_NBYTES else pickle.loads
+        load = _class_by_value if len(reference) <= MAX_KEPT_NBYTES else importing.loads
         found = load(reference)
     else:
-        found = importlib.import_module(reference[0])
+        found = importing.import_alone(reference[0])
         for part in reference[1].split("."):
             found = getattr(found, part)
     if not (isinstance(found, type) and issubclass(found, BaseException)):
@@ -495,7 +495,7 @@ def _class_at(reference: tuple[str, str] | bytes | None) -> type[BaseException]:
 @functools.lru_cache(MAX_KEPT)
 def _class_by_value(pickled: bytes) -> Any:
     """A class: many tasks fail with the same."""
-    return pickle.loads(pickled)
+    return importing.loads(pickled)
 
 
 def _not_interrupt(error: BaseException) -> BaseException:

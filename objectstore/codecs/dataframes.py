@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.objectstore.errors import DecodeError
+from holdfast.objectstore.importing import see_to
 
 _Placement = tuple[int, int, int] | bytes
 
@@ -64,7 +65,8 @@ def rebuild_frame(labels: Any, index: Any, *parts: Any) -> Any:
     DecodeError
         If they don't belong together.
     """
-    from pandas.api.internals import create_dataframe_from_blocks  # only where a frame is unpickled
+    see_to("pandas.api.internals")  # only where a frame is unpickled
+    from pandas.api.internals import create_dataframe_from_blocks
 
     columns = _labels_of(labels) if type(labels) is bytes else labels
     blocks = [(parts[i], _positions(parts[i + 1])) for i in range(0, len(parts), 2)]

@@ -25,6 +25,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from holdfast.objectstore import importing
 from holdfast.objectstore.by_value import ByValuePickler
 from holdfast.objectstore.codecs import reducers
 from holdfast.objectstore.codecs.flat import (
@@ -176,7 +177,7 @@ def decode_pieces(pieces: Sequence[tuple[int, memoryview]]) -> Any:
 def _loads(data: memoryview, buffers: Sequence[memoryview]) -> Any:
     try:
         try:
-            return pickle.loads(data, buffers=buffers)
+            return importing.loads(data, buffers)
         except REFUSALS:
             if (again := loads_again(data, buffers)) is None:
                 raise

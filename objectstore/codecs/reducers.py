@@ -29,6 +29,7 @@ from holdfast.objectstore.codecs import dataframes, ndarray
 from holdfast.objectstore.codecs.arrow import IpcPart, read_batch, read_table, table_batches
 from holdfast.objectstore.codecs.flat import CopyPart, Part
 from holdfast.objectstore.errors import DecodeError
+from holdfast.objectstore.importing import see_to
 
 _Reduced = tuple[Any, ...]
 _TYPES_MAX = 256
@@ -211,14 +212,16 @@ def _arrow_keeps(dtype: Any) -> bool:
 
 def rebuild_frame(table: pa.Table) -> Any:
     """A polars frame over an Arrow table."""
-    import polars  # only where a frame is unpickled
+    see_to("polars")  # only where a frame is unpickled
+    import polars
 
     return polars.from_arrow(table)
 
 
 def rebuild_series(name: str, array: pa.Array) -> Any:
     """A polars series over an Arrow array."""
-    import polars  # only where a series is unpickled
+    see_to("polars")  # only where a series is unpickled
+    import polars
 
     return polars.Series(name, array)
 

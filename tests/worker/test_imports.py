@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -57,3 +58,41 @@ def test_many_imports_are_frozen_once_no_task_runs(folder: Path) -> None:
         release.touch()
         assert waits.result(DEADLINE_SECONDS) < before + MODULES_MIN
         until(lambda: frozen() > before + 2 * MODULES_MIN, "what was imported is frozen")
+
+
+#: A package imports its module at its end, and the module takes something from the package first.
+CIRCLE = {
+    "__init__.py": """
+import threading
+FIRST, SECOND = threading.Event(), threading.Event()
+FIRST.set()
+SECOND.wait(0.3)  # for the thread that begins with the module
+def double(x):
+    return 2 * x
+from circle.inner import triple
+""",
+    "inner.py": """
+import circle
+circle.SECOND.set()
+circle.FIRST.wait(0.3)
+from circle import double
+def triple(x):
+    return double(x) + x
+""",
+}
+
+
+def test_first_tasks_that_import_in_two_threads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "circle").mkdir()
+    for name, text in CIRCLE.items():
+        (tmp_path / "circle" / name).write_text(text)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    circle = importlib.import_module("circle")
+    try:
+        with LocalCluster(1, 2, object_store_memory="32 MiB") as cluster, Client(cluster) as client:
+            futures = [client.submit(function, 1) for function in (circle.double, circle.triple)]
+            assert client.gather(futures) == [2, 3]
+    finally:
+        for name in ("circle", "circle.inner"):
+            del sys.modules[name]
