@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from holdfast.objectstore import Store, decode
+from holdfast.objectstore.codecs.flat import TAG_PICKLE
 from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreError, StoreFullError, UnreadableError
 
 #: How long a dependency may take to come from another host.
@@ -91,7 +92,8 @@ class Dependencies(Mapping[Any, Any]):
         timeout = FETCH_TIMEOUT_SECONDS if nodes else LATE_SEAL_SECONDS
         try:
             if inline is not None:
-                value = decode(memoryview(bytearray(inline)))
+                shows_nothing = inline[0] == TAG_PICKLE  # of its bytes: most small values don't
+                value = decode(inline if shows_nothing else memoryview(bytearray(inline)))
                 return value if item is None else value[item[0]]
             private = self.private
             self.shares = not private
