@@ -13,13 +13,14 @@ from one process to another without being copied or looked at.
 The package knows nothing of tasks or clusters. From the bottom up: ``mounts`` and ``control_groups`` (what this host
 has), ``arena`` (the memory), ``witness`` (whether anybody maps it), ``allocator`` (which of it is free), ``prefault``
 and ``trim`` (pages made ahead of use, and given back), ``board`` (who finds and looks at what, in shared memory),
-``segments`` and ``sharing`` (objects that have data in common), ``table``, ``eviction``, ``create_queue``,
-``spilling``, ``effects`` and ``core`` (what is decided, without any I/O), ``leftovers`` (directories, and what dead
-processes leave of them), ``spill_place``, ``spill`` and ``spiller`` (the files of what doesn't fit), ``protocol``,
-``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side ``connection``, ``viewed`` and
-``private`` (maps, and those that may be written to), ``page_table`` (which of their pages were), ``mapping`` (the arena
-as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look at), ``spilled`` (maps of those
-files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and apart
+``segments`` and ``sharing`` (objects that have data in common), ``places`` (what lies where), ``table``, ``eviction``,
+``create_queue``, ``spilling``, ``windows`` and ``clearing`` (how a hole is made for a request), ``walls`` (why there is
+none), ``effects`` and ``core`` (what is decided, without any I/O), ``mover`` (copies within the arena), ``leftovers``
+(directories, and what dead processes leave of them), ``spill_place``, ``spill`` and ``spiller`` (the files of what
+doesn't fit), ``protocol``, ``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side
+``connection``, ``viewed`` and ``private`` (maps, and those that may be written to), ``page_table`` (which of their
+pages were), ``mapping`` (the arena as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look
+at), ``spilled`` (maps of those files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and apart
 ``codecs``, with what pickle leaves open: ``by_value`` (what it can only name), ``exception_state`` and ``unpickling``
 (exceptions), ``outline`` (what a pickle is of).
 """

@@ -42,6 +42,10 @@ An object that is to go to disk leaves the index in the same way, when it has be
 it's listed again, and the copy was in vain; a client that gave way in between asks by message, and is told then where
 the object is.
 
+One that is moved within the arena is doomed for a moment, when it has been copied. If nobody looks at it then, its
+offset is changed, and it's listed again: with the state written last, and read first, nobody has the one without the
+other. A pin that comes in between gives way, and is asked for by message.
+
 The server waits for views in the way of others by the same steps as well: it marks the slot WANTED, which is
 as good as SEALED to those who come, fences, and looks at the counters. If it sees one, whoever takes it to zero
 sees WANTED, and sends a LOOK.
@@ -195,6 +199,11 @@ class Board(_Index):
     def relist(self, slot: int) -> None:
         """The object is found as it was before it was doomed or wanted."""
         self._words[slot * _WORDS + _STATE] = _SEALED
+
+    def move(self, slot: int, offset: int) -> None:
+        """The object, which is doomed and which nobody looks at, is found again, at another place of the arena."""
+        self._words[slot * _WORDS + 2] = offset
+        self.relist(slot)
 
     def want(self, slot: int) -> bool:
         """Whether anybody looks at the object; who ceases to says so then. It's listed, doomed before or not."""

@@ -15,7 +15,8 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
   the client's to write. What it skips is freed at once; what it gives back unused too;
 * an *object*, from its seal until it is deleted and nobody looks at it any more, or until it was spilled:
   copied to a file that is read from then on.
-* *shared*: several objects', until the last of them is gone (``sharing.py``).
+* *shared*: several objects', until the last of them is gone (``sharing.py``);
+* *taken*: nobody's, while a piece is made for a request of what was several (``clearing.py``).
 
 A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
 an unpin has to match a pin. Anything else raises ``ProtocolError``, and the caller closes that
@@ -32,7 +33,8 @@ Nobody is told that an object isn't there before everything has been read that w
 client may have sealed the object, and another may know so, while the seal is still in the first one's socket: so the
 answer waits for one look at all sockets (``ReadOthers``).
 
-A request that finds no room has objects moved to disk that nobody looks at (``spilling.py``).
+A request that finds no room has objects moved that nobody looks at (``clearing.py``), and some to disk
+(``spilling.py``).
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from holdfast.objectstore.allocator import ALIGNMENT, LARGE_NBYTES, Allocator, footprint
+from holdfast.objectstore.allocator import ALIGNMENT, LARGE_NBYTES, SMALL_NBYTES, Allocator, footprint
 from holdfast.objectstore.board import Board, slots_for
+from holdfast.objectstore.clearing import Clearing
 from holdfast.objectstore.create_queue import CreateQueue, CreateWait
 from holdfast.objectstore.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, StartFetch
 from holdfast.objectstore.errors import ProtocolError
@@ -56,6 +59,7 @@ from holdfast.objectstore.sharing import Sharing
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.spilling import Spilling
 from holdfast.objectstore.table import ObjectMeta, ObjectRecord, ObjectTable, Piece
+from holdfast.objectstore.walls import EXTENTS_MAX, Stone, wall
 
 TOMBSTONE_LIMIT = 100_000
 LEASE_NBYTES_MAX = 4 << 20
@@ -64,6 +68,7 @@ WAITS_PER_CLIENT = 4096
 RESERVATIONS_PER_CLIENT = 4096
 LIST_PAGE = 5000
 _HOLDERS_NAMED = 3
+_WALLS_NAMED = 5
 _VIEWERS_LISTED = 20
 
 
@@ -99,6 +104,8 @@ class StoreCore:
         Bytes of the arena.
     clock : callable
         Seconds, never going back.
+    span : int
+        Addresses of the arena, if it has more of them than bytes.
     can_fetch : bool
         Whether ``StartFetch`` may be asked for.
     can_spill : bool
@@ -116,19 +123,20 @@ class StoreCore:
         capacity: int,
         *,
         clock: Callable[[], float],
+        span: int = 0,
         can_fetch: bool = False,
         can_spill: bool = False,
         why_not_spilled: str = "",
         board: Board | None = None,
         tombstone_limit: int = TOMBSTONE_LIMIT,
     ) -> None:
-        self.allocator = Allocator(capacity)
+        self.allocator = Allocator(capacity, span)
         self.capacity = self.allocator.capacity
         self.can_fetch = can_fetch
         self._why_not_spilled = why_not_spilled
         self._clock = clock
         self.board = Board(slots_for(self.capacity)) if board is None else board
-        self._sharing = Sharing(self.capacity, self._release_bytes)
+        self._sharing = Sharing(self.allocator.span, self._release_bytes)
         self._table = ObjectTable(
             self._release_object, self.board, weigh=self._sharing.weigh, tombstone_limit=tombstone_limit
         )
@@ -151,6 +159,9 @@ class StoreCore:
             clock=clock,
             enabled=can_spill,
         )
+        self._clearing = Clearing(
+            self._table, self.allocator, self._sharing, self._spilling, do=self._outbox.append, clock=clock
+        )
 
     # What comes out
 
@@ -159,7 +170,10 @@ class StoreCore:
         if self._freed:
             self._freed = False
             self._queue.serve()
-        self._spilling.go_ahead()
+        if self._spilling.is_filling_up and not self._clearing.busy:
+            self._spilling.go_ahead()
+        if not self._outbox:
+            return []
         effects = self._outbox.copy()
         self._outbox.clear()
         return effects
@@ -169,16 +183,20 @@ class StoreCore:
         while self._deadlines and self._deadlines[0][2].done:
             heapq.heappop(self._deadlines)
         due = self._deadlines[0][0] if self._deadlines else None
-        again_at = self._spilling.again_at
-        return again_at if due is None or (again_at is not None and again_at < due) else due
+        dues = [each for each in (due, self._spilling.again_at, self._clearing.again_at) if each is not None]
+        return min(dues, default=None)
 
     def expire(self) -> None:
         """Fails what has waited until its deadline."""
         now = self._clock()
         if self._spilling.resume():
             self._freed = True
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
+        if self._clearing.resume():
+            self._freed = True
+        while self._deadlines and (self._deadlines[0][2].done or self._deadlines[0][0] <= now):
             _, _, wait, seconds = heapq.heappop(self._deadlines)
+            if wait.done:
+                continue
             if isinstance(wait, CreateWait):
                 self._leave_queue(wait)
                 self._reply(wait.client, wait.request, Status.FULL, self._full_message(wait.nbytes, seconds))
@@ -297,7 +315,7 @@ class StoreCore:
 
     def _grant(self, wait: CreateWait) -> bool:
         state = self._clients[wait.client]
-        placed = self._place(wait.want_nbytes, wait.nbytes)
+        placed = self._place(wait.want_nbytes, wait.nbytes, small=wait.lease or wait.nbytes <= SMALL_NBYTES)
         if placed is None:
             return False
         offset, nbytes = placed
@@ -310,18 +328,21 @@ class StoreCore:
         self._reply(wait.client, wait.request, Status.OK, offset, nbytes)
         return True
 
-    def _place(self, want_nbytes: int, nbytes: int) -> tuple[int, int] | None:
+    def _place(self, want_nbytes: int, nbytes: int, *, small: bool) -> tuple[int, int] | None:
         # The one place where the store finds out that there is no room: what could be given up for
         # the newcomer is decided here, before the request has to wait.
-        offset = self.allocator.allocate(want_nbytes)
+        offset = self.allocator.allocate(want_nbytes, small=small)
         if offset is not None:
             return offset, want_nbytes
         if nbytes < want_nbytes:
-            offset = self.allocator.allocate(nbytes)
+            offset = self.allocator.allocate(nbytes, small=small)
             if offset is not None:
                 return offset, nbytes
-        self._spilling.make_room(nbytes)
-        return None
+        if self._clearing.make_room(nbytes):
+            offset = self.allocator.allocate(nbytes, small=small)
+            if offset is None:
+                offset = self.allocator.allocate_apart(nbytes)
+        return None if offset is None else (offset, nbytes)
 
     def _release_object(self, record: ObjectRecord) -> None:
         if record.piece is None:
@@ -330,7 +351,7 @@ class StoreCore:
             self._outbox.append(Drop(record.piece))
 
     def _release_bytes(self, offset: int, nbytes: int) -> None:
-        self.allocator.free(offset, nbytes)
+        self._clearing.free(offset, nbytes)
         self._freed = True
 
     def _give_up(self, offset: int, reservation: _Reservation) -> None:
@@ -342,11 +363,22 @@ class StoreCore:
         if lease.cursor < lease.end:
             self._release_bytes(lease.cursor, lease.end - lease.cursor)
 
-    # Spilling
+    # Moving and spilling
+
+    def go_on(self) -> None:
+        """The next turn of the loop after ``GoOn``."""
+        if self._clearing.go_on():
+            self._freed = True
+
+    def moved(self, *, done: bool = True) -> None:
+        """The copies of a ``Move`` have ended; not ``done``: they were cut short."""
+        self._clearing.moved(done=done)
+        self._freed = True
 
     def spill_done(self, pieces: list[Piece | None], error: str | None = None) -> None:
         """A batch has ended: where each of its objects is now, None if it isn't in a file, and why."""
         self._spilling.done(pieces, error)
+        self._clearing.spilled()
         self._freed = True
 
     def verified(self, piece: Piece, error: str | None = None, *, lost: bool = False) -> None:
@@ -445,6 +477,8 @@ class StoreCore:
             created=self._clock(),
             sealed_by=client,
         )
+        if segments and record.borrowed():
+            self._sharing.members[object_id] = record
         self._table.insert(record, reservation.slot)
         self._sealed_count += 1
         self._sealed_nbytes += item.nbytes
@@ -611,14 +645,16 @@ class StoreCore:
         return {
             "capacity": self.capacity,
             "used": self.allocator.used_nbytes,
-            "free": self.allocator.free_nbytes,
+            "free": max(0, self.allocator.free_nbytes),
             "largest_free": self.allocator.largest_free_nbytes(),
+            "apart": self.allocator.apart_nbytes,
             "objects": self.count,
             "object_nbytes": sum(nbytes for nbytes, _ in self._table.held_by.values()),
             "sealed": self._sealed_count,  # ever, and the bytes that were written for them
             "sealed_nbytes": self._sealed_nbytes,
             "shared_nbytes": self._sharing.shared_nbytes,
             **self._spilling.stats(),
+            **self._clearing.stats(),
             "deleted_but_pinned": len(doomed),
             "deleted_but_pinned_nbytes": sum(record.nbytes for record in doomed),
             "deleted_but_pinned_by": self._viewers(doomed)[:_VIEWERS_LISTED],
@@ -672,19 +708,58 @@ class StoreCore:
 
     def _full_message(self, nbytes: int, waited: float) -> str:
         text = (
-            f"{format_size(nbytes)} requested, {format_size(self.allocator.free_nbytes)} free"
+            f"{format_size(nbytes)} requested, {format_size(max(0, self.allocator.free_nbytes))} free"
             f" of {format_size(self.capacity)}"
         )
         if nbytes <= self.allocator.free_nbytes:
             text += f", the largest piece {format_size(self.allocator.largest_free_nbytes())}"
         if waited:
-            text += f" after {waited:g} s"
+            text += f" after {waited:g} s" + self._walled_in_by(nbytes)
         text += self._who_holds()
         if self._spilling.error is not None:
             text += f"; spilling to disk failed: {self._spilling.error}"
         if self._why_not_spilled:
             text += f"; nothing was moved to disk: {self._why_not_spilled}"
         return text
+
+    def _walled_in_by(self, nbytes: int) -> str:
+        """What stands in a request's way, if there would be room enough for it altogether; for an error's text."""
+        stones = [Stone(offset, offset + size, None) for offset, size in self.allocator.free_extents()]
+        stones += [Stone(offset, offset + size, None) for offset, size in self._clearing.taken()]
+        if self.count + len(stones) > EXTENTS_MAX:
+            return ""
+        in_arena = (record for record in [*self._table.records(), *self._table.doomed()] if record.piece is None)
+        pins_of: dict[ObjectRecord, dict[int, int]] = {}
+        users: dict[int, ObjectRecord] = {}  # of shared stretches, by their starts: one that is looked at
+        for record, pins in self._table.pins_of(in_arena):
+            if pins:
+                pins_of[record] = pins
+                users.update((stretch.start, record) for stretch in self._sharing.stretches_of(record))
+            if not record.lent:
+                end = record.offset + footprint(record.own_nbytes)
+                stones.append(Stone(record.offset, end, record if pins else None))
+        stones += [Stone(start, end, users.get(start)) for start, end, _ in self._sharing.stretches()]
+        for client in self._clients.values():
+            for offset, reserved in client.reserved.items():
+                stones.append(Stone(offset, offset + footprint(reserved.nbytes), client))
+            stones += [Stone(lease.cursor, lease.end, client) for lease in client.leases if lease.cursor < lease.end]
+        may_go = sum(stone.end - stone.start for stone in stones if stone.what is None)
+        if footprint(nbytes) > (may_go if self._spilling.enabled else self.allocator.free_nbytes):
+            return ""  # it's full, whatever lies where
+        in_the_way = wall(stones, nbytes)
+        named = []
+        for what, size in in_the_way[:_WALLS_NAMED]:
+            if isinstance(what, ObjectRecord):
+                viewers = ", ".join(f"'{self._clients[client].name}'" for client in [*pins_of[what]][:_HOLDERS_NAMED])
+                named.append(f"{format_size(size)} of '{what.key or what.object_id}' looked at by {viewers}")
+            elif isinstance(what, _Client):
+                named.append(f"{format_size(size)} not yet sealed by '{what.name}'")
+        if not named:
+            return ""
+        more = f" and {len(in_the_way) - len(named)} more" if len(in_the_way) > len(named) else ""
+        return (
+            f"; the best place for it is walled in by {', '.join(named)}{more}: it fits as soon as these are let go of"
+        )
 
     def _who_holds(self) -> str:
         """What takes up the space, as the end of an error's text."""
@@ -734,7 +809,11 @@ class StoreCore:
         records = [*self._table.records(), *self._table.doomed()]
         in_arena = [record for record in records if record.piece is None]
         pieces = [(record.offset, footprint(record.own_nbytes)) for record in in_arena if not record.lent]
-        pieces += [(offset, nbytes) for offset, nbytes, _ in self._sharing.stretches()]
+        pieces += [(start, end - start) for start, end, _ in self._sharing.stretches()]
+        pieces += self._clearing.taken()
+        if self.allocator.span > self.capacity:
+            gap = min(self.allocator.apart, self.allocator.span) - self.capacity
+            pieces += [(self.capacity, gap), *self.allocator.unused_apart()]
         pieces += self.allocator.free_extents()
         for client in self._clients.values():
             pieces += [(offset, footprint(reserved.nbytes)) for offset, reserved in client.reserved.items()]
@@ -743,12 +822,18 @@ class StoreCore:
         for offset, nbytes in sorted(pieces):
             assert offset == at, f"the bytes from {min(at, offset)} to {max(at, offset)} are lost or owned twice"
             at += nbytes
-        assert at == self.capacity
+        assert at == self.allocator.span
+        assert self._clearing.busy or self.allocator.used_nbytes <= self.capacity
+        unused = [*self.allocator.free_extents(), *self.allocator.unused_apart()]
+        addresses = self.allocator.span - max(0, min(self.allocator.apart, self.allocator.span) - self.capacity)
+        used = addresses - sum(nbytes for _, nbytes in unused)
+        assert used == self.allocator.used_nbytes
         slots = [record.slot for record in records]
         slots += [reserved.slot for client in self._clients.values() for reserved in client.reserved.values()]
         listed = [slot for slot in slots if slot]
         assert len(listed) == len(set(listed)), "a place on the board is two objects'"
         self._spilling.check(records)
+        self._clearing.check(records)
         self._sharing.check(in_arena)
         waits = [get for client in self._clients.values() for get in client.gets]
         assert {get for gets in self._gets.values() for get in gets} == set(waits)

@@ -53,6 +53,31 @@ class Spill(NamedTuple):
     layouts: list[Layout]
 
 
+class Shift(NamedTuple):
+    """Bytes of the arena that are to be copied to another place there."""
+
+    source: int
+    target: int
+    nbytes: int
+
+
+class Move(NamedTuple):
+    """Objects are to be copied within the arena; ``moved`` is to be called when that has ended."""
+
+    shifts: list[Shift]
+
+
+class Punch(NamedTuple):
+    """The pages of some bytes of the arena, which are free, are to be given back."""
+
+    offset: int
+    nbytes: int
+
+
+class GoOn(NamedTuple):
+    """``go_on`` is to be called in the next turn of the loop: a search hasn't ended."""
+
+
 class Verify(NamedTuple):
     """A spilled object is to be held against its checksum; ``verified`` is to be called then."""
 
@@ -66,4 +91,4 @@ class Drop(NamedTuple):
     piece: Piece
 
 
-Effect = Reply | StartFetch | ReadOthers | Spill | Verify | Drop
+Effect = Reply | StartFetch | ReadOthers | Spill | Move | GoOn | Punch | Verify | Drop

@@ -9,6 +9,9 @@ that has come to the front:
   says that it has ceased to. So it's asked about once, however often room is needed meanwhile.
 * One that somebody has looked at since it was asked about last gets a second chance, at the end of the queue.
 
+An object may be taken out of the line as well, since it lies in the middle of what would be a large hole
+(``windows.py``); the older its offer, the cheaper it is.
+
 Among the others the order is thus that of their seals and asked-for looks, not quite that of their last use: what
 clock algorithms give. A request that finds nothing but second chances ends them after ``SECOND_CHANCES``.
 """
@@ -41,9 +44,10 @@ class Eviction:
 
     def __init__(self, board: Board, weigh: Callable[[ObjectRecord], int]) -> None:
         self._board = board
-        self._weigh = weigh
+        self.weigh = weigh
         self._queue: OrderedDict[ObjectID, ObjectRecord] = OrderedDict()
         self._awaited: dict[int, ObjectRecord] = {}  # by slot
+        self.offers = 0  # so far
 
     def __contains__(self, record: ObjectRecord) -> bool:
         return record.object_id in self._queue or self._awaited.get(record.slot) is record
@@ -53,6 +57,7 @@ class Eviction:
 
     def offer(self, record: ObjectRecord) -> None:
         """The object may go, after all others. It isn't among them."""
+        self.offers = record.offered = self.offers + 1
         self._queue[record.object_id] = record
 
     def forget(self, record: ObjectRecord) -> None:
@@ -77,8 +82,26 @@ class Eviction:
                 self.offer(record)
             else:
                 chosen.append(record)
-                nbytes -= self._weigh(record)
+                nbytes -= self.weigh(record)
         return chosen
+
+    def may_go(self, record: ObjectRecord) -> bool:
+        """Whether nobody looks at an object, one of these. If somebody does, it's awaited."""
+        if record.slot and self._board.pinned(record.slot):
+            if self._queue.pop(record.object_id, None) is not None:
+                self.await_views(record)
+            return False
+        return record.object_id in self._queue
+
+    def age(self, record: ObjectRecord) -> float:
+        """From 0, for the object that was offered last, to 1, for the first in line. One that was used is the last."""
+        if record.slot and self._board.was_used(record.slot):
+            del self._queue[record.object_id]
+            self.offer(record)
+        if record.offered == self.offers:
+            return 0.0
+        first = next(iter(self._queue.values())).offered
+        return (self.offers - record.offered) / max(1, self.offers - first)
 
     def await_views(self, record: ObjectRecord) -> None:
         """The object may go when those have ceased to look at it who do so on the board. It's listed there again."""

@@ -2,9 +2,9 @@
 
 The first write to a page of the arena costs the kernel a page: a copy onto new pages runs at a tenth of
 the speed of one onto pages that are there. So a thread of the server makes pages ahead of demand, in free
-extents and from their low end, where the allocator carves. It goes for the largest extents first: that is
-where a large object goes, and what is smaller was mostly written, and freed, before. Where nothing is yet it makes huge
-pages, in a third of the time.
+extents and from their low end, where the allocator carves. It goes for some room for small objects first, and then for
+the largest extents: that is where a large object goes, and what is smaller was mostly written, and freed, before. Where
+nothing is yet it makes huge pages, in a third of the time.
 
 There is an end to it in every direction. Free pages that take up memory, whoever made them, are never
 raised above the headroom's limit: a quarter of the store, 1 GiB, and a tenth of the memory that is
@@ -165,7 +165,7 @@ class Prefaulter:
             self._thread = None
 
     def _free_extents(self) -> list[tuple[int, int]]:
-        extents = self._allocator.largest_extents(_EXTENTS_MAX)
+        extents = self._allocator.next_extents(_EXTENTS_MAX)
         return [(offset, nbytes) for offset, nbytes in extents if nbytes >= _EXTENT_NBYTES_MIN]
 
     def _run(self, extents: list[tuple[int, int]], stop: threading.Event) -> None:

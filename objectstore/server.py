@@ -1,7 +1,7 @@
 """The store's server: the I/O around the core.
 
 It lives in an event loop (asyncio's or uvloop's) and blocks it nowhere: no signal handlers, and no threads but
-the two that write and read the files of spilled objects, once there are any.
+the two that write and read the files of spilled objects, and one that moves objects, once there are any.
 Accepting, each client's frames, the node agent's calls and the deadlines all become calls of the core,
 each followed by ``_settle``, which sends what the core has decided: one write per client.
 """
@@ -23,24 +23,39 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 from holdfast.objectstore.arena import Arena, Extent, map_shared, memory_file
 from holdfast.objectstore.board import index_nbytes, row_nbytes
 from holdfast.objectstore.core import LIST_PAGE, StoreCore
-from holdfast.objectstore.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, Spill, StartFetch, Verify
+from holdfast.objectstore.effects import (
+    SERVER,
+    Drop,
+    Effect,
+    GetWait,
+    GoOn,
+    Move,
+    Punch,
+    ReadOthers,
+    Reply,
+    Shift,
+    Spill,
+    StartFetch,
+    Verify,
+)
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.leftovers import OwnDirectory
 from holdfast.objectstore.mounts import memory_kind
+from holdfast.objectstore.mover import Mover
 from holdfast.objectstore.prefault import PageMaker, Prefaulter, headroom_limit
 from holdfast.objectstore.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
 from holdfast.objectstore.quarantine import Quarantine, lifeline
 from holdfast.objectstore.segments import Layout, Segment, in_one_piece
 from holdfast.objectstore.server_connection import ClientConnection
-from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
+from holdfast.objectstore.sizes import address_span, default_capacity, format_size, parse_size
 from holdfast.objectstore.socket_file import SOCKET, fresh_directory, listen
 from holdfast.objectstore.spill import PieceLostError, Written
 from holdfast.objectstore.spill_place import SpillPlace, default_place
 from holdfast.objectstore.spiller import Spiller
 from holdfast.objectstore.surroundings import check_umask, fill_standard_descriptors
 from holdfast.objectstore.table import ObjectMeta, Piece
-from holdfast.objectstore.trim import Trimmer
+from holdfast.objectstore.trim import Limiter, Trimmer
 
 logger = logging.getLogger("holdfast.objectstore")
 
@@ -150,6 +165,7 @@ class StoreServer:
         self._core = StoreCore(
             nbytes,
             clock=clock,
+            span=address_span(nbytes),
             can_fetch=fetch is not None,
             can_spill=self._spill_place.path is not None,
             why_not_spilled=self._spill_place.reason,
@@ -160,6 +176,7 @@ class StoreServer:
         self._spill = spill
         self._spill_limit = None if spill_limit is None else parse_size(spill_limit)
         self._spiller: Spiller | None = None
+        self._mover: Mover | None = None
         self._trim_after = trim_after_seconds
         self._given_path = None if socket_path is None else os.fspath(socket_path)
         self._own_directory: OwnDirectory | None = None
@@ -180,6 +197,7 @@ class StoreServer:
         self._due = 0.0
         self._prefaulter: Prefaulter | None = None
         self._trimmer: Trimmer | None = None
+        self._limiter: Limiter | None = None
         self._quarantine: Quarantine | None = None
         self.socket_path = self._given_path or ""
         self._handlers: dict[Op, Callable[..., None]] = {
@@ -217,7 +235,8 @@ class StoreServer:
         self._loop = asyncio.get_running_loop()
         check_umask()
         try:
-            self._arena = _arena(self._core.capacity)
+            self._arena = _arena(self._core.allocator.span)
+            self._mover = Mover(self._arena)
             board = self._core.board
             self._index = Arena(index_nbytes(board.slots), "holdfast-index")
             board.lie_in(self._index.view)
@@ -228,6 +247,7 @@ class StoreServer:
             self._spiller = self._begin_to_spill()
             allocator = self._core.allocator
             limit = functools.partial(headroom_limit, allocator.capacity)
+            self._limiter = Limiter(self._arena, allocator, self._clock)
             self._prefaulter = Prefaulter(self._loop, self._arena, allocator, limit)
             self._trimmer = Trimmer(
                 self._loop,
@@ -273,6 +293,9 @@ class StoreServer:
         if self._spiller is not None:
             spiller, self._spiller = self._spiller, None
             await spiller.close()
+        if self._mover is not None:
+            mover, self._mover = self._mover, None
+            await mover.close()
         if self._arena is not None:
             self._arena.close()
             self._arena = None
@@ -665,6 +688,8 @@ class StoreServer:
         if self._trimmer is not None and self._prefaulter is not None:
             self._trimmer.touch()
             self._prefaulter.touch()
+        if self._limiter is not None and not self._closing:
+            self._limiter.touch()
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -678,6 +703,12 @@ class StoreServer:
                 self._after_a_look_at_all(wait)
             case Spill(layouts):
                 self._spawn(self._run_spill(layouts))
+            case Move(shifts):
+                self._spawn(self._run_move(shifts))
+            case Punch(offset, nbytes):
+                self._running_arena().punch(offset, nbytes)
+            case GoOn():
+                self._running_loop().call_soon(self._on_go_on)
             case Verify(object_id, piece):
                 self._spawn(self._run_verify(object_id, piece))
             case Drop(piece):
@@ -692,6 +723,10 @@ class StoreServer:
 
     def _on_others_read(self, wait: GetWait) -> None:
         self._core.others_read(wait)
+        self._settle()
+
+    def _on_go_on(self) -> None:
+        self._core.go_on()
         self._settle()
 
     def _deliver(self, reply: Reply) -> None:
@@ -757,6 +792,15 @@ class StoreServer:
             written = await self._running_spiller().write(self._running_arena().view, layouts)
         finally:
             self._core.spill_done(written.pieces, written.error)
+            self._settle()
+
+    async def _run_move(self, shifts: list[Shift]) -> None:
+        done = False
+        try:
+            assert self._mover is not None
+            done = await self._mover.copy(shifts)
+        finally:
+            self._core.moved(done=done)
             self._settle()
 
     async def _run_verify(self, object_id: ObjectID, piece: Piece) -> None:

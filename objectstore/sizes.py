@@ -18,6 +18,7 @@ _UNITS = {
 }  # fmt: skip
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
 _DEFAULT_SHARE = 0.3
+_ADDRESSES_PER_BYTE = 4
 
 
 def parse_size(text: int | str) -> int:
@@ -93,6 +94,15 @@ def available_memory() -> int:
                 break
     in_groups = control_groups.available_memory()
     return available if in_groups is None else min(available, in_groups)
+
+
+def address_span(capacity: int) -> int:
+    """How many addresses the arena of a store of ``capacity`` bytes has: several for each byte, unless they're limited.
+
+    (``ulimit -v``: every process maps the whole arena, to read and to write.)
+    """
+    addresses, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return capacity * (_ADDRESSES_PER_BYTE if addresses == resource.RLIM_INFINITY else 1)
 
 
 def _machine_memory() -> int:

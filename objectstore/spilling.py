@@ -2,9 +2,10 @@
 
 Room is made by spilling
 ------------------------
-A request that finds no room has objects spilled that nobody looks at, and waits in the queue while they
-are copied: batch after batch, until it fits or there's nothing left to spill. A store that fills up
-begins before anybody waits. A batch that fails (a full disk) is followed by a pause, in which the objects
+A request that finds no room has a window of the arena cleared (``clearing.py``), and waits in the queue while what was
+there is copied. What has no other place in the arena is spilled; if there are too few free bytes altogether, so are
+some more objects for those who come next, the ones that weren't used for longest. A store that fills up begins before
+anybody waits. A batch that fails (a full disk) is followed by a pause, in which the objects
 stay where they are and a full store says why.
 
 What is on disk may have been damaged
@@ -22,7 +23,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.objectstore.allocator import Allocator, footprint
+from holdfast.objectstore.allocator import Allocator
 from holdfast.objectstore.effects import SERVER, Drop, Effect, Reply, Spill, Verify
 from holdfast.objectstore.ids import ObjectID
 from holdfast.objectstore.protocol import Status
@@ -82,6 +83,7 @@ class Spilling:
         self.again_at: float | None = None
         self._table = table
         self._allocator = allocator
+        self._ahead_nbytes = allocator.capacity - int(AHEAD_SHARE * allocator.capacity)
         self._free = free
         self._do = do
         self._clock = clock
@@ -92,25 +94,44 @@ class Spilling:
 
     # Going
 
-    def make_room(self, nbytes: int) -> None:
-        """There was no room for ``nbytes``."""
-        # Enough bytes may be free, but not in one piece; then more are given up, until they are.
-        missing = footprint(nbytes) - self._allocator.free_nbytes
-        self._spill(max(missing, min(BATCH_NBYTES_MIN, self._allocator.capacity // 8)))
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is being copied: one at a time."""
+        return bool(self._batch)
 
-    def go_ahead(self) -> None:
-        """Spills before anybody waits, if the store is about to be full."""
-        used, capacity = self._allocator.used_nbytes, self._allocator.capacity
-        if used > AHEAD_SHARE * capacity:
-            self._spill(min(used - int(DOWN_TO_SHARE * capacity), AHEAD_NBYTES_MAX))
+    @property
+    def may_spill(self) -> bool:
+        """Whether objects may go to disk: here at all, and now."""
+        return self.enabled and self.again_at is None
 
-    def _spill(self, nbytes: int) -> None:
-        """Has ``nbytes`` of objects copied to files, or all that nobody looks at; one batch at a time."""
-        if not self.enabled or self._batch or self.again_at is not None:
-            return
-        self._batch = self._table.victims(nbytes)
+    def spill(self, records: list[ObjectRecord], *, missing_nbytes: int) -> bool:
+        """Has these objects, which may go, copied to files. Whether there are any.
+
+        If there are too few free bytes by ``missing_nbytes``, others go too, as many as that, or a batch.
+        """
+        for record in records:
+            self._table.choose(record, State.SPILLING)
+        self._batch = records
+        if missing_nbytes > 0:
+            nbytes = max(missing_nbytes, min(BATCH_NBYTES_MIN, self._allocator.capacity // 8))
+            self._batch = records + self._table.victims(nbytes - sum(map(self._table.eviction.weigh, records)))
         if self._batch:
             self._do(Spill([record.layout() for record in self._batch]))
+        return self.busy
+
+    @property
+    def is_filling_up(self) -> bool:
+        """Whether the store is about to be full."""
+        return self._allocator.free_nbytes < self._ahead_nbytes
+
+    def go_ahead(self) -> None:
+        """Spills before anybody waits."""
+        if self.may_spill and not self.busy:
+            nbytes = self._allocator.used_nbytes - int(DOWN_TO_SHARE * self._allocator.capacity)
+            victims = self._table.victims(min(nbytes, AHEAD_NBYTES_MAX))
+            if victims:
+                self._batch = victims
+                self._do(Spill([record.layout() for record in victims]))
 
     def done(self, pieces: list[Piece | None], error: str | None) -> None:
         """The batch has ended: where each of its objects is now, None if it isn't in a file, and why."""

@@ -4,7 +4,8 @@ There are two kinds of pins: those that were asked for by message are counted he
 take by themselves on the board (``board.py``). An object that somebody looks at outlives its deletion: it is
 *doomed*, invisible to everybody who asks, its bytes in place until the last pin goes. One that nobody looks at may
 go to a file, and is read there from then on: it is *spilling* while it's copied, in the arena and on the board still,
-for reading it does the copy no harm. Which makes it cheap to call off::
+for reading it does the copy no harm. Which makes it cheap to call off. One that is in the way of others is *moving*
+while it's copied to another place of the arena, by the same steps::
 
     from                     when                                            to         on the board
     -                        sealed                                          sealed     listed, unless that is full
@@ -13,9 +14,14 @@ for reading it does the copy no harm. Which makes it cheap to call off::
     spilling                 copied, and doomed on the board for this,
                              with a pin there                                sealed     listed again, and wanted
                              without                                         spilled    not any more
-    sealed, spilling         deleted, pinned                                 doomed     doomed
+    sealed                   chosen: it's in the way, nobody seems to look   moving     as before
+    moving                   pinned by message, or lent to another object    sealed     as before
+    moving                   copied, and doomed on the board for this,
+                             with a pin there                                sealed     listed again, and wanted
+                             without                                         sealed     listed, with its new offset
+    sealed, spilling, moving deleted, pinned                                 doomed     doomed
     spilled                  deleted or damaged, pinned (by message)         doomed     -
-    sealed, spilling         deleted, not pinned                             gone       not any more
+    sealed, spilling, moving deleted, not pinned                             gone       not any more
     spilled                  deleted or damaged, not pinned                  gone       -
     doomed                   the last pin ends                               gone       not any more
 
@@ -37,6 +43,7 @@ from typing import NamedTuple
 from holdfast.objectstore.board import Board
 from holdfast.objectstore.eviction import Eviction
 from holdfast.objectstore.ids import ObjectID
+from holdfast.objectstore.places import Places
 from holdfast.objectstore.segments import Layout, Segment, in_one_piece
 
 
@@ -45,19 +52,22 @@ class State(enum.Enum):
 
     SEALED = "sealed"
     SPILLING = "spilling"
+    MOVING = "moving"
     SPILLED = "spilled"
     DOOMED = "doomed"
     GONE = "gone"
 
 
 MOVES: dict[State, frozenset[State]] = {
-    State.SEALED: frozenset({State.SPILLING, State.DOOMED, State.GONE}),
+    State.SEALED: frozenset({State.SPILLING, State.MOVING, State.DOOMED, State.GONE}),
     State.SPILLING: frozenset({State.SEALED, State.SPILLED, State.DOOMED, State.GONE}),
+    State.MOVING: frozenset({State.SEALED, State.DOOMED, State.GONE}),
     State.SPILLED: frozenset({State.DOOMED, State.GONE}),
     State.DOOMED: frozenset({State.GONE}),
     State.GONE: frozenset(),
 }
-_VISIBLE = (State.SEALED, State.SPILLING, State.SPILLED)
+_VISIBLE = (State.SEALED, State.SPILLING, State.MOVING, State.SPILLED)
+_LEAVING = (State.SPILLING, State.MOVING)
 
 
 class Piece(NamedTuple):
@@ -103,7 +113,7 @@ class ObjectRecord:
     ``pins`` counts per client; the table keeps it in step with the clients' own sets. ``slot`` is its place on the
     board, or 0. Its bytes are the ``own_nbytes`` at ``offset`` of the arena; if it shares others' data, ``segments``
     says where all of it is, and ``nbytes`` is more than its own. ``lent`` is set once others share its own. If it has a
-    ``piece``, its bytes are all there instead.
+    ``piece``, its bytes are all there instead. ``offered`` grows from one offer to go to the next (``eviction.py``).
     """
 
     __slots__ = (
@@ -112,6 +122,7 @@ class ObjectRecord:
         "lent",
         "nbytes",
         "object_id",
+        "offered",
         "offset",
         "own_nbytes",
         "owner",
@@ -151,6 +162,7 @@ class ObjectRecord:
         self.sealed_by = sealed_by
         self.state = State.SEALED
         self.slot = 0
+        self.offered = 0
         self.piece: Piece | None = None
         self.pins: dict[int, int] = {}
 
@@ -197,6 +209,13 @@ class ObjectTable:
         The bytes of the arena that are an object's.
     tombstone_limit : int
         How many deleted ids are remembered; the oldest are forgotten first.
+
+    Attributes
+    ----------
+    eviction : Eviction
+        Which of them may go.
+    places : Places
+        Where those are that are in the arena.
     """
 
     def __init__(
@@ -214,7 +233,8 @@ class ObjectTable:
         self._doomed: dict[ObjectID, ObjectRecord] = {}
         self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the board
         self._pinned_by: dict[int, set[ObjectID]] = {}
-        self._eviction = Eviction(board, weigh)
+        self.eviction = Eviction(board, weigh)
+        self.places = Places()
         self._tombstones: OrderedDict[ObjectID, None] = OrderedDict()  # a dictionary's oldest is dear to find
         self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes in the arena, objects there)
         self.in_files = (0, 0)  # bytes, objects
@@ -254,7 +274,7 @@ class ObjectTable:
             slot = self._board.add(record.object_id, record.offset, record.nbytes)
         record.slot = slot
         self._enter(record)
-        self._eviction.offer(record)
+        self.eviction.offer(record)
 
     def delete(self, object_id: ObjectID) -> bool:
         """The object vanishes, its bytes with its last pin; the id leaves a tombstone. Whether it was there."""
@@ -269,7 +289,7 @@ class ObjectTable:
         record = self._sealed.pop(object_id, None)
         if record is None:
             return False
-        self._eviction.forget(record)
+        self.eviction.forget(record)
         viewed = record.slot != 0 and self._board.doom(record.slot)
         if record.pins or viewed:
             self._move(record, State.DOOMED)
@@ -282,7 +302,7 @@ class ObjectTable:
 
     def look(self, slot: int) -> None:
         """A counter of the slot has gone to zero: if nobody looks at the object there, it goes, or may."""
-        self._eviction.look(slot)
+        self.eviction.look(slot)
         record = self._doomed_at.get(slot)
         if record is not None:
             self._leave_if_unseen(record)
@@ -293,9 +313,9 @@ class ObjectTable:
         if client in pins:
             pins[client] += 1
             return
-        if record.state is State.SPILLING:
+        if record.state in _LEAVING:
             self._move(record, State.SEALED)
-        self._eviction.forget(record)
+        self.eviction.forget(record)
         pins[client] = 1
         self._pinned_by.setdefault(client, set()).add(record.object_id)
 
@@ -320,31 +340,38 @@ class ObjectTable:
         self._board.detach(client)
         for record in list(self._doomed_at.values()):
             self._leave_if_unseen(record)
-        self._eviction.look_at_all()
+        self.eviction.look_at_all()
         for object_id in self._pinned_by.pop(client, ()):
             self._drop_pins(self._sealed.get(object_id) or self._doomed[object_id], client)
 
-    # Spilling
+    # Spilling and moving
 
     def victims(self, nbytes: int) -> list[ObjectRecord]:
         """Objects whose going would free ``nbytes`` of the arena, or all that can go. They're spilling now."""
-        victims = self._eviction.victims(nbytes)
+        victims = self.eviction.victims(nbytes)
         for record in victims:
             self._move(record, State.SPILLING)
         return victims
+
+    def may_go(self, record: ObjectRecord) -> bool:
+        """Whether nobody looks at an object in the arena. If somebody does on the board, they will say when it ends."""
+        if record.state is not State.SEALED or record.pins:
+            return False
+        return self.eviction.may_go(record)
+
+    def choose(self, record: ObjectRecord, state: State) -> None:
+        """An object that may go, and is spilling or moving now."""
+        self.eviction.forget(record)
+        self._move(record, state)
 
     def spilled(self, record: ObjectRecord, piece: Piece) -> bool:
         """The object was copied to a file. Whether that's where it is now: not if it is looked at, or deleted.
 
         Its bytes in the arena are the caller's to free then.
         """
-        if record.state is not State.SPILLING:
+        if record.state is not State.SPILLING or not self._leaves_unseen(record):
             return False
         if record.slot:
-            if self._board.doom(record.slot):
-                self._move(record, State.SEALED)
-                self._eviction.await_views(record)
-                return False
             self._board.remove(record.slot)
             record.slot = 0
         self._move(record, State.SPILLED)
@@ -353,11 +380,39 @@ class ObjectTable:
         self.in_files = (self.in_files[0] + record.nbytes, self.in_files[1] + 1)
         return True
 
-    def stay(self, record: ObjectRecord) -> None:
-        """The object could not be copied to a file: it may be chosen again, after the others."""
-        if record.state is State.SPILLING:
+    def moved(self, record: ObjectRecord, offset: int) -> bool:
+        """The object was copied to ``offset``. Whether that's where it is now: not if it's looked at, lent, or deleted.
+
+        Its bytes at the place where it was before are the caller's to free then.
+        """
+        if record.state is not State.MOVING:
+            return False
+        if record.lent:
+            self.stay(record)
+            return False
+        if not self._leaves_unseen(record):
+            return False
+        self.places.remove(record)
+        record.offset = offset
+        self.places.add(record)
+        if record.slot:
+            self._board.move(record.slot, offset)
+        self.stay(record)
+        return True
+
+    def _leaves_unseen(self, record: ObjectRecord) -> bool:
+        """Whether nobody looks at an object that leaves its place, which is doomed on the board then. Else it stays."""
+        if record.slot and self._board.doom(record.slot):
             self._move(record, State.SEALED)
-            self._eviction.offer(record)
+            self.eviction.await_views(record)
+            return False
+        return True
+
+    def stay(self, record: ObjectRecord) -> None:
+        """The object is, or was moved, in the arena: it may be chosen again, after the others."""
+        if record.state in _LEAVING:
+            self._move(record, State.SEALED)
+            self.eviction.offer(record)
 
     # Looking
 
@@ -395,7 +450,7 @@ class ObjectTable:
         for record in everything:
             assert (record.piece is None) or record.state in (State.SPILLED, State.DOOMED)
             evictable = record.state is State.SEALED and not record.pins
-            assert (record in self._eviction) == evictable
+            assert (record in self.eviction) == evictable
             if record.piece is None:
                 nbytes, count = held.get(record.owner, (0, 0))
                 held[record.owner] = (nbytes + record.nbytes, count + 1)
@@ -405,9 +460,11 @@ class ObjectTable:
         assert held == self.held_by
         in_files = [record.nbytes for record in everything if record.piece is not None]
         assert self.in_files == (sum(in_files), len(in_files))
-        assert len(self._eviction) <= len(self._sealed)
+        assert len(self.eviction) <= len(self._sealed)
+        in_arena = {record.offset: record for record in everything if record.piece is None}
+        assert {record.offset: record for record in self.places} == in_arena
         assert all(record.state in _VISIBLE for record in self._sealed.values())
-        assert not any(record.pins for record in self._sealed.values() if record.state is State.SPILLING)
+        assert not any(record.pins for record in self._sealed.values() if record.state in _LEAVING)
         assert not any(record.slot for record in everything if record.piece is not None)
         assert all(record.state is State.DOOMED for record in self._doomed.values())
         # One whose last counter has gone to zero is there until the client's word of it has come.
@@ -422,7 +479,7 @@ class ObjectTable:
         if record.state is State.DOOMED:
             self._leave_if_unseen(record)
         elif record.state is State.SEALED and not record.pins:
-            self._eviction.offer(record)
+            self.eviction.offer(record)
 
     def _leave_if_unseen(self, record: ObjectRecord) -> None:
         """Lets a doomed object go, if nobody has a pin on it."""
@@ -435,6 +492,7 @@ class ObjectTable:
     def _enter(self, record: ObjectRecord) -> None:
         nbytes, count = self.held_by.get(record.owner, (0, 0))
         self.held_by[record.owner] = (nbytes + record.nbytes, count + 1)
+        self.places.add(record)
 
     def _leave(self, record: ObjectRecord) -> None:
         self._move(record, State.GONE)
@@ -447,6 +505,7 @@ class ObjectTable:
         self._free(record)
 
     def _leave_arena(self, record: ObjectRecord) -> None:
+        self.places.remove(record)
         nbytes, count = self.held_by.pop(record.owner)
         if count > 1:
             self.held_by[record.owner] = (nbytes - record.nbytes, count - 1)

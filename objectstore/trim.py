@@ -1,8 +1,11 @@
-"""Giving memory back: the pages of free extents, once nobody has used the store for a while.
+"""Giving memory back: the pages of free extents, once nobody has used the store for a while, and what is too much.
 
 A store in use keeps its pages, because writing to a page again is ten times faster than writing to a new
 one. An idle store has no such excuse. Each tick punches at most 64 MiB, a few milliseconds of the loop's
 time, and stops at the first sign of use.
+
+While something is allocated apart (``allocator.py``) the arena has more addresses than it may take memory. Then pages
+of free extents are given back as soon as all of it takes up more than the capacity.
 """
 
 from __future__ import annotations
@@ -16,6 +19,48 @@ from holdfast.objectstore.arena import Arena
 _TICK_SECONDS = 1.0
 _TICK_NBYTES = 64 << 20
 _EXTENT_NBYTES_MIN = 1 << 20
+
+
+_EXCESS_SHARE = 64  # such a part of the capacity may be too much, before pages are looked for
+_LOOK_SECONDS = 1.0
+
+
+class Limiter:
+    """Keeps an arena within its capacity.
+
+    Parameters
+    ----------
+    arena, allocator : Arena, Allocator
+        The memory, and the books that say which of it is free.
+    clock : callable
+        Seconds, never going back.
+    """
+
+    def __init__(self, arena: Arena, allocator: Allocator, clock: Callable[[], float]) -> None:
+        self._arena = arena
+        self._allocator = allocator
+        self._clock = clock
+        self._not_before = 0.0
+
+    def touch(self) -> None:
+        """The store was used."""
+        if not self._allocator.apart_nbytes:
+            return
+        excess = self._arena.resident_nbytes() - self._allocator.capacity
+        if excess > self._allocator.capacity // _EXCESS_SHARE and self._clock() >= self._not_before:
+            self._give_back(min(excess, _TICK_NBYTES))
+
+    def _give_back(self, nbytes: int) -> None:
+        before = self._arena.resident_nbytes()
+        for extent in sorted(self._allocator.free_extents(), key=lambda extent: -extent[1]):
+            offset, size = _whole_pages(extent)
+            while size > 0:
+                piece = min(size, max(PAGE, nbytes // PAGE * PAGE))
+                self._arena.punch(offset, piece)
+                offset, size = offset + piece, size - piece
+                if before - self._arena.resident_nbytes() >= nbytes:
+                    return
+        self._not_before = self._clock() + _LOOK_SECONDS  # there is no more to give back, for now
 
 
 class Trimmer:

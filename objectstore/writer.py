@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from holdfast.objectstore.allocator import ALIGNMENT
+from holdfast.objectstore.allocator import ALIGNMENT, SMALL_NBYTES
 from holdfast.objectstore.codecs import Encoded
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES, Piece
 from holdfast.objectstore.connection import PATIENCE_SECONDS, Connection
@@ -29,7 +29,6 @@ from holdfast.objectstore.pins import Ledger, WritableExtent
 from holdfast.objectstore.protocol import NUMBER_MAX, SHARES_MAX, Op, SealItem, seconds
 from holdfast.objectstore.warm import Warmer
 
-SMALL_NBYTES = 256 << 10  # asking for room costs more than copying these
 CREATE_TIMEOUT_SECONDS = 30.0
 _WARM_NBYTES = 4 << 20  # from here on the faults of a write to pages that aren't mapped cost more than looking
 _STOP_SECONDS = 10.0  # for a copy of SMALL_NBYTES

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from array import array
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from holdfast.objectstore import ObjectID, ProtocolError
+from holdfast.objectstore.allocator import ALIGNMENT
 from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.core import StoreCore
-from holdfast.objectstore.effects import Drop, Effect, ReadOthers, Reply, Spill, StartFetch, Verify
+from holdfast.objectstore.effects import Drop, Effect, GoOn, Move, ReadOthers, Reply, Shift, Spill, StartFetch, Verify
 from holdfast.objectstore.protocol import SealItem, Share, Status
 from holdfast.objectstore.table import Piece
 
@@ -37,15 +40,17 @@ def unpin(view: BoardView, slot: int) -> bool:
 
 
 class World:
-    """A core, a clock and some clients."""
+    """A core, a clock, some clients, and the arena's memory: the number of the object that was written to each line."""
 
-    def __init__(self, capacity: int = 8 * MIB, **options: object) -> None:
+    def __init__(self, capacity: int = 8 * MIB, **options: Any) -> None:
         self.now = 100.0
-        self.core = StoreCore(capacity, clock=lambda: self.now, **options)  # type: ignore[arg-type]
+        self.memory = array("q", bytes(max(capacity, options.get("span", 0)) // ALIGNMENT * 8))
+        self.core = StoreCore(capacity, clock=lambda: self.now, **options)
         self.requests = 0
         self.effects: list[Effect] = []
         self.files = 0
         self.spills: list[Spill] = []  # those that are under way
+        self.moves: list[Move] = []
         self.verifications: list[Verify] = []
         self.pieces: set[Piece] = set()  # those that are on disk
 
@@ -61,6 +66,14 @@ class World:
             if isinstance(effect, Spill):
                 assert not self.spills, "two batches at once"
                 self.spills.append(effect)
+            elif isinstance(effect, Move):
+                assert not self.moves, "two batches at once"
+                self.moves.append(effect)
+                for shift in effect.shifts:
+                    self.copy(shift, shift.nbytes // 2)
+            elif isinstance(effect, GoOn):
+                self.core.go_on()
+                fresh += self.settle()
             elif isinstance(effect, Verify):
                 self.verifications.append(effect)
             elif isinstance(effect, Drop):
@@ -83,11 +96,26 @@ class World:
         self.core.create(client, request, nbytes, timeout, None if number is None else oid(number))
         return request
 
+    def write(self, offset: int, nbytes: int, number: int) -> None:
+        """What a client does with what it was given."""
+        lines = -(-nbytes // ALIGNMENT)
+        self.memory[offset // ALIGNMENT : offset // ALIGNMENT + lines] = array("q", [number]) * lines
+
+    def written_at(self, offset: int, nbytes: int) -> set[int]:
+        """The numbers of the objects whose bytes these are."""
+        return set(self.memory[offset // ALIGNMENT : -(-(offset + nbytes) // ALIGNMENT)])
+
+    def copy(self, shift: Shift, nbytes: int) -> None:
+        """The first bytes of what is moved."""
+        source, target, lines = shift.source // ALIGNMENT, shift.target // ALIGNMENT, -(-nbytes // ALIGNMENT)
+        self.memory[target : target + lines] = self.memory[source : source + lines]
+
     def put(self, client: int, number: int, nbytes: int, **names: object) -> int:
         reply = self.reply(self.create(client, nbytes))
         assert reply is not None
         assert reply.status is Status.OK, reply
         offset: int = reply.payload[0]
+        self.write(offset, nbytes, number)
         self.core.seal(client, [item(number, offset, nbytes, **names)])  # type: ignore[arg-type]
         self.settle()
         return offset
@@ -137,6 +165,22 @@ class World:
         self.core.spill_done(pieces, error)
         self.settle()
         return True
+
+    def end_move(self, *, done: bool = True) -> bool:
+        """Ends the moves that are under way."""
+        self.settle()
+        if not self.moves:
+            return False
+        for shift in self.moves.pop().shifts:
+            self.copy(shift, shift.nbytes if done else 0)
+        self.core.moved(done=done)
+        self.settle()
+        return True
+
+    def end_copies(self) -> None:
+        """Ends moves and batches until there are no more of them."""
+        while self.end_move() or self.end_spill():
+            pass
 
     def end_verification(self, error: str | None = None, *, lost: bool = False) -> None:
         self.settle()
@@ -538,7 +582,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(capacity=2 * MIB, can_fetch=True, can_spill=True)
+        self.world = World(capacity=2 * MIB, span=8 * MIB, can_fetch=True, can_spill=True)
         self.clients = [self.world.client(f"client {i}") for i in range(3)]
         self.leases: dict[int, list[int]] = {}
         self.numbers = 0
@@ -546,7 +590,9 @@ class CoreMachine(RuleBasedStateMachine):
         self.index = memoryview(bytearray(index_nbytes(self.world.core.board.slots)))
         self.world.core.board.lie_in(self.index)
         self.views = [self.view_of(client) for client in self.clients]
-        self.on_board: list[list[tuple[int | None, int]]] = [[], [], []]  # what each looks at: number and slot
+        # What each looks at: number, slot, offset and size.
+        self.on_board: list[list[tuple[int | None, int, int, int]]] = [[], [], []]
+        self.pinned_at: dict[ObjectID, int] = {}  # where objects were when somebody first asked to look at them
         self.looks: list[int] = []  # that are on their way
 
     def view_of(self, client: int) -> BoardView:
@@ -558,30 +604,31 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2), back=st.integers(0, 8))
     def pin_on_board(self, who: int, back: int) -> None:
         number, pin = max(0, self.numbers - back), Held()
-        if self.views[who].pin(oid(number), pin) is not None:
-            self.on_board[who].append((number, pin.slot))
+        if (place := self.views[who].pin(oid(number), pin)) is not None:
+            self.on_board[who].append((number, pin.slot, *place))
         elif pin.slot:
-            self.on_board[who].append((None, pin.slot))
+            self.on_board[who].append((None, pin.slot, 0, 0))
 
     @rule(who=st.integers(0, 2))
     def pin_what_is_being_copied(self, who: int) -> None:
         for record in self.world.core.describe():
-            if record["state"] == "spilling" and record["id"] not in self.sharers:
+            if record["state"] in ("spilling", "moving") and record["id"] not in self.sharers:
                 pin = Held()
-                assert self.views[who].pin(ObjectID.fromhex(record["id"]), pin) is not None
-                self.on_board[who].append((int(record["id"], 16), pin.slot))
+                place = self.views[who].pin(ObjectID.fromhex(record["id"]), pin)
+                assert place is not None
+                self.on_board[who].append((int(record["id"], 16), pin.slot, *place))
 
     @rule(who=st.integers(0, 2), slot=st.integers(1, 8))
     def pin_by_mistake(self, who: int, slot: int) -> None:
         """The slot was another object's when it was found, or the state is read after it changed twice."""
         self.views[who]._row[slot] += 1
         self.views[who].held += 1
-        self.on_board[who].append((None, slot))
+        self.on_board[who].append((None, slot, 0, 0))
 
     @rule(who=st.integers(0, 2), which=st.integers(0, 5), at_once=st.booleans())
     def unpin_on_board(self, who: int, which: int, at_once: bool) -> None:
         if self.on_board[who]:
-            _, slot = self.on_board[who].pop(which % len(self.on_board[who]))
+            _, slot, *_ = self.on_board[who].pop(which % len(self.on_board[who]))
             if unpin(self.views[who], slot):
                 self.looks.append(slot)
         if at_once:
@@ -603,6 +650,7 @@ class CoreMachine(RuleBasedStateMachine):
         assert reply is not None
         if reply.status is Status.OK and seal:
             self.numbers += 1
+            self.world.write(reply.payload[0], nbytes, self.numbers)
             self.world.core.seal(client, [item(self.numbers, reply.payload[0], nbytes, keep=keep)])
 
     @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), looks=st.booleans(), deleted=st.booleans())
@@ -622,9 +670,10 @@ class CoreMachine(RuleBasedStateMachine):
             view.sealing(oid(number))
             pin = Held()
             assert view.pin(oid(number), pin) == (reply.payload[0], nbytes)
-            self.on_board[who].append((number, pin.slot))
+            self.on_board[who].append((number, pin.slot, reply.payload[0], nbytes))
         if deleted:
             self.world.core.delete([oid(number)])
+        self.world.write(reply.payload[0], nbytes, number)
         self.world.core.seal(self.clients[who], [item(number, reply.payload[0], nbytes)])
 
     @rule(who=st.integers(0, 2))
@@ -671,7 +720,7 @@ class CoreMachine(RuleBasedStateMachine):
             self.numbers += 1
             self.sharers.add(oid(self.numbers).hex())
         else:
-            assert not states <= {"sealed", "spilling"}, "the others are all there"
+            assert not states <= {"sealed", "spilling", "moving"}, "the others are all there"
             core.abort(client, offset)
 
     @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), timeout=st.floats(0.1, 5))
@@ -696,6 +745,7 @@ class CoreMachine(RuleBasedStateMachine):
         offset = lease[0] + 64 * skip
         if offset + nbytes <= lease[1]:
             self.numbers += 1
+            self.world.write(offset, nbytes, self.numbers)
             self.world.core.seal(client, [item(self.numbers, offset, nbytes)])
             lease[0] = offset + -(-nbytes // 64) * 64
 
@@ -732,6 +782,20 @@ class CoreMachine(RuleBasedStateMachine):
     def a_spill_ends(self, written: int, error: bool) -> None:
         self.world.end_spill(written=written, error="the disk is full" if error else None)
 
+    @rule(done=st.booleans())
+    def a_move_ends(self, done: bool) -> None:
+        self.world.end_move(done=done)
+
+    @rule(who=st.integers(0, 2), back=st.integers(0, 8))
+    def wait_for_room_between(self, who: int, back: int) -> None:
+        """Somebody looks away from all but one object, and somebody waits for half of the room."""
+        for view, held in zip(self.views, self.on_board, strict=True):
+            while held:
+                unpin(view, held.pop()[1])
+        self.world.core.look(range(1, 100))
+        self.pin_on_board(who, back)
+        self.world.create(self.clients[who], MIB // 2 + 64 * back, 5.0)
+
     @rule(error=st.booleans(), lost=st.booleans())
     def a_verification_ends(self, error: bool, lost: bool) -> None:
         if self.world.verifications:
@@ -754,19 +818,33 @@ class CoreMachine(RuleBasedStateMachine):
     def the_books_agree(self) -> None:
         self.world.settle()
         found = {entry["id"]: entry for entry in self.world.core.describe() if entry["id"]}
-        for number, _ in itertools.chain(*self.on_board):
+        for number, _, offset, nbytes in itertools.chain(*self.on_board):
             if number is not None:
                 assert found[oid(number).hex()]["pins"] > 0, "what somebody looks at is gone"
                 assert found[oid(number).hex()]["state"] != "spilled", "what somebody looks at has moved"
+                assert self.world.written_at(offset, nbytes) == {number}, "what somebody looks at was written over"
+        self.everything_is_what_was_written()
         for entry in found.values():
             if entry["state"] in ("spilled", "doomed"):
                 assert not self.views[0].contains(ObjectID.fromhex(entry["id"]))
+
+    def everything_is_what_was_written(self) -> None:
+        table = self.world.core._table
+        for record in [*table.records(), *table.doomed()]:
+            if record.piece is None and not record.segments:
+                number = int.from_bytes(record.object_id, "big")
+                assert self.world.written_at(record.offset, record.own_nbytes) == {number}
+            if record.pins and record.piece is None:
+                at = self.pinned_at.setdefault(record.object_id, record.offset)
+                assert record.offset == at, "what somebody has asked to look at has moved"
+            else:
+                self.pinned_at.pop(record.object_id, None)
 
     def teardown(self) -> None:
         for client in self.clients:
             self.world.core.disconnect(client)
         self.world.core.delete([oid(number) for number in range(self.numbers + 1)])
-        self.world.end_spill()
+        self.world.end_copies()
         while self.world.verifications:
             self.world.end_verification()
         self.world.settle()

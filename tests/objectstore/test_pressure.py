@@ -104,3 +104,24 @@ def test_an_idle_store_gives_its_memory_back(wait_until: Callable[..., Any]) -> 
             assert time.monotonic() < time_left
             time.sleep(0.01)
         assert (store.get(kept) == 3).all()
+
+
+def test_free_bytes_between_views_are_as_good_as_in_one_piece(wait_until: Callable[..., Any]) -> None:
+    with StoreServer(64 * MIB) as server, connect(server.socket_path) as store:
+        ids = [store.put(np.full(int(1.9 * MIB), number, "u1")) for number in range(30)]
+        views = [store.get(object_id) for object_id in ids[::3]]
+        store.delete(ids)
+        wait_until(lambda: server.stats()["free"] > 40 * MIB)
+        assert server.stats()["largest_free"] < 20 * MIB
+        for number in range(3):
+            large = store.put(np.full(20 * MIB, number, "u1"), timeout=20)
+            assert server.stats()["apart"] > 20 * MIB
+            value = store.get(large)
+            assert (value == number).all()
+            store.stats()
+            wait_until(lambda: server.stats()["resident"] <= 65 * MIB + MIB)
+            del value
+            store.delete(large)
+            wait_until(lambda: server.stats()["apart"] == 0)
+        for number, view in zip(range(0, 30, 3), views, strict=True):
+            assert (view == number).all()

@@ -353,8 +353,8 @@ def test_what_leaves_frees_what_nobody_else_uses(steps: list[tuple[tuple[int, in
                 gone += [line] if not users[line] else []
             assert freed == gone
         counted = [0] * LINES
-        for offset, nbytes, count in sharing.stretches():
-            for line in lines(offset, nbytes):
+        for start, end, count in sharing.stretches():
+            for line in lines(start, end - start):
                 counted[line] = count
         assert counted == users
         assert sharing.shared_nbytes == 64 * sum(max(0, count - 1) for count in users)
