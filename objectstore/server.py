@@ -379,6 +379,11 @@ class StoreServer:
         return self._core.count
 
     @property
+    def capacity(self) -> int:
+        """The bytes that there is room for."""
+        return self._core.capacity
+
+    @property
     def arena_fd(self) -> int:
         """A read-only descriptor of the arena; the server's to close."""
         return self._running_arena().read_only_fd

@@ -87,14 +87,13 @@ class _Politeness:
         return bool(self._poll.poll(pause * 1000))
 
 
-def serve(requests: socket.socket, arena_fd: int) -> None:
-    """Make pages until the other end of the socket is closed."""
-    nbytes = os.fstat(arena_fd).st_size
-    pages = _Pages(arena_fd, nbytes)
+def serve(requests: socket.socket, arena_fd: int, capacity: int) -> None:
+    """Make pages of a store of ``capacity`` bytes until the other end of the socket is closed."""
+    pages = _Pages(arena_fd, os.fstat(arena_fd).st_size)
     politeness = _Politeness(requests)
     while request := requests.recv(REQUEST_NBYTES_MAX):
         extents = list(EXTENT.iter_unpack(request[NUMBER.size :]))
-        fill(pages, extents, lambda: headroom_limit(nbytes), politeness.pause)
+        fill(pages, extents, lambda: headroom_limit(capacity), politeness.pause)
         requests.send(request[: NUMBER.size])
 
 
@@ -104,6 +103,7 @@ def main() -> int:
     )
     parser.add_argument("--requests-fd", type=int, required=True, metavar="N", help="where requests come from")
     parser.add_argument("--arena-fd", type=int, required=True, metavar="N", help="the memory of the store")
+    parser.add_argument("--capacity", type=int, required=True, metavar="N", help="how many bytes it may take up")
     add_process_options(parser)
     options = parser.parse_args()
     oom.be_killed_before_others(oom.AGENT)
@@ -111,7 +111,7 @@ def main() -> int:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     tell_parent(options.ready_fd, {})
     with contextlib.suppress(ConnectionError), socket.socket(fileno=options.requests_fd) as requests:
-        serve(requests, options.arena_fd)
+        serve(requests, options.arena_fd, options.capacity)
     return 0
 
 

@@ -137,7 +137,9 @@ class PageMaker:
         try:
             with theirs:
                 descriptors = {"--requests-fd": theirs.fileno(), "--arena-fd": self._store.writable_fd}
-                self._child = await self._launcher.fork_async(_MODULE, [], _NAME, pass_fds=descriptors)
+                self._child = await self._launcher.fork_async(
+                    _MODULE, ["--capacity", str(self._store.capacity)], _NAME, pass_fds=descriptors
+                )
             restarts.ready()  # nobody waits for what hardly gets on while there is other work
             self._store.have_pages_made_by(pages)
             return describe_exit(await self._child.exited())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+import resource
 
 import pytest
 
 from holdfast.objectstore.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
 from holdfast.objectstore.effects import GoOn, Punch, Reply
 from holdfast.objectstore.protocol import Share, Status
+from holdfast.objectstore.sizes import address_span
 from holdfast.objectstore.walls import Stone, wall
 from holdfast.objectstore.windows import STINT
 from tests.objectstore.test_core import MIB, World, item, oid
@@ -197,6 +199,13 @@ def test_what_is_walled_in_lies_apart_and_its_pages_go_with_it() -> None:
     world.settle()
     assert Punch(reply.payload[0], 2 * MIB) in world.effects
     assert world.core.stats()["apart"] == 0
+
+
+def test_where_addresses_are_limited_there_are_none_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert address_span(8 * MIB) == 32 * MIB
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1 << 40, resource.RLIM_INFINITY))
+    assert address_span(8 * MIB) == 8 * MIB
 
 
 def test_for_what_is_walled_in_as_much_goes_to_disk_as_is_missing() -> None:
