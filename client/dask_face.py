@@ -39,7 +39,7 @@ class DaskFace(ClientBase):
         ----------
         dsk : dict, HighLevelGraph or Expr
         keys : key, or nested list of keys
-            What to compute of it.
+            What to compute of it. A key of the graph that a future of this client holds stands for that one's result.
         restrictions : dict, optional
             For keys the workers that may run them.
         loose_restrictions : list of keys, optional

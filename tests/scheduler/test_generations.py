@@ -4,7 +4,8 @@ import pytest
 from scheduler_harness import FUNCTION, Cluster, value_of
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.scheduler import events
+from holdfast.cluster.protocol.answers import merged
+from holdfast.cluster.scheduler import events, introspection
 from holdfast.cluster.scheduler import instructions as to_do
 
 HOST = "tcp://host0:1"
@@ -27,6 +28,16 @@ def value(cluster, key):
 
 def kept(instructions):
     return [(i.peer, key) for i in instructions if isinstance(i, to_do.ReportKept) for key in i.items]
+
+
+def answer(steps):
+    """What a request gives that is answered in steps."""
+    fragments = []
+    while True:
+        try:
+            fragments.append(next(steps))
+        except StopIteration as end:
+            return merged([*[fragment for fragment in fragments if fragment is not None], end.value])
 
 
 def specify(cluster, client, payload, graph=None, wants=None):
@@ -280,3 +291,18 @@ def test_cancelling_and_missing_are_about_what_the_client_holds(cluster, client)
     cluster.run_all()
     assert cluster.clients[client] == {"k": "cancelled", "d": "memory"}
     assert value(cluster, "d") == value_of(b"one", [value_of(b"one", [])])
+
+
+def test_what_is_told_of_memory_and_tasks_counts_every_generation_and_keys_mean_the_last(cluster, client):
+    with_dependent(cluster, client, run=("k",))
+    earlier = cluster.state.tasks["k"].object_id
+    specify(cluster, client, b"two")
+    cluster.finish("k")
+    objects = answer(introspection.memory(cluster.state, {}))["objects"]
+    later = cluster.state.tasks["k"].object_id
+    assert {entry["object_id"] for entry in objects if entry["key"] == "k"} == {earlier.hex(), later.hex()}
+    assert answer(introspection.status(cluster.state, {}, {}, {}, []))["tasks"]["memory"] == 2
+    cluster.copy("k", cluster.add_host())
+    hosts = [HOST, "tcp://host1:1"]
+    assert answer(introspection.who_has(cluster.state, None)) == {"k": hosts}
+    assert answer(introspection.who_has(cluster.state, ["k"])) == {"k": hosts}
