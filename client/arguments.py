@@ -243,7 +243,7 @@ class Packer:
             inside = []
         _collector.found = inside
         try:
-            return payload.dumps((args, kwargs), limit_nbytes=self._large_nbytes), inside
+            return payload.dumps((args, kwargs), take=self._constants.none_large), inside
         except payload.LargeBuffer:
             return None, inside
         except HoldfastError:  # a released future inside an object

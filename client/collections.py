@@ -26,6 +26,7 @@ from holdfast.client.dask_internals import (
 from holdfast.client.foreign import check_no_foreign_future
 from holdfast.client.futures import Future, check_in_one, error_of
 from holdfast.client.graphs import GraphPacker, annotations_of, split
+from holdfast.client.large_graphs import warn_if_large
 from holdfast.client.references import CANCELLED, LOST
 from holdfast.cluster.comm.messages import MAX_ITEMS
 
@@ -78,6 +79,7 @@ def submit_graph(
         constants=client._constants(),
         store_as=client._store_as,
     ).pack(graph, outputs, per_key)
+    warn_if_large(packed)
     if called:
         per_key = {**{task[0]: called.of(task[0]) for task in packed.tasks}, **per_key}
     for output, chosen in of_outputs.items():

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import types
-from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,8 +66,9 @@ class Constants:
 
     def __init__(self, store: StoreValue, large_nbytes: int = LARGE_NBYTES) -> None:
         self.large_nbytes = large_nbytes
+        self.none_large = payload.none_larger_than(large_nbytes)
         self._store = store
-        self._known: OrderedDict[int, tuple[Any, Future | None]] = OrderedDict()
+        self._known: dict[int, tuple[Any, Future | None]] = {}  # the one that was met least recently first
 
     def put(self, value: Any) -> Future | None:
         """The future of a value in a store; None if there is no store.
@@ -78,14 +78,12 @@ class Constants:
         Exception
             Whatever pickling or storing it raises.
         """
-        entry = self._known.get(id(value))
-        if entry is None:
-            # The value itself is kept in the entry, so that its identity is not given to another one meanwhile.
-            entry = self._known[id(value)] = (value, self._store(value))
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(id(value))
+        known = self._known
+        # The value itself is kept in the entry, so that its identity is not given to another one meanwhile.
+        entry = known.pop(id(value), None) or (value, self._store(value))
+        known[id(value)] = entry
+        if len(known) > MAX_KNOWN:
+            del known[next(iter(known))]
         return entry[1]
 
     def pack(self, value: Any, values: Mapping[int, Future] = MappingProxyType({})) -> Packed:
@@ -109,7 +107,7 @@ class Constants:
         """None if its pickle is large."""
         with collecting(Values(values)) as inside:
             try:
-                data = payload.dumps(value, limit_nbytes=self.large_nbytes)
+                data = payload.dumps(value, take=self.none_large)
             except payload.LargeBuffer:
                 return None
         return Packed(data, inside, ()) if len(data) <= self.large_nbytes else None

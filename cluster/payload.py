@@ -32,6 +32,7 @@ __all__ = [
     "loads",
     "make_cell",
     "nbytes_of",
+    "none_larger_than",
     "resolving",
 ]
 
@@ -46,30 +47,28 @@ class LargeBuffer(InterruptedDump):
     """There is a buffer in the value that is larger than the limit."""
 
 
+TakeBuffer = Callable[[pickle.PickleBuffer], bool]
 #: Called with each object that isn't a plain builtin one: how it is reduced, or `NotImplemented` for "as ever".
 TakeApart = Callable[[Any], Any]
 
 
-def dumps(value: Any, *, limit_nbytes: int | None = None, apart: TakeApart | None = None) -> bytes:
+def dumps(value: Any, *, take: TakeBuffer | None = None, apart: TakeApart | None = None) -> bytes:
     """Pickle ``value``, with cloudpickle where pickle can't or would refer to this process's ``__main__``.
 
     Parameters
     ----------
-    limit_nbytes
-        Give up at the first buffer of an array or the like that is larger, before it is copied.
+    take
+        Called with each buffer of an array or the like before it is copied: `none_larger_than`.
     apart
         May reduce objects in its own way.
 
     Raises
     ------
-    LargeBuffer
-        There is one, with a limit.
     InterruptedDump
-        ``apart`` raised it.
+        ``take`` or ``apart`` raised it.
     Exception
         Whatever pickling raised: `pickle.PicklingError`, `TypeError`, an error of the object's own, …
     """
-    take = None if limit_nbytes is None else _refusing(limit_nbytes)
     try:
         data = pickle.dumps(value, protocol=5, buffer_callback=take) if apart is None else _dumps_apart(value, apart)
         if b"__main__" not in data:
@@ -91,8 +90,7 @@ def nbytes_of(value: Any) -> int:
     sizes: list[int] = []
 
     def count(buffer: pickle.PickleBuffer) -> None:
-        with memoryview(buffer) as view:
-            sizes.append(view.nbytes)
+        sizes.append(memoryview(buffer).nbytes)
 
     try:
         return len(pickle.dumps(value, protocol=5, buffer_callback=count)) + sum(sizes)
@@ -103,12 +101,13 @@ def nbytes_of(value: Any) -> int:
     return by_value.tell() + sum(sizes)
 
 
-@functools.lru_cache
-def _refusing(limit_nbytes: int) -> Callable[[pickle.PickleBuffer], bool]:
+@functools.cache
+def none_larger_than(limit_nbytes: int) -> TakeBuffer:
+    """For `dumps`: gives up with a `LargeBuffer` at the first buffer that is larger."""
+
     def take(buffer: pickle.PickleBuffer) -> bool:
-        with memoryview(buffer) as view:
-            if view.nbytes > limit_nbytes:
-                raise LargeBuffer(f"a buffer of {view.nbytes:,} bytes")
+        if memoryview(buffer).nbytes > limit_nbytes:
+            raise LargeBuffer(f"there is a buffer of more than {limit_nbytes:,} bytes")
         return True  # it stays in the pickle
 
     return take

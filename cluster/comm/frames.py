@@ -53,6 +53,9 @@ class Raw:
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self.data = data
 
+    def __len__(self) -> int:
+        return len(self.data)
+
 
 def raw(data: Any) -> Any:
     """Wrap ``data`` in `Raw` if it is large enough to gain from it; anything else, None too, is returned as it is."""
