@@ -223,13 +223,13 @@ def _resolve_pickled(key: Any) -> Any:
 
 
 @contextlib.contextmanager
-def resolving(values: Mapping[Any, Any], item_of: ItemOf | None = None, load: Load = importing.loads) -> Iterator[None]:
+def resolving(values: Mapping[Any, Any], item_of: ItemOf | None = None, load: Load | None = None) -> Iterator[None]:
     """Within it, in this thread, references unpickle to ``values[key]``, and items to items of these.
 
     ``load`` is what unpickles a payload that is itself a value.
     """
     outer = getattr(_context, "values", None), getattr(_context, "item_of", None), getattr(_context, "load", None)
-    _context.values, _context.item_of, _context.load = values, item_of, load
+    _context.values, _context.item_of, _context.load = values, item_of, load or _loads
     try:
         yield
     finally:

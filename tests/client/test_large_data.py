@@ -300,4 +300,5 @@ class TestAllOrNothing:
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60, env=os.environ)
         assert done.returncode == 7
         assert client.list_datasets() == ()
-        eventually(lambda: not large_objects(client) and client.store.stats()["used"] < 10 * MB)
+        eventually(lambda: client.store.stats()["object_nbytes"] < 10 * MB, what="nothing is left in the store")
+        assert not large_objects(client)
