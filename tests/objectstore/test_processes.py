@@ -67,7 +67,7 @@ def test_a_forked_child_is_told_to_connect_itself(store: Store) -> None:
     assert store.get(object_id) == 1
 
 
-def test_what_a_forked_child_does_is_nothing_to_its_parents_views(store: Store, server: StoreServer) -> None:
+def test_what_a_forked_child_does_is_nothing_to_its_parents_views(store: Store, wait_until: Callable[..., Any]) -> None:
     views = [store.get(store.put(np.ones(400_000))) for _ in range(2)]
     array, pending = store.create(10)
 
@@ -80,6 +80,7 @@ def test_what_a_forked_child_does_is_nothing_to_its_parents_views(store: Store, 
         return total
 
     assert in_fork(let_go) == "400000.0"
+    wait_until(lambda: store.stats()["pins"] == 2, "what was lent to the child has come back")
     stats = store.stats()
     assert (stats["pins"], stats["reserved"], stats["clients"]) == (2, 1, 1)
     array[:] = 1
