@@ -622,7 +622,15 @@ def test_it_ends_when_the_scheduler_is_gone(scheduler, start_worker, eventually)
 
 def test_it_ends_when_the_store_is_gone(scheduler, start_worker, server, eventually):
     worker, peer = start_worker()
-    server._running_loop().call_soon_threadsafe(lambda: [c.close("test") for c in list(server._connections.values())])
+    closed = threading.Event()
+
+    def close():
+        for connection in list(server._connections.values()):
+            connection.close("test")
+        closed.set()
+
+    server._running_loop().call_soon_threadsafe(close)
+    assert closed.wait(10)
     scheduler.send(peer, ("run", [scheduler.task(peer, bytes, 100_000)]))
     eventually(worker.finished.is_set)
     assert "store" in worker.reason
