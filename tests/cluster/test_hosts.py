@@ -129,7 +129,7 @@ def test_the_last_future_frees_the_object_in_every_store(client, nodes):
     future = client.submit(make, 1_000_000, workers=[nodes[0]], pure=False)
     client.submit(look, future, workers=[nodes[1]], pure=False).result()
     key = future.key
-    until(lambda: len(client.who_has([future])[key]) == 2, "the scheduler knows of both copies")
+    until(lambda: len(client.who_has()[key]) == 2, "the scheduler knows of both copies")
     del future
     # The stores say how many they hold with every heartbeat.
     until(lambda: not any(objects_in(client, node) for node in nodes), "the stores are empty")
