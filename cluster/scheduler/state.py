@@ -224,14 +224,15 @@ class SchedulerState:
         deadline = self.recall.deadline
         if (due := self.revocation.deadline) is not None:
             deadline = _earlier(deadline, due)
-        if (due := self.suspects.deadline) is not None:
+        # This is asked after every event, and most of the time nobody waits for any of the following.
+        if (self.placement.solitary or self.placement.kept) and (due := self.suspects.deadline) is not None:
             deadline = _earlier(deadline, due)
-        if (due := self.nowhere.deadline) is not None:
-            deadline = _earlier(deadline, due)
-        if (due := self.copies.deadline) is not None:
+        if (self.copies.wanting or self.copies.publications) and (due := self.copies.deadline) is not None:
             deadline = _earlier(deadline, due)
         if self.life.unplaced:
             deadline = _earlier(deadline, next(iter(self.life.unplaced)).since + self._no_worker_timeout)
+            if (due := self.nowhere.deadline) is not None:
+                deadline = _earlier(deadline, due)
         if self.life.awaited:
             deadline = _earlier(deadline, next(iter(self.life.awaited)).since + self._patience_seconds)
         return deadline
