@@ -28,6 +28,9 @@ MAX_MAPPED = 10_000_000
 #: A keyword argument of a map from this size on is stored once instead of being sent with every call.
 MAP_KWARG_NBYTES = 16 * 1024
 
+#: Iterables that run no code of a user's between two values.
+_RUN_NO_CODE = frozenset({list, tuple, range, str, bytes, set, frozenset, dict, itertools.repeat})
+
 _Task = tuple[Any, bytes, Any, list[Any]]
 
 
@@ -198,12 +201,15 @@ class Calls(ClientBase):
         packer = Packer(function.name, func, self._own, constants)
         futures: list[Future] = []
         calls = zip(*iterables, strict=False)
+        runs_code = not _RUN_NO_CODE.issuperset(map(type, iterables))
         digest_of = _Digests(function, self._table)
         while True:
             tasks: list[_Task] = []
             digests: list[bytes] = []  # of those whose keys were chosen
             stored = []
             for args in itertools.islice(calls, batch_size or MAP_BATCH):
+                if runs_code:
+                    constants.forget()
                 data, dependencies, held = packer.pack(args, kwargs)
                 if keys is not None:
                     name = next(keys, None)

@@ -8,7 +8,9 @@ large without such a value in it, a long list for instance, is pickled as a whol
 
 A value is put into a store once: one that is met again is known by its identity while one graph, or one call, is
 packed, and by its content as long as this client holds an object with that content. It may have been changed between
-two graphs, so identity tells nothing beyond one. A key names the content: the same call twice has the same key.
+two graphs, so identity tells nothing beyond one; nor from one call of a map to the next, if a user's code runs in
+between, as that of a generator does, which may fill one buffer again and again. A key names the content: the same call
+twice has the same key.
 """
 
 from __future__ import annotations
@@ -85,6 +87,10 @@ class Constants:
         if len(known) > MAX_KNOWN:
             del known[next(iter(known))]
         return entry[1]
+
+    def forget(self) -> None:
+        """Values may have changed since they were put: no identity tells anything any more."""
+        self._known.clear()
 
     def pack(self, value: Any, values: Mapping[int, Future] = MappingProxyType({})) -> Packed:
         """The pickle of a value.

@@ -22,6 +22,7 @@ from holdfast.cluster.notebook import card
 from holdfast.cluster.payload import Reference
 from holdfast.cluster.raised import load_exception
 from holdfast.objectstore import ObjectID
+from holdfast.objectstore.exception_state import trace_of
 from holdfast.objectstore.sizes import format_size
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class Future(TaskRef):
         >>> traceback.print_tb(future.traceback())  # doctest: +SKIP
         """
         self._wait(timeout)
-        return self._client._reader.error_of(self._state).__traceback__ if self._state.status == ERROR else None
+        return trace_of(self._client._reader.error_of(self._state)) if self._state.status == ERROR else None
 
     def add_done_callback(self, callback: Callable[[Future], object]) -> None:
         """Have ``callback(future)`` called when it is done, however it ends; soon, if it is done already.

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from holdfast.objectstore.exception_state import context_of, set_context
+from holdfast.objectstore.exception_state import context_of, set_context, set_trace, trace_of
 
 _MAX_LINKS = 1000
 
@@ -41,10 +41,10 @@ def hide_own_frames(error: BaseException) -> None:
 
     An ``except`` clause that calls this and ends with ``raise`` adds no other one.
     """
-    trace = error.__traceback__
+    trace = trace_of(error)
     while trace is not None:
         if trace.tb_frame.f_code is raise_as_it_was.__code__:
-            BaseException.with_traceback(error, trace.tb_next)
+            set_trace(error, trace.tb_next)
             return
         trace = trace.tb_next
 

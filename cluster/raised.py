@@ -139,7 +139,7 @@ def dump_exception(error: BaseException, note: str = "") -> tuple[bytes, str]:
             f"the task raised {in_words(exits)} (here it isn't raised as itself, which could end this program)"
         )
         error.__cause__ = exits
-        error.__traceback__ = exits.__traceback__
+        error.__traceback__ = state.trace_of(exits)
     try:
         blob = _Packer().pack(error, note, bare=exits)
     except BaseException as failure:  # nothing is known to come to this, but a task has to end
@@ -196,7 +196,8 @@ class _Packer:
         }
         fields = {name: self._value(value) for name, value in state.fields_of(error).items()}
         own = words = None
-        if isinstance(error, Substitute):
+        if issubclass(type(error), Substitute):  # `isinstance` asks the exception too, unless it's true
+            assert isinstance(error, Substitute)
             cls, words = error._original, error._words
         else:
             kind = type(error)
@@ -425,13 +426,14 @@ class _Unpacker:
 
     def _fill(self, link: _Link, error: BaseException) -> None:
         """Put into an exception what there was in it."""
-        if not isinstance(error, Substitute):
+        if not issubclass(type(error), Substitute):
             state.set_args(error, tuple([self._value(value) for value in link.args]))
         attributes = state.attributes_of(error)
         for name, value in link.attributes.items():
             # What its own class has put in the place of a value that can't be sent is better than nothing.
             if type(value) is not _Left or name not in attributes:
                 attributes[name] = self._value(value)
+        state.fill_slots(error)
         there = state.fields_of(error)
         for name, value in link.fields.items():
             if type(value) is not _Left or name not in there:
@@ -441,7 +443,7 @@ class _Unpacker:
                     attributes.setdefault(name, self._value(value))
         cause, context = (None if n == _NO_LINK else self._errors[n] for n in (link.cause, link.context))
         state.set_links(error, cause, context, link.suppress_context)
-        BaseException.with_traceback(error, traceback_of(link.frames))
+        state.set_trace(error, traceback_of(link.frames))
 
     def _value(self, value: Any) -> Any:
         kind = type(value)

@@ -483,6 +483,11 @@ class Store:
         self.close()
 
     @property
+    def is_open(self) -> bool:
+        """Whether it can be used still."""
+        return not self._closed and self._connection.is_open
+
+    @property
     def descriptor(self) -> int:
         """Of the connection, as long as it's open; for those who want to know whether somebody has closed it."""
         return self._connection.descriptor

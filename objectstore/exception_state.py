@@ -116,6 +116,14 @@ def set_field(error: BaseException, name: str, value: Any) -> None:
     attributes_of(error)[name] = value
 
 
+def fill_slots(error: BaseException) -> None:
+    """Move attributes to the slots that the class has for them: one that was pickled by value has lost its slots."""
+    attributes = attributes_of(error)
+    for name, descriptor, is_slot in _descriptors(type(error)):
+        if is_slot and name in attributes:
+            descriptor.__set__(error, attributes.pop(name))
+
+
 def _descriptors(cls: type) -> Iterator[tuple[str, _Descriptor, bool]]:
     """``(name, descriptor, whether it is a slot)``."""
     for base in cls.__mro__:
@@ -136,7 +144,7 @@ def _builtin_fields(base: type) -> tuple[tuple[str, _Descriptor, bool], ...]:
 
 def group_of(error: BaseException) -> tuple[str, tuple[BaseException, ...]] | None:
     """The message and the members of a group; None if it is none."""
-    if not isinstance(error, BaseExceptionGroup):
+    if not issubclass(type(error), BaseExceptionGroup):  # `isinstance` asks the exception too
         return None
     return _GROUP["message"].__get__(error), _GROUP["exceptions"].__get__(error)
 
@@ -163,6 +171,11 @@ def trace_of(error: BaseException) -> TracebackType | None:
     """Its traceback."""
     trace: TracebackType | None = _BASE["__traceback__"].__get__(error)
     return trace
+
+
+def set_trace(error: BaseException, trace: TracebackType | None) -> None:
+    """Set its traceback."""
+    _BASE["__traceback__"].__set__(error, trace)
 
 
 def set_context(error: BaseException, context: BaseException | None) -> None:

@@ -28,6 +28,8 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from holdfast.objectstore.exception_state import cause_of, context_of, trace_of
+
 #: How long one thread waits for another that imports.
 WAIT_SECONDS = 30.0
 #: How often an import is tried that others had been in the middle of.
@@ -125,12 +127,12 @@ def _left_by_another_thread(error: BaseException) -> str | None:
                 return found[1]
         elif isinstance(at, KeyError) and at.args and _is_raised_by_import(at):
             return str(at.args[0])  # it has failed there
-        at = at.__cause__ or at.__context__
+        at = cause_of(at) or context_of(at)
     return None
 
 
 def _is_raised_by_import(error: BaseException) -> bool:
-    trace = error.__traceback__
+    trace = trace_of(error)
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     return trace is not None and trace.tb_frame.f_code.co_filename.startswith("<frozen importlib")

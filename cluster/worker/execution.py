@@ -111,9 +111,9 @@ class TaskRunner:
             return "finished", (key, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
         except Missing as missing:
             return "missing", (key, run_id, missing.key, missing.object_id)
-        except StoreClosedError:
-            raise
         except BaseException as error:  # a task may raise anything, and none of it may end this thread
+            if not self._store.is_open and issubclass(type(error), StoreClosedError):
+                raise  # of another store it's an error like any other
             trim(error)
             blob, text = raised.dump_exception(error, f"Raised by task {key!r:.200} on worker {self._name!r}.")
             forget_locals(error)

@@ -23,6 +23,8 @@ import re
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from holdfast.objectstore.exception_state import cause_of, context_of, group_of
+
 logger = logging.getLogger(__name__)
 
 #: So many errors of a chain are looked at, and so much of what each says.
@@ -91,19 +93,21 @@ def is_refused_write(error: BaseException) -> bool:
 
 
 def _refuses(error: BaseException) -> bool:
-    if isinstance(error, OSError):
+    kind = type(error)  # `isinstance` would ask the error too, which may be anything
+    if issubclass(kind, OSError):
+        assert isinstance(error, OSError)
         # A file that was opened to be read words it alike. A system call that was to write into the memory says this.
         return error.errno == errno.EFAULT
     text = _text(error)
     if not _SUSPICIOUS.search(text):
         return False
-    return any(isinstance(error, wording.kind) and pattern.search(text) for pattern, wording in _PATTERNS)
+    return any(issubclass(kind, wording.kind) and pattern.search(text) for pattern, wording in _PATTERNS)
 
 
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:MAX_TEXT_LENGTH]
-    except Exception:  # a user's own __str__
+    except BaseException:  # a user's own __str__
         return ""
 
 
@@ -117,9 +121,8 @@ def _links(error: BaseException) -> list[BaseException]:
         if len(links) == MAX_LINKS:
             break
         links[id(link)] = link
-        todo += (link.__cause__, link.__context__)
-        if isinstance(link, BaseExceptionGroup):
-            todo += link.exceptions
+        group = group_of(link)
+        todo += (cause_of(link), context_of(link), *(group[1] if group is not None else ()))
     return list(links.values())
 
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from holdfast.cluster import payload
 from holdfast.cluster.raised import MAX_LINKS
-from holdfast.objectstore.exception_state import linked
+from holdfast.objectstore.exception_state import linked, set_trace, trace_of
 
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
 _OWN_FILES = (payload.__file__,)
@@ -22,13 +22,13 @@ def _is_own(filename: str) -> bool:
 def trim(error: BaseException) -> None:
     """Drop the frames of the worker that lead to the user's, from the error and from what it was raised from."""
     for link in linked(error, MAX_LINKS):
-        link.__traceback__ = _users(link.__traceback__)
+        set_trace(link, _users(trace_of(link)))
 
 
 def forget_locals(error: BaseException) -> None:
     """Clear the frames of the traceback, so that what the task had in its variables, views of the store, is let go."""
     for link in linked(error, MAX_LINKS):
-        traceback.clear_frames(link.__traceback__)
+        traceback.clear_frames(trace_of(link))
 
 
 def _users(trace: TracebackType | None) -> TracebackType | None:

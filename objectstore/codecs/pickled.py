@@ -38,7 +38,8 @@ from holdfast.objectstore.codecs.flat import (
     type_name_of,
 )
 from holdfast.objectstore.codecs.resident import Resident
-from holdfast.objectstore.errors import DecodeError, HoldfastError, UnreadableError
+from holdfast.objectstore.errors import DecodeError, UnreadableError
+from holdfast.objectstore.exception_state import set_trace, trace_of
 from holdfast.objectstore.outline import name_in
 from holdfast.objectstore.unpickling import REFUSALS, loads_again
 
@@ -174,6 +175,9 @@ def decode_pieces(pieces: Sequence[tuple[int, memoryview]]) -> Any:
     return _loads(view[start:end], buffers)
 
 
+_OWN_FILES = (__file__, importing.__file__)
+
+
 def _loads(data: memoryview, buffers: Sequence[memoryview]) -> Any:
     try:
         try:
@@ -184,12 +188,14 @@ def _loads(data: memoryview, buffers: Sequence[memoryview]) -> Any:
             return again[0]
     except (pickle.UnpicklingError, EOFError) as error:
         raise DecodeError(f"a damaged pickle: {error}") from error
-    except (HoldfastError, MemoryError):
+    except (DecodeError, MemoryError):
         raise
-    except Exception as error:  # importing and unpickling run anybody's code
-        trace = error.__traceback__  # without this frame, which says nothing
-        cause = error.with_traceback(None if trace is None else trace.tb_next)
-        raise UnreadableError("an object", name_in(data, buffers), error) from cause
+    except Exception as error:  # importing and unpickling run anybody's code, which may use stores and clusters too
+        trace = trace_of(error)
+        while trace is not None and trace.tb_frame.f_code.co_filename in _OWN_FILES:
+            trace = trace.tb_next  # these frames say nothing
+        set_trace(error, trace)
+        raise UnreadableError("an object", name_in(data, buffers), error) from error
 
 
 DECODERS: dict[int, Callable[[memoryview], Any]] = {

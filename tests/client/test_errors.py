@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import multiprocessing
 import pdb
 import subprocess
@@ -18,6 +19,9 @@ import pytest
 
 from holdfast import Client, KilledWorker, RemoteError
 from holdfast.client.raising import hide_own_frames, raise_as_it_was
+from holdfast.objectstore import StoreServer, connect
+from holdfast.objectstore.errors import StoreClosedError
+from holdfast.objectstore.exception_state import args_of, cause_of, trace_of
 
 PATIENCE_SECONDS = 30
 LARGE = 100_000
@@ -235,6 +239,56 @@ def test_exceptions_with_what_cant_be_sent(client):
     held = client.submit(hold).exception(PATIENCE_SECONDS)
     assert (type(held), held.code, held.array.sum()) == (Failed, 8, 499_500)
     assert "_thread.lock" in repr(held.why)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+class Slotted(Exception):
+    __slots__ = ("code",)
+
+
+class Withdrawn(Exception):
+    """Shows nothing of itself, and takes nothing."""
+
+    def __getattribute__(self, name):
+        raise LookupError(name)
+
+    __setattr__ = __getattribute__
+
+
+def fail_as(kind, cause):
+    error = kind(7)
+    if kind is Slotted:
+        error.code = 7
+    raise error from cause
+
+
+@pytest.mark.parametrize("kind", [Frozen, Slotted, Withdrawn])
+def test_exceptions_that_let_nobody_set_or_get_their_attributes(client, kind):
+    with pytest.raises(kind) as caught:
+        client.submit(fail_as, kind, KeyError("k")).result(PATIENCE_SECONDS)
+    error = caught.value
+    assert args_of(error) == (7,)
+    assert repr(cause_of(error)) == "KeyError('k')"
+    assert [frame.name for frame in traceback.extract_tb(trace_of(error))][-1] == "fail_as"
+    if kind is not Withdrawn:
+        assert error.code == 7
+
+
+def of_a_store_of_its_own():
+    with StoreServer("16 MiB") as server:
+        store = connect(server.socket_path)
+        object_id = store.put(1)
+        store.close()
+        store.get(object_id)
+
+
+def test_an_error_of_a_store_of_the_task_s_own_ends_no_worker(client):
+    with pytest.raises(StoreClosedError, match="is closed"):
+        client.submit(of_a_store_of_its_own).result(PATIENCE_SECONDS)
 
 
 def test_an_error_takes_along_a_view_of_the_store_and_no_future(client):

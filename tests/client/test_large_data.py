@@ -230,6 +230,18 @@ class TestOneObject:
         assert client.submit(np.sum, data).result(60) == 2 * MB
         assert client.compute(dask.delayed(lambda: data.sum(), pure=False)()).result(60) == 2 * MB
 
+    @pytest.mark.parametrize("count", [5, 100_000])
+    def test_but_not_when_the_iterable_that_is_mapped_over_fills_one_buffer_again_and_again(self, client, count):
+        def buffers():
+            buffer = np.zeros(count)
+            for i in range(4):
+                buffer[:] = i
+                yield buffer
+
+        repeated = [np.ones(count)] * 4
+        assert client.gather(client.map(np.max, buffers())) == [0, 1, 2, 3]
+        assert client.gather(client.map(np.dot, buffers(), repeated)) == [0, count, 2 * count, 3 * count]
+
     def test_the_same_call_twice_is_one_computation(self, client):
         one = client.submit(np.sum, numbers())
         assert client.submit(np.sum, numbers()).key == one.key

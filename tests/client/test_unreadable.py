@@ -11,8 +11,9 @@ import types
 import numpy as np
 import pytest
 
-from holdfast import Client, UnreadableError
+from holdfast import Client, ConnectError, ObjectNotFoundError, StoreError, UnreadableError
 from holdfast.objectstore import DecodeError, StoreServer, connect
+from holdfast.objectstore.errors import SpillError, StoreClosedError
 from holdfast.objectstore.outline import name_in
 
 PATIENCE_SECONDS = 30
@@ -37,6 +38,31 @@ class Picky:
 
     def __setstate__(self, state):
         raise LookupError("nothing of the kind")
+
+
+class OfAStore:
+    """Wants something of another store, or of another cluster, when it is unpickled."""
+
+    def __init__(self, error, runs, nbytes):
+        self.error = error
+        self.pad = np.ones(nbytes, "u1")
+        with open(runs, "a") as file:
+            file.write("x")
+
+    def __setstate__(self, state):
+        raise state["error"]("of another one")
+
+
+@pytest.mark.parametrize("size", [0, LARGE])
+@pytest.mark.parametrize("error", [StoreClosedError, ObjectNotFoundError, SpillError, StoreError, ConnectError])
+def test_an_error_like_those_of_a_copy_that_is_gone_is_no_reason_to_look_for_another(client, tmp_path, error, size):
+    future = client.submit(OfAStore, error, tmp_path / "runs", size)
+    with pytest.raises(UnreadableError, match=f"in this process: {error.__name__}: of another one") as caught:
+        future.result(PATIENCE_SECONDS)
+    assert type(caught.value.__cause__) is error
+    with pytest.raises(UnreadableError, match=f"on the task's worker: {error.__name__}: of another one"):
+        client.submit(type, future).result(PATIENCE_SECONDS)
+    assert (tmp_path / "runs").read_text() == "x"
 
 
 @pytest.mark.parametrize("size", [0, LARGE])
