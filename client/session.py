@@ -320,8 +320,10 @@ class Session:
         self.nodes = nodes
 
     def _on_warning(self, text: str) -> None:
+        # No line of the user's code gave rise to it, and the one here is nothing to show.
+        where = f"<the cluster at {self._address}>"
         try:
-            warnings.warn(text, stacklevel=2)
+            warnings.warn_explicit(text, UserWarning, where, 0, module="holdfast.client")
         except Warning:  # as an error nobody would hear it: this is the loop's thread
             logger.warning("%s", text)
 

@@ -137,5 +137,5 @@ def _is_taken(name: str, value: Any, known: _Known | None) -> bool:
     if known is None:
         return False
     if not any(value is fit or (type(value) is type(fit) and value == fit) for fit in known.values):
-        raise TypeError(f"{name}={value!r:.100} is nothing that there is here: {known.instead}")
+        raise TypeError(f"{name}={value!r:.100} has no meaning here: {known.instead}")
     return True

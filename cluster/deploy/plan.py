@@ -22,6 +22,8 @@ RESERVED_NBYTES = 128 << 20
 WORKER_NBYTES_MIN = 256 << 20
 #: A worker that does nothing takes half as much: with a lower limit it would be killed again and again.
 LIMIT_NBYTES_MIN = 64 << 20
+#: Less is a size without its unit, by mistake.
+CAPACITY_NBYTES_MIN = 64 << 10
 #: To be said once by whatever has other machines reach a cluster.
 BEYOND_THIS_MACHINE = (
     "Who is on the network between its machines can read what this cluster sends, and can send in its name: use a "
@@ -141,6 +143,11 @@ def plan_nodes(
         capacity = max(1, default_capacity() // n_hosts)
     else:
         capacity = _size("object_store_memory", object_store_memory, n_hosts)
+        if capacity < CAPACITY_NBYTES_MIN:
+            raise ValueError(
+                f"object_store_memory: {format_size(capacity)} is too little for a store: give "
+                f"{format_size(CAPACITY_NBYTES_MIN)} at least, as in '2 GB'"
+            )
     if spill_directory is not None:
         spill_directory = os.path.abspath(spill_directory)
     for_workers = _left_for_workers(n_hosts * capacity, spill_directory)
@@ -159,6 +166,11 @@ def plan_nodes(
         worker_memory = None
     else:
         worker_memory = _size("memory_limit", memory_limit)
+        if worker_memory < LIMIT_NBYTES_MIN:
+            raise ValueError(
+                f"memory_limit: {format_size(worker_memory)} is less than a worker takes to start, and it would be "
+                f"killed: give {format_size(LIMIT_NBYTES_MIN)} at least, as in '2 GB', or 0 for no limit"
+            )
     if name is None and n_hosts > 1:
         name = socket.gethostname()
     each, more = divmod(n_workers, n_hosts)

@@ -66,6 +66,7 @@ def test_stopping_nothing_is_no_error() -> None:
         (("--head", "--workers", "0"), "--workers"),
         (("--head", "--memory", "lots"), "'--memory': 'lots' is no size; one is, for example, 4GB or 512MiB, and 0"),
         (("--head", "--memory", "4 GBB"), "'--memory': '4 GBB' is no size"),
+        (("--head", "--memory", "4"), "--memory: 4 B is less than a worker takes to start"),
         (("--head", "--memory", "900TB"), "--memory: 900.0 TB is more than the"),
         (("--head", "--object-store-memory", "0"), "'--object-store-memory': '0' is no size"),
         (("--head", "--object-store-memory", "900TB"), "--object-store-memory: 900.0 TB is more than the"),

@@ -57,6 +57,8 @@ class TestNobody:
             until(lambda: len(caught) >= 3, "the warnings are there")
             texts = sorted(str(warning.message) for warning in caught)
             assert len(texts) == 3
+            # They show no line of code: none of the user's gave rise to them.
+            assert {warning.filename for warning in caught} == {f"<the cluster at {small.scheduler_address}>"}
             (named,) = [text for text in texts if "called nope" in text]
             assert "and 19 more tasks wait for a worker called nope, and there is none; there are alpha-0" in named
             assert "After 30 s that fails: name one of these, or allow others with allow_other_workers=True" in named
