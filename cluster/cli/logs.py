@@ -43,10 +43,10 @@ _COLOURS = ("cyan", "green", "yellow", "blue", "magenta")
 )
 @address_option
 def logs(workers: tuple[str, ...], follow: bool, lines: int, log_directory: Path | None, address: str | None) -> None:
-    """Show what the processes of a cluster have logged and printed on this host.
+    """Show what a cluster's processes here have logged and printed.
 
-    Each line begins with the process that wrote it. In a worker's follow the time, a level (OUT and ERR for what was
-    printed), and in brackets the key of the task that wrote it.
+    Each line begins with the name of the process that wrote it. Then come the time and a level (OUT and ERR for what
+    was printed), and in a worker's lines, in brackets, the key of the task that wrote them.
 
     Without a cluster that runs here, the logs of the last one are shown. The logs of another host are on that host.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from holdfast.cluster.cli.tables import count
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, is_loopback, parse_address
 from holdfast.cluster.deploy.ask import wait_for_scheduler
@@ -243,7 +244,9 @@ def _run(
 
 def _explain(address: str, plan: NodePlan, listen: str | None, logs: Path, seconds: float, block: bool) -> None:
     """Say what runs and how to connect. ``listen`` is None for a host that joined."""
-    size = f"{plan.n_workers} × {plan.threads_per_worker} threads, {format_size(plan.store_capacity)} object store"
+    workers, threads = plan.n_workers, plan.n_workers * plan.threads_per_worker
+    store = f"{format_size(plan.store_capacity)} object store"
+    size = f"{count(workers, 'worker')}, {count(threads, 'thread')}, {store}"
     host, port = parse_address(address)
     if listen in EVERYWHERE:
         host, address = plan.host, format_address(plan.host, port)

@@ -39,12 +39,12 @@ NAMES_SHOWN = 5
 @click.option("--force", is_flag=True, help="Kill at once instead of asking first. Only what runs on this host.")
 @click.option("--timeout", type=click.FloatRange(0), default=15.0, show_default=True, help="Seconds before killing.")
 def stop(address: str | None, yes: bool, force: bool, timeout: float) -> None:
-    """Stop what this user has started on this host with 'holdfast start'.
+    """Stop what 'holdfast start' has started here.
 
-    Says what that ends for others: clients, tasks that are not done, datasets. In a terminal it asks whether to, if
-    there is any of it.
+    "Here" is this host, for this user. It says what that ends for others: clients, tasks that are not done, datasets.
+    If there is any of it, it asks first in a terminal.
 
-    Waits until it is gone. A LocalCluster in somebody's Python process is theirs and stays.
+    It waits until all is gone. A LocalCluster belongs to the Python process that made it, and stays.
 
     \b
     Examples:
