@@ -1,7 +1,8 @@
 """What a worker's process writes into its log, line by line, each with the task that it is of.
 
 A line of the log has the form ``time pid LEVEL [key] text``; ``[key]`` is there if a task wrote it, and ``LEVEL`` is
-``OUT`` or ``ERR`` for what was printed. ``holdfast logs`` reads that. What a library in C writes to the descriptors
+``OUT`` or ``ERR`` for what was printed. ``holdfast logs`` reads that. Of a line that is written over, as a progress bar
+is, the last state is kept. What a library in C writes to the descriptors
 itself has no such beginning: then the file tells of the worker, and nothing of the task.
 """
 
@@ -32,6 +33,11 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         record.task = _in_brackets()
         return super().format(record)
+
+
+def _last_state(line: str) -> str:
+    """What a terminal shows of a line that is written over again and again, as progress bars are."""
+    return line[line.rstrip("\r").rfind("\r") + 1 :]
 
 
 class _Begun(threading.local):
@@ -76,14 +82,17 @@ class TaskLines(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        *lines, begun = (self._begun.text + text).split("\n")
+        text, nchars = self._begun.text + text, len(text)
+        *lines, begun = text.split("\n")
+        if "\r" in text:
+            lines, begun = [_last_state(line).rstrip("\r") for line in lines], _last_state(begun)
         if len(begun) > LINE_LENGTH_MAX:
             lines.append(begun)
             begun = ""
         self._begun.text = begun
         if lines:
             self._write(lines)
-        return len(text)
+        return nchars
 
     def flush(self) -> None:
         """Nothing waits here but a line that isn't complete, for its end or that of its task."""

@@ -81,6 +81,21 @@ def test_lines_of_tasks_that_run_at_once_are_not_mixed(cluster: str) -> None:
         assert len(lines_with(said, f" OUT [{letter}] {letter * 10}")) == 300
 
 
+def show_progress() -> None:
+    for percent in range(101):
+        print(f"\r{percent:3} %", end="", flush=True)
+    print(" done\r\nnext\rlast\r\r\n100 %\r", end="")
+
+
+def test_of_a_line_that_is_written_over_its_last_state_is_kept(cluster: str) -> None:
+    with Client(cluster) as client:
+        client.submit(show_progress, key="bar").result()
+        assert client.submit(int, "8").result() == 8  # so that the one before has ended
+    said = holdfast("logs", "--lines", "0")
+    shown = [line.partition(" OUT [bar] ")[2] for line in said.split("\n") if "[bar]" in line]
+    assert shown == ["100 % done", "last", "100 %"]
+
+
 def test_the_last_lines_only(cluster: str) -> None:
     said = holdfast("logs", "--lines", "5").splitlines()
     assert len(said) == 5
