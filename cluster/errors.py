@@ -8,8 +8,8 @@ from holdfast.objectstore.errors import HoldfastError
 
 #: What to do about a store without room.
 MAKE_ROOM = (
-    "Let go of futures and datasets ('holdfast memory' shows what holds the space), or start the host with a larger "
-    "object store"
+    "Make smaller pieces, let go of futures and datasets ('holdfast memory' shows what holds the space), or start the "
+    "host with a larger object store ('holdfast start --object-store-memory', LocalCluster(object_store_memory=))"
 )
 
 

@@ -2,8 +2,8 @@
 
 A line of the log has the form ``time pid LEVEL [key] text``; ``[key]`` is there if a task wrote it, and ``LEVEL`` is
 ``OUT`` or ``ERR`` for what was printed. ``holdfast logs`` reads that. Of a line that is written over, as a progress bar
-is, the last state is kept. What a library in C writes to the descriptors
-itself has no such beginning: then the file tells of the worker, and nothing of the task.
+is, the last state is kept. What a library in C writes to the descriptors itself has no such beginning: then the file
+tells of the worker, and nothing of the task.
 """
 
 from __future__ import annotations

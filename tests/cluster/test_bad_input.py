@@ -141,7 +141,7 @@ def test_a_result_larger_than_the_store(client):
     assert "no room for the result of task 'too-large'" in str(info.value)
     assert "80.0 MB requested, more than the 67.1 MB that the store has" in str(info.value)
     assert re.search(r"largest holders: .* 8\.0 MB \(1 object\)", str(info.value))
-    assert "'holdfast memory'" in str(info.value)
+    assert "Make smaller pieces, let go of futures and datasets ('holdfast memory'" in str(info.value)
 
 
 def test_scattered_data_larger_than_the_store(client):
