@@ -166,7 +166,7 @@ def _host(address: str, node: dict[str, Any], width: int | None) -> str:
             worker.get("processing", MISSING),
             _condition(worker),
         ]
-        for name, worker in (node.get("workers") or {}).items()
+        for name, worker in sorted((node.get("workers") or {}).items(), key=lambda named: (len(named[0]), named[0]))
     ]
     if rows:
         lines.append(

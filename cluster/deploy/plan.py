@@ -26,7 +26,7 @@ LIMIT_NBYTES_MIN = 64 << 20
 CAPACITY_NBYTES_MIN = 64 << 10
 #: To be said once by whatever has other machines reach a cluster.
 BEYOND_THIS_MACHINE = (
-    "Who is on the network between its machines can read what this cluster sends, and can send in its name: use a "
+    "Anybody on the network between its machines can read what this cluster sends, and can send in its name: use a "
     "network that you trust (see docs/security.md)"
 )
 

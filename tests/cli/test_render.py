@@ -50,6 +50,12 @@ def test_a_status_report() -> None:
     )
 
 
+def test_workers_keep_their_place_in_a_status_report_when_they_were_started_again() -> None:
+    workers = {f"tcp://10.0.0.1:4000/{number}": {"name": f"alpha-{number}"} for number in (10, 2, 0)}
+    lines = status.render({"nodes": {"tcp://10.0.0.1:4000": {"workers": workers}}}).splitlines()
+    assert [line.split()[0] for line in lines if "alpha-" in line] == ["alpha-0", "alpha-2", "alpha-10"]
+
+
 def test_a_status_report_names_the_datasets_that_one_host_has() -> None:
     single = {
         "plain": {"objects": 2, "nbytes": 480_000_000, "reason": "there is no other host"},

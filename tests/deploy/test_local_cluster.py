@@ -153,7 +153,7 @@ def test_arguments_are_checked_before_anything_starts() -> None:
         LocalCluster(1, n_hosts=2)
 
 
-@pytest.mark.filterwarnings("ignore:Who is on the network")
+@pytest.mark.filterwarnings("ignore:Anybody on the network")
 @pytest.mark.parametrize("processes", [True, False])
 def test_an_address_that_is_not_this_hosts_is_named(processes: bool) -> None:
     with pytest.raises(ConnectError, match=r"can't listen on tcp://192\.0\.2\.7:"):
