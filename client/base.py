@@ -134,6 +134,9 @@ class ClientBase:
     #: dask asks for it: what it calls blocks.
     asynchronous = False
 
+    #: Whether a worker opened it for its tasks: the scheduler doesn't count it among the users' clients.
+    _of_worker = False
+
     def __init__(
         self,
         address: Any = None,
@@ -196,6 +199,7 @@ class ClientBase:
         self._told_turn = 0  # what was posted in it, and before, the scheduler is known to have heard
         self._borrowers: weakref.WeakSet[ClientBase] = weakref.WeakSet()  # other clients that hold keys of this one
         info = {"id": self.id, "name": self.name, "pid": os.getpid(), "hostname": socket.gethostname()}
+        info["of_worker"] = self._of_worker
         try:
             self._loop.run(
                 self._session.connect(

@@ -174,9 +174,9 @@ def _client_of_worker(worker: Worker) -> Client:
 
 
 def _open_for_worker(address: str, token: bytes) -> Client:
-    from holdfast.client.client import Client  # it imports this module
+    from holdfast.client.in_task import WorkerClient  # it imports what imports this module
 
-    client = Client(address, token=token, set_as_default=False, name="worker")
+    client = WorkerClient(address, token=token, set_as_default=False, name="worker")
     resources = client._resources
     # Nobody closes it: it goes with its cluster.
     client._session.on_end = lambda: resources.close_elsewhere("the cluster is gone")

@@ -1,4 +1,4 @@
-"""dask inside a task: what is computed there, and what can't be yet.
+"""dask inside a task: what is computed there, and what can't be yet; and the client that a worker's tasks share.
 
 A collection that a task makes is computed where it is made, in threads of that worker. One on futures, persisted in the
 cluster, can't be: its parts are results that this process hasn't, and while the task waited for these it would keep the
@@ -12,9 +12,16 @@ from typing import Any
 
 import dask.config
 
+from holdfast.client.client import Client
 from holdfast.client.dask_internals import Expr, flatten
 from holdfast.client.graphs import nodes_of
 from holdfast.cluster.worker.context import current_key
+
+
+class WorkerClient(Client):
+    """The client that the tasks of a worker share. No user opened it, so none counts it."""
+
+    _of_worker = True
 
 
 def refuse_futures() -> None:

@@ -64,6 +64,7 @@ class WorkersSeen(NamedTuple):
 class ClientJoined(NamedTuple):
     client: str
     name: str
+    of_worker: bool = False  # opened by a worker, for its tasks
 
 
 class ClientLeft(NamedTuple):

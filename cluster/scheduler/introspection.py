@@ -151,7 +151,7 @@ def status(
         "absent": list(absent),
         "tasks": dict(counts),
         "unplaced": state.nowhere.describe(),
-        "clients": len(state.clients),
+        "clients": sum(not client.of_worker for client in state.clients.values()),
         "datasets": sorted(state.datasets),
         "one_copy": single,
     }

@@ -371,11 +371,12 @@ class Worker:
 class Client:
     """A connected client, or one that has left while its holds are given up."""
 
-    __slots__ = ("functions", "hears", "holds", "id", "name")
+    __slots__ = ("functions", "hears", "holds", "id", "name", "of_worker")
 
-    def __init__(self, id: str, name: str) -> None:
+    def __init__(self, id: str, name: str, of_worker: bool = False) -> None:
         self.id = id
         self.name = name
+        self.of_worker = of_worker  # opened by a worker, for its tasks
         self.hears = True  # until it leaves
         self.holds: Roll[Task] = Roll()
         self.functions: dict[Digest, None] = {}

@@ -287,7 +287,7 @@ class Scheduler:
                 events.WorkerJoined(peer, info["name"], info["node"], info["nthreads"], resources, incarnation)
             )
         else:
-            self._handle(events.ClientJoined(peer, info.get("name") or peer))
+            self._handle(events.ClientJoined(peer, info.get("name") or peer, bool(info.get("of_worker"))))
 
     def _leave(self, role: str, peer: str, info: dict[str, Any], reason: str, *, may_live: bool) -> None:
         logger.info("%s %s left: %s", role, peer, reason)

@@ -396,7 +396,7 @@ class SchedulerState:
     def _client_joined(self, event: events.ClientJoined) -> None:
         if event.client in self.clients:
             raise ProtocolError(f"there is a client {event.client} already")
-        self.clients[event.client] = Client(event.client, event.name)
+        self.clients[event.client] = Client(event.client, event.name, event.of_worker)
 
     def _client_left(self, event: events.ClientLeft) -> None:
         client = self.clients.pop(event.client, None)
