@@ -58,11 +58,18 @@ def run(commands: Sequence[str], env: Mapping[str, str], *, setup: str = ":", ti
 def _reachable() -> list[str]:
     """Commands that let everybody read the repository and the interpreter, in this mount namespace."""
     lines = ["mount -t tmpfs -o mode=755 none /mnt", f"mkdir {SOURCE}", f"mount --bind {_REPOSITORY} {SOURCE}"]
-    for number, needed in enumerate(dict.fromkeys([sys.base_prefix, sys.prefix])):
-        closed = [each for each in reversed(Path(needed).parents) if not each.stat().st_mode & stat.S_IXOTH]
-        if closed:
-            aside = f"/mnt/{number}"
-            lines += [f"mkdir {aside}", f"mount --bind {needed} {aside}"]
-            lines += [f"mount -t tmpfs -o mode=755 none {closed[0]}", f"mkdir -p {needed}"]
-            lines += [f"mount --bind {aside} {needed}"]
+    closed: dict[Path, list[str]] = {}  # what is needed below each directory that others can't enter
+    for needed in dict.fromkeys([sys.base_prefix, sys.prefix]):
+        for parent in reversed(Path(needed).parents):
+            if not parent.stat().st_mode & stat.S_IXOTH:
+                closed.setdefault(parent, []).append(needed)
+                break
+    aside = {needed: f"/mnt/{number}" for number, needed in enumerate(sum(closed.values(), []))}
+    # All of it first: what lies in such a directory can't be seen any more once another one is in its place.
+    for needed, place in aside.items():
+        lines += [f"mkdir {place}", f"mount --bind {needed} {place}"]
+    for directory, below in closed.items():
+        lines.append(f"mount -t tmpfs -o mode=755 none {directory}")
+        for needed in below:
+            lines += [f"mkdir -p {needed}", f"mount --bind {aside[needed]} {needed}"]
     return lines
