@@ -67,7 +67,11 @@ class UnreadableError(DecodeError):
 def way_to_unpickle(error: BaseException) -> str:
     """What to do about an error of unpickling."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"The module {error.name.partition('.')[0]!r} is where it was made, and has to be here, too"
+        module = error.name.partition(".")[0]
+        return (
+            f"The module {module!r} is where it was made: install it where it is to be read, too, or have it on "
+            "PYTHONPATH there"
+        )
     if isinstance(error, (ImportError, AttributeError)):
         return "The module that has its class may be another version here than where it was made"
     return "It can be read where its class can be unpickled; or return arrays, tables or built-in types instead"

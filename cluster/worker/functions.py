@@ -78,7 +78,8 @@ class FunctionTable:
             if dependencies is not None and dependencies.failed:
                 raise
             raise RuntimeError(
-                f"the function {name_in(blob)!r} can't be unpickled here: {in_words(error)}. {way_to_unpickle(error)}"
+                f"the function {name_in(blob)!r} can't be unpickled on the worker: {in_words(error)}. "
+                f"{way_to_unpickle(error)}"
             ) from error
         has_data = dependencies is not None and dependencies.count_read > 0
         if has_data:

@@ -150,7 +150,10 @@ def test_arguments_and_functions_name_the_worker_and_the_way_out(client):
         RuntimeError, match=r"arguments of task 'of value' .* The module 'only_here' is where it was made"
     ):
         of_argument.result(PATIENCE_SECONDS)
-    with pytest.raises(RuntimeError, match=r"function 'only_here.use' .* The module 'only_here' is where it was made"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"function 'only_here.use' can't be unpickled on the worker: .* The module 'only_here' is where it was",
+    ):
         of_function.result(PATIENCE_SECONDS)
 
 
