@@ -308,6 +308,11 @@ class ClientBase:
         future._check_held()
         key, other = future.key, future._client
         if not self._shares_cluster(other):
+            if other._session.ended is not None:
+                raise ValueError(
+                    f"{key!r:.200} is a result of another cluster, which can't be asked for it any more "
+                    f"({other._session.ended}): compute it here from what it was made of"
+                )
             raise ValueError(
                 f"{key!r:.200} is a result of the cluster at {other.scheduler_address}, and the one of this client, at "
                 f"{self.scheduler_address}, can't read it: take its value from there (client.gather) and scatter it "

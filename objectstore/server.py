@@ -310,6 +310,10 @@ class StoreServer:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
+    def __repr__(self) -> str:
+        state = "not running" if self._listener is None else f"at {self.socket_path}"
+        return f"<StoreServer of {format_size(self.capacity)}, {state}>"
+
     def __enter__(self) -> Self:
         started = threading.Event()
         failure: list[BaseException] = []

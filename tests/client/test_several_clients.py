@@ -249,6 +249,16 @@ class TestFuturesOfAnotherClient:
                     call()
 
 
+    def test_of_a_cluster_that_has_ended_are_refused_with_its_end(self, client):
+        with LocalCluster(1, 1, processes=False, object_store_memory="32 MiB") as ended:
+            before = Client(ended, set_as_default=False)
+            theirs = before.submit(operator.neg, 1)
+            wait(theirs)
+        with pytest.raises(ValueError, match=r"is a result of another cluster, which .* \(the cluster at .* shut down"):
+            client.submit(operator.neg, theirs)
+        before.close()
+
+
 class TestTokens:
     def test_are_one_as_long_as_a_key_is_held(self, client, other):
         future = client.submit(operator.neg, 1, key="token")

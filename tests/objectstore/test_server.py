@@ -171,6 +171,7 @@ def test_it_starts_once_and_ends_for_good(run: Callable[..., Any]) -> None:
     async def work() -> None:
         server = await StoreServer("8 MB").start()
         directory = os.path.dirname(server.socket_path)
+        assert repr(server) == f"<StoreServer of 8.0 MB, at {server.socket_path}>"
         with pytest.raises(StoreError, match="once"):
             await server.start()
         waiting = asyncio.ensure_future(server.allocate(MIB))
@@ -182,6 +183,7 @@ def test_it_starts_once_and_ends_for_good(run: Callable[..., Any]) -> None:
             await hopeless
         await server.aclose()
         assert not os.path.exists(directory)
+        assert repr(server) == "<StoreServer of 8.0 MB, not running>"
         with pytest.raises(StoreClosedError):
             _ = server.arena_fd
         with pytest.raises(StoreClosedError):
