@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import stat
@@ -64,7 +65,7 @@ def _reachable() -> list[str]:
             if not parent.stat().st_mode & stat.S_IXOTH:
                 closed.setdefault(parent, []).append(needed)
                 break
-    aside = {needed: f"/mnt/{number}" for number, needed in enumerate(sum(closed.values(), []))}
+    aside = {needed: f"/mnt/{number}" for number, needed in enumerate(itertools.chain(*closed.values()))}
     # All of it first: what lies in such a directory can't be seen any more once another one is in its place.
     for needed, place in aside.items():
         lines += [f"mkdir {place}", f"mount --bind {needed} {place}"]
