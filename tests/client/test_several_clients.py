@@ -248,7 +248,6 @@ class TestFuturesOfAnotherClient:
                 with pytest.raises(ValueError, match=r"cluster at .*scatter it here"):
                     call()
 
-
     def test_of_a_cluster_that_has_ended_are_refused_with_its_end(self, client):
         with LocalCluster(1, 1, processes=False, object_store_memory="32 MiB") as ended:
             before = Client(ended, set_as_default=False)
