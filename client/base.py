@@ -34,7 +34,7 @@ from holdfast.objectstore import Encoded, Store
 CLOSE_TIMEOUT_SECONDS = 30.0
 #: How long a client that is closed waits for each of those that hold keys of it.
 BORROWER_SECONDS = 10.0
-_PARAMETERS = ("address", "timeout", "set_as_default", "name", "token", "attach")
+_PARAMETERS = ("address", "timeout", "set_as_default", "name", "token", "attach", "writable")
 #: The scheduler keeps about so many functions for each client that has no tasks of them.
 MAX_SENT_FUNCTIONS = 10_000
 #: A larger function is not kept for later calls: it has data in it.
@@ -94,13 +94,17 @@ class Resources:
             self.stores.leave_to_parent()
 
 
-def _not_for_a_client(options: dict[str, Any]) -> TypeError:
+def _check_known(options: dict[str, Any]) -> None:
+    """Refuse a keyword that neither a client knows nor the cluster that it starts."""
     from holdfast.cluster.deploy import keywords
     from holdfast.cluster.deploy.local import PARAMETERS
 
     for name in options:
         if name not in PARAMETERS and not keywords.is_for_cluster(name):
-            return keywords.unexpected("Client", name, (*_PARAMETERS, *PARAMETERS))
+            raise keywords.unexpected("Client", name, (*_PARAMETERS, *PARAMETERS))
+
+
+def _not_for_a_client(options: dict[str, Any]) -> TypeError:
     names = ", ".join(map(repr, options))
     return TypeError(
         f"{names} {'configures' if len(options) == 1 else 'configure'} the cluster that a client without an address "
@@ -153,6 +157,8 @@ class ClientBase:
             from holdfast.cluster.deploy import keywords  # with all that starts a cluster
 
             cluster_options = keywords.of_client(cluster_options)
+            if cluster_options:
+                _check_known(cluster_options)
         self.id = f"client-{uuid.uuid4().hex}"
         self.name = name or ""
         check_text("the client", self.name)

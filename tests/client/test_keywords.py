@@ -100,10 +100,15 @@ class TestKeywordsOfDask:
                 LocalCluster(n_workers=1, **{name: value})
 
     def test_what_nobody_knows_is_refused_with_what_may_have_been_meant(self):
+        for wrong, right in {"adress": "address", "writeable": "writable", "nworkers": "n_workers"}.items():
+            with pytest.raises(TypeError, match=f"Client got an unexpected keyword '{wrong}'; did you mean '{right}'"):
+                Client(**{wrong: "10.0.0.1"})
         for make in (Client, LocalCluster):
             with pytest.raises(TypeError, match="unexpected keyword 'n_worker'; did you mean 'n_workers'"):
                 make(n_worker=2)
-            with pytest.raises(TypeError, match=r"unexpected keyword 'xyz'; there are .*threads_per_worker"):
+            with pytest.raises(
+                TypeError, match=rf"{make.__name__} got an unexpected keyword 'xyz'; there are .*threads_per_worker"
+            ):
                 make(xyz=2)
 
     def test_two_names_of_one_thing(self, tmp_path):
