@@ -22,7 +22,7 @@ doesn't fit), ``protocol``, ``socket_file``, ``server_connection``, ``quarantine
 pages were), ``mapping`` (the arena as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look
 at), ``spilled`` (maps of those files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and apart
 ``codecs``, with what pickle leaves open: ``by_value`` (what it can only name), ``exception_state`` and ``unpickling``
-(exceptions), ``outline`` (what a pickle is of).
+(exceptions), ``outline`` (what a pickle is of), ``own_classes`` (which classes stay as they are).
 """
 
 from __future__ import annotations

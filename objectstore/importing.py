@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
+from holdfast.objectstore import own_classes
 from holdfast.objectstore.exception_state import cause_of, context_of, trace_of
 
 #: How long one thread waits for another that imports.
@@ -110,7 +111,7 @@ def _subimport(name: str) -> ModuleType:
 
 #: What a pickle may call to import modules, by the names that it has for that.
 _IMPORTERS: dict[str, dict[str, Any]] = {
-    "cloudpickle.cloudpickle": {"subimport": _subimport},
+    "cloudpickle.cloudpickle": {"subimport": _subimport, **own_classes.INSTEAD},
     "importlib": {"import_module": import_alone},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import importlib
 import io
@@ -134,3 +135,21 @@ def test_aliases_of_types():
     alias = typing.TypeAliasType("Numbers", list[int])
     assert copy(alias).__value__ == list[int]
     assert copy(lambda: alias)().__name__ == "Numbers"
+
+
+def test_a_class_that_comes_back_changes_nothing_where_it_was_defined():
+    class Settings:
+        level = 1
+        seen: typing.ClassVar[list[int]] = []
+
+    class Color(enum.Enum):
+        RED = 1
+
+    data = encode([Settings(), Color.RED]).to_bytes()
+    seen = Settings.seen
+    Settings.level = 2
+    Color.note = "mine"
+    settings, color = decode(data)
+    assert type(settings) is Settings
+    assert color is Color.RED
+    assert (Settings.level, Settings.seen is seen, Color.note) == (2, True, "mine")
