@@ -54,7 +54,14 @@ def loads(data: bytes | memoryview, buffers: Iterable[Any] | None = None) -> Any
     """Unpickle a value, as `pickle.loads` does. Raises what that raises."""
     if len(data) <= _SHORT_NBYTES and _LOOK_UP not in (data if type(data) is bytes else bytes(data)):
         return pickle.loads(data, buffers=buffers) if buffers else pickle.loads(data)
-    return Unpickler(source_of(data), buffers=buffers).load()
+    unpickler = Unpickler(source_of(data), buffers=buffers)
+    try:
+        return unpickler.load()
+    finally:
+        # An error that an imported module keeps, as of an optional import, keeps the frames down to here, and these
+        # the unpickler with all that it has made.
+        if unpickler.has_imported:
+            unpickler.memo = {}
 
 
 def source_of(data: bytes | memoryview) -> Any:
@@ -65,12 +72,15 @@ def source_of(data: bytes | memoryview) -> Any:
 class Unpickler(pickle.Unpickler):
     """pickle's unpickler, which imports alone."""
 
+    has_imported = False
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             is_there = not sys.modules[module].__spec__._initializing  # type: ignore[union-attr]
         except (KeyError, AttributeError):
             is_there = False
         if not is_there:
+            self.has_imported = True
             see_to(module)
         if module in _IMPORTERS and name in _IMPORTERS[module]:
             return _IMPORTERS[module][name]

@@ -82,6 +82,14 @@ class Dependencies(Mapping[Any, Any]):
             self._values[key] = self._read(key)
         return self._values[key]
 
+    def forget(self) -> None:
+        """Let go of all values, whoever holds this still.
+
+        A module that was imported to unpickle the task may keep an error of its import, as some do of an optional
+        import that has failed. Such an error keeps all frames from there down to the task's, and these this.
+        """
+        self._values.clear()
+
     def item(self, key: Any, item: Any) -> Any:
         """What a value has at ``item``. Raises as above, or what looking for it does, with a note that says where."""
         return self._read(key, (item,))

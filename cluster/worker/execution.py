@@ -185,6 +185,8 @@ class TaskRunner:
             forget_locals(error)
         finally:
             self._store.defer_releases()
+            if values is not None:
+                values.forget()
             function = values = args = kwargs = None
         self._store.settle_releases()
         return self._call(task, private=True)
@@ -214,6 +216,8 @@ class TaskRunner:
             forget_locals(error)
         finally:
             self._store.defer_releases()
+            if values is not None:
+                values.forget()
             values = node = None
         self._store.settle_releases()
         return self._evaluate(task, private=True)

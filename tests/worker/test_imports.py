@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import dask
+import numpy as np
 import pytest
 from waiting import DEADLINE_SECONDS, until
 
@@ -95,4 +97,41 @@ def test_first_tasks_that_import_in_two_threads_at_once(tmp_path: Path, monkeypa
             assert client.gather(futures) == [2, 3]
     finally:
         for name in ("circle", "circle.inner"):
+            del sys.modules[name]
+
+
+#: As many modules keep the error of an optional import. It has the frames of all that were about to import the module.
+KEEPS_AN_ERROR = """
+try:
+    import a_module_that_is_nowhere
+except ImportError as error:
+    kept = error
+class Kept: pass
+def first(values, *_):
+    return int(values[0])
+"""
+
+
+def test_an_error_that_an_imported_module_keeps_keeps_no_data_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"keeps_an_error_{n}" for n in range(3)]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(KEEPS_AN_ERROR)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    in_call, in_graph, in_argument = map(importlib.import_module, names)
+    try:
+        with LocalCluster(1, 1, object_store_memory="32 MiB") as cluster, Client(cluster) as client:
+            data = client.scatter(np.arange(100_000) + 7)
+
+            def pins() -> int:
+                return sum(node["store"]["pins"] for node in client._request("status")["nodes"].values())
+
+            assert client.submit(in_call.first, data).result(DEADLINE_SECONDS) == 7
+            assert client.compute(dask.delayed(in_graph.first)(data)).result(DEADLINE_SECONDS) == 7
+            assert client.submit(lambda data, _: int(data[0]), data, in_argument.Kept()).result(DEADLINE_SECONDS) == 7
+            until(lambda: not pins(), "no task holds it")
+    finally:
+        for name in names:
             del sys.modules[name]
