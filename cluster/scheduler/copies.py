@@ -5,8 +5,12 @@ somebody works with it, that one can bring it again; what is published is to be 
 datasets hold of such data gets a copy on a second host: before the publisher has its answer, and again when one of the
 two hosts is lost.
 
-A *root* is a task without a recipe whose result lies in stores and that a dataset holds, also by way of an object that
-contains its future. A root with one copy is in the table `Copies.wanting`:
+What tasks have made is made again only as long as there is what it was made of. So a dataset also holds the data below
+its tasks that is still there when they are published (`Lineage`). Where some is gone, the tasks that were made of it
+can't be made again either.
+
+A *root* is a task that can't be made again, whose result lies in stores and that a dataset holds, also by way of an
+object that contains its future. A root with one copy is in the table `Copies.wanting`:
 
 ==============  ======================================================================================================
 it is …         … and what comes next
@@ -37,6 +41,8 @@ MAX_SPARE_COPIES = 2
 COPY_SECONDS = 60.0
 #: What no host could take is offered again after this.
 RETRY_SECONDS = 60.0
+#: So many tasks are looked at for the data that a request's datasets are made of: some ten milliseconds.
+MAX_LINEAGE = 100_000
 #: A publisher has its answer after this, whatever has become of the copies.
 PUBLISH_SECONDS = 60.0
 
@@ -99,8 +105,20 @@ class Copies:
         self._spare: OrderedDict[Task, None] = OrderedDict()
         self._under_way: OrderedDict[Task, None] = OrderedDict()  # the earliest deadline first
         self._retry_at: float | None = None
+        self._orphans: set[Task] = set()  # published, and made of what is gone; only asked for membership
 
     # -- what happens
+
+    def hold_lineage(self, dataset: Dataset) -> None:
+        """Have a dataset hold what its tasks are made of, and note which of them can't be made again."""
+        lineage = Lineage(dataset.holds)
+        for root in lineage.roots:
+            self._life.hold(dataset, root)
+        self._orphans.update(lineage.orphans())
+
+    def is_root(self, task: Task) -> bool:
+        """Whether a task can't be made again."""
+        return task.payload is None or task in self._orphans
 
     def published(self, client: str, request: int, datasets: list[Dataset]) -> bool:
         """These datasets are there now. Whether their publisher has to wait for its answer."""
@@ -115,7 +133,8 @@ class Copies:
         return True
 
     def unpublished(self, dataset: Dataset) -> None:
-        """Nobody needs copies for a dataset any more."""
+        """Nobody needs copies for a dataset any more, which has let go of its tasks or is about to."""
+        self._orphans = {task for task in self._orphans if any(each is not dataset for each in _datasets_of(task))}
         for publication in self.publications:
             if dataset in publication.datasets:
                 publication.waits_for.clear()
@@ -311,12 +330,11 @@ class Copies:
                     if task not in seen:
                         seen[task] = None
                         stack.append(task)
-        return (task for task in seen if task.payload is None)
+        return (task for task in seen if self.is_root(task))
 
-    @staticmethod
-    def _wants_copy(task: Task) -> bool:
+    def _wants_copy(self, task: Task) -> bool:
         return (
-            task.payload is None
+            self.is_root(task)
             and task.state == "memory"
             and task.inline is None
             and len(task.where) == 1
@@ -329,6 +347,44 @@ class Copies:
         if want is None or not self._wants_copy(task):
             return None
         return list(dict.fromkeys(_datasets_of(task))), want.reason or "the second one is being made"
+
+
+class Lineage:
+    """What some tasks are made of, however many tasks are in between.
+
+    Attributes
+    ----------
+    roots : list of Task
+        Data that clients have stored, and that is there.
+    """
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self.roots: list[Task] = []
+        self._tasks = list(tasks)
+        self._seen = set(self._tasks)  # only asked for membership
+        self._gone: list[Task] = []
+        stack = self._tasks.copy()
+        while stack and len(self._seen) < MAX_LINEAGE:
+            for task in stack.pop().dependencies:
+                if task not in self._seen:
+                    self._seen.add(task)
+                    stack.append(task)
+                    if task.payload is None:
+                        (self.roots if task.state in ("memory", "lost") else self._gone).append(task)
+
+    def orphans(self) -> list[Task]:
+        """Those of the tasks that are made of data which is gone, and not of another one of these tasks."""
+        if not self._gone:
+            return []
+        found: list[Task] = []
+        ends = set(self._tasks)
+        stack, seen = self._gone.copy(), set(self._gone)
+        while stack:
+            for task in stack.pop().dependents:
+                if task in self._seen and task not in seen:
+                    seen.add(task)
+                    (found if task in ends else stack).append(task)
+        return found
 
 
 def _is_published(task: Task) -> bool:

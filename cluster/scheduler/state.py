@@ -266,7 +266,7 @@ class SchedulerState:
         self.copies.host_left(host)
         for task in list(host.objects):
             self.life.lose_copy(task, host)
-            if task.payload is None:
+            if self.copies.is_root(task):
                 self._root_changed(task)
         self.life.drop_error_copies(host)
         self._reconsider_ready()
@@ -758,7 +758,7 @@ class SchedulerState:
             for dataset in datasets:
                 if self.datasets.get(dataset.name) is dataset:
                     del self.datasets[dataset.name]
-                    self.life.let_go(dataset)
+                    self._let_go(dataset)
             text = f"the host that had {lost.key!r} was lost before there was a copy of it: publish once more"
             self.outbox.reply(client, request, False, ["ObjectLostError", text])
 
@@ -780,6 +780,7 @@ class SchedulerState:
             dataset = Dataset(name, data, client.name, self.life.now)
             for key in keys:
                 self.life.hold(dataset, self.tasks[key])
+            self.copies.hold_lineage(dataset)
             self.datasets[name] = dataset
             published.append(dataset)
             if old is not None:

@@ -60,6 +60,10 @@ DATA = {
         lambda: (da.from_array(numbers(), chunks=MB // 4) + 1).persist(),
         lambda got: got.sum().compute() == numbers().sum() + MB,
     ),
+    "made of what was scattered": (
+        lambda: Client.current().submit(np.add, Client.current().scatter(numbers()), 1),
+        lambda got: got.result().sum() == numbers().sum() + MB,
+    ),
 }
 
 

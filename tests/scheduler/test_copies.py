@@ -69,6 +69,52 @@ def test_what_needs_none_gets_none(cluster, kind):
     assert not cluster.copying
 
 
+def test_what_it_was_made_of_is_held_and_copied(cluster):
+    one, other = cluster.state.hosts
+    cluster.add_worker(one)
+    cluster.add_worker(other)
+    cluster.scatter("client", "x", one)
+    cluster.submit("client", {"y": ["x"], "z": ["y"]}, wants=["z"])
+    cluster.finish("y")
+    cluster.finish("z")
+    publish(cluster, "z")
+    assert answers(cluster) == []
+    cluster.bring_copies()
+    assert answers(cluster) == [(True, None)]
+    cluster.release("client", "x", "z")
+    assert where(cluster, "x") == {one, other}
+    for host in where(cluster, "z"):
+        cluster.remove_host(host)
+    assert cluster.state.tasks["z"].state in ("ready", "waiting", "processing"), "it is being made again"
+    cluster.handle(events.DatasetUnpublished("client", 8, "data"))
+    assert not cluster.state.tasks
+
+
+def test_what_was_made_of_data_that_is_gone_is_copied(cluster):
+    one, other = cluster.state.hosts
+    cluster.add_worker(one)
+    cluster.scatter("client", "x", one)
+    cluster.submit("client", {"y": ["x"], "z": ["y"], "above z": ["z"]}, wants=["z", "above z"])
+    for key in ("y", "z", "above z"):
+        cluster.finish(key)
+    cluster.release("client", "x")
+    publish(cluster, "z", "above z")
+    assert answers(cluster) == []
+    cluster.bring_copies()
+    assert answers(cluster) == [(True, None)]
+    assert where(cluster, "z") == {one, other}
+    assert where(cluster, "above z") == {one}, "it can be made of the other one"
+    cluster.release("client", "z", "above z")
+    cluster.remove_host(one)
+    assert where(cluster, "z") == {other}
+    third = cluster.add_host()
+    cluster.bring_copies()
+    assert where(cluster, "z") == {other, third}, "there are two again"
+    cluster.handle(events.DatasetUnpublished("client", 8, "data"))
+    assert not cluster.state.tasks
+    assert not cluster.state.copies._orphans
+
+
 def test_what_an_object_contains_is_copied_too(cluster):
     one, other = cluster.state.hosts
     for key in ("inner", "x"):
