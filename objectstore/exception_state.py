@@ -61,7 +61,11 @@ def remake(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """A new exception of a class, with what pickle would call that with. Raises a `TypeError` as `make` does."""
     if issubclass(cls, BaseExceptionGroup):
         return make(cls, *args)
-    error = make(cls)
+    try:
+        # Both get them, as in a call of the class: it's ``OSError.__new__`` that takes those of most kinds of OSError.
+        error = make(cls, *args)
+    except Exception:
+        error = make(cls)
     try:
         _builtin(cls).__init__(error, *args)
     except Exception:  # they aren't what a built-in class takes
