@@ -86,7 +86,7 @@ class Call(NamedTuple):
     dependencies : list
         Distinct keys.
     stored : tuple of Future
-        Of arguments that were stored, or that another client holds; whoever holds the call's result holds them too.
+        Of arguments that were stored, or that another client holds. They are held as long as the call's result.
     """
 
     payload: bytes

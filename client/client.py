@@ -114,8 +114,8 @@ class Client(Calls, Results, DaskFace):
         """Give collections or futures a name in the cluster; they stay when this client is gone.
 
         A collection that was not persisted is published as a recipe: getting it works, and computing it starts from
-        scratch. Data that is large goes into the object store, and whoever gets the dataset reads it in place. Several
-        datasets are published together or, if one can't be, none of them.
+        scratch. Data that is large goes into the object store, and every process that gets the dataset reads it in
+        place. Several datasets are published together or, if one can't be, none of them.
 
         Parameters
         ----------

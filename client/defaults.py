@@ -146,7 +146,7 @@ def token_for(address: str) -> bytes:
 
 def _worker_of_task() -> Worker | None:
     """The worker whose task is running in this thread."""
-    # Imported by the worker of a task, and not for those who have none.
+    # A worker has imported it; a process without one doesn't need it.
     context = sys.modules.get("holdfast.cluster.worker.context")
     worker: Worker | None = context.current_worker() if context is not None else None
     return worker

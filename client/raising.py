@@ -1,8 +1,8 @@
 """Raising the error of a task where its result is asked for.
 
-Whoever sees it wants to see two places: their line that asked, and where the task failed. So the frames in between, of
-this package, are taken out. And the error says what it was raised in the handling of, in the task: raising it anew
-while another one is handled here doesn't change that.
+A user who sees the error looks for two places: the line that asked, and where the task failed. So the frames in
+between, of this package, are taken out. And the error says what it was raised in the handling of, in the task: raising
+it anew while another one is handled here doesn't change that.
 
 A call that reads results for a user is written as::
 

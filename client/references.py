@@ -17,9 +17,9 @@ carries the number of the last turn that the scheduler had begun to read, and a 
 turn that made it. A release ends its turn, so none has both the release of a key and its next hold: however much of a
 turn the scheduler has read, what it says is of the key's life then.
 
-A key that a user chose can mean one thing now and another when it is held anew. Whoever begins something under such a
-key settles first (`KeyTable.settle_all`), so that it isn't taken for held by futures that are gone. And what is made of
-its result may not be named by the key alone: `KeyTable.meaning_of` says what has to be added.
+A key that a user chose can mean one thing now and another when it is held anew. A call that begins something under such
+a key settles first (`KeyTable.settle_all`), so that it isn't taken for held by futures that are gone. And what is made
+of its result may not be named by the key alone: `KeyTable.meaning_of` says what has to be added.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ class KeyTable:
         """Post what `settle` has released, in a turn that ends with it. The caller has the lock."""
         outbox = self._outbox
         if self._released:
-            # No call in here, as there. Who posts this need not wake the loop: whoever dropped a state has done that.
+            # No call in here, as there. Nothing here wakes the loop: the drop of the state has done that.
             outbox += (("release", self._released), ("turn", self._turn + 2))
             self._turn += 1
             self._released = []

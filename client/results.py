@@ -15,7 +15,7 @@ from holdfast.client.gathering import gather
 from holdfast.client.keys import check_together, random_token, wire_key
 from holdfast.client.options import names_of_workers
 from holdfast.client.raising import hide_own_frames
-from holdfast.cluster.errors import CancelledError
+from holdfast.cluster.errors import CancelledError, ConnectError
 from holdfast.objectstore import Encoded, encode
 
 #: How long `scatter` waits for a first host.
@@ -252,4 +252,8 @@ class Results(ClientBase):
             of_clients.setdefault(future._client, []).append(future)
         for client, its in of_clients.items():
             if client is self or client._session.ended is None:
-                client._cancel([future._state for future in its], force)
+                try:
+                    client._cancel([future._state for future in its], force)
+                except ConnectError:
+                    if client is self or not (client.closed or client._session.ended):
+                        raise  # another one has ended just now, and holds nothing any more

@@ -19,7 +19,7 @@ _make_class = cloudpickle._make_skeleton_class
 _make_enum = cloudpickle._make_skeleton_enum
 _set_state = cloudpickle._class_setstate
 
-#: Whoever finds a class that another thread is making sets its state as well.
+#: A thread that finds a class which another one is making sets its state as well.
 _lock = threading.RLock()
 #: Those that this process has made from pickles.
 _made: weakref.WeakSet[type] = weakref.WeakSet()

@@ -1,7 +1,7 @@
 """Private views: memory that a reader may write to, of which only the written pages are copied.
 
 A *private map* shows a piece of the arena, or of the file of a spilled object. The kernel gives the process a page of
-its own as soon as it writes to one; until then the page is everybody's, so whoever has such a map has a pin too. Each
+its own as soon as it writes to one; until then the page is everybody's, so such a map has a pin too. Each
 get has a map of its own, and no get sees what is written through another one.
 
 **What is mapped.** A map costs about ten microseconds, and as much again for its end. A copy costs more than that from
@@ -12,9 +12,9 @@ small pieces are copied, and need no pin then.
 if the map has all of it. So a map of a larger piece begins and ends with whole huge pages; what lies there beside the
 piece isn't shown to anybody. A write to a page takes its huge page apart.
 
-**How many.** The kernel limits the maps of a process (``vm.max_map_count``, 65,530 by default), and one who has used
-them up can't start a thread or get memory. So private maps take a share of that at most, and less where the process has
-many others. Beyond it, or where the kernel refuses one, pieces are copied, whatever their size.
+**How many.** The kernel limits the maps of a process (``vm.max_map_count``, 65,530 by default), and a process that has
+used them up can't start a thread or get memory. So private maps take a share of that at most, and less where the
+process has many others. Beyond it, or where the kernel refuses one, pieces are copied, whatever their size.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ The price of a window is that of its objects: their bytes, and something for eac
 elsewhere they are moved, which is as dear for all; if not, the longer an object wasn't used the cheaper it is.
 
 The search is a generator, since the event loop has to answer meanwhile: it stops after each `STINT`. By the time that
-it goes on, what it has seen may have changed; so whoever takes a window looks at all parts of it once more.
+it goes on, what it has seen may have changed; so the caller that takes a window looks at all parts of it once more.
 """
 
 from __future__ import annotations

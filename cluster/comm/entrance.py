@@ -8,7 +8,7 @@ is not taken from anybody who has opened:
 * An opening takes at most `OPENING_TIMEOUT_SECONDS`, and each may take `OPENING_LEAST_SECONDS`, in which who knows the
   token is done many times over. As long as nobody may be closed, who comes waits in the kernel. So accepting takes a
   bounded part of the event loop's time, however fast those who were closed come again.
-* Somebody who speaks another protocol is told so and closed at their first words (`strangers`).
+* A peer that speaks another protocol is told so, and its connection closed, at its first words (`strangers`).
 * There is no thread or process for an unopened connection, and no log line for each that was turned away.
 
 Who is closed before the opening is done may try again, and `connect` does.

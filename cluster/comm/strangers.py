@@ -1,4 +1,4 @@
-"""Who speaks another protocol: what comes to a port of ours that is no part of a cluster, and what answers elsewhere.
+"""Peers of other protocols: what comes to a port of ours and is no part of a cluster, and what answers elsewhere.
 
 The connecting end of ours speaks first, with a `GREETING` that is the same in every version. So a listener knows at
 once whether one of us has come, before it says anything, and can tell others what this port is in a way that they
@@ -81,7 +81,7 @@ def who_came(first: bytes) -> tuple[str, bytes]:
 
 
 def who_answers(first: bytes) -> str:
-    """What somebody is who answers like this at a port where a part of a cluster was looked for; empty: not known.
+    """What answers like this at a port where a part of a cluster was looked for; empty: not known.
 
     Examples
     --------

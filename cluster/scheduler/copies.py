@@ -21,8 +21,8 @@ under way       the host has it: it leaves the table. The host says that it can'
 at rest         no host could take it, or there is none: queued again when a host comes, or after `RETRY_SECONDS`
 ==============  ======================================================================================================
 
-Whoever lets go of a root, or loses it, needn't tell: what is in the table and no longer such a root is found when its
-turn comes.
+Nothing is told when a root loses its last copy or its last dataset: what is in the table and no longer such a root is
+found when its turn comes.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ class SchedulerState:
             self._remove_worker(worker, event.reason)
 
     def _remove_worker(self, worker: Worker, reason: str) -> None:
-        """A worker is gone. Who is charged for it is known."""
+        """A worker is gone. The tasks that are charged for it are known already."""
         del self.workers[worker.address]
         del worker.host.workers[worker]
         self.placement.remove_worker(worker)

@@ -83,7 +83,7 @@ class Dependencies(Mapping[Any, Any]):
         return self._values[key]
 
     def forget(self) -> None:
-        """Let go of all values, whoever holds this still.
+        """Let go of all values, also where something holds this object still.
 
         A module that was imported to unpickle the task may keep an error of its import, as some do of an optional
         import that has failed. Such an error keeps all frames from there down to the task's, and these this.

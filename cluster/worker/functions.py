@@ -1,7 +1,8 @@
 """Functions by the digest of their pickle: sent once, unpickled once, at their first use.
 
-Large data of a function is an object in the store, which is a dependency of each task that names the function. Whoever
-unpickles it first has read that data in place, and the function keeps its views as long as it is known here.
+Large data of a function is an object in the store, which is a dependency of each task that names the function. The
+thread that unpickles it first has read that data in place, and the function keeps its views as long as it is known
+here.
 """
 
 from __future__ import annotations

@@ -229,6 +229,18 @@ class TestFuturesOfAnotherClient:
         other.cancel([future])
         assert future.cancelled()
 
+    def test_are_cancelled_while_it_closes(self, client, cluster, monkeypatch):
+        gone = Client(cluster, set_as_default=False)
+        future, cancel = gone.submit(operator.neg, 1), gone._cancel
+
+        def close_first(*arguments):
+            gone.close()
+            cancel(*arguments)
+
+        monkeypatch.setattr(gone, "_cancel", close_first)
+        client.cancel([future])
+        assert client.submit(operator.neg, 2).result() == -2
+
     def test_cancelled_ones_say_so(self, client, other):
         future = client.submit(operator.neg, 1)
         future.cancel()
