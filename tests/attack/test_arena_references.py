@@ -240,7 +240,7 @@ def forked(look: Callable[[], object]) -> tuple[int, int, int]:
 def test_a_fork_reads_what_was_spilled_when_its_file_is_gone(tmp_path: Path, writable: bool) -> None:
     with StoreServer(32 * MIB, spill_directory=tmp_path) as server, connect(server.socket_path) as store:
         object_id = store.put(np.full(WORDS, 7))
-        ids = refill(store)
+        ids = [store.put(np.full(30 * MIB, 0x99, "u1"), timeout=DEADLINE_SECONDS)]  # there is no room for both
         values = [store.get(object_id, writable=writable)]
         assert not store.address_in_arena(values[0].ctypes.data)
         pid, ask, told = forked(lambda: int((values[0] != 7).sum()))
