@@ -41,13 +41,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.objectstore.allocator import SMALL_NBYTES, Allocator, footprint
-from holdfast.objectstore.core import StoreCore
-from holdfast.objectstore.effects import Effect, GoOn, Move, Reply, Spill
-from holdfast.objectstore.ids import ObjectID
-from holdfast.objectstore.protocol import SealItem, Status
+from holdfast.objectstore.core.core import StoreCore
+from holdfast.objectstore.core.effects import Effect, GoOn, Move, Reply, Spill
+from holdfast.objectstore.core.objects import Piece
+from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator, footprint
+from holdfast.objectstore.shared.ids import ObjectID
+from holdfast.objectstore.shared.protocol import SealItem, Status
 from holdfast.objectstore.sizes import address_span, parse_size
-from holdfast.objectstore.table import Piece
 
 LOADS = (0.5, 0.8, 0.95)
 LEASE_NBYTES = 4 << 20

@@ -23,10 +23,10 @@ from holdfast.client.arguments import Packer
 from holdfast.client.references import KeyTable
 from holdfast.client.session import Session
 from holdfast.cluster.comm import frames
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.state import SchedulerState
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.worker.execution import TaskRunner
-from holdfast.cluster.worker.nursery import Nursery
+from holdfast.cluster.worker.write_behind import Nursery
 
 now = time.monotonic_ns
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.path_points import Recorder, instrument
-from holdfast.cluster import launching, process
+from holdfast.cluster.processes import child, forking
 
 
 def trace_children(directory: Path) -> None:
     """From now on the processes of a cluster that this process starts are traced."""
 
-    def spawn(module: str, arguments: Sequence[str] = (), **options: Any) -> process.SpawnedProcess:
-        return process.spawn("benchmarks.path_process", [str(directory), module, *arguments], **options)
+    def spawn(module: str, arguments: Sequence[str] = (), **options: Any) -> child.SpawnedProcess:
+        return child.spawn("benchmarks.path_process", [str(directory), module, *arguments], **options)
 
-    launching.spawn = spawn  # type: ignore[attr-defined]
+    forking.spawn = spawn  # type: ignore[attr-defined]
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ from typing import Any, TypeAlias
 from benchmarks.figures import Figure
 from benchmarks.goals import SYSTEM
 from holdfast.client.graphs import split
-from holdfast.cluster import garbage
-from holdfast.cluster.comm.messages import MAX_ITEMS
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.instructions import RunEntry, RunTasks
-from holdfast.cluster.scheduler.state import SchedulerState
+from holdfast.cluster.processes import garbage
+from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.instructions import RunEntry, RunTasks
 
 REPORTED_TOGETHER = 10
 TASK_SECONDS = 100e-6

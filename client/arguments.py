@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from holdfast.client.foreign import check_no_foreign_future, foreign_future
 from holdfast.client.keys import check_together
 from holdfast.client.structures import futures_in_fields
-from holdfast.cluster import payload
-from holdfast.cluster.payload import Reference
+from holdfast.cluster.protocol import payloads
+from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore.errors import HoldfastError
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Packer:
             return value
         value = self._store_items(value, stored, ())
         with collecting() as inside:
-            nbytes = payload.nbytes_of(value)
+            nbytes = payloads.nbytes_of(value)
         if nbytes <= self._large_nbytes or inside or _has_reference(value, ()):
             return value
         return self._put(value, stored)
@@ -243,8 +243,8 @@ class Packer:
             inside = []
         _collector.found = inside
         try:
-            return payload.dumps((args, kwargs), take=self._constants.none_large), inside
-        except payload.LargeBuffer:
+            return payloads.dumps((args, kwargs), take=self._constants.none_large), inside
+        except payloads.LargeBuffer:
             return None, inside
         except HoldfastError:  # a released future inside an object
             raise
@@ -281,7 +281,7 @@ class Packer:
         for label, value in _labelled(self._function, args, kwargs):
             try:
                 with collecting():
-                    payload.dumps(value)
+                    payloads.dumps(value)
             except Exception as cause:  # pickling runs a user's code, which may raise anything
                 return TypeError(f"{label} of {self._name}, a {_type_name(value)}, can't be pickled: {cause}")
         return TypeError(f"the arguments of {self._name} can't be pickled: {error}")

@@ -28,7 +28,7 @@ from holdfast.client.futures import Future, check_in_one, error_of
 from holdfast.client.graphs import GraphPacker, annotations_of, split
 from holdfast.client.large_graphs import warn_if_large
 from holdfast.client.references import CANCELLED, LOST
-from holdfast.cluster.comm.messages import MAX_ITEMS
+from holdfast.cluster.protocol.cutting import MAX_ITEMS
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.client.arguments import LARGE_NBYTES, LENGTH_IS_SIZE, StoreValue, Values, collecting, size_hint
 from holdfast.client.keys import TooLongKeysError, check_together
-from holdfast.cluster import payload
-from holdfast.cluster.payload import Reference
+from holdfast.cluster.protocol import payloads
+from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore.errors import HoldfastError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Constants:
 
     def __init__(self, store: StoreValue, large_nbytes: int = LARGE_NBYTES) -> None:
         self.large_nbytes = large_nbytes
-        self.none_large = payload.none_larger_than(large_nbytes)
+        self.none_large = payloads.none_larger_than(large_nbytes)
         self._store = store
         self._known: dict[int, tuple[Any, Future | None]] = {}  # the one that was met least recently first
 
@@ -113,8 +113,8 @@ class Constants:
         """None if its pickle is large."""
         with collecting(Values(values)) as inside:
             try:
-                data = payload.dumps(value, take=self.none_large)
-            except payload.LargeBuffer:
+                data = payloads.dumps(value, take=self.none_large)
+            except payloads.LargeBuffer:
                 return None
         return Packed(data, inside, ()) if len(data) <= self.large_nbytes else None
 
@@ -123,15 +123,15 @@ class Constants:
         stored: _Stored = {}
         with collecting(Values(values)) as inside:
             try:
-                data = payload.dumps(value, apart=lambda part: self._reduce(part, stored))
-            except payload.InterruptedDump as interrupted:
+                data = payloads.dumps(value, apart=lambda part: self._reduce(part, stored))
+            except payloads.InterruptedDump as interrupted:
                 raise interrupted.__cause__ or interrupted from None
         if len(data) > self.large_nbytes:
             check_together("what is sent", [future.key for future in inside])  # before room is taken for them
             whole = self._store(memoryview(data))
             if whole is not None:
                 stored[whole.key] = whole
-                data = payload.dumps(payload.Pickled(whole.key))
+                data = payloads.dumps(payloads.Pickled(whole.key))
         return Packed(data, inside, tuple(stored.values()))
 
     def _reduce(self, part: Any, stored: _Stored) -> Any:
@@ -144,7 +144,7 @@ class Constants:
                 contents = part.cell_contents
             except ValueError:  # there is nothing in it yet
                 return NotImplemented
-            return payload.make_cell, (self._replace(contents, stored),)
+            return payloads.make_cell, (self._replace(contents, stored),)
         if type(part) is functools.partial:
             args = tuple([self._replace(value, stored) for value in part.args])
             kwargs = {name: self._replace(value, stored) for name, value in part.keywords.items()}
@@ -163,7 +163,7 @@ class Constants:
         try:
             future = self.put(value)
         except REFUSALS as error:  # not for the pickler, which would try another way
-            raise payload.InterruptedDump from error
+            raise payloads.InterruptedDump from error
         if future is None:
             return value
         stored[future.key] = future

@@ -18,7 +18,7 @@ from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
 from holdfast.cluster.notebook import card
 from holdfast.objectstore.errors import HoldfastError, UnreadableError
-from holdfast.objectstore.outline import name_in
+from holdfast.objectstore.pickling.outline import name_in
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client

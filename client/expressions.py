@@ -12,8 +12,8 @@ from typing import Any
 
 from holdfast.client.dask_internals import Expr
 from holdfast.client.futures import Future
-from holdfast.cluster import payload
-from holdfast.objectstore import importing
+from holdfast.cluster.protocol import payloads
+from holdfast.objectstore.pickling import importing
 
 _RECONSTRUCT = Expr._reconstruct
 
@@ -23,7 +23,7 @@ def loads(data: bytes | memoryview, values: Mapping[Any, Any]) -> Any:
 
     ``values`` stand in the place of the references to them.
     """
-    with payload.resolving(values, load=_load):
+    with payloads.resolving(values, load=_load):
         return _load(data)
 
 

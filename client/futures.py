@@ -18,11 +18,11 @@ from holdfast.client.keys import wire_key
 from holdfast.client.raising import hide_own_frames
 from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState, Place
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
+from holdfast.cluster.failures.raised import load_exception
 from holdfast.cluster.notebook import card
-from holdfast.cluster.payload import Reference
-from holdfast.cluster.raised import load_exception
+from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore import ObjectID
-from holdfast.objectstore.exception_state import trace_of
+from holdfast.objectstore.pickling.exceptions import trace_of
 from holdfast.objectstore.sizes import format_size
 
 if TYPE_CHECKING:

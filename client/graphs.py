@@ -35,7 +35,7 @@ from holdfast.client.keys import check_together, wire_key
 from holdfast.client.pieces import Piece, pieces_taken
 from holdfast.client.structures import futures_in_fields
 from holdfast.cluster.comm.frames import raw
-from holdfast.cluster.payload import Item, Reference
+from holdfast.cluster.protocol.payloads import Item, Reference
 from holdfast.cluster.protocol.shapes import key_weight
 
 #: The keys in one message of a graph, each as often as it may be named there, take no more than about this.

@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast.cluster.protocol.limits import MAX_ENTRY_NBYTES, MAX_KEY_DEPTH, MAX_KEY_NBYTES, MAX_NAME_LENGTH
 from holdfast.cluster.protocol.shapes import key_nbytes
-from holdfast.objectstore.ids import IDMinter
+from holdfast.objectstore.shared.ids import IDMinter
 
 TOKEN_NBYTES = 16
 #: What an integer in a message can be.

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from holdfast.objectstore.exception_state import context_of, set_context, set_trace, trace_of
+from holdfast.objectstore.pickling.exceptions import context_of, set_context, set_trace, trace_of
 
 _MAX_LINKS = 1000
 

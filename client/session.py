@@ -29,9 +29,9 @@ from typing import Any
 from holdfast.client.references import CANCELLED, LOST, KeyTable
 from holdfast.cluster import errors
 from holdfast.cluster.comm.connection import Connection, connect
-from holdfast.cluster.comm.messages import MAX_ITEMS, pieces
 from holdfast.cluster.errors import CancelledError, ConnectError, RemoteError
 from holdfast.cluster.protocol.answers import merged
+from holdfast.cluster.protocol.cutting import MAX_ITEMS, pieces
 from holdfast.cluster.protocol.messages import TO_CLIENT
 
 logger = logging.getLogger(__name__)

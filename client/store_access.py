@@ -21,10 +21,10 @@ import xxhash
 from holdfast.client.keys import content_token
 from holdfast.client.references import Place
 from holdfast.cluster.errors import MAKE_ROOM, ConnectError, NoWorkerError
-from holdfast.cluster.hosts import host_id
 from holdfast.cluster.naming import names_of_host, names_of_worker
-from holdfast.cluster.payload import INLINE_LIMIT_NBYTES
-from holdfast.cluster.transfer import DamagedError, PeerPool
+from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES
+from holdfast.cluster.transfer.host_id import host_id
+from holdfast.cluster.transfer.pool import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
 from holdfast.objectstore.codecs import TAKES_WRITES
 from holdfast.objectstore.errors import (
@@ -34,7 +34,7 @@ from holdfast.objectstore.errors import (
     StoreError,
     StoreFullError,
 )
-from holdfast.objectstore.ids import IDMinter
+from holdfast.objectstore.shared.ids import IDMinter
 
 logger = logging.getLogger(__name__)
 

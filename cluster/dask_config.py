@@ -38,7 +38,7 @@ def what_was_set() -> bytes:
     config = sys.modules.get("dask.config")
     if config is None:
         return b""
-    from holdfast.cluster import payload  # a node agent, which only passes it on, has no use for what pickles
+    from holdfast.cluster.protocol import payloads
 
     read: dict[str, Any] = {}
     config.refresh(config=read)
@@ -47,7 +47,7 @@ def what_was_set() -> bytes:
         if path[0] in _NOT_FOR_WORKERS:
             continue
         try:
-            found.append((path, payload.dumps(value)))
+            found.append((path, payloads.dumps(value)))
         except Exception as error:  # pickling runs a user's code, which may raise anything
             logger.warning(
                 "workers don't get %r of dask's configuration: it can't be pickled: %s", ".".join(path), error

@@ -85,11 +85,12 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from holdfast.objectstore.board import ORDERED
+from holdfast.objectstore.shared.index import ORDERED
 
 #: Whether an agent may revoke runs of a worker that does not answer.
 REVOKES = ORDERED
-#: The most runs that the scheduler sends a worker at a time, for each of its threads (`scheduler/placement.py`).
+#: The most runs that the scheduler sends a worker at a time, for each of its threads
+#: (`scheduler/placing/placement.py`).
 RUNS_PER_THREAD_MAX = 510
 
 _WORD_NBYTES = 8

@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING
 from holdfast.objectstore.lazy import lazy
 
 if TYPE_CHECKING:
-    from holdfast.objectstore.arena import Extent
-    from holdfast.objectstore.client import Pending, Store, connect
+    from holdfast.objectstore.client.store import Pending, Store, connect
     from holdfast.objectstore.codecs import Encoded, decode, encode
+    from holdfast.objectstore.core.objects import ObjectMeta
     from holdfast.objectstore.errors import (
         DecodeError,
         HoldfastError,
@@ -46,29 +46,29 @@ if TYPE_CHECKING:
         StoreFullError,
         UnreadableError,
     )
-    from holdfast.objectstore.ids import ObjectID
-    from holdfast.objectstore.server import StoreServer
+    from holdfast.objectstore.memory.arena import Extent
+    from holdfast.objectstore.server.server import StoreServer
+    from holdfast.objectstore.shared.ids import ObjectID
     from holdfast.objectstore.sizes import format_size, parse_size
-    from holdfast.objectstore.table import ObjectMeta
 
 _EXPORTS = {
     "DecodeError": "holdfast.objectstore.errors",
     "Encoded": "holdfast.objectstore.codecs",
-    "Extent": "holdfast.objectstore.arena",
+    "Extent": "holdfast.objectstore.memory.arena",
     "HoldfastError": "holdfast.objectstore.errors",
-    "ObjectID": "holdfast.objectstore.ids",
-    "ObjectMeta": "holdfast.objectstore.table",
+    "ObjectID": "holdfast.objectstore.shared.ids",
+    "ObjectMeta": "holdfast.objectstore.core.objects",
     "ObjectNotFoundError": "holdfast.objectstore.errors",
-    "Pending": "holdfast.objectstore.client",
+    "Pending": "holdfast.objectstore.client.store",
     "ProtocolError": "holdfast.objectstore.errors",
     "SpillError": "holdfast.objectstore.errors",
-    "Store": "holdfast.objectstore.client",
+    "Store": "holdfast.objectstore.client.store",
     "StoreClosedError": "holdfast.objectstore.errors",
     "StoreError": "holdfast.objectstore.errors",
     "StoreFullError": "holdfast.objectstore.errors",
     "UnreadableError": "holdfast.objectstore.errors",
-    "StoreServer": "holdfast.objectstore.server",
-    "connect": "holdfast.objectstore.client",
+    "StoreServer": "holdfast.objectstore.server.server",
+    "connect": "holdfast.objectstore.client.store",
     "decode": "holdfast.objectstore.codecs",
     "encode": "holdfast.objectstore.codecs",
     "format_size": "holdfast.objectstore.sizes",

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from holdfast.objectstore.errors import StoreError
-from holdfast.objectstore.server import StoreServer, run
+from holdfast.objectstore.server.server import StoreServer, run
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.stats_command import stats_command
 

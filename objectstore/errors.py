@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.objectstore.exception_state import in_words
+from holdfast.objectstore.pickling.exceptions import in_words
 
 #: So much of what another error says is part of the text of one of these.
 MAX_WORDS_LENGTH = 1000

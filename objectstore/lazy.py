@@ -23,7 +23,7 @@ def lazy(namespace: dict[str, Any], exports: Mapping[str, str]) -> tuple[Callabl
 
     Examples
     --------
-    >>> __getattr__, __dir__ = lazy(globals(), {"Store": "holdfast.objectstore.client"})  # doctest: +SKIP
+    >>> __getattr__, __dir__ = lazy(globals(), {"Store": "holdfast.objectstore.client.store"})  # doctest: +SKIP
     """
 
     def getattribute(name: str) -> Any:

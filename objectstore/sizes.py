@@ -8,7 +8,7 @@ import re
 import resource
 from pathlib import Path
 
-from holdfast.objectstore import control_groups
+from holdfast.objectstore.system import control_groups
 
 _UNITS = {
     "": 1, "b": 1,

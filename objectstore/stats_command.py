@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.objectstore.client import Store, connect
+from holdfast.objectstore.client.store import Store, connect
 from holdfast.objectstore.errors import StoreError
 from holdfast.objectstore.sizes import format_size
 

@@ -39,7 +39,7 @@ LEAKS = {
     ),
     "run directory": (
         """
-        from holdfast.cluster.rundir import RunDirectory
+        from holdfast.cluster.processes.run_directory import RunDirectory
         kept = []
         def test():
             kept.append(RunDirectory.create("forgotten"))
@@ -49,7 +49,7 @@ LEAKS = {
     "socket of a process that was killed": (
         """
         import os, signal, socket
-        from holdfast.cluster.rundir import RunDirectory
+        from holdfast.cluster.processes.run_directory import RunDirectory
         def test():
             if (pid := os.fork()) == 0:
                 directory = RunDirectory.create("killed")

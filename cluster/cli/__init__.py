@@ -36,13 +36,13 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         # Imported here: 'holdfast --version' needs none of it.
-        from holdfast.cluster import rundir
+        from holdfast.cluster.processes import run_directory
         from holdfast.objectstore.errors import HoldfastError
-        from holdfast.objectstore.surroundings import fill_standard_descriptors
+        from holdfast.objectstore.system.surroundings import fill_standard_descriptors
 
         fill_standard_descriptors()
         with contextlib.suppress(HoldfastError, OSError):  # whoever needs such places says what is wrong with them
-            rundir.sweep()
+            run_directory.sweep()
         try:
             return super().invoke(ctx)
         except (click.exceptions.Exit, BrokenPipeError):  # click knows what to do about a reader that has had enough

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from holdfast.cluster import rundir
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.deploy.ask import ask
+from holdfast.cluster.processes import run_directory
 from holdfast.objectstore.errors import HoldfastError
 
 
@@ -49,7 +49,9 @@ def restarting_here(address: str) -> list[dict[str, Any]]:
 
 
 def _parts_here() -> list[dict[str, Any]]:
-    return [entry for kind in ("head", "host", "local") for entry in rundir.running(kind) if entry.get("address")]
+    return [
+        entry for kind in ("head", "host", "local") for entry in run_directory.running(kind) if entry.get("address")
+    ]
 
 
 def _running_here() -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from holdfast.cluster import log_files
+from holdfast.cluster.processes import log_files
 
 _CHUNK_NBYTES = 64 << 10
 #: So much is read at once of what a log has got since it was read last.

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from holdfast.cluster import log_files, rundir
 from holdfast.cluster.cli.find import address_option
 from holdfast.cluster.cli.log_lines import Line, LogFile, in_order
 from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.processes import log_files, run_directory
 from holdfast.objectstore.errors import HoldfastError
 
 #: How often `--follow` looks for more.
@@ -134,7 +134,7 @@ class _Printer:
 
 
 def _services() -> list[dict[str, Any]]:
-    return [each for kind in ("head", "host") for each in rundir.running(kind) if each.get("log_directory")]
+    return [each for kind in ("head", "host") for each in run_directory.running(kind) if each.get("log_directory")]
 
 
 def _directories(address: str | None) -> list[Path]:

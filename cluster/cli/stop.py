@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
-from holdfast.cluster import rundir
 from holdfast.cluster.cli.tables import count, format_duration, shorten
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.processes import kill_strays
-from holdfast.cluster.process import require_pidfds
+from holdfast.cluster.processes import run_directory
+from holdfast.cluster.processes.child import require_pidfds
 from holdfast.objectstore.errors import HoldfastError
 
 #: The states of tasks that somebody waits for.
@@ -52,7 +52,7 @@ def stop(address: str | None, yes: bool, force: bool, timeout: float) -> None:
       holdfast stop --address 10.0.0.1:8786 --yes
     """
     # Hosts before heads: a host whose scheduler is gone would look for it.
-    services = [*rundir.running("host"), *rundir.running("head")]
+    services = [*run_directory.running("host"), *run_directory.running("head")]
     if address is not None:
         address = format_address(*parse_address(address))
         services = [service for service in services if service.get("address") == address]
@@ -69,7 +69,7 @@ def stop(address: str | None, yes: bool, force: bool, timeout: float) -> None:
         click.echo(f"{how} {what} at {service.get('address', '?')} (pid {service['pid']}, up {up}).")
     if not services:
         click.echo("Nothing was running.")
-    rundir.sweep()
+    run_directory.sweep()
 
 
 def _announce(addresses: Sequence[str], yes: bool) -> None:

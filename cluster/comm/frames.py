@@ -17,8 +17,8 @@ from typing import Any
 
 import msgpack
 
-from holdfast.cluster.comm.messages import may_be_cut
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.protocol.cutting import may_be_cut
 
 _PREFIX = struct.Struct("<II")
 _RAW = 1  # MessagePack extension type: the payload is the index of a buffer

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from holdfast.objectstore.surroundings import fill_standard_descriptors
+from holdfast.objectstore.system.surroundings import fill_standard_descriptors
 
 T = TypeVar("T")
 

@@ -17,9 +17,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from holdfast.cluster import rundir
 from holdfast.cluster.errors import AuthenticationError
-from holdfast.objectstore.surroundings import check_umask
+from holdfast.cluster.processes import run_directory
+from holdfast.objectstore.system.surroundings import check_umask
 
 MIN_TOKEN_NBYTES = 16
 #: The token itself.
@@ -35,7 +35,7 @@ def token_path() -> Path:
         return Path(named)
     at_home = _path_at_home()
     if at_home is None or not os.path.exists(at_home):
-        away = rundir.run_root() / "token"
+        away = run_directory.run_root() / "token"
         if at_home is None or away.exists():
             return away
     return at_home
@@ -130,7 +130,7 @@ def _create() -> None:
     except OSError as error:
         if "HOLDFAST_TOKEN_FILE" in os.environ:
             raise _not_made(path, error) from None
-        away = rundir.run_root() / "token"
+        away = run_directory.run_root() / "token"
         try:
             _write(away)
         except OSError as also:

@@ -7,7 +7,7 @@ again what can be, and who asks for the rest gets an error that names it. What b
 it was told to close (code 0)    nothing
 it has left (`LEFT_EXIT_CODE`):  if the scheduler is a process of ours, and lives, another is started; if it runs
 it lost the scheduler            elsewhere, it is gone, and with it the cluster
-anything else                    another is started, for ever (`cluster/restarts.py` says when)
+anything else                    another is started, for ever (`cluster/processes/restarts.py` says when)
 ================================ ======================================================================================
 
 When a scheduler of ours ends, the cluster has ended: no agent is started any more.
@@ -24,8 +24,8 @@ from typing import Any
 
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.deploy.plan import NodePlan
-from holdfast.cluster.process import LEFT_EXIT_CODE, ChildProcess, describe_exit
-from holdfast.cluster.restarts import Restarts
+from holdfast.cluster.processes.child import LEFT_EXIT_CODE, ChildProcess, describe_exit
+from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
 
 logger = logging.getLogger(__name__)

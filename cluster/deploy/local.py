@@ -22,10 +22,10 @@ from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, plan_nodes
 from holdfast.cluster.deploy.processes import LocalProcesses
 from holdfast.cluster.deploy.threads import LocalThreads
 from holdfast.cluster.notebook import card
-from holdfast.cluster.rundir import RunDirectory
+from holdfast.cluster.processes.run_directory import RunDirectory
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size
-from holdfast.objectstore.surroundings import fill_standard_descriptors
+from holdfast.objectstore.system.surroundings import fill_standard_descriptors
 
 CLOSE_TIMEOUT_SECONDS = 10.0
 

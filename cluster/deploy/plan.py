@@ -8,9 +8,10 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from holdfast.objectstore import control_groups, sizes
-from holdfast.objectstore.mounts import memory_kind
+from holdfast.objectstore import sizes
 from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
+from holdfast.objectstore.system import control_groups
+from holdfast.objectstore.system.mounts import memory_kind
 
 MAX_WORKERS = 1024
 MAX_THREADS = 1024

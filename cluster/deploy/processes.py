@@ -13,14 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.cluster import dask_config, rundir
+from holdfast.cluster import dask_config
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.deploy.keeper import AgentKeeper, AgentPlace
 from holdfast.cluster.deploy.plan import NodePlan
-from holdfast.cluster.launching import Launcher
-from holdfast.cluster.process import ChildProcess
+from holdfast.cluster.processes import run_directory
+from holdfast.cluster.processes.child import ChildProcess
+from holdfast.cluster.processes.forking import Launcher
 from holdfast.objectstore.errors import HoldfastError
 
 #: In the environment of every process of a cluster, so that those whose parent was killed can be found.
@@ -245,7 +246,7 @@ class LocalProcesses:
                 child.stop(max(LEAST_SECONDS, deadline - time.monotonic()))
         self._launcher.close()
         kill_strays(self.id, max(LEAST_SECONDS, deadline - time.monotonic()))
-        rundir.sweep()
+        run_directory.sweep()
 
 
 def kill_strays(cluster_id: str, timeout: float) -> list[int]:

@@ -65,7 +65,7 @@ class LocalThreads:
     async def _start(self, sock: Any, plans: Sequence[NodePlan]) -> None:
         # Imported here: a process whose cluster runs in other processes has no use for them.
         from holdfast.cluster.node.agent import NodeAgent
-        from holdfast.cluster.scheduler.server import Scheduler
+        from holdfast.cluster.scheduler.io.server import Scheduler
 
         asyncio.get_running_loop().set_default_executor(_LastingExecutor())
         self._scheduler = Scheduler(token=self._token, sock=sock)

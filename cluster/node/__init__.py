@@ -12,7 +12,7 @@
 ``fetcher.py``          brings objects here from other hosts
 ======================  ================================================================
 
-The protocol between hosts is in ``cluster/transfer.py``.
+The protocol between hosts is in ``cluster/transfer/pool.py``.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ import socket
 import sys
 from pathlib import Path
 
-from holdfast.cluster import dask_config, garbage, oom
+from holdfast.cluster import dask_config
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
-from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node import NodeAgent
-from holdfast.cluster.process import LEFT_EXIT_CODE, add_process_options, serve
+from holdfast.cluster.processes import garbage, oom
+from holdfast.cluster.processes.child import LEFT_EXIT_CODE, add_process_options, serve
+from holdfast.cluster.processes.forking import Launcher
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -12,23 +12,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holdfast.cluster import rundir
 from holdfast.cluster.clock import ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import NoAnswerError, bound_socket
 from holdfast.cluster.errors import ConnectError
-from holdfast.cluster.hosts import host_id
-from holdfast.cluster.launching import Launcher
 from holdfast.cluster.node.conditions import LOOK_SECONDS, Conditions
 from holdfast.cluster.node.deaths import Death
-from holdfast.cluster.node.fetcher import Fetcher
 from holdfast.cluster.node.heartbeat import WorkerVitals, store_figures
-from holdfast.cluster.node.link import SchedulerLink
 from holdfast.cluster.node.pages import PageMaker
+from holdfast.cluster.node.scheduler_link import SchedulerLink
 from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
-from holdfast.cluster.node.transfer_server import TransferServer
+from holdfast.cluster.processes import run_directory
+from holdfast.cluster.processes.forking import Launcher
+from holdfast.cluster.transfer.fetcher import Fetcher
+from holdfast.cluster.transfer.host_id import host_id
+from holdfast.cluster.transfer.server import TransferServer
 from holdfast.objectstore import ObjectID, StoreServer
-from holdfast.objectstore.table import ObjectMeta
+from holdfast.objectstore.core.objects import ObjectMeta
 
 if TYPE_CHECKING:
     from holdfast.cluster.worker import Worker
@@ -84,7 +84,7 @@ class NodeAgent:
 
     finished: asyncio.Event
     store: StoreServer
-    run_directory: rundir.RunDirectory
+    run_directory: run_directory.RunDirectory
 
     def __init__(
         self,
@@ -162,9 +162,9 @@ class NodeAgent:
             raise
 
     async def _start(self) -> None:
-        rundir.sweep()
+        run_directory.sweep()
         self._rounds = Rounds(self._clock)
-        self.run_directory = rundir.RunDirectory.create("node")
+        self.run_directory = run_directory.RunDirectory.create("node")
         self.store = StoreServer(
             self._store_capacity,
             socket_path=self.run_directory.path / "store.sock",

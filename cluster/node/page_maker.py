@@ -26,10 +26,17 @@ import sys
 import time
 from collections.abc import Iterator
 
-from holdfast.cluster import oom
-from holdfast.cluster.process import add_process_options, tell_parent
-from holdfast.objectstore.arena import HUGE_PAGE, FileMap, HugePageSupply, current_processor, make_huge_page, populate
-from holdfast.objectstore.prefault import fill, headroom_limit
+from holdfast.cluster.processes import oom
+from holdfast.cluster.processes.child import add_process_options, tell_parent
+from holdfast.objectstore.memory.arena import (
+    HUGE_PAGE,
+    FileMap,
+    HugePageSupply,
+    current_processor,
+    make_huge_page,
+    populate,
+)
+from holdfast.objectstore.memory.headroom import fill, headroom_limit
 
 #: A request is a number and the extents to fill, pairs of offset and size; the answer is the number.
 NUMBER = struct.Struct("<Q")

@@ -11,10 +11,10 @@ import socket
 import threading
 from collections.abc import Sequence
 
-from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.node.page_maker import EXTENT, NUMBER
-from holdfast.cluster.process import describe_exit
-from holdfast.cluster.restarts import Restarts
+from holdfast.cluster.processes.child import describe_exit
+from holdfast.cluster.processes.forking import ForkedProcess, Launcher
+from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore import StoreServer
 from holdfast.objectstore.errors import HoldfastError
 

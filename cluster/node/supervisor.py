@@ -1,6 +1,7 @@
 """The worker processes of a host: started at once, watched, started again when they die, stopped.
 
-A worker that dies is started again under its old address and name, as often as it takes (`cluster/restarts.py` says
+A worker that dies is started again under its old address and name, as often as it takes
+(`cluster/processes/restarts.py` says
 when). Results don't die with a worker, they are in the store, so all that is lost is the tasks that it was running.
 """
 
@@ -14,14 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.cluster import dask_config, log_files
+from holdfast.cluster import dask_config
 from holdfast.cluster.comm import tokens
-from holdfast.cluster.launching import ForkedProcess, Launcher
 from holdfast.cluster.ledger import AgentLedger
 from holdfast.cluster.node import memory_watch
 from holdfast.cluster.node.deaths import Death, death_of
-from holdfast.cluster.process import CLOSE_SECONDS, EXIT_SECONDS
-from holdfast.cluster.restarts import Restarts
+from holdfast.cluster.processes import log_files
+from holdfast.cluster.processes.child import CLOSE_SECONDS, EXIT_SECONDS
+from holdfast.cluster.processes.forking import ForkedProcess, Launcher
+from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
 
 logger = logging.getLogger(__name__)

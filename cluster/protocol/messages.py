@@ -1,7 +1,7 @@
 """Every message between clients, workers, node agents and the scheduler: its fields, in order, and their limits.
 
 `docs/architecture.md` tells what each of them means. A list of tasks, keys or objects stands first in its message: such
-a message may be cut into several (`holdfast.cluster.comm.messages`).
+a message may be cut into several (`holdfast.cluster.protocol.cutting`).
 """
 
 from __future__ import annotations

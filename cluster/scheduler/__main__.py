@@ -7,14 +7,14 @@ import os
 import socket
 import sys
 
-from holdfast.cluster import garbage, process
 from holdfast.cluster.comm.addresses import DEFAULT_PORT
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
-from holdfast.cluster.scheduler.rehearsal import rehearse
-from holdfast.cluster.scheduler.server import SILENCE_SECONDS, Scheduler
-from holdfast.cluster.scheduler.state import NO_WORKER_TIMEOUT_SECONDS
+from holdfast.cluster.processes import child, garbage
+from holdfast.cluster.scheduler.io.server import SILENCE_SECONDS, Scheduler
+from holdfast.cluster.scheduler.io.warm_up import rehearse
+from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS
 
 
 def main() -> int:
@@ -37,7 +37,7 @@ def main() -> int:
         default=os.environ.get("HOLDFAST_SILENCE_TIMEOUT", SILENCE_SECONDS),
         help="give a node up that has said nothing for this long, until it comes back (default: %(default)g)",
     )
-    process.add_process_options(parser)
+    child.add_process_options(parser)
     options = parser.parse_args()
     garbage.collect_young_only()
     return run(_serve(options))
@@ -45,7 +45,7 @@ def main() -> int:
 
 async def _serve(options: argparse.Namespace) -> int:
     server = _Process(options)
-    return await process.serve(server, options, lambda: server.scheduler.describe())
+    return await child.serve(server, options, lambda: server.scheduler.describe())
 
 
 class _Process:

@@ -14,12 +14,13 @@ import threading
 import time
 from pathlib import Path
 
-from holdfast.cluster import dask_config, main_module, oom, rundir
+from holdfast.cluster import dask_config
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.ledger import WorkerLedger, leave_last_words
-from holdfast.cluster.process import add_process_options, serve, tell_at_work
-from holdfast.cluster.worker import Worker
+from holdfast.cluster.processes import oom, run_directory
+from holdfast.cluster.processes.child import add_process_options, serve, tell_at_work
+from holdfast.cluster.worker import Worker, main_module
 
 #: How long the last ones on a host wait for a dead agent's directory to be theirs to remove.
 SWEEP_SECONDS = 2.0
@@ -119,10 +120,10 @@ def _sweep_after_agent(directory: Path) -> None:
     them, a good while after the lifeline.
     """
     deadline = time.monotonic() + SWEEP_SECONDS
-    rundir.sweep()
+    run_directory.sweep()
     while directory.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-        rundir.sweep()
+        run_directory.sweep()
 
 
 if __name__ == "__main__":

@@ -24,22 +24,22 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from holdfast.cluster import payload as payloads
-from holdfast.cluster import raised
 from holdfast.cluster.comm import frames
 from holdfast.cluster.errors import MAKE_ROOM
+from holdfast.cluster.failures import raised
+from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
+from holdfast.cluster.worker.display_names import label
 from holdfast.cluster.worker.forks import Forks
 from holdfast.cluster.worker.functions import FunctionTable, function_name, node_name
-from holdfast.cluster.worker.items import item_taken
-from holdfast.cluster.worker.labels import label
-from holdfast.cluster.worker.nursery import Nursery
+from holdfast.cluster.worker.getitem import item_taken
 from holdfast.cluster.worker.readonly import Writers, is_refused_write
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
+from holdfast.cluster.worker.write_behind import Nursery
 from holdfast.objectstore import Encoded, ObjectID, Store, encode
 from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError, way_to_unpickle
-from holdfast.objectstore.exception_state import in_words
+from holdfast.objectstore.pickling.exceptions import in_words
 
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from holdfast.cluster import payload as payloads
+from holdfast.cluster.protocol import payloads
 from holdfast.cluster.worker.dependencies import Dependencies
 from holdfast.objectstore.errors import way_to_unpickle
-from holdfast.objectstore.exception_state import in_words
-from holdfast.objectstore.outline import name_in
+from holdfast.objectstore.pickling.exceptions import in_words
+from holdfast.objectstore.pickling.outline import name_in
 
 
 class FunctionTable:

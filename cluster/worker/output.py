@@ -17,7 +17,7 @@ import time
 from typing import Any, TextIO
 
 from holdfast.cluster.worker.context import current_key
-from holdfast.cluster.worker.labels import label
+from holdfast.cluster.worker.display_names import label
 
 FORMAT = "%(asctime)s %(process)d %(levelname)s %(task)s%(name)s: %(message)s"
 #: A line that goes on for longer is ended.

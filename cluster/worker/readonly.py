@@ -23,7 +23,7 @@ import re
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from holdfast.objectstore.exception_state import cause_of, context_of, group_of
+from holdfast.objectstore.pickling.exceptions import cause_of, context_of, group_of
 
 logger = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ import os
 import traceback
 from types import TracebackType
 
-from holdfast.cluster import payload
-from holdfast.cluster.raised import MAX_LINKS
-from holdfast.objectstore.exception_state import linked, set_trace, trace_of
+from holdfast.cluster.failures.raised import MAX_LINKS
+from holdfast.cluster.protocol import payloads
+from holdfast.objectstore.pickling.exceptions import linked, set_trace, trace_of
 
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
-_OWN_FILES = (payload.__file__,)
+_OWN_FILES = (payloads.__file__,)
 _EVALUATOR = os.path.join("dask", "_task_spec.py")
 
 

@@ -19,21 +19,21 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from holdfast import objectstore
-from holdfast.cluster import raised
 from holdfast.cluster.comm.connection import Connection, connect, shared_connection
 from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.failures import raised
 from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.protocol.messages import TO_WORKER
 from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
-from holdfast.cluster.worker.lineup import LineUp
-from holdfast.cluster.worker.nursery import Nursery
 from holdfast.cluster.worker.outbox import Outbox
-from holdfast.cluster.worker.rehearsal import rehearse
 from holdfast.cluster.worker.threads import TaskThreads
+from holdfast.cluster.worker.waiting_runs import LineUp
+from holdfast.cluster.worker.warm_up import rehearse
 from holdfast.cluster.worker.watchdog import Watchdog
+from holdfast.cluster.worker.write_behind import Nursery
 from holdfast.objectstore.errors import StoreClosedError
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.objectstore.errors import DecodeError
-from holdfast.objectstore.importing import see_to
+from holdfast.objectstore.pickling.importing import see_to
 
 _Placement = tuple[int, int, int] | bytes
 

@@ -25,8 +25,6 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from holdfast.objectstore import importing
-from holdfast.objectstore.by_value import ByValuePickler
 from holdfast.objectstore.codecs import reducers
 from holdfast.objectstore.codecs.flat import (
     TAG_PICKLE,
@@ -39,9 +37,11 @@ from holdfast.objectstore.codecs.flat import (
 )
 from holdfast.objectstore.codecs.resident import Resident
 from holdfast.objectstore.errors import DecodeError, UnreadableError
-from holdfast.objectstore.exception_state import set_trace, trace_of
-from holdfast.objectstore.outline import name_in
-from holdfast.objectstore.unpickling import REFUSALS, loads_again
+from holdfast.objectstore.pickling import importing
+from holdfast.objectstore.pickling.by_value import ByValuePickler
+from holdfast.objectstore.pickling.exceptions import set_trace, trace_of
+from holdfast.objectstore.pickling.outline import name_in
+from holdfast.objectstore.pickling.unpickling import REFUSALS, loads_again
 
 _PLAIN_HEAD = bytes([TAG_PICKLE])
 _HEADER = struct.Struct("<BxxxIQ")

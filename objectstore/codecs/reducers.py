@@ -29,7 +29,7 @@ from holdfast.objectstore.codecs import dataframes, ndarray
 from holdfast.objectstore.codecs.arrow import IpcPart, read_batch, read_table, table_batches
 from holdfast.objectstore.codecs.flat import CopyPart, Part
 from holdfast.objectstore.errors import DecodeError
-from holdfast.objectstore.importing import see_to
+from holdfast.objectstore.pickling.importing import see_to
 
 _Reduced = tuple[Any, ...]
 _TYPES_MAX = 256

@@ -47,7 +47,7 @@ from holdfast.objectstore import (
     connect,
     encode,
 )
-from holdfast.objectstore.spill import SpillDirectory
+from holdfast.objectstore.spill.files import SpillDirectory
 
 MIB = 1 << 20
 WORDS = 500_000  # of eight bytes

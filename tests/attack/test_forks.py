@@ -24,7 +24,8 @@ from campaign import Campaign
 from waiting import until
 
 from holdfast import Client, LocalCluster
-from holdfast.objectstore import Store, StoreFullError, StoreServer, connect, forks
+from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
+from holdfast.objectstore.system import forks
 from tests.support.interrupts import Interrupt
 
 MIB = 1 << 20
@@ -388,7 +389,7 @@ def test_a_fork_in_a_signals_handler_waits_for_nothing(
     server: StoreServer, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever the thread that forks was interrupted, with whatever locks."""
-    monkeypatch.setattr("holdfast.objectstore.board._FENCE_SECONDS", 0.01)
+    monkeypatch.setattr("holdfast.objectstore.shared.index._FENCE_SECONDS", 0.01)
     object_id = other.put(np.full(1000, 7))
     kept = store.get(object_id)
     points = 0
@@ -583,7 +584,8 @@ def test_forks_at_random_see_nothing_but_what_their_parent_saw(server: StoreServ
 TWO_THREADS_FORK = """
 import concurrent.futures.thread, os, threading
 import numpy as np
-from holdfast.objectstore import StoreServer, connect, forks
+from holdfast.objectstore import StoreServer, connect
+from holdfast.objectstore.system import forks
 
 answers = []
 

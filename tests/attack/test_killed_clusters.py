@@ -15,7 +15,7 @@ from command_line import SMALL, address_in, descendants, holdfast, services
 from waiting import until
 
 from holdfast import Client, LocalCluster, wait
-from holdfast.cluster import rundir
+from holdfast.cluster.processes import run_directory
 
 
 def status() -> None:
@@ -52,5 +52,5 @@ def test_it_leaves_nothing(tmp_path: Path, look: Callable[[], None]) -> None:
     assert list(register.iterdir())
     look()
     assert not list(spill.iterdir())
-    assert not list(rundir.run_root().iterdir())
+    assert not list(run_directory.run_root().iterdir())
     assert not [note for note in register.iterdir() if note.read_text().startswith(str(spill))]

@@ -21,7 +21,7 @@ from pausing import processes_of
 from waiting import until
 
 from holdfast import Client, LocalCluster, ObjectLostError
-from holdfast.cluster import restarts
+from holdfast.cluster.processes import restarts
 
 HOSTS, WORKERS = 2, 4
 #: Of the kinds of processes, how often each is killed.

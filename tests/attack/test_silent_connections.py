@@ -20,7 +20,7 @@ from holdfast.cluster.comm.connection import connect
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.strangers import GREETING
 from holdfast.cluster.errors import AuthenticationError
-from holdfast.cluster.transfer import PeerPool, fetch_bytes, push_bytes
+from holdfast.cluster.transfer.pool import PeerPool, fetch_bytes, push_bytes
 from holdfast.objectstore import ObjectID
 
 SILENT = 400

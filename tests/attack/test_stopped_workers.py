@@ -25,8 +25,8 @@ from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.node import NodeAgent
-from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS
-from holdfast.cluster.scheduler.server import Scheduler
+from holdfast.cluster.scheduler.io.server import Scheduler
+from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
 
 SEVERAL = [f"t{n}" for n in range(300)]
 #: How long a call lasts that lets nobody in: longer than it takes to be seen.

@@ -22,11 +22,10 @@ from scripted_scheduler import TOKEN, ScriptedScheduler
 from slow_link import SlowLink
 from waiting import until
 
-from holdfast.cluster import transfer
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.errors import ConnectError
-from holdfast.cluster.node import transfer_server
-from holdfast.cluster.transfer import PeerPool, fetch_bytes, push_bytes
+from holdfast.cluster.transfer import pool, server
+from holdfast.cluster.transfer.pool import PeerPool, fetch_bytes, push_bytes
 from holdfast.objectstore import ObjectID, connect, decode, encode
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreError, StoreFullError
 
@@ -153,7 +152,7 @@ def test_the_room_of_an_object_that_is_on_its_way_is_nobody_elses(how, where, ho
 def test_a_holder_gives_up_an_asker_that_stalls_and_nothing_wrong_is_taken_for_right(
     how, where, holder, start_host, monkeypatch
 ):
-    monkeypatch.setattr(transfer_server, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(server, "STALL_SECONDS", 0.3)
     there = start_host()
     object_id = put_where(holder, where, np.arange(WORDS))
     with SlowLink(holder.address) as link, Filler(holder) as filler:
@@ -171,7 +170,7 @@ def test_a_holder_gives_up_an_asker_that_stalls_and_nothing_wrong_is_taken_for_r
 
 @readers
 def test_an_asker_with_a_slow_link_is_waited_for_as_long_as_it_takes_something(how, holder, start_host, monkeypatch):
-    monkeypatch.setattr(transfer_server, "STALL_SECONDS", 0.4)
+    monkeypatch.setattr(server, "STALL_SECONDS", 0.4)
     there = start_host()
     value = np.arange(WORDS)
     object_id = put(holder, value)
@@ -188,7 +187,7 @@ def test_an_object_whose_holder_dies_before_its_last_word_is_not_used(how, where
     object_id = put_where(holder, where, value)
     nbytes = len(fetch_bytes(holder.address, object_id, token=TOKEN))
     meta = holder.in_loop(holder.agent.store.meta, object_id)
-    announced = len(transfer.pack_announcement(nbytes, transfer.Meta(meta.key, meta.owner, meta.type_name)))
+    announced = len(pool.pack_announcement(nbytes, pool.Meta(meta.key, meta.owner, meta.type_name)))
     with SlowLink(holder.address) as link:
         link.hold_next_get = True
         found = ask(how, there, object_id, link.address)
@@ -202,14 +201,14 @@ def test_an_object_whose_holder_dies_before_its_last_word_is_not_used(how, where
     assert np.array_equal(ask(how, there, object_id, holder.address).result(20), value)
 
 
-@pytest.mark.parametrize("nbytes", [1000, transfer.COPIED_NBYTES, transfer.COPIED_NBYTES + 1, 3_000_000])
+@pytest.mark.parametrize("nbytes", [1000, pool.COPIED_NBYTES, pool.COPIED_NBYTES + 1, 3_000_000])
 def test_an_asker_that_leaves_at_any_time_leaves_no_pin(nbytes, holder):
     object_id = ObjectID(b"of an exact size")
     push_bytes(holder.address, object_id, bytes(nbytes), token=TOKEN)
     for read in (0, 100, nbytes // 2, nbytes):
         sock, _ = connect_blocking(holder.address, token=TOKEN, role="peer", info={}, timeout=5)
         with sock:
-            sock.sendall(transfer.GET + object_id)
+            sock.sendall(pool.GET + object_id)
             left = read
             while left:
                 left -= len(sock.recv(left))
@@ -306,7 +305,7 @@ def test_a_file_that_changes_while_it_is_sent_is_found(how, words, start_host, t
 
 
 def test_campaign_objects_change_places_while_they_travel(start_host, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer_server, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(server, "STALL_SECONDS", 0.3)
     holder = start_host(store_capacity=24 << 20, spill_directory=str(tmp_path))
     there = start_host(store_capacity=64 << 20, spill_directory=str(tmp_path))
     with (

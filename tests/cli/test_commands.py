@@ -21,7 +21,7 @@ from command_line import SMALL, address_in, descendants, holdfast, services
 
 import holdfast as package
 from holdfast import Client, LocalCluster
-from holdfast.cluster import log_files, rundir
+from holdfast.cluster.processes import log_files, run_directory
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_host_joins_and_leaves(eventually: Callable[..., Any]) -> None:
     assert f"This host has joined the cluster at {address}" in said
     report = json.loads(holdfast("status", "--json"))
     assert {node["hostname"] for node in report["nodes"].values()} == {"beta", socket.gethostname()}
-    (joined,) = rundir.running("host")
+    (joined,) = run_directory.running("host")
     os.kill(joined["pid"], signal.SIGTERM)
     eventually(lambda: len(json.loads(holdfast("status", "--json"))["nodes"]) == 1, what="it has left")
     holdfast("start", "--address", address, *SMALL)
@@ -201,7 +201,7 @@ def test_a_host_whose_cluster_ends_ends(eventually: Callable[..., Any]) -> None:
     address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
     holdfast("start", "--address", address, *SMALL)
     everything = descendants()
-    (head,) = rundir.running("head")
+    (head,) = run_directory.running("head")
     os.kill(head["pid"], signal.SIGTERM)
     eventually(lambda: not services(), timeout=20, what="both have ended")
     eventually(lambda: not any(each.is_running() for each in everything))
@@ -276,7 +276,7 @@ def test_killed_agents_of_a_head_and_of_a_host_that_joined_are_started_again(eve
     assert len(re.findall(r"node agent: running; died 1 time, last \d+ s ago: was killed by SIGKILL", said)) == 2
     there = set(json.loads(holdfast("status", "--json"))["nodes"])
     eventually(lambda: {address for service in services() for address in service["nodes"]} == there)
-    log = Path(rundir.running("head")[0]["log_directory"], "service.log").read_text()
+    log = Path(run_directory.running("head")[0]["log_directory"], "service.log").read_text()
     assert "node-0 was killed by SIGKILL: starting it again in" in log
     assert "node-0 runs again" in log
 

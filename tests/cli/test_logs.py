@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from holdfast import Client
-from holdfast.cluster import log_files
 from holdfast.cluster.cli.log_lines import LogFile, in_order
+from holdfast.cluster.processes import log_files
 from tests.support.command_line import address_in, holdfast
 from tests.support.terminal import Terminal
 

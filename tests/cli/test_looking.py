@@ -15,7 +15,7 @@ from command_line import SMALL, address_in, holdfast, services
 from terminal import Terminal
 
 import holdfast as package
-from holdfast.cluster import rundir
+from holdfast.cluster.processes import run_directory
 
 
 @pytest.fixture(scope="module")
@@ -139,4 +139,4 @@ def test_a_local_cluster_is_shown_too_but_not_stopped(tmp_path: Path) -> None:
 def test_joining_with_a_wrong_token_is_refused(cluster: str) -> None:
     said = holdfast("start", "--address", cluster, *SMALL, HOLDFAST_TOKEN=secrets.token_hex(32), code=1)
     assert "use the token of the host that started the cluster" in said
-    assert rundir.running("host") == []
+    assert run_directory.running("host") == []

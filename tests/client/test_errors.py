@@ -21,7 +21,7 @@ from holdfast import Client, KilledWorker, RemoteError
 from holdfast.client.raising import hide_own_frames, raise_as_it_was
 from holdfast.objectstore import StoreServer, connect
 from holdfast.objectstore.errors import StoreClosedError
-from holdfast.objectstore.exception_state import args_of, cause_of, trace_of
+from holdfast.objectstore.pickling.exceptions import args_of, cause_of, trace_of
 
 PATIENCE_SECONDS = 30
 LARGE = 100_000
@@ -377,6 +377,6 @@ def divide(x):
 
 
 def test_errors_of_the_scheduler_have_no_worker(client):
-    from holdfast.cluster.raised import dump_exception, load_exception
+    from holdfast.cluster.failures.raised import dump_exception, load_exception
 
     assert not hasattr(load_exception(*dump_exception(KilledWorker("gone")))[0], "__notes__")

@@ -8,8 +8,8 @@ import pytest
 from scheduler_harness import Cluster
 
 from holdfast import Client, LocalCluster, RemoteError
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks import instructions as to_do
 
 LARGE = 20 << 20
 COUNT = 6

@@ -20,8 +20,9 @@ from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError,
 from holdfast.client import base
 from holdfast.client.arguments import Packer
 from holdfast.client.constants import Constants
-from holdfast.cluster import payload, raised
-from holdfast.cluster.comm.messages import MAX_ITEMS
+from holdfast.cluster.failures import raised
+from holdfast.cluster.protocol import payloads
+from holdfast.cluster.protocol.cutting import MAX_ITEMS
 from holdfast.objectstore import ObjectID, encode
 
 ID = ObjectID(bytes(15) + b"\1")
@@ -101,7 +102,7 @@ class TestCalls:
             tasks += script.next("submit")[1]
         key, _, data, dependencies = tasks[1]
         assert (key, dependencies) == ("second", ("first",))
-        assert payload.loads(data, {"first": -1}) == (([-1, 5], {"a": (-1, 2)}), {"default": -1})
+        assert payloads.loads(data, {"first": -1}) == (([-1, 5], {"a": (-1, 2)}), {"default": -1})
         assert second.status == "pending"
 
     def test_the_same_pure_call_is_one_computation(self, script):
@@ -507,7 +508,7 @@ class TestLargeArguments:
         numbers = list(range(1_000_000))
         call = packer.pack((1, numbers, b"x" * 2_000_000), {})
         assert len(call.payload) < 1000
-        assert payload.loads(call.payload, {"stored-1": "bytes", "stored-2": "numbers"}) == (
+        assert payloads.loads(call.payload, {"stored-1": "bytes", "stored-2": "numbers"}) == (
             (1, "numbers", "bytes"),
             {},
         )
@@ -525,5 +526,5 @@ class TestLargeArguments:
         packer, _ = packing
         items = [1, object]
         items.append(items)
-        ((again,), _) = payload.loads(packer.pack((items,), {}).payload, {})
+        ((again,), _) = payloads.loads(packer.pack((items,), {}).payload, {})
         assert again[2] is again

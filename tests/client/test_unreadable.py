@@ -14,7 +14,7 @@ import pytest
 from holdfast import Client, ConnectError, ObjectNotFoundError, StoreError, UnreadableError
 from holdfast.objectstore import DecodeError, StoreServer, connect
 from holdfast.objectstore.errors import SpillError, StoreClosedError
-from holdfast.objectstore.outline import name_in
+from holdfast.objectstore.pickling.outline import name_in
 
 PATIENCE_SECONDS = 30
 LARGE = 100_000

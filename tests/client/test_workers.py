@@ -16,7 +16,7 @@ from waiting import until
 
 from holdfast import Client, LocalCluster, NoWorkerError
 from holdfast.cluster.naming import names_of_host, names_of_worker
-from holdfast.cluster.scheduler import nowhere
+from holdfast.cluster.scheduler.placing import nowhere
 from tests.support.command_line import holdfast
 
 

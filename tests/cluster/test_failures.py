@@ -21,8 +21,8 @@ from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
 from holdfast.client.store_access import StoreAccess
-from holdfast.cluster import rundir
-from holdfast.objectstore import forks
+from holdfast.cluster.processes import run_directory
+from holdfast.objectstore.system import forks
 
 
 def inc(x):
@@ -127,7 +127,7 @@ def test_many_tasks_that_kill_their_workers_take_nothing_from_others(n_workers):
 
 
 def kill_agents():
-    for entry in rundir.running("node"):
+    for entry in run_directory.running("node"):
         os.kill(entry["pid"], signal.SIGKILL)
     signal.pause()
 
@@ -150,7 +150,7 @@ def test_tasks_wait_for_a_worker_that_is_started_again_however_long_it_takes(mon
             (node,) = cluster.status()["nodes"].values()
             return next(iter(node["places"].values()))
 
-        (directory,) = (Path(entry["directory"]) for entry in rundir.running("node"))
+        (directory,) = (Path(entry["directory"]) for entry in run_directory.running("node"))
         pid = client.submit(os.getpid).result(DEADLINE_SECONDS)
         hidden = (directory / "store.sock").rename(directory / "hidden")  # no worker can start any more
         os.kill(pid, signal.SIGKILL)

@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from holdfast.cluster import garbage
 from holdfast.cluster.comm.loops import run
+from holdfast.cluster.processes import garbage
 
 
 @pytest.fixture(autouse=True)

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pytest
 
 from holdfast import RemoteError
-from holdfast.cluster import raised
-from holdfast.cluster.raised import Unsent
+from holdfast.cluster.failures import raised
+from holdfast.cluster.failures.raised import Unsent
 
 
 def sent(error, note=""):

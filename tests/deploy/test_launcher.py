@@ -18,17 +18,17 @@ from typing import Any
 import psutil
 import pytest
 
-from holdfast.cluster import launching
 from holdfast.cluster.comm import loops
-from holdfast.cluster.launching import ForkedProcess, Launcher
-from holdfast.cluster.process import describe_exit
+from holdfast.cluster.processes import forking
+from holdfast.cluster.processes.child import describe_exit
+from holdfast.cluster.processes.forking import ForkedProcess, Launcher
 from holdfast.objectstore.errors import HoldfastError
 
 FORKED = """
 import argparse, asyncio, os, random, sys
 import numpy.random  # by the launcher, before there is any fork
 from holdfast.cluster.comm import loops
-from holdfast.cluster.process import add_process_options, serve
+from holdfast.cluster.processes.child import add_process_options, serve
 
 class Server:
     async def start(self):
@@ -110,7 +110,7 @@ def test_each_is_shown_as_what_it_is(launcher: Launcher) -> None:
     long, _ = fork(launcher, "x" * 4000)
     shown = Path(f"/proc/{long.pid}/cmdline").read_bytes().rstrip(b"\0").decode()
     assert shown == f"{sys.executable} -m hf_forked --name ".ljust(len(shown), "x")
-    assert b"holdfast.cluster.launcher" in Path(f"/proc/{parent(child).pid}/cmdline").read_bytes()
+    assert b"holdfast.cluster.processes.fork_server" in Path(f"/proc/{parent(child).pid}/cmdline").read_bytes()
     assert child.stop(20)
     assert long.stop(20)
 
@@ -197,8 +197,8 @@ def test_a_fork_that_it_cannot_watch_is_none_and_it_goes_on(launcher: Launcher, 
 
 ASKING = """
 import argparse, os, socket
-from holdfast.cluster import launching
-from holdfast.cluster.process import add_process_options, tell_parent
+from holdfast.cluster.processes import forking
+from holdfast.cluster.processes.child import add_process_options, tell_parent
 
 def main():
     parser = argparse.ArgumentParser()
@@ -206,9 +206,9 @@ def main():
     add_process_options(parser)
     options = parser.parse_args()
     requests = socket.socket(fileno=options.launcher_fd)
-    with launching._Request("hf_forked", [], "b") as request:
+    with forking._Request("hf_forked", [], "b") as request:
         request.send(requests)
-        launching._is_readable(requests.fileno(), 20)
+        forking._is_readable(requests.fileno(), 20)
         tell_parent(options.ready_fd, {})
         os._exit(0)
 """
@@ -239,7 +239,7 @@ def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) 
     script = """
         import json, os, sys, time
         sys.path.insert(0, sys.argv[1])
-        from holdfast.cluster.launching import Launcher
+        from holdfast.cluster.processes.forking import Launcher
         launcher = Launcher()
         child = launcher.fork("hf_forked", [], "a", 20)
         child.wait_ready(20)
@@ -269,8 +269,8 @@ def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) 
 def test_an_answer_counts_though_whoever_waited_for_it_was_stopped(
     launcher: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launching, "FORK_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(launching, "readable", _slow_to_look)
+    monkeypatch.setattr(forking, "FORK_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(forking, "readable", _slow_to_look)
 
     async def main() -> None:
         launcher.fork("hf_forked", ["--name", "a"], "a", 20).stop(20)  # all that it imports is there by now

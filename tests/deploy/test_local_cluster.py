@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 from holdfast import AuthenticationError, ConnectError, HoldfastError, LocalCluster, ObjectLostError
-from holdfast.cluster import restarts, rundir
 from holdfast.cluster.deploy.ask import ask
+from holdfast.cluster.processes import restarts, run_directory
 
 SMALL = {"object_store_memory": "64MB"}
 
@@ -310,7 +310,7 @@ def test_an_agent_that_cannot_start_is_tried_again_until_it_can(
         eventually(lambda: away().get("deaths", 0) >= 3, 30, "it was tried more than once")
         assert "could not start" in away()["last_death"]
         assert "node-0 could not start" in repr(cluster)
-        (entry,) = rundir.running("local")
+        (entry,) = run_directory.running("local")
         assert entry["restarting"][0]["deaths"] >= 3
         spill.unlink()
         (host,) = eventually(lambda: hosts_without(cluster, gone), 30, "it is there again")
@@ -410,7 +410,7 @@ def test_killing_its_owner_leaves_nothing(number: signal.Signals, eventually: An
     owner.send_signal(number)
     owner.communicate(timeout=30)
     eventually(lambda: not any(each.is_running() for each in descendants), what="its processes end")
-    eventually(lambda: not list(rundir.run_root().iterdir()), what="its run directories are gone")
+    eventually(lambda: not list(run_directory.run_root().iterdir()), what="its run directories are gone")
 
 
 def test_killing_the_owner_while_it_starts_leaves_nothing(eventually: Any) -> None:
@@ -421,7 +421,7 @@ def test_killing_the_owner_while_it_starts_leaves_nothing(eventually: Any) -> No
     owner.kill()
     owner.communicate(timeout=30)
     eventually(lambda: not any(each.is_running() for each in descendants), what="its processes end")
-    rundir.sweep()
+    run_directory.sweep()
 
 
 def test_a_cluster_that_others_can_reach_warns() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from holdfast import Client, LocalCluster
-from holdfast.cluster import oom
+from holdfast.cluster.processes import oom
 
 
 def score_adj(pid: int | str) -> int:
@@ -41,7 +41,7 @@ def test_workers_go_first_then_agents_and_the_scheduler_last(eventually: Any) ->
 RAISE = """
 import sys
 from pathlib import Path
-from holdfast.cluster import oom
+from holdfast.cluster.processes import oom
 for by in map(int, sys.argv[1:]):
     oom.be_killed_before_others(by)
     print(Path("/proc/self/oom_score_adj").read_text().strip())

@@ -20,14 +20,14 @@ import psutil
 import pytest
 
 from holdfast.cluster.comm import loops
-from holdfast.cluster.launching import Launcher
-from holdfast.cluster.process import ChildProcess, describe_exit, spawn
+from holdfast.cluster.processes.child import ChildProcess, describe_exit, spawn
+from holdfast.cluster.processes.forking import Launcher
 from holdfast.objectstore.errors import HoldfastError
 
 SERVER = """
 import argparse, asyncio, os, sys, threading, time
 from holdfast.cluster.comm import loops
-from holdfast.cluster.process import add_process_options, serve
+from holdfast.cluster.processes.child import add_process_options, serve
 from holdfast.objectstore.errors import HoldfastError
 
 class Server:
@@ -184,7 +184,7 @@ def test_killing_its_parent_ends_it(tmp_path: Path, eventually: Any) -> None:
     script = """
         import os, subprocess, sys, json, time
         sys.path.insert(0, sys.argv[1])
-        from holdfast.cluster.process import spawn
+        from holdfast.cluster.processes.child import spawn
         child = spawn("hf_server")
         child.wait_ready(20)
         if os.fork() == 0:  # neither this nor a program that is started keeps it alive

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.cluster.restarts import MAX_PAUSE_SECONDS, RUN_WELL_SECONDS, SPACING_SECONDS, Restarts
+from holdfast.cluster.processes.restarts import MAX_PAUSE_SECONDS, RUN_WELL_SECONDS, SPACING_SECONDS, Restarts
 
 
 class Clock:

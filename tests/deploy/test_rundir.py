@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from holdfast.cluster import rundir
-from holdfast.cluster.rundir import RunDirectory
+from holdfast.cluster.processes import run_directory
+from holdfast.cluster.processes.run_directory import RunDirectory
 from holdfast.objectstore.errors import HoldfastError
 
 
 def dead_directory() -> Path:
     """The directory of a process that was killed."""
-    before = set(rundir.run_root().iterdir())
+    before = set(run_directory.run_root().iterdir())
     pid = os.fork()
     if pid == 0:
         directory = RunDirectory.create("dead")
         (directory.path / "store.sock").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    (path,) = set(rundir.run_root().iterdir()) - before
+    (path,) = set(run_directory.run_root().iterdir()) - before
     return path
 
 
@@ -42,24 +42,24 @@ def test_others_read_what_it_says() -> None:
     directory = RunDirectory.create("test")
     try:
         directory.write_info({"address": "tcp://1.2.3.4:5"})
-        (entry,) = rundir.running("test")
+        (entry,) = run_directory.running("test")
         assert (entry["kind"], entry["pid"], entry["address"]) == ("test", os.getpid(), "tcp://1.2.3.4:5")
         assert entry["directory"] == str(directory.path)
-        assert rundir.running("other") == []
+        assert run_directory.running("other") == []
     finally:
         directory.close()
-    assert rundir.running("test") == []
+    assert run_directory.running("test") == []
 
 
 def test_a_dead_ones_is_swept_and_a_live_ones_is_not() -> None:
     directory = RunDirectory.create("live")
     try:
         dead = dead_directory()
-        assert [entry["kind"] for entry in rundir.running()] == ["live"]
-        assert rundir.sweep() == [dead]
+        assert [entry["kind"] for entry in run_directory.running()] == ["live"]
+        assert run_directory.sweep() == [dead]
         assert not dead.exists()
         assert directory.path.exists()
-        assert rundir.sweep() == []
+        assert run_directory.sweep() == []
     finally:
         directory.close()
 
@@ -81,7 +81,7 @@ def test_a_fork_neither_removes_it_nor_keeps_it_alive(eventually: Any) -> None:
     os.waitpid(owner, 0)
     path = Path(os.read(path_read, 1000).decode())
     assert path.exists()
-    assert rundir.sweep() == [path]
+    assert run_directory.sweep() == [path]
     for fd in (release_read, release_write, path_read, path_write):
         os.close(fd)
 
@@ -93,8 +93,8 @@ def test_sweeping_while_others_come_and_go_harms_nobody() -> None:
     def sweep() -> None:
         try:
             while not stop.is_set():
-                rundir.sweep()
-                rundir.running()
+                run_directory.sweep()
+                run_directory.running()
         except BaseException as error:
             failures.append(error)
 

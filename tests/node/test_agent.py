@@ -19,14 +19,14 @@ import pytest
 from scripted_scheduler import TOKEN
 from waiting import until
 
-from holdfast.cluster import launching, restarts
 from holdfast.cluster.comm.tokens import OPTION, handed_down
 from holdfast.cluster.errors import ConnectError
-from holdfast.cluster.hosts import host_id
-from holdfast.cluster.node import heartbeat, link, supervisor
+from holdfast.cluster.node import heartbeat, scheduler_link, supervisor
 from holdfast.cluster.node.heartbeat import WorkerVitals
-from holdfast.cluster.payload import Reference
-from holdfast.cluster.process import LEFT_EXIT_CODE, spawn
+from holdfast.cluster.processes import forking, restarts
+from holdfast.cluster.processes.child import LEFT_EXIT_CODE, spawn
+from holdfast.cluster.protocol.payloads import Reference
+from holdfast.cluster.transfer.host_id import host_id
 from holdfast.cluster.worker.context import current_worker
 from holdfast.objectstore import ObjectID, connect
 from holdfast.objectstore.errors import HoldfastError
@@ -117,7 +117,7 @@ def test_it_says_how_it_is(scheduler, start_host):
 
 
 def test_it_says_at_once_when_a_worker_is_stopped(scheduler, start_host, monkeypatch):
-    monkeypatch.setattr(link, "INTERVAL_SECONDS", 1000.0)
+    monkeypatch.setattr(scheduler_link, "INTERVAL_SECONDS", 1000.0)
     host = start_host(n_workers=2)
     os.kill(host.worker(1).info["pid"], signal.SIGSTOP)
     try:
@@ -347,7 +347,7 @@ def test_a_worker_that_cannot_start_any_more_is_tried_after_growing_pauses_until
 
 
 def test_without_a_scheduler_it_does_not_start(start_host, scheduler, monkeypatch):
-    monkeypatch.setattr(link, "CONNECT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(scheduler_link, "CONNECT_TIMEOUT_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     scheduler.address = f"tcp://127.0.0.1:{port}"
@@ -363,13 +363,13 @@ def test_a_port_in_use_is_named(start_host):
 
 
 def test_a_worker_that_cannot_start_says_why(start_host, monkeypatch):
-    fork = launching.Launcher.fork_async
+    fork = forking.Launcher.fork_async
 
     async def with_wrong_token(launcher, *arguments, **options):
         with handed_down(b"another token " * 3) as token_fd:
             return await fork(launcher, *arguments, **{**options, "pass_fds": {OPTION: token_fd}})
 
-    monkeypatch.setattr(launching.Launcher, "fork_async", with_wrong_token)
+    monkeypatch.setattr(forking.Launcher, "fork_async", with_wrong_token)
     with pytest.raises(Exception, match=r"host-0 could not start: .*token"):
         start_host(n_workers=1)
 
@@ -378,7 +378,7 @@ def test_a_host_that_can_start_no_process_says_so(start_host, monkeypatch):
     def no_process(*arguments, **options):
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(launching, "spawn", no_process)
+    monkeypatch.setattr(forking, "spawn", no_process)
     with pytest.raises(HoldfastError, match=r"host-0 could not be started: .*temporarily unavailable"):
         start_host(n_workers=1)
 
@@ -442,8 +442,8 @@ def test_it_closes_when_another_scheduler_answers(scheduler, start_host, eventua
 
 
 def test_it_closes_when_the_scheduler_is_silent_for_long(scheduler, start_host, eventually, monkeypatch):
-    monkeypatch.setattr(link, "RECONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(link, "ATTEMPT_SECONDS", 0.1)
+    monkeypatch.setattr(scheduler_link, "RECONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(scheduler_link, "ATTEMPT_SECONDS", 0.1)
     host = start_host(n_workers=0)
     with scheduler.stopped(host.node):
         eventually(host.agent.finished.is_set)

@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
-from holdfast.cluster import restarts
 from holdfast.cluster.node import page_maker
 from holdfast.cluster.node.page_maker import _Politeness
 from holdfast.cluster.node.pages import RemotePages
+from holdfast.cluster.processes import restarts
 from holdfast.objectstore import connect
-from holdfast.objectstore.arena import Arena
+from holdfast.objectstore.memory.arena import Arena
 
 CAPACITY = 64 << 20
 HEADROOM = CAPACITY // 4

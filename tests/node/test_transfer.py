@@ -16,15 +16,16 @@ from same import assert_same
 from scripted_scheduler import TOKEN
 from waiting import until
 
-from holdfast.cluster import transfer
-from holdfast.cluster.comm import entrance, frames, messages
+from holdfast.cluster.comm import entrance, frames
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.blocking import connect_blocking, open_accepted, receive_exactly
 from holdfast.cluster.comm.strangers import GREETING, expect_greeting
 from holdfast.cluster.errors import AuthenticationError, ConnectError
-from holdfast.cluster.node import fetcher, transfer_server
-from holdfast.cluster.payload import Reference
-from holdfast.cluster.transfer import PeerPool, fetch_bytes, push_bytes
+from holdfast.cluster.protocol import cutting
+from holdfast.cluster.protocol.payloads import Reference
+from holdfast.cluster.transfer import fetcher, pool
+from holdfast.cluster.transfer import server as server_module
+from holdfast.cluster.transfer.pool import PeerPool, fetch_bytes, push_bytes
 from holdfast.objectstore import ObjectID, StoreFullError, connect, decode, encode
 from holdfast.objectstore.errors import StoreError
 
@@ -274,7 +275,7 @@ class Impostor:
             asyncio.run(self.open())
             self.connection.setblocking(True)
             receive_exactly(self.connection, 17)
-            self.connection.sendall(transfer.pack_announcement(self.nbytes, transfer.Meta("x")) + bytes(1000))
+            self.connection.sendall(pool.pack_announcement(self.nbytes, pool.Meta("x")) + bytes(1000))
             self.asked.set()
         except OSError:
             pass
@@ -350,7 +351,7 @@ def test_a_pool_reuses_connections_and_survives_their_end(hosts):
 
 
 def test_what_does_not_fit_is_refused_in_the_stores_words(start_host, monkeypatch):
-    monkeypatch.setattr(transfer_server, "ROOM_SECONDS", 0.1)
+    monkeypatch.setattr(server_module, "ROOM_SECONDS", 0.1)
     host = start_host(store_capacity=16 << 20)
     pool = PeerPool(TOKEN)
     try:
@@ -384,8 +385,8 @@ def test_spilled_objects_are_brought_over_and_damaged_ones_are_not_there(start_h
 def test_a_push_that_breaks_off_leaves_nothing(hosts, eventually):
     here, _ = hosts
     sock, _ = connect_blocking(here.address, token=TOKEN, role="peer", info={}, timeout=5)
-    sock.sendall(transfer.PUT + NOWHERE + transfer.pack_announcement(1 << 20, transfer.Meta()))
-    assert transfer.receive_verdict(sock) is None
+    sock.sendall(pool.PUT + NOWHERE + pool.pack_announcement(1 << 20, pool.Meta()))
+    assert pool.receive_verdict(sock) is None
     sock.sendall(bytes(1000))
     assert here.store_stats()["reserved"] == 1
     sock.close()
@@ -421,7 +422,7 @@ def test_other_roles_and_nonsense_are_refused(hosts, eventually):
 
 
 def test_idle_connections_make_room_for_new_ones(hosts, monkeypatch):
-    monkeypatch.setattr(transfer_server, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 2)
     here, _ = hosts
     object_id = put(here, "x")
     pools = [PeerPool(TOKEN) for _ in range(5)]
@@ -436,13 +437,13 @@ def test_idle_connections_make_room_for_new_ones(hosts, monkeypatch):
 
 
 def test_a_connection_that_falls_idle_while_others_wait_makes_room_for_them(hosts, monkeypatch, eventually):
-    monkeypatch.setattr(transfer_server, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(server_module, "MAX_CONNECTIONS", 1)
     here, _ = hosts
     server = here.agent._transfer_server
     object_id = put(here, "x")
     busy, _ = connect_blocking(here.address, token=TOKEN, role="peer", info={}, timeout=5)
     with busy, ThreadPoolExecutor(1) as executor:
-        busy.sendall(transfer.GET)
+        busy.sendall(pool.GET)
         eventually(lambda: server._connections and not server._idle)
         other = executor.submit(fetch_bytes, here.address, object_id, token=TOKEN, timeout=10)
         eventually(lambda: server._waiting)
@@ -454,8 +455,8 @@ def test_a_reader_that_stops_reading_does_not_hold_up_the_end(start_host):
     host = start_host()
     object_id = put(host, bytes(50 << 20))
     sock, _ = connect_blocking(host.address, token=TOKEN, role="peer", info={}, timeout=5)
-    sock.sendall(transfer.GET + object_id)
-    assert transfer.receive_announcement(sock) is not None
+    sock.sendall(pool.GET + object_id)
+    assert pool.receive_announcement(sock) is not None
     host.close()
     sock.close()
 
@@ -464,11 +465,11 @@ def test_somebody_who_waits_for_room_does_not_hold_up_the_end(start_host, eventu
     host = start_host(store_capacity=16 << 20)
     with hoarding(host):
         sock, _ = connect_blocking(host.address, token=TOKEN, role="peer", info={}, timeout=5)
-        sock.sendall(transfer.PUT + NOWHERE + transfer.pack_announcement(10 << 20, transfer.Meta()))
+        sock.sendall(pool.PUT + NOWHERE + pool.pack_announcement(10 << 20, pool.Meta()))
         eventually(lambda: host.store_stats()["waiting_creates"] == 1)
         started = time.monotonic()
         host.close()
-        assert time.monotonic() - started < transfer_server.ROOM_SECONDS / 2
+        assert time.monotonic() - started < server_module.ROOM_SECONDS / 2
         sock.close()
 
 
@@ -489,8 +490,8 @@ def test_an_opening_has_a_deadline_however_much_is_said(hosts, monkeypatch, even
 
 
 def test_what_a_peer_has_put_is_reported_piece_by_piece_as_far_as_it_is_there_still(scheduler, start_host, monkeypatch):
-    monkeypatch.setattr(transfer_server, "PUT_COUNT", 4)
-    monkeypatch.setattr(messages, "MAX_ITEMS", 2)
+    monkeypatch.setattr(server_module, "PUT_COUNT", 4)
+    monkeypatch.setattr(cutting, "MAX_ITEMS", 2)
     host = start_host()
     pool = PeerPool(TOKEN, name="client-1")
     ids = [ObjectID(bytes([n]) * 16) for n in range(20)]

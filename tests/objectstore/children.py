@@ -27,7 +27,7 @@ from holdfast.objectstore import (
     StoreServer,
     connect,
 )
-from holdfast.objectstore.protocol import Op, pack
+from holdfast.objectstore.shared.protocol import Op, pack
 
 
 def say(*words: object) -> None:

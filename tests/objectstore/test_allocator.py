@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from holdfast.objectstore.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, Allocator, footprint
+from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, Allocator, footprint
 
 CAPACITY = 8 << 20
 

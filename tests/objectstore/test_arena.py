@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.objectstore import StoreServer, arena, connect
-from holdfast.objectstore.arena import HUGE_PAGE, PAGE, Arena, FileMap, is_hole, is_resident, memory_file
-from holdfast.objectstore.prefault import Prefaulter
+from holdfast.objectstore import StoreServer, connect
+from holdfast.objectstore.memory import arena
+from holdfast.objectstore.memory.arena import HUGE_PAGE, PAGE, Arena, FileMap, is_hole, is_resident, memory_file
+from holdfast.objectstore.memory.headroom import Prefaulter
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import ObjectID, ObjectNotFoundError, Store, StoreServer, connect
-from holdfast.objectstore.board import ORDERED, PROBES, Board, BoardView, index_nbytes, row_nbytes, slots_for
+from holdfast.objectstore.shared.index import ORDERED, PROBES, Board, BoardView, index_nbytes, row_nbytes, slots_for
 from tests.objectstore.test_core import unpin
 
 pytestmark = pytest.mark.skipif(not ORDERED, reason="clients use the board where stores are seen in order")

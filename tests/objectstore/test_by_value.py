@@ -14,7 +14,7 @@ import cloudpickle
 import pytest
 
 from holdfast.objectstore import decode, encode
-from holdfast.objectstore.by_value import ByValuePickler
+from holdfast.objectstore.pickling.by_value import ByValuePickler
 
 
 def dumps(value):

@@ -8,12 +8,12 @@ import resource
 
 import pytest
 
-from holdfast.objectstore.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
-from holdfast.objectstore.effects import GoOn, Punch, Reply
-from holdfast.objectstore.protocol import Share, Status
+from holdfast.objectstore.core.effects import GoOn, Punch, Reply
+from holdfast.objectstore.core.walls import Stone, wall
+from holdfast.objectstore.core.windows import STINT
+from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
+from holdfast.objectstore.shared.protocol import Share, Status
 from holdfast.objectstore.sizes import address_span
-from holdfast.objectstore.walls import Stone, wall
-from holdfast.objectstore.windows import STINT
 from tests.objectstore.test_core import MIB, World, item, oid
 from tests.objectstore.test_spill_core import Viewer, spilling_world
 

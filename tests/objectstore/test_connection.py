@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from holdfast.objectstore import ObjectID, StoreClosedError, StoreError
-from holdfast.objectstore.connection import Connection
-from holdfast.objectstore.protocol import SEALS_PER_FRAME, FrameReader, Op, SealItem, Status, pack
+from holdfast.objectstore.client.connection import Connection
+from holdfast.objectstore.shared.protocol import SEALS_PER_FRAME, FrameReader, Op, SealItem, Status, pack
 
 
 class Line:
@@ -106,7 +106,7 @@ def test_what_was_received_survives_an_interrupt(line: Line, monkeypatch: pytest
 
     second = pack((2, Status.OK, "mine"))
     line.peer.sendall(pack((1, Status.OK, "granted")) + second[:5])
-    monkeypatch.setattr("holdfast.objectstore.protocol.msgpack.unpackb", interrupt)
+    monkeypatch.setattr("holdfast.objectstore.shared.protocol.msgpack.unpackb", interrupt)
     with pytest.raises(KeyboardInterrupt):
         line.ask(undo=undone.append)
     line.peer.sendall(second[5:])
@@ -127,7 +127,7 @@ def test_seals_outlive_what_fails_or_is_interrupted_before_they_are_sent(
         line.connection.queue_seal(item)
     with pytest.raises(TypeError):
         line.connection.call(Op.GET, object(), timeout=1)
-    monkeypatch.setattr("holdfast.objectstore.connection.pack", interrupt)
+    monkeypatch.setattr("holdfast.objectstore.client.connection.pack", interrupt)
     with pytest.raises(KeyboardInterrupt):
         line.connection.flush()
     line.connection.flush()

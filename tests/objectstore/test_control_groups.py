@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.objectstore.control_groups import available_memory, cpu_quota, memory_limit
-from holdfast.objectstore.mounts import Mount, memory_kind, parse
+from holdfast.objectstore.system.control_groups import available_memory, cpu_quota, memory_limit
+from holdfast.objectstore.system.mounts import Mount, memory_kind, parse
 
 GB = 10**9
 V1_NO_LIMIT = "9223372036854771712"

@@ -13,12 +13,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from holdfast.objectstore import ObjectID, ProtocolError
-from holdfast.objectstore.allocator import ALIGNMENT
-from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.core import StoreCore
-from holdfast.objectstore.effects import Drop, Effect, GoOn, Move, ReadOthers, Reply, Shift, Spill, StartFetch, Verify
-from holdfast.objectstore.protocol import SealItem, Share, Status
-from holdfast.objectstore.table import Piece
+from holdfast.objectstore.core.core import StoreCore
+from holdfast.objectstore.core.effects import (
+    Drop,
+    Effect,
+    GoOn,
+    Move,
+    ReadOthers,
+    Reply,
+    Shift,
+    Spill,
+    StartFetch,
+    Verify,
+)
+from holdfast.objectstore.core.objects import Piece
+from holdfast.objectstore.memory.allocator import ALIGNMENT
+from holdfast.objectstore.shared.index import BoardView, index_nbytes, row_nbytes
+from holdfast.objectstore.shared.protocol import SealItem, Share, Status
 
 MIB = 1 << 20
 

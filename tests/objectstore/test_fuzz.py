@@ -24,7 +24,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.objectstore import ProtocolError, Store, StoreServer, connect
-from holdfast.objectstore.protocol import FrameReader, Op, pack, parse_request
+from holdfast.objectstore.shared.protocol import FrameReader, Op, pack, parse_request
 
 TIMES = float(os.environ.get("HOLDFAST_FUZZ", "1"))
 LIVE_MESSAGES = int(4000 * TIMES)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.objectstore import importing
+from holdfast.objectstore.pickling import importing
 
 #: ``begun(name, other)``: called in the middle of a module; waits until the other one is there too, or for a moment.
 MEETING = """
@@ -47,7 +47,7 @@ PROGRAM = """
 import sys, threading
 sys.path.insert(0, {folder!r})
 import meeting
-from holdfast.objectstore import importing
+from holdfast.objectstore.pickling import importing
 pickles = {pickles!r}
 results = [None] * len(pickles)
 def load(n):
@@ -170,7 +170,7 @@ def test_nobody_waits_for_ever_for_one_that_waits_for_them(monkeypatch, tmp_path
     (tmp_path / "waited_for.py").write_text("def f(x):\n    return x")
     (tmp_path / "waits_for_another.py").write_text(
         "import threading\n"
-        "from holdfast.objectstore import importing\n"
+        "from holdfast.objectstore.pickling import importing\n"
         "from tests.objectstore.test_importing import named\n"
         "thread = threading.Thread(target=lambda: importing.loads(named('waited_for', 'f')))\n"
         "thread.start()\n"

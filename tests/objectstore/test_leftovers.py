@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.objectstore import StoreServer, leftovers
-from holdfast.objectstore.leftovers import OwnDirectory, sweep
+from holdfast.objectstore import StoreServer
+from holdfast.objectstore.system import leftovers
+from holdfast.objectstore.system.leftovers import OwnDirectory, sweep
 from tests.support.forking import in_fork
 
 HOUR_SECONDS = 3600

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.objectstore import StoreServer, connect, prefault
+from holdfast.objectstore import StoreServer, connect
+from holdfast.objectstore.memory import headroom
 from holdfast.objectstore.sizes import available_memory, memory_limit
 
 MIB = 1 << 20
@@ -58,7 +59,7 @@ def test_what_is_taken_from_the_headroom_is_made_up_for(
 ) -> None:
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         object_id = store.put(np.zeros(10 * MIB, "u1"))
-        wait_until(lambda: resident(server) > 10 * MIB + HEADROOM - prefault._PIECE_NBYTES, "the headroom")
+        wait_until(lambda: resident(server) > 10 * MIB + HEADROOM - headroom._PIECE_NBYTES, "the headroom")
         store.delete(object_id)
         quiet(server)
         # A put of what was freed, and of what was made, takes pages that are there.
@@ -70,7 +71,7 @@ def test_what_is_taken_from_the_headroom_is_made_up_for(
 def test_little_memory_means_a_small_headroom(
     monkeypatch: pytest.MonkeyPatch, quiet: Callable[[StoreServer], None]
 ) -> None:
-    monkeypatch.setattr(prefault, "available_memory", lambda: 60 * MIB)
+    monkeypatch.setattr(headroom, "available_memory", lambda: 60 * MIB)
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.stats()
         quiet(server)
@@ -78,7 +79,7 @@ def test_little_memory_means_a_small_headroom(
 
 
 def test_no_memory_means_no_headroom(monkeypatch: pytest.MonkeyPatch, quiet: Callable[[StoreServer], None]) -> None:
-    monkeypatch.setattr(prefault, "available_memory", lambda: 0)
+    monkeypatch.setattr(headroom, "available_memory", lambda: 0)
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.stats()
         quiet(server)
@@ -98,7 +99,7 @@ def test_what_an_idle_store_gives_back_is_not_made_again_before_it_is_used(
 
 
 def test_closing_while_pages_are_made_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefault, "_PIECE_NBYTES", 64 << 10)
+    monkeypatch.setattr(headroom, "_PIECE_NBYTES", 64 << 10)
     with StoreServer(512 * MIB) as server, connect(server.socket_path) as store:
         store.stats()
         deadline = time.monotonic() + 20
@@ -108,7 +109,7 @@ def test_closing_while_pages_are_made_leaves_no_thread(monkeypatch: pytest.Monke
 
 
 def test_what_was_written_to_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    arena = prefault.Arena(8 * MIB)
+    arena = headroom.Arena(8 * MIB)
     made = []
 
     def make_huge_page(offset: int) -> bool:
@@ -118,48 +119,48 @@ def test_what_was_written_to_meanwhile_is_left_alone(monkeypatch: pytest.MonkeyP
         return arena.populate(offset, 2 * MIB)
 
     monkeypatch.setattr(arena, "make_huge_page", make_huge_page)
-    prefault.fill(arena, [(0, 8 * MIB)], lambda: 8 * MIB, lambda _: False)
+    headroom.fill(arena, [(0, 8 * MIB)], lambda: 8 * MIB, lambda _: False)
     assert made == [0, 4 * MIB, 6 * MIB]
     arena.close()
 
 
 def test_without_huge_pages_all_is_made_of_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    arena = prefault.Arena(8 * MIB)
+    arena = headroom.Arena(8 * MIB)
     tried = []
 
     def refuse(offset: int) -> bool:
         tried.append(offset)
-        return not arena.populate(offset, prefault.PAGE)  # as the kernel leaves it when it can't
+        return not arena.populate(offset, headroom.PAGE)  # as the kernel leaves it when it can't
 
     monkeypatch.setattr(arena, "make_huge_page", refuse)
-    prefault.fill(arena, [(0, 8 * MIB)], lambda: 8 * MIB, lambda _: False)
+    headroom.fill(arena, [(0, 8 * MIB)], lambda: 8 * MIB, lambda _: False)
     assert tried == [0]
     assert arena.resident_nbytes() == 8 * MIB
     arena.close()
 
 
 def test_a_hole_is_made_in_huge_pages_and_its_edges_in_small_pieces() -> None:
-    huge = prefault.HUGE_PAGE
-    start, end = 3 * huge - 5 * prefault.PAGE, 6 * huge + 300 * prefault.PAGE
+    huge = headroom.HUGE_PAGE
+    start, end = 3 * huge - 5 * headroom.PAGE, 6 * huge + 300 * headroom.PAGE
     for may_be_huge in (True, False):
         at, pieces = start, []
         while at < end:
-            pieces.append(prefault._piece(at, end, may_be_huge))
+            pieces.append(headroom._piece(at, end, may_be_huge))
             assert at % huge + pieces[-1] <= huge
             at += pieces[-1]
         assert sum(pieces) == end - start
         assert pieces.count(huge) == (3 if may_be_huge else 0)
-        assert all(piece == huge or piece <= prefault._PIECE_NBYTES for piece in pieces)
+        assert all(piece == huge or piece <= headroom._PIECE_NBYTES for piece in pieces)
 
 
 def test_holes_are_the_whole_pages_between_what_is_there() -> None:
-    page = prefault.PAGE
-    assert prefault._holes((64, 10 * page), []) == [(page, 9 * page)]
-    assert prefault._holes((0, 10 * page), [(0, 2 * page), (5 * page, page)]) == [
+    page = headroom.PAGE
+    assert headroom._holes((64, 10 * page), []) == [(page, 9 * page)]
+    assert headroom._holes((0, 10 * page), [(0, 2 * page), (5 * page, page)]) == [
         (2 * page, 3 * page),
         (6 * page, 4 * page),
     ]
-    assert prefault._holes((100, 64), []) == []
+    assert headroom._holes((100, 64), []) == []
 
 
 def test_available_memory_is_part_of_what_there_is() -> None:

@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from holdfast.objectstore import Store, StoreServer, connect, mapping, page_table, private
-from holdfast.objectstore.arena import HUGE_PAGE, FileMap, memory_file
-from holdfast.objectstore.page_table import PageTable
-from holdfast.objectstore.private import COPIED_NBYTES_MAX, PrivateMaps
+from holdfast.objectstore import Store, StoreServer, connect
+from holdfast.objectstore.client import maps as maps_module
+from holdfast.objectstore.client import private
+from holdfast.objectstore.client.private import COPIED_NBYTES_MAX, PrivateMaps
+from holdfast.objectstore.memory.arena import HUGE_PAGE, FileMap, memory_file
+from holdfast.objectstore.system import page_table
+from holdfast.objectstore.system.page_table import PageTable
 
 PAGE = mmap.PAGESIZE
 MEDIUM = COPIED_NBYTES_MAX  # words: eight times as many bytes as are copied
@@ -30,7 +33,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], PrivateMaps]:
 
     def limited(max_map_count: int) -> PrivateMaps:
         maps = PrivateMaps(max_map_count)
-        monkeypatch.setattr(mapping, "MAPS", maps)
+        monkeypatch.setattr(maps_module, "MAPS", maps)
         return maps
 
     return limited
@@ -295,7 +298,7 @@ def test_where_nothing_tells_it_is_copied(
 ) -> None:
     mine = store.get(store.put(np.arange(N)), writable=True)
     before = taken()
-    monkeypatch.setattr(mapping, "is_truthful", lambda: False)
+    monkeypatch.setattr(maps_module, "is_truthful", lambda: False)
     assert (store.get(store.put(mine)) == np.arange(N)).all()
     assert taken() - before >= N * 8
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.objectstore import ProtocolError, Store, StoreError, StoreServer, connect
-from holdfast.objectstore.protocol import FrameReader, Op, pack, parse_request
+from holdfast.objectstore.shared.protocol import FrameReader, Op, pack, parse_request
 
 
 class Raw:

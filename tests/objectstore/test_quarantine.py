@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
-from holdfast.objectstore.protocol import Op, pack
+from holdfast.objectstore.shared.protocol import Op, pack
 
 MIB = 1 << 20
 

@@ -31,9 +31,9 @@ from holdfast.objectstore import (
     connect,
     encode,
 )
-from holdfast.objectstore.ids import IDMinter
-from holdfast.objectstore.segments import Layout
-from holdfast.objectstore.spill import SpillDirectory, Written
+from holdfast.objectstore.shared.ids import IDMinter
+from holdfast.objectstore.shared.layout import Layout
+from holdfast.objectstore.spill.files import SpillDirectory, Written
 
 MIB = 1 << 20
 mint = IDMinter()
@@ -231,7 +231,7 @@ class OutOfDescriptors:
 def test_a_server_out_of_descriptors_asks_again_after_a_pause(
     server: StoreServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pause_seconds: float
 ) -> None:
-    monkeypatch.setattr("holdfast.objectstore.server._ACCEPT_PAUSE_SECONDS", pause_seconds)
+    monkeypatch.setattr("holdfast.objectstore.server.server._ACCEPT_PAUSE_SECONDS", pause_seconds)
     listener = server._listener
     assert listener is not None
     poor = OutOfDescriptors(listener)

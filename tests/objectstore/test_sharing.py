@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from same import assert_same
 
 from holdfast.objectstore import ObjectID, ObjectNotFoundError, ProtocolError, Store, StoreServer, connect
-from holdfast.objectstore.segments import Layout, Segment, lay_out
-from holdfast.objectstore.sharing import Sharing
+from holdfast.objectstore.core.sharing import Sharing
+from holdfast.objectstore.shared.layout import Layout, Segment, lay_out
 
 polars = pytest.importorskip("polars")
 sparse = pytest.importorskip("scipy.sparse")

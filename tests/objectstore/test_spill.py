@@ -20,8 +20,8 @@ import pytest
 from waiting import until
 
 from holdfast.objectstore import ObjectID, ObjectNotFoundError, SpillError, Store, StoreFullError, StoreServer, connect
-from holdfast.objectstore.segments import Layout, Segment, in_one_piece
-from holdfast.objectstore.spill import SpillDirectory
+from holdfast.objectstore.shared.layout import Layout, Segment, in_one_piece
+from holdfast.objectstore.spill.files import SpillDirectory
 
 MIB = 1 << 20
 CAPACITY = 32 * MIB

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from holdfast.objectstore.board import BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.protocol import Share, Status
-from holdfast.objectstore.spilling import SPILL_PAUSE_SECONDS
+from holdfast.objectstore.core.spill_policy import SPILL_PAUSE_SECONDS
+from holdfast.objectstore.shared.index import BoardView, index_nbytes, row_nbytes
+from holdfast.objectstore.shared.protocol import Share, Status
 from tests.objectstore.test_core import MIB, Held, World, item, oid, unpin
 
 

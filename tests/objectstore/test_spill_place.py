@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import ObjectID, StoreFullError, StoreServer, connect
-from holdfast.objectstore.spill_place import default_place
+from holdfast.objectstore.spill.place import default_place
 
 MIB = 1 << 20
 

@@ -378,7 +378,7 @@ def test_the_end_of_the_server_is_told_and_views_stay(wait_until: Callable[..., 
 
 
 def test_ids_are_unique_and_readable() -> None:
-    from holdfast.objectstore.ids import IDMinter
+    from holdfast.objectstore.shared.ids import IDMinter
 
     mint, other = IDMinter(), IDMinter()
     ids = {mint() for _ in range(1000)} | {other() for _ in range(1000)}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.objectstore import trim
-from holdfast.objectstore.allocator import PAGE
-from holdfast.objectstore.trim import Trimmer
+from holdfast.objectstore.memory import trim
+from holdfast.objectstore.memory.allocator import PAGE
+from holdfast.objectstore.memory.trim import Trimmer
 
 
 class Loop:

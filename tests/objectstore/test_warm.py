@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holdfast.objectstore import Store, StoreServer, connect, warm
-from holdfast.objectstore.arena import HUGE_PAGE, PAGE, Arena
+from holdfast.objectstore import Store, StoreServer, connect
+from holdfast.objectstore.client import warm
+from holdfast.objectstore.memory.arena import HUGE_PAGE, PAGE, Arena
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB

@@ -10,9 +10,9 @@ from scheduler_peers import NODE, Peer, Setup
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.protocol.answers import merged
-from holdfast.cluster.scheduler import inbox as inbox_module
-from holdfast.cluster.scheduler import introspection
-from holdfast.cluster.scheduler import requests as requests_module
+from holdfast.cluster.scheduler.io import inbox as inbox_module
+from holdfast.cluster.scheduler.parts import requests as requests_module
+from holdfast.cluster.scheduler.watching import introspection
 
 TASKS = 4_000
 HEARTBEATS = {"tcp://host0:1": {"store": {"used": 1}}}

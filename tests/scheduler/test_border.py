@@ -11,11 +11,11 @@ from scheduler_peers import NODE, WORKER, Peer, Setup
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError, InternalError, ProtocolError
+from holdfast.cluster.failures.raised import load_exception
 from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORKER, REQUESTS
-from holdfast.cluster.raised import load_exception
-from holdfast.cluster.scheduler import server as server_module
-from holdfast.cluster.scheduler.instructions import Outbox, RunTasks
-from holdfast.cluster.scheduler.lifecycle import Lifecycle
+from holdfast.cluster.scheduler.io import server as server_module
+from holdfast.cluster.scheduler.tasks.instructions import Outbox, RunTasks
+from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 
 OTHER_NODE = "tcp://127.0.0.1:2"
 #: Whom a message is from, and what such a peer says about itself.

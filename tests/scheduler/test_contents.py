@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from scheduler_harness import Cluster
 
-from holdfast.cluster.scheduler import events, introspection
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.watching import introspection
 
 HOST = "tcp://host0:1"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from scheduler_harness import LARGE, Cluster
 
-from holdfast.cluster.scheduler import copies, events
+from holdfast.cluster.scheduler.parts import copies
+from holdfast.cluster.scheduler.tasks import events
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from scheduler_peers import NODE, Peer, Setup
 
 from holdfast.cluster.comm import connection as connection_module
 from holdfast.cluster.comm.loops import run
-from holdfast.cluster.scheduler import instructions as to_do
-from holdfast.cluster.scheduler.debts import REPORTS, Debts
+from holdfast.cluster.scheduler.io.debts import REPORTS, Debts
+from holdfast.cluster.scheduler.tasks import instructions as to_do
 
 KEYS = 5_000
 INLINE = b"i" * 2_000
@@ -99,7 +99,7 @@ def test_a_client_that_hears_late_knows_in_the_end_what_one_knows_that_hears_at_
 
 
 def to_do_cancel(client, keys, *, force):
-    from holdfast.cluster.scheduler import events
+    from holdfast.cluster.scheduler.tasks import events
 
     return events.KeysCancelled(client, keys, force)
 

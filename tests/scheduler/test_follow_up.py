@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from scheduler_harness import Cluster
 
-from holdfast.cluster.scheduler import events
+from holdfast.cluster.scheduler.tasks import events
 
 CHAIN = {"a": (), "b": ["a"], "c": ["b"], "d": ["c"], "e": ["d"]}
 

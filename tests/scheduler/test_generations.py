@@ -5,8 +5,9 @@ from scheduler_harness import FUNCTION, Cluster, value_of
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.answers import merged
-from holdfast.cluster.scheduler import events, introspection
-from holdfast.cluster.scheduler import instructions as to_do
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks import instructions as to_do
+from holdfast.cluster.scheduler.watching import introspection
 
 HOST = "tcp://host0:1"
 

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from holdfast.cluster.comm.loops import run
-from holdfast.cluster.comm.messages import MAX_ITEMS, pieces
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.scheduler import inbox as inbox_module
-from holdfast.cluster.scheduler.inbox import Inbox, Inboxes
+from holdfast.cluster.protocol.cutting import MAX_ITEMS, pieces
+from holdfast.cluster.scheduler.io import inbox as inbox_module
+from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
 
 
 class Pretended:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from scheduler_harness import LARGE, Cluster
 
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.lost import Lost
-from holdfast.cluster.scheduler.model import Group, Task
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.lost import Lost
+from holdfast.cluster.scheduler.tasks.model import Group, Task
 
 HOST, OTHER = "tcp://host0:1", "tcp://host1:1"
 

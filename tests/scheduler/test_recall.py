@@ -7,8 +7,8 @@ from scheduler_harness import SMALL, Cluster
 from simulated_cluster import MB, SimulatedCluster
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.recall import HELD_UP_SECONDS
+from holdfast.cluster.scheduler.placing.recall import HELD_UP_SECONDS
+from holdfast.cluster.scheduler.tasks import events
 
 INLINE = b"0123456789"
 

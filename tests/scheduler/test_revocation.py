@@ -6,11 +6,11 @@ import pytest
 from scheduler_harness import SMALL, Cluster
 from simulated_cluster import MB
 
-from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.recall import HELD_UP_SECONDS
-from holdfast.cluster.scheduler.revocation import ANSWER_SECONDS, STOPPED_SECONDS
+from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.scheduler.placing.recall import HELD_UP_SECONDS
+from holdfast.cluster.scheduler.placing.revocation import ANSWER_SECONDS, STOPPED_SECONDS
+from holdfast.cluster.scheduler.tasks import events
 
 INLINE = b"0123456789"
 DEAF = ["stopped", "computing", "blocked"]

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 from scheduler_harness import LARGE, SMALL, Cluster
 
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.recall import HELD_UP_SECONDS
-from holdfast.cluster.scheduler.revocation import ANSWER_SECONDS, STOPPED_SECONDS
+from holdfast.cluster.scheduler.placing.recall import HELD_UP_SECONDS
+from holdfast.cluster.scheduler.placing.revocation import ANSWER_SECONDS, STOPPED_SECONDS
+from holdfast.cluster.scheduler.tasks import events
 
 CLIENT = "client"
 STEPS = 300

@@ -9,11 +9,11 @@ import pytest
 from scheduler_peers import NODE, WORKER, Peer, Setup
 
 from holdfast.cluster.comm.loops import run
-from holdfast.cluster.comm.messages import MAX_ITEMS
 from holdfast.cluster.errors import ConnectError
-from holdfast.cluster.scheduler import inbox as inbox_module
-from holdfast.cluster.scheduler import requests as requests_module
-from holdfast.cluster.scheduler import server as server_module
+from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.scheduler.io import inbox as inbox_module
+from holdfast.cluster.scheduler.io import server as server_module
+from holdfast.cluster.scheduler.parts import requests as requests_module
 
 
 def test_work_that_waits_goes_to_a_worker_in_the_moment_it_joins():

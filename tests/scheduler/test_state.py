@@ -6,11 +6,11 @@ import pytest
 from scheduler_harness import FUNCTION, LARGE, SMALL, Cluster
 
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
-from holdfast.cluster.raised import load_exception
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler import instructions as to_do
-from holdfast.cluster.scheduler.model import TRANSITIONS
-from holdfast.cluster.scheduler.nowhere import WARNING_SECONDS
+from holdfast.cluster.failures.raised import load_exception
+from holdfast.cluster.scheduler.placing.nowhere import WARNING_SECONDS
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks import instructions as to_do
+from holdfast.cluster.scheduler.tasks.model import TRANSITIONS
 
 
 def error_of(cluster, key):
@@ -639,7 +639,7 @@ def test_every_state_can_be_left_and_reached():
 
 
 def test_a_hundred_thousand_tasks_deep_chain_is_submitted_failed_and_forgotten_without_recursion():
-    from holdfast.cluster.scheduler.state import SchedulerState
+    from holdfast.cluster.scheduler.machine.machine import SchedulerState
 
     state = SchedulerState()
     state.handle(events.ClientJoined("c", "c"), 0.0)

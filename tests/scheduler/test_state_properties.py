@@ -1,7 +1,8 @@
 """The state machine under random histories: every event is validated, nothing gets lost, nothing is left behind.
 
 Keys are used again and again, by other specifications. So what every key means is reckoned here beside the state
-machine, by the rule that is in `holdfast.cluster.scheduler.lifecycle`, and each result is held against that by value.
+machine, by the rule that is in `holdfast.cluster.scheduler.tasks.lifecycle`, and each result is held against that by
+value.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from scheduler_harness import Cluster, value_of
 
-from holdfast.cluster.scheduler import events
+from holdfast.cluster.scheduler.tasks import events
 
 CLIENTS = ("one", "two", "three")
 KEYS = [f"k{i}" for i in range(12)]

@@ -7,8 +7,8 @@ import random
 import pytest
 from scheduler_harness import Cluster
 
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.suspects import ALONE_SECONDS, PATIENCE_SECONDS
+from holdfast.cluster.scheduler.placing.suspects import ALONE_SECONDS, PATIENCE_SECONDS
+from holdfast.cluster.scheduler.tasks import events
 
 HOST = "tcp://host0:1"
 

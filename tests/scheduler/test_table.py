@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.cluster.scheduler import table
-from holdfast.cluster.scheduler.table import Roll, Table
+from holdfast.cluster.scheduler.tasks import partitioned
+from holdfast.cluster.scheduler.tasks.partitioned import Roll, Table
 
 
 def test_it_is_used_like_a_dictionary():
@@ -32,7 +32,7 @@ def test_it_is_used_like_a_dictionary():
 @given(st.lists(st.integers(0, 30) | st.just("pop"), max_size=200))
 def test_a_roll_is_a_set_in_the_order_of_insertion(steps):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table, "_PART_LENGTH", 4)
+        patch.setattr(partitioned, "_PART_LENGTH", 4)
         roll, expected = Roll(), {}
         for step in steps:
             if step == "pop":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from scheduler_harness import FUNCTION, Cluster
 
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler.writers import Writers
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.writers import Writers
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from holdfast.cluster import rundir
+from holdfast.cluster.processes import run_directory
 
 SMALL = ("--workers", "1", "--threads", "1", "--object-store-memory", "64MB")
 
@@ -38,7 +38,7 @@ def address_in(said: str) -> str:
 
 
 def services() -> list[dict[str, Any]]:
-    return [*rundir.running("head"), *rundir.running("host")]
+    return [*run_directory.running("head"), *run_directory.running("host")]
 
 
 def descendants() -> list[psutil.Process]:

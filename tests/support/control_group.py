@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from holdfast.objectstore.control_groups import _folders
+from holdfast.objectstore.system.control_groups import _folders
 
 
 class ControlGroup:

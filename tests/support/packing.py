@@ -8,7 +8,7 @@ from types import MappingProxyType
 from holdfast.client.constants import Constants
 from holdfast.client.functions import FunctionCache
 from holdfast.client.graphs import GraphPacker
-from holdfast.cluster import payload
+from holdfast.cluster.protocol import payloads
 
 
 def pack(graph, outputs, options=MappingProxyType({}), **settings):
@@ -33,7 +33,7 @@ def run(packed, values=None):
     functions = {function.digest: pickle.loads(function.blob) for function in packed.functions}
     for key, digest, data, dependencies in packed.tasks:
         of_task = {dependency: values[dependency] for dependency in dependencies}
-        loaded = payload.loads(getattr(data, "data", data), of_task)
+        loaded = payloads.loads(getattr(data, "data", data), of_task)
         if digest is None:
             values[key] = loaded(of_task)
         else:

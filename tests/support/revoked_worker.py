@@ -13,8 +13,8 @@ import threading
 from multiprocessing.connection import Connection
 
 from holdfast.cluster.ledger import WorkerLedger
-from holdfast.cluster.worker.lineup import LineUp
 from holdfast.cluster.worker.threads import TaskThreads
+from holdfast.cluster.worker.waiting_runs import LineUp
 
 
 async def main(socket: int, fd: int, nthreads: int) -> None:

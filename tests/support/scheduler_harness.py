@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler import instructions as to_do
-from holdfast.cluster.scheduler.state import SchedulerState
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks import instructions as to_do
 
 FUNCTION = b"f" * 16
 Value = bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from holdfast.cluster.comm.connection import bound_socket, connect
-from holdfast.cluster.scheduler.server import Scheduler
+from holdfast.cluster.scheduler.io.server import Scheduler
 
 TOKEN = b"t" * 32
 NODE = "tcp://127.0.0.1:1"

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from holdfast.cluster import payload, raised
 from holdfast.cluster.comm.connection import Connection, Listener, bound_socket
 from holdfast.cluster.comm.loops import LoopThread
+from holdfast.cluster.failures import raised
+from holdfast.cluster.protocol import payloads
 from holdfast.objectstore import decode
 
 DEADLINE_SECONDS = 20.0
@@ -168,18 +169,18 @@ class ScriptedScheduler:
 
     def task(self, peer: Peer, function: Any, *args: Any, key: Any = None, depends: Any = (), **kwargs: Any) -> Any:
         """A task for a ``run`` message; its function is sent ahead if it has to be."""
-        blob = payload.dumps(function)
+        blob = payloads.dumps(function)
         digest = hashlib.blake2b(blob, digest_size=16).digest()
         known = self._sent.setdefault(id(peer), set())
         if digest not in known:
             known.add(digest)
             self.send(peer, ("functions", [(digest, blob)]))
         run_id = next(self._run_ids)
-        return (key or f"task-{run_id}", run_id, digest, payload.dumps((args, kwargs)), list(depends), False)
+        return (key or f"task-{run_id}", run_id, digest, payloads.dumps((args, kwargs)), list(depends), False)
 
     def node_task(self, node: Any, *, depends: Any = ()) -> Any:
         """A task that is a node of a dask graph."""
-        return (node.key, next(self._run_ids), None, payload.dumps(node), list(depends), False)
+        return (node.key, next(self._run_ids), None, payloads.dumps(node), list(depends), False)
 
     def run(self, peer: Peer, *tasks: Any) -> dict[Any, tuple[str, Any]]:
         """Run tasks and wait for all their outcomes: ``{key: (operation, entry)}``."""

@@ -12,9 +12,9 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from holdfast.cluster.scheduler import events
-from holdfast.cluster.scheduler import instructions as to_do
-from holdfast.cluster.scheduler.state import SchedulerState
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks import instructions as to_do
 
 LATENCY_SECONDS = 0.0002
 TRANSFER_NBYTES_PER_SECOND = 1e9

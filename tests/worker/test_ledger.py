@@ -10,8 +10,8 @@ from collections import deque
 import pytest
 
 from holdfast.cluster.ledger import AgentLedger, WorkerLedger, runs_max
-from holdfast.cluster.scheduler.model import SHORTEST_RUN_SECONDS
-from holdfast.cluster.scheduler.placement import PREFETCH_SECONDS
+from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
+from holdfast.cluster.scheduler.tasks.model import SHORTEST_RUN_SECONDS
 
 
 @pytest.fixture

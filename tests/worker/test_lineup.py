@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from holdfast.cluster.payload import INLINE_LIMIT_NBYTES, Reference
-from holdfast.cluster.worker.lineup import REMEMBERED_MAX
+from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES, Reference
+from holdfast.cluster.worker.waiting_runs import REMEMBERED_MAX
 from holdfast.objectstore import ObjectID, decode
 
 gate = threading.Event()

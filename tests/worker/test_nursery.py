@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
-from holdfast.cluster.worker import nursery as nurseries
-from holdfast.cluster.worker.nursery import Nursery
+from holdfast.cluster.worker import write_behind as nurseries
+from holdfast.cluster.worker.write_behind import Nursery
 from holdfast.objectstore import Store, StoreError, StoreServer, connect, encode
 
 

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from holdfast.cluster.scheduler import rehearsal as schedulers
-from holdfast.cluster.worker import Worker, rehearsal
+from holdfast.cluster.scheduler.io import warm_up as schedulers
+from holdfast.cluster.worker import Worker, warm_up
 from holdfast.cluster.worker.execution import TaskRunner
 from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
 
@@ -83,7 +83,7 @@ def test_a_rehearsal_that_fails_is_no_failure(start_worker, scheduler, server, m
 def test_tasks_for_practice_that_fail_are_no_failure(
     start_worker, scheduler, server, monkeypatch, outcomes, eventually
 ):
-    monkeypatch.setattr(rehearsal, "_READ", b"cholfast.nowhere\nread\n.")
+    monkeypatch.setattr(warm_up, "_READ", b"cholfast.nowhere\nread\n.")
     _, peer = start_worker(own_process=True)
     assert [operation for operation, _ in outcomes] == ["erred"]
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
@@ -93,7 +93,7 @@ def test_tasks_for_practice_that_fail_are_no_failure(
 def test_a_worker_that_does_not_answer_is_no_failure_of_it(store):
     ours, theirs = socket.socketpair()
     ours.close()
-    rehearsal.rehearse(theirs, store)
+    warm_up.rehearse(theirs, store)
     assert theirs.fileno() == -1
 
 
@@ -102,7 +102,7 @@ def test_a_store_that_is_gone_is_no_failure_of_it():
         store = connect(server.socket_path)
     ours, theirs = socket.socketpair()
     with ours:
-        rehearsal.rehearse(theirs, store)
+        warm_up.rehearse(theirs, store)
     store.close()
 
 
@@ -131,6 +131,6 @@ def test_a_scheduler_rehearses_every_way_of_a_task(monkeypatch):
 
 
 def test_what_is_imported_in_the_rehearsal_is_not_imported_before_it():
-    code = "import sys, holdfast.cluster.worker.__main__; print('holdfast.cluster.worker.practice' in sys.modules)"
+    code = "import sys, holdfast.cluster.worker.__main__; print('holdfast.cluster.worker.warm_up_task' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

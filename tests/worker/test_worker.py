@@ -17,10 +17,10 @@ import pytest
 from dask._task_spec import Alias, DataNode, List, Task, TaskRef
 from scripted_scheduler import TOKEN
 
-from holdfast.cluster import raised
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.errors import AuthenticationError, RemoteError
-from holdfast.cluster.payload import INLINE_LIMIT_NBYTES, Item, Reference
+from holdfast.cluster.failures import raised
+from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES, Item, Reference
 from holdfast.cluster.worker import Worker
 from holdfast.cluster.worker.context import current_key, current_worker
 from holdfast.objectstore import ObjectID, StoreFullError, encode

@@ -1,0 +1,241 @@
+"""The connection of a node agent to the scheduler, and how it is made anew.
+
+A connection ends for many reasons that don't concern what this host has: a link was cut, or the scheduler gave this
+host up because it was stopped for a while. So when a connection ends without a word the agent connects again, with the
+same *incarnation*, by which the scheduler knows it for the same agent, and joins as it did at first: it says which
+objects its store has, none in the beginning, and that this was all. What it could not say meanwhile is never said: its
+objects are in the inventory, and the scheduler has parted with this host's workers.
+
+It doesn't wait for a scheduler that is gone: when nobody listens any more, or another scheduler does, the host ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from holdfast.cluster.clock import ListeningClock
+from holdfast.cluster.comm.connection import Connection, NoAnswerError, connect
+from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.node.deaths import Death
+from holdfast.cluster.node.heartbeat import INTERVAL_SECONDS
+from holdfast.cluster.protocol.cutting import MAX_ITEMS, pieces
+from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH, MAX_REASON_LENGTH
+from holdfast.cluster.protocol.messages import TO_NODE
+from holdfast.objectstore.core.objects import ObjectMeta
+
+logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_SECONDS = 30.0
+#: How long the scheduler is looked for when a connection has ended, and how long each attempt may take: what is sent to
+#: nobody isn't sent again soon.
+RECONNECT_SECONDS = 120.0
+ATTEMPT_SECONDS = 5.0
+#: The pause before the first attempt is none, unless the last connection was new. Then it grows up to this.
+MAX_PAUSE_SECONDS = 5.0
+NEW_SECONDS = 10.0
+#: How long is waited when the scheduler is slow to read what this host has.
+FULL_PAUSE_SECONDS = 0.02
+
+
+class SchedulerLink:
+    """Speaks for the node agent.
+
+    Parameters
+    ----------
+    address:
+        The scheduler's.
+    token:
+        The cluster's.
+    clock:
+        By which time passes here.
+    inventory:
+        Gives what the store has.
+    on_delete:
+        Called with the object ids that the scheduler wants forgotten.
+    on_copy:
+        Called with ``(object id, node addresses)`` of the objects that the scheduler wants to have a copy of here.
+    on_report:
+        Called when the scheduler wants to know at once how this host is; answers with `heartbeat`.
+    on_parted:
+        ``on_parted(worker_address, pid)``: the connection between the scheduler and this worker has ended.
+    on_revoke:
+        ``on_revoke(worker_address, incarnation, run_ids)``: the scheduler wants to have runs back from a worker that
+        does not answer. Returns the three parts of the answer, or None for none (`AgentLedger.revoke`).
+    on_end:
+        Called once, with None when the scheduler asked this host to close and with a reason when it is gone.
+
+    Attributes
+    ----------
+    heartbeat_seconds : float
+        How often the scheduler wants to hear how this host is.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: bytes,
+        clock: ListeningClock,
+        inventory: Callable[[], Iterable[ObjectMeta]],
+        on_delete: Callable[[Iterable[bytes]], None],
+        on_copy: Callable[[Iterable[tuple[bytes, Sequence[str]]]], None],
+        on_report: Callable[[], None],
+        on_parted: Callable[[str, int], None],
+        on_revoke: Callable[[str, int, Sequence[int]], tuple[int, list[int], list[int]] | None],
+        on_end: Callable[[str | None], None],
+    ) -> None:
+        self.heartbeat_seconds = INTERVAL_SECONDS
+        self._address = address
+        self._token = token
+        self._clock = clock
+        self._inventory = inventory
+        self._on_delete = on_delete
+        self._on_copy = on_copy
+        self._on_report = on_report
+        self._on_parted = on_parted
+        self._on_revoke = on_revoke
+        self._on_end = on_end
+        self._info: dict[str, Any] = {}
+        self._scheduler_id: str | None = None
+        self._connection: Connection | None = None
+        self._connected = 0.0  # when, by the clock
+        self._pause = 0.0  # before the next attempt
+        self._telling: asyncio.Task[None] | None = None
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._ended = False
+
+    async def connect(self, info: dict[str, Any], *, again: bool = False) -> None:
+        """Register this host; raises `ConnectError` when that can't be done. ``again``: as of `comm.connection`'s."""
+        self._info = {**info, "incarnation": secrets.token_hex(8)}
+        connection = await self._open(CONNECT_TIMEOUT_SECONDS, again=again)
+        self._scheduler_id = _scheduler_id(connection)
+        self._join(connection)
+
+    async def _open(self, timeout: float, *, again: bool = False) -> Connection:
+        return await connect(
+            self._address, token=self._token, role="node", info=self._info, timeout=timeout, again=again
+        )
+
+    def _join(self, connection: Connection) -> None:
+        self._connection = connection
+        self._connected = self._clock.time()
+        self.heartbeat_seconds = float(connection.info.get("heartbeat", INTERVAL_SECONDS))
+        self._telling = asyncio.ensure_future(self._tell(connection))
+        connection.start(self._on_batch, self._on_lost)
+
+    async def _tell(self, connection: Connection) -> None:
+        """Say what this host has, in pieces, and that it was all."""
+        entries: list[tuple[Any, ...]] = []
+        for meta in self._inventory():
+            if len(entries) == MAX_ITEMS:
+                connection.send(("inventory", entries))
+                entries = []
+                await asyncio.sleep(0)
+                while connection.is_full:
+                    await asyncio.sleep(FULL_PAUSE_SECONDS)
+            # Those who put it chose these names, and their mistake is not this host's.
+            names = [None if n is None else str(n)[:MAX_NAME_LENGTH] for n in (meta.key, meta.type_name, meta.owner)]
+            entries.append((meta.object_id, names[0], meta.nbytes, names[1], names[2]))
+        if entries:
+            connection.send(("inventory", entries))
+        connection.send(("ready",))
+
+    def copied(self, object_id: bytes) -> None:
+        """This host's store has a copy of an object now."""
+        self._send("copied", [object_id])
+
+    def not_copied(self, object_id: bytes, reason: str) -> None:
+        """A copy that the scheduler asked for could not be brought."""
+        self._send("not-copied", [(object_id, reason[:MAX_REASON_LENGTH])])
+
+    def exited(self, worker_address: str, death: Death) -> None:
+        """A worker's process has ended."""
+        reason = death.reason[:MAX_REASON_LENGTH]
+        self._send("exited", worker_address, reason, death.running, death.crashed, death.fault)
+
+    def left(self, name: str, object_ids: list[Any]) -> None:
+        """A process that used this host's store has gone, and has put these objects there."""
+        # The process chose its name, and its mistake is not this host's.
+        for message in pieces(("left", object_ids, name[:MAX_NAME_LENGTH])):
+            self._send(*message)
+
+    def heartbeat(self, report: dict[str, Any]) -> None:
+        self._send("heartbeat", report)
+
+    def close(self) -> None:
+        """Leave, after what was said so far."""
+        self._ended = True
+        for task in (self._reconnecting, self._telling):
+            if task is not None:
+                task.cancel()
+        if self._connection is not None:
+            self._connection.close()
+
+    def _send(self, *message: Any) -> None:
+        if self._connection is not None:
+            self._connection.send(message)
+
+    def _on_batch(self, batch: tuple[Any, ...]) -> None:
+        for message in batch:
+            TO_NODE.check(message)
+            match message:
+                case ("delete", object_ids):
+                    self._on_delete(object_ids)
+                case ("copy", objects):
+                    self._on_copy(objects)
+                case ("report",):
+                    self._on_report()
+                case ("parted", worker_address, pid):
+                    self._on_parted(worker_address, pid)
+                case ("revoke", worker_address, incarnation, run_ids):
+                    if (answer := self._on_revoke(worker_address, incarnation, run_ids)) is not None:
+                        self._send("revoked", worker_address, incarnation, *answer)
+                case ("close",):
+                    self._end(None)
+
+    def _on_lost(self, error: Exception | None) -> None:
+        self._connection = None
+        if self._telling is not None:
+            self._telling.cancel()
+        if not self._ended:
+            reason = f"the connection to the scheduler was lost{f' ({error})' if error else ''}"
+            self._reconnecting = asyncio.ensure_future(self._reconnect(reason))
+
+    async def _reconnect(self, reason: str) -> None:
+        began = self._clock.time()
+        if began - self._connected > NEW_SECONDS:
+            self._pause = 0.0
+        while True:
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause + 0.05, MAX_PAUSE_SECONDS)
+            try:
+                connection = await self._open(ATTEMPT_SECONDS, again=True)
+            except NoAnswerError as failure:
+                if self._clock.time() - began >= RECONNECT_SECONDS:
+                    self._end(f"{reason}, and {failure}")
+                    return
+            except ConnectError as failure:
+                self._end(f"{reason}, and {failure}")
+                return
+            else:
+                break
+        if _scheduler_id(connection) != self._scheduler_id:
+            connection.abort()
+            self._end(f"{reason}, and another scheduler answers at {self._address} now")
+            return
+        logger.warning("%s; it was made anew", reason)
+        self._join(connection)
+
+    def _end(self, reason: str | None) -> None:
+        if not self._ended:
+            self._ended = True
+            self._on_end(reason)
+
+
+def _scheduler_id(connection: Connection) -> str | None:
+    found: str | None = (connection.info.get("scheduler") or {}).get("id")
+    return found

@@ -1,0 +1,212 @@
+"""Whose message is handled next, and when the event loop goes on to something else.
+
+A peer may send more at once than is handled in a moment: a graph of a million tasks, the release of as many results.
+So what arrives waits in the peer's `Inbox`, cut into pieces that are handled in milliseconds (`comm.messages`), and
+`Inboxes` gives each turn of the event loop a share of time: within it one piece of each peer is handled, in turn, and
+what is left goes on in the next turn, after the sockets and timers have been looked at. What comes while there is time
+is handled as it comes, without having waited.
+
+Kept is the order of what one peer sends, its leaving included; between peers there is none, as there is none on the
+network. Nobody reads on from a peer that has something waiting here: what it has to say waits on its own side, and
+memory here stays bounded.
+
+To answer a question may take long, too. So what handles a message may return a *job*, an iterator that does a piece of
+the work in each step: it goes on step by step, like further messages of that peer, before the next one of them. And a
+peer that asks more than it reads waits for itself: while its connection is full, nothing that it says is handled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.protocol.cutting import pieces
+
+logger = logging.getLogger(__name__)
+
+#: How long messages are handled in one turn of the event loop; the last piece that is begun may take longer.
+TURN_SECONDS = 0.005
+
+
+class Inbox:
+    """What one peer has sent and nobody has looked at yet.
+
+    Parameters
+    ----------
+    connection
+        Where it comes from: paused while something waits here, aborted when something can't be handled.
+    handle
+        Takes one message; may return a job. May raise anything, `ProtocolError` for what can't be right.
+    ended
+        Called after the last message, with the error that ended the connection, if any.
+    needs_room
+        Whether nothing is handled while the connection is full.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        handle: Callable[[tuple[Any, ...]], Iterator[None] | None],
+        ended: Callable[[Exception | None], None],
+        *,
+        needs_room: bool = False,
+    ) -> None:
+        self._connection = connection
+        self._handle = handle
+        self._ended = ended
+        self._needs_room = needs_room
+        self._messages: deque[tuple[Any, ...]] = deque()
+        self._jobs: deque[Iterator[None]] = deque()
+        self._end: tuple[Exception | None] | None = None
+        self._paused = False
+
+    def add(self, messages: Iterable[tuple[Any, ...]]) -> None:
+        for message in messages:
+            self._messages.extend(pieces(message))
+
+    def end(self, error: Exception | None) -> None:
+        """Nothing more will come."""
+        self._end = (error,)
+        self._jobs.clear()  # nobody is there any more who could be told
+
+    def begin(self, job: Iterator[None]) -> None:
+        """Do this before the next message is handled."""
+        if self._end is None:
+            self._jobs.append(job)
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to handle."""
+        return bool(self._messages or self._jobs) or self._end is not None
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing may be handled before there is room in the connection."""
+        return self._needs_room and self._end is None and self._connection.is_full
+
+    def pause(self) -> None:
+        """Have nothing more read until `resume`."""
+        if not self._paused:
+            self._paused = True
+            self._connection.pause()
+
+    def resume(self) -> None:
+        """Have more read."""
+        if self._paused:
+            self._paused = False
+            self._connection.resume()
+
+    def handle_one(self) -> None:
+        """Do a step of a job, or handle a message, or the end if there is nothing else."""
+        try:
+            if self._jobs:
+                if next(self._jobs[0], self) is self:
+                    self._jobs.popleft()
+            elif self._messages:
+                job = self._handle(self._messages.popleft())
+                if job is not None:
+                    self._jobs.append(job)
+            else:
+                self._leave()
+        except ProtocolError as error:
+            self._give_up(error)
+        except Exception as error:  # a fault of the scheduler's own
+            logger.exception("handling a message of %s failed", self._connection.peer)
+            self._give_up(error)
+
+    def _leave(self) -> None:
+        assert self._end is not None
+        (error,), self._end = self._end, None
+        try:
+            self._ended(error)
+        except Exception:  # a fault of the scheduler's own, from which others should not suffer
+            logger.exception("taking leave of %s failed", self._connection.peer)
+
+    def _give_up(self, error: Exception) -> None:
+        self._messages.clear()
+        self._jobs.clear()
+        self._connection.abort(error)
+
+
+class Inboxes:
+    """Everybody's inboxes; used in the thread of the event loop in which it was made."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: OrderedDict[Inbox, None] = OrderedDict()  # the next one first
+        self._scheduled = False
+        self._in_turn = False  # something has been handled in this one
+        self._until = 0.0
+
+    def received(self, inbox: Inbox, messages: Iterable[tuple[Any, ...]]) -> None:
+        """Handle what a peer has sent: now as far as there is time, and soon what is left."""
+        inbox.add(messages)
+        self._wait(inbox)
+
+    def ended(self, inbox: Inbox, error: Exception | None) -> None:
+        """A peer's connection has ended: it leaves when all has been handled that it had sent."""
+        inbox.end(error)
+        self._wait(inbox)
+
+    def begin(self, inbox: Inbox, job: Iterator[None]) -> None:
+        """Do something for a peer in pieces, from the next turn of the loop on."""
+        inbox.begin(job)
+        self.go_on(inbox)
+
+    def go_on(self, inbox: Inbox) -> None:
+        """There is something to do for a peer, or there is room in its connection again: soon."""
+        if not inbox.waits:
+            inbox.resume()
+            return
+        inbox.pause()
+        if inbox.is_blocked:
+            return
+        self._waiting[inbox] = None
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._work)
+
+    def _wait(self, inbox: Inbox) -> None:
+        if inbox.is_blocked:
+            inbox.pause()  # until `go_on`
+            return
+        if inbox.waits:
+            self._waiting[inbox] = None
+        if not self._scheduled:
+            self._work()
+        if inbox.waits:
+            inbox.pause()
+
+    def _work(self) -> None:
+        self._scheduled = False
+        is_new = not self._in_turn
+        if is_new:
+            self._in_turn = True
+            self._until = time.monotonic() + TURN_SECONDS
+            self._loop.call_soon(self._end_turn)
+        waiting = self._waiting
+        while waiting:
+            if is_new:
+                is_new = False  # whatever time there is, each turn gets something done
+            elif time.monotonic() >= self._until:
+                self._scheduled = True
+                self._loop.call_soon(self._work)
+                return
+            inbox, _ = waiting.popitem(last=False)
+            if inbox.is_blocked:
+                inbox.pause()
+                continue
+            inbox.handle_one()
+            if inbox.waits:
+                waiting[inbox] = None
+            else:
+                inbox.resume()
+
+    def _end_turn(self) -> None:
+        self._in_turn = False

@@ -1,0 +1,229 @@
+"""The invariants of the scheduler's state, checked after every event in tests (``SchedulerState(validate=True)``)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from holdfast.cluster.ledger import runs_max
+from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
+from holdfast.cluster.scheduler.tasks.model import (
+    ACTIVE,
+    ALONE_ON_HOST,
+    TRANSITIONS,
+    Client,
+    Contents,
+    Dataset,
+    Holder,
+    State,
+    Task,
+    Worker,
+)
+
+if TYPE_CHECKING:
+    from holdfast.cluster.scheduler.machine.machine import SchedulerState
+
+
+_STATE: Any = vars(Task)["state"]
+
+
+class CheckedTask(Task):
+    """A task that only makes legal moves."""
+
+    __slots__ = ()
+
+    @property
+    def state(self) -> State:
+        found: State = _STATE.__get__(self)
+        return found
+
+    @state.setter
+    def state(self, state: State) -> None:
+        try:
+            before = self.state
+        except AttributeError:  # it comes to be
+            assert state == "released"
+        else:
+            if state not in TRANSITIONS[before]:
+                raise AssertionError(f"{self!r} can't move to {state!r}")
+        _STATE.__set__(self, state)
+
+
+def validate_state(state: SchedulerState) -> None:
+    """Raise `AssertionError` naming the first thing that does not hold."""
+    unsettled, undermined = state.life.left_over
+    for key, task in state.tasks.items():
+        assert task.key == key
+    for task in state.life.earlier:
+        assert state.tasks.get(task.key) is not task, f"{task!r} has its key"
+        assert not state.life.is_held(task), f"{task!r} is held, and has lost its key"
+    known = {*state.tasks.values(), *state.life.earlier}
+    for task in known:
+        try:
+            _validate_task(state, task, known)
+            assert task in unsettled or task.is_needed or task.state == "released", "nobody needs it"
+            assert task in unsettled or task.is_needed or task.dependents, "nobody can ask for it again"
+            if task.state in ACTIVE and task not in undermined:
+                assert all(dependency.state in ("memory", "lost", *ACTIVE) for dependency in task.dependencies)
+        except AssertionError as error:
+            raise AssertionError(f"{task!r}: {error}") from error
+    ready = [task for task in known if task.state == "ready"]
+    queued = sum(queue.live for queue in state.placement.queues())
+    assert state.placement.ready == len(ready) == queued + len(state.placement.solitary)
+    waiting_alone = list(state.placement.solitary)
+    assert waiting_alone == sorted(waiting_alone, key=lambda task: task.since)
+    assert set(state.placement.kept) == {worker for worker in state.workers.values() if worker.kept_for is not None}
+    for waiting in (state.life.unplaced, state.life.awaited):
+        assert list(waiting) == sorted(waiting, key=lambda task: task.since)
+    for object_id, task in state.life.objects.items():
+        assert task.object_id == object_id
+        assert task.state == "memory"
+    for task, object_id in state.life.lost.objects.items():
+        assert task in known, f"{task!r} is forgotten, but not what it lost"
+        assert task.state != "memory"
+        assert object_id in state.life.lost
+        assert object_id not in state.life.objects
+    _validate_errors(state, known)
+    for host in state.hosts.values():
+        assert not (host.is_ready and host.restored)
+        for task in host.objects:
+            assert host in task.where
+        assert host.nbytes == sum(task.nbytes for task in host.objects)
+        assert host.expected_nbytes == sum(run.nbytes for worker in host.workers for run in worker.runs.values())
+        for worker in host.workers:
+            assert state.workers.get(worker.address) is worker
+    for worker in state.workers.values():
+        _validate_worker(worker)
+        if worker in state.placement.ahead:
+            assert len(worker.runs) > worker.nthreads
+    assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
+    taking = [worker for worker in state.workers.values() if not worker.deaf and worker.kept_for is None]
+    assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in taking)
+    for task, contents in state.life.contents.items():
+        assert contents.task is task
+        assert task in known, f"{task!r} is forgotten, but not what it contains"
+    holders: list[Holder] = [*state.clients.values(), *state.datasets.values(), *state.life.contents.values()]
+    for holder in holders:
+        for task in holder.holds:
+            assert holder in task.holders
+            assert state.tasks.get(task.key) is task, f"{holder!r} holds {task!r}, which has lost its key"
+    for digest, function in state.life.functions.items():
+        assert function.tasks == sum(task.digest == digest for task in known)
+        assert function.clients == sum(digest in client.functions for client in state.clients.values())
+        assert function.tasks or function.clients
+    for group in state.life.groups.values():
+        assert group.tasks == sum(task.group is group for task in known)
+    state.copies.check()
+
+
+def _validate_task(state: SchedulerState, task: Task, known: set[Task]) -> None:
+    active = task.state in ACTIVE
+    assert task.state != "forgotten"
+    for dependency in task.dependencies:
+        assert dependency in known, f"its dependency {dependency!r} is forgotten"
+        assert task in dependency.dependents
+    assert len({dependency.key for dependency in task.dependencies}) == len(task.dependencies)
+    for dependent in task.dependents:
+        assert dependent in known, f"{dependent!r}, which depends on it, is forgotten"
+        assert task in dependent.dependencies
+    assert task.nwaiters == sum(dependent.state in ACTIVE for dependent in task.dependents)
+    for holder in task.holders:
+        assert task in holder.holds
+        if state.life.is_departed(holder):
+            assert not holder.hears
+        elif isinstance(holder, Client):
+            assert state.clients.get(holder.id) is holder
+        elif isinstance(holder, Contents):
+            assert state.life.contents.get(holder.task) is holder
+        else:
+            assert isinstance(holder, Dataset)
+            assert state.datasets.get(holder.name) is holder
+    if task.state == "waiting":
+        missing = sum(dependency.state != "memory" for dependency in task.dependencies)
+        assert task.waiting_on == missing > 0, f"waits for {task.waiting_on}, {missing} are missing"
+    if task.state in ("ready", "no-worker"):
+        assert all(dependency.state == "memory" for dependency in task.dependencies)
+    if active:
+        assert task.can_be_computed
+    is_alone = task in state.placement.solitary
+    assert (task.queue is not None or is_alone) == (task.state == "ready")
+    assert not is_alone or (task.queue is None and task.solitude)
+    assert (task in state.life.unplaced) == (task.state == "no-worker")
+    assert (task in state.life.awaited) == (task.state == "lost")
+    if task.state == "no-worker":
+        assert not state.placement.can_run(task.requirements)
+    if task.state == "ready":
+        assert state.placement.can_run(task.requirements)
+    assert (task.worker is not None) == (task.state == "processing")
+    if task.worker is not None:
+        assert state.workers.get(task.worker.address) is task.worker
+        assert task.worker.runs[task.run_id].task is task
+    assert (task.object_id is not None) == (task.state == "memory")
+    if task.state == "memory":
+        assert state.life.objects.get(task.object_id or b"") is task
+        assert task.where or task.inline is not None, "its last copy is gone"
+    else:
+        assert not task.where
+        assert task.inline is None
+    assert task.maker is None or task.inline is not None, "its maker would not keep it"
+    for host in task.where:
+        assert state.hosts.get(host.address) is host
+        assert task in host.objects
+    assert (task.error is not None) == (task.state == "erred")
+
+
+def _validate_errors(state: SchedulerState, known: set[Task]) -> None:
+    errors = Counter(task.error for task in known if task.error is not None)
+    for error, count in errors.items():
+        assert error.tasks == count
+        assert error.blob is None or error.object_id is None
+        assert error.object_id is None or state.life.errors.get(error.object_id) is error
+    for object_id, error in state.life.errors.items():
+        assert error.object_id == object_id
+        assert error in errors, "nobody failed for it"
+        for host in error.where:
+            assert state.hosts.get(host.address) is host
+            assert error in host.errors
+    for host in state.hosts.values():
+        for error in host.errors:
+            assert host in error.where
+
+
+def _validate_kept(worker: Worker) -> None:
+    task = worker.kept_for
+    if task is None:
+        return
+    others = [w.kept_for for w in worker.host.workers if w is not worker and w.kept_for is not None]
+    assert task not in others, f"{task!r} has two workers"
+    if task.worker is worker:
+        assert len(worker.runs) == 1, f"{task!r} is not alone"
+    else:
+        assert task.state == "ready", f"{worker!r} is kept for nobody"
+    if task.solitude == ALONE_ON_HOST:
+        assert not others, f"{task!r} is not the only suspect of its host"
+
+
+def _validate_worker(worker: Worker) -> None:
+    for run_id, run in worker.runs.items():
+        assert run.run_id == run_id
+        assert run.task is None or (run.task.worker is worker and run.task.run_id == run_id)
+        assert run.late is None or run.task is None
+    assert len(worker.runs) <= runs_max(worker.nthreads)
+    assert worker.asked >= 0
+    assert worker.unconfirmed >= 0
+    assert worker.deaf == (worker.condition != "running" or worker.asked > 0 or worker.unconfirmed > 0)
+    expected = sum(run.seconds for run in worker.runs.values())
+    assert abs(worker.expected_seconds - expected) < 1e-6
+    room = len(worker.runs) < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads
+    assert (room and not worker.deaf and worker.kept_for is None) == (worker in worker.host.available)
+    _validate_kept(worker)
+    for name, total in worker.resources.items():
+        used = sum(
+            amount
+            for run in worker.runs.values()
+            if run.requirements is not None
+            for resource, amount in run.requirements.resources
+            if resource == name
+        )
+        assert abs(worker.free_resources[name] - (total - used)) < 1e-6
+        assert used <= total + 1e-6, f"{worker!r} gives {used} of {total} {name}"

@@ -1,0 +1,408 @@
+"""Second copies of data that can't be made again.
+
+What tasks have made is made again when its host is lost. Data that a client has stored has no such way back. As long as
+somebody works with it, that one can bring it again; what is published is to be there when nobody does. So what
+datasets hold of such data gets a copy on a second host: before the publisher has its answer, and again when one of the
+two hosts is lost.
+
+What tasks have made is made again only as long as there is what it was made of. So a dataset also holds the data below
+its tasks that is still there when they are published (`Lineage`). Where some is gone, the tasks that were made of it
+can't be made again either.
+
+A *root* is a task that can't be made again, whose result lies in stores and that a dataset holds, also by way of an
+object that contains its future. A root with one copy is in the table `Copies.wanting`:
+
+==============  ======================================================================================================
+it is …         … and what comes next
+==============  ======================================================================================================
+queued          a host with room for it is told to bring a copy; those that a publisher waits for come first
+under way       the host has it: it leaves the table. The host says that it can't, is gone, or has not answered in
+                `COPY_SECONDS`: it is queued again, for another host
+at rest         no host could take it, or there is none: queued again when a host comes, or after `RETRY_SECONDS`
+==============  ======================================================================================================
+
+Nothing is told when a root loses its last copy or its last dataset: what is in the table and no longer such a root is
+found when its turn comes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+
+from holdfast.cluster.scheduler.tasks.instructions import CopyObjects, Outbox
+from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
+from holdfast.cluster.scheduler.tasks.model import Contents, Dataset, Host, ObjectId, Task
+
+#: So many copies are made at a time, and so many of those that no publisher waits for.
+MAX_COPIES = 16
+MAX_SPARE_COPIES = 2
+#: A host that has not answered after this is not waited for.
+COPY_SECONDS = 60.0
+#: What no host could take is offered again after this.
+RETRY_SECONDS = 60.0
+#: So many tasks are looked at for the data that a request's datasets are made of: some ten milliseconds.
+MAX_LINEAGE = 100_000
+#: A publisher has its answer after this, whatever has become of the copies.
+PUBLISH_SECONDS = 60.0
+
+NO_OTHER_HOST = "there is no other host"
+
+
+class _Want:
+    """What is known of the copy that a root wants."""
+
+    __slots__ = ("deadline", "host", "object_id", "reason", "tried", "urgent")
+
+    def __init__(self) -> None:
+        self.urgent = False
+        self.host: Host | None = None  # that brings it
+        self.object_id: ObjectId | None = None  # what it brings
+        self.deadline = 0.0  # of that host's answer
+        self.tried: dict[Host, None] = {}  # that could not
+        self.reason = ""  # why there is no copy
+
+
+class _Publication:
+    """A publisher that waits for copies."""
+
+    def __init__(
+        self, client: str, request: int, datasets: list[Dataset], roots: dict[Task, None], deadline: float
+    ) -> None:
+        self.client = client
+        self.request = request
+        self.datasets = datasets
+        self.roots = roots
+        self.waits_for = roots.copy()  # those whose copy is to come
+        self.deadline = deadline
+
+
+class Copies:
+    """Sees to the second copies.
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+    life
+        The tasks.
+    hosts
+        All of them by address.
+    publish_seconds
+        How long a publisher waits at most.
+    """
+
+    def __init__(
+        self, outbox: Outbox, life: Lifecycle, hosts: dict[str, Host], *, publish_seconds: float = PUBLISH_SECONDS
+    ) -> None:
+        self.wanting: dict[Task, _Want] = {}
+        self.publications: list[_Publication] = []
+        self._outbox = outbox
+        self._life = life
+        self._hosts = hosts
+        self._publish_seconds = publish_seconds
+        self._urgent: OrderedDict[Task, None] = OrderedDict()
+        self._spare: OrderedDict[Task, None] = OrderedDict()
+        self._under_way: OrderedDict[Task, None] = OrderedDict()  # the earliest deadline first
+        self._retry_at: float | None = None
+        self._orphans: set[Task] = set()  # published, and made of what is gone; only asked for membership
+
+    # -- what happens
+
+    def hold_lineage(self, dataset: Dataset) -> None:
+        """Have a dataset hold what its tasks are made of, and note which of them can't be made again."""
+        lineage = Lineage(dataset.holds)
+        for root in lineage.roots:
+            self._life.hold(dataset, root)
+        self._orphans.update(lineage.orphans())
+
+    def is_root(self, task: Task) -> bool:
+        """Whether a task can't be made again."""
+        return task.payload is None or task in self._orphans
+
+    def published(self, client: str, request: int, datasets: list[Dataset]) -> bool:
+        """These datasets are there now. Whether their publisher has to wait for its answer."""
+        roots = dict.fromkeys(task for dataset in datasets for task in self._reachable(dataset))
+        for task in roots:
+            self.look_at(task, urgent=True)
+        if not any(task in self.wanting for task in roots):
+            return False
+        publication = _Publication(client, request, datasets, roots, self._life.now + self._publish_seconds)
+        publication.waits_for = {task: None for task in roots if task in self.wanting}
+        self.publications.append(publication)
+        return True
+
+    def unpublished(self, dataset: Dataset) -> None:
+        """Nobody needs copies for a dataset any more, which has let go of its tasks or is about to."""
+        self._orphans = {task for task in self._orphans if any(each is not dataset for each in _datasets_of(task))}
+        for publication in self.publications:
+            if dataset in publication.datasets:
+                publication.waits_for.clear()
+
+    def look_at(self, task: Task, *, urgent: bool = False) -> None:
+        """A task may be a root with one copy now."""
+        if not self._wants_copy(task):
+            return
+        want = self.wanting.get(task)
+        if want is None:
+            want = self.wanting[task] = _Want()
+        want.urgent = want.urgent or urgent
+        if want.host is None:
+            self._queue(task, want)
+
+    def contained(self, task: Task, others: Iterable[Task]) -> None:
+        """An object was found to contain futures."""
+        if _is_published(task):
+            for other in others:
+                self.look_at(other)
+
+    def copied(self, task: Task) -> None:
+        """A host has a copy that it did not have."""
+        if task in self.wanting and len(task.where) > 1:
+            self._drop(task)
+
+    def lost(self, task: Task) -> None:
+        """A task has no result any more."""
+        if task in self.wanting:
+            self._drop(task)
+
+    def failed(self, host: Host, object_id: ObjectId, reason: str) -> None:
+        """A host could not bring a copy."""
+        task = self._life.objects.get(object_id)
+        want = None if task is None else self.wanting.get(task)
+        if task is not None and want is not None and want.host is host and want.object_id == object_id:
+            self._try_another(task, want, f"{host.address}: {reason}")
+
+    def host_ready(self) -> None:
+        """A host has come: it may take what no other could."""
+        for task, want in self.wanting.items():
+            if want.host is None:
+                self._queue(task, want)
+
+    def host_left(self, host: Host) -> None:
+        """A host is gone; which tasks have lost a copy by that is told apart."""
+        for task, want in self.wanting.items():
+            want.tried.pop(host, None)
+            if want.host is host:
+                want.host = None
+                del self._under_way[task]
+                self._queue(task, want)
+
+    def client_left(self, client: str) -> None:
+        self.publications = [publication for publication in self.publications if publication.client != client]
+
+    # -- what is to be done
+
+    @property
+    def deadline(self) -> float | None:
+        """When `time_passed` is due."""
+        deadlines = [publication.deadline for publication in self.publications[:1]]
+        if self._under_way:
+            deadlines.append(self.wanting[next(iter(self._under_way))].deadline)
+        if self._retry_at is not None:
+            deadlines.append(self._retry_at)
+        return min(deadlines, default=None)
+
+    def time_passed(self, now: float) -> None:
+        """Give up waiting where that has been long enough."""
+        for task in list(self._under_way):
+            want = self.wanting[task]
+            if want.deadline > now:
+                break
+            assert want.host is not None
+            self._try_another(task, want, f"{want.host.address}: it has not brought it within {COPY_SECONDS:g} s")
+        if self._retry_at is not None and self._retry_at <= now:
+            self._retry_at = None
+            for task, want in self.wanting.items():
+                want.tried.clear()
+                if want.host is None:
+                    self._queue(task, want)
+        for publication in self.publications:
+            if publication.deadline <= now:
+                publication.waits_for.clear()
+
+    def fill(self) -> None:
+        """Tell hosts to bring copies, as many as may be under way."""
+        while self._urgent and len(self._under_way) < MAX_COPIES:
+            self._begin(self._urgent.popitem(last=False)[0])
+        while self._spare and len(self._under_way) < MAX_SPARE_COPIES:
+            self._begin(self._spare.popitem(last=False)[0])
+
+    def answers(self) -> Iterator[tuple[str, int, list[Dataset], Task | None]]:
+        """Publishers that needn't wait any longer: client, request, datasets, and a root that is lost."""
+        answered = [publication for publication in self.publications if not publication.waits_for]
+        for publication in answered:
+            self.publications.remove(publication)
+            lost = next((task for task in publication.roots if task.state not in ("memory", "forgotten")), None)
+            yield publication.client, publication.request, publication.datasets, lost
+
+    # -- steps
+
+    def _begin(self, task: Task) -> None:
+        want = self.wanting.get(task)
+        if want is None or want.host is not None:
+            return
+        if not self._wants_copy(task):
+            self._drop(task)
+            return
+        host = self._host_for(task, want)
+        if host is None:
+            self._rest(task, want)
+            return
+        want.host = host
+        want.object_id = task.object_id
+        want.deadline = self._life.now + COPY_SECONDS
+        self._under_way[task] = None
+        self._outbox.add(CopyObjects, host.address, (task.object_id, tuple([host.address for host in task.where])))
+
+    def _host_for(self, task: Task, want: _Want) -> Host | None:
+        """The host with most room. What somebody waits for may push other objects to disk, if need be."""
+        others = [host for host in self._hosts.values() if host.is_ready and host not in task.where]
+        if not others:
+            want.reason = NO_OTHER_HOST
+            return None
+        rooms = [(host.capacity - host.nbytes, host) for host in others if host not in want.tried]
+        fitting = [(room, host) for room, host in rooms if task.nbytes <= (host.capacity if want.urgent else room)]
+        if not fitting:
+            if rooms:
+                room, host = max(rooms, key=_room)
+                want.reason = f"{host.address} has room for {max(0, room):,} bytes"
+            return None
+        return max(fitting, key=_room)[1]
+
+    def _rest(self, task: Task, want: _Want) -> None:
+        self._wait_no_longer(task)
+        if want.reason != NO_OTHER_HOST and self._retry_at is None:
+            self._retry_at = self._life.now + RETRY_SECONDS
+        want.urgent = False
+
+    def _try_another(self, task: Task, want: _Want, reason: str) -> None:
+        assert want.host is not None
+        want.tried[want.host] = None
+        want.reason = reason
+        want.host = None
+        del self._under_way[task]
+        self._queue(task, want)
+
+    def _queue(self, task: Task, want: _Want) -> None:
+        if want.urgent:
+            self._spare.pop(task, None)
+            self._urgent[task] = None
+        else:
+            self._spare[task] = None
+
+    def _drop(self, task: Task) -> None:
+        del self.wanting[task]
+        for table in (self._urgent, self._spare, self._under_way):
+            table.pop(task, None)
+        self._wait_no_longer(task)
+
+    def _wait_no_longer(self, task: Task) -> None:
+        for publication in self.publications:
+            publication.waits_for.pop(task, None)
+
+    def check(self) -> None:
+        """Check that what is known of wanted copies agrees, and that none is forgotten: for validation."""
+        for task, want in self.wanting.items():
+            assert (want.host is not None) == (task in self._under_way)
+            assert want.host is None or self._hosts[want.host.address] is want.host
+            is_queued = task in self._urgent or task in self._spare
+            assert want.host is None or not is_queued
+            assert want.host or is_queued or want.reason == NO_OTHER_HOST or self._retry_at is not None
+        for table in (self._urgent, self._spare, self._under_way):
+            assert self.wanting.keys() >= table.keys()
+        for publication in self.publications:
+            assert publication.waits_for
+            assert self.wanting.keys() >= publication.waits_for.keys()
+        for task in self._life.objects.values():
+            assert task in self.wanting or not self._wants_copy(task), f"{task!r} has one copy, and no other is wanted"
+
+    # -- roots
+
+    def _reachable(self, dataset: Dataset) -> Iterator[Task]:
+        """The tasks that a dataset holds, and those whose futures are in their objects."""
+        seen = dict.fromkeys(dataset.holds)
+        if self._life.contents:
+            stack = list(seen)
+            while stack:
+                contents = self._life.contents.get(stack.pop())
+                for task in () if contents is None else contents.holds:
+                    if task not in seen:
+                        seen[task] = None
+                        stack.append(task)
+        return (task for task in seen if self.is_root(task))
+
+    def _wants_copy(self, task: Task) -> bool:
+        return (
+            self.is_root(task)
+            and task.state == "memory"
+            and task.inline is None
+            and len(task.where) == 1
+            and _is_published(task)
+        )
+
+    def single(self, task: Task) -> tuple[list[Dataset], str] | None:
+        """Of a root with one copy: the datasets that hold it, and why there is no second one."""
+        want = self.wanting.get(task)
+        if want is None or not self._wants_copy(task):
+            return None
+        return list(dict.fromkeys(_datasets_of(task))), want.reason or "the second one is being made"
+
+
+class Lineage:
+    """What some tasks are made of, however many tasks are in between.
+
+    Attributes
+    ----------
+    roots : list of Task
+        Data that clients have stored, and that is there.
+    """
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self.roots: list[Task] = []
+        self._tasks = list(tasks)
+        self._seen = set(self._tasks)  # only asked for membership
+        self._gone: list[Task] = []
+        stack = self._tasks.copy()
+        while stack and len(self._seen) < MAX_LINEAGE:
+            for task in stack.pop().dependencies:
+                if task not in self._seen:
+                    self._seen.add(task)
+                    stack.append(task)
+                    if task.payload is None:
+                        (self.roots if task.state in ("memory", "lost") else self._gone).append(task)
+
+    def orphans(self) -> list[Task]:
+        """Those of the tasks that are made of data which is gone, and not of another one of these tasks."""
+        if not self._gone:
+            return []
+        found: list[Task] = []
+        ends = set(self._tasks)
+        stack, seen = self._gone.copy(), set(self._gone)
+        while stack:
+            for task in stack.pop().dependents:
+                if task in self._seen and task not in seen:
+                    seen.add(task)
+                    (found if task in ends else stack).append(task)
+        return found
+
+
+def _is_published(task: Task) -> bool:
+    """Whether a dataset holds a task, or an object that contains its future."""
+    return any(True for _ in _datasets_of(task))
+
+
+def _datasets_of(task: Task) -> Iterator[Dataset]:
+    seen = {task}  # only asked for membership
+    stack = [task]
+    while stack:
+        for holder in stack.pop().holders:
+            if type(holder) is Dataset:
+                yield holder
+            elif type(holder) is Contents and holder.task not in seen:
+                seen.add(holder.task)
+                stack.append(holder.task)
+
+
+def _room(entry: tuple[int, Host]) -> int:
+    return entry[0]

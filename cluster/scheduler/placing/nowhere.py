@@ -1,0 +1,161 @@
+"""Tasks that no worker may run: what they lack, in words, and telling of it before they fail.
+
+A name that nobody has is soon told to the clients that wait for such a task: once to each client for each set of
+requirements, however many tasks have it. What is told is looked for now and then, in the first of these tasks only, so
+it costs little however many there are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from weakref import WeakKeyDictionary
+
+from holdfast.cluster.scheduler.tasks.instructions import Outbox, Warn
+from holdfast.cluster.scheduler.tasks.model import Client, Host, Place, Requirements, Task, Worker
+
+#: A task has waited so long for a worker that may run it when its clients are told.
+WARNING_SECONDS = 3.0
+#: So many of these tasks are looked at at a time, and so many that depend on them: some milliseconds.
+TASKS_SEEN = 2_000
+#: A client is told of so many requirements at a time; of the others it hears when their tasks fail.
+WARNINGS_AT_A_TIME = 10
+NAMES_SHOWN = 10
+
+
+class Nowhere:
+    """The tasks in state "no-worker".
+
+    Parameters
+    ----------
+    hosts, workers, unplaced
+        The scheduler's tables; only read here.
+    """
+
+    def __init__(
+        self, hosts: Mapping[str, Host], workers: Mapping[str, Worker], unplaced: OrderedDict[Task, None]
+    ) -> None:
+        self._hosts = hosts
+        self._workers = workers
+        self._unplaced = unplaced
+        self._told: WeakKeyDictionary[Requirements, set[str]] = WeakKeyDictionary()  # the ids of clients
+        self._told_of_none: set[str] = set()  # those that know that there is no worker at all
+        self._looked = float("-inf")  # when was it looked for tasks to tell of
+
+    # -- what they lack
+
+    def why(self, requirements: Requirements | None) -> tuple[str, str]:
+        """What tasks with these requirements wait for, and what can be done about it."""
+        everybody: list[Worker | Place] = [*self._workers.values()]
+        everybody += (place for host in self._hosts.values() for place in host.places)
+        if not everybody or requirements is None:
+            return (
+                "for a worker, and the cluster has none",
+                "start some with 'holdfast start --address HOST:PORT'",
+            )
+        named = [worker for worker in everybody if requirements.names(worker)]
+        if not named and not requirements.loose:
+            return (
+                f"for a worker called {' or '.join(_some(requirements.workers))}, and there is none; there are "
+                f"{', '.join(_some(self._names()))}",
+                "name one of these, or allow others with allow_other_workers=True",
+            )
+        wanted = " and ".join(f"{amount:g} {name}" for name, amount in requirements.resources)
+        return (
+            f"for a worker with {wanted}, and there is none; the most that one has: "
+            f"{_most_resources(named or everybody, requirements)}",
+            "ask for less, or start a bigger worker ('holdfast start --resources' and '--memory', "
+            "LocalCluster(resources=, memory_limit=))",
+        )
+
+    def _names(self) -> list[str]:
+        """What workers there are called, and those that are to come."""
+        names = dict.fromkeys(worker.name for worker in self._workers.values())
+        for host in self._hosts.values():
+            names.update(dict.fromkeys(place.name for place in host.places))
+        return sorted(names)
+
+    def describe(self) -> list[dict[str, object]]:
+        """How many tasks wait for what, for people."""
+        counts = Counter(task.requirements for task in islice(self._unplaced, TASKS_SEEN))
+        return [
+            {"tasks": number, "reason": self.why(requirements)[0]}
+            for requirements, number in counts.most_common(WARNINGS_AT_A_TIME)
+        ]
+
+    # -- telling
+
+    @property
+    def deadline(self) -> float | None:
+        """When somebody may have to be told; None: nobody."""
+        if not self._unplaced or next(reversed(self._unplaced)).since <= self._looked - WARNING_SECONDS:
+            return None
+        return max(next(iter(self._unplaced)).since, self._looked) + WARNING_SECONDS
+
+    def warn(self, outbox: Outbox, now: float, fail_seconds: float) -> None:
+        """Tell clients of tasks that have waited for long, if it is time to look for some."""
+        due = self.deadline
+        if due is None or due > now:
+            return
+        self._looked = now
+        late = [task for task in islice(self._unplaced, TASKS_SEEN) if task.since <= now - WARNING_SECONDS]
+        of_requirements: dict[Requirements | None, list[Task]] = {}
+        for task in late:
+            of_requirements.setdefault(task.requirements, []).append(task)
+        left: Counter[str] = Counter()
+        for requirements, tasks in of_requirements.items():
+            told = self._told_of_none if requirements is None else self._told.setdefault(requirements, set())
+            reason, way_out = self.why(requirements)
+            for client, task in _clients_of(tasks).items():
+                if client.id in told or left[client.id] == WARNINGS_AT_A_TIME:
+                    continue
+                told.add(client.id)
+                left[client.id] += 1
+                more = (
+                    f" and {len(tasks) - 1:,} more {'task' if len(tasks) == 2 else 'tasks'}" if len(tasks) > 1 else ""
+                )
+                waits = "wait" if more else "waits"
+                text = f"{task.key!r:.200}{more} {waits} {reason}. After {fail_seconds:g} s that fails: {way_out}"
+                outbox.put(Warn(client.id, text))
+
+    def client_left(self, client: str) -> None:
+        """Forget what a client was told."""
+        self._told_of_none.discard(client)
+        for told in self._told.values():
+            told.discard(client)
+
+
+def _clients_of(tasks: Iterable[Task]) -> dict[Client, Task]:
+    """The clients that wait for tasks, or for what is made of them; and the first such task of each."""
+    found: dict[Client, Task] = {}
+    seen: set[Task] = set()
+    for task in tasks:
+        stack = [task]
+        while stack and len(seen) < TASKS_SEEN:
+            each = stack.pop()
+            if each in seen:
+                continue
+            seen.add(each)
+            for holder in each.holders:
+                if isinstance(holder, Client) and holder.hears:
+                    found.setdefault(holder, task)
+            stack += islice(each.dependents, TASKS_SEEN)
+    return found
+
+
+def _and_more(number: int) -> str:
+    if not number:
+        return " waits"
+    return " and one more task wait" if number == 1 else f" and {number:,} more tasks wait"
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    more = len(names) - NAMES_SHOWN
+    return [*names[:NAMES_SHOWN], f"{more:,} more"] if more > 0 else list(names)
+
+
+def _most_resources(workers: Sequence[Worker | Place], requirements: Requirements) -> str:
+    return ", ".join(
+        f"{max(worker.resources.get(name, 0.0) for worker in workers):g} {name}" for name, _ in requirements.resources
+    )

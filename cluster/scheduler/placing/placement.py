@@ -1,0 +1,546 @@
+"""Which ready task goes to which worker.
+
+Ready tasks wait in queues ordered by priority. There is one queue for each set of requirements (one for "any
+worker") and, where there are several hosts, one for each host that holds most of what a task reads. A worker with room
+takes the best task of the queues that it may take from; when those are empty it takes one that would rather run on
+another host, if waiting for that host would cost more than carrying the data over.
+
+What is read together should lie together. Who reads a result is known, but not yet where it will run; the order of
+priority, though, has those close to each other that are read together (it is `dask.order`'s, or that of submission). So
+a host that takes a task that might run anywhere claims a stretch of those that come next for a queue of its own, if
+others are to read them. What it has claimed goes to other hosts when they have nothing else to do.
+
+Tasks that read nothing have queues of their own, because they only ever fill the stores. A worker whose host's store is
+nearly full, with what it is expected to get from the runs that were sent, takes one only when it may take no other, and
+none ahead: what reads results is what lets them go. Nobody is kept idle for it, so a store may be filled all the same.
+
+A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep
+it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
+for the scheduler between them; long ones, and ones of unknown length, are not sent ahead at all, and stay free to go to
+whoever is idle first. Who has an idle thread comes before those that only have room. What was sent ahead, and then has
+to wait longer than expected, is taken back (`recall`). A worker that is not known to hear has neither room nor an idle
+thread (`revocation`).
+
+A task that may have killed a worker runs alone (`suspects`). It waits beside the queues until a worker is kept for it,
+which takes nothing else, and has ended what it was sent before.
+
+A short task that waits for one run only goes where that run is, before there is a result (`Placement.may_line_up`): a
+chain of short tasks costs no message between one and the next.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.ledger import RUNS_PER_THREAD_MAX
+from holdfast.cluster.scheduler.tasks.model import (
+    ALONE_ON_HOST,
+    IMPATIENT,
+    SHORTEST_RUN_SECONDS,
+    UNKNOWN_RUN_SECONDS,
+    Host,
+    Requirements,
+    Run,
+    Task,
+    Worker,
+)
+
+PREFETCH_SECONDS = UNKNOWN_RUN_SECONDS
+# So a worker's ledger has a place for each run that it may have begun (`ledger.runs_max`).
+assert PREFETCH_SECONDS < RUNS_PER_THREAD_MAX * SHORTEST_RUN_SECONDS
+#: Below this, where the data of a task lies does not matter.
+LOCALITY_MIN_NBYTES = 64 * 1024
+#: A store is nearly full when its objects, and those that are expected, take up this share of it.
+NEARLY_FULL = 0.7
+#: So many tasks for each of its threads a host takes at once of those that may run on any, if it's not more than its
+#: share of what there is. More keeps more of a family together, fewer leaves less to be given to others in the end.
+STRETCH_PER_THREAD = 8
+#: What bringing data over from another host is expected to cost.
+TRANSFER_NBYTES_PER_SECOND = 1e9
+TRANSFER_LATENCY_SECONDS = 0.002
+
+
+class Queue:
+    """Ready tasks of one kind, by priority. An entry whose task has left is skipped when it comes up.
+
+    Most tasks become ready in the order of their priority: those are in a line, where adding and taking one costs the
+    same however long it is. The others, such as those whose turn comes when a result is there, are in a heap.
+    """
+
+    __slots__ = ("_heap", "_line", "host", "live", "requirements", "roots")
+
+    def __init__(self, requirements: Requirements | None, host: Host | None, roots: bool) -> None:
+        self.requirements = requirements
+        self.host = host
+        self.roots = roots  # whether it is for tasks without dependencies
+        self.live = 0
+        self._line: deque[Task] = deque()
+        self._heap: list[tuple[tuple[float, int], Task]] = []
+
+    def add(self, task: Task) -> None:
+        """Add a task."""
+        task.queue = self
+        self.live += 1
+        line = self._line
+        if not line or line[-1].priority < task.priority:
+            line.append(task)
+        else:
+            heapq.heappush(self._heap, (task.priority, task))
+
+    def head(self) -> Task:
+        """The best task. There must be one."""
+        line, heap = self._line, self._heap
+        while line and line[0].queue is not self:
+            line.popleft()
+        while heap and heap[0][1].queue is not self:
+            heapq.heappop(heap)
+        if heap and (not line or heap[0][0] < line[0].priority):
+            return heap[0][1]
+        return line[0]
+
+    def tasks(self) -> list[Task]:
+        """All tasks, the best one first."""
+        entries = {task: None for task in (*self._line, *(task for _, task in self._heap)) if task.queue is self}
+        return sorted(entries, key=lambda task: task.priority)
+
+
+_Queues: TypeAlias = dict[tuple[Requirements | None, bool], Queue]
+
+
+class Placement:
+    """The queues of ready tasks and the workers with room.
+
+    Parameters
+    ----------
+    hosts, workers
+        The scheduler's tables; read here, changed by their owner.
+    """
+
+    def __init__(self, hosts: dict[str, Host], workers: dict[str, Worker]) -> None:
+        self._hosts = hosts
+        self._workers = workers
+        self._queues: dict[Host | None, _Queues] = {None: {}}
+        self._available: OrderedDict[Worker, None] = OrderedDict()
+        self._idle: OrderedDict[Worker, None] = OrderedDict()  # those of them with an idle thread
+        #: The workers with more runs than threads, and when that began or was looked at last, in this order.
+        self.ahead: OrderedDict[Worker, float] = OrderedDict()
+        #: Ready tasks that are suspects, in the order in which they came.
+        self.solitary: OrderedDict[Task, None] = OrderedDict()
+        #: The workers that are kept for one of these, or run it.
+        self.kept: dict[Worker, None] = {}
+        self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
+        self.ready = 0
+
+    def workers(self) -> Iterable[Worker]:
+        return self._workers.values()
+
+    # -- requirements
+
+    def requirements(self, options: dict[str, Any]) -> Requirements | None:
+        """The shared `Requirements` that the options of a task ask for, None for none."""
+        named = options.get("workers") or ()
+        resources = options.get("resources") or {}
+        if not named and not resources:
+            return None
+        try:
+            workers = (named,) if isinstance(named, str) else tuple(map(str, named))
+            key = (
+                workers,
+                # To ask for nothing of a resource is no requirement: a worker that doesn't know it may run the task.
+                tuple(sorted((str(name), float(amount)) for name, amount in resources.items() if amount)),
+                bool(options.get("allow_other_workers")),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ProtocolError(f"malformed requirements of a task: {error}") from None
+        found = self._requirements.get(key)
+        if found is None:
+            found = self._requirements[key] = Requirements(*key)
+        return found
+
+    def candidates(self, requirements: Requirements | None) -> list[Worker]:
+        """The workers that may run tasks with these requirements, busy or not."""
+        workers = list(self._workers.values())
+        if requirements is None:
+            return workers
+        named = [w for w in workers if requirements.names(w)]
+        if requirements.loose and not named:
+            named = workers
+        return [w for w in named if requirements.could_run_on(w)]
+
+    def can_run(self, requirements: Requirements | None) -> bool:
+        """Whether there is a worker that may run tasks with these requirements, or a place that one is to come to."""
+        if self.candidates(requirements) if requirements is not None else self._workers:
+            return True
+        places = (place for host in self._hosts.values() for place in host.places)
+        if requirements is None:
+            return next(places, None) is not None
+        return any(
+            (requirements.loose or requirements.names(place)) and requirements.could_run_on(place) for place in places
+        )
+
+    # -- room
+
+    def update_room(self, worker: Worker, now: float) -> None:
+        """To be called when a worker came, or its runs changed."""
+        idle_threads = worker.nthreads - len(worker.runs)
+        takes = not worker.deaf and worker.kept_for is None
+        if takes and idle_threads > 0:
+            self._idle[worker] = None
+        else:
+            self._idle.pop(worker, None)
+        if idle_threads >= 0:
+            self.ahead.pop(worker, None)
+        elif worker not in self.ahead:
+            self.ahead[worker] = now
+        if takes and (idle_threads > 0 or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads):
+            self._available[worker] = None
+            worker.host.available[worker] = None
+        else:
+            self._available.pop(worker, None)
+            worker.host.available.pop(worker, None)
+
+    def progressed(self, worker: Worker, now: float) -> None:
+        """To be called when the worker has ended some of its runs, or begins the first."""
+        worker.heard = now
+        if self.ahead.pop(worker, None) is not None:
+            self.ahead[worker] = now
+
+    def remove_worker(self, worker: Worker) -> None:
+        self._idle.pop(worker, None)
+        self.ahead.pop(worker, None)
+        self._available.pop(worker, None)
+        worker.host.available.pop(worker, None)
+        self.kept.pop(worker, None)
+
+    @property
+    def somebody_is_idle(self) -> bool:
+        return bool(self._idle)
+
+    def idle_worker(self, host: Host, requirements: Requirements | None) -> Worker | None:
+        """A worker with an idle thread that may run tasks with these requirements now, one of ``host`` if it can be."""
+        found = None
+        for worker in self._idle:
+            if self._may_run(worker, requirements):
+                if worker.host is host:
+                    return worker
+                found = found or worker
+        return found
+
+    def may_line_up(self, task: Task, worker: Worker) -> bool:
+        """Whether a waiting task may be sent behind the only run that it waits for, which ``worker`` has."""
+        mean = task.group.mean_seconds
+        return (
+            task.waiting_on == 1
+            and task.requirements is None
+            and mean is not None
+            and not worker.deaf
+            and worker.kept_for is None
+            and not task.solitude
+            and worker.expected_seconds + mean < PREFETCH_SECONDS * worker.nthreads
+            and all(d.state != "memory" or d.inline is not None or worker.host in d.where for d in task.dependencies)
+        )
+
+    # -- queues
+
+    def push(self, task: Task) -> None:
+        """Queue a task that has become ready."""
+        self.ready += 1
+        if task.solitude:
+            self.solitary[task] = None
+            return
+        host = None
+        if task.dependencies and task.requirements is None and len(self._hosts) > 1:
+            host = self._preferred_host(task)
+        self._queue(task.requirements, host, not task.dependencies).add(task)
+
+    def _queue(self, requirements: Requirements | None, host: Host | None, roots: bool) -> Queue:
+        queues = self._queues.get(host)
+        if queues is None:
+            queues = self._queues[host] = {}
+        queue = queues.get((requirements, roots))
+        if queue is None:
+            queue = queues[requirements, roots] = Queue(requirements, host, roots)
+        return queue
+
+    def remove(self, task: Task) -> Queue | None:
+        """Take a task out of its queue; returns that, or None if it was to run alone."""
+        queue = task.queue
+        self.ready -= 1
+        if queue is None:
+            del self.solitary[task]
+            return None
+        task.queue = None
+        queue.live -= 1
+        if not queue.live:
+            del self._queues[queue.host][queue.requirements, queue.roots]
+        return queue
+
+    def queues(self) -> list[Queue]:
+        return [queue for queues in self._queues.values() for queue in queues.values()]
+
+    def ready_tasks(self, requirements: Requirements | None) -> list[Task]:
+        """The ready tasks with these requirements."""
+        queued = [task for queue in self.queues() if queue.requirements is requirements for task in queue.tasks()]
+        return queued + [task for task in self.solitary if task.requirements is requirements]
+
+    def requirements_of_ready(self) -> list[Requirements | None]:
+        """What the ready tasks ask for."""
+        found = {queue.requirements: None for queue in self.queues()}
+        return list(found | {task.requirements: None for task in self.solitary})
+
+    def remove_host(self, host: Host) -> list[Task]:
+        """Forget a host's queues; return the tasks that were in them, to be pushed again."""
+        queues = self._queues.get(host, {}).values()
+        tasks = sorted((task for queue in queues for task in queue.tasks()), key=lambda task: task.priority)
+        for task in tasks:
+            self.remove(task)
+        self._queues.pop(host, None)
+        return tasks
+
+    def _preferred_host(self, task: Task) -> Host | None:
+        nbytes: dict[Host, int] = {}
+        for dependency in task.dependencies:
+            if dependency.inline is None:
+                for host in dependency.where:
+                    nbytes[host] = nbytes.get(host, 0) + dependency.nbytes
+        if not nbytes:
+            return None
+        most = max(nbytes.values())
+        if most < LOCALITY_MIN_NBYTES:
+            return None
+        best = [host for host, n in nbytes.items() if n == most and host.workers]
+        if not best or len(best) == len(self._hosts):
+            return None
+        return min(best, key=self._queued)
+
+    def _queued(self, host: Host) -> int:
+        queue = self._queues.get(host, {}).get((None, False))
+        return queue.live if queue is not None else 0
+
+    # -- matching
+
+    def fill(self, assign: Callable[[Task, Worker], None], now: float) -> None:
+        """Give ready tasks to workers with room, one to each in turn, idle ones first, until either runs out.
+
+        ``assign(task, worker)`` must lead to `update_room` for the worker.
+        """
+        if self.kept or self.solitary:
+            self._keep(assign, now)
+        for room in (self._idle, self._available):
+            misses = 0
+            while self.ready and misses < len(room):
+                worker = next(iter(room))
+                task = self._take(worker, now)
+                room.move_to_end(worker)
+                if task is None:
+                    misses += 1
+                else:
+                    misses = 0
+                    assign(task, worker)
+
+    def _keep(self, assign: Callable[[Task, Worker], None], now: float) -> None:
+        """Keep workers for tasks that are to run alone, and give these to the ones that have nothing else to do."""
+        keepers: dict[Task, Worker] = {}
+        for worker in list(self.kept):
+            task = worker.kept_for
+            assert task is not None
+            if task in self.solitary and task.solitude != IMPATIENT and not worker.deaf:
+                keepers[task] = worker
+            elif task.worker is not worker:
+                self._keep_for(worker, None, now)
+        if not self.solitary:
+            return
+        free = [worker for worker in self._workers.values() if worker.kept_for is None and not worker.deaf]
+        for task in list(self.solitary):
+            if task.solitude == IMPATIENT:
+                if (found := self._in_company(task)) is not None:
+                    self.remove(task)
+                    assign(task, found)
+                continue
+            keeper = keepers.get(task)
+            if keeper is None or keeper.runs:
+                # One that runs something for ever may not be the only one that could be waited for.
+                found = self._emptiest(free, task, keeper)
+                if found is None:
+                    continue
+                if found is not keeper:
+                    free.remove(found)
+                    if keeper is not None:
+                        self._keep_for(keeper, None, now)
+                        free.append(keeper)
+                    self._keep_for(found, task, now)
+                    keeper = found
+            if not keeper.runs:
+                self.remove(task)
+                task.since = now
+                assign(task, keeper)
+
+    def _in_company(self, task: Task) -> Worker | None:
+        """A worker that may run a task now, beside others, but not beside one that is to be alone."""
+        for worker in self._workers.values():
+            is_alone = worker.kept_for is not None and worker.kept_for.worker is worker
+            takes = not is_alone and not worker.deaf and len(worker.runs) < worker.nthreads
+            if takes and self._may_run(worker, task.requirements):
+                return worker
+        return None
+
+    def _emptiest(self, free: list[Worker], task: Task, keeper: Worker | None) -> Worker | None:
+        """A worker that is to run a task alone: ``keeper``, unless another one has nothing to do already.
+
+        If there is no keeper yet, it is the one that has least to do; None if none may run the task.
+        """
+        found = keeper
+        for worker in free:
+            is_better = found is None or (not worker.runs if keeper is not None else _work(worker) < _work(found))
+            if is_better and self._may_keep(worker, task):
+                found = worker
+                if not worker.runs:
+                    break
+        return found
+
+    def _may_keep(self, worker: Worker, task: Task) -> bool:
+        requirements = task.requirements
+        if requirements is not None and not (
+            requirements.could_run_on(worker) and self._is_named(worker, requirements)
+        ):
+            return False
+        if any(run.task is not None and run.task.solitude for run in worker.runs.values()):
+            return False  # one that goes on for longer than it could be alone
+        others = [w.kept_for for w in worker.host.workers if w.kept_for not in (None, task)]
+        if task.solitude == ALONE_ON_HOST:
+            return not others
+        return not any(other is not None and other.solitude == ALONE_ON_HOST for other in others)
+
+    def open_to_others(self, worker: Worker, now: float) -> None:
+        """A worker that runs a task alone may take others again, though that one still runs."""
+        self._keep_for(worker, None, now)
+
+    def _keep_for(self, worker: Worker, task: Task | None, now: float) -> None:
+        worker.kept_for = task
+        if task is None:
+            self.kept.pop(worker, None)
+        else:
+            self.kept[worker] = None
+        self.update_room(worker, now)
+
+    def _take(self, worker: Worker, now: float) -> Task | None:
+        best: Task | None = None
+        source: Queue | None = None
+        host = worker.host
+        nearly_full = host.nbytes + host.expected_nbytes > NEARLY_FULL * host.capacity > 0
+        for queues in (self._queues[None], self._queues.get(host)):
+            for queue in queues.values() if queues else ():
+                if queue.requirements is None or self._may_run(worker, queue.requirements):
+                    task = queue.head()
+                    if (
+                        source is None
+                        or best is None
+                        or (nearly_full and queue.roots, task.priority) < (nearly_full and source.roots, best.priority)
+                    ):
+                        best, source = task, queue
+        may_start = source is None or len(worker.runs) < worker.nthreads or self._may_start_ahead(source, nearly_full)
+        if best is not None and not may_start:
+            return None  # nothing is sent ahead of it: then a thread for it falls idle
+        if best is None:
+            best = self._steal(worker, now)
+        if best is None:
+            return None
+        source = self.remove(best)
+        assert source is not None
+        if best.nwaiters and source.host is None and len(self._hosts) > 1 and source.requirements is None:
+            self._claim(source, host)
+        return best
+
+    def _claim(self, source: Queue, host: Host) -> None:
+        """A host has taken a task from a queue of no host: so it gets those that come next there."""
+        threads = sum(worker.nthreads for worker in host.workers)
+        share = (source.live + 1) // len(self._hosts)
+        for _ in range(min(STRETCH_PER_THREAD * threads, share) - 1):
+            task = source.head()
+            if not task.nwaiters:
+                return
+            source.live -= 1
+            self._queue(None, host, source.roots).add(task)
+
+    def _may_run(self, worker: Worker, requirements: Requirements | None) -> bool:
+        if requirements is None:
+            return True
+        if requirements.resources and not requirements.fits_now(worker):
+            return False
+        return self._is_named(worker, requirements)
+
+    def _is_named(self, worker: Worker, requirements: Requirements) -> bool:
+        if requirements.names(worker):
+            return True
+        return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
+
+    def _may_start_ahead(self, queue: Queue, nearly_full: bool) -> bool:
+        """Not everything is sent ahead: tasks would hold their resources while they wait, or fill a store sooner."""
+        if nearly_full and queue.roots:
+            return False
+        return queue.requirements is None or not queue.requirements.resources
+
+    def _steal(self, worker: Worker, now: float) -> Task | None:
+        if worker.runs:
+            return None  # it is busy enough
+        best: Task | None = None
+        longest = 0.0
+        for queue in self.queues():
+            host = queue.host
+            if host is None or host is worker.host or host.available or not host.workers:
+                continue
+            task = queue.head()
+            hearing = [w for w in host.workers if not w.deaf]
+            threads = sum(w.nthreads for w in hearing)
+            busy = min((max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in hearing), default=math.inf)
+            seconds = task.group.mean_seconds
+            wait = busy + queue.live * (0.5 if seconds is None else seconds) / max(1, threads)
+            gain = wait - transfer_seconds(task, worker.host)
+            if gain > longest:
+                best, longest = task, gain
+        return best
+
+
+def _work(worker: Worker) -> tuple[int, float]:
+    """What a worker has to do, for comparison."""
+    return len(worker.runs), worker.expected_seconds
+
+
+def transfer_seconds(task: Task, host: Host) -> float:
+    """How long it's expected to take until all that a task reads is on a host."""
+    nbytes = sum(d.nbytes for d in task.dependencies if d.inline is None and host not in d.where)
+    return TRANSFER_LATENCY_SECONDS + nbytes / TRANSFER_NBYTES_PER_SECOND
+
+
+def start_run(worker: Worker, run: Run) -> None:
+    """Count a run as the worker's: its time, the room for its result, its resources."""
+    worker.runs[run.run_id] = run
+    worker.expected_seconds += run.seconds
+    worker.host.expected_nbytes += run.nbytes
+    if run.requirements is not None:
+        for name, amount in run.requirements.resources:
+            worker.free_resources[name] -= amount
+
+
+def expect_longer(worker: Worker, run: Run, seconds: float) -> None:
+    """Count a run with more time than was expected of it when it was sent."""
+    if run.seconds < seconds:
+        worker.expected_seconds += seconds - run.seconds
+        run.seconds = seconds
+
+
+def end_run(worker: Worker, run: Run) -> None:
+    """The inverse of `start_run`."""
+    del worker.runs[run.run_id]
+    worker.host.expected_nbytes -= run.nbytes
+    # Not a sum of what is left: with nothing left it is nothing, whatever rounding did.
+    worker.expected_seconds = worker.expected_seconds - run.seconds if worker.runs else 0.0
+    if run.requirements is not None:
+        for name, amount in run.requirements.resources:
+            worker.free_resources[name] += amount

@@ -1,0 +1,184 @@
+"""Taking runs away from a worker that does not answer: one that is stopped, or computes without hearing anything.
+
+A worker that is held up and hears is told to drop what others could run (`recall`). One that does not hear can't say
+what it has begun. But the agent of its host can, and sees to it that the rest will never begin there
+(`cluster/ledger.py`). So the agent is asked to revoke runs
+
+* of a worker that has left an instruction to drop runs unanswered for `ANSWER_SECONDS`;
+* of one of which the agent says that it hears nothing, as often as it says so.
+
+Of either, those runs are asked for that an idle worker may run, if bringing over what they read is expected to take
+less than the wait. What the agent has revoked is put back into the queues, and its worker is told. In between a worker
+begins nothing, so it has no room until it has confirmed what it was told, nor while it hears nothing:
+
+===================  ===========================================================================================
+worker.…             is above zero, or another than "running", …
+===================  ===========================================================================================
+condition            since its agent says so; until that says otherwise, or the worker says anything
+asked                from when its agent is asked to revoke runs until the answer
+unconfirmed          from when the worker is told of a revocation until it has confirmed that
+===================  ===========================================================================================
+
+A run that has begun stays where it is, however long it takes: a long call into C and one that never ends look the same.
+Only a process that has been stopped for `STOPPED_SECONDS` is not waited for any longer. Then what it has begun is run
+elsewhere as well, if somebody else may run it. Its own outcome may still come. A result is used if it is the first, and
+deleted if not, so a task has one result; any other outcome of it changes nothing. Neither its retries nor its failures
+are touched.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.scheduler.placing.placement import Placement, transfer_seconds
+from holdfast.cluster.scheduler.tasks.instructions import Outbox, RevokeRuns, TellRevoked
+from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
+from holdfast.cluster.scheduler.tasks.model import Requirements, Worker
+
+#: A worker gets this long to answer when it's told to drop runs.
+ANSWER_SECONDS = 1.0
+#: After this long nobody waits any longer for what a stopped process has begun.
+STOPPED_SECONDS = 30.0
+
+
+class Revocation:
+    """Looks after workers that don't answer.
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+    placement
+        Knows who is idle.
+    life
+        Where tasks go that are taken away.
+    stopped_seconds
+        After this long nobody waits any longer for what a stopped process has begun.
+    """
+
+    def __init__(self, outbox: Outbox, placement: Placement, life: Lifecycle, *, stopped_seconds: float) -> None:
+        self._outbox = outbox
+        self._placement = placement
+        self._life = life
+        self._stopped_seconds = stopped_seconds
+        self._unanswered: OrderedDict[Worker, float] = OrderedDict()  # and since when, in this order
+
+    # -- who does not answer
+
+    def told_to_drop(self, worker: Worker, now: float) -> None:
+        """The worker is to say which of the runs it has dropped that it was told to drop now."""
+        if worker.incarnation is not None and not worker.asked:
+            self._unanswered.setdefault(worker, now)
+
+    def answered(self, worker: Worker) -> None:
+        """It has said so, or is gone."""
+        self._unanswered.pop(worker, None)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `take_away` is due; None if there is nobody whom it would help."""
+        if not self._unanswered or not self._placement.somebody_is_idle:
+            return None
+        return next(iter(self._unanswered.values())) + ANSWER_SECONDS
+
+    def take_away(self, now: float) -> None:
+        """Have runs revoked of the workers that have left an instruction to drop some unanswered for too long."""
+        while (deadline := self.deadline) is not None and deadline <= now:
+            worker, _ = self._unanswered.popitem(last=False)
+            if any(run.recalled and not run.begun for run in worker.runs.values()):
+                self._ask(worker, now - worker.heard)
+
+    def seen(self, worker: Worker, condition: str, seconds: float) -> None:
+        """The worker's agent says what it is doing, and for how long already."""
+        if condition != worker.condition:
+            worker.condition = condition
+            self._update(worker)
+        if condition == "running" or worker.incarnation is None:
+            return
+        if condition == "stopped" and seconds >= self._stopped_seconds:
+            self._run_elsewhere(worker)
+        else:
+            self._ask(worker, seconds)
+
+    def heard_from(self, worker: Worker) -> None:
+        """The worker has said something."""
+        if worker.condition != "running":
+            worker.condition = "running"
+            self._update(worker)
+
+    # -- what is taken away
+
+    def _ask(self, worker: Worker, wait_seconds: float) -> None:
+        """Have those runs revoked that somebody who is idle would rather run than wait as long again."""
+        idle: dict[Requirements | None, Worker | None] = {}
+        wanted = []
+        for run in worker.runs.values():
+            task = run.task
+            if task is None or run.begun:
+                continue
+            requirements = task.requirements
+            if requirements not in idle:
+                idle[requirements] = self._placement.idle_worker(worker.host, requirements)
+            other = idle[requirements]
+            if other is None or other is worker:
+                continue
+            if other.host is worker.host or transfer_seconds(task, other.host) < wait_seconds:
+                wanted.append(run.run_id)
+        self._revoke(worker, wanted)
+
+    def _run_elsewhere(self, worker: Worker) -> None:
+        """Don't wait any longer for the runs of a stopped worker that others may run as well."""
+        others: dict[Requirements | None, bool] = {}
+        wanted = []
+        for run in list(worker.runs.values()):
+            task = run.task
+            if task is None:
+                continue
+            requirements = task.requirements
+            if requirements not in others:
+                others[requirements] = any(not other.deaf for other in self._placement.candidates(requirements))
+            if not others[requirements]:
+                continue
+            if run.begun:
+                self._life.run_elsewhere(run)
+            else:
+                wanted.append(run.run_id)
+        self._revoke(worker, wanted)
+
+    def _revoke(self, worker: Worker, run_ids: list[int]) -> None:
+        if worker.asked or not run_ids:
+            return
+        assert worker.incarnation is not None
+        self.answered(worker)
+        for start in range(0, len(run_ids), MAX_ITEMS):
+            worker.asked += 1
+            some = run_ids[start : start + MAX_ITEMS]
+            self._outbox.put(RevokeRuns(worker.host.address, worker.address, worker.incarnation, some))
+        self._update(worker)
+
+    def revoked(self, worker: Worker, number: int, revoked: Sequence[int], begun: Sequence[int]) -> None:
+        """The worker's agent says which runs it has revoked, and which had begun before."""
+        worker.asked -= 1
+        for run_id in begun:
+            run = worker.runs.get(run_id)
+            if run is not None:
+                run.begun = True
+        for run_id in revoked:
+            task = self._life.end_run(worker, run_id)
+            if task is not None and task.state == "processing":
+                self._life.requeue(task)
+        if number:
+            worker.unconfirmed += 1
+            self._outbox.put(TellRevoked(worker.address, number, revoked))
+        self._update(worker)
+
+    def confirmed(self, worker: Worker) -> None:
+        """The worker knows of one more revocation."""
+        worker.unconfirmed -= 1
+        self._update(worker)
+
+    def _update(self, worker: Worker) -> None:
+        worker.deaf = worker.condition != "running" or bool(worker.asked or worker.unconfirmed)
+        self._placement.update_room(worker, self._life.now)

@@ -1,0 +1,169 @@
+"""Whose fault it is that a worker or a host has died.
+
+A task that kills workers has to be given up some day, and none that merely ran beside it. What is known of a death:
+
+* which runs were *going on*: those that a thread of the worker had taken last and that have no outcome, as its node
+  found in the ledger (`cluster/ledger.py`). If nobody could look, those that were sent first, one for each thread;
+* sometimes, which run has *crashed* it: a signal such as SIGSEGV comes in one thread (`cluster/node/deaths.py`). Nobody
+  can know who has called ``os._exit``, or took the memory for which the kernel has killed the process.
+
+============================================  =======================================================================
+of a worker that has died it is known that …  … so
+============================================  =======================================================================
+this run has crashed it                       this one is charged
+only one run was going on                     this one is charged
+several were, and nobody knows which it was   none is charged, and all of these are *suspects*: they run again, each
+                                              alone on its worker. So the next death is one of the two above
+none was                                      none is charged
+============================================  =======================================================================
+
+If the fault was one of memory that can't be written, and the run shared memory of the store, then it may be a function
+that writes into what it reads, in native code that asks nobody. Its task runs once more with private views before it is
+charged, and its function is remembered (`writers`). A task that is charged for `max_failures` deaths fails.
+
+What becomes of a suspect, by ``task.solitude``:
+
+===============  ====================================================================================================
+`ALONE`          it waits for a worker that it has for itself: nothing new is sent to the one that was chosen for it,
+                 until that has nothing to do, nor while it runs; but for `ALONE_SECONDS` only, then others may come
+`ALONE_ON_HOST`  the same, and no other suspect has a worker of that host meanwhile: it was there when a host died
+`IMPATIENT`      no worker fell idle for `PATIENCE_SECONDS`, perhaps since one of those that run waits for this very
+                 task. It takes any thread that is idle. If it is there again when somebody dies, and no other suspect
+                 is, it is charged
+===============  ====================================================================================================
+
+Most that kill a worker do so soon. A suspect that goes on for long would keep a worker from all others for as long, and
+may wait for one of them. If it is in company again when somebody dies, it is a suspect as before, and has twice as much
+time alone. So one that kills late is found as well.
+
+A host's death is judged like that of a worker with all threads of its workers. There will often be other runs beside a
+suspect that has its worker for itself; so only one that is `ALONE_ON_HOST`, or impatient, is charged among others.
+
+A task that has had a result is no suspect any more, and not charged with anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from holdfast.cluster.scheduler.placing.placement import Placement
+from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
+from holdfast.cluster.scheduler.tasks.model import ALONE, ALONE_ON_HOST, IMPATIENT, Run, Solitude, Task, Worker
+
+#: A suspect waits for so long for a worker of its own.
+PATIENCE_SECONDS = 30.0
+#: And has it for so long at first.
+ALONE_SECONDS = 10.0
+#: By so much at most that time grows.
+MAX_GROWTH = 1 << 20
+
+
+class Suspects:
+    """Charges tasks, and looks after those that may have to be charged.
+
+    Parameters
+    ----------
+    placement
+        Where suspects wait for a worker.
+    life
+        Remembers functions that write.
+    patience_seconds
+        For how long they wait.
+    """
+
+    def __init__(self, placement: Placement, life: Lifecycle, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._placement = placement
+        self._life = life
+        self._patience_seconds = patience_seconds
+
+    def worker_died(
+        self, worker: Worker, running: Sequence[int] | None, crashed: int | None, *, fault: bool
+    ) -> list[Task]:
+        """A worker has died, and has its runs still. Returns the tasks that are charged for it.
+
+        Parameters
+        ----------
+        running
+            The runs that its threads took last; None if nobody knows.
+        crashed
+            The one that has crashed it, if that is known.
+        fault
+            Whether it was killed as a process is that writes where it can't.
+        """
+        if crashed is not None:
+            run = worker.runs.get(crashed)
+            going_on = [] if run is None else [run]
+        else:
+            going_on = _going_on(worker, running)
+        if fault and len(going_on) == 1 and self._tries_private_views(going_on[0]):
+            return []
+        return self._charge(going_on, ALONE)
+
+    def host_died(self, workers: Iterable[Worker]) -> list[Task]:
+        """The same for a host and all its workers."""
+        return self._charge([run for worker in workers for run in _going_on(worker, None)], ALONE_ON_HOST)
+
+    def _charge(self, going_on: Sequence[Run], solitude: Solitude) -> list[Task]:
+        tasks = [run.task for run in going_on if run.task is not None]
+        if len(going_on) == 1:
+            charged = tasks
+        else:
+            suspects = [task for task in tasks if task.solitude >= solitude]
+            at_least = IMPATIENT if solitude == ALONE else ALONE_ON_HOST
+            charged = [task for task in suspects if len(suspects) == 1 and task.solitude >= at_least]
+            for task in tasks:
+                task.solitude = solitude if task.solitude == IMPATIENT else max(task.solitude, solitude)
+                task.suspected += 1
+        for task in charged:
+            task.failures += 1
+        return charged
+
+    def _tries_private_views(self, run: Run) -> bool:
+        task = run.task
+        if task is None or run.private or all(d.inline is not None for d in task.dependencies):
+            return False
+        task.private = True
+        self._life.remember_writer(task.key, task.digest)
+        return True
+
+    @property
+    def deadline(self) -> float | None:
+        """When `hurry` is due; None if no suspect waits, and none runs alone."""
+        ends = [task.since + _alone_seconds(task) for _, task in self._alone()]
+        first = next(iter(self._placement.solitary), None)
+        if first is not None and first.solitude != IMPATIENT:
+            ends.append(first.since + self._patience_seconds)
+        return min(ends, default=None)
+
+    def hurry(self, now: float) -> None:
+        """Let others come to those that had a worker for themselves for long enough, and look after those that wait.
+
+        The one that has waited for too long is to run in company; the others wait on, to be no company for it.
+        """
+        for worker, task in list(self._alone()):
+            if task.since + _alone_seconds(task) <= now:
+                self._placement.open_to_others(worker, now)
+        solitary = self._placement.solitary
+        first = next(iter(solitary), None)
+        if first is None or first.solitude == IMPATIENT or first.since + self._patience_seconds > now:
+            return
+        first.solitude = IMPATIENT
+        for task in solitary:
+            task.since = now
+
+    def _alone(self) -> Iterator[tuple[Worker, Task]]:
+        """The suspects that run alone, and where."""
+        for worker in self._placement.kept:
+            task = worker.kept_for
+            if task is not None and task.worker is worker:
+                yield worker, task
+
+
+def _alone_seconds(task: Task) -> float:
+    return ALONE_SECONDS * min(MAX_GROWTH, 1 << max(0, task.suspected - 1))
+
+
+def _going_on(worker: Worker, running: Sequence[int] | None) -> list[Run]:
+    if running is None:
+        return list(worker.runs.values())[: worker.nthreads]  # they start in the order in which they were sent
+    return [worker.runs[run_id] for run_id in dict.fromkeys(running) if run_id in worker.runs]

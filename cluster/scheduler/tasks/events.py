@@ -1,0 +1,237 @@
+"""What can happen to the scheduler. The parts of an event have the shapes of the messages in `docs/architecture.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from holdfast.cluster.scheduler.tasks.model import Digest, Key, ObjectId, Payload
+
+
+class HostJoined(NamedTuple):
+    address: str
+    description: dict[str, Any]
+
+
+class HostLeft(NamedTuple):
+    """A host is gone. ``may_live``: nobody hears of it, which need not be the fault of what ran there."""
+
+    address: str
+    reason: str
+    may_live: bool = False
+
+
+class ObjectsReported(NamedTuple):
+    """A host that has joined says what it has: object, key, bytes, type, owner of each."""
+
+    host: str
+    objects: Sequence[tuple[ObjectId, Any, int, str | None, str | None]]
+
+
+class HostReady(NamedTuple):
+    """That was all."""
+
+    host: str
+
+
+class WorkerJoined(NamedTuple):
+    address: str
+    name: str
+    host: str
+    nthreads: int
+    resources: dict[str, float]
+    incarnation: int | None = None  # by which its node may revoke runs of it
+
+
+class WorkerLeft(NamedTuple):
+    """A worker is gone. What its node knows of how: the runs that its threads had taken last (None: it has not said
+    so), the one that has crashed it, if that is known, and whether the fault was one of memory."""
+
+    address: str
+    reason: str
+    running: Sequence[int] | None = None
+    crashed: int | None = None
+    fault: bool = False
+
+
+class WorkersSeen(NamedTuple):
+    """What the workers of a host are doing, and for how many seconds already, by address."""
+
+    host: str
+    conditions: Mapping[str, tuple[str, float]]
+
+
+class ClientJoined(NamedTuple):
+    client: str
+    name: str
+    of_worker: bool = False  # opened by a worker, for its tasks
+
+
+class ClientLeft(NamedTuple):
+    client: str
+
+
+class FunctionsSent(NamedTuple):
+    client: str
+    functions: Sequence[tuple[Digest, Payload]]
+
+
+class FunctionsForgotten(NamedTuple):
+    client: str
+    digests: Sequence[Digest]
+
+
+class TasksSubmitted(NamedTuple):
+    client: str
+    tasks: Sequence[tuple[Key, Digest | None, Payload, Sequence[Key]]]
+    wants: Sequence[Key] | None
+    options: dict[str, Any]
+
+
+class ObjectsScattered(NamedTuple):
+    client: str
+    objects: Sequence[tuple[Key, ObjectId, int, str, str, Payload | None]]
+    chosen: bool = False  # somebody chose the keys; else they are made of the data
+
+
+class ReferencesFound(NamedTuple):
+    """Objects that a client has put into a store, with the keys of the futures inside each."""
+
+    client: str
+    objects: Sequence[tuple[Key, Sequence[Key]]]
+
+
+class KeysWanted(NamedTuple):
+    client: str
+    keys: Sequence[Key]
+
+
+class KeysReleased(NamedTuple):
+    client: str
+    keys: Sequence[Key]
+
+
+class KeysCancelled(NamedTuple):
+    client: str
+    keys: Sequence[Key]
+    force: bool
+
+
+class ResultsMissing(NamedTuple):
+    client: str
+    results: Sequence[tuple[Key, ObjectId, str]]
+
+
+class TasksFinished(NamedTuple):
+    worker: str
+    results: Sequence[tuple[Key, int, ObjectId, int, Payload | None, str, float]]
+
+
+class TasksErred(NamedTuple):
+    worker: str
+    errors: Sequence[tuple[Key, int, Payload | tuple[ObjectId, int], str, float]]
+
+
+class FunctionsWrote(NamedTuple):
+    """The functions of these tasks, by key and digest, write into what they read."""
+
+    worker: str
+    tasks: Sequence[tuple[Key, Digest | None]]
+
+
+class DependenciesMissing(NamedTuple):
+    worker: str
+    missing: Sequence[tuple[Key, int, Key, ObjectId]]
+
+
+class RunsDropped(NamedTuple):
+    worker: str
+    run_ids: Sequence[int]
+
+
+class RunsRevoked(NamedTuple):
+    host: str
+    worker: str
+    incarnation: int
+    number: int
+    revoked: Sequence[int]
+    begun: Sequence[int]
+
+
+class RevocationConfirmed(NamedTuple):
+    worker: str
+    number: int
+
+
+class ObjectsFound(NamedTuple):
+    """A store has these: copies that it fetched, or what somebody put there who has left since."""
+
+    host: str
+    object_ids: Sequence[ObjectId]
+
+
+class CopiesFailed(NamedTuple):
+    """A host could not bring copies that it was told to bring: object and reason of each."""
+
+    host: str
+    failures: Sequence[tuple[ObjectId, str]]
+
+
+class DatasetsPublished(NamedTuple):
+    """All of them, or none: name, data, keys of each."""
+
+    client: str
+    request: int
+    datasets: Sequence[tuple[str, Payload, Sequence[Key]]]
+    override: bool
+
+
+class DatasetUnpublished(NamedTuple):
+    client: str
+    request: int
+    name: str
+
+
+class DatasetRequested(NamedTuple):
+    client: str
+    request: int
+    name: str
+
+
+class TimePassed(NamedTuple):
+    """Nothing happened but the clock; due when `SchedulerState.next_deadline` is reached."""
+
+
+Event: TypeAlias = (
+    HostJoined
+    | HostLeft
+    | ObjectsReported
+    | HostReady
+    | WorkerJoined
+    | WorkerLeft
+    | WorkersSeen
+    | ClientJoined
+    | ClientLeft
+    | FunctionsSent
+    | FunctionsForgotten
+    | TasksSubmitted
+    | ObjectsScattered
+    | ReferencesFound
+    | KeysWanted
+    | KeysReleased
+    | KeysCancelled
+    | ResultsMissing
+    | TasksFinished
+    | TasksErred
+    | FunctionsWrote
+    | DependenciesMissing
+    | RunsDropped
+    | RunsRevoked
+    | RevocationConfirmed
+    | ObjectsFound
+    | CopiesFailed
+    | DatasetsPublished
+    | DatasetUnpublished
+    | DatasetRequested
+    | TimePassed
+)

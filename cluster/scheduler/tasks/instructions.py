@@ -1,0 +1,161 @@
+"""What the scheduler's state machine wants done: messages to workers, nodes and clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from holdfast.cluster.scheduler.tasks.model import Digest, Key, ObjectId, Payload
+
+#: A number in the place of the object's id is that of a run that was sent to the same worker before.
+DependencyEntry: TypeAlias = tuple[Key, ObjectId | int | None, Payload | None, Sequence[str]]
+#: The last one says whether the run gets private views of what it reads.
+RunEntry: TypeAlias = tuple[Key, int, Digest | None, Payload, Sequence[DependencyEntry], bool]
+MemoryEntry: TypeAlias = tuple[Key, ObjectId | None, int, Payload | None, Sequence[str]]
+#: A large exception's object, its size, and the nodes that have it.
+StoredError: TypeAlias = tuple[ObjectId, int, Sequence[str]]
+ErredEntry: TypeAlias = tuple[Key, Payload | StoredError, str]
+
+
+class SendFunctions(NamedTuple):
+    peer: str
+    items: list[tuple[Digest, Payload]]
+
+
+class ForgetFunctions(NamedTuple):
+    peer: str
+    items: list[Digest]
+
+
+class RunTasks(NamedTuple):
+    peer: str
+    items: list[RunEntry]
+
+
+class DropRuns(NamedTuple):
+    peer: str
+    items: list[int]
+
+
+class RevokeRuns(NamedTuple):
+    peer: str  # the node
+    worker: str
+    incarnation: int
+    run_ids: Sequence[int]
+
+
+class TellRevoked(NamedTuple):
+    peer: str  # the worker
+    number: int
+    run_ids: Sequence[int]
+
+
+class DeleteObjects(NamedTuple):
+    peer: str
+    items: list[ObjectId]
+
+
+class CopyObjects(NamedTuple):
+    peer: str  # the node that is to bring them
+    items: list[tuple[ObjectId, Sequence[str]]]  # and the nodes that have each
+
+
+class DiscardResults(NamedTuple):
+    peer: str
+    items: list[ObjectId]
+
+
+class ReportMemory(NamedTuple):
+    peer: str
+    items: list[MemoryEntry]
+
+
+class ReportErred(NamedTuple):
+    peer: str
+    items: list[ErredEntry]
+
+
+class ReportPending(NamedTuple):
+    peer: str
+    items: list[Key]
+
+
+class ReportCancelled(NamedTuple):
+    peer: str
+    items: list[Key]
+    reason: str
+
+
+class ReportKept(NamedTuple):
+    peer: str
+    items: list[Key]
+
+
+class Warn(NamedTuple):
+    peer: str
+    text: str
+
+
+class Reply(NamedTuple):
+    peer: str
+    request: int
+    ok: bool
+    value: Any
+
+
+Instruction: TypeAlias = (
+    SendFunctions
+    | ForgetFunctions
+    | RunTasks
+    | DropRuns
+    | RevokeRuns
+    | TellRevoked
+    | DeleteObjects
+    | CopyObjects
+    | DiscardResults
+    | ReportMemory
+    | ReportErred
+    | ReportPending
+    | ReportCancelled
+    | ReportKept
+    | Warn
+    | Reply
+)
+
+
+class Outbox:
+    """Collects instructions; neighbours of one kind for one peer become one. The order for each peer is kept."""
+
+    def __init__(self) -> None:
+        self._instructions: list[Instruction] = []
+        self._last: dict[str, Instruction] = {}
+
+    def add(self, kind: type[Any], peer: str, item: Any) -> None:
+        """Add ``item`` to an instruction of ``kind`` (one with just ``peer`` and ``items``)."""
+        last: Any = self._last.get(peer)
+        if type(last) is kind:
+            last.items.append(item)
+            return
+        self._last[peer] = instruction = kind(peer, [item])
+        self._instructions.append(instruction)
+
+    def cancelled(self, peer: str, key: Key, reason: str) -> None:
+        last = self._last.get(peer)
+        if type(last) is ReportCancelled and last.reason == reason:
+            last.items.append(key)
+            return
+        self._last[peer] = instruction = ReportCancelled(peer, [key], reason)
+        self._instructions.append(instruction)
+
+    def reply(self, peer: str, request: int, ok: bool, value: Any) -> None:
+        self.put(Reply(peer, request, ok, value))
+
+    def put(self, instruction: Instruction) -> None:
+        """Add an instruction that stands by itself."""
+        self._last[instruction.peer] = instruction
+        self._instructions.append(instruction)
+
+    def take(self) -> list[Instruction]:
+        taken, self._instructions = self._instructions, []
+        self._last.clear()
+        return taken

@@ -1,0 +1,837 @@
+"""The life of a task: the moves between its states, and what each brings about.
+
+`Lifecycle` owns the tables of tasks and objects. Every change of a task's state goes through it, and a method that
+changes one of two things that must agree changes the other too:
+
+* ``dependency.nwaiters`` counts a task exactly while the task is ACTIVE;
+* ``host.objects`` has a task exactly when ``task.where`` has the host;
+* a queue, the table of unplaced tasks, a worker's runs or the table of awaited tasks have a task exactly in the states
+  of those names.
+
+Freeing is not recursive. Whoever takes away a reason to keep a task puts it on the list of tasks to `settle`; when an
+event has been handled, those that nobody needs are released, and those that nobody can ask for again are forgotten,
+which may put more on the list. A released task stays known as long as a task that depends on it: it is the
+lineage from which that one can be made again.
+
+What follows from an event may be long: a graph of a million tasks is forgotten with the last hold of its one result,
+fails with its first task, and is let go of by a client that leaves. So an event settles the tasks that it touches
+itself, and of what follows only so much at once (`Lifecycle.follow_up`). The rest is left over for later
+events, and `has_more` is true until it is done. In between
+
+* a task that nobody needs may still be in any state: it is as if whoever let go of it had done so a moment later;
+* an ACTIVE task may have a dependency that has erred: it will err too, and can't run before that;
+* a client that has left still holds tasks, and hears nothing any more (``Client.hears``).
+
+Generations of a key. The table `Lifecycle.tasks` has the task that a key means now. Dependents refer to tasks, not to
+keys. So when a key is specified anew that nobody holds, and by another specification, its task leaves the table
+(`Lifecycle.free_key`) and the next generation of the key takes the place. The earlier one goes on for its dependents,
+can be computed again for them, and is forgotten with the last of them:
+
+======================================  ================================================
+a key is specified, and its task …      … then the key means
+======================================  ================================================
+isn't known                             a new task
+has that very specification             that task, whatever state it is in
+is held by somebody                     that task: its holders were promised its result
+is data that is lost, held by somebody  that task, which can be computed from now on
+is held by nobody                       a new task, the next generation
+======================================  ================================================
+
+A specification is the same if its bytes are and if the keys that it names mean the same tasks still. Whatever others
+say by key is about what they hold, and what is held is in the table. A task has no two generations of a key among its
+dependencies: all of them were looked up at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
+
+from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostError
+from holdfast.cluster.failures import raised
+from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
+from holdfast.cluster.scheduler.placing.placement import Placement, end_run, start_run
+from holdfast.cluster.scheduler.tasks.instructions import (
+    DeleteObjects,
+    DependencyEntry,
+    DiscardResults,
+    DropRuns,
+    ErredEntry,
+    ForgetFunctions,
+    MemoryEntry,
+    Outbox,
+    ReportErred,
+    ReportMemory,
+    ReportPending,
+    RunTasks,
+    SendFunctions,
+    StoredError,
+)
+from holdfast.cluster.scheduler.tasks.lost import Lost
+from holdfast.cluster.scheduler.tasks.model import (
+    ACTIVE,
+    Client,
+    Contents,
+    Digest,
+    Function,
+    Group,
+    Holder,
+    Host,
+    Key,
+    ObjectId,
+    Payload,
+    Run,
+    Task,
+    TaskError,
+    Worker,
+)
+from holdfast.cluster.scheduler.tasks.partitioned import Roll, Table
+from holdfast.cluster.scheduler.tasks.writers import Writers
+
+#: A group that has lost its last task is kept, for the time that it knows, while there are no more groups than this.
+MAX_GROUPS = 10_000
+
+
+def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskError:
+    """A `TaskError` for an error of Holdfast's own."""
+    text = str(error)
+    if len(text) > ERROR_TEXT_LENGTH:  # there is a very long key in it
+        text = raised.shortened(text, ERROR_TEXT_LENGTH)
+        error = type(error)(text)
+    blob, _ = raised.dump_exception(error)
+    return TaskError(key, blob, text, is_loss=is_loss)
+
+
+class Lifecycle:
+    """The tasks and their moves.
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+    placement
+        Where ready tasks go.
+    follow_up_limit
+        How many tasks are dealt with at once that an event did not touch itself.
+    awaits_lost
+        Whether data that is lost with its host is awaited, or given up at once.
+    task
+        The class of tasks: `validation.CheckedTask` sees to it that every move is a legal one.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        placement: Placement,
+        *,
+        follow_up_limit: int,
+        awaits_lost: bool = True,
+        task: type[Task] = Task,
+    ) -> None:
+        self.tasks: Table[Key, Task] = Table()
+        self.earlier: Roll[Task] = Roll()  # generations of keys that mean other tasks by now
+        self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
+        self.errors: Table[ObjectId, TaskError] = Table()  # of those that lie in stores, as long as a task has them
+        self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
+        self.contents: dict[Task, Contents] = {}  # of the objects that have futures in them
+        self.lost = Lost()
+        self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
+        self.functions: dict[Digest, Function] = {}
+        self.groups: dict[Hashable, Group] = {}
+        self.writers = Writers()
+        self.now = 0.0
+        self._outbox = outbox
+        self._placement = placement
+        self._awaits_lost = awaits_lost
+        self._task = task
+        self._run_ids = itertools.count(1)
+        self._follow_up_limit = follow_up_limit
+        self._to_settle: list[Task] = []  # touched by this event
+        self._freed: dict[Worker, None] = {}  # that have ended runs in this event
+        #: Left over from events:
+        self._unsettled: list[Task] = []  # maybe not needed
+        self._undermined: list[Task] = []  # something that they depend on has erred
+        self._unhindered: list[Task] = []  # something that they depend on was lost and is there again
+        self._departed: list[Holder] = []  # that still hold something
+
+    # -- coming to be
+
+    def create(self, key: Key, digest: Digest | None, owner: str) -> Task:
+        """Make a task that nobody knows yet."""
+        name = _group_name(key, digest)
+        group = self.groups.get(name)
+        if group is None:
+            group = self.groups[name] = Group(name)
+            group.writes = bool(self.writers) and self.writers.know(key, digest)
+        group.tasks += 1
+        task = self.tasks[key] = self._task(key, group, owner)
+        return task
+
+    def specify(self, task: Task, digest: Digest | None, payload: Payload, dependencies: Sequence[Task]) -> None:
+        """Tell how a task is computed."""
+        task.digest = digest
+        task.payload = payload
+        if digest is not None:
+            self.functions[digest].tasks += 1
+        if dependencies:
+            task.dependencies = tuple(dict.fromkeys(dependencies))
+            for dependency in task.dependencies:
+                dependency.add_dependent(task)
+
+    def remember_writer(self, key: Key, digest: Digest | None) -> None:
+        """The function of such a task writes into what it reads: its runs get private views from now on."""
+        self.writers.add(key, digest)
+        group = self.groups.get(_group_name(key, digest))
+        if group is not None:
+            group.writes = True
+
+    def is_specified_by(
+        self, task: Task, digest: Digest | None, payload: Payload, dependency_keys: Sequence[Key]
+    ) -> bool:
+        """Whether a specification is the one that a task has."""
+        if task.payload is None or task.digest != digest or task.payload != payload:
+            return False
+        return task.dependencies == tuple(dict.fromkeys(map(self.tasks.get, dependency_keys)))
+
+    def is_held(self, task: Task) -> bool:
+        """Whether anybody holds a task that isn't gone."""
+        return any(not self.is_departed(holder) for holder in task.holders)
+
+    def free_key(self, task: Task) -> None:
+        """A key that nobody holds is to mean another task: this one is left to those that depend on it."""
+        del self.tasks[task.key]
+        self.earlier.add(task)
+
+    def is_below(self, task: Task, others: Iterable[Task]) -> bool:
+        """Whether one of the others is the task, or depends on it."""
+        seen = set(others)
+        stack = list(seen)
+        while stack:
+            other = stack.pop()
+            if other is task:
+                return True
+            stack += [dependency for dependency in other.dependencies if dependency not in seen]
+            seen.update(other.dependencies)
+        return False
+
+    # -- towards a result
+
+    def activate(self, task: Task) -> None:
+        """Begin to work towards a result of a task in state "released", and of all that it needs."""
+        if task.payload is not None and not task.dependencies:  # as most are
+            self.enqueue(task)
+            return
+        stack = [task]
+        while stack:
+            task = stack.pop()
+            if task.state != "released":
+                continue
+            if not task.can_be_computed:
+                self.await_or_fail(task, f"{task.key!r} {_LOST}")
+                continue
+            if not task.dependencies:
+                self.enqueue(task)
+                continue
+            task.state = "waiting"
+            waiting_on = 0
+            waited_for: Task | None = None
+            error: TaskError | None = None
+            for dependency in task.dependencies:
+                self.renew(dependency)
+                dependency.nwaiters += 1
+                state = dependency.state
+                if state == "erred":
+                    error = dependency.error
+                elif state != "memory":
+                    waiting_on += 1
+                    waited_for = dependency
+                    if state == "released":
+                        stack.append(dependency)
+            task.waiting_on = waiting_on
+            if error is not None:
+                self.fail(task, error)
+            elif waited_for is None:
+                self.enqueue(task)
+            elif waited_for.state == "processing":
+                self.line_up(waited_for)
+
+    def await_or_fail(self, task: Task, text: str) -> None:
+        """A task in state "released" has no result and can't be computed: await a host that has one, if it may come."""
+        if self._awaits_lost and task in self.lost.objects:
+            task.state = "lost"
+            task.since = self.now
+            self.awaited[task] = None
+        else:
+            self.fail(task, task_error(task.key, ObjectLostError(text), is_loss=True))
+
+    def await_no_longer(self, task: Task) -> None:
+        """A task in state "lost" has waited for its host for long enough."""
+        if task.can_be_computed:  # somebody has told how meanwhile
+            self.withdraw(task)
+            task.state = "released"
+            self.activate(task)
+        else:
+            self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}"), is_loss=True))
+
+    def renew(self, task: Task) -> None:
+        """Somebody new needs a task: the error that those saw who needed it before is not for them."""
+        if task.state == "erred" and not task.is_needed:
+            self._release(task)
+
+    def enqueue(self, task: Task) -> None:
+        """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
+        if self._placement.can_run(task.requirements):
+            task.state = "ready"
+            task.since = self.now
+            self._placement.push(task)
+        else:
+            task.state = "no-worker"
+            task.since = self.now
+            self.unplaced[task] = None
+
+    def requeue(self, task: Task) -> None:
+        """A task in state "processing" that no worker has any more: let it run again."""
+        waiting_on = sum(dependency.state != "memory" for dependency in task.dependencies)
+        if waiting_on:
+            task.state = "waiting"
+            task.waiting_on = waiting_on
+        else:
+            self.enqueue(task)
+
+    def assign(self, task: Task, worker: Worker) -> None:
+        """Send a ready task, already out of its queue, to a worker, and what can be lined up behind it."""
+        try:
+            self._send(task, worker)
+        except Exception:
+            self._take_back_unsent(task, worker)
+            raise
+        if task.nwaiters == 1:
+            self.line_up(task)
+
+    def _take_back_unsent(self, task: Task, worker: Worker) -> None:
+        """Sending a task has failed here, which costs this task: its worker isn't to wait for the end of its run."""
+        run = worker.runs.pop(task.run_id, None)
+        if run is not None:
+            worker.expected_seconds = worker.expected_seconds - run.seconds if worker.runs else 0.0
+            worker.host.expected_nbytes -= run.nbytes
+        task.worker = None
+        self._placement.update_room(worker, self.now)
+        text = f"{task.key!r:.200} could not be sent to a worker: the scheduler failed at it, and its log says how"
+        self.fail(task, task_error(task.key, InternalError(text)))
+
+    def line_up(self, task: Task) -> None:
+        """Send the one task that waits for nothing but this one to the worker that runs this one, and so on.
+
+        They run there one after the other, without a word from here between them. If a run has no result, the worker
+        reports that those behind it miss a dependency.
+        """
+        worker = task.worker
+        while worker is not None and task.nwaiters == 1:
+            (waiter,) = task.waiters
+            if waiter.state != "waiting" or not self._placement.may_line_up(waiter, worker):
+                return
+            self._send(waiter, worker)
+            task = waiter
+
+    def line_up_more(self, worker: Worker) -> None:
+        """The worker is done with something: the line behind its last run may go on."""
+        last = next(reversed(worker.runs.values()), None)
+        if last is not None and last.task is not None:
+            self.line_up(last.task)
+
+    def _send(self, task: Task, worker: Worker) -> None:
+        task.state = "processing"
+        run_id = next(self._run_ids)
+        requirements = task.requirements
+        task.run_id = run_id
+        task.worker = worker
+        if not worker.runs:
+            self._placement.progressed(worker, self.now)
+        private = task.private or task.group.writes
+        start_run(worker, Run(run_id, task, requirements, private))
+        self._placement.update_room(worker, self.now)
+        digest = task.digest
+        if digest is not None and digest not in worker.functions:
+            worker.functions.add(digest)
+            self._outbox.add(SendFunctions, worker.address, (digest, self.functions[digest].blob))
+        assert task.payload is not None
+        dependencies = [_dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
+        self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private))
+
+    def fill(self) -> None:
+        """Give ready tasks to workers with room."""
+        for worker in self._freed:
+            self._placement.update_room(worker, self.now)
+        self._freed.clear()
+        if self._placement.ready or self._placement.kept:
+            self._placement.fill(self.assign, self.now)
+
+    def end_run(self, worker: Worker, run_id: int, *, has_result: bool = False) -> Task | None:
+        """A worker is done with a run. Returns its task, or None if the task has no use for it any more."""
+        run = worker.runs.get(run_id)
+        if run is None:
+            return None
+        end_run(worker, run)
+        self._freed[worker] = None
+        task = run.task
+        if task is not None:
+            task.worker = None
+        elif has_result and run.late is not None and run.late.state in ACTIVE:
+            task = run.late  # a late result is as good as another, while there is no other
+            self.withdraw(task)
+        return task
+
+    def run_elsewhere(self, run: Run) -> None:
+        """Don't wait for a run any longer: let its task run again."""
+        task = run.task
+        assert task is not None
+        run.task, run.late = None, task
+        task.worker = None
+        self.requeue(task)
+
+    def withdraw(self, task: Task) -> None:
+        """Take a task out of the queue, table or worker where it is; its state is for the caller to change."""
+        if task.state == "ready":
+            self._placement.remove(task)
+        elif task.state == "no-worker":
+            del self.unplaced[task]
+        elif task.state == "lost":
+            del self.awaited[task]
+        elif task.state == "processing" and task.worker is not None:
+            # The worker is busy with it until it says that it dropped or finished the run.
+            task.worker.runs[task.run_id].task = None
+            self._outbox.add(DropRuns, task.worker.address, task.run_id)
+            task.worker = None
+
+    # -- results
+
+    def complete(
+        self, task: Task, host: Host | None, object_id: ObjectId, nbytes: int, inline: Payload | None, type_name: str
+    ) -> bool:
+        """A task's result is there, in ``host``'s store (None: only in ``inline``).
+
+        False, and nothing has changed, if the object is another task's: no two have the same.
+        """
+        if not self.objects.claim(object_id, task):
+            return False
+        active = task.state in ACTIVE
+        task.state = "memory"
+        if self.lost.objects:
+            self.lost.supersede(task)
+        task.since = self.now
+        task.object_id = object_id
+        task.nbytes = nbytes
+        task.inline = inline
+        task.type_name = type_name
+        task.missing = task.failures = task.solitude = task.suspected = 0
+        if host is not None:
+            self.add_copy(task, host)
+        if task.holders:
+            self._report_memory(task)
+        if active and task.dependencies:
+            self._leave_dependencies(task)
+        if task.nwaiters:
+            for waiter in task.dependents:
+                if waiter.state == "waiting":
+                    waiter.waiting_on -= 1
+                    if not waiter.waiting_on:
+                        self.enqueue(waiter)
+        elif not task.holders:
+            self._to_settle.append(task)
+        return True
+
+    def add_copy(self, task: Task, host: Host) -> None:
+        if host not in task.where:
+            task.where += (host,)
+            host.objects.add(task)
+            host.nbytes += task.nbytes
+
+    def drop_copy(self, task: Task, host: Host) -> None:
+        """A host no longer has the task's object; `lose` the task if it was the last copy."""
+        task.where = tuple([other for other in task.where if other is not host])
+        host.objects.remove(task)
+        host.nbytes -= task.nbytes
+        if not task.where and task.inline is None:
+            self.lose(task)
+
+    def lose_copy(self, task: Task, host: Host) -> None:
+        """A host is gone, and its copy of the task's object with it, unless it comes back."""
+        if len(task.where) == 1 and task.inline is None:
+            assert task.object_id is not None
+            self.lost.add(task, task.object_id)
+        self.drop_copy(task, host)
+
+    def restore(
+        self, task: Task, host: Host | None, object_id: ObjectId, nbytes: int, inline: Payload | None, type_name: str
+    ) -> None:
+        """A task that is needed, and has no result or has failed for its loss, has one: no run is wanted for it."""
+        if task.state == "erred":
+            self.drop_error(task)
+            task.state = "released"
+        else:
+            self.withdraw(task)
+        self.complete(task, host, object_id, nbytes, inline, type_name)
+
+    def run_again(self, restored: Sequence[Task]) -> None:
+        """These have their results again: what failed because they were lost is worth another try, soon."""
+        for task in restored:
+            if task.state == "memory":
+                self._unhindered.extend(task.dependents)
+
+    def _run_again(self, task: Task) -> None:
+        if task.state != "erred" or task.error is None or not task.error.is_loss:
+            return
+        if any(dependency.state == "erred" for dependency in task.dependencies):
+            return
+        self.drop_error(task)
+        task.state = "released"
+        self._unhindered.extend(task.dependents)
+        if task.is_needed:
+            self.report_pending(task)
+            self.activate(task)
+        else:
+            self._to_settle.append(task)
+
+    def report_pending(self, task: Task) -> None:
+        """Tell those who hold a task that what it had is gone, and that it has no result yet."""
+        for holder in task.holders:
+            if type(holder) is Client and holder.hears:
+                self._outbox.add(ReportPending, holder.id, task.key)
+
+    def delete_copies(self, task: Task) -> None:
+        """Forget the result of a task and let every store delete it."""
+        object_id = task.object_id
+        assert object_id is not None
+        maker = task.maker
+        for host in task.where:
+            host.objects.remove(task)
+            host.nbytes -= task.nbytes
+            if maker is not None and maker.host is host:
+                self.discard(maker, object_id)
+            else:
+                self._outbox.add(DeleteObjects, host.address, object_id)
+        task.where = ()
+        self._forget_object(task)
+
+    def discard(self, maker: Worker, object_id: ObjectId) -> None:
+        """Nobody wants a small result: it goes, from its worker or from where that has put it meanwhile."""
+        if maker in maker.host.workers:
+            self._outbox.add(DiscardResults, maker.address, object_id)
+        else:
+            self._outbox.add(DeleteObjects, maker.host.address, object_id)
+
+    def _forget_object(self, task: Task) -> None:
+        assert task.object_id is not None
+        del self.objects[task.object_id]
+        task.object_id = None
+        task.inline = None
+        task.maker = None
+
+    def lose(self, task: Task) -> None:
+        """A task in state "memory" has no result any more: compute it again if somebody needs it."""
+        self._forget_object(task)
+        task.state = "released"
+        for waiter in task.waiters:
+            if waiter.state == "waiting":
+                waiter.waiting_on += 1
+            elif waiter.state in ("ready", "no-worker"):
+                self.withdraw(waiter)
+                waiter.state = "waiting"
+                waiter.waiting_on = 1
+            # One that is processing may have read it already; if not, it will say so.
+        if task.is_needed:
+            self.report_pending(task)
+            self.activate(task)
+        else:
+            self._to_settle.append(task)
+
+    def fail(self, task: Task, error: TaskError) -> None:
+        """A task has failed, and with it all that wait for it."""
+        if task.state == "erred":
+            return
+        active = task.state in ACTIVE
+        self.withdraw(task)
+        task.state = "erred"
+        task.error = error
+        error.tasks += 1
+        for holder in task.holders:
+            if type(holder) is Client and holder.hears:
+                self._outbox.add(ReportErred, holder.id, erred_entry(task))
+        if active:
+            self._leave_dependencies(task)
+        self._undermined.extend(task.waiters)
+        if not task.is_needed:
+            self._to_settle.append(task)
+
+    def stored_error(self, key: Key, host: Host, object_id: ObjectId, nbytes: int, text: str) -> TaskError:
+        """The error of a task whose exception lies in a host's store."""
+        error = TaskError(key, None, text)
+        if object_id not in self.objects and self.errors.claim(object_id, error):
+            error.object_id = object_id
+            error.nbytes = nbytes
+            self.add_error_copy(error, host)
+        return error
+
+    def add_error_copy(self, error: TaskError, host: Host) -> None:
+        if host not in error.where:
+            error.where += (host,)
+            host.errors[error] = None
+
+    def drop_error_copies(self, host: Host) -> None:
+        """A host is gone: of the exceptions that only it had, the texts are left."""
+        for error in host.errors:
+            error.where = tuple([other for other in error.where if other is not host])
+        host.errors.clear()
+
+    def drop_error(self, task: Task) -> None:
+        """A task has failed no longer: an exception in stores goes with the last task that failed for it."""
+        error = task.error
+        assert error is not None
+        task.error = None
+        error.tasks -= 1
+        if error.tasks or error.object_id is None:
+            return
+        del self.errors[error.object_id]
+        for host in error.where:
+            del host.errors[error]
+            self._outbox.add(DeleteObjects, host.address, error.object_id)
+        error.where = ()
+
+    def _fail_undermined(self, task: Task) -> None:
+        if task.state in ACTIVE:
+            error = next((d.error for d in task.dependencies if d.error is not None), None)
+            if error is not None:  # else what erred is being made again
+                self.fail(task, error)
+
+    def fail_unknown_dependency(self, task: Task, key: Key) -> None:
+        text = (
+            f"{task.key!r} depends on {key!r}, which was cancelled or released: make that again, and keep a future "
+            "of it, or publish it"
+        )
+        self.fail(task, task_error(task.key, CancelledError(text)))
+
+    def _leave_dependencies(self, task: Task) -> None:
+        for dependency in task.dependencies:
+            dependency.nwaiters -= 1
+            if not dependency.nwaiters and not dependency.holders:
+                self._to_settle.append(dependency)
+
+    # -- holders
+
+    def hold(self, holder: Holder, task: Task) -> None:
+        """Keep a task for a holder; no error if it is kept already."""
+        if holder not in task.holders:
+            holder.holds.add(task)
+            task.holders += (holder,)
+
+    def unhold(self, holder: Holder, task: Task) -> None:
+        """Give up a hold; no error if there is none."""
+        if holder in task.holders:
+            holder.holds.remove(task)
+            self._lose_holder(task, holder)
+
+    def _lose_holder(self, task: Task, holder: Holder) -> None:
+        holders = task.holders
+        task.holders = () if len(holders) == 1 else tuple([other for other in holders if other is not holder])
+        if not task.holders and not task.nwaiters:
+            self._to_settle.append(task)
+
+    def let_go(self, holder: Holder) -> None:
+        """Give up all holds of a holder that is gone, soon."""
+        if holder.holds:
+            self._departed.append(holder)
+
+    def contain(self, task: Task, others: Iterable[Task]) -> None:
+        """The object of a task contains futures of others: these are kept as long as anybody needs that one."""
+        contents = self.contents.get(task)
+        if contents is None:
+            contents = self.contents[task] = Contents(task)
+        for other in others:
+            if other is not task:
+                self.hold(contents, other)
+
+    def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
+        """Give up ``client``'s holds (with ``force`` those of all clients) on tasks and on all that depend on them.
+
+        What a published dataset holds stays.
+        """
+        closure: dict[Task, None] = dict.fromkeys(tasks)
+        stack = list(closure)
+        while stack:
+            for dependent in stack.pop().dependents:
+                if dependent not in closure:
+                    closure[dependent] = None
+                    stack.append(dependent)
+        for task in closure:
+            for holder in task.holders:
+                if type(holder) is Client and holder.hears and (force or holder is client):
+                    self.unhold(holder, task)
+                    self._outbox.cancelled(holder.id, task.key, f"cancelled by {client.name}")
+
+    def report(self, task: Task, client: Client) -> None:
+        """Tell a client about a task as it is now, if there is something to tell."""
+        if task.state == "memory":
+            self._outbox.add(ReportMemory, client.id, memory_entry(task))
+        elif task.state == "erred":
+            self._outbox.add(ReportErred, client.id, erred_entry(task))
+
+    def _report_memory(self, task: Task) -> None:
+        entry = None
+        for holder in task.holders:
+            if type(holder) is Client and holder.hears:
+                entry = entry or memory_entry(task)
+                self._outbox.add(ReportMemory, holder.id, entry)
+
+    # -- ceasing to be
+
+    def settle(self, tasks: Iterable[Task]) -> None:
+        """Look at those of the tasks that nobody needs now, once the event is handled."""
+        self._to_settle += [task for task in tasks if not task.holders and not task.nwaiters]
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `follow_up` has left something over."""
+        return bool(self._unsettled or self._undermined or self._unhindered or self._departed)
+
+    @property
+    def left_over(self) -> tuple[set[Task], set[Task]]:
+        """The tasks that may not be needed, and those that depend on something that has erred: for validation."""
+        return set(self._unsettled), set(self._undermined)
+
+    def is_departed(self, holder: Holder) -> bool:
+        """Whether a holder is gone, and its holds are being given up."""
+        return holder in self._departed
+
+    def follow_up(self) -> None:
+        """See to what follows from an event: what it has touched, and a limited number of tasks beyond.
+
+        A task at which this fails is left as it is; the others stay on their lists, and are seen to the next time.
+        """
+        touched, self._to_settle = iter(self._to_settle), self._unsettled
+        try:
+            for task in touched:
+                self._settle(task)
+            limit = self._follow_up_limit
+            while limit and self.has_more:
+                limit -= 1
+                if self._undermined:
+                    self._fail_undermined(self._undermined.pop())
+                elif self._unhindered:
+                    self._run_again(self._unhindered.pop())
+                elif self._to_settle:
+                    self._settle(self._to_settle.pop())
+                else:
+                    self._give_up_one_hold()
+        finally:
+            self._to_settle.extend(touched)
+            self._unsettled, self._to_settle = self._to_settle, []
+
+    def _give_up_one_hold(self) -> None:
+        holder = self._departed[-1]
+        task = holder.holds.pop()
+        if not holder.holds:
+            self._departed.pop()
+        self._lose_holder(task, holder)
+
+    def _settle(self, task: Task) -> None:
+        """Release a task if nobody needs it, forget it if nobody can ask for it again."""
+        if task.holders or task.nwaiters or task.state == "forgotten":
+            return
+        if task.state != "released":
+            self._release(task)
+        if self.contents and (contents := self.contents.pop(task, None)) is not None:
+            self.let_go(contents)
+        if not task.dependents:
+            self._forget(task)
+
+    def _release(self, task: Task) -> None:
+        state = task.state
+        if state == "memory":
+            self.delete_copies(task)
+            task.state = "released"
+        elif state == "erred":
+            self.drop_error(task)
+            task.state = "released"
+        elif state == "lost":
+            self.withdraw(task)
+            task.state = "released"
+        else:
+            self.withdraw(task)
+            task.state = "released"
+            self._leave_dependencies(task)
+
+    def _forget(self, task: Task) -> None:
+        task.state = "forgotten"
+        if self.lost.objects:
+            self.lost.supersede(task)
+        if self.tasks.get(task.key) is task:
+            del self.tasks[task.key]
+        else:
+            self.earlier.remove(task)
+        group = task.group
+        group.tasks -= 1
+        if not group.tasks and len(self.groups) > MAX_GROUPS:
+            del self.groups[group.name]
+        if task.digest is not None:
+            function = self.functions[task.digest]
+            function.tasks -= 1
+            if not function.tasks:
+                self.drop_unused_function(task.digest, function)
+        for dependency in task.dependencies:
+            del dependency.dependents[task]
+            self._to_settle.append(dependency)
+        task.dependencies = ()
+
+    def drop_unused_function(self, digest: Digest, function: Function) -> None:
+        if not function.tasks and not function.clients:
+            del self.functions[digest]
+            for worker in self._placement.workers():
+                if digest in worker.functions:
+                    worker.functions.remove(digest)
+                    self._outbox.add(ForgetFunctions, worker.address, digest)
+
+
+_LOST = (
+    "is lost: the hosts that held it are gone, and it was scattered by a client, so that it can't be computed again. "
+    "Scatter it once more, or keep copies of it on several hosts (broadcast=True)"
+)
+
+
+def _group_name(key: Key, digest: Digest | None) -> Hashable:
+    if type(key) is tuple and key:
+        name: Hashable = key[0]  # dask's keys: the name of the layer
+        return name
+    if digest is not None:
+        return digest
+    return key.rpartition("-")[0] or key if type(key) is str else key
+
+
+def _dependency_entry(task: Task, reader: Host) -> DependencyEntry:
+    if task.state != "memory":
+        return (task.key, task.run_id, None, ())  # the reader is lined up behind that run
+    if task.inline is not None:
+        return (task.key, task.object_id, task.inline, ())
+    sources = () if reader in task.where else tuple([host.address for host in task.where])
+    return (task.key, task.object_id, None, sources)
+
+
+def erred_entry(task: Task) -> ErredEntry:
+    """A failure as clients are told of it."""
+    error = task.error
+    assert error is not None
+    return (task.key, raised_of(error), error.text)
+
+
+def raised_of(error: TaskError) -> Payload | StoredError:
+    """The exception of a failure, or where it lies."""
+    if error.blob is not None:
+        return error.blob
+    return (error.object_id or bytes(16), error.nbytes, tuple([host.address for host in error.where]))
+
+
+def memory_entry(task: Task) -> MemoryEntry:
+    """A result as clients are told of it."""
+    # Who has the bytes needn't know where they lie.
+    nodes = () if task.inline is not None else tuple([host.address for host in task.where])
+    return (task.key, task.object_id, task.nbytes, task.inline, nodes)

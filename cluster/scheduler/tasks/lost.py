@@ -1,0 +1,77 @@
+"""What only hosts had that are gone, so that it counts again when one of them comes back.
+
+A host that is given up may live: its link was cut, or its agent was stopped. When it comes back it says which objects
+it has. Those are the results of tasks that are still wanted, and maybe still without a result: for these the table here
+knows to which task an object belonged.
+
+==============================================  =====================================================================
+an object of a host that comes back …           … and what becomes of it
+==============================================  =====================================================================
+is the result of a task in state "memory"       counts as a copy
+was lost, and its task has no result yet        is the result again: the task is in "memory", what was begun meanwhile
+                                                to make it again is dropped, and what failed for its loss runs again
+was lost, and its task has another result now   is deleted
+was lost, and its task is forgotten             is deleted
+is unknown                                      is deleted
+==============================================  =====================================================================
+
+Data that can't be made again isn't given up at once when it is lost: a host whose connection was cut is back in a
+moment. Its task waits in state "lost" first, and what depends on it waits too.
+
+A task has one lost object at most: a result that was made again supersedes the one before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from holdfast.cluster.scheduler.tasks.model import ObjectId, Task
+
+#: Data that can't be made again is given up when its host hasn't come back after this.
+PATIENCE_SECONDS = 5.0
+#: Of so many objects at most it is known whose they were; those that were lost first are forgotten first.
+MAX_LOST = 1_000_000
+
+
+class Lost:
+    """The objects that were lost with their hosts, each with its task, or None if nobody wants it any more.
+
+    Attributes
+    ----------
+    objects : dict
+        The tasks that have lost an object and have no other result yet, and which.
+    """
+
+    def __init__(self, limit: int = MAX_LOST) -> None:
+        self._limit = limit
+        self._tasks: OrderedDict[ObjectId, Task | None] = OrderedDict()
+        self.objects: dict[Task, ObjectId] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __contains__(self, object_id: ObjectId) -> bool:
+        return object_id in self._tasks
+
+    def add(self, task: Task, object_id: ObjectId) -> None:
+        """The last copy of a task's object was on a host that is gone."""
+        self.supersede(task)
+        self._tasks[object_id] = task
+        self.objects[task] = object_id
+        if len(self._tasks) > self._limit:
+            _, oldest = self._tasks.popitem(last=False)
+            if oldest is not None:
+                del self.objects[oldest]
+
+    def supersede(self, task: Task) -> None:
+        """The task has another result, or is forgotten: nobody wants what it had lost."""
+        object_id = self.objects.pop(task, None)
+        if object_id is not None:
+            self._tasks[object_id] = None
+
+    def claim(self, object_id: ObjectId) -> Task | None:
+        """The task whose lost object this is, if it was one and is still wanted."""
+        task = self._tasks.pop(object_id, None)
+        if task is not None:
+            del self.objects[task]
+        return task

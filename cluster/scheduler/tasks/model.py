@@ -1,0 +1,433 @@
+"""What the scheduler knows: tasks, workers, hosts, clients, datasets, and the legal moves of a task.
+
+Sets whose order could be seen outside are dictionaries with None as values: they keep the order of
+insertion, so that the same events always lead to the same instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from holdfast.cluster.naming import names_of_host, names_of_worker
+from holdfast.cluster.scheduler.tasks.partitioned import Roll
+
+if TYPE_CHECKING:
+    from holdfast.cluster.scheduler.placing.placement import Queue
+
+Key: TypeAlias = Hashable
+ObjectId: TypeAlias = bytes
+Digest: TypeAlias = bytes
+Payload: TypeAlias = bytes | memoryview
+
+State = Literal["released", "waiting", "no-worker", "ready", "processing", "memory", "lost", "erred", "forgotten"]
+
+#: The legal moves of a task. Nothing else ever happens (`validation.CheckedTask` checks each one).
+#:
+#: ============ =====================================================================================
+#: released     known, but nothing is done about it; kept as lineage of those that depend on it
+#: waiting      wanted; a dependency has no result yet
+#: no-worker    could run, but no worker that there is, or is to come, may run it; fails after a time
+#: ready        in a queue; goes to the next worker with room
+#: processing   sent to a worker; there it may have to wait for the run of a dependency that was sent before it
+#: memory       its result is in a store (or at least here, when it is small)
+#: lost         wanted, and can't be made again: its host is gone, and may come back with it; fails after a time
+#: erred        it failed, or something that it depends on did
+#: forgotten    nobody knows it any more
+#: ============ =====================================================================================
+TRANSITIONS: dict[State, frozenset[State]] = {
+    "released": frozenset({"waiting", "no-worker", "ready", "memory", "lost", "erred", "forgotten"}),
+    "waiting": frozenset({"ready", "no-worker", "processing", "erred", "released", "memory"}),
+    "no-worker": frozenset({"ready", "waiting", "erred", "released", "memory"}),
+    "ready": frozenset({"processing", "no-worker", "waiting", "erred", "released", "memory"}),
+    "processing": frozenset({"memory", "ready", "no-worker", "waiting", "erred", "released"}),
+    "memory": frozenset({"released"}),
+    "lost": frozenset({"memory", "erred", "released"}),
+    "erred": frozenset({"released"}),
+    "forgotten": frozenset(),
+}
+
+#: The states in which a task needs the results of its dependencies.
+ACTIVE: frozenset[State] = frozenset({"waiting", "no-worker", "ready", "processing"})
+
+
+#: What a run has for itself, of a task that may have killed a worker: see `suspects`.
+Solitude = Literal[0, 1, 2, 3]
+IN_COMPANY: Solitude = 0
+ALONE: Solitude = 1
+ALONE_ON_HOST: Solitude = 2
+IMPATIENT: Solitude = 3
+
+#: A run never counts for less: what a worker spends around the shortest function.
+SHORTEST_RUN_SECONDS = 20e-6
+#: What a task of unknown length counts for: all the room that a worker has (`placement.PREFETCH_SECONDS`).
+UNKNOWN_RUN_SECONDS = 0.010
+
+
+class Group:
+    """Tasks that do the same, and so take about the same time and room."""
+
+    __slots__ = ("expected_seconds", "mean_nbytes", "mean_seconds", "name", "tasks", "writes")
+
+    def __init__(self, name: Hashable) -> None:
+        self.name = name
+        self.writes = False  # their function is known to write into what it reads
+        self.tasks = 0  # that refer to this group now
+        self.mean_seconds: float | None = None
+        self.mean_nbytes = 0
+        self.expected_seconds = UNKNOWN_RUN_SECONDS  # that a run keeps a thread busy
+
+    def record(self, seconds: float, nbytes: int) -> None:
+        mean = self.mean_seconds
+        if mean is None:
+            self.mean_seconds = seconds
+            self.mean_nbytes = nbytes
+        else:
+            seconds = self.mean_seconds = mean + (seconds - mean) * 0.3
+            self.mean_nbytes += int((nbytes - self.mean_nbytes) * 0.3)
+        self.expected_seconds = seconds if seconds > SHORTEST_RUN_SECONDS else SHORTEST_RUN_SECONDS
+
+
+class Requirements:
+    """Which workers may run a task. Tasks that ask for the same share one; None stands for "any worker".
+
+    Attributes
+    ----------
+    workers
+        Names of workers or hosts (`holdfast.cluster.naming`), one of which must fit; empty: any.
+    resources
+        What a run takes from its worker while it lasts, by name.
+    loose
+        ``workers`` is a wish: when none of them is there, any worker will do.
+    """
+
+    __slots__ = ("__weakref__", "loose", "resources", "workers")
+
+    def __init__(self, workers: tuple[str, ...], resources: tuple[tuple[str, float], ...], loose: bool) -> None:
+        self.workers = workers
+        self.resources = resources
+        self.loose = loose
+
+    def names(self, worker: Worker | Place) -> bool:
+        """Whether ``workers`` means this worker, or the one of this place."""
+        return not self.workers or any(name in worker.names for name in self.workers)
+
+    def could_run_on(self, worker: Worker | Place) -> bool:
+        """Whether the worker has the resources when nothing else runs there."""
+        return all(worker.resources.get(name, 0.0) >= amount for name, amount in self.resources)
+
+    def fits_now(self, worker: Worker) -> bool:
+        return all(worker.free_resources.get(name, 0.0) >= amount for name, amount in self.resources)
+
+
+class Task:
+    """A computation and its result, or data that a client brought (then ``payload`` is None)."""
+
+    __slots__ = (
+        "dependencies",
+        "dependents",
+        "digest",
+        "error",
+        "failures",
+        "group",
+        "holders",
+        "inline",
+        "key",
+        "maker",
+        "missing",
+        "nbytes",
+        "nwaiters",
+        "object_id",
+        "owner",
+        "payload",
+        "priority",
+        "private",
+        "queue",
+        "requirements",
+        "retries",
+        "run_id",
+        "since",
+        "solitude",
+        "state",
+        "suspected",
+        "type_name",
+        "waiting_on",
+        "where",
+        "worker",
+    )
+
+    def __init__(self, key: Key, group: Group, owner: str) -> None:
+        self.key = key
+        self.group = group
+        self.owner = owner  # the name of the client that brought it
+        self.state: State = "released"
+        self.digest: Digest | None = None
+        self.payload: Payload | None = None
+        self.dependencies: tuple[Task, ...] = ()
+        self.dependents = _NOBODY  # all that are known
+        self.nwaiters = 0  # dependents in an ACTIVE state
+        self.waiting_on = 0  # dependencies without a result; counted in state "waiting"
+        self.holders: tuple[Holder, ...] = ()
+        self.priority: tuple[float, int] = (0.0, 0)
+        self.requirements: Requirements | None = None
+        self.queue: Queue | None = None  # that it is in, in state "ready"
+        self.retries = 0
+        self.private = False  # it gets private views of what it reads
+        self.failures = 0  # deaths of workers for which it is charged, since it had a result
+        self.solitude: Solitude = IN_COMPANY
+        self.suspected = 0  # times that it was in company when somebody died, since it had a result
+        self.missing = 0  # times that its result could not be read though it should be there
+        self.run_id = 0
+        self.worker: Worker | None = None
+        self.object_id: ObjectId | None = None
+        self.nbytes = 0
+        self.type_name = ""
+        self.inline: Payload | None = None
+        self.maker: Worker | None = None  # of a small result, which it may keep for itself at first
+        self.where: tuple[Host, ...] = ()
+        self.error: TaskError | None = None
+        #: When it came into its state, "no-worker", "lost" or "memory"; of a suspect, also "ready" and "processing".
+        self.since = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Task {self.key!r} {self.state}>"
+
+    @property
+    def can_be_computed(self) -> bool:
+        return self.payload is not None
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self.holders or self.nwaiters)
+
+    @property
+    def waiters(self) -> list[Task]:
+        """Dependents that need this task's result now."""
+        return [task for task in self.dependents if task.state in ACTIVE] if self.nwaiters else []
+
+    def add_dependent(self, task: Task) -> None:
+        """Another task reads this one's result."""
+        if self.dependents is _NOBODY:
+            self.dependents = {task: None}
+        else:
+            self.dependents[task] = None
+
+
+#: The dependents of a task that has none, which most tasks of a wide graph never get: shared, and never changed.
+_NOBODY: dict[Task, None] = {}
+
+
+class TaskError:
+    """Why a task failed: the exception that clients raise, a text for people, and the task that began it.
+
+    Attributes
+    ----------
+    blob
+        The exception, pickled; None if it is a large one, which lies in stores.
+    object_id, nbytes, where
+        Of a large one: the object, its size, and the hosts that have it, none if these are gone.
+    tasks
+        How many tasks have failed for it.
+    is_loss
+        It failed because data was lost with a host, which may come back.
+    """
+
+    __slots__ = ("blob", "is_loss", "key", "nbytes", "object_id", "tasks", "text", "where")
+
+    def __init__(self, key: Key, blob: Payload | None, text: str, *, is_loss: bool = False) -> None:
+        self.key = key
+        self.blob = blob
+        self.text = text
+        self.is_loss = is_loss
+        self.object_id: ObjectId | None = None
+        self.nbytes = 0
+        self.where: tuple[Host, ...] = ()
+        self.tasks = 0
+
+
+class Run:
+    """One run of a task on a worker. It outlives a task that was released, until the worker is done with it."""
+
+    __slots__ = ("begun", "late", "nbytes", "private", "recalled", "requirements", "run_id", "seconds", "task")
+
+    def __init__(self, run_id: int, task: Task, requirements: Requirements | None, private: bool) -> None:
+        group = task.group
+        self.run_id = run_id
+        self.task: Task | None = task
+        self.seconds = group.expected_seconds
+        self.nbytes = group.mean_nbytes  # of the result, expected
+        self.recalled = False  # its worker was told not to start it, so that another one may (`recall`)
+        self.begun = False  # as its worker's node has said; known of some only (`revocation`)
+        self.late: Task | None = None  # the task that it is of, if that no longer waits for this run
+        self.requirements = requirements
+        self.private = private  # it got private views of what it reads
+
+
+class Host:
+    """A host: one node agent with one store."""
+
+    __slots__ = (
+        "address",
+        "available",
+        "capacity",
+        "description",
+        "errors",
+        "expected_nbytes",
+        "incarnation",
+        "is_ready",
+        "nbytes",
+        "objects",
+        "places",
+        "restored",
+        "workers",
+    )
+
+    def __init__(self, address: str, description: dict[str, Any]) -> None:
+        self.address = address
+        self.description = description
+        self.workers: dict[Worker, None] = {}
+        self.available: dict[Worker, None] = {}  # those with room for a task
+        self.objects: Roll[Task] = Roll()
+        self.errors: dict[TaskError, None] = {}  # large ones, which lie here
+        self.nbytes = 0  # of all of these
+        self.expected_nbytes = 0  # of the results of what its workers have been sent
+        self.capacity = int(description.get("capacity") or 0)
+        resources = {str(name): float(amount) for name, amount in (description.get("resources") or {}).items()}
+        self.places = [
+            Place(name, _names(self, address, name), resources) for address, name in description.get("places") or ()
+        ]
+        self.incarnation: str | None = description.get("incarnation")
+        self.is_ready = False  # it has said what it has
+        self.restored: list[Task] = []  # that have their results again, until it is ready
+
+    def __repr__(self) -> str:
+        return f"<Host {self.address}>"
+
+
+class Place:
+    """Where a host keeps a worker. While there is none, one is to come: its node agent starts it for as long as it
+    takes."""
+
+    __slots__ = ("name", "names", "resources")
+
+    def __init__(self, name: str, names: frozenset[str], resources: dict[str, float]) -> None:
+        self.name = name
+        self.names = names
+        self.resources = resources
+
+
+def _names(host: Host, address: str, name: str) -> frozenset[str]:
+    """What a task may call a worker by."""
+    return names_of_worker(address, name, names_of_host(host.address, host.description.get("hostname", "")))
+
+
+class Worker:
+    """A worker process."""
+
+    __slots__ = (
+        "address",
+        "asked",
+        "condition",
+        "deaf",
+        "expected_seconds",
+        "free_resources",
+        "functions",
+        "heard",
+        "host",
+        "incarnation",
+        "kept_for",
+        "name",
+        "names",
+        "nthreads",
+        "resources",
+        "runs",
+        "unconfirmed",
+    )
+
+    def __init__(self, address: str, name: str, host: Host, nthreads: int, resources: dict[str, float]) -> None:
+        self.address = address
+        self.name = name
+        self.host = host
+        self.nthreads = nthreads
+        self.resources = resources
+        self.free_resources = dict(resources)
+        self.names = _names(host, address, name)
+        self.functions: set[Digest] = set()  # that it has; only asked for membership
+        self.runs: dict[int, Run] = {}  # in the order in which they were sent
+        self.expected_seconds = 0.0  # of all runs together
+        self.heard = 0.0  # when it last ended a run, or was sent one while it had none
+        self.kept_for: Task | None = None  # which runs here alone, or is to: so there is no room for others
+        #: See `revocation` for what follows.
+        self.incarnation: int | None = None  # names its process to its node; None: nothing can be revoked
+        self.condition = "running"  # what its process is doing
+        self.asked = 0  # revocations that its node was asked for, and has not answered
+        self.unconfirmed = 0  # those that it was told of, and has not confirmed
+        self.deaf = False  # it is not known to hear, by one of these three: it has no room
+
+    def __repr__(self) -> str:
+        return f"<Worker {self.address}>"
+
+
+class Client:
+    """A connected client, or one that has left while its holds are given up."""
+
+    __slots__ = ("functions", "hears", "holds", "id", "name", "of_worker")
+
+    def __init__(self, id: str, name: str, of_worker: bool = False) -> None:
+        self.id = id
+        self.name = name
+        self.of_worker = of_worker  # opened by a worker, for its tasks
+        self.hears = True  # until it leaves
+        self.holds: Roll[Task] = Roll()
+        self.functions: dict[Digest, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id}>"
+
+
+class Dataset:
+    """A published collection: bytes that only clients read, and the tasks that it holds."""
+
+    __slots__ = ("data", "holds", "name", "published", "publisher")
+
+    hears = False  # of what becomes of the tasks that it holds
+
+    def __init__(self, name: str, data: Payload, publisher: str, published: float) -> None:
+        self.name = name
+        self.data = data
+        self.publisher = publisher
+        self.published = published
+        self.holds: Roll[Task] = Roll()
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.name!r}>"
+
+
+class Contents:
+    """What an object that a client brought contains: futures of other tasks, which it holds."""
+
+    __slots__ = ("holds", "task")
+
+    hears = False
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.holds: Roll[Task] = Roll()
+
+    def __repr__(self) -> str:
+        return f"<Contents of {self.task.key!r}>"
+
+
+#: What keeps a task's result.
+Holder: TypeAlias = Client | Dataset | Contents
+
+
+class Function:
+    """The pickle of a function, kept while a task refers to it or a client that sent it may name it again."""
+
+    __slots__ = ("blob", "clients", "tasks")
+
+    def __init__(self, blob: Payload) -> None:
+        self.blob = blob
+        self.tasks = 0
+        self.clients = 0

@@ -1,0 +1,240 @@
+"""What the scheduler tells about itself: the answers to requests that only read the state.
+
+Everything is plain MessagePack. Keys stay as they are; sizes are bytes, times are seconds.
+
+There may be a million tasks, so an answer about tasks is made in *steps*, each of which looks at `STEP_ITEMS` of them.
+Such an answer is a generator: it yields fragments of the answer, or None, and returns the last fragment. Whoever asked
+puts them together (`holdfast.cluster.protocol.answers`). Between two steps the state may change: what came or went
+meanwhile may be in the answer or not, and what was made anew may be in it twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any, TypeAlias
+
+from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.tasks.model import ACTIVE, Client, Contents, Host, Key, Task, TaskError, Worker
+
+#: A step looks at so many tasks: half a millisecond or one.
+STEP_ITEMS = 500
+#: The answer of `memory` names at most this many objects, the largest first, and of each so many of its holders.
+MAX_OBJECTS_LISTED = 10_000
+MAX_HOLDERS_LISTED = 20
+
+Heartbeats = dict[str, dict[str, Any]]
+Steps: TypeAlias = Generator[Any, None, Any]
+
+
+def who_has(state: SchedulerState, keys: Sequence[Key] | None) -> Steps:
+    """The node addresses that have each key's object; of all keys that have one when ``keys`` is None."""
+    if keys is None:
+        for tasks in state.life.objects.slices(STEP_ITEMS):
+            where = {
+                task.key: [host.address for host in task.where] for task in tasks if state.tasks.get(task.key) is task
+            }
+            for part in in_slices(list(where), STEP_ITEMS):
+                yield {key: where[key] for key in part}
+    else:
+        for part in in_slices(keys, STEP_ITEMS):
+            found = {}
+            for key in part:
+                task = state.tasks.get(key)
+                found[key] = [] if task is None else [host.address for host in task.where]
+            yield found
+    return {}
+
+
+def has_what(state: SchedulerState, names: Iterable[str] | None) -> Steps:
+    """The keys whose objects lie in each node's store."""
+    hosts = list(_hosts(state, names))
+    for host in hosts:
+        for tasks in host.objects.slices(STEP_ITEMS):
+            for part in in_slices([task.key for task in tasks], STEP_ITEMS):
+                yield {host.address: part}
+    return {host.address: [] for host in hosts}
+
+
+def _hosts(state: SchedulerState, names: Iterable[str] | None) -> Iterable[Host]:
+    if names is None:
+        return state.hosts.values()
+    wanted = set(names)
+    return [
+        host
+        for host in state.hosts.values()
+        if host.address in wanted or any(not wanted.isdisjoint(worker.names) for worker in host.workers)
+    ]
+
+
+def nthreads(state: SchedulerState, names: Iterable[str] | None) -> dict[str, int]:
+    """The number of threads of each worker."""
+    wanted = None if names is None else set(names)
+    return {
+        worker.address: worker.nthreads
+        for worker in state.workers.values()
+        if wanted is None or not wanted.isdisjoint(worker.names)
+    }
+
+
+def info(state: SchedulerState, description: dict[str, Any], heartbeats: Heartbeats) -> dict[str, Any]:
+    """What `Client.scheduler_info` gives."""
+    workers = {}
+    for worker in state.workers.values():
+        beat = heartbeats.get(worker.host.address, {})
+        workers[worker.address] = {
+            **_worker(worker, beat),
+            "type": "Worker",
+            "node": worker.host.address,
+            "host": worker.host.description.get("hostname", ""),
+            "resources": dict(worker.resources),
+            "last-seen": beat.get("time"),
+        }
+    places = {place: how for beat in heartbeats.values() for place, how in (beat.get("places") or {}).items()}
+    return {**description, "type": "Scheduler", "services": {}, "workers": workers, "places": places}
+
+
+def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
+    measured = (beat.get("workers") or {}).get(worker.address) or {}
+    return {
+        "name": worker.name,
+        "nthreads": worker.nthreads,
+        "processing": len(worker.runs),
+        "memory": measured.get("memory"),
+        "cpu": measured.get("cpu"),
+        "condition": measured.get("condition"),
+        "seconds": measured.get("seconds"),
+    }
+
+
+def status(
+    state: SchedulerState,
+    description: dict[str, Any],
+    heartbeats: Heartbeats,
+    silences: Mapping[str, float],
+    absent: Sequence[dict[str, Any]],
+) -> Steps:
+    """What ``holdfast status`` shows: ``silences`` has the seconds since each host was heard of."""
+    counts: Counter[str] = Counter()
+    for tasks in chain(state.tasks.slices(STEP_ITEMS), state.life.earlier.slices(STEP_ITEMS)):
+        counts.update([task.state for task in tasks])
+        yield None
+    single: dict[str, dict[str, Any]] = {}
+    roots = list(state.copies.wanting)
+    for start in range(0, len(roots), STEP_ITEMS):
+        for task in roots[start : start + STEP_ITEMS]:
+            datasets, reason = state.copies.single(task) or ((), "")
+            for dataset in datasets:
+                figures = single.setdefault(dataset.name, {"objects": 0, "nbytes": 0, "reason": reason})
+                figures["objects"] += 1
+                figures["nbytes"] += task.nbytes
+        yield None
+    nodes = {}
+    for host in state.hosts.values():
+        beat = heartbeats.get(host.address, {})
+        nodes[host.address] = {
+            "hostname": host.description.get("hostname", ""),
+            "pid": host.description.get("pid"),
+            "silent_seconds": silences.get(host.address),
+            "deaths": host.description.get("deaths") or 0,
+            "last_death": host.description.get("last_death"),
+            "last_death_seconds": beat.get("last_death_seconds"),
+            "workers": {worker.address: _worker(worker, beat) for worker in host.workers},
+            "places": beat.get("places") or {},
+            "store": {"capacity": host.description.get("capacity"), **(beat.get("store") or {})},
+        }
+    return {
+        "scheduler": description,
+        "nodes": nodes,
+        "absent": list(absent),
+        "tasks": dict(counts),
+        "unplaced": state.nowhere.describe(),
+        "clients": sum(not client.of_worker for client in state.clients.values()),
+        "datasets": sorted(state.datasets),
+        "one_copy": single,
+    }
+
+
+def memory(state: SchedulerState, heartbeats: Heartbeats) -> Steps:
+    """What ``holdfast memory`` shows: each object with its size, who holds it and where it lies."""
+    largest: list[Task] = []
+    count = nbytes = 0
+    for tasks in state.life.objects.slices(STEP_ITEMS):
+        count += len(tasks)
+        nbytes += sum(map(_nbytes, tasks))
+        largest += tasks
+        if len(largest) >= 2 * MAX_OBJECTS_LISTED:
+            largest.sort(key=_nbytes, reverse=True)
+            del largest[MAX_OBJECTS_LISTED:]
+        yield None
+    for errors in state.life.errors.slices(STEP_ITEMS):
+        count += len(errors)
+        nbytes += sum(error.nbytes for error in errors)
+        for start in range(0, len(errors), STEP_ITEMS // 10):
+            yield {"objects": [_error(error) for error in errors[start : start + STEP_ITEMS // 10]]}
+    largest.sort(key=_nbytes, reverse=True)
+    for start in range(0, min(len(largest), MAX_OBJECTS_LISTED), STEP_ITEMS // 5):
+        step = largest[start : min(start + STEP_ITEMS // 5, MAX_OBJECTS_LISTED)]
+        listed = [task for task in step if task.state == "memory"]
+        described = iter(listed)  # there may be several of one key, of different generations
+        for part in in_slices([task.key for task in listed], STEP_ITEMS):
+            yield {"objects": [_object(task, state.life.now) for task in islice(described, len(part))]}
+    return {
+        "objects": [],
+        "count": count,
+        "nbytes": min(nbytes, MAX_INTEGER),
+        "stores": {address: beat.get("store") for address, beat in heartbeats.items()},
+    }
+
+
+def _nbytes(task: Task) -> int:
+    return task.nbytes
+
+
+def _object(task: Task, now: float) -> dict[str, Any]:
+    return {
+        "key": task.key,
+        "object_id": (task.object_id or b"").hex(),
+        "nbytes": task.nbytes,
+        "type": task.type_name,
+        "owner": task.owner,
+        "holders": _holders(task),
+        "where": [host.address for host in task.where],
+        "age": now - task.since,
+    }
+
+
+def _error(error: TaskError) -> dict[str, Any]:
+    return {
+        "key": error.key,
+        "object_id": (error.object_id or b"").hex(),
+        "nbytes": error.nbytes,
+        "type": "exception",
+        "owner": "",
+        "holders": [f"{error.tasks:,} failed tasks" if error.tasks > 1 else "a failed task"],
+        "where": [host.address for host in error.where],
+        "age": None,
+    }
+
+
+def _holders(task: Task) -> list[str]:
+    names = [_holder(holder) for holder in task.holders[:MAX_HOLDERS_LISTED]]
+    room = MAX_HOLDERS_LISTED - len(names)
+    if task.nwaiters and room:
+        # Of very many dependents, those that wait may be the last.
+        looked_at = islice(task.dependents, 10 * MAX_HOLDERS_LISTED)
+        waiters = [waiter for waiter in looked_at if waiter.state in ACTIVE][:room]
+        names += [f"task {waiter.key!r:.200}" for waiter in waiters]
+        if task.nwaiters > len(waiters):
+            names.append(f"{task.nwaiters - len(waiters):,} more tasks")
+    if len(task.holders) > MAX_HOLDERS_LISTED:
+        names.append(f"{len(task.holders) - MAX_HOLDERS_LISTED:,} more clients, datasets and objects")
+    return names
+
+
+def _holder(holder: Any) -> str:
+    if isinstance(holder, Contents):
+        return f"the object {holder.task.key!r:.200}"
+    return f"client {holder.name}" if isinstance(holder, Client) else f"dataset {holder.name!r}"
