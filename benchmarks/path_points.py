@@ -26,7 +26,7 @@ from holdfast.cluster.comm import frames
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.worker.execution import TaskRunner
-from holdfast.cluster.worker.write_behind import Nursery
+from holdfast.cluster.worker.write_behind import WriteBehind
 
 now = time.monotonic_ns
 
@@ -266,4 +266,4 @@ def _wrap_worker(recorder: Recorder) -> None:
     _wrap(TaskRunner, "_arguments", marking("decoded"))
     _wrap(TaskRunner, "_call", marking("computed"))
     _wrap(TaskRunner, "_result", marking("encoded"))
-    _wrap(Nursery, "add", marking("stored"))
+    _wrap(WriteBehind, "add", marking("stored"))

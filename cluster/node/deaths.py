@@ -63,7 +63,7 @@ def death_of(code: int, ledger: AgentLedger) -> Death:
     """How a process has ended, by its exit code (`ChildProcess.returncode`) and its ledger."""
     reason = describe_exit(code)
     running = ledger.running
-    going_on = tuple(run_id for run_id in running if run_id > 0)  # others are a rehearsal's
+    going_on = tuple(run_id for run_id in running if run_id > 0)  # others are of its warm-up
     if ledger.reason:
         return Death(f"was no use any more: {ledger.reason}", going_on)
     if code >= 0:

@@ -190,7 +190,7 @@ class Supervisor:
                     *worker.arguments,
                     "--log-level",
                     self._log_level,
-                    *(["--label-lines"] if log_file is not None else []),
+                    *(["--prefix-lines"] if log_file is not None else []),
                 ],
                 worker.name,
                 log_file=log_file,

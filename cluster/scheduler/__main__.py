@@ -13,7 +13,7 @@ from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.processes import child, garbage
 from holdfast.cluster.scheduler.io.server import SILENCE_SECONDS, Scheduler
-from holdfast.cluster.scheduler.io.warm_up import rehearse
+from holdfast.cluster.scheduler.io.warm_up import warm_up
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS
 
 
@@ -68,7 +68,7 @@ class _Process:
             silence_timeout=float(options.silence_timeout),
         )
         await self.scheduler.start()
-        rehearse()
+        warm_up()
         tasks = self.scheduler.state.tasks
         garbage.collect_when_few(lambda: len(tasks))
         self.finished = self.scheduler.finished

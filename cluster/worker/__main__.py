@@ -42,7 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add_token_option(parser)
     dask_config.add_option(parser)
     parser.add_argument("--ledger-fd", type=int, default=None, metavar="N", help="memory that the node agent reads")
-    parser.add_argument("--label-lines", action="store_true", help="say of each line which task has printed it")
+    parser.add_argument("--prefix-lines", action="store_true", help="say of each line which task has printed it")
     add_process_options(parser)
     return parser.parse_args(arguments)
 
@@ -67,7 +67,7 @@ def main() -> int:
         own_process=True,
         on_joining=lambda: tell_at_work(options.ready_fd),
         ledger=ledger,
-        labels_lines=options.label_lines,
+        prefixes_lines=options.prefix_lines,
     )
     dask_config.take_over(dask_config.given(options))
     main_module.take_over(worker.functions.known)

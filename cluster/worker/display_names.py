@@ -7,12 +7,12 @@ from typing import Any
 _LENGTH_MAX = 200
 
 
-def label(key: Any) -> str:
+def display_name(key: Any) -> str:
     """A key as a text that is not too long.
 
     Examples
     --------
-    >>> label(("sum", 0, 1))
+    >>> display_name(("sum", 0, 1))
     "('sum', 0, 1)"
     """
     text = key if type(key) is str else str(key)

@@ -7,7 +7,7 @@ between lies everything that a task costs a worker besides its own work:
 a function by its digest    a dictionary look-up
 a dependency                inline: decode its bytes; else: the store maps it, and it is decoded in place
 the arguments               one unpickling; references become values while it runs
-a small result              one encoding; it rides along, and is stored later if it's still wanted then (`nursery`)
+a small result              one encoding; it rides along, and is stored later if it's still wanted then (`write_behind`)
 another one                 one encoding, one copy into the arena, one seal that leaves with those of its neighbours;
                             what it shows of a dependency isn't copied, which is worth a round trip
 ==========================  ==================================================================
@@ -30,13 +30,13 @@ from holdfast.cluster.failures import raised
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
-from holdfast.cluster.worker.display_names import label
+from holdfast.cluster.worker.display_names import display_name
 from holdfast.cluster.worker.forks import Forks
 from holdfast.cluster.worker.functions import FunctionTable, function_name, node_name
 from holdfast.cluster.worker.getitem import item_taken
 from holdfast.cluster.worker.readonly import Writers, is_refused_write
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
-from holdfast.cluster.worker.write_behind import Nursery
+from holdfast.cluster.worker.write_behind import WriteBehind
 from holdfast.objectstore import Encoded, ObjectID, Store, encode
 from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError, way_to_unpickle
 from holdfast.objectstore.pickling.exceptions import in_words
@@ -62,7 +62,7 @@ class TaskRunner:
         Where dependencies are read and results go.
     functions:
         The functions that tasks name.
-    nursery:
+    write_behind:
         Where small results go first.
     name:
         The worker's name, for messages to people.
@@ -74,13 +74,13 @@ class TaskRunner:
         self,
         store: Store,
         functions: FunctionTable,
-        nursery: Nursery,
+        write_behind: WriteBehind,
         name: str,
         on_writer: Callable[[Any, bytes | None], None],
     ) -> None:
         self._store = store
         self._functions = functions
-        self._nursery = nursery
+        self._write_behind = write_behind
         self._name = name
         self._on_writer = on_writer
         self._writers = Writers()
@@ -104,7 +104,7 @@ class TaskRunner:
             encoded = self._result(task)
             nbytes = encoded.nbytes
             inline = encoded.to_bytes() if nbytes <= payloads.INLINE_LIMIT_NBYTES else None
-            object_id = None if inline is None else self._nursery.add(key, inline, encoded.type_name)
+            object_id = None if inline is None else self._write_behind.add(key, inline, encoded.type_name)
             if object_id is None:
                 object_id = self._store_result(key, encoded)
             seconds = time.perf_counter() - started
@@ -125,7 +125,7 @@ class TaskRunner:
             return frames.raw(blob)
         encoded = encode(blob)
         try:
-            name = label(("exception of", key))
+            name = display_name(("exception of", key))
             object_id = self._store.put_encoded(encoded, key=name, timeout=ERROR_STORE_TIMEOUT_SECONDS)
         except StoreFullError:
             why = f"the task's exception takes {len(blob):,} bytes, and there was no room for it in the object store"
@@ -134,7 +134,7 @@ class TaskRunner:
 
     def _store_result(self, key: Any, encoded: Encoded) -> ObjectID:
         try:
-            return self._store.put_encoded(encoded, key=label(key), timeout=STORE_TIMEOUT_SECONDS)
+            return self._store.put_encoded(encoded, key=display_name(key), timeout=STORE_TIMEOUT_SECONDS)
         except StoreFullError as error:
             raise StoreFullError(f"there is no room for the result of task {key!r}: {error}. {MAKE_ROOM}") from None
 

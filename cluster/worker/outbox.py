@@ -1,7 +1,7 @@
 """Outcomes on their way from the threads of the tasks to the scheduler.
 
 Nobody may look for an object in the store before its seal is on its way there. So the seal of a result is sent
-before its outcome is. A small result, which rides along with its outcome, has none (`nursery`).
+before its outcome is. A small result, which rides along with its outcome, has none (`write_behind`).
 
 Sending seals can block: the store takes them when it has the time, and where it lives in this very process, it is the
 loop's thread that takes them. So that thread has no part in this. Outcomes leave by the task's own thread when it has

@@ -17,7 +17,7 @@ import time
 from typing import Any, TextIO
 
 from holdfast.cluster.worker.context import current_key
-from holdfast.cluster.worker.display_names import label
+from holdfast.cluster.worker.display_names import display_name
 
 FORMAT = "%(asctime)s %(process)d %(levelname)s %(task)s%(name)s: %(message)s"
 #: A line that goes on for longer is ended.
@@ -26,7 +26,7 @@ LINE_LENGTH_MAX = 64 << 10
 
 def _in_brackets() -> str:
     key = current_key()
-    return "" if key is None else f"[{label(key)}] ".replace("\n", " ")
+    return "" if key is None else f"[{display_name(key)}] ".replace("\n", " ")
 
 
 class _Formatter(logging.Formatter):
@@ -112,7 +112,7 @@ class TaskLines(io.TextIOBase):
             data = data[os.write(self._stream.fileno(), data) :]
 
 
-def label_lines() -> None:
+def prefix_lines() -> None:
     """From now on what is printed and logged in this process has the form that is described above."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Formatter(FORMAT))

@@ -24,7 +24,7 @@ REMEMBERED_MAX = 1024
 Result = tuple[bytes, bytes | None]
 
 
-class LineUp:
+class WaitingRuns:
     """What this worker has to run that has no outcome yet, and which of it waits for another outcome.
 
     Parameters

@@ -1,11 +1,11 @@
-"""Going through the motions of a task once, before there is one.
+"""Warming a worker up: it runs a few tasks before there is a real one.
 
 A worker is a fork of a process that has imported everything and run nothing. Its first task would pay for that: each
 page of memory that the interpreter writes to, if only to count references, is copied then, code that has not run is
 slow, the store has to be asked for a first piece of memory. That makes a millisecond or two, several times what a task
-costs. So before a worker registers it gets a few tasks from somebody who plays the scheduler, over a connection like
-any other: ones that read an array in the store and one that rode along, and give a small result and a large one.
-Nobody else hears of them, and what they have put into the store is taken out again.
+costs. So before a worker registers it gets a few tasks from a thread that plays the scheduler, over a connection
+like any other: ones that read an array in the store and one that rode along, and give a small result and a large one.
+The scheduler never hears of them, and what they have put into the store is taken out again.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from holdfast.objectstore import ObjectID, Store, encode
 
 logger = logging.getLogger(__name__)
 
-_KEY = "rehearsal"
+_KEY = "warm-up"
 #: Of the array: with room of its own in the store, and shared when it's put again.
 _LENGTH = 1 << 16
 #: Pickles of what is imported when they're read, as a task's function may be: of a function, and of an object.
-_READ = b"choldfast.cluster.worker.practice\nread\n."
-_NODE = b"choldfast.cluster.worker.practice\nNode\n(tR."
+_READ = b"choldfast.cluster.worker.warm_up_task\nread\n."
+_NODE = b"choldfast.cluster.worker.warm_up_task\nNode\n(tR."
 _DIGEST = bytes(16)
 _ROUNDS = 2  # the first has the pages copied, the second has the interpreter see what repeats
 _PATIENCE_SECONDS = 5.0
 _RECEIVE_NBYTES = 64 << 10
 
 
-def rehearse(worker: socket.socket, store: Store) -> None:
+def warm_up(worker: socket.socket, store: Store) -> None:
     """Play the scheduler for a worker. What goes wrong is left to its first real task.
 
     Parameters
@@ -53,7 +53,7 @@ def rehearse(worker: socket.socket, store: Store) -> None:
             for number in range(_ROUNDS):
                 _round(part, number, store, put)
     except Exception:
-        logger.debug("the rehearsal failed", exc_info=True)
+        logger.debug("warming up failed", exc_info=True)
     finally:
         _take_out(put, store)
 
@@ -79,7 +79,7 @@ def _take_out(put: list[ObjectID], store: Store) -> None:
     try:
         store.delete(put)
     except Exception:
-        logger.debug("the rehearsal's objects are left in the store", exc_info=True)
+        logger.debug("the objects of the warm-up are left in the store", exc_info=True)
 
 
 class _Part:
@@ -100,5 +100,5 @@ class _Part:
             batches = self._reader.feed(received)
         (((operation, (entry,)),),) = batches
         if operation != "finished":
-            raise ValueError(f"a task for practice has {operation}: {entry!r}")
+            raise ValueError(f"a task of the warm-up has {operation}: {entry!r}")
         return ObjectID(entry[2])

@@ -1,4 +1,6 @@
-"""What a worker computes for practice (`rehearsal`). Nobody imports it but that, as the first task's module is."""
+"""What a worker computes while it warms up (`warm_up`). Only a task's unpickling imports this module, as it imports the
+module of a user's first task.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A worker: the connection to the scheduler, and what its messages mean.
 
 The loop's thread only moves messages; it never waits for the store, which the very same loop may serve. A task goes
-from the message, perhaps after waiting in the `lineup`, through the queue of `threads` to a thread, where `execution`
+from the message, perhaps by way of `waiting_runs`, through the queue of `threads` to a thread, where `execution`
 makes an outcome of it; the outcome goes through the `outbox` to the scheduler. A thread that has no task moves messages
 too, so that a task which comes meanwhile needs no other one.
 """
@@ -30,10 +30,10 @@ from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.outbox import Outbox
 from holdfast.cluster.worker.threads import TaskThreads
-from holdfast.cluster.worker.waiting_runs import LineUp
-from holdfast.cluster.worker.warm_up import rehearse
+from holdfast.cluster.worker.waiting_runs import WaitingRuns
+from holdfast.cluster.worker.warm_up import warm_up
 from holdfast.cluster.worker.watchdog import Watchdog
-from holdfast.cluster.worker.write_behind import Nursery
+from holdfast.cluster.worker.write_behind import WriteBehind
 from holdfast.objectstore.errors import StoreClosedError
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Worker:
         own_process: bool = False,
         on_joining: Callable[[], None] | None = None,
         ledger: WorkerLedger | None = None,
-        labels_lines: bool = False,
+        prefixes_lines: bool = False,
     ) -> None:
         if nthreads < 1:
             raise ValueError(f"a worker needs at least one thread, not {nthreads}")
@@ -123,7 +123,7 @@ class Worker:
         self._imports = ImportsFreezer() if own_process else None
         self.own_process = own_process
         self._on_joining = on_joining
-        self._labels_lines = labels_lines
+        self._prefixes_lines = prefixes_lines
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
@@ -139,8 +139,8 @@ class Worker:
         ConnectError, StoreError
             One of them is not there or does not take this worker.
         """
-        if self._labels_lines:
-            output.label_lines()
+        if self._prefixes_lines:
+            output.prefix_lines()
         self._loop = asyncio.get_running_loop()
         self.finished = asyncio.Event()
         self._hear()
@@ -148,8 +148,8 @@ class Worker:
             # First the store: tasks may arrive as soon as the scheduler knows of this worker.
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
             self._store.warm()
-            self._nursery = Nursery(self._store, f"holdfast-nursery-{self.name}")
-            self._runner = TaskRunner(self._store, self.functions, self._nursery, self.name, self._found_writer)
+            self._write_behind = WriteBehind(self._store, f"holdfast-write-behind-{self.name}")
+            self._runner = TaskRunner(self._store, self.functions, self._write_behind, self.name, self._found_writer)
             self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(
                 self.nthreads,
@@ -160,9 +160,9 @@ class Worker:
                 self._ledger,
                 f"holdfast-task-{self.name}",
             )
-            self._lineup = LineUp(self._threads.submit, self._outbox.put)
+            self._waiting_runs = WaitingRuns(self._threads.submit, self._outbox.put)
             if self.own_process:
-                await self._rehearse()
+                await self._warm_up()
             if self._on_joining is not None:
                 self._on_joining()
             self._connection = await connect(
@@ -198,7 +198,7 @@ class Worker:
                 "its connection to the scheduler": self._connection.descriptors,
                 "its connection to the object store": [self.store.descriptor],
             },
-            [*self._threads.threads, self._outbox.thread, self._nursery.thread],
+            [*self._threads.threads, self._outbox.thread, self._write_behind.thread],
             lambda: self._ledger.heard,
             self._give_up,
             f"holdfast-watchdog-{self.name}",
@@ -213,12 +213,12 @@ class Worker:
         self._ledger.hear()
         self._hearing = self._loop.call_later(HEAR_SECONDS, self._hear)
 
-    async def _rehearse(self) -> None:
+    async def _warm_up(self) -> None:
         ours, theirs = socket.socketpair()
         self._connection = shared_connection(ours)
         ended = asyncio.Event()
         self._connection.start(self._on_batch, lambda error: ended.set(), self._on_batch_elsewhere)
-        await asyncio.to_thread(rehearse, theirs, self.store)
+        await asyncio.to_thread(warm_up, theirs, self.store)
         await ended.wait()
         self._connection = None
 
@@ -245,7 +245,7 @@ class Worker:
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
             await asyncio.to_thread(self._outbox.close)
-            await asyncio.to_thread(self._nursery.close)
+            await asyncio.to_thread(self._write_behind.close)
         if self._connection is not None:
             self._connection.close()
         if self._store is not None:
@@ -280,18 +280,18 @@ class Worker:
             TO_WORKER.check(message)
             match message:
                 case ("run", tasks):
-                    self._lineup.add(tasks)
+                    self._waiting_runs.add(tasks)
                 case ("functions", functions):
                     self.functions.add(functions)
                 case ("forget", digests):
                     self.functions.forget(digests)
                 case ("discard", object_ids):
-                    self._nursery.discard(object_ids)
+                    self._write_behind.discard(object_ids)
                 case ("drop", run_ids):
-                    if dropped := self._lineup.drop(run_ids, self._threads.drop):
+                    if dropped := self._waiting_runs.drop(run_ids, self._threads.drop):
                         self._deliver([("dropped", dropped)])
                 case ("revoked", number, run_ids):
-                    self._lineup.drop(run_ids, self._threads.revoke)
+                    self._waiting_runs.drop(run_ids, self._threads.revoke)
                     self._threads.confirm(number)
                     self._deliver([("confirmed", number)])
                 case ("close",):
@@ -322,7 +322,7 @@ class Worker:
         outcome: Outcome | None = None
         try:
             outcome = self._runner.run(task)
-            if self._threads.idle and not self._lineup.is_waited_for(run_id):
+            if self._threads.idle and not self._waiting_runs.is_waited_for(run_id):
                 self._outbox.put_now(outcome)
             else:
                 self._outbox.put(outcome)
@@ -337,16 +337,16 @@ class Worker:
                 # As text: a record with the error itself would keep what the task had in its hands.
                 logger.error("task %r failed, and so did reporting how:\n%s", task[0], traceback.format_exc())
         finally:
-            if self._labels_lines:
+            if self._prefixes_lines:
                 output.end_lines()
             context.run_key(None)
         self.store.settle_releases()
-        self._nursery.tend()
+        self._write_behind.tend()
         if outcome is not None and outcome[0] == "finished":
             _, _, object_id, _, inline, _, _ = outcome[1]
-            self._lineup.ended(run_id, (object_id, inline))
+            self._waiting_runs.ended(run_id, (object_id, inline))
         else:
-            self._lineup.ended(run_id, None)
+            self._waiting_runs.ended(run_id, None)
         if self._imports is not None:
             self._imports.ended(run_id)
 

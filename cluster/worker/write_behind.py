@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from holdfast.cluster.worker.display_names import label
+from holdfast.cluster.worker.display_names import display_name
 from holdfast.objectstore import Encoded, ObjectID, Store
 from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError
 
@@ -45,7 +45,7 @@ class _Result(NamedTuple):
     type_name: str
 
 
-class Nursery:
+class WriteBehind:
     """Keeps small results for a while. Thread-safe.
 
     Parameters
@@ -189,7 +189,7 @@ class Nursery:
         try:
             with self._store.batch():
                 self._store.put_encoded(
-                    encoded, key=label(result.key), object_id=ObjectID(object_id), timeout=_PUT_TIMEOUT_SECONDS
+                    encoded, key=display_name(result.key), object_id=ObjectID(object_id), timeout=_PUT_TIMEOUT_SECONDS
                 )
         except StoreFullError as error:
             logger.warning("small results wait for room in the store: %s", str(error))

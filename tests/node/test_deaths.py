@@ -85,7 +85,7 @@ def test_what_a_fork_has_said_before_is_not_what_the_process_says(ledger):
     assert (found.reason.split(" in ")[0], found.crashed) == ("was killed by SIGABRT", 10)
 
 
-def test_what_a_rehearsal_had_taken_is_no_run(ledger):
+def test_what_a_warm_up_had_taken_is_no_run(ledger):
     found = death(ledger, SEGMENTATION, main="ledger.taker(0)(-5)")
     assert set(found.running) <= {10, 11}
     assert -5 not in found.running

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 
 from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.worker.threads import TaskThreads
-from holdfast.cluster.worker.waiting_runs import LineUp
+from holdfast.cluster.worker.waiting_runs import WaitingRuns
 
 
 async def main(socket: int, fd: int, nthreads: int) -> None:
@@ -28,7 +28,7 @@ async def main(socket: int, fd: int, nthreads: int) -> None:
 
     def run(task) -> None:
         say("begun", task[1])
-        lineup.ended(task[1], (b"object", None))
+        waiting_runs.ended(task[1], (b"object", None))
 
     threads = TaskThreads(
         nthreads,
@@ -39,18 +39,18 @@ async def main(socket: int, fd: int, nthreads: int) -> None:
         WorkerLedger.of_descriptor(fd, nthreads),
         "task",
     )
-    lineup = LineUp(threads.submit, lambda outcome: say("missing", outcome[1][1]))
+    waiting_runs = WaitingRuns(threads.submit, lambda outcome: say("missing", outcome[1][1]))
 
     def read() -> None:
         while True:
             match connection.recv():
                 case ("run", tasks):
-                    lineup.add(tasks)
+                    waiting_runs.add(tasks)
                 case ("drop", run_ids):
-                    for run_id in lineup.drop(run_ids, threads.drop):
+                    for run_id in waiting_runs.drop(run_ids, threads.drop):
                         say("dropped", run_id)
                 case ("revoked", number, run_ids):
-                    lineup.drop(run_ids, threads.revoke)
+                    waiting_runs.drop(run_ids, threads.revoke)
                     threads.confirm(number)
                 case ("close",):
                     return

@@ -1,4 +1,4 @@
-"""Going through the motions of a task once, before there is one: why is told in `cluster/worker/warm_up.py`.
+"""Warming the scheduler up, before there is a task: why is told in `cluster/worker/warm_up.py`.
 
 A state machine of its own takes in what a first host, worker and client would say, and what it answers goes the way of
 a message as far as the socket. Nothing of it is left.
@@ -17,7 +17,7 @@ _DIGEST = bytes(16)
 _ROUNDS = 2  # the first has the memory copied, the second has the interpreter see what repeats
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Handle the events of a few tasks."""
     state = SchedulerState()
     reader = frames.FrameReader()
@@ -32,7 +32,7 @@ def rehearse() -> None:
     handle(events.ClientJoined(_CLIENT, _CLIENT))
     handle(events.FunctionsSent(_CLIENT, [(_DIGEST, b"pickle")]))
     for round_ in range(_ROUNDS):
-        below, above, pinned = (f"rehearsal-{round_}-{number}" for number in range(3))
+        below, above, pinned = (f"warm-up-{round_}-{number}" for number in range(3))
         handle(events.TasksSubmitted(_CLIENT, [(below, _DIGEST, b"", ())], None, {}))
         handle(events.TasksSubmitted(_CLIENT, [(above, _DIGEST, b"", (below,))], None, {}))
         handle(events.TasksSubmitted(_CLIENT, [(pinned, _DIGEST, b"", (below,))], None, {"workers": [_WORKER]}))

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from holdfast.cluster.worker import write_behind as nurseries
-from holdfast.cluster.worker.write_behind import Nursery
+from holdfast.cluster.worker.write_behind import WriteBehind
 from holdfast.objectstore import Store, StoreError, StoreServer, connect, encode
 
 
 @pytest.fixture
-def nursery(store):
-    nursery = Nursery(store, "holdfast-nursery-test")
-    yield nursery
-    nursery.close()
+def write_behind(store):
+    write_behind = WriteBehind(store, "holdfast-write-behind-test")
+    yield write_behind
+    write_behind.close()
 
 
 @pytest.fixture
@@ -24,23 +24,23 @@ def quick(monkeypatch):
     monkeypatch.setattr(nurseries, "AGE_SECONDS", 0.02)
 
 
-def add(nursery, value, key="key", type_name="int"):
-    object_id = nursery.add(key, encode(value).to_bytes(), type_name)
-    nursery.tend()
+def add(write_behind, value, key="key", type_name="int"):
+    object_id = write_behind.add(key, encode(value).to_bytes(), type_name)
+    write_behind.tend()
     return object_id
 
 
-def test_what_nobody_wants_in_time_is_never_stored(nursery, server, store, quick, eventually):
-    gone = [add(nursery, number) for number in range(100)]
-    kept = add(nursery, "kept")
-    nursery.discard(gone)
+def test_what_nobody_wants_in_time_is_never_stored(write_behind, server, store, quick, eventually):
+    gone = [add(write_behind, number) for number in range(100)]
+    kept = add(write_behind, "kept")
+    write_behind.discard(gone)
     eventually(lambda: store.contains(kept), what="the one that lives is stored")
     assert server.stats()["sealed"] == 1
 
 
-def test_what_lives_is_stored_as_it_was_made(nursery, store, quick, eventually):
+def test_what_lives_is_stored_as_it_was_made(write_behind, store, quick, eventually):
     key = ("x" * 300, 1)
-    object_id = add(nursery, [1, 2], key, "list")
+    object_id = add(write_behind, [1, 2], key, "list")
     eventually(lambda: store.contains(object_id), what="it is stored")
     assert store.get(object_id) == [1, 2]
     (described,) = store.list()
@@ -50,45 +50,45 @@ def test_what_lives_is_stored_as_it_was_made(nursery, store, quick, eventually):
     assert len(described["key"]) == 200
 
 
-def test_nothing_is_stored_at_once(nursery, server):
+def test_nothing_is_stored_at_once(write_behind, server):
     for number in range(100):
-        add(nursery, number)
+        add(write_behind, number)
     assert server.stats()["sealed"] == 0
 
 
-def test_what_was_stored_is_deleted_there(nursery, store, quick, eventually):
-    object_id = add(nursery, 1)
+def test_what_was_stored_is_deleted_there(write_behind, store, quick, eventually):
+    object_id = add(write_behind, 1)
     eventually(lambda: store.contains(object_id), what="it is stored")
-    nursery.discard([object_id])
+    write_behind.discard([object_id])
     eventually(lambda: not store.contains(object_id), what="it is deleted")
 
 
-def test_room_is_limited_and_comes_back(nursery, monkeypatch):
+def test_room_is_limited_and_comes_back(write_behind, monkeypatch):
     monkeypatch.setattr(nurseries, "MAX_NBYTES", 10_000)
     taken = []
-    while (object_id := add(nursery, 1)) is not None:
+    while (object_id := add(write_behind, 1)) is not None:
         taken.append(object_id)
     assert 10 < len(taken) < 100
-    nursery.discard(taken[:1])
-    assert add(nursery, 1) is not None
-    assert add(nursery, 1) is None
+    write_behind.discard(taken[:1])
+    assert add(write_behind, 1) is not None
+    assert add(write_behind, 1) is None
 
 
-def test_its_thread_sleeps_while_there_is_nothing(nursery, quick, eventually):
-    assert not nursery._awake
-    nursery.discard([add(nursery, 1)])
-    eventually(lambda: not nursery._awake, what="it sleeps again")
-    object_id = nursery.add("key", encode(2).to_bytes(), "int")
-    assert not nursery._awake, "who adds has something better to do"
-    nursery.tend()
-    assert nursery._awake
-    nursery.discard([object_id])
+def test_its_thread_sleeps_while_there_is_nothing(write_behind, quick, eventually):
+    assert not write_behind._awake
+    write_behind.discard([add(write_behind, 1)])
+    eventually(lambda: not write_behind._awake, what="it sleeps again")
+    object_id = write_behind.add("key", encode(2).to_bytes(), "int")
+    assert not write_behind._awake, "who adds has something better to do"
+    write_behind.tend()
+    assert write_behind._awake
+    write_behind.discard([object_id])
 
 
 def test_a_full_store_is_waited_for(monkeypatch, quick, eventually):
     monkeypatch.setattr(nurseries, "_PUT_TIMEOUT_SECONDS", 0.02)
     with StoreServer(1 << 20, spill=False) as server, connect(server.socket_path) as store:
-        nursery = Nursery(store, "holdfast-nursery-test")
+        write_behind = WriteBehind(store, "holdfast-write-behind-test")
         try:
             fills = [store.put(np.zeros(300_000, "u1")) for _ in range(3)]
             while not isinstance(fills[-1], Exception):
@@ -97,16 +97,16 @@ def test_a_full_store_is_waited_for(monkeypatch, quick, eventually):
                 except Exception as error:
                     fills.append(error)
             fills.pop()
-            object_ids = [add(nursery, b"x" * 2000) for _ in range(100)]
-            eventually(lambda: nursery._old, what="a round")
-            assert all(nursery._young.get(i) or nursery._old.get(i) or store.contains(i) for i in object_ids)
+            object_ids = [add(write_behind, b"x" * 2000) for _ in range(100)]
+            eventually(lambda: write_behind._old, what="a round")
+            assert all(write_behind._young.get(i) or write_behind._old.get(i) or store.contains(i) for i in object_ids)
             store.delete(fills)
             eventually(lambda: all(map(store.contains, object_ids)), what="all are stored")
         finally:
-            nursery.close()
+            write_behind.close()
 
 
-def test_a_store_that_fails_once_is_asked_again(nursery, store, quick, monkeypatch, eventually):
+def test_a_store_that_fails_once_is_asked_again(write_behind, store, quick, monkeypatch, eventually):
     put_encoded = Store.put_encoded
     failures = []
 
@@ -117,19 +117,19 @@ def test_a_store_that_fails_once_is_asked_again(nursery, store, quick, monkeypat
         return put_encoded(self, *arguments, **options)
 
     monkeypatch.setattr(Store, "put_encoded", fail_once)
-    object_ids = [add(nursery, number) for number in range(3)]
+    object_ids = [add(write_behind, number) for number in range(3)]
     eventually(lambda: sum(map(store.contains, object_ids)) == 2, what="the others are stored")
     assert not store.contains(failures[0])
 
 
-def test_many_threads_lose_none_and_leave_none(nursery, server, store, quick, eventually):
+def test_many_threads_lose_none_and_leave_none(write_behind, server, store, quick, eventually):
     kept: list[bytes] = []
 
     def work(number):
         for round_ in range(300):
-            object_ids = [add(nursery, (number, round_, n)) for n in range(5)]
+            object_ids = [add(write_behind, (number, round_, n)) for n in range(5)]
             kept.append(object_ids.pop())
-            nursery.discard(object_ids)
+            write_behind.discard(object_ids)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -138,18 +138,18 @@ def test_many_threads_lose_none_and_leave_none(nursery, server, store, quick, ev
         thread.join()
     eventually(lambda: server.stats()["objects"] == len(kept) == 1200, what="those that live are stored, no others")
     assert all(map(store.contains, kept))
-    assert nursery._nbytes == 0
-    nursery.discard(kept)
+    assert write_behind._nbytes == 0
+    write_behind.discard(kept)
     eventually(lambda: server.stats()["objects"] == 0, what="none is left")
 
 
 def test_a_store_that_is_gone_ends_it(quick, eventually):
     with StoreServer(1 << 20) as server:
         store = connect(server.socket_path)
-        nursery = Nursery(store, "holdfast-nursery-test")
-        add(nursery, 1)
-    eventually(lambda: not nursery.thread.is_alive(), what="its thread has ended")
-    nursery.close()
+        write_behind = WriteBehind(store, "holdfast-write-behind-test")
+        add(write_behind, 1)
+    eventually(lambda: not write_behind.thread.is_alive(), what="its thread has ended")
+    write_behind.close()
     store.close()
 
 

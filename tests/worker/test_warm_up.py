@@ -1,4 +1,4 @@
-"""Going through the motions before the first task leaves nothing behind, and goes through all of them."""
+"""Warming up before the first task leaves nothing behind, and goes every way that a task goes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def outcomes(monkeypatch):
 
 
 @pytest.mark.parametrize("nthreads", [1, 3])
-def test_a_worker_rehearses_reading_and_writing_and_leaves_nothing(
+def test_a_worker_warms_up_reading_and_writing_and_leaves_nothing(
     nthreads, outcomes, start_worker, scheduler, server, eventually
 ):
     worker, peer = start_worker(own_process=True, nthreads=nthreads)
@@ -40,7 +40,7 @@ def test_a_worker_rehearses_reading_and_writing_and_leaves_nothing(
     assert server.stats()["pins"] == 0
     assert not worker.functions._functions
     assert not worker.functions._blobs
-    assert not worker._nursery._young
+    assert not worker._write_behind._young
     assert not peer.received, "the scheduler hears of it"
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
@@ -60,14 +60,14 @@ def test_it_goes_the_way_of_a_task_from_socket_to_socket(start_worker, monkeypat
     assert {("_on_batch_elsewhere", thread), ("_run", thread), ("_deliver", thread)} <= set(seen)
 
 
-def test_a_worker_that_has_rehearsed_reads_in_the_thread_of_a_task(start_worker, scheduler, eventually):
+def test_a_worker_that_is_warm_reads_in_the_thread_of_a_task(start_worker, scheduler, eventually):
     worker, peer = start_worker(own_process=True)
     (thread,) = worker._threads.threads
     eventually(lambda: worker._connection._shared._reader == thread.ident, what="it reads before there is a task")
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 
-def test_a_rehearsal_that_fails_is_no_failure(start_worker, scheduler, server, monkeypatch):
+def test_a_warm_up_that_fails_is_no_failure(start_worker, scheduler, server, monkeypatch):
     put_encoded = Store.put_encoded
 
     def refuse(*arguments, **options):
@@ -80,7 +80,7 @@ def test_a_rehearsal_that_fails_is_no_failure(start_worker, scheduler, server, m
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 
-def test_tasks_for_practice_that_fail_are_no_failure(
+def test_tasks_of_a_warm_up_that_fail_are_no_failure(
     start_worker, scheduler, server, monkeypatch, outcomes, eventually
 ):
     monkeypatch.setattr(warm_up, "_READ", b"cholfast.nowhere\nread\n.")
@@ -93,7 +93,7 @@ def test_tasks_for_practice_that_fail_are_no_failure(
 def test_a_worker_that_does_not_answer_is_no_failure_of_it(store):
     ours, theirs = socket.socketpair()
     ours.close()
-    warm_up.rehearse(theirs, store)
+    warm_up.warm_up(theirs, store)
     assert theirs.fileno() == -1
 
 
@@ -102,21 +102,21 @@ def test_a_store_that_is_gone_is_no_failure_of_it():
         store = connect(server.socket_path)
     ours, theirs = socket.socketpair()
     with ours:
-        warm_up.rehearse(theirs, store)
+        warm_up.warm_up(theirs, store)
     store.close()
 
 
-def test_workers_that_have_a_process_to_themselves_rehearse_and_others_do_not(
+def test_workers_that_have_a_process_to_themselves_warm_up_and_others_do_not(
     scheduler, start_worker, server, eventually
 ):
     _, peer = start_worker()
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
     assert server.stats()["sealed"] == 0
     start_worker(1, own_process=True)
-    eventually(lambda: server.stats()["sealed"] > 0 and server.stats()["objects"] == 0, what="it has rehearsed")
+    eventually(lambda: server.stats()["sealed"] > 0 and server.stats()["objects"] == 0, what="it has warmed up")
 
 
-def test_a_scheduler_rehearses_every_way_of_a_task(monkeypatch):
+def test_a_scheduler_warms_up_every_way_of_a_task(monkeypatch):
     seen = []
     message_of = schedulers.message_of
 
@@ -126,11 +126,11 @@ def test_a_scheduler_rehearses_every_way_of_a_task(monkeypatch):
         return message
 
     monkeypatch.setattr(schedulers, "message_of", noting)
-    schedulers.rehearse()
+    schedulers.warm_up()
     assert {"functions", "run", "memory", "delete", "discard", "forget"} <= set(seen)
 
 
-def test_what_is_imported_in_the_rehearsal_is_not_imported_before_it():
+def test_what_is_imported_in_the_warm_up_is_not_imported_before_it():
     code = "import sys, holdfast.cluster.worker.__main__; print('holdfast.cluster.worker.warm_up_task' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
