@@ -47,7 +47,8 @@ from holdfast.objectstore.core.objects import Piece
 from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator, footprint
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import SealItem, Status
-from holdfast.objectstore.sizes import address_span, parse_size
+from holdfast.objectstore.sizes import parse_size
+from holdfast.objectstore.system.memory_limits import address_span
 
 LOADS = (0.5, 0.8, 0.95)
 LEASE_NBYTES = 4 << 20

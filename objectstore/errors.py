@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from holdfast.objectstore.pickling.exceptions import in_words
-
 #: So much of what another error says is part of the text of one of these.
 MAX_WORDS_LENGTH = 1000
 
@@ -79,3 +77,22 @@ def way_to_unpickle(error: BaseException) -> str:
 
 class ProtocolError(StoreError):
     """The other end of a connection said something that the protocol doesn't allow; the connection is closed."""
+
+
+def in_words(error: BaseException) -> str:
+    """Its type and what it says about itself, as far as it can say that; valid UTF-8."""
+    name = sendable(type(error).__qualname__)
+    try:
+        words = sendable(str(error))
+        return f"{name}: {words}" if words else name
+    except BaseException:  # a method of the user's
+        pass
+    try:
+        return sendable(repr(error))
+    except BaseException:
+        return name
+
+
+def sendable(text: str) -> str:
+    """``text`` without what UTF-8 can't say: halves of surrogate pairs, as they come from the names of files."""
+    return text.encode(errors="backslashreplace").decode()

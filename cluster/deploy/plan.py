@@ -8,9 +8,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from holdfast.objectstore import sizes
-from holdfast.objectstore.sizes import default_capacity, format_size, parse_size
-from holdfast.objectstore.system import control_groups
+from holdfast.objectstore.sizes import format_size, parse_size
+from holdfast.objectstore.system import control_groups, memory_limits
+from holdfast.objectstore.system.memory_limits import default_capacity
 from holdfast.objectstore.system.mounts import memory_kind
 
 MAX_WORKERS = 1024
@@ -192,14 +192,14 @@ def plan_nodes(
 
 def _left_for_workers(stores_nbytes: int, spill_directory: str | None) -> int:
     """The bytes of memory that remain beside the stores, what they spill if that is memory too, and everybody else."""
-    total = sizes.memory_limit()
+    total = memory_limits.memory_limit()
     if spill_directory is not None and memory_kind(spill_directory):
         stores_nbytes *= 2
     return max(0, total - stores_nbytes - RESERVED_NBYTES - int(RESERVED_SHARE * total))
 
 
 def _size(name: str, value: float | str | None, times: int = 1) -> int:
-    available = sizes.memory_limit()
+    available = memory_limits.memory_limit()
     if isinstance(value, bool):
         raise TypeError(f"{name} is a size, such as '4 GB', not {value}")
     if isinstance(value, float) and 0 < value <= 1:

@@ -28,10 +28,10 @@ from holdfast.cluster.failures.substitutes import Substitute, substitute
 from holdfast.cluster.failures.tracebacks import Frames, frames_of, traceback_of
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
+from holdfast.objectstore.errors import in_words, sendable
 from holdfast.objectstore.pickling import exceptions as state
 from holdfast.objectstore.pickling import importing
 from holdfast.objectstore.pickling.by_value import ByValuePickler
-from holdfast.objectstore.pickling.exceptions import in_words, sendable
 
 __all__ = ["Unsent", "dump_exception", "dump_text", "load_copy", "load_exception", "shortened"]
 

@@ -28,15 +28,9 @@ from collections.abc import Iterator
 
 from holdfast.cluster.processes import oom
 from holdfast.cluster.processes.child import add_process_options, tell_parent
-from holdfast.objectstore.memory.arena import (
-    HUGE_PAGE,
-    FileMap,
-    HugePageSupply,
-    current_processor,
-    make_huge_page,
-    populate,
-)
 from holdfast.objectstore.memory.headroom import fill, headroom_limit
+from holdfast.objectstore.system.file_maps import FileMap
+from holdfast.objectstore.system.pages import HUGE_PAGE, HugePageSupply, current_processor, make_huge_page, populate
 
 #: A request is a number and the extents to fill, pairs of offset and size; the answer is the number.
 NUMBER = struct.Struct("<Q")

@@ -38,8 +38,7 @@ from holdfast.cluster.worker.readonly import Writers, is_refused_write
 from holdfast.cluster.worker.tracebacks import forget_locals, trim
 from holdfast.cluster.worker.write_behind import WriteBehind
 from holdfast.objectstore import Encoded, ObjectID, Store, encode
-from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError, way_to_unpickle
-from holdfast.objectstore.pickling.exceptions import in_words
+from holdfast.objectstore.errors import StoreClosedError, StoreError, StoreFullError, in_words, way_to_unpickle
 
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0

@@ -12,8 +12,7 @@ from typing import Any
 
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.worker.dependencies import Dependencies
-from holdfast.objectstore.errors import way_to_unpickle
-from holdfast.objectstore.pickling.exceptions import in_words
+from holdfast.objectstore.errors import in_words, way_to_unpickle
 from holdfast.objectstore.pickling.outline import name_in
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from holdfast.objectstore.client.private import COPIED_NBYTES_MAX, MAPS, PrivateMaps, private_copy
 from holdfast.objectstore.client.viewed import ViewedMap
-from holdfast.objectstore.memory.arena import HUGE_PAGE, PAGE, FileMap, is_hole, is_resident
+from holdfast.objectstore.system.file_maps import FileMap
 from holdfast.objectstore.system.page_table import PageTable, is_truthful
+from holdfast.objectstore.system.pages import HUGE_PAGE, PAGE, is_hole, is_resident
 from holdfast.objectstore.system.witness import attest
 
 _ENDS = 2  # pages that some bytes may have in common with others

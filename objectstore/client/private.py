@@ -30,7 +30,8 @@ import numpy as np
 
 from holdfast.objectstore.client.viewed import ViewedMap
 from holdfast.objectstore.codecs.flat import Buffer, copy_bytes
-from holdfast.objectstore.memory.arena import HUGE_PAGE, MAP_NORESERVE
+from holdfast.objectstore.system.file_maps import MAP_NORESERVE
+from holdfast.objectstore.system.pages import HUGE_PAGE
 
 COPIED_NBYTES_MAX = 32 << 10
 _IN_WHOLE_HUGE_PAGES_NBYTES = 512 << 10  # from here on the faults that are saved cost more than a map that is aligned

@@ -30,10 +30,10 @@ from holdfast.objectstore.codecs import (
 )
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.errors import StoreClosedError
-from holdfast.objectstore.memory.arena import map_shared
 from holdfast.objectstore.shared.ids import IDMinter, ObjectID
 from holdfast.objectstore.shared.index import ORDERED, BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.shared.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, seconds
+from holdfast.objectstore.system.file_maps import map_shared
 
 Descriptions = list[dict[str, Any]]
 _Segments = list[tuple[int, int, int]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from holdfast.objectstore.memory.arena import FileMap
+from holdfast.objectstore.system.file_maps import FileMap
 
 
 class ViewedMap(FileMap):

@@ -30,9 +30,9 @@ from collections.abc import Iterator
 from holdfast.objectstore.client.connection import Connection
 from holdfast.objectstore.client.maps import Mapping
 from holdfast.objectstore.errors import StoreError
-from holdfast.objectstore.memory.arena import HUGE_PAGE, make_huge_page, populate, populate_to_read
 from holdfast.objectstore.shared.protocol import Op
 from holdfast.objectstore.system.page_table import PageTable
+from holdfast.objectstore.system.pages import HUGE_PAGE, make_huge_page, populate, populate_to_read
 
 _THREADS = min(4, os.cpu_count() or 1)
 _PAUSE_SECONDS_MIN = 0.1

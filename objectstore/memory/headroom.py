@@ -28,8 +28,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from holdfast.objectstore.memory.allocator import PAGE, Allocator
-from holdfast.objectstore.memory.arena import HUGE_PAGE, Arena, is_hole, resident_extents
-from holdfast.objectstore.sizes import available_memory
+from holdfast.objectstore.memory.arena import Arena
+from holdfast.objectstore.system.memory_limits import available_memory
+from holdfast.objectstore.system.pages import HUGE_PAGE, is_hole, resident_extents
 
 _PAUSE_SECONDS = 0.05
 #: So much less of the headroom starts a pass.

@@ -221,22 +221,3 @@ def linked(error: BaseException, limit: int) -> list[BaseException]:
                 known.add(id(other))
                 links.append(other)
     return links
-
-
-def in_words(error: BaseException) -> str:
-    """Its type and what it says about itself, as far as it can say that; valid UTF-8."""
-    name = sendable(type(error).__qualname__)
-    try:
-        words = sendable(str(error))
-        return f"{name}: {words}" if words else name
-    except BaseException:  # a method of the user's
-        pass
-    try:
-        return sendable(repr(error))
-    except BaseException:
-        return name
-
-
-def sendable(text: str) -> str:
-    """``text`` without what UTF-8 can't say: halves of surrogate pairs, as they come from the names of files."""
-    return text.encode(errors="backslashreplace").decode()

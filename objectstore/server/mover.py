@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from holdfast.objectstore.core.effects import Shift
-from holdfast.objectstore.memory.arena import HUGE_PAGE, Arena
+from holdfast.objectstore.memory.arena import Arena
 from holdfast.objectstore.memory.headroom import fill
+from holdfast.objectstore.system.pages import HUGE_PAGE
 
 
 class Mover:

@@ -38,7 +38,7 @@ from holdfast.objectstore.core.effects import (
 )
 from holdfast.objectstore.core.objects import ObjectMeta, Piece
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
-from holdfast.objectstore.memory.arena import Arena, Extent, map_shared, memory_file
+from holdfast.objectstore.memory.arena import Arena, Extent
 from holdfast.objectstore.memory.headroom import PageMaker, Prefaulter, headroom_limit
 from holdfast.objectstore.memory.trim import Limiter, Trimmer
 from holdfast.objectstore.server.client_connection import ClientConnection
@@ -49,11 +49,13 @@ from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.index import index_nbytes, row_nbytes
 from holdfast.objectstore.shared.layout import Layout, Segment, in_one_piece
 from holdfast.objectstore.shared.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
-from holdfast.objectstore.sizes import address_span, default_capacity, format_size, parse_size
+from holdfast.objectstore.sizes import format_size, parse_size
 from holdfast.objectstore.spill.files import PieceLostError, Written
 from holdfast.objectstore.spill.place import SpillPlace, default_place
 from holdfast.objectstore.spill.threads import Spiller
+from holdfast.objectstore.system.file_maps import map_shared, memory_file
 from holdfast.objectstore.system.leftovers import OwnDirectory
+from holdfast.objectstore.system.memory_limits import address_span, default_capacity
 from holdfast.objectstore.system.mounts import memory_kind
 from holdfast.objectstore.system.surroundings import check_umask, fill_standard_descriptors
 

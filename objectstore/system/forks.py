@@ -35,7 +35,7 @@ import threading
 import weakref
 from typing import Protocol
 
-from holdfast.objectstore.memory.arena import FileMap
+from holdfast.objectstore.system.file_maps import FileMap
 from holdfast.objectstore.system.witness import ASK_SECONDS, Witness, attest
 
 logger = logging.getLogger("holdfast.objectstore")

@@ -20,7 +20,8 @@ from typing import Self
 
 import numpy as np
 
-from holdfast.objectstore.memory.arena import PAGE, FileMap, memory_file
+from holdfast.objectstore.system.file_maps import FileMap, memory_file
+from holdfast.objectstore.system.pages import PAGE
 
 PATH = "/proc/self/pagemap"
 _ENTRY = struct.Struct("=Q")

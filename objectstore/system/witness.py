@@ -16,7 +16,8 @@ import fcntl
 import mmap
 import os
 
-from holdfast.objectstore.memory.arena import PAGE, FileMap
+from holdfast.objectstore.system.file_maps import FileMap
+from holdfast.objectstore.system.pages import PAGE
 
 #: How often to ask.
 ASK_SECONDS = 1.0

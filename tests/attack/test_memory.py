@@ -31,7 +31,7 @@ def test_defaults_follow_the_group_above(group: ControlGroup) -> None:
     code = """
 import json
 from holdfast.cluster.deploy.plan import plan_nodes
-from holdfast.objectstore.sizes import available_memory, default_capacity, memory_limit
+from holdfast.objectstore.system.memory_limits import available_memory, default_capacity, memory_limit
 (plan,) = plan_nodes(2)
 print(json.dumps([memory_limit(), available_memory(), default_capacity(), plan.store_capacity, plan.memory_limit]))
 """

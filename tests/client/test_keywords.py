@@ -10,7 +10,7 @@ import pytest
 from holdfast import Client, ConnectError, LocalCluster
 from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.plan import plan_nodes
-from holdfast.objectstore import sizes
+from holdfast.objectstore.system import memory_limits
 
 
 class TestWithoutAnAddress:
@@ -124,7 +124,7 @@ class TestKeywordsOfDask:
 
 
 def test_memory_of_workers_as_dask_takes_it():
-    total = sizes.memory_limit()
+    total = memory_limits.memory_limit()
     assert plan_nodes(1, 1, memory_limit=0.25)[0].memory_limit == int(total * 0.25)
     assert plan_nodes(1, 1, memory_limit="auto") == plan_nodes(1, 1)
     assert plan_nodes(1, 1, memory_limit=0)[0].memory_limit is None

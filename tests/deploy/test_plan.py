@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.cluster.deploy import plan
 from holdfast.cluster.deploy.plan import plan_nodes, workers_and_threads
-from holdfast.objectstore import sizes
+from holdfast.objectstore.system import memory_limits
 
 
 @pytest.mark.parametrize("n_cores", [1, 2, 3, 4, 7, 8, 12, 16, 30, 64, 96, 128])
@@ -57,7 +57,7 @@ MIB = 1 << 20
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """There are 10 GiB."""
-    monkeypatch.setattr(sizes, "memory_limit", lambda: 10240 * MIB)
+    monkeypatch.setattr(memory_limits, "memory_limit", lambda: 10240 * MIB)
 
 
 @pytest.mark.usefixtures("memory")
@@ -97,13 +97,13 @@ def test_nothing_limits_workers_that_are_parts_of_this_process() -> None:
 
 
 def test_there_are_no_more_workers_than_there_is_memory_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sizes, "memory_limit", lambda: 1000 * MIB)
+    monkeypatch.setattr(memory_limits, "memory_limit", lambda: 1000 * MIB)
     monkeypatch.setattr(plan, "cores", lambda: 64)
     (few,) = plan_nodes(object_store_memory=200 * MIB)  # 200 for the store and 228 for everybody else
     assert (few.n_workers, few.threads_per_worker) == (2, 32)
     assert plan_nodes(threads_per_worker=4, object_store_memory=200 * MIB)[0].n_workers == 2
     assert plan_nodes(16, object_store_memory=200 * MIB)[0].n_workers == 16, "as many as are asked for"
-    monkeypatch.setattr(sizes, "memory_limit", lambda: 100 * MIB)
+    monkeypatch.setattr(memory_limits, "memory_limit", lambda: 100 * MIB)
     assert plan_nodes(object_store_memory=20 * MIB)[0].n_workers == 1
 
 

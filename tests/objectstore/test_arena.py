@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import struct
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import StoreServer, connect
-from holdfast.objectstore.memory import arena
-from holdfast.objectstore.memory.arena import HUGE_PAGE, PAGE, Arena, FileMap, is_hole, is_resident, memory_file
+from holdfast.objectstore.memory.arena import Arena
 from holdfast.objectstore.memory.headroom import Prefaulter
+from holdfast.objectstore.system import pages as system_pages
+from holdfast.objectstore.system.file_maps import FileMap, memory_file
+from holdfast.objectstore.system.pages import HUGE_PAGE, PAGE, is_hole, is_resident
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB
@@ -44,7 +47,7 @@ def mapped(address: int, nbytes: int) -> int:
 def test_one_access_maps_a_page_that_was_made_as_a_huge_one(pages: Arena, unit: int) -> None:
     pages.make_huge_page(HUGE_PAGE)
     looking = FileMap(pages.fd, 0, pages.nbytes, flags=mmap.MAP_SHARED, writable=True, alignment=HUGE_PAGE)
-    view = np.ctypeslib.as_array((arena.ctypes.c_ubyte * pages.nbytes).from_address(looking.address))
+    view = np.ctypeslib.as_array((ctypes.c_ubyte * pages.nbytes).from_address(looking.address))
     assert view[HUGE_PAGE + 5 * PAGE] == 0
     view[HUGE_PAGE + 5 * PAGE] = 1
     assert mapped(looking.address, pages.nbytes) == unit
@@ -62,7 +65,7 @@ def test_a_huge_page_takes_up_the_memory_of_one_and_changes_no_byte(pages: Arena
 
 
 def test_a_kernel_that_makes_none_is_no_error(pages: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arena, "_MADV_COLLAPSE", 12345)
+    monkeypatch.setattr(system_pages, "_MADV_COLLAPSE", 12345)
     assert not pages.make_huge_page(0)
     assert pages.resident_nbytes() <= PAGE
     assert pages.populate(0, HUGE_PAGE)

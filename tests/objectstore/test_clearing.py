@@ -13,7 +13,7 @@ from holdfast.objectstore.core.walls import Stone, wall
 from holdfast.objectstore.core.windows import STINT
 from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
 from holdfast.objectstore.shared.protocol import Share, Status
-from holdfast.objectstore.sizes import address_span
+from holdfast.objectstore.system.memory_limits import address_span
 from tests.objectstore.test_core import MIB, World, item, oid
 from tests.objectstore.test_spill_core import Viewer, spilling_world
 

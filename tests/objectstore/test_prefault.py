@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.objectstore import StoreServer, connect
 from holdfast.objectstore.memory import headroom
-from holdfast.objectstore.sizes import available_memory, memory_limit
+from holdfast.objectstore.system.memory_limits import available_memory, memory_limit
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB

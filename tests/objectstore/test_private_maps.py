@@ -18,9 +18,10 @@ from holdfast.objectstore import Store, StoreServer, connect
 from holdfast.objectstore.client import maps as maps_module
 from holdfast.objectstore.client import private
 from holdfast.objectstore.client.private import COPIED_NBYTES_MAX, PrivateMaps
-from holdfast.objectstore.memory.arena import HUGE_PAGE, FileMap, memory_file
 from holdfast.objectstore.system import page_table
+from holdfast.objectstore.system.file_maps import FileMap, memory_file
 from holdfast.objectstore.system.page_table import PageTable
+from holdfast.objectstore.system.pages import HUGE_PAGE
 
 PAGE = mmap.PAGESIZE
 MEDIUM = COPIED_NBYTES_MAX  # words: eight times as many bytes as are copied

@@ -13,7 +13,8 @@ import pytest
 
 from holdfast.objectstore import Store, StoreServer, connect
 from holdfast.objectstore.client import warm
-from holdfast.objectstore.memory.arena import HUGE_PAGE, PAGE, Arena
+from holdfast.objectstore.memory.arena import Arena
+from holdfast.objectstore.system.pages import HUGE_PAGE, PAGE
 
 MIB = 1 << 20
 CAPACITY = 64 * MIB
