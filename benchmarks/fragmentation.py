@@ -43,7 +43,7 @@ from typing import Any
 
 from holdfast.objectstore.core.core import StoreCore
 from holdfast.objectstore.core.effects import Effect, GoOn, Move, Reply, Spill
-from holdfast.objectstore.core.objects import Piece
+from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator, footprint
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import SealItem, Status
@@ -271,8 +271,8 @@ class PinnedStore:
             done += effects
             for effect in effects:
                 if isinstance(effect, Spill):
-                    pieces = [Piece("", next(self.requests), layout.nbytes, 0) for layout in effect.layouts]
-                    self.core.spill_done(list(pieces))
+                    extents = [SpillExtent("", next(self.requests), layout.nbytes, 0) for layout in effect.layouts]
+                    self.core.spill_done(list(extents))
                 elif isinstance(effect, Move):
                     self.core.moved()
                 elif isinstance(effect, GoOn):

@@ -75,7 +75,7 @@ def way_to_unpickle(error: BaseException) -> str:
     return "It can be read where its class can be unpickled; or return arrays, tables or built-in types instead"
 
 
-class ProtocolError(StoreError):
+class StoreProtocolError(StoreError):
     """The other end of a connection said something that the protocol doesn't allow; the connection is closed."""
 
 

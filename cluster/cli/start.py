@@ -24,7 +24,7 @@ from holdfast.cluster.processes.child import ChildProcess, spawn
 from holdfast.cluster.processes.log_files import default_root
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size, parse_size
-from holdfast.objectstore.spill.place import default_place
+from holdfast.objectstore.spill.location import default_location
 
 LOOPBACK = "127.0.0.1"
 #: Of a resource; more is a mistake, and infinity as well.
@@ -260,7 +260,7 @@ def _explain(address: str, plan: NodePlan, listen: str | None, logs: Path, secon
     elif listen is not None:
         lines += [("other hosts", f"holdfast start --address {host}:{port}   (copy the token file there first)")]
     token = f"from {tokens.VARIABLE}" if os.environ.get(tokens.VARIABLE) else str(tokens.token_path())
-    if plan.spill_directory is None and (nowhere := default_place()).path is None:
+    if plan.spill_directory is None and (nowhere := default_location()).path is None:
         lines += [("spilling", f"off: {nowhere.reason}")]
     lines += [("token", token), ("logs", str(logs)), ("stop", "Ctrl-C" if block else "holdfast stop")]
     for label, text in lines:

@@ -19,7 +19,7 @@ from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.transfer import pool
 from holdfast.cluster.transfer.checksums import CHUNK_NBYTES, Checksum
 from holdfast.objectstore import StoreServer
-from holdfast.objectstore.core.objects import Piece
+from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.server.server import Pinned
 
 
@@ -41,14 +41,14 @@ def give(
     announcement = pool.pack_announcement(pinned.layout.nbytes, meta)
     checksum = Checksum()
     if pinned.layout.nbytes <= pool.COPIED_NBYTES:
-        chunks = _read(pinned.fd, pinned.piece) if pinned.piece is not None else _views(store, pinned)
+        chunks = _read(pinned.fd, pinned.in_file) if pinned.in_file is not None else _views(store, pinned)
         data = b"".join(map(bytes, chunks))  # each before the next, which may lie in the same place
         checksum.update(data)
         sock.sendall(announcement + data + _verdict(pinned, checksum, lose))
         return
     sock.sendall(announcement)
-    if pinned.piece is not None:
-        for chunk in _read(pinned.fd, pinned.piece):
+    if pinned.in_file is not None:
+        for chunk in _read(pinned.fd, pinned.in_file):
             checksum.send(sock, chunk)
     else:
         for segment, zeros in pinned.layout.with_gaps():
@@ -79,7 +79,7 @@ def _queued_nbytes(sock: socket.socket) -> int:
 
 
 def _verdict(pinned: Pinned, checksum: Checksum, lose: Callable[[Pinned], None]) -> bytes:
-    if pinned.piece is not None and checksum.value != pinned.piece.checksum:
+    if pinned.in_file is not None and checksum.value != pinned.in_file.checksum:
         lose(pinned)
         return pool.pack_refusal("the file that it was spilled to has other bytes than were written")
     return pool.YES + pool.CHECKSUM.pack(checksum.value)
@@ -91,13 +91,13 @@ def _views(store: StoreServer, pinned: Pinned) -> Iterator[bytes | memoryview]:
         yield bytes(zeros)
 
 
-def _read(fd: int, piece: Piece) -> Iterator[memoryview]:
+def _read(fd: int, extent: SpillExtent) -> Iterator[memoryview]:
     """The bytes of a spilled object. They are read, not mapped: a file that is cut short may not kill this process."""
-    buffer = memoryview(bytearray(min(CHUNK_NBYTES, piece.nbytes)))
-    at, end = piece.offset, piece.offset + piece.nbytes
+    buffer = memoryview(bytearray(min(CHUNK_NBYTES, extent.nbytes)))
+    at, end = extent.offset, extent.offset + extent.nbytes
     while at < end:
         count = os.preadv(fd, [buffer[: end - at]], at)
         if not count:
-            raise ConnectError(f"{piece.path} was cut short while it was read")
+            raise ConnectError(f"{extent.path} was cut short while it was read")
         yield buffer[:count]
         at += count

@@ -37,9 +37,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from holdfast.objectstore.core.effects import Effect, GoOn, Move, Punch, Shift
-from holdfast.objectstore.core.objects import ObjectRecord, ObjectTable, State
+from holdfast.objectstore.core.objects import ObjectRecord, State
 from holdfast.objectstore.core.sharing import Sharing
-from holdfast.objectstore.core.spill_policy import Spilling
+from holdfast.objectstore.core.spill_policy import SpillPolicy
+from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.core.windows import STINT, Part, Search, Window, is_as_seen, is_shared
 from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator, footprint
 
@@ -72,7 +73,7 @@ class Clearing:
 
     Parameters
     ----------
-    table, allocator, sharing, spilling : ObjectTable, Allocator, Sharing, Spilling
+    table, allocator, sharing, spilling : ObjectTable, Allocator, Sharing, SpillPolicy
         What lies where, and what goes to disk.
     do : callable
         Takes what is to be done.
@@ -90,7 +91,7 @@ class Clearing:
         table: ObjectTable,
         allocator: Allocator,
         sharing: Sharing,
-        spilling: Spilling,
+        spilling: SpillPolicy,
         *,
         do: Callable[[Effect], None],
         clock: Callable[[], float],

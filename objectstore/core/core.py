@@ -19,7 +19,7 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
 * *taken*: nobody's, while a piece is made for a request of what was several (``clearing.py``).
 
 A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
-an unpin has to match a pin. Anything else raises ``ProtocolError``, and the caller closes that
+an unpin has to match a pin. Anything else raises ``StoreProtocolError``, and the caller closes that
 connection. When a connection goes, its waits go with it; its reservations, leases and pins go when nobody is left
 that may look at them, or write there (``part_with``): mostly at the same moment.
 
@@ -49,11 +49,12 @@ from typing import Any, NamedTuple
 from holdfast.objectstore.core.clearing import Clearing
 from holdfast.objectstore.core.create_queue import CreateQueue, CreateWait
 from holdfast.objectstore.core.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, StartFetch
-from holdfast.objectstore.core.objects import ObjectMeta, ObjectRecord, ObjectTable, Piece
+from holdfast.objectstore.core.objects import ObjectMeta, ObjectRecord, SpillExtent
 from holdfast.objectstore.core.sharing import Sharing
-from holdfast.objectstore.core.spill_policy import Spilling
+from holdfast.objectstore.core.spill_policy import SpillPolicy
+from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.core.walls import EXTENTS_MAX, Stone, wall
-from holdfast.objectstore.errors import ProtocolError
+from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, SMALL_NBYTES, Allocator, footprint
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.index import Board, slots_for
@@ -151,7 +152,7 @@ class StoreCore:
         self._freed = False
         self._sealed_count = 0
         self._sealed_nbytes = 0
-        self._spilling = Spilling(
+        self._spilling = SpillPolicy(
             self._table,
             self.allocator,
             free=self._sharing.release,
@@ -258,7 +259,7 @@ class StoreCore:
         With ``object_id``, it's for that object, which is on the board from now on: open.
         """
         if nbytes < 1 or len(self._clients[client].reserved) >= RESERVATIONS_PER_CLIENT:
-            raise ProtocolError(f"a reservation of {nbytes} bytes, or one too many")
+            raise StoreProtocolError(f"a reservation of {nbytes} bytes, or one too many")
         self._ask(CreateWait(client, request, nbytes, nbytes, object_id), timeout)
 
     def lease(self, client: int, request: int, nbytes: int, want_nbytes: int, timeout: float, done: list[int]) -> None:
@@ -270,11 +271,11 @@ class StoreCore:
         for end in done:
             lease = next((lease for lease in state.leases if lease.end == end), None)
             if lease is None:
-                raise ProtocolError(f"no lease of it ends at {end}")
+                raise StoreProtocolError(f"no lease of it ends at {end}")
             state.leases.remove(lease)
             self._release_rest(lease)
         if not 1 <= nbytes <= min(want_nbytes, LARGE_NBYTES) or len(state.leases) >= LEASES_PER_CLIENT:
-            raise ProtocolError(f"a lease of {nbytes} to {want_nbytes} bytes, or one too many")
+            raise StoreProtocolError(f"a lease of {nbytes} to {want_nbytes} bytes, or one too many")
         share = self.capacity // (16 * len(self._clients))
         want_nbytes = max(nbytes, min(want_nbytes, LEASE_NBYTES_MAX, share))
         self._ask(CreateWait(client, request, nbytes, want_nbytes, lease=True), timeout)
@@ -283,7 +284,7 @@ class StoreCore:
         """A reservation is given back unsealed."""
         reservation = self._clients[client].reserved.pop(offset, None)
         if reservation is None:
-            raise ProtocolError(f"nothing is reserved for it at {offset}")
+            raise StoreProtocolError(f"nothing is reserved for it at {offset}")
         self._give_up(offset, reservation)
 
     def cancel(self, client: int, request: int) -> bool:
@@ -305,7 +306,7 @@ class StoreCore:
                 self._leave_queue(wait)
                 self._reply(wait.client, wait.request, Status.FULL, self._full_message(wait.nbytes, 0))
             elif len(self._queue.of_client(wait.client)) > WAITS_PER_CLIENT:
-                raise ProtocolError("it waits for room too many times over")
+                raise StoreProtocolError("it waits for room too many times over")
             else:
                 self._set_deadline(wait, timeout)
 
@@ -345,10 +346,10 @@ class StoreCore:
         return None if offset is None else (offset, nbytes)
 
     def _release_object(self, record: ObjectRecord) -> None:
-        if record.piece is None:
+        if record.in_file is None:
             self._sharing.release(record)
         else:
-            self._outbox.append(Drop(record.piece))
+            self._outbox.append(Drop(record.in_file))
 
     def _release_bytes(self, offset: int, nbytes: int) -> None:
         self._clearing.free(offset, nbytes)
@@ -375,19 +376,19 @@ class StoreCore:
         self._clearing.moved(done=done)
         self._freed = True
 
-    def spill_done(self, pieces: list[Piece | None], error: str | None = None) -> None:
+    def spill_done(self, extents: list[SpillExtent | None], error: str | None = None) -> None:
         """A batch has ended: where each of its objects is now, None if it isn't in a file, and why."""
-        self._spilling.done(pieces, error)
+        self._spilling.done(extents, error)
         self._clearing.spilled()
         self._freed = True
 
-    def verified(self, piece: Piece, error: str | None = None, *, lost: bool = False) -> None:
+    def verified(self, extent: SpillExtent, error: str | None = None, *, lost: bool = False) -> None:
         """A spilled object is as it was, and who waits may look; or it can't be read, or is ``lost`` altogether."""
-        self._spilling.verified(piece, error, lost=lost)
+        self._spilling.verified(extent, error, lost=lost)
 
-    def lose(self, object_id: ObjectID, piece: Piece) -> None:
-        """The object's piece is damaged: the object isn't here any more, but may come from elsewhere."""
-        self._spilling.lose(object_id, piece)
+    def lose(self, object_id: ObjectID, extent: SpillExtent) -> None:
+        """What the object is in a file is damaged: the object isn't here any more, but may come from elsewhere."""
+        self._spilling.lose(object_id, extent)
 
     # Seals
 
@@ -406,17 +407,17 @@ class StoreCore:
         borrowed: list[tuple[ObjectRecord, Segment]] = []
         for share in shares:
             lender = self._table.find(share.lender)
-            if lender is None or lender.piece is not None:
+            if lender is None or lender.in_file is not None:
                 self._reply(client, request, Status.OK, False)
                 return
             offset = lender.locate(share.at, share.nbytes)
             if offset is None:
-                raise ProtocolError(f"{share.nbytes} bytes at {share.at} are not object {share.lender}'s to share")
+                raise StoreProtocolError(f"{share.nbytes} bytes at {share.at} are not object {share.lender}'s to share")
             borrowed.append((lender, Segment(share.start, offset, share.nbytes)))
         segments = lay_out(nbytes, item.offset, item.nbytes, [segment for _, segment in borrowed])
         reserved = self._clients[client].reserved.get(item.offset)
         if reserved is not None and reserved.object_id is not None:
-            raise ProtocolError(f"the bytes at {item.offset} were reserved for the whole of an object")
+            raise StoreProtocolError(f"the bytes at {item.offset} were reserved for the whole of an object")
         reservation = self._take_to_seal(client, item)
         if not self._table.knows(item.object_id):
             for lender, segment in borrowed:
@@ -428,15 +429,15 @@ class StoreCore:
         """The bytes that are sealed aren't the client's any more."""
         state = self._clients[client]
         if item.keep and self._table.knows(item.object_id):
-            raise ProtocolError(f"object {item.object_id} was sealed before")
+            raise StoreProtocolError(f"object {item.object_id} was sealed before")
         reservation = state.reserved.get(item.offset)
         if reservation is None:
             self._seal_in_lease(state, item.offset, item.nbytes)
             return _Reservation(item.nbytes, item.object_id, 0)
         if reservation.nbytes != item.nbytes:
-            raise ProtocolError(f"{reservation.nbytes} bytes were reserved for an object of {item.nbytes}")
+            raise StoreProtocolError(f"{reservation.nbytes} bytes were reserved for an object of {item.nbytes}")
         if reservation.object_id not in (None, item.object_id):
-            raise ProtocolError(f"the bytes at {item.offset} were reserved for another object")
+            raise StoreProtocolError(f"the bytes at {item.offset} were reserved for another object")
         del state.reserved[item.offset]
         return reservation
 
@@ -449,7 +450,7 @@ class StoreCore:
                         self._release_bytes(lease.cursor, offset - lease.cursor)
                     lease.cursor = end
                     return
-        raise ProtocolError(f"{nbytes} bytes at {offset} are not its own to seal")
+        raise StoreProtocolError(f"{nbytes} bytes at {offset} are not its own to seal")
 
     def _add(
         self,
@@ -542,7 +543,7 @@ class StoreCore:
     def _wait_for(self, get: GetWait) -> None:
         waiting = self._clients[get.client].gets
         if len(waiting) >= WAITS_PER_CLIENT:
-            raise ProtocolError("it waits for too many objects")
+            raise StoreProtocolError("it waits for too many objects")
         waiting.add(get)
         self._gets.setdefault(get.object_id, []).append(get)
 
@@ -583,7 +584,7 @@ class StoreCore:
         """One pin less on each of the objects, doomed ones among them."""
         for object_id in object_ids:
             if not self._table.unpin(object_id, client):
-                raise ProtocolError(f"it has no pin on object {object_id}")
+                raise StoreProtocolError(f"it has no pin on object {object_id}")
         self._freed = True  # what nobody looks at may be spilled
 
     def look(self, slots: Iterable[int]) -> None:
@@ -593,7 +594,7 @@ class StoreCore:
         self._freed = True  # what nobody looks at may be spilled
 
     def _pin_for(self, record: ObjectRecord, client: int, request: int) -> None:
-        if record.piece is not None:
+        if record.in_file is not None:
             self._spilling.show(record, client, request)
             return
         self._table.pin(record, client)
@@ -728,7 +729,7 @@ class StoreCore:
         stones += [Stone(offset, offset + size, None) for offset, size in self._clearing.taken()]
         if self.count + len(stones) > EXTENTS_MAX:
             return ""
-        in_arena = (record for record in [*self._table.records(), *self._table.doomed()] if record.piece is None)
+        in_arena = (record for record in [*self._table.records(), *self._table.doomed()] if record.in_file is None)
         pins_of: dict[ObjectRecord, dict[int, int]] = {}
         users: dict[int, ObjectRecord] = {}  # of shared stretches, by their starts: one that is looked at
         for record, pins in self._table.pins_of(in_arena):
@@ -777,7 +778,7 @@ class StoreCore:
             text += "; largest holders: " + ", ".join(name for _, name in largest)
             if self._sharing.shared_nbytes:
                 text += f"; {format_size(self._sharing.shared_nbytes)} of it are shared, and counted more than once"
-        doomed = [record for record in self._table.doomed() if record.piece is None]
+        doomed = [record for record in self._table.doomed() if record.in_file is None]
         if doomed:
             named = ", ".join(f"'{name}'" for name in self._viewers(doomed)[:_HOLDERS_NAMED])
             nbytes = sum(record.nbytes for record in doomed)
@@ -789,7 +790,7 @@ class StoreCore:
         total = 0
         viewed: dict[str, int] = {}
         for record, pins in self._table.pins_of(self._table.records()):
-            if pins and record.piece is None:
+            if pins and record.in_file is None:
                 total += record.nbytes
                 for client in pins:
                     name = self._clients[client].name
@@ -807,7 +808,7 @@ class StoreCore:
         """Asserts what must hold between any two events: every byte is in one place, all books agree."""
         self._table.check()
         records = [*self._table.records(), *self._table.doomed()]
-        in_arena = [record for record in records if record.piece is None]
+        in_arena = [record for record in records if record.in_file is None]
         pieces = [(record.offset, footprint(record.own_nbytes)) for record in in_arena if not record.lent]
         pieces += [(start, end - start) for start, end, _ in self._sharing.stretches()]
         pieces += self._clearing.taken()

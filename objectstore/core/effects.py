@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-from holdfast.objectstore.core.objects import Piece
+from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.layout import Layout
 from holdfast.objectstore.shared.protocol import Status
@@ -82,13 +82,13 @@ class Verify(NamedTuple):
     """A spilled object is to be held against its checksum; ``verified`` is to be called then."""
 
     object_id: ObjectID
-    piece: Piece
+    extent: SpillExtent
 
 
 class Drop(NamedTuple):
-    """A spilled object's piece of a file isn't needed any more."""
+    """What a spilled object was in a file isn't needed any more."""
 
-    piece: Piece
+    extent: SpillExtent
 
 
 Effect = Reply | StartFetch | ReadOthers | Spill | Move | GoOn | Punch | Verify | Drop

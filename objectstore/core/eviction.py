@@ -20,13 +20,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from holdfast.objectstore.core.objects import ObjectRecord
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.index import Board
-
-if TYPE_CHECKING:
-    from holdfast.objectstore.core.objects import ObjectRecord
 
 SECOND_CHANCES = 4096
 

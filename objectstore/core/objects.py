@@ -1,4 +1,4 @@
-"""The table of objects: which there are, who looks at them, and when their bytes are free again.
+"""An object: what is known of it, where its bytes are, and the states that it goes through.
 
 There are two kinds of pins: those that were asked for by message are counted here, by client, those that clients
 take by themselves on the board (``board.py``). An object that somebody looks at outlives its deletion: it is
@@ -24,10 +24,6 @@ while it's copied to another place of the arena, by the same steps::
     sealed, spilling, moving deleted, not pinned                             gone       not any more
     spilled                  deleted or damaged, not pinned                  gone       -
     doomed                   the last pin ends                               gone       not any more
-
-What can be derived isn't stored, with one exception that is needed when every microsecond counts least
-and every byte most: the bytes of the arena that each owner holds, for the error of a full store.
-``_enter`` and ``_leave_arena`` are the only places that change it; ``in_files`` counts the others.
 """
 
 from __future__ import annotations
@@ -35,15 +31,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
-from holdfast.objectstore.core.eviction import Eviction
-from holdfast.objectstore.core.places import Places
 from holdfast.objectstore.shared.ids import ObjectID
-from holdfast.objectstore.shared.index import Board
 from holdfast.objectstore.shared.layout import Layout, Segment, in_one_piece
 
 
@@ -66,11 +57,13 @@ MOVES: dict[State, frozenset[State]] = {
     State.DOOMED: frozenset({State.GONE}),
     State.GONE: frozenset(),
 }
-_VISIBLE = (State.SEALED, State.SPILLING, State.MOVING, State.SPILLED)
-_LEAVING = (State.SPILLING, State.MOVING)
+#: Those who ask for it find it.
+VISIBLE = (State.SEALED, State.SPILLING, State.MOVING, State.SPILLED)
+#: It is being copied away from where it is.
+LEAVING = (State.SPILLING, State.MOVING)
 
 
-class Piece(NamedTuple):
+class SpillExtent(NamedTuple):
     """Where an object's bytes are once they're in a file, and the XXH3 checksum of them."""
 
     path: str
@@ -112,12 +105,13 @@ class ObjectRecord:
 
     ``pins`` counts per client; the table keeps it in step with the clients' own sets. ``slot`` is its place on the
     board, or 0. Its bytes are the ``own_nbytes`` at ``offset`` of the arena; if it shares others' data, ``segments``
-    says where all of it is, and ``nbytes`` is more than its own. ``lent`` is set once others share its own. If it has a
-    ``piece``, its bytes are all there instead. ``offered`` grows from one offer to go to the next (``eviction.py``).
+    says where all of it is, and ``nbytes`` is more than its own. ``lent`` is set once others share its own. Once it is
+    ``in_file``, its bytes are all there instead. ``offered`` grows from one offer to go to the next (``eviction.py``).
     """
 
     __slots__ = (
         "created",
+        "in_file",
         "key",
         "lent",
         "nbytes",
@@ -126,7 +120,6 @@ class ObjectRecord:
         "offset",
         "own_nbytes",
         "owner",
-        "piece",
         "pins",
         "sealed_by",
         "segments",
@@ -163,7 +156,7 @@ class ObjectRecord:
         self.state = State.SEALED
         self.slot = 0
         self.offered = 0
-        self.piece: Piece | None = None
+        self.in_file: SpillExtent | None = None
         self.pins: dict[int, int] = {}
 
     def layout(self) -> Layout:
@@ -194,323 +187,3 @@ class ObjectRecord:
             nbytes=self.nbytes,
             created=self.created,
         )
-
-
-class ObjectTable:
-    """Every object that takes up bytes, with its pins, and the ids that were deleted.
-
-    Parameters
-    ----------
-    free : callable
-        Called with the record when an object's bytes, in the arena or in a file, are nobody's any more.
-    board : Board
-        Where clients find and pin objects by themselves.
-    weigh : callable
-        The bytes of the arena that are an object's.
-    tombstone_limit : int
-        How many deleted ids are remembered; the oldest are forgotten first.
-
-    Attributes
-    ----------
-    eviction : Eviction
-        Which of them may go.
-    places : Places
-        Where those are that are in the arena.
-    """
-
-    def __init__(
-        self,
-        free: Callable[[ObjectRecord], None],
-        board: Board,
-        *,
-        weigh: Callable[[ObjectRecord], int],
-        tombstone_limit: int,
-    ) -> None:
-        self._free = free
-        self._board = board
-        self._tombstone_limit = tombstone_limit
-        self._sealed: dict[ObjectID, ObjectRecord] = {}
-        self._doomed: dict[ObjectID, ObjectRecord] = {}
-        self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the board
-        self._pinned_by: dict[int, set[ObjectID]] = {}
-        self.eviction = Eviction(board, weigh)
-        self.places = Places()
-        self._tombstones: OrderedDict[ObjectID, None] = OrderedDict()  # a dictionary's oldest is dear to find
-        self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes in the arena, objects there)
-        self.in_files = (0, 0)  # bytes, objects
-
-    def __len__(self) -> int:
-        return len(self._sealed)
-
-    def __contains__(self, object_id: object) -> bool:
-        return object_id in self._sealed
-
-    def get(self, object_id: ObjectID) -> ObjectRecord | None:
-        """The object, if it's there for those who ask."""
-        return self._sealed.get(object_id)
-
-    def find(self, object_id: ObjectID) -> ObjectRecord | None:
-        """The object, though it may be doomed."""
-        return self._sealed.get(object_id) or self._doomed.get(object_id)
-
-    def knows(self, object_id: ObjectID) -> bool:
-        """Whether there are bytes of an object with this id, doomed ones included."""
-        return object_id in self._sealed or object_id in self._doomed
-
-    def was_deleted(self, object_id: ObjectID) -> bool:
-        """Whether a delete of this id is remembered."""
-        return object_id in self._tombstones
-
-    def insert(self, record: ObjectRecord, slot: int = 0) -> None:
-        """A new object appears, which was open at ``slot`` of the board if that isn't 0.
-
-        If its id was deleted already, ``delete`` has to follow.
-        """
-        assert not self.knows(record.object_id)
-        self._sealed[record.object_id] = record
-        if slot:
-            self._board.seal(slot)
-        elif not record.segments:  # the index has one place for each object
-            slot = self._board.add(record.object_id, record.offset, record.nbytes)
-        record.slot = slot
-        self._enter(record)
-        self.eviction.offer(record)
-
-    def delete(self, object_id: ObjectID) -> bool:
-        """The object vanishes, its bytes with its last pin; the id leaves a tombstone. Whether it was there."""
-        if object_id not in self._tombstones:
-            self._tombstones[object_id] = None
-            if len(self._tombstones) > self._tombstone_limit:
-                self._tombstones.popitem(last=False)
-        return self.lose(object_id)
-
-    def lose(self, object_id: ObjectID) -> bool:
-        """The object vanishes like a deleted one, but its id may come again. Whether it was there."""
-        record = self._sealed.pop(object_id, None)
-        if record is None:
-            return False
-        self.eviction.forget(record)
-        viewed = record.slot != 0 and self._board.doom(record.slot)
-        if record.pins or viewed:
-            self._move(record, State.DOOMED)
-            self._doomed[object_id] = record
-            if record.slot:
-                self._doomed_at[record.slot] = record
-        else:
-            self._leave(record)
-        return True
-
-    def look(self, slot: int) -> None:
-        """A counter of the slot has gone to zero: if nobody looks at the object there, it goes, or may."""
-        self.eviction.look(slot)
-        record = self._doomed_at.get(slot)
-        if record is not None:
-            self._leave_if_unseen(record)
-
-    def pin(self, record: ObjectRecord, client: int) -> None:
-        """One more look at the object by ``client``."""
-        pins = record.pins
-        if client in pins:
-            pins[client] += 1
-            return
-        if record.state in _LEAVING:
-            self._move(record, State.SEALED)
-        self.eviction.forget(record)
-        pins[client] = 1
-        self._pinned_by.setdefault(client, set()).add(record.object_id)
-
-    def unpin(self, object_id: ObjectID, client: int) -> bool:
-        """One look less. Whether ``client`` had one."""
-        record = self.find(object_id)
-        if record is None or client not in record.pins:
-            return False
-        record.pins[client] -= 1
-        if not record.pins[client]:
-            self._pinned_by[client].discard(object_id)
-            self._drop_pins(record, client)
-        return True
-
-    def has_pins(self, client: int) -> bool:
-        """Whether the client, which is hung up on and can take no more pins, looks at anything."""
-        on_board = self._board.dismiss(client)
-        return on_board or bool(self._pinned_by.get(client))
-
-    def release(self, client: int) -> None:
-        """All pins of a client that is no more."""
-        self._board.detach(client)
-        for record in list(self._doomed_at.values()):
-            self._leave_if_unseen(record)
-        self.eviction.look_at_all()
-        for object_id in self._pinned_by.pop(client, ()):
-            self._drop_pins(self._sealed.get(object_id) or self._doomed[object_id], client)
-
-    # Spilling and moving
-
-    def victims(self, nbytes: int) -> list[ObjectRecord]:
-        """Objects whose going would free ``nbytes`` of the arena, or all that can go. They're spilling now."""
-        victims = self.eviction.victims(nbytes)
-        for record in victims:
-            self._move(record, State.SPILLING)
-        return victims
-
-    def may_go(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object in the arena. If somebody does on the board, they will say when it ends."""
-        if record.state is not State.SEALED or record.pins:
-            return False
-        return self.eviction.may_go(record)
-
-    def choose(self, record: ObjectRecord, state: State) -> None:
-        """An object that may go, and is spilling or moving now."""
-        self.eviction.forget(record)
-        self._move(record, state)
-
-    def spilled(self, record: ObjectRecord, piece: Piece) -> bool:
-        """The object was copied to a file. Whether that's where it is now: not if it is looked at, or deleted.
-
-        Its bytes in the arena are the caller's to free then.
-        """
-        if record.state is not State.SPILLING or not self._leaves_unseen(record):
-            return False
-        if record.slot:
-            self._board.remove(record.slot)
-            record.slot = 0
-        self._move(record, State.SPILLED)
-        self._leave_arena(record)
-        record.piece = piece
-        self.in_files = (self.in_files[0] + record.nbytes, self.in_files[1] + 1)
-        return True
-
-    def moved(self, record: ObjectRecord, offset: int) -> bool:
-        """The object was copied to ``offset``. Whether that's where it is now: not if it's looked at, lent, or deleted.
-
-        Its bytes at the place where it was before are the caller's to free then.
-        """
-        if record.state is not State.MOVING:
-            return False
-        if record.lent:
-            self.stay(record)
-            return False
-        if not self._leaves_unseen(record):
-            return False
-        self.places.remove(record)
-        record.offset = offset
-        self.places.add(record)
-        if record.slot:
-            self._board.move(record.slot, offset)
-        self.stay(record)
-        return True
-
-    def _leaves_unseen(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object that leaves its place, which is doomed on the board then. Else it stays."""
-        if record.slot and self._board.doom(record.slot):
-            self._move(record, State.SEALED)
-            self.eviction.await_views(record)
-            return False
-        return True
-
-    def stay(self, record: ObjectRecord) -> None:
-        """The object is, or was moved, in the arena: it may be chosen again, after the others."""
-        if record.state in _LEAVING:
-            self._move(record, State.SEALED)
-            self.eviction.offer(record)
-
-    # Looking
-
-    def records(self) -> Iterator[ObjectRecord]:
-        """Every object that is there for those who ask, the oldest first."""
-        return iter(self._sealed.values())
-
-    def doomed(self) -> Iterator[ObjectRecord]:
-        """Every deleted object that somebody still looks at."""
-        return iter(self._doomed.values())
-
-    def pin_count(self) -> int:
-        """All pins of all clients."""
-        pinned = {object_id for ids in self._pinned_by.values() for object_id in ids}
-        asked_for = sum(sum((self._sealed.get(i) or self._doomed[i]).pins.values()) for i in pinned)
-        return asked_for + sum(sum(pins.values()) for pins in self._board.pins().values())
-
-    def pins_of(self, records: Iterable[ObjectRecord]) -> Iterator[tuple[ObjectRecord, dict[int, int]]]:
-        """Each of the records with all of its pins, by client."""
-        on_board = self._board.pins()
-        for record in records:
-            pins = dict(record.pins)
-            for client, count in on_board.get(record.slot, {}).items() if record.slot else ():
-                pins[client] = pins.get(client, 0) + count
-            yield record, pins
-
-    def tombstone_count(self) -> int:
-        """How many deleted ids are remembered."""
-        return len(self._tombstones)
-
-    def check(self) -> None:
-        """Asserts what must hold between any two events."""
-        everything = [*self._sealed.values(), *self._doomed.values()]
-        held: dict[str, tuple[int, int]] = {}
-        for record in everything:
-            assert (record.piece is None) or record.state in (State.SPILLED, State.DOOMED)
-            evictable = record.state is State.SEALED and not record.pins
-            assert (record in self.eviction) == evictable
-            if record.piece is None:
-                nbytes, count = held.get(record.owner, (0, 0))
-                held[record.owner] = (nbytes + record.nbytes, count + 1)
-            assert all(count > 0 for count in record.pins.values())
-            for client in record.pins:
-                assert record.object_id in self._pinned_by[client]
-        assert held == self.held_by
-        in_files = [record.nbytes for record in everything if record.piece is not None]
-        assert self.in_files == (sum(in_files), len(in_files))
-        assert len(self.eviction) <= len(self._sealed)
-        in_arena = {record.offset: record for record in everything if record.piece is None}
-        assert {record.offset: record for record in self.places} == in_arena
-        assert all(record.state in _VISIBLE for record in self._sealed.values())
-        assert not any(record.pins for record in self._sealed.values() if record.state in _LEAVING)
-        assert not any(record.slot for record in everything if record.piece is not None)
-        assert all(record.state is State.DOOMED for record in self._doomed.values())
-        # One whose last counter has gone to zero is there until the client's word of it has come.
-        assert all(record.pins or record.slot for record in self._doomed.values())
-        assert {record.slot for record in self._doomed.values() if record.slot} == self._doomed_at.keys()
-        assert not self._sealed.keys() & self._tombstones.keys()
-        assert sum(map(len, self._pinned_by.values())) == sum(len(record.pins) for record in everything)
-        assert len(self._tombstones) <= self._tombstone_limit
-
-    def _drop_pins(self, record: ObjectRecord, client: int) -> None:
-        del record.pins[client]
-        if record.state is State.DOOMED:
-            self._leave_if_unseen(record)
-        elif record.state is State.SEALED and not record.pins:
-            self.eviction.offer(record)
-
-    def _leave_if_unseen(self, record: ObjectRecord) -> None:
-        """Lets a doomed object go, if nobody has a pin on it."""
-        if record.pins or (record.slot and self._board.pinned(record.slot)):
-            return
-        del self._doomed[record.object_id]
-        self._doomed_at.pop(record.slot, None)
-        self._leave(record)
-
-    def _enter(self, record: ObjectRecord) -> None:
-        nbytes, count = self.held_by.get(record.owner, (0, 0))
-        self.held_by[record.owner] = (nbytes + record.nbytes, count + 1)
-        self.places.add(record)
-
-    def _leave(self, record: ObjectRecord) -> None:
-        self._move(record, State.GONE)
-        if record.slot:
-            self._board.remove(record.slot)
-        if record.piece is None:
-            self._leave_arena(record)
-        else:
-            self.in_files = (self.in_files[0] - record.nbytes, self.in_files[1] - 1)
-        self._free(record)
-
-    def _leave_arena(self, record: ObjectRecord) -> None:
-        self.places.remove(record)
-        nbytes, count = self.held_by.pop(record.owner)
-        if count > 1:
-            self.held_by[record.owner] = (nbytes - record.nbytes, count - 1)
-
-    @staticmethod
-    def _move(record: ObjectRecord, state: State) -> None:
-        assert state in MOVES[record.state], (record.state, state)
-        record.state = state

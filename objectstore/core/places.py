@@ -8,10 +8,8 @@ bounded piece of work, and may stop after each of them: nothing is ever sorted a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from holdfast.objectstore.core.objects import ObjectRecord
+from holdfast.objectstore.core.objects import ObjectRecord
 
 STRIP_NBYTES = 1 << 20
 

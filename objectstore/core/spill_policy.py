@@ -24,7 +24,8 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.objectstore.core.effects import SERVER, Drop, Effect, Reply, Spill, Verify
-from holdfast.objectstore.core.objects import ObjectRecord, ObjectTable, Piece, State
+from holdfast.objectstore.core.objects import ObjectRecord, SpillExtent, State
+from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.memory.allocator import Allocator
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import Status
@@ -42,7 +43,7 @@ class _Verification:
     waiting: list[tuple[int, int]]  # client, request
 
 
-class Spilling:
+class SpillPolicy:
     """What of the store is on its way to disk, and what is being verified there.
 
     Parameters
@@ -88,7 +89,7 @@ class Spilling:
         self._do = do
         self._clock = clock
         self._batch: list[ObjectRecord] = []  # what is being copied
-        self._verifications: dict[Piece, _Verification] = {}
+        self._verifications: dict[SpillExtent, _Verification] = {}
         self._written_nbytes = 0
         self._read_nbytes = 0
 
@@ -133,17 +134,17 @@ class Spilling:
                 self._batch = victims
                 self._do(Spill([record.layout() for record in victims]))
 
-    def done(self, pieces: list[Piece | None], error: str | None) -> None:
+    def done(self, extents: list[SpillExtent | None], error: str | None) -> None:
         """The batch has ended: where each of its objects is now, None if it isn't in a file, and why."""
         batch, self._batch = self._batch, []
-        for record, piece in zip(batch, pieces, strict=True):
-            if piece is None:
+        for record, extent in zip(batch, extents, strict=True):
+            if extent is None:
                 self._table.stay(record)
-            elif self._table.spilled(record, piece):
+            elif self._table.spilled(record, extent):
                 self._written_nbytes += record.nbytes
                 self._free(record)
             else:
-                self._do(Drop(piece))
+                self._do(Drop(extent))
         self.error = error
         if error is not None:
             self.again_at = self._clock() + SPILL_PAUSE_SECONDS
@@ -162,35 +163,35 @@ class Spilling:
 
         Replied with its offset in a file, its size and the file's path, or UNREADABLE.
         """
-        piece = record.piece
-        assert piece is not None
-        if piece in self._verifications:
-            self._verifications[piece].waiting.append((client, request))
+        extent = record.in_file
+        assert extent is not None
+        if extent in self._verifications:
+            self._verifications[extent].waiting.append((client, request))
             return
         self._table.pin(record, SERVER)
-        self._verifications[piece] = _Verification(record, [(client, request)])
-        self._do(Verify(record.object_id, piece))
+        self._verifications[extent] = _Verification(record, [(client, request)])
+        self._do(Verify(record.object_id, extent))
 
-    def verified(self, piece: Piece, error: str | None, *, lost: bool) -> None:
+    def verified(self, extent: SpillExtent, error: str | None, *, lost: bool) -> None:
         """A spilled object is as it was, and who waits may look; or it can't be read, or is ``lost`` altogether."""
-        verification = self._verifications.pop(piece)
+        verification = self._verifications.pop(extent)
         record = verification.record
         if error is None:
             self._read_nbytes += record.nbytes
         elif lost:
-            self.lose(record.object_id, piece)
+            self.lose(record.object_id, extent)
         for client, request in verification.waiting:
             if error is None:
                 self._table.pin(record, client)
-                self._do(Reply(client, request, Status.OK, (piece.offset, piece.nbytes, piece.path, None)))
+                self._do(Reply(client, request, Status.OK, (extent.offset, extent.nbytes, extent.path, None)))
             else:
                 self._do(Reply(client, request, Status.UNREADABLE, (error,)))
         self._table.unpin(record.object_id, SERVER)
 
-    def lose(self, object_id: ObjectID, piece: Piece) -> None:
-        """The object's piece is damaged: the object isn't here any more, but may come from elsewhere."""
+    def lose(self, object_id: ObjectID, extent: SpillExtent) -> None:
+        """What the object is in a file is damaged: the object isn't here any more, but may come from elsewhere."""
         record = self._table.get(object_id)
-        if record is not None and record.piece == piece:
+        if record is not None and record.in_file == extent:
             self._table.lose(object_id)
 
     def forget(self, client: int) -> None:
@@ -214,7 +215,7 @@ class Spilling:
     def check(self, records: list[ObjectRecord]) -> None:
         """Asserts what must hold between any two events, ``records`` being all that there are."""
         assert all(record in self._batch for record in records if record.state is State.SPILLING)
-        in_files = [record.piece for record in records if record.piece is not None]
+        in_files = [record.in_file for record in records if record.in_file is not None]
         assert self.enabled or not in_files
         assert len(set(in_files)) == len(in_files)
         assert all(SERVER in verification.record.pins for verification in self._verifications.values())

@@ -28,9 +28,10 @@ from itertools import starmap
 from operator import attrgetter
 from typing import NamedTuple
 
-from holdfast.objectstore.core.objects import ObjectRecord, ObjectTable
+from holdfast.objectstore.core.objects import ObjectRecord
 from holdfast.objectstore.core.places import STRIP_NBYTES
 from holdfast.objectstore.core.sharing import Sharing, are_all, pieces
+from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.memory.allocator import Allocator, alignment, footprint
 
 STINT = 512  # parts, half a millisecond to one

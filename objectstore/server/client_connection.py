@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from holdfast.objectstore.errors import ProtocolError
+from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.server.orphans import Lifeline
 from holdfast.objectstore.shared.protocol import REQUEST_NBYTES_MAX, FrameReader, Op, pack, parse_request
 from holdfast.objectstore.sizes import format_size
@@ -29,7 +29,7 @@ class ClientConnection(asyncio.Protocol):
     pid : int
         The process that connected.
     handlers : mapping
-        What is called for each op, with this and the request's fields; raises ``ProtocolError`` to have it closed.
+        What is called for each op, with this and the request's fields; raises ``StoreProtocolError`` to have it closed.
     settle : callable
         Called after each piece of what came in, and after the end.
     unsent : dict
@@ -78,7 +78,7 @@ class ClientConnection(asyncio.Protocol):
                     return
                 op, fields = parse_request(message)
                 self._handlers[op](self, *fields)
-        except ProtocolError as error:
+        except StoreProtocolError as error:
             self.close(f"it broke the protocol: {error}")
         self._settle()
 

@@ -36,7 +36,7 @@ from holdfast.objectstore.core.effects import (
     StartFetch,
     Verify,
 )
-from holdfast.objectstore.core.objects import ObjectMeta, Piece
+from holdfast.objectstore.core.objects import ObjectMeta, SpillExtent
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.memory.arena import Arena, Extent
 from holdfast.objectstore.memory.headroom import PageMaker, Prefaulter, headroom_limit
@@ -50,9 +50,9 @@ from holdfast.objectstore.shared.index import index_nbytes, row_nbytes
 from holdfast.objectstore.shared.layout import Layout, Segment, in_one_piece
 from holdfast.objectstore.shared.protocol import MAGIC, VERSION, Op, SealItem, Status, pack
 from holdfast.objectstore.sizes import format_size, parse_size
-from holdfast.objectstore.spill.files import PieceLostError, Written
-from holdfast.objectstore.spill.place import SpillPlace, default_place
-from holdfast.objectstore.spill.threads import Spiller
+from holdfast.objectstore.spill.files import SpillLostError, Written
+from holdfast.objectstore.spill.location import SpillLocation, default_location
+from holdfast.objectstore.spill.threads import SpillThreads
 from holdfast.objectstore.system.file_maps import map_shared, memory_file
 from holdfast.objectstore.system.leftovers import OwnDirectory
 from holdfast.objectstore.system.memory_limits import address_span, default_capacity
@@ -98,7 +98,7 @@ class Pinned(NamedTuple):
     object_id: ObjectID
     fd: int
     layout: Layout
-    piece: Piece | None  # what it is of a file; None: it is in the arena
+    in_file: SpillExtent | None  # what it is of a file; None: it is in the arena
 
 
 class StoreServer:
@@ -163,21 +163,21 @@ class StoreServer:
         trim_after_seconds: float = 60.0,
     ) -> None:
         nbytes = default_capacity() if capacity is None else parse_size(capacity)
-        self._spill_place = _spill_place(spill, spill_directory)
+        self._spill_location = _spill_location(spill, spill_directory)
         self._core = StoreCore(
             nbytes,
             clock=clock,
             span=address_span(nbytes),
             can_fetch=fetch is not None,
-            can_spill=self._spill_place.path is not None,
-            why_not_spilled=self._spill_place.reason,
+            can_spill=self._spill_location.path is not None,
+            why_not_spilled=self._spill_location.reason,
         )
         self._fetch = fetch
         self._on_left = on_left
         self._clock = clock
         self._spill = spill
         self._spill_limit = None if spill_limit is None else parse_size(spill_limit)
-        self._spiller: Spiller | None = None
+        self._spiller: SpillThreads | None = None
         self._mover: Mover | None = None
         self._trim_after = trim_after_seconds
         self._given_path = None if socket_path is None else os.fspath(socket_path)
@@ -352,16 +352,16 @@ class StoreServer:
         self._thread.join()
         self._thread = None
 
-    def _begin_to_spill(self) -> Spiller | None:
-        place, limit = self._spill_place, self._spill_limit
-        if place.path is None:
+    def _begin_to_spill(self) -> SpillThreads | None:
+        location, limit = self._spill_location, self._spill_limit
+        if location.path is None:
             if self._spill:
-                logger.warning("The store moves nothing to disk when it is full: %s", place.reason)
+                logger.warning("The store moves nothing to disk when it is full: %s", location.reason)
             return None
-        if kind := memory_kind(place.path):
-            logger.warning("The store's spill directory %s is memory (%s): a disk frees some", place.path, kind)
+        if kind := memory_kind(location.path):
+            logger.warning("The store's spill directory %s is memory (%s): a disk frees some", location.path, kind)
             limit = self._core.capacity if limit is None else limit
-        return Spiller(place.path, limit=limit)
+        return SpillThreads(location.path, limit=limit)
 
     def _fresh_path(self) -> str:
         self._own_directory = fresh_directory()
@@ -418,41 +418,41 @@ class StoreServer:
         Raises
         ------
         SpillError
-            If it was spilled and can't be read: for now, or, with ``PieceLostError``, it isn't here any more.
+            If it was spilled and can't be read: for now, or, with ``SpillLostError``, it isn't here any more.
         """
         record = self._core.pin(SERVER, object_id)
         if record is None:
             return None
-        piece = record.piece
-        if piece is None:
+        extent = record.in_file
+        if extent is None:
             return Pinned(object_id, self.arena_fd, record.layout(), None)
         try:
-            fd = await self._running_spiller().open_verified(object_id, piece)
+            fd = await self._running_spiller().open_verified(object_id, extent)
         except BaseException as error:
-            if isinstance(error, PieceLostError):
-                self._core.lose(object_id, piece)
+            if isinstance(error, SpillLostError):
+                self._core.lose(object_id, extent)
             self._core.unpin(SERVER, [object_id])
             self._settle()
             raise
-        return Pinned(object_id, fd, in_one_piece(piece.offset, piece.nbytes), piece)
+        return Pinned(object_id, fd, in_one_piece(extent.offset, extent.nbytes), extent)
 
     def unpin(self, pinned: Pinned) -> None:
         """Ends one ``pin``.
 
         Raises
         ------
-        ProtocolError
+        StoreProtocolError
             If there was none.
         """
-        if pinned.piece is not None:
+        if pinned.in_file is not None:
             os.close(pinned.fd)
         self._core.unpin(SERVER, [pinned.object_id])
         self._settle()
 
     def lose(self, pinned: Pinned) -> None:
         """What was read of a pinned object's file is damaged: the object isn't here any more."""
-        if pinned.piece is not None:
-            self._core.lose(pinned.object_id, pinned.piece)
+        if pinned.in_file is not None:
+            self._core.lose(pinned.object_id, pinned.in_file)
             self._settle()
 
     async def allocate(self, nbytes: int, timeout: float | None = None) -> Extent:
@@ -492,7 +492,7 @@ class StoreServer:
 
         Raises
         ------
-        ProtocolError
+        StoreProtocolError
             If ``reservation`` isn't one.
         """
         meta = meta or ObjectMeta()
@@ -505,7 +505,7 @@ class StoreServer:
 
         Raises
         ------
-        ProtocolError
+        StoreProtocolError
             If ``reservation`` isn't one.
         """
         self._core.abort(SERVER, reservation.offset)
@@ -720,11 +720,11 @@ class StoreServer:
                 self._running_arena().punch(offset, nbytes)
             case GoOn():
                 self._running_loop().call_soon(self._on_go_on)
-            case Verify(object_id, piece):
-                self._spawn(self._run_verify(object_id, piece))
-            case Drop(piece):
+            case Verify(object_id, extent):
+                self._spawn(self._run_verify(object_id, extent))
+            case Drop(extent):
                 if self._spiller is not None:
-                    self._spiller.drop(piece)
+                    self._spiller.drop(extent)
 
     def _after_a_look_at_all(self, wait: GetWait) -> None:
         # What was sent before the request is in the sockets by now, no more than they hold. The loop runs what was
@@ -792,7 +792,7 @@ class StoreServer:
             self._core.fetch_done(object_id, error, status, try_others=not cancelled)
             self._settle()
 
-    def _running_spiller(self) -> Spiller:
+    def _running_spiller(self) -> SpillThreads:
         if self._spiller is None:
             raise StoreClosedError("the store isn't running")
         return self._spiller
@@ -802,7 +802,7 @@ class StoreServer:
         try:
             written = await self._running_spiller().write(self._running_arena().view, layouts)
         finally:
-            self._core.spill_done(written.pieces, written.error)
+            self._core.spill_done(written.extents, written.error)
             self._settle()
 
     async def _run_move(self, shifts: list[Shift]) -> None:
@@ -814,13 +814,13 @@ class StoreServer:
             self._core.moved(done=done)
             self._settle()
 
-    async def _run_verify(self, object_id: ObjectID, piece: Piece) -> None:
+    async def _run_verify(self, object_id: ObjectID, extent: SpillExtent) -> None:
         error: SpillError | None = SpillError(f"object {object_id} was not read: the store was closed")
         try:
-            error = await self._running_spiller().verify(object_id, piece)
+            error = await self._running_spiller().verify(object_id, extent)
         finally:
             text = None if error is None else str(error)
-            self._core.verified(piece, text, lost=isinstance(error, PieceLostError))
+            self._core.verified(extent, text, lost=isinstance(error, SpillLostError))
             self._settle()
 
     def _spawn(self, work: Any) -> None:
@@ -847,10 +847,10 @@ def run(main: Callable[[], Any]) -> None:
             runner.run(main())
 
 
-def _spill_place(spill: bool, named: str | os.PathLike[str] | None) -> SpillPlace:
+def _spill_location(spill: bool, named: str | os.PathLike[str] | None) -> SpillLocation:
     if not spill:
-        return SpillPlace(None)
-    return SpillPlace(os.fspath(named)) if named else default_place()
+        return SpillLocation(None)
+    return SpillLocation(os.fspath(named)) if named else default_location()
 
 
 def _arena(nbytes: int) -> Arena:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from holdfast.objectstore.errors import ProtocolError
+from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.memory.allocator import ALIGNMENT
 
 
@@ -48,7 +48,7 @@ def lay_out(nbytes: int, own_offset: int, own_nbytes: int, shared: Sequence[Segm
 
     Raises
     ------
-    ProtocolError
+    StoreProtocolError
         If ``shared`` isn't in order, overlaps, reaches beyond the encoding, or leaves another number of bytes to the
         own extent than that has; or leaves it none at the front, where the header is.
     """
@@ -56,7 +56,9 @@ def lay_out(nbytes: int, own_offset: int, own_nbytes: int, shared: Sequence[Segm
     at, own_at = 0, own_offset
     for segment in shared:
         if segment.start < max(at, 1) or segment.start % ALIGNMENT or segment.nbytes < 1 or segment.end > nbytes:
-            raise ProtocolError(f"bytes from {segment.start} to {segment.end} of an object of {nbytes} can't be shared")
+            raise StoreProtocolError(
+                f"bytes from {segment.start} to {segment.end} of an object of {nbytes} can't be shared"
+            )
         if segment.start > at:
             segments.append(Segment(at, own_at, segment.start - at))
             own_at += segment.start - at
@@ -66,7 +68,7 @@ def lay_out(nbytes: int, own_offset: int, own_nbytes: int, shared: Sequence[Segm
         segments.append(Segment(at, own_at, nbytes - at))
         own_at += nbytes - at
     if own_at != own_offset + own_nbytes:
-        raise ProtocolError(f"{own_nbytes} bytes are not what {len(shared)} shared pieces leave of {nbytes}")
+        raise StoreProtocolError(f"{own_nbytes} bytes are not what {len(shared)} shared pieces leave of {nbytes}")
     return tuple(segments)
 
 

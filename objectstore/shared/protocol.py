@@ -54,7 +54,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from holdfast.objectstore.errors import ProtocolError
+from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.shared.ids import ID_NBYTES, ObjectID
 
 MAGIC = "holdfast-store"
@@ -180,7 +180,7 @@ class FrameReader:
 
         Raises
         ------
-        ProtocolError
+        StoreProtocolError
             If a frame is too long, or isn't MessagePack.
         """
         received = self.received
@@ -193,7 +193,7 @@ class FrameReader:
         while end - at >= 4:
             (length,) = _LENGTH.unpack_from(data, at)
             if length > self._limit:
-                raise ProtocolError(f"a frame of {length} bytes; {self._limit} are allowed")
+                raise StoreProtocolError(f"a frame of {length} bytes; {self._limit} are allowed")
             if end - at - 4 < length:
                 break
             body = data[at + 4 : at + 4 + length]
@@ -201,7 +201,7 @@ class FrameReader:
             try:
                 message = msgpack.unpackb(body)
             except Exception as error:  # msgpack has many: its own, ValueError, UnicodeDecodeError, RecursionError
-                raise ProtocolError(f"a frame that isn't MessagePack: {error!r}") from error
+                raise StoreProtocolError(f"a frame that isn't MessagePack: {error!r}") from error
             yield message
         received[:] = [data[at:]] if at < end else []
 
@@ -216,19 +216,19 @@ class FrameReader:
 
 def _int(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= NUMBER_MAX:
-        raise ProtocolError(f"{_short(value)} where a number is due")
+        raise StoreProtocolError(f"{_short(value)} where a number is due")
     return value
 
 
 def _text(value: Any) -> str:
     if type(value) is not str or len(value) > TEXT_MAX:
-        raise ProtocolError(f"{_short(value)} where a text of at most {TEXT_MAX} characters is due")
+        raise StoreProtocolError(f"{_short(value)} where a text of at most {TEXT_MAX} characters is due")
     return value
 
 
 def _seconds(value: Any) -> float:
     if (type(value) is not float and type(value) is not int) or not 0 <= value <= TIMEOUT_MAX:
-        raise ProtocolError(f"{_short(value)} where seconds are due")
+        raise StoreProtocolError(f"{_short(value)} where seconds are due")
     return float(value)
 
 
@@ -238,7 +238,7 @@ def _seconds_or_none(value: Any) -> float | None:
 
 def _id(value: Any) -> ObjectID:
     if type(value) is not bytes or len(value) != ID_NBYTES:
-        raise ProtocolError(f"{_short(value)} where an object id is due")
+        raise StoreProtocolError(f"{_short(value)} where an object id is due")
     return ObjectID(value)
 
 
@@ -248,7 +248,7 @@ def _id_or_none(value: Any) -> ObjectID | None:
 
 def _list(value: Any, limit: int) -> list[Any]:
     if type(value) is not list or len(value) > limit:
-        raise ProtocolError(f"{_short(value)} where a list of at most {limit} is due")
+        raise StoreProtocolError(f"{_short(value)} where a list of at most {limit} is due")
     return value
 
 
@@ -270,7 +270,7 @@ def _seals(value: Any) -> list[SealItem]:
 
 def _seal(value: Any) -> SealItem:
     if type(value) is not list or len(value) != 7:
-        raise ProtocolError(f"{_short(value)} where a seal is due")
+        raise StoreProtocolError(f"{_short(value)} where a seal is due")
     object_id, offset, nbytes, key, owner, type_name, keep = value
     return SealItem(
         _id(object_id),
@@ -289,7 +289,7 @@ def _shares(value: Any) -> list[Share]:
 
 def _share(value: Any) -> Share:
     if type(value) is not list or len(value) != 4:
-        raise ProtocolError(f"{_short(value)} where a shared stretch is due")
+        raise StoreProtocolError(f"{_short(value)} where a shared stretch is due")
     start, lender, at, nbytes = value
     return Share(_int(start), _id(lender), _int(at), _int(nbytes))
 
@@ -322,12 +322,12 @@ def parse_request(message: Any) -> tuple[Op, list[Any]]:
 
     Raises
     ------
-    ProtocolError
+    StoreProtocolError
         If there's no such op, or a field isn't what it has to be.
     """
     if type(message) is not list or not message or type(message[0]) is not int:
-        raise ProtocolError(f"{_short(message)} where a request is due")
+        raise StoreProtocolError(f"{_short(message)} where a request is due")
     checks = _FIELDS.get(message[0])
     if checks is None or len(message) != len(checks) + 1:
-        raise ProtocolError(f"no request {message[0]} with {len(message) - 1} fields")
+        raise StoreProtocolError(f"no request {message[0]} with {len(message) - 1} fields")
     return Op(message[0]), [check(field) for check, field in zip(checks, message[1:], strict=True)]

@@ -6,9 +6,9 @@ user that looks for leftovers does it then (``leftovers.py``).
 
 A large object has a file of its own. Small ones go together into one file of up to 16 MiB, which is
 removed with the last of them. Bytes go from the arena to the file as they are, so a reader maps the file
-and finds at the piece's offset what it would have found in the arena.
+and finds at the extent's offset what it would have found in the arena.
 
-A file can be damaged while nobody looks, unlike memory. So each piece has a checksum, and is held against
+A file can be damaged while nobody looks, unlike memory. So each extent has a checksum, and is held against
 it before it is read: once, for as long as the file's inode, size and time of change stay the same. It is
 *read* for that, not mapped: a file that is cut short under a map kills the process that looks.
 
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from holdfast.objectstore.core.objects import Piece
+from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.errors import SpillError
 from holdfast.objectstore.memory.allocator import ALIGNMENT
 from holdfast.objectstore.shared.layout import Layout
@@ -47,12 +47,12 @@ _PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # failures that say nothi
 class Written(NamedTuple):
     """What became of a batch: each object's place in a file, None if it has none, and what went wrong."""
 
-    pieces: list[Piece | None]
+    extents: list[SpillExtent | None]
     error: str | None
 
 
-class PieceLostError(SpillError):
-    """A piece's bytes aren't what was written any more, or are gone."""
+class SpillLostError(SpillError):
+    """An extent's bytes aren't what was written any more, or are gone."""
 
 
 class _Stamp(NamedTuple):
@@ -83,9 +83,9 @@ class SpillDirectory:
         self._parent = parent
         self._limit = limit
         self._lock = threading.Lock()
-        self._pieces_in: dict[str, int] = {}  # path of a file -> how many of its pieces are in use
+        self._extents_in: dict[str, int] = {}  # path of a file -> how many of its extents are in use
         self._nbytes_of: dict[str, int] = {}
-        self._good: dict[tuple[str, int], _Stamp] = {}  # of the pieces that were held against their checksums
+        self._good: dict[tuple[str, int], _Stamp] = {}  # of the extents that were held against their checksums
         self._closed = False
         self._count = 0
         os.makedirs(parent, mode=0o700, exist_ok=True)
@@ -103,55 +103,55 @@ class SpillDirectory:
         with self._lock:
             return sum(self._nbytes_of.values())
 
-    def write(self, source: memoryview, extents: Sequence[Layout]) -> Written:
+    def write(self, source: memoryview, layouts: Sequence[Layout]) -> Written:
         """Copies objects from ``source`` into files, as many as there is room for. One call at a time."""
-        pieces: list[Piece | None] = [None] * len(extents)
+        extents: list[SpillExtent | None] = [None] * len(layouts)
         try:
             if not os.path.isdir(self.path):
                 self._begin_again()
             room = self._room()
-            for group in _groups(extents):
-                end = _laid_out(extents, group)[-1]
+            for group in _groups(layouts):
+                end = _laid_out(layouts, group)[-1]
                 if end > room:
                     raise SpillError(self._no_room(end))
                 room -= end
-                for index, piece in zip(group, self._write_file(source, [extents[i] for i in group]), strict=True):
-                    pieces[index] = piece
+                for index, extent in zip(group, self._write_file(source, [layouts[i] for i in group]), strict=True):
+                    extents[index] = extent
         except (OSError, SpillError) as error:
-            return Written(pieces, str(error))
-        return Written(pieces, None)
+            return Written(extents, str(error))
+        return Written(extents, None)
 
-    def open_verified(self, piece: Piece) -> int:
-        """A descriptor of the piece's file, once the piece is known to be undamaged.
+    def open_verified(self, extent: SpillExtent) -> int:
+        """A descriptor of the extent's file, once the extent is known to be undamaged.
 
         Raises
         ------
-        PieceLostError
+        SpillLostError
             If the file is gone, shorter than it was, or has other bytes.
         SpillError
             If there are too many open files, or no memory, to find that out.
         """
         try:
-            fd = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(extent.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise _failure(piece, "opened", error) from error
+            raise _failure(extent, "opened", error) from error
         try:
-            self._verify(fd, piece)
+            self._verify(fd, extent)
         except BaseException:
             os.close(fd)
             raise
         return fd
 
-    def drop(self, piece: Piece) -> None:
-        """The piece isn't needed any more. Its file goes with the last of its pieces."""
+    def drop(self, extent: SpillExtent) -> None:
+        """The extent isn't needed any more. Its file goes with the last of its extents."""
         with self._lock:
-            self._good.pop((piece.path, piece.offset), None)
-            self._pieces_in[piece.path] -= 1
-            if self._pieces_in[piece.path]:
+            self._good.pop((extent.path, extent.offset), None)
+            self._extents_in[extent.path] -= 1
+            if self._extents_in[extent.path]:
                 return
-            del self._pieces_in[piece.path], self._nbytes_of[piece.path]
+            del self._extents_in[extent.path], self._nbytes_of[extent.path]
         with contextlib.suppress(OSError):
-            os.unlink(piece.path)
+            os.unlink(extent.path)
 
     def stop(self) -> None:
         """A write that is under way comes to its end early; none follows."""
@@ -181,15 +181,15 @@ class SpillDirectory:
             return f"{format_size(nbytes)} more would exceed the limit of {format_size(self._limit)}"
         return f"{format_size(nbytes)} more would fill its disk beyond {DISK_SHARE_MAX:.0%}"
 
-    def _write_file(self, source: memoryview, extents: Sequence[Layout]) -> list[Piece]:
+    def _write_file(self, source: memoryview, layouts: Sequence[Layout]) -> list[SpillExtent]:
         self._count += 1
         path = os.path.join(self.path, str(self._count))
-        starts = _laid_out(extents, range(len(extents)))
+        starts = _laid_out(layouts, range(len(layouts)))
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            pieces = [
-                Piece(path, start, extent.nbytes, self._copy(source, extent, fd, start))
-                for start, extent in zip(starts, extents, strict=False)
+            extents = [
+                SpillExtent(path, start, layout.nbytes, self._copy(source, layout, fd, start))
+                for start, layout in zip(starts, layouts, strict=False)
             ]
         except BaseException:
             with contextlib.suppress(OSError):
@@ -198,9 +198,9 @@ class SpillDirectory:
         finally:
             os.close(fd)
         with self._lock:
-            self._pieces_in[path] = len(pieces)
+            self._extents_in[path] = len(extents)
             self._nbytes_of[path] = starts[-1]
-        return pieces
+        return extents
 
     def _copy(self, source: memoryview, layout: Layout, fd: int, start: int) -> int:
         digest = xxhash.xxh3_64()
@@ -214,17 +214,17 @@ class SpillDirectory:
                 chunk = chunk[written:]
         return digest.intdigest()
 
-    def _verify(self, fd: int, piece: Piece) -> None:
+    def _verify(self, fd: int, extent: SpillExtent) -> None:
         status = os.fstat(fd)
         stamp = _Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
-        key = piece.path, piece.offset
+        key = extent.path, extent.offset
         with self._lock:
             if self._good.get(key) == stamp:
                 return
-        if status.st_size < piece.offset + piece.nbytes:
-            raise PieceLostError(f"{piece.path} has {status.st_size} bytes, fewer than were written")
-        if _checksum(fd, piece) != piece.checksum:
-            raise PieceLostError(f"{piece.path} is damaged: its bytes don't match their checksum")
+        if status.st_size < extent.offset + extent.nbytes:
+            raise SpillLostError(f"{extent.path} has {status.st_size} bytes, fewer than were written")
+        if _checksum(fd, extent) != extent.checksum:
+            raise SpillLostError(f"{extent.path} is damaged: its bytes don't match their checksum")
         with self._lock:
             self._good[key] = stamp
 
@@ -238,50 +238,50 @@ def _chunks(source: memoryview, layout: Layout) -> Iterator[memoryview]:
         yield memoryview(bytes(zeros))
 
 
-def _checksum(fd: int, piece: Piece) -> int:
+def _checksum(fd: int, extent: SpillExtent) -> int:
     digest = xxhash.xxh3_64()
-    chunk = memoryview(bytearray(min(_CHUNK_NBYTES, piece.nbytes)))
-    at, end = piece.offset, piece.offset + piece.nbytes
+    chunk = memoryview(bytearray(min(_CHUNK_NBYTES, extent.nbytes)))
+    at, end = extent.offset, extent.offset + extent.nbytes
     try:
         while at < end:
             count = os.preadv(fd, [chunk[: end - at]], at)
             if not count:
-                raise PieceLostError(f"{piece.path} was cut short while it was read")
+                raise SpillLostError(f"{extent.path} was cut short while it was read")
             digest.update(chunk[:count])
             at += count
     except OSError as error:
-        raise _failure(piece, "read", error) from error
+        raise _failure(extent, "read", error) from error
     return digest.intdigest()
 
 
-def _failure(piece: Piece, what: str, error: OSError) -> SpillError:
-    kind = SpillError if error.errno in _PASSING else PieceLostError
-    return kind(f"{piece.path} can't be {what}: {error.strerror}")
+def _failure(extent: SpillExtent, what: str, error: OSError) -> SpillError:
+    kind = SpillError if error.errno in _PASSING else SpillLostError
+    return kind(f"{extent.path} can't be {what}: {error.strerror}")
 
 
-def _groups(extents: Sequence[Layout]) -> Iterator[list[int]]:
-    """Which extents go into one file together, by their indices."""
+def _groups(layouts: Sequence[Layout]) -> Iterator[list[int]]:
+    """Which layouts go into one file together, by their indices."""
     fused: list[int] = []
     nbytes = 0
-    for index, extent in enumerate(extents):
-        if extent.nbytes >= SMALL_NBYTES:
+    for index, layout in enumerate(layouts):
+        if layout.nbytes >= SMALL_NBYTES:
             yield [index]
             continue
-        if nbytes + extent.nbytes > FUSED_NBYTES:
+        if nbytes + layout.nbytes > FUSED_NBYTES:
             yield fused
             fused, nbytes = [], 0
         fused.append(index)
-        nbytes += _aligned(extent.nbytes)
+        nbytes += _aligned(layout.nbytes)
     if fused:
         yield fused
 
 
-def _laid_out(extents: Sequence[Layout], indices: Sequence[int]) -> list[int]:
-    """Where each of the extents begins in its file, and where the last one ends."""
+def _laid_out(layouts: Sequence[Layout], indices: Sequence[int]) -> list[int]:
+    """Where each of the layouts begins in its file, and where the last one ends."""
     starts = [0]
     for index in indices:
-        starts.append(starts[-1] + _aligned(extents[index].nbytes))
-    starts[-1] = starts[-2] + extents[indices[-1]].nbytes
+        starts.append(starts[-1] + _aligned(layouts[index].nbytes))
+    starts[-1] = starts[-2] + layouts[indices[-1]].nbytes
     return starts
 
 

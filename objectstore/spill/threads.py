@@ -8,16 +8,16 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from holdfast.objectstore.core.objects import Piece
+from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.errors import SpillError
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.layout import Layout
-from holdfast.objectstore.spill.files import PieceLostError, SpillDirectory, Written
+from holdfast.objectstore.spill.files import SpillDirectory, SpillLostError, Written
 
 logger = logging.getLogger("holdfast.objectstore")
 
 
-class Spiller:
+class SpillThreads:
     """A spill directory, to be used in an event loop.
 
     Parameters
@@ -51,47 +51,47 @@ class Spiller:
     async def write(self, source: memoryview, layouts: Sequence[Layout]) -> Written:
         """Copies objects from ``source`` into files, as many as there is room for. One call at a time."""
         loop = asyncio.get_running_loop()
-        pieces, error = await loop.run_in_executor(self._threads, self._directory.write, source, layouts)
+        extents, error = await loop.run_in_executor(self._threads, self._directory.write, source, layouts)
         if error is not None:
             error = f"{self._directory.path}: {error}"
             if error != self._failure:
                 logger.warning("The store can't move objects to disk: %s", error)
         self._failure = error
-        return Written(pieces, error)
+        return Written(extents, error)
 
-    async def open_verified(self, object_id: ObjectID, piece: Piece) -> int:
+    async def open_verified(self, object_id: ObjectID, extent: SpillExtent) -> int:
         """A descriptor of the file that the object is in, the caller's to close, once it's known to be undamaged.
 
         Raises
         ------
-        PieceLostError
+        SpillLostError
             If the object is lost.
         SpillError
             If it can't be read just now.
         """
-        opening = self._threads.submit(self._directory.open_verified, piece)
+        opening = self._threads.submit(self._directory.open_verified, extent)
         try:
             return await asyncio.wrap_future(opening)
         except asyncio.CancelledError:
             opening.add_done_callback(_close_opened)
             raise
         except SpillError as error:
-            fate = "is lost" if isinstance(error, PieceLostError) else "can't be read now"
+            fate = "is lost" if isinstance(error, SpillLostError) else "can't be read now"
             text = f"object {object_id} was spilled and {fate}: {error}"
             logger.error("An %s", text)
             raise type(error)(text) from error
 
-    async def verify(self, object_id: ObjectID, piece: Piece) -> SpillError | None:
+    async def verify(self, object_id: ObjectID, extent: SpillExtent) -> SpillError | None:
         """Why the object can't be read; None if it can."""
         try:
-            os.close(await self.open_verified(object_id, piece))
+            os.close(await self.open_verified(object_id, extent))
         except SpillError as error:
             return error
         return None
 
-    def drop(self, piece: Piece) -> None:
-        """The piece isn't needed any more."""
-        self._threads.submit(self._directory.drop, piece)
+    def drop(self, extent: SpillExtent) -> None:
+        """The extent isn't needed any more."""
+        self._threads.submit(self._directory.drop, extent)
 
     async def close(self) -> None:
         """Removes everything. What is mapped stays readable."""

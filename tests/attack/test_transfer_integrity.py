@@ -289,8 +289,8 @@ def test_a_file_that_changes_while_it_is_sent_is_found(how, words, start_host, t
 
     async def pin_and_damage(wanted):
         pinned = await pin(wanted)
-        with open(pinned.piece.path, "r+b") as file:
-            file.seek(pinned.piece.offset + words * 6)
+        with open(pinned.in_file.path, "r+b") as file:
+            file.seek(pinned.in_file.offset + words * 6)
             file.write(b"other bytes")
         return pinned
 

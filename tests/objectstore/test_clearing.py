@@ -396,7 +396,7 @@ class History:
             fixed[first:last] = b"\1" * (last - first)
 
         for record, pins in core._table.pins_of([*core._table.records(), *core._table.doomed()]):
-            if pins and record.piece is None:
+            if pins and record.in_file is None:
                 fix(record.offset, footprint(record.own_nbytes))
                 for segment in record.segments:
                     fix(segment.offset, segment.nbytes)
@@ -410,7 +410,7 @@ class History:
     def check_bytes(self) -> None:
         """Each object that's in the arena in one piece has the bytes that were written."""
         for record in self.world.core._table.records():
-            if record.piece is None and not record.segments:
+            if record.in_file is None and not record.segments:
                 number = int.from_bytes(record.object_id, "big")
                 assert self.world.written_at(record.offset, record.own_nbytes) == {number}
 

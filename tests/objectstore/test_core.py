@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from holdfast.objectstore import ObjectID, ProtocolError
+from holdfast.objectstore import ObjectID, StoreProtocolError
 from holdfast.objectstore.core.core import StoreCore
 from holdfast.objectstore.core.effects import (
     Drop,
@@ -26,7 +26,7 @@ from holdfast.objectstore.core.effects import (
     StartFetch,
     Verify,
 )
-from holdfast.objectstore.core.objects import Piece
+from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.memory.allocator import ALIGNMENT
 from holdfast.objectstore.shared.index import BoardView, index_nbytes, row_nbytes
 from holdfast.objectstore.shared.protocol import SealItem, Share, Status
@@ -63,7 +63,7 @@ class World:
         self.spills: list[Spill] = []  # those that are under way
         self.moves: list[Move] = []
         self.verifications: list[Verify] = []
-        self.pieces: set[Piece] = set()  # those that are on disk
+        self.in_files: set[SpillExtent] = set()  # those that are on disk
 
     def client(self, name: str) -> int:
         return self.core.connect(name)
@@ -88,7 +88,7 @@ class World:
             elif isinstance(effect, Verify):
                 self.verifications.append(effect)
             elif isinstance(effect, Drop):
-                self.pieces.remove(effect.piece)
+                self.in_files.remove(effect.extent)
         self.core.check()
         return fresh
 
@@ -168,12 +168,12 @@ class World:
         self.settle()
         if not self.spills:
             return False
-        pieces: list[Piece | None] = []
+        extents: list[SpillExtent | None] = []
         for nbytes, _ in self.spills.pop().layouts:
             self.files += 1
-            pieces.append(Piece(f"file-{self.files}", 0, nbytes, 0) if len(pieces) < written else None)
-        self.pieces.update(piece for piece in pieces if piece is not None)
-        self.core.spill_done(pieces, error)
+            extents.append(SpillExtent(f"file-{self.files}", 0, nbytes, 0) if len(extents) < written else None)
+        self.in_files.update(extent for extent in extents if extent is not None)
+        self.core.spill_done(extents, error)
         self.settle()
         return True
 
@@ -195,7 +195,7 @@ class World:
 
     def end_verification(self, error: str | None = None, *, lost: bool = False) -> None:
         self.settle()
-        self.core.verified(self.verifications.pop(0).piece, error, lost=lost)
+        self.core.verified(self.verifications.pop(0).extent, error, lost=lost)
         self.settle()
 
     def states(self) -> dict[str, str]:
@@ -496,28 +496,28 @@ def test_forged_claims_break_the_protocol() -> None:
     offset = reply.payload[0]
     lease, nbytes = world.lease(a, 100, 64 << 10)
     world.put(a, 1, 100)
-    with pytest.raises(ProtocolError, match="not its own"):
+    with pytest.raises(StoreProtocolError, match="not its own"):
         world.core.seal(b, [item(7, offset, 5000)])
-    with pytest.raises(ProtocolError, match="were reserved"):
+    with pytest.raises(StoreProtocolError, match="were reserved"):
         world.core.seal(a, [item(7, offset, 4999)])
-    with pytest.raises(ProtocolError, match="not its own"):
+    with pytest.raises(StoreProtocolError, match="not its own"):
         world.core.seal(b, [item(7, lease, 64)])
-    with pytest.raises(ProtocolError, match="not its own"):
+    with pytest.raises(StoreProtocolError, match="not its own"):
         world.core.seal(a, [item(7, lease + nbytes - 64, 65)])
-    with pytest.raises(ProtocolError, match="not its own"):
+    with pytest.raises(StoreProtocolError, match="not its own"):
         world.core.seal(a, [item(7, lease + 1, 10)])
     world.core.seal(a, [item(8, lease + 128, 10)])
-    with pytest.raises(ProtocolError, match="not its own"):
+    with pytest.raises(StoreProtocolError, match="not its own"):
         world.core.seal(a, [item(9, lease, 10)])
-    with pytest.raises(ProtocolError, match="nothing is reserved"):
+    with pytest.raises(StoreProtocolError, match="nothing is reserved"):
         world.core.abort(b, offset)
     named = world.reply(world.create(a, 5000, number=10))
     assert named is not None
-    with pytest.raises(ProtocolError, match="another object"):
+    with pytest.raises(StoreProtocolError, match="another object"):
         world.core.seal(a, [item(7, named.payload[0], 5000)])
-    with pytest.raises(ProtocolError, match="no pin"):
+    with pytest.raises(StoreProtocolError, match="no pin"):
         world.core.unpin(b, [oid(1)])
-    with pytest.raises(ProtocolError, match="no lease"):
+    with pytest.raises(StoreProtocolError, match="no lease"):
         world.core.lease(b, 99, 1, 1, 0.0, [lease + nbytes])
     world.settle()
 
@@ -569,17 +569,17 @@ def test_what_is_shared_has_to_be_there_and_the_lenders() -> None:
     assert reply.payload == (False,)
     forged = [good._replace(at=5001), good._replace(at=1 << 60), good._replace(nbytes=0), good._replace(start=0)]
     for share in forged:
-        with pytest.raises(ProtocolError):
+        with pytest.raises(StoreProtocolError):
             world.core.share(b, world.request(), item(2, offset, 64), 5064, [share])
         world.core.check()
     for wrong in (item(2, offset, 65), item(2, offset + 1, 64), item(2, 0, 64), item(1, offset, 64, keep=True)):
-        with pytest.raises(ProtocolError):
+        with pytest.raises(StoreProtocolError):
             world.core.share(b, world.request(), wrong, 5064, [good])
         world.core.check()
     request = world.create(b, 64, number=3)
     reply = world.reply(request)
     assert reply is not None
-    with pytest.raises(ProtocolError, match="for the whole of an object"):
+    with pytest.raises(StoreProtocolError, match="for the whole of an object"):
         world.core.share(b, world.request(), item(3, reply.payload[0], 64), 5064, [good])
     assert world.core.stats()["objects"] == 1
     world.core.disconnect(b)
@@ -722,7 +722,7 @@ class CoreMachine(RuleBasedStateMachine):
         end = start + rest if rest else shares[-1].start + shares[-1].nbytes
         try:
             core.share(client, request, item(self.numbers + 1, offset, 64 + rest), end, shares)
-        except ProtocolError:  # not within one piece of the lender's
+        except StoreProtocolError:  # not within one piece of the lender's
             core.abort(client, offset)
             return
         reply = self.world.reply(request)
@@ -782,7 +782,7 @@ class CoreMachine(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 2), back=st.integers(0, 8))
     def unpin(self, who: int, back: int) -> None:
-        with contextlib.suppress(ProtocolError):
+        with contextlib.suppress(StoreProtocolError):
             self.world.core.unpin(self.clients[who], [oid(max(0, self.numbers - back))])
 
     @rule(back=st.integers(-2, 8))
@@ -842,10 +842,10 @@ class CoreMachine(RuleBasedStateMachine):
     def everything_is_what_was_written(self) -> None:
         table = self.world.core._table
         for record in [*table.records(), *table.doomed()]:
-            if record.piece is None and not record.segments:
+            if record.in_file is None and not record.segments:
                 number = int.from_bytes(record.object_id, "big")
                 assert self.world.written_at(record.offset, record.own_nbytes) == {number}
-            if record.pins and record.piece is None:
+            if record.pins and record.in_file is None:
                 at = self.pinned_at.setdefault(record.object_id, record.offset)
                 assert record.offset == at, "what somebody has asked to look at has moved"
             else:
@@ -859,7 +859,7 @@ class CoreMachine(RuleBasedStateMachine):
         while self.world.verifications:
             self.world.end_verification()
         self.world.settle()
-        assert not self.world.pieces
+        assert not self.world.in_files
         stats = self.world.core.stats()
         assert (stats["used"], stats["pins"], stats["waiting_gets"], stats["waiting_creates"]) == (0, 0, 0, 0)
 

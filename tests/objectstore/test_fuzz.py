@@ -23,7 +23,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from holdfast.objectstore import ProtocolError, Store, StoreServer, connect
+from holdfast.objectstore import Store, StoreProtocolError, StoreServer, connect
 from holdfast.objectstore.shared.protocol import FrameReader, Op, pack, parse_request
 
 TIMES = float(os.environ.get("HOLDFAST_FUZZ", "1"))
@@ -90,7 +90,7 @@ def test_arbitrary_bytes_are_parsed_or_refused(stream: bytes, step: int) -> None
 
 def parse_all(stream: bytes, step: int) -> None:
     reader = FrameReader(4096)
-    with contextlib.suppress(ProtocolError):
+    with contextlib.suppress(StoreProtocolError):
         for at in range(0, len(stream), step):
             for message in reader.feed(stream[at : at + step]):
                 op, fields = parse_request(message)

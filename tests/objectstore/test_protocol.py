@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.objectstore import ProtocolError, Store, StoreError, StoreServer, connect
+from holdfast.objectstore import Store, StoreError, StoreProtocolError, StoreServer, connect
 from holdfast.objectstore.shared.protocol import FrameReader, Op, pack, parse_request
 
 
@@ -215,7 +215,7 @@ JUNK = st.recursive(
 def test_any_junk_is_parsed_or_refused(message: Any) -> None:
     try:
         op, fields = parse_request(msgpack.unpackb(msgpack.packb(message)))
-    except ProtocolError:
+    except StoreProtocolError:
         return
     assert isinstance(op, Op)
     assert isinstance(fields, list)

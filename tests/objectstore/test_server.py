@@ -23,10 +23,10 @@ from holdfast.objectstore import (
     ObjectID,
     ObjectMeta,
     ObjectNotFoundError,
-    ProtocolError,
     StoreClosedError,
     StoreError,
     StoreFullError,
+    StoreProtocolError,
     StoreServer,
     connect,
     encode,
@@ -80,7 +80,7 @@ def test_an_object_comes_in_and_goes_out(run: Callable[..., Any]) -> None:
             assert await server.pin(object_id) is None
             with pytest.raises(ObjectNotFoundError):
                 server.meta(object_id)
-            with pytest.raises(ProtocolError):
+            with pytest.raises(StoreProtocolError):
                 server.unpin(pinned)
 
     run(work())
@@ -111,7 +111,7 @@ def test_what_it_allocates_waits_in_line_and_fails_like_a_client(run: Callable[.
             with pytest.raises(asyncio.CancelledError):
                 await granted_then_cancelled
             assert server.stats()["used"] == 0
-            with pytest.raises(ProtocolError):
+            with pytest.raises(StoreProtocolError):
                 server.abort(second)
 
     run(work())

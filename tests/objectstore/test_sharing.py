@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from same import assert_same
 
-from holdfast.objectstore import ObjectID, ObjectNotFoundError, ProtocolError, Store, StoreServer, connect
+from holdfast.objectstore import ObjectID, ObjectNotFoundError, Store, StoreProtocolError, StoreServer, connect
 from holdfast.objectstore.core.sharing import Sharing
 from holdfast.objectstore.shared.layout import Layout, Segment, lay_out
 
@@ -316,7 +316,7 @@ def test_segments_cover_the_encoding_in_order() -> None:
     ids=["no header", "unaligned", "too much of its own", "too long", "empty", "overlapping", "out of order"],
 )
 def test_segments_that_do_not_fit_are_refused(nbytes: int, own_nbytes: int, shared: list[tuple[int, int]]) -> None:
-    with pytest.raises(ProtocolError):
+    with pytest.raises(StoreProtocolError):
         lay_out(nbytes, 64_000, own_nbytes, [Segment(start, 0, length) for start, length in shared])
 
 

@@ -226,9 +226,9 @@ def test_what_was_lost_with_its_directory_does_not_count_for_the_limit(tmp_path:
     layouts = [in_one_piece(0, 80)]
     assert directory.write(memoryview(bytes(80)), layouts).error is None
     shutil.rmtree(directory.path)
-    pieces, error = directory.write(memoryview(bytes(80)), layouts)
+    extents, error = directory.write(memoryview(bytes(80)), layouts)
     assert error is None
-    assert pieces[0] is not None
+    assert extents[0] is not None
     assert directory.file_nbytes == 80
     directory.close()
 
@@ -433,15 +433,15 @@ def test_pieces_of_a_file_are_where_they_say_they_are(tmp_path: Path) -> None:
         long = 4 * MIB + 1
         layouts.append(Layout(192 + long, (Segment(0, 64, 128), Segment(128, 7, 9), Segment(192, 64, long))))
         whole.append(source[64:192].tobytes() + source[7:16].tobytes() + bytes(55) + source[64 : 64 + long].tobytes())
-        pieces, error = directory.write(source, layouts)
+        extents, error = directory.write(source, layouts)
         assert error is None
         assert len(files(tmp_path)) == 3
-        for written, piece in zip(whole, pieces, strict=True):
-            assert piece is not None
-            assert piece.offset % 64 == 0
-            assert Path(piece.path).read_bytes()[piece.offset : piece.offset + piece.nbytes] == written
-            os.close(directory.open_verified(piece))
-            directory.drop(piece)
+        for written, extent in zip(whole, extents, strict=True):
+            assert extent is not None
+            assert extent.offset % 64 == 0
+            assert Path(extent.path).read_bytes()[extent.offset : extent.offset + extent.nbytes] == written
+            os.close(directory.open_verified(extent))
+            directory.drop(extent)
         assert not files(tmp_path)
     finally:
         directory.close()

@@ -86,7 +86,7 @@ def test_an_object_that_is_got_or_deleted_while_it_is_spilled_is_not_spilled() -
     world.core.delete([oid(2)])
     assert world.end_spill()
     assert world.states() == {"key-1": "sealed", "key-3": "spilled"}
-    assert len(world.pieces) == 1
+    assert len(world.in_files) == 1
     assert world.status(waiting) is None
     world.core.unpin(b, [oid(1)])
     assert world.end_spill()
@@ -107,7 +107,7 @@ def test_a_spilled_object_is_verified_once_for_all_who_ask() -> None:
     assert len(world.verifications) == 1
     world.core.delete([oid(1)])
     world.settle()
-    assert len(world.pieces) == 1, "a file was dropped under those who wait to read it"
+    assert len(world.in_files) == 1, "a file was dropped under those who wait to read it"
     world.end_verification()
     for client, request in ((a, first), (b, second)):
         reply = world.reply(request)
@@ -115,7 +115,7 @@ def test_a_spilled_object_is_verified_once_for_all_who_ask() -> None:
         assert (reply.status, reply.payload) == (Status.OK, (0, 5 * MIB, "file-1", None))
         world.core.unpin(client, [oid(1)])
     world.settle()
-    assert not world.pieces
+    assert not world.in_files
 
 
 def test_a_damaged_file_loses_its_object_and_the_id_may_come_again() -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_file_loses_its_object_and_the_id_may_come_again() -> None:
         assert reply is not None
         assert reply.status is Status.UNREADABLE
         assert reply.payload == ("file-1 is damaged",)
-    assert not world.pieces
+    assert not world.in_files
     missed = world.get(a, 1)
     world.read_others()
     assert world.status(missed) is Status.NOT_FOUND
@@ -225,7 +225,7 @@ def test_who_looks_at_an_object_while_it_is_copied_keeps_it_in_memory() -> None:
     assert slot, "reading does the copy no harm"
     assert world.end_spill()
     assert world.states()["key-1"] == "sealed"
-    assert not world.pieces, "the copy was in vain"
+    assert not world.in_files, "the copy was in vain"
     assert world.status(waiting) is None
     assert not world.spills, "it isn't tried again and again"
     other = viewer.look_at(1)
@@ -246,7 +246,7 @@ def test_an_object_that_is_deleted_while_it_is_copied_lives_while_it_is_looked_a
     world.core.delete([oid(1)])
     assert world.end_spill()
     assert world.states() == {"key-1": "doomed"}
-    assert not world.pieces
+    assert not world.in_files
     assert viewer.look_away(slot)
     assert world.status(waiting) is Status.OK
 

@@ -13,14 +13,14 @@ from typing import NamedTuple
 from holdfast.objectstore.system.mounts import memory_kind
 
 
-class SpillPlace(NamedTuple):
+class SpillLocation(NamedTuple):
     """A directory for directories of spilled objects; None if there is none, for the ``reason``."""
 
     path: str | None
     reason: str = ""
 
 
-def default_place() -> SpillPlace:
+def default_location() -> SpillLocation:
     """The first of the usual places that can be written to and is on a disk."""
     refused = []
     for path in _usual():
@@ -29,8 +29,8 @@ def default_place() -> SpillPlace:
         elif kind := memory_kind(path):
             refused.append(f"{path} is memory ({kind})")
         else:
-            return SpillPlace(path)
-    return SpillPlace(None, f"there is no place on a disk: {', '.join(refused)}; name a spill directory")
+            return SpillLocation(path)
+    return SpillLocation(None, f"there is no place on a disk: {', '.join(refused)}; name a spill directory")
 
 
 def _usual() -> list[str]:

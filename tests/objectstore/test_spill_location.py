@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import ObjectID, StoreFullError, StoreServer, connect
-from holdfast.objectstore.spill.place import default_place
+from holdfast.objectstore.spill.location import default_location
 
 MIB = 1 << 20
 
@@ -35,9 +35,9 @@ def test_a_temporary_directory_that_is_memory_is_passed_over(
     monkeypatch: pytest.MonkeyPatch, in_memory: str, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert default_place().path == str(tmp_path)
+    assert default_location().path == str(tmp_path)
     monkeypatch.setenv("TMPDIR", in_memory)
-    place = default_place().path
+    place = default_location().path
     assert place is not None
     assert not place.startswith("/dev/shm")
     with StoreServer(capacity=8 * MIB) as server:
@@ -48,7 +48,7 @@ def test_a_temporary_directory_that_is_memory_is_passed_over(
 def test_a_place_that_depends_on_the_working_directory_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", text)
     monkeypatch.setenv("XDG_CACHE_HOME", text)
-    path = default_place().path
+    path = default_location().path
     assert path is not None
     assert os.path.isabs(path)
 
