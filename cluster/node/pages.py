@@ -1,89 +1,22 @@
-"""Having a store's pages made by a process of their own (`page_maker`): the node agent's side."""
+"""The process that makes a store's pages (`page_maker`): how the node agent starts it, and starts it again."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import select
 import socket
-import threading
-from collections.abc import Sequence
 
-from holdfast.cluster.node.page_maker import EXTENT, NUMBER
 from holdfast.cluster.processes.child import describe_exit
 from holdfast.cluster.processes.forking import ForkedProcess, Launcher
 from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore import StoreServer
 from holdfast.objectstore.errors import HoldfastError
+from holdfast.objectstore.memory.page_requests import RemoteFiller
 
 logger = logging.getLogger(__name__)
 
 _MODULE = "holdfast.cluster.node.page_maker"
 _NAME = "the page maker"
-
-
-class RemotePages:
-    """Has pages made by asking; what `Prefaulter` takes.
-
-    Parameters
-    ----------
-    requests
-        A socket to the one that makes them, this object's to close.
-    """
-
-    def __init__(self, requests: socket.socket) -> None:
-        self._requests = requests
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(requests, select.POLLIN)
-        self._poll.register(self._wake, select.POLLIN)
-        self._number = 0
-        self.works = True
-
-    def fill(self, extents: Sequence[tuple[int, int]], stop: threading.Event) -> None:
-        """Have pages made in the holes of the extents; returns when they are, or when ``stop`` is set."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)  # of an earlier end; that of this call is seen by ``stop``, or comes later
-        try:
-            self._send(extents)
-            while not stop.is_set() and self._answer() != self._number:
-                self._poll.poll()
-            if stop.is_set():
-                self._send(())  # its answer comes later, and isn't waited for
-        except ConnectionError as error:
-            logger.debug("%s doesn't answer: %s", _NAME, error)
-            self.works = False
-
-    def interrupt(self) -> None:
-        """Have a call of `fill` in another thread see that ``stop`` is set."""
-        os.eventfd_write(self._wake, 1)
-
-    def close(self) -> None:
-        """Let the other end go. Nothing may be asked any more."""
-        self.works = False
-        self._requests.close()
-        os.close(self._wake)
-
-    def _send(self, extents: Sequence[tuple[int, int]]) -> None:
-        self._number += 1
-        request = NUMBER.pack(self._number) + b"".join(EXTENT.pack(*extent) for extent in extents)
-        try:
-            self._requests.send(request, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            raise ConnectionAbortedError("it reads nothing any more") from None
-
-    def _answer(self) -> int:
-        """The number of the request that is answered; 0 if none is."""
-        try:
-            answer = self._requests.recv(NUMBER.size, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        if not answer:
-            raise ConnectionResetError("it has closed the socket")
-        (number,) = NUMBER.unpack(answer)
-        return int(number)
 
 
 class PageMaker:
@@ -133,7 +66,7 @@ class PageMaker:
     async def _run_once(self, restarts: Restarts) -> str:
         """Run one process to its end; says how it ended."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pages = RemotePages(ours)
+        filler = RemoteFiller(ours)
         try:
             with theirs:
                 descriptors = {"--requests-fd": theirs.fileno(), "--arena-fd": self._store.writable_fd}
@@ -141,11 +74,11 @@ class PageMaker:
                     _MODULE, ["--capacity", str(self._store.capacity)], _NAME, pass_fds=descriptors
                 )
             restarts.ready()  # nobody waits for what hardly gets on while there is other work
-            self._store.have_pages_made_by(pages)
+            self._store.have_pages_made_by(filler)
             return describe_exit(await self._child.exited())
         finally:
             self._store.have_pages_made_by(None)
-            pages.close()
+            filler.close()
             child, self._child = self._child, None
             if child is not None and child.returncode is None:
                 child.kill()

@@ -1,6 +1,6 @@
 """Mapping pages before they're used: the client's half of a put, and of a first look, that is fast.
 
-Pages that the server made (``prefault``), or that another process wrote, are there, but not in this
+Pages that the server made (``memory/headroom.py``), or that another process wrote, are there, but not in this
 process's page tables: each costs it a fault, and those make a copy five times slower. Populating a
 range maps its pages in one call, at a twentieth of the price of the faults. It happens twice:
 

@@ -3,15 +3,15 @@
 The first write to a page of the arena costs the kernel a page: a copy onto new pages runs at a tenth of
 the speed of one onto pages that are there. So a thread of the server makes pages ahead of demand, in free
 extents and from their low end, where the allocator carves. It goes for some room for small objects first, and then for
-the largest extents: that is where a large object goes, and what is smaller was mostly written, and freed, before. Where
-nothing is yet it makes huge pages, in a third of the time.
+the largest extents: that is where a large object goes, and what is smaller was mostly written, and freed, before. How
+the pages are made is in ``filling.py``.
 
 There is an end to it in every direction. Free pages that take up memory, whoever made them, are never
 raised above the headroom's limit: a quarter of the store, 1 GiB, and a tenth of the memory that is
 available at that moment. The thread works half of the time, so that it never takes more than half a core
 from those who compute, and it ends when the headroom is full. The next use that leaves noticeably less of
 it free starts another. A store that nobody uses has no thread and no timer, and once its pages were given back
-(``trim``) it makes none before it is used again.
+(``trim.py``) it makes none before it is used again.
 
 Which extents are free is read in the loop; by the time that pages are made there a client may have been given
 them. That is harmless: making a page changes no byte, and the client would have paid for it. What it has written to is
@@ -23,23 +23,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from holdfast.objectstore.memory.allocator import PAGE, Allocator
+from holdfast.objectstore.memory.allocator import Allocator
 from holdfast.objectstore.memory.arena import Arena
+from holdfast.objectstore.memory.filling import fill
 from holdfast.objectstore.system.memory_limits import available_memory
-from holdfast.objectstore.system.pages import HUGE_PAGE, is_hole, resident_extents
 
 _PAUSE_SECONDS = 0.05
 #: So much less of the headroom starts a pass.
 _LEAST_NBYTES = 8 << 20
-#: What is made of small pages without a pause, in about the time of a huge one: whoever is woken on the thread's
-#: processor waits for no more.
-_PIECE_NBYTES = 256 << 10
-#: After so much it's looked at how much memory is available.
-_LOOK_NBYTES = 8 << 20
 _EXTENTS_MAX = 256
 _EXTENT_NBYTES_MIN = 1 << 20
 _HEADROOM_NBYTES_MAX = 1 << 30
@@ -52,8 +46,8 @@ def headroom_limit(capacity: int) -> int:
     return int(min(capacity * _CAPACITY_SHARE, _HEADROOM_NBYTES_MAX, available_memory() * _AVAILABLE_SHARE))
 
 
-class PageMaker(Protocol):
-    """Makes pages elsewhere."""
+class PageFiller(Protocol):
+    """Makes pages elsewhere, as `fill` does here."""
 
     works: bool
 
@@ -64,19 +58,7 @@ class PageMaker(Protocol):
         """To be called when ``stop`` was set, in any thread: `fill` returns at once then."""
 
 
-class Pages(Protocol):
-    """The pages of an arena that can be made: `Arena`'s."""
-
-    fd: int
-
-    def make_huge_page(self, offset: int) -> bool:
-        """Makes a huge page where there is a hole; false if the kernel doesn't."""
-
-    def populate(self, offset: int, nbytes: int) -> bool:
-        """Makes the pages of an extent; false if the kernel doesn't."""
-
-
-class Prefaulter:
+class Headroom:
     """Keeps one store's headroom. All methods are the loop's to call.
 
     Parameters
@@ -96,7 +78,7 @@ class Prefaulter:
         self._arena = arena
         self._allocator = allocator
         self._limit = limit
-        self._maker: PageMaker | None = None
+        self._maker: PageFiller | None = None
         self._used_nbytes = -1  # as the last pass found it, or less since: only more use makes another necessary
         self._timer: asyncio.TimerHandle | None = None
         self._thread: threading.Thread | None = None
@@ -119,7 +101,7 @@ class Prefaulter:
             left -= nbytes
         return extents
 
-    def have_made_by(self, maker: PageMaker | None) -> None:
+    def have_made_by(self, maker: PageFiller | None) -> None:
         """From here on ``maker`` makes the pages, as long as it works; None: they're made in this process."""
         self.pause()
         self._maker = maker
@@ -159,7 +141,7 @@ class Prefaulter:
         self._used_nbytes = self._allocator.used_nbytes
         self._stop = threading.Event()
         arguments = self._free_extents(), self._stop
-        self._thread = threading.Thread(target=self._run, args=arguments, name="holdfast-store-prefault", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="holdfast-store-headroom", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:  # there may be no more threads: then pages are made when they are written to
@@ -184,62 +166,3 @@ class Prefaulter:
         if self._stop is stop and not stop.is_set():
             self._thread = None
             self.touch()
-
-
-def fill(
-    pages: Pages, extents: Sequence[tuple[int, int]], limit: Callable[[], int], stop: Callable[[float], bool]
-) -> None:
-    """Makes pages in the holes of ``extents``, in order, until enough are there.
-
-    Parameters
-    ----------
-    pages : Pages
-        Those of the arena.
-    extents : sequence of (int, int)
-        Offsets and sizes of what is free.
-    limit : callable
-        The bytes of free pages that may take up memory; asked now and then.
-    stop : callable
-        ``stop(seconds)`` is called after each piece, with the time that it took; true if it's time to end.
-    """
-    parts = [list(resident_extents(pages.fd, *extent)) for extent in extents]
-    resident = sum(nbytes for part in parts for _, nbytes in part)
-    most, unlooked, huge = 0, _LOOK_NBYTES, True
-    for extent, part in zip(extents, parts, strict=True):
-        for offset, nbytes in _holes(extent, part):
-            end = offset + nbytes
-            while offset < end:
-                if unlooked >= _LOOK_NBYTES:
-                    most, unlooked = limit(), 0
-                piece = _piece(offset, min(end, offset + most - resident), huge)
-                if piece <= 0:
-                    return
-                if not is_hole(pages.fd, offset, piece):  # any more: somebody was given it meanwhile
-                    offset += piece
-                    continue
-                began = time.monotonic()
-                huge = huge and (piece < HUGE_PAGE or pages.make_huge_page(offset))
-                if (piece < HUGE_PAGE or not huge) and not pages.populate(offset, piece):
-                    return
-                offset, resident, unlooked = offset + piece, resident + piece, unlooked + piece
-                if stop(time.monotonic() - began):
-                    return
-
-
-def _piece(start: int, end: int, huge: bool) -> int:
-    """How many bytes of a hole to make first: a huge page if there's room for one, or small ones up to there."""
-    if start % HUGE_PAGE or not huge:
-        return min(end - start, _PIECE_NBYTES, HUGE_PAGE - start % HUGE_PAGE)
-    return HUGE_PAGE if end - start >= HUGE_PAGE else min(end - start, _PIECE_NBYTES)
-
-
-def _holes(extent: tuple[int, int], resident: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The whole pages of ``extent`` between its resident parts."""
-    at, end = extent[0], extent[0] + extent[1]
-    holes = []
-    for start, nbytes in [*resident, (end, 0)]:
-        first, last = -(-at // PAGE) * PAGE, start // PAGE * PAGE
-        if first < last:
-            holes.append((first, last - first))
-        at = start + nbytes
-    return holes

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from holdfast.objectstore.core.effects import Shift
 from holdfast.objectstore.memory.arena import Arena
-from holdfast.objectstore.memory.headroom import fill
+from holdfast.objectstore.memory.filling import fill
 from holdfast.objectstore.system.pages import HUGE_PAGE
 
 

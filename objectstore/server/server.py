@@ -39,7 +39,7 @@ from holdfast.objectstore.core.effects import (
 from holdfast.objectstore.core.objects import ObjectMeta, SpillExtent
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.memory.arena import Arena, Extent
-from holdfast.objectstore.memory.headroom import PageMaker, Prefaulter, headroom_limit
+from holdfast.objectstore.memory.headroom import Headroom, PageFiller, headroom_limit
 from holdfast.objectstore.memory.trim import Limiter, Trimmer
 from holdfast.objectstore.server.client_connection import ClientConnection
 from holdfast.objectstore.server.mover import Mover
@@ -197,7 +197,7 @@ class StoreServer:
         self._accepting_again: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._prefaulter: Prefaulter | None = None
+        self._headroom: Headroom | None = None
         self._trimmer: Trimmer | None = None
         self._limiter: Limiter | None = None
         self._quarantine: Quarantine | None = None
@@ -250,14 +250,14 @@ class StoreServer:
             allocator = self._core.allocator
             limit = functools.partial(headroom_limit, allocator.capacity)
             self._limiter = Limiter(self._arena, allocator, self._clock)
-            self._prefaulter = Prefaulter(self._loop, self._arena, allocator, limit)
+            self._headroom = Headroom(self._loop, self._arena, allocator, limit)
             self._trimmer = Trimmer(
                 self._loop,
                 self._arena,
                 allocator,
                 self._clock,
                 idle_seconds=self._trim_after,
-                on_idle=self._prefaulter.pause,
+                on_idle=self._headroom.pause,
             )
         except BaseException:
             await self.aclose()
@@ -267,7 +267,7 @@ class StoreServer:
     async def aclose(self) -> None:
         """Stops serving, and removes the socket. What clients look at stays mapped in their processes."""
         self._closing = True
-        for handle in (self._deadline, self._accepting_again, self._trimmer, self._prefaulter):
+        for handle in (self._deadline, self._accepting_again, self._trimmer, self._headroom):
             if handle is not None:
                 handle.cancel()
         if self._listener is not None:
@@ -399,10 +399,10 @@ class StoreServer:
         """The descriptor of the arena; the server's to close."""
         return self._running_arena().fd
 
-    def have_pages_made_by(self, maker: PageMaker | None) -> None:
+    def have_pages_made_by(self, maker: PageFiller | None) -> None:
         """Pages that the next large objects will need are made by ``maker`` from here on; None: by a thread here."""
-        if self._prefaulter is not None:
-            self._prefaulter.have_made_by(maker)
+        if self._headroom is not None:
+            self._headroom.have_made_by(maker)
 
     def writable_view(self, extent: Extent) -> memoryview:
         """The bytes of a reservation, to be written."""
@@ -677,8 +677,8 @@ class StoreServer:
         connection.send(request, Status.OK, page, len(page) == LIST_PAGE)
 
     def _on_headroom(self, connection: ClientConnection, request: int) -> None:
-        assert self._prefaulter is not None
-        connection.send(request, Status.OK, self._prefaulter.headroom(), self._prefaulter.busy)
+        assert self._headroom is not None
+        connection.send(request, Status.OK, self._headroom.headroom(), self._headroom.busy)
 
     # Doing what the core decided
 
@@ -696,9 +696,9 @@ class StoreServer:
             for effect in effects:
                 self._do(effect)
         self._set_timer()
-        if self._trimmer is not None and self._prefaulter is not None:
+        if self._trimmer is not None and self._headroom is not None:
             self._trimmer.touch()
-            self._prefaulter.touch()
+            self._headroom.touch()
         if self._limiter is not None and not self._closing:
             self._limiter.touch()
 

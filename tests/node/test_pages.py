@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
-from holdfast.cluster.node import page_maker
-from holdfast.cluster.node.page_maker import _Politeness
-from holdfast.cluster.node.pages import RemotePages
 from holdfast.cluster.processes import restarts
 from holdfast.objectstore import connect
+from holdfast.objectstore.memory import page_maker
 from holdfast.objectstore.memory.arena import Arena
+from holdfast.objectstore.memory.page_maker import _Politeness
+from holdfast.objectstore.memory.page_requests import RemoteFiller
 
 CAPACITY = 64 << 20
 HEADROOM = CAPACITY // 4
@@ -86,14 +86,14 @@ def test_and_another_one_is_started(host, eventually):
 
 def test_one_that_does_not_come_to_it_keeps_nobody_waiting(host, eventually):
     maker_of(host).send_signal(signal.SIGSTOP)
-    prefaulter = host.agent.store._prefaulter
-    host.in_loop(prefaulter.pause)
-    host.in_loop(prefaulter.touch)
-    eventually(lambda: prefaulter._thread is not None, what="a pass has begun")
-    host.in_loop(prefaulter.pause)
-    assert not prefaulter.busy
+    headroom = host.agent.store._headroom
+    host.in_loop(headroom.pause)
+    host.in_loop(headroom.touch)
+    eventually(lambda: headroom._thread is not None, what="a pass has begun")
+    host.in_loop(headroom.pause)
+    assert not headroom.busy
     maker_of(host).send_signal(signal.SIGCONT)
-    host.in_loop(prefaulter.touch)
+    host.in_loop(headroom.touch)
     eventually(lambda: resident(host) >= HEADROOM, PATIENCE_SECONDS, "the headroom is made")
 
 
@@ -127,7 +127,7 @@ def test_a_word_ends_its_pause(monkeypatch):
 
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(eventually):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pages = RemotePages(ours)
+    pages = RemoteFiller(ours)
     with theirs:
         stop = threading.Event()
         stop.set()

@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.objectstore import StoreServer, connect
 from holdfast.objectstore.memory.arena import Arena
-from holdfast.objectstore.memory.headroom import Prefaulter
+from holdfast.objectstore.memory.headroom import Headroom
 from holdfast.objectstore.system import pages as system_pages
 from holdfast.objectstore.system.file_maps import FileMap, memory_file
 from holdfast.objectstore.system.pages import HUGE_PAGE, PAGE, is_hole, is_resident
@@ -116,7 +116,7 @@ def test_what_is_there_and_what_is_not_is_known_page_by_page(pages: Arena) -> No
 def test_the_headroom_is_of_huge_pages(unit: int, wait_until: Callable[..., Any]) -> None:
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.stats()
-        wait_until(lambda: not server._prefaulter.busy, "the end of the pass")  # type: ignore[union-attr]
+        wait_until(lambda: not server._headroom.busy, "the end of the pass")  # type: ignore[union-attr]
         start = store._mapping.writable_address
         before = mapped(start, CAPACITY // 4)
         store._mapping.writable_view[5 * HUGE_PAGE] = 0
@@ -124,7 +124,7 @@ def test_the_headroom_is_of_huge_pages(unit: int, wait_until: Callable[..., Any]
 
 
 def test_a_large_object_makes_those_that_are_not_there(unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Prefaulter, "touch", lambda self: None)
+    monkeypatch.setattr(Headroom, "touch", lambda self: None)
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store, connect(server.socket_path) as reader:
         values = np.arange(20 * MIB, dtype="u1")
         object_id = store.put(values)
