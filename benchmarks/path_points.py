@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast.client.arguments import Packer
-from holdfast.client.references import KeyTable
-from holdfast.client.session import Session
+from holdfast.client.core.key_table import KeyTable
+from holdfast.client.core.session import Session
+from holdfast.client.packing.arguments import Packer
 from holdfast.cluster.comm import frames
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events

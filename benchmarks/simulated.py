@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.figures import Figure
 from benchmarks.goals import SYSTEM
-from holdfast.client.graphs import split
+from holdfast.client.packing.graphs import split
 from holdfast.cluster.processes import garbage
 from holdfast.cluster.protocol.cutting import MAX_ITEMS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState

@@ -20,7 +20,7 @@ def _import_dask() -> None:
 _import_dask()
 
 from holdfast.client.client import Client  # noqa: E402
-from holdfast.client.collections import futures_of  # noqa: E402
-from holdfast.client.futures import Future, wait  # noqa: E402
+from holdfast.client.futures.future import Future, wait  # noqa: E402
+from holdfast.client.operations.collections import futures_of  # noqa: E402
 
 __all__ = ["Client", "Future", "futures_of", "wait"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.client import datasets, defaults
-from holdfast.client.calls import Calls
-from holdfast.client.collections import futures_of
-from holdfast.client.dask_face import DaskFace
-from holdfast.client.datasets import Datasets
-from holdfast.client.futures import seconds
-from holdfast.client.keys import MAX_INTEGER
-from holdfast.client.options import names_of_workers
-from holdfast.client.results import Results
+from holdfast.client import defaults
+from holdfast.client.futures.future import seconds
+from holdfast.client.operations import datasets
+from holdfast.client.operations.collections import futures_of
+from holdfast.client.operations.datasets import Datasets
+from holdfast.client.operations.graph_calls import DaskFace
+from holdfast.client.operations.results import Results
+from holdfast.client.operations.submit import Calls
+from holdfast.client.packing.keys import MAX_INTEGER
+from holdfast.client.packing.options import names_of_workers
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.notebook import card
 from holdfast.cluster.protocol.shapes import in_slices

@@ -13,8 +13,8 @@ from typing import Any
 import dask.config
 
 from holdfast.client.client import Client
-from holdfast.client.dask_internals import Expr, flatten
-from holdfast.client.graphs import nodes_of
+from holdfast.client.packing.dask_internals import Expr, flatten
+from holdfast.client.packing.graphs import nodes_of
 from holdfast.cluster.worker.context import current_key
 
 

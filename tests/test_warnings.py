@@ -14,7 +14,7 @@ CATEGORIES = [DeprecationWarning, PendingDeprecationWarning, FutureWarning]
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_code_of_ours_that_warns_fails_here(category: type[Warning]) -> None:
     with pytest.raises(category):
-        warnings.warn_explicit("old", category, "session.py", 1, module="holdfast.client.session")
+        warnings.warn_explicit("old", category, "session.py", 1, module="holdfast.client.core.session")
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

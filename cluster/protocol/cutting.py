@@ -44,7 +44,7 @@ def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     """Messages that say the same as this one, one after the other, none of them of more than `MAX_ITEMS`.
 
     A ``submit`` that wants only some of its tasks stays whole: the others would be forgotten before those came that
-    depend on them. Who sends one cuts it where that is seen to (`holdfast.client.graphs.split`).
+    depend on them. Who sends one cuts it where that is seen to (`holdfast.client.packing.graphs.split`).
 
     Examples
     --------

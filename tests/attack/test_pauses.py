@@ -18,7 +18,7 @@ from pausing import Data, N, given_up, is_back, make, pids_of_workers, processes
 from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, LocalCluster, ObjectLostError, wait
-from holdfast.client import store_access
+from holdfast.client.stores import access as store_access
 
 SILENCE_SECONDS = 1.0
 PAUSE_SECONDS = 3 * SILENCE_SECONDS

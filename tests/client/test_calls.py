@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from holdfast import CancelledError, Client, wait
-from holdfast.client.calls import MAP_BATCH
+from holdfast.client.operations.submit import MAP_BATCH
 from tests.support.waiting import until
 
 

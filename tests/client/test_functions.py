@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from holdfast.client.functions import FunctionCache
+from holdfast.client.packing.functions import FunctionCache
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing import pack, run
 
-from holdfast.client.graphs import split
+from holdfast.client.packing.graphs import split
 
 
 class Stored(NamedTuple):

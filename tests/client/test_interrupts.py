@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from holdfast import CancelledError, Future
-from holdfast.client import collections
+from holdfast.client.operations import collections
 from tests.support.interrupts import Interrupt
 from tests.support.waiting import until
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from holdfast.client.keys import content_token, random_token, wire_key
-from holdfast.client.options import from_annotations, options_of, per_key
+from holdfast.client.packing.keys import content_token, random_token, wire_key
+from holdfast.client.packing.options import from_annotations, options_of, per_key
 
 
 class TestWireKeys:

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from holdfast.client import large_graphs
+from holdfast.client.packing import large_graphs
 
 
 def tasks(nbytes, count=600):

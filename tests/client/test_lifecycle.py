@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from holdfast import AuthenticationError, Client, ConnectError, LocalCluster
-from holdfast.client.session import RELEASE_PAUSE_SECONDS
+from holdfast.client.core.session import RELEASE_PAUSE_SECONDS
 from holdfast.cluster.comm.loops import LoopThread
 from tests.support.waiting import until
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from holdfast import Client, LocalCluster, StoreFullError
-from holdfast.client.graphs import split
-from holdfast.client.keys import wire_key
+from holdfast.client.packing.graphs import split
+from holdfast.client.packing.keys import wire_key
 from holdfast.cluster.comm import frames
 from holdfast.cluster.protocol import limits
 

@@ -18,7 +18,7 @@ from pandas.testing import assert_frame_equal
 from waiting import DEADLINE_SECONDS
 
 from holdfast import wait
-from holdfast.client.pieces import PIECES_MIN
+from holdfast.client.packing.pieces import PIECES_MIN
 
 N = PIECES_MIN + 1
 

@@ -25,7 +25,7 @@ from holdfast import (
     futures_of,
     wait,
 )
-from holdfast.client import calls
+from holdfast.client.operations import submit as calls
 
 
 class TestFuturesOfOthers:

@@ -17,9 +17,9 @@ from dask import delayed
 from scripted_scheduler import TOKEN
 
 from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError, ObjectLostError, wait
-from holdfast.client import base
-from holdfast.client.arguments import Packer
-from holdfast.client.constants import Constants
+from holdfast.client.core import core as base
+from holdfast.client.packing.arguments import Packer
+from holdfast.client.packing.constants import Constants
 from holdfast.cluster.failures import raised
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.cutting import MAX_ITEMS

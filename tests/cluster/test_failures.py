@@ -20,7 +20,7 @@ from pausing import stopped
 from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
-from holdfast.client.store_access import StoreAccess
+from holdfast.client.stores.access import StoreAccess
 from holdfast.cluster.processes import run_directory
 from holdfast.objectstore.system import forks
 

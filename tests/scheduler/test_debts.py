@@ -18,7 +18,7 @@ INLINE = b"i" * 2_000
 
 
 class Ear:
-    """What a client takes from reports: the rule of `holdfast.client.references`, for one key at a time."""
+    """What a client takes from reports: the rule of `holdfast.client.core.key_table`, for one key at a time."""
 
     def __init__(self):
         self.since = {}

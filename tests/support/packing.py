@@ -5,9 +5,9 @@ from __future__ import annotations
 import pickle
 from types import MappingProxyType
 
-from holdfast.client.constants import Constants
-from holdfast.client.functions import FunctionCache
-from holdfast.client.graphs import GraphPacker
+from holdfast.client.packing.constants import Constants
+from holdfast.client.packing.functions import FunctionCache
+from holdfast.client.packing.graphs import GraphPacker
 from holdfast.cluster.protocol import payloads
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from holdfast.client import collections as dask_collections
-from holdfast.client import options
-from holdfast.client.base import ClientBase
-from holdfast.client.futures import check_in_one
+from holdfast.client.core.core import ClientBase
+from holdfast.client.futures.future import check_in_one
+from holdfast.client.operations import collections as dask_collections
+from holdfast.client.packing import options
 from holdfast.client.raising import hide_own_frames
 
 

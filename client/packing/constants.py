@@ -21,14 +21,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from holdfast.client.arguments import LARGE_NBYTES, LENGTH_IS_SIZE, StoreValue, Values, collecting, size_hint
-from holdfast.client.keys import TooLongKeysError, check_together
+from holdfast.client.packing.arguments import LARGE_NBYTES, LENGTH_IS_SIZE, StoreValue, Values, collecting, size_hint
+from holdfast.client.packing.keys import TooLongKeysError, check_together
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore.errors import HoldfastError
 
 if TYPE_CHECKING:
-    from holdfast.client.futures import Future
+    from holdfast.client.futures.future import Future
 
 #: So many values are known by their identity: those that were met last.
 MAX_KNOWN = 1_000

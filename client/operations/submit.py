@@ -10,15 +10,15 @@ from typing import Any
 
 from dask.base import get_annotations
 
-from holdfast.client import options as task_options
-from holdfast.client.arguments import Packer
-from holdfast.client.base import ClientBase
-from holdfast.client.constants import Constants
-from holdfast.client.foreign import check_ends
-from holdfast.client.functions import Function
-from holdfast.client.futures import Future
-from holdfast.client.keys import TOKEN_NBYTES, check_together, random_token, wire_key
-from holdfast.client.references import KeyState, KeyTable
+from holdfast.client.core.core import ClientBase
+from holdfast.client.core.key_table import KeyState, KeyTable
+from holdfast.client.futures.future import Future
+from holdfast.client.packing import options as task_options
+from holdfast.client.packing.arguments import Packer
+from holdfast.client.packing.constants import Constants
+from holdfast.client.packing.foreign import check_ends
+from holdfast.client.packing.functions import Function
+from holdfast.client.packing.keys import TOKEN_NBYTES, check_together, random_token, wire_key
 from holdfast.cluster.comm.frames import raw
 
 #: Calls of a map that are packed before they are sent.

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from holdfast.client.foreign import check_no_foreign_future
-from holdfast.client.futures import Future, binding, bound, error_of
+from holdfast.client.core.key_table import FINISHED, PENDING, KeyState, KeyTable, Place
+from holdfast.client.futures.future import Future, binding, bound, error_of
+from holdfast.client.packing.foreign import check_no_foreign_future
 from holdfast.client.raising import hide_own_frames, raise_as_it_was
-from holdfast.client.references import FINISHED, PENDING, KeyState, KeyTable, Place
-from holdfast.client.store_access import ReadTimeoutError, StoreAccess
+from holdfast.client.stores.access import ReadTimeoutError, StoreAccess
 from holdfast.cluster.errors import ConnectError, ObjectLostError
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreError, UnreadableError
 

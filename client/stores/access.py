@@ -18,8 +18,8 @@ from typing import Any
 
 import xxhash
 
-from holdfast.client.keys import content_token
-from holdfast.client.references import Place
+from holdfast.client.core.key_table import Place
+from holdfast.client.packing.keys import content_token
 from holdfast.cluster.errors import MAKE_ROOM, ConnectError, NoWorkerError
 from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES

@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.client.references import CANCELLED, LOST, KeyTable
+from holdfast.client.core.key_table import CANCELLED, LOST, KeyTable
 from holdfast.cluster import errors
 from holdfast.cluster.comm.connection import Connection, connect
 from holdfast.cluster.errors import CancelledError, ConnectError, RemoteError

@@ -11,8 +11,10 @@ from dask.base import get_annotations, is_dask_collection
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from holdfast.client import options as task_options
-from holdfast.client.dask_internals import (
+from holdfast.client.core.key_table import CANCELLED, LOST
+from holdfast.client.futures.future import Future, check_in_one, error_of
+from holdfast.client.packing import options as task_options
+from holdfast.client.packing.dask_internals import (
     CompositeExpr,
     Expr,
     ExprSequence,
@@ -23,11 +25,9 @@ from holdfast.client.dask_internals import (
     flatten,
     rebuild_composite_collection,
 )
-from holdfast.client.foreign import check_no_foreign_future
-from holdfast.client.futures import Future, check_in_one, error_of
-from holdfast.client.graphs import GraphPacker, annotations_of, split
-from holdfast.client.large_graphs import warn_if_large
-from holdfast.client.references import CANCELLED, LOST
+from holdfast.client.packing.foreign import check_no_foreign_future
+from holdfast.client.packing.graphs import GraphPacker, annotations_of, split
+from holdfast.client.packing.large_graphs import warn_if_large
 from holdfast.cluster.protocol.cutting import MAX_ITEMS
 
 if TYPE_CHECKING:

@@ -16,14 +16,15 @@ from typing import Any
 import dask
 from dask.utils import key_split
 
-from holdfast.client.graphs import Graph
+from holdfast.client.packing.graphs import Graph
 from holdfast.objectstore.sizes import format_size
 
 LARGE_GRAPH_NBYTES = 10_000_000
 #: A task that takes more has data among its arguments.
 _BARE_TASK_NBYTES = 4_000
 _NAMED_MAX = 3
-_NOT_THE_USERS = tuple(os.path.dirname(file) + os.sep for file in (__file__, dask.__file__))
+_HOLDFAST_CLIENT = os.path.dirname(os.path.dirname(__file__))
+_NOT_THE_USERS = tuple(place + os.sep for place in (_HOLDFAST_CLIENT, os.path.dirname(dask.__file__)))
 
 
 def warn_if_large(graph: Graph) -> None:

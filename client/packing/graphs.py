@@ -25,15 +25,15 @@ from typing import Any, NamedTuple
 from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Set, Task, TaskRef, Tuple, convert_legacy_graph
 from dask.order import order
 
-from holdfast.client import dask_internals
-from holdfast.client.arguments import Packer
-from holdfast.client.constants import REFUSALS, Constants
-from holdfast.client.foreign import check_targets
-from holdfast.client.functions import Function, FunctionCache
-from holdfast.client.futures import Future
-from holdfast.client.keys import check_together, wire_key
-from holdfast.client.pieces import Piece, pieces_taken
-from holdfast.client.structures import futures_in_fields
+from holdfast.client.futures.future import Future
+from holdfast.client.packing import dask_internals
+from holdfast.client.packing.arguments import Packer
+from holdfast.client.packing.constants import REFUSALS, Constants
+from holdfast.client.packing.foreign import check_targets
+from holdfast.client.packing.functions import Function, FunctionCache
+from holdfast.client.packing.keys import check_together, wire_key
+from holdfast.client.packing.pieces import Piece, pieces_taken
+from holdfast.client.packing.structures import futures_in_fields
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.protocol.payloads import Item, Reference
 from holdfast.cluster.protocol.shapes import key_weight

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from dask.utils import funcname
 
-from holdfast.client.constants import REFUSALS, Constants
-from holdfast.client.keys import TOKEN_NBYTES
+from holdfast.client.packing.constants import REFUSALS, Constants
+from holdfast.client.packing.keys import TOKEN_NBYTES
 
 if TYPE_CHECKING:
-    from holdfast.client.futures import Future
+    from holdfast.client.futures.future import Future
 
 _ABSENT = object()
 #: What is pickled by reference, where it can be imported.

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from holdfast.client.dask_internals import Expr
-from holdfast.client.futures import Future
+from holdfast.client.futures.future import Future
+from holdfast.client.packing.dask_internals import Expr
 from holdfast.cluster.protocol import payloads
 from holdfast.objectstore.pickling import importing
 

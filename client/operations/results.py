@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from holdfast.client.arguments import collecting
-from holdfast.client.base import ClientBase
-from holdfast.client.collections import futures_of
-from holdfast.client.foreign import check_ends, check_no_foreign_future
-from holdfast.client.futures import Future, check_in_one, seconds
-from holdfast.client.gathering import gather
-from holdfast.client.keys import check_together, random_token, wire_key
-from holdfast.client.options import names_of_workers
+from holdfast.client.core.core import ClientBase
+from holdfast.client.futures.future import Future, check_in_one, seconds
+from holdfast.client.operations.collections import futures_of
+from holdfast.client.packing.arguments import collecting
+from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
+from holdfast.client.packing.keys import check_together, random_token, wire_key
+from holdfast.client.packing.options import names_of_workers
 from holdfast.client.raising import hide_own_frames
+from holdfast.client.stores.reading import gather
 from holdfast.cluster.errors import CancelledError, ConnectError
 from holdfast.objectstore import Encoded, encode
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dask._task_spec import TaskRef
 from dask.utils import parse_timedelta
 
-from holdfast.client import arguments
-from holdfast.client.foreign import check_ends, check_no_foreign_future
-from holdfast.client.keys import wire_key
+from holdfast.client.core.key_table import CANCELLED, ERROR, FINISHED, PENDING, KeyState, Place
+from holdfast.client.packing import arguments
+from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
+from holdfast.client.packing.keys import wire_key
 from holdfast.client.raising import hide_own_frames
-from holdfast.client.references import CANCELLED, ERROR, FINISHED, PENDING, KeyState, Place
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
 from holdfast.cluster.failures.raised import load_exception
 from holdfast.cluster.notebook import card
@@ -459,7 +459,7 @@ def wait(
     >>> futures = client.map(str, range(3))  # doctest: +SKIP
     >>> done, not_done = wait(futures, timeout=10)  # doctest: +SKIP
     """
-    from holdfast.client.collections import futures_of  # it imports this module
+    from holdfast.client.operations.collections import futures_of  # it imports this module
 
     check_in_one("wait", timeout)
     check_in_one("wait", return_when)

@@ -17,16 +17,16 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from holdfast.client.foreign import check_no_foreign_future, foreign_future
-from holdfast.client.keys import check_together
-from holdfast.client.structures import futures_in_fields
+from holdfast.client.packing.foreign import check_no_foreign_future, foreign_future
+from holdfast.client.packing.keys import check_together
+from holdfast.client.packing.structures import futures_in_fields
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore.errors import HoldfastError
 
 if TYPE_CHECKING:
-    from holdfast.client.constants import Constants
-    from holdfast.client.futures import Future
+    from holdfast.client.futures.future import Future
+    from holdfast.client.packing.constants import Constants
 
 #: What is larger, pickled, is stored by itself.
 LARGE_NBYTES = 32 << 10

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from holdfast.client import expressions
-from holdfast.client.constants import REFUSALS
-from holdfast.client.futures import Future, binding
-from holdfast.client.keys import check_text, check_together
+from holdfast.client.futures.future import Future, binding
+from holdfast.client.packing import expressions
+from holdfast.client.packing.constants import REFUSALS
+from holdfast.client.packing.keys import check_text, check_together
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
 from holdfast.cluster.notebook import card

@@ -14,7 +14,7 @@ from typing import Any
 
 from dask._task_spec import DataNode, GraphNode, TaskRef
 
-from holdfast.client.dask_internals import execute_subgraph
+from holdfast.client.packing.dask_internals import execute_subgraph
 
 #: Futures of other libraries, by module and name: what they are, and how their value is had.
 _FUTURES = {

@@ -9,8 +9,8 @@ from typing import Any
 
 from dask.base import is_dask_collection
 
-from holdfast.client.dask_internals import flatten
-from holdfast.client.keys import MAX_INTEGER, check_text, wire_key
+from holdfast.client.packing.dask_internals import flatten
+from holdfast.client.packing.keys import MAX_INTEGER, check_text, wire_key
 from holdfast.cluster.protocol.limits import MAX_NAMED
 
 NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources", "writable")

@@ -15,15 +15,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from holdfast.client import defaults
-from holdfast.client.arguments import LARGE_NBYTES, collecting
-from holdfast.client.constants import Constants
-from holdfast.client.functions import Function, FunctionCache
-from holdfast.client.futures import Callbacks, Future, error_of, seconds
-from holdfast.client.gathering import Reader
-from holdfast.client.keys import check_text
-from holdfast.client.references import ERROR, FINISHED, PENDING, KeyState, Place
-from holdfast.client.session import Session
-from holdfast.client.store_access import STORE_TIMEOUT_SECONDS, StoreAccess
+from holdfast.client.core.key_table import ERROR, FINISHED, PENDING, KeyState, Place
+from holdfast.client.core.session import Session
+from holdfast.client.futures.future import Callbacks, Future, error_of, seconds
+from holdfast.client.packing.arguments import LARGE_NBYTES, collecting
+from holdfast.client.packing.constants import Constants
+from holdfast.client.packing.functions import Function, FunctionCache
+from holdfast.client.packing.keys import check_text
+from holdfast.client.stores.access import STORE_TIMEOUT_SECONDS, StoreAccess
+from holdfast.client.stores.reading import Reader
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.loops import LoopThread

@@ -31,7 +31,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
-from holdfast.client.keys import is_made_of_content, random_token
+from holdfast.client.packing.keys import is_made_of_content, random_token
 from holdfast.cluster.errors import CancelledError
 
 logger = logging.getLogger(__name__)
