@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holdfast.cluster.processes import child, forking
+from holdfast.cluster.processes import forking, parent
 from holdfast.cluster.scheduler.io.server import Scheduler
 
 _BEAT_SECONDS = 0.002
@@ -52,15 +52,15 @@ class Beat(NamedTuple):
 def watch_scheduler(directory: Path) -> None:
     """From now on the scheduler of a cluster that this process starts is watched."""
 
-    def spawn(module: str, arguments: Sequence[str] = (), **options: Any) -> child.SpawnedProcess:
-        return child.spawn("benchmarks.loop_watch", [str(directory), module, *arguments], **options)
+    def spawn(module: str, arguments: Sequence[str] = (), **options: Any) -> parent.SpawnedProcess:
+        return parent.spawn("benchmarks.loop_watch", [str(directory), module, *arguments], **options)
 
     forking.spawn = spawn  # type: ignore[attr-defined]
 
 
 def stop_watching() -> None:
     """Further schedulers are as users have them."""
-    forking.spawn = child.spawn  # type: ignore[attr-defined]
+    forking.spawn = parent.spawn  # type: ignore[attr-defined]
 
 
 def read(directory: Path) -> list[Beat]:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.path_points import Recorder, instrument
-from holdfast.cluster.processes import child, forking
+from holdfast.cluster.processes import forking, parent
 
 
 def trace_children(directory: Path) -> None:
     """From now on the processes of a cluster that this process starts are traced."""
 
-    def spawn(module: str, arguments: Sequence[str] = (), **options: Any) -> child.SpawnedProcess:
-        return child.spawn("benchmarks.path_process", [str(directory), module, *arguments], **options)
+    def spawn(module: str, arguments: Sequence[str] = (), **options: Any) -> parent.SpawnedProcess:
+        return parent.spawn("benchmarks.path_process", [str(directory), module, *arguments], **options)
 
     forking.spawn = spawn  # type: ignore[attr-defined]
 

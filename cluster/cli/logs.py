@@ -28,7 +28,7 @@ _COLOURS = ("cyan", "green", "yellow", "blue", "magenta")
     "workers",
     multiple=True,
     metavar="NAME",
-    help="Only of this worker, as 'holdfast status' calls it, or of 'scheduler', 'node-0', 'launcher' or 'service'; "
+    help="Only of this worker, as 'holdfast status' calls it, or of 'scheduler', 'node-0', 'fork-server' or 'service'; "
     "more than once: of all these.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")

@@ -20,8 +20,8 @@ from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, is_loo
 from holdfast.cluster.deploy.ask import wait_for_scheduler
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, NodePlan, plan_nodes
 from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
-from holdfast.cluster.processes.child import ChildProcess, spawn
 from holdfast.cluster.processes.log_files import default_root
+from holdfast.cluster.processes.parent import ChildProcess, spawn
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size, parse_size
 from holdfast.objectstore.spill.location import default_location

@@ -18,7 +18,7 @@ from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.processes import kill_strays
 from holdfast.cluster.processes import run_directory
-from holdfast.cluster.processes.child import require_pidfds
+from holdfast.cluster.processes.parent import require_pidfds
 from holdfast.objectstore.errors import HoldfastError
 
 #: The states of tasks that somebody waits for.

@@ -19,11 +19,12 @@ from pathlib import Path
 
 from holdfast.cluster.errors import AuthenticationError
 from holdfast.cluster.processes import run_directory
+from holdfast.cluster.processes.environment import TOKEN_VARIABLE
 from holdfast.objectstore.system.surroundings import check_umask
 
 MIN_TOKEN_NBYTES = 16
 #: The token itself.
-VARIABLE = "HOLDFAST_TOKEN"
+VARIABLE = TOKEN_VARIABLE
 #: The option of a process that is started with a descriptor of the token.
 OPTION = "--token-fd"
 

@@ -24,7 +24,8 @@ from typing import Any
 
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.deploy.plan import NodePlan
-from holdfast.cluster.processes.child import LEFT_EXIT_CODE, ChildProcess, describe_exit
+from holdfast.cluster.processes.child import LEFT_EXIT_CODE
+from holdfast.cluster.processes.parent import ChildProcess, describe_exit
 from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
 

@@ -20,8 +20,8 @@ from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.deploy.keeper import AgentKeeper, AgentPlace
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.processes import run_directory
-from holdfast.cluster.processes.child import ChildProcess
-from holdfast.cluster.processes.forking import Launcher
+from holdfast.cluster.processes.forking import Forker
+from holdfast.cluster.processes.parent import ChildProcess
 from holdfast.objectstore.errors import HoldfastError
 
 #: In the environment of every process of a cluster, so that those whose parent was killed can be found.
@@ -75,9 +75,9 @@ class LocalProcesses:
         self._log_level = log_level
         self._log_directory = log_directory
         self._dask_config = dask_config
-        self._launcher = Launcher(
+        self._forker = Forker(
             env={CLUSTER_ID_VARIABLE: self.id},
-            log_file=self._log_of("launcher"),
+            log_file=self._log_of("fork-server"),
         )
         self._owner_pid = os.getpid()
         self._stopped = False
@@ -118,7 +118,7 @@ class LocalProcesses:
                 arguments = self._node_arguments(place)
                 with dask_config.handed_down(self._dask_config) as config_fd:
                     place.child = self._fork("node", place.name, arguments, deadline, config_fd, may_fork=True)
-            self._launcher.prepare("holdfast.cluster.worker.__main__")
+            self._forker.prepare("holdfast.cluster.worker.__main__")
             if self.scheduler is not None:
                 self.scheduler.wait_ready(max(0.0, deadline - time.monotonic()))
             for place in self.places:
@@ -165,7 +165,7 @@ class LocalProcesses:
     ) -> ChildProcess:
         with tokens.handed_down(self._token) as token_fd:
             try:
-                return self._launcher.fork(
+                return self._forker.fork(
                     f"holdfast.cluster.{module}.__main__",
                     [*arguments, "--log-level", self._log_level],
                     name,
@@ -182,7 +182,7 @@ class LocalProcesses:
     async def _fork_again(self, place: AgentPlace) -> ChildProcess:
         """`_fork` for the keeper: whoever else may fork is done with it by then."""
         with tokens.handed_down(self._token) as token_fd, dask_config.handed_down(self._dask_config) as config_fd:
-            return await self._launcher.fork_async(
+            return await self._forker.fork_async(
                 "holdfast.cluster.node.__main__",
                 [*self._node_arguments(place), "--log-level", self._log_level],
                 place.name,
@@ -194,7 +194,7 @@ class LocalProcesses:
     @property
     def log_files(self) -> list[Path]:
         """The logs of all that were started."""
-        names = ["launcher", *(["scheduler"] if self.scheduler is not None else []), *(p.name for p in self.places)]
+        names = ["fork-server", *(["scheduler"] if self.scheduler is not None else []), *(p.name for p in self.places)]
         return [log for name in names if (log := self._log_of(name)) is not None]
 
     def _log_of(self, name: str) -> Path | None:
@@ -244,7 +244,7 @@ class LocalProcesses:
                 child.terminate()
             for child in group:
                 child.stop(max(LEAST_SECONDS, deadline - time.monotonic()))
-        self._launcher.close()
+        self._forker.close()
         kill_strays(self.id, max(LEAST_SECONDS, deadline - time.monotonic()))
         run_directory.sweep()
 

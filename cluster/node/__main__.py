@@ -15,7 +15,7 @@ from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.node import NodeAgent
 from holdfast.cluster.processes import garbage, oom
 from holdfast.cluster.processes.child import LEFT_EXIT_CODE, add_process_options, serve
-from holdfast.cluster.processes.forking import Launcher
+from holdfast.cluster.processes.forking import Forker
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +33,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--deaths", type=int, default=0, metavar="N", help="of agents that were here before")
     parser.add_argument("--last-death", default=None, metavar="TEXT", help="how the last of them ended, for people")
     parser.add_argument("--last-death-seconds", type=float, default=0.0, metavar="N", help="how long ago that was")
-    parser.add_argument("--launcher-fd", type=int, metavar="N", help="the way to what forks the workers")
+    parser.add_argument("--forker-fd", type=int, metavar="N", help="the way to what forks the workers")
     parser.add_argument("--worker-logs", type=Path, metavar="DIRECTORY", help="give each worker a log of its own there")
     add_token_option(parser)
     dask_config.add_option(parser)
@@ -56,7 +56,7 @@ def main() -> int:
     agent = _Process(
         options.scheduler,
         token=token_of(options),
-        launcher=None if options.launcher_fd is None else Launcher(socket.socket(fileno=options.launcher_fd)),
+        forker=None if options.forker_fd is None else Forker(socket.socket(fileno=options.forker_fd)),
         host=options.host,
         port=options.port,
         n_workers=options.workers,

@@ -23,7 +23,7 @@ from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.scheduler_link import SchedulerLink
 from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
 from holdfast.cluster.processes import run_directory
-from holdfast.cluster.processes.forking import Launcher
+from holdfast.cluster.processes.forking import Forker
 from holdfast.cluster.transfer.fetcher import Fetcher
 from holdfast.cluster.transfer.host_id import host_id
 from holdfast.cluster.transfer.server import TransferServer
@@ -59,7 +59,7 @@ class NodeAgent:
         What each worker has of things that tasks can ask for.
     processes:
         False: the workers run in this process and loop, and nothing enforces a memory limit.
-    launcher:
+    forker:
         What forks the workers' processes; one is started if not given.
     name:
         The host's name, for people.
@@ -100,7 +100,7 @@ class NodeAgent:
         spill_directory: str | None = None,
         resources: Mapping[str, float] | None = None,
         processes: bool = True,
-        launcher: Launcher | None = None,
+        forker: Forker | None = None,
         name: str | None = None,
         deaths: int = 0,
         last_death: str | None = None,
@@ -128,7 +128,7 @@ class NodeAgent:
         self._store_capacity = store_capacity
         self._spill_directory = spill_directory
         self._processes = processes
-        self._launcher = launcher or Launcher()
+        self._forker = forker or Forker()
         self._log_level = log_level
         self._worker_logs = worker_logs
         self._dask_config = dask_config
@@ -210,7 +210,7 @@ class NodeAgent:
         if self._processes:
             self._supervisor = self._supervise()
             self._supervisor.start()
-            self._page_maker = PageMaker(self.store, self._launcher)
+            self._page_maker = PageMaker(self.store, self._forker)
             self._page_maker.start()
         description = {
             "address": self.address,
@@ -260,7 +260,7 @@ class NodeAgent:
             await self._supervisor.close()
         if self._page_maker is not None:
             await self._page_maker.close()
-        self._launcher.close()
+        self._forker.close()
         await asyncio.gather(*(worker.close() for worker in self._workers))
         if self._link is not None:
             self._link.close()
@@ -398,7 +398,7 @@ class NodeAgent:
             places.append(WorkerProcess(address, name, self.threads_per_worker, arguments))
         return Supervisor(
             places,
-            launcher=self._launcher,
+            forker=self._forker,
             token=self._token,
             memory_limit=self.memory_limit,
             on_exit=self._exited,

@@ -18,7 +18,7 @@ import sysconfig
 from typing import NamedTuple
 
 from holdfast.cluster.ledger import AgentLedger
-from holdfast.cluster.processes.child import describe_exit
+from holdfast.cluster.processes.parent import describe_exit
 
 #: What kills a process that writes to memory which can't be written; Arrow aborts before it does.
 FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)

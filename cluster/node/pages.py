@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 
-from holdfast.cluster.processes.child import describe_exit
-from holdfast.cluster.processes.forking import ForkedProcess, Launcher
+from holdfast.cluster.processes.forking import ForkedProcess, Forker
+from holdfast.cluster.processes.parent import describe_exit
 from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore import StoreServer
 from holdfast.objectstore.errors import HoldfastError
@@ -26,13 +26,13 @@ class PageMaker:
     ----------
     store
         A store that has started.
-    launcher
+    forker
         What forks the process.
     """
 
-    def __init__(self, store: StoreServer, launcher: Launcher) -> None:
+    def __init__(self, store: StoreServer, forker: Forker) -> None:
         self._store = store
-        self._launcher = launcher
+        self._forker = forker
         self._child: ForkedProcess | None = None
         self._keeping: asyncio.Task[None] | None = None
 
@@ -70,7 +70,7 @@ class PageMaker:
         try:
             with theirs:
                 descriptors = {"--requests-fd": theirs.fileno(), "--arena-fd": self._store.writable_fd}
-                self._child = await self._launcher.fork_async(
+                self._child = await self._forker.fork_async(
                     _MODULE, ["--capacity", str(self._store.capacity)], _NAME, pass_fds=descriptors
                 )
             restarts.ready()  # nobody waits for what hardly gets on while there is other work

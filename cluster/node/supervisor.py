@@ -22,7 +22,7 @@ from holdfast.cluster.node import memory_watch
 from holdfast.cluster.node.deaths import Death, death_of
 from holdfast.cluster.processes import log_files
 from holdfast.cluster.processes.child import CLOSE_SECONDS, EXIT_SECONDS
-from holdfast.cluster.processes.forking import ForkedProcess, Launcher
+from holdfast.cluster.processes.forking import ForkedProcess, Forker
 from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
 
@@ -70,7 +70,7 @@ class Supervisor:
     ----------
     workers:
         The places to fill.
-    launcher:
+    forker:
         What forks the processes.
     token:
         The cluster's token.
@@ -90,7 +90,7 @@ class Supervisor:
         self,
         workers: Sequence[WorkerProcess],
         *,
-        launcher: Launcher,
+        forker: Forker,
         token: bytes,
         memory_limit: int | None,
         on_exit: Callable[[str, Death], None],
@@ -99,7 +99,7 @@ class Supervisor:
         dask_config: bytes = b"",
     ) -> None:
         self.workers = list(workers)
-        self._launcher = launcher
+        self._forker = forker
         self._token = token
         self._memory_limit = memory_limit
         self._on_exit = on_exit
@@ -184,7 +184,7 @@ class Supervisor:
         worker.killed_because = None
         log_file = None if self._log_directory is None else log_files.file_of(self._log_directory, worker.name)
         with tokens.handed_down(self._token) as token_fd, dask_config.handed_down(self._dask_config) as config_fd:
-            child = await self._launcher.fork_async(
+            child = await self._forker.fork_async(
                 "holdfast.cluster.worker.__main__",
                 [
                     *worker.arguments,

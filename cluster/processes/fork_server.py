@@ -1,4 +1,4 @@
-"""The launcher: a process that forks the others of a cluster, so that they need not import anything: ``python -m
+"""The fork server: a process that forks the others of a cluster, so that they need not import anything: ``python -m
 holdfast.cluster.processes.fork_server``.
 
 An interpreter that starts spends a fifth of a second of processor time on what a worker imports, and holds what it has
@@ -13,11 +13,11 @@ does nothing else:
 
 Requests come over sockets that keep messages apart, the first from the process that started it.
 `cluster/processes/forking.py`
-sends them. A fork returns from `Launcher.run` with its request, and is from there on a process as if it had been
+sends them. A fork returns from `ForkServer.run` with its request, and is from there on a process as if it had been
 started by itself. It is tied to the one who asked, by pipes that came with the request (see
-`cluster/processes/child.py`), and not to the launcher, which only tells how it has ended, as only a parent can know.
+`cluster/processes/child.py`), and not to the fork server, which only tells how it has ended, as only a parent can know.
 
-The launcher ends with the process that started it. If it is killed alone, what it has forked goes on.
+The fork server ends with the process that started it. If it is killed alone, what it has forked goes on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from holdfast.cluster.processes.child import add_process_options, default_signal
 from holdfast.cluster.processes.forking import DESCRIPTORS_MAX, REQUEST_NBYTES_MAX
 
 
-class Launcher:
+class ForkServer:
     """Forks a process for each request.
 
     Parameters
@@ -138,7 +138,7 @@ class Launcher:
         os.close(exit_fd)
 
     def _let_go(self) -> None:
-        """In a fork: of everything that is the launcher's."""
+        """In a fork: of everything that is the fork server's."""
         os.close(self._lifeline_fd)
         for requests in self._requests.values():
             requests.close()
@@ -201,7 +201,7 @@ def main() -> int:
     gc.disable()
     # jemalloc, which pyarrow carries along, would start a thread.
     os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
-    request = Launcher(socket.socket(fileno=options.requests_fd), options.lifeline_fd).run()
+    request = ForkServer(socket.socket(fileno=options.requests_fd), options.lifeline_fd).run()
     return 0 if request is None else become(request)
 
 

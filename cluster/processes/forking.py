@@ -1,14 +1,14 @@
-"""Having processes forked: the side of those who ask the launcher (`cluster/processes/fork_server.py`).
+"""Having processes forked: the side of those who ask the fork server (`cluster/processes/fork_server.py`).
 
 A request is a message with descriptors. The message names the module whose ``main`` the fork is to run, its arguments,
 environment variables, and what each descriptor is: an option of the module's, or one of
 
 ``exit``
-    where the launcher says how the fork has ended;
+    where the fork server says how the fork has ended;
 ``stdout``, ``stderr``
     what becomes the fork's standard output and error: a log, or those of the process that asks;
 ``requests``
-    where the launcher takes requests from, too, from now on: the other end goes to the fork, with an option.
+    where the fork server takes requests from, too, from now on: the other end goes to the fork, with an option.
 
 The answer is the process id of the fork with a descriptor of that process, or the number of an error.
 """
@@ -27,12 +27,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holdfast.cluster.processes.child import (
+from holdfast.cluster.processes.log_files import open_log
+from holdfast.cluster.processes.parent import (
     UNKNOWN_EXIT,
     ChildProcess,
     SpawnedProcess,
     describe_exit,
-    open_log,
     readable,
     require_pidfds,
     spawn,
@@ -42,10 +42,10 @@ from holdfast.objectstore.errors import HoldfastError
 logger = logging.getLogger(__name__)
 
 MODULE = "holdfast.cluster.processes.fork_server"
-NAME = "the launcher"
+NAME = "the fork server"
 REQUEST_NBYTES_MAX = 64 << 10
 DESCRIPTORS_MAX = 16
-#: How long the launcher may take to import what a fork needs, and to fork.
+#: How long the fork server may take to import what a fork needs, and to fork.
 FORK_TIMEOUT_SECONDS = 60.0
 #: And to say how one has ended, when it has.
 REPORT_SECONDS = 1.0
@@ -55,8 +55,8 @@ _ANSWER_NBYTES_MAX = 1024
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
-class Launcher:
-    """A way to a launcher; it is started when there is none yet, or none any more.
+class Forker:
+    """A way to a fork server; it is started when there is none yet, or none any more.
 
     Not for more than one thread at a time.
 
@@ -106,7 +106,7 @@ class Launcher:
         OSError
             There is no room for another process.
         HoldfastError
-            The launcher could not start, has died, or has not answered after ``timeout`` seconds.
+            The fork server could not start, has died, or has not answered after ``timeout`` seconds.
         """
         with _Request(module, arguments, name, **options) as request:
             try:
@@ -119,7 +119,7 @@ class Launcher:
                 raise HoldfastError(f"{name} could not start: {self._last_words()}") from None
 
     async def fork_async(self, module: str, arguments: Sequence[str], name: str, **options: Any) -> ForkedProcess:
-        """`fork` for those who live in an event loop, and for long: if the launcher has died, another is started."""
+        """`fork` for those who live in an event loop, and for long: if the fork server has died, another is started."""
         async with self._one_by_one:
             for _ in range(2):
                 with _Request(module, arguments, name, **options) as request:
@@ -193,14 +193,14 @@ class _Request:
     Parameters
     ----------
     env:
-        Environment variables besides those of the launcher.
+        Environment variables besides those of the fork server.
     log_file:
         Appended to: what the fork logs and what it prints. It gets this process's standard output and error if not
         given.
     pass_fds:
         Descriptors that the fork gets, by the options that it gets them with.
     may_fork:
-        Give it a way to the launcher as well, with the option ``--launcher-fd``.
+        Give it a way to the fork server as well, with the option ``--forker-fd``.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class _Request:
                 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 descriptors |= {
                     option: theirs.enter_context(end).fileno()
-                    for option, end in zip(("requests", "--launcher-fd"), pair, strict=True)
+                    for option, end in zip(("requests", "--forker-fd"), pair, strict=True)
                 }
             if log_file is None:
                 descriptors |= {name: fd for name, fd in (("stdout", 1), ("stderr", 2)) if _is_open(fd)}
@@ -257,7 +257,7 @@ class _Request:
         socket.send_fds(requests, [self._message], self._descriptors)
 
     def answer(self, requests: socket.socket) -> ForkedProcess:
-        """Receive the answer. Raises ConnectionError if the launcher has died."""
+        """Receive the answer. Raises ConnectionError if the fork server has died."""
         message, received, _, _ = socket.recv_fds(requests, _ANSWER_NBYTES_MAX, 1, socket.MSG_CMSG_CLOEXEC)
         if not message:
             raise ConnectionResetError
@@ -279,9 +279,9 @@ def _pipe(readers: contextlib.ExitStack, writers: contextlib.ExitStack) -> tuple
 
 
 class ForkedProcess(ChildProcess):
-    """A process that a launcher forked.
+    """A process that a fork server forked.
 
-    It is the launcher's child. Here it is known by a descriptor, so that no signal can reach another process that
+    It is the fork server's child. Here it is known by a descriptor, so that no signal can reach another process that
     was given the same id, and how it has ended comes over a pipe.
     """
 
@@ -326,7 +326,7 @@ class ForkedProcess(ChildProcess):
         return os.dup(self._pidfd)
 
     def _end(self) -> None:
-        """It has ended, which the launcher is told at the same time as this process."""
+        """It has ended, which the fork server is told at the same time as this process."""
         said = os.read(self._exit_fd, 16) if _is_readable(self._exit_fd, REPORT_SECONDS) else b""
         self._set_code(int(said) if said else UNKNOWN_EXIT)
 

@@ -79,3 +79,9 @@ def _cut(path: Path, limit_nbytes: int) -> None:
             with contextlib.suppress(OSError):
                 older(path).unlink()
         log.truncate(0)
+
+
+def open_log(path: Path) -> int:
+    """A descriptor that appends to a file, which is this user's alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

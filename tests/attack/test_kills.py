@@ -1,6 +1,6 @@
 """Processes of a cluster are killed at random while it works: no result is wrong, nothing hangs, and work goes on.
 
-Workers, page makers, launchers and node agents of two hosts get SIGKILL. Three threads keep two clients busy, and know
+Workers, page makers, fork servers and node agents of two hosts get SIGKILL. Three threads keep two clients busy, and know
 what has to come out. What was scattered may be lost with its host, and only as an error that names it.
 """
 
@@ -25,7 +25,9 @@ from holdfast.cluster.processes import restarts
 
 HOSTS, WORKERS = 2, 4
 #: Of the kinds of processes, how often each is killed.
-WEIGHTS = {"worker": 10, "page maker": 2, "launcher": 1, "node": 3}
+WEIGHTS = {"worker": 10, "page maker": 2, "fork server": 1, "node": 3}
+#: And the module that each kind is shown to run.
+MODULES = {"worker": "worker", "page maker": "node.page_maker", "fork server": "processes.fork_server", "node": "node"}
 PATIENCE_SECONDS = 90.0
 KEPT = 5
 
@@ -127,7 +129,7 @@ class Load:
 
 def processes(cluster, kind):
     """The cluster's processes of a kind, whoever has started them."""
-    mark = f"-m holdfast.cluster.{'node.page_maker' if kind == 'page maker' else kind} "
+    mark = f"-m holdfast.cluster.{MODULES[kind]} "
     found = []
     for pid in sorted(processes_of(cluster)):
         with contextlib.suppress(psutil.Error):

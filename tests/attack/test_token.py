@@ -72,7 +72,7 @@ def test_a_local_clusters_token_is_in_no_environment(
         with Client(cluster) as client:
             assert in_which(token, client.submit(surroundings).result()) == []
             processes = psutil.Process().children(recursive=True)
-            assert len(processes) >= 5, "the launcher, a scheduler, an agent and two workers"
+            assert len(processes) >= 5, "the fork server, a scheduler, an agent and two workers"
             assert in_which(token, environments(processes)) == []
 
             def connect(address: str) -> int:

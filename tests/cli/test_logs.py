@@ -115,7 +115,7 @@ def test_a_log_can_be_followed(cluster: str) -> None:
 def test_who_is_not_there_is_said_with_those_who_are(cluster: str) -> None:
     said = holdfast("logs", "--worker", "beta-0", code=1)
     assert "there is no log of 'beta-0'" in said
-    assert "alpha-0, alpha-1, launcher, node-0, scheduler, service" in said
+    assert "alpha-0, alpha-1, fork-server, node-0, scheduler, service" in said
     said = holdfast("logs", "--address", "10.9.8.7:6", code=1)
     assert "no part of the cluster at tcp://10.9.8.7:6 was started on this host" in said
 

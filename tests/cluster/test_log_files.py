@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cluster.processes.child import open_log, spawn
-from holdfast.cluster.processes.log_files import cut_large, older
+from holdfast.cluster.processes.log_files import cut_large, older, open_log
+from holdfast.cluster.processes.parent import spawn
 
 LIMIT_NBYTES = 20_000
 WRITER = """

@@ -84,7 +84,12 @@ def test_it_starts_what_it_says() -> None:
 
 def test_its_processes_are_shown_as_what_they_are_and_only_workers_load_numpy() -> None:
     with small(2):
-        assert [len(processes(module)) for module in ("launcher", "scheduler", "node", "worker")] == [1, 1, 1, 2]
+        assert [len(processes(module)) for module in ("processes.fork_server", "scheduler", "node", "worker")] == [
+            1,
+            1,
+            1,
+            2,
+        ]
         assert {"numpy", "pyarrow"} & _libraries(*processes("scheduler"), *processes("node")) == set()
         assert {"numpy", "pyarrow"} <= _libraries(*processes("worker"))
 
@@ -122,7 +127,7 @@ def test_it_logs_where_it_is_told_to(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "logs").iterdir()} >= {"scheduler.log", "node-0.log"}
     assert "listens on" in (tmp_path / "logs" / "scheduler.log").read_text()
     assert "a task says so" in (tmp_path / "logs" / "alpha-0.log").read_text()
-    assert (tmp_path / "logs" / "launcher.log").read_text() == ""
+    assert (tmp_path / "logs" / "fork-server.log").read_text() == ""
 
 
 # -- what can't be
@@ -326,9 +331,9 @@ def test_closing_while_an_agent_is_started_again_leaves_nothing(
         monkeypatch.setattr(restarts, "FIRST_PAUSE_SECONDS", 600.0)
         monkeypatch.setattr(restarts, "MAX_PAUSE_SECONDS", 600.0)
     with small(2, n_hosts=2) as cluster:
-        (launcher,) = processes("launcher")
+        (fork_server,) = processes("processes.fork_server")
         if moment == "start":
-            launcher.suspend()  # it forks nothing, and says nothing
+            fork_server.suspend()  # it forks nothing, and says nothing
         kill_agent(cluster)
         state = {"pause": "down", "start": "starting"}[moment]
         eventually(lambda: [each["state"] for each in cluster.status()["restarting"]] == [state])
@@ -337,7 +342,7 @@ def test_closing_while_an_agent_is_started_again_leaves_nothing(
 
 def test_without_its_launcher_an_agent_is_started_again_too(eventually: Any) -> None:
     with small() as cluster:
-        processes("launcher")[0].kill()
+        processes("processes.fork_server")[0].kill()
         gone = kill_agent(cluster)
         eventually(lambda: hosts_without(cluster, gone), 30, "it is there again")
 
@@ -374,12 +379,12 @@ def _has_new_worker(cluster: LocalCluster, old: psutil.Process) -> bool:
 
 def test_killing_the_launcher_leaves_a_cluster_that_works(eventually: Any) -> None:
     with small() as cluster:
-        (launcher,), (worker,) = processes("launcher"), processes("worker")
-        launcher.kill()
+        (fork_server,), (worker,) = processes("processes.fork_server"), processes("worker")
+        fork_server.kill()
         assert len(workers(cluster)) == 1
         worker.kill()
         agent = psutil.Process(cluster.nodes[0]["pid"])
-        eventually(lambda: len(agent.children(recursive=True)) == 2, what="another launcher has forked a worker")
+        eventually(lambda: len(agent.children(recursive=True)) == 2, what="another fork server has forked a worker")
         eventually(lambda: len(workers(cluster)) == 1, what="it is a worker of the cluster")
 
 

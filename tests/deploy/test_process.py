@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from holdfast.cluster.comm import loops
-from holdfast.cluster.processes.child import ChildProcess, describe_exit, spawn
-from holdfast.cluster.processes.forking import Launcher
+from holdfast.cluster.processes.forking import Forker
+from holdfast.cluster.processes.parent import ChildProcess, describe_exit, spawn
 from holdfast.objectstore.errors import HoldfastError
 
 SERVER = """
@@ -70,21 +70,21 @@ def start(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "hf_server.py").write_text(SERVER)
     monkeypatch.syspath_prepend(str(tmp_path))
     children: list[ChildProcess] = []
-    launcher = Launcher()
+    forker = Forker()
 
     def start(*how: str) -> ChildProcess:
         log = tmp_path / "log"
         if request.param == "spawned":
             children.append(spawn("hf_server", how, log_file=log))
         else:
-            children.append(launcher.fork("hf_server", how, "hf_server", 20, log_file=log))
+            children.append(forker.fork("hf_server", how, "hf_server", 20, log_file=log))
         return children[-1]
 
     yield start
     for child in children:
         child.kill()
         child.wait()
-    launcher.close()
+    forker.close()
 
 
 def test_it_says_when_it_is_ready_and_stops_when_it_is_told_to(start: Start, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_killing_its_parent_ends_it(tmp_path: Path, eventually: Any) -> None:
     script = """
         import os, subprocess, sys, json, time
         sys.path.insert(0, sys.argv[1])
-        from holdfast.cluster.processes.child import spawn
+        from holdfast.cluster.processes.parent import spawn
         child = spawn("hf_server")
         child.wait_ready(20)
         if os.fork() == 0:  # neither this nor a program that is started keeps it alive

@@ -24,7 +24,8 @@ from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node import heartbeat, scheduler_link, supervisor
 from holdfast.cluster.node.heartbeat import WorkerVitals
 from holdfast.cluster.processes import forking, restarts
-from holdfast.cluster.processes.child import LEFT_EXIT_CODE, spawn
+from holdfast.cluster.processes.child import LEFT_EXIT_CODE
+from holdfast.cluster.processes.parent import spawn
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.cluster.transfer.host_id import host_id
 from holdfast.cluster.worker.context import current_worker
@@ -221,8 +222,8 @@ def test_a_worker_that_has_lost_the_scheduler_and_lives_on_is_started_again(sche
 def test_workers_outlive_what_has_forked_them_and_another_forks_the_next(scheduler, start_host):
     host = start_host(n_workers=2)
     worker, other = host.worker(0), host.worker(1)
-    launcher = psutil.Process(worker.info["pid"]).parent()
-    launcher.kill()
+    fork_server = psutil.Process(worker.info["pid"]).parent()
+    fork_server.kill()
     assert scheduler.value(worker, scheduler.task(worker, abs, -1)) == 1
     os.kill(worker.info["pid"], signal.SIGKILL)
     _, address, reason, *_ = scheduler.message(host.node, "exited")
@@ -230,7 +231,7 @@ def test_workers_outlive_what_has_forked_them_and_another_forks_the_next(schedul
     assert "could not say how" in reason
     again = host.worker(0)
     assert scheduler.value(again, scheduler.task(again, abs, -1)) == 1
-    assert psutil.Process(again.info["pid"]).parent() != launcher
+    assert psutil.Process(again.info["pid"]).parent() != fork_server
     assert scheduler.value(other, scheduler.task(other, abs, -1)) == 1
 
 
@@ -363,13 +364,13 @@ def test_a_port_in_use_is_named(start_host):
 
 
 def test_a_worker_that_cannot_start_says_why(start_host, monkeypatch):
-    fork = forking.Launcher.fork_async
+    fork = forking.Forker.fork_async
 
-    async def with_wrong_token(launcher, *arguments, **options):
+    async def with_wrong_token(fork_server, *arguments, **options):
         with handed_down(b"another token " * 3) as token_fd:
-            return await fork(launcher, *arguments, **{**options, "pass_fds": {OPTION: token_fd}})
+            return await fork(fork_server, *arguments, **{**options, "pass_fds": {OPTION: token_fd}})
 
-    monkeypatch.setattr(forking.Launcher, "fork_async", with_wrong_token)
+    monkeypatch.setattr(forking.Forker, "fork_async", with_wrong_token)
     with pytest.raises(Exception, match=r"host-0 could not start: .*token"):
         start_host(n_workers=1)
 
@@ -386,17 +387,17 @@ def test_a_host_that_can_start_no_process_says_so(start_host, monkeypatch):
 def test_a_worker_that_cannot_be_started_again_at_once_is_later(start_host, caplog, eventually):
     host = start_host(n_workers=1)
     worker = host.worker()
-    launcher = psutil.Process(worker.info["pid"]).parent()
+    fork_server = psutil.Process(worker.info["pid"]).parent()
     eventually(lambda: host.agent._page_maker.pid, what="all is forked that is to be")
-    # No room for the descriptors of a request: the launcher says so, and is there for the next one.
-    limits = resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    # No room for the descriptors of a request: the fork server says so, and is there for the next one.
+    limits = resource.prlimit(fork_server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(fork_server.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     os.kill(worker.info["pid"], signal.SIGKILL)
     eventually(lambda: "Too many open files" in caplog.text)
-    resource.prlimit(launcher.pid, resource.RLIMIT_NOFILE, limits)
+    resource.prlimit(fork_server.pid, resource.RLIMIT_NOFILE, limits)
     again = host.worker()
     assert again.info["pid"] != worker.info["pid"]
-    assert psutil.Process(again.info["pid"]).parent() == launcher
+    assert psutil.Process(again.info["pid"]).parent() == fork_server
 
 
 # -- its end
@@ -521,13 +522,13 @@ def test_a_launcher_that_hangs_does_not_hold_up_the_end(scheduler, start_host, m
     monkeypatch.setattr(supervisor, "STOP_TIMEOUT_SECONDS", 0.3)
     host = start_host(n_workers=1)
     worker = host.worker()
-    launcher = psutil.Process(worker.info["pid"]).parent()
-    launcher.suspend()
+    fork_server = psutil.Process(worker.info["pid"]).parent()
+    fork_server.suspend()
     os.kill(worker.info["pid"], signal.SIGKILL)
     _, _, reason, *_ = scheduler.message(host.node, "exited")
     assert "could not say how" in reason
     host.close()
-    assert not alive(launcher.pid)
+    assert not alive(fork_server.pid)
 
 
 def test_a_running_task_does_not_hold_up_the_end(scheduler, start_host):

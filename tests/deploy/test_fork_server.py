@@ -1,4 +1,4 @@
-"""The launcher: what its forks have of their own, and what becomes of them, and of those who ask for them."""
+"""The fork server: what its forks have of their own, and what becomes of them, and of those who ask for them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import pytest
 
 from holdfast.cluster.comm import loops
 from holdfast.cluster.processes import forking
-from holdfast.cluster.processes.child import describe_exit
-from holdfast.cluster.processes.forking import ForkedProcess, Launcher
+from holdfast.cluster.processes.forking import ForkedProcess, Forker
+from holdfast.cluster.processes.parent import describe_exit
 from holdfast.objectstore.errors import HoldfastError
 
 FORKED = """
 import argparse, asyncio, os, random, sys
-import numpy.random  # by the launcher, before there is any fork
+import numpy.random  # by the fork server, before there is any fork
 from holdfast.cluster.comm import loops
 from holdfast.cluster.processes.child import add_process_options, serve
 
@@ -54,16 +54,16 @@ def main():
 
 
 @pytest.fixture
-def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launcher]:
+def forker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forker]:
     (tmp_path / "hf_forked.py").write_text(FORKED)
     monkeypatch.syspath_prepend(str(tmp_path))
-    launcher = Launcher()
-    yield launcher
-    launcher.close()
+    forker = Forker()
+    yield forker
+    forker.close()
 
 
-def fork(launcher: Launcher, name: str = "a", **options: Any) -> tuple[ForkedProcess, dict[str, Any]]:
-    child = launcher.fork("hf_forked", ["--name", name], name, 20, **options)
+def fork(forker: Forker, name: str = "a", **options: Any) -> tuple[ForkedProcess, dict[str, Any]]:
+    child = forker.fork("hf_forked", ["--name", name], name, 20, **options)
     return child, child.wait_ready(20)
 
 
@@ -76,9 +76,9 @@ def parent(child: ForkedProcess) -> psutil.Process:
 # -- what a fork has of its own
 
 
-def test_each_has_its_arguments_its_environment_and_its_process_group(launcher: Launcher) -> None:
-    one, of_one = fork(launcher, "one", env={"HF_FORKED": "here"})
-    other, of_other = fork(launcher, "other")
+def test_each_has_its_arguments_its_environment_and_its_process_group(forker: Forker) -> None:
+    one, of_one = fork(forker, "one", env={"HF_FORKED": "here"})
+    other, of_other = fork(forker, "other")
     assert (of_one["arguments"], of_other["arguments"]) == (["--name", "one"], ["--name", "other"])
     assert (of_one["environment"], of_other["environment"]) == ("here", None)
     assert (of_one["group"], of_other["group"]) == (one.pid, other.pid)
@@ -87,15 +87,15 @@ def test_each_has_its_arguments_its_environment_and_its_process_group(launcher: 
     assert other.stop(20)
 
 
-def test_each_draws_random_numbers_of_its_own(launcher: Launcher) -> None:
-    (one, of_one), (other, of_other) = fork(launcher), fork(launcher)
+def test_each_draws_random_numbers_of_its_own(forker: Forker) -> None:
+    (one, of_one), (other, of_other) = fork(forker), fork(forker)
     assert all(a != b for a, b in zip(of_one["random"], of_other["random"], strict=True))
     assert one.stop(20)
     assert other.stop(20)
 
 
-def test_none_has_what_is_the_launchers_or_anothers(launcher: Launcher) -> None:
-    children = [fork(launcher) for _ in range(4)]
+def test_none_has_what_is_the_launchers_or_anothers(forker: Forker) -> None:
+    children = [fork(forker) for _ in range(4)]
     assert len({said["descriptors"] for _, said in children}) == 1
     for child, _ in children:
         # Let go of, each ends, because nobody else holds the other end of its lifeline.
@@ -103,11 +103,11 @@ def test_none_has_what_is_the_launchers_or_anothers(launcher: Launcher) -> None:
         assert child.wait(20) == 0
 
 
-def test_each_is_shown_as_what_it_is(launcher: Launcher) -> None:
-    child, _ = fork(launcher, "a name")
+def test_each_is_shown_as_what_it_is(forker: Forker) -> None:
+    child, _ = fork(forker, "a name")
     shown = Path(f"/proc/{child.pid}/cmdline").read_bytes().rstrip(b"\0").decode()
     assert shown.startswith(f"{sys.executable} -m hf_forked --name a name --ready-fd")
-    long, _ = fork(launcher, "x" * 4000)
+    long, _ = fork(forker, "x" * 4000)
     shown = Path(f"/proc/{long.pid}/cmdline").read_bytes().rstrip(b"\0").decode()
     assert shown == f"{sys.executable} -m hf_forked --name ".ljust(len(shown), "x")
     assert b"holdfast.cluster.processes.fork_server" in Path(f"/proc/{parent(child).pid}/cmdline").read_bytes()
@@ -115,10 +115,10 @@ def test_each_is_shown_as_what_it_is(launcher: Launcher) -> None:
     assert long.stop(20)
 
 
-def test_what_there_is_to_fork_has_one_thread(launcher: Launcher) -> None:
-    launcher.prepare("holdfast.cluster.worker.__main__")
-    launcher.prepare("holdfast.cluster.node.__main__")
-    child, _ = fork(launcher)
+def test_what_there_is_to_fork_has_one_thread(forker: Forker) -> None:
+    forker.prepare("holdfast.cluster.worker.__main__")
+    forker.prepare("holdfast.cluster.node.__main__")
+    child, _ = fork(forker)
     assert parent(child).num_threads() == 1
     assert child.stop(20)
 
@@ -126,25 +126,25 @@ def test_what_there_is_to_fork_has_one_thread(launcher: Launcher) -> None:
 # -- what ends
 
 
-def test_how_one_ended_is_told_by_the_launcher(launcher: Launcher) -> None:
-    killed, _ = fork(launcher)
+def test_how_one_ended_is_told_by_the_launcher(forker: Forker) -> None:
+    killed, _ = fork(forker)
     killed.kill()
     assert killed.wait(20) == -signal.SIGKILL
     assert killed.returncode == -signal.SIGKILL
     killed.kill()  # of no consequence, to anybody
     with pytest.raises(HoldfastError, match=r"b could not start: it exited with code 2"):
-        launcher.fork("hf_forked", ["--no-such-option"], "b", 20).wait_ready(20)
+        forker.fork("hf_forked", ["--no-such-option"], "b", 20).wait_ready(20)
 
 
-def test_they_go_on_when_it_is_killed_and_another_is_started(launcher: Launcher) -> None:
-    child, _ = fork(launcher)
+def test_they_go_on_when_it_is_killed_and_another_is_started(forker: Forker) -> None:
+    child, _ = fork(forker)
     killed = parent(child)
     killed.kill()
     killed.wait(20)
     assert child.returncode is None
 
     async def another() -> ForkedProcess:
-        other = await launcher.fork_async("hf_forked", ["--name", "b"], "b")
+        other = await forker.fork_async("hf_forked", ["--name", "b"], "b")
         await other.ready(20)
         return other
 
@@ -155,20 +155,20 @@ def test_they_go_on_when_it_is_killed_and_another_is_started(launcher: Launcher)
     assert other.stop(20)
 
 
-def test_who_cannot_wait_for_another_is_told_how_it_ended(launcher: Launcher) -> None:
-    child, _ = fork(launcher)
+def test_who_cannot_wait_for_another_is_told_how_it_ended(forker: Forker) -> None:
+    child, _ = fork(forker)
     parent(child).kill()
-    with pytest.raises(HoldfastError, match=r"^b could not start: the launcher was killed by SIGKILL$"):
-        launcher.fork("hf_forked", [], "b", 20)
+    with pytest.raises(HoldfastError, match=r"^b could not start: the fork server was killed by SIGKILL$"):
+        forker.fork("hf_forked", [], "b", 20)
     child.kill()
     child.wait()
 
 
-def test_a_module_that_cannot_be_imported_is_told_of(launcher: Launcher, tmp_path: Path) -> None:
-    launcher = Launcher(log_file=tmp_path / "log")
-    with pytest.raises(HoldfastError, match=r"(?s)^b could not start: the launcher exited with code 1; its log.*hf_no"):
-        launcher.fork("hf_nowhere", [], "b", 20)
-    launcher.close()
+def test_a_module_that_cannot_be_imported_is_told_of(forker: Forker, tmp_path: Path) -> None:
+    forker = Forker(log_file=tmp_path / "log")
+    with pytest.raises(HoldfastError, match=r"(?s)^b could not start: the fork server exited with code 1.*hf_no"):
+        forker.fork("hf_nowhere", [], "b", 20)
+    forker.close()
 
 
 REFUSED_ONCE = """
@@ -183,12 +183,12 @@ os.pidfd_open = refuse
 """
 
 
-def test_a_fork_that_it_cannot_watch_is_none_and_it_goes_on(launcher: Launcher, tmp_path: Path) -> None:
-    (tmp_path / "hf_refused_once.py").write_text(FORKED + REFUSED_ONCE)  # by the launcher, which imports it
-    first, _ = fork(launcher)
+def test_a_fork_that_it_cannot_watch_is_none_and_it_goes_on(forker: Forker, tmp_path: Path) -> None:
+    (tmp_path / "hf_refused_once.py").write_text(FORKED + REFUSED_ONCE)  # by the fork server, which imports it
+    first, _ = fork(forker)
     with pytest.raises(OSError, match="Too many open files"):
-        launcher.fork("hf_refused_once", [], "b", 20)
-    second, _ = fork(launcher)
+        forker.fork("hf_refused_once", [], "b", 20)
+    second, _ = fork(forker)
     assert parent(second) == parent(first)
     assert len(parent(first).children()) == 2
     assert first.stop(20)
@@ -202,10 +202,10 @@ from holdfast.cluster.processes.child import add_process_options, tell_parent
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--launcher-fd", type=int)
+    parser.add_argument("--forker-fd", type=int)
     add_process_options(parser)
     options = parser.parse_args()
-    requests = socket.socket(fileno=options.launcher_fd)
+    requests = socket.socket(fileno=options.forker_fd)
     with forking._Request("hf_forked", [], "b") as request:
         request.send(requests)
         forking._is_readable(requests.fileno(), 20)
@@ -214,24 +214,22 @@ def main():
 """
 
 
-def test_one_that_asks_and_is_gone_before_it_reads_the_answer_ends_nothing_else(
-    launcher: Launcher, tmp_path: Path
-) -> None:
+def test_one_that_asks_and_is_gone_before_it_reads_the_answer_ends_nothing_else(forker: Forker, tmp_path: Path) -> None:
     (tmp_path / "hf_asking.py").write_text(ASKING)
-    first, _ = fork(launcher)
-    asking = launcher.fork("hf_asking", [], "asking", 20, may_fork=True)
+    first, _ = fork(forker)
+    asking = forker.fork("hf_asking", [], "asking", 20, may_fork=True)
     asking.wait_ready(20)
     assert asking.wait(20) == 0
-    second, _ = fork(launcher)
+    second, _ = fork(forker)
     assert parent(second) == parent(first)
     for child in (first, second):
         child.terminate()
         assert child.wait(20) == 0
 
 
-def test_one_that_takes_too_long_is_late(launcher: Launcher) -> None:
+def test_one_that_takes_too_long_is_late(forker: Forker) -> None:
     with pytest.raises(HoldfastError, match=r"^a was not ready after 0\.001 s$"):
-        launcher.fork("hf_forked", [], "a", 0.001)
+        forker.fork("hf_forked", [], "a", 0.001)
 
 
 def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) -> None:
@@ -239,9 +237,9 @@ def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) 
     script = """
         import json, os, sys, time
         sys.path.insert(0, sys.argv[1])
-        from holdfast.cluster.processes.forking import Launcher
-        launcher = Launcher()
-        child = launcher.fork("hf_forked", [], "a", 20)
+        from holdfast.cluster.processes.forking import Forker
+        forker = Forker()
+        child = forker.fork("hf_forked", [], "a", 20)
         child.wait_ready(20)
         if (fork := os.fork()) == 0:  # which does not keep it alive
             time.sleep(600)
@@ -267,14 +265,14 @@ def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) 
 
 
 def test_an_answer_counts_though_whoever_waited_for_it_was_stopped(
-    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+    forker: Forker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forking, "FORK_TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(forking, "readable", _slow_to_look)
 
     async def main() -> None:
-        launcher.fork("hf_forked", ["--name", "a"], "a", 20).stop(20)  # all that it imports is there by now
-        child = await launcher.fork_async("hf_forked", ["--name", "b"], "b")
+        forker.fork("hf_forked", ["--name", "a"], "a", 20).stop(20)  # all that it imports is there by now
+        child = await forker.fork_async("hf_forked", ["--name", "b"], "b")
         assert (await child.ready(20))["arguments"] == ["--name", "b"]
         child.stop(20)
 
