@@ -30,6 +30,7 @@ from typing import Any
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
 from holdfast.cluster.protocol.limits import MAX_DATASETS
 from holdfast.cluster.scheduler.parts.copies import PUBLISH_SECONDS, Copies
+from holdfast.cluster.scheduler.parts.datasets import Dataset
 from holdfast.cluster.scheduler.placing.nowhere import Nowhere
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.placing.recall import Recall
@@ -37,6 +38,7 @@ from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS, Revoc
 from holdfast.cluster.scheduler.placing.suspects import PATIENCE_SECONDS as SUSPECTS_PATIENCE_SECONDS
 from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import (
     DeleteObjects,
     Instruction,
@@ -48,8 +50,6 @@ from holdfast.cluster.scheduler.tasks.instructions import (
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle, raised_of, task_error
 from holdfast.cluster.scheduler.tasks.lost import PATIENCE_SECONDS
 from holdfast.cluster.scheduler.tasks.model import (
-    Client,
-    Dataset,
     Function,
     Host,
     Key,
@@ -402,7 +402,7 @@ class SchedulerState:
         client = self.clients.pop(event.client, None)
         if client is None:
             return
-        client.hears = False
+        client.leave()
         self.nowhere.client_left(client.id)
         self.copies.client_left(client.id)
         self.life.let_go(client)

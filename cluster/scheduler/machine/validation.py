@@ -6,14 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cluster.ledger import runs_max
+from holdfast.cluster.scheduler.parts.datasets import Dataset
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
+from holdfast.cluster.scheduler.tasks.holders import Client, Contents
 from holdfast.cluster.scheduler.tasks.model import (
     ACTIVE,
     ALONE_ON_HOST,
     TRANSITIONS,
-    Client,
-    Contents,
-    Dataset,
     Holder,
     State,
     Task,

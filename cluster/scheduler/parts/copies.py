@@ -30,9 +30,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
+from holdfast.cluster.scheduler.parts.datasets import Dataset
+from holdfast.cluster.scheduler.tasks.holders import Contents
 from holdfast.cluster.scheduler.tasks.instructions import CopyObjects, Outbox
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
-from holdfast.cluster.scheduler.tasks.model import Contents, Dataset, Host, ObjectId, Task
+from holdfast.cluster.scheduler.tasks.model import Host, ObjectId, Task
 
 #: So many copies are made at a time, and so many of those that no publisher waits for.
 MAX_COPIES = 16

@@ -13,7 +13,7 @@ from itertools import islice
 from weakref import WeakKeyDictionary
 
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, Warn
-from holdfast.cluster.scheduler.tasks.model import Client, Host, Place, Requirements, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import Host, Place, Requirements, Task, Worker
 
 #: A task has waited so long for a worker that may run it when its clients are told.
 WARNING_SECONDS = 3.0
@@ -108,16 +108,16 @@ class Nowhere:
             told = self._told_of_none if requirements is None else self._told.setdefault(requirements, set())
             reason, way_out = self.why(requirements)
             for client, task in _clients_of(tasks).items():
-                if client.id in told or left[client.id] == WARNINGS_AT_A_TIME:
+                if client in told or left[client] == WARNINGS_AT_A_TIME:
                     continue
-                told.add(client.id)
-                left[client.id] += 1
+                told.add(client)
+                left[client] += 1
                 more = (
                     f" and {len(tasks) - 1:,} more {'task' if len(tasks) == 2 else 'tasks'}" if len(tasks) > 1 else ""
                 )
                 waits = "wait" if more else "waits"
                 text = f"{task.key!r:.200}{more} {waits} {reason}. After {fail_seconds:g} s that fails: {way_out}"
-                outbox.put(Warn(client.id, text))
+                outbox.put(Warn(client, text))
 
     def client_left(self, client: str) -> None:
         """Forget what a client was told."""
@@ -126,9 +126,9 @@ class Nowhere:
             told.discard(client)
 
 
-def _clients_of(tasks: Iterable[Task]) -> dict[Client, Task]:
-    """The clients that wait for tasks, or for what is made of them; and the first such task of each."""
-    found: dict[Client, Task] = {}
+def _clients_of(tasks: Iterable[Task]) -> dict[str, Task]:
+    """The peers that wait for tasks, or for what is made of them; and the first such task of each."""
+    found: dict[str, Task] = {}
     seen: set[Task] = set()
     for task in tasks:
         stack = [task]
@@ -138,8 +138,8 @@ def _clients_of(tasks: Iterable[Task]) -> dict[Client, Task]:
                 continue
             seen.add(each)
             for holder in each.holders:
-                if isinstance(holder, Client) and holder.hears:
-                    found.setdefault(holder, task)
+                if holder.peer:
+                    found.setdefault(holder.peer, task)
             stack += islice(each.dependents, TASKS_SEEN)
     return found
 

@@ -20,7 +20,7 @@ events, and `has_more` is true until it is done. In between
 
 * a task that nobody needs may still be in any state: it is as if whoever let go of it had done so a moment later;
 * an ACTIVE task may have a dependency that has erred: it will err too, and can't run before that;
-* a client that has left still holds tasks, and hears nothing any more (``Client.hears``).
+* a client that has left still holds tasks, and hears nothing any more (``Holder.peer``).
 
 Generations of a key. The table `Lifecycle.tasks` has the task that a key means now. Dependents refer to tasks, not to
 keys. So when a key is specified anew that nobody holds, and by another specification, its task leaves the table
@@ -52,6 +52,7 @@ from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostErr
 from holdfast.cluster.failures import raised
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.scheduler.placing.placement import Placement, end_run, start_run
+from holdfast.cluster.scheduler.tasks.holders import Client, Contents
 from holdfast.cluster.scheduler.tasks.instructions import (
     DeleteObjects,
     DependencyEntry,
@@ -71,8 +72,6 @@ from holdfast.cluster.scheduler.tasks.instructions import (
 from holdfast.cluster.scheduler.tasks.lost import Lost
 from holdfast.cluster.scheduler.tasks.model import (
     ACTIVE,
-    Client,
-    Contents,
     Digest,
     Function,
     Group,
@@ -496,8 +495,8 @@ class Lifecycle:
     def report_pending(self, task: Task) -> None:
         """Tell those who hold a task that what it had is gone, and that it has no result yet."""
         for holder in task.holders:
-            if type(holder) is Client and holder.hears:
-                self._outbox.add(ReportPending, holder.id, task.key)
+            if peer := holder.peer:
+                self._outbox.add(ReportPending, peer, task.key)
 
     def delete_copies(self, task: Task) -> None:
         """Forget the result of a task and let every store delete it."""
@@ -556,8 +555,8 @@ class Lifecycle:
         task.error = error
         error.tasks += 1
         for holder in task.holders:
-            if type(holder) is Client and holder.hears:
-                self._outbox.add(ReportErred, holder.id, erred_entry(task))
+            if peer := holder.peer:
+                self._outbox.add(ReportErred, peer, erred_entry(task))
         if active:
             self._leave_dependencies(task)
         self._undermined.extend(task.waiters)
@@ -652,9 +651,9 @@ class Lifecycle:
                 self.hold(contents, other)
 
     def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
-        """Give up ``client``'s holds (with ``force`` those of all clients) on tasks and on all that depend on them.
+        """Give up ``client``'s holds (with ``force`` those of all that hear) on tasks and on all that depend on them.
 
-        What a published dataset holds stays.
+        What others hold, such as published datasets, stays.
         """
         closure: dict[Task, None] = dict.fromkeys(tasks)
         stack = list(closure)
@@ -665,23 +664,23 @@ class Lifecycle:
                     stack.append(dependent)
         for task in closure:
             for holder in task.holders:
-                if type(holder) is Client and holder.hears and (force or holder is client):
+                if holder.peer and (force or holder is client):
                     self.unhold(holder, task)
-                    self._outbox.cancelled(holder.id, task.key, f"cancelled by {client.name}")
+                    self._outbox.cancelled(holder.peer, task.key, f"cancelled by {client.name}")
 
-    def report(self, task: Task, client: Client) -> None:
-        """Tell a client about a task as it is now, if there is something to tell."""
+    def report(self, task: Task, holder: Holder) -> None:
+        """Tell the peer of a holder that hears about a task as it is now, if there is something to tell."""
         if task.state == "memory":
-            self._outbox.add(ReportMemory, client.id, memory_entry(task))
+            self._outbox.add(ReportMemory, holder.peer, memory_entry(task))
         elif task.state == "erred":
-            self._outbox.add(ReportErred, client.id, erred_entry(task))
+            self._outbox.add(ReportErred, holder.peer, erred_entry(task))
 
     def _report_memory(self, task: Task) -> None:
         entry = None
         for holder in task.holders:
-            if type(holder) is Client and holder.hears:
+            if peer := holder.peer:
                 entry = entry or memory_entry(task)
-                self._outbox.add(ReportMemory, holder.id, entry)
+                self._outbox.add(ReportMemory, peer, entry)
 
     # -- ceasing to be
 

@@ -1,4 +1,4 @@
-"""What the scheduler knows: tasks, workers, hosts, clients, datasets, and the legal moves of a task.
+"""What the scheduler knows: tasks, workers, hosts, what a holder is, and the legal moves of a task.
 
 Sets whose order could be seen outside are dictionaries with None as values: they keep the order of
 insertion, so that the same events always lead to the same instructions.
@@ -7,7 +7,7 @@ insertion, so that the same events always lead to the same instructions.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.scheduler.tasks.partitioned import Roll
@@ -368,58 +368,49 @@ class Worker:
         return f"<Worker {self.address}>"
 
 
-class Client:
-    """A connected client, or one that has left while its holds are given up."""
+class HolderDescription(NamedTuple):
+    """What a holder is called: by people, and wherever holders are listed."""
 
-    __slots__ = ("functions", "hears", "holds", "id", "name", "of_worker")
+    kind: str
+    name: str
 
-    def __init__(self, id: str, name: str, of_worker: bool = False) -> None:
+
+class Holder:
+    """Whatever keeps results: a task that somebody holds isn't forgotten, and its result is not deleted.
+
+    The kinds of holders are in `holders`, and in the parts of the scheduler that have some. `Lifecycle.hold`, `unhold`
+    and `let_go` change what one holds.
+
+    Attributes
+    ----------
+    id
+        Names it among the holders of its kind.
+    peer
+        The peer that is told what becomes of the tasks; empty: nobody is told.
+    holds
+        The tasks. Each of them has the holder in its ``holders``.
+    """
+
+    __slots__ = ("holds", "id", "peer")
+
+    kind: ClassVar[str] = "holder"
+
+    def __init__(self, id: Hashable, peer: str = "") -> None:
         self.id = id
-        self.name = name
-        self.of_worker = of_worker  # opened by a worker, for its tasks
-        self.hears = True  # until it leaves
-        self.holds: Roll[Task] = Roll()
-        self.functions: dict[Digest, None] = {}
-
-    def __repr__(self) -> str:
-        return f"<Client {self.id}>"
-
-
-class Dataset:
-    """A published collection: bytes that only clients read, and the tasks that it holds."""
-
-    __slots__ = ("data", "holds", "name", "published", "publisher")
-
-    hears = False  # of what becomes of the tasks that it holds
-
-    def __init__(self, name: str, data: Payload, publisher: str, published: float) -> None:
-        self.name = name
-        self.data = data
-        self.publisher = publisher
-        self.published = published
+        self.peer = peer
         self.holds: Roll[Task] = Roll()
 
-    def __repr__(self) -> str:
-        return f"<Dataset {self.name!r}>"
+    @property
+    def hears(self) -> bool:
+        """Whether anybody is told what becomes of the tasks."""
+        return bool(self.peer)
 
-
-class Contents:
-    """What an object that a client brought contains: futures of other tasks, which it holds."""
-
-    __slots__ = ("holds", "task")
-
-    hears = False
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.holds: Roll[Task] = Roll()
+    def describe(self) -> HolderDescription:
+        """What it is called."""
+        return HolderDescription(self.kind, str(self.id))
 
     def __repr__(self) -> str:
-        return f"<Contents of {self.task.key!r}>"
-
-
-#: What keeps a task's result.
-Holder: TypeAlias = Client | Dataset | Contents
+        return f"<{type(self).__name__} {self.id!r}>"
 
 
 class Function:

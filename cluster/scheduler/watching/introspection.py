@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
-from holdfast.cluster.scheduler.tasks.model import ACTIVE, Client, Contents, Host, Key, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.model import ACTIVE, Holder, Host, Key, Task, TaskError, Worker
 
 #: A step looks at so many tasks: half a millisecond or one.
 STEP_ITEMS = 500
@@ -234,7 +234,6 @@ def _holders(task: Task) -> list[str]:
     return names
 
 
-def _holder(holder: Any) -> str:
-    if isinstance(holder, Contents):
-        return f"the object {holder.task.key!r:.200}"
-    return f"client {holder.name}" if isinstance(holder, Client) else f"dataset {holder.name!r}"
+def _holder(holder: Holder) -> str:
+    kind, name = holder.describe()
+    return f"the {kind} {name}" if kind == "object" else f"{kind} {name}"

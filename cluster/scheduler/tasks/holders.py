@@ -1,0 +1,44 @@
+"""The holders that there are without any part of the scheduler: clients, and objects that contain futures."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from holdfast.cluster.scheduler.tasks.model import Digest, Holder, HolderDescription, Task
+
+
+class Client(Holder):
+    """A connected client, or one that has left while its holds are given up."""
+
+    __slots__ = ("functions", "name", "of_worker")
+
+    id: str
+    kind: ClassVar[str] = "client"
+
+    def __init__(self, id: str, name: str, of_worker: bool = False) -> None:
+        super().__init__(id, peer=id)
+        self.name = name
+        self.of_worker = of_worker  # opened by a worker, for its tasks
+        self.functions: dict[Digest, None] = {}
+
+    def describe(self) -> HolderDescription:
+        return HolderDescription(self.kind, self.name)
+
+    def leave(self) -> None:
+        """It hears nothing any more."""
+        self.peer = ""
+
+
+class Contents(Holder):
+    """What an object that a client brought contains: futures of other tasks, which it holds."""
+
+    __slots__ = ("task",)
+
+    kind: ClassVar[str] = "object"
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task.key)
+        self.task = task
+
+    def describe(self) -> HolderDescription:
+        return HolderDescription(self.kind, f"{self.task.key!r:.200}")
