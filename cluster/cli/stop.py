@@ -16,7 +16,7 @@ import click
 from holdfast.cluster.cli.tables import count, format_duration, shorten
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.deploy.ask import ask
-from holdfast.cluster.deploy.processes import kill_strays
+from holdfast.cluster.deploy.cluster_processes import kill_strays
 from holdfast.cluster.processes import run_directory
 from holdfast.cluster.processes.parent import require_pidfds
 from holdfast.objectstore.errors import HoldfastError

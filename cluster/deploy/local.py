@@ -18,9 +18,9 @@ from holdfast.cluster.comm.addresses import is_loopback
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.ask import ask
+from holdfast.cluster.deploy.cluster_processes import LocalProcesses
+from holdfast.cluster.deploy.in_process import LocalThreads
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, plan_nodes
-from holdfast.cluster.deploy.processes import LocalProcesses
-from holdfast.cluster.deploy.threads import LocalThreads
 from holdfast.cluster.notebook import card
 from holdfast.cluster.processes.run_directory import RunDirectory
 from holdfast.objectstore.errors import HoldfastError

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.cluster.comm.tokens import add_token_option, token_of
+from holdfast.cluster.deploy.cluster_processes import LocalProcesses
 from holdfast.cluster.deploy.keeper import AgentKeeper
 from holdfast.cluster.deploy.plan import NodePlan
-from holdfast.cluster.deploy.processes import LocalProcesses
 from holdfast.cluster.processes import log_files
 from holdfast.cluster.processes.child import add_process_options, configure_logging, default_signals, tell_parent
 from holdfast.cluster.processes.run_directory import RunDirectory, sweep

@@ -2,17 +2,16 @@
 
 ======================  ================================================================
 ``agent.py``            puts the parts together, and takes them down
-``link.py``             the connection to the scheduler
+``scheduler_link.py``   the connection to the scheduler
 ``supervisor.py``       worker processes: start, watch, restart, stop
 ``deaths.py``           how a worker's process has ended, and what it was doing
 ``memory_watch.py``     the memory that is a process's own, and the limit on it
 ``conditions.py``       whether a worker is stopped, or hears nothing
 ``heartbeat.py``        what the scheduler hears every two seconds
-``transfer_server.py``  gives objects to other hosts and takes objects from them
-``fetcher.py``          brings objects here from other hosts
+``pages.py``            has the store's pages made by a process, which runs ``page_maker.py``
 ======================  ================================================================
 
-The protocol between hosts is in ``cluster/transfer/pool.py``.
+What moves objects between hosts is the room beside this one, ``cluster/transfer``.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from proxy import Proxy
 from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, LocalCluster
+from holdfast.cluster.deploy.cluster_processes import LocalProcesses
 from holdfast.cluster.deploy.plan import NodePlan
-from holdfast.cluster.deploy.processes import LocalProcesses
 
 SILENCE_SECONDS = 1.0
 

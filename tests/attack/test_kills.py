@@ -1,7 +1,7 @@
 """Processes of a cluster are killed at random while it works: no result is wrong, nothing hangs, and work goes on.
 
-Workers, page makers, fork servers and node agents of two hosts get SIGKILL. Three threads keep two clients busy, and know
-what has to come out. What was scattered may be lost with its host, and only as an error that names it.
+Workers, page makers, fork servers and node agents of two hosts get SIGKILL. Three threads keep two clients busy, and
+know what has to come out. What was scattered may be lost with its host, and only as an error that names it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from holdfast import wait
-from holdfast.cluster.deploy import processes
+from holdfast.cluster.deploy import cluster_processes
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def _signal(pids: Iterable[int], number: int) -> None:
 
 def processes_of(cluster: object) -> list[int]:
     """All processes of a `LocalCluster`."""
-    return processes._processes_of(cluster._parts.id)  # type: ignore[attr-defined]
+    return cluster_processes._processes_of(cluster._parts.id)  # type: ignore[attr-defined]
 
 
 # -- data
