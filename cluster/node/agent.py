@@ -10,15 +10,14 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from holdfast.cluster.clock import ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import NoAnswerError, bound_socket
 from holdfast.cluster.errors import ConnectError
-from holdfast.cluster.node.conditions import LOOK_SECONDS, Conditions
 from holdfast.cluster.node.deaths import Death
-from holdfast.cluster.node.heartbeat import WorkerVitals, store_figures
+from holdfast.cluster.node.heartbeat import Heartbeat
+from holdfast.cluster.node.in_process import InProcessWorkers
 from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.scheduler_link import SchedulerLink
 from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
@@ -29,9 +28,6 @@ from holdfast.cluster.transfer.host_id import host_id
 from holdfast.cluster.transfer.server import TransferServer
 from holdfast.objectstore import ObjectID, StoreServer
 from holdfast.objectstore.core.objects import ObjectMeta
-
-if TYPE_CHECKING:
-    from holdfast.cluster.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +117,7 @@ class NodeAgent:
         self.reason: str | None = None
         self._deaths = deaths
         self._last_death = last_death
-        self._died = time.monotonic() - last_death_seconds
+        self._died = time.monotonic() - last_death_seconds if deaths else None
         self._token = token
         self._host = host
         self._port = port
@@ -138,12 +134,9 @@ class NodeAgent:
         self._link: SchedulerLink | None = None
         self._fetcher: Fetcher | None = None
         self._transfer_server: TransferServer | None = None
-        self._supervisor: Supervisor | None = None
+        self._workers: Supervisor | InProcessWorkers | None = None
         self._page_maker: PageMaker | None = None
-        self._workers: list[Worker] = []
-        self._vitals = WorkerVitals()
-        self._conditions = Conditions()
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._heartbeat: Heartbeat | None = None
         self._closing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -186,7 +179,7 @@ class NodeAgent:
         except BaseException:
             listening.close()
             raise
-        self._link = SchedulerLink(
+        self._link = link = SchedulerLink(
             self.scheduler_address,
             token=self._token,
             clock=self._clock,
@@ -207,9 +200,17 @@ class NodeAgent:
         )
         self._transfer_server.start()
         # Importing takes a worker process most of its start; the scheduler is looked for meanwhile.
+        self._workers = self._supervisor() if self._processes else self._in_process()
+        self._workers.start()
+        self._heartbeat = Heartbeat(
+            self._workers,
+            stats=self.store.stats,
+            send=self._link.heartbeat,
+            interval=lambda: link.heartbeat_seconds,
+            clock=self._clock,
+            died=self._died,
+        )
         if self._processes:
-            self._supervisor = self._supervise()
-            self._supervisor.start()
             self._page_maker = PageMaker(self.store, self._forker)
             self._page_maker.start()
         description = {
@@ -232,12 +233,8 @@ class NodeAgent:
         except ConnectError as error:
             self.reason = str(error)
             raise
-        self._heartbeat = asyncio.ensure_future(self._beat())
-        if self._supervisor is not None:
-            await self._supervisor.ready()
-        else:
-            self._workers = [self._worker(index) for index in range(self.n_workers)]
-            await asyncio.gather(*(worker.start() for worker in self._workers))
+        self._heartbeat.start()
+        await self._workers.ready()
         self.run_directory.write_info(
             {
                 "address": self.address,
@@ -255,13 +252,12 @@ class NodeAgent:
 
     async def _close(self) -> None:
         if self._heartbeat is not None:
-            self._heartbeat.cancel()
-        if self._supervisor is not None:
-            await self._supervisor.close()
+            self._heartbeat.stop()
+        if self._workers is not None:
+            await self._workers.close()
         if self._page_maker is not None:
             await self._page_maker.close()
         self._forker.close()
-        await asyncio.gather(*(worker.close() for worker in self._workers))
         if self._link is not None:
             self._link.close()
         # Those who move bytes into the arena before the arena.
@@ -310,52 +306,19 @@ class NodeAgent:
         if self._link is not None and object_ids:
             self._link.left(name, object_ids)
 
-    async def _beat(self) -> None:
-        assert self._link is not None
-        reported = self._clock.time()
-        while True:
-            # First it waits: who wants to know before asks, and to measure processes takes an import.
-            interval = self._link.heartbeat_seconds
-            await asyncio.sleep(min(interval, LOOK_SECONDS))
-            now = self._clock.time()
-            if self._look() or now - reported > interval - LOOK_SECONDS / 2:
-                reported = now
-                self._report()
-
-    def _look(self) -> bool:
-        """Whether a worker does something else than it did."""
-        return self._supervisor is not None and self._conditions.look(self._supervisor.workers, self._clock.time())
-
     def _report(self) -> None:
-        assert self._link is not None
-        pids: dict[str, int | None]
-        if self._supervisor is not None:
-            pids = {worker.address: worker.pid for worker in self._supervisor.workers}
-        else:
-            pids = {worker.address: os.getpid() for worker in self._workers}
-        self._look()
-        doing = self._conditions.report()
-        workers = self._vitals.measure(pids)
-        report: dict[str, Any] = {
-            "store": store_figures(self.store.stats()),
-            "workers": {address: {**vitals, **doing.get(address, {})} for address, vitals in workers.items()},
-        }
-        if self._supervisor is not None:
-            report["places"] = self._supervisor.describe()
-        if self._deaths:
-            report["last_death_seconds"] = time.monotonic() - self._died
-        self._link.heartbeat(report)
+        assert self._heartbeat is not None
+        self._heartbeat.report()
 
     def _parted(self, worker_address: str, pid: int) -> None:
-        if self._supervisor is not None:
-            self._supervisor.parted(worker_address, pid)
+        assert self._workers is not None
+        self._workers.parted(worker_address, pid)
 
     def _revoke(
         self, worker_address: str, incarnation: int, run_ids: Sequence[int]
     ) -> tuple[int, list[int], list[int]] | None:
-        if self._supervisor is None:
-            return None
-        return self._supervisor.revoke(worker_address, incarnation, run_ids)
+        assert self._workers is not None
+        return self._workers.revoke(worker_address, incarnation, run_ids)
 
     def _place(self, index: int) -> tuple[str, str]:
         """The address and the name of a worker."""
@@ -365,22 +328,25 @@ class NodeAgent:
         memory = {} if self.memory_limit is None else {"memory": float(self.memory_limit)}
         return {**memory, **self.resources}
 
-    def _worker(self, index: int) -> Worker:
+    def _in_process(self) -> InProcessWorkers:
         from holdfast.cluster.worker import Worker  # here, because an agent whose workers are processes needs no numpy
 
-        return Worker(
-            self.scheduler_address,
-            token=self._token,
-            node_address=self.address,
-            store_socket=self.store.socket_path,
-            index=index,
-            name=self._place(index)[1],
-            nthreads=self.threads_per_worker,
-            resources=self.resources,
-            memory_limit=self.memory_limit,
+        return InProcessWorkers(
+            Worker(
+                self.scheduler_address,
+                token=self._token,
+                node_address=self.address,
+                store_socket=self.store.socket_path,
+                index=index,
+                name=self._place(index)[1],
+                nthreads=self.threads_per_worker,
+                resources=self.resources,
+                memory_limit=self.memory_limit,
+            )
+            for index in range(self.n_workers)
         )
 
-    def _supervise(self) -> Supervisor:
+    def _supervisor(self) -> Supervisor:
         places = []
         for index in range(self.n_workers):
             address, name = self._place(index)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from holdfast.cluster.clock import ListeningClock
+from holdfast.cluster.node.conditions import LOOK_SECONDS, Conditions
+from holdfast.cluster.node.in_process import InProcessWorkers
 from holdfast.cluster.node.memory_watch import private_nbytes
+from holdfast.cluster.node.supervisor import Supervisor
 from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH
 
 INTERVAL_SECONDS = 2.0
@@ -58,3 +63,82 @@ class WorkerVitals:
             report[address] = {"memory": private_nbytes(pid), "cpu": cpu}
         self._report = report
         return report
+
+
+class Heartbeat:
+    """Says how this host is: now and then, at once when a worker does something else, and when it is asked.
+
+    Parameters
+    ----------
+    workers
+        Of this host.
+    stats
+        Gives the figures of this host's store.
+    send
+        Takes each report.
+    interval
+        Gives the number of seconds between two of them.
+    clock
+        By which time passes here.
+    died
+        When the agent that was in this one's place before has ended, by ``time.monotonic()``; None: there was none.
+    """
+
+    def __init__(
+        self,
+        workers: Supervisor | InProcessWorkers,
+        *,
+        stats: Callable[[], Mapping[str, Any]],
+        send: Callable[[dict[str, Any]], None],
+        interval: Callable[[], float],
+        clock: ListeningClock,
+        died: float | None,
+    ) -> None:
+        self._workers = workers
+        self._stats = stats
+        self._send = send
+        self._interval = interval
+        self._clock = clock
+        self._died = died
+        self._vitals = WorkerVitals()
+        self._conditions = Conditions()
+        self._beating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Report from now on, for the first time after one interval."""
+        self._beating = asyncio.ensure_future(self._beat())
+
+    def stop(self) -> None:
+        """Report no more. Twice is no error."""
+        if self._beating is not None:
+            self._beating.cancel()
+
+    def report(self) -> None:
+        """Report now."""
+        self._look()
+        doing = self._conditions.report()
+        vitals = self._vitals.measure(self._workers.pids)
+        report: dict[str, Any] = {
+            "store": store_figures(self._stats()),
+            "workers": {address: {**figures, **doing.get(address, {})} for address, figures in vitals.items()},
+        }
+        if (places := self._workers.describe()) is not None:
+            report["places"] = places
+        if self._died is not None:
+            report["last_death_seconds"] = time.monotonic() - self._died
+        self._send(report)
+
+    async def _beat(self) -> None:
+        reported = self._clock.time()
+        while True:
+            # First it waits: whoever wants to know before asks, and to measure processes takes an import.
+            interval = self._interval()
+            await asyncio.sleep(min(interval, LOOK_SECONDS))
+            now = self._clock.time()
+            if self._look() or now - reported > interval - LOOK_SECONDS / 2:
+                reported = now
+                self.report()
+
+    def _look(self) -> bool:
+        """Whether a worker does something else than it did."""
+        return self._conditions.look(self._workers.workers, self._clock.time())

@@ -1,8 +1,8 @@
 """The worker processes of a host: started at once, watched, started again when they die, stopped.
 
-A worker that dies is started again under its old address and name, as often as it takes
-(`cluster/processes/restarts.py` says
-when). Results don't die with a worker, they are in the store, so all that is lost is the tasks that it was running.
+A worker that dies is started again under its old address and name, as often as it takes:
+`cluster/processes/restarts.py` says when. Results don't die with a worker, they are in the store, so all that is lost
+is the tasks that it was running.
 """
 
 from __future__ import annotations
@@ -248,6 +248,11 @@ class Supervisor:
     async def _part(self, pid: int) -> None:
         await asyncio.sleep(PARTED_SECONDS)
         self._kill(pid, "had lost the scheduler, and did not end")
+
+    @property
+    def pids(self) -> dict[str, int | None]:
+        """The process of each worker, by its address; None for one that has none now."""
+        return {worker.address: worker.pid for worker in self.workers}
 
     def _pids(self) -> list[int]:
         return [worker.pid for worker in self.workers if worker.pid is not None]

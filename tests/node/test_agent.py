@@ -315,7 +315,7 @@ def test_a_worker_that_keeps_dying_is_started_again_each_time(scheduler, start_h
     assert scheduler.value(last, scheduler.task(last, abs, -1)) == 1
 
     def place():
-        (place,) = host.in_loop(host.agent._supervisor.describe).values()
+        (place,) = host.in_loop(host.agent._workers.describe).values()
         return place["state"], place["deaths"], place["last_death"]
 
     eventually(lambda: place() == ("running", 12, "was killed by SIGKILL"))
@@ -332,7 +332,7 @@ def test_a_worker_that_cannot_start_any_more_is_tried_after_growing_pauses_until
     os.kill(host.worker().info["pid"], signal.SIGKILL)
 
     def place():
-        return host.in_loop(host.agent._supervisor.describe)[f"{host.address}/0"]
+        return host.in_loop(host.agent._workers.describe)[f"{host.address}/0"]
 
     eventually(lambda: place()["deaths"] > 4, 30, "it was tried more than once")
     down = eventually(lambda: place() if place()["state"] == "down" else None, what="there is a pause")
