@@ -42,7 +42,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.objectstore.core.core import StoreCore
-from holdfast.objectstore.core.effects import Effect, GoOn, Move, Reply, Spill
+from holdfast.objectstore.core.effects import ContinueSearch, Effect, Move, Reply, Spill
 from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator, footprint
 from holdfast.objectstore.shared.ids import ObjectID
@@ -275,8 +275,8 @@ class PinnedStore:
                     self.core.spill_done(list(extents))
                 elif isinstance(effect, Move):
                     self.core.moved()
-                elif isinstance(effect, GoOn):
-                    self.core.go_on()
+                elif isinstance(effect, ContinueSearch):
+                    self.core.continue_search()
         return done
 
     def _copied(self) -> dict[str, int]:

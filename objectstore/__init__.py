@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING
 from holdfast.objectstore.lazy import lazy
 
 if TYPE_CHECKING:
-    from holdfast.objectstore.client.store import Pending, Store, connect
+    from holdfast.objectstore.client.pending import Pending
+    from holdfast.objectstore.client.store import Store, connect
     from holdfast.objectstore.codecs import Encoded, decode, encode
     from holdfast.objectstore.core.objects import ObjectMeta
     from holdfast.objectstore.errors import (
@@ -59,7 +60,7 @@ _EXPORTS = {
     "ObjectID": "holdfast.objectstore.shared.ids",
     "ObjectMeta": "holdfast.objectstore.core.objects",
     "ObjectNotFoundError": "holdfast.objectstore.errors",
-    "Pending": "holdfast.objectstore.client.store",
+    "Pending": "holdfast.objectstore.client.pending",
     "StoreProtocolError": "holdfast.objectstore.errors",
     "SpillError": "holdfast.objectstore.errors",
     "Store": "holdfast.objectstore.client.store",

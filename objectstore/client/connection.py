@@ -24,14 +24,14 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from holdfast.objectstore.client.pins import Ledger
+from holdfast.objectstore.client.ledger import Ledger
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.shared.protocol import (
     MAGIC,
     REPLY_NBYTES_MAX,
     SEALS_PER_FRAME,
     VERSION,
-    FrameReader,
+    MessageReader,
     Op,
     SealItem,
     Status,
@@ -52,7 +52,7 @@ _ERRORS: dict[int, type[StoreError]] = {
 }
 
 
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_connections: weakref.WeakSet[StoreConnection] = weakref.WeakSet()
 
 
 class _Call:
@@ -66,7 +66,7 @@ class _Call:
         self.undo = undo
 
 
-class Connection:
+class StoreConnection:
     """The socket, the calls in flight and what is to be sent one way.
 
     Parameters
@@ -81,7 +81,7 @@ class Connection:
         self.where = where
         self.ledger: Ledger | None = None
         self._socket = sock
-        self._frames = FrameReader(REPLY_NBYTES_MAX)
+        self._frames = MessageReader(REPLY_NBYTES_MAX)
         self._calls: dict[int, _Call] = {}
         self._numbers = itertools.count(1)
         self._lost: str | None = None
@@ -328,10 +328,10 @@ class Hello(NamedTuple):
     index_fd: int
     row_fd: int
     lifeline_fd: int
-    witness_fd: int
+    sentinel_fd: int
 
 
-def open_connection(path: str, timeout: float) -> tuple[Connection, Hello]:
+def open_connection(path: str, timeout: float) -> tuple[StoreConnection, Hello]:
     """Connects and reads the server's first frame.
 
     Raises
@@ -350,14 +350,14 @@ def open_connection(path: str, timeout: float) -> tuple[Connection, Hello]:
             raise StoreError(f"the store at {path} didn't answer within {timeout:g} s") from None
         except OSError as error:
             raise StoreError(f"no store serves at {path}: {error}") from error
-        hello = next(FrameReader(_HELLO_NBYTES).feed(data), None)
+        hello = next(MessageReader(_HELLO_NBYTES).feed(data), None)
         if not isinstance(hello, list) or len(hello) < 4 or hello[0] != MAGIC:
             raise StoreError(f"what serves at {path} is not a store, or it serves another user")
         if hello[1] != VERSION or len(hello) != 5 or len(fds) != _HELLO_FDS:
             raise StoreError(f"the store at {path} speaks version {hello[1]} of the protocol, not {VERSION}")
         sock.settimeout(None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(_POLL_SECONDS, 0))
-        return Connection(sock, path), Hello(*hello[3:], *fds)
+        return StoreConnection(sock, path), Hello(*hello[3:], *fds)
     except BaseException:
         for fd in fds:
             os.close(fd)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import mmap
 import os
 
-from holdfast.objectstore.client.pins import BoardPin, Pin
-from holdfast.objectstore.client.private import COPIED_NBYTES_MAX, MAPS
-from holdfast.objectstore.client.viewed import ViewedMap
+from holdfast.objectstore.client.buffer_map import BufferMap
+from holdfast.objectstore.client.pins import IndexPin, Pin
+from holdfast.objectstore.client.private_maps import COPIED_NBYTES_MAX, MAPS
 from holdfast.objectstore.errors import SpillError
 from holdfast.objectstore.shared.ids import ObjectID
 
 
-def map_spilled(object_id: ObjectID, path: str, offset: int, pin: BoardPin | Pin, *, writable: bool) -> memoryview:
-    """A spilled object's bytes, mapped; of this caller alone, if ``writable`` (``private.py``). Maps hold the pin.
+def map_spilled(object_id: ObjectID, path: str, offset: int, pin: IndexPin | Pin, *, writable: bool) -> memoryview:
+    """A spilled object's bytes, mapped; of this caller alone, if ``writable`` (``private_maps.py``). Maps hold the pin.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def map_spilled(object_id: ObjectID, path: str, offset: int, pin: BoardPin | Pin
             if nbytes < offset + pin.nbytes:
                 raise _cut_short(object_id, path, nbytes)
             if not writable:
-                return ViewedMap(fd, offset, pin.nbytes, flags=mmap.MAP_SHARED, writable=False, base=pin).view()
+                return BufferMap(fd, offset, pin.nbytes, flags=mmap.MAP_SHARED, writable=False, base=pin).view()
             view = MAPS.map(fd, offset, pin.nbytes, pin) if pin.nbytes > COPIED_NBYTES_MAX else None
             return _read(fd, offset, pin.nbytes) if view is None else view
         finally:

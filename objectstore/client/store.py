@@ -11,96 +11,33 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from holdfast.objectstore.client.connection import PATIENCE_SECONDS, Connection, open_connection
-from holdfast.objectstore.client.maps import Mapping
-from holdfast.objectstore.client.pins import BoardPin, Ledger, Pin, WritableExtent
-from holdfast.objectstore.client.spilled_map import map_spilled
+from holdfast.objectstore.client.arena_maps import ArenaMaps
+from holdfast.objectstore.client.connection import PATIENCE_SECONDS, StoreConnection, open_connection
+from holdfast.objectstore.client.index_view import IndexView
+from holdfast.objectstore.client.ledger import Ledger
+from holdfast.objectstore.client.names import Names, checked_id, checked_name, clean
+from holdfast.objectstore.client.pending import Pending
+from holdfast.objectstore.client.pins import WritableExtent
+from holdfast.objectstore.client.reader import ObjectReader
 from holdfast.objectstore.client.warm import Warmer
-from holdfast.objectstore.client.writer import Names, Writer
+from holdfast.objectstore.client.writer import Writer
 from holdfast.objectstore.codecs import (
-    TAKES_WRITES,
     Encoded,
     Resident,
     decode,
     decode_item,
-    decode_pieces,
+    decode_segments,
     encode,
     ndarray,
     raw,
 )
-from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.shared.ids import IDMinter, ObjectID
-from holdfast.objectstore.shared.index import ORDERED, BoardView, index_nbytes, row_nbytes
-from holdfast.objectstore.shared.protocol import IDS_PER_FRAME, SOURCES_MAX, TEXT_MAX, Op, seconds
+from holdfast.objectstore.shared.index import index_nbytes, row_nbytes
+from holdfast.objectstore.shared.protocol import IDS_PER_FRAME, TEXT_MAX, Op
 from holdfast.objectstore.system.file_maps import map_shared
 
 Descriptions = list[dict[str, Any]]
-_Segments = list[tuple[int, int, int]]
-_Place = tuple[BoardPin | Pin, int, str | None, _Segments | None]
-"""A pinned object's offset in the arena, or in the file of this path, or its segments if it shares data."""
-
-
-class Pending:
-    """Bytes in the arena that are being filled: sealed or aborted once, by ``seal``, ``abort`` or being dropped.
-
-    As a context manager it seals at the end of the block, and aborts if the block raises.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        object_id: ObjectID,
-        extent: WritableExtent,
-        value: np.ndarray[Any, Any] | None,
-        *,
-        key: str | None,
-        owner: str | None,
-        type_name: str,
-    ) -> None:
-        self.object_id = object_id
-        self._store = store
-        self._extent: WritableExtent | None = extent
-        self._array = value
-        self._names: Names = _name(key), _name(owner), type_name
-
-    def seal(self) -> ObjectID:
-        """Makes the object visible to everyone, and the array read-only. The array may be kept and read.
-
-        It must not be written any more, through views made before either.
-
-        Raises
-        ------
-        StoreClosedError
-            If the store was closed, or this was sealed or aborted before.
-        """
-        extent = self._take()
-        if self._array is not None:
-            self._array.flags.writeable = False
-        self._store._seal_extent(extent, self.object_id, self._names)
-        self._array = None
-        return self.object_id
-
-    def abort(self) -> None:
-        """Gives the bytes back, as soon as the array made of them is gone too."""
-        if self._extent is not None:
-            self._extent = None
-            self._array = None
-
-    def _take(self) -> WritableExtent:
-        extent, self._extent = self._extent, None
-        if extent is None:
-            raise StoreClosedError("this object was sealed or aborted before")
-        return extent
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        if exc_type is None and self._extent is not None:
-            self.seal()
-        else:
-            self.abort()
 
 
 class Store:
@@ -116,19 +53,19 @@ class Store:
         Where this process maps the arena to read it, and how large that is.
     """
 
-    def __init__(self, connection: Connection, mapping: Mapping, board: BoardView, name: str) -> None:
-        self.arena_address = mapping.address
-        self.arena_nbytes = mapping.nbytes
+    def __init__(self, connection: StoreConnection, maps: ArenaMaps, index: IndexView, name: str) -> None:
+        self.arena_address = maps.address
+        self.arena_nbytes = maps.nbytes
         self.name = name
         self._connection = connection
-        self._mapping = mapping
-        self._ledger = Ledger(board, connection.try_flush, connection.close, mapping)
-        self._board = board if ORDERED else None
-        self._resident = Resident(lambda address: mapping.offset_of(address) is not None)
+        self._maps = maps
+        self._ledger = Ledger(index, connection.try_flush, connection.close, maps)
+        self._resident = Resident(lambda address: maps.offset_of(address) is not None)
         connection.ledger = self._ledger
         self._mint = IDMinter()
-        self._warmer = Warmer(mapping, connection)
-        self._writer = Writer(connection, mapping, self._ledger, self._warmer)
+        self._warmer = Warmer(maps, connection)
+        self._writer = Writer(connection, maps, self._ledger, self._warmer)
+        self._reader = ObjectReader(connection, maps, self._ledger)
         self._closed = False
         # A store that is forgotten is closed; what its views hold is the ledger, never the store.
         self._closer = weakref.finalize(self, self._ledger.abandon)
@@ -181,11 +118,11 @@ class Store:
 
     def encode(self, value: Any) -> Encoded:
         """A value for ``put_encoded``: like ``codecs.encode``, but so that ``put`` can share what lies here already."""
-        return encode(value, self._resident if self._ledger.looks else None)
+        return encode(value, self._resident if self._ledger.views else None)
 
     def shares(self, encoded: Encoded) -> bool:
         """Whether large data of a value from ``encode`` lies here already, so that ``put`` needn't copy it."""
-        return any(self._resident.holds(piece.address) for piece in encoded.pieces())
+        return any(self._resident.holds(span.address) for span in encoded.spans())
 
     def put_encoded(
         self,
@@ -200,8 +137,8 @@ class Store:
         """Stores a value that is encoded already; otherwise like ``put``."""
         self._check_open()
         is_new = object_id is None
-        object_id = self._mint() if object_id is None else _id(object_id)
-        names = _name(key), _name(owner), _clean(type_name or encoded.type_name)[:TEXT_MAX]
+        object_id = self._mint() if object_id is None else checked_id(object_id)
+        names = checked_name(key), checked_name(owner), clean(type_name or encoded.type_name)[:TEXT_MAX]
         self._writer.put(object_id, encoded, names, timeout, is_new=is_new)
         return object_id
 
@@ -273,7 +210,7 @@ class Store:
         view = extent.view()
         view[: len(head)] = head
         array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, view, len(head))
-        return array, Pending(self, object_id, extent, array, key=key, owner=owner, type_name="numpy.ndarray")
+        return array, Pending(self._seal, object_id, extent, array, key=key, owner=owner, type_name="numpy.ndarray")
 
     def create_buffer(
         self, nbytes: int, *, key: str | None = None, owner: str | None = None, timeout: float | None = None
@@ -294,7 +231,7 @@ class Store:
         extent = self._writer.reserve(raw.VIEW_HEAD_NBYTES + nbytes, timeout, object_id)
         view = extent.view()
         view[: raw.VIEW_HEAD_NBYTES] = raw.VIEW_HEAD
-        pending = Pending(self, object_id, extent, None, key=key, owner=owner, type_name="memoryview")
+        pending = Pending(self._seal, object_id, extent, None, key=key, owner=owner, type_name="memoryview")
         return view[raw.VIEW_HEAD_NBYTES :], pending
 
     def warm(self) -> None:
@@ -344,8 +281,9 @@ class Store:
         StoreError
             If it couldn't be fetched, or the store is gone.
         """
-        where = self._open(object_id, timeout, writable, sources, patience)
-        return decode_pieces(where) if type(where) is list else decode(where)
+        self._check_open()
+        where = self._reader.open(checked_id(object_id), timeout, writable, sources, patience)
+        return decode_segments(where) if type(where) is list else decode(where)
 
     def get_item(
         self,
@@ -360,30 +298,9 @@ class Store:
 
         Parameters and errors are those of ``get``, and what looking for the key raises.
         """
-        where = self._open(object_id, timeout, writable, sources)
-        return decode_pieces(where)[key] if type(where) is list else decode_item(memoryview(where), key)
-
-    def _open(
-        self,
-        object_id: ObjectID,
-        timeout: float | None,
-        writable: bool,
-        sources: Sequence[str],
-        patience: float = PATIENCE_SECONDS,
-    ) -> Any:
-        """A pinned object's encoding: a buffer or, if it isn't in one place, what ``decode_pieces`` takes."""
-        pin, offset, path, segments = self._pin(object_id, timeout, sources, patience)
-        if path is not None:
-            spilled = map_spilled(object_id, path, offset, pin, writable=writable)
-            return spilled if writable else pa.py_buffer(spilled)
-        mapping = self._mapping
-        if segments is not None:
-            view = mapping.private if writable else mapping.buffer
-            return [(start, memoryview(view(at, nbytes, pin))) for start, at, nbytes in segments]
-        buffer = mapping.buffer(offset, pin.nbytes, pin)
-        if writable and memoryview(buffer)[0] in TAKES_WRITES:
-            return mapping.private(offset, pin.nbytes, pin)
-        return buffer
+        self._check_open()
+        where = self._reader.open(checked_id(object_id), timeout, writable, sources, PATIENCE_SECONDS)
+        return decode_segments(where)[key] if type(where) is list else decode_item(memoryview(where), key)
 
     def get_buffer(
         self, object_id: ObjectID, *, timeout: float | None = None, sources: Sequence[str] = ()
@@ -393,21 +310,14 @@ class Store:
         One that shares data with others isn't in one place: it's a copy then. Parameters and errors are those of
         ``get``; ``decode`` makes the value of it.
         """
-        pin, offset, path, segments = self._pin(object_id, timeout, sources)
-        if path is not None:
-            return pa.py_buffer(map_spilled(object_id, path, offset, pin, writable=False))
-        if segments is not None:
-            flat = memoryview(bytearray(pin.nbytes))
-            for start, at, nbytes in segments:
-                flat[start : start + nbytes] = memoryview(self._mapping.buffer(at, nbytes, pin)).cast("B")
-            return pa.py_buffer(flat.toreadonly())
-        return self._mapping.buffer(offset, pin.nbytes, pin)
+        self._check_open()
+        return self._reader.buffer(checked_id(object_id), timeout, sources)
 
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is there, sealed and not deleted."""
         self._check_open()
-        object_id = _id(object_id)
-        if self._board is not None and self._board.contains(object_id):
+        object_id = checked_id(object_id)
+        if self._reader.is_indexed(object_id):
             return True
         (there,) = self._connection.call(Op.CONTAINS, object_id, timeout=PATIENCE_SECONDS)
         return bool(there)
@@ -418,7 +328,7 @@ class Store:
         Ids that aren't there are remembered, so that objects sealed later under them vanish too.
         """
         self._check_open()
-        ids = [_id(object_ids)] if isinstance(object_ids, bytes | str) else list(map(_id, object_ids))
+        ids = [checked_id(object_ids)] if isinstance(object_ids, bytes | str) else list(map(checked_id, object_ids))
         for start in range(0, len(ids), IDS_PER_FRAME):
             self._connection.call(Op.DELETE, ids[start : start + IDS_PER_FRAME], timeout=PATIENCE_SECONDS)
 
@@ -461,7 +371,7 @@ class Store:
 
     def address_in_arena(self, address: int) -> bool:
         """Whether an address of this process lies where ``get`` shows the arena, in a private map too."""
-        return self._mapping.shows(address)
+        return self._maps.shows(address)
 
     # The end
 
@@ -504,90 +414,9 @@ class Store:
             raise StoreClosedError(f"this connection to the store at {self._connection.where} is closed")
         self._connection.check()
 
-    def _pin(
-        self,
-        object_id: ObjectID,
-        timeout: float | None,
-        sources: Sequence[str],
-        patience: float = PATIENCE_SECONDS,
-    ) -> _Place:
-        self._check_open()
-        object_id = _id(object_id)
-        ledger = self._ledger
-        if self._board is not None:
-            pin = BoardPin(ledger)
-            place = ledger.pin(object_id, pin)
-            if place is not None:
-                if pin.nbytes >= SHARE_NBYTES:
-                    ledger.looks.add(pin, object_id, ((0, place, pin.nbytes),))
-                return pin, place, None, None
-        return self._ask_for_pin(object_id, timeout, sources, patience)
-
-    def _ask_for_pin(
-        self, object_id: ObjectID, timeout: float | None, sources: Sequence[str], patience: float
-    ) -> _Place:
-        ledger = self._ledger
-        timeout = None if timeout is None else seconds(timeout)
-        limit = patience + timeout if timeout is not None else None if sources else patience
-
-        def undo(answer: list[Any]) -> None:
-            ledger.add()
-            ledger.drop(object_id, answer[1])
-
-        pin = Pin(ledger, object_id)
-        ledger.add()
-        try:
-            offset, pin.nbytes, path, segments = self._connection.call(
-                Op.GET, object_id, timeout, sources[:SOURCES_MAX], timeout=limit, undo=undo
-            )
-        except BaseException:
-            ledger.discard()
-            raise
-        if pin.nbytes >= SHARE_NBYTES and path is None:
-            ledger.looks.add(pin, object_id, segments or ((0, offset, pin.nbytes),))
-        return pin, offset, path, segments
-
-    def _seal_extent(self, extent: WritableExtent, object_id: ObjectID, names: Names) -> None:
+    def _seal(self, extent: WritableExtent, object_id: ObjectID, names: Names) -> None:
         self._check_open()
         self._writer.seal(extent, object_id, names)
-
-
-def _id(value: object) -> ObjectID:
-    """An object's id.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it isn't one.
-    """
-    if type(value) is ObjectID:
-        return value
-    if not isinstance(value, bytes):
-        raise TypeError(f"an object id, as put gives it, is not of type {type(value).__name__}")
-    return ObjectID(value)
-
-
-def _clean(text: str) -> str:
-    """A text as it can be sent: what UTF-8 has no bytes for is escaped."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _name(text: str | None) -> str | None:
-    """A name as it can be sent.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it isn't a text, or too long.
-    """
-    if text is None:
-        return None
-    if not isinstance(text, str):
-        raise TypeError(f"a name is a str, not {type(text).__name__}")
-    text = _clean(text)
-    if len(text) > TEXT_MAX:
-        raise ValueError(f"a name of {len(text)} characters; {TEXT_MAX} are allowed")
-    return text
 
 
 def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: float = 10.0) -> Store:
@@ -614,7 +443,7 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
     """
     connection, hello = open_connection(os.fspath(socket_path), timeout)
     try:
-        mapping = Mapping(hello.arena_fd, hello.writable_fd, hello.arena_nbytes, hello.lifeline_fd, hello.witness_fd)
+        maps = ArenaMaps(hello.arena_fd, hello.writable_fd, hello.arena_nbytes, hello.lifeline_fd, hello.sentinel_fd)
         slots = hello.slots
         try:
             index = map_shared(hello.index_fd, index_nbytes(slots), writable=False)
@@ -622,8 +451,8 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
         finally:
             os.close(hello.index_fd)
             os.close(hello.row_fd)
-        connection.attach(_clean(name)[:TEXT_MAX])
+        connection.attach(clean(name)[:TEXT_MAX])
     except BaseException:
         connection.close()
         raise
-    return Store(connection, mapping, BoardView(slots, index, row), name)
+    return Store(connection, maps, IndexView(slots, index, row), name)

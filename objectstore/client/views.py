@@ -22,14 +22,14 @@ from holdfast.objectstore.shared.ids import ObjectID
 _Segments = tuple[tuple[int, int, int], ...]  # start in the encoding, offset in the arena, size
 
 
-class Place(NamedTuple):
+class ObjectOffset(NamedTuple):
     """Whose some bytes are, and where they begin in that object's encoding."""
 
     object_id: ObjectID
     start: int
 
 
-class Looks:
+class Views:
     """The large objects that are looked at. True if there are any."""
 
     __slots__ = ("_alive",)
@@ -52,18 +52,18 @@ class Looks:
         """Nothing is looked at."""
         self._alive.clear()
 
-    def index(self) -> LooksIndex:
+    def in_order(self) -> SortedViews:
         """What is looked at now, to be searched."""
-        return LooksIndex(self._alive.copy().values())
+        return SortedViews(self._alive.copy().values())
 
 
-class LooksIndex:
+class SortedViews:
     """The pieces of objects that are looked at, by where they lie. They may overlap: objects share data."""
 
-    def __init__(self, looks: Iterable[tuple[ObjectID, _Segments]]) -> None:
+    def __init__(self, views: Iterable[tuple[ObjectID, _Segments]]) -> None:
         pieces = [
             (offset, offset + nbytes, start, object_id)
-            for object_id, segments in looks
+            for object_id, segments in views
             for start, offset, nbytes in segments
             if nbytes >= SHARE_NBYTES
         ]
@@ -71,13 +71,13 @@ class LooksIndex:
         self._offsets = list(map(itemgetter(0), self._pieces))
         self._reach = list(accumulate(map(itemgetter(1), self._pieces), max))  # the furthest end up to here
 
-    def find(self, offset: int, nbytes: int) -> Place | None:
+    def find(self, offset: int, nbytes: int) -> ObjectOffset | None:
         """An object that these bytes of the arena are part of."""
         end = offset + nbytes
         i = bisect_right(self._offsets, offset) - 1
         while i >= 0 and self._reach[i] >= end:
             begins, ends, start, object_id = self._pieces[i]
             if ends >= end:
-                return Place(object_id, start + offset - begins)
+                return ObjectOffset(object_id, start + offset - begins)
             i -= 1
         return None

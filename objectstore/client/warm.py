@@ -27,8 +27,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-from holdfast.objectstore.client.connection import Connection
-from holdfast.objectstore.client.maps import Mapping
+from holdfast.objectstore.client.arena_maps import ArenaMaps
+from holdfast.objectstore.client.connection import StoreConnection
 from holdfast.objectstore.errors import StoreError
 from holdfast.objectstore.shared.protocol import Op
 from holdfast.objectstore.system.page_table import PageTable
@@ -38,7 +38,7 @@ _THREADS = min(4, os.cpu_count() or 1)
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 1.6
 #: It works for so long before it pauses for as long: the shortest sleep takes a tenth of it.
-_STINT_SECONDS = 0.0005
+_SLICE_SECONDS = 0.0005
 _PATIENCE_SECONDS = 60.0
 _JOIN_SECONDS = 1.0
 
@@ -48,14 +48,14 @@ class Warmer:
 
     Parameters
     ----------
-    mapping : Mapping
-        The maps.
-    connection : Connection
+    maps : ArenaMaps
+        Of this process.
+    connection : StoreConnection
         Whose server knows what will be written next.
     """
 
-    def __init__(self, mapping: Mapping, connection: Connection) -> None:
-        self._mapping = mapping
+    def __init__(self, maps: ArenaMaps, connection: StoreConnection) -> None:
+        self._maps = maps
         self._connection = connection
         self._thread: threading.Thread | None = None
         self._again = False
@@ -72,7 +72,7 @@ class Warmer:
 
     def now(self, offset: int, nbytes: int) -> None:
         """Maps the pages of an extent that is about to be written."""
-        start = self._mapping.writable_address
+        start = self._maps.writable_address
         with PageTable() as table:
             pieces = [piece for piece in _pieces(offset, nbytes) if not table.is_mapped(start + sum(piece) - 1)]
         share = -(-len(pieces) // _THREADS)
@@ -114,21 +114,21 @@ class Warmer:
 
     def _map_resident(self, offset: int, nbytes: int) -> bool:
         """Maps what of an extent is there, piece by piece. False if it's time to end."""
-        mapping = self._mapping
+        maps = self._maps
         began = time.monotonic()
         with PageTable() as table:
             for piece in _pieces(offset, nbytes):
                 end = sum(piece)
                 # Piece by piece: to ask for the holes of a whole extent keeps a processor for milliseconds.
-                if not table.is_mapped(mapping.writable_address + end - 1):
-                    if not mapping.is_resident(*piece):
+                if not table.is_mapped(maps.writable_address + end - 1):
+                    if not maps.is_resident(*piece):
                         continue
                     if not self._map(*piece):
                         return False
-                if piece[1] == HUGE_PAGE and not table.is_mapped(mapping.address + end - 1):
-                    populate_to_read(mapping.address + piece[0], 1)  # of small ones, a few
+                if piece[1] == HUGE_PAGE and not table.is_mapped(maps.address + end - 1):
+                    populate_to_read(maps.address + piece[0], 1)  # of small ones, a few
                 worked = time.monotonic() - began
-                if worked >= _STINT_SECONDS:
+                if worked >= _SLICE_SECONDS:
                     if self._nap(worked):
                         return False
                     began = time.monotonic()
@@ -142,13 +142,13 @@ class Warmer:
 
     def _make(self, pieces: list[tuple[int, int]]) -> None:
         for offset, nbytes in pieces:
-            if nbytes == HUGE_PAGE and self._mapping.is_hole(offset, nbytes):
-                make_huge_page(self._mapping.writable_address + offset)
+            if nbytes == HUGE_PAGE and self._maps.is_hole(offset, nbytes):
+                make_huge_page(self._maps.writable_address + offset)
             if not self._map(offset, nbytes):
                 return
 
     def _map(self, offset: int, nbytes: int) -> bool:
-        return populate(self._mapping.writable_address + offset, nbytes)
+        return populate(self._maps.writable_address + offset, nbytes)
 
 
 def _pieces(offset: int, nbytes: int) -> Iterator[tuple[int, int]]:

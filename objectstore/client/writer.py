@@ -17,13 +17,15 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from holdfast.objectstore.client.connection import PATIENCE_SECONDS, Connection
-from holdfast.objectstore.client.maps import Mapping
-from holdfast.objectstore.client.pins import Ledger, WritableExtent
-from holdfast.objectstore.client.views import Place
+from holdfast.objectstore.client.arena_maps import ArenaMaps
+from holdfast.objectstore.client.connection import PATIENCE_SECONDS, StoreConnection
+from holdfast.objectstore.client.ledger import Ledger
+from holdfast.objectstore.client.names import Names
+from holdfast.objectstore.client.pins import WritableExtent
+from holdfast.objectstore.client.views import ObjectOffset
 from holdfast.objectstore.client.warm import Warmer
 from holdfast.objectstore.codecs import Encoded
-from holdfast.objectstore.codecs.flat import SHARE_NBYTES, Piece
+from holdfast.objectstore.codecs.flat import SHARE_NBYTES, Span
 from holdfast.objectstore.errors import StoreClosedError
 from holdfast.objectstore.memory.allocator import ALIGNMENT, SMALL_NBYTES
 from holdfast.objectstore.shared.ids import ObjectID
@@ -34,8 +36,6 @@ _WARM_NBYTES = 4 << 20  # from here on the faults of a write to pages that aren'
 _STOP_SECONDS = 10.0  # for a copy of SMALL_NBYTES
 _LEASE_NBYTES_FIRST = 128 << 10
 _LEASE_NBYTES_MAX = 4 << 20
-
-Names = tuple[str | None, str | None, str | None]  # key, owner, type
 
 
 class _Lease:
@@ -64,20 +64,20 @@ class Writer:
 
     Parameters
     ----------
-    connection : Connection
+    connection : StoreConnection
         To the server.
-    mapping : Mapping
-        The arena.
+    maps : ArenaMaps
+        Of the arena.
     ledger : Ledger
         What the connection holds at the server.
     warmer : Warmer
         Maps pages ahead of large copies.
     """
 
-    def __init__(self, connection: Connection, mapping: Mapping, ledger: Ledger, warmer: Warmer) -> None:
+    def __init__(self, connection: StoreConnection, maps: ArenaMaps, ledger: Ledger, warmer: Warmer) -> None:
         self.lock = threading.Lock()  # of the lease: seals have to come in the order of their offsets
         self._connection = connection
-        self._mapping = mapping
+        self._maps = maps
         self._ledger = ledger
         self._warmer = warmer
         self._lease = _Lease()
@@ -96,7 +96,7 @@ class Writer:
             If the connection is gone.
         """
         nbytes = encoded.nbytes
-        if self._ledger.looks and nbytes >= SHARE_NBYTES and self._share(object_id, encoded, names, timeout):
+        if self._ledger.views and nbytes >= SHARE_NBYTES and self._share(object_id, encoded, names, timeout):
             return
         if nbytes > SMALL_NBYTES:
             extent = self._write_apart(encoded, timeout, object_id)
@@ -105,7 +105,7 @@ class Writer:
             self._connection.queue_seal(item)
             self._connection.flush()
             if is_new:
-                self._ledger.board.sealing(object_id)
+                self._ledger.index.add_own(object_id)
             return
         with self.lock:
             offset = self._write_in_lease(encoded, timeout)
@@ -144,7 +144,7 @@ class Writer:
             raise ValueError(f"nothing has {nbytes} bytes")
         timeout = CREATE_TIMEOUT_SECONDS if timeout is None else seconds(timeout)
         ledger = self._ledger
-        extent = WritableExtent(ledger, self._mapping, nbytes)
+        extent = WritableExtent(ledger, self._maps, nbytes)
 
         def undo(answer: list[Any]) -> None:
             ledger.add()
@@ -168,9 +168,9 @@ class Writer:
         extent.sealed_as = object_id  # together with the next line, also for an interrupt (see connection.py)
         self._connection.queue_seal(item)
         self._connection.flush()
-        self._ledger.board.sealing(object_id)
+        self._ledger.index.add_own(object_id)
         if extent.nbytes >= SHARE_NBYTES:
-            self._ledger.looks.add(extent, object_id, ((0, extent.offset, extent.nbytes),))
+            self._ledger.views.add(extent, object_id, ((0, extent.offset, extent.nbytes),))
 
     def _write_apart(self, encoded: Encoded, timeout: float | None, object_id: ObjectID | None) -> WritableExtent:
         """Room of its own that it was written to. It's the caller's to hand over to a seal."""
@@ -193,7 +193,7 @@ class Writer:
         self._copies = True
         if self._stopped:
             raise StoreClosedError("the connection to the store was closed while something was put")
-        encoded.write_into(self._mapping.writable_view[offset : offset + nbytes])
+        encoded.write_into(self._maps.writable_view[offset : offset + nbytes])
         self._copies = False
         return offset
 
@@ -222,7 +222,7 @@ class Writer:
         if not shares:
             return False
         own = encoded.without(shares)
-        described = [(piece.start, *place, piece.nbytes) for piece, place in shares.items()]
+        described = [(span.start, *place, span.nbytes) for span, place in shares.items()]
         request = encoded.nbytes, described
         if own.nbytes <= SMALL_NBYTES:
             with self.lock:
@@ -241,15 +241,15 @@ class Writer:
         (extent.handed_over,) = answer
         return extent.handed_over
 
-    def _shares(self, encoded: Encoded) -> dict[Piece, Place]:
+    def _shares(self, encoded: Encoded) -> dict[Span, ObjectOffset]:
         """Which parts of a value are parts of objects that this process looks at."""
-        index = None
-        shares: dict[Piece, Place] = {}
-        for piece in encoded.pieces():
-            offset = self._mapping.offset_of(piece.address)
+        views = None
+        shares: dict[Span, ObjectOffset] = {}
+        for span in encoded.spans():
+            offset = self._maps.offset_of(span.address)
             if offset is not None and len(shares) < SHARES_MAX:
-                index = index or self._ledger.looks.index()
-                place = index.find(offset, piece.nbytes)
-                if place is not None and self._mapping.is_as_stored(piece.address, offset, piece.nbytes):
-                    shares[piece] = place
+                views = views or self._ledger.views.in_order()
+                place = views.find(offset, span.nbytes)
+                if place is not None and self._maps.is_as_stored(span.address, offset, span.nbytes):
+                    shares[span] = place
         return shares

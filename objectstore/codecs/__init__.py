@@ -40,7 +40,7 @@ from holdfast.objectstore.codecs.flat import (
     Encoded,
     type_name_of,
 )
-from holdfast.objectstore.codecs.pickled import decode_pieces
+from holdfast.objectstore.codecs.pickled import decode_segments
 from holdfast.objectstore.codecs.resident import Resident
 from holdfast.objectstore.errors import DecodeError
 
@@ -52,7 +52,7 @@ __all__ = [
     "Resident",
     "decode",
     "decode_item",
-    "decode_pieces",
+    "decode_segments",
     "encode",
     "type_name_of",
 ]
@@ -132,7 +132,7 @@ def _encode_mapping(value: dict[Any, Any], resident: Resident | None) -> Encoded
     def encode_value(value: Any) -> Encoded:
         nonlocal stays
         encoded = encode(value, resident)
-        stays = stays or (resident is not None and any(resident.holds(piece.address) for piece in encoded.pieces()))
+        stays = stays or (resident is not None and any(resident.holds(span.address) for span in encoded.spans()))
         return encoded
 
     encoded = mapping.encode_mapping(value, encode_value)

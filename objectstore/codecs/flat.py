@@ -81,7 +81,7 @@ def copy_bytes(target: memoryview, source: memoryview) -> None:
         writer.write(pa.py_buffer(source))
 
 
-class Piece(NamedTuple):
+class Span(NamedTuple):
     """A part that lies somewhere as it is: where it begins in the encoding and in this process, and its size."""
 
     start: int
@@ -158,22 +158,22 @@ class Encoded:
             parts.append(part.source)
         return parts
 
-    def pieces(self) -> list[Piece]:
-        """The large parts that could stay where they lie, for readers who take the encoding in pieces."""
+    def spans(self) -> list[Span]:
+        """The large parts that could stay where they lie, for readers who take the encoding in segments."""
         if self._head[0] != TAG_PICKLE_BUFFERS:
             return []
         return [
-            Piece(start, part.address, part.nbytes)
+            Span(start, part.address, part.nbytes)
             for start, part in self._parts
             if type(part) is CopyPart and part.nbytes >= SHARE_NBYTES and start % ALIGNMENT == 0
         ]
 
-    def without(self, pieces: Iterable[Piece]) -> Encoded:
-        """What is left to be written if these of ``pieces()`` stay where they are.
+    def without(self, spans: Iterable[Span]) -> Encoded:
+        """What is left to be written if these of ``spans()`` stay where they are.
 
         Each is taken out together with the filling up to the next multiple of 64.
         """
-        out = {piece.start for piece in pieces}
+        out = {span.start for span in spans}
         parts: list[tuple[int, Part]] = []
         taken = 0
         for start, part in self._parts:

@@ -139,19 +139,19 @@ def decode_plain(view: memoryview) -> Any:
 
 def decode_buffers(view: memoryview) -> Any:
     """A pickle whose buffers are slices of ``view``."""
-    return decode_pieces([(0, view)])
+    return decode_segments([(0, view)])
 
 
-def decode_pieces(pieces: Sequence[tuple[int, memoryview]]) -> Any:
-    """A pickle with buffers that isn't in one piece.
+def decode_segments(segments: Sequence[tuple[int, memoryview]]) -> Any:
+    """A pickle with buffers that lies in several segments.
 
     Parameters
     ----------
-    pieces : sequence of (int, memoryview)
+    segments : sequence of (int, memoryview)
         Where each begins in the encoding, in order. The first holds the header and the pickle, and each buffer lies
         within one of them.
     """
-    view = pieces[0][1]
+    view = segments[0][1]
     nbytes = view.nbytes
     if nbytes < _HEADER.size:
         raise DecodeError(f"{nbytes} bytes are too few for the header of a pickle with buffers")
@@ -165,12 +165,14 @@ def decode_pieces(pieces: Sequence[tuple[int, memoryview]]) -> Any:
     at = 0
     for size in struct.unpack_from(f"<{count}Q", view, _HEADER.size):
         begin = align(begin)
-        while at + 1 < len(pieces) and pieces[at + 1][0] <= begin:
+        while at + 1 < len(segments) and segments[at + 1][0] <= begin:
             at += 1
-        first, piece = pieces[at]
-        if size and begin + size > first + piece.nbytes:
-            raise DecodeError(f"a buffer of {size} bytes at {begin} reaches beyond the {piece.nbytes} bytes at {first}")
-        buffers.append(piece[begin - first : begin - first + size])
+        first, segment = segments[at]
+        if size and begin + size > first + segment.nbytes:
+            raise DecodeError(
+                f"a buffer of {size} bytes at {begin} reaches beyond the {segment.nbytes} bytes at {first}"
+            )
+        buffers.append(segment[begin - first : begin - first + size])
         begin += size
     return _loads(view[start:end], buffers)
 

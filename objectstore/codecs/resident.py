@@ -1,8 +1,8 @@
 """Data that lies in the store already, and stays there when a value that shows it is put.
 
 Such a value is pickled with its buffers out of band, whatever its type: of that encoding each large buffer can lie
-where it likes (``pickled.decode_pieces``). numpy arrays and whatever is made of them are pickled so anyhow. Arrow data
-is written as IPC streams elsewhere; where much of it is resident it's taken apart instead (``columns.py``).
+where it likes (``pickled.decode_segments``). numpy arrays and whatever is made of them are pickled so anyhow. Arrow
+data is written as IPC streams elsewhere; where much of it is resident it's taken apart instead (``columns.py``).
 """
 
 from __future__ import annotations

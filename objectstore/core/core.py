@@ -16,7 +16,7 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
 * an *object*, from its seal until it is deleted and nobody looks at it any more, or until it was spilled:
   copied to a file that is read from then on.
 * *shared*: several objects', until the last of them is gone (``sharing.py``);
-* *taken*: nobody's, while a piece is made for a request of what was several (``clearing.py``).
+* *taken*: nobody's, while a piece is made for a request of what was several (``compaction.py``).
 
 A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
 an unpin has to match a pin. Anything else raises ``StoreProtocolError``, and the caller closes that
@@ -33,8 +33,8 @@ Nobody is told that an object isn't there before everything has been read that w
 client may have sealed the object, and another may know so, while the seal is still in the first one's socket: so the
 answer waits for one look at all sockets (``ReadOthers``).
 
-A request that finds no room has objects moved that nobody looks at (``clearing.py``), and some to disk
-(``spilling.py``).
+A request that finds no room has objects moved that nobody looks at (``compaction.py``), and some to disk
+(``spill_policy.py``).
 """
 
 from __future__ import annotations
@@ -46,18 +46,19 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from holdfast.objectstore.core.clearing import Clearing
+from holdfast.objectstore.core.compaction import Compaction
 from holdfast.objectstore.core.create_queue import CreateQueue, CreateWait
 from holdfast.objectstore.core.effects import SERVER, Drop, Effect, GetWait, ReadOthers, Reply, StartFetch
+from holdfast.objectstore.core.object_index import ObjectIndex
 from holdfast.objectstore.core.objects import ObjectMeta, ObjectRecord, SpillExtent
+from holdfast.objectstore.core.obstacles import EXTENTS_MAX, Obstacle, obstacles
 from holdfast.objectstore.core.sharing import Sharing
 from holdfast.objectstore.core.spill_policy import SpillPolicy
 from holdfast.objectstore.core.table import ObjectTable
-from holdfast.objectstore.core.walls import EXTENTS_MAX, Stone, wall
 from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, SMALL_NBYTES, Allocator, footprint
 from holdfast.objectstore.shared.ids import ObjectID
-from holdfast.objectstore.shared.index import Board, slots_for
+from holdfast.objectstore.shared.index import slots_for
 from holdfast.objectstore.shared.layout import Segment, lay_out
 from holdfast.objectstore.shared.protocol import SealItem, Share, Status
 from holdfast.objectstore.sizes import format_size
@@ -76,7 +77,7 @@ _VIEWERS_LISTED = 20
 class _Reservation(NamedTuple):
     nbytes: int
     object_id: ObjectID | None  # None if that isn't known yet
-    slot: int  # where it is on the board, or 0
+    slot: int  # where it is on the index, or 0
 
 
 @dataclasses.dataclass(slots=True)
@@ -113,7 +114,7 @@ class StoreCore:
         Whether ``Spill`` may be asked for.
     why_not_spilled : str
         If not, why not: for the errors of a full store.
-    board : Board, optional
+    index : ObjectIndex, optional
         Where clients find and pin objects by themselves. By default one that nobody else sees.
     tombstone_limit : int
         How many deleted ids are remembered.
@@ -128,7 +129,7 @@ class StoreCore:
         can_fetch: bool = False,
         can_spill: bool = False,
         why_not_spilled: str = "",
-        board: Board | None = None,
+        index: ObjectIndex | None = None,
         tombstone_limit: int = TOMBSTONE_LIMIT,
     ) -> None:
         self.allocator = Allocator(capacity, span)
@@ -136,10 +137,10 @@ class StoreCore:
         self.can_fetch = can_fetch
         self._why_not_spilled = why_not_spilled
         self._clock = clock
-        self.board = Board(slots_for(self.capacity)) if board is None else board
+        self.index = ObjectIndex(slots_for(self.capacity)) if index is None else index
         self._sharing = Sharing(self.allocator.span, self._release_bytes)
         self._table = ObjectTable(
-            self._release_object, self.board, weigh=self._sharing.weigh, tombstone_limit=tombstone_limit
+            self._release_object, self.index, weigh=self._sharing.weigh, tombstone_limit=tombstone_limit
         )
         self._queue = CreateQueue(self._grant)
         self._clients: dict[int, _Client] = {SERVER: _Client("store")}
@@ -152,7 +153,7 @@ class StoreCore:
         self._freed = False
         self._sealed_count = 0
         self._sealed_nbytes = 0
-        self._spilling = SpillPolicy(
+        self._spill_policy = SpillPolicy(
             self._table,
             self.allocator,
             free=self._sharing.release,
@@ -160,8 +161,8 @@ class StoreCore:
             clock=clock,
             enabled=can_spill,
         )
-        self._clearing = Clearing(
-            self._table, self.allocator, self._sharing, self._spilling, do=self._outbox.append, clock=clock
+        self._compaction = Compaction(
+            self._table, self.allocator, self._sharing, self._spill_policy, do=self._outbox.append, clock=clock
         )
 
     # What comes out
@@ -171,8 +172,8 @@ class StoreCore:
         if self._freed:
             self._freed = False
             self._queue.serve()
-        if self._spilling.is_filling_up and not self._clearing.busy:
-            self._spilling.go_ahead()
+        if self._spill_policy.is_filling_up and not self._compaction.busy:
+            self._spill_policy.go_ahead()
         if not self._outbox:
             return []
         effects = self._outbox.copy()
@@ -184,15 +185,15 @@ class StoreCore:
         while self._deadlines and self._deadlines[0][2].done:
             heapq.heappop(self._deadlines)
         due = self._deadlines[0][0] if self._deadlines else None
-        dues = [each for each in (due, self._spilling.again_at, self._clearing.again_at) if each is not None]
+        dues = [each for each in (due, self._spill_policy.again_at, self._compaction.again_at) if each is not None]
         return min(dues, default=None)
 
     def expire(self) -> None:
         """Fails what has waited until its deadline."""
         now = self._clock()
-        if self._spilling.resume():
+        if self._spill_policy.resume():
             self._freed = True
-        if self._clearing.resume():
+        if self._compaction.resume():
             self._freed = True
         while self._deadlines and (self._deadlines[0][2].done or self._deadlines[0][0] <= now):
             _, _, wait, seconds = heapq.heappop(self._deadlines)
@@ -245,7 +246,7 @@ class StoreCore:
             self._forget_get(get)
         for wait in self._queue.of_client(client):
             self._leave_queue(wait)
-        self._spilling.forget(client)
+        self._spill_policy.forget(client)
 
     def sealed_by(self, client: int) -> list[ObjectID]:
         """The objects that are there because of this client."""
@@ -256,7 +257,7 @@ class StoreCore:
     def create(self, client: int, request: int, nbytes: int, timeout: float, object_id: ObjectID | None = None) -> None:
         """Room for one object of ``nbytes``. Replied with its offset, or FULL after ``timeout`` seconds.
 
-        With ``object_id``, it's for that object, which is on the board from now on: open.
+        With ``object_id``, it's for that object, which is on the index from now on: open.
         """
         if nbytes < 1 or len(self._clients[client].reserved) >= RESERVATIONS_PER_CLIENT:
             raise StoreProtocolError(f"a reservation of {nbytes} bytes, or one too many")
@@ -324,7 +325,7 @@ class StoreCore:
             nbytes = footprint(nbytes)
             state.leases.append(_Lease(offset, offset + nbytes))
         else:
-            slot = self.board.add(wait.object_id, offset, nbytes, is_open=True) if wait.object_id else 0
+            slot = self.index.add(wait.object_id, offset, nbytes, is_open=True) if wait.object_id else 0
             state.reserved[offset] = _Reservation(nbytes, wait.object_id, slot)
         self._reply(wait.client, wait.request, Status.OK, offset, nbytes)
         return True
@@ -339,7 +340,7 @@ class StoreCore:
             offset = self.allocator.allocate(nbytes, small=small)
             if offset is not None:
                 return offset, nbytes
-        if self._clearing.make_room(nbytes):
+        if self._compaction.make_room(nbytes):
             offset = self.allocator.allocate(nbytes, small=small)
             if offset is None:
                 offset = self.allocator.allocate_apart(nbytes)
@@ -352,12 +353,12 @@ class StoreCore:
             self._outbox.append(Drop(record.in_file))
 
     def _release_bytes(self, offset: int, nbytes: int) -> None:
-        self._clearing.free(offset, nbytes)
+        self._compaction.free(offset, nbytes)
         self._freed = True
 
     def _give_up(self, offset: int, reservation: _Reservation) -> None:
         if reservation.slot:
-            self.board.remove(reservation.slot)
+            self.index.remove(reservation.slot)
         self._release_bytes(offset, footprint(reservation.nbytes))
 
     def _release_rest(self, lease: _Lease) -> None:
@@ -366,29 +367,29 @@ class StoreCore:
 
     # Moving and spilling
 
-    def go_on(self) -> None:
+    def continue_search(self) -> None:
         """The next turn of the loop after ``GoOn``."""
-        if self._clearing.go_on():
+        if self._compaction.continue_search():
             self._freed = True
 
     def moved(self, *, done: bool = True) -> None:
         """The copies of a ``Move`` have ended; not ``done``: they were cut short."""
-        self._clearing.moved(done=done)
+        self._compaction.moved(done=done)
         self._freed = True
 
     def spill_done(self, extents: list[SpillExtent | None], error: str | None = None) -> None:
         """A batch has ended: where each of its objects is now, None if it isn't in a file, and why."""
-        self._spilling.done(extents, error)
-        self._clearing.spilled()
+        self._spill_policy.done(extents, error)
+        self._compaction.spilled()
         self._freed = True
 
     def verified(self, extent: SpillExtent, error: str | None = None, *, lost: bool = False) -> None:
         """A spilled object is as it was, and who waits may look; or it can't be read, or is ``lost`` altogether."""
-        self._spilling.verified(extent, error, lost=lost)
+        self._spill_policy.verified(extent, error, lost=lost)
 
     def lose(self, object_id: ObjectID, extent: SpillExtent) -> None:
         """What the object is in a file is damaged: the object isn't here any more, but may come from elsewhere."""
-        self._spilling.lose(object_id, extent)
+        self._spill_policy.lose(object_id, extent)
 
     # Seals
 
@@ -587,15 +588,15 @@ class StoreCore:
                 raise StoreProtocolError(f"it has no pin on object {object_id}")
         self._freed = True  # what nobody looks at may be spilled
 
-    def look(self, slots: Iterable[int]) -> None:
-        """Counters of these slots of the board have gone to zero while the server waited for them."""
+    def last_unpins(self, slots: Iterable[int]) -> None:
+        """Counters of these slots of the index have gone to zero while the server waited for them."""
         for slot in slots:
-            self._table.look(slot)
+            self._table.last_unpin(slot)
         self._freed = True  # what nobody looks at may be spilled
 
     def _pin_for(self, record: ObjectRecord, client: int, request: int) -> None:
         if record.in_file is not None:
-            self._spilling.show(record, client, request)
+            self._spill_policy.show(record, client, request)
             return
         self._table.pin(record, client)
         self._reply(client, request, Status.OK, record.offset, record.nbytes, None, record.segments or None)
@@ -654,8 +655,8 @@ class StoreCore:
             "sealed": self._sealed_count,  # ever, and the bytes that were written for them
             "sealed_nbytes": self._sealed_nbytes,
             "shared_nbytes": self._sharing.shared_nbytes,
-            **self._spilling.stats(),
-            **self._clearing.stats(),
+            **self._spill_policy.stats(),
+            **self._compaction.stats(),
             "deleted_but_pinned": len(doomed),
             "deleted_but_pinned_nbytes": sum(record.nbytes for record in doomed),
             "deleted_but_pinned_by": self._viewers(doomed)[:_VIEWERS_LISTED],
@@ -717,17 +718,17 @@ class StoreCore:
         if waited:
             text += f" after {waited:g} s" + self._walled_in_by(nbytes)
         text += self._who_holds()
-        if self._spilling.error is not None:
-            text += f"; spilling to disk failed: {self._spilling.error}"
+        if self._spill_policy.error is not None:
+            text += f"; spilling to disk failed: {self._spill_policy.error}"
         if self._why_not_spilled:
             text += f"; nothing was moved to disk: {self._why_not_spilled}"
         return text
 
     def _walled_in_by(self, nbytes: int) -> str:
         """What stands in a request's way, if there would be room enough for it altogether; for an error's text."""
-        stones = [Stone(offset, offset + size, None) for offset, size in self.allocator.free_extents()]
-        stones += [Stone(offset, offset + size, None) for offset, size in self._clearing.taken()]
-        if self.count + len(stones) > EXTENTS_MAX:
+        extents = [Obstacle(offset, offset + size, None) for offset, size in self.allocator.free_extents()]
+        extents += [Obstacle(offset, offset + size, None) for offset, size in self._compaction.taken()]
+        if self.count + len(extents) > EXTENTS_MAX:
             return ""
         in_arena = (record for record in [*self._table.records(), *self._table.doomed()] if record.in_file is None)
         pins_of: dict[ObjectRecord, dict[int, int]] = {}
@@ -738,16 +739,18 @@ class StoreCore:
                 users.update((stretch.start, record) for stretch in self._sharing.stretches_of(record))
             if not record.lent:
                 end = record.offset + footprint(record.own_nbytes)
-                stones.append(Stone(record.offset, end, record if pins else None))
-        stones += [Stone(start, end, users.get(start)) for start, end, _ in self._sharing.stretches()]
+                extents.append(Obstacle(record.offset, end, record if pins else None))
+        extents += [Obstacle(start, end, users.get(start)) for start, end, _ in self._sharing.stretches()]
         for client in self._clients.values():
             for offset, reserved in client.reserved.items():
-                stones.append(Stone(offset, offset + footprint(reserved.nbytes), client))
-            stones += [Stone(lease.cursor, lease.end, client) for lease in client.leases if lease.cursor < lease.end]
-        may_go = sum(stone.end - stone.start for stone in stones if stone.what is None)
-        if footprint(nbytes) > (may_go if self._spilling.enabled else self.allocator.free_nbytes):
+                extents.append(Obstacle(offset, offset + footprint(reserved.nbytes), client))
+            extents += [
+                Obstacle(lease.cursor, lease.end, client) for lease in client.leases if lease.cursor < lease.end
+            ]
+        may_go = sum(extent.end - extent.start for extent in extents if extent.what is None)
+        if footprint(nbytes) > (may_go if self._spill_policy.enabled else self.allocator.free_nbytes):
             return ""  # it's full, whatever lies where
-        in_the_way = wall(stones, nbytes)
+        in_the_way = obstacles(extents, nbytes)
         named = []
         for what, size in in_the_way[:_WALLS_NAMED]:
             if isinstance(what, ObjectRecord):
@@ -783,7 +786,7 @@ class StoreCore:
             named = ", ".join(f"'{name}'" for name in self._viewers(doomed)[:_HOLDERS_NAMED])
             nbytes = sum(record.nbytes for record in doomed)
             text += f"; {format_size(nbytes)} deleted but still viewed by {named}"
-        return text + (self._who_looks() if self._spilling.enabled else "")
+        return text + (self._who_looks() if self._spill_policy.enabled else "")
 
     def _who_looks(self) -> str:
         """What can't be spilled because it's looked at, as the end of an error's text."""
@@ -811,7 +814,7 @@ class StoreCore:
         in_arena = [record for record in records if record.in_file is None]
         pieces = [(record.offset, footprint(record.own_nbytes)) for record in in_arena if not record.lent]
         pieces += [(start, end - start) for start, end, _ in self._sharing.stretches()]
-        pieces += self._clearing.taken()
+        pieces += self._compaction.taken()
         if self.allocator.span > self.capacity:
             gap = min(self.allocator.apart, self.allocator.span) - self.capacity
             pieces += [(self.capacity, gap), *self.allocator.unused_apart()]
@@ -824,7 +827,7 @@ class StoreCore:
             assert offset == at, f"the bytes from {min(at, offset)} to {max(at, offset)} are lost or owned twice"
             at += nbytes
         assert at == self.allocator.span
-        assert self._clearing.busy or self.allocator.used_nbytes <= self.capacity
+        assert self._compaction.busy or self.allocator.used_nbytes <= self.capacity
         unused = [*self.allocator.free_extents(), *self.allocator.unused_apart()]
         addresses = self.allocator.span - max(0, min(self.allocator.apart, self.allocator.span) - self.capacity)
         used = addresses - sum(nbytes for _, nbytes in unused)
@@ -832,9 +835,9 @@ class StoreCore:
         slots = [record.slot for record in records]
         slots += [reserved.slot for client in self._clients.values() for reserved in client.reserved.values()]
         listed = [slot for slot in slots if slot]
-        assert len(listed) == len(set(listed)), "a place on the board is two objects'"
-        self._spilling.check(records)
-        self._clearing.check(records)
+        assert len(listed) == len(set(listed)), "a place on the index is two objects'"
+        self._spill_policy.check(records)
+        self._compaction.check(records)
         self._sharing.check(in_arena)
         waits = [get for client in self._clients.values() for get in client.gets]
         assert {get for gets in self._gets.values() for get in gets} == set(waits)

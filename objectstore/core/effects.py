@@ -74,8 +74,8 @@ class Punch(NamedTuple):
     nbytes: int
 
 
-class GoOn(NamedTuple):
-    """``go_on`` is to be called in the next turn of the loop: a search hasn't ended."""
+class ContinueSearch(NamedTuple):
+    """``continue_search`` is to be called in the next turn of the loop: a search hasn't ended."""
 
 
 class Verify(NamedTuple):
@@ -91,4 +91,4 @@ class Drop(NamedTuple):
     extent: SpillExtent
 
 
-Effect = Reply | StartFetch | ReadOthers | Spill | Move | GoOn | Punch | Verify | Drop
+Effect = Reply | StartFetch | ReadOthers | Spill | Move | ContinueSearch | Punch | Verify | Drop

@@ -2,7 +2,7 @@
 
 An object is *offered* when it's sealed, and when the last pin that was asked for by message ends. It goes to the
 back of one queue, and victims are taken from the front. That would be the order of use, if it weren't for the
-board (``board.py``), on which clients look at objects without telling. So the board is asked about each object
+index (``shared/index.py``), on which clients look at objects without telling. So the index is asked about each object
 that has come to the front:
 
 * One that somebody looks at is *awaited*: it leaves the queue, and comes back, at its end, when the last of them
@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from holdfast.objectstore.core.object_index import ObjectIndex
 from holdfast.objectstore.core.objects import ObjectRecord
 from holdfast.objectstore.shared.ids import ObjectID
-from holdfast.objectstore.shared.index import Board
 
 SECOND_CHANCES = 4096
 
@@ -33,14 +33,14 @@ class Eviction:
 
     Parameters
     ----------
-    board : Board
+    index : ObjectIndex
         Where others may be looking at them.
     weigh : callable
         The bytes that are free once an object has gone.
     """
 
-    def __init__(self, board: Board, weigh: Callable[[ObjectRecord], int]) -> None:
-        self._board = board
+    def __init__(self, index: ObjectIndex, weigh: Callable[[ObjectRecord], int]) -> None:
+        self._index = index
         self.weigh = weigh
         self._queue: OrderedDict[ObjectID, ObjectRecord] = OrderedDict()
         self._awaited: dict[int, ObjectRecord] = {}  # by slot
@@ -61,20 +61,20 @@ class Eviction:
         """The object may not go, or has gone."""
         if self._queue.pop(record.object_id, None) is None and self._awaited.get(record.slot) is record:
             del self._awaited[record.slot]
-            self._board.relist(record.slot)
+            self._index.publish(record.slot)
 
     def victims(self, nbytes: int) -> list[ObjectRecord]:
         """Who is to go so that ``nbytes`` of the arena are free more than now; all who can, if they're too few.
 
-        They're forgotten. What the board says of them may not be true any more when they are to go.
+        They're forgotten. What the index says of them may not be true any more when they are to go.
         """
         chosen = []
         chances = SECOND_CHANCES
         while nbytes > 0 and self._queue:
             _, record = self._queue.popitem(last=False)
-            if record.slot and self._board.pinned(record.slot):
+            if record.slot and self._index.pinned(record.slot):
                 self.await_views(record)
-            elif record.slot and chances and self._board.was_used(record.slot):
+            elif record.slot and chances and self._index.was_used(record.slot):
                 chances -= 1
                 self.offer(record)
             else:
@@ -84,7 +84,7 @@ class Eviction:
 
     def may_go(self, record: ObjectRecord) -> bool:
         """Whether nobody looks at an object, one of these. If somebody does, it's awaited."""
-        if record.slot and self._board.pinned(record.slot):
+        if record.slot and self._index.pinned(record.slot):
             if self._queue.pop(record.object_id, None) is not None:
                 self.await_views(record)
             return False
@@ -92,7 +92,7 @@ class Eviction:
 
     def age(self, record: ObjectRecord) -> float:
         """From 0, for the object that was offered last, to 1, for the first in line. One that was used is the last."""
-        if record.slot and self._board.was_used(record.slot):
+        if record.slot and self._index.was_used(record.slot):
             del self._queue[record.object_id]
             self.offer(record)
         if record.offered == self.offers:
@@ -101,20 +101,20 @@ class Eviction:
         return (self.offers - record.offered) / max(1, self.offers - first)
 
     def await_views(self, record: ObjectRecord) -> None:
-        """The object may go when those have ceased to look at it who do so on the board. It's listed there again."""
-        if self._board.want(record.slot):
+        """The object may go when those have ceased to look at it who do so on the index. It's listed there again."""
+        if self._index.watch(record.slot):
             self._awaited[record.slot] = record
         else:
             self.offer(record)
 
-    def look(self, slot: int) -> None:
+    def last_unpin(self, slot: int) -> None:
         """A counter of the slot has gone to zero."""
         record = self._awaited.get(slot)
-        if record is not None and not self._board.pinned(slot):
+        if record is not None and not self._index.pinned(slot):
             self.forget(record)
             self.offer(record)
 
-    def look_at_all(self) -> None:
+    def recheck_all(self) -> None:
         """A client's counters are no more."""
         for slot in list(self._awaited):
-            self.look(slot)
+            self.last_unpin(slot)

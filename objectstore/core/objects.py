@@ -1,22 +1,22 @@
 """An object: what is known of it, where its bytes are, and the states that it goes through.
 
 There are two kinds of pins: those that were asked for by message are counted here, by client, those that clients
-take by themselves on the board (``board.py``). An object that somebody looks at outlives its deletion: it is
+take by themselves in the index (``shared/index.py``). An object that somebody looks at outlives its deletion: it is
 *doomed*, invisible to everybody who asks, its bytes in place until the last pin goes. One that nobody looks at may
-go to a file, and is read there from then on: it is *spilling* while it's copied, in the arena and on the board still,
+go to a file, and is read there from then on: it is *spilling* while it's copied, in the arena and in the index still,
 for reading it does the copy no harm. Which makes it cheap to call off. One that is in the way of others is *moving*
 while it's copied to another place of the arena, by the same steps::
 
-    from                     when                                            to         on the board
+    from                     when                                            to         in the index
     -                        sealed                                          sealed     listed, unless that is full
     sealed                   chosen: nobody seems to look at it              spilling   as before
     spilling                 pinned by message, or not copied                sealed     as before
-    spilling                 copied, and doomed on the board for this,
+    spilling                 copied, and doomed in the index for this,
                              with a pin there                                sealed     listed again, and wanted
                              without                                         spilled    not any more
     sealed                   chosen: it's in the way, nobody seems to look   moving     as before
     moving                   pinned by message, or lent to another object    sealed     as before
-    moving                   copied, and doomed on the board for this,
+    moving                   copied, and doomed in the index for this,
                              with a pin there                                sealed     listed again, and wanted
                              without                                         sealed     listed, with its new offset
     sealed, spilling, moving deleted, pinned                                 doomed     doomed

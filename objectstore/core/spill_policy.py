@@ -1,12 +1,10 @@
 """When objects go to disk, and what is seen to before anybody reads them there. The core's part that spills.
 
-Room is made by spilling
-------------------------
-A request that finds no room has a window of the arena cleared (``clearing.py``), and waits in the queue while what was
-there is copied. What has no other place in the arena is spilled; if there are too few free bytes altogether, so are
-some more objects for those who come next, the ones that weren't used for longest. A store that fills up begins before
-anybody waits. A batch that fails (a full disk) is followed by a pause, in which the objects
-stay where they are and a full store says why.
+Room is made by spilling ------------------------ A request that finds no room has a window of the arena cleared
+(``compaction.py``), and waits in the queue while what was there is copied. What has no other place in the arena is
+spilled; if there are too few free bytes altogether, so are some more objects for those who come next, the ones that
+weren't used for longest. A store that fills up begins before anybody waits. A batch that fails (a full disk) is
+followed by a pause, in which the objects stay where they are and a full store says why.
 
 What is on disk may have been damaged
 -------------------------------------

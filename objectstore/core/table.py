@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
+from holdfast.objectstore.core.address_map import AddressMap
 from holdfast.objectstore.core.eviction import Eviction
+from holdfast.objectstore.core.object_index import ObjectIndex
 from holdfast.objectstore.core.objects import LEAVING, MOVES, VISIBLE, ObjectRecord, SpillExtent, State
-from holdfast.objectstore.core.places import Places
 from holdfast.objectstore.shared.ids import ObjectID
-from holdfast.objectstore.shared.index import Board
 
 
 class ObjectTable:
@@ -24,7 +24,7 @@ class ObjectTable:
     ----------
     free : callable
         Called with the record when an object's bytes, in the arena or in a file, are nobody's any more.
-    board : Board
+    index : ObjectIndex
         Where clients find and pin objects by themselves.
     weigh : callable
         The bytes of the arena that are an object's.
@@ -35,27 +35,27 @@ class ObjectTable:
     ----------
     eviction : Eviction
         Which of them may go.
-    places : Places
+    addresses : AddressMap
         Where those are that are in the arena.
     """
 
     def __init__(
         self,
         free: Callable[[ObjectRecord], None],
-        board: Board,
+        index: ObjectIndex,
         *,
         weigh: Callable[[ObjectRecord], int],
         tombstone_limit: int,
     ) -> None:
         self._free = free
-        self._board = board
+        self._index = index
         self._tombstone_limit = tombstone_limit
         self._sealed: dict[ObjectID, ObjectRecord] = {}
         self._doomed: dict[ObjectID, ObjectRecord] = {}
-        self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the board
+        self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the index
         self._pinned_by: dict[int, set[ObjectID]] = {}
-        self.eviction = Eviction(board, weigh)
-        self.places = Places()
+        self.eviction = Eviction(index, weigh)
+        self.addresses = AddressMap()
         self._tombstones: OrderedDict[ObjectID, None] = OrderedDict()  # a dictionary's oldest is dear to find
         self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes in the arena, objects there)
         self.in_files = (0, 0)  # bytes, objects
@@ -83,16 +83,16 @@ class ObjectTable:
         return object_id in self._tombstones
 
     def insert(self, record: ObjectRecord, slot: int = 0) -> None:
-        """A new object appears, which was open at ``slot`` of the board if that isn't 0.
+        """A new object appears, which was open at ``slot`` of the index if that isn't 0.
 
         If its id was deleted already, ``delete`` has to follow.
         """
         assert not self.knows(record.object_id)
         self._sealed[record.object_id] = record
         if slot:
-            self._board.seal(slot)
+            self._index.seal(slot)
         elif not record.segments:  # the index has one place for each object
-            slot = self._board.add(record.object_id, record.offset, record.nbytes)
+            slot = self._index.add(record.object_id, record.offset, record.nbytes)
         record.slot = slot
         self._enter(record)
         self.eviction.offer(record)
@@ -111,7 +111,7 @@ class ObjectTable:
         if record is None:
             return False
         self.eviction.forget(record)
-        viewed = record.slot != 0 and self._board.doom(record.slot)
+        viewed = record.slot != 0 and self._index.withdraw(record.slot)
         if record.pins or viewed:
             self._move(record, State.DOOMED)
             self._doomed[object_id] = record
@@ -121,9 +121,9 @@ class ObjectTable:
             self._leave(record)
         return True
 
-    def look(self, slot: int) -> None:
+    def last_unpin(self, slot: int) -> None:
         """A counter of the slot has gone to zero: if nobody looks at the object there, it goes, or may."""
-        self.eviction.look(slot)
+        self.eviction.last_unpin(slot)
         record = self._doomed_at.get(slot)
         if record is not None:
             self._leave_if_unseen(record)
@@ -153,15 +153,15 @@ class ObjectTable:
 
     def has_pins(self, client: int) -> bool:
         """Whether the client, which is hung up on and can take no more pins, looks at anything."""
-        on_board = self._board.dismiss(client)
-        return on_board or bool(self._pinned_by.get(client))
+        on_index = self._index.refuse_pins(client)
+        return on_index or bool(self._pinned_by.get(client))
 
     def release(self, client: int) -> None:
         """All pins of a client that is no more."""
-        self._board.detach(client)
+        self._index.detach(client)
         for record in list(self._doomed_at.values()):
             self._leave_if_unseen(record)
-        self.eviction.look_at_all()
+        self.eviction.recheck_all()
         for object_id in self._pinned_by.pop(client, ()):
             self._drop_pins(self._sealed.get(object_id) or self._doomed[object_id], client)
 
@@ -175,7 +175,7 @@ class ObjectTable:
         return victims
 
     def may_go(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object in the arena. If somebody does on the board, they will say when it ends."""
+        """Whether nobody looks at an object in the arena. If somebody does on the index, they will say when it ends."""
         if record.state is not State.SEALED or record.pins:
             return False
         return self.eviction.may_go(record)
@@ -193,7 +193,7 @@ class ObjectTable:
         if record.state is not State.SPILLING or not self._leaves_unseen(record):
             return False
         if record.slot:
-            self._board.remove(record.slot)
+            self._index.remove(record.slot)
             record.slot = 0
         self._move(record, State.SPILLED)
         self._leave_arena(record)
@@ -213,17 +213,17 @@ class ObjectTable:
             return False
         if not self._leaves_unseen(record):
             return False
-        self.places.remove(record)
+        self.addresses.remove(record)
         record.offset = offset
-        self.places.add(record)
+        self.addresses.add(record)
         if record.slot:
-            self._board.move(record.slot, offset)
+            self._index.move(record.slot, offset)
         self.stay(record)
         return True
 
     def _leaves_unseen(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object that leaves its place, which is doomed on the board then. Else it stays."""
-        if record.slot and self._board.doom(record.slot):
+        """Whether nobody looks at an object that leaves its place, which is doomed on the index then. Else it stays."""
+        if record.slot and self._index.withdraw(record.slot):
             self._move(record, State.SEALED)
             self.eviction.await_views(record)
             return False
@@ -249,14 +249,14 @@ class ObjectTable:
         """All pins of all clients."""
         pinned = {object_id for ids in self._pinned_by.values() for object_id in ids}
         asked_for = sum(sum((self._sealed.get(i) or self._doomed[i]).pins.values()) for i in pinned)
-        return asked_for + sum(sum(pins.values()) for pins in self._board.pins().values())
+        return asked_for + sum(sum(pins.values()) for pins in self._index.pins().values())
 
     def pins_of(self, records: Iterable[ObjectRecord]) -> Iterator[tuple[ObjectRecord, dict[int, int]]]:
         """Each of the records with all of its pins, by client."""
-        on_board = self._board.pins()
+        on_index = self._index.pins()
         for record in records:
             pins = dict(record.pins)
-            for client, count in on_board.get(record.slot, {}).items() if record.slot else ():
+            for client, count in on_index.get(record.slot, {}).items() if record.slot else ():
                 pins[client] = pins.get(client, 0) + count
             yield record, pins
 
@@ -283,7 +283,7 @@ class ObjectTable:
         assert self.in_files == (sum(in_files), len(in_files))
         assert len(self.eviction) <= len(self._sealed)
         in_arena = {record.offset: record for record in everything if record.in_file is None}
-        assert {record.offset: record for record in self.places} == in_arena
+        assert {record.offset: record for record in self.addresses} == in_arena
         assert all(record.state in VISIBLE for record in self._sealed.values())
         assert not any(record.pins for record in self._sealed.values() if record.state in LEAVING)
         assert not any(record.slot for record in everything if record.in_file is not None)
@@ -304,7 +304,7 @@ class ObjectTable:
 
     def _leave_if_unseen(self, record: ObjectRecord) -> None:
         """Lets a doomed object go, if nobody has a pin on it."""
-        if record.pins or (record.slot and self._board.pinned(record.slot)):
+        if record.pins or (record.slot and self._index.pinned(record.slot)):
             return
         del self._doomed[record.object_id]
         self._doomed_at.pop(record.slot, None)
@@ -313,12 +313,12 @@ class ObjectTable:
     def _enter(self, record: ObjectRecord) -> None:
         nbytes, count = self.held_by.get(record.owner, (0, 0))
         self.held_by[record.owner] = (nbytes + record.nbytes, count + 1)
-        self.places.add(record)
+        self.addresses.add(record)
 
     def _leave(self, record: ObjectRecord) -> None:
         self._move(record, State.GONE)
         if record.slot:
-            self._board.remove(record.slot)
+            self._index.remove(record.slot)
         if record.in_file is None:
             self._leave_arena(record)
         else:
@@ -326,7 +326,7 @@ class ObjectTable:
         self._free(record)
 
     def _leave_arena(self, record: ObjectRecord) -> None:
-        self.places.remove(record)
+        self.addresses.remove(record)
         nbytes, count = self.held_by.pop(record.owner)
         if count > 1:
             self.held_by[record.owner] = (nbytes - record.nbytes, count - 1)

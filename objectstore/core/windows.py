@@ -8,14 +8,14 @@ left out::
     free | object | object | PINNED | object |  free  | object | free ...
                                     [------ window ------]
 
-What can't go is a wall, and no window reaches across it: what somebody looks at, what is reserved or leased, and what
-is deleted but viewed. A stretch that several objects share goes if all of them may, and they go to disk, as an object
-that shares others' data does: neither can be moved alone (``sharing.py``).
+What can't go is unmovable, and no window reaches across it: what somebody looks at, what is reserved or leased, and
+what is deleted but viewed. A stretch that several objects share goes if all of them may, and they go to disk, as an
+object that shares others' data does: neither can be moved alone (``sharing.py``).
 
 The price of a window is that of its objects: their bytes, and something for each of them. If there's room for them
 elsewhere they are moved, which is as dear for all; if not, the longer an object wasn't used the cheaper it is.
 
-The search is a generator, since the event loop has to answer meanwhile: it stops after each `STINT`. By the time that
+The search is a generator, since the event loop has to answer meanwhile: it stops after each `SLICE`. By the time that
 it goes on, what it has seen may have changed; so the caller that takes a window looks at all parts of it once more.
 """
 
@@ -28,13 +28,13 @@ from itertools import starmap
 from operator import attrgetter
 from typing import NamedTuple
 
+from holdfast.objectstore.core.address_map import STRIP_NBYTES
 from holdfast.objectstore.core.objects import ObjectRecord
-from holdfast.objectstore.core.places import STRIP_NBYTES
 from holdfast.objectstore.core.sharing import Sharing, are_all, pieces
 from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.memory.allocator import Allocator, alignment, footprint
 
-STINT = 512  # parts, half a millisecond to one
+SLICE = 512  # parts, half a millisecond to one
 LOOKED_AT = 4096  # parts, after which the best window of those that were found will do
 _PART_PRICE = 32 << 10  # bytes: what the books cost, for each object
 _AGES = 4  # what was used last is so much dearer than what wasn't for longest
@@ -57,7 +57,7 @@ class Window:
 
 
 class Search:
-    """One search. To be iterated over: gives windows, each cheaper than those before, and None after each stint.
+    """One search. To be iterated over: gives windows, each cheaper than those before, and None after each slice.
 
     Parameters
     ----------
@@ -138,9 +138,9 @@ class Search:
         return end - -(-start // self._align) * self._align >= self._size
 
     def _parts(self) -> Iterator[Part | None]:
-        """What lies in the arena but for walls, in order; None after each stint."""
+        """What lies in the arena but for what is unmovable, in order; None after each slice."""
         last = self._allocator.capacity // STRIP_NBYTES
-        rest = STINT
+        rest = SLICE
         reached = -1
         for strips in (range(self._begin, last + 1), range(last + 1)) if self._begin else (range(last + 1),):
             for strip in strips:
@@ -157,7 +157,7 @@ class Search:
                         yield Part(reached, reached + nbytes, ())
                         reached += nbytes
                 if rest <= 0:
-                    rest = STINT
+                    rest = SLICE
                     yield None
 
     def _occupied(self, strip: int) -> list[Part]:
@@ -165,7 +165,7 @@ class Search:
         end = min((strip + 1) * STRIP_NBYTES, self._allocator.capacity)
         parts = [
             Part(record.offset, record.offset + footprint(record.own_nbytes), (record,))
-            for record in self._table.places.within(strip)
+            for record in self._table.addresses.within(strip)
             if not record.lent and record.offset < end
         ]
         stretches = self._sharing.within(strip * STRIP_NBYTES, end)
@@ -180,11 +180,11 @@ class Search:
         for number, record in enumerate(list(self._sharing.members.values()), 1):
             for stretch in self._sharing.stretches_of(record):
                 self._users.setdefault(stretch.start, []).append(record)
-            if number % STINT == 0:
+            if number % SLICE == 0:
                 yield None
 
     def _price(self, part: Part) -> int | None:
-        """What it costs to have an extent free, or None if it's a wall."""
+        """What it costs to have an extent free, or None if it's unmovable."""
         price = 0
         for record in part.users:
             if not self._table.may_go(record):

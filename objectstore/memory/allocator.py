@@ -22,14 +22,14 @@ above it and what lies below is free; up, as soon as what lies above it is free.
 other. A side that is full takes from the other one, wherever there's a hole.
 
 Addresses cost nothing, unlike bytes. So beyond the capacity there may be more of them, as many as the arena's *span*
-says, *apart*: for a request that is walled in (``clearing.py``) although there are bytes enough. All that is allocated
-counts, wherever it lies, and never is more than the capacity; as much of what is free below it then has no pages
-(``trim.py``).
+says, *apart*: for a request that is walled in (``compaction.py``) although there are bytes enough. All that is
+allocated counts, wherever it lies, and never is more than the capacity; as much of what is free below it then has no
+pages (``trim.py``).
 
 ``free`` takes any sub-extent of what was allocated: a lease is given back piece by piece.
 
 Nothing is moved here, so a store that is nearly full has its free bytes in pieces. How bad that gets without moving is
-measured by ``benchmarks/fragmentation.py``, and bounded by a test; ``clearing.py`` makes one piece of them.
+measured by ``benchmarks/fragmentation.py``, and bounded by a test; ``compaction.py`` makes one piece of them.
 """
 
 from __future__ import annotations

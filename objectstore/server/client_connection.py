@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.server.orphans import Lifeline
-from holdfast.objectstore.shared.protocol import REQUEST_NBYTES_MAX, FrameReader, Op, pack, parse_request
+from holdfast.objectstore.shared.protocol import REQUEST_NBYTES_MAX, MessageReader, Op, pack, parse_request
 from holdfast.objectstore.sizes import format_size
 
 logger = logging.getLogger("holdfast.objectstore")
@@ -63,7 +63,7 @@ class ClientConnection(asyncio.Protocol):
         self._unsent = unsent
         self._forget = forget
         self._outgoing: list[bytes] = []
-        self._frames = FrameReader(REQUEST_NBYTES_MAX)
+        self._frames = MessageReader(REQUEST_NBYTES_MAX)
         self._transport: asyncio.WriteTransport | None = None
         self._closed = False
 

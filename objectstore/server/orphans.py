@@ -8,7 +8,8 @@ at once, they would see, or destroy, another client's object. So what a client h
 A *lifeline* tells when that is: a pipe of which each client is given one end. Only what maps the arena keeps it open;
 forks inherit it as they inherit the map; and the kernel closes it with the last of them that ends or becomes another
 program. Nobody has to guess from process ids, of which a fork's isn't known at all. A process may close descriptors
-that it doesn't know, and still have the map; a *witness* that is mapped with the arena tells that (``witness.py``).
+that it doesn't know, and still have the map; a *sentinel page* that is mapped with the arena tells that
+(``sentinel_page.py``).
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ import os
 import select
 from collections.abc import Callable
 
-from holdfast.objectstore.system.witness import ASK_SECONDS, Witness
+from holdfast.objectstore.system.sentinel_page import ASK_SECONDS, SentinelPage
 
 _CHUNK_NBYTES = 1 << 12
 
 
 class Lifeline:
-    """The server's end of a client's lifeline, and its witness; without a descriptor, a lifeline that has ended."""
+    """The server's end of a client's lifeline, and its sentinel; without a descriptor, a lifeline that has ended."""
 
-    __slots__ = ("fd", "witness")
+    __slots__ = ("fd", "sentinel")
 
-    def __init__(self, fd: int = -1, witness: Witness | None = None) -> None:
+    def __init__(self, fd: int = -1, sentinel: SentinelPage | None = None) -> None:
         self.fd = fd
-        self.witness = witness
+        self.sentinel = sentinel
 
     def has_ended(self) -> bool:
         """Whether nobody has the arena mapped any more."""
-        return not self.is_held() and (self.witness is None or not self.witness.is_mapped())
+        return not self.is_held() and (self.sentinel is None or not self.sentinel.is_mapped())
 
     def is_held(self) -> bool:
         """Whether anybody has the other end of the pipe."""
@@ -50,26 +51,26 @@ class Lifeline:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
-        if self.witness is not None:
-            self.witness.close()
+        if self.sentinel is not None:
+            self.sentinel.close()
 
 
 def lifeline() -> tuple[Lifeline, int]:
     """A new one, and the descriptor of the client's end of the pipe, the caller's to give away and to close.
 
-    The client gets the witness's descriptor, too.
+    The client gets the sentinel's descriptor, too.
 
     Raises
     ------
     OSError
         If there are no descriptors left.
     """
-    witness = Witness()
+    sentinel = SentinelPage()
     ours, theirs = os.pipe()
-    return Lifeline(ours, witness), theirs
+    return Lifeline(ours, sentinel), theirs
 
 
-class Quarantine:
+class Orphans:
     """Waits for the ends of lifelines.
 
     Parameters
@@ -84,7 +85,7 @@ class Quarantine:
         self._loop = loop
         self._release = release
         self._lifelines: dict[int, Lifeline] = {}  # of each client
-        self._timers: dict[int, asyncio.TimerHandle] = {}  # of those whose lifelines nobody holds: only witnesses tell
+        self._timers: dict[int, asyncio.TimerHandle] = {}  # of those whose lifelines nobody holds: only sentinels tell
 
     def __len__(self) -> int:
         return len(self._lifelines)
@@ -95,9 +96,9 @@ class Quarantine:
             return False
         self._lifelines[client] = lifeline
         if lifeline.is_held():
-            self._loop.add_reader(lifeline.fd, self._look, client)
+            self._loop.add_reader(lifeline.fd, self._check, client)
         else:
-            self._look_later(client)
+            self._check_later(client)
         return True
 
     def close(self) -> None:
@@ -105,17 +106,17 @@ class Quarantine:
         for client in list(self._lifelines):
             self._forget(client)
 
-    def _look(self, client: int) -> None:
+    def _check(self, client: int) -> None:
         lifeline = self._lifelines[client]
         if lifeline.has_ended():
             self._forget(client)
             self._release(client)
         elif not lifeline.is_held():
             self._loop.remove_reader(lifeline.fd)
-            self._look_later(client)
+            self._check_later(client)
 
-    def _look_later(self, client: int) -> None:
-        self._timers[client] = self._loop.call_later(ASK_SECONDS, self._look, client)
+    def _check_later(self, client: int) -> None:
+        self._timers[client] = self._loop.call_later(ASK_SECONDS, self._check, client)
 
     def _forget(self, client: int) -> None:
         lifeline = self._lifelines.pop(client)

@@ -23,10 +23,10 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 from holdfast.objectstore.core.core import LIST_PAGE, StoreCore
 from holdfast.objectstore.core.effects import (
     SERVER,
+    ContinueSearch,
     Drop,
     Effect,
     GetWait,
-    GoOn,
     Move,
     Punch,
     ReadOthers,
@@ -43,7 +43,7 @@ from holdfast.objectstore.memory.headroom import Headroom, PageFiller, headroom_
 from holdfast.objectstore.memory.trim import Limiter, Trimmer
 from holdfast.objectstore.server.client_connection import ClientConnection
 from holdfast.objectstore.server.mover import Mover
-from holdfast.objectstore.server.orphans import Quarantine, lifeline
+from holdfast.objectstore.server.orphans import Orphans, lifeline
 from holdfast.objectstore.server.socket_file import SOCKET, fresh_directory, listen
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.index import index_nbytes, row_nbytes
@@ -177,7 +177,7 @@ class StoreServer:
         self._clock = clock
         self._spill = spill
         self._spill_limit = None if spill_limit is None else parse_size(spill_limit)
-        self._spiller: SpillThreads | None = None
+        self._spill_threads: SpillThreads | None = None
         self._mover: Mover | None = None
         self._trim_after = trim_after_seconds
         self._given_path = None if socket_path is None else os.fspath(socket_path)
@@ -200,7 +200,7 @@ class StoreServer:
         self._headroom: Headroom | None = None
         self._trimmer: Trimmer | None = None
         self._limiter: Limiter | None = None
-        self._quarantine: Quarantine | None = None
+        self._orphans: Orphans | None = None
         self.socket_path = self._given_path or ""
         self._handlers: dict[Op, Callable[..., None]] = {
             Op.ATTACH: self._on_attach,
@@ -211,7 +211,7 @@ class StoreServer:
             Op.ABORT: self._on_abort,
             Op.GET: lambda connection, *fields: self._core.get(connection.client, *fields),
             Op.UNPIN: lambda connection, object_ids: self._core.unpin(connection.client, object_ids),
-            Op.LOOK: lambda connection, slots: self._core.look(slots),
+            Op.LAST_UNPIN: lambda connection, slots: self._core.last_unpins(slots),
             Op.CONTAINS: lambda connection, *fields: self._core.ask(connection.client, *fields),
             Op.DELETE: self._on_delete,
             Op.STATS: self._on_stats,
@@ -239,14 +239,14 @@ class StoreServer:
         try:
             self._arena = _arena(self._core.allocator.span)
             self._mover = Mover(self._arena)
-            board = self._core.board
-            self._index = Arena(index_nbytes(board.slots), "holdfast-index")
-            board.lie_in(self._index.view)
+            index = self._core.index
+            self._index = Arena(index_nbytes(index.slots), "holdfast-index")
+            index.lie_in(self._index.view)
             self.socket_path = self._given_path or self._fresh_path()
             self._listener = listen(self.socket_path)
             self._begin_to_accept()
-            self._quarantine = Quarantine(self._loop, self._release)
-            self._spiller = self._begin_to_spill()
+            self._orphans = Orphans(self._loop, self._release)
+            self._spill_threads = self._begin_to_spill()
             allocator = self._core.allocator
             limit = functools.partial(headroom_limit, allocator.capacity)
             self._limiter = Limiter(self._arena, allocator, self._clock)
@@ -286,15 +286,15 @@ class StoreServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         for connection in list(self._connections.values()):
             connection.close(None)
-        if self._quarantine is not None:
-            self._quarantine.close()
+        if self._orphans is not None:
+            self._orphans.close()
         for future in self._allocations.values():
             if not future.done():
                 future.set_exception(StoreClosedError("the store was closed"))
         self._allocations.clear()
-        if self._spiller is not None:
-            spiller, self._spiller = self._spiller, None
-            await spiller.close()
+        if self._spill_threads is not None:
+            spill_threads, self._spill_threads = self._spill_threads, None
+            await spill_threads.close()
         if self._mover is not None:
             mover, self._mover = self._mover, None
             await mover.close()
@@ -302,7 +302,7 @@ class StoreServer:
             self._arena.close()
             self._arena = None
         if self._index is not None:
-            self._core.board.lie_in(None)  # nobody reads it any more, and the memory is to go
+            self._core.index.lie_in(None)  # nobody reads it any more, and the memory is to go
             self._index.close()
             self._index = None
 
@@ -427,7 +427,7 @@ class StoreServer:
         if extent is None:
             return Pinned(object_id, self.arena_fd, record.layout(), None)
         try:
-            fd = await self._running_spiller().open_verified(object_id, extent)
+            fd = await self._running_spill_threads().open_verified(object_id, extent)
         except BaseException as error:
             if isinstance(error, SpillLostError):
                 self._core.lose(object_id, extent)
@@ -549,7 +549,7 @@ class StoreServer:
         """The store's figures, in bytes, counts and seconds."""
         return {
             **self._core.stats(),
-            "spill_file_nbytes": 0 if self._spiller is None else self._spiller.file_nbytes,
+            "spill_file_nbytes": 0 if self._spill_threads is None else self._spill_threads.file_nbytes,
             "resident": self._running_arena().resident_nbytes(),
         }
 
@@ -583,7 +583,7 @@ class StoreServer:
             if uid != os.geteuid():
                 logger.warning("The store refused process %d of user %d: it serves user %d", pid, uid, os.geteuid())
                 sock.close()
-            elif len(self._connections) + len(self._quarantined()) >= CLIENTS_MAX:
+            elif len(self._connections) + len(self._running_orphans()) >= CLIENTS_MAX:
                 logger.warning("The store refused process %d: it has %d clients", pid, CLIENTS_MAX)
                 sock.close()
             else:
@@ -592,7 +592,7 @@ class StoreServer:
     def _welcome(self, sock: socket.socket, name: str, pid: int) -> None:
         arena = self._running_arena()
         assert self._index is not None
-        board = self._core.board
+        index = self._core.index
         connection = ClientConnection(
             self._core.connect(name),
             name,
@@ -602,17 +602,17 @@ class StoreServer:
             unsent=self._unsent,
             forget=self._forget,
         )
-        hello = pack([MAGIC, VERSION, connection.client, arena.nbytes, board.slots])
+        hello = pack([MAGIC, VERSION, connection.client, arena.nbytes, index.slots])
         try:
             with contextlib.ExitStack() as theirs:
-                row_fd = memory_file("holdfast-pins", row_nbytes(board.slots))
+                row_fd = memory_file("holdfast-pins", row_nbytes(index.slots))
                 theirs.callback(os.close, row_fd)
-                board.attach(connection.client, map_shared(row_fd, row_nbytes(board.slots), writable=True))
+                index.attach(connection.client, map_shared(row_fd, row_nbytes(index.slots), writable=True))
                 connection.lifeline, lifeline_fd = lifeline()
                 theirs.callback(os.close, lifeline_fd)
-                assert connection.lifeline.witness is not None
+                assert connection.lifeline.sentinel is not None
                 fds = [arena.read_only_fd, arena.fd, self._index.read_only_fd]
-                socket.send_fds(sock, [hello], [*fds, row_fd, lifeline_fd, connection.lifeline.witness.fd])
+                socket.send_fds(sock, [hello], [*fds, row_fd, lifeline_fd, connection.lifeline.sentinel.fd])
         except OSError as error:
             logger.warning("The store can't welcome client '%s': %s", name, error)
             sock.close()
@@ -636,7 +636,7 @@ class StoreServer:
         if self._connections.pop(client, None) is not None:
             put = [] if self._on_left is None else self._core.sealed_by(client)
             lifeline = connection.lifeline
-            if not (self._core.part_with(client, hung_up=hung_up) and self._quarantined().hold(client, lifeline)):
+            if not (self._core.part_with(client, hung_up=hung_up) and self._running_orphans().hold(client, lifeline)):
                 lifeline.close()
                 self._core.disconnect(client)
             elif hung_up:
@@ -652,9 +652,9 @@ class StoreServer:
         self._core.disconnect(client)
         self._settle()
 
-    def _quarantined(self) -> Quarantine:
-        assert self._quarantine is not None
-        return self._quarantine
+    def _running_orphans(self) -> Orphans:
+        assert self._orphans is not None
+        return self._orphans
 
     def _on_attach(self, connection: ClientConnection, name: str) -> None:
         if name:
@@ -718,13 +718,13 @@ class StoreServer:
                 self._spawn(self._run_move(shifts))
             case Punch(offset, nbytes):
                 self._running_arena().punch(offset, nbytes)
-            case GoOn():
-                self._running_loop().call_soon(self._on_go_on)
+            case ContinueSearch():
+                self._running_loop().call_soon(self._on_continue_search)
             case Verify(object_id, extent):
                 self._spawn(self._run_verify(object_id, extent))
             case Drop(extent):
-                if self._spiller is not None:
-                    self._spiller.drop(extent)
+                if self._spill_threads is not None:
+                    self._spill_threads.drop(extent)
 
     def _after_a_look_at_all(self, wait: GetWait) -> None:
         # What was sent before the request is in the sockets by now, no more than they hold. The loop runs what was
@@ -736,8 +736,8 @@ class StoreServer:
         self._core.others_read(wait)
         self._settle()
 
-    def _on_go_on(self) -> None:
-        self._core.go_on()
+    def _on_continue_search(self) -> None:
+        self._core.continue_search()
         self._settle()
 
     def _deliver(self, reply: Reply) -> None:
@@ -792,15 +792,15 @@ class StoreServer:
             self._core.fetch_done(object_id, error, status, try_others=not cancelled)
             self._settle()
 
-    def _running_spiller(self) -> SpillThreads:
-        if self._spiller is None:
+    def _running_spill_threads(self) -> SpillThreads:
+        if self._spill_threads is None:
             raise StoreClosedError("the store isn't running")
-        return self._spiller
+        return self._spill_threads
 
     async def _run_spill(self, layouts: list[Layout]) -> None:
         written = Written([None] * len(layouts), "it was cut short")
         try:
-            written = await self._running_spiller().write(self._running_arena().view, layouts)
+            written = await self._running_spill_threads().write(self._running_arena().view, layouts)
         finally:
             self._core.spill_done(written.extents, written.error)
             self._settle()
@@ -817,7 +817,7 @@ class StoreServer:
     async def _run_verify(self, object_id: ObjectID, extent: SpillExtent) -> None:
         error: SpillError | None = SpillError(f"object {object_id} was not read: the store was closed")
         try:
-            error = await self._running_spiller().verify(object_id, extent)
+            error = await self._running_spill_threads().verify(object_id, extent)
         finally:
             text = None if error is None else str(error)
             self._core.verified(extent, text, lost=isinstance(error, SpillLostError))

@@ -4,11 +4,12 @@ A frame is a four-byte big-endian length and a MessagePack array of that many by
 request is its ``Op``; requests that are answered carry a number of the client's choice as their second.
 An answer is ``[number, status, ...]``.
 
-LOOK says that the counter of a slot of the board has gone to zero while the server waited for that (``board.py``).
+LAST_UNPIN says that the pin counter of a slot of the index has gone to zero while the server waited for that
+(``index.py``).
 
-The server sends the first frame, with six descriptors beside it (the arena's, read-only, then writable; the
-index's, read-only; the client's row of the board; one end of a pipe, the client's *lifeline*, which the client and its
-forks keep open as long as they may look into the arena; and a page that they keep mapped as long, its *witness*)::
+The server sends the first frame, with six descriptors beside it (the arena's, read-only, then writable; the index's,
+read-only; the client's row of pin counters; one end of a pipe, the client's *lifeline*, which the client and its forks
+keep open as long as they may look into the arena; and a page that they keep mapped as long, its *sentinel page*)::
 
     [MAGIC, VERSION, client id, arena bytes, slots]
 
@@ -23,7 +24,7 @@ CREATE    number, nbytes, timeout, id or nil                              offset
 ABORT     [offset, ...]
 GET       number, id, timeout, sources                                    offset, nbytes, path, segments
 UNPIN     [id, ...]
-LOOK      [slot, ...]
+LAST_UNPIN  [slot, ...]
 CONTAINS  number, id                                                      bool
 DELETE    number, [id, ...]
 STATS     number                                                          map
@@ -33,7 +34,7 @@ HEADROOM  number                                                          [[offs
 
 The path of a GET's answer is that of the file in which the object's bytes are at ``offset``, if it was
 spilled; it's nil if they are in the arena. The segments are ``[[start, offset, nbytes], ...]`` for an object that
-shares data with others (``segments.py``), and nil for one that is all at ``offset``.
+shares data with others (``layout.py``), and nil for one that is all at ``offset``.
 
 SHARE is a seal of an object of which only a part is written at that offset: the stretches of its encoding that begin
 at ``start`` are those at ``at`` of the encodings of other objects, and stay where they are. The answer is false if one
@@ -89,7 +90,7 @@ class Op(enum.IntEnum):
     STATS = 10
     LIST = 11
     HEADROOM = 12
-    LOOK = 13
+    LAST_UNPIN = 13
     SHARE = 14
 
 
@@ -155,7 +156,7 @@ def pack(message: list[Any] | tuple[Any, ...]) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
-class FrameReader:
+class MessageReader:
     """Cuts a stream of bytes into messages.
 
     Parameters
@@ -308,7 +309,7 @@ _FIELDS: dict[int, tuple[Callable[[Any], Any], ...]] = {
     Op.ABORT: (_numbers,),
     Op.GET: (_int, _id, _seconds_or_none, _sources),
     Op.UNPIN: (_ids,),
-    Op.LOOK: (_numbers,),
+    Op.LAST_UNPIN: (_numbers,),
     Op.CONTAINS: (_int, _id),
     Op.DELETE: (_int, _ids),
     Op.STATS: (_int,),

@@ -6,8 +6,8 @@ what refers to the bytes                who keeps them, until when              
 a view, also a private one (``get``)    a pin, as long as the view or anything made of it     here, ``test_lifetimes``
 a view of a file (a spilled object)     the map itself: a file is never written to again      here, ``test_spill``
 an array to be filled (``create``)      its extent, as long as the array                      ``test_store``
-a fork's views and arrays               a lease, until the fork has ended                     ``test_forks``
-what a process without connection has   its lifeline, as long as it has the map               ``test_quarantine``
+a fork's views and arrays               pins that are kept until the fork has ended           ``test_forks``
+what a process without connection has   its lifeline, as long as it has the map               ``test_orphans``
 a put that is writing to a lease        the connection isn't closed before it's done          here
 a put that shares what is there         its value's pins, until the server has counted it     ``test_sharing_races``
 a batch that is copied to files         nobody: a copy of what was deleted meanwhile is       here, ``test_spill_races``

@@ -389,7 +389,7 @@ def test_a_fork_in_a_signals_handler_waits_for_nothing(
     server: StoreServer, store: Store, other: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever the thread that forks was interrupted, with whatever locks."""
-    monkeypatch.setattr("holdfast.objectstore.shared.index._FENCE_SECONDS", 0.01)
+    monkeypatch.setattr("holdfast.objectstore.client.index_view._FENCE_SECONDS", 0.01)
     object_id = other.put(np.full(1000, 7))
     kept = store.get(object_id)
     points = 0
@@ -440,16 +440,16 @@ def test_without_descriptors_or_threads_what_a_fork_sees_is_kept(
     refill(other)
     assert fork.look() == "0"
     fork.end()
-    for lender in [store._ledger]:
-        (lease,) = lender._leases
-        lease.end()  # as the end of this process would
+    for holder in [store._ledger]:
+        (forked,) = holder._forks
+        forked.end()  # as the end of this process would
 
 
 def test_a_fork_costs_little_where_nothing_is_looked_at(server: StoreServer, store: Store) -> None:
     store.get(store.put(np.zeros(1000)))
     until(lambda: server.stats()["pins"] == 0, "it's let go of")
     fork = Fork(os.getpid)
-    assert not forks._watch._leases
+    assert not forks._watch._forks
     assert "holdfast-store-forks" not in {thread.name for thread in threading.enumerate()}
     fork.end()
 
@@ -601,16 +601,16 @@ def fork(look):
     os.waitpid(pid, 0)
     answers.append(os.read(answer, 100).decode())
 
-def add_slowly(watch, lease):
-    add(watch, lease)
+def add_slowly(watch, forked):
+    add(watch, forked)
     if not thread.ident:
         thread.start()
         thread.join()
 
 with StoreServer(32 << 20) as server, connect(server.socket_path) as store:
     value = store.get(store.put(np.full(100_000, 7)))
-    watched, add = forks._watch, forks.Watch.add
-    forks.Watch.add = add_slowly
+    watched, add = forks._watch, forks.ForkWatch.add
+    forks.ForkWatch.add = add_slowly
     thread = threading.Thread(target=fork, args=(lambda: forks._watch is watched,))
     fork(lambda: (value != 7).sum())
     print(*answers)
@@ -619,7 +619,7 @@ with StoreServer(32 << 20) as server, connect(server.socket_path) as store:
 
 
 def test_a_child_begins_anew_while_another_thread_is_about_to_have_forked() -> None:
-    """Another thread forks when a lease is watched already, and the hooks of its own fork have not ended."""
+    """Another thread forks when a fork is watched already, and the hooks of its own fork have not ended."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", TWO_THREADS_FORK]  # of forks beside threads
     found = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=True)
     assert (found.stdout, found.stderr) == ("False 0\n", "")

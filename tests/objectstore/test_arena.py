@@ -117,9 +117,9 @@ def test_the_headroom_is_of_huge_pages(unit: int, wait_until: Callable[..., Any]
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.stats()
         wait_until(lambda: not server._headroom.busy, "the end of the pass")  # type: ignore[union-attr]
-        start = store._mapping.writable_address
+        start = store._maps.writable_address
         before = mapped(start, CAPACITY // 4)
-        store._mapping.writable_view[5 * HUGE_PAGE] = 0
+        store._maps.writable_view[5 * HUGE_PAGE] = 0
         assert mapped(start, CAPACITY // 4) == before + unit
 
 

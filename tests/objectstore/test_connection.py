@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from holdfast.objectstore import ObjectID, StoreClosedError, StoreError
-from holdfast.objectstore.client.connection import Connection
-from holdfast.objectstore.shared.protocol import SEALS_PER_FRAME, FrameReader, Op, SealItem, Status, pack
+from holdfast.objectstore.client.connection import StoreConnection
+from holdfast.objectstore.shared.protocol import SEALS_PER_FRAME, MessageReader, Op, SealItem, Status, pack
 
 
 class Line:
@@ -21,8 +21,8 @@ class Line:
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(20)
         self.sock = InterruptedSocket(fileno=ours.detach())
-        self.connection = Connection(self.sock, "here")
-        self.frames = FrameReader(1 << 20)
+        self.connection = StoreConnection(self.sock, "here")
+        self.frames = MessageReader(1 << 20)
 
     def ask(self, timeout: float | None = 20, undo: Callable[[list[Any]], None] | None = None) -> list[Any]:
         return self.connection.call(Op.STATS, timeout=timeout, undo=undo)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from holdfast.objectstore import ObjectID, StoreProtocolError
+from holdfast.objectstore.client.index_view import IndexView
 from holdfast.objectstore.core.core import StoreCore
 from holdfast.objectstore.core.effects import (
+    ContinueSearch,
     Drop,
     Effect,
-    GoOn,
     Move,
     ReadOthers,
     Reply,
@@ -28,7 +29,7 @@ from holdfast.objectstore.core.effects import (
 )
 from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.memory.allocator import ALIGNMENT
-from holdfast.objectstore.shared.index import BoardView, index_nbytes, row_nbytes
+from holdfast.objectstore.shared.index import index_nbytes, row_nbytes
 from holdfast.objectstore.shared.protocol import SealItem, Share, Status
 
 MIB = 1 << 20
@@ -42,8 +43,8 @@ def item(number: int, offset: int, nbytes: int, *, keep: bool = False, owner: st
     return SealItem(oid(number), offset, nbytes, f"key-{number}", owner, "int", keep)
 
 
-def unpin(view: BoardView, slot: int) -> bool:
-    """Ends one pin on the board. Whether the server is to be told."""
+def unpin(view: IndexView, slot: int) -> bool:
+    """Ends one pin in the index. Whether the server is to be told."""
     view.dropped.append(slot)
     waited_for = view.unpin()
     view.told()
@@ -82,8 +83,8 @@ class World:
                 self.moves.append(effect)
                 for shift in effect.shifts:
                     self.copy(shift, shift.nbytes // 2)
-            elif isinstance(effect, GoOn):
-                self.core.go_on()
+            elif isinstance(effect, ContinueSearch):
+                self.core.continue_search()
                 fresh += self.settle()
             elif isinstance(effect, Verify):
                 self.verifications.append(effect)
@@ -523,7 +524,7 @@ def test_forged_claims_break_the_protocol() -> None:
 
 
 class Held:
-    """What a pin is to the board."""
+    """What a pin is to the index."""
 
     slot = 0
 
@@ -597,28 +598,28 @@ class CoreMachine(RuleBasedStateMachine):
         self.clients = [self.world.client(f"client {i}") for i in range(3)]
         self.leases: dict[int, list[int]] = {}
         self.numbers = 0
-        self.sharers: set[str] = set()  # they aren't on the board
-        self.index = memoryview(bytearray(index_nbytes(self.world.core.board.slots)))
-        self.world.core.board.lie_in(self.index)
+        self.sharers: set[str] = set()  # they aren't in the index
+        self.index = memoryview(bytearray(index_nbytes(self.world.core.index.slots)))
+        self.world.core.index.lie_in(self.index)
         self.views = [self.view_of(client) for client in self.clients]
         # What each looks at: number, slot, offset and size.
-        self.on_board: list[list[tuple[int | None, int, int, int]]] = [[], [], []]
+        self.on_index: list[list[tuple[int | None, int, int, int]]] = [[], [], []]
         self.pinned_at: dict[ObjectID, int] = {}  # where objects were when somebody first asked to look at them
-        self.looks: list[int] = []  # that are on their way
+        self.last_unpins: list[int] = []  # that are on their way
 
-    def view_of(self, client: int) -> BoardView:
-        board = self.world.core.board
-        row = memoryview(bytearray(row_nbytes(board.slots)))
-        board.attach(client, row)
-        return BoardView(board.slots, self.index, row)
+    def view_of(self, client: int) -> IndexView:
+        index = self.world.core.index
+        row = memoryview(bytearray(row_nbytes(index.slots)))
+        index.attach(client, row)
+        return IndexView(index.slots, self.index, row)
 
     @rule(who=st.integers(0, 2), back=st.integers(0, 8))
-    def pin_on_board(self, who: int, back: int) -> None:
+    def pin_on_index(self, who: int, back: int) -> None:
         number, pin = max(0, self.numbers - back), Held()
         if (place := self.views[who].pin(oid(number), pin)) is not None:
-            self.on_board[who].append((number, pin.slot, *place))
+            self.on_index[who].append((number, pin.slot, *place))
         elif pin.slot:
-            self.on_board[who].append((None, pin.slot, 0, 0))
+            self.on_index[who].append((None, pin.slot, 0, 0))
 
     @rule(who=st.integers(0, 2))
     def pin_what_is_being_copied(self, who: int) -> None:
@@ -627,32 +628,32 @@ class CoreMachine(RuleBasedStateMachine):
                 pin = Held()
                 place = self.views[who].pin(ObjectID.fromhex(record["id"]), pin)
                 assert place is not None
-                self.on_board[who].append((int(record["id"], 16), pin.slot, *place))
+                self.on_index[who].append((int(record["id"], 16), pin.slot, *place))
 
     @rule(who=st.integers(0, 2), slot=st.integers(1, 8))
     def pin_by_mistake(self, who: int, slot: int) -> None:
         """The slot was another object's when it was found, or the state is read after it changed twice."""
         self.views[who]._row[slot] += 1
         self.views[who].held += 1
-        self.on_board[who].append((None, slot, 0, 0))
+        self.on_index[who].append((None, slot, 0, 0))
 
     @rule(who=st.integers(0, 2), which=st.integers(0, 5), at_once=st.booleans())
-    def unpin_on_board(self, who: int, which: int, at_once: bool) -> None:
-        if self.on_board[who]:
-            _, slot, *_ = self.on_board[who].pop(which % len(self.on_board[who]))
+    def unpin_on_index(self, who: int, which: int, at_once: bool) -> None:
+        if self.on_index[who]:
+            _, slot, *_ = self.on_index[who].pop(which % len(self.on_index[who]))
             if unpin(self.views[who], slot):
-                self.looks.append(slot)
+                self.last_unpins.append(slot)
         if at_once:
-            self.looks_arrive()
+            self.last_unpins_arrive()
 
     @rule()
-    def looks_arrive(self) -> None:
-        self.world.core.look(self.looks)
-        self.looks.clear()
+    def last_unpins_arrive(self) -> None:
+        self.world.core.last_unpins(self.last_unpins)
+        self.last_unpins.clear()
 
     @rule(slots=st.lists(st.integers(0, 1 << 40), max_size=3))
     def look_for_nothing(self, slots: list[int]) -> None:
-        self.world.core.look(slots)
+        self.world.core.last_unpins(slots)
 
     @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), seal=st.booleans(), keep=st.booleans())
     def put(self, who: int, nbytes: int, seal: bool, keep: bool) -> None:
@@ -678,10 +679,10 @@ class CoreMachine(RuleBasedStateMachine):
             assert each.pin(oid(number), pin) is None, "it isn't sealed"
             unpin(each, pin.slot)
         if looks:
-            view.sealing(oid(number))
+            view.add_own(oid(number))
             pin = Held()
             assert view.pin(oid(number), pin) == (reply.payload[0], nbytes)
-            self.on_board[who].append((number, pin.slot, reply.payload[0], nbytes))
+            self.on_index[who].append((number, pin.slot, reply.payload[0], nbytes))
         if deleted:
             self.world.core.delete([oid(number)])
         self.world.write(reply.payload[0], nbytes, number)
@@ -800,11 +801,11 @@ class CoreMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2), back=st.integers(0, 8))
     def wait_for_room_between(self, who: int, back: int) -> None:
         """Somebody looks away from all but one object, and somebody waits for half of the room."""
-        for view, held in zip(self.views, self.on_board, strict=True):
+        for view, held in zip(self.views, self.on_index, strict=True):
             while held:
                 unpin(view, held.pop()[1])
-        self.world.core.look(range(1, 100))
-        self.pin_on_board(who, back)
+        self.world.core.last_unpins(range(1, 100))
+        self.pin_on_index(who, back)
         self.world.create(self.clients[who], MIB // 2 + 64 * back, 5.0)
 
     @rule(error=st.booleans(), lost=st.booleans())
@@ -823,13 +824,13 @@ class CoreMachine(RuleBasedStateMachine):
         self.leases.pop(client, None)
         self.clients[who] = self.world.client("another")
         self.views[who] = self.view_of(self.clients[who])
-        self.on_board[who].clear()
+        self.on_index[who].clear()
 
     @invariant()
     def the_books_agree(self) -> None:
         self.world.settle()
         found = {entry["id"]: entry for entry in self.world.core.describe() if entry["id"]}
-        for number, _, offset, nbytes in itertools.chain(*self.on_board):
+        for number, _, offset, nbytes in itertools.chain(*self.on_index):
             if number is not None:
                 assert found[oid(number).hex()]["pins"] > 0, "what somebody looks at is gone"
                 assert found[oid(number).hex()]["state"] != "spilled", "what somebody looks at has moved"

@@ -24,7 +24,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.objectstore import Store, StoreProtocolError, StoreServer, connect
-from holdfast.objectstore.shared.protocol import FrameReader, Op, pack, parse_request
+from holdfast.objectstore.shared.protocol import MessageReader, Op, pack, parse_request
 
 TIMES = float(os.environ.get("HOLDFAST_FUZZ", "1"))
 LIVE_MESSAGES = int(4000 * TIMES)
@@ -52,7 +52,7 @@ VALID = st.one_of(
     st.tuples(st.just(Op.ABORT), st.lists(numbers, max_size=4)),
     st.tuples(st.just(Op.GET), numbers, ids, st.none() | st.floats(0, 1e9), st.lists(st.text(), max_size=3)),
     st.tuples(st.just(Op.UNPIN), st.lists(ids, max_size=4)),
-    st.tuples(st.just(Op.LOOK), st.lists(numbers, max_size=4)),
+    st.tuples(st.just(Op.LAST_UNPIN), st.lists(numbers, max_size=4)),
     st.tuples(st.just(Op.CONTAINS), numbers, ids),
     st.tuples(st.just(Op.DELETE), numbers, st.lists(ids, max_size=4)),
     st.tuples(st.just(Op.STATS), numbers),
@@ -63,7 +63,7 @@ VALID = st.one_of(
 @given(VALID)
 @settings(max_examples=int(300 * TIMES))
 def test_every_valid_request_is_understood_as_it_was_meant(message: list[Any]) -> None:
-    (received,) = FrameReader(1 << 20).feed(pack(message))
+    (received,) = MessageReader(1 << 20).feed(pack(message))
     op, fields = parse_request(received)
     assert op is message[0]
     assert [list(field) if isinstance(field, tuple) else field for field in fields][:1] == message[1:2] or op is Op.SEAL
@@ -89,7 +89,7 @@ def test_arbitrary_bytes_are_parsed_or_refused(stream: bytes, step: int) -> None
 
 
 def parse_all(stream: bytes, step: int) -> None:
-    reader = FrameReader(4096)
+    reader = MessageReader(4096)
     with contextlib.suppress(StoreProtocolError):
         for at in range(0, len(stream), step):
             for message in reader.feed(stream[at : at + step]):
@@ -107,13 +107,13 @@ class Mallory:
         self.known = known
         self.sent = 0
         self.extents: list[tuple[int, int]] = []  # that it was given
-        self._frames = FrameReader(1 << 30)
+        self._frames = MessageReader(1 << 30)
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(20)
         self.sock.connect(path)
         _, fds, _, _ = socket.recv_fds(self.sock, 256, 6)
-        *others, self.lifeline_fd, witness_fd = fds  # it keeps its lifeline until the process ends
-        for fd in (*others, witness_fd):
+        *others, self.lifeline_fd, sentinel_fd = fds  # it keeps its lifeline until the process ends
+        for fd in (*others, sentinel_fd):
             os.close(fd)
         self.sock.setblocking(False)
 
@@ -162,7 +162,7 @@ class Mallory:
             return [op, [own[0]] if own else [number()] * rng.choice([0, 0, 0, 1])]
         if op is Op.UNPIN:
             return [op, [self.identity()] * rng.choice([0, 0, 0, 1])]
-        if op is Op.LOOK:
+        if op is Op.LAST_UNPIN:
             return [op, [number() for _ in range(rng.choice([0, 1, 5]))]]
         if op is Op.LIST:
             return [op, 1, number()]

@@ -15,9 +15,8 @@ import pandas as pd
 import pytest
 
 from holdfast.objectstore import Store, StoreServer, connect
-from holdfast.objectstore.client import maps as maps_module
-from holdfast.objectstore.client import private
-from holdfast.objectstore.client.private import COPIED_NBYTES_MAX, PrivateMaps
+from holdfast.objectstore.client import arena_maps, private_maps
+from holdfast.objectstore.client.private_maps import COPIED_NBYTES_MAX, PrivateMaps
 from holdfast.objectstore.system import page_table
 from holdfast.objectstore.system.file_maps import FileMap, memory_file
 from holdfast.objectstore.system.page_table import PageTable
@@ -34,7 +33,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], PrivateMaps]:
 
     def limited(max_map_count: int) -> PrivateMaps:
         maps = PrivateMaps(max_map_count)
-        monkeypatch.setattr(maps_module, "MAPS", maps)
+        monkeypatch.setattr(arena_maps, "MAPS", maps)
         return maps
 
     return limited
@@ -107,7 +106,7 @@ def test_what_the_kernel_refuses_to_map_is_copied(store: Store, monkeypatch: pyt
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(private._PrivateMap, "__init__", refuse)
+    monkeypatch.setattr(private_maps._PrivateMap, "__init__", refuse)
     first, second = store.get(object_id, writable=True), store.get(object_id, writable=True)
     first[:] = 1
     assert (second == np.arange(n)).all()
@@ -120,14 +119,14 @@ def test_another_reason_than_too_little_memory_is_an_error(store: Store, monkeyp
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(private._PrivateMap, "__init__", refuse)
+    monkeypatch.setattr(private_maps._PrivateMap, "__init__", refuse)
     with pytest.raises(PermissionError):
         store.get(object_id, writable=True)
 
 
 def test_a_limit_that_cant_be_read_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private, "Path", lambda name: Path("/nowhere"))
-    assert private._kernels_limit() == 65_530
+    monkeypatch.setattr(private_maps, "Path", lambda name: Path("/nowhere"))
+    assert private_maps._kernels_limit() == 65_530
 
 
 def test_what_is_copied_keeps_nothing_in_the_store(store: Store) -> None:
@@ -186,12 +185,12 @@ def test_what_is_copied_or_cant_be_changed_takes_no_map(store: Store) -> None:
     import pyarrow as pa
 
     table = pa.table({"a": np.arange(N)})
-    before = len(private.MAPS)
+    before = len(private_maps.MAPS)
     for value in (table, table.to_batches()[0], bytes(N), bytearray(N), "text" * N):
         object_id = store.put(value)
         got = store.get(object_id, writable=True)
         assert got == value
-        assert len(private.MAPS) == before
+        assert len(private_maps.MAPS) == before
         if isinstance(value, bytearray):
             got[0] = 1
             assert store.get(object_id) == value
@@ -299,7 +298,7 @@ def test_where_nothing_tells_it_is_copied(
 ) -> None:
     mine = store.get(store.put(np.arange(N)), writable=True)
     before = taken()
-    monkeypatch.setattr(maps_module, "is_truthful", lambda: False)
+    monkeypatch.setattr(arena_maps, "is_truthful", lambda: False)
     assert (store.get(store.put(mine)) == np.arange(N)).all()
     assert taken() - before >= N * 8
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.objectstore import Store, StoreError, StoreProtocolError, StoreServer, connect
-from holdfast.objectstore.shared.protocol import FrameReader, Op, pack, parse_request
+from holdfast.objectstore.shared.protocol import MessageReader, Op, pack, parse_request
 
 
 class Raw:
@@ -29,7 +29,7 @@ class Raw:
         self.sock.settimeout(10)
         self.sock.connect(path)
         data, fds, _, _ = socket.recv_fds(self.sock, 256, 2)
-        (self.hello,) = FrameReader(1000).feed(data)
+        (self.hello,) = MessageReader(1000).feed(data)
         for fd in fds:
             os.close(fd)
 
@@ -38,7 +38,7 @@ class Raw:
 
     def ask(self, *message: Any) -> Any:
         self.send(*message)
-        return next(FrameReader(1 << 20).feed(self.sock.recv(1 << 16)))
+        return next(MessageReader(1 << 20).feed(self.sock.recv(1 << 16)))
 
     def is_closed(self) -> bool:
         try:
@@ -125,7 +125,7 @@ def test_frames_may_come_in_pieces_and_together(raw: Raw) -> None:
     for at in range(len(frames) - 1):
         raw.sock.sendall(frames[at : at + 1])
     raw.sock.sendall(frames[-1:])
-    reader, answers = FrameReader(1000), []
+    reader, answers = MessageReader(1000), []
     while len(answers) < 2:
         answers += reader.feed(raw.sock.recv(1000))
     assert answers == [[1, 0, False], [2, 0, False]]
@@ -225,7 +225,7 @@ def test_any_junk_is_parsed_or_refused(message: Any) -> None:
 @settings(max_examples=200)
 def test_frames_are_the_same_however_they_are_cut(bodies: list[bytes], step: int) -> None:
     stream = b"".join(pack([body]) for body in bodies)
-    reader, found = FrameReader(1000), []
+    reader, found = MessageReader(1000), []
     for at in range(0, len(stream), step):
         found += reader.feed(stream[at : at + step])
     assert found == [[body] for body in bodies]

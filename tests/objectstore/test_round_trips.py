@@ -17,8 +17,7 @@ from same import assert_same
 
 from examples import examples
 from holdfast.objectstore import Store, decode, encode
-from holdfast.objectstore.client import pins, views, writer
-from holdfast.objectstore.client import store as store_module
+from holdfast.objectstore.client import pins, reader, views, writer
 from holdfast.objectstore.codecs import flat, resident
 
 Way = Callable[[Any], Any]
@@ -26,7 +25,7 @@ Way = Callable[[Any], Any]
 
 @pytest.fixture(params=["bytes", "store", "writable", "shared"])
 def way(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch) -> Way:
-    for module in (flat, resident, views, pins, writer, store_module):  # however small
+    for module in (flat, resident, views, pins, reader, writer):  # however small
         monkeypatch.setattr(module, "SHARE_NBYTES", 1)
 
     def through_the_store(value: Any) -> Any:

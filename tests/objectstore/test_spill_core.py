@@ -1,9 +1,10 @@
-"""The core alone, spilling: who goes to disk and when, who is told, and what views on the board do to it."""
+"""The core alone, spilling: who goes to disk and when, who is told, and what views in the index do to it."""
 
 from __future__ import annotations
 
+from holdfast.objectstore.client.index_view import IndexView
 from holdfast.objectstore.core.spill_policy import SPILL_PAUSE_SECONDS
-from holdfast.objectstore.shared.index import BoardView, index_nbytes, row_nbytes
+from holdfast.objectstore.shared.index import index_nbytes, row_nbytes
 from holdfast.objectstore.shared.protocol import Share, Status
 from tests.objectstore.test_core import MIB, Held, World, item, oid, unpin
 
@@ -162,17 +163,17 @@ def test_when_spilling_fails_it_pauses_and_a_full_store_says_why() -> None:
 
 
 class Viewer:
-    """A client that looks at objects on the board."""
+    """A client that looks at objects on the object_index."""
 
     def __init__(self, world: World, name: str) -> None:
-        board = world.core.board
-        index = memoryview(bytearray(index_nbytes(board.slots)))
-        board.lie_in(index)
-        row = memoryview(bytearray(row_nbytes(board.slots)))
+        object_index = world.core.index
+        index = memoryview(bytearray(index_nbytes(object_index.slots)))
+        object_index.lie_in(index)
+        row = memoryview(bytearray(row_nbytes(object_index.slots)))
         self.world = world
         self.client = world.client(name)
-        self.view = BoardView(board.slots, index, row)
-        board.attach(self.client, row)
+        self.view = IndexView(object_index.slots, index, row)
+        object_index.attach(self.client, row)
 
     def look_at(self, number: int) -> int:
         """Its slot, or 0 if it can't be looked at without asking."""
@@ -185,12 +186,12 @@ class Viewer:
         """Whether the store is told, since it waits for that."""
         if not unpin(self.view, slot):
             return False
-        self.world.core.look([slot])
+        self.world.core.last_unpins([slot])
         self.world.settle()
         return True
 
 
-def test_what_is_looked_at_on_the_board_stays_and_its_end_is_told() -> None:
+def test_what_is_looked_at_in_the_index_stays_and_its_end_is_told() -> None:
     world = spilling_world()
     viewer, a = Viewer(world, "viewer"), world.client("a")
     for number in range(1, 4):
@@ -251,7 +252,7 @@ def test_an_object_that_is_deleted_while_it_is_copied_lives_while_it_is_looked_a
     assert world.status(waiting) is Status.OK
 
 
-def test_what_was_looked_at_on_the_board_gets_a_second_chance() -> None:
+def test_what_was_looked_at_in_the_index_gets_a_second_chance() -> None:
     world = spilling_world(100 * MIB)
     viewer, a = Viewer(world, "viewer"), world.client("a")
     for number in range(80):
@@ -280,7 +281,7 @@ def test_who_waits_for_what_a_dead_viewer_saw_is_served() -> None:
     assert world.status(waiting) is Status.OK
 
 
-def test_a_pin_that_was_asked_for_outlasts_one_on_the_board() -> None:
+def test_a_pin_that_was_asked_for_outlasts_one_in_the_index() -> None:
     world = spilling_world()
     viewer, a = Viewer(world, "viewer"), world.client("a")
     world.put(a, 1, 5 * MIB)

@@ -23,7 +23,7 @@ HEADROOM = CAPACITY // 4
 
 def mapped_nbytes(store: Store, offset: int = 0, nbytes: int = CAPACITY, *, to_read: bool = False) -> int:
     """The pages of the writable map, or of the other one, that this process's page tables hold."""
-    start = store._mapping.address if to_read else store._mapping.writable_address
+    start = store._maps.address if to_read else store._maps.writable_address
     with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
         pagemap.seek((start + offset) // PAGE * 8)
         entries = pagemap.read(nbytes // PAGE * 8)

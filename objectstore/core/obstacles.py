@@ -16,7 +16,7 @@ from holdfast.objectstore.memory.allocator import alignment, footprint
 EXTENTS_MAX = 20_000  # of an arena with more of them nothing is said: the loop has others to answer
 
 
-class Stone(NamedTuple):
+class Obstacle(NamedTuple):
     """An extent of the arena, and what is there that can't go; None if it's free, or may."""
 
     start: int
@@ -24,20 +24,20 @@ class Stone(NamedTuple):
     what: object
 
 
-def wall(extents: Iterable[Stone], nbytes: int) -> list[tuple[object, int]]:
+def obstacles(extents: Iterable[Obstacle], nbytes: int) -> list[tuple[object, int]]:
     """What stands in the way of ``nbytes`` where the least does, with the bytes of each; the largest first.
 
     Parameters
     ----------
-    extents : iterable of Stone
+    extents : iterable of Obstacle
         All that is in the arena; several may be parts of the same thing.
     nbytes : int
         What there is no hole for.
     """
     size, align = footprint(nbytes), alignment(nbytes)
-    least: list[Stone] = []
+    least: list[Obstacle] = []
     least_nbytes: int | None = None
-    run: deque[Stone] = deque()
+    run: deque[Obstacle] = deque()
     blocked = 0
     for extent in sorted(extents, key=attrgetter("start")):
         run.append(extent)
@@ -47,14 +47,14 @@ def wall(extents: Iterable[Stone], nbytes: int) -> list[tuple[object, int]]:
         if (least_nbytes is None or blocked < least_nbytes) and _has_room(run[0], extent, size, align):
             least, least_nbytes = [each for each in run if each.what is not None], blocked
     nbytes_of: dict[object, int] = {}
-    for stone in least:
-        nbytes_of[stone.what] = nbytes_of.get(stone.what, 0) + _blocked(stone)
+    for obstacle in least:
+        nbytes_of[obstacle.what] = nbytes_of.get(obstacle.what, 0) + _blocked(obstacle)
     return sorted(nbytes_of.items(), key=lambda item: -item[1])
 
 
-def _blocked(stone: Stone) -> int:
-    return 0 if stone.what is None else stone.end - stone.start
+def _blocked(obstacle: Obstacle) -> int:
+    return 0 if obstacle.what is None else obstacle.end - obstacle.start
 
 
-def _has_room(first: Stone, last: Stone, size: int, align: int) -> bool:
+def _has_room(first: Obstacle, last: Obstacle, size: int, align: int) -> bool:
     return last.end - -(-first.start // align) * align >= size

@@ -8,9 +8,9 @@ import resource
 
 import pytest
 
-from holdfast.objectstore.core.effects import GoOn, Punch, Reply
-from holdfast.objectstore.core.walls import Stone, wall
-from holdfast.objectstore.core.windows import STINT
+from holdfast.objectstore.core.effects import ContinueSearch, Punch, Reply
+from holdfast.objectstore.core.obstacles import Obstacle, obstacles
+from holdfast.objectstore.core.windows import SLICE
 from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
 from holdfast.objectstore.shared.protocol import Share, Status
 from holdfast.objectstore.system.memory_limits import address_span
@@ -51,12 +51,12 @@ def test_what_is_in_the_way_is_moved_and_found_at_its_new_place() -> None:
 
 
 class Pin:
-    """What a pin is to the board."""
+    """What a pin is to the index."""
 
     slot = 0
 
 
-@pytest.mark.parametrize("how", ["by message", "on the board", "on the board, and no more", "deleted", "cut short"])
+@pytest.mark.parametrize("how", ["by message", "in the index", "in the index, and no more", "deleted", "cut short"])
 def test_a_move_is_called_off(how: str) -> None:
     world, a, viewer = checkered()
     waiting = world.create(a, 2 * MIB, timeout=30.0)
@@ -66,18 +66,18 @@ def test_a_move_is_called_off(how: str) -> None:
     slot = 0
     if how == "by message":
         assert world.answer(world.get(a, number)) == (shift.source, MIB, None, None)
-    elif how.startswith("on the board"):
+    elif how.startswith("in the index"):
         slot = viewer.look_at(number)
         assert slot
     elif how == "deleted":
         world.core.delete([oid(number)])
-    if how == "on the board, and no more":
+    if how == "in the index, and no more":
         viewer.look_away(slot)
     assert world.end_move(done=how != "cut short")
     if how == "deleted":
         assert world.status(waiting) is Status.OK
         assert world.core.stats()["used"] == 5 * MIB
-    elif how == "on the board, and no more":
+    elif how == "in the index, and no more":
         assert offset_of(world, number) == shift.target
     else:
         assert offset_of(world, number) == shift.source
@@ -253,20 +253,20 @@ def test_the_error_names_what_walls_a_request_in() -> None:
 
 def test_the_wall_is_the_one_with_the_fewest_bytes() -> None:
     stones = [
-        Stone(0, 4 * MIB, None),
-        Stone(4 * MIB, 6 * MIB, "a"),
-        Stone(6 * MIB, 9 * MIB, None),
-        Stone(9 * MIB, 9 * MIB + 4096, "b"),
-        Stone(9 * MIB + 4096, 10 * MIB, "c"),
-        Stone(10 * MIB, 12 * MIB, None),
+        Obstacle(0, 4 * MIB, None),
+        Obstacle(4 * MIB, 6 * MIB, "a"),
+        Obstacle(6 * MIB, 9 * MIB, None),
+        Obstacle(9 * MIB, 9 * MIB + 4096, "b"),
+        Obstacle(9 * MIB + 4096, 10 * MIB, "c"),
+        Obstacle(10 * MIB, 12 * MIB, None),
     ]
-    assert wall(reversed(stones), 5 * MIB) == [("c", MIB - 4096), ("b", 4096)]
-    assert wall(stones, 4 * MIB) == []
-    assert wall(stones, 13 * MIB) == []
+    assert obstacles(reversed(stones), 5 * MIB) == [("c", MIB - 4096), ("b", 4096)]
+    assert obstacles(stones, 4 * MIB) == []
+    assert obstacles(stones, 13 * MIB) == []
 
 
 def test_a_search_among_very_many_objects_lets_the_loop_answer() -> None:
-    count = 5 * STINT
+    count = 5 * SLICE
     world = World(count * 2 * LARGE_NBYTES)
     a = world.client("a")
     for number in range(2 * count):
@@ -281,16 +281,16 @@ def test_a_search_among_very_many_objects_lets_the_loop_answer() -> None:
     world.core.create(a, world.request(), 2 * LARGE_NBYTES, 30.0)
     turns = 0
     while effects := world.core.drain():
-        assert effects == [GoOn()]
+        assert effects == [ContinueSearch()]
         turns += 1
-        world.core.go_on()
+        world.core.continue_search()
     assert turns > 2
     assert world.core.next_deadline() < world.now + 1, "it isn't searched for again at once"  # type: ignore[operator]
     world.core.unpin(a, [oid(1)])
     assert world.core.drain() == []
     world.now = world.core.next_deadline() or 0
     world.core.expire()
-    assert world.core.drain() == [GoOn()]
+    assert world.core.drain() == [ContinueSearch()]
 
 
 class History:

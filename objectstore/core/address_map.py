@@ -14,7 +14,7 @@ from holdfast.objectstore.core.objects import ObjectRecord
 STRIP_NBYTES = 1 << 20
 
 
-class Places:
+class AddressMap:
     """The objects in the arena, by where their own bytes are."""
 
     def __init__(self) -> None:

@@ -167,7 +167,7 @@ def test_a_clients_lifeline_is_closed_once_and_takes_no_bytes(
     assert pipes() == before + 10, "both ends of each are in this process"
     for store in stores:
         store._connection._socket.sendall(pack(["nonsense"]))
-        os.write(store._mapping._lifeline_fd, bytes(10_000))
+        os.write(store._maps._lifeline_fd, bytes(10_000))
     wait_until(lambda: server.stats()["clients"] == 0)
     assert (server.stats()["quarantined"], server.stats()["reserved"]) == (5, 5)
     del held

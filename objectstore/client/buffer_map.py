@@ -9,7 +9,7 @@ import numpy as np
 from holdfast.objectstore.system.file_maps import FileMap
 
 
-class ViewedMap(FileMap):
+class BufferMap(FileMap):
     """A map for many views of many sizes."""
 
     def view(self) -> memoryview:

@@ -1,4 +1,4 @@
-"""The board: objects found and pinned without a message, and never freed under somebody's eyes."""
+"""The object index: objects found and pinned without a message, and never freed under somebody's eyes."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import ObjectID, ObjectNotFoundError, Store, StoreServer, connect
-from holdfast.objectstore.shared.index import ORDERED, PROBES, Board, BoardView, index_nbytes, row_nbytes, slots_for
+from holdfast.objectstore.client.index_view import IndexView
+from holdfast.objectstore.core.object_index import ObjectIndex
+from holdfast.objectstore.shared.index import ORDERED, PROBES, index_nbytes, row_nbytes, slots_for
 from tests.objectstore.test_core import unpin
 
-pytestmark = pytest.mark.skipif(not ORDERED, reason="clients use the board where stores are seen in order")
+pytestmark = pytest.mark.skipif(not ORDERED, reason="clients use the index where stores are seen in order")
 
 SLOTS = 1 << 10
 
 
 class Held:
-    """What a pin is to the board."""
+    """What a pin is to the index."""
 
     slot = 0
 
 
 class World:
-    """A board, and the views that some clients have of it."""
+    """An index, and the views that some clients have of it."""
 
     def __init__(self, clients: int = 2) -> None:
-        self.board = Board(SLOTS)
-        index = memoryview(bytearray(index_nbytes(SLOTS)))
-        self.board.lie_in(index)
+        self.index = ObjectIndex(SLOTS)
+        memory = memoryview(bytearray(index_nbytes(SLOTS)))
+        self.index.lie_in(memory)
         self.views = []
         for client in range(1, clients + 1):
             row = memoryview(bytearray(row_nbytes(SLOTS)))
-            self.board.attach(client, row)
-            self.views.append(BoardView(SLOTS, index.toreadonly(), row))
+            self.index.attach(client, row)
+            self.views.append(IndexView(SLOTS, memory.toreadonly(), row))
 
     def pin(self, client: int, object_id: ObjectID) -> tuple[int, tuple[int, int] | None]:
         held = Held()
@@ -65,7 +67,7 @@ def test_an_index_has_a_slot_for_each_page_of_the_store_within_limits() -> None:
 
 def test_what_is_listed_is_found_and_nothing_else() -> None:
     world = World()
-    slots = {n: world.board.add(oid(n), 64 * n, n) for n in range(1, 200)}
+    slots = {n: world.index.add(oid(n), 64 * n, n) for n in range(1, 200)}
     assert len(set(slots.values())) == 199
     assert all(slots.values())
     for n, slot in slots.items():
@@ -74,96 +76,96 @@ def test_what_is_listed_is_found_and_nothing_else() -> None:
     assert world.pin(0, oid(200)) == (0, None)
     assert not world.views[1].contains(oid(200))
     assert world.views[0].held == 199
-    assert world.board.pins() == {slot: {1: 1} for slot in slots.values()}
+    assert world.index.pins() == {slot: {1: 1} for slot in slots.values()}
 
 
 def test_a_pin_outlives_the_deletion_and_its_end_is_to_be_told() -> None:
     world = World()
-    slot = world.board.add(oid(1), 0, 1)
+    slot = world.index.add(oid(1), 0, 1)
     world.pin(0, oid(1))
     world.pin(0, oid(1))
     world.pin(1, oid(1))
     assert not unpin(world.views[1], slot), "nobody waits for it yet"
-    assert world.board.doom(slot), "the first client looks at it twice"
+    assert world.index.withdraw(slot), "the first client looks at it twice"
     assert world.pin(1, oid(1)) == (slot, None), "no longer found, but counted until it's taken back"
     assert not world.views[1].contains(oid(1))
     assert unpin(world.views[1], slot)
-    assert world.board.pinned(slot)
+    assert world.index.pinned(slot)
     assert not unpin(world.views[0], slot), "one more"
     assert unpin(world.views[0], slot)
-    assert not world.board.pinned(slot)
+    assert not world.index.pinned(slot)
 
 
 def test_an_open_object_is_its_writers_alone() -> None:
     world = World()
-    slot = world.board.add(oid(1), 64, 5, is_open=True)
+    slot = world.index.add(oid(1), 64, 5, is_open=True)
     assert world.pin(0, oid(1)) == (slot, None)
     assert not unpin(world.views[0], slot)
-    world.views[0].sealing(oid(1))
+    world.views[0].add_own(oid(1))
     assert world.views[0].contains(oid(1))
     assert not world.views[1].contains(oid(1))
     assert world.pin(0, oid(1)) == (slot, (64, 5))
     assert world.pin(1, oid(1)) == (slot, None)
     unpin(world.views[1], slot)
-    world.board.seal(slot)
+    world.index.seal(slot)
     assert world.pin(1, oid(1)) == (slot, (64, 5))
-    assert world.board.pins() == {slot: {1: 1, 2: 1}}
+    assert world.index.pins() == {slot: {1: 1, 2: 1}}
 
 
 def test_a_client_that_is_gone_counts_no_more() -> None:
     world = World()
-    slot = world.board.add(oid(1), 0, 1)
+    slot = world.index.add(oid(1), 0, 1)
     world.pin(0, oid(1))
-    assert world.board.pinned(slot)
-    world.board.detach(1)
-    assert not world.board.doom(slot)
+    assert world.index.pinned(slot)
+    world.index.detach(1)
+    assert not world.index.withdraw(slot)
 
 
 def test_pins_are_counted_while_others_take_them(tmp_path: Path, child: Callable[..., subprocess.Popen[str]]) -> None:
-    board = Board(SLOTS)
+    index = ObjectIndex(SLOTS)
     for n in range(1, SLOTS):
-        board.add(oid(n), 0, 1)
+        index.add(oid(n), 0, 1)
     path = tmp_path / "row"
     path.write_bytes(bytes(row_nbytes(SLOTS)))
     process = child("change_counters", path, SLOTS)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     with path.open("r+b") as file:
-        board.attach(1, memoryview(mmap.mmap(file.fileno(), 0)))
+        index.attach(1, memoryview(mmap.mmap(file.fileno(), 0)))
     for _ in range(2000):
-        assert all(pins == {1: 1} for pins in board.pins().values())
+        assert all(pins == {1: 1} for pins in index.pins().values())
 
 
-def test_who_is_dismissed_keeps_its_pins_and_takes_no_more() -> None:
+def test_a_client_whose_pins_are_refused_keeps_its_pins_and_takes_no_more() -> None:
     world = World()
-    slot = world.board.add(oid(1), 0, 1)
-    assert not world.board.dismiss(2)
+    slot = world.index.add(oid(1), 0, 1)
+    assert not world.index.refuse_pins(2)
     assert world.pin(1, oid(1)) == (slot, None)
     world.pin(0, oid(1))
-    assert world.board.dismiss(1)
-    assert world.board.pins() == {slot: {1: 1, 2: 1}}, "the mark of a dismissal is no pin"
-    assert world.board.doom(slot)
-    assert not world.board.dismiss(3), "there is no such client"
+    assert world.index.refuse_pins(1)
+    assert world.index.pins() == {slot: {1: 1, 2: 1}}, "what refuses pins is no pin"
+    assert world.index.withdraw(slot)
+    assert not world.index.refuse_pins(3), "there is no such client"
 
 
 def test_slots_are_used_again_by_other_objects() -> None:
     world = World()
-    first = world.board.add(oid(1), 0, 1)
-    world.board.doom(first)
-    world.board.remove(first)
+    first = world.index.add(oid(1), 0, 1)
+    world.index.withdraw(first)
+    world.index.remove(first)
     assert world.pin(0, oid(1)) == (0, None)
-    assert world.board.add(oid(2), 128, 2) == first
+    assert world.index.add(oid(2), 128, 2) == first
     assert world.pin(0, oid(2)) == (first, (128, 2))
 
 
 def test_a_full_index_lists_no_more() -> None:
     world = World()
-    slots = [world.board.add(oid(n), 0, 1) for n in range(1, SLOTS + 10)]
+    slots = [world.index.add(oid(n), 0, 1) for n in range(1, SLOTS + 10)]
     assert sum(map(bool, slots)) == SLOTS - 1, "the first isn't used"
     assert slots[-1] == 0
-    world.board.doom(slots[0])
-    world.board.remove(slots[0])
-    assert world.board.add(oid(5000), 0, 1) == slots[0]
+    world.index.withdraw(slots[0])
+    world.index.remove(slots[0])
+    assert world.index.add(oid(5000), 0, 1) == slots[0]
 
 
 def test_an_object_whose_buckets_are_all_taken_is_not_listed() -> None:
@@ -173,7 +175,7 @@ def test_an_object_whose_buckets_are_all_taken_is_not_listed() -> None:
         homes.setdefault(zlib.crc32(oid(n)) & (4 * SLOTS - 1), []).append(oid(n))
     crowd = max(homes.values(), key=len)
     assert len(crowd) > PROBES
-    slots = [world.board.add(object_id, 0, 1) for object_id in crowd]
+    slots = [world.index.add(object_id, 0, 1) for object_id in crowd]
     assert sum(map(bool, slots)) == PROBES
     assert all(world.views[0].contains(object_id) for object_id, slot in zip(crowd, slots, strict=True) if slot)
 

@@ -8,30 +8,30 @@ import os
 
 import pyarrow as pa
 
-from holdfast.objectstore.client.private import COPIED_NBYTES_MAX, MAPS, PrivateMaps, private_copy
-from holdfast.objectstore.client.viewed import ViewedMap
+from holdfast.objectstore.client.buffer_map import BufferMap
+from holdfast.objectstore.client.private_maps import COPIED_NBYTES_MAX, MAPS, PrivateMaps, private_copy
 from holdfast.objectstore.system.file_maps import FileMap
 from holdfast.objectstore.system.page_table import PageTable, is_truthful
 from holdfast.objectstore.system.pages import HUGE_PAGE, PAGE, is_hole, is_resident
-from holdfast.objectstore.system.witness import attest
+from holdfast.objectstore.system.sentinel_page import map_sentinel
 
 _ENDS = 2  # pages that some bytes may have in common with others
 
 
-class Mapping:
+class ArenaMaps:
     """A process's maps of the whole arena: one to read, one to write.
 
     Parameters
     ----------
     read_only_fd, writable_fd : int
-        Descriptors of the same memory; they become the mapping's to close.
+        Descriptors of the same memory; they become the maps' to close.
     nbytes : int
         The arena's size.
     lifeline_fd : int
         Open as long as anything here may look into the arena, in this process and in its forks: that is how the server
-        knows. The mapping's to close too.
-    witness_fd : int
-        Of a witness (``witness.py``), which is mapped as long. The mapping's to close too.
+        knows. The maps' to close too.
+    sentinel_fd : int
+        Of a sentinel page (``sentinel_page.py``), which is mapped as long. The maps' to close too.
     private_maps : PrivateMaps, optional
         By default this process's.
 
@@ -49,21 +49,21 @@ class Mapping:
         writable_fd: int,
         nbytes: int,
         lifeline_fd: int,
-        witness_fd: int,
+        sentinel_fd: int,
         private_maps: PrivateMaps | None = None,
     ) -> None:
         self.nbytes = nbytes
         self._private_maps = MAPS if private_maps is None else private_maps
         self._fd = read_only_fd
         self._lifeline_fd = lifeline_fd
-        self._witness: FileMap | None = None
+        self._sentinel: FileMap | None = None
         try:
-            self._witness = attest(witness_fd)
+            self._sentinel = map_sentinel(sentinel_fd)
             self._readable = _whole(read_only_fd, nbytes, writable=False)
             self._writable = _whole(writable_fd, nbytes, writable=True)
         finally:
             os.close(writable_fd)
-            os.close(witness_fd)
+            os.close(sentinel_fd)
         self.address = self._readable.address
         self.writable_address = self._writable.address
         self.writable_view = self._writable.view()
@@ -117,7 +117,7 @@ class Mapping:
         return True
 
     def private(self, offset: int, nbytes: int, base: object) -> memoryview:
-        """The extent as writable memory of this caller alone (``private.py``).
+        """The extent as writable memory of this caller alone (``private_maps.py``).
 
         ``base`` is kept while what isn't written is the arena's.
         """
@@ -133,7 +133,7 @@ class Mapping:
         fd, self._lifeline_fd = self._lifeline_fd, -1
         if fd >= 0:
             os.close(fd)
-        self._witness = None
+        self._sentinel = None
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
@@ -143,6 +143,6 @@ class Mapping:
             self.let_go()
 
 
-def _whole(fd: int, nbytes: int, *, writable: bool) -> ViewedMap:
+def _whole(fd: int, nbytes: int, *, writable: bool) -> BufferMap:
     """The whole arena, shared."""
-    return ViewedMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable, alignment=HUGE_PAGE)
+    return BufferMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable, alignment=HUGE_PAGE)

@@ -2,7 +2,7 @@
 
 A process that has the arena mapped keeps a descriptor open beside the map, and so do its forks: its end tells that
 nobody is left, at once. But a descriptor can be closed by a process that still has the map: daemons close all that they
-inherited. A map isn't closed by mistake. So a page of memory, the *witness*, is mapped wherever the arena is. Forks
+inherited. A map isn't closed by mistake. So a page of memory, the *sentinel*, is mapped wherever the arena is. Forks
 inherit it, and it goes with the process or when that becomes another program.
 
 The kernel seals a memory file against writing only if no writable map of it is left anywhere. To try that is the
@@ -23,7 +23,7 @@ from holdfast.objectstore.system.pages import PAGE
 ASK_SECONDS = 1.0
 
 
-class Witness:
+class SentinelPage:
     """The memory file, of those who ask.
 
     An interrupt (Ctrl-C) may come whenever a function that is written in C has returned. So the descriptor is put where
@@ -39,7 +39,7 @@ class Witness:
 
     def __init__(self) -> None:
         self._fds: list[int] = []
-        self._fds.extend(map(os.memfd_create, ["holdfast-witness"], [os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING]))
+        self._fds.extend(map(os.memfd_create, ["holdfast-sentinel"], [os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING]))
         os.ftruncate(self.fd, PAGE)
 
     @property
@@ -70,6 +70,6 @@ class Witness:
             self.close()
 
 
-def attest(fd: int) -> FileMap:
-    """A map of the witness behind a descriptor, to be kept as long as that of which it is to tell."""
+def map_sentinel(fd: int) -> FileMap:
+    """A map of the sentinel page behind a descriptor, to be kept as long as that of which it is to tell."""
     return FileMap(fd, 0, PAGE, flags=mmap.MAP_SHARED, writable=True)

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from holdfast.objectstore.client.viewed import ViewedMap
+from holdfast.objectstore.client.buffer_map import BufferMap
 from holdfast.objectstore.codecs.flat import Buffer, copy_bytes
 from holdfast.objectstore.system.file_maps import MAP_NORESERVE
 from holdfast.objectstore.system.pages import HUGE_PAGE
@@ -152,7 +152,7 @@ class PrivateMaps:
         self._counted_at = time.monotonic()
 
 
-class _PrivateMap(ViewedMap):
+class _PrivateMap(BufferMap):
     """One private map; of a larger piece of the arena in whole huge pages."""
 
     def __init__(
