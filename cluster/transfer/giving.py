@@ -20,7 +20,7 @@ from holdfast.cluster.transfer import pool
 from holdfast.cluster.transfer.checksums import CHUNK_NBYTES, Checksum
 from holdfast.objectstore import StoreServer
 from holdfast.objectstore.core.objects import SpillExtent
-from holdfast.objectstore.server.server import Pinned
+from holdfast.objectstore.server.local import Pinned
 
 
 def give(

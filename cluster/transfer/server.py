@@ -31,7 +31,7 @@ from holdfast.cluster.transfer.checksums import Checksum
 from holdfast.objectstore import ObjectID, StoreServer
 from holdfast.objectstore.core.objects import ObjectMeta
 from holdfast.objectstore.errors import SpillError, StoreClosedError, StoreError
-from holdfast.objectstore.server.server import Pinned
+from holdfast.objectstore.server.local import Pinned
 from holdfast.objectstore.sizes import format_size
 
 logger = logging.getLogger(__name__)

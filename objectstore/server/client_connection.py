@@ -63,6 +63,7 @@ class ClientConnection(asyncio.Protocol):
         self._unsent = unsent
         self._forget = forget
         self._outgoing: list[bytes] = []
+        self._outgoing_nbytes = 0
         self._frames = MessageReader(REQUEST_NBYTES_MAX)
         self._transport: asyncio.WriteTransport | None = None
         self._closed = False
@@ -75,9 +76,11 @@ class ClientConnection(asyncio.Protocol):
         try:
             for message in self._frames.feed(data):
                 if self._closed:
-                    return
+                    break
                 op, fields = parse_request(message)
                 self._handlers[op](self, *fields)
+                if self._outgoing_nbytes > UNREAD_NBYTES_MAX:  # one piece of what came in may ask for very much
+                    self.flush()
         except StoreProtocolError as error:
             self.close(f"it broke the protocol: {error}")
         self._settle()
@@ -99,7 +102,9 @@ class ClientConnection(asyncio.Protocol):
 
     def send(self, *message: Any) -> None:
         """Gathers a message, to be sent with the others of this turn."""
-        self._outgoing.append(pack(message))
+        frame = pack(message)
+        self._outgoing.append(frame)
+        self._outgoing_nbytes += len(frame)
         self._unsent[self] = None
 
     def flush(self) -> None:
@@ -108,6 +113,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()
+        self._outgoing_nbytes = 0
         unread = self._transport.get_write_buffer_size()
         if unread > UNREAD_NBYTES_MAX:
             self.close(f"it left {format_size(unread)} of replies unread")

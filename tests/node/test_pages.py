@@ -86,7 +86,7 @@ def test_and_another_one_is_started(host, eventually):
 
 def test_one_that_does_not_come_to_it_keeps_nobody_waiting(host, eventually):
     maker_of(host).send_signal(signal.SIGSTOP)
-    headroom = host.agent.store._headroom
+    headroom = host.agent.store._upkeep.headroom
     host.in_loop(headroom.pause)
     host.in_loop(headroom.touch)
     eventually(lambda: headroom._thread is not None, what="a pass has begun")

@@ -58,7 +58,7 @@ def check(server: StoreServer) -> Callable[[], None]:
             except BaseException as error:
                 done.set_exception(error)
 
-        server._running_loop().call_soon_threadsafe(work)
+        server._executor.loop.call_soon_threadsafe(work)
         done.result(DEADLINE_SECONDS)
 
     return check

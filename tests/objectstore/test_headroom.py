@@ -35,7 +35,7 @@ def quiet(wait_until: Callable[..., Any]) -> Iterator[Callable[[StoreServer], No
     """Waits until a server has made its headroom and rests."""
 
     def wait(server: StoreServer) -> None:
-        wait_until(lambda: not server._headroom.busy, "the end of the pass")  # type: ignore[union-attr]
+        wait_until(lambda: not server._upkeep.headroom.busy, "the end of the pass")  # type: ignore[union-attr]
 
     yield wait
     wait_until(lambda: not any(name.startswith("holdfast-store") for name in threads()), "the end of all threads")
@@ -43,7 +43,7 @@ def quiet(wait_until: Callable[..., Any]) -> Iterator[Callable[[StoreServer], No
 
 def test_a_store_that_nobody_uses_makes_no_pages() -> None:
     with StoreServer(CAPACITY) as server:
-        assert not server._headroom.busy  # type: ignore[union-attr]
+        assert not server._upkeep.headroom.busy  # type: ignore[union-attr]
         assert resident(server) == 0
 
 
@@ -94,7 +94,7 @@ def test_what_an_idle_store_gives_back_is_not_made_again_before_it_is_used(
         store.stats()
         wait_until(lambda: resident(server) > 0, "the first pages")
         wait_until(lambda: resident(server) == 0, "the trim")
-        assert not server._headroom.busy  # type: ignore[union-attr]
+        assert not server._upkeep.headroom.busy  # type: ignore[union-attr]
         store.stats()
         wait_until(lambda: resident(server) > 0, "pages after the next use")
 

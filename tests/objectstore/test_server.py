@@ -231,18 +231,19 @@ class OutOfDescriptors:
 def test_a_server_out_of_descriptors_asks_again_after_a_pause(
     server: StoreServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pause_seconds: float
 ) -> None:
-    monkeypatch.setattr("holdfast.objectstore.server.server._ACCEPT_PAUSE_SECONDS", pause_seconds)
-    listener = server._listener
-    assert listener is not None
+    monkeypatch.setattr("holdfast.objectstore.server.acceptor._ACCEPT_PAUSE_SECONDS", pause_seconds)
+    acceptor = server._acceptor
+    assert acceptor is not None
+    listener = acceptor._listener
     poor = OutOfDescriptors(listener)
-    monkeypatch.setattr(server, "_listener", poor)
+    monkeypatch.setattr(acceptor, "_listener", poor)
     with pytest.raises(StoreError, match="didn't answer"):
         connect(server.socket_path, timeout=0.2)
     assert "Too many open files" in caplog.text
     if pause_seconds > 1:
         assert poor.asked == 1
     else:
-        monkeypatch.setattr(server, "_listener", listener)
+        monkeypatch.setattr(acceptor, "_listener", listener)
         connect(server.socket_path).close()
 
 
@@ -261,8 +262,8 @@ def test_a_closed_server_begins_nothing(
             await asyncio.sleep(0)
             assert server.list_objects()[0]["state"] == "spilling"
         await asyncio.sleep(0)
-        assert server._deadline is None
-        assert not server._tasks
+        assert server._executor._deadline is None
+        assert not server._executor._tasks
 
     run(work())
     assert not caplog.records

@@ -625,11 +625,11 @@ def test_it_ends_when_the_store_is_gone(scheduler, start_worker, server, eventua
     closed = threading.Event()
 
     def close():
-        for connection in list(server._connections.values()):
+        for connection in list(server._clients._connections.values()):
             connection.close("test")
         closed.set()
 
-    server._running_loop().call_soon_threadsafe(close)
+    server._executor.loop.call_soon_threadsafe(close)
     assert closed.wait(10)
     scheduler.send(peer, ("run", [scheduler.task(peer, bytes, 100_000)]))
     eventually(worker.finished.is_set)
