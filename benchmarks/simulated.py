@@ -26,7 +26,7 @@ from benchmarks.figures import Figure
 from benchmarks.goals import SYSTEM
 from holdfast.client.packing.graphs import split
 from holdfast.cluster.processes import garbage
-from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.instructions import RunEntry, RunTasks

@@ -14,6 +14,7 @@ from holdfast.client.operations.results import Results
 from holdfast.client.operations.submit import Calls
 from holdfast.client.packing.keys import MAX_INTEGER
 from holdfast.client.packing.options import names_of_workers
+from holdfast.cluster import protocol
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.notebook import card
 from holdfast.cluster.protocol.shapes import in_slices
@@ -164,7 +165,7 @@ class Client(Calls, Results, DaskFace):
         >>> client.list_datasets()  # doctest: +SKIP
         ('flights',)
         """
-        return tuple(self._request("list-datasets"))
+        return tuple(self._request(protocol.requests.LIST_DATASETS))
 
     def get_dataset(self, name: str, default: Any = datasets.NO_DEFAULT) -> Any:
         """A published dataset: the same collection, on futures of this client.
@@ -205,7 +206,7 @@ class Client(Calls, Results, DaskFace):
         >>> client.unpublish_dataset("flights")  # doctest: +SKIP
         """
         datasets.check_name(name)
-        self._request("unpublish", name=name)
+        self._request(protocol.requests.UNPUBLISH, name=name)
 
     @property
     def datasets(self) -> Datasets:
@@ -233,10 +234,13 @@ class Client(Calls, Results, DaskFace):
         {'sum-c4ca...': ['tcp://127.0.0.1:40123']}
         """
         if futures is None:
-            answers = [self._request("who-has", keys=None)]
+            answers = [self._request(protocol.requests.WHO_HAS, keys=None)]
         else:
             keys = [future.key for future in futures_of(futures)]
-            answers = [self._request("who-has", keys=part) for part in in_slices(keys, MAX_ASKED, MAX_ASKED_NBYTES)]
+            answers = [
+                self._request(protocol.requests.WHO_HAS, keys=part)
+                for part in in_slices(keys, MAX_ASKED, MAX_ASKED_NBYTES)
+            ]
         return {key: list(dict.fromkeys(nodes)) for answer in answers for key, nodes in answer.items()}
 
     def has_what(self, workers: Any = None) -> dict[str, list[Any]]:
@@ -253,7 +257,10 @@ class Client(Calls, Results, DaskFace):
             For each node address the keys.
         """
         nodes = None if workers is None else names_of_workers(workers)
-        return {node: list(dict.fromkeys(keys)) for node, keys in self._request("has-what", nodes=nodes).items()}
+        return {
+            node: list(dict.fromkeys(keys))
+            for node, keys in self._request(protocol.requests.HAS_WHAT, nodes=nodes).items()
+        }
 
     def nthreads(self, workers: Any = None) -> dict[str, int]:
         """The number of threads of each worker.
@@ -268,7 +275,9 @@ class Client(Calls, Results, DaskFace):
         dict
             By the workers' addresses.
         """
-        return dict(self._request("nthreads", workers=None if workers is None else names_of_workers(workers)))
+        return dict(
+            self._request(protocol.requests.NTHREADS, workers=None if workers is None else names_of_workers(workers))
+        )
 
     ncores = nthreads
 
@@ -283,7 +292,7 @@ class Client(Calls, Results, DaskFace):
             ``"down"``, how many have died there (``"deaths"``), how the last one did (``"last_death"``) and how many
             seconds ago (``"last_death_seconds"``). A place is known a few seconds after its host has joined.
         """
-        return dict(self._request("info"))
+        return dict(self._request(protocol.requests.INFO))
 
     def wait_for_workers(self, n_workers: int = 1, timeout: float | str | None = None) -> None:
         """Wait until there are so many workers.
@@ -307,14 +316,14 @@ class Client(Calls, Results, DaskFace):
                 raise ValueError("the timeout is a number of seconds, not nan")
             limit = max(0.0, min(limit, _LONGEST_WAIT_SECONDS))
         wait = None if limit is None else limit + _GRACE_SECONDS
-        self._request("wait-for-workers", _timeout=wait, n=n_workers, timeout=limit)
+        self._request(protocol.requests.WAIT_FOR_WORKERS, _timeout=wait, n=n_workers, timeout=limit)
 
     # -- ending
 
     def shutdown(self) -> None:
         """Stop the whole cluster, for everybody, and close this client."""
         try:
-            self._request("shutdown", _timeout=_GRACE_SECONDS)
+            self._request(protocol.requests.SHUTDOWN, _timeout=_GRACE_SECONDS)
         except ConnectError:
             if self._resources.inherited or (not self.closed and self._session.ended is None):
                 raise

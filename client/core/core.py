@@ -24,11 +24,13 @@ from holdfast.client.packing.functions import Function, FunctionCache
 from holdfast.client.packing.keys import check_text
 from holdfast.client.stores.access import STORE_TIMEOUT_SECONDS, StoreAccess
 from holdfast.client.stores.reading import Reader
+from holdfast.cluster import protocol
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.errors import CancelledError, ConnectError
 from holdfast.cluster.protocol.limits import MAX_PAYLOAD_NBYTES
+from holdfast.cluster.protocol.message import Request
 from holdfast.objectstore import Encoded, Store
 
 CLOSE_TIMEOUT_SECONDS = 30.0
@@ -282,10 +284,10 @@ class ClientBase:
 
     # -- asking the scheduler
 
-    def _request(self, operation: str, /, _timeout: float | None = None, **arguments: Any) -> Any:
+    def _request(self, request: Request, /, _timeout: float | None = None, **arguments: Any) -> Any:
         if self._loop.is_current:
             raise RuntimeError("a client can't block its own event loop")
-        return self._session.ask(operation, _timeout, **arguments)
+        return self._session.ask(request, _timeout, **arguments)
 
     # -- futures and functions
 
@@ -344,14 +346,14 @@ class ClientBase:
         if state.status == PENDING and state.since > self._told_turn:
             ended = self._table.ended_turn
             with contextlib.suppress(ConnectError):
-                self._request("who-has", keys=[])
+                self._request(protocol.requests.WHO_HAS, keys=[])
                 self._told_turn = max(self._told_turn, ended)
 
     def _let_others_hold(self, timeout: float | None) -> None:
         """Return when the scheduler knows what other clients hold of this one's keys, which is to go."""
         for other in list(self._borrowers) if not self.closed else ():
             with contextlib.suppress(ConnectError, TimeoutError):
-                other._request("who-has", BORROWER_SECONDS if timeout is None else timeout, keys=[])
+                other._request(protocol.requests.WHO_HAS, BORROWER_SECONDS if timeout is None else timeout, keys=[])
 
     def _shares_cluster(self, other: ClientBase) -> bool:
         known = self._session.scheduler.get("id")
@@ -399,7 +401,7 @@ class ClientBase:
                     begun.append(state)
                 held[key] = Future._of(state, self)  # type: ignore[arg-type]
             if begun:
-                self._session.leave(("want", [state.key for state in begun]))
+                self._session.leave(protocol.client.WANT([state.key for state in begun]))
                 begun.clear()
         self._session.wake()
         return held
@@ -416,10 +418,11 @@ class ClientBase:
             surplus = [digest for digest in itertools.islice(sent, MAX_SENT_FUNCTIONS // 2) if digest not in named]
             for digest in surplus:
                 del sent[digest]
-            self._session.post(("forget", surplus))
+            self._session.post(protocol.client.FUNCTIONS_FORGOTTEN(surplus))
         new = [function for digest, function in named.items() if sent.pop(digest, self) is not None]
         if new:
-            self._session.post(("functions", [(function.digest, raw(function.blob)) for function in new]))
+            sent_now = [(function.digest, raw(function.blob)) for function in new]
+            self._session.post(protocol.client.FUNCTIONS_SENT(sent_now))
         sent.update(dict.fromkeys(named))  # last: one that is interrupted before is sent twice, which does no harm
 
     def _forget_functions(self, functions: Iterable[Function]) -> None:
@@ -435,7 +438,7 @@ class ClientBase:
         if forgotten:
             for digest in forgotten:
                 self._sent_functions.pop(digest, None)
-            self._session.post(("forget", forgotten))
+            self._session.post(protocol.client.FUNCTIONS_FORGOTTEN(forgotten))
 
     def _constants(self, large_nbytes: int = LARGE_NBYTES) -> Constants:
         return Constants(self._store_constant, large_nbytes)
@@ -505,9 +508,10 @@ class ClientBase:
             future = Future._of(state, self)  # type: ignore[arg-type]
             if state.status == PENDING:
                 table.scattered(state, place)
-            messages: list[tuple[Any, ...]] = [("scattered", entries, chosen)]
+            messages: list[tuple[Any, ...]] = [protocol.client.SCATTERED(entries, chosen)]
             if inside:
-                messages.append(("contains", [(key, list(dict.fromkeys([future.key for future in inside])))]))
+                keys = list(dict.fromkeys([future.key for future in inside]))
+                messages.append(protocol.client.CONTAINS([(key, keys)]))
             self._session.leave_all(messages)
             begun.clear()
         if at_once:
@@ -523,9 +527,9 @@ class ClientBase:
             return
         with self._table.lock:
             self._session.check_open()
-            self._session.post(("cancel", keys, force))
+            self._session.post(protocol.client.CANCEL(keys, force))
         # An answer comes after everything that the cancelling brought about.
-        self._request("who-has", keys=[])
+        self._request(protocol.requests.WHO_HAS, keys=[])
         with self._table.lock:
             live = [state.key for state in states if self._table.states.get(state.key) is state]
             self._table.cancelled(live, CancelledError(f"cancelled by {self.name or self.id}"))

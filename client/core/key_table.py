@@ -32,6 +32,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from holdfast.client.packing.keys import is_made_of_content, random_token
+from holdfast.cluster import protocol
 from holdfast.cluster.errors import CancelledError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ ERROR = "error"
 CANCELLED = "cancelled"
 LOST = "lost"
 _FINAL = (CANCELLED, LOST)
+_TURN = protocol.client.TURN_BEGINS.operation
+_RELEASE = protocol.client.RELEASE.operation
 #: Keys that are released at once: a million dropped together must not keep the lock, and the loop, for a second.
 MAX_SETTLED = 10_000
 #: Keys that a warning names.
@@ -265,8 +268,9 @@ class KeyTable:
         """Post what `settle` has released, in a turn that ends with it. The caller has the lock."""
         outbox = self._outbox
         if self._released:
-            # No call in here, as there. Nothing here wakes the loop: the drop of the state has done that.
-            outbox += (("release", self._released), ("turn", self._turn + 2))
+            # No call in here, as there, not even that of a message's definition. Nothing here wakes the loop: the drop
+            # of the state has done that.
+            outbox += ((_RELEASE, self._released), (_TURN, self._turn + 2))
             self._turn += 1
             self._released = []
 
@@ -282,15 +286,15 @@ class KeyTable:
     def begin_turn(self, posted: list[tuple[Any, ...]]) -> int:
         """What is posted from here on belongs to the next turn, if anything was posted in this one. Its number."""
         with self.lock:
-            if posted and posted[-1][0] != "turn":
-                # In this order: a state whose turn is never announced would hear nothing.
-                posted += (("turn", self._turn + 2),)
+            if posted and posted[-1][0] != _TURN:
+                # In this order, and without a call: a state whose turn is never announced would hear nothing.
+                posted += ((_TURN, self._turn + 2),)
                 self._turn += 1
             return self._turn
 
     def first_turn(self) -> tuple[Any, ...]:
         """What is to be posted in front of everything else."""
-        return ("turn", self._turn + 1)
+        return protocol.client.TURN_BEGINS(self._turn + 1)
 
     def token_of(self, state: KeyState) -> str:
         """What tells this life of the key from all others."""
@@ -313,7 +317,7 @@ class KeyTable:
     def calls_back(self, entries: Iterable[tuple[Any, ...]]) -> bool:
         """Whether something is to be called when these results are there."""
         states = self.states
-        return any((state := states.get(entry[0])) is not None and state.callbacks for entry in entries)
+        return any((state := states.get(key)) is not None and state.callbacks for key, _, _, _, _ in entries)
 
     def memory(self, entries: Iterable[tuple[Any, ...]], turn: int) -> None:
         """These results can be read. An interrupt may cut it short; it is called again then."""
@@ -396,7 +400,8 @@ class KeyTable:
             if state.place is place and state.status == FINISHED:
                 state.place = None
                 state.status = PENDING
-                message = ("missing", [(state.key, place.object_id, place.nodes[0] if place.nodes else "")])
+                node = place.nodes[0] if place.nodes else ""
+                message = protocol.client.RESULTS_MISSING([(state.key, place.object_id, node)])
                 self._outbox += (message,)
                 self._wake()
 

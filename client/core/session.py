@@ -23,16 +23,17 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.client.core.key_table import CANCELLED, LOST, KeyTable
-from holdfast.cluster import errors
+from holdfast.cluster import errors, protocol
 from holdfast.cluster.comm.connection import Connection, connect
 from holdfast.cluster.errors import CancelledError, ConnectError, RemoteError
 from holdfast.cluster.protocol.answers import merged
-from holdfast.cluster.protocol.cutting import MAX_ITEMS, pieces
-from holdfast.cluster.protocol.messages import TO_CLIENT
+from holdfast.cluster.protocol.cutting import pieces
+from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.protocol.message import Dispatch, Request
 
 logger = logging.getLogger(__name__)
 
@@ -84,18 +85,27 @@ class Session:
         self._request_ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
         self._closed = loop.create_future()
-        self._handlers: dict[str, Callable[..., None]] = {
-            "memory": self._on_memory,
-            "erred": self.table.erred,
-            "pending": self.table.pending,
-            "cancelled": self._on_cancelled,
-            "kept": self.table.kept,
-            "nodes": self._on_nodes,
-            "warning": self._on_warning,
-            "part": self._on_part,
-            "reply": self._on_reply,
-            "closing": self._on_closing,
-        }
+        self._dispatch: Dispatch[None] = Dispatch(
+            protocol.client.TO_CLIENT,
+            {
+                protocol.client.MEMORY: self._on_memory,
+                protocol.client.ERRED: self.table.erred,
+                protocol.client.PENDING: self.table.pending,
+                protocol.client.CANCELLED: self._on_cancelled,
+                protocol.client.KEPT: self.table.kept,
+                protocol.client.NODES_CHANGED: self._on_nodes,
+                protocol.client.WARNING: self._on_warning,
+                protocol.client.PART: self._on_part,
+                protocol.client.REPLY: self._on_reply,
+                protocol.client.CLOSING: self._on_closing,
+            },
+        )
+        #: What a thread that waits takes by itself: results, and what threads have asked.
+        self._dispatch_anywhere: Dispatch[None] = Dispatch(
+            protocol.client.TO_CLIENT,
+            {protocol.client.MEMORY: self._on_memory_anywhere, protocol.client.REPLY: self._on_reply},
+            otherwise=self._dispatch,
+        )
 
     # -- any thread
 
@@ -131,7 +141,7 @@ class Session:
             except RuntimeError:
                 pass  # the loop is closed: there is nobody to tell any more
 
-    def ask(self, operation: str, timeout: float | None, /, **arguments: Any) -> Any:
+    def ask(self, request: Request, timeout: float | None, /, **arguments: Any) -> Any:
         """Ask the scheduler; wait for its answer, and return it or raise its error. Not in the loop's thread.
 
         Raises
@@ -143,7 +153,7 @@ class Session:
         number = next(self._request_ids)
         self._answers[number] = answer = Answer()
         try:
-            self.leave(("request", number, operation, arguments))
+            self.leave(protocol.client.REQUEST(number, *request(**arguments)))
             if self.ended is not None:  # since it was looked at: then nobody has seen this one
                 answer.fail(self.ended)
             deadline = None if timeout is None else time.monotonic() + timeout
@@ -217,7 +227,7 @@ class Session:
                 if not self._has_posted or self._is_full:
                     return False
                 posted = outbox[: min(limit, len(outbox) - 1)]
-                if any(message[0] == "submit" for message in posted):
+                if protocol.client.SUBMIT.is_in(posted):
                     self._submitted = turn
                 messages = [piece for message in _merged(posted) for piece in pieces(message)]
                 connection.send_now(messages, outbox, len(posted))
@@ -265,35 +275,28 @@ class Session:
                 self.wake()
 
     def _on_batch(self, messages: tuple[Any, ...]) -> None:
-        handlers = self._handlers
         for message in messages:
-            TO_CLIENT.check(message)
-            handlers[message[0]](*message[1:])
+            self._dispatch(message)
 
     def _on_batch_elsewhere(self, messages: tuple[Any, ...]) -> bool:
         """Handle a batch in a thread that waits, if it's about results and what threads ask. It can be cut short."""
-        if not all(map(self._may_be_handled_anywhere, messages)):
+        if not self._dispatch_anywhere.has_handlers_for(messages):
             return False
-        table = self.table
-        results = False
         for message in messages:
-            TO_CLIENT.check(message)
-            operation, *parts = message
-            if operation == "memory":
-                results = True
-                table.memory(*parts)
-            else:
-                self._on_reply(*parts)
-        if results and not table.lingers:
+            results = protocol.client.MEMORY.fields_of(message)
+            if results is not None and self.table.calls_back(results[0]):
+                return False
+        for message in messages:
+            self._dispatch_anywhere(message)
+        return True
+
+    def _on_memory_anywhere(self, entries: tuple[Any, ...], turn: int) -> None:
+        table = self.table
+        table.memory(entries, turn)
+        if not table.lingers:
             # In this order: the loop may have lingered enough before this thread goes on.
             table.lingers = True
             self._loop.call_soon_threadsafe(self._linger)
-        return True
-
-    def _may_be_handled_anywhere(self, message: tuple[Any, ...]) -> bool:
-        if message[0] == "memory":
-            return not self.table.calls_back(message[1])
-        return bool(message[0] == "reply")
 
     def _on_memory(self, entries: tuple[Any, ...], turn: int) -> None:
         self.table.memory(entries, turn)
@@ -407,23 +410,24 @@ def _nothing() -> None:
 def _merged(messages: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The messages, with neighbouring submits of equal options made one. None of those given is changed."""
     merged: list[tuple[Any, ...]] = []
-    tasks: list[Any] | None = None  # of the last one, if that was made here
+    tasks: Sequence[Any] = ()  # of the last message, if others may be added to them
+    together: list[Any] | None = None  # the same, if the last message was made here
+    options: dict[str, Any] | None = None  # its
     for message in messages:
-        last = merged[-1] if merged else message
-        if (
-            last is not message
-            and last[0] == message[0] == "submit"
-            and last[2] is message[2] is None
-            and last[3] == message[3]
-            and len(last[1]) < MAX_ITEMS
-        ):
-            if tasks is None:
-                tasks = [*last[1]]
-                merged[-1] = ("submit", tasks, None, last[3])
-            tasks += message[1]
-        else:
+        submitted = protocol.client.SUBMIT.fields_of(message)
+        if submitted is None or submitted[1] is not None:  # some of its tasks only are wanted
             merged.append(message)
-            tasks = None
+            options = None
+            continue
+        more, _, its_options = submitted
+        if options is None or its_options != options or len(tasks) >= MAX_ITEMS:
+            merged.append(message)
+            tasks, together, options = more, None, its_options
+            continue
+        if together is None:
+            tasks = together = [*tasks]
+            merged[-1] = protocol.client.SUBMIT(together, None, options)
+        together += more
     return merged
 
 

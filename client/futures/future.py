@@ -17,6 +17,7 @@ from holdfast.client.packing import arguments
 from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
 from holdfast.client.packing.keys import wire_key
 from holdfast.client.raising import hide_own_frames
+from holdfast.cluster import protocol
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
 from holdfast.cluster.failures.raised import load_exception
 from holdfast.cluster.notebook import card
@@ -98,7 +99,7 @@ class Future(TaskRef):
             state, new = table.state_of(wire_key(key))
             if new:
                 begun.append(state)
-                session.leave(("want", (state.key,)))
+                session.leave(protocol.client.WANT((state.key,)))
             self._hold(state)
             begun.clear()
         session.wake()

@@ -28,7 +28,8 @@ from holdfast.client.packing.dask_internals import (
 from holdfast.client.packing.foreign import check_no_foreign_future
 from holdfast.client.packing.graphs import GraphPacker, annotations_of, split
 from holdfast.client.packing.large_graphs import warn_if_large
-from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster import protocol
+from holdfast.cluster.protocol.limits import MAX_ITEMS
 
 if TYPE_CHECKING:
     from holdfast.client.client import Client
@@ -102,17 +103,17 @@ def submit_graph(
                 if target in submitted:
                     state.keeps = keeps  # one tuple for all; a key that was held has its recipe, and what that needs
                 else:
-                    messages.append(("want", (target,)))
+                    messages.append(protocol.client.WANT((target,)))
             futures[output] = Future._of(state, client)
         for tasks, wanted, done in parts:
             options = dict(common)
             if per_key:
                 options["per_key"] = {task[0]: per_key[task[0]] for task in tasks if task[0] in per_key}
-            messages.append(("submit", tasks, wanted, options))
+            messages.append(protocol.client.SUBMIT(tasks, wanted, options))
             # What the client holds by itself is not let go.
             released = [key for key in done if key not in table.states]
             if released:
-                messages.append(("release", released))
+                messages.append(protocol.client.RELEASE(released))
         client._send_functions(packed.functions)
         session.leave_all(messages)  # at once: what is wanted for the sake of a later message is released by that
         begun.clear()

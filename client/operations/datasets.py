@@ -14,6 +14,7 @@ from holdfast.client.futures.future import Future, binding
 from holdfast.client.packing import expressions
 from holdfast.client.packing.constants import REFUSALS
 from holdfast.client.packing.keys import check_text, check_together
+from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
 from holdfast.cluster.notebook import card
@@ -47,7 +48,7 @@ def publish(client: Client, named: Mapping[str, Any], override: bool) -> None:
         check_name(name)
     packed = {name: _pack(client, name, data) for name, data in named.items()}
     datasets = [(name, raw(recipe.data), list(recipe.held)) for name, recipe in packed.items()]
-    client._request("publish", datasets=datasets, override=bool(override))
+    client._request(protocol.requests.PUBLISH, datasets=datasets, override=bool(override))
     del packed  # until here this client holds what the datasets are to hold
 
 
@@ -79,7 +80,7 @@ def get(client: Client, name: str, default: Any = NO_DEFAULT) -> Any:
     """A published dataset, on futures of this client."""
     check_name(name)
     try:
-        answer = client._request("get-dataset", name=name)
+        answer = client._request(protocol.requests.GET_DATASET, name=name)
     except DatasetNotFoundError:
         if default is NO_DEFAULT:
             raise
@@ -178,7 +179,7 @@ class Datasets(MutableMapping[str, Any]):
     def _names_in_words(self) -> str:
         """The names, or why they aren't known: what is shown in passing neither raises nor waits for long."""
         try:
-            names = self._client._request("list-datasets", _timeout=_SHOW_SECONDS)
+            names = self._client._request(protocol.requests.LIST_DATASETS, _timeout=_SHOW_SECONDS)
         except (HoldfastError, RuntimeError, TimeoutError) as error:
             return f"unknown: {error}"
         more = f", … {len(names) - _SHOWN_MAX:,} more" if len(names) > _SHOWN_MAX else ""

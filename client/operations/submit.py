@@ -19,6 +19,7 @@ from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.foreign import check_ends
 from holdfast.client.packing.functions import Function
 from holdfast.client.packing.keys import TOKEN_NBYTES, check_together, random_token, wire_key
+from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 
 #: Calls of a map that are packed before they are sent.
@@ -281,7 +282,7 @@ class Calls(ClientBase):
             others = [] if digests is None else _note_calls(futures, begun, digests)
             if unknown:
                 self._send_functions((function,))
-                session.leave(("submit", unknown, None, options))
+                session.leave(protocol.client.SUBMIT(unknown, None, options))
                 begun.clear()
                 self._forget_functions((function,))
         if unknown:

@@ -11,6 +11,7 @@ import click
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.processes import run_directory
+from holdfast.cluster.protocol.message import Request
 from holdfast.objectstore.errors import HoldfastError
 
 
@@ -24,11 +25,11 @@ def address_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def ask_cluster(address: str | None, operation: str) -> Any:
+def ask_cluster(address: str | None, request: Request) -> Any:
     """Ask the cluster at ``address``, or the one that this user has started here."""
     if address is None:
         address = _running_here()
-    return ask(format_address(*parse_address(address)), operation)
+    return ask(format_address(*parse_address(address)), request)
 
 
 def restarting_here(address: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from holdfast.cluster import protocol
 from holdfast.cluster.cli.find import address_option, ask_cluster
 from holdfast.cluster.cli.tables import MISSING, count, format_duration, share, shorten, size, table, terminal_width
 
@@ -29,7 +30,7 @@ def memory(as_json: bool, limit: int, address: str | None) -> None:
       holdfast memory
       holdfast memory --limit 0 --json
     """
-    report = ask_cluster(address, "memory")
+    report = ask_cluster(address, protocol.requests.MEMORY)
     click.echo(json.dumps(report, default=str) if as_json else render(report, limit, terminal_width()))
 
 

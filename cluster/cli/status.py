@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from holdfast.cluster import protocol
 from holdfast.cluster.cli.find import address_option, ask_cluster, restarting_here
 from holdfast.cluster.cli.screen import Screen
 from holdfast.cluster.cli.tables import (
@@ -69,7 +70,7 @@ def status(as_json: bool, watch: float | None, address: str | None) -> None:
 
 
 def _look(as_json: bool, address: str | None) -> str:
-    report = ask_cluster(address, "status")
+    report = ask_cluster(address, protocol.requests.STATUS)
     # This command itself is a client while it asks.
     report["clients"] = max(0, (report.get("clients") or 0) - 1)
     report["restarting"] = restarting_here(report["scheduler"]["address"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from holdfast.cluster import protocol
 from holdfast.cluster.cli.tables import count, format_duration, shorten
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.deploy.ask import ask
@@ -84,7 +85,7 @@ def _announce(addresses: Sequence[str], yes: bool) -> None:
 def _what_ends(address: str) -> str:
     """What others have of a cluster, in words; nothing if they have nothing, or nobody can say."""
     try:
-        report = ask(address, "status", timeout=LOOK_SECONDS)
+        report = ask(address, protocol.requests.STATUS, timeout=LOOK_SECONDS)
     except (HoldfastError, OSError):
         return ""
     clients = max(0, (report.get("clients") or 0) - 1)  # this command is one while it asks
@@ -103,7 +104,7 @@ def _stop_elsewhere(address: str, yes: bool, force: bool, timeout: float) -> Non
     if force:
         raise click.UsageError(f"--force kills processes of this host, and what you have started here is not {address}")
     _announce([address], yes)
-    ask(address, "shutdown")
+    ask(address, protocol.requests.SHUTDOWN)
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:

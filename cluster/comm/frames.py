@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.cutting import may_be_cut
+from holdfast.cluster.protocol.cutting import where_cut
 
 _PREFIX = struct.Struct("<II")
 _RAW = 1  # MessagePack extension type: the payload is the index of a buffer
@@ -119,8 +119,8 @@ def packed(messages: Iterable[Message]) -> Iterator[tuple[list[Any], int | None]
     nbytes = count = 0
     for message in messages:
         count += 1
-        is_cut = may_be_cut(message, PACKED_TOGETHER)
-        for part in _packed_in_pieces(message) if is_cut else (pack_one(message),):
+        place = where_cut(message, PACKED_TOGETHER)
+        for part in _packed_in_pieces(message, place) if place else (pack_one(message),):
             parts.append(part)
             nbytes += len(part)
             if len(part) > PACKER_NBYTES:
@@ -136,7 +136,7 @@ def packed(messages: Iterable[Message]) -> Iterator[tuple[list[Any], int | None]
                 chunks = _frame(parts, packing.buffers)
                 parts, nbytes = [], 0
                 packing.clear()
-                yield chunks, None if is_cut else count
+                yield chunks, None if place else count
     if parts:
         chunks = _frame(parts, packing.buffers)
         packing.clear()
@@ -151,16 +151,16 @@ def _frame(packed: list[bytes], buffers: list[Any]) -> list[Any]:
     return [_PREFIX.pack(len(header), len(buffers)) + sizes + header, *buffers]
 
 
-def _packed_in_pieces(message: Message) -> Iterator[bytes]:
-    """A message that lists things, packed as one or, where they take much, as several that say the same.
+def _packed_in_pieces(message: Message, place: int) -> Iterator[bytes]:
+    """A message that lists things at a place, packed as one or, where they take much, as several that say the same.
 
     Between two of them the frame may end, and with it the buffers that the first one refers to.
     """
     packing = _packing
     pack_length = packing.packer.pack_array_header  # the same for every packer
-    operation, items, *rest = message
-    begin = pack_length(len(message)) + packing.packer.pack(operation)
-    end = b"".join([packing.packer.pack(field) for field in rest])
+    items = message[place]
+    begin = pack_length(len(message)) + b"".join([packing.packer.pack(field) for field in message[:place]])
+    end = b"".join([packing.packer.pack(field) for field in message[place + 1 :]])
     listed: list[Any] = []
     count = nbytes = 0
     for start in range(0, len(items), PACKED_TOGETHER):

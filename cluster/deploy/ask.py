@@ -6,18 +6,20 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping
 from typing import Any
 
+from holdfast.cluster import protocol
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.blocking import StalledError, connect_blocking
 from holdfast.cluster.comm.strangers import StrangerError
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
 from holdfast.cluster.protocol.answers import merged
+from holdfast.cluster.protocol.message import Dispatch, Request
 from holdfast.objectstore.errors import HoldfastError
 
 RETRY_SECONDS = 0.1
+_NUMBER = 1  # of the only question
 _WAY_OUT = (
     "Is a cluster running there? 'holdfast start --head' starts one, and with --host ADDRESS one that other hosts can "
     "reach"
@@ -26,11 +28,11 @@ _WAY_OUT = (
 
 def ask(
     address: str,
-    operation: str,
-    arguments: Mapping[str, Any] | None = None,
+    request: Request,
     *,
     token: bytes | None = None,
     timeout: float = 10.0,
+    **arguments: Any,
 ) -> Any:
     """Send one request to the scheduler at ``address`` and return its reply's value.
 
@@ -43,14 +45,14 @@ def ask(
     """
     token = token or load_token()
     try:
-        sock = _connect(address, operation, token, timeout)
+        sock = _connect(address, request.operation, token, timeout)
     except (AuthenticationError, VersionMismatchError, StalledError, StrangerError):
         raise
     except ConnectError as error:
         raise ConnectError(f"{error}. {_WAY_OUT}") from None
     with sock:
         try:
-            sock.sendall(b"".join(frames.pack([("request", 1, operation, dict(arguments or {}))])))
+            sock.sendall(b"".join(frames.pack([protocol.client.REQUEST(_NUMBER, *request(**arguments))])))
             return _reply(sock)
         except TimeoutError:
             raise ConnectError(f"the scheduler at {address} did not answer within {timeout:g} s") from None
@@ -99,17 +101,41 @@ def _connect(address: str, purpose: str, token: bytes, timeout: float) -> socket
 
 def _reply(sock: socket.socket) -> Any:
     reader = frames.FrameReader()
-    fragments: list[Any] = []
+    listening = _Listening()
     while data := sock.recv(1 << 20):
         for batch in reader.feed(data):
             for message in batch:
-                if message[0] == "reply" and message[1] == 1:
-                    _, _, ok, value = message
-                    if not ok:
-                        raise HoldfastError(": ".join(str(part) for part in value))
-                    return merged([*fragments, value]) if fragments else value
-                if message[0] == "part" and message[1] == 1:
-                    fragments.append(message[2])
-                if message[0] == "closing":
-                    raise ConnectError(f"the cluster is shutting down: {message[1]}")
+                listening.dispatch(message)
+                if listening.is_over:
+                    return listening.answer
     raise ConnectError("the scheduler closed the connection without an answer")
+
+
+class _Listening:
+    """Hears the answer to one question, and nothing else."""
+
+    def __init__(self) -> None:
+        self._fragments: list[Any] = []
+        self.answer: Any = None
+        self.is_over = False
+        self.dispatch: Dispatch[None] = Dispatch(
+            protocol.client.TO_CLIENT,
+            {
+                protocol.client.PART: self._on_part,
+                protocol.client.REPLY: self._on_reply,
+                protocol.client.CLOSING: self._on_closing,
+            },
+            otherwise=lambda message: None,
+        )
+
+    def _on_part(self, number: int, fragment: Any) -> None:
+        self._fragments.append(fragment)
+
+    def _on_reply(self, number: int, ok: bool, value: Any) -> None:
+        if not ok:
+            raise HoldfastError(": ".join(str(part) for part in value))
+        self.answer = merged([*self._fragments, value]) if self._fragments else value
+        self.is_over = True
+
+    def _on_closing(self, reason: str) -> None:
+        raise ConnectError(f"the cluster is shutting down: {reason}")

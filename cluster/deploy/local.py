@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from holdfast.cluster import dask_config
+from holdfast.cluster import dask_config, protocol
 from holdfast.cluster.comm.addresses import is_loopback
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy import keywords
@@ -206,7 +206,7 @@ class LocalCluster:
         """
         if self.closed:
             raise HoldfastError("the cluster is closed")
-        status: dict[str, Any] = ask(self.scheduler_address, "status", token=self.token)
+        status: dict[str, Any] = ask(self.scheduler_address, protocol.requests.STATUS, token=self.token)
         restarting = self._parts.restarting() if isinstance(self._parts, LocalProcesses) else []
         return {**status, "restarting": restarting}
 

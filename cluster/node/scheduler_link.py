@@ -17,14 +17,15 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from holdfast.cluster import protocol
 from holdfast.cluster.clock import ListeningClock
 from holdfast.cluster.comm.connection import Connection, NoAnswerError, connect
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import INTERVAL_SECONDS
-from holdfast.cluster.protocol.cutting import MAX_ITEMS, pieces
-from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH, MAX_REASON_LENGTH
-from holdfast.cluster.protocol.messages import TO_NODE
+from holdfast.cluster.protocol.cutting import pieces
+from holdfast.cluster.protocol.limits import MAX_ITEMS, MAX_NAME_LENGTH, MAX_REASON_LENGTH
+from holdfast.cluster.protocol.message import Dispatch
 from holdfast.objectstore.core.objects import ObjectMeta
 
 logger = logging.getLogger(__name__)
@@ -93,12 +94,19 @@ class SchedulerLink:
         self._token = token
         self._clock = clock
         self._inventory = inventory
-        self._on_delete = on_delete
-        self._on_copy = on_copy
-        self._on_report = on_report
-        self._on_parted = on_parted
         self._on_revoke = on_revoke
         self._on_end = on_end
+        self._dispatch: Dispatch[None] = Dispatch(
+            protocol.node.TO_NODE,
+            {
+                protocol.node.DELETE: on_delete,
+                protocol.node.COPY: on_copy,
+                protocol.node.REPORT: on_report,
+                protocol.node.REVOKE: self._revoke,
+                protocol.node.PARTED: on_parted,
+                protocol.node.CLOSE: lambda: self._end(None),
+            },
+        )
         self._info: dict[str, Any] = {}
         self._scheduler_id: str | None = None
         self._connection: Connection | None = None
@@ -132,7 +140,7 @@ class SchedulerLink:
         entries: list[tuple[Any, ...]] = []
         for meta in self._inventory():
             if len(entries) == MAX_ITEMS:
-                connection.send(("inventory", entries))
+                connection.send(protocol.node.INVENTORY(entries))
                 entries = []
                 await asyncio.sleep(0)
                 while connection.is_full:
@@ -141,30 +149,30 @@ class SchedulerLink:
             names = [None if n is None else str(n)[:MAX_NAME_LENGTH] for n in (meta.key, meta.type_name, meta.owner)]
             entries.append((meta.object_id, names[0], meta.nbytes, names[1], names[2]))
         if entries:
-            connection.send(("inventory", entries))
-        connection.send(("ready",))
+            connection.send(protocol.node.INVENTORY(entries))
+        connection.send(protocol.node.READY())
 
     def copied(self, object_id: bytes) -> None:
         """This host's store has a copy of an object now."""
-        self._send("copied", [object_id])
+        self._send(protocol.node.COPIED([object_id]))
 
     def not_copied(self, object_id: bytes, reason: str) -> None:
         """A copy that the scheduler asked for could not be brought."""
-        self._send("not-copied", [(object_id, reason[:MAX_REASON_LENGTH])])
+        self._send(protocol.node.NOT_COPIED([(object_id, reason[:MAX_REASON_LENGTH])]))
 
     def exited(self, worker_address: str, death: Death) -> None:
         """A worker's process has ended."""
         reason = death.reason[:MAX_REASON_LENGTH]
-        self._send("exited", worker_address, reason, death.running, death.crashed, death.fault)
+        self._send(protocol.node.EXITED(worker_address, reason, death.running, death.crashed, death.fault))
 
     def left(self, name: str, object_ids: list[Any]) -> None:
         """A process that used this host's store has gone, and has put these objects there."""
         # The process chose its name, and its mistake is not this host's.
-        for message in pieces(("left", object_ids, name[:MAX_NAME_LENGTH])):
-            self._send(*message)
+        for message in pieces(protocol.node.LEFT(object_ids, name[:MAX_NAME_LENGTH])):
+            self._send(message)
 
     def heartbeat(self, report: dict[str, Any]) -> None:
-        self._send("heartbeat", report)
+        self._send(protocol.node.HEARTBEAT(report))
 
     def close(self) -> None:
         """Leave, after what was said so far."""
@@ -175,27 +183,17 @@ class SchedulerLink:
         if self._connection is not None:
             self._connection.close()
 
-    def _send(self, *message: Any) -> None:
+    def _send(self, message: tuple[Any, ...]) -> None:
         if self._connection is not None:
             self._connection.send(message)
 
     def _on_batch(self, batch: tuple[Any, ...]) -> None:
         for message in batch:
-            TO_NODE.check(message)
-            match message:
-                case ("delete", object_ids):
-                    self._on_delete(object_ids)
-                case ("copy", objects):
-                    self._on_copy(objects)
-                case ("report",):
-                    self._on_report()
-                case ("parted", worker_address, pid):
-                    self._on_parted(worker_address, pid)
-                case ("revoke", worker_address, incarnation, run_ids):
-                    if (answer := self._on_revoke(worker_address, incarnation, run_ids)) is not None:
-                        self._send("revoked", worker_address, incarnation, *answer)
-                case ("close",):
-                    self._end(None)
+            self._dispatch(message)
+
+    def _revoke(self, worker_address: str, incarnation: int, run_ids: Sequence[int]) -> None:
+        if (answer := self._on_revoke(worker_address, incarnation, run_ids)) is not None:
+            self._send(protocol.node.REVOKED(worker_address, incarnation, *answer))
 
     def _on_lost(self, error: Exception | None) -> None:
         self._connection = None

@@ -1,43 +1,56 @@
-"""How much one message may ask for: whoever reads it handles it in one piece, and everybody else waits meanwhile."""
+"""How one message becomes several that say the same.
+
+Whoever reads a message handles it in one piece, and everybody else waits meanwhile. So a long list goes in parts of
+`limits.MAX_ITEMS`. A message says in its definition which of its lists that may be.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-#: A message lists no more tasks, keys or objects than this.
-MAX_ITEMS = 500
+from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.protocol.vocabularies import VOCABULARIES
 
-#: The operations that do for a list of things what they would do for each by itself, one after the other.
-_OF_LISTS = frozenset(
-    {
-        "submit",
-        "memory",
-        "pending",
-        "cancelled",
-        "kept",
-        "release",
-        "want",
-        "cancel",
-        "scattered",
-        "contains",
-        "missing",
-        "functions",
-        "forget",
-        "finished",
-        "erred",
-        "dropped",
-        "copied",
-        "copy",
-        "not-copied",
-        "left",
-        "inventory",
-        "run",
-        "delete",
-        "discard",
-        "drop",
-    }
-)
+
+class Cut(NamedTuple):
+    """Where a message may be cut: the place of its list, and that of the field that has to be nil (0: none has)."""
+
+    place: int
+    unless: int
+
+
+def _declared() -> dict[str, Cut]:
+    """By operation. A message that is cut says so in each vocabulary that has one of this name, and in one way."""
+    cuts: dict[str, Cut] = {}
+    said: dict[str, Cut | None] = {}
+    for vocabulary in VOCABULARIES:
+        for message in vocabulary:
+            names = ["", *message.fields]
+            cut = None if message.cut is None else Cut(names.index(message.cut), names.index(message.unless or ""))
+            if said.setdefault(message.operation, cut) != cut:
+                raise ValueError(f"two messages {message.operation!r} are cut in two ways")
+            if cut is not None:
+                cuts[message.operation] = cut
+    return cuts
+
+
+_CUTS = _declared()
+
+
+def where_cut(message: Sequence[Any], count: int) -> int:
+    """The place of the list in a message that lists more than ``count`` things and may be cut there. 0: it may not."""
+    cut = _CUTS.get(message[0])
+    if cut is None:
+        return 0
+    place, unless = cut
+    if len(message) <= place or len(message) <= unless:
+        return 0  # malformed
+    items = message[place]
+    kind = type(items)
+    if (kind is not tuple and kind is not list) or len(items) <= count:
+        return 0
+    return 0 if unless and message[unless] is not None else place
 
 
 def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
@@ -51,20 +64,10 @@ def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     >>> [len(keys) for _, keys in pieces(("release", list(range(1200))))]
     [500, 500, 200]
     """
-    if not may_be_cut(message, MAX_ITEMS):
+    place = where_cut(message, MAX_ITEMS)
+    if not place:
         yield message
         return
-    operation, items, *rest = message
+    before, items, after = message[:place], message[place], message[place + 1 :]
     for start in range(0, len(items), MAX_ITEMS):
-        yield (operation, items[start : start + MAX_ITEMS], *rest)
-
-
-def may_be_cut(message: Sequence[Any], count: int) -> bool:
-    """Whether a message lists more than ``count`` things and can be said in several, with fewer in each."""
-    if len(message) < 2:
-        return False
-    items = message[1]
-    kind = type(items)
-    if (kind is not tuple and kind is not list) or len(items) <= count or message[0] not in _OF_LISTS:
-        return False
-    return message[0] != "submit" or (len(message) > 2 and message[2] is None)
+        yield (*before, items[start : start + MAX_ITEMS], *after)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+#: A message lists no more tasks, keys or objects than this: whoever reads it handles it in one piece.
+MAX_ITEMS = 500
 #: Encoded results up to this size ride along in the messages that announce them.
 INLINE_LIMIT_NBYTES = 2048
 #: The exception of a task, pickled, rides along up to this size; a larger one lies in the store of its host.

@@ -32,12 +32,13 @@ MAX_INTEGER = (1 << 63) - 1
 
 
 class Shape:
-    """What a value may be: anything, if it is no other shape."""
+    """What a value may be."""
 
     __slots__ = ()
 
     def check(self, value: Any, where: str) -> None:
         """Raise a `ProtocolError` that begins with ``where`` if ``value`` can't be right."""
+        raise NotImplementedError
 
 
 def wrong(where: str, expected: str, value: Any) -> ProtocolError:
@@ -187,6 +188,25 @@ def in_slices(keys: Sequence[Any], count: int, nbytes: int = 1 << 20) -> Iterato
             start, weight = index, key_weight(key)
     if start < len(keys):
         yield keys[start:]
+
+
+@dataclass(frozen=True, slots=True)
+class Anything(Shape):
+    """What is not looked into here; ``words`` say what it is."""
+
+    words: str
+
+    def check(self, value: Any, where: str) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing(Shape):
+    """Nothing at all."""
+
+    def check(self, value: Any, where: str) -> None:
+        if value is not None:
+            raise wrong(where, "nothing", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,65 +371,3 @@ class Plain(Shape):
                 self._check(item, where, left, depth + 1)
         else:
             raise wrong(where, "a number, a text, an array or a dictionary of limited size", value)
-
-
-class Message:
-    """One message: its operation, and its fields in order.
-
-    Parameters
-    ----------
-    operation
-        What it begins with.
-    **fields
-        What follows. Where the first is a list, an error names its entries by the operation alone: ``release[3]``.
-    """
-
-    __slots__ = ("_first", "_rest", "fields", "operation")
-
-    def __init__(self, operation: str, /, **fields: Shape) -> None:
-        self.operation = operation
-        self.fields = fields
-        places = [(f"{operation}.{name}", shape) for name, shape in fields.items()]
-        if places and isinstance(places[0][1], Listed):
-            places[0] = operation, places[0][1]
-        self._first = places[0] if places else None
-        self._rest = places[1:]
-
-    def check(self, message: tuple[Any, ...]) -> None:
-        """Raise a `ProtocolError` if a message of this operation has not these fields."""
-        if len(message) != len(self.fields) + 1:
-            names = ", ".join(self.fields) or "nothing"
-            raise ProtocolError(f"{self.operation}: {names} expected, an array of {len(message) - 1} found")
-        if self._first is not None:
-            where, shape = self._first
-            shape.check(message[1], where)
-            for index, (where, shape) in enumerate(self._rest, 2):
-                shape.check(message[index], where)
-
-
-class Vocabulary:
-    """What one kind of peer may say to another.
-
-    Parameters
-    ----------
-    who
-        Says it: "a client".
-    *messages
-        All that there are.
-    """
-
-    __slots__ = ("_messages", "who")
-
-    def __init__(self, who: str, *messages: Message) -> None:
-        self.who = who
-        self._messages = {message.operation: message for message in messages}
-
-    def __iter__(self) -> Any:
-        return iter(self._messages.values())
-
-    def check(self, message: tuple[Any, ...]) -> None:
-        """Raise a `ProtocolError` if it is none of these messages, or is malformed; it names the field."""
-        known = self._messages.get(message[0])
-        if known is None:
-            raise ProtocolError(f"{self.who} sent an unknown message, {found(message[0])}")
-        known.check(message)

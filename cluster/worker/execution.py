@@ -29,6 +29,8 @@ from holdfast.cluster.errors import MAKE_ROOM
 from holdfast.cluster.failures import raised
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
+from holdfast.cluster.protocol.message import Message
+from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING, ERRED, FINISHED
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.display_names import display_name
 from holdfast.cluster.worker.forks import Forks
@@ -48,8 +50,8 @@ ERROR_STORE_TIMEOUT_SECONDS = 5.0
 
 #: ``(key, run_id, digest or None, payload, dependencies, private)``, as it stands in a ``run`` message.
 Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], bool]
-#: The operation that reports it, and its entry in that message.
-Outcome = tuple[str, tuple[Any, ...]]
+#: The message that reports it, and its entry in that message.
+Outcome = tuple[Message, tuple[Any, ...]]
 
 
 class TaskRunner:
@@ -107,16 +109,16 @@ class TaskRunner:
             if object_id is None:
                 object_id = self._store_result(key, encoded)
             seconds = time.perf_counter() - started
-            return "finished", (key, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
+            return FINISHED, (key, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
         except Missing as missing:
-            return "missing", (key, run_id, missing.key, missing.object_id)
+            return DEPENDENCIES_MISSING, (key, run_id, missing.key, missing.object_id)
         except BaseException as error:  # a task may raise anything, and none of it may end this thread
             if not self._store.is_open and issubclass(type(error), StoreClosedError):
                 raise  # of another store it's an error like any other
             trim(error)
             blob, text = raised.dump_exception(error, f"Raised by task {key!r:.200} on worker {self._name!r}.")
             forget_locals(error)
-            return "erred", (key, run_id, self._raised(key, blob, text), text, time.perf_counter() - started)
+            return ERRED, (key, run_id, self._raised(key, blob, text), text, time.perf_counter() - started)
 
     def _raised(self, key: Any, blob: bytes, text: str) -> Any:
         """An exception as it is reported: itself, or of a large one its object, which lies in the store."""

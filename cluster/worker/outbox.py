@@ -20,6 +20,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from holdfast.cluster.protocol.message import Message
+from holdfast.cluster.protocol.worker import ERRED, FINISHED
 from holdfast.cluster.worker.execution import Outcome
 
 
@@ -32,7 +34,7 @@ class Outbox:
         ``flush() -> bool``: sends the seals that wait, and may block. False if the store is gone: then nobody is
         interested in the outcomes either.
     deliver:
-        ``deliver([(operation, entries), ...])``, called in any thread, one at a time.
+        ``deliver(messages)``, called in any thread, one at a time.
     name:
         For the thread's name.
 
@@ -42,9 +44,7 @@ class Outbox:
         The one that does nothing else.
     """
 
-    def __init__(
-        self, flush: Callable[[], bool], deliver: Callable[[list[tuple[str, list[Any]]]], None], name: str
-    ) -> None:
+    def __init__(self, flush: Callable[[], bool], deliver: Callable[[list[tuple[Any, ...]]], None], name: str) -> None:
         self._flush = flush
         self._deliver = deliver
         self._outcomes: deque[Outcome] = deque()
@@ -87,15 +87,19 @@ class Outbox:
                 return
             if not all(map(_rides_along, outcomes)) and not self._flush():
                 return
-            messages: dict[str, list[Any]] = {}
-            for operation, entry in outcomes:
-                messages.setdefault(operation, []).append(entry)
-            self._deliver([*messages.items()])
+            entries: dict[Message, list[Any]] = {}
+            for message, entry in outcomes:
+                entries.setdefault(message, []).append(entry)
+            self._deliver([message(listed) for message, listed in entries.items()])
 
 
 def _rides_along(outcome: Outcome) -> bool:
     """Whether it refers to nothing in the store."""
-    operation, entry = outcome
-    if operation == "finished":
-        return entry[4] is not None
-    return operation != "erred" or type(entry[2]) is not tuple
+    message, entry = outcome
+    if message is FINISHED:
+        _, _, _, _, inline, _, _ = entry
+        return inline is not None
+    if message is ERRED:
+        _, _, raised, _, _ = entry
+        return type(raised) is not tuple
+    return True

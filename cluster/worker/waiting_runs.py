@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING
 from holdfast.cluster.worker.execution import Outcome, Task
 
 REMEMBERED_MAX = 1024
@@ -92,26 +93,26 @@ class WaitingRuns:
                 self._admit(task, runnable, missing)
 
     def _admit(self, task: Task, runnable: list[Task], missing: list[Outcome]) -> None:
-        dependencies = task[4]
-        if not any(type(dependency[1]) is int for dependency in dependencies):
+        key, run_id, digest, payload, dependencies, private = task
+        if not any(type(result) is int for _, result, _, _ in dependencies):
             runnable.append(task)
             return
         found: list[Any] = []
         for dependency in dependencies:
-            key, run_id = dependency[:2]
-            if type(run_id) is int:
-                result = self._results.get(run_id)
+            read, earlier, _, _ = dependency
+            if type(earlier) is int:
+                result = self._results.get(earlier)
                 if result is None:
-                    if run_id in self._behind:
-                        self._behind[run_id].append(task)
-                        self._waits_for[task[1]] = run_id
+                    if earlier in self._behind:
+                        self._behind[earlier].append(task)
+                        self._waits_for[run_id] = earlier
                     else:
-                        missing.append(("missing", (task[0], task[1], key, b"")))
-                        self._end(task[1], runnable, missing)
+                        missing.append((DEPENDENCIES_MISSING, (key, run_id, read, b"")))
+                        self._end(run_id, runnable, missing)
                     return
-                dependency = (key, *result, ())
+                dependency = (read, *result, ())
             found.append(dependency)
-        runnable.append((*task[:4], tuple(found), task[5]))
+        runnable.append((key, run_id, digest, payload, tuple(found), private))
 
     def _hand_on(self, runnable: list[Task], missing: list[Outcome]) -> None:
         for outcome in missing:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from holdfast.cluster import protocol
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.protocol import payloads
@@ -64,13 +65,14 @@ def _round(part: _Part, number: int, store: Store, put: list[ObjectID]) -> None:
     dependencies = (("stored", put[-1], None, ()), ("inline", store.new_id(), encode(0).to_bytes(), ()))
     run_id = -2 * number  # no real one is less than one
     small = part.ask(
-        ("functions", [(_DIGEST, raw(_READ))]), ("run", [(_KEY, run_id, _DIGEST, call, dependencies, False)])
+        protocol.worker.FUNCTIONS_SENT([(_DIGEST, raw(_READ))]),
+        protocol.worker.RUN_TASKS([(_KEY, run_id, _DIGEST, call, dependencies, False)]),
     )
     put.append(
         part.ask(
-            ("discard", [small]),
-            ("forget", [_DIGEST]),
-            ("run", [(_KEY, run_id - 1, None, raw(_NODE), dependencies, False)]),
+            protocol.worker.DISCARD([small]),
+            protocol.worker.FUNCTIONS_FORGOTTEN([_DIGEST]),
+            protocol.worker.RUN_TASKS([(_KEY, run_id - 1, None, raw(_NODE), dependencies, False)]),
         )
     )
 
@@ -98,7 +100,9 @@ class _Part:
             if not received:
                 raise ConnectionResetError("the worker has ended")
             batches = self._reader.feed(received)
-        (((operation, (entry,)),),) = batches
-        if operation != "finished":
-            raise ValueError(f"a task of the warm-up has {operation}: {entry!r}")
-        return ObjectID(entry[2])
+        ((message,),) = batches
+        finished = protocol.worker.FINISHED.fields_of(message)
+        if finished is None:
+            raise ValueError(f"a task of the warm-up ended with {message!r}")
+        (((_, _, object_id, _, _, _, _),),) = finished
+        return ObjectID(object_id)

@@ -15,15 +15,16 @@ import os
 import socket
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from holdfast import objectstore
+from holdfast.cluster import protocol
 from holdfast.cluster.comm.connection import Connection, connect, shared_connection
 from holdfast.cluster.errors import RemoteError
 from holdfast.cluster.failures import raised
 from holdfast.cluster.ledger import WorkerLedger
-from holdfast.cluster.protocol.messages import TO_WORKER
+from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
@@ -161,6 +162,18 @@ class Worker:
                 f"holdfast-task-{self.name}",
             )
             self._waiting_runs = WaitingRuns(self._threads.submit, self._outbox.put)
+            self._dispatch: Dispatch[None] = Dispatch(
+                protocol.worker.TO_WORKER,
+                {
+                    protocol.worker.RUN_TASKS: self._waiting_runs.add,
+                    protocol.worker.FUNCTIONS_SENT: self.functions.add,
+                    protocol.worker.FUNCTIONS_FORGOTTEN: self.functions.forget,
+                    protocol.worker.DISCARD: self._write_behind.discard,
+                    protocol.worker.DROP: self._drop,
+                    protocol.worker.REVOKED: self._revoked,
+                    protocol.worker.CLOSE: lambda: self._end(None),
+                },
+            )
             if self.own_process:
                 await self._warm_up()
             if self._on_joining is not None:
@@ -269,33 +282,25 @@ class Worker:
 
     def _on_batch_elsewhere(self, batch: tuple[Any, ...]) -> bool:
         """Handle a batch in a task's thread, unless it is for the loop's."""
-        if any(message[0] == "close" for message in batch):
+        if protocol.worker.CLOSE.is_in(batch):
             return False
         self._on_batch(batch)
         return True
 
     def _on_batch(self, batch: tuple[Any, ...]) -> None:
-        assert self._threads is not None
         for message in batch:
-            TO_WORKER.check(message)
-            match message:
-                case ("run", tasks):
-                    self._waiting_runs.add(tasks)
-                case ("functions", functions):
-                    self.functions.add(functions)
-                case ("forget", digests):
-                    self.functions.forget(digests)
-                case ("discard", object_ids):
-                    self._write_behind.discard(object_ids)
-                case ("drop", run_ids):
-                    if dropped := self._waiting_runs.drop(run_ids, self._threads.drop):
-                        self._deliver([("dropped", dropped)])
-                case ("revoked", number, run_ids):
-                    self._waiting_runs.drop(run_ids, self._threads.revoke)
-                    self._threads.confirm(number)
-                    self._deliver([("confirmed", number)])
-                case ("close",):
-                    self._end(None)
+            self._dispatch(message)
+
+    def _drop(self, run_ids: Sequence[int]) -> None:
+        assert self._threads is not None
+        if dropped := self._waiting_runs.drop(run_ids, self._threads.drop):
+            self._deliver([protocol.worker.DROPPED(dropped)])
+
+    def _revoked(self, number: int, run_ids: Sequence[int]) -> None:
+        assert self._threads is not None
+        self._waiting_runs.drop(run_ids, self._threads.revoke)
+        self._threads.confirm(number)
+        self._deliver([protocol.worker.CONFIRMED(number)])
 
     def _on_connection_lost(self, error: Exception | None) -> None:
         self._end(f"the connection to the scheduler was lost{f' ({error})' if error else ''}")
@@ -314,8 +319,8 @@ class Worker:
             context.enter(None)
 
     def _run(self, task: Task) -> None:
-        run_id = task[1]
-        context.run_key(task[0])
+        key, run_id, _, _, _, _ = task
+        context.run_key(key)
         assert self._threads is not None
         if self._imports is not None:
             self._imports.started(run_id)
@@ -332,21 +337,23 @@ class Worker:
             if self._watchdog is not None and not _can_report():
                 self._give_up("it can't report how tasks end any more")
             blob, text = UNSPEAKABLE
-            self._outbox.put(("erred", (task[0], run_id, blob, text, 0.0)))
+            self._outbox.put((protocol.worker.ERRED, (key, run_id, blob, text, 0.0)))
             with contextlib.suppress(BaseException):
                 # As text: a record with the error itself would keep what the task had in its hands.
-                logger.error("task %r failed, and so did reporting how:\n%s", task[0], traceback.format_exc())
+                logger.error("task %r failed, and so did reporting how:\n%s", key, traceback.format_exc())
         finally:
             if self._prefixes_lines:
                 output.end_lines()
             context.run_key(None)
         self.store.settle_releases()
         self._write_behind.tend()
-        if outcome is not None and outcome[0] == "finished":
-            _, _, object_id, _, inline, _, _ = outcome[1]
-            self._waiting_runs.ended(run_id, (object_id, inline))
-        else:
-            self._waiting_runs.ended(run_id, None)
+        result = None
+        if outcome is not None:
+            kind, entry = outcome
+            if kind is protocol.worker.FINISHED:
+                _, _, object_id, _, inline, _, _ = entry
+                result = (object_id, inline)
+        self._waiting_runs.ended(run_id, result)
         if self._imports is not None:
             self._imports.ended(run_id)
 
@@ -356,7 +363,7 @@ class Worker:
         if self._connection is not None:
             self._connection.nudge()
 
-    def _deliver(self, messages: list[tuple[str, list[Any]]]) -> None:
+    def _deliver(self, messages: list[tuple[Any, ...]]) -> None:
         if self._connection is not None:
             self._connection.send_now(messages)
 
@@ -370,7 +377,7 @@ class Worker:
             return False
 
     def _found_writer(self, key: Any, digest: bytes | None) -> None:
-        self._outbox.put(("wrote", (key, digest)))
+        self._outbox.put((protocol.worker.WROTE, (key, digest)))
 
     def _flush_seals(self) -> bool:
         try:

@@ -9,6 +9,7 @@ import dask.dataframe as dd
 from data import READ_OPTIONS, derive
 
 from holdfast import Client, wait
+from holdfast.cluster import protocol
 from holdfast.objectstore.sizes import format_size
 
 
@@ -31,7 +32,11 @@ def main(address: str, csv: str) -> None:
 def partitions_in_memory(client: Client) -> list[dict[str, int]]:
     from holdfast.cluster.deploy.ask import ask
 
-    return [entry for entry in ask(client.scheduler_address, "memory")["objects"] if "dataset" in str(entry["holders"])]
+    return [
+        entry
+        for entry in ask(client.scheduler_address, protocol.requests.MEMORY)["objects"]
+        if "dataset" in str(entry["holders"])
+    ]
 
 
 if __name__ == "__main__":

@@ -15,11 +15,16 @@ from holdfast import LocalCluster
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.errors import ConnectError, ProtocolError
-from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORKER, OPENINGS, REQUESTS
+from holdfast.cluster.protocol.client import FROM_CLIENT
+from holdfast.cluster.protocol.node import FROM_NODE
+from holdfast.cluster.protocol.opening import OPENINGS
+from holdfast.cluster.protocol.requests import REQUESTS
+from holdfast.cluster.protocol.worker import FROM_WORKER
 
 VOCABULARIES = {"client": FROM_CLIENT, "worker": FROM_WORKER, "node": FROM_NODE}
 PATIENCE_SECONDS = 30.0
-HARMLESS = [operation for operation in REQUESTS if operation != "shutdown"]
+ARGUMENTS = {request.operation: request.arguments for request in REQUESTS}
+HARMLESS = [operation for operation in ARGUMENTS if operation != "shutdown"]
 
 
 @pytest.fixture
@@ -70,7 +75,7 @@ class Attacker:
     def right(self) -> bytes:
         message = self.maker.message(self.chance.choice(list(VOCABULARIES[self.role])))
         if message[0] == "request":
-            arguments = self.maker.value(REQUESTS[message[2]], message[2])
+            arguments = self.maker.value(ARGUMENTS[message[2]], message[2])
             message = (*message[:3], {**arguments, "timeout": 0.1} if message[2] == "wait-for-workers" else arguments)
         return b"".join(map(bytes, frames.pack([message])))
 

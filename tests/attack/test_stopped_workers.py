@@ -20,6 +20,7 @@ from command_line import holdfast
 from waiting import until
 
 from holdfast import Client, LocalCluster
+from holdfast.cluster import protocol
 from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.comm.tokens import load_token
@@ -135,7 +136,7 @@ class Cluster:
 
     def conditions(self):
         """What the workers are doing, by what `status` says."""
-        (node,) = ask(self.address, "status", token=self._token)["nodes"].values()
+        (node,) = ask(self.address, protocol.requests.STATUS, token=self._token)["nodes"].values()
         return sorted(worker["condition"] for worker in node["workers"].values())
 
 

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from holdfast import Client, DatasetExistsError, futures_of
+from holdfast.cluster import protocol
 
 MB = 1_000_000
 #: What is sent in these tests is larger, and the scheduler's memory grows by less.
@@ -54,7 +55,7 @@ def total(data, factor=1):
 
 
 def large_objects(client, nbytes=MB):
-    return [entry for entry in client._request("memory")["objects"] if entry["nbytes"] >= nbytes]
+    return [entry for entry in client._request(protocol.requests.MEMORY)["objects"] if entry["nbytes"] >= nbytes]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,7 @@ def _unpublished(cluster, eventually):
 @pytest.fixture
 def growth(client):
     """How many bytes the scheduler's memory has grown by."""
-    scheduler = psutil.Process(client._request("status")["scheduler"]["pid"])
+    scheduler = psutil.Process(client._request(protocol.requests.STATUS)["scheduler"]["pid"])
     before = scheduler.memory_info().rss
     return lambda: scheduler.memory_info().rss - before
 
@@ -262,9 +263,9 @@ def test_a_task_that_writes_to_the_data_of_its_function_writes_to_its_own_copy(c
 def test_a_persisted_collection_is_published_without_further_objects(client):
     x = da.ones((1000, 1000), chunks=(100, 1000)).persist()
     client.gather(futures_of(x))
-    before = {entry["key"] for entry in client._request("memory")["objects"]}
+    before = {entry["key"] for entry in client._request(protocol.requests.MEMORY)["objects"]}
     client.publish_dataset(x=x)
-    assert {entry["key"] for entry in client._request("memory")["objects"]} == before
+    assert {entry["key"] for entry in client._request(protocol.requests.MEMORY)["objects"]} == before
 
 
 def test_from_where_there_is_no_store(remote, cluster, growth):

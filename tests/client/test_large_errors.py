@@ -8,6 +8,7 @@ import pytest
 from scheduler_harness import Cluster
 
 from holdfast import Client, LocalCluster, RemoteError
+from holdfast.cluster import protocol
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 
@@ -39,7 +40,7 @@ def cluster():
 
 
 def objects(client):
-    return client._request("status")["nodes"].popitem()[1]["store"]["objects"]
+    return client._request(protocol.requests.STATUS)["nodes"].popitem()[1]["store"]["objects"]
 
 
 @pytest.mark.parametrize("attach", [True, False])
@@ -64,7 +65,7 @@ def test_large_exceptions_come_back_whole_and_are_in_the_store_as_long_as_somebo
             client.gather(futures)
         del error, future
         assert objects(client) == COUNT
-        listed = [each for each in client._request("memory")["objects"] if each["type"] == "exception"]
+        listed = [each for each in client._request(protocol.requests.MEMORY)["objects"] if each["type"] == "exception"]
         assert {each["key"] for each in listed} == {future.key for future in futures}
         assert all(each["nbytes"] > LARGE for each in listed)
         assert scheduler.memory_info().rss - before < LARGE

@@ -22,7 +22,7 @@ from holdfast.client.packing.arguments import Packer
 from holdfast.client.packing.constants import Constants
 from holdfast.cluster.failures import raised
 from holdfast.cluster.protocol import payloads
-from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.objectstore import ObjectID, encode
 
 ID = ObjectID(bytes(15) + b"\1")

@@ -21,6 +21,7 @@ from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, KilledWorker, LocalCluster, ObjectLostError, wait
 from holdfast.client.stores.access import StoreAccess
+from holdfast.cluster import protocol
 from holdfast.cluster.processes import run_directory
 from holdfast.objectstore.system import forks
 
@@ -63,7 +64,7 @@ def suicide(*_):
 
 def stored(client):
     """How many objects the stores hold, by their own account."""
-    return sum(node["store"].get("objects", 1) for node in client._request("status")["nodes"].values())
+    return sum(node["store"].get("objects", 1) for node in client._request(protocol.requests.STATUS)["nodes"].values())
 
 
 @pytest.fixture
@@ -231,12 +232,12 @@ class TestTwoHosts:
             yield client
 
     def kill_host(self, client, address):
-        info = client._request("status")["nodes"][address]
+        info = client._request(protocol.requests.STATUS)["nodes"][address]
         os.kill(info["pid"], signal.SIGKILL)
-        until(lambda: address not in client._request("status")["nodes"], "the scheduler notices")
+        until(lambda: address not in client._request(protocol.requests.STATUS)["nodes"], "the scheduler notices")
 
     def test_what_a_killed_host_held_is_computed_again(self, client):
-        one, two = client._request("status")["nodes"]
+        one, two = client._request(protocol.requests.STATUS)["nodes"]
         base = client.submit(make, 800_000, workers=[one], allow_other_workers=True, pure=False)
         sums = client.submit(np.sum, base)
         assert sums.result(DEADLINE_SECONDS) == 100_000
@@ -246,7 +247,7 @@ class TestTwoHosts:
         assert list(client.who_has([base])[base.key]) == [two]
 
     def test_pieces_of_what_a_killed_host_held_are_of_what_is_computed_again(self, client):
-        one, two = client._request("status")["nodes"]
+        one, two = client._request(protocol.requests.STATUS)["nodes"]
         n = 10
         groups = {("group", i): (make_pieces, i, n) for i in range(n)}
         hosts = {key: [one if key[1] < n // 2 else two] for key in groups}
@@ -261,7 +262,7 @@ class TestTwoHosts:
 
     @pytest.mark.parametrize("broadcast", [False, True])
     def test_what_is_scattered_while_a_host_dies_goes_to_another(self, cluster, client, broadcast, monkeypatch):
-        nodes = client._request("status")["nodes"]
+        nodes = client._request(protocol.requests.STATUS)["nodes"]
         one = next(iter(nodes))
         process = psutil.Process(nodes[one]["pid"])
         found_out, leaves = threading.Event(), StoreAccess._leaves
@@ -279,7 +280,7 @@ class TestTwoHosts:
         assert client.submit(total, futures).result(DEADLINE_SECONDS) == 600_000
 
     def test_copies_outlive_a_host_and_lost_data_is_named(self, client):
-        one, two = client._request("status")["nodes"]
+        one, two = client._request(protocol.requests.STATUS)["nodes"]
         both = client.scatter(np.arange(100_000), hash=False, broadcast=True)
         only = client.scatter(np.arange(100_001), hash=False, workers=[one])
         until(lambda: set(client.who_has([both])[both.key]) == {one, two}, "both hosts have a copy")

@@ -8,6 +8,7 @@ import pytest
 from waiting import until
 
 from holdfast import Client, LocalCluster, wait
+from holdfast.cluster import protocol
 
 
 def make(nbytes, seed=0):
@@ -48,11 +49,11 @@ def client(cluster):
 
 @pytest.fixture
 def nodes(client):
-    return list(client._request("status")["nodes"])
+    return list(client._request(protocol.requests.STATUS)["nodes"])
 
 
 def objects_in(client, node):
-    return client._request("status")["nodes"][node]["store"].get("objects", 1)
+    return client._request(protocol.requests.STATUS)["nodes"][node]["store"].get("objects", 1)
 
 
 def test_the_result_lies_in_the_store_of_the_host_that_made_it(client, nodes):
@@ -100,7 +101,7 @@ def test_a_host_that_needs_it_gets_one_copy_for_all_its_workers(client, nodes):
     results = [client.submit(look, future, i, workers=[worker], pure=False) for i in range(5) for worker in readers]
     assert client.gather(results) == [(expected, True, False)] * 10
     assert set(client.who_has([future])[future.key]) == set(nodes)
-    memory = client._request("memory")
+    memory = client._request(protocol.requests.MEMORY)
     assert [set(o["where"]) for o in memory["objects"] if o["key"] == future.key] == [set(nodes)]
 
 

@@ -13,6 +13,7 @@ import pytest
 from waiting import until
 
 from holdfast import Client, LocalCluster, futures_of
+from holdfast.cluster import protocol
 
 MB = 1_000_000
 
@@ -27,14 +28,14 @@ def frame():
 
 def roots(client):
     """Where the large objects are that datasets hold and no task has made."""
-    objects = client._request("memory")["objects"]
+    objects = client._request(protocol.requests.MEMORY)["objects"]
     found = {entry["key"]: set(entry["where"]) for entry in objects if entry["nbytes"] > MB and entry["where"]}
     return {key: where for key, where in found.items() if "add" not in str(key)}
 
 
 def kill_host(client, address):
-    os.kill(client._request("status")["nodes"][address]["pid"], signal.SIGKILL)
-    until(lambda: address not in client._request("status")["nodes"], "the scheduler notices")
+    os.kill(client._request(protocol.requests.STATUS)["nodes"][address]["pid"], signal.SIGKILL)
+    until(lambda: address not in client._request(protocol.requests.STATUS)["nodes"], "the scheduler notices")
 
 
 @pytest.fixture
@@ -73,15 +74,15 @@ def test_it_is_there_when_the_hosts_have_died_that_had_it(cluster, client):
         publisher.gather(futures_of(list(data.values())))
         publisher.publish_dataset(**data)
         del data
-        first = set(client._request("status")["nodes"])
+        first = set(client._request(protocol.requests.STATUS)["nodes"])
         assert all(where == first for where in roots(client).values())
-        assert not client._request("status")["one_copy"]
+        assert not client._request(protocol.requests.STATUS)["one_copy"]
     assert len(roots(client)) >= 2 + 1 + 4
     kill_host(client, next(iter(first)))
     assert all(is_right(client.get_dataset(name)) for name, (_, is_right) in DATA.items())
-    until(lambda: len(client._request("status")["nodes"]) == 2, "there is another host")
-    until(lambda: not client._request("status")["one_copy"], "there are two copies again")
-    kill_host(client, (first & set(client._request("status")["nodes"])).pop())
+    until(lambda: len(client._request(protocol.requests.STATUS)["nodes"]) == 2, "there is another host")
+    until(lambda: not client._request(protocol.requests.STATUS)["one_copy"], "there are two copies again")
+    kill_host(client, (first & set(client._request(protocol.requests.STATUS)["nodes"])).pop())
     client.wait_for_workers(1)
     assert all(is_right(client.get_dataset(name)) for name, (_, is_right) in DATA.items())
     for name in DATA:

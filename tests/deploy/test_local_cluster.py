@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from holdfast import AuthenticationError, ConnectError, HoldfastError, LocalCluster, ObjectLostError
+from holdfast.cluster import protocol
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.processes import restarts, run_directory
 
@@ -146,7 +147,7 @@ def test_a_wrong_token_does_not_get_in() -> None:
         small(processes=False) as cluster,
         pytest.raises(AuthenticationError, match="use the token of the host that started the cluster"),
     ):
-        ask(cluster.scheduler_address, "status", token=b"x" * 32)
+        ask(cluster.scheduler_address, protocol.requests.STATUS, token=b"x" * 32)
 
 
 def test_arguments_are_checked_before_anything_starts() -> None:

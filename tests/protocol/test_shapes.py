@@ -8,15 +8,15 @@ import pytest
 from messages import Maker, mistakes, wrong_messages
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol import messages as protocol
+from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.limits import MAX_KEY_NBYTES
-from holdfast.cluster.protocol.messages import OPENINGS, REQUESTS, check_opening
+from holdfast.cluster.protocol.opening import OPENINGS, check_opening
+from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.protocol.shapes import KeyShape, Listed, in_slices, key_nbytes
+from holdfast.cluster.protocol.vocabularies import VOCABULARIES
 
-VOCABULARIES = [protocol.FROM_CLIENT, protocol.FROM_WORKER, protocol.FROM_NODE]
-VOCABULARIES += [protocol.TO_CLIENT, protocol.TO_WORKER, protocol.TO_NODE]
 MESSAGES = [(vocabulary, message) for vocabulary in VOCABULARIES for message in vocabulary]
-NAMES = [f"{vocabulary.who} {message.operation}" for vocabulary, message in MESSAGES]
+NAMES = [f"{vocabulary.speaker} {vocabulary.hearer} {message.operation}" for vocabulary, message in MESSAGES]
 
 
 @pytest.mark.parametrize(("vocabulary", "message"), MESSAGES, ids=NAMES)
@@ -36,15 +36,16 @@ def test_a_message_passes_and_one_with_a_field_that_is_wrong_is_refused_by_the_n
     assert refused
 
 
-@pytest.mark.parametrize("operation", REQUESTS)
-def test_the_arguments_of_a_request(operation):
+@pytest.mark.parametrize("request_", REQUESTS, ids=repr)
+def test_the_arguments_of_a_request(request_):
+    operation, arguments = request_.operation, request_.arguments
     maker = Maker(random.Random(operation))
     for _ in range(5):
-        right = maker.value(REQUESTS[operation])
-        REQUESTS[operation].check(right, operation)
-        for name, wrong in mistakes(REQUESTS[operation], right, operation):
+        right = maker.value(arguments)
+        arguments.check(right, operation)
+        for name, wrong in mistakes(arguments, right, operation):
             with pytest.raises(ProtocolError, match=operation) as caught:
-                REQUESTS[operation].check(wrong, operation)
+                arguments.check(wrong, operation)
             assert name in str(caught.value)
 
 
@@ -118,4 +119,4 @@ def test_keys_are_cut_by_number_and_by_size():
 
 def test_an_unknown_message_is_named():
     with pytest.raises(ProtocolError, match="a client sent an unknown message, 'sing'"):
-        protocol.FROM_CLIENT.check(("sing", 1))
+        FROM_CLIENT.check(("sing", 1))

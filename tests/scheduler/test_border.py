@@ -12,7 +12,10 @@ from scheduler_peers import NODE, WORKER, Peer, Setup
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError, InternalError, ProtocolError
 from holdfast.cluster.failures.raised import load_exception
-from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORKER, REQUESTS
+from holdfast.cluster.protocol.client import FROM_CLIENT
+from holdfast.cluster.protocol.node import FROM_NODE
+from holdfast.cluster.protocol.requests import REQUESTS
+from holdfast.cluster.protocol.worker import FROM_WORKER
 from holdfast.cluster.scheduler.io import server as server_module
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, RunTasks
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
@@ -102,7 +105,7 @@ def test_a_message_with_a_field_that_is_wrong_ends_that_peer_and_changes_nothing
     run(main())
 
 
-@pytest.mark.parametrize("operation", REQUESTS)
+@pytest.mark.parametrize("operation", [request.operation for request in REQUESTS])
 def test_a_request_whose_arguments_are_wrong_is_answered_so(operation):
     async def main():
         async with Setup() as setup:

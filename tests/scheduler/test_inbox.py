@@ -8,7 +8,8 @@ import pytest
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.cutting import MAX_ITEMS, pieces
+from holdfast.cluster.protocol.cutting import pieces
+from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.io import inbox as inbox_module
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
 

@@ -7,7 +7,7 @@ from scheduler_harness import SMALL, Cluster
 from simulated_cluster import MB
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.placing.recall import HELD_UP_SECONDS
 from holdfast.cluster.scheduler.placing.revocation import ANSWER_SECONDS, STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events

@@ -10,7 +10,7 @@ from scheduler_peers import NODE, WORKER, Peer, Setup
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError
-from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.io import inbox as inbox_module
 from holdfast.cluster.scheduler.io import server as server_module
 from holdfast.cluster.scheduler.parts import requests as requests_module
@@ -178,9 +178,9 @@ def test_a_node_whose_messages_wait_here_is_not_silent(monkeypatch):
     monkeypatch.setattr(inbox_module, "TURN_SECONDS", 0.0)
 
     async def main():
+        handled = []
+        monkeypatch.setattr(server_module.Scheduler, "_worker_exited", lambda *_: time.sleep(0.02) or handled.append(1))
         async with Setup(silence_timeout=0.2, validate=False) as setup:
-            handled = []
-            monkeypatch.setattr(setup.scheduler, "_worker_exited", lambda *_: time.sleep(0.02) or handled.append(1))
             for _ in range(100):  # they take two seconds, and all of them have come before the first is handled
                 setup.node.connection.send(("exited", WORKER, "for a change", [], None, False))
             await until(lambda: len(handled) == 100)

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from holdfast import Client
+from holdfast.cluster import protocol
 
 RESULT_SECONDS = 20.0
 
@@ -75,7 +76,9 @@ class Innocents:
         if self._thread.is_alive():
             frame = sys._current_frames().get(self._thread.ident or 0)
             where = "".join(traceback.format_stack(frame)[-6:])
-            raise AssertionError(f"an innocent operation hangs:\n{where}\n{self._client._session.ask('status', 30)}")
+            raise AssertionError(
+                f"an innocent operation hangs:\n{where}\n{self._client._session.ask(protocol.requests.STATUS, 30)}"
+            )
         assert set(self._workers) <= set(self._client.nthreads()), "an innocent worker is gone"
         assert self._client.scheduler_info()["failures"] == 0, "the scheduler failed at something; see its log"
 

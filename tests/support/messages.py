@@ -10,7 +10,8 @@ from typing import Any
 from holdfast.cluster.comm import frames
 from holdfast.cluster.protocol import shapes
 from holdfast.cluster.protocol.limits import MAX_KEY_NBYTES
-from holdfast.cluster.protocol.shapes import Message, Shape
+from holdfast.cluster.protocol.message import Message
+from holdfast.cluster.protocol.shapes import Shape
 
 #: ``choose(path)``: a value for the field at a path, instead of one by chance; None for none.
 Choose = Callable[[str], Any]
@@ -61,6 +62,8 @@ class Maker:
                 return chance.randbytes(min(most, chance.choice((0, 1, 100))))
             case shapes.KeyShape():
                 return self.key()
+            case shapes.Nothing():
+                return None
             case shapes.Maybe(inner):
                 return None if chance.random() < 0.3 else self.value(inner, path)
             case shapes.Either(array, other):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from holdfast import wait
+from holdfast.cluster import protocol
 from holdfast.cluster.deploy import cluster_processes
 
 
@@ -82,7 +83,7 @@ class Data:
 
 
 def given_up(client, node):
-    return node not in client._request("status")["nodes"]
+    return node not in client._request(protocol.requests.STATUS)["nodes"]
 
 
 def is_back(client, node):

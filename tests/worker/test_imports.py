@@ -14,6 +14,7 @@ import pytest
 from waiting import DEADLINE_SECONDS, until
 
 from holdfast import Client, LocalCluster
+from holdfast.cluster import protocol
 from holdfast.cluster.worker.imports import MODULES_MIN
 
 
@@ -126,7 +127,9 @@ def test_an_error_that_an_imported_module_keeps_keeps_no_data_of_the_task(
             data = client.scatter(np.arange(100_000) + 7)
 
             def pins() -> int:
-                return sum(node["store"]["pins"] for node in client._request("status")["nodes"].values())
+                return sum(
+                    node["store"]["pins"] for node in client._request(protocol.requests.STATUS)["nodes"].values()
+                )
 
             assert client.submit(in_call.first, data).result(DEADLINE_SECONDS) == 7
             assert client.compute(dask.delayed(in_graph.first)(data)).result(DEADLINE_SECONDS) == 7

@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from holdfast.cluster import protocol
 from holdfast.cluster.scheduler.io import warm_up as schedulers
 from holdfast.cluster.worker import Worker, warm_up
 from holdfast.cluster.worker.execution import TaskRunner
@@ -34,7 +35,7 @@ def test_a_worker_warms_up_reading_and_writing_and_leaves_nothing(
     nthreads, outcomes, start_worker, scheduler, server, eventually
 ):
     worker, peer = start_worker(own_process=True, nthreads=nthreads)
-    assert {operation for operation, _ in outcomes} == {"finished"}
+    assert {message for message, _ in outcomes} == {protocol.worker.FINISHED}
     assert {entry[4] is None for _, entry in outcomes} == {True, False}  # small ones and large ones
     eventually(lambda: server.stats()["objects"] == 0, what="the store is empty again")
     assert server.stats()["pins"] == 0
@@ -85,7 +86,7 @@ def test_tasks_of_a_warm_up_that_fail_are_no_failure(
 ):
     monkeypatch.setattr(warm_up, "_READ", b"cholfast.nowhere\nread\n.")
     _, peer = start_worker(own_process=True)
-    assert [operation for operation, _ in outcomes] == ["erred"]
+    assert [message for message, _ in outcomes] == [protocol.worker.ERRED]
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
     eventually(lambda: server.stats()["objects"] == 0, what="the store is empty again")
 

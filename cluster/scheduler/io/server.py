@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import holdfast
+from holdfast.cluster import protocol
 from holdfast.cluster.clock import STEP_SECONDS, Alarm, ListeningClock, Rounds
 from holdfast.cluster.comm.connection import Connection, Listener
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.comm.opening import PROTOCOL_VERSION, Refused
 from holdfast.cluster.errors import ConnectError, ProtocolError
-from holdfast.cluster.protocol.cutting import MAX_ITEMS
-from holdfast.cluster.protocol.limits import MAX_CLIENTS, MAX_REASON_LENGTH
-from holdfast.cluster.protocol.messages import FROM_CLIENT, FROM_NODE, FROM_WORKER, OPENINGS, check_opening
-from holdfast.cluster.protocol.shapes import Vocabulary
+from holdfast.cluster.protocol.limits import MAX_CLIENTS, MAX_ITEMS, MAX_REASON_LENGTH
+from holdfast.cluster.protocol.message import Dispatch
+from holdfast.cluster.protocol.opening import OPENINGS, check_opening
 from holdfast.cluster.scheduler.io.debts import REPORTS, Debts
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
@@ -87,11 +87,6 @@ class Scheduler:
             validate=validate,
             on_failure=None if validate else self._follow_up_failed,
         )
-        self._handlers: dict[str, tuple[Vocabulary, Callable[[str, tuple[Any, ...]], Iterator[None] | None]]] = {
-            "client": (FROM_CLIENT, self._client_message),
-            "worker": (FROM_WORKER, self._worker_message),
-            "node": (FROM_NODE, self._node_message),
-        }
         # All that anybody may be late with counts in time in which this process listened.
         self._clock = ListeningClock(min(STEP_SECONDS, silence_timeout / 10))
         self._silence_timeout = silence_timeout
@@ -117,6 +112,8 @@ class Scheduler:
             failed=self._failed,
             shut_down=self._shut_down,
         )
+        self._dispatches = self._handlers_of_messages()
+        self._failed_at = self._handlers_of_failures()
         self._put: dict[str, list[tuple[str, list[bytes]]]] = {}  # see _user_left
         self._departures: dict[str, _Departure] = {}  # of workers, while one of its two signs is missing
         self._timer: asyncio.Handle | None = None
@@ -166,7 +163,7 @@ class Scheduler:
         self._rounds.cancel()
         await self._listener.close()
         for connection in list(self._peers.values()):
-            connection.send(("close",) if connection.role in ("node", "worker") else ("closing", reason))
+            connection.send(_FAREWELLS[connection.role](reason))
         deadline = self._loop.time() + CLOSE_SECONDS
         while any(c.role == "node" for c in self._peers.values()) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
@@ -231,17 +228,16 @@ class Scheduler:
             del self._peers[peer]
             connection.abort(error)
             return
-        vocabulary, handle = self._handlers[role]
+        dispatch = self._dispatches[role]
 
         def handle_message(message: tuple[Any, ...]) -> Iterator[None] | None:
-            vocabulary.check(message)
             try:
-                return handle(peer, message)
+                return dispatch(message, peer)
             except ProtocolError:
                 raise
             except Exception as error:
                 if role == "client":
-                    self._tell_of_failure(peer, message)
+                    self._failed_at(message, peer)
                 self._failed(f"handling a message of {peer}", error)
                 return None
 
@@ -278,7 +274,7 @@ class Scheduler:
             self._heard[peer] = self._clock.time()
             self._absent.joined(peer, info["hostname"])
             self._handle(events.HostJoined(peer, info))
-            self._tell_clients(("nodes", [info], []))
+            self._tell_clients(protocol.client.NODES_CHANGED([info], []))
         elif role == "worker":
             resources = {name: float(amount) for name, amount in (info.get("resources") or {}).items()}
             if info.get("memory_limit"):
@@ -305,7 +301,7 @@ class Scheduler:
                 if (connection := self._peers.pop(worker.address, None)) is not None:
                     connection.abort(ConnectError(f"its node {peer} left: {reason}"))
             self._happen(events.HostLeft(peer, reason, may_live))
-            self._tell_clients(("nodes", [], [peer]))
+            self._tell_clients(protocol.client.NODES_CHANGED([], [peer]))
             self._requests.node_reported(peer)
         elif role == "worker":
             departure = self._departures.setdefault(peer, _Departure(reason))
@@ -313,7 +309,7 @@ class Scheduler:
                 self._departed(peer)
             else:
                 departure.timer = self._call_later(EXIT_REASON_SECONDS, self._departed, peer)
-                self._send(info["node"], ("parted", peer, info.get("pid") or 0))
+                self._send(info["node"], protocol.node.PARTED(peer, info.get("pid") or 0))
         else:
             self._turns.pop(peer, None)
             self._happen(events.ClientLeft(peer))
@@ -453,7 +449,7 @@ class Scheduler:
         debts = self._debts.get(client)
         if debts is None:
             if not connection.is_full:
-                connection.send((*message_of(report), turn))
+                connection.send(message_of(report, turn))
                 return
             debts = self._debts[client] = Debts(client, self.state)
         debts.add(report, turn)
@@ -470,7 +466,7 @@ class Scheduler:
         try:
             while debts and client in self._peers:
                 for report, turn in debts.take(MAX_ITEMS, self._turns.get(client, 0)):
-                    self._send(client, (*message_of(report), turn))
+                    self._send(client, message_of(report, turn))
                 if client in self._peers:
                     self._peers[client].flush()  # then it is known whether there is room for more
                 yield
@@ -507,17 +503,36 @@ class Scheduler:
         self._not_before = self._clock.time() + FAILURE_PAUSE_SECONDS
         self._failed(what, error)
 
-    def _tell_of_failure(self, client: str, message: tuple[Any, ...]) -> None:
-        """A client's message could not be handled to its end: it must not wait for what won't come."""
-        operation, *parts = message
-        if operation == "request":
-            self._requests.refuse(client, parts[0], "InternalError", FAILED)
-        elif operation in _BRINGS_KEYS and client in self.state.clients:
-            keys = parts[0] if operation == "want" else [entry[0] for entry in parts[0]]
-            holder = self.state.clients[client]
-            lost = [key for key in keys if (task := self.state.tasks.get(key)) is None or holder not in task.holders]
-            if lost:
-                self._send(client, ("cancelled", lost, FAILED, self._turns.get(client, 0)))
+    def _handlers_of_failures(self) -> Dispatch[None]:
+        """A client's message could not be handled to its end: the client must not wait for what won't come."""
+        return Dispatch(
+            protocol.client.FROM_CLIENT,
+            {
+                protocol.client.REQUEST: self._request_failed,
+                protocol.client.SUBMIT: self._submit_failed,
+                protocol.client.SCATTERED: self._scattered_failed,
+                protocol.client.WANT: self._keys_failed,
+            },
+            otherwise=lambda peer, message: None,
+        )
+
+    def _request_failed(self, peer: str, number: int, operation: str, arguments: dict[str, Any]) -> None:
+        self._requests.refuse(peer, number, "InternalError", FAILED)
+
+    def _submit_failed(self, peer: str, tasks: Sequence[Any], wants: Any, options: Any) -> None:
+        self._keys_failed(peer, [key for key, _, _, _ in tasks])
+
+    def _scattered_failed(self, peer: str, objects: Sequence[Any], chosen: bool) -> None:
+        self._keys_failed(peer, [key for key, _, _, _, _, _ in objects])
+
+    def _keys_failed(self, peer: str, keys: Sequence[Any]) -> None:
+        """The client was to hold these keys."""
+        holder = self.state.clients.get(peer)
+        if holder is None:
+            return
+        lost = [key for key in keys if (task := self.state.tasks.get(key)) is None or holder not in task.holders]
+        if lost:
+            self._send(peer, protocol.client.CANCELLED(lost, FAILED, self._turns.get(peer, 0)))
 
     def _begin(self, client: str, job: Iterator[None]) -> None:
         """Have a job done for a client, if it is there."""
@@ -527,71 +542,71 @@ class Scheduler:
 
     # -- messages
 
-    def _client_message(self, client: str, message: tuple[Any, ...]) -> Iterator[None] | None:
-        operation, *parts = message
-        if operation == "request":
-            return self._requests.handle(client, *parts)
-        if operation == "submit":
-            tasks, wants, options = parts
-            if len(tasks) > MAX_ITEMS:
-                raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
-            self._handle(events.TasksSubmitted(client, tasks, wants, options))
-        elif operation == "turn":
-            (self._turns[client],) = parts
-        elif operation == "release":
-            self._handle(events.KeysReleased(client, *parts))
-        elif operation == "functions":
-            self._handle(events.FunctionsSent(client, *parts))
-        elif operation == "forget":
-            self._handle(events.FunctionsForgotten(client, *parts))
-        elif operation == "scattered":
-            self._handle(events.ObjectsScattered(client, *parts))
-        elif operation == "contains":
-            self._handle(events.ReferencesFound(client, *parts))
-        elif operation == "want":
-            self._handle(events.KeysWanted(client, *parts))
-        elif operation == "cancel":
-            self._handle(events.KeysCancelled(client, *parts))
-        elif operation == "missing":
-            self._handle(events.ResultsMissing(client, *parts))
-        return None
+    def _handlers_of_messages(self) -> dict[str, Dispatch[Iterator[None] | None]]:
+        """What is done about each message, by the role of the peer that sends it. Handlers get its name first."""
+        return {
+            "client": Dispatch(
+                protocol.client.FROM_CLIENT,
+                {
+                    protocol.client.TURN_BEGINS: self._turn_began,
+                    protocol.client.FUNCTIONS_SENT: self._taking(events.FunctionsSent),
+                    protocol.client.FUNCTIONS_FORGOTTEN: self._taking(events.FunctionsForgotten),
+                    protocol.client.SUBMIT: self._submitted,
+                    protocol.client.SCATTERED: self._taking(events.ObjectsScattered),
+                    protocol.client.CONTAINS: self._taking(events.ReferencesFound),
+                    protocol.client.WANT: self._taking(events.KeysWanted),
+                    protocol.client.RELEASE: self._taking(events.KeysReleased),
+                    protocol.client.CANCEL: self._taking(events.KeysCancelled),
+                    protocol.client.RESULTS_MISSING: self._taking(events.ResultsMissing),
+                    protocol.client.REQUEST: self._requests.handle,
+                },
+            ),
+            "worker": Dispatch(
+                protocol.worker.FROM_WORKER,
+                {
+                    protocol.worker.FINISHED: self._taking(events.TasksFinished),
+                    protocol.worker.ERRED: self._taking(events.TasksErred),
+                    protocol.worker.DEPENDENCIES_MISSING: self._taking(events.DependenciesMissing),
+                    protocol.worker.WROTE: self._taking(events.FunctionsWrote),
+                    protocol.worker.DROPPED: self._taking(events.RunsDropped),
+                    protocol.worker.CONFIRMED: self._taking(events.RevocationConfirmed),
+                },
+            ),
+            "node": Dispatch(
+                protocol.node.FROM_NODE,
+                {
+                    protocol.node.INVENTORY: self._objects_reported,
+                    protocol.node.READY: self._taking(events.HostReady),
+                    protocol.node.COPIED: self._taking(events.ObjectsFound),
+                    protocol.node.NOT_COPIED: self._taking(events.CopiesFailed),
+                    protocol.node.EXITED: self._worker_exited,
+                    protocol.node.LEFT: self._user_left,
+                    protocol.node.REVOKED: self._taking(events.RunsRevoked),
+                    protocol.node.HEARTBEAT: self._heart_beat,
+                },
+            ),
+        }
 
-    def _worker_message(self, worker: str, message: tuple[Any, ...]) -> None:
-        operation, *parts = message
-        if operation == "finished":
-            self._handle(events.TasksFinished(worker, *parts))
-        elif operation == "erred":
-            self._handle(events.TasksErred(worker, *parts))
-        elif operation == "wrote":
-            self._handle(events.FunctionsWrote(worker, *parts))
-        elif operation == "missing":
-            self._handle(events.DependenciesMissing(worker, *parts))
-        elif operation == "dropped":
-            self._handle(events.RunsDropped(worker, *parts))
-        elif operation == "confirmed":
-            self._handle(events.RevocationConfirmed(worker, *parts))
+    def _taking(self, event: Callable[..., events.Event]) -> Callable[..., None]:
+        """A handler for a message that is an event as it stands."""
 
-    def _node_message(self, node: str, message: tuple[Any, ...]) -> None:
-        operation, *parts = message
-        if operation == "copied":
-            self._handle(events.ObjectsFound(node, *parts))
-        elif operation == "not-copied":
-            self._handle(events.CopiesFailed(node, *parts))
-        elif operation == "heartbeat":
-            (beat,) = parts
-            self._heartbeats[node] = {**beat, "time": time.time()}
-            self._requests.node_reported(node)
-            self._handle(events.WorkersSeen(node, _conditions(beat)))
-        elif operation == "revoked":
-            self._handle(events.RunsRevoked(node, *parts))
-        elif operation == "exited":
-            self._worker_exited(node, *parts)
-        elif operation == "left":
-            self._user_left(node, *parts)
-        elif operation == "inventory":
-            self._objects_reported(node, *parts)
-        elif operation == "ready":
-            self._handle(events.HostReady(node))
+        def handle(peer: str, *fields: Any) -> None:
+            self._handle(event(peer, *fields))
+
+        return handle
+
+    def _turn_began(self, peer: str, number: int) -> None:
+        self._turns[peer] = number
+
+    def _submitted(self, peer: str, tasks: Sequence[Any], wants: Sequence[Any] | None, options: dict[str, Any]) -> None:
+        if len(tasks) > MAX_ITEMS:  # one that could not be cut
+            raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
+        self._handle(events.TasksSubmitted(peer, tasks, wants, options))
+
+    def _heart_beat(self, peer: str, beat: dict[str, Any]) -> None:
+        self._heartbeats[peer] = {**beat, "time": time.time()}
+        self._requests.node_reported(peer)
+        self._handle(events.WorkersSeen(peer, _conditions(beat)))
 
 
 class _MayLiveError(ConnectError):
@@ -630,6 +645,14 @@ def _conditions(beat: dict[str, Any]) -> dict[str, tuple[str, float]]:
     }
 
 
+#: What each kind of peer is told when the cluster ends.
+_FAREWELLS: dict[str, Callable[[str], tuple[Any, ...]]] = {
+    "client": protocol.client.CLOSING,
+    "node": lambda reason: protocol.node.CLOSE(),
+    "worker": lambda reason: protocol.worker.CLOSE(),
+}
+
+
 def _run_entry(entry: to_do.RunEntry) -> tuple[Any, ...]:
     key, run_id, digest, payload, dependencies, resources = entry
     return (key, run_id, digest, raw(payload), dependencies, resources)
@@ -644,31 +667,29 @@ def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
     value = instruction.value
     if type(value) is dict and "data" in value:
         value = {**value, "data": raw(value["data"])}
-    return ("reply", instruction.request, instruction.ok, value)
+    return protocol.client.REPLY(instruction.request, instruction.ok, value)
 
 
-def message_of(instruction: to_do.Instruction) -> tuple[Any, ...]:
-    """How an instruction looks on the wire."""
-    return _MESSAGES[type(instruction)](instruction)
+def message_of(instruction: to_do.Instruction, turn: int = 0) -> tuple[Any, ...]:
+    """How an instruction looks on the wire. Those that are `REPORTS` carry the turn that the client has said last."""
+    return _MESSAGES[type(instruction)](instruction, turn)
 
 
-#: What a client says of keys that it holds from then on.
-_BRINGS_KEYS = frozenset({"submit", "scattered", "want"})
-_MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
-    to_do.SendFunctions: lambda i: ("functions", [(digest, raw(blob)) for digest, blob in i.items]),
-    to_do.ForgetFunctions: lambda i: ("forget", i.items),
-    to_do.RunTasks: lambda i: ("run", [_run_entry(entry) for entry in i.items]),
-    to_do.DropRuns: lambda i: ("drop", i.items),
-    to_do.RevokeRuns: lambda i: ("revoke", i.worker, i.incarnation, i.run_ids),
-    to_do.TellRevoked: lambda i: ("revoked", i.number, i.run_ids),
-    to_do.CopyObjects: lambda i: ("copy", i.items),
-    to_do.DeleteObjects: lambda i: ("delete", i.items),
-    to_do.DiscardResults: lambda i: ("discard", i.items),
-    to_do.ReportMemory: lambda i: ("memory", i.items),
-    to_do.ReportErred: lambda i: ("erred", [_erred_entry(entry) for entry in i.items]),
-    to_do.ReportPending: lambda i: ("pending", i.items),
-    to_do.ReportKept: lambda i: ("kept", i.items),
-    to_do.ReportCancelled: lambda i: ("cancelled", i.items, i.reason),
-    to_do.Warn: lambda i: ("warning", i.text[:MAX_REASON_LENGTH]),
-    to_do.Reply: _reply,
+_MESSAGES: dict[type, Callable[[Any, int], tuple[Any, ...]]] = {
+    to_do.SendFunctions: lambda i, _: protocol.worker.FUNCTIONS_SENT([(digest, raw(blob)) for digest, blob in i.items]),
+    to_do.ForgetFunctions: lambda i, _: protocol.worker.FUNCTIONS_FORGOTTEN(i.items),
+    to_do.RunTasks: lambda i, _: protocol.worker.RUN_TASKS([_run_entry(entry) for entry in i.items]),
+    to_do.DropRuns: lambda i, _: protocol.worker.DROP(i.items),
+    to_do.RevokeRuns: lambda i, _: protocol.node.REVOKE(i.worker, i.incarnation, i.run_ids),
+    to_do.TellRevoked: lambda i, _: protocol.worker.REVOKED(i.number, i.run_ids),
+    to_do.CopyObjects: lambda i, _: protocol.node.COPY(i.items),
+    to_do.DeleteObjects: lambda i, _: protocol.node.DELETE(i.items),
+    to_do.DiscardResults: lambda i, _: protocol.worker.DISCARD(i.items),
+    to_do.ReportKept: lambda i, _: protocol.client.KEPT(i.items),
+    to_do.Warn: lambda i, _: protocol.client.WARNING(i.text[:MAX_REASON_LENGTH]),
+    to_do.Reply: lambda i, _: _reply(i),
+    to_do.ReportMemory: lambda i, turn: protocol.client.MEMORY(i.items, turn),
+    to_do.ReportErred: lambda i, turn: protocol.client.ERRED([_erred_entry(entry) for entry in i.items], turn),
+    to_do.ReportPending: lambda i, turn: protocol.client.PENDING(i.items, turn),
+    to_do.ReportCancelled: lambda i, turn: protocol.client.CANCELLED(i.items, i.reason, turn),
 }

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from holdfast.cluster import protocol
 from holdfast.cluster.clock import Alarm
-from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.messages import REQUESTS
+from holdfast.cluster.protocol.message import Answering, RequestError
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.watching import introspection
@@ -80,54 +80,86 @@ class Requests:
         self._begin = begin
         self._failed = failed
         self._shut_down = shut_down
+        self._answering: Answering[Iterator[None] | None] = Answering(
+            protocol.requests.REQUESTS,
+            {
+                protocol.requests.WHO_HAS: self._who_has,
+                protocol.requests.HAS_WHAT: self._has_what,
+                protocol.requests.NTHREADS: self._nthreads,
+                protocol.requests.INFO: self._info,
+                protocol.requests.STATUS: self._status,
+                protocol.requests.MEMORY: self._memory,
+                protocol.requests.LIST_DATASETS: self._list_datasets,
+                protocol.requests.PUBLISH: self._publish,
+                protocol.requests.UNPUBLISH: self._unpublish,
+                protocol.requests.GET_DATASET: self._get_dataset,
+                protocol.requests.WAIT_FOR_WORKERS: self._wait_for_workers,
+                protocol.requests.SHUTDOWN: self._shutdown,
+            },
+        )
         self._waiting: list[_Waiting] = []
         self._waiting_of: Counter[str] = Counter()  # by client
 
     def handle(self, client: str, request: int, operation: str, arguments: dict[str, Any]) -> Iterator[None] | None:
         """Answer a request. A job, if that is done step by step."""
-        state = self._state
-        shape = REQUESTS.get(operation)
-        if shape is None:
+        if operation not in self._answering:
             self.refuse(client, request, "ValueError", f"the scheduler knows no request {operation!r}")
             return None
         try:
-            shape.check(arguments, operation)
-        except ProtocolError as error:
+            return self._answering(operation, arguments, client, request)
+        except RequestError as error:
             self.refuse(client, request, "ProtocolError", str(error))
             return None
-        if operation == "who-has":
-            return self._in_steps(client, request, introspection.who_has(state, arguments.get("keys")))
-        if operation == "has-what":
-            return self._in_steps(client, request, introspection.has_what(state, arguments.get("nodes")))
-        if operation == "nthreads":
-            self._reply(client, request, introspection.nthreads(state, arguments.get("workers")))
-        elif operation == "info":
-            self._reply(client, request, introspection.info(state, self._describe(), self._heartbeats))
-        elif operation == "list-datasets":
-            self._reply(client, request, sorted(state.datasets))
-        elif operation == "status":
-            self._inquire(
-                client,
-                request,
-                lambda: introspection.status(
-                    state, self._describe(), self._heartbeats, self._silences(), self._absent.describe()
-                ),
-            )
-        elif operation == "memory":
-            self._inquire(client, request, lambda: introspection.memory(state, self._heartbeats))
-        elif operation == "publish":
-            override = arguments.get("override", False)
-            self._handle_event(events.DatasetsPublished(client, request, arguments["datasets"], override))
-        elif operation == "unpublish":
-            self._handle_event(events.DatasetUnpublished(client, request, arguments["name"]))
-        elif operation == "get-dataset":
-            self._handle_event(events.DatasetRequested(client, request, arguments["name"]))
-        elif operation == "wait-for-workers":
-            self._wait_for_workers(client, request, arguments["n"], arguments.get("timeout"))
-        elif operation == "shutdown":
-            self._reply(client, request, None)
-            self._shut_down(f"client {state.clients[client].name} shut the cluster down")
-        return None
+
+    # -- one method a request; its arguments have the names that they have in `protocol.requests`
+
+    def _who_has(self, client: str, request: int, keys: Any = None) -> Iterator[None]:
+        return self._in_steps(client, request, introspection.who_has(self._state, keys))
+
+    def _has_what(self, client: str, request: int, nodes: Any = None) -> Iterator[None]:
+        return self._in_steps(client, request, introspection.has_what(self._state, nodes))
+
+    def _nthreads(self, client: str, request: int, workers: Any = None) -> None:
+        self._reply(client, request, introspection.nthreads(self._state, workers))
+
+    def _info(self, client: str, request: int) -> None:
+        self._reply(client, request, introspection.info(self._state, self._describe(), self._heartbeats))
+
+    def _status(self, client: str, request: int) -> None:
+        self._inquire(
+            client,
+            request,
+            lambda: introspection.status(
+                self._state, self._describe(), self._heartbeats, self._silences(), self._absent.describe()
+            ),
+        )
+
+    def _memory(self, client: str, request: int) -> None:
+        self._inquire(client, request, lambda: introspection.memory(self._state, self._heartbeats))
+
+    def _list_datasets(self, client: str, request: int) -> None:
+        self._reply(client, request, sorted(self._state.datasets))
+
+    def _publish(self, client: str, request: int, datasets: Any, override: bool = False) -> None:
+        self._handle_event(events.DatasetsPublished(client, request, datasets, override))
+
+    def _unpublish(self, client: str, request: int, name: str) -> None:
+        self._handle_event(events.DatasetUnpublished(client, request, name))
+
+    def _get_dataset(self, client: str, request: int, name: str) -> None:
+        self._handle_event(events.DatasetRequested(client, request, name))
+
+    def _wait_for_workers(self, client: str, request: int, n: int, timeout: float | None = None) -> None:
+        seconds = WAIT_FOR_WORKERS_SECONDS if timeout is None else float(timeout)
+        waiter = _WorkerWaiter(client, request, n)
+        if self._wait(waiter, seconds, self._give_up, waiter, seconds):
+            self.worker_joined()
+
+    def _shutdown(self, client: str, request: int) -> None:
+        self._reply(client, request, None)
+        self._shut_down(f"client {self._state.clients[client].name} shut the cluster down")
+
+    # -- answers
 
     def _in_steps(self, client: str, request: int, steps: introspection.Steps) -> Iterator[None]:
         try:
@@ -138,18 +170,18 @@ class Requests:
                     self._reply(client, request, done.value)
                     return
                 if fragment is not None:
-                    self._send(client, ("part", request, fragment))
+                    self._send(client, protocol.client.PART(request, fragment))
                 yield
         except Exception as error:
             self.refuse(client, request, "InternalError", FAILED)
             self._failed("answering a request", error)
 
     def _reply(self, client: str, request: int, value: Any) -> None:
-        self._send(client, ("reply", request, True, value))
+        self._send(client, protocol.client.REPLY(request, True, value))
 
     def refuse(self, client: str, request: int, error: str, text: str) -> None:
         """Answer with an error: its name and its text."""
-        self._send(client, ("reply", request, False, [error, text]))
+        self._send(client, protocol.client.REPLY(request, False, [error, text]))
 
     def client_left(self, client: str) -> None:
         for waiting in [waiting for waiting in self._waiting if waiting.client == client]:
@@ -185,7 +217,7 @@ class Requests:
         if not self._wait(inquiry, REPORT_SECONDS, self._conclude, inquiry):
             return
         for node in self._state.hosts:
-            self._send(node, ("report",))
+            self._send(node, protocol.node.REPORT())
         if not inquiry.nodes:
             self._conclude(inquiry)
 
@@ -201,12 +233,6 @@ class Requests:
         self._begin(inquiry.client, self._in_steps(inquiry.client, inquiry.request, inquiry.answer()))
 
     # -- workers to come
-
-    def _wait_for_workers(self, client: str, request: int, n: int, timeout: float | None) -> None:
-        seconds = WAIT_FOR_WORKERS_SECONDS if timeout is None else float(timeout)
-        waiter = _WorkerWaiter(client, request, n)
-        if self._wait(waiter, seconds, self._give_up, waiter, seconds):
-            self.worker_joined()
 
     def worker_joined(self) -> None:
         count = len(self._state.workers)

@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from holdfast.cluster.protocol.cutting import MAX_ITEMS
+from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.placing.placement import Placement, transfer_seconds
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, RevokeRuns, TellRevoked
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle

@@ -1,0 +1,200 @@
+"""What clients and the scheduler say to each other."""
+
+from __future__ import annotations
+
+from holdfast.cluster.protocol import quick
+from holdfast.cluster.protocol.kinds import (
+    DIGEST,
+    DIGESTS,
+    ERROR_TEXT,
+    FUNCTIONS,
+    INLINE,
+    KEY,
+    KEYS,
+    NAME,
+    NBYTES,
+    NODES,
+    OBJECT,
+    OPTIONS,
+    PAYLOAD,
+    REASON,
+    REPORTED_RAISED,
+    TEXT,
+    TURN,
+)
+from holdfast.cluster.protocol.limits import MAX_NAMED
+from holdfast.cluster.protocol.message import Message, Vocabulary
+from holdfast.cluster.protocol.opening import NODE_KNOWN
+from holdfast.cluster.protocol.shapes import (
+    Anything,
+    Boolean,
+    Entry,
+    Integer,
+    Listed,
+    Mapped,
+    Maybe,
+)
+
+# -- to the scheduler
+
+TURN_BEGINS = Message(
+    "turn",
+    "Counts up, in front of what the client says after a release, at least. The scheduler's reports carry the number "
+    "of the last turn that it has read. So the client knows a report for stale that was under way already when it "
+    "released a key and held it again.",
+    number=TURN,
+)
+FUNCTIONS_SENT = Message(
+    "functions", "Functions that later tasks name by their digest.", cut="functions", functions=FUNCTIONS
+)
+FUNCTIONS_FORGOTTEN = Message(
+    "forget",
+    "This client doesn't name these functions any more, unless it sends them again. So the functions that the "
+    "scheduler keeps have a limit. Of a function with futures or much data in it the client says so right after the "
+    "tasks that name it, and the function goes with these tasks.",
+    cut="digests",
+    digests=DIGESTS,
+)
+SUBMIT = Message(
+    "submit",
+    "Tasks to be run. Each task stands behind those that it depends on, and otherwise they stand in the order of "
+    "their priority. `wants` are the keys of them that this client holds; nil stands for all. A message with `wants` "
+    "has at most 500 tasks: the scheduler forgets a task that nobody wants, so no task may come later than the "
+    "message that wants it.",
+    cut="tasks",
+    unless="wants",
+    tasks=Listed(Entry(key=KEY, digest=Maybe(DIGEST), payload=PAYLOAD, dependencies=KEYS), quick=quick.are_tasks),
+    wants=Maybe(KEYS),
+    options=OPTIONS,
+)
+SCATTERED = Message(
+    "scattered",
+    "Objects that the client has put into a store. It holds their keys. If they were `chosen` by somebody, and not "
+    "made of the data, then other data is meant when something is scattered under a key that is free again.",
+    cut="objects",
+    objects=Listed(Entry(key=KEY, object_id=OBJECT, nbytes=NBYTES, type=TEXT, node=NAME, inline=Maybe(INLINE))),
+    chosen=Boolean(),
+)
+CONTAINS = Message(
+    "contains",
+    "Objects that the client has put into a store, each with the keys of the futures inside it. The object holds "
+    "these keys as long as anybody needs the object.",
+    cut="objects",
+    objects=Listed(Entry(key=KEY, keys=KEYS)),
+)
+WANT = Message("want", "The client holds these keys too.", cut="keys", keys=KEYS)
+RELEASE = Message("release", "The client holds these keys no longer.", cut="keys", keys=KEYS)
+CANCEL = Message(
+    "cancel",
+    "The scheduler forgets these keys and all that depends on them; with `force`, also what other clients hold. What "
+    "is published stays.",
+    cut="keys",
+    keys=KEYS,
+    force=Boolean(),
+)
+RESULTS_MISSING = Message(
+    "missing",
+    "The client could not read these results at these nodes.",
+    cut="results",
+    results=Listed(Entry(key=KEY, object_id=OBJECT, node=TEXT)),
+)
+REQUEST = Message(
+    "request",
+    "Asks the scheduler something. A `reply` of the same number answers, perhaps after some `part` messages.",
+    number=Integer(),
+    operation=TEXT,
+    arguments=Mapped(TEXT, Anything("what the request says"), MAX_NAMED),
+)
+
+FROM_CLIENT = Vocabulary(
+    "a client",
+    "the scheduler",
+    TURN_BEGINS,
+    FUNCTIONS_SENT,
+    FUNCTIONS_FORGOTTEN,
+    SUBMIT,
+    SCATTERED,
+    CONTAINS,
+    WANT,
+    RELEASE,
+    CANCEL,
+    RESULTS_MISSING,
+    REQUEST,
+)
+
+# -- from the scheduler
+
+MEMORY = Message(
+    "memory",
+    "These results can be read: at these nodes, or where they are small, in this message.",
+    cut="results",
+    results=Listed(
+        Entry(key=KEY, object_id=OBJECT, nbytes=NBYTES, inline=Maybe(INLINE), nodes=NODES), quick=quick.are_places
+    ),
+    turn=TURN,
+)
+ERRED = Message(
+    "erred",
+    "These tasks failed. A large exception lies in a store, and the message has its object.",
+    cut="errors",
+    errors=Listed(Entry(key=KEY, raised=REPORTED_RAISED, text=ERROR_TEXT)),
+    turn=TURN,
+)
+PENDING = Message(
+    "pending",
+    "These went back from `memory`: all their copies are gone, and they are being computed again.",
+    cut="keys",
+    keys=KEYS,
+    turn=TURN,
+)
+CANCELLED = Message("cancelled", "These are gone.", cut="keys", keys=KEYS, reason=REASON, turn=TURN)
+KEPT = Message(
+    "kept",
+    "Others hold these keys, so the keys mean what they meant before, and not what this client has just submitted or "
+    "scattered under them.",
+    cut="keys",
+    keys=KEYS,
+)
+NODES_CHANGED = Message(
+    "nodes",
+    "The descriptions of nodes that came, and the addresses of nodes that went.",
+    added=Listed(NODE_KNOWN),
+    removed=NODES,
+)
+WARNING = Message(
+    "warning",
+    "Tasks of this client wait for a worker that there is not. The scheduler says so once for each thing that is "
+    "lacking, some seconds before such tasks fail.",
+    text=REASON,
+)
+PART = Message(
+    "part",
+    "The beginning of a long answer, or a further part of it. The reply has the last one. Of fragments that are "
+    "dictionaries the entries belong together, and of arrays under one name the items.",
+    number=Integer(),
+    fragment=Anything("part of what the request gives"),
+)
+REPLY = Message(
+    "reply",
+    "The answer to a request. If it is not `ok`, its value is the name and the text of an error, one of "
+    "`cluster/errors.py` or a built-in one.",
+    number=Integer(),
+    ok=Boolean(),
+    value=Anything("what the request gives"),
+)
+CLOSING = Message("closing", "The cluster shuts down.", reason=REASON)
+
+TO_CLIENT = Vocabulary(
+    "the scheduler",
+    "a client",
+    MEMORY,
+    ERRED,
+    PENDING,
+    CANCELLED,
+    KEPT,
+    NODES_CHANGED,
+    WARNING,
+    PART,
+    REPLY,
+    CLOSING,
+)

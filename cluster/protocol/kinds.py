@@ -1,0 +1,101 @@
+"""The kinds of things that messages name and carry: keys, objects, runs, names, payloads."""
+
+from __future__ import annotations
+
+from holdfast.cluster.protocol import quick
+from holdfast.cluster.protocol.limits import (
+    ERROR_INLINE_NBYTES,
+    ERROR_TEXT_LENGTH,
+    INLINE_LIMIT_NBYTES,
+    MAX_NAME_LENGTH,
+    MAX_NAMED,
+    MAX_OBJECT_NBYTES,
+    MAX_PAYLOAD_NBYTES,
+    MAX_REASON_LENGTH,
+)
+from holdfast.cluster.protocol.shapes import (
+    MAX_INTEGER,
+    Blob,
+    Boolean,
+    Either,
+    Entry,
+    Fields,
+    Identity,
+    Integer,
+    KeyShape,
+    Listed,
+    Mapped,
+    Maybe,
+    Number,
+    Plain,
+    Shape,
+    Text,
+)
+
+KEY = KeyShape()
+OBJECT = Identity(16)
+DIGEST = Identity(16)
+NAME = Text(MAX_NAME_LENGTH, 1)
+TEXT = Text(MAX_NAME_LENGTH)
+REASON = Text(MAX_REASON_LENGTH)
+RUN = Integer(-MAX_INTEGER - 1, (1 << 64) - 1)  # those of a rehearsal aren't positive
+NBYTES = Integer(0, MAX_OBJECT_NBYTES)
+SECONDS = Number(0.0, 1e12)
+PAYLOAD = Blob(MAX_PAYLOAD_NBYTES)
+INLINE = Blob(INLINE_LIMIT_NBYTES)
+TURN = Integer()
+INCARNATION = Integer(1)
+ERROR = Blob(ERROR_INLINE_NBYTES)
+ERROR_TEXT = Text(ERROR_TEXT_LENGTH)
+RESOURCES = Mapped(TEXT, Number(), MAX_NAMED)
+
+KEYS = Listed(KEY, quick=quick.are_keys)
+NODES = Listed(NAME)
+OBJECTS = Listed(OBJECT)
+DIGESTS = Listed(DIGEST)
+RUNS = Listed(RUN)
+FUNCTIONS = Listed(Entry(digest=DIGEST, blob=PAYLOAD))
+#: A small exception itself, or where a large one lies as an object.
+RAISED = Either(Entry(object_id=OBJECT, nbytes=NBYTES), ERROR)
+REPORTED_RAISED = Either(Entry(object_id=OBJECT, nbytes=NBYTES, nodes=NODES), ERROR)
+
+_OPTIONS: dict[str, Shape] = {
+    "priority": Number(float("-inf"), float("inf")),
+    "retries": Integer(0, (1 << 64) - 1),
+    "workers": Listed(TEXT, MAX_NAMED),
+    "allow_other_workers": Boolean(),
+    "resources": RESOURCES,
+    "writable": Boolean(),
+}
+TASK_OPTIONS = Fields({}, _OPTIONS)
+OPTIONS = Fields({}, {**_OPTIONS, "per_key": Mapped(KEY, TASK_OPTIONS, 1 << 26)})
+
+_DESCRIPTION: dict[str, Shape] = {"key": Maybe(TEXT), "type": Maybe(TEXT), "owner": Maybe(TEXT)}
+#: What a store says of an object that it has. Later versions may add fields.
+OBJECT_DESCRIPTION = Fields({"id": OBJECT, "nbytes": NBYTES}, _DESCRIPTION, others=Plain())
+#: The same, of an object whose size need not be known.
+OBJECT_NAMED = Fields({"id": OBJECT}, {"nbytes": NBYTES, **_DESCRIPTION}, others=Plain())
+
+#: What the docs call those of them that stand in many messages, and what is said of each there.
+GLOSSARY: dict[str, tuple[Shape, str]] = {
+    "key": (KEY, "The name of a computation."),
+    "object id": (OBJECT, "The name of bytes in a store. None is used twice."),
+    "run": (RUN, "The number of one run of a task. It grows; those of a worker's rehearsal are not positive."),
+    "name": (NAME, "The name of a worker, a dataset or the like, or the address of a node or a worker."),
+    "short text": (TEXT, "The same, where it may be empty."),
+    "reason": (REASON, "Why something happened, for people."),
+    "size": (NBYTES, "Of an object, in bytes."),
+    "seconds": (SECONDS, "A time."),
+    "payload": (PAYLOAD, "What the scheduler passes on and never looks into: arguments, a function, a recipe."),
+    "inline": (INLINE, "A small object, in its flat encoding."),
+    "digest": (DIGEST, "The BLAKE2b digest of a function's pickle."),
+    "turn": (TURN, "Counts what a client says: see `turn`."),
+    "incarnation": (INCARNATION, "The number of a worker's process among those that its agent has started."),
+    "error": (ERROR, "An exception, pickled value by value."),
+    "error text": (ERROR_TEXT, "An exception as text. Of a longer one, the middle is left out."),
+    "resources": (RESOURCES, "Names of what a worker has or a task takes, and how much of each."),
+    "options": (OPTIONS, "Of all tasks of a message, and of some of them by key (`per_key`)."),
+    "task options": (TASK_OPTIONS, "Where a task may run, how often, and before which others."),
+    "description": (OBJECT_DESCRIPTION, "Of an object in a store."),
+    "object": (OBJECT_NAMED, "One that a store has or had."),
+}

@@ -1,0 +1,318 @@
+"""What a message is, who says which ones, and the table by which a receiver takes them.
+
+A `Message` is defined once, in the module of the two that speak (`client`, `worker`, `node`). Its definition serves
+everybody:
+
+=====================  ================================================================
+the sender             builds one by a call: ``FINISHED(results)`` is the plain tuple that travels
+the receiver           has a `Dispatch`, which checks a message and gives its fields to the handler of its kind
+`cutting`, ``frames``  find which list of it may be cut in pieces
+`document`             writes the tables of ``docs/protocol.md``
+the tests              make right and wrong messages of every kind
+=====================  ================================================================
+
+So a new message is one definition and one handler. A `Dispatch` without a handler for it can't be made.
+
+A `Request` is what a client asks and the scheduler answers. It travels inside of one message (`client.REQUEST`); its
+arguments have names, so that later versions may add some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.protocol.shapes import Fields, Listed, Shape, found
+
+Result = TypeVar("Result")
+
+
+class Message:
+    """One kind of message.
+
+    Parameters
+    ----------
+    operation
+        What it begins with.
+    meaning
+        What it says, for the docs, in full sentences.
+    cut
+        The field whose list may be cut: several messages with a part of the list in each, and all else the same, say
+        what one says with the whole list.
+    unless
+        A field: where it is not nil, the message is not cut.
+    **fields
+        What follows the operation. Where the first is a list, an error names its entries by the operation alone:
+        ``release[3]``.
+
+    Examples
+    --------
+    >>> from holdfast.cluster.protocol.shapes import Integer
+    >>> TURN = Message("turn", "Counts up.", number=Integer())
+    >>> TURN(3)
+    ('turn', 3)
+    """
+
+    __slots__ = ("_begin", "_count", "_first", "_rest", "cut", "fields", "meaning", "operation", "unless")
+
+    def __init__(
+        self,
+        operation: str,
+        meaning: str,
+        /,
+        *,
+        cut: str | None = None,
+        unless: str | None = None,
+        **fields: Shape,
+    ) -> None:
+        for name, known in (("cut", cut), ("unless", unless)):
+            if known is not None and known not in fields:
+                raise ValueError(f"{operation}: {name}={known!r} is none of its fields")
+        self.operation = operation
+        self.meaning = meaning
+        self.cut = cut
+        self.unless = unless
+        self.fields = fields
+        self._begin = (operation,)
+        self._count = len(fields)
+        places = [(f"{operation}.{name}", shape) for name, shape in fields.items()]
+        if places and isinstance(places[0][1], Listed):
+            places[0] = operation, places[0][1]
+        self._first = places[0] if places else None
+        self._rest = places[1:]
+
+    def __repr__(self) -> str:
+        return f"<message {self.operation!r}: {', '.join(self.fields) or 'nothing'}>"
+
+    def __call__(self, *fields: Any) -> tuple[Any, ...]:
+        """Such a message, ready to be sent. The sender sees to it that the fields are right."""
+        if len(fields) != self._count:
+            raise TypeError(f"{self!r} expected, {len(fields)} fields given")
+        return self._begin + fields
+
+    def check(self, message: tuple[Any, ...]) -> None:
+        """Raise a `ProtocolError` if a message of this operation has not these fields."""
+        if len(message) != self._count + 1:
+            names = ", ".join(self.fields) or "nothing"
+            raise ProtocolError(f"{self.operation}: {names} expected, an array of {len(message) - 1} found")
+        if self._first is not None:
+            where, shape = self._first
+            shape.check(message[1], where)
+            for index, (where, shape) in enumerate(self._rest, 2):
+                shape.check(message[index], where)
+
+    def is_in(self, messages: Iterable[tuple[Any, ...]]) -> bool:
+        """Whether one of these messages of one speaker is of this kind."""
+        operation = self.operation
+        for message in messages:  # noqa: SIM110 (a generator would cost as much as all the rest)
+            if message[0] == operation:
+                return True
+        return False
+
+    def fields_of(self, message: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The fields of a message, which is not checked; None if it is of another kind."""
+        return message[1:] if message[0] == self.operation else None
+
+
+class Vocabulary:
+    """What one kind of process may say to another.
+
+    Parameters
+    ----------
+    speaker
+        Says it: "a client".
+    hearer
+        Hears it: "the scheduler".
+    *messages
+        All that there are.
+    """
+
+    __slots__ = ("_messages", "hearer", "speaker")
+
+    def __init__(self, speaker: str, hearer: str, *messages: Message) -> None:
+        self.speaker = speaker
+        self.hearer = hearer
+        self._messages = {message.operation: message for message in messages}
+        if len(self._messages) != len(messages):
+            raise ValueError(f"{speaker} has two messages of one name")
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._messages.values())
+
+    def check(self, message: tuple[Any, ...]) -> None:
+        """Raise a `ProtocolError` if it is none of these messages, or is malformed; it names the field."""
+        known = self._messages.get(message[0])
+        if known is None:
+            raise self.unknown(message)
+        known.check(message)
+
+    def unknown(self, message: tuple[Any, ...]) -> ProtocolError:
+        """The error for a message that is none of these."""
+        return ProtocolError(f"{self.speaker} sent an unknown message, {found(message[0])}")
+
+
+class Dispatch(Generic[Result]):
+    """Takes messages: checks each, and calls the handler of its kind with its fields.
+
+    Parameters
+    ----------
+    vocabulary
+        What may come.
+    handlers
+        The handler of each message.
+    otherwise
+        Is called with the whole message for kinds that have no handler. Without it each needs one.
+
+    Raises
+    ------
+    ValueError
+        A handler is missing, or is for a message that can't come.
+    """
+
+    __slots__ = ("_handlers", "_otherwise", "_vocabulary")
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        handlers: Mapping[Message, Callable[..., Result]],
+        otherwise: Callable[..., Result] | None = None,
+    ) -> None:
+        known = set(vocabulary)
+        if strange := [message for message in handlers if message not in known]:
+            raise ValueError(f"{vocabulary.speaker} doesn't send {strange}")
+        if otherwise is None and (lacking := [message for message in vocabulary if message not in handlers]):
+            raise ValueError(f"no handler for {lacking}, which {vocabulary.speaker} sends")
+        self._vocabulary = vocabulary
+        self._handlers = {message.operation: (message.check, handler) for message, handler in handlers.items()}
+        self._otherwise = otherwise
+
+    def __call__(self, message: tuple[Any, ...], *before: Any) -> Result:
+        """Handle a message: ``handler(*before, *fields)``. Returns what the handler does.
+
+        Raises
+        ------
+        ProtocolError
+            The message is none of these, or is malformed. No handler was called.
+        """
+        entry = self._handlers.get(message[0])
+        if entry is None:
+            if self._otherwise is None:
+                raise self._vocabulary.unknown(message)
+            self._vocabulary.check(message)
+            return self._otherwise(*before, message)
+        check, handle = entry
+        check(message)
+        return handle(*before, *message[1:])
+
+    def has_handlers_for(self, messages: Iterable[tuple[Any, ...]]) -> bool:
+        """Whether there is a handler for each of these, without regard to ``otherwise``."""
+        handlers = self._handlers
+        for message in messages:  # noqa: SIM110 (a generator would cost as much as all the rest)
+            if message[0] not in handlers:
+                return False
+        return True
+
+
+class Request:
+    """One kind of request.
+
+    Parameters
+    ----------
+    operation
+        Its name.
+    meaning
+        What the scheduler does about it, for the docs, in full sentences.
+    answer
+        What the value of the reply is.
+    needed, known
+        The arguments that have to be there, and those that may, by name.
+
+    Examples
+    --------
+    >>> from holdfast.cluster.protocol.shapes import Integer, Nothing
+    >>> WAIT = Request("wait", "Waits.", answer=Nothing(), needed={"seconds": Integer()})
+    >>> WAIT(seconds=3)
+    ('wait', {'seconds': 3})
+    """
+
+    __slots__ = ("answer", "arguments", "meaning", "operation")
+
+    def __init__(
+        self,
+        operation: str,
+        meaning: str,
+        /,
+        *,
+        answer: Shape,
+        needed: Mapping[str, Shape] | None = None,
+        known: Mapping[str, Shape] | None = None,
+    ) -> None:
+        self.operation = operation
+        self.meaning = meaning
+        self.arguments = Fields(needed or {}, known or {})
+        self.answer = answer
+
+    def __repr__(self) -> str:
+        return f"<request {self.operation!r}: {', '.join(self.arguments.known) or 'nothing'}>"
+
+    def __call__(self, **arguments: Any) -> tuple[str, dict[str, Any]]:
+        """The operation and the arguments, as they stand in the message. Raises a `TypeError` for wrong names."""
+        if strange := arguments.keys() - self.arguments.known.keys():
+            raise TypeError(f"{self!r} has no argument {', '.join(sorted(strange))}")
+        if lacking := self.arguments.needed.keys() - arguments.keys():
+            raise TypeError(f"{self!r} lacks {', '.join(sorted(lacking))}")
+        return self.operation, arguments
+
+
+class RequestError(ProtocolError):
+    """A request is none that there is, or its arguments are wrong. Only that request is refused."""
+
+
+class Answering(Generic[Result]):
+    """Takes requests: checks the arguments of each, and calls the handler of its kind with them by name.
+
+    Parameters
+    ----------
+    requests
+        What may come.
+    handlers
+        The handler of each.
+
+    Raises
+    ------
+    ValueError
+        A handler is missing, or is for a request that can't come.
+    """
+
+    __slots__ = ("_handlers",)
+
+    def __init__(self, requests: Iterable[Request], handlers: Mapping[Request, Callable[..., Result]]) -> None:
+        known = set(requests)
+        if strange := handlers.keys() - known:
+            raise ValueError(f"nobody asks {sorted(map(repr, strange))}")
+        if lacking := known - handlers.keys():
+            raise ValueError(f"no handler for {sorted(map(repr, lacking))}")
+        self._handlers = {request.operation: (request.arguments, handler) for request, handler in handlers.items()}
+
+    def __contains__(self, operation: object) -> bool:
+        """Whether there is such a request."""
+        return operation in self._handlers
+
+    def __call__(self, operation: str, arguments: dict[str, Any], *before: Any) -> Result:
+        """Handle a request: ``handler(*before, **arguments)``. Returns what the handler does.
+
+        Raises
+        ------
+        RequestError
+            There is no such request, or an argument is wrong, which the error names. No handler was called.
+        """
+        entry = self._handlers.get(operation)
+        if entry is None:
+            raise RequestError(f"the scheduler knows no request {operation!r:.80}")
+        shape, handle = entry
+        try:
+            shape.check(arguments, operation)
+        except ProtocolError as error:
+            raise RequestError(str(error)) from None
+        return handle(*before, **arguments)

@@ -1,0 +1,123 @@
+"""What the hosts' node agents and the scheduler say to each other."""
+
+from __future__ import annotations
+
+from holdfast.cluster.protocol.kinds import (
+    INCARNATION,
+    NAME,
+    NBYTES,
+    NODES,
+    OBJECT,
+    OBJECTS,
+    REASON,
+    RUN,
+    RUNS,
+    SECONDS,
+    TEXT,
+)
+from holdfast.cluster.protocol.limits import MAX_NAMED
+from holdfast.cluster.protocol.message import Message, Vocabulary
+from holdfast.cluster.protocol.shapes import Boolean, Entry, Fields, Integer, Listed, Mapped, Maybe, Number, Plain
+
+# -- to the scheduler
+
+INVENTORY = Message(
+    "inventory",
+    "Objects that the node's store has. After each opening the node says what its store has, in several of these.",
+    cut="objects",
+    objects=Listed(Entry(object_id=OBJECT, key=Maybe(TEXT), nbytes=NBYTES, type=Maybe(TEXT), owner=Maybe(TEXT))),
+)
+READY = Message("ready", "That was all that the store has. Workers of this node may join from now on.")
+COPIED = Message("copied", "The node's store has a copy of these now.", cut="object_ids", object_ids=OBJECTS)
+NOT_COPIED = Message(
+    "not-copied",
+    "The node could not bring copies of these.",
+    cut="failures",
+    failures=Listed(Entry(object_id=OBJECT, reason=REASON)),
+)
+EXITED = Message(
+    "exited",
+    "A worker process ended. Its threads had taken the `running` ones last; `crashed` is the one of them that has "
+    "crashed it, if that is known. `fault` says whether it was killed as a process is that writes where it can't.",
+    worker=NAME,
+    reason=REASON,
+    running=RUNS,
+    crashed=Maybe(RUN),
+    fault=Boolean(),
+)
+LEFT = Message(
+    "left",
+    "A client or worker of this name has left the store, and has put these objects there. Those that nobody had heard "
+    "of before it died are deleted.",
+    cut="object_ids",
+    object_ids=OBJECTS,
+    name=TEXT,
+)
+REVOKED = Message(
+    "revoked",
+    "The answer to `revoke`: the `revoked` runs will never begin there, the others have begun. The number is zero if "
+    "none was revoked. There is no answer if there is no such process any more.",
+    worker=NAME,
+    incarnation=INCARNATION,
+    number=Integer(),
+    revoked=RUNS,
+    begun=RUNS,
+)
+HEARTBEAT = Message(
+    "heartbeat",
+    "How the node, its store and its workers are: every two seconds, or as often as the welcome said; and at once when "
+    "a worker's condition is another one, or when the scheduler asks. A worker has been `running`, `computing`, "
+    "`blocked` or `stopped` for so many seconds. `places` are those where the node keeps workers.",
+    report=Fields(
+        {},
+        {
+            "store": Fields(
+                {}, dict.fromkeys(("capacity", "used", "objects", "spilled_nbytes"), NBYTES), others=Plain()
+            ),
+            "places": Mapped(NAME, Fields({}, {"name": TEXT}, others=Plain()), MAX_NAMED),
+            "workers": Mapped(
+                NAME,
+                Fields(
+                    {},
+                    {"memory": Maybe(NBYTES), "cpu": Maybe(Number()), "condition": TEXT, "seconds": SECONDS},
+                    others=Plain(),
+                ),
+                MAX_NAMED,
+            ),
+        },
+        others=Plain(),
+    ),
+)
+
+FROM_NODE = Vocabulary(
+    "a node", "the scheduler", INVENTORY, READY, COPIED, NOT_COPIED, EXITED, LEFT, REVOKED, HEARTBEAT
+)
+
+# -- from the scheduler
+
+DELETE = Message("delete", "The store forgets these objects.", cut="object_ids", object_ids=OBJECTS)
+COPY = Message(
+    "copy",
+    "The node brings copies of these objects, each from one of the nodes that have it. `copied` or `not-copied` "
+    "answers for each.",
+    cut="objects",
+    objects=Listed(Entry(object_id=OBJECT, nodes=NODES)),
+)
+REPORT = Message("report", "The node sends a heartbeat now: somebody wants to know.")
+REVOKE = Message(
+    "revoke",
+    "The node sees to it that this process of a worker never begins these runs, if it has not begun them yet.",
+    worker=NAME,
+    incarnation=INCARNATION,
+    run_ids=RUNS,
+)
+PARTED = Message(
+    "parted",
+    "The connection between the scheduler and this worker has ended. Its process is to end too, and the node lets it "
+    "live for some seconds only.",
+    worker=NAME,
+    pid=Integer(),
+)
+CLOSE = Message("close", "The node stops its workers and its store, and exits.")
+
+TO_NODE = Vocabulary("the scheduler", "a node", DELETE, COPY, REPORT, REVOKE, PARTED, CLOSE)

@@ -1,0 +1,128 @@
+"""What workers and the scheduler say to each other."""
+
+from __future__ import annotations
+
+from holdfast.cluster.protocol import quick
+from holdfast.cluster.protocol.kinds import (
+    DIGEST,
+    DIGESTS,
+    ERROR_TEXT,
+    FUNCTIONS,
+    INLINE,
+    KEY,
+    NBYTES,
+    NODES,
+    OBJECT,
+    OBJECTS,
+    PAYLOAD,
+    RAISED,
+    RUN,
+    RUNS,
+    SECONDS,
+    TEXT,
+)
+from holdfast.cluster.protocol.message import Message, Vocabulary
+from holdfast.cluster.protocol.shapes import Boolean, Entry, Identity, Integer, Listed, Maybe, OneOf
+
+# -- to the scheduler
+
+FINISHED = Message(
+    "finished",
+    "Results. Each is sealed in the store of the worker's host. Or it is small and rides along; then it will be "
+    "there in a second, unless the scheduler says `discard` before.",
+    cut="results",
+    results=Listed(
+        Entry(key=KEY, run_id=RUN, object_id=OBJECT, nbytes=NBYTES, inline=Maybe(INLINE), type=TEXT, seconds=SECONDS),
+        quick=quick.are_results,
+    ),
+)
+ERRED = Message(
+    "erred",
+    "These tasks raised an exception. A large one is an object that is sealed in the store of the worker's host.",
+    cut="errors",
+    errors=Listed(Entry(key=KEY, run_id=RUN, raised=RAISED, text=ERROR_TEXT, seconds=SECONDS)),
+)
+DEPENDENCIES_MISSING = Message(
+    "missing",
+    "These tasks could not read a dependency anywhere. The object id is empty if the dependency was a run that has no "
+    "result.",
+    cut="missing",
+    missing=Listed(Entry(key=KEY, run_id=RUN, dependency=KEY, object_id=Identity(16, or_empty=True))),
+)
+WROTE = Message(
+    "wrote",
+    "The functions of these tasks write into what they read, as was just found out.",
+    tasks=Listed(Entry(key=KEY, digest=Maybe(DIGEST))),
+)
+DROPPED = Message(
+    "dropped",
+    "Of the runs that the worker was told to drop, these had not started and now never will. The others end as ever, "
+    "with `finished`, `erred` or `missing`.",
+    cut="run_ids",
+    run_ids=RUNS,
+)
+CONFIRMED = Message("confirmed", "The worker knows of the revocation of this number.", number=Integer(1))
+
+FROM_WORKER = Vocabulary("a worker", "the scheduler", FINISHED, ERRED, DEPENDENCIES_MISSING, WROTE, DROPPED, CONFIRMED)
+
+# -- from the scheduler
+
+FUNCTIONS_SENT = Message(
+    "functions",
+    "Functions, before the first task that names them by their digest.",
+    cut="functions",
+    functions=FUNCTIONS,
+)
+FUNCTIONS_FORGOTTEN = Message(
+    "forget", "Functions that no task refers to, and no client may name.", cut="digests", digests=DIGESTS
+)
+RUN_TASKS = Message(
+    "run",
+    "Tasks to run, in this order. A `private` run gets views of its own of what it reads, which it may write to. In "
+    "the place of an object that a task reads may stand a run which was sent to this worker before: its result is "
+    "meant, as soon as it is there.",
+    cut="runs",
+    runs=Listed(
+        Entry(
+            key=KEY,
+            run_id=RUN,
+            digest=Maybe(DIGEST),
+            payload=PAYLOAD,
+            dependencies=Listed(
+                Entry(
+                    key=KEY,
+                    object=OneOf("an object or a run", OBJECT, RUN),
+                    inline=Maybe(INLINE),
+                    nodes=NODES,
+                )
+            ),
+            private=Boolean(),
+        ),
+        quick=quick.are_runs,
+    ),
+)
+DISCARD = Message(
+    "discard",
+    "Nobody wants these results any more, which rode along with `finished`. The worker deletes those of them that it "
+    "has put into the store by now, and puts none of the others there.",
+    cut="object_ids",
+    object_ids=OBJECTS,
+)
+DROP = Message(
+    "drop",
+    "The worker is not to start these: nobody needs them any more, or another worker is to run them.",
+    cut="run_ids",
+    run_ids=RUNS,
+)
+REVOKED = Message(
+    "revoked",
+    "The worker's node has taken these runs away (`cluster/ledger.py`), and the worker forgets them. It may begin "
+    "others again if there was no later revocation.",
+    number=Integer(1),
+    run_ids=RUNS,
+)
+CLOSE = Message("close", "The worker finishes and exits.")
+
+TO_WORKER = Vocabulary(
+    "the scheduler", "a worker", FUNCTIONS_SENT, FUNCTIONS_FORGOTTEN, RUN_TASKS, DISCARD, DROP, REVOKED, CLOSE
+)
