@@ -1,7 +1,7 @@
 """Whose message is handled next, and when the event loop goes on to something else.
 
 A peer may send more at once than is handled in a moment: a graph of a million tasks, the release of as many results.
-So what arrives waits in the peer's `Inbox`, cut into pieces that are handled in milliseconds (`comm.messages`), and
+So what arrives waits in the peer's `Inbox`, cut into pieces that are handled in milliseconds (`protocol.cutting`), and
 `Inboxes` gives each turn of the event loop a share of time: within it one piece of each peer is handled, in turn, and
 what is left goes on in the next turn, after the sockets and timers have been looked at. What comes while there is time
 is handled as it comes, without having waited.
