@@ -19,7 +19,7 @@ from holdfast.client.packing.keys import wire_key
 from holdfast.client.raising import hide_own_frames
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
-from holdfast.cluster.failures.raised import load_exception
+from holdfast.cluster.failures.loading import load_exception
 from holdfast.cluster.notebook import card
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore import ObjectID

@@ -29,7 +29,8 @@ class Substitute(RemoteError):
         return "".join(map(str, args_of(self)))
 
     def __reduce__(self) -> Any:
-        from holdfast.cluster.failures.raised import dump_exception, load_copy  # it imports this
+        from holdfast.cluster.failures.dumping import dump_exception  # which imports this
+        from holdfast.cluster.failures.loading import load_copy
 
         return load_copy, (dump_exception(self)[0],)
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.errors import MAKE_ROOM
-from holdfast.cluster.failures import raised
+from holdfast.cluster.failures import dumping
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.protocol.message import Message
@@ -116,7 +116,7 @@ class TaskRunner:
             if not self._store.is_open and issubclass(type(error), StoreClosedError):
                 raise  # of another store it's an error like any other
             trim(error)
-            blob, text = raised.dump_exception(error, f"Raised by task {key!r:.200} on worker {self._name!r}.")
+            blob, text = dumping.dump_exception(error, f"Raised by task {key!r:.200} on worker {self._name!r}.")
             forget_locals(error)
             return ERRED, (key, run_id, self._raised(key, blob, text), text, time.perf_counter() - started)
 
@@ -130,7 +130,7 @@ class TaskRunner:
             object_id = self._store.put_encoded(encoded, key=name, timeout=ERROR_STORE_TIMEOUT_SECONDS)
         except StoreFullError:
             why = f"the task's exception takes {len(blob):,} bytes, and there was no room for it in the object store"
-            return frames.raw(raised.dump_text(text, why))
+            return frames.raw(dumping.dump_text(text, why))
         return bytes(object_id), encoded.nbytes
 
     def _store_result(self, key: Any, encoded: Encoded) -> ObjectID:

@@ -6,7 +6,7 @@ import os
 import traceback
 from types import TracebackType
 
-from holdfast.cluster.failures.raised import MAX_LINKS
+from holdfast.cluster.failures.dumping import MAX_LINKS
 from holdfast.cluster.protocol import payloads
 from holdfast.objectstore.pickling.exceptions import linked, set_trace, trace_of
 

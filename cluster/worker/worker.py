@@ -22,7 +22,7 @@ from holdfast import objectstore
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.connection import Connection, connect, shared_connection
 from holdfast.cluster.errors import RemoteError
-from holdfast.cluster.failures import raised
+from holdfast.cluster.failures import dumping
 from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.worker import context, output
@@ -46,7 +46,7 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 #: How often the loop writes into the ledger that it goes round.
 HEAR_SECONDS = 1.0
 #: What is said of a task when nothing can be said about its failure.
-UNSPEAKABLE = raised.dump_exception(RemoteError("the task failed, and so did reporting how: see the worker's log"))
+UNSPEAKABLE = dumping.dump_exception(RemoteError("the task failed, and so did reporting how: see the worker's log"))
 
 
 class Worker:
@@ -395,7 +395,7 @@ class Worker:
 def _can_report() -> bool:
     """Whether failures can be reported at all: if not, no task is to blame but one that ran here before."""
     try:
-        raised.dump_exception(RemoteError("a trial"))
+        dumping.dump_exception(RemoteError("a trial"))
     except BaseException:
         return False
     return True

@@ -377,6 +377,7 @@ def divide(x):
 
 
 def test_errors_of_the_scheduler_have_no_worker(client):
-    from holdfast.cluster.failures.raised import dump_exception, load_exception
+    from holdfast.cluster.failures.dumping import dump_exception
+    from holdfast.cluster.failures.loading import load_exception
 
     assert not hasattr(load_exception(*dump_exception(KilledWorker("gone")))[0], "__notes__")

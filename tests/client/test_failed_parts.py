@@ -14,7 +14,7 @@ from dask import delayed
 from dask._task_spec import TaskRef
 
 from holdfast import CancelledError, Client, Future, LocalCluster, ObjectLostError, futures_of, wait
-from holdfast.cluster.failures.raised import dump_exception
+from holdfast.cluster.failures.dumping import dump_exception
 
 
 class Boom(Exception):

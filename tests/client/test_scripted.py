@@ -20,7 +20,7 @@ from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError,
 from holdfast.client.core import core as base
 from holdfast.client.packing.arguments import Packer
 from holdfast.client.packing.constants import Constants
-from holdfast.cluster.failures import raised
+from holdfast.cluster.failures import dumping
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.objectstore import ObjectID, encode
@@ -42,7 +42,7 @@ def test_a_report_that_was_under_way_when_a_key_was_released_and_held_again_is_n
     new = script.client.submit(operator.neg, 2, key="x")
     script.next("submit")
     script.send(memory("x", -1), turn=first_turn)
-    script.send(("erred", [("x", *raised.dump_exception(ValueError()))]), turn=first_turn)
+    script.send(("erred", [("x", *dumping.dump_exception(ValueError()))]), turn=first_turn)
     script.send(("cancelled", ["x"], "cancelled by somebody"), turn=first_turn)
     script.send(memory("x", -2))
     assert new.result(10) == -2
@@ -231,7 +231,7 @@ class TestFutures:
         try:
             fail()
         except ZeroDivisionError as error:
-            blob, text = raised.dump_exception(error, "in fail")
+            blob, text = dumping.dump_exception(error, "in fail")
         script.send(("erred", [("x", blob, text)]))
         seen = []
         for _ in range(2):
@@ -312,7 +312,7 @@ class TestFutures:
         done, not_done = wait(futures, timeout=10, return_when="FIRST_COMPLETED")
         assert [future.key for future in done] == ["b"]
         assert {future.key for future in not_done} == {"a", "c"}
-        script.send(memory("a", 1), ("erred", [("c", *raised.dump_exception(ValueError()))]))
+        script.send(memory("a", 1), ("erred", [("c", *dumping.dump_exception(ValueError()))]))
         assert wait(futures, timeout=10) == (set(futures), set())
         with pytest.raises(ValueError, match="return_when"):
             wait(futures, return_when="SOME")
@@ -325,7 +325,7 @@ class TestFutures:
 
     def test_gather_ends_at_the_first_error(self, script):
         futures = script.client.map(operator.neg, range(2), key=["a", "b"])
-        script.send(("erred", [("b", *raised.dump_exception(ValueError("b failed")))]))
+        script.send(("erred", [("b", *dumping.dump_exception(ValueError("b failed")))]))
         with pytest.raises(ValueError, match="b failed"):
             script.client.gather(futures)
 
@@ -356,7 +356,7 @@ class TestReadingAgain:
         reader = threading.Thread(target=read)
         reader.start()
         script.next("missing")
-        script.send(("erred", [("x", *raised.dump_exception(ObjectLostError("x is gone")))]))
+        script.send(("erred", [("x", *dumping.dump_exception(ObjectLostError("x is gone")))]))
         reader.join(20)
         assert isinstance(errors[0], ObjectLostError)
 

@@ -11,7 +11,7 @@ from scheduler_peers import NODE, WORKER, Peer, Setup
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError, InternalError, ProtocolError
-from holdfast.cluster.failures.raised import load_exception
+from holdfast.cluster.failures.loading import load_exception
 from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.node import FROM_NODE
 from holdfast.cluster.protocol.requests import REQUESTS

@@ -6,7 +6,7 @@ import pytest
 from scheduler_harness import FUNCTION, LARGE, SMALL, Cluster
 
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
-from holdfast.cluster.failures.raised import load_exception
+from holdfast.cluster.failures.loading import load_exception
 from holdfast.cluster.scheduler.placing.nowhere import WARNING_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do

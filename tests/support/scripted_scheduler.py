@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from holdfast.cluster.comm.connection import Connection, Listener, bound_socket
 from holdfast.cluster.comm.loops import LoopThread
-from holdfast.cluster.failures import raised
+from holdfast.cluster.failures import loading
 from holdfast.cluster.protocol import payloads
 from holdfast.objectstore import decode
 
@@ -216,4 +216,4 @@ class ScriptedScheduler:
         """Run one task that fails: its exception, traceback and text."""
         operation, entry = self.one(peer, task)
         assert operation == "erred", operation
-        return *raised.load_exception(entry[2], entry[3]), entry[3]
+        return *loading.load_exception(entry[2], entry[3]), entry[3]

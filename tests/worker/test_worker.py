@@ -19,7 +19,7 @@ from scripted_scheduler import TOKEN
 
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.errors import AuthenticationError, RemoteError
-from holdfast.cluster.failures import raised
+from holdfast.cluster.failures import dumping
 from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES, Item, Reference
 from holdfast.cluster.worker import Worker
 from holdfast.cluster.worker.context import current_key, current_worker
@@ -314,7 +314,7 @@ def test_a_failure_of_which_nothing_can_be_said_is_an_end_all_the_same(scheduler
     def no_memory(error, note):
         raise MemoryError
 
-    monkeypatch.setattr(raised, "dump_exception", no_memory)
+    monkeypatch.setattr(dumping, "dump_exception", no_memory)
     error, _, _ = scheduler.error(peer, scheduler.task(peer, outer))
     assert "so did reporting" in str(error)
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1

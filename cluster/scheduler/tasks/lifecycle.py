@@ -49,7 +49,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 
 from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostError
-from holdfast.cluster.failures import raised
+from holdfast.cluster.failures import dumping, links
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.scheduler.placing.placement import Placement, end_run, start_run
 from holdfast.cluster.scheduler.tasks.holders import Client, Contents
@@ -96,9 +96,9 @@ def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskErro
     """A `TaskError` for an error of Holdfast's own."""
     text = str(error)
     if len(text) > ERROR_TEXT_LENGTH:  # there is a very long key in it
-        text = raised.shortened(text, ERROR_TEXT_LENGTH)
+        text = links.shortened(text, ERROR_TEXT_LENGTH)
         error = type(error)(text)
-    blob, _ = raised.dump_exception(error)
+    blob, _ = dumping.dump_exception(error)
     return TaskError(key, blob, text, is_loss=is_loss)
 
 

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pytest
 
 from holdfast import RemoteError
-from holdfast.cluster.failures import raised
-from holdfast.cluster.failures.raised import Unsent
+from holdfast.cluster.failures import dumping, loading
+from holdfast.cluster.failures.links import Unsent
 
 
 def sent(error, note=""):
@@ -32,8 +32,8 @@ def sent(error, note=""):
     try:
         raise error
     except BaseException as caught:
-        blob, text = raised.dump_exception(caught, note)
-    return raised.load_exception(blob, text)[0]
+        blob, text = dumping.dump_exception(caught, note)
+    return loading.load_exception(blob, text)[0]
 
 
 class Failed(Exception):
@@ -348,7 +348,7 @@ def test_chains_in_circles_and_without_end():
     while copy is not None:
         assert copy.args == (length,)
         length, copy = length + 1, copy.__cause__
-    assert length == raised.MAX_LINKS
+    assert length == dumping.MAX_LINKS
 
 
 def test_groups_arrive_with_their_members():
@@ -370,7 +370,7 @@ def test_groups_arrive_with_their_members():
 
 def test_of_very_many_members_some_are_left_out():
     copy = sent(ExceptionGroup("many", [ValueError(n) for n in range(3000)]))
-    assert [member.args for member in copy.exceptions[:-1]] == [(n,) for n in range(raised.MAX_LINKS - 1)]
+    assert [member.args for member in copy.exceptions[:-1]] == [(n,) for n in range(dumping.MAX_LINKS - 1)]
     assert "2,001 further exceptions" in str(copy.exceptions[-1])
 
 
@@ -452,9 +452,9 @@ def test_a_class_that_isnt_there_is_one_of_what_is(module):
     only_there = module("only_there", SOURCE)
     error = only_there.Failed(7, value=only_there.Value())
     error.__cause__ = only_there.Failed(8, value=1)
-    blob, text = raised.dump_exception(ExceptionGroup("two", [error, KeyError("k")]))
+    blob, text = dumping.dump_exception(ExceptionGroup("two", [error, KeyError("k")]))
     module.forget("only_there")
-    group = raised.load_exception(blob, text)[0]
+    group = loading.load_exception(blob, text)[0]
     copy, other = group.exceptions
     assert isinstance(copy, RemoteError)
     assert isinstance(copy, OSError)
@@ -466,18 +466,18 @@ def test_a_class_that_isnt_there_is_one_of_what_is(module):
     assert type(copy).__name__ == "RemoteError(Failed)"
     # It can be sent on, also by pickle, and is itself again where its class is.
     assert str(pickle.loads(pickle.dumps(copy))) == str(copy)
-    blob, text = raised.dump_exception(copy)
+    blob, text = dumping.dump_exception(copy)
     only_there = module("only_there", SOURCE)
-    back = raised.load_exception(blob, text)[0]
+    back = loading.load_exception(blob, text)[0]
     assert type(back) is only_there.Failed
     assert (back.errno, back.code) == (5, 7)
 
 
 def test_a_group_whose_class_isnt_there_is_a_group(module):
     only_there = module("only_there", "class Failures(ExceptionGroup):\n  pass")
-    blob, text = raised.dump_exception(only_there.Failures("some", [ValueError(1), Failed(7, why=1)]))
+    blob, text = dumping.dump_exception(only_there.Failures("some", [ValueError(1), Failed(7, why=1)]))
     module.forget("only_there")
-    copy = raised.load_exception(blob, text)[0]
+    copy = loading.load_exception(blob, text)[0]
     assert isinstance(copy, RemoteError)
     assert isinstance(copy, ExceptionGroup)
     assert [type(member) for member in copy.exceptions] == [ValueError, Failed]
@@ -497,9 +497,9 @@ def test_bases_that_refuse_to_have_others_below_them_are_no_matter(module, base)
     there = module("on_both_sides", "again = True\n" + base)
     only_there = module("only_there", "import on_both_sides\nclass Failed(on_both_sides.Base, ValueError): pass\n")
     there.again = False
-    blob, text = raised.dump_exception(BaseException.__new__(only_there.Failed, "why"))
+    blob, text = dumping.dump_exception(BaseException.__new__(only_there.Failed, "why"))
     module.forget("only_there")
-    copy = raised.load_exception(blob, text)[0]
+    copy = loading.load_exception(blob, text)[0]
     assert isinstance(copy, RemoteError)
     assert isinstance(copy, ValueError)
     assert "Failed: why" in str(copy)
@@ -507,10 +507,10 @@ def test_bases_that_refuse_to_have_others_below_them_are_no_matter(module, base)
 
 def test_a_class_that_is_another_one_now(module):
     only_there = module("only_there", "class Failed(LookupError): pass")
-    blob, text = raised.dump_exception(only_there.Failed("why"))
+    blob, text = dumping.dump_exception(only_there.Failed("why"))
     module.forget("only_there")
     module("only_there", "Failed = print")
-    copy = raised.load_exception(blob, text)[0]
+    copy = loading.load_exception(blob, text)[0]
     assert isinstance(copy, LookupError)
     assert "is no class of exceptions" in str(copy)
 
@@ -565,15 +565,15 @@ def test_texts_are_short_whatever_an_exception_has_to_say():
         def __getstate__(self):
             raise RuntimeError
 
-    blob, text = raised.dump_exception(Talkative())
+    blob, text = dumping.dump_exception(Talkative())
     assert len(text) < 20_000
     assert len(blob) < 20_000
 
 
 def test_a_damaged_blob_is_an_error_with_the_text():
-    blob, text = raised.dump_exception(Failed(7, why=1))
+    blob, text = dumping.dump_exception(Failed(7, why=1))
     for damaged in (b"", b"no pickle", blob[:-10], pickle.dumps(([], [], "")), pickle.dumps(1)):
-        copy = raised.load_exception(damaged, text)[0]
+        copy = loading.load_exception(damaged, text)[0]
         assert type(copy) is RemoteError
         assert "Failed: failed with 7" in str(copy)
 
@@ -616,8 +616,8 @@ def test_of_a_long_traceback_the_ends_arrive():
 
 
 def test_loaded_exceptions_are_in_no_circle():
-    blob, text = raised.dump_exception(Failed(7, why=1))
-    copy = raised.load_exception(blob, text)[0]
+    blob, text = dumping.dump_exception(Failed(7, why=1))
+    copy = loading.load_exception(blob, text)[0]
     gone = weakref.ref(copy)
     del copy
     assert gone() is None
