@@ -20,8 +20,7 @@ HEARTBEATS = {"tcp://host0:1": {"store": {"used": 1}}}
 
 @pytest.fixture(scope="module")
 def state():
-    cluster = Cluster(hosts=2, workers=1)
-    cluster.state._validate = False
+    cluster = Cluster(hosts=2, workers=1, validate=False)
     client = cluster.add_client()
     for number in range(TASKS):
         cluster.scatter(client, ("x", number), f"tcp://host{number % 2}:1")

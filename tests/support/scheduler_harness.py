@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Any
 
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 
@@ -22,9 +23,12 @@ class Cluster:
     Objects have values: of a task the payload with the values of what its run has read, of scattered data the object.
     """
 
-    def __init__(self, hosts: int = 0, workers: int = 0, nthreads: int = 1, **options: Any) -> None:
+    def __init__(
+        self, hosts: int = 0, workers: int = 0, nthreads: int = 1, *, validate: bool = True, **options: Any
+    ) -> None:
         self.now = 0.0
-        self.state = SchedulerState(validate=True, **{"patience_seconds": 0.0, **options})
+        state = CheckedState if validate else SchedulerState
+        self.state = state(**{"patience_seconds": 0.0, **options})
         self.stores: dict[str, set[bytes]] = {}
         self.away: dict[str, set[bytes]] = {}  # of hosts that the scheduler has given up, but that live
         self.nbytes: dict[bytes, int] = {}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 
@@ -64,7 +65,7 @@ class SimulatedCluster:
         capacity: int = 1 << 40,
         validate: bool = True,
     ) -> None:
-        self.state = SchedulerState(validate=validate)
+        self.state = CheckedState() if validate else SchedulerState()
         self.now = 0.0
         self.ran_on: dict[Any, str] = {}
         self.finished_at: dict[Any, float] = {}

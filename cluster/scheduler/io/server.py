@@ -24,6 +24,7 @@ from holdfast.cluster.protocol.opening import OPENINGS, check_opening
 from holdfast.cluster.scheduler.io.debts import REPORTS, Debts
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
+from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.parts.requests import FAILED, Requests
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events
@@ -81,10 +82,10 @@ class Scheduler:
         self.id = f"scheduler-{secrets.token_hex(4)}"
         self._validate = validate
         self.failures = 0  # of the scheduler's own
-        self.state = SchedulerState(
+        state = CheckedState if validate else SchedulerState
+        self.state = state(
             no_worker_timeout=no_worker_timeout,
             stopped_seconds=stopped_seconds,
-            validate=validate,
             on_failure=None if validate else self._follow_up_failed,
         )
         # All that anybody may be late with counts in time in which this process listened.

@@ -10,7 +10,9 @@ Each event changes the tables, by way of `Lifecycle` where tasks are concerned. 
 1. what nobody needs any more is released and forgotten (`Lifecycle.follow_up`), or some of it, if there is much,
 2. ready tasks go to workers with room (`Lifecycle.fill`),
 
-and what has collected in the outbox is returned. In ``validate`` mode every invariant is checked after that.
+and what has collected in the outbox is returned, and what has happened is told to those that listen (`tasks/feed.py`).
+A `validation.CheckedState` looks whether each move of a task is a legal one, and after each event whether every
+invariant holds.
 
 What comes is well-formed (`holdfast.cluster.protocol`), but need not be right: then its handler raises a
 `ProtocolError`, before it has changed anything that others rely on. Whatever else is raised is a fault in here. One
@@ -58,6 +60,7 @@ from holdfast.cluster.scheduler.tasks.model import (
     TaskError,
     Worker,
 )
+from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.partitioned import Table
 
 #: A task that no worker may run fails after this.
@@ -91,10 +94,10 @@ class SchedulerState:
         After this long nobody waits any longer for what a stopped worker has begun.
     publish_seconds
         How long a publisher waits for second copies of what can't be made again.
-    validate
-        Check every move and all invariants, at a cost: for tests.
     on_failure
         ``on_failure(what, error)``: takes a failure in what follows from earlier events. None: it is raised.
+    moves
+        Changes the states of tasks.
     """
 
     def __init__(
@@ -107,8 +110,8 @@ class SchedulerState:
         follow_up_limit: int = FOLLOW_UP_LIMIT,
         stopped_seconds: float = STOPPED_SECONDS,
         publish_seconds: float = PUBLISH_SECONDS,
-        validate: bool = False,
         on_failure: Callable[[str, Exception], None] | None = None,
+        moves: Moves | None = None,
     ) -> None:
         self.hosts: dict[str, Host] = {}
         self.workers: dict[str, Worker] = {}
@@ -116,15 +119,14 @@ class SchedulerState:
         self.datasets: dict[str, Dataset] = {}
         self.outbox = Outbox()
         self.placement = Placement(self.hosts, self.workers)
-        kind = Task
-        if validate:
-            from holdfast.cluster.scheduler.machine.validation import CheckedTask as kind
+        moves = moves or Moves()
+        self.feed = moves.feed
         self.life = Lifecycle(
             self.outbox,
             self.placement,
             follow_up_limit=follow_up_limit,
             awaits_lost=patience_seconds > 0,
-            task=kind,
+            moves=moves,
         )
         self.revocation = Revocation(self.outbox, self.placement, self.life, stopped_seconds=stopped_seconds)
         self.suspects = Suspects(self.placement, self.life, patience_seconds=suspects_patience_seconds)
@@ -134,7 +136,6 @@ class SchedulerState:
         self._no_worker_timeout = no_worker_timeout
         self._patience_seconds = patience_seconds
         self._max_failures = max_failures
-        self._validate = validate
         self._on_failure = on_failure
         self._submitted = 0
         self._blamed: dict[str, tuple[str, list[Task]]] = {}  # with the incarnation, by the host's address
@@ -202,11 +203,12 @@ class SchedulerState:
             self._follow_up("giving tasks to workers", self.life.fill)
             if self.copies.wanting or self.copies.publications:
                 self._follow_up("having copies made", self._have_copies_made)
-        if self._validate:
-            from holdfast.cluster.scheduler.machine.validation import validate_state
-
-            validate_state(self)
+            if self.feed.is_heard:
+                self._follow_up("telling those that listen", self._publish)
         return self.outbox.take()
+
+    def _publish(self) -> None:
+        self.feed.publish(self.life.now)
 
     def _follow_up(self, what: str, step: Callable[[], None]) -> None:
         try:

@@ -1,51 +1,47 @@
-"""The invariants of the scheduler's state, checked after every event in tests (``SchedulerState(validate=True)``)."""
+"""A scheduler's state that checks itself, for tests: each move of a task, and after each event every invariant."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.cluster.ledger import runs_max
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.parts.datasets import Dataset
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
+from holdfast.cluster.scheduler.tasks.events import Event
 from holdfast.cluster.scheduler.tasks.holders import Client, Contents
-from holdfast.cluster.scheduler.tasks.model import (
-    ACTIVE,
-    ALONE_ON_HOST,
-    TRANSITIONS,
-    Holder,
-    State,
-    Task,
-    Worker,
-)
-
-if TYPE_CHECKING:
-    from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.tasks.instructions import Instruction
+from holdfast.cluster.scheduler.tasks.model import ALONE_ON_HOST, Holder, Host, Task, Worker
+from holdfast.cluster.scheduler.tasks.moves import Moves
+from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, TRANSITIONS, State
 
 
-_STATE: Any = vars(Task)["state"]
-
-
-class CheckedTask(Task):
-    """A task that only makes legal moves."""
+class CheckedMoves(Moves):
+    """Makes legal moves only."""
 
     __slots__ = ()
 
-    @property
-    def state(self) -> State:
-        found: State = _STATE.__get__(self)
-        return found
+    def appear(self, task: Task) -> None:
+        assert task.state == FIRST
+        super().appear(task)
 
-    @state.setter
-    def state(self, state: State) -> None:
-        try:
-            before = self.state
-        except AttributeError:  # it comes to be
-            assert state == "released"
-        else:
-            if state not in TRANSITIONS[before]:
-                raise AssertionError(f"{self!r} can't move to {state!r}")
-        _STATE.__set__(self, state)
+    def move(self, task: Task, state: State, where: Worker | Host | None = None) -> None:
+        if (task.state, state) not in TRANSITIONS:
+            raise AssertionError(f"{task!r} can't move to {state!r}")
+        super().move(task, state, where)
+
+
+class CheckedState(SchedulerState):
+    """A scheduler's state that raises `AssertionError` once something does not hold."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(moves=CheckedMoves(), **options)
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        instructions = super().handle(event, now)
+        validate_state(self)
+        return instructions
 
 
 def validate_state(state: SchedulerState) -> None:

@@ -71,7 +71,6 @@ from holdfast.cluster.scheduler.tasks.instructions import (
 )
 from holdfast.cluster.scheduler.tasks.lost import Lost
 from holdfast.cluster.scheduler.tasks.model import (
-    ACTIVE,
     Digest,
     Function,
     Group,
@@ -85,7 +84,9 @@ from holdfast.cluster.scheduler.tasks.model import (
     TaskError,
     Worker,
 )
+from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.partitioned import Roll, Table
+from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.tasks.writers import Writers
 
 #: A group that has lost its last task is kept, for the time that it knows, while there are no more groups than this.
@@ -115,8 +116,8 @@ class Lifecycle:
         How many tasks are dealt with at once that an event did not touch itself.
     awaits_lost
         Whether data that is lost with its host is awaited, or given up at once.
-    task
-        The class of tasks: `validation.CheckedTask` sees to it that every move is a legal one.
+    moves
+        Changes the states of tasks; another one than the usual looks whether each move is a legal one.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Lifecycle:
         *,
         follow_up_limit: int,
         awaits_lost: bool = True,
-        task: type[Task] = Task,
+        moves: Moves | None = None,
     ) -> None:
         self.tasks: Table[Key, Task] = Table()
         self.earlier: Roll[Task] = Roll()  # generations of keys that mean other tasks by now
@@ -143,7 +144,8 @@ class Lifecycle:
         self._outbox = outbox
         self._placement = placement
         self._awaits_lost = awaits_lost
-        self._task = task
+        self._moves = moves or Moves()
+        self._move = self._moves.move
         self._run_ids = itertools.count(1)
         self._follow_up_limit = follow_up_limit
         self._to_settle: list[Task] = []  # touched by this event
@@ -164,7 +166,8 @@ class Lifecycle:
             group = self.groups[name] = Group(name)
             group.writes = bool(self.writers) and self.writers.know(key, digest)
         group.tasks += 1
-        task = self.tasks[key] = self._task(key, group, owner)
+        task = self.tasks[key] = Task(key, group, owner)
+        self._moves.appear(task)
         return task
 
     def specify(self, task: Task, digest: Digest | None, payload: Payload, dependencies: Sequence[Task]) -> None:
@@ -232,7 +235,7 @@ class Lifecycle:
             if not task.dependencies:
                 self.enqueue(task)
                 continue
-            task.state = "waiting"
+            self._move(task, "waiting")
             waiting_on = 0
             waited_for: Task | None = None
             error: TaskError | None = None
@@ -258,7 +261,7 @@ class Lifecycle:
     def await_or_fail(self, task: Task, text: str) -> None:
         """A task in state "released" has no result and can't be computed: await a host that has one, if it may come."""
         if self._awaits_lost and task in self.lost.objects:
-            task.state = "lost"
+            self._move(task, "lost")
             task.since = self.now
             self.awaited[task] = None
         else:
@@ -268,7 +271,7 @@ class Lifecycle:
         """A task in state "lost" has waited for its host for long enough."""
         if task.can_be_computed:  # somebody has told how meanwhile
             self.withdraw(task)
-            task.state = "released"
+            self._move(task, "released")
             self.activate(task)
         else:
             self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}"), is_loss=True))
@@ -281,11 +284,11 @@ class Lifecycle:
     def enqueue(self, task: Task) -> None:
         """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
         if self._placement.can_run(task.requirements):
-            task.state = "ready"
+            self._move(task, "ready")
             task.since = self.now
             self._placement.push(task)
         else:
-            task.state = "no-worker"
+            self._move(task, "no-worker")
             task.since = self.now
             self.unplaced[task] = None
 
@@ -293,7 +296,7 @@ class Lifecycle:
         """A task in state "processing" that no worker has any more: let it run again."""
         waiting_on = sum(dependency.state != "memory" for dependency in task.dependencies)
         if waiting_on:
-            task.state = "waiting"
+            self._move(task, "waiting")
             task.waiting_on = waiting_on
         else:
             self.enqueue(task)
@@ -340,7 +343,7 @@ class Lifecycle:
             self.line_up(last.task)
 
     def _send(self, task: Task, worker: Worker) -> None:
-        task.state = "processing"
+        self._move(task, "processing", worker)
         run_id = next(self._run_ids)
         requirements = task.requirements
         task.run_id = run_id
@@ -415,7 +418,7 @@ class Lifecycle:
         if not self.objects.claim(object_id, task):
             return False
         active = task.state in ACTIVE
-        task.state = "memory"
+        self._move(task, "memory", host)
         if self.lost.objects:
             self.lost.supersede(task)
         task.since = self.now
@@ -467,7 +470,7 @@ class Lifecycle:
         """A task that is needed, and has no result or has failed for its loss, has one: no run is wanted for it."""
         if task.state == "erred":
             self.drop_error(task)
-            task.state = "released"
+            self._move(task, "released")
         else:
             self.withdraw(task)
         self.complete(task, host, object_id, nbytes, inline, type_name)
@@ -484,7 +487,7 @@ class Lifecycle:
         if any(dependency.state == "erred" for dependency in task.dependencies):
             return
         self.drop_error(task)
-        task.state = "released"
+        self._move(task, "released")
         self._unhindered.extend(task.dependents)
         if task.is_needed:
             self.report_pending(task)
@@ -530,13 +533,13 @@ class Lifecycle:
     def lose(self, task: Task) -> None:
         """A task in state "memory" has no result any more: compute it again if somebody needs it."""
         self._forget_object(task)
-        task.state = "released"
+        self._move(task, "released")
         for waiter in task.waiters:
             if waiter.state == "waiting":
                 waiter.waiting_on += 1
             elif waiter.state in ("ready", "no-worker"):
                 self.withdraw(waiter)
-                waiter.state = "waiting"
+                self._move(waiter, "waiting")
                 waiter.waiting_on = 1
             # One that is processing may have read it already; if not, it will say so.
         if task.is_needed:
@@ -551,7 +554,7 @@ class Lifecycle:
             return
         active = task.state in ACTIVE
         self.withdraw(task)
-        task.state = "erred"
+        self._move(task, "erred")
         task.error = error
         error.tasks += 1
         for holder in task.holders:
@@ -748,20 +751,20 @@ class Lifecycle:
         state = task.state
         if state == "memory":
             self.delete_copies(task)
-            task.state = "released"
+            self._move(task, "released")
         elif state == "erred":
             self.drop_error(task)
-            task.state = "released"
+            self._move(task, "released")
         elif state == "lost":
             self.withdraw(task)
-            task.state = "released"
+            self._move(task, "released")
         else:
             self.withdraw(task)
-            task.state = "released"
+            self._move(task, "released")
             self._leave_dependencies(task)
 
     def _forget(self, task: Task) -> None:
-        task.state = "forgotten"
+        self._move(task, "forgotten")
         if self.lost.objects:
             self.lost.supersede(task)
         if self.tasks.get(task.key) is task:

@@ -1,4 +1,4 @@
-"""What the scheduler knows: tasks, workers, hosts, what a holder is, and the legal moves of a task.
+"""What the scheduler knows: tasks, workers, hosts, and what a holder is.
 
 Sets whose order could be seen outside are dictionaries with None as values: they keep the order of
 insertion, so that the same events always lead to the same instructions.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.scheduler.tasks.partitioned import Roll
+from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, State
 
 if TYPE_CHECKING:
     from holdfast.cluster.scheduler.placing.placement import Queue
@@ -19,37 +20,6 @@ Key: TypeAlias = Hashable
 ObjectId: TypeAlias = bytes
 Digest: TypeAlias = bytes
 Payload: TypeAlias = bytes | memoryview
-
-State = Literal["released", "waiting", "no-worker", "ready", "processing", "memory", "lost", "erred", "forgotten"]
-
-#: The legal moves of a task. Nothing else ever happens (`validation.CheckedTask` checks each one).
-#:
-#: ============ =====================================================================================
-#: released     known, but nothing is done about it; kept as lineage of those that depend on it
-#: waiting      wanted; a dependency has no result yet
-#: no-worker    could run, but no worker that there is, or is to come, may run it; fails after a time
-#: ready        in a queue; goes to the next worker with room
-#: processing   sent to a worker; there it may have to wait for the run of a dependency that was sent before it
-#: memory       its result is in a store (or at least here, when it is small)
-#: lost         wanted, and can't be made again: its host is gone, and may come back with it; fails after a time
-#: erred        it failed, or something that it depends on did
-#: forgotten    nobody knows it any more
-#: ============ =====================================================================================
-TRANSITIONS: dict[State, frozenset[State]] = {
-    "released": frozenset({"waiting", "no-worker", "ready", "memory", "lost", "erred", "forgotten"}),
-    "waiting": frozenset({"ready", "no-worker", "processing", "erred", "released", "memory"}),
-    "no-worker": frozenset({"ready", "waiting", "erred", "released", "memory"}),
-    "ready": frozenset({"processing", "no-worker", "waiting", "erred", "released", "memory"}),
-    "processing": frozenset({"memory", "ready", "no-worker", "waiting", "erred", "released"}),
-    "memory": frozenset({"released"}),
-    "lost": frozenset({"memory", "erred", "released"}),
-    "erred": frozenset({"released"}),
-    "forgotten": frozenset(),
-}
-
-#: The states in which a task needs the results of its dependencies.
-ACTIVE: frozenset[State] = frozenset({"waiting", "no-worker", "ready", "processing"})
-
 
 #: What a run has for itself, of a task that may have killed a worker: see `suspects`.
 Solitude = Literal[0, 1, 2, 3]
@@ -160,7 +130,7 @@ class Task:
         self.key = key
         self.group = group
         self.owner = owner  # the name of the client that brought it
-        self.state: State = "released"
+        self.state: State = FIRST  # `moves.Moves` changes it, and nothing else
         self.digest: Digest | None = None
         self.payload: Payload | None = None
         self.dependencies: tuple[Task, ...] = ()

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 
 from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
-from holdfast.cluster.scheduler.tasks.model import ACTIVE, Holder, Host, Key, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.model import Holder, Host, Key, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.states import ACTIVE
 
 #: A step looks at so many tasks: half a millisecond or one.
 STEP_ITEMS = 500
