@@ -10,19 +10,28 @@ from one process to another without being copied or looked at.
 ...         store.get(object_id)
 {'numbers': [1, 2, 3]}
 
-The package knows nothing of tasks or clusters. From the bottom up: ``mounts`` and ``control_groups`` (what this host
-has), ``arena`` (the memory), ``witness`` (whether anybody maps it), ``allocator`` (which of it is free), ``prefault``
-and ``trim`` (pages made ahead of use, and given back), ``board`` (who finds and looks at what, in shared memory),
-``segments`` and ``sharing`` (objects that have data in common), ``places`` (what lies where), ``table``, ``eviction``,
-``create_queue``, ``spilling``, ``windows`` and ``clearing`` (how a hole is made for a request), ``walls`` (why there is
-none), ``effects`` and ``core`` (what is decided, without any I/O), ``mover`` (copies within the arena), ``leftovers``
-(directories, and what dead processes leave of them), ``spill_place``, ``spill`` and ``spiller`` (the files of what
-doesn't fit), ``protocol``, ``socket_file``, ``server_connection``, ``quarantine``, ``server``; on the other side
-``connection``, ``viewed`` and ``private`` (maps, and those that may be written to), ``page_table`` (which of their
-pages were), ``mapping`` (the arena as its clients map it), ``looks`` and ``pins``, ``forks`` (what forked children look
-at), ``spilled`` (maps of those files), ``warm`` (pages mapped ahead of writing), ``writer``, ``client``; and apart
-``codecs``, with what pickle leaves open: ``by_value`` (what it can only name), ``exception_state`` and ``unpickling``
-(exceptions), ``outline`` (what a pickle is of), ``own_classes`` (which classes stay as they are).
+The package knows nothing of tasks or clusters. It has rooms, and each may import only what stands below it here (a
+room's own docstring says what it adds)::
+
+    server/      the store's process: sockets, the event loop, the calls of its own process
+    spill/       the files of spilled objects, and the threads that write and read them
+    core/        what the store decides, without any I/O
+    client/      what a process holds to use a store: puts, gets, views and their pins
+    codecs/      values as flat bytes, and back without a copy
+    pickling/    what pickle leaves open: exceptions, classes by value, imports
+    shared/      what server and clients both know: ids, messages, the object index, the layout of shared data
+    memory/      the arena: which bytes of it are free, and its pages
+    system/      what the kernel and this host offer: maps, pages, mounts, limits, directories, forks
+
+    errors.py, sizes.py, lazy.py     for everybody
+
+There are two towers on one foundation: ``server`` stands on ``spill`` and ``core``, ``client`` on ``codecs`` and
+``pickling``, and both on ``shared``, ``memory`` and ``system``. Neither tower imports the other, since neither process
+needs the other's half. ``spill`` stands above ``core``: it carries out what the core has decided to spill.
+
+To read it, begin with ``memory/arena.py`` (the memory), ``shared/index.py`` (how objects are found in it) and
+``core/core.py`` (what happens to its bytes); then follow a value: ``client/writer.py``, ``client/reader.py``. The
+server's parts are put together in ``server/server.py``.
 """
 
 from __future__ import annotations

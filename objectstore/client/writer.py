@@ -38,7 +38,7 @@ _LEASE_NBYTES_FIRST = 128 << 10
 _LEASE_NBYTES_MAX = 4 << 20
 
 
-class _Lease:
+class _Slab:
     """The slab that small objects are laid into, from the front."""
 
     __slots__ = ("cursor", "end", "unused", "want_nbytes")
@@ -80,7 +80,7 @@ class Writer:
         self._maps = maps
         self._ledger = ledger
         self._warmer = warmer
-        self._lease = _Lease()
+        self._lease = _Slab()
         self._copies = False  # into the lease, at this moment
         self._stopped = False
         self._batching = threading.local()

@@ -14,6 +14,7 @@ says which version and codec wrote it (``flat.py``); each family of values has a
 ``dataframes.py``       how pandas frames do
 ``resident.py``         data that lies in the store already, and stays there when it's put again
 ``columns.py``          Arrow arrays taken apart into their buffers, for that
+``flat.py``             what all of these have in common
 ======================  =====================================================================
 
 ``encode`` only measures and collects; the data itself is copied once, by ``Encoded.write_into``,

@@ -2,7 +2,7 @@
 
 An object is *offered* when it's sealed, and when the last pin that was asked for by message ends. It goes to the
 back of one queue, and victims are taken from the front. That would be the order of use, if it weren't for the
-index (``shared/index.py``), on which clients look at objects without telling. So the index is asked about each object
+index (``shared/index.py``), in which clients pin objects without telling. So the index is asked about each object
 that has come to the front:
 
 * One that somebody looks at is *awaited*: it leaves the queue, and comes back, at its end, when the last of them
@@ -12,7 +12,7 @@ that has come to the front:
 An object may be taken out of the line as well, since it lies in the middle of what would be a large hole
 (``windows.py``); the older its offer, the cheaper it is.
 
-Among the others the order is thus that of their seals and asked-for looks, not quite that of their last use: what
+Among the others the order is thus that of their seals and asked-for pins, not quite that of their last use: what
 clock algorithms give. A request that finds nothing but second chances ends them after ``SECOND_CHANCES``.
 """
 
@@ -101,7 +101,7 @@ class Eviction:
         return (self.offers - record.offered) / max(1, self.offers - first)
 
     def await_views(self, record: ObjectRecord) -> None:
-        """The object may go when those have ceased to look at it who do so on the index. It's listed there again."""
+        """The object may go when its last pin in the index has ended. It's published there again."""
         if self._index.watch(record.slot):
             self._awaited[record.slot] = record
         else:

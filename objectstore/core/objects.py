@@ -11,15 +11,15 @@ while it's copied to another place of the arena, by the same steps::
     -                        sealed                                          sealed     listed, unless that is full
     sealed                   chosen: nobody seems to look at it              spilling   as before
     spilling                 pinned by message, or not copied                sealed     as before
-    spilling                 copied, and doomed in the index for this,
-                             with a pin there                                sealed     listed again, and wanted
+    spilling                 copied, and withdrawn from the index for this,
+                             with a pin there                                sealed     published again, and watched
                              without                                         spilled    not any more
     sealed                   chosen: it's in the way, nobody seems to look   moving     as before
     moving                   pinned by message, or lent to another object    sealed     as before
-    moving                   copied, and doomed in the index for this,
-                             with a pin there                                sealed     listed again, and wanted
-                             without                                         sealed     listed, with its new offset
-    sealed, spilling, moving deleted, pinned                                 doomed     doomed
+    moving                   copied, and withdrawn from the index for this,
+                             with a pin there                                sealed     published again, and watched
+                             without                                         sealed     published, with its new offset
+    sealed, spilling, moving deleted, pinned                                 doomed     withdrawn
     spilled                  deleted or damaged, pinned (by message)         doomed     -
     sealed, spilling, moving deleted, not pinned                             gone       not any more
     spilled                  deleted or damaged, not pinned                  gone       -
@@ -103,8 +103,8 @@ class ObjectMeta:
 class ObjectRecord:
     """One object.
 
-    ``pins`` counts per client; the table keeps it in step with the clients' own sets. ``slot`` is its place on the
-    board, or 0. Its bytes are the ``own_nbytes`` at ``offset`` of the arena; if it shares others' data, ``segments``
+    ``pins`` counts per client; the table keeps it in step with the clients' own sets. ``slot`` is its place in the
+    index, or 0. Its bytes are the ``own_nbytes`` at ``offset`` of the arena; if it shares others' data, ``segments``
     says where all of it is, and ``nbytes`` is more than its own. ``lent`` is set once others share its own. Once it is
     ``in_file``, its bytes are all there instead. ``offered`` grows from one offer to go to the next (``eviction.py``).
     """

@@ -37,6 +37,8 @@ class ObjectTable:
         Which of them may go.
     addresses : AddressMap
         Where those are that are in the arena.
+    sealed_count, sealed_nbytes : int
+        The objects that were ever sealed, and the bytes that were written for them.
     """
 
     def __init__(
@@ -52,13 +54,15 @@ class ObjectTable:
         self._tombstone_limit = tombstone_limit
         self._sealed: dict[ObjectID, ObjectRecord] = {}
         self._doomed: dict[ObjectID, ObjectRecord] = {}
-        self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that are on the index
+        self._doomed_at: dict[int, ObjectRecord] = {}  # by slot, those that have one
         self._pinned_by: dict[int, set[ObjectID]] = {}
         self.eviction = Eviction(index, weigh)
         self.addresses = AddressMap()
         self._tombstones: OrderedDict[ObjectID, None] = OrderedDict()  # a dictionary's oldest is dear to find
         self.held_by: dict[str, tuple[int, int]] = {}  # owner -> (bytes in the arena, objects there)
         self.in_files = (0, 0)  # bytes, objects
+        self.sealed_count = 0
+        self.sealed_nbytes = 0
 
     def __len__(self) -> int:
         return len(self._sealed)
@@ -94,6 +98,8 @@ class ObjectTable:
         elif not record.segments:  # the index has one place for each object
             slot = self._index.add(record.object_id, record.offset, record.nbytes)
         record.slot = slot
+        self.sealed_count += 1
+        self.sealed_nbytes += record.own_nbytes
         self._enter(record)
         self.eviction.offer(record)
 
@@ -175,7 +181,7 @@ class ObjectTable:
         return victims
 
     def may_go(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object in the arena. If somebody does on the index, they will say when it ends."""
+        """Whether nobody looks at an object in the arena. If it's pinned in the index, the last unpin will be told."""
         if record.state is not State.SEALED or record.pins:
             return False
         return self.eviction.may_go(record)
@@ -222,7 +228,7 @@ class ObjectTable:
         return True
 
     def _leaves_unseen(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object that leaves its place, which is doomed on the index then. Else it stays."""
+        """Whether nobody looks at an object that leaves its place, which is withdrawn then. Else it stays."""
         if record.slot and self._index.withdraw(record.slot):
             self._move(record, State.SEALED)
             self.eviction.await_views(record)

@@ -1,0 +1,9 @@
+"""What the server and its clients both know. Imports ``memory``.
+
+==========================  ========================================================================
+``ids.py``                  object ids
+``protocol.py``             the messages
+``index.py``                the object index: its layout, and why it is safe
+``layout.py``               objects that lie in several segments, since they share data
+==========================  ========================================================================
+"""
