@@ -1,15 +1,9 @@
 """The opening of a connection: both ends prove that they know the cluster's token, without sending it.
 
-::
-
-    connecting → the greeting (`strangers.GREETING`)
-    listener   → ["hello", magic, protocol, nonce]
-    connecting → ["hello", magic, protocol, role, nonce, proof, info]
-    listener   → ["welcome", proof, info]     or     ["refused", code, text]
-
-A proof is HMAC-SHA256 under the token over the sender's side, both nonces and the role, so neither can be
-replayed, reflected or used for another role. `info` is plain MessagePack. Nothing here does I/O: `ListenerOpening` and
-`ConnectorOpening` take messages and return messages, and serve asyncio and blocking sockets alike.
+What they say is defined in `holdfast.cluster.protocol.opening`. A proof is HMAC-SHA256 under the token over the
+sender's side, both nonces and the role, so neither can be replayed, reflected or used for another role. Nothing here
+does I/O: `ListenerOpening` and `ConnectorOpening` take messages and return messages, and serve asyncio and blocking
+sockets alike.
 """
 
 from __future__ import annotations
@@ -18,15 +12,23 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
-
-MAGIC = "holdfast"
-PROTOCOL_VERSION = 3
-ROLES = ("client", "node", "worker", "peer")
-
-_NONCE_NBYTES = 32
+from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
+from holdfast.cluster.protocol.message import Dispatch
+from holdfast.cluster.protocol.opening import (
+    FROM_LISTENER,
+    HELLO,
+    LISTENER_HELLO,
+    MAGIC,
+    NONCE_NBYTES,
+    PROTOCOL_VERSION,
+    REFUSED,
+    ROLES,
+    WELCOME,
+    check_welcome,
+)
 
 
 class Refused(Exception):
@@ -55,10 +57,6 @@ def _proof(token: bytes, side: str, role: str, listener_nonce: bytes, connector_
     return hmac.digest(token, message, hashlib.sha256)
 
 
-def _is_nonce(value: Any) -> bool:
-    return isinstance(value, bytes) and len(value) == _NONCE_NBYTES
-
-
 class ListenerOpening:
     """The accepting end.
 
@@ -73,37 +71,36 @@ class ListenerOpening:
     def __init__(self, token: bytes, welcome: Callable[[str, dict[str, Any]], dict[str, Any]]) -> None:
         self._token = token
         self._welcome = welcome
-        self._nonce = secrets.token_bytes(_NONCE_NBYTES)
+        self._nonce = secrets.token_bytes(NONCE_NBYTES)
         self.role = ""
         self.info: dict[str, Any] = {}
 
     def hello(self) -> tuple[Any, ...]:
-        return ("hello", MAGIC, PROTOCOL_VERSION, self._nonce)
+        return LISTENER_HELLO(MAGIC, PROTOCOL_VERSION, self._nonce)
 
     def answer(self, message: Any) -> tuple[Any, ...]:
         """The answer to the connecting end's hello. Raises `Refused` (send ``refusal(error)``) or `ProtocolError`."""
-        if len(message) < 3 or message[:2] != ("hello", MAGIC):
+        # These stand in the same places in every version.
+        if len(message) < 3 or message[:2] != (HELLO.operation, MAGIC):
             raise ProtocolError("the other end does not speak Holdfast's protocol")
-        if message[2] != PROTOCOL_VERSION:
+        version = message[2]
+        if version != PROTOCOL_VERSION:
             raise Refused(
-                "version", f"this end speaks version {PROTOCOL_VERSION} of the protocol, the other end {message[2]!r}"
+                "version", f"this end speaks version {PROTOCOL_VERSION} of the protocol, the other end {version!r}"
             )
-        if len(message) != 7:
-            raise ProtocolError("a malformed hello")
-        role, nonce, proof, info = message[3:]
-        if not (isinstance(role, str) and _is_nonce(nonce) and isinstance(proof, bytes) and isinstance(info, dict)):
-            raise ProtocolError("a malformed hello")
+        HELLO.check(message)
+        _, _, _, role, nonce, proof, info = message
         if not hmac.compare_digest(proof, _proof(self._token, "connector", role, self._nonce, nonce)):
             raise Refused("token", "the tokens differ")
         if role not in ROLES:
             raise Refused("role", f"unknown role {role!r}")
         self.role, self.info = role, info
         reply = self._welcome(role, info)
-        return ("welcome", _proof(self._token, "listener", role, self._nonce, nonce), reply)
+        return WELCOME(_proof(self._token, "listener", role, self._nonce, nonce), reply)
 
 
 def refusal(error: Refused) -> tuple[Any, ...]:
-    return ("refused", error.code, str(error))
+    return REFUSED(error.code, str(error)[:MAX_REASON_LENGTH])
 
 
 class ConnectorOpening:
@@ -114,8 +111,12 @@ class ConnectorOpening:
         self._role = role
         self._info = info
         self._where = where
-        self._nonce = secrets.token_bytes(_NONCE_NBYTES)
+        self._nonce = secrets.token_bytes(NONCE_NBYTES)
         self._listener_nonce = b""
+        self._dispatch: Dispatch[tuple[Any, ...] | None] = Dispatch(
+            FROM_LISTENER,
+            {LISTENER_HELLO: self._on_hello, WELCOME: self._on_welcome, REFUSED: self._on_refused},
+        )
         self.info: dict[str, Any] = {}
 
     def answer(self, message: Any) -> tuple[Any, ...] | None:
@@ -126,33 +127,34 @@ class ConnectorOpening:
         AuthenticationError, VersionMismatchError, ConnectError
             The two can't work together; says why and what to do.
         """
-        if message[0] == "hello" and not self._listener_nonce:
-            return self._answer_hello(message)
-        if message[0] == "refused" and len(message) == 3:
-            raise self._refused(message[1], message[2])
-        if message[0] != "welcome" or len(message) != 3 or not self._listener_nonce:
-            raise ConnectError(f"what answers at {self._where} does not speak Holdfast's protocol")
-        _, proof, info = message
+        try:
+            return self._dispatch(message)
+        except ProtocolError as error:
+            raise ConnectError(f"what answers at {self._where} does not speak Holdfast's protocol: {error}") from None
+
+    def _on_hello(self, magic: str, version: int, nonce: bytes) -> tuple[Any, ...]:
+        if magic != MAGIC or self._listener_nonce:
+            raise ProtocolError("an unexpected hello")
+        if version != PROTOCOL_VERSION:
+            self._on_refused("version", f"the other end speaks version {version!r} of the protocol")
+        self._listener_nonce = nonce
+        proof = _proof(self._token, "connector", self._role, nonce, self._nonce)
+        return HELLO(MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, self._info)
+
+    def _on_welcome(self, proof: bytes, info: dict[str, Any]) -> None:
+        if not self._listener_nonce:
+            raise ProtocolError("an unexpected welcome")
         expected = _proof(self._token, "listener", self._role, self._listener_nonce, self._nonce)
-        if not isinstance(proof, bytes) or not hmac.compare_digest(proof, expected) or not isinstance(info, dict):
+        if not hmac.compare_digest(proof, expected):
             raise AuthenticationError(f"what answers at {self._where} does not know this cluster's token")
+        check_welcome(self._role, info)
         self.info = info
-        return None
 
-    def _answer_hello(self, message: Any) -> tuple[Any, ...]:
-        if len(message) != 4 or message[1] != MAGIC or not _is_nonce(message[3]):
-            raise ConnectError(f"what answers at {self._where} does not speak Holdfast's protocol")
-        if message[2] != PROTOCOL_VERSION:
-            raise self._refused("version", f"the other end speaks version {message[2]!r} of the protocol")
-        self._listener_nonce = message[3]
-        proof = _proof(self._token, "connector", self._role, self._listener_nonce, self._nonce)
-        return ("hello", MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, self._info)
-
-    def _refused(self, code: str, text: str) -> ConnectError:
+    def _on_refused(self, code: str, text: str) -> NoReturn:
         ways_out = {
             "token": "use the token of the host that started the cluster: copy its token file here, or set "
             "HOLDFAST_TOKEN (see 'holdfast start --help')",
             "version": f"this end speaks version {PROTOCOL_VERSION}; install the same version of holdfast on both ends",
         }
         way_out = f"; {ways_out[code]}" if code in ways_out else ""
-        return REFUSALS.get(code, ConnectError)(f"{self._where} refused the connection: {text}{way_out}")
+        raise REFUSALS.get(code, ConnectError)(f"{self._where} refused the connection: {text}{way_out}")

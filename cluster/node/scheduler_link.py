@@ -137,19 +137,20 @@ class SchedulerLink:
 
     async def _tell(self, connection: Connection) -> None:
         """Say what this host has, in pieces, and that it was all."""
-        entries: list[tuple[Any, ...]] = []
+        descriptions: list[dict[str, Any]] = []
         for meta in self._inventory():
-            if len(entries) == MAX_ITEMS:
-                connection.send(protocol.node.INVENTORY(entries))
-                entries = []
+            if len(descriptions) == MAX_ITEMS:
+                connection.send(protocol.node.INVENTORY(descriptions))
+                descriptions = []
                 await asyncio.sleep(0)
                 while connection.is_full:
                     await asyncio.sleep(FULL_PAUSE_SECONDS)
             # Those who put it chose these names, and their mistake is not this host's.
-            names = [None if n is None else str(n)[:MAX_NAME_LENGTH] for n in (meta.key, meta.type_name, meta.owner)]
-            entries.append((meta.object_id, names[0], meta.nbytes, names[1], names[2]))
-        if entries:
-            connection.send(protocol.node.INVENTORY(entries))
+            names = {"key": meta.key, "type": meta.type_name, "owner": meta.owner}
+            known = {field: str(name)[:MAX_NAME_LENGTH] for field, name in names.items() if name is not None}
+            descriptions.append({"id": meta.object_id, "nbytes": meta.nbytes, **known})
+        if descriptions:
+            connection.send(protocol.node.INVENTORY(descriptions))
         connection.send(protocol.node.READY())
 
     def copied(self, object_id: bytes) -> None:
@@ -168,7 +169,8 @@ class SchedulerLink:
     def left(self, name: str, object_ids: list[Any]) -> None:
         """A process that used this host's store has gone, and has put these objects there."""
         # The process chose its name, and its mistake is not this host's.
-        for message in pieces(protocol.node.LEFT(object_ids, name[:MAX_NAME_LENGTH])):
+        objects = [{"id": object_id} for object_id in object_ids]
+        for message in pieces(protocol.node.LEFT(objects, name[:MAX_NAME_LENGTH])):
             self._send(message)
 
     def heartbeat(self, report: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ _CUTS = _declared()
 
 def where_cut(message: Sequence[Any], count: int) -> int:
     """The place of the list in a message that lists more than ``count`` things and may be cut there. 0: it may not."""
-    cut = _CUTS.get(message[0])
+    cut = _CUTS.get(message[0]) if message and type(message[0]) is str else None
     if cut is None:
         return 0
     place, unless = cut

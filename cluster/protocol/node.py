@@ -8,6 +8,8 @@ from holdfast.cluster.protocol.kinds import (
     NBYTES,
     NODES,
     OBJECT,
+    OBJECT_DESCRIPTION,
+    OBJECT_NAMED,
     OBJECTS,
     REASON,
     RUN,
@@ -25,7 +27,7 @@ INVENTORY = Message(
     "inventory",
     "Objects that the node's store has. After each opening the node says what its store has, in several of these.",
     cut="objects",
-    objects=Listed(Entry(object_id=OBJECT, key=Maybe(TEXT), nbytes=NBYTES, type=Maybe(TEXT), owner=Maybe(TEXT))),
+    objects=Listed(OBJECT_DESCRIPTION),
 )
 READY = Message("ready", "That was all that the store has. Workers of this node may join from now on.")
 COPIED = Message("copied", "The node's store has a copy of these now.", cut="object_ids", object_ids=OBJECTS)
@@ -49,8 +51,8 @@ LEFT = Message(
     "left",
     "A client or worker of this name has left the store, and has put these objects there. Those that nobody had heard "
     "of before it died are deleted.",
-    cut="object_ids",
-    object_ids=OBJECTS,
+    cut="objects",
+    objects=Listed(OBJECT_NAMED),
     name=TEXT,
 )
 REVOKED = Message(

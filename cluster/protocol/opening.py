@@ -1,19 +1,80 @@
-"""What the two ends of a new connection say about themselves.
+"""What the two ends of a new connection say: that they know the cluster's token, and what they are.
 
-These are dictionaries. Fields that one end doesn't know are plain data to it: a later version may add some.
+::
+
+    connecting → the greeting (`comm.strangers.GREETING`)
+    listener   → hello: magic, protocol, nonce
+    connecting → hello: magic, protocol, role, nonce, proof, info
+    listener   → welcome: proof, info      or      refused: code, text
+
+An `info` is a dictionary. Fields that one end doesn't know are plain data to it: a later version may add some. How a
+proof is made is told in `comm/opening.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.kinds import INCARNATION, NAME, NBYTES, RESOURCES, TEXT
+from holdfast.cluster.protocol.kinds import INCARNATION, NAME, NBYTES, REASON, RESOURCES, TEXT
 from holdfast.cluster.protocol.limits import MAX_NAMED, MAX_THREADS
-from holdfast.cluster.protocol.shapes import Entry, Fields, Integer, Listed, Maybe, Plain
+from holdfast.cluster.protocol.message import Message, Vocabulary
+from holdfast.cluster.protocol.shapes import (
+    Anything,
+    Entry,
+    Fields,
+    Identity,
+    Integer,
+    Listed,
+    Maybe,
+    Number,
+    Plain,
+    Shape,
+    Text,
+)
+
+MAGIC = "holdfast"
+#: Both ends must speak the same one: whoever changes a message changes it.
+PROTOCOL_VERSION = 4
+NONCE_NBYTES = 32
+PROOF_NBYTES = 32
 
 _SCHEME = "tcp://"
+
+#: Each role has fields of its own, which are checked when the role is known.
+_INFO = Fields({}, others=Anything("what the role says"))
+
+LISTENER_HELLO = Message(
+    "hello",
+    "The listener's first word. Each end refuses another version than its own.",
+    magic=Text(),
+    protocol=Integer(),
+    nonce=Identity(NONCE_NBYTES),
+)
+HELLO = Message(
+    "hello",
+    "The connecting end's answer: what it is, and the proof that it knows the token.",
+    magic=Text(),
+    protocol=Integer(),
+    role=TEXT,
+    nonce=Identity(NONCE_NBYTES),
+    proof=Identity(PROOF_NBYTES),
+    info=_INFO,
+)
+WELCOME = Message(
+    "welcome", "The connection is open, and the listener knows the token too.", proof=Identity(PROOF_NBYTES), info=_INFO
+)
+REFUSED = Message(
+    "refused",
+    "The listener doesn't take this connection. The code is `later` (the connecting end may try again), `token`, "
+    "`version` or `role`.",
+    code=TEXT,
+    text=REASON,
+)
+
+FROM_LISTENER = Vocabulary("the listener", "the connecting end", LISTENER_HELLO, WELCOME, REFUSED)
+FROM_CONNECTOR = Vocabulary("the connecting end", "the listener", HELLO)
 
 #: What a node says about itself, and the scheduler passes on.
 NODE_DESCRIPTION = Fields(
@@ -32,21 +93,53 @@ NODE_DESCRIPTION = Fields(
 #: What the scheduler passes on of a node: later versions of nodes may say less.
 NODE_KNOWN = Fields({"address": NAME}, NODE_DESCRIPTION.known, others=Plain())
 
-#: By role, what the connecting end says about itself.
-OPENINGS: Mapping[str, Fields] = {
-    "client": Fields({"id": NAME}, {"name": Maybe(TEXT), "pid": Integer(), "hostname": TEXT}, others=Plain()),
-    "node": NODE_DESCRIPTION,
-    "worker": Fields(
-        {"address": NAME, "name": NAME, "node": NAME, "nthreads": Integer(1, MAX_THREADS)},
-        {
-            "resources": Maybe(RESOURCES),
-            "memory_limit": Maybe(NBYTES),
-            "pid": Integer(),
-            "incarnation": Maybe(INCARNATION),
-        },
-        others=Plain(),
+
+class Role(NamedTuple):
+    """What connects: what it says about itself, and what it is told."""
+
+    meaning: str
+    info: Fields
+    welcome: Fields
+
+
+_SCHEDULER: dict[str, Shape] = {"scheduler": Plain()}
+
+ROLES: Mapping[str, Role] = {
+    "client": Role(
+        "A client, to the scheduler.",
+        Fields({"id": NAME}, {"name": Maybe(TEXT), "pid": Integer(), "hostname": TEXT}, others=Plain()),
+        Fields({}, {**_SCHEDULER, "nodes": Listed(NODE_KNOWN)}, others=Plain()),
+    ),
+    "node": Role(
+        "A host's agent, to the scheduler. The welcome says how many seconds lie between two heartbeats.",
+        NODE_DESCRIPTION,
+        Fields({}, {**_SCHEDULER, "heartbeat": Number(0.0, 1e6)}, others=Plain()),
+    ),
+    "worker": Role(
+        "A worker, to the scheduler. Without an incarnation, runs of it can't be revoked.",
+        Fields(
+            {"address": NAME, "name": NAME, "node": NAME, "nthreads": Integer(1, MAX_THREADS)},
+            {
+                "resources": Maybe(RESOURCES),
+                "memory_limit": Maybe(NBYTES),
+                "pid": Integer(),
+                "incarnation": Maybe(INCARNATION),
+            },
+            others=Plain(),
+        ),
+        Fields({}, _SCHEDULER, others=Plain()),
+    ),
+    "peer": Role(
+        "Whoever reads or brings objects, to a host's agent: see the transfer protocol.",
+        Fields({}, {"id": TEXT}, others=Plain()),
+        Fields({}, {"id": TEXT}, others=Plain()),
     ),
 }
+
+
+def check_welcome(role: str, info: dict[str, Any]) -> None:
+    """Check what a peer is told. Raises a `ProtocolError` that names the field."""
+    ROLES[role].welcome.check(info, "welcome")
 
 
 def check_opening(role: str, info: dict[str, Any]) -> None:
@@ -60,7 +153,7 @@ def check_opening(role: str, info: dict[str, Any]) -> None:
     ProtocolError
         It can't be right; names the field.
     """
-    OPENINGS[role].check(info, role)
+    ROLES[role].info.check(info, role)
     if role == "client":
         if _SCHEME in info["id"]:
             raise ProtocolError("client.id: something that is no address expected, one is found")
@@ -68,5 +161,5 @@ def check_opening(role: str, info: dict[str, Any]) -> None:
         host, _, port = info["address"].removeprefix(_SCHEME).rpartition(":")
         if not info["address"].startswith(_SCHEME) or not host or not port.isdecimal():
             raise ProtocolError(f"node.address: {_SCHEME}HOST:PORT expected, {info['address']!r:.80} found")
-    elif not info["address"].startswith(f"{info['node']}/"):
+    elif role == "worker" and not info["address"].startswith(f"{info['node']}/"):
         raise ProtocolError(f"worker.address: one below its node's expected, {info['address']!r:.80} found")

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.protocol import transfer
 from holdfast.cluster.transfer import pool
 from holdfast.cluster.transfer.server import ROOM_SECONDS, STALL_SECONDS, too_large
 from holdfast.objectstore import ObjectID, StoreServer
@@ -228,8 +229,8 @@ class Fetcher:
 
 def _request(
     peers: pool.PeerPool, address: str, object_id: ObjectID
-) -> tuple[socket.socket, tuple[int, pool.Meta] | None]:
-    return peers.request(address, pool.GET + object_id, pool.receive_announcement, STALL_SECONDS)
+) -> tuple[socket.socket, tuple[int, transfer.Description] | None]:
+    return peers.request(address, transfer.get(object_id), pool.receive_announcement, STALL_SECONDS)
 
 
 def _receive(address: str, sock: socket.socket, view: memoryview) -> None:

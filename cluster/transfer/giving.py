@@ -1,5 +1,5 @@
-"""The holder's side of a get: a pinned object goes to its asker. `cluster/transfer/pool.py` says what must hold, and
-why.
+"""The holder's side of a get: a pinned object goes to its asker. `holdfast.cluster.protocol.transfer` says what must
+hold, and why.
 
 Called in a connection's thread, with the pin that the caller keeps until this has returned.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 from holdfast.cluster.comm.blocking import receive_exactly
 from holdfast.cluster.errors import ConnectError, ProtocolError
-from holdfast.cluster.transfer import pool
+from holdfast.cluster.protocol import transfer
 from holdfast.cluster.transfer.checksums import CHUNK_NBYTES, Checksum
 from holdfast.objectstore import StoreServer
 from holdfast.objectstore.core.objects import SpillExtent
@@ -24,7 +24,12 @@ from holdfast.objectstore.server.local import Pinned
 
 
 def give(
-    sock: socket.socket, store: StoreServer, pinned: Pinned, meta: pool.Meta, *, lose: Callable[[Pinned], None]
+    sock: socket.socket,
+    store: StoreServer,
+    pinned: Pinned,
+    meta: transfer.Description,
+    *,
+    lose: Callable[[Pinned], None],
 ) -> None:
     """Send an object. When this returns, nothing that the asker may use depends on the pin any more.
 
@@ -38,9 +43,9 @@ def give(
     OSError, ProtocolError
         The asker did not confirm. The connection has to be reset before the pin is let go of.
     """
-    announcement = pool.pack_announcement(pinned.layout.nbytes, meta)
+    announcement = transfer.announcement(pinned.layout.nbytes, meta)
     checksum = Checksum()
-    if pinned.layout.nbytes <= pool.COPIED_NBYTES:
+    if pinned.layout.nbytes <= transfer.COPIED_NBYTES:
         chunks = _read(pinned.fd, pinned.in_file) if pinned.in_file is not None else _views(store, pinned)
         data = b"".join(map(bytes, chunks))  # each before the next, which may lie in the same place
         checksum.update(data)
@@ -69,7 +74,7 @@ def _await_confirmation(sock: socket.socket) -> None:
         before, left = left, _queued_nbytes(sock)
         if left >= before:
             raise TimeoutError("the other end stopped reading, or did not confirm")
-    if (answer := receive_exactly(sock, 1)) != pool.YES:
+    if (answer := receive_exactly(sock, 1)) != transfer.YES:
         raise ProtocolError(f"expected that all bytes have come, not {bytes(answer)!r}")
 
 
@@ -81,8 +86,8 @@ def _queued_nbytes(sock: socket.socket) -> int:
 def _verdict(pinned: Pinned, checksum: Checksum, lose: Callable[[Pinned], None]) -> bytes:
     if pinned.in_file is not None and checksum.value != pinned.in_file.checksum:
         lose(pinned)
-        return pool.pack_refusal("the file that it was spilled to has other bytes than were written")
-    return pool.YES + pool.CHECKSUM.pack(checksum.value)
+        return transfer.refusal("the file that it was spilled to has other bytes than were written")
+    return transfer.YES + transfer.CHECKSUM.pack(checksum.value)
 
 
 def _views(store: StoreServer, pinned: Pinned) -> Iterator[bytes | memoryview]:

@@ -1,43 +1,7 @@
-"""The protocol in which objects travel between hosts, and its asking side.
+"""The asking side of the protocol in which objects travel between hosts (`holdfast.cluster.protocol.transfer`).
 
-A node agent's port speaks the opening of `comm` with the role ``peer``. After it the connection is a sequence of
-requests, each answered before the next:
-
-::
-
-    get   asker  → "G" | 16 bytes: object id
-          holder → u64 nbytes, all ones if it is not here | u32 length | MessagePack [key, owner, type] | the bytes
-          asker  → 1: all bytes have come                                               (only if nbytes > COPIED_NBYTES)
-          holder → 1 | u64 checksum: these were the object's   or   0 | u32 length | text: why not
-    put   asker  → "P" | 16 bytes: object id | u64 nbytes | u32 length | MessagePack [key, owner, type]
-          holder → 1: go ahead   or   0 | u32 length | text: why not
-          asker  → the bytes | u64 checksum
-          holder → 1: it is in the store   or   0 | u32 length | text
-
-All integers are little endian. Everything here blocks; the bytes move in threads. A host's agent keeps its connections
-in a `PeerPool`, and so may anybody who reads much.
-
-When bytes have arrived
------------------------
-That a call which sends has returned says where the bytes are in the kernel, not that anybody has them. What becomes of
-the memory that they were sent from depends on the call:
-
-* `send` *copies* into the kernel. After it the memory may become anything. What is brought (``P``), a small object and
-  one that is read from a file go that way.
-* `sendfile` queues *references* to the pages of the arena. The bytes are read from there when the other end receives
-  them, seconds later perhaps, and on one host even what TCP has acknowledged is not read yet. If another object lies
-  there by then, the other end receives that one's bytes. Large objects go that way, because it is the fastest.
-
-So a holder keeps its pin on an object of more than `COPIED_NBYTES` until the asker has confirmed that it has received
-all bytes. Then the holder says that it still had the pin, and only after that the asker uses what it has received. All
-other ends of a transfer are the same, whichever side gives up and why: the asker drops what it has received. A holder
-whose asker neither reads nor confirms gives up after a time. It resets the connection *before* it lets go of the pin:
-what is queued may be read wrongly from then on, but no word that it is right can follow it. To ask and to answer
-costs a round trip, which is little beside a large object. A small one is copied, and followed by that word at once.
-
-Against all other ways in which bytes may change (a network card, a disk, a fault of this program) there is a checksum,
-which the holder computes under its pin, from what it sends. An object whose checksum is wrong is not used. For the
-asker that host is then one that could not give the object.
+Everything here blocks; the bytes move in threads. A host's agent keeps its connections in a `PeerPool`, and so may
+anybody who reads much.
 """
 
 from __future__ import annotations
@@ -48,37 +12,20 @@ import os
 import random
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
-
-import msgpack
+from typing import Any, TypeVar
 
 from holdfast.cluster.comm.blocking import connect_blocking, receive_exactly
 from holdfast.cluster.comm.opening import TryLater
 from holdfast.cluster.errors import ConnectError, ProtocolError
+from holdfast.cluster.protocol import transfer
+from holdfast.cluster.protocol.transfer import Description
 from holdfast.cluster.transfer.checksums import Checksum
 from holdfast.objectstore.errors import StoreError, StoreFullError
 
 T = TypeVar("T")
-
-GET = b"G"
-PUT = b"P"
-YES = b"\1"
-NO = b"\0"
-ID_NBYTES = 16
-#: Stands for the size of an object that is not here.
-ABSENT = (1 << 64) - 1
-MAX_META_NBYTES = 1 << 16
-MAX_TEXT_NBYTES = 1 << 16
-#: Objects up to this size are copied when they are sent, and need no confirmation.
-COPIED_NBYTES = 128 << 10
-
-ANNOUNCEMENT = struct.Struct("<QI")
-LENGTH = struct.Struct("<I")
-CHECKSUM = struct.Struct("<Q")
 
 #: Connections that nobody uses are closed by the asker after this time, by the holder after twice as long.
 IDLE_SECONDS = 60.0
@@ -93,54 +40,24 @@ class DamagedError(ConnectError):
     """The bytes that came are not the object's."""
 
 
-class Meta(NamedTuple):
-    """What a store says about an object to people."""
-
-    key: Any = None
-    owner: str | None = None
-    type_name: str | None = None
-
-
 # -- both sides
 
 
-def pack_announcement(nbytes: int, meta: Meta) -> bytes:
-    packed: bytes = msgpack.packb(meta)
-    if len(packed) > MAX_META_NBYTES:  # a key of this length helps nobody to recognise an object
-        packed = msgpack.packb(Meta(None, meta.owner, meta.type_name))
-    return ANNOUNCEMENT.pack(nbytes, len(packed)) + packed
-
-
-def receive_announcement(sock: socket.socket) -> tuple[int, Meta] | None:
+def receive_announcement(sock: socket.socket) -> tuple[int, Description] | None:
     """The size and description of the object that follows; None if it is not there."""
-    nbytes, length = ANNOUNCEMENT.unpack(receive_exactly(sock, ANNOUNCEMENT.size))
-    if length > MAX_META_NBYTES:
-        raise ProtocolError(f"a description of {length:,} bytes is over the limit")
+    nbytes, length = transfer.announced(receive_exactly(sock, transfer.ANNOUNCEMENT.size))
     packed = receive_exactly(sock, length)
-    if nbytes == ABSENT:
-        return None
-    try:
-        key, owner, type_name = msgpack.unpackb(packed, use_list=False, strict_map_key=False)
-    except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
-        raise ProtocolError(f"an object's description is not valid: {error}") from None
-    return nbytes, Meta(key, owner, type_name)
-
-
-def pack_refusal(text: str) -> bytes:
-    encoded = text.encode()[:MAX_TEXT_NBYTES]
-    return NO + LENGTH.pack(len(encoded)) + encoded
+    return None if nbytes is None else (nbytes, transfer.described(packed))
 
 
 def receive_verdict(sock: socket.socket) -> str | None:
     """None for yes; else why not."""
     answer = bytes(receive_exactly(sock, 1))
-    if answer == YES:
+    if answer == transfer.YES:
         return None
-    if answer != NO:
+    if answer != transfer.NO:
         raise ProtocolError(f"expected yes or no, not {answer!r}")
-    (length,) = LENGTH.unpack(receive_exactly(sock, LENGTH.size))
-    if length > MAX_TEXT_NBYTES:
-        raise ProtocolError(f"a text of {length:,} bytes is over the limit")
+    length = transfer.length_of_text(receive_exactly(sock, transfer.LENGTH.size))
     return receive_exactly(sock, length).decode(errors="replace") or "it was refused"
 
 
@@ -156,17 +73,17 @@ def receive_object(sock: socket.socket, target: memoryview) -> None:
     """
     checksum = Checksum()
     checksum.receive_into(sock, target)
-    if target.nbytes > COPIED_NBYTES:
-        sock.sendall(YES)
+    if target.nbytes > transfer.COPIED_NBYTES:
+        sock.sendall(transfer.YES)
     refused = receive_verdict(sock)
     if refused is not None:
         raise DamagedError(refused)
-    compare(checksum, receive_exactly(sock, CHECKSUM.size))
+    compare(checksum, receive_exactly(sock, transfer.CHECKSUM.size))
 
 
 def compare(checksum: Checksum, announced: bytes | bytearray) -> None:
     """Raise `DamagedError` if bytes that came have another checksum than those that were sent."""
-    (sent,) = CHECKSUM.unpack(announced)
+    (sent,) = transfer.CHECKSUM.unpack(announced)
     if checksum.value != sent:
         raise DamagedError(f"the bytes that came have the checksum {checksum.value:016x}, not {sent:016x}")
 
@@ -299,7 +216,7 @@ class PeerPool:
         ConnectError
             The host can't be reached, or the connection broke.
         """
-        sock, announced = self.request(address, GET + bytes(object_id), receive_announcement, timeout)
+        sock, announced = self.request(address, transfer.get(bytes(object_id)), receive_announcement, timeout)
         with self._giving_back(address, sock):
             if announced is None:
                 return None
@@ -329,14 +246,14 @@ class PeerPool:
             The host can't be reached, or the connection broke.
         """
         view = memoryview(data).cast("B")
-        request = PUT + bytes(object_id) + pack_announcement(view.nbytes, Meta(*meta))
+        request = transfer.put(bytes(object_id), view.nbytes, Description(*meta))
         # The store may wait for room before it answers.
         sock, refused = self.request(address, request, receive_verdict, timeout)
         with self._giving_back(address, sock):
             if refused is None:
                 checksum = Checksum()
                 checksum.send(sock, view)
-                sock.sendall(CHECKSUM.pack(checksum.value))
+                sock.sendall(transfer.CHECKSUM.pack(checksum.value))
                 failed = receive_verdict(sock)
         if refused is not None:
             raise StoreFullError(refused)

@@ -14,6 +14,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import logging
 import select
 import socket
@@ -26,6 +27,8 @@ from holdfast.cluster.comm.blocking import open_accepted, receive_exactly
 from holdfast.cluster.comm.entrance import Entrance
 from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.protocol import transfer
+from holdfast.cluster.protocol.opening import check_opening
 from holdfast.cluster.transfer import giving, pool
 from holdfast.cluster.transfer.checksums import Checksum
 from holdfast.objectstore import ObjectID, StoreServer
@@ -151,6 +154,10 @@ class TransferServer:
     def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
         if role != "peer":
             raise Refused("role", f"this is the transfer port of a node agent, which is nothing for a {role}")
+        try:
+            check_opening(role, info)
+        except ProtocolError as error:
+            raise Refused("role", str(error)) from None
         if len(self._waiting) >= MAX_WAITING:
             raise Refused("later", f"{MAX_CONNECTIONS} peers are served and {MAX_WAITING} wait")
         return {"id": self._name}
@@ -183,13 +190,11 @@ class TransferServer:
         put = _Put(self._store, peer)
         try:
             sock.settimeout(STALL_SECONDS)
+            handlers = {transfer.GET: self._give, transfer.PUT: functools.partial(self._take, put=put)}
             while (operation := self._next_request(sock)) is not None:
-                if operation == pool.GET:
-                    self._give(sock)
-                elif operation == pool.PUT:
-                    self._take(sock, put)
-                else:
+                if operation not in handlers:
                     raise ProtocolError(f"unknown operation {operation!r}")
+                handlers[operation](sock)
         except ProtocolError as error:
             logger.warning("closing the transfer connection with %s: %s", address, error)
         except OSError as error:
@@ -217,10 +222,10 @@ class TransferServer:
         return sock.recv(1) or None
 
     def _give(self, sock: socket.socket) -> None:
-        object_id = ObjectID(receive_exactly(sock, pool.ID_NBYTES))
+        object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))
         found = self._await(self._pin(object_id))
         if found is None:
-            sock.sendall(pool.ANNOUNCEMENT.pack(pool.ABSENT, 0))
+            sock.sendall(transfer.absence())
             return
         pinned, meta = found
         confirmed = False
@@ -239,7 +244,7 @@ class TransferServer:
     def _lose(self, pinned: Pinned) -> None:
         self._call(self._store.lose, pinned)
 
-    async def _pin(self, object_id: ObjectID) -> tuple[Pinned, pool.Meta] | None:
+    async def _pin(self, object_id: ObjectID) -> tuple[Pinned, transfer.Description] | None:
         if not self._store.contains(object_id):
             return None
         meta = self._store.meta(object_id)
@@ -247,30 +252,30 @@ class TransferServer:
             pinned = await self._store.pin(object_id)
         except SpillError:  # logged by the store; it isn't here any more
             return None
-        return None if pinned is None else (pinned, pool.Meta(meta.key, meta.owner, meta.type_name))
+        return None if pinned is None else (pinned, transfer.Description(meta.key, meta.owner, meta.type_name))
 
     def _take(self, sock: socket.socket, put: _Put) -> None:
-        object_id = ObjectID(receive_exactly(sock, pool.ID_NBYTES))
+        object_id = ObjectID(receive_exactly(sock, transfer.ID_NBYTES))
         announced = pool.receive_announcement(sock)
         if announced is None:
             raise ProtocolError("an object without a size was brought")
         nbytes, meta = announced
         if nbytes > self._capacity:
-            sock.sendall(pool.pack_refusal(too_large(object_id, nbytes, self._capacity)))
+            sock.sendall(transfer.refusal(too_large(object_id, nbytes, self._capacity)))
             return
         try:
             reservation = self._await(self._allocate(nbytes))
         except StoreError as error:
-            sock.sendall(pool.pack_refusal(str(error)))
+            sock.sendall(transfer.refusal(str(error)))
             return
         sealed = False
         damage = None
         try:
-            sock.sendall(pool.YES)
+            sock.sendall(transfer.YES)
             checksum = Checksum()
             with self._store.writable_view(reservation) as view:
                 checksum.receive_into(sock, view)
-            pool.compare(checksum, receive_exactly(sock, pool.CHECKSUM.size))
+            pool.compare(checksum, receive_exactly(sock, transfer.CHECKSUM.size))
             self._call(self._seal, reservation, object_id, meta, put)
             sealed = True
         except pool.DamagedError as error:
@@ -280,9 +285,9 @@ class TransferServer:
                 self._call(self._store.abort, reservation)
         if damage is not None:
             logger.warning("object %s, brought by %s: %s", object_id, put.peer, damage)
-        sock.sendall(pool.YES if damage is None else pool.pack_refusal(damage))
+        sock.sendall(transfer.YES if damage is None else transfer.refusal(damage))
 
-    def _seal(self, reservation: Any, object_id: ObjectID, meta: pool.Meta, put: _Put) -> None:
+    def _seal(self, reservation: Any, object_id: ObjectID, meta: transfer.Description, put: _Put) -> None:
         self._store.seal(reservation, object_id, ObjectMeta(**meta._asdict()))
         put.add(object_id)
 

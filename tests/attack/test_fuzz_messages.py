@@ -17,7 +17,7 @@ from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.node import FROM_NODE
-from holdfast.cluster.protocol.opening import OPENINGS
+from holdfast.cluster.protocol.opening import ROLES
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.protocol.worker import FROM_WORKER
 
@@ -70,7 +70,7 @@ class Attacker:
 
     def info(self):
         self.number += 1
-        return self.maker.value(OPENINGS[self.role], self.role)
+        return self.maker.value(ROLES[self.role].info, self.role)
 
     def right(self) -> bytes:
         message = self.maker.message(self.chance.choice(list(VOCABULARIES[self.role])))

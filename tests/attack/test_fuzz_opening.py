@@ -9,12 +9,13 @@ import struct
 import pytest
 from campaign import Campaign
 from innocents import Innocents
+from messages import Maker
 
 from holdfast import LocalCluster
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import parse_address
-from holdfast.cluster.comm.opening import MAGIC, PROTOCOL_VERSION, ROLES
 from holdfast.cluster.comm.strangers import GREETING
+from holdfast.cluster.protocol.opening import HELLO, MAGIC, PROTOCOL_VERSION, ROLES
 
 PATIENCE_SECONDS = 30.0
 
@@ -36,7 +37,10 @@ def anything(chance: random.Random, depth: int = 0):
 
 def hello(chance: random.Random):
     """A hello in which something may be wrong, the proof always is."""
-    parts = ["hello", MAGIC, PROTOCOL_VERSION, chance.choice(ROLES), chance.randbytes(32), chance.randbytes(32), {}]
+    role = chance.choice(list(ROLES))
+    right = {"hello.magic": MAGIC, "hello.protocol": PROTOCOL_VERSION, "hello.role": role}
+    maker = Maker(chance, right.get)
+    parts = [*maker.message(HELLO)[:-1], maker.value(ROLES[role].info, role)]
     for _ in range(chance.randrange(3)):
         where = chance.randrange(len(parts) + 1)
         choice = chance.randrange(3)

@@ -24,7 +24,8 @@ from waiting import until
 
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.errors import ConnectError
-from holdfast.cluster.transfer import pool, server
+from holdfast.cluster.protocol import transfer
+from holdfast.cluster.transfer import server
 from holdfast.cluster.transfer.pool import PeerPool, fetch_bytes, push_bytes
 from holdfast.objectstore import ObjectID, connect, decode, encode
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreError, StoreFullError
@@ -187,7 +188,7 @@ def test_an_object_whose_holder_dies_before_its_last_word_is_not_used(how, where
     object_id = put_where(holder, where, value)
     nbytes = len(fetch_bytes(holder.address, object_id, token=TOKEN))
     meta = holder.in_loop(holder.agent.store.meta, object_id)
-    announced = len(pool.pack_announcement(nbytes, pool.Meta(meta.key, meta.owner, meta.type_name)))
+    announced = len(transfer.announcement(nbytes, transfer.Description(meta.key, meta.owner, meta.type_name)))
     with SlowLink(holder.address) as link:
         link.hold_next_get = True
         found = ask(how, there, object_id, link.address)
@@ -201,14 +202,14 @@ def test_an_object_whose_holder_dies_before_its_last_word_is_not_used(how, where
     assert np.array_equal(ask(how, there, object_id, holder.address).result(20), value)
 
 
-@pytest.mark.parametrize("nbytes", [1000, pool.COPIED_NBYTES, pool.COPIED_NBYTES + 1, 3_000_000])
+@pytest.mark.parametrize("nbytes", [1000, transfer.COPIED_NBYTES, transfer.COPIED_NBYTES + 1, 3_000_000])
 def test_an_asker_that_leaves_at_any_time_leaves_no_pin(nbytes, holder):
     object_id = ObjectID(b"of an exact size")
     push_bytes(holder.address, object_id, bytes(nbytes), token=TOKEN)
     for read in (0, 100, nbytes // 2, nbytes):
         sock, _ = connect_blocking(holder.address, token=TOKEN, role="peer", info={}, timeout=5)
         with sock:
-            sock.sendall(pool.GET + object_id)
+            sock.sendall(transfer.get(object_id))
             left = read
             while left:
                 left -= len(sock.recv(left))

@@ -457,7 +457,8 @@ def test_it_closes_when_the_scheduler_is_silent_for_long(scheduler, start_host, 
 def inventory(scheduler, node):
     """All that a node says it has, once it has said that it was all."""
     scheduler.message(node, "ready")
-    return {entry[0]: entry[1:] for message in node.received if message[0] == "inventory" for entry in message[1]}
+    said = [has for message in node.received if message[0] == "inventory" for has in message[1]]
+    return {has["id"]: {field: value for field, value in has.items() if field != "id"} for has in said}
 
 
 def test_a_new_host_has_nothing(scheduler, start_host):
@@ -474,7 +475,9 @@ def test_when_its_connection_ends_it_joins_again_with_what_it_has(scheduler, sta
         scheduler.cut(host.node)
         again = scheduler.peer(host.address, role="node")
         nbytes = store.stats()["object_nbytes"]
-        assert inventory(scheduler, again) == {bytes(first): ("first", nbytes, "numpy.ndarray", "somebody")}
+        assert inventory(scheduler, again) == {
+            bytes(first): {"key": "first", "nbytes": nbytes, "type": "numpy.ndarray", "owner": "somebody"}
+        }
     assert again.info == host.node.info
     scheduler.send(again, ("delete", [bytes(first)]))
     scheduler.wait(lambda: host.store_stats()["objects"] == 0, "it does what it is told")

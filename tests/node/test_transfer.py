@@ -21,7 +21,7 @@ from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.blocking import connect_blocking, open_accepted, receive_exactly
 from holdfast.cluster.comm.strangers import GREETING, expect_greeting
 from holdfast.cluster.errors import AuthenticationError, ConnectError
-from holdfast.cluster.protocol import cutting
+from holdfast.cluster.protocol import cutting, transfer
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.cluster.transfer import fetcher, pool
 from holdfast.cluster.transfer import server as server_module
@@ -275,7 +275,7 @@ class Impostor:
             asyncio.run(self.open())
             self.connection.setblocking(True)
             receive_exactly(self.connection, 17)
-            self.connection.sendall(pool.pack_announcement(self.nbytes, pool.Meta("x")) + bytes(1000))
+            self.connection.sendall(transfer.announcement(self.nbytes, transfer.Description("x")) + bytes(1000))
             self.asked.set()
         except OSError:
             pass
@@ -385,7 +385,7 @@ def test_spilled_objects_are_brought_over_and_damaged_ones_are_not_there(start_h
 def test_a_push_that_breaks_off_leaves_nothing(hosts, eventually):
     here, _ = hosts
     sock, _ = connect_blocking(here.address, token=TOKEN, role="peer", info={}, timeout=5)
-    sock.sendall(pool.PUT + NOWHERE + pool.pack_announcement(1 << 20, pool.Meta()))
+    sock.sendall(transfer.put(NOWHERE, 1 << 20, transfer.Description()))
     assert pool.receive_verdict(sock) is None
     sock.sendall(bytes(1000))
     assert here.store_stats()["reserved"] == 1
@@ -443,7 +443,7 @@ def test_a_connection_that_falls_idle_while_others_wait_makes_room_for_them(host
     object_id = put(here, "x")
     busy, _ = connect_blocking(here.address, token=TOKEN, role="peer", info={}, timeout=5)
     with busy, ThreadPoolExecutor(1) as executor:
-        busy.sendall(pool.GET)
+        busy.sendall(transfer.GET)
         eventually(lambda: server._connections and not server._idle)
         other = executor.submit(fetch_bytes, here.address, object_id, token=TOKEN, timeout=10)
         eventually(lambda: server._waiting)
@@ -455,7 +455,7 @@ def test_a_reader_that_stops_reading_does_not_hold_up_the_end(start_host):
     host = start_host()
     object_id = put(host, bytes(50 << 20))
     sock, _ = connect_blocking(host.address, token=TOKEN, role="peer", info={}, timeout=5)
-    sock.sendall(pool.GET + object_id)
+    sock.sendall(transfer.get(object_id))
     assert pool.receive_announcement(sock) is not None
     host.close()
     sock.close()
@@ -465,7 +465,7 @@ def test_somebody_who_waits_for_room_does_not_hold_up_the_end(start_host, eventu
     host = start_host(store_capacity=16 << 20)
     with hoarding(host):
         sock, _ = connect_blocking(host.address, token=TOKEN, role="peer", info={}, timeout=5)
-        sock.sendall(pool.PUT + NOWHERE + pool.pack_announcement(10 << 20, pool.Meta()))
+        sock.sendall(transfer.put(NOWHERE, 10 << 20, transfer.Description()))
         eventually(lambda: host.store_stats()["waiting_creates"] == 1)
         started = time.monotonic()
         host.close()
@@ -502,4 +502,5 @@ def test_what_a_peer_has_put_is_reported_piece_by_piece_as_far_as_it_is_there_st
             host.in_loop(host.agent.store.delete, [object_id])
     pool.close()
     reports = [scheduler.message(host.node, "left") for _ in range(3)]
-    assert reports == [("left", tuple(left[start : start + 2]), "client-1") for start in (0, 2, 4)]
+    said = [tuple({"id": object_id} for object_id in left[start : start + 2]) for start in (0, 2, 4)]
+    assert reports == [("left", objects, "client-1") for objects in said]

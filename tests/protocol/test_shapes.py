@@ -10,7 +10,7 @@ from messages import Maker, mistakes, wrong_messages
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.limits import MAX_KEY_NBYTES
-from holdfast.cluster.protocol.opening import OPENINGS, check_opening
+from holdfast.cluster.protocol.opening import ROLES, check_opening
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.protocol.shapes import KeyShape, Listed, in_slices, key_nbytes
 from holdfast.cluster.protocol.vocabularies import VOCABULARIES
@@ -53,14 +53,14 @@ def in_the_opening(path):
     return {"worker.address": "tcp://a:1/0", "worker.node": "tcp://a:1", "node.address": "tcp://a:1"}.get(path)
 
 
-@pytest.mark.parametrize("role", OPENINGS)
+@pytest.mark.parametrize("role", ROLES)
 def test_what_a_peer_says_about_itself(role):
     maker = Maker(random.Random(role), in_the_opening)
     for _ in range(5):
-        right = maker.value(OPENINGS[role], role)
+        right = maker.value(ROLES[role].info, role)
         check_opening(role, right)
         check_opening(role, {**right, "something new": (1, "two")})
-        for name, wrong in mistakes(OPENINGS[role], right, role):
+        for name, wrong in mistakes(ROLES[role].info, right, role):
             with pytest.raises(ProtocolError) as caught:
                 check_opening(role, wrong)
             assert name in str(caught.value)

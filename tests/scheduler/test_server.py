@@ -191,7 +191,7 @@ def test_a_node_whose_messages_wait_here_is_not_silent(monkeypatch):
 
 
 SCATTERED = ("x", b"x" * 16, 5, "bytes", NODE, None)
-REPORTED = (b"x" * 16, "x", 5, "bytes", "me")
+REPORTED = {"id": b"x" * 16, "key": "x", "nbytes": 5, "type": "bytes", "owner": "me"}
 
 
 def test_a_node_that_was_given_up_comes_back_with_what_it_has():
@@ -200,7 +200,7 @@ def test_a_node_that_was_given_up_comes_back_with_what_it_has():
             setup.client.connection.send(("scattered", [SCATTERED], False))
             await setup.client.next("memory")
             await setup.client.next("pending")
-            unknown = (b"y" * 16, "y", 5, "bytes", "here-0")
+            unknown = {"id": b"y" * 16, "nbytes": 5, "owner": "here-0", "of a later version": [1, 2]}
             setup.node = await Peer.join_as_node(setup.scheduler, [REPORTED, unknown])
             assert (await setup.client.next("memory"))[1] == (("x", b"x" * 16, 5, None, (NODE,)),)
             assert await setup.node.next("delete") == ("delete", (b"y" * 16,))
@@ -258,7 +258,7 @@ def test_what_a_client_put_and_may_be_about_to_tell_of_is_not_deleted_before_it_
     async def main():
         async with Setup() as setup:
             other = await Peer.join(setup.scheduler, "client", id="other")
-            told, untold = (b"o" * 16, "o", 5, "bytes", "other"), (b"u" * 16, "u", 5, "bytes", "other")
+            told, untold = ({"id": object_id * 16, "nbytes": 5, "owner": "other"} for object_id in (b"o", b"u"))
             setup.node = await Peer.join_as_node(setup.scheduler, [told, untold])
             await until(lambda: setup.scheduler.state.hosts[NODE].is_ready)
             other.connection.send(("scattered", [("o", b"o" * 16, 5, "bytes", NODE, None)], False))
@@ -279,7 +279,7 @@ def test_what_a_worker_had_put_and_nobody_heard_of_is_deleted_when_all_it_sent_h
             ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
             told, untold = b"told" * 4, b"lost" * 4
             # Its node notices first; what the worker had sent before it died is read later.
-            setup.node.connection.send(("left", [told, untold], "here-0"))
+            setup.node.connection.send(("left", [{"id": told}, {"id": untold, "generation": 2}], "here-0"))
             setup.node.connection.send(("exited", WORKER, "was killed by SIGKILL", [], None, False))
             setup.worker.connection.send(("finished", [("x", run_id, told, 10, None, "bytes", 0.1)]))
             await setup.client.next("memory")

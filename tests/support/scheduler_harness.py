@@ -135,7 +135,7 @@ class Cluster:
         description = {"hostname": address, "capacity": 100 * LARGE, "incarnation": address}
         self.handle(events.HostJoined(address, description))
         objects = [
-            (object_id, None, self.nbytes.get(object_id, LARGE), "bytes", None)
+            {"id": object_id, "nbytes": self.nbytes.get(object_id, LARGE), "type": "bytes"}
             for object_id in sorted(self.stores[address])
         ]
         for start in range(0, len(objects), piece):

@@ -16,11 +16,11 @@ from holdfast.cluster import protocol
 from holdfast.cluster.clock import STEP_SECONDS, Alarm, ListeningClock, Rounds
 from holdfast.cluster.comm.connection import Connection, Listener
 from holdfast.cluster.comm.frames import raw
-from holdfast.cluster.comm.opening import PROTOCOL_VERSION, Refused
+from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.protocol.limits import MAX_CLIENTS, MAX_ITEMS, MAX_REASON_LENGTH
 from holdfast.cluster.protocol.message import Dispatch
-from holdfast.cluster.protocol.opening import OPENINGS, check_opening
+from holdfast.cluster.protocol.opening import PROTOCOL_VERSION, check_opening
 from holdfast.cluster.scheduler.io.debts import REPORTS, Debts
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
@@ -181,7 +181,7 @@ class Scheduler:
     def _welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
         if self._closing:
             raise Refused("role", "the cluster is shutting down")
-        if role not in OPENINGS:
+        if role not in self._dispatches:
             raise Refused("role", f"a scheduler does not serve the role {role!r:.80}")
         try:
             check_opening(role, info)
@@ -362,7 +362,7 @@ class Scheduler:
         self._happen(events.WorkerLeft(worker, departure.reason, *departure.how))
         self._reconcile(worker)
 
-    def _user_left(self, node: str, object_ids: list[bytes], name: str) -> None:
+    def _user_left(self, node: str, put: Sequence[dict[str, Any]], name: str) -> None:
         """A process no longer uses a node's store, and had put these objects there.
 
         If it died before it could tell of some, nobody else will ever name them. That is known as soon as all has been
@@ -374,12 +374,13 @@ class Scheduler:
                 peer = worker.address
         host = self.state.hosts[node]
         objects = self.state.life.objects
+        object_ids = [description["id"] for description in put]
         unheard_of = [i for i in object_ids if (task := objects.get(i)) is None or host not in task.where]
         self._put.setdefault(peer, []).append((node, unheard_of))
         if peer not in self.state.workers and peer not in self.state.clients:
             self._reconcile(peer)
 
-    def _objects_reported(self, node: str, entries: Sequence[tuple[Any, ...]]) -> None:
+    def _objects_reported(self, node: str, descriptions: Sequence[dict[str, Any]]) -> None:
         """A node that has joined says what its store has.
 
         What nobody has heard of is deleted, unless a client put it there that may be about to tell of it.
@@ -387,12 +388,12 @@ class Scheduler:
         life = self.state.life
         reported = []
         unheard_of: dict[str, list[bytes]] = {}
-        for entry in entries:
-            object_id, _, _, _, owner = entry
+        for description in descriptions:
+            object_id, owner = description["id"], description.get("owner")
             if owner in self.state.clients and object_id not in life.objects and object_id not in life.lost:
                 unheard_of.setdefault(owner, []).append(object_id)
             else:
-                reported.append(entry)
+                reported.append(description)
         for owner, object_ids in unheard_of.items():
             self._put.setdefault(owner, []).append((node, object_ids))
         self._handle(events.ObjectsReported(node, reported))

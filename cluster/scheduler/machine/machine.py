@@ -278,7 +278,8 @@ class SchedulerState:
         if host is None:
             return
         life = self.life
-        for object_id, _, nbytes, type_name, _ in event.objects:
+        for description in event.objects:
+            object_id = description["id"]
             task = life.objects.get(object_id)
             if task is not None:
                 life.add_copy(task, host)
@@ -290,7 +291,7 @@ class SchedulerState:
                 continue
             task = life.lost.claim(object_id)
             if task is not None and task.is_needed and (task.error is None or task.error.is_loss):
-                life.restore(task, host, object_id, nbytes, None, type_name or "")
+                life.restore(task, host, object_id, description["nbytes"], None, description.get("type") or "")
                 host.restored.append(task)
                 self.copies.look_at(task)
             else:

@@ -22,10 +22,10 @@ class HostLeft(NamedTuple):
 
 
 class ObjectsReported(NamedTuple):
-    """A host that has joined says what it has: object, key, bytes, type, owner of each."""
+    """A host that has joined says what it has: a description of each object (`protocol.kinds.OBJECT_DESCRIPTION`)."""
 
     host: str
-    objects: Sequence[tuple[ObjectId, Any, int, str | None, str | None]]
+    objects: Sequence[Mapping[str, Any]]
 
 
 class HostReady(NamedTuple):
