@@ -190,7 +190,10 @@ class TransferServer:
         put = _Put(self._store, peer)
         try:
             sock.settimeout(STALL_SECONDS)
-            handlers = {transfer.GET: self._give, transfer.PUT: functools.partial(self._take, put=put)}
+            handlers: dict[bytes, Callable[[socket.socket], None]] = {
+                transfer.GET: self._give,
+                transfer.PUT: functools.partial(self._take, put=put),
+            }
             while (operation := self._next_request(sock)) is not None:
                 if operation not in handlers:
                     raise ProtocolError(f"unknown operation {operation!r}")
