@@ -8,16 +8,17 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-all attack check lint types bench bench-peers bench-path bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
+.PHONY: help demo test test-fast test-all attack check lint types bench bench-peers bench-path bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo         the main job end to end, on the flights of New York in 2013 (examples/flights)"
 	@echo "make test         the tests"
+	@echo "make test-fast    those that start no process, server or cluster: within a minute"
 	@echo "make test-all     the tests on every Python that is promised and that this machine has; ARGS=\"-- tests/client\""
 	@echo "make attack       the long campaigns of tests/attack: ten minutes each, or SECONDS=N; SEED=N repeats one"
 	@echo "make check        lint, types and tests"
-	@echo "make lint         ruff"
+	@echo "make lint         ruff, and the contracts of layering (.importlinter)"
 	@echo "make types        mypy"
 	@echo "make bench        every workload of the peers on Holdfast alone; ARGS=\"--help\" for more"
 	@echo "make bench-peers  on the peers too, in turn, with the ratios (docs/performance.md)"
@@ -35,7 +36,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/flights/demo.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m fast --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-all: $(VENV)/.test
 	$(BIN)/nox $(ARGS)
@@ -48,6 +52,7 @@ check: lint types test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 types: $(VENV)/.test
 	$(BIN)/mypy
@@ -82,7 +87,7 @@ bench-fragmentation: $(VENV)/.test
 install: $(VENV)/.test $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) .nox build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .nox build dist *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.test: $(VENV)/.venv pyproject.toml

@@ -9,6 +9,7 @@ during the tests of their scope, and is checked for when that scope ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import secrets
@@ -24,6 +25,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from tiers import is_fast
 
 #: How long what a test has stopped may take to be gone.
 GRACE_SECONDS = 5.0
@@ -56,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(_place, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_fast(item):
+            item.add_marker("fast")
 
 
 # -- what there is
@@ -101,6 +109,7 @@ def _processes() -> dict[tuple[int, int], str]:
     parents: dict[int, int] = {}
     stats: dict[int, tuple[str, int]] = {}
     marked: set[int] = set()
+    began = _beginning()
     for entry in os.listdir("/proc"):
         if not entry.isdecimal():
             continue
@@ -108,7 +117,8 @@ def _processes() -> dict[tuple[int, int], str]:
             state, parent, *rest = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b") ")[2].split()
             pid = int(entry)
             parents[pid], stats[pid] = int(parent), (state.decode(), int(rest[17]))
-            if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+            # Processes of before this session are many, can't have its mark, and take long to ask.
+            if stats[pid][1] >= began and mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
                 marked.add(pid)
     found = {}
     me = os.getpid()
@@ -124,6 +134,12 @@ def _processes() -> dict[tuple[int, int], str]:
                 words = "a zombie that was not waited for" if state == "Z" else command.decode(errors="replace")[:300]
                 found[pid, started] = f"{pid}: {words}"
     return found
+
+
+@functools.cache
+def _beginning() -> int:
+    """When this process began, in ticks."""
+    return int(Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()[19])
 
 
 def _descends(pid: int, ancestor: int, parents: dict[int, int]) -> bool:

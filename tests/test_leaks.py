@@ -152,7 +152,7 @@ def run_session(folder: Path, sources: dict[str, str]) -> dict[str, str]:
     """Run each source as a module of one session; return what was wrong with each, by name."""
     conftest = (Path(__file__).parent / "conftest.py").read_text()
     (folder / "conftest.py").write_text(conftest.replace("GRACE_SECONDS = 5.0", "GRACE_SECONDS = 0.5"))
-    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {Path(__file__).parent / 'support'}\nmarkers = fast\n")
     for name, source in sources.items():
         (folder / f"test_{name}.py").write_text(textwrap.dedent(source))
     report = folder / "report.xml"

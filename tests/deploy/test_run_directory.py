@@ -86,6 +86,7 @@ def test_a_fork_neither_removes_it_nor_keeps_it_alive(eventually: Any) -> None:
         os.close(fd)
 
 
+@pytest.mark.long
 def test_sweeping_while_others_come_and_go_harms_nobody() -> None:
     stop = threading.Event()
     failures: list[BaseException] = []

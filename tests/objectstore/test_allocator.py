@@ -141,6 +141,7 @@ def fragmentation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("load", "refused", "largest_free"), [(0.5, 0.0, 0.5), (0.8, 0.001, 0.08), (0.95, 0.01, 0.08)])
 def test_fragmentation_is_bounded(fragmentation: ModuleType, load: float, refused: float, largest_free: float) -> None:
     # At 95 % a first fit from one end refuses 3 % of these requests, and its largest extent is 5 % of what is free.

@@ -425,6 +425,7 @@ class History:
         return largest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("span", [0, 32 * MIB])
 def test_a_request_for_an_eighth_is_granted_while_a_third_can_go_and_is_not_walled_in(seed: int, span: int) -> None:

@@ -69,6 +69,7 @@ def test_every_valid_request_is_understood_as_it_was_meant(message: list[Any]) -
     assert [list(field) if isinstance(field, tuple) else field for field in fields][:1] == message[1:2] or op is Op.SEAL
 
 
+@pytest.mark.long
 @given(st.lists(VALID, min_size=1, max_size=3), st.data())
 @settings(max_examples=int(500 * TIMES))
 def test_frames_with_any_bytes_changed_are_parsed_or_refused(messages: list[list[Any]], data: st.DataObject) -> None:
@@ -80,6 +81,7 @@ def test_frames_with_any_bytes_changed_are_parsed_or_refused(messages: list[list
     parse_all(bytes(stream), data.draw(st.integers(1, 200)))
 
 
+@pytest.mark.long
 @given(st.binary(max_size=400), st.integers(1, 200))
 @example(b"\x00\x00\x00\x05\xdd\xff\xff\xff\xff", 3)  # an array that claims four billion items
 @example(b"\x00\x00\x00\x05\xc6\xff\xff\xff\xff", 9)

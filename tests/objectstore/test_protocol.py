@@ -210,6 +210,7 @@ JUNK = st.recursive(
 )
 
 
+@pytest.mark.long
 @given(st.one_of(JUNK, st.lists(JUNK, max_size=8).map(lambda rest: [1 + len(rest) % 12, *rest])))
 @settings(max_examples=500)
 def test_any_junk_is_parsed_or_refused(message: Any) -> None:

@@ -108,6 +108,7 @@ def test_any_slice_is_what_it_was(name: str, start: int, rows: int) -> None:
     assert back.equals(few)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ARRAYS)
 def test_most_of_an_array_costs_no_more_than_all_of_it(name: str) -> None:
     most = ARRAYS[name].slice(9, 70_000)

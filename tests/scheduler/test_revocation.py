@@ -166,6 +166,7 @@ def test_a_line_of_which_nothing_has_begun_moves_as_a_whole(cluster, client):
     assert set(cluster.clients[client].values()) == {"memory"}
 
 
+@pytest.mark.long
 def test_long_lists_are_asked_for_in_pieces():
     cluster = Cluster(hosts=1, workers=1, nthreads=4)
     client = cluster.add_client()

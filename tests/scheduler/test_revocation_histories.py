@@ -124,6 +124,7 @@ class History:
             self.finish()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", range(0, HISTORIES, 10))
 def test_each_task_has_one_result_and_none_runs_twice_without_need(first):
     counts: Counter[str] = Counter()
