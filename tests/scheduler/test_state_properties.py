@@ -7,9 +7,10 @@ value.
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from replay import Replay, peers_of, states_of
 from scheduler_harness import Cluster, value_of
 
 from holdfast.cluster.scheduler.tasks import events
@@ -39,6 +40,7 @@ class History(RuleBasedStateMachine):
             follow_up_limit=follow_up_limit,
             patience_seconds=patience_seconds,
         )
+        self.replay = Replay(self.cluster.state)
         for name in CLIENTS:
             self.cluster.add_client(name)
         self.joining = {}  # the host that says what it has, and its next steps
@@ -282,6 +284,13 @@ class History(RuleBasedStateMachine):
             if not self.is_retold(task):
                 assert self.cluster.values[task.object_id] == self.expected[task]
 
+    @invariant()
+    def a_listener_knows_what_tasks_do_and_who_is_there(self):
+        self.replay.catch_up()
+        assert +self.replay.tasks == states_of(self.cluster.state)
+        assert self.replay.peers == peers_of(self.cluster.state)
+        assert not self.replay.missed
+
     def is_held(self, task):
         state = self.cluster.state
         holders = {*state.clients.values(), *state.datasets.values(), *state.life.contents.values()}
@@ -322,6 +331,9 @@ class History(RuleBasedStateMachine):
             cluster.remove_client(name)
         cluster.catch_up()
         cluster.run_all()
+        self.a_listener_knows_what_tasks_do_and_who_is_there()
+        for before, after in self.replay.moves:
+            event(f"{before} → {after}")  # so that 'pytest --hypothesis-show-statistics' says which were taken
         assert not cluster.state.tasks
         assert not cluster.state.life.earlier
         assert not cluster.state.life.objects

@@ -29,7 +29,7 @@ from holdfast.cluster.scheduler.parts.requests import FAILED, Requests
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
-from holdfast.cluster.scheduler.watching import introspection
+from holdfast.cluster.scheduler.watching import feed_log, introspection
 from holdfast.cluster.scheduler.watching.absent import Absent
 
 logger = logging.getLogger(__name__)
@@ -123,6 +123,7 @@ class Scheduler:
         self._heard: dict[str, float] = {}  # when each node last said something, by the clock
         self._node_inboxes: dict[str, Inbox] = {}
         self._silence_timer: Alarm | None = None
+        self._feed_log: feed_log.FeedLog | None = None
         self._started = time.time()
         self._closing = False
 
@@ -133,6 +134,8 @@ class Scheduler:
         self.finished = asyncio.Event()
         await self._listener.listen(self._sock)
         self._watch_silence()
+        if feed_log.logger.isEnabledFor(logging.DEBUG):
+            self._feed_log = feed_log.FeedLog(self.state.feed, self._loop.call_soon)
         logger.info("scheduler %s listens on %s", self.id, self.address)
 
     @property
@@ -170,6 +173,8 @@ class Scheduler:
             await asyncio.sleep(0.01)
         for connection in list(self._peers.values()):
             connection.close()
+        if self._feed_log is not None:
+            self._feed_log.close()
         self.finished.set()
 
     def _shut_down(self, reason: str) -> None:

@@ -40,6 +40,7 @@ from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS, Revoc
 from holdfast.cluster.scheduler.placing.suspects import PATIENCE_SECONDS as SUSPECTS_PATIENCE_SECONDS
 from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.feed import Joined, Left
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import (
     DeleteObjects,
@@ -245,6 +246,8 @@ class SchedulerState:
         if event.address in self.hosts:
             raise ProtocolError(f"there is a node at {event.address} already")
         host = self.hosts[event.address] = Host(event.address, event.description)
+        if self.feed.is_heard:
+            self.feed.tell(Joined("host", host.address, str(event.description.get("hostname") or "")))
         incarnation, blamed = self._blamed.pop(host.address, (None, ()))
         if incarnation == host.incarnation:
             for task in blamed:
@@ -263,6 +266,8 @@ class SchedulerState:
             if len(self._blamed) > MAX_BLAMED:
                 del self._blamed[next(iter(self._blamed))]
         del self.hosts[host.address]
+        if self.feed.is_heard:
+            self.feed.tell(Left("host", host.address, event.reason))
         for task in self.placement.remove_host(host):
             self.placement.push(task)
         self.copies.host_left(host)
@@ -315,6 +320,8 @@ class SchedulerState:
         worker = Worker(event.address, event.name, host, event.nthreads, event.resources)
         worker.incarnation = event.incarnation
         self.workers[event.address] = worker
+        if self.feed.is_heard:
+            self.feed.tell(Joined("worker", worker.address, worker.name))
         host.workers[worker] = None
         self.placement.update_room(worker, self.life.now)
         self._reconsider_unplaced()
@@ -328,6 +335,8 @@ class SchedulerState:
     def _remove_worker(self, worker: Worker, reason: str) -> None:
         """A worker is gone. The tasks that are charged for it are known already."""
         del self.workers[worker.address]
+        if self.feed.is_heard:
+            self.feed.tell(Left("worker", worker.address, reason))
         del worker.host.workers[worker]
         self.placement.remove_worker(worker)
         self.revocation.answered(worker)
@@ -400,11 +409,15 @@ class SchedulerState:
         if event.client in self.clients:
             raise ProtocolError(f"there is a client {event.client} already")
         self.clients[event.client] = Client(event.client, event.name, event.of_worker)
+        if self.feed.is_heard:
+            self.feed.tell(Joined("client", event.client, event.name))
 
     def _client_left(self, event: events.ClientLeft) -> None:
         client = self.clients.pop(event.client, None)
         if client is None:
             return
+        if self.feed.is_heard:
+            self.feed.tell(Left("client", client.id, ""))
         client.leave()
         self.nowhere.client_left(client.id)
         self.copies.client_left(client.id)

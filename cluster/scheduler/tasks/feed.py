@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 from holdfast.cluster.scheduler.tasks.states import State
 
-#: So many happenings are kept for a subscriber that takes none.
+#: So many changes are kept for a subscriber that takes none.
 SUBSCRIBER_LIMIT = 100_000
 
 
@@ -53,25 +53,25 @@ class Joined(NamedTuple):
 
 
 class Left(NamedTuple):
-    """It has gone."""
+    """It is gone."""
 
     kind: str
     address: str
     reason: str
 
 
-Happening: TypeAlias = Move | Joined | Left
+Change: TypeAlias = Move | Joined | Left
 
 
 class Batch(NamedTuple):
     """What has happened while one event was handled, in order, and when that was."""
 
     at_seconds: float
-    happenings: tuple[Happening, ...]
+    changes: tuple[Change, ...]
 
 
 class Taken(NamedTuple):
-    """What a subscriber has not heard yet: how many happenings it has missed, and what came after these."""
+    """What a subscriber has not heard yet: how many changes it has missed, and what came after these."""
 
     missed: int
     batches: list[Batch]
@@ -86,7 +86,7 @@ class Subscription:
         self._limit = limit
         self._wake = wake
         self._batches: deque[Batch] = deque()
-        self._kept = 0  # happenings in these
+        self._kept = 0  # changes in these
         self._missed = 0
 
     def take(self) -> Taken:
@@ -100,9 +100,9 @@ class Subscription:
         """Keep a batch for the subscriber, and drop the oldest if these are too many."""
         was_empty = not self._batches and not self._missed
         self._batches.append(batch)
-        self._kept += len(batch.happenings)
+        self._kept += len(batch.changes)
         while self._kept > self._limit:
-            dropped = len(self._batches.popleft().happenings)
+            dropped = len(self._batches.popleft().changes)
             self._kept -= dropped
             self._missed += dropped
         if was_empty and self._wake is not None:
@@ -118,11 +118,11 @@ class Feed:
         Whether anybody listens.
     """
 
-    __slots__ = ("_happenings", "_subscriptions", "is_heard")
+    __slots__ = ("_changes", "_subscriptions", "is_heard")
 
     def __init__(self) -> None:
         self.is_heard = False
-        self._happenings: list[Happening] = []
+        self._changes: list[Change] = []
         self._subscriptions: list[Subscription] = []
 
     def subscribe(self, wake: Callable[[], None] | None = None, *, limit: int = SUBSCRIBER_LIMIT) -> Subscription:
@@ -134,7 +134,7 @@ class Feed:
             Called when there is something to take after there was nothing. It has to return at once, and must not
             change the scheduler's state.
         limit
-            So many happenings are kept at most.
+            So many changes are kept at most.
         """
         subscription = Subscription(limit, wake)
         self._subscriptions.append(subscription)
@@ -146,17 +146,17 @@ class Feed:
         self._subscriptions.remove(subscription)
         if not self._subscriptions:
             self.is_heard = False
-            self._happenings.clear()
+            self._changes.clear()
 
-    def tell(self, happening: Happening) -> None:
+    def tell(self, change: Change) -> None:
         """Something has happened; to be called while somebody listens only."""
-        self._happenings.append(happening)
+        self._changes.append(change)
 
     def publish(self, now: float) -> None:
         """An event has been handled: give what has happened to all that listen."""
-        if not self._happenings:
+        if not self._changes:
             return
-        batch = Batch(now, tuple(self._happenings))
-        self._happenings.clear()
+        batch = Batch(now, tuple(self._changes))
+        self._changes.clear()
         for subscription in tuple(self._subscriptions):
             subscription.add(batch)

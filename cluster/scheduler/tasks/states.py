@@ -1,7 +1,7 @@
 """The states of a task, and the legal moves between them, as data.
 
-`docs/scheduler-states.md` is made of these tables. `moves` has the one method that changes a state. In tests every
-move is held against `TRANSITIONS`.
+`moves` has the one method that changes a state. In tests every move is held against `TRANSITIONS`. `diagram` draws both
+tables, in ``docs/scheduler-states.md``.
 """
 
 from __future__ import annotations
