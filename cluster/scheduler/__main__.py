@@ -12,7 +12,8 @@ from holdfast.cluster.comm.connection import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.processes import child, garbage
-from holdfast.cluster.scheduler.io.server import SILENCE_SECONDS, Scheduler
+from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS
+from holdfast.cluster.scheduler.io.server import Scheduler
 from holdfast.cluster.scheduler.io.warm_up import warm_up
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS
 

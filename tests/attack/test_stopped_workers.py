@@ -28,6 +28,7 @@ from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.node import NodeAgent
 from holdfast.cluster.scheduler.io.server import Scheduler
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
+from holdfast.cluster.scheduler.tasks.instructions import TellRevoked
 
 SEVERAL = [f"t{n}" for n in range(300)]
 #: How long a call lasts that lets nobody in: longer than it takes to be seen.
@@ -101,14 +102,14 @@ class Cluster:
         stack.callback(lambda: thread.run(agent.close(), timeout=20))
         thread.run(agent.start(), timeout=60)
         self.n_revoked = 0
-        send = self.scheduler._send
+        carry_out = self.scheduler._carry_out
 
-        def counting(peer, message):
-            if message[0] == "revoked":
-                self.n_revoked += len(message[2])
-            send(peer, message)
+        def counting(instructions):
+            told = [instruction for instruction in instructions if isinstance(instruction, TellRevoked)]
+            self.n_revoked += sum(len(instruction.run_ids) for instruction in told)
+            carry_out(instructions)
 
-        self.scheduler._send = counting
+        self.scheduler._carry_out = counting
 
     @property
     def address(self):

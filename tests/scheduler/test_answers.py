@@ -117,7 +117,7 @@ def test_somebody_with_many_large_questions_keeps_others_waiting_for_a_step_of_e
             monkeypatch.setattr(inbox_module.Inbox, "handle_one", counted)
             setup.client.connection.send(("request", 1, "list-datasets", {}))
             await setup.client.next("reply")
-            ours = setup.scheduler._inbox_of["me"]
+            ours = setup.scheduler._peers["me"].inbox
             assert steps.index(ours) <= 10  # the turns in which the message was on its way
             asked = {message[1] for message in greedy.messages if message[0] == "reply"}
             assert len(asked) < 40

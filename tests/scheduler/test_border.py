@@ -16,6 +16,7 @@ from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.node import FROM_NODE
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.protocol.worker import FROM_WORKER
+from holdfast.cluster.scheduler.io import membership as membership_module
 from holdfast.cluster.scheduler.io import server as server_module
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, RunTasks
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
@@ -65,7 +66,7 @@ def is_right(role, message):
 @pytest.mark.parametrize(("role", "message"), MESSAGES, ids=IDS)
 def test_a_message_with_a_field_that_is_wrong_ends_that_peer_and_changes_nothing(role, message, caplog, monkeypatch):
     """One mistake of each field; all of them are in ``tests/protocol``."""
-    monkeypatch.setattr(server_module, "EXIT_REASON_SECONDS", 0.0)
+    monkeypatch.setattr(membership_module, "EXIT_REASON_SECONDS", 0.0)
     chance = random.Random(message.operation)
     right = Maker(chance, lambda path: {"request.operation": "publish", "exited.worker": f"{OTHER_NODE}/0"}.get(path))
     mistakes = {}

@@ -125,15 +125,15 @@ def test_what_is_kept_for_a_client_that_reads_nothing_has_a_limit_and_it_hears_o
             setup.client.connection.send(("scattered", entries, False))
             setup.client.connection.send(("request", 1, "list-datasets", {}))
             await setup.client.next("reply")
-            assert len(setup.scheduler._debts["slow"]) > KEYS / 2
-            ours = setup.scheduler._peers["slow"]
+            assert len(setup.scheduler._peers["slow"].debts) > KEYS / 2
+            ours = setup.scheduler._peers["slow"].connection
             assert ours.is_full
             assert ours._transport.get_write_buffer_size() < 3 << 20
             # Others are served meanwhile, and what changes takes no room.
             setup.client.connection.send(("cancel", keys[:100], True))
             setup.client.connection.send(("request", 2, "list-datasets", {}))
             await setup.client.next("reply")
-            assert len(setup.scheduler._debts["slow"]) <= KEYS
+            assert len(setup.scheduler._peers["slow"].debts) <= KEYS
             slow.connection.send(("request", 3, "list-datasets", {}))  # not read before there is room
             slow.connection.resume()
             heard = {}
@@ -142,7 +142,7 @@ def test_what_is_kept_for_a_client_that_reads_nothing_has_a_limit_and_it_hears_o
                 heard.update({item[0] if operation == "memory" else item: operation for item in items})
             # The last it was told of each is what became of it.
             assert heard == {**dict.fromkeys(keys, "memory"), **dict.fromkeys(keys[:100], "cancelled")}
-            assert "slow" not in setup.scheduler._debts
+            assert setup.scheduler._peers["slow"].debts is None
             slow.connection.close()
 
     run(main())

@@ -12,7 +12,7 @@ from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.io import inbox as inbox_module
-from holdfast.cluster.scheduler.io import server as server_module
+from holdfast.cluster.scheduler.io import membership as membership_module
 from holdfast.cluster.scheduler.parts import requests as requests_module
 
 
@@ -42,7 +42,7 @@ def test_the_node_of_a_worker_that_has_lost_the_scheduler_is_told(monkeypatch):
 
 
 def test_a_worker_whose_process_ended_is_gone_even_if_its_connection_stays_open(monkeypatch):
-    monkeypatch.setattr(server_module, "EXIT_REASON_SECONDS", 0.05)
+    monkeypatch.setattr(membership_module, "EXIT_REASON_SECONDS", 0.05)
 
     async def main():
         async with Setup() as setup:
@@ -137,7 +137,7 @@ def test_status_says_which_hosts_were_given_up_until_they_are_back():
             (host,) = (await setup.client.next("reply"))[3]["absent"]
             assert (host["address"], host["reason"]) == (NODE, "it has said nothing for 0 s")
             setup.node = await Peer.join_as_node(setup.scheduler, [])
-            assert setup.scheduler._absent.describe() == []
+            assert setup.scheduler._members.absent.describe() == []
 
     run(main())
 
@@ -166,8 +166,8 @@ def test_what_has_come_is_read_before_anybody_is_judged():
         async with Setup() as setup:
             setup.node.connection.send(("heartbeat", {}))
             setup.node.connection.flush()
-            setup.scheduler._heard[NODE] -= 1000
-            setup.scheduler._watch_silence()
+            setup.scheduler._peers[NODE].heard -= 1000
+            setup.scheduler._members._watch_silence()
             await asyncio.sleep(0.05)
             assert not setup.node.gone
 
@@ -179,7 +179,9 @@ def test_a_node_whose_messages_wait_here_is_not_silent(monkeypatch):
 
     async def main():
         handled = []
-        monkeypatch.setattr(server_module.Scheduler, "_worker_exited", lambda *_: time.sleep(0.02) or handled.append(1))
+        monkeypatch.setattr(
+            membership_module.Membership, "worker_exited", lambda *_: time.sleep(0.02) or handled.append(1)
+        )
         async with Setup(silence_timeout=0.2, validate=False) as setup:
             for _ in range(100):  # they take two seconds, and all of them have come before the first is handled
                 setup.node.connection.send(("exited", WORKER, "for a change", [], None, False))

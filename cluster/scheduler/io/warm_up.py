@@ -7,7 +7,7 @@ a message as far as the socket. Nothing of it is left.
 from __future__ import annotations
 
 from holdfast.cluster.comm import frames
-from holdfast.cluster.scheduler.io.server import message_of
+from holdfast.cluster.scheduler.io.instruction_messages import message_of
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.watching import introspection

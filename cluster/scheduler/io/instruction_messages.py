@@ -1,0 +1,53 @@
+"""How the state machine's instructions look on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.cluster import protocol
+from holdfast.cluster.comm.frames import raw
+from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
+from holdfast.cluster.scheduler.tasks import instructions as to_do
+
+
+def _run_entry(entry: to_do.RunEntry) -> tuple[Any, ...]:
+    key, run_id, digest, payload, dependencies, resources = entry
+    return (key, run_id, digest, raw(payload), dependencies, resources)
+
+
+def _erred_entry(entry: to_do.ErredEntry) -> tuple[Any, ...]:
+    key, raised, text = entry
+    return (key, raised if type(raised) is tuple else raw(raised), text)
+
+
+def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
+    value = instruction.value
+    if type(value) is dict and "data" in value:
+        value = {**value, "data": raw(value["data"])}
+    return protocol.client.REPLY(instruction.request, instruction.ok, value)
+
+
+def message_of(instruction: to_do.Instruction, turn: int = 0) -> tuple[Any, ...]:
+    """How an instruction looks on the wire. Those that are `REPORTS` carry the turn that the client has said last."""
+    return _MESSAGES[type(instruction)](instruction, turn)
+
+
+_MESSAGES: dict[type, Callable[[Any, int], tuple[Any, ...]]] = {
+    to_do.SendFunctions: lambda i, _: protocol.worker.FUNCTIONS_SENT([(digest, raw(blob)) for digest, blob in i.items]),
+    to_do.ForgetFunctions: lambda i, _: protocol.worker.FUNCTIONS_FORGOTTEN(i.items),
+    to_do.RunTasks: lambda i, _: protocol.worker.RUN_TASKS([_run_entry(entry) for entry in i.items]),
+    to_do.DropRuns: lambda i, _: protocol.worker.DROP(i.items),
+    to_do.RevokeRuns: lambda i, _: protocol.node.REVOKE(i.worker, i.incarnation, i.run_ids),
+    to_do.TellRevoked: lambda i, _: protocol.worker.REVOKED(i.number, i.run_ids),
+    to_do.CopyObjects: lambda i, _: protocol.node.COPY(i.items),
+    to_do.DeleteObjects: lambda i, _: protocol.node.DELETE(i.items),
+    to_do.DiscardResults: lambda i, _: protocol.worker.DISCARD(i.items),
+    to_do.ReportKept: lambda i, _: protocol.client.KEPT(i.items),
+    to_do.Warn: lambda i, _: protocol.client.WARNING(i.text[:MAX_REASON_LENGTH]),
+    to_do.Reply: lambda i, _: _reply(i),
+    to_do.ReportMemory: lambda i, turn: protocol.client.MEMORY(i.items, turn),
+    to_do.ReportErred: lambda i, turn: protocol.client.ERRED([_erred_entry(entry) for entry in i.items], turn),
+    to_do.ReportPending: lambda i, turn: protocol.client.PENDING(i.items, turn),
+    to_do.ReportCancelled: lambda i, turn: protocol.client.CANCELLED(i.items, i.reason, turn),
+}

@@ -1,0 +1,396 @@
+"""Who is part of the cluster: how peers join and leave, what is looked up when they have left, and who is silent.
+
+A peer joins when its connection has opened, and leaves when all has been handled that it had sent (`inbox`), or its
+node is given up. A worker that leaves is a *departure* until its node has said why, or has had the time to
+(`peers.Departure`); it counts as a worker until then.
+
+==================  ====================================================================================
+a … leaves when     and then
+==================  ====================================================================================
+client              its keys are released; what it has put into stores without a word is deleted
+worker              its node is asked why; then its runs go elsewhere, and the same
+node                all its workers have left as well, without a reason of their own
+==================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from holdfast.cluster import protocol
+from holdfast.cluster.clock import Alarm, ListeningClock, Rounds
+from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.opening import Refused
+from holdfast.cluster.errors import ConnectError, ProtocolError
+from holdfast.cluster.protocol.limits import MAX_CLIENTS
+from holdfast.cluster.protocol.opening import check_opening
+from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
+from holdfast.cluster.scheduler.io.peers import ClientPeer, Departure, MayLiveError, NodePeer, Peer, WorkerPeer
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.watching import introspection
+from holdfast.cluster.scheduler.watching.absent import Absent
+
+logger = logging.getLogger(__name__)
+
+#: How long the node of a worker that is gone gets to say why.
+EXIT_REASON_SECONDS = 1.0
+#: A node that says nothing for this long, though it should much more often, is given up, until it comes back.
+SILENCE_SECONDS = 30.0
+#: How often nodes say how they are, if the scheduler has the patience.
+HEARTBEAT_SECONDS = 2.0
+#: How long nodes get to take leave when the cluster shuts down.
+CLOSE_SECONDS = 5.0
+
+_SERVED = (ClientPeer.role, NodePeer.role, WorkerPeer.role)
+
+
+class Membership:
+    """Keeps the peers of a scheduler. Used in the thread of its event loop, from `start` on.
+
+    Parameters
+    ----------
+    state
+        The state machine, which is read.
+    clock
+        By which silence is counted.
+    silence_timeout
+        Seconds after which a node that says nothing is given up.
+    handle
+        Takes an event; raises what the state machine raises.
+    happen
+        Takes an event that nobody is to blame for; raises nothing.
+    handle_message
+        ``handle_message(peer, message)`` handles what a peer has sent; may return a job (`inbox`).
+    describe
+        The scheduler's description of itself.
+    on_joined, on_left
+        ``on_joined(peer)``, ``on_left(peer)``: called when all else is done about it.
+
+    Attributes
+    ----------
+    peers : dict
+        Those that are there, by name. A worker stays until it has departed.
+    heartbeats : dict
+        What nodes have said last of how they are.
+    absent : Absent
+        The hosts that were given up.
+    """
+
+    def __init__(
+        self,
+        state: SchedulerState,
+        *,
+        clock: ListeningClock,
+        silence_timeout: float,
+        handle: Callable[[events.Event], None],
+        happen: Callable[[events.Event], None],
+        handle_message: Callable[[Peer, tuple[Any, ...]], Iterator[None] | None],
+        describe: Callable[[], dict[str, Any]],
+        on_joined: Callable[[Peer], None],
+        on_left: Callable[[Peer], None],
+    ) -> None:
+        self.peers: dict[str, Peer] = {}
+        self.heartbeats: introspection.Heartbeats = {}
+        self.absent = Absent()
+        self._state = state
+        self._clock = clock
+        self._silence_timeout = silence_timeout
+        self._handle = handle
+        self._happen = happen
+        self._handle_message = handle_message
+        self._describe = describe
+        self._on_joined = on_joined
+        self._on_left = on_left
+        self._silence_timer: Alarm | None = None
+        self._closing = False
+
+    def start(self, rounds: Rounds) -> None:
+        """Begin to look for silent nodes."""
+        self._loop = asyncio.get_running_loop()
+        self._inboxes = Inboxes()
+        self._rounds = rounds
+        self._watch_silence()
+
+    def begin_closing(self) -> None:
+        """Take nobody any more."""
+        self._closing = True
+        if self._silence_timer is not None:
+            self._silence_timer.cancel()
+
+    async def close(self, reason: str) -> None:
+        """Tell everybody that the cluster ends, give nodes the time to leave, and part with everybody."""
+        for peer in list(self.peers.values()):
+            peer.say_goodbye(reason)
+        deadline = self._loop.time() + CLOSE_SECONDS
+        while any(isinstance(peer, NodePeer) for peer in self.peers.values()) and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for peer in list(self.peers.values()):
+            peer.close()
+
+    def begin(self, client: str, job: Iterator[None]) -> None:
+        """Have a job done for a client, if it is there."""
+        peer = self.peers.get(client)
+        if peer is not None:
+            self._inboxes.begin(peer.inbox, job)
+
+    def tell_clients(self, message: tuple[Any, ...]) -> None:
+        for client in self._state.clients:
+            peer = self.peers.get(client)
+            if peer is not None:
+                peer.send(message)
+
+    # -- joining
+
+    def welcome(self, role: str, info: dict[str, Any]) -> dict[str, Any]:
+        """What a peer is told that wants to join. Raises `Refused`."""
+        if self._closing:
+            raise Refused("role", "the cluster is shutting down")
+        if role not in _SERVED:
+            raise Refused("role", f"a scheduler does not serve the role {role!r:.80}")
+        try:
+            check_opening(role, info)
+        except ProtocolError as error:
+            raise Refused("role", str(error)) from None
+        name = info["id"] if role == "client" else info["address"]
+        former = self.peers.get(name)
+        if isinstance(former, NodePeer) and former.info["incarnation"] == info["incarnation"]:
+            # The very agent that is connected connects anew: its old connection has ended at its side.
+            former.give_up(MayLiveError("it connects anew"))
+        elif role == "worker":
+            host = self._state.hosts.get(info["node"])
+            if host is None or not host.is_ready:
+                raise Refused("later", f"node {info['node']} has not joined")
+            if isinstance(former, WorkerPeer) and not former.is_connected:
+                self._departed(former)  # its successor is here already
+        elif role == "client" and len(self._state.clients) >= MAX_CLIENTS:
+            raise Refused("later", f"{MAX_CLIENTS:,} clients are connected, and no more may be")
+        if name in self.peers:
+            raise Refused("later", f"{name} is connected already")
+        welcome: dict[str, Any] = {"scheduler": self._describe()}
+        if role == "client":
+            welcome["nodes"] = [host.description for host in self._state.hosts.values()]
+        elif role == "node":
+            welcome["heartbeat"] = min(HEARTBEAT_SECONDS, self._silence_timeout / 5)
+        return welcome
+
+    def connected(self, connection: Connection) -> None:
+        """A peer that is welcome has connected."""
+        peer = self._peer(connection)
+        if peer.name in self.peers:  # two at the same moment
+            connection.abort(ProtocolError(f"{peer.name} is connected already"))
+            return
+        self.peers[peer.name] = peer  # before it joins: there may be work for it at once
+        try:
+            self._join(peer)
+        except Exception as error:  # its node has just left, or it said something odd about itself
+            logger.warning("%s could not join", peer.name, exc_info=not isinstance(error, ProtocolError))
+            del self.peers[peer.name]
+            connection.abort(error)
+            return
+
+        def ended(error: Exception | None) -> None:
+            peer.connection = None
+            if self.peers.get(peer.name) is peer:
+                reason = str(error) if error else "its connection closed"
+                self._leave(peer, reason, may_live=isinstance(error, MayLiveError))
+
+        inbox = peer.inbox = Inbox(
+            connection,
+            functools.partial(self._handle_message, peer),
+            ended,
+            needs_room=isinstance(peer, ClientPeer),
+        )
+        on_batch: Callable[[tuple[Any, ...]], None]
+        if isinstance(peer, NodePeer):
+            node = peer
+
+            def on_batch(messages: tuple[Any, ...]) -> None:
+                node.heard = self._clock.time()
+                self._inboxes.received(inbox, messages)
+        else:
+
+            def on_batch(messages: tuple[Any, ...]) -> None:
+                self._inboxes.received(inbox, messages)
+
+        if isinstance(peer, ClientPeer):
+            client = peer
+            connection.on_room = lambda: self._has_room(client)
+        logger.info("%s %s joined from %s", peer.role, peer.name, connection.peer)
+        connection.start(on_batch, lambda error: self._inboxes.ended(inbox, error))
+        self._on_joined(peer)
+
+    def _peer(self, connection: Connection) -> Peer:
+        info = connection.info
+        if connection.role == "client":
+            return ClientPeer(info["id"], info, connection)
+        if connection.role == "node":
+            return NodePeer(info["address"], info, connection, self._clock.time())
+        return WorkerPeer(info["address"], info, connection)
+
+    def _join(self, peer: Peer) -> None:
+        info = peer.info
+        if isinstance(peer, NodePeer):
+            self.absent.joined(peer.name, info["hostname"])
+            self._handle(events.HostJoined(peer.name, info))
+            self.tell_clients(protocol.client.NODES_CHANGED([info], []))
+        elif isinstance(peer, WorkerPeer):
+            resources = {name: float(amount) for name, amount in (info.get("resources") or {}).items()}
+            if info.get("memory_limit"):
+                resources.setdefault("memory", float(info["memory_limit"]))
+            incarnation = info.get("incarnation")
+            self._handle(
+                events.WorkerJoined(peer.name, info["name"], peer.node, info["nthreads"], resources, incarnation)
+            )
+        else:
+            self._handle(events.ClientJoined(peer.name, info.get("name") or peer.name, bool(info.get("of_worker"))))
+
+    def _has_room(self, client: ClientPeer) -> None:
+        """A client has read what was written for it."""
+        paying = client.begin_paying()
+        if paying is not None:
+            client.inbox.begin(paying)
+        self._inboxes.go_on(client.inbox)
+
+    # -- leaving
+
+    def _leave(self, peer: Peer, reason: str, *, may_live: bool) -> None:
+        """All has been handled that the peer had sent, and its connection has ended."""
+        logger.info("%s %s left: %s", peer.role, peer.name, reason)
+        if isinstance(peer, WorkerPeer):
+            departure = peer.departure = peer.departure or Departure(reason)
+            if departure.explained or self._closing:
+                self._departed(peer)
+                return
+            departure.timer = self._rounds.call_later(EXIT_REASON_SECONDS, self._departed, peer)
+            node = self.peers.get(peer.node)
+            if node is not None:
+                node.send(protocol.node.PARTED(peer.name, peer.info.get("pid") or 0))
+            return
+        del self.peers[peer.name]
+        if isinstance(peer, NodePeer):
+            self._node_left(peer, reason, may_live=may_live)
+        else:
+            self._happen(events.ClientLeft(peer.name))
+            self._reconcile(peer.put)
+        self._on_left(peer)
+
+    def _node_left(self, node: NodePeer, reason: str, *, may_live: bool) -> None:
+        if may_live:
+            self.absent.gave_up(node.name, self._state.hosts[node.name].description["hostname"], reason)
+        self.heartbeats.pop(node.name, None)
+        for worker in self._state.hosts[node.name].workers:
+            # What it has put: its node will say what it has, if it comes back.
+            peer = self.peers.pop(worker.address, None)
+            if isinstance(peer, WorkerPeer):
+                if peer.departure is not None:
+                    peer.departure.cancel()
+                # A process that still runs ends by that. Its agent starts another one, which joins after the agent.
+                peer.give_up(ConnectError(f"its node {node.name} left: {reason}"))
+        self._happen(events.HostLeft(node.name, reason, may_live))
+        self.tell_clients(protocol.client.NODES_CHANGED([], [node.name]))
+
+    def worker_exited(self, node: str, worker: str, reason: str, *how: Any) -> None:
+        """Its node says that a worker process ended. What it sent before may still be on its way here."""
+        if not worker.startswith(f"{node}/"):
+            raise ProtocolError(f"exited.worker: {worker!r:.80} is none of {node}")
+        logger.warning("worker %s ended: %s", worker, reason)
+        peer = self.peers.get(worker)
+        if not isinstance(peer, WorkerPeer):
+            return
+        if peer.departure is not None:
+            peer.departure.explain(reason, *how)
+            self._departed(peer)
+        else:
+            peer.departure = Departure(reason)
+            peer.departure.explain(reason, *how)
+            # A process that the worker forked may keep the connection open.
+            peer.departure.timer = self._rounds.call_later(EXIT_REASON_SECONDS, peer.give_up)
+
+    def _departed(self, worker: WorkerPeer) -> None:
+        departure = worker.departure
+        assert departure is not None
+        departure.cancel()
+        del self.peers[worker.name]
+        self._happen(events.WorkerLeft(worker.name, departure.reason, *departure.how))
+        self._reconcile(worker.put)
+
+    # -- what they leave in the stores
+
+    def user_left(self, node: str, put: Sequence[dict[str, Any]], name: str) -> None:
+        """A process no longer uses a node's store, and had put these objects there.
+
+        If it died before it could tell of some, nobody else will ever name them. That is known as soon as all has been
+        read that it had sent, which is when it has left here too.
+        """
+        owner = name
+        for worker in self._state.hosts[node].workers:
+            if worker.name == name:
+                owner = worker.address
+        host = self._state.hosts[node]
+        objects = self._state.life.objects
+        object_ids = [description["id"] for description in put]
+        unheard_of = [i for i in object_ids if (task := objects.get(i)) is None or host not in task.where]
+        peer = self.peers.get(owner)
+        if peer is None or isinstance(peer, NodePeer):
+            self._reconcile([(node, unheard_of)])
+        else:
+            peer.put.append((node, unheard_of))
+
+    def objects_reported(self, node: str, descriptions: Sequence[dict[str, Any]]) -> None:
+        """A node that has joined says what its store has.
+
+        What nobody has heard of is deleted, unless a client put it there that may be about to tell of it.
+        """
+        life = self._state.life
+        reported = []
+        unheard_of: dict[ClientPeer, list[bytes]] = {}
+        for description in descriptions:
+            object_id, owner = description["id"], description.get("owner")
+            peer = None if owner is None else self.peers.get(owner)
+            if isinstance(peer, ClientPeer) and object_id not in life.objects and object_id not in life.lost:
+                unheard_of.setdefault(peer, []).append(object_id)
+            else:
+                reported.append(description)
+        for client, object_ids in unheard_of.items():
+            client.put.append((node, object_ids))
+        self._handle(events.ObjectsReported(node, reported))
+
+    def _reconcile(self, put: Sequence[tuple[str, list[bytes]]]) -> None:
+        for node, object_ids in put:
+            self._happen(events.ObjectsFound(node, object_ids))
+
+    # -- silence
+
+    def silences(self) -> dict[str, float]:
+        """How many seconds ago each node said something."""
+        now = self._clock.time()
+        return {peer.name: now - peer.heard for peer in self._nodes()}
+
+    def _nodes(self) -> Iterator[NodePeer]:
+        # Those of the state machine, which are few among all peers.
+        for address in list(self._state.hosts):
+            peer = self.peers.get(address)
+            if isinstance(peer, NodePeer):
+                yield peer
+
+    def _watch_silence(self) -> None:
+        if any(map(self._is_silent, self._nodes())):
+            # What they have said may lie in the sockets. The loop looks at these between this turn and the next, and
+            # has read them in the one after.
+            self._loop.call_soon(self._loop.call_soon, self._give_up_silent)
+        self._silence_timer = self._rounds.call_later(self._silence_timeout / 10, self._watch_silence)
+
+    def _is_silent(self, node: NodePeer) -> bool:
+        if node.inbox.waits:
+            node.heard = self._clock.time()  # it has said more than was looked at, and is not read on
+        return self._clock.time() - node.heard > self._silence_timeout
+
+    def _give_up_silent(self) -> None:
+        for node in filter(self._is_silent, self._nodes()):
+            silent = self._clock.time() - node.heard
+            node.give_up(MayLiveError(f"it has said nothing for {silent:.0f} s"))

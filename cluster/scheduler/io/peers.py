@@ -1,0 +1,225 @@
+"""The peers of the scheduler: one object for each client, node agent and worker that has joined.
+
+A peer is what the scheduler knows by a name: a client's id, the address of a node or of a worker. All that the I/O side
+remembers of it is here, and is gone with it. What the state machine knows of it is the machine's own.
+
+The rest of the scheduler speaks to a peer by `Peer.send`, `Peer.flush`, `Peer.is_full` and `Peer.give_up`, and by
+nothing else of its connection. So a peer may have a connection of its own or speak through that of another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from holdfast.cluster import protocol
+from holdfast.cluster.clock import Alarm
+from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.scheduler.io.debts import Debts
+from holdfast.cluster.scheduler.io.inbox import Inbox
+from holdfast.cluster.scheduler.io.instruction_messages import message_of
+from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.tasks import instructions as to_do
+
+
+class MayLiveError(ConnectError):
+    """Nobody hears of a node any more, which may live and come back."""
+
+
+class Peer:
+    """Who has joined.
+
+    Parameters
+    ----------
+    name
+        Its id or address.
+    info
+        What it said about itself when it joined.
+    connection
+        The one that it joined by.
+
+    Attributes
+    ----------
+    connection : Connection or None
+        None when it has ended.
+    inbox : Inbox
+        What it has said and was not looked at yet. Set before anything can have come.
+    put : list
+        ``(node, object ids)``: what it has put into stores, of which nobody knows whether it was about to tell. It is
+        looked up when all has been read that the peer had sent, which is when it has left.
+    """
+
+    role: ClassVar[str]
+    inbox: Inbox
+
+    def __init__(self, name: str, info: dict[str, Any], connection: Connection) -> None:
+        self.name = name
+        self.info = info
+        self.connection: Connection | None = connection
+        self.put: list[tuple[str, list[bytes]]] = []
+
+    @property
+    def is_connected(self) -> bool:
+        return self.connection is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has enough to read."""
+        return self.connection is not None and self.connection.is_full
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Send a message with everything else that is sent to it in this turn of the loop. Dropped if it has left."""
+        if self.connection is not None:
+            self.connection.send(message)
+
+    def flush(self) -> None:
+        """Write what has been sent so far now: then `is_full` counts it."""
+        if self.connection is not None:
+            self.connection.flush()
+
+    def say_goodbye(self, reason: str) -> None:
+        """Tell it that the cluster ends."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Part with it when all has been written that was sent."""
+        if self.connection is not None:
+            self.connection.close()
+
+    def give_up(self, error: Exception | None = None) -> None:
+        """Part with it at once."""
+        if self.connection is not None:
+            self.connection.abort(error)
+
+
+class ClientPeer(Peer):
+    """A client.
+
+    Attributes
+    ----------
+    turn : int
+        The last one that it has announced.
+    debts : Debts or None
+        What it is still to be told, if it reads slowly.
+    """
+
+    role = "client"
+
+    def __init__(self, name: str, info: dict[str, Any], connection: Connection) -> None:
+        super().__init__(name, info, connection)
+        self.turn = 0
+        self.debts: Debts | None = None
+        self._is_paid = False  # a job does that
+
+    def report(self, report: to_do.Instruction, state: SchedulerState) -> None:
+        """Tell the client what became of keys; or remember that it is owed that, while it has enough to read."""
+        debts = self.debts
+        if debts is None:
+            if not self.is_full:
+                self.send(message_of(report, self.turn))
+                return
+            debts = self.debts = Debts(self.name, state)
+        debts.add(report, self.turn)
+
+    def begin_paying(self) -> Iterator[None] | None:
+        """There is room: a job that tells the client what it is owed, if there is anything and no job does it yet."""
+        if self.debts is None or self._is_paid:
+            return None
+        self._is_paid = True
+        return self._pay(self.debts)
+
+    def _pay(self, debts: Debts) -> Iterator[None]:
+        try:
+            while debts and self.is_connected:
+                for report, turn in debts.take(MAX_ITEMS, self.turn):
+                    self.send(message_of(report, turn))
+                self.flush()  # then it is known whether there is room for more
+                yield
+        finally:
+            self._is_paid = False
+            if not debts:
+                self.debts = None
+
+    def say_goodbye(self, reason: str) -> None:
+        self.send(protocol.client.CLOSING(reason))
+
+
+class NodePeer(Peer):
+    """A host's agent.
+
+    Attributes
+    ----------
+    heard : float
+        When it last said something, by the scheduler's clock.
+    """
+
+    role = "node"
+
+    def __init__(self, name: str, info: dict[str, Any], connection: Connection, now: float) -> None:
+        super().__init__(name, info, connection)
+        self.heard = now
+
+    def say_goodbye(self, reason: str) -> None:
+        self.send(protocol.node.CLOSE())
+
+
+class WorkerPeer(Peer):
+    """A worker.
+
+    Attributes
+    ----------
+    departure : Departure or None
+        Set from the first sign that it leaves.
+    """
+
+    role = "worker"
+
+    def __init__(self, name: str, info: dict[str, Any], connection: Connection) -> None:
+        super().__init__(name, info, connection)
+        self.departure: Departure | None = None
+
+    @property
+    def node(self) -> str:
+        """The address of its node."""
+        return str(self.info["node"])
+
+    def say_goodbye(self, reason: str) -> None:
+        self.send(protocol.worker.CLOSE())
+
+
+class Departure:
+    """A worker on its way out. There are two signs of it, in either order: its connection ends, and its node says why.
+
+    Only when the connection has ended has everything been read that the worker had sent. The reason is waited
+    for, but not for long: a worker may also lose its connection and live.
+
+    Attributes
+    ----------
+    reason : str
+        Why, for people.
+    how : tuple
+        The rest, as `events.WorkerLeft` has it.
+    explained : bool
+        Whether its node has said why.
+    timer : Alarm or None
+        Ends the wait for the other sign.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.how: tuple[Any, ...] = ()
+        self.explained = False
+        self.timer: Alarm | None = None
+
+    def explain(self, reason: str, running: Sequence[int], crashed: int | None, fault: bool) -> None:
+        """The node says why."""
+        self.reason = reason
+        self.how = running, crashed, fault
+        self.explained = True
+
+    def cancel(self) -> None:
+        """Wait no more."""
+        if self.timer is not None:
+            self.timer.cancel()
