@@ -116,7 +116,7 @@ def test_what_is_there_and_what_is_not_is_known_page_by_page(pages: Arena) -> No
 def test_the_headroom_is_of_huge_pages(unit: int, wait_until: Callable[..., Any]) -> None:
     with StoreServer(CAPACITY) as server, connect(server.socket_path) as store:
         store.stats()
-        wait_until(lambda: not server._headroom.busy, "the end of the pass")  # type: ignore[union-attr]
+        wait_until(lambda: not server._upkeep.headroom.busy, "the end of the pass")  # type: ignore[union-attr]
         start = store._maps.writable_address
         before = mapped(start, CAPACITY // 4)
         store._maps.writable_view[5 * HUGE_PAGE] = 0
