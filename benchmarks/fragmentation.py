@@ -44,7 +44,8 @@ from typing import Any
 from holdfast.objectstore.core.core import StoreCore
 from holdfast.objectstore.core.effects import ContinueSearch, Effect, Move, Reply, Spill
 from holdfast.objectstore.core.objects import SpillExtent
-from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator, footprint
+from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator
+from holdfast.objectstore.memory.free_extents import footprint
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import SealItem, Status
 from holdfast.objectstore.sizes import parse_size

@@ -25,6 +25,8 @@ room's own docstring says what it adds)::
 
     errors.py, sizes.py, lazy.py     for everybody
 
+The command line (``__main__.py``, ``stats_command.py``) stands on top of all.
+
 There are two towers on one foundation: ``server`` stands on ``spill`` and ``core``, ``client`` on ``codecs`` and
 ``pickling``, and both on ``shared``, ``memory`` and ``system``. Neither tower imports the other, since neither process
 needs the other's half. ``spill`` stands above ``core``: it carries out what the core has decided to spill.

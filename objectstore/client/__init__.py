@@ -11,6 +11,7 @@
 ``views.py``                what this process looks at, by where it lies
 ``index_view.py``           a client's side of the object index
 ``connection.py``           the connection to the server
+``opening.py``              how it is opened
 ``arena_maps.py``           the arena, as this process maps it
 ``private_maps.py``         maps that may be written to, of which nobody else sees it
 ``buffer_map.py``           a map as a buffer

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 from holdfast.objectstore.client.arena_maps import ArenaMaps
 from holdfast.objectstore.client.index_view import IndexView, SlotHolder
 from holdfast.objectstore.client.views import Views
+from holdfast.objectstore.shared.frames import pack
 from holdfast.objectstore.shared.ids import ObjectID
-from holdfast.objectstore.shared.protocol import IDS_PER_FRAME, Op, pack
+from holdfast.objectstore.shared.protocol import IDS_PER_FRAME, Op
 from holdfast.objectstore.system import forks
 from holdfast.objectstore.system.forks import Fork
 

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from holdfast.objectstore.client.arena_maps import ArenaMaps
-from holdfast.objectstore.client.connection import PATIENCE_SECONDS, StoreConnection, open_connection
+from holdfast.objectstore.client.connection import PATIENCE_SECONDS, StoreConnection
 from holdfast.objectstore.client.index_view import IndexView
 from holdfast.objectstore.client.ledger import Ledger
 from holdfast.objectstore.client.names import Names, checked_id, checked_name, clean
+from holdfast.objectstore.client.opening import open_connection
 from holdfast.objectstore.client.pending import Pending
 from holdfast.objectstore.client.pins import WritableExtent
 from holdfast.objectstore.client.reader import ObjectReader

@@ -27,7 +27,8 @@ from holdfast.objectstore.client.warm import Warmer
 from holdfast.objectstore.codecs import Encoded
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES, Span
 from holdfast.objectstore.errors import StoreClosedError
-from holdfast.objectstore.memory.allocator import ALIGNMENT, SMALL_NBYTES
+from holdfast.objectstore.memory.allocator import SMALL_NBYTES
+from holdfast.objectstore.memory.free_extents import ALIGNMENT
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import NUMBER_MAX, SHARES_MAX, Op, SealItem, seconds
 

@@ -41,7 +41,8 @@ from holdfast.objectstore.core.sharing import Sharing
 from holdfast.objectstore.core.spill_policy import SpillPolicy
 from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.core.windows import SLICE, Part, Search, Window, is_as_seen, is_shared
-from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator, footprint
+from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator
+from holdfast.objectstore.memory.free_extents import footprint
 
 _PAUSE_SECONDS_PER_PART = 10e-6  # after a long search that found nothing: several times as long as that took
 

@@ -51,7 +51,8 @@ from holdfast.objectstore.core.sharing import Sharing
 from holdfast.objectstore.core.spill_policy import SpillPolicy
 from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.errors import StoreProtocolError
-from holdfast.objectstore.memory.allocator import Allocator, footprint
+from holdfast.objectstore.memory.allocator import Allocator
+from holdfast.objectstore.memory.free_extents import footprint
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.index import slots_for
 from holdfast.objectstore.shared.layout import Segment, lay_out

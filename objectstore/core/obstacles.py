@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
-from holdfast.objectstore.memory.allocator import alignment, footprint
+from holdfast.objectstore.memory.free_extents import alignment, footprint
 
 EXTENTS_MAX = 20_000  # of an arena with more of them nothing is said: the loop has others to answer
 

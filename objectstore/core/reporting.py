@@ -20,7 +20,8 @@ from holdfast.objectstore.core.obstacles import EXTENTS_MAX, Obstacle, obstacles
 from holdfast.objectstore.core.sharing import Sharing
 from holdfast.objectstore.core.spill_policy import SpillPolicy
 from holdfast.objectstore.core.table import ObjectTable
-from holdfast.objectstore.memory.allocator import Allocator, footprint
+from holdfast.objectstore.memory.allocator import Allocator
+from holdfast.objectstore.memory.free_extents import footprint
 from holdfast.objectstore.sizes import format_size
 
 _HOLDERS_NAMED = 3

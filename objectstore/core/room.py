@@ -16,7 +16,8 @@ from holdfast.objectstore.core.deadlines import Deadlines
 from holdfast.objectstore.core.effects import Effect, Reply
 from holdfast.objectstore.core.object_index import ObjectIndex
 from holdfast.objectstore.errors import StoreProtocolError
-from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, SMALL_NBYTES, Allocator, footprint
+from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator
+from holdfast.objectstore.memory.free_extents import ALIGNMENT, LARGE_NBYTES, footprint
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import SealItem, Status
 

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from holdfast.objectstore.core.objects import ObjectRecord
-from holdfast.objectstore.memory.allocator import ALIGNMENT, footprint
+from holdfast.objectstore.memory.free_extents import ALIGNMENT, footprint
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.layout import Segment
 

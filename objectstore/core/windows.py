@@ -32,7 +32,8 @@ from holdfast.objectstore.core.address_map import STRIP_NBYTES
 from holdfast.objectstore.core.objects import ObjectRecord
 from holdfast.objectstore.core.sharing import Sharing, are_all, pieces
 from holdfast.objectstore.core.table import ObjectTable
-from holdfast.objectstore.memory.allocator import Allocator, alignment, footprint
+from holdfast.objectstore.memory.allocator import Allocator
+from holdfast.objectstore.memory.free_extents import alignment, footprint
 
 SLICE = 512  # parts, half a millisecond to one
 LOOKED_AT = 4096  # parts, after which the best window of those that were found will do

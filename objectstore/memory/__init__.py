@@ -2,7 +2,8 @@
 
 ==========================  ========================================================================
 ``arena.py``                the memory, as the server has it
-``allocator.py``            which bytes are free, by offsets alone
+``free_extents.py``         free extents by size and by place
+``allocator.py``            which bytes of the arena are whose: its two sides, and what lies apart
 ``headroom.py``             how many pages are made ahead of demand, and when
 ``filling.py``              how pages are made
 ``page_requests.py``        having a page maker make them: the store's side

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from holdfast.objectstore.memory.allocator import PAGE
+from holdfast.objectstore.memory.free_extents import PAGE
 from holdfast.objectstore.system.pages import HUGE_PAGE, is_hole, resident_extents
 
 #: What is made of small pages without a pause, in about the time of a huge one: whoever is woken on the thread's

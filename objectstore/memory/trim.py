@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from holdfast.objectstore.memory.allocator import PAGE, Allocator
+from holdfast.objectstore.memory.allocator import Allocator
 from holdfast.objectstore.memory.arena import Arena
+from holdfast.objectstore.memory.free_extents import PAGE
 
 _TICK_SECONDS = 1.0
 _TICK_NBYTES = 64 << 20

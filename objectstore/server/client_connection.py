@@ -9,7 +9,8 @@ from typing import Any
 
 from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.server.orphans import Lifeline
-from holdfast.objectstore.shared.protocol import REQUEST_NBYTES_MAX, MessageReader, Op, pack, parse_request
+from holdfast.objectstore.shared.frames import MessageReader, pack
+from holdfast.objectstore.shared.protocol import REQUEST_NBYTES_MAX, Op, parse_request
 from holdfast.objectstore.sizes import format_size
 
 logger = logging.getLogger("holdfast.objectstore")

@@ -20,9 +20,10 @@ from holdfast.objectstore.memory.arena import Arena
 from holdfast.objectstore.server.client_connection import ClientConnection
 from holdfast.objectstore.server.orphans import Orphans, lifeline
 from holdfast.objectstore.server.requests import Handlers
+from holdfast.objectstore.shared.frames import pack
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.index import row_nbytes
-from holdfast.objectstore.shared.protocol import MAGIC, VERSION, pack
+from holdfast.objectstore.shared.protocol import MAGIC, VERSION
 from holdfast.objectstore.system.file_maps import map_shared, memory_file
 
 logger = logging.getLogger("holdfast.objectstore")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from holdfast.objectstore.errors import StoreProtocolError
-from holdfast.objectstore.memory.allocator import ALIGNMENT
+from holdfast.objectstore.memory.free_extents import ALIGNMENT
 
 
 class Segment(NamedTuple):

@@ -1,8 +1,7 @@
 """What a client and the server say to each other over the unix socket.
 
-A frame is a four-byte big-endian length and a MessagePack array of that many bytes. The first item of a
-request is its ``Op``; requests that are answered carry a number of the client's choice as their second.
-An answer is ``[number, status, ...]``.
+A message is an array in a frame of its own (``frames.py``). The first item of a request is its ``Op``; requests that
+are answered carry a number of the client's choice as their second. An answer is ``[number, status, ...]``.
 
 LAST_UNPIN says that the pin counter of a slot of the index has gone to zero while the server waited for that
 (``index.py``).
@@ -13,24 +12,24 @@ keep open as long as they may look into the arena; and a page that they keep map
 
     [MAGIC, VERSION, client id, arena bytes, slots]
 
-========  ==============================================================  ======================
-op        request                                                         answer
-========  ==============================================================  ======================
-ATTACH    name
-SEAL      [[id, offset, nbytes, key, owner, type, keep], ...]
-SHARE     number, as one in SEAL, nbytes, [[start, id, at, nbytes], ...]  bool
-LEASE     number, nbytes, want_nbytes, timeout, [end of a lease, ...]   offset, nbytes
-CREATE    number, nbytes, timeout, id or nil                              offset, nbytes
-ABORT     [offset, ...]
-GET       number, id, timeout, sources                                    offset, nbytes, path, segments
-UNPIN     [id, ...]
+==========  ==============================================================  ======================
+op          request                                                         answer
+==========  ==============================================================  ======================
+ATTACH      name
+SEAL        [[id, offset, nbytes, key, owner, type, keep], ...]
+SHARE       number, as one in SEAL, nbytes, [[start, id, at, nbytes], ...]  bool
+LEASE       number, nbytes, want_nbytes, timeout, [end of a lease, ...]   offset, nbytes
+CREATE      number, nbytes, timeout, id or nil                              offset, nbytes
+ABORT       [offset, ...]
+GET         number, id, timeout, sources                                    offset, nbytes, path, segments
+UNPIN       [id, ...]
 LAST_UNPIN  [slot, ...]
-CONTAINS  number, id                                                      bool
-DELETE    number, [id, ...]
-STATS     number                                                          map
-LIST      number, start                                                   [map, ...], more
-HEADROOM  number                                                          [[offset, nbytes], ...], growing
-========  ==============================================================  ======================
+CONTAINS    number, id                                                      bool
+DELETE      number, [id, ...]
+STATS       number                                                          map
+LIST        number, start                                                   [map, ...], more
+HEADROOM    number                                                          [[offset, nbytes], ...], growing
+==========  ==============================================================  ======================
 
 The path of a GET's answer is that of the file in which the object's bytes are at ``offset``, if it was
 spilled; it's nil if they are in the arena. The segments are ``[[start, offset, nbytes], ...]`` for an object that
@@ -48,12 +47,8 @@ is named belongs to the one who names it. No frame makes either side unpickle an
 from __future__ import annotations
 
 import enum
-import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import msgpack
 
 from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.shared.ids import ID_NBYTES, ObjectID
@@ -70,9 +65,6 @@ SOURCES_MAX = 1024
 SHARES_MAX = 1024
 NUMBER_MAX = 1 << 62
 TIMEOUT_MAX = 1e9
-_PIECES_MAX = 64
-
-_LENGTH = struct.Struct(">I")
 
 
 class Op(enum.IntEnum):
@@ -125,16 +117,6 @@ class Share(NamedTuple):
     nbytes: int
 
 
-class _Packing(threading.local):
-    """Each thread's packer: making one, with its buffer of a megabyte, costs more than packing most messages."""
-
-    def __init__(self) -> None:
-        self.packer = msgpack.Packer()
-
-
-_packing = _Packing()
-
-
 def seconds(timeout: float) -> float:
     """A timeout as it can be sent.
 
@@ -148,71 +130,6 @@ def seconds(timeout: float) -> float:
     if not timeout >= 0:
         raise ValueError(f"a timeout of {timeout} s; it has to be zero or more")
     return min(float(timeout), TIMEOUT_MAX)
-
-
-def pack(message: list[Any] | tuple[Any, ...]) -> bytes:
-    """``message`` as one frame."""
-    body: bytes = _packing.packer.pack(message)
-    return _LENGTH.pack(len(body)) + body
-
-
-class MessageReader:
-    """Cuts a stream of bytes into messages.
-
-    Parameters
-    ----------
-    limit : int
-        The longest frame that is accepted, in bytes.
-    """
-
-    __slots__ = ("_limit", "received")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.received: list[bytes] = []
-
-    def feed(self, data: bytes) -> Iterator[Any]:
-        """The messages that ``data`` completes; as ``messages``."""
-        self.received.append(data)
-        return self.messages()
-
-    def messages(self) -> Iterator[Any]:
-        """The messages that are complete in ``received``, to be iterated to the end: otherwise all come again.
-
-        Raises
-        ------
-        StoreProtocolError
-            If a frame is too long, or isn't MessagePack.
-        """
-        received = self.received
-        if len(received) > 1:
-            if not self._worth_joining():
-                return
-            received[:] = [b"".join(received)]
-        data = received[0] if received else b""
-        at, end = 0, len(data)
-        while end - at >= 4:
-            (length,) = _LENGTH.unpack_from(data, at)
-            if length > self._limit:
-                raise StoreProtocolError(f"a frame of {length} bytes; {self._limit} are allowed")
-            if end - at - 4 < length:
-                break
-            body = data[at + 4 : at + 4 + length]
-            at += 4 + length
-            try:
-                message = msgpack.unpackb(body)
-            except Exception as error:  # msgpack has many: its own, ValueError, UnicodeDecodeError, RecursionError
-                raise StoreProtocolError(f"a frame that isn't MessagePack: {error!r}") from error
-            yield message
-        received[:] = [data[at:]] if at < end else []
-
-    def _worth_joining(self) -> bool:
-        # A long frame in small pieces must not be copied with each of them: that would be quadratic in its length.
-        head = self.received[0]
-        if len(head) < _LENGTH.size or len(self.received) > _PIECES_MAX:
-            return True
-        length: int = _LENGTH.unpack_from(head)[0]
-        return length > self._limit or sum(map(len, self.received)) >= _LENGTH.size + length
 
 
 def _int(value: Any) -> int:

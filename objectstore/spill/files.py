@@ -30,7 +30,7 @@ import xxhash
 
 from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.errors import SpillError
-from holdfast.objectstore.memory.allocator import ALIGNMENT
+from holdfast.objectstore.memory.free_extents import ALIGNMENT
 from holdfast.objectstore.shared.layout import Layout
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.system.leftovers import OwnDirectory, sweep

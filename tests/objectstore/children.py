@@ -27,7 +27,8 @@ from holdfast.objectstore import (
     StoreServer,
     connect,
 )
-from holdfast.objectstore.shared.protocol import Op, pack
+from holdfast.objectstore.shared.frames import pack
+from holdfast.objectstore.shared.protocol import Op
 
 
 def say(*words: object) -> None:

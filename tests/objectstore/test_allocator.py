@@ -14,7 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, Allocator, footprint
+from holdfast.objectstore.memory.allocator import Allocator
+from holdfast.objectstore.memory.free_extents import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
 
 CAPACITY = 8 << 20
 

@@ -11,7 +11,7 @@ import pytest
 from holdfast.objectstore.core.effects import ContinueSearch, Punch, Reply
 from holdfast.objectstore.core.obstacles import Obstacle, obstacles
 from holdfast.objectstore.core.windows import SLICE
-from holdfast.objectstore.memory.allocator import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
+from holdfast.objectstore.memory.free_extents import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
 from holdfast.objectstore.shared.protocol import Share, Status
 from holdfast.objectstore.system.memory_limits import address_span
 from tests.objectstore.test_core import MIB, World, item, oid

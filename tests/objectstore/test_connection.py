@@ -11,7 +11,8 @@ import pytest
 
 from holdfast.objectstore import ObjectID, StoreClosedError, StoreError
 from holdfast.objectstore.client.connection import StoreConnection
-from holdfast.objectstore.shared.protocol import SEALS_PER_FRAME, MessageReader, Op, SealItem, Status, pack
+from holdfast.objectstore.shared.frames import MessageReader, pack
+from holdfast.objectstore.shared.protocol import SEALS_PER_FRAME, Op, SealItem, Status
 
 
 class Line:
@@ -106,7 +107,7 @@ def test_what_was_received_survives_an_interrupt(line: Line, monkeypatch: pytest
 
     second = pack((2, Status.OK, "mine"))
     line.peer.sendall(pack((1, Status.OK, "granted")) + second[:5])
-    monkeypatch.setattr("holdfast.objectstore.shared.protocol.msgpack.unpackb", interrupt)
+    monkeypatch.setattr("holdfast.objectstore.shared.frames.msgpack.unpackb", interrupt)
     with pytest.raises(KeyboardInterrupt):
         line.ask(undo=undone.append)
     line.peer.sendall(second[5:])

@@ -28,7 +28,7 @@ from holdfast.objectstore.core.effects import (
     Verify,
 )
 from holdfast.objectstore.core.objects import SpillExtent
-from holdfast.objectstore.memory.allocator import ALIGNMENT
+from holdfast.objectstore.memory.free_extents import ALIGNMENT
 from holdfast.objectstore.shared.index import index_nbytes, row_nbytes
 from holdfast.objectstore.shared.protocol import SealItem, Share, Status
 

@@ -24,7 +24,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from holdfast.objectstore import Store, StoreProtocolError, StoreServer, connect
-from holdfast.objectstore.shared.protocol import MessageReader, Op, pack, parse_request
+from holdfast.objectstore.shared.frames import MessageReader, pack
+from holdfast.objectstore.shared.protocol import Op, parse_request
 
 TIMES = float(os.environ.get("HOLDFAST_FUZZ", "1"))
 LIVE_MESSAGES = int(4000 * TIMES)

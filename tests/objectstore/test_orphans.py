@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
-from holdfast.objectstore.shared.protocol import Op, pack
+from holdfast.objectstore.shared.frames import pack
+from holdfast.objectstore.shared.protocol import Op
 
 MIB = 1 << 20
 

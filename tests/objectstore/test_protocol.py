@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.objectstore import Store, StoreError, StoreProtocolError, StoreServer, connect
-from holdfast.objectstore.shared.protocol import MessageReader, Op, pack, parse_request
+from holdfast.objectstore.shared.frames import MessageReader, pack
+from holdfast.objectstore.shared.protocol import Op, parse_request
 
 
 class Raw:

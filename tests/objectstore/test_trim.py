@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.objectstore.memory import trim
-from holdfast.objectstore.memory.allocator import PAGE
+from holdfast.objectstore.memory.free_extents import PAGE
 from holdfast.objectstore.memory.trim import Trimmer
 
 
