@@ -18,7 +18,7 @@ op          request                                                         answ
 ATTACH      name
 SEAL        [[id, offset, nbytes, key, owner, type, keep], ...]
 SHARE       number, as one in SEAL, nbytes, [[start, id, at, nbytes], ...]  bool
-LEASE       number, nbytes, want_nbytes, timeout, [end of a lease, ...]   offset, nbytes
+LEASE       number, nbytes, want_nbytes, timeout, [end of a lease, ...]     offset, nbytes
 CREATE      number, nbytes, timeout, id or nil                              offset, nbytes
 ABORT       [offset, ...]
 GET         number, id, timeout, sources                                    offset, nbytes, path, segments
