@@ -48,6 +48,7 @@ def test_every_module_is_seen(copied: Path) -> None:
         ("objectstore/memory/allocator.py", "holdfast.objectstore.core.core", "The rooms of the object store"),
         ("objectstore/client/store.py", "holdfast.objectstore.core.core", "A client of the store knows only"),
         ("objectstore/codecs/raw.py", "holdfast.objectstore.shared.layout", "Codecs know values and bytes"),
+        ("objectstore/core/eviction.py", "holdfast.objectstore.core.table", "No circle within a room"),
         ("objectstore/core/core.py", "holdfast.cluster.errors", "The client builds on the cluster"),
         ("cluster/comm/frames.py", "holdfast.cluster.worker.worker", "The rooms of the cluster"),
         ("cluster/worker/worker.py", "holdfast.cluster.transfer.pool", "The rooms of the cluster"),
