@@ -8,7 +8,7 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-fast test-all attack check lint types bench bench-peers bench-path bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
+.PHONY: help demo test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make check        lint, types and tests"
 	@echo "make lint         ruff, and the contracts of layering (.importlinter)"
 	@echo "make types        mypy"
+	@echo "make protocol-docs  docs/protocol.md from the definitions of the messages"
 	@echo "make bench        every workload of the peers on Holdfast alone; ARGS=\"--help\" for more"
 	@echo "make bench-peers  on the peers too, in turn, with the ratios (docs/performance.md)"
 	@echo "make bench-path   where the time of one task goes, span by span, and what it costs each process"
@@ -56,6 +57,9 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
+
+protocol-docs: $(VENV)/.test
+	$(BIN)/python -m holdfast.cluster.protocol.document docs/protocol.md
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.cluster --without-peers $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast.cluster.protocol import quick
 from holdfast.cluster.protocol.kinds import (
+    ADDRESS,
     DIGEST,
     DIGESTS,
     ERROR_TEXT,
@@ -11,8 +12,8 @@ from holdfast.cluster.protocol.kinds import (
     INLINE,
     KEY,
     KEYS,
-    NAME,
     NBYTES,
+    NODE_KNOWN,
     NODES,
     OBJECT,
     OPTIONS,
@@ -24,7 +25,6 @@ from holdfast.cluster.protocol.kinds import (
 )
 from holdfast.cluster.protocol.limits import MAX_NAMED
 from holdfast.cluster.protocol.message import Message, Vocabulary
-from holdfast.cluster.protocol.opening import NODE_KNOWN
 from holdfast.cluster.protocol.shapes import (
     Anything,
     Boolean,
@@ -72,7 +72,7 @@ SCATTERED = Message(
     "Objects that the client has put into a store. It holds their keys. If they were `chosen` by somebody, and not "
     "made of the data, then other data is meant when something is scattered under a key that is free again.",
     cut="objects",
-    objects=Listed(Entry(key=KEY, object_id=OBJECT, nbytes=NBYTES, type=TEXT, node=NAME, inline=Maybe(INLINE))),
+    objects=Listed(Entry(key=KEY, object_id=OBJECT, nbytes=NBYTES, type=TEXT, node=ADDRESS, inline=Maybe(INLINE))),
     chosen=Boolean(),
 )
 CONTAINS = Message(

@@ -12,6 +12,7 @@ from holdfast.cluster.protocol.limits import (
     MAX_OBJECT_NBYTES,
     MAX_PAYLOAD_NBYTES,
     MAX_REASON_LENGTH,
+    MAX_THREADS,
 )
 from holdfast.cluster.protocol.shapes import (
     MAX_INTEGER,
@@ -37,8 +38,9 @@ OBJECT = Identity(16)
 DIGEST = Identity(16)
 NAME = Text(MAX_NAME_LENGTH, 1)
 TEXT = Text(MAX_NAME_LENGTH)
+ADDRESS = Text(MAX_NAME_LENGTH, 1)
 REASON = Text(MAX_REASON_LENGTH)
-RUN = Integer(-MAX_INTEGER - 1, (1 << 64) - 1)  # those of a rehearsal aren't positive
+RUN = Integer(-MAX_INTEGER - 1, (1 << 64) - 1)  # those of a warm-up aren't positive
 NBYTES = Integer(0, MAX_OBJECT_NBYTES)
 SECONDS = Number(0.0, 1e12)
 PAYLOAD = Blob(MAX_PAYLOAD_NBYTES)
@@ -50,7 +52,7 @@ ERROR_TEXT = Text(ERROR_TEXT_LENGTH)
 RESOURCES = Mapped(TEXT, Number(), MAX_NAMED)
 
 KEYS = Listed(KEY, quick=quick.are_keys)
-NODES = Listed(NAME)
+NODES = Listed(ADDRESS)
 OBJECTS = Listed(OBJECT)
 DIGESTS = Listed(DIGEST)
 RUNS = Listed(RUN)
@@ -70,6 +72,24 @@ _OPTIONS: dict[str, Shape] = {
 TASK_OPTIONS = Fields({}, _OPTIONS)
 OPTIONS = Fields({}, {**_OPTIONS, "per_key": Mapped(KEY, TASK_OPTIONS, 1 << 26)})
 
+#: What a node says about itself, and the scheduler passes on. Later versions may add fields.
+NODE_DESCRIPTION = Fields(
+    {"address": ADDRESS, "incarnation": NAME, "hostname": TEXT, "capacity": NBYTES},
+    {
+        "host_id": TEXT,
+        "store_socket": TEXT,
+        "pid": Integer(),
+        "nthreads": Integer(0, MAX_THREADS),
+        "places": Listed(Entry(address=ADDRESS, name=NAME), MAX_NAMED),
+        "resources": RESOURCES,
+        "deaths": Plain(),
+        "last_death": Plain(),
+    },
+    others=Plain(),
+)
+#: The same, where all but the address may be unknown.
+NODE_KNOWN = Fields({"address": ADDRESS}, NODE_DESCRIPTION.known, others=Plain())
+
 _DESCRIPTION: dict[str, Shape] = {"key": Maybe(TEXT), "type": Maybe(TEXT), "owner": Maybe(TEXT)}
 #: What a store says of an object that it has. Later versions may add fields.
 OBJECT_DESCRIPTION = Fields({"id": OBJECT, "nbytes": NBYTES}, _DESCRIPTION, others=Plain())
@@ -80,9 +100,10 @@ OBJECT_NAMED = Fields({"id": OBJECT}, {"nbytes": NBYTES, **_DESCRIPTION}, others
 GLOSSARY: dict[str, tuple[Shape, str]] = {
     "key": (KEY, "The name of a computation."),
     "object id": (OBJECT, "The name of bytes in a store. None is used twice."),
-    "run": (RUN, "The number of one run of a task. It grows; those of a worker's rehearsal are not positive."),
-    "name": (NAME, "The name of a worker, a dataset or the like, or the address of a node or a worker."),
-    "short text": (TEXT, "The same, where it may be empty."),
+    "run": (RUN, "The number of one run of a task. It grows; those of a worker's warm-up are not positive."),
+    "name": (NAME, "The name of a worker, a dataset or the like."),
+    "short text": (TEXT, "A name where it may be empty, and the like."),
+    "address": (ADDRESS, "Of a node, `tcp://host:port`; or of a worker, `<its node's address>/<its number there>`."),
     "reason": (REASON, "Why something happened, for people."),
     "size": (NBYTES, "Of an object, in bytes."),
     "seconds": (SECONDS, "A time."),
@@ -96,6 +117,14 @@ GLOSSARY: dict[str, tuple[Shape, str]] = {
     "resources": (RESOURCES, "Names of what a worker has or a task takes, and how much of each."),
     "options": (OPTIONS, "Of all tasks of a message, and of some of them by key (`per_key`)."),
     "task options": (TASK_OPTIONS, "Where a task may run, how often, and before which others."),
-    "description": (OBJECT_DESCRIPTION, "Of an object in a store."),
-    "object": (OBJECT_NAMED, "One that a store has or had."),
+    "object": (OBJECT_DESCRIPTION, "What a store says of an object that it has."),
+    "named object": (OBJECT_NAMED, "The same, where all but its id may be unknown."),
+    "node": (
+        NODE_DESCRIPTION,
+        "What a node says about itself. Two processes with the same `host_id` can reach each other's Unix sockets: it "
+        "is the kernel's boot id and the ids of the network and mount namespaces. `nthreads` counts those of all its "
+        "workers, `places` are those where it keeps workers, each of which has the `resources`. `deaths` and "
+        "`last_death` are of agents that were in its place before.",
+    ),
+    "known node": (NODE_KNOWN, "The same, where all but its address may be unknown."),
 }

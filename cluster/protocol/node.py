@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from holdfast.cluster.protocol.kinds import (
+    ADDRESS,
     INCARNATION,
-    NAME,
     NBYTES,
     NODES,
     OBJECT,
@@ -22,6 +22,9 @@ from holdfast.cluster.protocol.message import Message, Vocabulary
 from holdfast.cluster.protocol.shapes import Boolean, Entry, Fields, Integer, Listed, Mapped, Maybe, Number, Plain
 
 # -- to the scheduler
+
+_PLACE = dict.fromkeys(("state", "deaths", "last_death", "last_death_seconds", "next_start_seconds"), Plain())
+
 
 INVENTORY = Message(
     "inventory",
@@ -41,7 +44,7 @@ EXITED = Message(
     "exited",
     "A worker process ended. Its threads had taken the `running` ones last; `crashed` is the one of them that has "
     "crashed it, if that is known. `fault` says whether it was killed as a process is that writes where it can't.",
-    worker=NAME,
+    worker=ADDRESS,
     reason=REASON,
     running=RUNS,
     crashed=Maybe(RUN),
@@ -59,7 +62,7 @@ REVOKED = Message(
     "revoked",
     "The answer to `revoke`: the `revoked` runs will never begin there, the others have begun. The number is zero if "
     "none was revoked. There is no answer if there is no such process any more.",
-    worker=NAME,
+    worker=ADDRESS,
     incarnation=INCARNATION,
     number=Integer(),
     revoked=RUNS,
@@ -69,16 +72,18 @@ HEARTBEAT = Message(
     "heartbeat",
     "How the node, its store and its workers are: every two seconds, or as often as the welcome said; and at once when "
     "a worker's condition is another one, or when the scheduler asks. A worker has been `running`, `computing`, "
-    "`blocked` or `stopped` for so many seconds. `places` are those where the node keeps workers.",
+    "`blocked` or `stopped` for so many seconds (`node/conditions.py`). `places` are those where the node keeps "
+    "workers. `last_death_seconds` says how long ago the last worker of a place died, or the last agent in this one's "
+    "place.",
     report=Fields(
         {},
         {
             "store": Fields(
                 {}, dict.fromkeys(("capacity", "used", "objects", "spilled_nbytes"), NBYTES), others=Plain()
             ),
-            "places": Mapped(NAME, Fields({}, {"name": TEXT}, others=Plain()), MAX_NAMED),
+            "places": Mapped(ADDRESS, Fields({}, {"name": TEXT, **_PLACE}, others=Plain()), MAX_NAMED),
             "workers": Mapped(
-                NAME,
+                ADDRESS,
                 Fields(
                     {},
                     {"memory": Maybe(NBYTES), "cpu": Maybe(Number()), "condition": TEXT, "seconds": SECONDS},
@@ -86,6 +91,7 @@ HEARTBEAT = Message(
                 ),
                 MAX_NAMED,
             ),
+            "last_death_seconds": Plain(),
         },
         others=Plain(),
     ),
@@ -109,7 +115,7 @@ REPORT = Message("report", "The node sends a heartbeat now: somebody wants to kn
 REVOKE = Message(
     "revoke",
     "The node sees to it that this process of a worker never begins these runs, if it has not begun them yet.",
-    worker=NAME,
+    worker=ADDRESS,
     incarnation=INCARNATION,
     run_ids=RUNS,
 )
@@ -117,7 +123,7 @@ PARTED = Message(
     "parted",
     "The connection between the scheduler and this worker has ended. Its process is to end too, and the node lets it "
     "live for some seconds only.",
-    worker=NAME,
+    worker=ADDRESS,
     pid=Integer(),
 )
 CLOSE = Message("close", "The node stops its workers and its store, and exits.")

@@ -17,12 +17,21 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.kinds import INCARNATION, NAME, NBYTES, REASON, RESOURCES, TEXT
-from holdfast.cluster.protocol.limits import MAX_NAMED, MAX_THREADS
+from holdfast.cluster.protocol.kinds import (
+    ADDRESS,
+    INCARNATION,
+    NAME,
+    NBYTES,
+    NODE_DESCRIPTION,
+    NODE_KNOWN,
+    REASON,
+    RESOURCES,
+    TEXT,
+)
+from holdfast.cluster.protocol.limits import MAX_THREADS
 from holdfast.cluster.protocol.message import Message, Vocabulary
 from holdfast.cluster.protocol.shapes import (
     Anything,
-    Entry,
     Fields,
     Identity,
     Integer,
@@ -76,23 +85,6 @@ REFUSED = Message(
 FROM_LISTENER = Vocabulary("the listener", "the connecting end", LISTENER_HELLO, WELCOME, REFUSED)
 FROM_CONNECTOR = Vocabulary("the connecting end", "the listener", HELLO)
 
-#: What a node says about itself, and the scheduler passes on.
-NODE_DESCRIPTION = Fields(
-    {"address": NAME, "incarnation": NAME, "hostname": TEXT, "capacity": NBYTES},
-    {
-        "host_id": TEXT,
-        "store_socket": TEXT,
-        "pid": Integer(),
-        "nthreads": Integer(0, MAX_THREADS),
-        "places": Listed(Entry(address=NAME, name=NAME), MAX_NAMED),
-        "resources": RESOURCES,
-    },
-    others=Plain(),
-)
-
-#: What the scheduler passes on of a node: later versions of nodes may say less.
-NODE_KNOWN = Fields({"address": NAME}, NODE_DESCRIPTION.known, others=Plain())
-
 
 class Role(NamedTuple):
     """What connects: what it says about itself, and what it is told."""
@@ -118,7 +110,7 @@ ROLES: Mapping[str, Role] = {
     "worker": Role(
         "A worker, to the scheduler. Without an incarnation, runs of it can't be revoked.",
         Fields(
-            {"address": NAME, "name": NAME, "node": NAME, "nthreads": Integer(1, MAX_THREADS)},
+            {"address": ADDRESS, "name": NAME, "node": ADDRESS, "nthreads": Integer(1, MAX_THREADS)},
             {
                 "resources": Maybe(RESOURCES),
                 "memory_limit": Maybe(NBYTES),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.cluster.protocol.kinds import KEY, KEYS, NAME, NBYTES, NODES, PAYLOAD, TEXT
+from holdfast.cluster.protocol.kinds import ADDRESS, KEY, KEYS, NAME, NBYTES, NODES, PAYLOAD, TEXT
 from holdfast.cluster.protocol.limits import MAX_DATASETS, MAX_NAMED, MAX_THREADS
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.shapes import (
@@ -32,19 +32,20 @@ HAS_WHAT = Request(
     "has-what",
     "Of which keys each of these nodes has the results; nil stands for all nodes.",
     known={"nodes": _NAMES},
-    answer=Mapped(NAME, Listed(KEY), _ANY_NUMBER),
+    answer=Mapped(ADDRESS, Listed(KEY), _ANY_NUMBER),
 )
 NTHREADS = Request(
     "nthreads",
     "How many threads each of these workers has; nil stands for all workers.",
     known={"workers": _NAMES},
-    answer=Mapped(NAME, Integer(1, MAX_THREADS), _ANY_NUMBER),
+    answer=Mapped(ADDRESS, Integer(1, MAX_THREADS), _ANY_NUMBER),
 )
 INFO = Request(
     "info",
     "What `Client.scheduler_info` gives.",
     answer=Fields(
-        {"address": NAME, "id": NAME, "workers": Mapped(NAME, Plain(), _ANY_NUMBER)}, others=Anything("for people")
+        {"address": ADDRESS, "id": NAME, "workers": Mapped(ADDRESS, Plain(), _ANY_NUMBER)},
+        others=Anything("for people"),
     ),
 )
 STATUS = Request(
@@ -53,7 +54,7 @@ STATUS = Request(
     answer=Fields(
         {
             "scheduler": Plain(),
-            "nodes": Mapped(NAME, Plain(), _ANY_NUMBER),
+            "nodes": Mapped(ADDRESS, Plain(), _ANY_NUMBER),
             "absent": Listed(Plain()),
             "tasks": Mapped(TEXT, Integer(), MAX_NAMED),
             "clients": Integer(),
@@ -85,7 +86,7 @@ MEMORY = Request(
             ),
             "count": Integer(),
             "nbytes": Integer(),
-            "stores": Mapped(NAME, Plain(), MAX_NAMED),
+            "stores": Mapped(ADDRESS, Plain(), MAX_NAMED),
         },
         others=Anything("for people"),
     ),

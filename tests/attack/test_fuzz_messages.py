@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from campaign import Campaign
@@ -15,22 +17,36 @@ from holdfast import LocalCluster
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.errors import ConnectError, ProtocolError
-from holdfast.cluster.protocol.client import FROM_CLIENT
-from holdfast.cluster.protocol.node import FROM_NODE
+from holdfast.cluster.protocol.client import REQUEST
 from holdfast.cluster.protocol.opening import ROLES
-from holdfast.cluster.protocol.requests import REQUESTS
-from holdfast.cluster.protocol.worker import FROM_WORKER
+from holdfast.cluster.protocol.requests import REQUESTS, SHUTDOWN
+from holdfast.cluster.protocol.vocabularies import VOCABULARIES
 
-VOCABULARIES = {"client": FROM_CLIENT, "worker": FROM_WORKER, "node": FROM_NODE}
+#: By role: what a peer may say to the scheduler.
+SAID = {spoken.speaker.removeprefix("a "): spoken for spoken in VOCABULARIES if spoken.hearer == "the scheduler"}
 PATIENCE_SECONDS = 30.0
-ARGUMENTS = {request.operation: request.arguments for request in REQUESTS}
-HARMLESS = [operation for operation in ARGUMENTS if operation != "shutdown"]
+ASKED = {request.operation: request for request in REQUESTS}
+HARMLESS = [operation for operation, request in ASKED.items() if request is not SHUTDOWN]
 
 
 @pytest.fixture
 def cluster():
     with LocalCluster(n_workers=2, threads_per_worker=1, object_store_memory="64 MB") as cluster:
         yield cluster
+
+
+class Deck:
+    """Gives one of several by chance; but each of them comes up before any comes up again."""
+
+    def __init__(self, choices: Iterable[Any], chance: random.Random) -> None:
+        self._choices = list(choices)
+        self._chance = chance
+        self._left: list[Any] = []
+
+    def draw(self) -> Any:
+        if not self._left:
+            self._left = self._chance.sample(self._choices, len(self._choices))
+        return self._left.pop()
 
 
 class Attacker:
@@ -45,9 +61,12 @@ class Attacker:
         self.number = 0
         self.node = ""
         self.maker = Maker(chance, self._choose)
+        self.drawn: Counter[str] = Counter()  # messages and requests that were right
+        self._messages = Deck(SAID[role], chance)
+        self._requests = Deck(HARMLESS, chance)
         self.mistakes = [
             packed
-            for message in VOCABULARIES[role]
+            for message in SAID[role]
             for _ in range(2)
             for _, wrong in wrong_messages(message, self.maker.message(message))
             if (received := as_received(wrong)) is not None and not _passes(role, received)
@@ -57,14 +76,14 @@ class Attacker:
 
     def _choose(self, path: str):
         if path == "request.operation":
-            return self.chance.choice(HARMLESS)
+            return self._requests.draw()
         if path in ("worker.node", "node.address"):
             return self.node
         if path in ("worker.address", "exited.worker", "revoked.worker"):
             return f"{self.node}/{self.number}"
         if path == "client.id":
             return f"client-of-chance-{self.number}"
-        if path.endswith("seconds"):
+        if path.endswith(("seconds", "timeout")):
             return self.chance.uniform(0, 1)
         return None
 
@@ -73,10 +92,13 @@ class Attacker:
         return self.maker.value(ROLES[self.role].info, self.role)
 
     def right(self) -> bytes:
-        message = self.maker.message(self.chance.choice(list(VOCABULARIES[self.role])))
-        if message[0] == "request":
-            arguments = self.maker.value(ARGUMENTS[message[2]], message[2])
-            message = (*message[:3], {**arguments, "timeout": 0.1} if message[2] == "wait-for-workers" else arguments)
+        message = self.maker.message(self._messages.draw())
+        self.drawn[message[0]] += 1
+        if (asked := REQUEST.fields_of(message)) is not None:
+            number, operation, _ = asked
+            arguments = self.maker.value(ASKED[operation].arguments, operation)
+            message = REQUEST(number, operation, arguments)
+            self.drawn[operation] += 1
         return b"".join(map(bytes, frames.pack([message])))
 
     def wrong(self) -> bytes:
@@ -93,7 +115,7 @@ class Attacker:
 
 def _passes(role: str, message) -> bool:
     try:
-        VOCABULARIES[role].check(message)
+        SAID[role].check(message)
     except ProtocolError:
         return False
     return True
@@ -106,7 +128,7 @@ def rounds(attacker: Attacker, chance: random.Random) -> Iterator[bytes]:
     yield attacker.wrong()
 
 
-@pytest.mark.parametrize("role", VOCABULARIES)
+@pytest.mark.parametrize("role", SAID)
 def test_a_peer_that_says_what_it_should_not_costs_nobody_but_itself(cluster, role):
     with Campaign(f"fuzzing as a {role}", share=0.15) as campaign, Innocents(cluster, campaign.counts) as innocents:
         chance = campaign.random
@@ -139,6 +161,8 @@ def test_a_peer_that_says_what_it_should_not_costs_nobody_but_itself(cluster, ro
                 campaign.counts["peers refused"] += 1
             home = _close(home)
     assert campaign.counts["peers refused"] > 0
+    words = [message.operation for message in SAID[role]] + (HARMLESS if role == "client" else [])
+    assert campaign.counts["messages"] < 40 * len(words) or attacker.drawn.keys() == set(words)
     assert campaign.counts["innocent operations checked"] > 0
 
 

@@ -1,0 +1,63 @@
+"""What a scheduler answers is what the definition of the request says."""
+
+from __future__ import annotations
+
+from scheduler_peers import NODE, Setup
+
+from holdfast.cluster.comm.loops import run
+from holdfast.cluster.protocol import client, requests, worker
+from holdfast.cluster.protocol.answers import merged
+from holdfast.cluster.protocol.requests import REQUESTS
+
+#: In the order in which they are asked.
+ARGUMENTS = {
+    requests.WHO_HAS: {"keys": ["x", "data"]},
+    requests.HAS_WHAT: {},
+    requests.NTHREADS: {"workers": None},
+    requests.INFO: {},
+    requests.STATUS: {},
+    requests.MEMORY: {},
+    requests.PUBLISH: {"datasets": [("d", b"recipe", ["x"])]},
+    requests.LIST_DATASETS: {},
+    requests.GET_DATASET: {"name": "d"},
+    requests.UNPUBLISH: {"name": "d"},
+    requests.WAIT_FOR_WORKERS: {"n": 1},
+    requests.SHUTDOWN: {},
+}
+
+
+def as_received(value):
+    """As an array arrives: fragments are put together into lists."""
+    if isinstance(value, list):
+        return tuple([as_received(item) for item in value])
+    return {key: as_received(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+async def ask(setup, number, request, arguments):
+    """The value of the reply, its fragments put together."""
+    peer = setup.client
+    peer.connection.send(client.REQUEST(number, *request(**arguments)))
+    _, _, ok, value = await peer.next(client.REPLY.operation)
+    assert ok, value
+    parts = [said for message in peer.messages if (said := client.PART.fields_of(message)) is not None]
+    fragments = [fragment for of, fragment in parts if of == number]
+    return as_received(merged([*fragments, value]) if fragments else value)
+
+
+def test_every_answer_is_what_its_request_says():
+    assert ARGUMENTS.keys() == set(REQUESTS)
+
+    async def main():
+        async with Setup() as setup:
+            setup.client.connection.send(client.SCATTERED([("data", b"o" * 16, 10, "bytes", NODE, None)], False))
+            setup.submit("x")
+            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
+            result = ("x", run_id, b"r" * 16, 10, b"inline", "bytes", 0.1)
+            setup.worker.connection.send(worker.FINISHED([result]))
+            await setup.client.next("memory")
+            for number, (request, arguments) in enumerate(ARGUMENTS.items()):
+                answer = await ask(setup, number, request, arguments)
+                request.answer.check(answer, request.operation)
+                assert answer or request.answer.__class__.__name__ == "Nothing"
+
+    run(main())
