@@ -127,7 +127,7 @@ def test_an_exception_goes_with_the_last_task_that_failed_for_it():
     assert stored(cluster) == [OBJECT]
     cluster.release(client, "c")
     assert not stored(cluster)
-    assert not cluster.state.life.errors
+    assert not cluster.state.life.errors.table
 
 
 def test_an_exception_that_nobody_is_to_see_is_deleted_at_once():
@@ -155,7 +155,7 @@ def test_an_exception_is_copied_and_lost_with_the_hosts_that_have_it_and_its_tex
     cluster.remove_host(other)
     assert raised(cluster, client, "a") == (OBJECT, LARGE, ())
     cluster.release(client, "a")
-    assert not cluster.state.life.errors
+    assert not cluster.state.life.errors.table
 
 
 def test_an_exception_that_names_the_object_of_a_result_takes_it_from_nobody():

@@ -39,7 +39,7 @@ ANSWERS = {
 @pytest.mark.parametrize("name", ANSWERS)
 def test_no_step_looks_at_more_than_a_few_hundred_tasks(state, name, monkeypatch):
     looked_at = []
-    for table in (state.life.objects, state.life.tasks, *(host.objects for host in state.hosts.values())):
+    for table in (state.life.objects, state.tasks, *(host.objects for host in state.hosts.values())):
         kind = type(table)
         slices = kind.slices
 
@@ -81,7 +81,7 @@ def test_no_step_looks_at_more_than_a_few_hundred_tasks(state, name, monkeypatch
 
 def test_the_largest_of_very_many_objects_are_listed(state, monkeypatch):
     monkeypatch.setattr(introspection, "MAX_OBJECTS_LISTED", 10)
-    largest = [state.life.tasks["x", number] for number in range(0, TASKS, TASKS // 10)]
+    largest = [state.tasks["x", number] for number in range(0, TASKS, TASKS // 10)]
     for task in largest:
         task.nbytes += 1
     steps = list(introspection.memory(state, {}))

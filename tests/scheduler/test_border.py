@@ -51,7 +51,7 @@ def digest(scheduler):
     ]
     hosts = [(h.address, h.nbytes, h.expected_nbytes) for h in state.hosts.values() if h.address == NODE]
     workers = [(w.address, list(w.runs), w.expected_seconds) for w in state.workers.values() if w.address == WORKER]
-    functions = [(function, f.tasks, f.clients) for function, f in state.life.functions.items()]
+    functions = [(function, f.tasks, f.clients) for function, f in state.life.functions.table.items()]
     return repr((sorted(tasks, key=repr), hosts, workers, functions, list(state.datasets), len(state.life.objects)))
 
 

@@ -65,7 +65,7 @@ def test_dependents_keep_the_earlier_generation_whatever_state_it_is_in(cluster,
     assert value(cluster, "d") == value_of(b"one", [value_of(b"one", [])])
     cluster.release(client, "d")
     assert set(cluster.state.tasks) == {"k"}
-    assert not cluster.state.life.earlier
+    assert not cluster.state.life.generations.earlier
 
 
 def test_the_earlier_generation_is_computed_again_for_its_dependents(cluster, client):
@@ -146,7 +146,7 @@ def test_a_key_is_free_when_those_who_held_it_are_gone():
     cluster.run_all()
     assert {value(cluster, key) for key in graph} == {value_of(b"two", [])}
     cluster.catch_up()
-    assert not cluster.state.life.earlier
+    assert not cluster.state.life.generations.earlier
 
 
 def test_a_key_is_free_when_the_dataset_that_held_it_was_unpublished():

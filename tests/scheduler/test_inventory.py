@@ -6,8 +6,9 @@ import pytest
 from scheduler_harness import LARGE, Cluster
 
 from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.groups import Group
 from holdfast.cluster.scheduler.tasks.lost import Lost
-from holdfast.cluster.scheduler.tasks.model import Group, Task
+from holdfast.cluster.scheduler.tasks.model import Task
 
 HOST, OTHER = "tcp://host0:1", "tcp://host1:1"
 

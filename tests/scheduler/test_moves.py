@@ -12,7 +12,8 @@ from holdfast.cluster import scheduler
 from holdfast.cluster.scheduler.machine.validation import CheckedMoves
 from holdfast.cluster.scheduler.tasks import diagram, events
 from holdfast.cluster.scheduler.tasks.feed import Move
-from holdfast.cluster.scheduler.tasks.model import Group, Task
+from holdfast.cluster.scheduler.tasks.groups import Group
+from holdfast.cluster.scheduler.tasks.model import Task
 from holdfast.cluster.scheduler.tasks.states import FIRST, TRANSITIONS
 
 ROOT = Path(scheduler.__file__).parent if scheduler.__file__ else Path(next(iter(scheduler.__path__)))

@@ -88,7 +88,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_graph_leaves_nothing_behind()
             setup.client.connection.close()
             while setup.scheduler.state.clients or setup.scheduler.state.tasks:
                 await asyncio.sleep(0)
-            assert not setup.scheduler.state.life.groups["x"].tasks
+            assert not setup.scheduler.state.life.groups.table["x"].tasks
 
     run(main())
 

@@ -67,7 +67,7 @@ def test_a_function_goes_when_its_client_and_its_tasks_are_gone():
     cluster.remove_client(client)
     cluster.remove_client(other)
     cluster.drop_all()
-    assert not cluster.state.life.functions
+    assert not cluster.state.life.functions.table
 
 
 def test_workers_forget_a_function_when_no_task_and_no_client_may_name_it():
@@ -80,7 +80,7 @@ def test_workers_forget_a_function_when_no_task_and_no_client_may_name_it():
     assert not cluster.forgotten  # `x` may have to be computed again
     cluster.release(client, "x")
     assert cluster.forgotten == {worker: [FUNCTION]}
-    assert not cluster.state.life.functions
+    assert not cluster.state.life.functions.table
     cluster.handle(events.FunctionsSent(client, [(FUNCTION, b"pickle")]))
     done = cluster.handle(events.TasksSubmitted(client, [("y", FUNCTION, b"args", ())], None, {}))
     assert any(isinstance(instruction, to_do.SendFunctions) for instruction in done)

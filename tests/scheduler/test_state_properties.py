@@ -1,7 +1,7 @@
 """The state machine under random histories: every event is validated, nothing gets lost, nothing is left behind.
 
 Keys are used again and again, by other specifications. So what every key means is reckoned here beside the state
-machine, by the rule that is in `holdfast.cluster.scheduler.tasks.lifecycle`, and each result is held against that by
+machine, by the rule that is in `holdfast.cluster.scheduler.tasks.generations`, and each result is held against that by
 value.
 """
 
@@ -335,9 +335,9 @@ class History(RuleBasedStateMachine):
         for before, after in self.replay.moves:
             event(f"{before} → {after}")  # so that 'pytest --hypothesis-show-statistics' says which were taken
         assert not cluster.state.tasks
-        assert not cluster.state.life.earlier
+        assert not cluster.state.life.generations.earlier
         assert not cluster.state.life.objects
-        assert not cluster.state.life.functions
+        assert not cluster.state.life.functions.table
         assert not any(cluster.stores.values())
 
 

@@ -72,4 +72,4 @@ def peers_of(state: SchedulerState) -> set[tuple[str, str]]:
 
 def every_task(state: SchedulerState) -> Iterator[Task]:
     """All tasks, those included that have lost their keys."""
-    return chain(state.tasks.values(), state.life.earlier)
+    return chain(state.tasks.values(), state.life.generations.earlier)

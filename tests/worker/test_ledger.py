@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.cluster.ledger import AgentLedger, WorkerLedger, runs_max
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
-from holdfast.cluster.scheduler.tasks.model import SHORTEST_RUN_SECONDS
+from holdfast.cluster.scheduler.tasks.groups import SHORTEST_RUN_SECONDS
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from holdfast.cluster.scheduler.tasks.instructions import (
     ReportMemory,
     ReportPending,
 )
-from holdfast.cluster.scheduler.tasks.lifecycle import erred_entry, memory_entry
-from holdfast.cluster.scheduler.tasks.model import Key
+from holdfast.cluster.scheduler.tasks.names import Key
+from holdfast.cluster.scheduler.tasks.reports import erred_entry, memory_entry
 
 #: Reports are instructions of these kinds.
 REPORTS = frozenset({ReportMemory, ReportErred, ReportPending, ReportCancelled})

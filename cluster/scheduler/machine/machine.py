@@ -26,7 +26,7 @@ there is one for each set of requirements in use and one for each host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
@@ -41,6 +41,8 @@ from holdfast.cluster.scheduler.placing.suspects import PATIENCE_SECONDS as SUSP
 from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.feed import Joined, Left
+from holdfast.cluster.scheduler.tasks.functions import Functions
+from holdfast.cluster.scheduler.tasks.generations import is_below
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import (
     DeleteObjects,
@@ -50,19 +52,15 @@ from holdfast.cluster.scheduler.tasks.instructions import (
     ReportKept,
     ReportPending,
 )
-from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle, raised_of, task_error
+from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.lost import PATIENCE_SECONDS
-from holdfast.cluster.scheduler.tasks.model import (
-    Function,
-    Host,
-    Key,
-    Requirements,
-    Task,
-    TaskError,
-    Worker,
-)
+from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
+from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.partitioned import Table
+from holdfast.cluster.scheduler.tasks.reports import raised_of
+from holdfast.cluster.scheduler.tasks.requirements import Requirements
+from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 #: A task that no worker may run fails after this.
 NO_WORKER_TIMEOUT_SECONDS = 30.0
@@ -125,6 +123,7 @@ class SchedulerState:
         self.life = Lifecycle(
             self.outbox,
             self.placement,
+            Functions(self.outbox, self.workers),
             follow_up_limit=follow_up_limit,
             awaits_lost=patience_seconds > 0,
             moves=moves,
@@ -176,7 +175,7 @@ class SchedulerState:
 
     @property
     def tasks(self) -> Table[Key, Task]:
-        return self.life.tasks
+        return self.life.generations.tasks
 
     def handle(self, event: events.Event, now: float) -> list[Instruction]:
         """Take in an event; return what is to be done about it, in order.
@@ -275,7 +274,7 @@ class SchedulerState:
             self.life.lose_copy(task, host)
             if self.copies.is_root(task):
                 self._root_changed(task)
-        self.life.drop_error_copies(host)
+        self.life.errors.host_left(host)
         self._reconsider_ready()
 
     def _objects_reported(self, event: events.ObjectsReported) -> None:
@@ -292,7 +291,7 @@ class SchedulerState:
                 continue
             failure = life.errors.get(object_id)
             if failure is not None:
-                life.add_error_copy(failure, host)
+                life.errors.add_copy(failure, host)
                 continue
             task = life.lost.claim(object_id)
             if task is not None and task.is_needed and (task.error is None or task.error.is_loss):
@@ -422,32 +421,18 @@ class SchedulerState:
         self.nowhere.client_left(client.id)
         self.copies.client_left(client.id)
         self.life.let_go(client)
-        self._forget_functions(client, list(client.functions))
+        self.life.functions.forgotten(client, list(client.functions))
 
     def _functions_sent(self, event: events.FunctionsSent) -> None:
-        client = self.clients[event.client]
-        for digest, blob in event.functions:
-            function = self.life.functions.get(digest)
-            if function is None:
-                function = self.life.functions[digest] = Function(blob)
-            if digest not in client.functions:
-                client.functions[digest] = None
-                function.clients += 1
+        self.life.functions.sent(self.clients[event.client], event.functions)
 
     def _functions_forgotten(self, event: events.FunctionsForgotten) -> None:
-        self._forget_functions(self.clients[event.client], event.digests)
-
-    def _forget_functions(self, client: Client, digests: Sequence[bytes]) -> None:
-        for digest in digests:
-            if client.functions.pop(digest, self) is None:
-                function = self.life.functions[digest]
-                function.clients -= 1
-                self.life.drop_unused_function(digest, function)
+        self.life.functions.forgotten(self.clients[event.client], event.digests)
 
     def _tasks_submitted(self, event: events.TasksSubmitted) -> None:
         client = self.clients[event.client]
         life = self.life
-        tasks = life.tasks
+        tasks = life.generations.tasks
         options = event.options
         per_key = options.get("per_key") or {}
         shared = chosen = _Options(options, self.placement)
@@ -460,7 +445,7 @@ class SchedulerState:
                 task = tasks.get(key)
                 is_held = False
                 if task is not None:
-                    if life.is_specified_by(task, digest, payload, dependency_keys):
+                    if life.generations.is_specified_by(task, digest, payload, dependency_keys):
                         submitted.append(task)
                         continue
                     is_held = life.is_held(task)
@@ -468,7 +453,7 @@ class SchedulerState:
                         self.outbox.add(ReportKept, client.id, key)
                         submitted.append(task)
                         continue
-                if digest is not None and digest not in life.functions:
+                if digest is not None and digest not in life.functions.table:
                     raise ProtocolError(f"task {key!r:.200} names a function that was never sent")
                 if dependency_keys and key in dependency_keys:
                     raise ProtocolError(f"task {key!r:.200} depends on itself")
@@ -476,7 +461,7 @@ class SchedulerState:
                     chosen = _Options({**options, **per_key[key]}, self.placement) if key in per_key else shared
                 if not is_held:
                     if task is not None:
-                        life.free_key(task)
+                        life.generations.free_key(task)
                         frees = True
                     task = life.create(key, digest, client.name)
                 specified.append(task)
@@ -488,7 +473,7 @@ class SchedulerState:
                         unknown.append((task, dependency_key))
                     else:
                         dependencies.append(dependency)
-                if task.dependents and life.is_below(task, dependencies):
+                if task.dependents and is_below(task, dependencies):
                     raise ProtocolError(f"task {key!r:.200} depends on itself, by way of others")
                 task.requirements = chosen.requirements
                 task.retries = chosen.retries
@@ -525,7 +510,7 @@ class SchedulerState:
         if task.state == "released":
             life.activate(task)
         else:
-            life.report(task, client)
+            life.reports.tell(client, task)
 
     def _objects_scattered(self, event: events.ObjectsScattered) -> None:
         client = self.clients[event.client]
@@ -536,7 +521,7 @@ class SchedulerState:
             if owner is not None and owner is not task:
                 raise ProtocolError(f"scattered[{position}].object_id is that of another key")
             if task is not None and event.chosen and owner is None and not self.life.is_held(task):
-                self.life.free_key(task)
+                self.life.generations.free_key(task)
                 task = None
             if task is None:
                 task = self.life.create(key, None, client.name)
@@ -549,7 +534,7 @@ class SchedulerState:
                     self._delete_from(host, object_id)
                     if event.chosen and (inline is None or inline != task.inline):
                         self.outbox.add(ReportKept, client.id, key)
-                self.life.report(task, client)
+                self.life.reports.tell(client, task)
                 continue
             if task.payload is not None:
                 self._delete_from(host, object_id)
@@ -557,12 +542,12 @@ class SchedulerState:
                 if task.state == "released":
                     self.life.activate(task)
                 self.outbox.add(ReportPending, client.id, key)
-                self.life.report(task, client)
+                self.life.reports.tell(client, task)
                 continue
             was_lost = task.error is not None and task.error.is_loss
             if task.error is not None and not was_lost:
                 self._delete_from(host, object_id)
-                self.life.report(task, client)
+                self.life.reports.tell(client, task)
             elif host is not None or inline is not None:
                 self.life.restore(task, host, object_id, nbytes, inline, type_name)
                 self.copies.look_at(task)
@@ -574,9 +559,9 @@ class SchedulerState:
                     text = f"{key!r} was put into the store of {address}, and that host has left"
                     self.life.await_or_fail(task, text)
                 elif was_lost:
-                    self.life.report(task, client)
+                    self.life.reports.tell(client, task)
                 if task.state != "erred":
-                    self.life.report_pending(task)
+                    self.life.reports.pending(task)
 
     def _references_found(self, event: events.ReferencesFound) -> None:
         client = self.clients[event.client]
@@ -612,7 +597,7 @@ class SchedulerState:
             if error is not None:
                 self.outbox.add(ReportErred, client.id, (key, raised_of(error), error.text))
             elif task.state == "memory":
-                self.life.report(task, client)
+                self.life.reports.tell(client, task)
 
     # -- runs
 
@@ -655,7 +640,7 @@ class SchedulerState:
             if task is not None and not task.retries:
                 if isinstance(raised, tuple):
                     object_id, nbytes = raised
-                    error = self.life.stored_error(task.key, worker.host, object_id, nbytes, text)
+                    error = self.life.errors.add(task.key, worker.host, object_id, nbytes, text)
                 else:
                     error = TaskError(task.key, raised, text)
                 self.life.fail(task, error)
@@ -668,7 +653,7 @@ class SchedulerState:
 
     def _functions_wrote(self, event: events.FunctionsWrote) -> None:
         for key, digest in event.tasks:
-            self.life.remember_writer(key, digest)
+            self.life.groups.remember_writer(key, digest)
 
     def _dependencies_missing(self, event: events.DependenciesMissing) -> None:
         worker = self._speaker(event.worker)
@@ -748,7 +733,7 @@ class SchedulerState:
                 continue
             error = self.life.errors.get(object_id)
             if error is not None:
-                self.life.add_error_copy(error, host)
+                self.life.errors.add_copy(error, host)
             else:
                 self._delete_from(host, object_id)
 

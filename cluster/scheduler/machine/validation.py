@@ -49,10 +49,10 @@ def validate_state(state: SchedulerState) -> None:
     unsettled, undermined = state.life.left_over
     for key, task in state.tasks.items():
         assert task.key == key
-    for task in state.life.earlier:
+    for task in state.life.generations.earlier:
         assert state.tasks.get(task.key) is not task, f"{task!r} has its key"
         assert not state.life.is_held(task), f"{task!r} is held, and has lost its key"
-    known = {*state.tasks.values(), *state.life.earlier}
+    known = {*state.tasks.values(), *state.life.generations.earlier}
     for task in known:
         try:
             _validate_task(state, task, known)
@@ -102,11 +102,11 @@ def validate_state(state: SchedulerState) -> None:
         for task in holder.holds:
             assert holder in task.holders
             assert state.tasks.get(task.key) is task, f"{holder!r} holds {task!r}, which has lost its key"
-    for digest, function in state.life.functions.items():
+    for digest, function in state.life.functions.table.items():
         assert function.tasks == sum(task.digest == digest for task in known)
         assert function.clients == sum(digest in client.functions for client in state.clients.values())
         assert function.tasks or function.clients
-    for group in state.life.groups.values():
+    for group in state.life.groups.table.values():
         assert group.tasks == sum(task.group is group for task in known)
     state.copies.check()
 
@@ -172,8 +172,8 @@ def _validate_errors(state: SchedulerState, known: set[Task]) -> None:
     for error, count in errors.items():
         assert error.tasks == count
         assert error.blob is None or error.object_id is None
-        assert error.object_id is None or state.life.errors.get(error.object_id) is error
-    for object_id, error in state.life.errors.items():
+        assert error.object_id is None or state.life.errors.table.get(error.object_id) is error
+    for object_id, error in state.life.errors.table.items():
         assert error.object_id == object_id
         assert error in errors, "nobody failed for it"
         for host in error.where:

@@ -34,7 +34,8 @@ from holdfast.cluster.scheduler.parts.datasets import Dataset
 from holdfast.cluster.scheduler.tasks.holders import Contents
 from holdfast.cluster.scheduler.tasks.instructions import CopyObjects, Outbox
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
-from holdfast.cluster.scheduler.tasks.model import Host, ObjectId, Task
+from holdfast.cluster.scheduler.tasks.model import Host, Task
+from holdfast.cluster.scheduler.tasks.names import ObjectId
 
 #: So many copies are made at a time, and so many of those that no publisher waits for.
 MAX_COPIES = 16

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Payload
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription
+from holdfast.cluster.scheduler.tasks.names import Payload
 
 
 class Dataset(Holder):

@@ -13,7 +13,8 @@ from itertools import islice
 from weakref import WeakKeyDictionary
 
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, Warn
-from holdfast.cluster.scheduler.tasks.model import Host, Place, Requirements, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import Host, Place, Task, Worker
+from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 #: A task has waited so long for a worker that may run it when its clients are told.
 WARNING_SECONDS = 3.0

@@ -30,26 +30,17 @@ chain of short tasks costs no message between one and the next.
 
 from __future__ import annotations
 
-import heapq
 import math
 import weakref
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.ledger import RUNS_PER_THREAD_MAX
-from holdfast.cluster.scheduler.tasks.model import (
-    ALONE_ON_HOST,
-    IMPATIENT,
-    SHORTEST_RUN_SECONDS,
-    UNKNOWN_RUN_SECONDS,
-    Host,
-    Requirements,
-    Run,
-    Task,
-    Worker,
-)
+from holdfast.cluster.scheduler.tasks.groups import SHORTEST_RUN_SECONDS, UNKNOWN_RUN_SECONDS
+from holdfast.cluster.scheduler.tasks.model import ALONE_ON_HOST, IMPATIENT, Host, Queue, Task, Worker
+from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 PREFETCH_SECONDS = UNKNOWN_RUN_SECONDS
 # So a worker's ledger has a place for each run that it may have begun (`ledger.runs_max`).
@@ -64,50 +55,6 @@ STRETCH_PER_THREAD = 8
 #: What bringing data over from another host is expected to cost.
 TRANSFER_NBYTES_PER_SECOND = 1e9
 TRANSFER_LATENCY_SECONDS = 0.002
-
-
-class Queue:
-    """Ready tasks of one kind, by priority. An entry whose task has left is skipped when it comes up.
-
-    Most tasks become ready in the order of their priority: those are in a line, where adding and taking one costs the
-    same however long it is. The others, such as those whose turn comes when a result is there, are in a heap.
-    """
-
-    __slots__ = ("_heap", "_line", "host", "live", "requirements", "roots")
-
-    def __init__(self, requirements: Requirements | None, host: Host | None, roots: bool) -> None:
-        self.requirements = requirements
-        self.host = host
-        self.roots = roots  # whether it is for tasks without dependencies
-        self.live = 0
-        self._line: deque[Task] = deque()
-        self._heap: list[tuple[tuple[float, int], Task]] = []
-
-    def add(self, task: Task) -> None:
-        """Add a task."""
-        task.queue = self
-        self.live += 1
-        line = self._line
-        if not line or line[-1].priority < task.priority:
-            line.append(task)
-        else:
-            heapq.heappush(self._heap, (task.priority, task))
-
-    def head(self) -> Task:
-        """The best task. There must be one."""
-        line, heap = self._line, self._heap
-        while line and line[0].queue is not self:
-            line.popleft()
-        while heap and heap[0][1].queue is not self:
-            heapq.heappop(heap)
-        if heap and (not line or heap[0][0] < line[0].priority):
-            return heap[0][1]
-        return line[0]
-
-    def tasks(self) -> list[Task]:
-        """All tasks, the best one first."""
-        entries = {task: None for task in (*self._line, *(task for _, task in self._heap)) if task.queue is self}
-        return sorted(entries, key=lambda task: task.priority)
 
 
 _Queues: TypeAlias = dict[tuple[Requirements | None, bool], Queue]
@@ -136,9 +83,6 @@ class Placement:
         self.kept: dict[Worker, None] = {}
         self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
         self.ready = 0
-
-    def workers(self) -> Iterable[Worker]:
-        return self._workers.values()
 
     # -- requirements
 
@@ -217,6 +161,11 @@ class Placement:
         self._available.pop(worker, None)
         worker.host.available.pop(worker, None)
         self.kept.pop(worker, None)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `fill` may have something to do."""
+        return bool(self.ready or self.kept)
 
     @property
     def somebody_is_idle(self) -> bool:
@@ -516,31 +465,3 @@ def transfer_seconds(task: Task, host: Host) -> float:
     """How long it's expected to take until all that a task reads is on a host."""
     nbytes = sum(d.nbytes for d in task.dependencies if d.inline is None and host not in d.where)
     return TRANSFER_LATENCY_SECONDS + nbytes / TRANSFER_NBYTES_PER_SECOND
-
-
-def start_run(worker: Worker, run: Run) -> None:
-    """Count a run as the worker's: its time, the room for its result, its resources."""
-    worker.runs[run.run_id] = run
-    worker.expected_seconds += run.seconds
-    worker.host.expected_nbytes += run.nbytes
-    if run.requirements is not None:
-        for name, amount in run.requirements.resources:
-            worker.free_resources[name] -= amount
-
-
-def expect_longer(worker: Worker, run: Run, seconds: float) -> None:
-    """Count a run with more time than was expected of it when it was sent."""
-    if run.seconds < seconds:
-        worker.expected_seconds += seconds - run.seconds
-        run.seconds = seconds
-
-
-def end_run(worker: Worker, run: Run) -> None:
-    """The inverse of `start_run`."""
-    del worker.runs[run.run_id]
-    worker.host.expected_nbytes -= run.nbytes
-    # Not a sum of what is left: with nothing left it is nothing, whatever rounding did.
-    worker.expected_seconds = worker.expected_seconds - run.seconds if worker.runs else 0.0
-    if run.requirements is not None:
-        for name, amount in run.requirements.resources:
-            worker.free_resources[name] += amount

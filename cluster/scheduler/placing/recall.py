@@ -23,10 +23,12 @@ with the help of its node (`revocation`).
 
 from __future__ import annotations
 
-from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS, Placement, expect_longer, transfer_seconds
+from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS, Placement, transfer_seconds
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Outbox
-from holdfast.cluster.scheduler.tasks.model import Requirements, Worker
+from holdfast.cluster.scheduler.tasks.model import Worker
+from holdfast.cluster.scheduler.tasks.requirements import Requirements
+from holdfast.cluster.scheduler.tasks.run_accounts import expect_longer
 
 #: A worker that was sent more than it can have started is held up when it has ended nothing for so long.
 HELD_UP_SECONDS = 5 * PREFETCH_SECONDS

@@ -35,7 +35,8 @@ from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.placing.placement import Placement, transfer_seconds
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, RevokeRuns, TellRevoked
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
-from holdfast.cluster.scheduler.tasks.model import Requirements, Worker
+from holdfast.cluster.scheduler.tasks.model import Worker
+from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 #: A worker gets this long to answer when it's told to drop runs.
 ANSWER_SECONDS = 1.0

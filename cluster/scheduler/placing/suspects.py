@@ -123,7 +123,7 @@ class Suspects:
         if task is None or run.private or all(d.inline is not None for d in task.dependencies):
             return False
         task.private = True
-        self._life.remember_writer(task.key, task.digest)
+        self._life.groups.remember_writer(task.key, task.digest)
         return True
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from holdfast.cluster.scheduler.tasks.model import Digest, Key, ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
 
 
 class HostJoined(NamedTuple):

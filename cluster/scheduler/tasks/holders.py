@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from holdfast.cluster.scheduler.tasks.model import Digest, Holder, HolderDescription, Task
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task
+from holdfast.cluster.scheduler.tasks.names import Digest
 
 
 class Client(Holder):

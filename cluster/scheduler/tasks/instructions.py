@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from holdfast.cluster.scheduler.tasks.model import Digest, Key, ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
 
 #: A number in the place of the object's id is that of a run that was sent to the same worker before.
 DependencyEntry: TypeAlias = tuple[Key, ObjectId | int | None, Payload | None, Sequence[str]]

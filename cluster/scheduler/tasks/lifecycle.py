@@ -21,86 +21,37 @@ events, and `has_more` is true until it is done. In between
 * a task that nobody needs may still be in any state: it is as if whoever let go of it had done so a moment later;
 * an ACTIVE task may have a dependency that has erred: it will err too, and can't run before that;
 * a client that has left still holds tasks, and hears nothing any more (``Holder.peer``).
-
-Generations of a key. The table `Lifecycle.tasks` has the task that a key means now. Dependents refer to tasks, not to
-keys. So when a key is specified anew that nobody holds, and by another specification, its task leaves the table
-(`Lifecycle.free_key`) and the next generation of the key takes the place. The earlier one goes on for its dependents,
-can be computed again for them, and is forgotten with the last of them:
-
-======================================  ================================================
-a key is specified, and its task …      … then the key means
-======================================  ================================================
-isn't known                             a new task
-has that very specification             that task, whatever state it is in
-is held by somebody                     that task: its holders were promised its result
-is data that is lost, held by somebody  that task, which can be computed from now on
-is held by nobody                       a new task, the next generation
-======================================  ================================================
-
-A specification is the same if its bytes are and if the keys that it names mean the same tasks still. Whatever others
-say by key is about what they hold, and what is held is in the table. A task has no two generations of a key among its
-dependencies: all of them were looked up at once.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostError
-from holdfast.cluster.failures import dumping, links
-from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
-from holdfast.cluster.scheduler.placing.placement import Placement, end_run, start_run
+from holdfast.cluster.scheduler.tasks.functions import Functions
+from holdfast.cluster.scheduler.tasks.generations import Generations
+from holdfast.cluster.scheduler.tasks.groups import Groups
 from holdfast.cluster.scheduler.tasks.holders import Client, Contents
 from holdfast.cluster.scheduler.tasks.instructions import (
     DeleteObjects,
-    DependencyEntry,
     DiscardResults,
     DropRuns,
-    ErredEntry,
-    ForgetFunctions,
-    MemoryEntry,
     Outbox,
-    ReportErred,
-    ReportMemory,
-    ReportPending,
     RunTasks,
     SendFunctions,
-    StoredError,
 )
 from holdfast.cluster.scheduler.tasks.lost import Lost
-from holdfast.cluster.scheduler.tasks.model import (
-    Digest,
-    Function,
-    Group,
-    Holder,
-    Host,
-    Key,
-    ObjectId,
-    Payload,
-    Run,
-    Task,
-    TaskError,
-    Worker,
-)
+from holdfast.cluster.scheduler.tasks.model import Holder, Host, Run, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
-from holdfast.cluster.scheduler.tasks.partitioned import Roll, Table
+from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.partitioned import Table
+from holdfast.cluster.scheduler.tasks.placer import Placer
+from holdfast.cluster.scheduler.tasks.reports import Reports, dependency_entry
+from holdfast.cluster.scheduler.tasks.run_accounts import end_run, start_run
 from holdfast.cluster.scheduler.tasks.states import ACTIVE
-from holdfast.cluster.scheduler.tasks.writers import Writers
-
-#: A group that has lost its last task is kept, for the time that it knows, while there are no more groups than this.
-MAX_GROUPS = 10_000
-
-
-def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskError:
-    """A `TaskError` for an error of Holdfast's own."""
-    text = str(error)
-    if len(text) > ERROR_TEXT_LENGTH:  # there is a very long key in it
-        text = links.shortened(text, ERROR_TEXT_LENGTH)
-        error = type(error)(text)
-    blob, _ = dumping.dump_exception(error)
-    return TaskError(key, blob, text, is_loss=is_loss)
+from holdfast.cluster.scheduler.tasks.stored_errors import StoredErrors, task_error
 
 
 class Lifecycle:
@@ -112,6 +63,8 @@ class Lifecycle:
         Where instructions go.
     placement
         Where ready tasks go.
+    functions
+        The functions of tasks.
     follow_up_limit
         How many tasks are dealt with at once that an event did not touch itself.
     awaits_lost
@@ -123,23 +76,23 @@ class Lifecycle:
     def __init__(
         self,
         outbox: Outbox,
-        placement: Placement,
+        placement: Placer,
+        functions: Functions,
         *,
         follow_up_limit: int,
         awaits_lost: bool = True,
         moves: Moves | None = None,
     ) -> None:
-        self.tasks: Table[Key, Task] = Table()
-        self.earlier: Roll[Task] = Roll()  # generations of keys that mean other tasks by now
+        self.generations = Generations()
         self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
-        self.errors: Table[ObjectId, TaskError] = Table()  # of those that lie in stores, as long as a task has them
+        self.errors = StoredErrors(outbox, self.objects)
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         self.contents: dict[Task, Contents] = {}  # of the objects that have futures in them
         self.lost = Lost()
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
-        self.functions: dict[Digest, Function] = {}
-        self.groups: dict[Hashable, Group] = {}
-        self.writers = Writers()
+        self.functions = functions
+        self.groups = Groups()
+        self.reports = Reports(outbox)
         self.now = 0.0
         self._outbox = outbox
         self._placement = placement
@@ -160,13 +113,7 @@ class Lifecycle:
 
     def create(self, key: Key, digest: Digest | None, owner: str) -> Task:
         """Make a task that nobody knows yet."""
-        name = _group_name(key, digest)
-        group = self.groups.get(name)
-        if group is None:
-            group = self.groups[name] = Group(name)
-            group.writes = bool(self.writers) and self.writers.know(key, digest)
-        group.tasks += 1
-        task = self.tasks[key] = Task(key, group, owner)
+        task = self.generations.tasks[key] = Task(key, self.groups.join(key, digest), owner)
         self._moves.appear(task)
         return task
 
@@ -175,47 +122,15 @@ class Lifecycle:
         task.digest = digest
         task.payload = payload
         if digest is not None:
-            self.functions[digest].tasks += 1
+            self.functions.table[digest].tasks += 1
         if dependencies:
             task.dependencies = tuple(dict.fromkeys(dependencies))
             for dependency in task.dependencies:
                 dependency.add_dependent(task)
 
-    def remember_writer(self, key: Key, digest: Digest | None) -> None:
-        """The function of such a task writes into what it reads: its runs get private views from now on."""
-        self.writers.add(key, digest)
-        group = self.groups.get(_group_name(key, digest))
-        if group is not None:
-            group.writes = True
-
-    def is_specified_by(
-        self, task: Task, digest: Digest | None, payload: Payload, dependency_keys: Sequence[Key]
-    ) -> bool:
-        """Whether a specification is the one that a task has."""
-        if task.payload is None or task.digest != digest or task.payload != payload:
-            return False
-        return task.dependencies == tuple(dict.fromkeys(map(self.tasks.get, dependency_keys)))
-
     def is_held(self, task: Task) -> bool:
         """Whether anybody holds a task that isn't gone."""
         return any(not self.is_departed(holder) for holder in task.holders)
-
-    def free_key(self, task: Task) -> None:
-        """A key that nobody holds is to mean another task: this one is left to those that depend on it."""
-        del self.tasks[task.key]
-        self.earlier.add(task)
-
-    def is_below(self, task: Task, others: Iterable[Task]) -> bool:
-        """Whether one of the others is the task, or depends on it."""
-        seen = set(others)
-        stack = list(seen)
-        while stack:
-            other = stack.pop()
-            if other is task:
-                return True
-            stack += [dependency for dependency in other.dependencies if dependency not in seen]
-            seen.update(other.dependencies)
-        return False
 
     # -- towards a result
 
@@ -356,9 +271,9 @@ class Lifecycle:
         digest = task.digest
         if digest is not None and digest not in worker.functions:
             worker.functions.add(digest)
-            self._outbox.add(SendFunctions, worker.address, (digest, self.functions[digest].blob))
+            self._outbox.add(SendFunctions, worker.address, (digest, self.functions.table[digest].blob))
         assert task.payload is not None
-        dependencies = [_dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
+        dependencies = [dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
         self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private))
 
     def fill(self) -> None:
@@ -366,7 +281,7 @@ class Lifecycle:
         for worker in self._freed:
             self._placement.update_room(worker, self.now)
         self._freed.clear()
-        if self._placement.ready or self._placement.kept:
+        if self._placement.has_work:
             self._placement.fill(self.assign, self.now)
 
     def end_run(self, worker: Worker, run_id: int, *, has_result: bool = False) -> Task | None:
@@ -430,7 +345,7 @@ class Lifecycle:
         if host is not None:
             self.add_copy(task, host)
         if task.holders:
-            self._report_memory(task)
+            self.reports.finished(task)
         if active and task.dependencies:
             self._leave_dependencies(task)
         if task.nwaiters:
@@ -469,7 +384,7 @@ class Lifecycle:
     ) -> None:
         """A task that is needed, and has no result or has failed for its loss, has one: no run is wanted for it."""
         if task.state == "erred":
-            self.drop_error(task)
+            self.errors.take_from(task)
             self._move(task, "released")
         else:
             self.withdraw(task)
@@ -486,20 +401,14 @@ class Lifecycle:
             return
         if any(dependency.state == "erred" for dependency in task.dependencies):
             return
-        self.drop_error(task)
+        self.errors.take_from(task)
         self._move(task, "released")
         self._unhindered.extend(task.dependents)
         if task.is_needed:
-            self.report_pending(task)
+            self.reports.pending(task)
             self.activate(task)
         else:
             self._to_settle.append(task)
-
-    def report_pending(self, task: Task) -> None:
-        """Tell those who hold a task that what it had is gone, and that it has no result yet."""
-        for holder in task.holders:
-            if peer := holder.peer:
-                self._outbox.add(ReportPending, peer, task.key)
 
     def delete_copies(self, task: Task) -> None:
         """Forget the result of a task and let every store delete it."""
@@ -543,7 +452,7 @@ class Lifecycle:
                 waiter.waiting_on = 1
             # One that is processing may have read it already; if not, it will say so.
         if task.is_needed:
-            self.report_pending(task)
+            self.reports.pending(task)
             self.activate(task)
         else:
             self._to_settle.append(task)
@@ -557,48 +466,12 @@ class Lifecycle:
         self._move(task, "erred")
         task.error = error
         error.tasks += 1
-        for holder in task.holders:
-            if peer := holder.peer:
-                self._outbox.add(ReportErred, peer, erred_entry(task))
+        self.reports.failed(task)
         if active:
             self._leave_dependencies(task)
         self._undermined.extend(task.waiters)
         if not task.is_needed:
             self._to_settle.append(task)
-
-    def stored_error(self, key: Key, host: Host, object_id: ObjectId, nbytes: int, text: str) -> TaskError:
-        """The error of a task whose exception lies in a host's store."""
-        error = TaskError(key, None, text)
-        if object_id not in self.objects and self.errors.claim(object_id, error):
-            error.object_id = object_id
-            error.nbytes = nbytes
-            self.add_error_copy(error, host)
-        return error
-
-    def add_error_copy(self, error: TaskError, host: Host) -> None:
-        if host not in error.where:
-            error.where += (host,)
-            host.errors[error] = None
-
-    def drop_error_copies(self, host: Host) -> None:
-        """A host is gone: of the exceptions that only it had, the texts are left."""
-        for error in host.errors:
-            error.where = tuple([other for other in error.where if other is not host])
-        host.errors.clear()
-
-    def drop_error(self, task: Task) -> None:
-        """A task has failed no longer: an exception in stores goes with the last task that failed for it."""
-        error = task.error
-        assert error is not None
-        task.error = None
-        error.tasks -= 1
-        if error.tasks or error.object_id is None:
-            return
-        del self.errors[error.object_id]
-        for host in error.where:
-            del host.errors[error]
-            self._outbox.add(DeleteObjects, host.address, error.object_id)
-        error.where = ()
 
     def _fail_undermined(self, task: Task) -> None:
         if task.state in ACTIVE:
@@ -671,20 +544,6 @@ class Lifecycle:
                     self.unhold(holder, task)
                     self._outbox.cancelled(holder.peer, task.key, f"cancelled by {client.name}")
 
-    def report(self, task: Task, holder: Holder) -> None:
-        """Tell the peer of a holder that hears about a task as it is now, if there is something to tell."""
-        if task.state == "memory":
-            self._outbox.add(ReportMemory, holder.peer, memory_entry(task))
-        elif task.state == "erred":
-            self._outbox.add(ReportErred, holder.peer, erred_entry(task))
-
-    def _report_memory(self, task: Task) -> None:
-        entry = None
-        for holder in task.holders:
-            if peer := holder.peer:
-                entry = entry or memory_entry(task)
-                self._outbox.add(ReportMemory, peer, entry)
-
     # -- ceasing to be
 
     def settle(self, tasks: Iterable[Task]) -> None:
@@ -748,92 +607,35 @@ class Lifecycle:
             self._forget(task)
 
     def _release(self, task: Task) -> None:
-        state = task.state
-        if state == "memory":
+        active = task.state in ACTIVE
+        if task.state == "memory":
             self.delete_copies(task)
-            self._move(task, "released")
-        elif state == "erred":
-            self.drop_error(task)
-            self._move(task, "released")
-        elif state == "lost":
-            self.withdraw(task)
-            self._move(task, "released")
+        elif task.state == "erred":
+            self.errors.take_from(task)
         else:
             self.withdraw(task)
-            self._move(task, "released")
+        self._move(task, "released")
+        if active:
             self._leave_dependencies(task)
 
     def _forget(self, task: Task) -> None:
         self._move(task, "forgotten")
         if self.lost.objects:
             self.lost.supersede(task)
-        if self.tasks.get(task.key) is task:
-            del self.tasks[task.key]
-        else:
-            self.earlier.remove(task)
-        group = task.group
-        group.tasks -= 1
-        if not group.tasks and len(self.groups) > MAX_GROUPS:
-            del self.groups[group.name]
+        self.generations.forget(task)
+        self.groups.leave(task.group)
         if task.digest is not None:
-            function = self.functions[task.digest]
+            function = self.functions.table[task.digest]
             function.tasks -= 1
             if not function.tasks:
-                self.drop_unused_function(task.digest, function)
+                self.functions.drop_unused(task.digest, function)
         for dependency in task.dependencies:
             del dependency.dependents[task]
             self._to_settle.append(dependency)
         task.dependencies = ()
-
-    def drop_unused_function(self, digest: Digest, function: Function) -> None:
-        if not function.tasks and not function.clients:
-            del self.functions[digest]
-            for worker in self._placement.workers():
-                if digest in worker.functions:
-                    worker.functions.remove(digest)
-                    self._outbox.add(ForgetFunctions, worker.address, digest)
 
 
 _LOST = (
     "is lost: the hosts that held it are gone, and it was scattered by a client, so that it can't be computed again. "
     "Scatter it once more, or keep copies of it on several hosts (broadcast=True)"
 )
-
-
-def _group_name(key: Key, digest: Digest | None) -> Hashable:
-    if type(key) is tuple and key:
-        name: Hashable = key[0]  # dask's keys: the name of the layer
-        return name
-    if digest is not None:
-        return digest
-    return key.rpartition("-")[0] or key if type(key) is str else key
-
-
-def _dependency_entry(task: Task, reader: Host) -> DependencyEntry:
-    if task.state != "memory":
-        return (task.key, task.run_id, None, ())  # the reader is lined up behind that run
-    if task.inline is not None:
-        return (task.key, task.object_id, task.inline, ())
-    sources = () if reader in task.where else tuple([host.address for host in task.where])
-    return (task.key, task.object_id, None, sources)
-
-
-def erred_entry(task: Task) -> ErredEntry:
-    """A failure as clients are told of it."""
-    error = task.error
-    assert error is not None
-    return (task.key, raised_of(error), error.text)
-
-
-def raised_of(error: TaskError) -> Payload | StoredError:
-    """The exception of a failure, or where it lies."""
-    if error.blob is not None:
-        return error.blob
-    return (error.object_id or bytes(16), error.nbytes, tuple([host.address for host in error.where]))
-
-
-def memory_entry(task: Task) -> MemoryEntry:
-    """A result as clients are told of it."""
-    # Who has the bytes needn't know where they lie.
-    nodes = () if task.inline is not None else tuple([host.address for host in task.where])
-    return (task.key, task.object_id, task.nbytes, task.inline, nodes)

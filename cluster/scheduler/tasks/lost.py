@@ -25,7 +25,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from holdfast.cluster.scheduler.tasks.model import ObjectId, Task
+from holdfast.cluster.scheduler.tasks.model import Task
+from holdfast.cluster.scheduler.tasks.names import ObjectId
 
 #: Data that can't be made again is given up when its host hasn't come back after this.
 PATIENCE_SECONDS = 5.0

@@ -1,25 +1,25 @@
-"""What the scheduler knows: tasks, workers, hosts, and what a holder is.
+"""What the scheduler knows of tasks, runs, hosts, workers and holders.
 
-Sets whose order could be seen outside are dictionaries with None as values: they keep the order of
-insertion, so that the same events always lead to the same instructions.
+These classes are in one file because they refer to each other: a task knows where it waits, runs and lies, and who
+holds it, and each of those knows its tasks. `Lifecycle` changes both sides.
+
+Sets whose order could be seen outside are dictionaries with None as values: they keep the order of insertion, so that
+the same events always lead to the same instructions.
 """
 
 from __future__ import annotations
 
+import heapq
+from collections import deque
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from holdfast.cluster.naming import names_of_host, names_of_worker
+from holdfast.cluster.scheduler.tasks.groups import Group
+from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.partitioned import Roll
+from holdfast.cluster.scheduler.tasks.requirements import Requirements
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, State
-
-if TYPE_CHECKING:
-    from holdfast.cluster.scheduler.placing.placement import Queue
-
-Key: TypeAlias = Hashable
-ObjectId: TypeAlias = bytes
-Digest: TypeAlias = bytes
-Payload: TypeAlias = bytes | memoryview
 
 #: What a run has for itself, of a task that may have killed a worker: see `suspects`.
 Solitude = Literal[0, 1, 2, 3]
@@ -27,67 +27,6 @@ IN_COMPANY: Solitude = 0
 ALONE: Solitude = 1
 ALONE_ON_HOST: Solitude = 2
 IMPATIENT: Solitude = 3
-
-#: A run never counts for less: what a worker spends around the shortest function.
-SHORTEST_RUN_SECONDS = 20e-6
-#: What a task of unknown length counts for: all the room that a worker has (`placement.PREFETCH_SECONDS`).
-UNKNOWN_RUN_SECONDS = 0.010
-
-
-class Group:
-    """Tasks that do the same, and so take about the same time and room."""
-
-    __slots__ = ("expected_seconds", "mean_nbytes", "mean_seconds", "name", "tasks", "writes")
-
-    def __init__(self, name: Hashable) -> None:
-        self.name = name
-        self.writes = False  # their function is known to write into what it reads
-        self.tasks = 0  # that refer to this group now
-        self.mean_seconds: float | None = None
-        self.mean_nbytes = 0
-        self.expected_seconds = UNKNOWN_RUN_SECONDS  # that a run keeps a thread busy
-
-    def record(self, seconds: float, nbytes: int) -> None:
-        mean = self.mean_seconds
-        if mean is None:
-            self.mean_seconds = seconds
-            self.mean_nbytes = nbytes
-        else:
-            seconds = self.mean_seconds = mean + (seconds - mean) * 0.3
-            self.mean_nbytes += int((nbytes - self.mean_nbytes) * 0.3)
-        self.expected_seconds = seconds if seconds > SHORTEST_RUN_SECONDS else SHORTEST_RUN_SECONDS
-
-
-class Requirements:
-    """Which workers may run a task. Tasks that ask for the same share one; None stands for "any worker".
-
-    Attributes
-    ----------
-    workers
-        Names of workers or hosts (`holdfast.cluster.naming`), one of which must fit; empty: any.
-    resources
-        What a run takes from its worker while it lasts, by name.
-    loose
-        ``workers`` is a wish: when none of them is there, any worker will do.
-    """
-
-    __slots__ = ("__weakref__", "loose", "resources", "workers")
-
-    def __init__(self, workers: tuple[str, ...], resources: tuple[tuple[str, float], ...], loose: bool) -> None:
-        self.workers = workers
-        self.resources = resources
-        self.loose = loose
-
-    def names(self, worker: Worker | Place) -> bool:
-        """Whether ``workers`` means this worker, or the one of this place."""
-        return not self.workers or any(name in worker.names for name in self.workers)
-
-    def could_run_on(self, worker: Worker | Place) -> bool:
-        """Whether the worker has the resources when nothing else runs there."""
-        return all(worker.resources.get(name, 0.0) >= amount for name, amount in self.resources)
-
-    def fits_now(self, worker: Worker) -> bool:
-        return all(worker.free_resources.get(name, 0.0) >= amount for name, amount in self.resources)
 
 
 class Task:
@@ -231,6 +170,50 @@ class Run:
         self.late: Task | None = None  # the task that it is of, if that no longer waits for this run
         self.requirements = requirements
         self.private = private  # it got private views of what it reads
+
+
+class Queue:
+    """Ready tasks of one kind, by priority. An entry whose task has left is skipped when it comes up.
+
+    Most tasks become ready in the order of their priority: those are in a line, where adding and taking one costs the
+    same however long it is. The others, such as those whose turn comes when a result is there, are in a heap.
+    """
+
+    __slots__ = ("_heap", "_line", "host", "live", "requirements", "roots")
+
+    def __init__(self, requirements: Requirements | None, host: Host | None, roots: bool) -> None:
+        self.requirements = requirements
+        self.host = host
+        self.roots = roots  # whether it is for tasks without dependencies
+        self.live = 0
+        self._line: deque[Task] = deque()
+        self._heap: list[tuple[tuple[float, int], Task]] = []
+
+    def add(self, task: Task) -> None:
+        """Add a task."""
+        task.queue = self
+        self.live += 1
+        line = self._line
+        if not line or line[-1].priority < task.priority:
+            line.append(task)
+        else:
+            heapq.heappush(self._heap, (task.priority, task))
+
+    def head(self) -> Task:
+        """The best task. There must be one."""
+        line, heap = self._line, self._heap
+        while line and line[0].queue is not self:
+            line.popleft()
+        while heap and heap[0][1].queue is not self:
+            heapq.heappop(heap)
+        if heap and (not line or heap[0][0] < line[0].priority):
+            return heap[0][1]
+        return line[0]
+
+    def tasks(self) -> list[Task]:
+        """All tasks, the best one first."""
+        entries = {task: None for task in (*self._line, *(task for _, task in self._heap)) if task.queue is self}
+        return sorted(entries, key=lambda task: task.priority)
 
 
 class Host:
@@ -381,14 +364,3 @@ class Holder:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}>"
-
-
-class Function:
-    """The pickle of a function, kept while a task refers to it or a client that sent it may name it again."""
-
-    __slots__ = ("blob", "clients", "tasks")
-
-    def __init__(self, blob: Payload) -> None:
-        self.blob = blob
-        self.tasks = 0
-        self.clients = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from holdfast.cluster.scheduler.tasks.model import Digest, Key
+from holdfast.cluster.scheduler.tasks.names import Digest, Key
 
 #: More are forgotten again, those that were named longest ago first; each is found out anew then.
 MAX_WRITERS = 10_000

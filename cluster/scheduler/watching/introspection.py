@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 
 from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
-from holdfast.cluster.scheduler.tasks.model import Holder, Host, Key, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.states import ACTIVE
 
 #: A step looks at so many tasks: half a millisecond or one.
@@ -119,7 +120,7 @@ def status(
 ) -> Steps:
     """What ``holdfast status`` shows: ``silences`` has the seconds since each host was heard of."""
     counts: Counter[str] = Counter()
-    for tasks in chain(state.tasks.slices(STEP_ITEMS), state.life.earlier.slices(STEP_ITEMS)):
+    for tasks in chain(state.tasks.slices(STEP_ITEMS), state.life.generations.earlier.slices(STEP_ITEMS)):
         counts.update([task.state for task in tasks])
         yield None
     single: dict[str, dict[str, Any]] = {}
@@ -170,7 +171,7 @@ def memory(state: SchedulerState, heartbeats: Heartbeats) -> Steps:
             largest.sort(key=_nbytes, reverse=True)
             del largest[MAX_OBJECTS_LISTED:]
         yield None
-    for errors in state.life.errors.slices(STEP_ITEMS):
+    for errors in state.life.errors.table.slices(STEP_ITEMS):
         count += len(errors)
         nbytes += sum(error.nbytes for error in errors)
         for start in range(0, len(errors), STEP_ITEMS // 10):

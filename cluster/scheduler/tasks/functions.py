@@ -1,0 +1,71 @@
+"""The functions of tasks: each is kept once, as long as a task or a client names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.instructions import ForgetFunctions, Outbox
+from holdfast.cluster.scheduler.tasks.model import Worker
+from holdfast.cluster.scheduler.tasks.names import Digest, Payload
+
+
+class Function:
+    """The pickle of a function, kept while a task refers to it or a client that sent it may name it again."""
+
+    __slots__ = ("blob", "clients", "tasks")
+
+    def __init__(self, blob: Payload) -> None:
+        self.blob = blob
+        self.tasks = 0
+        self.clients = 0
+
+
+class Functions:
+    """All functions, by digest.
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+    workers
+        The scheduler's table; only read here.
+
+    Attributes
+    ----------
+    table
+        The functions. Whoever creates and forgets tasks counts these in ``Function.tasks``.
+    """
+
+    def __init__(self, outbox: Outbox, workers: Mapping[str, Worker]) -> None:
+        self.table: dict[Digest, Function] = {}
+        self._outbox = outbox
+        self._workers = workers
+
+    def sent(self, client: Client, functions: Iterable[tuple[Digest, Payload]]) -> None:
+        """A client has sent functions, and may name them from now on."""
+        for digest, blob in functions:
+            function = self.table.get(digest)
+            if function is None:
+                function = self.table[digest] = Function(blob)
+            if digest not in client.functions:
+                client.functions[digest] = None
+                function.clients += 1
+
+    def forgotten(self, client: Client, digests: Iterable[Digest]) -> None:
+        """A client names functions no more."""
+        for digest in digests:
+            if client.functions.pop(digest, self) is None:
+                function = self.table[digest]
+                function.clients -= 1
+                self.drop_unused(digest, function)
+
+    def drop_unused(self, digest: Digest, function: Function) -> None:
+        """Forget a function, here and in workers, if nobody names it any more."""
+        if function.tasks or function.clients:
+            return
+        del self.table[digest]
+        for worker in self._workers.values():
+            if digest in worker.functions:
+                worker.functions.remove(digest)
+                self._outbox.add(ForgetFunctions, worker.address, digest)

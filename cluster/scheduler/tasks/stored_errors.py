@@ -1,0 +1,88 @@
+"""Errors of tasks: those of Holdfast's own, and large exceptions, which lie in stores.
+
+An exception in stores goes with the last task that has failed for it. If the hosts that have it are gone before, its
+text is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from holdfast.cluster.failures import dumping, links
+from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Outbox
+from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError
+from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
+from holdfast.cluster.scheduler.tasks.partitioned import Table
+
+
+def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskError:
+    """A `TaskError` for an error of Holdfast's own."""
+    text = str(error)
+    if len(text) > ERROR_TEXT_LENGTH:  # there is a very long key in it
+        text = links.shortened(text, ERROR_TEXT_LENGTH)
+        error = type(error)(text)
+    blob, _ = dumping.dump_exception(error)
+    return TaskError(key, blob, text, is_loss=is_loss)
+
+
+class StoredErrors:
+    """The exceptions that lie in stores, by object, as long as a task has them.
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+    objects
+        The objects of results, of which none can be an exception's.
+
+    Attributes
+    ----------
+    table
+        The errors.
+    """
+
+    def __init__(self, outbox: Outbox, objects: Container[ObjectId]) -> None:
+        self.table: Table[ObjectId, TaskError] = Table()
+        self._outbox = outbox
+        self._objects = objects
+
+    def get(self, object_id: ObjectId) -> TaskError | None:
+        """The error whose exception is an object."""
+        found: TaskError | None = self.table.get(object_id)
+        return found
+
+    def add(self, key: Key, host: Host, object_id: ObjectId, nbytes: int, text: str) -> TaskError:
+        """The error of a task whose exception lies in a host's store."""
+        error = TaskError(key, None, text)
+        if object_id not in self._objects and self.table.claim(object_id, error):
+            error.object_id = object_id
+            error.nbytes = nbytes
+            self.add_copy(error, host)
+        return error
+
+    def add_copy(self, error: TaskError, host: Host) -> None:
+        """A host has the exception."""
+        if host not in error.where:
+            error.where += (host,)
+            host.errors[error] = None
+
+    def host_left(self, host: Host) -> None:
+        """A host is gone: of the exceptions that only it had, the texts are left."""
+        for error in host.errors:
+            error.where = tuple([other for other in error.where if other is not host])
+        host.errors.clear()
+
+    def take_from(self, task: Task) -> None:
+        """A task has failed no longer."""
+        error = task.error
+        assert error is not None
+        task.error = None
+        error.tasks -= 1
+        if error.tasks or error.object_id is None:
+            return
+        del self.table[error.object_id]
+        for host in error.where:
+            del host.errors[error]
+            self._outbox.add(DeleteObjects, host.address, error.object_id)
+        error.where = ()
