@@ -42,7 +42,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.objectstore.core.core import StoreCore
-from holdfast.objectstore.core.effects import ContinueSearch, Effect, Move, Reply, Spill
+from holdfast.objectstore.core.effects import Answer, ContinueSearch, Effect, MoveObjects, Spill
 from holdfast.objectstore.core.objects import SpillExtent
 from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator
 from holdfast.objectstore.memory.free_extents import footprint
@@ -252,7 +252,7 @@ class PinnedStore:
             self.core.abort(self.putter, offset)
         self._settle()
 
-    def _ask(self, ask: Callable[..., None], *arguments: Any, tries: int = 3) -> Reply | None:
+    def _ask(self, ask: Callable[..., None], *arguments: Any, tries: int = 3) -> Answer | None:
         """The reply, once it's been granted; None if it isn't, with all copies made in between."""
         for _ in range(tries):
             self.now += 1
@@ -260,7 +260,7 @@ class PinnedStore:
             request = next(self.requests)
             ask(self.putter, request, *arguments)
             for effect in self._settle():
-                if isinstance(effect, Reply) and effect.request == request and effect.status is Status.OK:
+                if isinstance(effect, Answer) and effect.request == request and effect.status is Status.OK:
                     return effect
             if ask == self.core.lease:
                 arguments = *arguments[:-1], []
@@ -274,7 +274,7 @@ class PinnedStore:
                 if isinstance(effect, Spill):
                     extents = [SpillExtent("", next(self.requests), layout.nbytes, 0) for layout in effect.layouts]
                     self.core.spill_done(list(extents))
-                elif isinstance(effect, Move):
+                elif isinstance(effect, MoveObjects):
                     self.core.moved()
                 elif isinstance(effect, ContinueSearch):
                     self.core.continue_search()

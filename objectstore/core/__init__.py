@@ -14,7 +14,7 @@ From the bottom up, each imports only what stands before it:
 ``windows.py``              where a hole is made most cheaply
 ``compaction.py``           how the hole is made
 ``create_queue.py``         requests for room, in order
-``clients.py``              what is known of one client
+``client_state.py``         what is known of one client
 ``deadlines.py``            until when requests wait
 ``room.py``                 what clients have to write
 ``lookups.py``              requests for objects that aren't there

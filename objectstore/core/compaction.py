@@ -7,7 +7,7 @@ request, which is the first in line, is served at once. If one of them has staye
 next search begins.
 
     request finds no hole    -> search, a slice for each turn of the loop
-    a window is found        -> its parts are as they were seen: evacuate it, Move and Spill;  or not: search again
+    a window is found        -> its parts are as they were seen: evacuate it, MoveObjects and Spill;  or not: search again
     all copies have ended    -> what was copied and isn't looked at has gone; the window is free
     there is no window       -> it's walled in: it gets a place apart, where addresses are left (``allocator.py``);
                                 without those nothing, until something is free, or may go, that wasn't and didn't
@@ -35,12 +35,12 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from holdfast.objectstore.core.effects import ContinueSearch, Effect, Move, Punch, Shift
+from holdfast.objectstore.core.effects import ContinueSearch, Effect, MoveObjects, Punch, Shift
 from holdfast.objectstore.core.objects import ObjectRecord, State
 from holdfast.objectstore.core.sharing import Sharing
 from holdfast.objectstore.core.spill_policy import SpillPolicy
 from holdfast.objectstore.core.table import ObjectTable
-from holdfast.objectstore.core.windows import SLICE, Part, Search, Window, is_as_seen, is_shared
+from holdfast.objectstore.core.windows import SLICE, Search, Window, WindowPart, is_as_seen, is_shared
 from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator
 from holdfast.objectstore.memory.free_extents import footprint
 
@@ -213,14 +213,16 @@ class Compaction:
             for record, _ in evacuation.moves:
                 self._table.choose(record, State.MOVING)
             evacuation.copying += 1
-            self._do(Move([Shift(record.offset, target, record.own_nbytes) for record, target in evacuation.moves]))
+            self._do(
+                MoveObjects([Shift(record.offset, target, record.own_nbytes) for record, target in evacuation.moves])
+            )
         if self._spill_policy.spill(to_disk, missing_nbytes=missing):
             evacuation.copying += 1
         if not evacuation.copying:
             self._end()
         return True
 
-    def _place(self, evacuation: _Evacuation, parts: list[Part]) -> list[ObjectRecord]:
+    def _place(self, evacuation: _Evacuation, parts: list[WindowPart]) -> list[ObjectRecord]:
         """Finds a new place for each object that can be moved; the others, which have to go to disk."""
         to_disk: dict[int, ObjectRecord] = {}
         for part in sorted(parts, key=lambda part: part.start - part.end):
@@ -236,7 +238,7 @@ class Compaction:
         return list(to_disk.values())
 
     def moved(self, *, done: bool) -> None:
-        """The copies of a ``Move`` have ended; not ``done``: they were cut short, and are good for nothing."""
+        """The copies of a ``MoveObjects`` have ended; not ``done``: they were cut short, and are good for nothing."""
         evacuation = self._evacuation
         assert evacuation is not None
         for record, target in evacuation.moves:

@@ -37,11 +37,11 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from holdfast.objectstore.core.clients import ClientState, Reservation
+from holdfast.objectstore.core.client_state import ClientState, Reservation
 from holdfast.objectstore.core.compaction import Compaction
 from holdfast.objectstore.core.create_queue import CreateWait
 from holdfast.objectstore.core.deadlines import Deadlines
-from holdfast.objectstore.core.effects import SERVER, Drop, Effect, GetWait, Reply
+from holdfast.objectstore.core.effects import SERVER, Answer, Drop, Effect, GetWait
 from holdfast.objectstore.core.lookups import Lookups
 from holdfast.objectstore.core.object_index import ObjectIndex
 from holdfast.objectstore.core.objects import ObjectMeta, ObjectRecord, SpillExtent
@@ -266,7 +266,7 @@ class StoreCore:
             self._room.changed = True
 
     def moved(self, *, done: bool = True) -> None:
-        """The copies of a ``Move`` have ended; not ``done``: they were cut short."""
+        """The copies of a ``MoveObjects`` have ended; not ``done``: they were cut short."""
         self._compaction.moved(done=done)
         self._room.changed = True
 
@@ -304,7 +304,7 @@ class StoreCore:
         for share in shares:
             lender = self._table.find(share.lender)
             if lender is None or lender.in_file is not None:
-                self._reply(client, request, Status.OK, False)
+                self._answer(client, request, Status.OK, False)
                 return
             offset = lender.locate(share.at, share.nbytes)
             if offset is None:
@@ -321,7 +321,7 @@ class StoreCore:
             for lender, segment in borrowed:
                 self._sharing.borrow(lender, segment)
         self._add(client, item, reservation, nbytes, segments)
-        self._reply(client, request, Status.OK, True)
+        self._answer(client, request, Status.OK, True)
 
     def _add(
         self,
@@ -362,7 +362,7 @@ class StoreCore:
                 if get.pins:
                     self._pin_for(record, get.client, get.request)
                 else:
-                    self._reply(get.client, get.request, Status.OK, True)
+                    self._answer(get.client, get.request, Status.OK, True)
 
     # Reading
 
@@ -378,7 +378,7 @@ class StoreCore:
             return
         fetching = bool(sources) and self.can_fetch
         if self._table.was_deleted(object_id):
-            self._reply(client, request, Status.NOT_FOUND, f"object {object_id} was deleted")
+            self._answer(client, request, Status.NOT_FOUND, f"object {object_id} was deleted")
         else:
             get = GetWait(client, request, object_id, sources if fetching else [])
             self._lookups.wait(get)
@@ -392,7 +392,7 @@ class StoreCore:
     def ask(self, client: int, request: int, object_id: ObjectID) -> None:
         """Whether the object is there for those who ask. Replied with that."""
         if object_id in self._table or self._table.was_deleted(object_id):
-            self._reply(client, request, Status.OK, object_id in self._table)
+            self._answer(client, request, Status.OK, object_id in self._table)
             return
         get = GetWait(client, request, object_id, [], pins=False)
         self._lookups.wait(get)
@@ -439,7 +439,7 @@ class StoreCore:
             self._spill_policy.show(record, client, request)
             return
         self._table.pin(record, client)
-        self._reply(client, request, Status.OK, record.offset, record.nbytes, None, record.segments or None)
+        self._answer(client, request, Status.OK, record.offset, record.nbytes, None, record.segments or None)
 
     # Deleting and looking
 
@@ -509,5 +509,5 @@ class StoreCore:
         self._sharing.check(in_arena)
         self._lookups.check(self.contains)
 
-    def _reply(self, client: int, request: int, status: Status, *payload: Any) -> None:
-        self._outbox.append(Reply(client, request, status, payload))
+    def _answer(self, client: int, request: int, status: Status, *payload: Any) -> None:
+        self._outbox.append(Answer(client, request, status, payload))

@@ -13,7 +13,7 @@ from holdfast.objectstore.shared.protocol import Status
 SERVER = 0  # the client id under which the server itself, and the node agent through it, pins and reserves
 
 
-class Reply(NamedTuple):
+class Answer(NamedTuple):
     """The answer to one request of one client."""
 
     client: int
@@ -61,7 +61,7 @@ class Shift(NamedTuple):
     nbytes: int
 
 
-class Move(NamedTuple):
+class MoveObjects(NamedTuple):
     """Objects are to be copied within the arena; ``moved`` is to be called when that has ended."""
 
     shifts: list[Shift]
@@ -91,4 +91,4 @@ class Drop(NamedTuple):
     extent: SpillExtent
 
 
-Effect = Reply | StartFetch | ReadOthers | Spill | Move | ContinueSearch | Punch | Verify | Drop
+Effect = Answer | StartFetch | ReadOthers | Spill | MoveObjects | ContinueSearch | Punch | Verify | Drop

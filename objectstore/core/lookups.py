@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from holdfast.objectstore.core.clients import ClientState
-from holdfast.objectstore.core.effects import Effect, GetWait, ReadOthers, Reply, StartFetch
+from holdfast.objectstore.core.client_state import ClientState
+from holdfast.objectstore.core.effects import Answer, Effect, GetWait, ReadOthers, StartFetch
 from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import Status
@@ -113,7 +113,7 @@ class Lookups:
                 self.fetch(object_id, get.sources)
             else:
                 self.forget(get)
-                self._reply(get, status, text)
+                self._answer(get, status, text)
 
     def check(self, is_there: Callable[[ObjectID], bool]) -> None:
         """Asserts what must hold between any two events."""
@@ -125,9 +125,9 @@ class Lookups:
     def _fail(self, get: GetWait, text: str) -> None:
         self.forget(get)
         if get.pins:
-            self._reply(get, Status.NOT_FOUND, text)
+            self._answer(get, Status.NOT_FOUND, text)
         else:
-            self._reply(get, Status.OK, False)
+            self._answer(get, Status.OK, False)
 
-    def _reply(self, get: GetWait, status: Status, *payload: Any) -> None:
-        self._do(Reply(get.client, get.request, status, payload))
+    def _answer(self, get: GetWait, status: Status, *payload: Any) -> None:
+        self._do(Answer(get.client, get.request, status, payload))

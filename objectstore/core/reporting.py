@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from holdfast.objectstore.core.clients import ClientState
+from holdfast.objectstore.core.client_state import ClientState
 from holdfast.objectstore.core.compaction import Compaction
 from holdfast.objectstore.core.create_queue import CreateQueue
 from holdfast.objectstore.core.lookups import Lookups

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.objectstore.core.clients import ClientState, Reservation, SlabLease
+from holdfast.objectstore.core.client_state import ClientState, Reservation, SlabLease
 from holdfast.objectstore.core.compaction import Compaction
 from holdfast.objectstore.core.create_queue import CreateQueue, CreateWait
 from holdfast.objectstore.core.deadlines import Deadlines
-from holdfast.objectstore.core.effects import Effect, Reply
+from holdfast.objectstore.core.effects import Answer, Effect
 from holdfast.objectstore.core.object_index import ObjectIndex
 from holdfast.objectstore.errors import StoreProtocolError
 from holdfast.objectstore.memory.allocator import SMALL_NBYTES, Allocator
@@ -158,7 +158,7 @@ class Room:
         self.changed = True  # the next in line may be smaller
 
     def _refuse(self, wait: CreateWait, waited_seconds: float) -> None:
-        self._do(Reply(wait.client, wait.request, Status.FULL, (self._explain(wait.nbytes, waited_seconds),)))
+        self._do(Answer(wait.client, wait.request, Status.FULL, (self._explain(wait.nbytes, waited_seconds),)))
 
     def _grant(self, wait: CreateWait) -> bool:
         state = self._clients[wait.client]
@@ -172,7 +172,7 @@ class Room:
         else:
             slot = self._index.add(wait.object_id, offset, nbytes, is_open=True) if wait.object_id else 0
             state.reserved[offset] = Reservation(nbytes, wait.object_id, slot)
-        self._do(Reply(wait.client, wait.request, Status.OK, (offset, nbytes)))
+        self._do(Answer(wait.client, wait.request, Status.OK, (offset, nbytes)))
         return True
 
     def _place(self, want_nbytes: int, nbytes: int, *, small: bool) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.objectstore.core.effects import SERVER, Drop, Effect, Reply, Spill, Verify
+from holdfast.objectstore.core.effects import SERVER, Answer, Drop, Effect, Spill, Verify
 from holdfast.objectstore.core.objects import ObjectRecord, SpillExtent, State
 from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.memory.allocator import Allocator
@@ -181,9 +181,9 @@ class SpillPolicy:
         for client, request in verification.waiting:
             if error is None:
                 self._table.pin(record, client)
-                self._do(Reply(client, request, Status.OK, (extent.offset, extent.nbytes, extent.path, None)))
+                self._do(Answer(client, request, Status.OK, (extent.offset, extent.nbytes, extent.path, None)))
             else:
-                self._do(Reply(client, request, Status.UNREADABLE, (error,)))
+                self._do(Answer(client, request, Status.UNREADABLE, (error,)))
         self._table.unpin(record.object_id, SERVER)
 
     def lose(self, object_id: ObjectID, extent: SpillExtent) -> None:

@@ -41,7 +41,7 @@ _PART_PRICE = 32 << 10  # bytes: what the books cost, for each object
 _AGES = 4  # what was used last is so much dearer than what wasn't for longest
 
 
-class Part(NamedTuple):
+class WindowPart(NamedTuple):
     """An extent of a window: free if it has no ``users``, otherwise theirs; each of them has to go."""
 
     start: int
@@ -53,7 +53,7 @@ class Part(NamedTuple):
 class Window:
     """Parts side by side with room for what is asked for, and their price."""
 
-    parts: list[Part]
+    parts: list[WindowPart]
     price: int
 
 
@@ -111,7 +111,7 @@ class Search:
         if self._spills:
             yield from self._find_users()
         best = None
-        run: deque[tuple[Part, int]] = deque()
+        run: deque[tuple[WindowPart, int]] = deque()
         price = 0
         for part in self._parts():
             if part is None:
@@ -138,7 +138,7 @@ class Search:
     def _has_room(self, start: int, end: int) -> bool:
         return end - -(-start // self._align) * self._align >= self._size
 
-    def _parts(self) -> Iterator[Part | None]:
+    def _parts(self) -> Iterator[WindowPart | None]:
         """What lies in the arena but for what is unmovable, in order; None after each slice."""
         last = self._allocator.capacity // STRIP_NBYTES
         rest = SLICE
@@ -151,28 +151,28 @@ class Search:
                 self.looked_at += len(parts)
                 for part in parts:
                     if part.start != reached and (nbytes := self._allocator.free_before(part.start)):
-                        yield Part(part.start - nbytes, part.start, ())
+                        yield WindowPart(part.start - nbytes, part.start, ())
                     yield part
                     reached = part.end
                     if nbytes := self._allocator.free_at(reached):
-                        yield Part(reached, reached + nbytes, ())
+                        yield WindowPart(reached, reached + nbytes, ())
                         reached += nbytes
                 if rest <= 0:
                     rest = SLICE
                     yield None
 
-    def _occupied(self, strip: int) -> list[Part]:
+    def _occupied(self, strip: int) -> list[WindowPart]:
         """The objects, and the stretches of several ones, that begin in a strip."""
         end = min((strip + 1) * STRIP_NBYTES, self._allocator.capacity)
         parts = [
-            Part(record.offset, record.offset + footprint(record.own_nbytes), (record,))
+            WindowPart(record.offset, record.offset + footprint(record.own_nbytes), (record,))
             for record in self._table.addresses.within(strip)
             if not record.lent and record.offset < end
         ]
         stretches = self._sharing.within(strip * STRIP_NBYTES, end)
         if stretches:
             for stretch in stretches:
-                parts += starmap(Part, pieces(stretch, self._users.get(stretch.start, ())))
+                parts += starmap(WindowPart, pieces(stretch, self._users.get(stretch.start, ())))
             parts.sort(key=attrgetter("start"))
         return parts
 
@@ -184,7 +184,7 @@ class Search:
             if number % SLICE == 0:
                 yield None
 
-    def _price(self, part: Part) -> int | None:
+    def _price(self, part: WindowPart) -> int | None:
         """What it costs to have an extent free, or None if it's unmovable."""
         price = 0
         for record in part.users:
@@ -198,16 +198,16 @@ class Search:
             return None
         return price if part.users or self._allocator.free_at(part.start) else None
 
-    def _fits(self, part: Part) -> bool:
+    def _fits(self, part: WindowPart) -> bool:
         return part.end - part.start <= self._allocator.largest_free_nbytes()
 
 
-def is_shared(part: Part) -> bool:
+def is_shared(part: WindowPart) -> bool:
     """Whether an object's data, or a part of it, isn't its own alone: it can't be moved."""
     return len(part.users) > 1 or any(record.lent or record.segments for record in part.users)
 
 
-def is_as_seen(part: Part, table: ObjectTable, allocator: Allocator, sharing: Sharing) -> bool:
+def is_as_seen(part: WindowPart, table: ObjectTable, allocator: Allocator, sharing: Sharing) -> bool:
     """Whether a part of a window is still what it was when it was looked at."""
     if not part.users:
         return allocator.free_at(part.start) == part.end - part.start

@@ -33,12 +33,12 @@ def name_in(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> str:
     if len(data) > MAX_NBYTES:
         return ""
     try:
-        return _name_of(_Reader(io.BytesIO(data), buffers=buffers).load())
+        return _name_of(_NameReader(io.BytesIO(data), buffers=buffers).load())
     except Exception:  # a damaged pickle, or one that does with its classes what a stand-in can't
         return ""
 
 
-class _Reader(pickle.Unpickler):
+class _NameReader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         return _class(name, module)
 

@@ -21,7 +21,7 @@ REFUSALS = (TypeError, AttributeError, LookupError, ValueError)
 
 def loads_again(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> tuple[Any] | None:
     """The value of a pickle at which `pickle.loads` raised one of `REFUSALS`; None if that was for another reason."""
-    reader = _Reader(io.BytesIO(data), buffers=buffers)
+    reader = _RemakingUnpickler(io.BytesIO(data), buffers=buffers)
     with contextlib.suppress(Exception):
         value = reader.load()
         if reader.has_made:
@@ -32,7 +32,7 @@ def loads_again(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> tuple[
 _Unpickler: Any = pickle._Unpickler
 
 
-class _Reader(_Unpickler):  # type: ignore[misc]
+class _RemakingUnpickler(_Unpickler):  # type: ignore[misc]
     """Python's own unpickler, whose steps can be changed."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from holdfast.objectstore.core.core import StoreCore
-from holdfast.objectstore.core.effects import SERVER, Reply
+from holdfast.objectstore.core.effects import SERVER, Answer
 from holdfast.objectstore.memory.arena import Arena
 from holdfast.objectstore.server.client_connection import ClientConnection
 from holdfast.objectstore.server.orphans import Orphans, lifeline
@@ -55,7 +55,7 @@ class Clients:
         *,
         settle: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
-        answer_server: Callable[[Reply], None],
+        answer_server: Callable[[Answer], None],
         on_left: Callable[[str, list[ObjectID]], None] | None,
     ) -> None:
         self._core = core
@@ -90,14 +90,14 @@ class Clients:
 
     # Answers
 
-    def deliver(self, reply: Reply) -> None:
+    def deliver(self, answer: Answer) -> None:
         """Gathers an answer, to be sent by ``flush``."""
-        if reply.client == SERVER:
-            self._answer_server(reply)
+        if answer.client == SERVER:
+            self._answer_server(answer)
             return
-        connection = self._connections.get(reply.client)
+        connection = self._connections.get(answer.client)
         if connection is not None:
-            connection.send(reply.request, reply.status, *reply.payload)
+            connection.send(answer.request, answer.status, *answer.payload)
 
     def flush(self) -> bool:
         """Sends what has gathered, in one piece for each client. False if there was nothing."""

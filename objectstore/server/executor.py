@@ -15,14 +15,14 @@ from typing import Any
 
 from holdfast.objectstore.core.core import StoreCore
 from holdfast.objectstore.core.effects import (
+    Answer,
     ContinueSearch,
     Drop,
     Effect,
     GetWait,
-    Move,
+    MoveObjects,
     Punch,
     ReadOthers,
-    Reply,
     Shift,
     Spill,
     StartFetch,
@@ -55,7 +55,7 @@ class Executor:
     clock : callable
         Seconds, never going back; the core's.
     deliver : callable
-        Takes each `Reply`.
+        Takes each `Answer`.
     flush : callable
         Sends what has been delivered; false if there was nothing.
     on_use : callable
@@ -68,7 +68,7 @@ class Executor:
         *,
         fetch: Fetch | None,
         clock: Callable[[], float],
-        deliver: Callable[[Reply], None],
+        deliver: Callable[[Answer], None],
         flush: Callable[[], bool],
         on_use: Callable[[], None],
     ) -> None:
@@ -170,7 +170,7 @@ class Executor:
 
     def _do(self, effect: Effect) -> None:
         match effect:
-            case Reply():
+            case Answer():
                 self._deliver(effect)
             case _ if self._stopping:
                 pass  # nothing begins any more
@@ -180,7 +180,7 @@ class Executor:
                 self._after_a_look_at_all(wait)
             case Spill(layouts):
                 self.spawn(self._run_spill(layouts))
-            case Move(shifts):
+            case MoveObjects(shifts):
                 self.spawn(self._run_move(shifts))
             case Punch(offset, nbytes):
                 self.arena.punch(offset, nbytes)

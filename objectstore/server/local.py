@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from holdfast.objectstore.core.core import StoreCore
-from holdfast.objectstore.core.effects import SERVER, Reply
+from holdfast.objectstore.core.effects import SERVER, Answer
 from holdfast.objectstore.core.objects import ObjectMeta, SpillExtent
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreClosedError, StoreFullError
 from holdfast.objectstore.memory.arena import Extent
@@ -263,15 +263,15 @@ class LocalStore:
 
     # Answers to its own requests
 
-    def _answer(self, reply: Reply) -> None:
-        future = self._allocations.pop(reply.request, None)
+    def _answer(self, answer: Answer) -> None:
+        future = self._allocations.pop(answer.request, None)
         if future is None or future.done():
-            if reply.status is Status.OK:
-                self._core.abort(SERVER, reply.payload[0])
-        elif reply.status is Status.OK:
-            future.set_result(Extent(*reply.payload))
+            if answer.status is Status.OK:
+                self._core.abort(SERVER, answer.payload[0])
+        elif answer.status is Status.OK:
+            future.set_result(Extent(*answer.payload))
         else:
-            future.set_exception(StoreFullError(reply.payload[0]))
+            future.set_exception(StoreFullError(answer.payload[0]))
 
     def _refuse_allocations(self) -> None:
         for future in self._allocations.values():

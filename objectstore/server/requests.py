@@ -13,7 +13,7 @@ from holdfast.objectstore.shared.protocol import Op, Status
 Handlers = Mapping[Op, Callable[..., None]]
 
 
-class Requests:
+class RequestHandlers:
     """The handlers of all requests: each is called with the connection and the checked fields of the request.
 
     Parameters

@@ -25,7 +25,7 @@ from holdfast.objectstore.server.acceptor import Acceptor
 from holdfast.objectstore.server.clients import Clients
 from holdfast.objectstore.server.executor import Executor, Fetch
 from holdfast.objectstore.server.local import LocalStore
-from holdfast.objectstore.server.requests import Requests
+from holdfast.objectstore.server.requests import RequestHandlers
 from holdfast.objectstore.server.socket_file import SOCKET, fresh_directory, listen
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.index import index_nbytes
@@ -113,7 +113,7 @@ class StoreServer(LocalStore):
         )
         self._clients = Clients(
             core,
-            Requests(core, stats=self.stats, headroom=self._headroom).handlers,
+            RequestHandlers(core, stats=self.stats, headroom=self._headroom).handlers,
             settle=self._settle,
             spawn=self._spawn,
             answer_server=self._answer,

@@ -8,7 +8,7 @@ import resource
 
 import pytest
 
-from holdfast.objectstore.core.effects import ContinueSearch, Punch, Reply
+from holdfast.objectstore.core.effects import Answer, ContinueSearch, Punch
 from holdfast.objectstore.core.obstacles import Obstacle, obstacles
 from holdfast.objectstore.core.windows import SLICE
 from holdfast.objectstore.memory.free_extents import ALIGNMENT, LARGE_NBYTES, PAGE, footprint
@@ -272,7 +272,7 @@ def test_a_search_among_very_many_objects_lets_the_loop_answer() -> None:
     for number in range(2 * count):
         world.core.create(a, world.request(), LARGE_NBYTES, 0.0)
         (reply,) = world.core.drain()
-        assert isinstance(reply, Reply)
+        assert isinstance(reply, Answer)
         world.core.seal(a, [item(number, reply.payload[0], LARGE_NBYTES)])
         if number % 2:
             world.core.pin(a, oid(number))

@@ -16,12 +16,12 @@ from holdfast.objectstore import ObjectID, StoreProtocolError
 from holdfast.objectstore.client.index_view import IndexView
 from holdfast.objectstore.core.core import StoreCore
 from holdfast.objectstore.core.effects import (
+    Answer,
     ContinueSearch,
     Drop,
     Effect,
-    Move,
+    MoveObjects,
     ReadOthers,
-    Reply,
     Shift,
     Spill,
     StartFetch,
@@ -62,7 +62,7 @@ class World:
         self.effects: list[Effect] = []
         self.files = 0
         self.spills: list[Spill] = []  # those that are under way
-        self.moves: list[Move] = []
+        self.moves: list[MoveObjects] = []
         self.verifications: list[Verify] = []
         self.in_files: set[SpillExtent] = set()  # those that are on disk
 
@@ -78,7 +78,7 @@ class World:
             if isinstance(effect, Spill):
                 assert not self.spills, "two batches at once"
                 self.spills.append(effect)
-            elif isinstance(effect, Move):
+            elif isinstance(effect, MoveObjects):
                 assert not self.moves, "two batches at once"
                 self.moves.append(effect)
                 for shift in effect.shifts:
@@ -93,9 +93,9 @@ class World:
         self.core.check()
         return fresh
 
-    def reply(self, request: int) -> Reply | None:
+    def reply(self, request: int) -> Answer | None:
         self.settle()
-        found = [e for e in self.effects if isinstance(e, Reply) and e.request == request]
+        found = [e for e in self.effects if isinstance(e, Answer) and e.request == request]
         assert len(found) <= 1, "a request was answered twice"
         return found[0] if found else None
 
