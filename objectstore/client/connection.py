@@ -290,7 +290,7 @@ class StoreConnection:
             raise StoreClosedError(self._lost)
 
     def disown(self) -> None:
-        """The connection is the parent's: this is a forked child. Takes no lock, as who holds it isn't here.
+        """The connection is the parent's: this is a forked child. Takes no lock: the thread that holds it isn't here.
 
         The child's descriptor is closed, since the server must notice when the parent's end is.
         """

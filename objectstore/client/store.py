@@ -352,7 +352,7 @@ class Store:
         self._ledger.settle()
 
     def stats(self) -> dict[str, Any]:
-        """The store's figures: capacity, used, free, objects, pins, who waits, in bytes and counts."""
+        """The store's figures: capacity, used, free, objects, pins, requests that wait, in bytes and counts."""
         self._check_open()
         (stats,) = self._connection.call(Op.STATS, timeout=PATIENCE_SECONDS)
         return dict(stats)

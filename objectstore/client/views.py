@@ -2,7 +2,7 @@
 
 Every view of a large object has a pin (or, made by ``create``, an extent), and that is noted here with where the
 object lies, until its finaliser takes it out again. A finaliser may run in the middle of anything, so both are one
-operation on a dictionary, without a lock; and who wants to search takes a copy first.
+operation on a dictionary, without a lock; and a search takes a copy first.
 
 A note that is missed or outdated does no harm: what can't be found is copied, and the server believes only
 what its own books say about an object.
@@ -23,7 +23,7 @@ _Segments = tuple[tuple[int, int, int], ...]  # start in the encoding, offset in
 
 
 class ObjectOffset(NamedTuple):
-    """Whose some bytes are, and where they begin in that object's encoding."""
+    """The object that some bytes belong to, and where they begin in its encoding."""
 
     object_id: ObjectID
     start: int

@@ -9,7 +9,7 @@ From the bottom up, each imports only what stands before it:
 ``address_map.py``          which object lies where in the arena
 ``eviction.py``             which objects go first
 ``table.py``                all objects, with their pins
-``sharing.py``              who uses which bytes, where that is more than one object
+``sharing.py``              how many objects use which bytes
 ``spill_policy.py``         when objects go to disk, and what is seen to before they're read there
 ``windows.py``              where a hole is made most cheaply
 ``compaction.py``           how the hole is made

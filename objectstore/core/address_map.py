@@ -1,7 +1,7 @@
 """Which object lies where in the arena, in the order of addresses.
 
 The arena is cut into strips of a megabyte, and each strip that an object begins in has a dictionary of those. So an
-object comes and goes at the cost of a dictionary, and who walks through the arena sorts one strip after the other, a
+object comes and goes at the cost of a dictionary, and a walk through the arena sorts one strip after the other, a
 bounded piece of work, and may stop after each of them: nothing is ever sorted as a whole.
 """
 

@@ -7,14 +7,14 @@ request, which is the first in line, is served at once. If one of them has staye
 next search begins.
 
     request finds no hole    -> search, a slice for each turn of the loop
-    a window is found        -> its parts are as they were seen: evacuate it, MoveObjects and Spill;  or not: search again
+    a window is found        -> its parts are as they were seen: move and spill them; or not: search again
     all copies have ended    -> what was copied and isn't looked at has gone; the window is free
     there is no window       -> it's walled in: it gets a place apart, where addresses are left (``allocator.py``);
                                 without those nothing, until something is free, or may go, that wasn't and didn't
 
 An object is moved by the same steps as it goes to disk: it's copied while it can still be found and looked at, leaves
-the index for a moment when it has been copied, and if nobody looks at it then it is found at its new place. So who
-looks reads all of it at the one place or at the other, and has it stay where it is.
+the index for a moment when it has been copied, and if nobody looks at it then it is found at its new place. So a
+reader finds all of it at the one place or at the other, and has it stay where it is.
 
 What it takes ------------- Nothing that keeps objects where they were put can promise much: with the sizes from 256 KB
 to an eighth of 8 GB the worst of histories makes seven times the memory necessary that is ever used at a time (Robson,
@@ -22,8 +22,8 @@ to an eighth of 8 GB the worst of histories makes seven times the memory necessa
 ``(capacity - b) / (W + 1)`` at least. So small objects have a side of their own (``allocator.py``), where they are in
 no large one's way, and objects that nobody looks at can be moved.
 
-So what is looked at may wall in a request all the same: seven objects at the wrong places are enough, and those who
-read large arrays make hundreds. Addresses are free, though: a request that is walled in lies beyond the capacity then,
+So what is looked at may wall in a request all the same: seven objects at the wrong places are enough, and readers of
+large arrays make hundreds. Addresses are free, though: a request that is walled in lies beyond the capacity then,
 and as many pages below it are given back. That is dear, since new pages are, and so it's done for these alone.
 
 With a place to spill to, each window can be cleared. Without one, objects can only go where there are holes for them.

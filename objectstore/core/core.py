@@ -10,7 +10,7 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
 
 * *free*, in the allocator;
 * *reserved*: given to one client for one object, until it seals or aborts it;
-* *leased*: a slab given to one client, who lays small objects into it from the front without asking.
+* *leased*: a slab given to one client, which lays small objects into it from the front without asking.
   Seals arrive in the order in which they were laid, so a cursor separates what is sealed from what is
   the client's to write. What it skips is freed at once; what it gives back unused too;
 * an *object*, from its seal until it is deleted and nobody looks at it any more, or until it was spilled:
@@ -26,7 +26,7 @@ that may look at them, or write there (``part_with``): mostly at the same moment
 What it consists of
 -------------------
 Each part is a file: what clients have to write, and the queue for more (``room.py``); the requests for objects that are
-missing (``lookups.py``); the table of objects (``table.py``) and who shares bytes of them (``sharing.py``); how a
+missing (``lookups.py``); the table of objects (``table.py``) and the bytes that they share (``sharing.py``); how a
 request that finds no room gets some, by moving objects (``compaction.py``) and by spilling them (``spill_policy.py``);
 and what is told of all that (``reporting.py``).
 """
@@ -188,7 +188,7 @@ class StoreCore:
         return client
 
     def rename(self, client: int, name: str) -> None:
-        """The client says who it is."""
+        """The client says its name."""
         self._clients[client].name = name
 
     def disconnect(self, client: int) -> None:
@@ -277,7 +277,7 @@ class StoreCore:
         self._room.changed = True
 
     def verified(self, extent: SpillExtent, error: str | None = None, *, lost: bool = False) -> None:
-        """A spilled object is as it was, and who waits may look; or it can't be read, or is ``lost`` altogether."""
+        """A spilled object is as it was, and is shown to all that wait; or it can't be read, or is ``lost`` altogether."""
         self._spill_policy.verified(extent, error, lost=lost)
 
     def lose(self, object_id: ObjectID, extent: SpillExtent) -> None:
@@ -354,7 +354,7 @@ class StoreCore:
         self._table.insert(record, reservation.slot)
         if item.keep:
             self._table.pin(record, client)
-        if deleted:  # before it was sealed; who made it may look at it all the same
+        if deleted:  # before it was sealed; its maker may look at it all the same
             self._table.delete(object_id)
             return
         if object_id in self._lookups.waiting:

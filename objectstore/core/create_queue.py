@@ -1,4 +1,4 @@
-"""Who waits for room, in the order in which they came.
+"""The requests that wait for room, in the order in which they came.
 
 First come, first served, so that a large object is never starved by a stream of small ones, with one
 exception, so that small ones aren't held up by a large one either: while the first in line can't be

@@ -64,7 +64,7 @@ class Eviction:
             self._index.publish(record.slot)
 
     def victims(self, nbytes: int) -> list[ObjectRecord]:
-        """Who is to go so that ``nbytes`` of the arena are free more than now; all who can, if they're too few.
+        """The objects that are to go for ``nbytes`` more of free arena; all that may go, if they're too few.
 
         They're forgotten. What the index says of them may not be true any more when they are to go.
         """

@@ -1,4 +1,4 @@
-"""Who uses which bytes of the arena, where that is more than one object.
+"""How many objects use which bytes of the arena.
 
 ``put`` of a value that shows what another object has (a column of a table, a slice of an array) doesn't copy that:
 the new object borrows it. Then the bytes have several *users*, and none of them has more of a right to them than the
@@ -14,7 +14,7 @@ All of this is one list: the arena is cut into stretches, each with the number o
 
 Zero stands for what isn't shared: free, leased, reserved, or an object's that has never lent anything. An object enters
 with all of its extent when it lends for the first time. From then on it and its borrowers are the same thing here,
-and it makes no difference who goes first, or whether a borrower's borrower is the last one to stay.
+and it makes no difference which of them goes first, or whether a borrower's borrower is the last one to stay.
 
 Neighbours with the same number of users are joined, so there are at most two stretches for each borrowed piece. A
 piece is rounded out to whole cache lines, the allocator's unit; two may share one. Entering and leaving cost a binary

@@ -1,4 +1,4 @@
-"""The table of objects: which there are, who looks at them, and when their bytes are free again.
+"""The table of objects: which there are, what pins them, and when their bytes are free again.
 
 What can be derived isn't stored, with one exception that is needed when every microsecond counts least
 and every byte most: the bytes of the arena that each owner holds, for the error of a full store.

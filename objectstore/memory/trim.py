@@ -78,7 +78,7 @@ class Trimmer:
     idle_seconds : float
         How long nothing must have happened.
     on_idle : callable
-        Called before the first page is given back: who makes pages has to stop.
+        Called before the first page is given back: whatever makes pages has to stop.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Accepting clients: whoever connects to the store's socket is of this user, and not one too many."""
+"""Accepting clients: a process that connects must be this user's, and not one too many."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Acceptor:
                 sock, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # out of descriptors, or of memory: who wants to connect waits
+            except OSError as error:  # out of descriptors, or of memory: processes that connect wait
                 logger.warning("The store accepts no clients for %g s: %s", _ACCEPT_PAUSE_SECONDS, error)
                 self._loop.remove_reader(self._listener.fileno())
                 self._pause = self._loop.call_later(_ACCEPT_PAUSE_SECONDS, self._begin)

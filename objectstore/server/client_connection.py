@@ -26,7 +26,7 @@ class ClientConnection(asyncio.Protocol):
     client : int
         Its id in the core.
     name : str
-        Who it is, for the log.
+        Of the client, for the log.
     pid : int
         The process that connected.
     handlers : mapping
@@ -41,7 +41,7 @@ class ClientConnection(asyncio.Protocol):
     Attributes
     ----------
     lifeline : Lifeline
-        Of those who look at what the client holds.
+        Of the processes that may look at what the client holds.
     """
 
     def __init__(

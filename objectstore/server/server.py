@@ -57,7 +57,7 @@ class StoreServer(LocalStore):
     fetch : callable, optional
         ``await fetch(object_id, sources)`` brings in an object that isn't here (allocate, write, seal)
         or raises; the gets that wait for it then fail with the error's text. Called once per missing
-        object however many ask, and once more for each who knows sources that haven't failed yet.
+        object however many ask, and once more for each request that knows sources that haven't failed yet.
     on_left : callable, optional
         Called in the loop with the name of a client that has gone, however it went, and the ids of the objects
         that it has put here and that are here still.

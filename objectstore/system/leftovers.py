@@ -2,11 +2,11 @@
 
 A server has two: one for its socket, if it was told no other place, and one for the files of spilled objects. Each is
 private (mode 0700) and has a file, ``lock``, which its process keeps locked. A process that is killed can't tidy up,
-but the kernel lets go of its locks: so whoever can take the lock knows that the directory is a dead process's, and
-removes it (`sweep`). Nobody has to guess from process ids.
+but the kernel lets go of its locks: so a process that can take the lock knows that the directory is a dead process's,
+and removes it (`sweep`). Nobody has to guess from process ids.
 
 They may lie anywhere, under parents that many share. So each is also noted in a *register*, a directory of this user's
-that all of this user's processes on this host know, and whoever sweeps looks there, too. A note is written before its
+that all of this user's processes on this host know, and a sweep looks there, too. A note is written before its
 directory is made, and goes after it: what was made is noted, whenever its process was killed.
 
 What isn't surely a dead process's of this user stays. A directory must have been made by this user, must not be a
@@ -160,7 +160,7 @@ def _is_removed_without_lock(path: str) -> bool:
         os.rmdir(path)  # its process died, or is about to try again
         return True
     except OSError:
-        # Who removed it has died meanwhile; or it's of a version that locked nothing here, and may be alive.
+        # The process that removed it has died meanwhile; or it's of a version that locked nothing here, and may be alive.
         if not _is_old(path) or not is_of_one_host(path) or any(map(_is_served, Path(path).iterdir())):
             return False
     shutil.rmtree(path, ignore_errors=True)

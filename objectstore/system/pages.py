@@ -33,7 +33,7 @@ def populate(address: int, nbytes: int) -> bool:
     """Does what a write to each of these pages would do, without writing: makes the page and maps it here.
 
     No byte changes, so others may read and write there meanwhile. The GIL is released. False if the kernel
-    doesn't do it (before Linux 5.14, or without memory): then whoever writes first pays.
+    doesn't do it (before Linux 5.14, or without memory): then the first write pays.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def make_huge_page(address: int) -> bool:
     """Makes a page of `HUGE_PAGE` bytes, zeros, where there is no page yet. The GIL is released.
 
     False if the kernel can't (before Linux 6.1, or with memory in small pieces only): then there is one small page at
-    most. Where there are pages already it would copy them, which takes far longer than using them: who calls looks.
+    most. Where there are pages already it would copy them, which takes far longer than using them: the caller looks.
 
     Parameters
     ----------

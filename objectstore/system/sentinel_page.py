@@ -24,7 +24,7 @@ ASK_SECONDS = 1.0
 
 
 class SentinelPage:
-    """The memory file, of those who ask.
+    """The memory file, on the side that asks.
 
     An interrupt (Ctrl-C) may come whenever a function that is written in C has returned. So the descriptor is put where
     it is found again by another such function, in the same call.
