@@ -277,7 +277,7 @@ class StoreCore:
         self._room.changed = True
 
     def verified(self, extent: SpillExtent, error: str | None = None, *, lost: bool = False) -> None:
-        """A spilled object is as it was, and is shown to all that wait; or it can't be read, or is ``lost`` altogether."""
+        """A spilled object is as it was, and is shown to all that wait; or can't be read, or is ``lost``."""
         self._spill_policy.verified(extent, error, lost=lost)
 
     def lose(self, object_id: ObjectID, extent: SpillExtent) -> None:

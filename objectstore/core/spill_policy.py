@@ -171,7 +171,7 @@ class SpillPolicy:
         self._do(Verify(record.object_id, extent))
 
     def verified(self, extent: SpillExtent, error: str | None, *, lost: bool) -> None:
-        """A spilled object is as it was, and is shown to all that wait; or it can't be read, or is ``lost`` altogether."""
+        """A spilled object is as it was, and is shown to all that wait; or can't be read, or is ``lost``."""
         verification = self._verifications.pop(extent)
         record = verification.record
         if error is None:

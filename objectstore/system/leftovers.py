@@ -160,7 +160,7 @@ def _is_removed_without_lock(path: str) -> bool:
         os.rmdir(path)  # its process died, or is about to try again
         return True
     except OSError:
-        # The process that removed it has died meanwhile; or it's of a version that locked nothing here, and may be alive.
+        # Its remover has died meanwhile; or it's of a version that locked nothing here, and may be alive.
         if not _is_old(path) or not is_of_one_host(path) or any(map(_is_served, Path(path).iterdir())):
             return False
     shutil.rmtree(path, ignore_errors=True)
