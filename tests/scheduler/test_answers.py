@@ -11,11 +11,10 @@ from scheduler_peers import NODE, Peer, Setup
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.protocol.answers import merged
 from holdfast.cluster.scheduler.io import inbox as inbox_module
-from holdfast.cluster.scheduler.parts import requests as requests_module
+from holdfast.cluster.scheduler.parts import waits as waits_module
 from holdfast.cluster.scheduler.watching import introspection
 
 TASKS = 4_000
-HEARTBEATS = {"tcp://host0:1": {"store": {"used": 1}}}
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +30,8 @@ ANSWERS = {
     "who-has": lambda state: introspection.who_has(state, None),
     "who-has of some": lambda state: introspection.who_has(state, [("x", n) for n in range(TASKS)] + ["unknown"]),
     "has-what": lambda state: introspection.has_what(state, None),
-    "status": lambda state: introspection.status(state, {}, {}, {}, []),
-    "memory": lambda state: introspection.memory(state, HEARTBEATS),
+    "status": lambda state: introspection.status(state, {}, {}, []),
+    "memory": lambda state: introspection.memory(state),
 }
 
 
@@ -84,7 +83,7 @@ def test_the_largest_of_very_many_objects_are_listed(state, monkeypatch):
     largest = [state.tasks["x", number] for number in range(0, TASKS, TASKS // 10)]
     for task in largest:
         task.nbytes += 1
-    steps = list(introspection.memory(state, {}))
+    steps = list(introspection.memory(state))
     assert {o["key"] for step in steps if step for o in step["objects"]} == {task.key for task in largest}
     for task in largest:
         task.nbytes -= 1
@@ -136,7 +135,7 @@ def test_somebody_with_many_large_questions_keeps_others_waiting_for_a_step_of_e
 
 
 def test_a_client_may_have_so_many_requests_waiting_and_no_more(monkeypatch):
-    monkeypatch.setattr(requests_module, "MAX_WAITING", 5)
+    monkeypatch.setattr(waits_module, "MAX_WAITING", 5)
 
     async def main():
         async with Setup() as setup:

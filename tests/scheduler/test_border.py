@@ -16,8 +16,8 @@ from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.node import FROM_NODE
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.protocol.worker import FROM_WORKER
-from holdfast.cluster.scheduler.io import membership as membership_module
-from holdfast.cluster.scheduler.io import server as server_module
+from holdfast.cluster.scheduler.machine import machine as machine_module
+from holdfast.cluster.scheduler.machine import workers as workers_module
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, RunTasks
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 
@@ -52,7 +52,9 @@ def digest(scheduler):
     hosts = [(h.address, h.nbytes, h.expected_nbytes) for h in state.hosts.values() if h.address == NODE]
     workers = [(w.address, list(w.runs), w.expected_seconds) for w in state.workers.values() if w.address == WORKER]
     functions = [(function, f.tasks, f.clients) for function, f in state.life.functions.table.items()]
-    return repr((sorted(tasks, key=repr), hosts, workers, functions, list(state.datasets), len(state.life.objects)))
+    return repr(
+        (sorted(tasks, key=repr), hosts, workers, functions, list(state.datasets.published), len(state.life.objects))
+    )
 
 
 def is_right(role, message):
@@ -66,7 +68,7 @@ def is_right(role, message):
 @pytest.mark.parametrize(("role", "message"), MESSAGES, ids=IDS)
 def test_a_message_with_a_field_that_is_wrong_ends_that_peer_and_changes_nothing(role, message, caplog, monkeypatch):
     """One mistake of each field; all of them are in ``tests/protocol``."""
-    monkeypatch.setattr(membership_module, "EXIT_REASON_SECONDS", 0.0)
+    monkeypatch.setattr(workers_module, "EXIT_REASON_SECONDS", 0.0)
     chance = random.Random(message.operation)
     right = Maker(chance, lambda path: {"request.operation": "publish", "exited.worker": f"{OTHER_NODE}/0"}.get(path))
     mistakes = {}
@@ -198,7 +200,7 @@ def fail(*args):
 
 
 def test_a_fault_in_what_follows_from_earlier_events_is_charged_to_nobody(monkeypatch, caplog):
-    monkeypatch.setattr(server_module, "FAILURE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(machine_module, "FAILURE_PAUSE_SECONDS", 0.01)
 
     async def main():
         async with Setup(validate=False) as setup:
@@ -244,7 +246,7 @@ def test_a_fault_in_handling_a_message_is_told_to_whoever_waits_and_logged_with_
 
 
 def test_a_task_that_can_not_be_sent_for_a_fault_of_our_own_is_the_only_one_that_is_not(monkeypatch):
-    monkeypatch.setattr(server_module, "FAILURE_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(machine_module, "FAILURE_PAUSE_SECONDS", 0.01)
 
     async def main():
         async with Setup(validate=False) as setup:

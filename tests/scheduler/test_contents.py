@@ -38,14 +38,14 @@ def test_they_stay_as_long_as_it_and_go_with_it():
 
 def test_they_stay_with_a_dataset_and_a_task_that_need_it():
     cluster, client = with_contents()
-    cluster.handle(events.DatasetsPublished(client, 1, [("d", b"data", ["outer"])], False))
+    cluster.publish(client, 1, "d", ["outer"])
     cluster.submit(client, {"use": ["outer"]})
     cluster.remove_client(client)
     cluster.catch_up()
     assert keys(cluster) == ["inner", "outer"]
     other = cluster.add_client("other")
     cluster.submit(other, {"use": ["outer"]})
-    cluster.handle(events.DatasetUnpublished(other, 2, "d"))
+    cluster.unpublish(other, 2, "d")
     cluster.catch_up()
     assert "inner" in keys(cluster)
     cluster.run_all()

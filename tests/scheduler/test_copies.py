@@ -17,7 +17,7 @@ def cluster():
 
 
 def publish(cluster, *keys, name="data", request=7):
-    cluster.handle(events.DatasetsPublished("client", request, [(name, b"data", list(keys))], False))
+    cluster.publish("client", request, name, list(keys))
 
 
 def where(cluster, key):
@@ -87,7 +87,7 @@ def test_what_it_was_made_of_is_held_and_copied(cluster):
     for host in where(cluster, "z"):
         cluster.remove_host(host)
     assert cluster.state.tasks["z"].state in ("ready", "waiting", "processing"), "it is being made again"
-    cluster.handle(events.DatasetUnpublished("client", 8, "data"))
+    cluster.unpublish("client", 8, "data")
     assert not cluster.state.tasks
 
 
@@ -111,7 +111,7 @@ def test_what_was_made_of_data_that_is_gone_is_copied(cluster):
     third = cluster.add_host()
     cluster.bring_copies()
     assert where(cluster, "z") == {other, third}, "there are two again"
-    cluster.handle(events.DatasetUnpublished("client", 8, "data"))
+    cluster.unpublish("client", 8, "data")
     assert not cluster.state.tasks
     assert not cluster.state.copies._orphans
 
@@ -139,7 +139,7 @@ class TestAHostThatDies:
         ((ok, (error, text)),) = answers(cluster)
         assert (ok, error) == (False, "ObjectLostError")
         assert "'x'" in text
-        assert not cluster.state.datasets
+        assert not cluster.state.datasets.published
 
     def test_before_the_answer_with_what_it_was_to_bring(self, cluster):
         one, other = cluster.state.hosts
@@ -147,7 +147,7 @@ class TestAHostThatDies:
         publish(cluster, "x")
         cluster.remove_host(other)
         assert answers(cluster) == [(True, None)]
-        assert list(cluster.state.datasets) == ["data"]
+        assert list(cluster.state.datasets.published) == ["data"]
 
     def test_before_the_answer_when_there_is_a_third(self, cluster):
         one, other = cluster.state.hosts
@@ -234,7 +234,7 @@ class TestNoCopy:
         one, _ = cluster.state.hosts
         cluster.scatter("client", "x", one)
         publish(cluster, "x")
-        cluster.handle(events.DatasetUnpublished("client", 8, "data"))
+        cluster.unpublish("client", 8, "data")
         assert answers(cluster) == [(True, None), (True, None)]
         cluster.release("client", "x")
         cluster.bring_copies()

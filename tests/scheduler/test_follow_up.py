@@ -78,9 +78,9 @@ def test_an_unpublished_dataset_goes_piece_by_piece(cluster):
     client = cluster.add_client()
     cluster.submit(client, dict.fromkeys(CHAIN, ()))
     cluster.run_all()
-    cluster.handle(events.DatasetsPublished(client, 1, [("data", b"", list(CHAIN))], False))
+    cluster.publish(client, 1, "data", list(CHAIN))
     cluster.release(client, *CHAIN)
-    cluster.handle(events.DatasetUnpublished(client, 2, "data"))
+    cluster.unpublish(client, 2, "data")
     assert states(cluster)
     cluster.catch_up()
     assert not cluster.state.tasks

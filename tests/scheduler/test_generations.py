@@ -125,7 +125,7 @@ def test_what_somebody_holds_stays_what_it_is_and_the_client_hears_of_it(cluster
     specify(cluster, client, b"one")
     other = cluster.add_client("other")
     if holder == "dataset":
-        cluster.handle(events.DatasetsPublished(client, 1, [("name", b"data", ["k"])], False))
+        cluster.publish(client, 1, "name", ["k"])
         cluster.release(client, "k")
     told = client if holder == "client" else other
     assert specify(cluster, told, b"two") == [(told, "k")]
@@ -154,9 +154,9 @@ def test_a_key_is_free_when_the_dataset_that_held_it_was_unpublished():
     client = cluster.add_client()
     keys = [f"k{n}" for n in range(5)]
     cluster.submit(client, dict.fromkeys(keys, ()), payload=b"one")
-    cluster.handle(events.DatasetsPublished(client, 1, [("name", b"data", keys)], False))
+    cluster.publish(client, 1, "name", keys)
     cluster.release(client, *keys)
-    cluster.handle(events.DatasetUnpublished(client, 1, "name"))
+    cluster.unpublish(client, 1, "name")
     assert specify(cluster, client, b"two", dict.fromkeys(keys, ())) == []
     cluster.run_all()
     assert {value(cluster, key) for key in keys} == {value_of(b"two", [])}
@@ -299,10 +299,10 @@ def test_what_is_told_of_memory_and_tasks_counts_every_generation_and_keys_mean_
     earlier = cluster.state.tasks["k"].object_id
     specify(cluster, client, b"two")
     cluster.finish("k")
-    objects = answer(introspection.memory(cluster.state, {}))["objects"]
+    objects = answer(introspection.memory(cluster.state))["objects"]
     later = cluster.state.tasks["k"].object_id
     assert {entry["object_id"] for entry in objects if entry["key"] == "k"} == {earlier.hex(), later.hex()}
-    assert answer(introspection.status(cluster.state, {}, {}, {}, []))["tasks"]["memory"] == 2
+    assert answer(introspection.status(cluster.state, {}, {}, []))["tasks"]["memory"] == 2
     cluster.copy("k", cluster.add_host())
     hosts = [HOST, "tcp://host1:1"]
     assert answer(introspection.who_has(cluster.state, None)) == {"k": hosts}

@@ -46,12 +46,12 @@ def test_scattered_data_counts_again(cluster):
 
 def test_published_data_counts_again_though_nobody_else_holds_it(cluster):
     cluster.scatter("client", "x", HOST)
-    cluster.handle(events.DatasetsPublished("client", 1, [("name", b"data", ["x"])], False))
+    cluster.publish("client", 1, "name", ["x"])
     cluster.bring_copies(reason="no other host has room")
     cluster.release("client", "x")
     cluster.cut_off_host(HOST)
     cluster.join_again(HOST)
-    cluster.handle(events.DatasetRequested("client", 2, "name"))
+    cluster.get_dataset("client", 2, "name")
     assert cluster.clients["client"]["x"] == "memory"
 
 

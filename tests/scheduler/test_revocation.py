@@ -192,7 +192,8 @@ def test_an_answer_about_a_process_that_has_gone_changes_nothing(cluster, client
     worker, _ = held_up(cluster, client)
     cluster.see(worker, "stopped", 1.0)
     ((_, _, incarnation, run_ids),) = cluster.asked
-    cluster.handle(events.WorkerLeft(worker, "killed"))
+    cluster.handle(events.WorkerExited(worker.rpartition("/")[0], worker, "killed"))
+    cluster.handle(events.WorkerParted(worker, "killed"))
     cluster.runs[worker].clear()
     cluster.handle(events.WorkerJoined(worker, "again", "tcp://host0:1", 1, {}, incarnation + 1000))
     before = cluster.running
@@ -235,7 +236,8 @@ def test_what_nobody_asked_for_is_refused(cluster, client):
 def test_one_host_says_nothing_about_anothers_workers(cluster, client):
     (worker,) = cluster.runs
     other = cluster.add_host()
-    cluster.handle(events.WorkersSeen(other, {worker: ("stopped", 1.0), "nobody": ("stopped", 1.0)}))
+    stopped = {"condition": "stopped", "seconds": 1.0}
+    cluster.handle(events.HostReported(other, {"workers": {worker: stopped, "nobody": stopped}}))
     assert not cluster.state.workers[worker].deaf
 
 

@@ -12,8 +12,9 @@ from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.io import inbox as inbox_module
-from holdfast.cluster.scheduler.io import membership as membership_module
-from holdfast.cluster.scheduler.parts import requests as requests_module
+from holdfast.cluster.scheduler.io.server import Scheduler
+from holdfast.cluster.scheduler.machine import workers as workers_module
+from holdfast.cluster.scheduler.parts import inquiries as inquiries_module
 
 
 def test_work_that_waits_goes_to_a_worker_in_the_moment_it_joins():
@@ -42,7 +43,7 @@ def test_the_node_of_a_worker_that_has_lost_the_scheduler_is_told(monkeypatch):
 
 
 def test_a_worker_whose_process_ended_is_gone_even_if_its_connection_stays_open(monkeypatch):
-    monkeypatch.setattr(membership_module, "EXIT_REASON_SECONDS", 0.05)
+    monkeypatch.setattr(workers_module, "EXIT_REASON_SECONDS", 0.05)
 
     async def main():
         async with Setup() as setup:
@@ -179,9 +180,7 @@ def test_a_node_whose_messages_wait_here_is_not_silent(monkeypatch):
 
     async def main():
         handled = []
-        monkeypatch.setattr(
-            membership_module.Membership, "worker_exited", lambda *_: time.sleep(0.02) or handled.append(1)
-        )
+        monkeypatch.setattr(Scheduler, "_worker_exited", lambda *_: time.sleep(0.02) or handled.append(1))
         async with Setup(silence_timeout=0.2, validate=False) as setup:
             for _ in range(100):  # they take two seconds, and all of them have come before the first is handled
                 setup.node.connection.send(("exited", WORKER, "for a change", [], None, False))
@@ -355,10 +354,10 @@ def test_status_asks_the_nodes_how_they_are_now_and_does_not_wait_for_ever(monke
             assert ok
             assert status["nodes"][NODE]["store"] == {"capacity": 1, "used": 5}
             assert status["nodes"][NODE]["workers"][WORKER]["memory"] == 7
-            monkeypatch.setattr(requests_module, "REPORT_SECONDS", 0.05)
+            monkeypatch.setattr(inquiries_module, "REPORT_SECONDS", 0.05)
             setup.client.connection.send(("request", 2, "memory", {}))
             assert (await setup.client.next("reply"))[1:3] == (2, True)
-            monkeypatch.setattr(requests_module, "REPORT_SECONDS", 1000.0)
+            monkeypatch.setattr(inquiries_module, "REPORT_SECONDS", 1000.0)
             setup.client.connection.send(("request", 3, "status", {}))
             setup.node.connection.close()
             assert (await setup.client.next("reply"))[3]["nodes"] == {}

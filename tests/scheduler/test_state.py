@@ -576,17 +576,17 @@ class TestCancel:
         cluster = Cluster(hosts=1, workers=1)
         client = cluster.add_client()
         cluster.submit(client, {"x": ()})
-        cluster.handle(events.DatasetsPublished(client, 1, [("flights", b"data", ["x"])], False))
+        cluster.publish(client, 1, "flights", ["x"])
         cluster.handle(events.KeysCancelled(client, ["x"], True))
         assert cluster.clients[client] == {"x": "cancelled"}
         cluster.finish("x")
-        cluster.handle(events.DatasetRequested(client, 2, "flights"))
+        cluster.get_dataset(client, 2, "flights")
         assert cluster.clients[client] == {"x": "memory"}
 
 
 class TestDatasets:
     def publish(self, cluster, client, name="flights", keys=("x",), override=False):
-        cluster.handle(events.DatasetsPublished(client, 1, [(name, b"data", keys)], override))
+        cluster.publish(client, 1, name, keys, override=override)
         return cluster.replies[-1]
 
     def test_a_dataset_outlives_its_client_and_feeds_others(self):
@@ -596,10 +596,10 @@ class TestDatasets:
         assert self.publish(cluster, one).ok
         cluster.remove_client(one)
         cluster.finish("x")
-        cluster.handle(events.DatasetRequested(two, 7, "flights"))
+        cluster.get_dataset(two, 7, "flights")
         assert cluster.replies[-1] == to_do.Reply("two", 7, True, {"data": b"data", "keys": ["x"]})
         assert cluster.clients[two] == {"x": "memory"}
-        cluster.handle(events.DatasetUnpublished(two, 8, "flights"))
+        cluster.unpublish(two, 8, "flights")
         assert "x" in cluster.state.tasks  # `two` holds it since it got the dataset
         cluster.release(two, "x")
         assert not cluster.state.tasks
@@ -620,7 +620,7 @@ class TestDatasets:
         cluster = Cluster()
         client = cluster.add_client()
         self.publish(cluster, client, keys=())
-        cluster.handle(events.DatasetRequested(client, 2, "fligths"))
+        cluster.get_dataset(client, 2, "fligths")
         assert cluster.replies[-1].value == [
             "DatasetNotFoundError",
             "no dataset 'fligths' is published; there are 'flights'",

@@ -127,7 +127,7 @@ class History(RuleBasedStateMachine):
         override=st.booleans(),
     )
     def publish(self, client, name, keys, override):
-        self.cluster.handle(events.DatasetsPublished(client, 1, [(name, b"data", keys)], override))
+        self.cluster.publish(client, 1, name, keys, override=override)
 
     @precondition(lambda self: self.cluster.copying)
     @rule(reason=st.sampled_from([None, None, "there is no room"]))
@@ -136,8 +136,7 @@ class History(RuleBasedStateMachine):
 
     @rule(client=st.sampled_from(CLIENTS), name=st.sampled_from(NAMES), get=st.booleans())
     def get_or_unpublish(self, client, name, get):
-        kind = events.DatasetRequested if get else events.DatasetUnpublished
-        self.cluster.handle(kind(client, 1, name))
+        (self.cluster.get_dataset if get else self.cluster.unpublish)(client, 1, name)
 
     @rule(name=st.sampled_from(CLIENTS))
     def client_leaves_and_comes_back(self, name):
@@ -293,7 +292,7 @@ class History(RuleBasedStateMachine):
 
     def is_held(self, task):
         state = self.cluster.state
-        holders = {*state.clients.values(), *state.datasets.values(), *state.life.contents.values()}
+        holders = {*state.clients.values(), *state.datasets.published.values(), *state.life.contents.values()}
         return not holders.isdisjoint(task.holders)
 
     def is_retold(self, task):
@@ -326,7 +325,7 @@ class History(RuleBasedStateMachine):
                 assert task.state in ("memory", "erred")
         # And with everybody gone, nothing is left.
         for name in NAMES:
-            cluster.handle(events.DatasetUnpublished(CLIENTS[0], 1, name))
+            cluster.unpublish(CLIENTS[0], 1, name)
         for name in CLIENTS:
             cluster.remove_client(name)
         cluster.catch_up()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
+from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
@@ -162,13 +163,25 @@ class Cluster:
         return address
 
     def remove_worker(
-        self, address: str, running: Sequence[Any] | None = None, crashed: Any = None, *, fault: bool = False
+        self,
+        address: str,
+        running: Sequence[Any] | None = None,
+        crashed: Any = None,
+        *,
+        fault: bool = False,
+        parted_first: bool = False,
     ) -> None:
         """A worker dies; its node knows which keys its threads had taken last, or nothing."""
         run_ids = None if running is None else [self.entry(key)[1][1] for key in running]
         crashed = None if crashed is None else self.entry(crashed)[1][1]
+        host = address.rpartition("/")[0]
         del self.runs[address], self.dropped[address]
-        self.handle(events.WorkerLeft(address, "killed by signal 9", run_ids, crashed, fault))
+        signs: list[events.Event] = [
+            events.WorkerExited(host, address, "killed by signal 9", run_ids, crashed, fault),
+            events.WorkerParted(address, "its connection closed"),
+        ]
+        for sign in reversed(signs) if parted_first else signs:
+            self.handle(sign)
 
     def add_client(self, name: str = "client") -> str:
         self.clients[name] = {}
@@ -209,6 +222,21 @@ class Cluster:
         self.handle(events.ObjectsScattered(client, [(key, object_id, nbytes, "bytes", host, inline)], chosen))
         return object_id
 
+    def request(self, client: str, number: int, asked: tuple[str, dict[str, Any]]) -> None:
+        """A client asks for something; ``asked`` is a `Request` of the protocol with its arguments."""
+        self.handle(events.Requested(client, number, *asked))
+
+    def publish(
+        self, client: str, number: int, name: str, keys: Sequence[Any], *, data: bytes = b"data", override: bool = False
+    ) -> None:
+        self.request(client, number, requests.PUBLISH(datasets=[(name, data, list(keys))], override=override))
+
+    def unpublish(self, client: str, number: int, name: str) -> None:
+        self.request(client, number, requests.UNPUBLISH(name=name))
+
+    def get_dataset(self, client: str, number: int, name: str) -> None:
+        self.request(client, number, requests.GET_DATASET(name=name))
+
     def new_object(self) -> bytes:
         return next(self._ids).to_bytes(16, "big")
 
@@ -242,7 +270,8 @@ class Cluster:
     def see(self, worker: str, condition: str, seconds: float = 0.0) -> None:
         """The worker's node says what it is doing."""
         host = worker.rpartition("/")[0]
-        self.handle(events.WorkersSeen(host, {worker: (condition, seconds)}))
+        vitals = {"condition": condition, "seconds": seconds}
+        self.handle(events.HostReported(host, {"workers": {worker: vitals}}))
 
     def answer_revocations(self) -> None:
         """Nodes revoke the runs that they were asked for and that have not begun."""

@@ -1,16 +1,7 @@
-"""Who is part of the cluster: how peers join and leave, what is looked up when they have left, and who is silent.
+"""Who is part of the cluster: how peers join and leave, and who is silent.
 
 A peer joins when its connection has opened, and leaves when all has been handled that it had sent (`inbox`), or its
-node is given up. A worker that leaves is a *departure* until its node has said why, or has had the time to
-(`peers.Departure`); it counts as a worker until then.
-
-==================  ====================================================================================
-a … leaves when     and then
-==================  ====================================================================================
-client              its keys are released; what it has put into stores without a word is deleted
-worker              its node is asked why; then its runs go elsewhere, and the same
-node                all its workers have left as well, without a reason of their own
-==================  ====================================================================================
+node is given up. What follows from that is up to the state machine (`machine/hosts.py`, `workers.py`, `clients.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from holdfast.cluster import protocol
@@ -29,16 +20,13 @@ from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.protocol.limits import MAX_CLIENTS
 from holdfast.cluster.protocol.opening import check_opening
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
-from holdfast.cluster.scheduler.io.peers import ClientPeer, Departure, MayLiveError, NodePeer, Peer, WorkerPeer
+from holdfast.cluster.scheduler.io.peers import ClientPeer, MayLiveError, NodePeer, Peer, WorkerPeer
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
-from holdfast.cluster.scheduler.watching import introspection
 from holdfast.cluster.scheduler.watching.absent import Absent
 
 logger = logging.getLogger(__name__)
 
-#: How long the node of a worker that is gone gets to say why.
-EXIT_REASON_SECONDS = 1.0
 #: A node that says nothing for this long, though it should much more often, is given up, until it comes back.
 SILENCE_SECONDS = 30.0
 #: How often nodes say how they are, if the scheduler has the patience.
@@ -68,15 +56,11 @@ class Membership:
         ``handle_message(peer, message)`` handles what a peer has sent; may return a job (`inbox`).
     describe
         The scheduler's description of itself.
-    on_joined, on_left
-        ``on_joined(peer)``, ``on_left(peer)``: called when all else is done about it.
 
     Attributes
     ----------
     peers : dict
-        Those that are there, by name. A worker stays until it has departed.
-    heartbeats : dict
-        What nodes have said last of how they are.
+        Those that are there, by name.
     absent : Absent
         The hosts that were given up.
     """
@@ -91,11 +75,8 @@ class Membership:
         happen: Callable[[events.Event], None],
         handle_message: Callable[[Peer, tuple[Any, ...]], Iterator[None] | None],
         describe: Callable[[], dict[str, Any]],
-        on_joined: Callable[[Peer], None],
-        on_left: Callable[[Peer], None],
     ) -> None:
         self.peers: dict[str, Peer] = {}
-        self.heartbeats: introspection.Heartbeats = {}
         self.absent = Absent()
         self._state = state
         self._clock = clock
@@ -104,8 +85,6 @@ class Membership:
         self._happen = happen
         self._handle_message = handle_message
         self._describe = describe
-        self._on_joined = on_joined
-        self._on_left = on_left
         self._silence_timer: Alarm | None = None
         self._closing = False
 
@@ -135,7 +114,7 @@ class Membership:
     def begin(self, client: str, job: Iterator[None]) -> None:
         """Have a job done for a client, if it is there."""
         peer = self.peers.get(client)
-        if peer is not None:
+        if peer is not None and not self._closing:
             self._inboxes.begin(peer.inbox, job)
 
     def tell_clients(self, message: tuple[Any, ...]) -> None:
@@ -165,8 +144,6 @@ class Membership:
             host = self._state.hosts.get(info["node"])
             if host is None or not host.is_ready:
                 raise Refused("later", f"node {info['node']} has not joined")
-            if isinstance(former, WorkerPeer) and not former.is_connected:
-                self._departed(former)  # its successor is here already
         elif role == "client" and len(self._state.clients) >= MAX_CLIENTS:
             raise Refused("later", f"{MAX_CLIENTS:,} clients are connected, and no more may be")
         if name in self.peers:
@@ -222,7 +199,6 @@ class Membership:
             connection.on_room = lambda: self._has_room(client)
         logger.info("%s %s joined from %s", peer.role, peer.name, connection.peer)
         connection.start(on_batch, lambda error: self._inboxes.ended(inbox, error))
-        self._on_joined(peer)
 
     def _peer(self, connection: Connection) -> Peer:
         info = connection.info
@@ -261,108 +237,24 @@ class Membership:
     def _leave(self, peer: Peer, reason: str, *, may_live: bool) -> None:
         """All has been handled that the peer had sent, and its connection has ended."""
         logger.info("%s %s left: %s", peer.role, peer.name, reason)
-        if isinstance(peer, WorkerPeer):
-            departure = peer.departure = peer.departure or Departure(reason)
-            if departure.explained or self._closing:
-                self._departed(peer)
-                return
-            departure.timer = self._rounds.call_later(EXIT_REASON_SECONDS, self._departed, peer)
-            node = self.peers.get(peer.node)
-            if node is not None:
-                node.send(protocol.node.PARTED(peer.name, peer.info.get("pid") or 0))
-            return
         del self.peers[peer.name]
         if isinstance(peer, NodePeer):
             self._node_left(peer, reason, may_live=may_live)
+        elif isinstance(peer, WorkerPeer):
+            self._happen(events.WorkerParted(peer.name, reason, peer.info.get("pid") or 0))
         else:
             self._happen(events.ClientLeft(peer.name))
-            self._reconcile(peer.put)
-        self._on_left(peer)
 
     def _node_left(self, node: NodePeer, reason: str, *, may_live: bool) -> None:
         if may_live:
             self.absent.gave_up(node.name, self._state.hosts[node.name].description["hostname"], reason)
-        self.heartbeats.pop(node.name, None)
         for worker in self._state.hosts[node.name].workers:
-            # What it has put: its node will say what it has, if it comes back.
             peer = self.peers.pop(worker.address, None)
-            if isinstance(peer, WorkerPeer):
-                if peer.departure is not None:
-                    peer.departure.cancel()
+            if peer is not None:
                 # A process that still runs ends by that. Its agent starts another one, which joins after the agent.
                 peer.give_up(ConnectError(f"its node {node.name} left: {reason}"))
         self._happen(events.HostLeft(node.name, reason, may_live))
         self.tell_clients(protocol.client.NODES_CHANGED([], [node.name]))
-
-    def worker_exited(self, node: str, worker: str, reason: str, *how: Any) -> None:
-        """Its node says that a worker process ended. What it sent before may still be on its way here."""
-        if not worker.startswith(f"{node}/"):
-            raise ProtocolError(f"exited.worker: {worker!r:.80} is none of {node}")
-        logger.warning("worker %s ended: %s", worker, reason)
-        peer = self.peers.get(worker)
-        if not isinstance(peer, WorkerPeer):
-            return
-        if peer.departure is not None:
-            peer.departure.explain(reason, *how)
-            self._departed(peer)
-        else:
-            peer.departure = Departure(reason)
-            peer.departure.explain(reason, *how)
-            # A process that the worker forked may keep the connection open.
-            peer.departure.timer = self._rounds.call_later(EXIT_REASON_SECONDS, peer.give_up)
-
-    def _departed(self, worker: WorkerPeer) -> None:
-        departure = worker.departure
-        assert departure is not None
-        departure.cancel()
-        del self.peers[worker.name]
-        self._happen(events.WorkerLeft(worker.name, departure.reason, *departure.how))
-        self._reconcile(worker.put)
-
-    # -- what they leave in the stores
-
-    def user_left(self, node: str, put: Sequence[dict[str, Any]], name: str) -> None:
-        """A process no longer uses a node's store, and had put these objects there.
-
-        If it died before it could tell of some, nobody else will ever name them. That is known as soon as all has been
-        read that it had sent, which is when it has left here too.
-        """
-        owner = name
-        for worker in self._state.hosts[node].workers:
-            if worker.name == name:
-                owner = worker.address
-        host = self._state.hosts[node]
-        objects = self._state.life.objects
-        object_ids = [description["id"] for description in put]
-        unheard_of = [i for i in object_ids if (task := objects.get(i)) is None or host not in task.where]
-        peer = self.peers.get(owner)
-        if peer is None or isinstance(peer, NodePeer):
-            self._reconcile([(node, unheard_of)])
-        else:
-            peer.put.append((node, unheard_of))
-
-    def objects_reported(self, node: str, descriptions: Sequence[dict[str, Any]]) -> None:
-        """A node that has joined says what its store has.
-
-        What nobody has heard of is deleted, unless a client put it there that may be about to tell of it.
-        """
-        life = self._state.life
-        reported = []
-        unheard_of: dict[ClientPeer, list[bytes]] = {}
-        for description in descriptions:
-            object_id, owner = description["id"], description.get("owner")
-            peer = None if owner is None else self.peers.get(owner)
-            if isinstance(peer, ClientPeer) and object_id not in life.objects and object_id not in life.lost:
-                unheard_of.setdefault(peer, []).append(object_id)
-            else:
-                reported.append(description)
-        for client, object_ids in unheard_of.items():
-            client.put.append((node, object_ids))
-        self._handle(events.ObjectsReported(node, reported))
-
-    def _reconcile(self, put: Sequence[tuple[str, list[bytes]]]) -> None:
-        for node, object_ids in put:
-            self._happen(events.ObjectsFound(node, object_ids))
 
     # -- silence
 

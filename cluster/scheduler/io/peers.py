@@ -9,11 +9,10 @@ nothing else of its connection. So a peer may have a connection of its own or sp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from holdfast.cluster import protocol
-from holdfast.cluster.clock import Alarm
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.limits import MAX_ITEMS
@@ -46,9 +45,6 @@ class Peer:
         None when it has ended.
     inbox : Inbox
         What it has said and was not looked at yet. Set before anything can have come.
-    put : list
-        ``(node, object ids)``: what it has put into stores, of which nobody knows whether it was about to tell. It is
-        looked up when all has been read that the peer had sent, which is when it has left.
     """
 
     role: ClassVar[str]
@@ -58,7 +54,6 @@ class Peer:
         self.name = name
         self.info = info
         self.connection: Connection | None = connection
-        self.put: list[tuple[str, list[bytes]]] = []
 
     @property
     def is_connected(self) -> bool:
@@ -166,19 +161,9 @@ class NodePeer(Peer):
 
 
 class WorkerPeer(Peer):
-    """A worker.
-
-    Attributes
-    ----------
-    departure : Departure or None
-        Set from the first sign that it leaves.
-    """
+    """A worker."""
 
     role = "worker"
-
-    def __init__(self, name: str, info: dict[str, Any], connection: Connection) -> None:
-        super().__init__(name, info, connection)
-        self.departure: Departure | None = None
 
     @property
     def node(self) -> str:
@@ -187,39 +172,3 @@ class WorkerPeer(Peer):
 
     def say_goodbye(self, reason: str) -> None:
         self.send(protocol.worker.CLOSE())
-
-
-class Departure:
-    """A worker on its way out. There are two signs of it, in either order: its connection ends, and its node says why.
-
-    Only when the connection has ended has everything been read that the worker had sent. The reason is waited
-    for, but not for long: a worker may also lose its connection and live.
-
-    Attributes
-    ----------
-    reason : str
-        Why, for people.
-    how : tuple
-        The rest, as `events.WorkerLeft` has it.
-    explained : bool
-        Whether its node has said why.
-    timer : Alarm or None
-        Ends the wait for the other sign.
-    """
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        self.how: tuple[Any, ...] = ()
-        self.explained = False
-        self.timer: Alarm | None = None
-
-    def explain(self, reason: str, running: Sequence[int], crashed: int | None, fault: bool) -> None:
-        """The node says why."""
-        self.reason = reason
-        self.how = running, crashed, fault
-        self.explained = True
-
-    def cancel(self) -> None:
-        """Wait no more."""
-        if self.timer is not None:
-            self.timer.cancel()

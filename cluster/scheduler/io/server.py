@@ -13,11 +13,12 @@ from typing import Any
 
 import holdfast
 from holdfast.cluster import protocol
-from holdfast.cluster.clock import STEP_SECONDS, Alarm, ListeningClock, Rounds
+from holdfast.cluster.clock import STEP_SECONDS, ListeningClock, Rounds
+from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.connection import Listener
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.limits import MAX_ITEMS
-from holdfast.cluster.protocol.message import Dispatch
+from holdfast.cluster.protocol.message import Answering, Dispatch, Request, RequestError
 from holdfast.cluster.protocol.opening import PROTOCOL_VERSION
 from holdfast.cluster.scheduler.io.debts import REPORTS
 from holdfast.cluster.scheduler.io.instruction_messages import message_of
@@ -25,20 +26,20 @@ from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
-from holdfast.cluster.scheduler.parts.requests import FAILED, Requests
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
-from holdfast.cluster.scheduler.watching import feed_log
+from holdfast.cluster.scheduler.watching import feed_log, reading
+from holdfast.cluster.scheduler.watching.reading import READERS, Surroundings
 
 logger = logging.getLogger(__name__)
 
 #: By how much a timer may come before its time: uvloop's clock counts milliseconds.
 CLOCK_TICK_SECONDS = 0.001
-#: After a failure in what follows from earlier events, the scheduler tries the rest of it that much later.
-FAILURE_PAUSE_SECONDS = 1.0
 #: How many characters of an event that it failed at stand in its log.
 EVENT_IN_LOG_LENGTH = 500
+#: What a client is told of a failure of the scheduler's own.
+FAILED = "the scheduler failed at it, and goes on; its log says how"
 
 
 class Scheduler:
@@ -77,7 +78,8 @@ class Scheduler:
         self.state = state(
             no_worker_timeout=no_worker_timeout,
             stopped_seconds=stopped_seconds,
-            on_failure=None if validate else self._follow_up_failed,
+            address=format_address(*sock.getsockname()[:2]),
+            on_failure=None if validate else self._failed,
         )
         # All that anybody may be late with counts in time in which this process listened.
         self._clock = ListeningClock(min(STEP_SECONDS, silence_timeout / 10))
@@ -90,29 +92,15 @@ class Scheduler:
             happen=self._happen,
             handle_message=self._handle_message,
             describe=self.describe,
-            on_joined=self._joined,
-            on_left=self._left,
         )
         self._peers = self._members.peers
         self._listener = Listener(token, self._members.welcome, self._members.connected)
-        self._requests = Requests(
-            self.state,
-            self._members.heartbeats,
-            self._members.absent,
-            silences=self._members.silences,
-            send=self._send,
-            handle=self._handle,
-            call_later=self._call_later,
-            describe=self.describe,
-            begin=self._members.begin,
-            failed=self._failed,
-            shut_down=self._shut_down,
-        )
+        self._surroundings = Surroundings(self.describe, self._members.silences, self._members.absent.describe)
+        self._requests = self._handlers_of_requests()
         self._dispatches = self._handlers_of_messages()
         self._failed_at = self._handlers_of_failures()
         self._timer: asyncio.Handle | None = None
         self._timer_due = 0.0
-        self._not_before = 0.0  # when something may be due again, after a failure
         self._feed_log: feed_log.FeedLog | None = None
         self._started = time.time()
         self._closing = False
@@ -152,7 +140,6 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
         self._members.begin_closing()
-        self._requests.close()
         self._rounds.cancel()
         await self._listener.close()
         await self._members.close(reason)
@@ -166,23 +153,10 @@ class Scheduler:
 
     # -- peers
 
-    def _joined(self, peer: Peer) -> None:
-        if peer.role == "worker":
-            self._requests.worker_joined()
-
-    def _left(self, peer: Peer) -> None:
-        if peer.role == "node":
-            self._requests.node_reported(peer.name)
-        elif peer.role == "client":
-            self._requests.client_left(peer.name)
-
     def _send(self, name: str, message: tuple[Any, ...]) -> None:
         peer = self._peers.get(name)
         if peer is not None:
             peer.send(message)
-
-    def _call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Alarm:
-        return self._rounds.call_later(seconds, callback, *args)
 
     # -- the state machine
 
@@ -215,6 +189,10 @@ class Scheduler:
             if type(instruction) in REPORTS:
                 assert isinstance(peer, ClientPeer)
                 peer.report(instruction, self.state)
+            elif isinstance(instruction, to_do.Answer):
+                self._members.begin(peer.name, self._answer(*instruction))
+            elif isinstance(instruction, to_do.Disconnect):
+                peer.give_up()
             else:
                 peer.send(message_of(instruction))
 
@@ -222,7 +200,7 @@ class Scheduler:
         deadline = self.state.next_deadline
         if deadline is None or self._closing:
             return
-        due = max(deadline + CLOCK_TICK_SECONDS, self._not_before)
+        due = deadline + CLOCK_TICK_SECONDS
         if self._timer is None or due < self._timer_due:
             if self._timer is not None:
                 self._timer.cancel()
@@ -242,10 +220,6 @@ class Scheduler:
         if self._validate:
             raise error
 
-    def _follow_up_failed(self, what: str, error: Exception) -> None:
-        self._not_before = self._clock.time() + FAILURE_PAUSE_SECONDS
-        self._failed(what, error)
-
     def _handlers_of_failures(self) -> Dispatch[None]:
         """A client's message could not be handled to its end: the client must not wait for what won't come."""
         return Dispatch(
@@ -260,7 +234,7 @@ class Scheduler:
         )
 
     def _request_failed(self, peer: str, number: int, operation: str, arguments: dict[str, Any]) -> None:
-        self._requests.refuse(peer, number, "InternalError", FAILED)
+        self._refuse(peer, number, "InternalError", FAILED)
 
     def _submit_failed(self, peer: str, tasks: Sequence[Any], wants: Any, options: Any) -> None:
         self._keys_failed(peer, [key for key, _, _, _ in tasks])
@@ -276,6 +250,64 @@ class Scheduler:
         lost = [key for key in keys if (task := self.state.tasks.get(key)) is None or holder not in task.holders]
         if lost:
             self._send(peer, protocol.client.CANCELLED(lost, FAILED, self._turn_of(peer)))
+
+    # -- requests
+
+    def _handlers_of_requests(self) -> Answering[Iterator[None] | None]:
+        """What is done about each request: those that the state machine answers are events, others are only read."""
+        handlers: dict[Request, Callable[..., Iterator[None] | None]] = {
+            request: self._reading(request) for request in READERS
+        }
+        handlers.update({request: self._asking(request) for request in self.state.requests})
+        handlers[protocol.requests.SHUTDOWN] = self._shutdown_asked
+        return Answering(protocol.requests.REQUESTS, handlers)
+
+    def _asking(self, request: Request) -> Callable[..., None]:
+        def ask(client: str, number: int, **arguments: Any) -> None:
+            self._handle(events.Requested(client, number, request.operation, arguments))
+
+        return ask
+
+    def _reading(self, request: Request) -> Callable[..., Iterator[None]]:
+        def read(client: str, number: int, **arguments: Any) -> Iterator[None]:
+            return self._answer(client, number, request.operation, arguments)
+
+        return read
+
+    def _request(self, client: str, number: int, operation: str, arguments: dict[str, Any]) -> Iterator[None] | None:
+        """Answer a request. A job, if that is done step by step."""
+        if operation not in self._requests:
+            self._refuse(client, number, "ValueError", f"the scheduler knows no request {operation!r}")
+            return None
+        try:
+            return self._requests(operation, arguments, client, number)
+        except RequestError as error:
+            self._refuse(client, number, "ProtocolError", str(error))
+            return None
+
+    def _answer(self, client: str, number: int, operation: str, arguments: dict[str, Any]) -> Iterator[None]:
+        """A job that answers a request that only reads."""
+        steps = reading.answer(self.state, self._surroundings, client, number, operation, arguments)
+        try:
+            while True:
+                try:
+                    part = next(steps)
+                except StopIteration as end:
+                    self._send(client, message_of(end.value))
+                    return
+                if part is not None:
+                    self._send(client, message_of(part))
+                yield
+        except Exception as error:
+            self._refuse(client, number, "InternalError", FAILED)
+            self._failed("answering a request", error)
+
+    def _refuse(self, client: str, number: int, error: str, text: str) -> None:
+        self._send(client, protocol.client.REPLY(number, False, [error, text]))
+
+    def _shutdown_asked(self, client: str, number: int) -> None:
+        self._send(client, protocol.client.REPLY(number, True, None))
+        self._shut_down(f"client {self.state.clients[client].name} shut the cluster down")
 
     # -- messages
 
@@ -306,7 +338,7 @@ class Scheduler:
                     protocol.client.RELEASE: self._taking(events.KeysReleased),
                     protocol.client.CANCEL: self._taking(events.KeysCancelled),
                     protocol.client.RESULTS_MISSING: self._taking(events.ResultsMissing),
-                    protocol.client.REQUEST: self._requests.handle,
+                    protocol.client.REQUEST: self._request,
                 },
             ),
             "worker": Dispatch(
@@ -323,12 +355,12 @@ class Scheduler:
             "node": Dispatch(
                 protocol.node.FROM_NODE,
                 {
-                    protocol.node.INVENTORY: self._members.objects_reported,
+                    protocol.node.INVENTORY: self._taking(events.ObjectsReported),
                     protocol.node.READY: self._taking(events.HostReady),
                     protocol.node.COPIED: self._taking(events.ObjectsFound),
                     protocol.node.NOT_COPIED: self._taking(events.CopiesFailed),
-                    protocol.node.EXITED: self._members.worker_exited,
-                    protocol.node.LEFT: self._members.user_left,
+                    protocol.node.EXITED: self._worker_exited,
+                    protocol.node.LEFT: self._taking(events.OwnerLeft),
                     protocol.node.REVOKED: self._taking(events.RunsRevoked),
                     protocol.node.HEARTBEAT: self._heart_beat,
                 },
@@ -357,16 +389,9 @@ class Scheduler:
             raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
         self._handle(events.TasksSubmitted(peer, tasks, wants, options))
 
+    def _worker_exited(self, peer: str, worker: str, reason: str, *how: Any) -> None:
+        logger.warning("worker %s ended: %s", worker, reason)
+        self._handle(events.WorkerExited(peer, worker, reason, *how))
+
     def _heart_beat(self, peer: str, beat: dict[str, Any]) -> None:
-        self._members.heartbeats[peer] = {**beat, "time": time.time()}
-        self._requests.node_reported(peer)
-        self._handle(events.WorkersSeen(peer, _conditions(beat)))
-
-
-def _conditions(beat: dict[str, Any]) -> dict[str, tuple[str, float]]:
-    """What a heartbeat says of workers that are processes of their own."""
-    return {
-        address: (vitals["condition"], vitals["seconds"])
-        for address, vitals in beat.get("workers", {}).items()
-        if "condition" in vitals and "seconds" in vitals
-    }
+        self._handle(events.HostReported(peer, {**beat, "time": time.time()}))

@@ -42,8 +42,9 @@ def warm_up() -> None:
             inline = None if run.run_id % 2 else b"result"
             result = (run.task.key, run.run_id, run.run_id.to_bytes(16, "big"), 1 << 20, inline, "int", 1e-5)
             handle(events.TasksFinished(_WORKER, [result]))
-        introspection.info(state, {}, {})
+        introspection.info(state, {})
         handle(events.KeysReleased(_CLIENT, [below, above, pinned]))
     handle(events.ClientLeft(_CLIENT))
-    handle(events.WorkerLeft(_WORKER, ""))
+    handle(events.WorkerExited(_HOST, _WORKER, ""))
+    handle(events.WorkerParted(_WORKER, ""))
     handle(events.HostLeft(_HOST, ""))

@@ -7,10 +7,8 @@ from typing import Any
 
 from holdfast.cluster.ledger import runs_max
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
-from holdfast.cluster.scheduler.parts.datasets import Dataset
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
 from holdfast.cluster.scheduler.tasks.events import Event
-from holdfast.cluster.scheduler.tasks.holders import Client, Contents
 from holdfast.cluster.scheduler.tasks.instructions import Instruction
 from holdfast.cluster.scheduler.tasks.model import ALONE_ON_HOST, Holder, Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
@@ -47,6 +45,8 @@ class CheckedState(SchedulerState):
 def validate_state(state: SchedulerState) -> None:
     """Raise `AssertionError` naming the first thing that does not hold."""
     unsettled, undermined = state.life.left_over
+    holders: set[Holder] = {*state.clients.values(), *state.life.contents.values()}
+    holders.update(*(part.holders() for part in state.parts))
     for key, task in state.tasks.items():
         assert task.key == key
     for task in state.life.generations.earlier:
@@ -55,7 +55,7 @@ def validate_state(state: SchedulerState) -> None:
     known = {*state.tasks.values(), *state.life.generations.earlier}
     for task in known:
         try:
-            _validate_task(state, task, known)
+            _validate_task(state, task, known, holders)
             assert task in unsettled or task.is_needed or task.state == "released", "nobody needs it"
             assert task in unsettled or task.is_needed or task.dependents, "nobody can ask for it again"
             if task.state in ACTIVE and task not in undermined:
@@ -97,7 +97,6 @@ def validate_state(state: SchedulerState) -> None:
     for task, contents in state.life.contents.items():
         assert contents.task is task
         assert task in known, f"{task!r} is forgotten, but not what it contains"
-    holders: list[Holder] = [*state.clients.values(), *state.datasets.values(), *state.life.contents.values()]
     for holder in holders:
         for task in holder.holds:
             assert holder in task.holders
@@ -108,10 +107,33 @@ def validate_state(state: SchedulerState) -> None:
         assert function.tasks or function.clients
     for group in state.life.groups.table.values():
         assert group.tasks == sum(task.group is group for task in known)
-    state.copies.check()
+    for client_id, client in state.clients.items():
+        assert client.id == client.peer == client_id
+    state.departing.check()
+    state.deadlines.check(state.timed)
+    state.waits.check()
+    for wait in state.waits:
+        assert wait.client in state.clients, f"{wait!r} waits for a client that has left"
+    for part in state.parts:
+        part.check()
+        assert_plain(part.snapshot())
+    assert_plain(state.waits.snapshot(state.life.now))
 
 
-def _validate_task(state: SchedulerState, task: Task, known: set[Task]) -> None:
+def assert_plain(data: Any) -> None:
+    """Raise `AssertionError` for what couldn't be written down as it is."""
+    if isinstance(data, list | tuple):
+        for value in data:
+            assert_plain(value)
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            assert_plain(key)
+            assert_plain(value)
+    else:
+        assert data is None or isinstance(data, str | bytes | memoryview | int | float | bool), f"{data!r} is not plain"
+
+
+def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders: set[Holder]) -> None:
     active = task.state in ACTIVE
     assert task.state != "forgotten"
     for dependency in task.dependencies:
@@ -126,13 +148,8 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task]) -> None:
         assert task in holder.holds
         if state.life.is_departed(holder):
             assert not holder.hears
-        elif isinstance(holder, Client):
-            assert state.clients.get(holder.id) is holder
-        elif isinstance(holder, Contents):
-            assert state.life.contents.get(holder.task) is holder
         else:
-            assert isinstance(holder, Dataset)
-            assert state.datasets.get(holder.name) is holder
+            assert holder in holders, f"{holder!r} is gone"
     if task.state == "waiting":
         missing = sum(dependency.state != "memory" for dependency in task.dependencies)
         assert task.waiting_on == missing > 0, f"waits for {task.waiting_on}, {missing} are missing"

@@ -1,15 +1,15 @@
 """Second copies of data that can't be made again.
 
 What tasks have made is made again when its host is lost. Data that a client has stored has no such way back. As long as
-somebody works with it, that one can bring it again; what is published is to be there when nobody does. So what
-datasets hold of such data gets a copy on a second host: before the publisher has its answer, and again when one of the
-two hosts is lost.
+somebody works with it, that one can bring it again; what is published is to be there when nobody does. So what is held
+of such data by holders that ask for copies (``Holder.copies``), as datasets do, gets one on a second host: before the
+publisher has its answer, and again when one of the two hosts is lost.
 
 What tasks have made is made again only as long as there is what it was made of. So a dataset also holds the data below
 its tasks that is still there when they are published (`Lineage`). Where some is gone, the tasks that were made of it
 can't be made again either.
 
-A *root* is a task that can't be made again, whose result lies in stores and that a dataset holds, also by way of an
+A *root* is a task that can't be made again, whose result lies in stores and that such a holder has, also by way of an
 object that contains its future. A root with one copy is in the table `Copies.wanting`:
 
 ==============  ======================================================================================================
@@ -30,11 +30,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-from holdfast.cluster.scheduler.parts.datasets import Dataset
+from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.holders import Contents
-from holdfast.cluster.scheduler.tasks.instructions import CopyObjects, Outbox
-from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
-from holdfast.cluster.scheduler.tasks.model import Host, Task
+from holdfast.cluster.scheduler.tasks.instructions import CopyObjects
+from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task
 from holdfast.cluster.scheduler.tasks.names import ObjectId
 
 #: So many copies are made at a time, and so many of those that no publisher waits for.
@@ -46,8 +48,6 @@ COPY_SECONDS = 60.0
 RETRY_SECONDS = 60.0
 #: So many tasks are looked at for the data that a request's datasets are made of: some ten milliseconds.
 MAX_LINEAGE = 100_000
-#: A publisher has its answer after this, whatever has become of the copies.
-PUBLISH_SECONDS = 60.0
 
 NO_OTHER_HOST = "there is no other host"
 
@@ -66,44 +66,71 @@ class _Want:
         self.reason = ""  # why there is no copy
 
 
-class _Publication:
-    """A publisher that waits for copies."""
+class CopiesWait(Wait):
+    """A request that waits for copies.
 
-    def __init__(
-        self, client: str, request: int, datasets: list[Dataset], roots: dict[Task, None], deadline: float
-    ) -> None:
-        self.client = client
-        self.request = request
-        self.datasets = datasets
-        self.roots = roots
-        self.waits_for = roots.copy()  # those whose copy is to come
-        self.deadline = deadline
-
-
-class Copies:
-    """Sees to the second copies.
-
-    Parameters
+    Attributes
     ----------
-    outbox
-        Where instructions go.
-    life
-        The tasks.
-    hosts
-        All of them by address.
-    publish_seconds
-        How long a publisher waits at most.
+    roots
+        Those whose copies the client cares for.
+    waits_for
+        Those of them whose copies are still to come.
     """
 
-    def __init__(
-        self, outbox: Outbox, life: Lifecycle, hosts: dict[str, Host], *, publish_seconds: float = PUBLISH_SECONDS
-    ) -> None:
+    __slots__ = ("roots", "waits_for")
+
+    def __init__(self, part: WaitOwner, client: str, request: int, due: float, roots: dict[Task, None]) -> None:
+        super().__init__(part, client, request, due)
+        self.roots = roots
+        self.waits_for: dict[Task, None] = {}
+
+    def made(self) -> None:
+        """No copy is to come any more, which is told to the client, or why there is none."""
+        raise NotImplementedError
+
+    @property
+    def lost(self) -> Task | None:
+        """A root that was lost before there was a copy of it."""
+        return next((task for task in self.roots if task.state not in ("memory", "forgotten")), None)
+
+
+class _Lateness(Timed):
+    """Hosts that are late with copies, and copies that no host could take."""
+
+    __slots__ = ("_copies",)
+
+    def __init__(self, copies: Copies) -> None:
+        super().__init__()
+        self._copies = copies
+
+    @property
+    def due(self) -> float | None:
+        return self._copies.due
+
+    def expire(self, now: float) -> None:
+        self._copies.time_passed(now)
+
+
+class Copies(Part):
+    """Sees to the second copies.
+
+    Attributes
+    ----------
+    wanting
+        The roots with one copy.
+    """
+
+    name = "copies"
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self.events = {events.CopiesFailed: self._copies_failed}
         self.wanting: dict[Task, _Want] = {}
-        self.publications: list[_Publication] = []
-        self._outbox = outbox
-        self._life = life
-        self._hosts = hosts
-        self._publish_seconds = publish_seconds
+        self._outbox = shared.outbox
+        self._life = shared.life
+        self._hosts = shared.hosts
+        self._waits: dict[CopiesWait, None] = {}
+        self._lateness = _Lateness(self)
         self._urgent: OrderedDict[Task, None] = OrderedDict()
         self._spare: OrderedDict[Task, None] = OrderedDict()
         self._under_way: OrderedDict[Task, None] = OrderedDict()  # the earliest deadline first
@@ -112,35 +139,43 @@ class Copies:
 
     # -- what happens
 
-    def hold_lineage(self, dataset: Dataset) -> None:
-        """Have a dataset hold what its tasks are made of, and note which of them can't be made again."""
-        lineage = Lineage(dataset.holds)
+    def hold_lineage(self, holder: Holder) -> None:
+        """Have a holder hold what its tasks are made of, and note which of them can't be made again."""
+        lineage = Lineage(holder.holds)
         for root in lineage.roots:
-            self._life.hold(dataset, root)
+            self._life.hold(holder, root)
         self._orphans.update(lineage.orphans())
 
     def is_root(self, task: Task) -> bool:
         """Whether a task can't be made again."""
         return task.payload is None or task in self._orphans
 
-    def published(self, client: str, request: int, datasets: list[Dataset]) -> bool:
-        """These datasets are there now. Whether their publisher has to wait for its answer."""
-        roots = dict.fromkeys(task for dataset in datasets for task in self._reachable(dataset))
+    def urge(self, holders: Iterable[Holder]) -> dict[Task, None]:
+        """Somebody waits for the copies of what these hold: the roots, whether they have one copy or more."""
+        roots = dict.fromkeys(task for holder in holders for task in self._reachable(holder))
         for task in roots:
             self.look_at(task, urgent=True)
-        if not any(task in self.wanting for task in roots):
-            return False
-        publication = _Publication(client, request, datasets, roots, self._life.now + self._publish_seconds)
-        publication.waits_for = {task: None for task in roots if task in self.wanting}
-        self.publications.append(publication)
-        return True
+        return roots
 
-    def unpublished(self, dataset: Dataset) -> None:
-        """Nobody needs copies for a dataset any more, which has let go of its tasks or is about to."""
-        self._orphans = {task for task in self._orphans if any(each is not dataset for each in _datasets_of(task))}
-        for publication in self.publications:
-            if dataset in publication.datasets:
-                publication.waits_for.clear()
+    def begin(self, wait: CopiesWait) -> None:
+        """Have a request wait until no copy of its roots is to come any more, which may be so already."""
+        wait.waits_for = {task: None for task in wait.roots if task in self.wanting}
+        self._waits[wait] = None
+        self.shared.waits.begin(wait)
+        self.ask_to_follow_up()
+
+    def wait_no_longer(self, wait: CopiesWait) -> None:
+        """A request is to be answered whatever becomes of the copies."""
+        wait.waits_for.clear()
+        self.ask_to_follow_up()
+
+    def end(self, wait: CopiesWait) -> None:
+        """A request doesn't wait any more."""
+        del self._waits[wait]
+
+    def let_go(self, holder: Holder) -> None:
+        """Nobody needs copies for a holder any more, which has let go of its tasks or is about to."""
+        self._orphans = {task for task in self._orphans if any(each is not holder for each in _keepers_of(task))}
 
     def look_at(self, task: Task, *, urgent: bool = False) -> None:
         """A task may be a root with one copy now."""
@@ -155,7 +190,7 @@ class Copies:
 
     def contained(self, task: Task, others: Iterable[Task]) -> None:
         """An object was found to contain futures."""
-        if _is_published(task):
+        if _is_to_be_kept(task):
             for other in others:
                 self.look_at(other)
 
@@ -164,19 +199,29 @@ class Copies:
         if task in self.wanting and len(task.where) > 1:
             self._drop(task)
 
-    def lost(self, task: Task) -> None:
-        """A task has no result any more."""
-        if task in self.wanting:
+    def lost_copy(self, task: Task) -> None:
+        """A host is gone that had the result of a task."""
+        if not self.is_root(task):
+            return
+        if task.state == "memory":
+            self.look_at(task)
+        elif task in self.wanting:
             self._drop(task)
 
-    def failed(self, host: Host, object_id: ObjectId, reason: str) -> None:
+    def _copies_failed(self, event: events.CopiesFailed) -> None:
+        host = self._hosts.get(event.host)
+        if host is not None:
+            for object_id, reason in event.failures:
+                self._failed(host, object_id, reason)
+
+    def _failed(self, host: Host, object_id: ObjectId, reason: str) -> None:
         """A host could not bring a copy."""
         task = self._life.objects.get(object_id)
         want = None if task is None else self.wanting.get(task)
         if task is not None and want is not None and want.host is host and want.object_id == object_id:
             self._try_another(task, want, f"{host.address}: {reason}")
 
-    def host_ready(self) -> None:
+    def host_ready(self, host: Host) -> None:
         """A host has come: it may take what no other could."""
         for task, want in self.wanting.items():
             if want.host is None:
@@ -191,15 +236,12 @@ class Copies:
                 del self._under_way[task]
                 self._queue(task, want)
 
-    def client_left(self, client: str) -> None:
-        self.publications = [publication for publication in self.publications if publication.client != client]
-
     # -- what is to be done
 
     @property
-    def deadline(self) -> float | None:
+    def due(self) -> float | None:
         """When `time_passed` is due."""
-        deadlines = [publication.deadline for publication in self.publications[:1]]
+        deadlines = []
         if self._under_way:
             deadlines.append(self.wanting[next(iter(self._under_way))].deadline)
         if self._retry_at is not None:
@@ -220,24 +262,15 @@ class Copies:
                 want.tried.clear()
                 if want.host is None:
                     self._queue(task, want)
-        for publication in self.publications:
-            if publication.deadline <= now:
-                publication.waits_for.clear()
 
-    def fill(self) -> None:
-        """Tell hosts to bring copies, as many as may be under way."""
+    def follow_up(self) -> None:
+        """Tell hosts to bring copies, as many as may be under way, and clients that there are those they wait for."""
         while self._urgent and len(self._under_way) < MAX_COPIES:
             self._begin(self._urgent.popitem(last=False)[0])
         while self._spare and len(self._under_way) < MAX_SPARE_COPIES:
             self._begin(self._spare.popitem(last=False)[0])
-
-    def answers(self) -> Iterator[tuple[str, int, list[Dataset], Task | None]]:
-        """Publishers that needn't wait any longer: client, request, datasets, and a root that is lost."""
-        answered = [publication for publication in self.publications if not publication.waits_for]
-        for publication in answered:
-            self.publications.remove(publication)
-            lost = next((task for task in publication.roots if task.state not in ("memory", "forgotten")), None)
-            yield publication.client, publication.request, publication.datasets, lost
+        for wait in [wait for wait in self._waits if not wait.waits_for]:
+            wait.made()
 
     # -- steps
 
@@ -256,6 +289,7 @@ class Copies:
         want.object_id = task.object_id
         want.deadline = self._life.now + COPY_SECONDS
         self._under_way[task] = None
+        self.shared.deadlines.watch(self._lateness)
         self._outbox.add(CopyObjects, host.address, (task.object_id, tuple([host.address for host in task.where])))
 
     def _host_for(self, task: Task, want: _Want) -> Host | None:
@@ -274,9 +308,10 @@ class Copies:
         return max(fitting, key=_room)[1]
 
     def _rest(self, task: Task, want: _Want) -> None:
-        self._wait_no_longer(task)
+        self._no_longer_wait_for(task)
         if want.reason != NO_OTHER_HOST and self._retry_at is None:
             self._retry_at = self._life.now + RETRY_SECONDS
+            self.shared.deadlines.watch(self._lateness)
         want.urgent = False
 
     def _try_another(self, task: Task, want: _Want, reason: str) -> None:
@@ -293,19 +328,21 @@ class Copies:
             self._urgent[task] = None
         else:
             self._spare[task] = None
+        self.ask_to_follow_up()
 
     def _drop(self, task: Task) -> None:
         del self.wanting[task]
         for table in (self._urgent, self._spare, self._under_way):
             table.pop(task, None)
-        self._wait_no_longer(task)
+        self._no_longer_wait_for(task)
+        self.ask_to_follow_up()
 
-    def _wait_no_longer(self, task: Task) -> None:
-        for publication in self.publications:
-            publication.waits_for.pop(task, None)
+    def _no_longer_wait_for(self, task: Task) -> None:
+        for wait in self._waits:
+            wait.waits_for.pop(task, None)
 
     def check(self) -> None:
-        """Check that what is known of wanted copies agrees, and that none is forgotten: for validation."""
+        """Check that what is known of wanted copies agrees, and that none is forgotten."""
         for task, want in self.wanting.items():
             assert (want.host is not None) == (task in self._under_way)
             assert want.host is None or self._hosts[want.host.address] is want.host
@@ -314,17 +351,20 @@ class Copies:
             assert want.host or is_queued or want.reason == NO_OTHER_HOST or self._retry_at is not None
         for table in (self._urgent, self._spare, self._under_way):
             assert self.wanting.keys() >= table.keys()
-        for publication in self.publications:
-            assert publication.waits_for
-            assert self.wanting.keys() >= publication.waits_for.keys()
+        self.shared.deadlines.check([self._lateness])
+        assert not self._urgent or len(self._under_way) >= MAX_COPIES
+        assert not self._spare or len(self._under_way) >= MAX_SPARE_COPIES
+        for wait in self._waits:
+            assert wait.waits_for
+            assert self.wanting.keys() >= wait.waits_for.keys()
         for task in self._life.objects.values():
             assert task in self.wanting or not self._wants_copy(task), f"{task!r} has one copy, and no other is wanted"
 
     # -- roots
 
-    def _reachable(self, dataset: Dataset) -> Iterator[Task]:
-        """The tasks that a dataset holds, and those whose futures are in their objects."""
-        seen = dict.fromkeys(dataset.holds)
+    def _reachable(self, holder: Holder) -> Iterator[Task]:
+        """The roots that a holder has, and those whose futures are in their objects."""
+        seen = dict.fromkeys(holder.holds)
         if self._life.contents:
             stack = list(seen)
             while stack:
@@ -341,15 +381,15 @@ class Copies:
             and task.state == "memory"
             and task.inline is None
             and len(task.where) == 1
-            and _is_published(task)
+            and _is_to_be_kept(task)
         )
 
-    def single(self, task: Task) -> tuple[list[Dataset], str] | None:
-        """Of a root with one copy: the datasets that hold it, and why there is no second one."""
+    def single(self, task: Task) -> tuple[list[Holder], str] | None:
+        """Of a root with one copy: who is to have two of it, and why there is no second one."""
         want = self.wanting.get(task)
         if want is None or not self._wants_copy(task):
             return None
-        return list(dict.fromkeys(_datasets_of(task))), want.reason or "the second one is being made"
+        return list(dict.fromkeys(_keepers_of(task))), want.reason or "the second one is being made"
 
 
 class Lineage:
@@ -390,17 +430,17 @@ class Lineage:
         return found
 
 
-def _is_published(task: Task) -> bool:
-    """Whether a dataset holds a task, or an object that contains its future."""
-    return any(True for _ in _datasets_of(task))
+def _is_to_be_kept(task: Task) -> bool:
+    """Whether somebody wants several copies of a task, or of an object that contains its future."""
+    return any(True for _ in _keepers_of(task))
 
 
-def _datasets_of(task: Task) -> Iterator[Dataset]:
+def _keepers_of(task: Task) -> Iterator[Holder]:
     seen = {task}  # only asked for membership
     stack = [task]
     while stack:
         for holder in stack.pop().holders:
-            if type(holder) is Dataset:
+            if holder.copies > 1:
                 yield holder
             elif type(holder) is Contents and holder.task not in seen:
                 seen.add(holder.task)

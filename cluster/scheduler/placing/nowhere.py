@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from weakref import WeakKeyDictionary
 
+from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, Warn
 from holdfast.cluster.scheduler.tasks.model import Host, Place, Task, Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
@@ -25,18 +26,31 @@ WARNINGS_AT_A_TIME = 10
 NAMES_SHOWN = 10
 
 
-class Nowhere:
+class Nowhere(Timed):
     """The tasks in state "no-worker".
 
     Parameters
     ----------
+    outbox
+        Where warnings go.
     hosts, workers, unplaced
         The scheduler's tables; only read here.
+    fail_seconds
+        After this such a task fails, which its clients are told.
     """
 
     def __init__(
-        self, hosts: Mapping[str, Host], workers: Mapping[str, Worker], unplaced: OrderedDict[Task, None]
+        self,
+        outbox: Outbox,
+        hosts: Mapping[str, Host],
+        workers: Mapping[str, Worker],
+        unplaced: OrderedDict[Task, None],
+        *,
+        fail_seconds: float,
     ) -> None:
+        super().__init__()
+        self._outbox = outbox
+        self._fail_seconds = fail_seconds
         self._hosts = hosts
         self._workers = workers
         self._unplaced = unplaced
@@ -88,17 +102,14 @@ class Nowhere:
     # -- telling
 
     @property
-    def deadline(self) -> float | None:
+    def due(self) -> float | None:
         """When somebody may have to be told; None: nobody."""
         if not self._unplaced or next(reversed(self._unplaced)).since <= self._looked - WARNING_SECONDS:
             return None
         return max(next(iter(self._unplaced)).since, self._looked) + WARNING_SECONDS
 
-    def warn(self, outbox: Outbox, now: float, fail_seconds: float) -> None:
-        """Tell clients of tasks that have waited for long, if it is time to look for some."""
-        due = self.deadline
-        if due is None or due > now:
-            return
+    def expire(self, now: float) -> None:
+        """Tell clients of tasks that have waited for long."""
         self._looked = now
         late = [task for task in islice(self._unplaced, TASKS_SEEN) if task.since <= now - WARNING_SECONDS]
         of_requirements: dict[Requirements | None, list[Task]] = {}
@@ -117,8 +128,8 @@ class Nowhere:
                     f" and {len(tasks) - 1:,} more {'task' if len(tasks) == 2 else 'tasks'}" if len(tasks) > 1 else ""
                 )
                 waits = "wait" if more else "waits"
-                text = f"{task.key!r:.200}{more} {waits} {reason}. After {fail_seconds:g} s that fails: {way_out}"
-                outbox.put(Warn(client, text))
+                text = f"{task.key!r:.200}{more} {waits} {reason}. After {self._fail_seconds:g} s that fails: {way_out}"
+                self._outbox.put(Warn(client, text))
 
     def client_left(self, client: str) -> None:
         """Forget what a client was told."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS, Placement, transfer_seconds
 from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Outbox
 from holdfast.cluster.scheduler.tasks.model import Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
@@ -34,7 +35,7 @@ from holdfast.cluster.scheduler.tasks.run_accounts import expect_longer
 HELD_UP_SECONDS = 5 * PREFETCH_SECONDS
 
 
-class Recall:
+class Recall(Timed):
     """Looks after workers that may be held up.
 
     Parameters
@@ -48,22 +49,23 @@ class Recall:
     """
 
     def __init__(self, outbox: Outbox, placement: Placement, revocation: Revocation) -> None:
+        super().__init__()
         self._outbox = outbox
         self._placement = placement
         self._revocation = revocation
 
     @property
-    def deadline(self) -> float | None:
-        """When `take_back` is due; None if there is nobody whom it would help."""
+    def due(self) -> float | None:
+        """When something is to be taken back; None if there is nobody whom it would help."""
         ahead = self._placement.ahead
         if not ahead or not self._placement.somebody_is_idle:
             return None
         return next(iter(ahead.values())) + HELD_UP_SECONDS
 
-    def take_back(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Take back what waits behind runs that are overdue."""
         ahead = self._placement.ahead
-        while (deadline := self.deadline) is not None and deadline <= now:
+        while (due := self.due) is not None and due <= now:
             worker = next(iter(ahead))
             overdue_seconds = now - worker.heard
             for run in list(worker.runs.values())[: worker.nthreads]:

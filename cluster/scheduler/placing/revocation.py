@@ -33,6 +33,7 @@ from collections.abc import Sequence
 
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.placing.placement import Placement, transfer_seconds
+from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, RevokeRuns, TellRevoked
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import Worker
@@ -44,7 +45,7 @@ ANSWER_SECONDS = 1.0
 STOPPED_SECONDS = 30.0
 
 
-class Revocation:
+class Revocation(Timed):
     """Looks after workers that don't answer.
 
     Parameters
@@ -57,37 +58,43 @@ class Revocation:
         Where tasks go that are taken away.
     stopped_seconds
         After this long nobody waits any longer for what a stopped process has begun.
+
+    Attributes
+    ----------
+    unanswered
+        The workers that have not said what they have dropped, and since when, in this order.
     """
 
     def __init__(self, outbox: Outbox, placement: Placement, life: Lifecycle, *, stopped_seconds: float) -> None:
+        super().__init__()
         self._outbox = outbox
         self._placement = placement
         self._life = life
         self._stopped_seconds = stopped_seconds
-        self._unanswered: OrderedDict[Worker, float] = OrderedDict()  # and since when, in this order
+        self.unanswered: OrderedDict[Worker, float] = OrderedDict()
 
     # -- who does not answer
 
     def told_to_drop(self, worker: Worker, now: float) -> None:
         """The worker is to say which of the runs it has dropped that it was told to drop now."""
         if worker.incarnation is not None and not worker.asked:
-            self._unanswered.setdefault(worker, now)
+            self.unanswered.setdefault(worker, now)
 
     def answered(self, worker: Worker) -> None:
         """It has said so, or is gone."""
-        self._unanswered.pop(worker, None)
+        self.unanswered.pop(worker, None)
 
     @property
-    def deadline(self) -> float | None:
-        """When `take_away` is due; None if there is nobody whom it would help."""
-        if not self._unanswered or not self._placement.somebody_is_idle:
+    def due(self) -> float | None:
+        """When runs are to be revoked; None if there is nobody whom it would help."""
+        if not self.unanswered or not self._placement.somebody_is_idle:
             return None
-        return next(iter(self._unanswered.values())) + ANSWER_SECONDS
+        return next(iter(self.unanswered.values())) + ANSWER_SECONDS
 
-    def take_away(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Have runs revoked of the workers that have left an instruction to drop some unanswered for too long."""
-        while (deadline := self.deadline) is not None and deadline <= now:
-            worker, _ = self._unanswered.popitem(last=False)
+        while (due := self.due) is not None and due <= now:
+            worker, _ = self.unanswered.popitem(last=False)
             if any(run.recalled and not run.begun for run in worker.runs.values()):
                 self._ask(worker, now - worker.heard)
 

@@ -47,6 +47,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast.cluster.scheduler.placing.placement import Placement
+from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import ALONE, ALONE_ON_HOST, IMPATIENT, Run, Solitude, Task, Worker
 
@@ -58,7 +59,7 @@ ALONE_SECONDS = 10.0
 MAX_GROWTH = 1 << 20
 
 
-class Suspects:
+class Suspects(Timed):
     """Charges tasks, and looks after those that may have to be charged.
 
     Parameters
@@ -72,6 +73,7 @@ class Suspects:
     """
 
     def __init__(self, placement: Placement, life: Lifecycle, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        super().__init__()
         self._placement = placement
         self._life = life
         self._patience_seconds = patience_seconds
@@ -127,15 +129,15 @@ class Suspects:
         return True
 
     @property
-    def deadline(self) -> float | None:
-        """When `hurry` is due; None if no suspect waits, and none runs alone."""
+    def due(self) -> float | None:
+        """When one has waited, or been alone, for long enough; None if no suspect waits, and none runs alone."""
         ends = [task.since + _alone_seconds(task) for _, task in self._alone()]
         first = next(iter(self._placement.solitary), None)
         if first is not None and first.solitude != IMPATIENT:
             ends.append(first.since + self._patience_seconds)
         return min(ends, default=None)
 
-    def hurry(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Let others come to those that had a worker for themselves for long enough, and look after those that wait.
 
         The one that has waited for too long is to run in company; the others wait on, to be no company for it.

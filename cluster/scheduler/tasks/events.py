@@ -43,22 +43,31 @@ class WorkerJoined(NamedTuple):
     incarnation: int | None = None  # by which its node may revoke runs of it
 
 
-class WorkerLeft(NamedTuple):
-    """A worker is gone. What its node knows of how: the runs that its threads had taken last (None: it has not said
-    so), the one that has crashed it, if that is known, and whether the fault was one of memory."""
+class WorkerParted(NamedTuple):
+    """The connection of a worker has ended, and all has been read that the worker had sent."""
 
-    address: str
+    worker: str
+    reason: str
+    pid: int = 0  # 0: it has not said
+
+
+class WorkerExited(NamedTuple):
+    """The process of a worker has ended. What its node knows of how: the runs that its threads had taken last (None:
+    it can't tell), the one that has crashed it, if that is known, and whether the fault was one of memory."""
+
+    host: str
+    worker: str
     reason: str
     running: Sequence[int] | None = None
     crashed: int | None = None
     fault: bool = False
 
 
-class WorkersSeen(NamedTuple):
-    """What the workers of a host are doing, and for how many seconds already, by address."""
+class HostReported(NamedTuple):
+    """How a host is, with its store and its workers: the report of its heartbeat, and when that came (``time``)."""
 
     host: str
-    conditions: Mapping[str, tuple[str, float]]
+    report: dict[str, Any]
 
 
 class ClientJoined(NamedTuple):
@@ -177,25 +186,21 @@ class CopiesFailed(NamedTuple):
     failures: Sequence[tuple[ObjectId, str]]
 
 
-class DatasetsPublished(NamedTuple):
-    """All of them, or none: name, data, keys of each."""
+class OwnerLeft(NamedTuple):
+    """A process does not use a host's store any more, a worker or a client. What it has put there, as descriptions."""
+
+    host: str
+    objects: Sequence[Mapping[str, Any]]
+    name: str  # a worker's name, or a client's id
+
+
+class Requested(NamedTuple):
+    """A client asks for something, by the number that the answer is to have. The arguments have been checked."""
 
     client: str
     request: int
-    datasets: Sequence[tuple[str, Payload, Sequence[Key]]]
-    override: bool
-
-
-class DatasetUnpublished(NamedTuple):
-    client: str
-    request: int
-    name: str
-
-
-class DatasetRequested(NamedTuple):
-    client: str
-    request: int
-    name: str
+    operation: str
+    arguments: dict[str, Any]
 
 
 class TimePassed(NamedTuple):
@@ -208,8 +213,9 @@ Event: TypeAlias = (
     | ObjectsReported
     | HostReady
     | WorkerJoined
-    | WorkerLeft
-    | WorkersSeen
+    | WorkerParted
+    | WorkerExited
+    | HostReported
     | ClientJoined
     | ClientLeft
     | FunctionsSent
@@ -230,8 +236,7 @@ Event: TypeAlias = (
     | RevocationConfirmed
     | ObjectsFound
     | CopiesFailed
-    | DatasetsPublished
-    | DatasetUnpublished
-    | DatasetRequested
+    | OwnerLeft
+    | Requested
     | TimePassed
 )

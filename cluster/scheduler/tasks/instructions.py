@@ -103,6 +103,37 @@ class Reply(NamedTuple):
     value: Any
 
 
+class ReplyPart(NamedTuple):
+    """A fragment of an answer that is made in steps; its `Reply` has the last one."""
+
+    peer: str
+    request: int
+    fragment: Any
+
+
+class Answer(NamedTuple):
+    """It is time to answer a request that only reads the state (`watching`), step by step."""
+
+    peer: str
+    request: int
+    operation: str
+    arguments: dict[str, Any]
+
+
+class AskForReport(NamedTuple):
+    peer: str  # the node that is to say how it is
+
+
+class AskForExit(NamedTuple):
+    peer: str  # the node that is to say how the process of a worker has ended
+    worker: str
+    pid: int  # 0: it is not known
+
+
+class Disconnect(NamedTuple):
+    peer: str  # whose connection is to be closed
+
+
 Instruction: TypeAlias = (
     SendFunctions
     | ForgetFunctions
@@ -120,6 +151,11 @@ Instruction: TypeAlias = (
     | ReportKept
     | Warn
     | Reply
+    | ReplyPart
+    | Answer
+    | AskForReport
+    | AskForExit
+    | Disconnect
 )
 
 

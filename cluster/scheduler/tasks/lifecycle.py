@@ -512,6 +512,25 @@ class Lifecycle:
         if not task.holders and not task.nwaiters:
             self._to_settle.append(task)
 
+    def want(self, holder: Holder, keys: Iterable[Key]) -> None:
+        """A holder that hears wants the results of these keys, and is told of those that nobody knows."""
+        for key in keys:
+            task = self.generations.tasks.get(key)
+            if task is None:
+                self._outbox.cancelled(holder.peer, key, "it was cancelled or released before")
+            else:
+                self.begin(holder, task)
+
+    def begin(self, holder: Holder, task: Task) -> None:
+        """A holder that hears wants a task's result."""
+        if task.state == "erred":
+            self.renew(task)
+        self.hold(holder, task)
+        if task.state == "released":
+            self.activate(task)
+        else:
+            self.reports.tell(holder, task)
+
     def let_go(self, holder: Holder) -> None:
         """Give up all holds of a holder that is gone, soon."""
         if holder.holds:

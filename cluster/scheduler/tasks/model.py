@@ -231,6 +231,7 @@ class Host:
         "nbytes",
         "objects",
         "places",
+        "report",
         "restored",
         "workers",
     )
@@ -251,6 +252,7 @@ class Host:
         ]
         self.incarnation: str | None = description.get("incarnation")
         self.is_ready = False  # it has said what it has
+        self.report: dict[str, Any] = {}  # how it is, as it has said last; only for people
         self.restored: list[Task] = []  # that have their results again, until it is ready
 
     def __repr__(self) -> str:
@@ -342,11 +344,14 @@ class Holder:
         The peer that is told what becomes of the tasks; empty: nobody is told.
     holds
         The tasks. Each of them has the holder in its ``holders``.
+    copies
+        On how many hosts what it holds is to lie, if that can't be made again (`copies`).
     """
 
     __slots__ = ("holds", "id", "peer")
 
-    kind: ClassVar[str] = "holder"
+    kind: ClassVar[str]
+    copies: ClassVar[int] = 1
 
     def __init__(self, id: Hashable, peer: str = "") -> None:
         self.id = id

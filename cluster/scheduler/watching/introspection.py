@@ -27,7 +27,6 @@ STEP_ITEMS = 500
 MAX_OBJECTS_LISTED = 10_000
 MAX_HOLDERS_LISTED = 20
 
-Heartbeats = dict[str, dict[str, Any]]
 Steps: TypeAlias = Generator[Any, None, Any]
 
 
@@ -81,11 +80,11 @@ def nthreads(state: SchedulerState, names: Iterable[str] | None) -> dict[str, in
     }
 
 
-def info(state: SchedulerState, description: dict[str, Any], heartbeats: Heartbeats) -> dict[str, Any]:
+def info(state: SchedulerState, description: dict[str, Any]) -> dict[str, Any]:
     """What `Client.scheduler_info` gives."""
     workers = {}
     for worker in state.workers.values():
-        beat = heartbeats.get(worker.host.address, {})
+        beat = worker.host.report
         workers[worker.address] = {
             **_worker(worker, beat),
             "type": "Worker",
@@ -94,7 +93,7 @@ def info(state: SchedulerState, description: dict[str, Any], heartbeats: Heartbe
             "resources": dict(worker.resources),
             "last-seen": beat.get("time"),
         }
-    places = {place: how for beat in heartbeats.values() for place, how in (beat.get("places") or {}).items()}
+    places = {place: how for host in state.hosts.values() for place, how in (host.report.get("places") or {}).items()}
     return {**description, "type": "Scheduler", "services": {}, "workers": workers, "places": places}
 
 
@@ -114,7 +113,6 @@ def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
 def status(
     state: SchedulerState,
     description: dict[str, Any],
-    heartbeats: Heartbeats,
     silences: Mapping[str, float],
     absent: Sequence[dict[str, Any]],
 ) -> Steps:
@@ -129,13 +127,13 @@ def status(
         for task in roots[start : start + STEP_ITEMS]:
             datasets, reason = state.copies.single(task) or ((), "")
             for dataset in datasets:
-                figures = single.setdefault(dataset.name, {"objects": 0, "nbytes": 0, "reason": reason})
+                figures = single.setdefault(str(dataset.id), {"objects": 0, "nbytes": 0, "reason": reason})
                 figures["objects"] += 1
                 figures["nbytes"] += task.nbytes
         yield None
     nodes = {}
     for host in state.hosts.values():
-        beat = heartbeats.get(host.address, {})
+        beat = host.report
         nodes[host.address] = {
             "hostname": host.description.get("hostname", ""),
             "pid": host.description.get("pid"),
@@ -154,12 +152,12 @@ def status(
         "tasks": dict(counts),
         "unplaced": state.nowhere.describe(),
         "clients": sum(not client.of_worker for client in state.clients.values()),
-        "datasets": sorted(state.datasets),
+        "datasets": sorted(state.datasets.published),
         "one_copy": single,
     }
 
 
-def memory(state: SchedulerState, heartbeats: Heartbeats) -> Steps:
+def memory(state: SchedulerState) -> Steps:
     """What ``holdfast memory`` shows: each object with its size, who holds it and where it lies."""
     largest: list[Task] = []
     count = nbytes = 0
@@ -187,7 +185,7 @@ def memory(state: SchedulerState, heartbeats: Heartbeats) -> Steps:
         "objects": [],
         "count": count,
         "nbytes": min(nbytes, MAX_INTEGER),
-        "stores": {address: beat.get("store") for address, beat in heartbeats.items()},
+        "stores": {host.address: host.report.get("store") for host in state.hosts.values() if host.report},
     }
 
 

@@ -1,0 +1,72 @@
+"""Clients, and the functions that they have sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.scheduler.machine.objects import Objects
+from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.placing.nowhere import Nowhere
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.feed import Joined, Left
+from holdfast.cluster.scheduler.tasks.holders import Client
+
+
+class Clients:
+    """Lets clients come and go.
+
+    Parameters
+    ----------
+    shared
+        The tables.
+    parts
+        Are told that a client has left.
+    nowhere
+        Forgets what a client was told.
+    objects
+        Knows what clients have put into stores and not told of.
+    """
+
+    def __init__(self, shared: Shared, parts: Sequence[Part], nowhere: Nowhere, objects: Objects) -> None:
+        self.events: EventHandlers = {
+            events.ClientJoined: self._client_joined,
+            events.ClientLeft: self._client_left,
+            events.FunctionsSent: self._functions_sent,
+            events.FunctionsForgotten: self._functions_forgotten,
+        }
+        self._shared = shared
+        self._clients = shared.clients
+        self._life = shared.life
+        self._feed = shared.feed
+        self._parts = parts
+        self._nowhere = nowhere
+        self._objects = objects
+
+    def _client_joined(self, event: events.ClientJoined) -> None:
+        if event.client in self._clients:
+            raise ProtocolError(f"there is a client {event.client} already")
+        self._clients[event.client] = Client(event.client, event.name, event.of_worker)
+        if self._feed.is_heard:
+            self._feed.tell(Joined("client", event.client, event.name))
+
+    def _client_left(self, event: events.ClientLeft) -> None:
+        client = self._clients.pop(event.client, None)
+        if client is None:
+            return
+        if self._feed.is_heard:
+            self._feed.tell(Left("client", client.id, ""))
+        client.leave()
+        self._nowhere.client_left(client.id)
+        self._shared.waits.client_left(client.id)
+        for part in self._parts:
+            part.client_left(client)
+        self._life.let_go(client)
+        self._life.functions.forgotten(client, list(client.functions))
+        self._objects.owner_left(client.id)
+
+    def _functions_sent(self, event: events.FunctionsSent) -> None:
+        self._life.functions.sent(self._clients[event.client], event.functions)
+
+    def _functions_forgotten(self, event: events.FunctionsForgotten) -> None:
+        self._life.functions.forgotten(self._clients[event.client], event.digests)

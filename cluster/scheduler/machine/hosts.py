@@ -1,0 +1,132 @@
+"""How hosts come and go, and what they say of themselves and their workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.scheduler.machine.objects import Objects
+from holdfast.cluster.scheduler.machine.workers import Workers
+from holdfast.cluster.scheduler.parts.copies import Copies
+from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.placing.suspects import Suspects
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.feed import Joined, Left
+from holdfast.cluster.scheduler.tasks.model import Host, Task
+
+#: Of so many hosts that are gone it's known which tasks are blamed for that, in case they come back and have lived.
+MAX_BLAMED = 100
+
+
+class Hosts:
+    """Lets hosts come and go.
+
+    Parameters
+    ----------
+    shared
+        The tables.
+    parts
+        Are told of it.
+    workers, objects
+        See to what a host has.
+    copies
+        Sees to second copies of data.
+    revocation, suspects
+        Judge workers by what their hosts say.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        parts: Sequence[Part],
+        workers: Workers,
+        objects: Objects,
+        copies: Copies,
+        revocation: Revocation,
+        suspects: Suspects,
+    ) -> None:
+        self.events: EventHandlers = {
+            events.HostJoined: self._host_joined,
+            events.HostReady: self._host_ready,
+            events.HostReported: self._host_reported,
+            events.HostLeft: self._host_left,
+        }
+        self._shared = shared
+        self._hosts = shared.hosts
+        self._placement = shared.placement
+        self._life = shared.life
+        self._feed = shared.feed
+        self._parts = parts
+        self._workers = workers
+        self._objects = objects
+        self._copies = copies
+        self._revocation = revocation
+        self._suspects = suspects
+        self._blamed: dict[str, tuple[str, list[Task]]] = {}  # with the incarnation, by the host's address
+
+    def _host_joined(self, event: events.HostJoined) -> None:
+        if event.address in self._hosts:
+            raise ProtocolError(f"there is a node at {event.address} already")
+        host = self._hosts[event.address] = Host(event.address, event.description)
+        if self._feed.is_heard:
+            self._feed.tell(Joined("host", host.address, str(event.description.get("hostname") or "")))
+        incarnation, blamed = self._blamed.pop(host.address, (None, ()))
+        if incarnation == host.incarnation:
+            for task in blamed:
+                task.failures = max(0, task.failures - 1)  # it may have had a result since
+        self._workers.reconsider_unplaced()
+        for part in self._parts:
+            part.host_joined(host)
+
+    def _host_ready(self, event: events.HostReady) -> None:
+        host = self._hosts.get(event.host)
+        if host is None or host.is_ready:
+            return
+        host.is_ready = True
+        for part in self._parts:
+            part.host_ready(host)
+        restored, host.restored = host.restored, []
+        self._life.run_again(restored)
+
+    def _host_reported(self, event: events.HostReported) -> None:
+        host = self._hosts.get(event.host)
+        if host is None:
+            return
+        host.report = event.report
+        for address, vitals in event.report.get("workers", {}).items():
+            worker = self._shared.workers.get(address)
+            if worker is not None and worker.host is host and _has_condition(vitals):
+                self._revocation.seen(worker, vitals["condition"], vitals["seconds"])
+        for part in self._parts:
+            part.host_reported(host)
+
+    def _host_left(self, event: events.HostLeft) -> None:
+        host = self._hosts.get(event.address)
+        if host is None:
+            return
+        blamed = [] if event.may_live else self._suspects.host_died(host.workers)
+        self._workers.host_left(host, event.reason)
+        if blamed and host.incarnation is not None:
+            self._blamed[host.address] = host.incarnation, blamed
+            if len(self._blamed) > MAX_BLAMED:
+                del self._blamed[next(iter(self._blamed))]
+        del self._hosts[host.address]
+        if self._feed.is_heard:
+            self._feed.tell(Left("host", host.address, event.reason))
+        for task in self._placement.remove_host(host):
+            self._placement.push(task)
+        for part in self._parts:
+            part.host_left(host)
+        for task in list(host.objects):
+            self._life.lose_copy(task, host)
+            self._copies.lost_copy(task)
+        self._life.errors.host_left(host)
+        self._objects.host_left(host)
+        self._workers.reconsider_ready()
+
+
+def _has_condition(vitals: Mapping[str, Any]) -> bool:
+    """Whether a worker is a process of its own, of which its node can say what it is doing."""
+    return "condition" in vitals and "seconds" in vitals

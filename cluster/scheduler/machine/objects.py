@@ -1,0 +1,115 @@
+"""What hosts say about the objects in their stores.
+
+What nobody has heard of is deleted, unless it was put there by somebody who may be about to tell of it. Such an object
+is *unclaimed* until all has been read that its owner had sent, which is when the owner has left here too. A worker's
+objects become known to be unclaimed when its node says that it has left the store; a client's also when their host
+joins with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from holdfast.cluster.scheduler.parts.copies import Copies
+from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
+from holdfast.cluster.scheduler.tasks.model import Host
+from holdfast.cluster.scheduler.tasks.names import ObjectId
+
+
+class Objects:
+    """Enters what hosts have, and has the rest deleted.
+
+    Parameters
+    ----------
+    shared
+        The tables.
+    copies
+        Sees to second copies of data.
+    """
+
+    def __init__(self, shared: Shared, copies: Copies) -> None:
+        self.events: EventHandlers = {
+            events.ObjectsReported: self._objects_reported,
+            events.ObjectsFound: self._objects_found,
+            events.OwnerLeft: self._owner_left,
+        }
+        self._hosts = shared.hosts
+        self._workers = shared.workers
+        self._clients = shared.clients
+        self._outbox = shared.outbox
+        self._life = shared.life
+        self._copies = copies
+        self._unclaimed: dict[str, list[tuple[Host, list[ObjectId]]]] = {}  # by owner
+
+    def _objects_reported(self, event: events.ObjectsReported) -> None:
+        host = self._hosts.get(event.host)
+        if host is None:
+            return
+        life = self._life
+        unclaimed: dict[str, list[ObjectId]] = {}
+        for description in event.objects:
+            object_id, owner = description["id"], description.get("owner")
+            if self._enter(host, object_id):
+                continue
+            if owner is not None and owner in self._clients and object_id not in life.lost:
+                unclaimed.setdefault(owner, []).append(object_id)
+                continue
+            task = life.lost.claim(object_id)
+            if task is not None and task.is_needed and (task.error is None or task.error.is_loss):
+                life.restore(task, host, object_id, description["nbytes"], None, description.get("type") or "")
+                host.restored.append(task)
+                self._copies.look_at(task)
+            else:
+                self._outbox.add(DeleteObjects, host.address, object_id)
+        for owner, object_ids in unclaimed.items():
+            self._unclaimed.setdefault(owner, []).append((host, object_ids))
+
+    def _objects_found(self, event: events.ObjectsFound) -> None:
+        host = self._hosts.get(event.host)
+        if host is not None:
+            self._found(host, event.object_ids)
+
+    def _found(self, host: Host, object_ids: Iterable[ObjectId]) -> None:
+        for object_id in object_ids:
+            if not self._enter(host, object_id):
+                self._outbox.add(DeleteObjects, host.address, object_id)
+
+    def _enter(self, host: Host, object_id: ObjectId) -> bool:
+        """A host has an object. Whether it is the result of a task, or the error of one."""
+        task = self._life.objects.get(object_id)
+        if task is not None:
+            self._life.add_copy(task, host)
+            self._copies.copied(task)
+            return True
+        error = self._life.errors.get(object_id)
+        if error is not None:
+            self._life.errors.add_copy(error, host)
+            return True
+        return False
+
+    def _owner_left(self, event: events.OwnerLeft) -> None:
+        host = self._hosts.get(event.host)
+        if host is None:
+            return
+        owner = next((worker.address for worker in host.workers if worker.name == event.name), event.name)
+        objects = self._life.objects
+        object_ids = [description["id"] for description in event.objects]
+        unheard_of = [i for i in object_ids if (task := objects.get(i)) is None or host not in task.where]
+        self._unclaimed.setdefault(owner, []).append((host, unheard_of))
+        if owner not in self._workers and owner not in self._clients:
+            self.owner_left(owner)
+
+    def owner_left(self, owner: str) -> None:
+        """All has been read that a worker or a client had sent: what it has not told of nobody will tell of."""
+        for host, object_ids in self._unclaimed.pop(owner, ()):
+            if self._hosts.get(host.address) is host:
+                self._found(host, object_ids)
+
+    def host_left(self, host: Host) -> None:
+        """A host is gone, and will say what it has, if it comes back."""
+        for owner, entries in list(self._unclaimed.items()):
+            entries[:] = [entry for entry in entries if entry[0] is not host]
+            if not entries:
+                del self._unclaimed[owner]

@@ -1,0 +1,222 @@
+"""What clients want: results of tasks that they describe, of data that they have stored, of keys that they name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.scheduler.machine.missing import Missing
+from holdfast.cluster.scheduler.parts.copies import Copies
+from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
+from holdfast.cluster.scheduler.placing.placement import Placement
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.generations import is_below
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, ReportErred, ReportKept, ReportPending
+from holdfast.cluster.scheduler.tasks.model import Host, Task
+from holdfast.cluster.scheduler.tasks.names import Key
+from holdfast.cluster.scheduler.tasks.reports import raised_of
+from holdfast.cluster.scheduler.tasks.requirements import Requirements
+
+
+class Orders:
+    """Takes what clients say about tasks and data.
+
+    Parameters
+    ----------
+    shared
+        The tables.
+    copies
+        Sees to second copies of data.
+    missing
+        Takes results that could not be read.
+    """
+
+    def __init__(self, shared: Shared, copies: Copies, missing: Missing) -> None:
+        self.events: EventHandlers = {
+            events.TasksSubmitted: self._tasks_submitted,
+            events.ObjectsScattered: self._objects_scattered,
+            events.ReferencesFound: self._references_found,
+            events.KeysWanted: self._keys_wanted,
+            events.KeysReleased: self._keys_released,
+            events.KeysCancelled: self._keys_cancelled,
+            events.ResultsMissing: self._results_missing,
+        }
+        self._hosts = shared.hosts
+        self._clients = shared.clients
+        self._outbox = shared.outbox
+        self._placement = shared.placement
+        self._life = shared.life
+        self._copies = copies
+        self._missing = missing
+        self._submitted = 0
+
+    def _tasks_submitted(self, event: events.TasksSubmitted) -> None:
+        client = self._clients[event.client]
+        life = self._life
+        tasks = life.generations.tasks
+        options = event.options
+        per_key = options.get("per_key") or {}
+        shared = chosen = _Options(options, self._placement)
+        unknown: list[tuple[Task, Key]] = []
+        specified: list[Task] = []
+        submitted: list[Task] = []
+        frees = False
+        try:
+            for key, digest, payload, dependency_keys in event.tasks:
+                task = tasks.get(key)
+                is_held = False
+                if task is not None:
+                    if life.generations.is_specified_by(task, digest, payload, dependency_keys):
+                        submitted.append(task)
+                        continue
+                    is_held = life.is_held(task)
+                    if is_held and (task.payload is not None or task.state == "memory"):
+                        self._outbox.add(ReportKept, client.id, key)
+                        submitted.append(task)
+                        continue
+                if digest is not None and digest not in life.functions.table:
+                    raise ProtocolError(f"task {key!r:.200} names a function that was never sent")
+                if dependency_keys and key in dependency_keys:
+                    raise ProtocolError(f"task {key!r:.200} depends on itself")
+                if per_key:
+                    chosen = _Options({**options, **per_key[key]}, self._placement) if key in per_key else shared
+                if not is_held:
+                    if task is not None:
+                        life.generations.free_key(task)
+                        frees = True
+                    task = life.create(key, digest, client.name)
+                specified.append(task)
+                submitted.append(task)
+                dependencies = []
+                for dependency_key in dependency_keys:
+                    dependency = tasks.get(dependency_key)
+                    if dependency is None:
+                        unknown.append((task, dependency_key))
+                    else:
+                        dependencies.append(dependency)
+                if task.dependents and is_below(task, dependencies):
+                    raise ProtocolError(f"task {key!r:.200} depends on itself, by way of others")
+                task.requirements = chosen.requirements
+                task.retries = chosen.retries
+                task.private = chosen.private
+                self._submitted += 1
+                task.priority = (-chosen.priority, self._submitted)
+                life.specify(task, digest, payload, dependencies)
+            if event.wants is None:
+                if frees:  # maybe the key of one that came before in this very event
+                    submitted = [tasks[task.key] for task in submitted]
+                for task in submitted:
+                    life.begin(client, task)
+            else:
+                life.want(client, event.wants)
+            for task, dependency_key in unknown:
+                life.fail_unknown_dependency(task, dependency_key)
+        finally:
+            life.settle(specified)
+
+    def _objects_scattered(self, event: events.ObjectsScattered) -> None:
+        client = self._clients[event.client]
+        for position, (key, object_id, nbytes, type_name, address, inline) in enumerate(event.objects):
+            host = self._hosts.get(address)
+            task = self._life.generations.tasks.get(key)
+            owner = self._life.objects.get(object_id)
+            if owner is not None and owner is not task:
+                raise ProtocolError(f"scattered[{position}].object_id is that of another key")
+            if task is not None and event.chosen and owner is None and not self._life.is_held(task):
+                self._life.generations.free_key(task)
+                task = None
+            if task is None:
+                task = self._life.create(key, None, client.name)
+            self._life.hold(client, task)
+            if task.state == "memory":
+                if object_id == task.object_id and host is not None:
+                    self._life.add_copy(task, host)
+                    self._copies.copied(task)
+                elif object_id != task.object_id:
+                    self._delete_from(host, object_id)
+                    if event.chosen and (inline is None or inline != task.inline):
+                        self._outbox.add(ReportKept, client.id, key)
+                self._life.reports.tell(client, task)
+                continue
+            if task.payload is not None:
+                self._delete_from(host, object_id)
+                self._outbox.add(ReportKept, client.id, key)
+                if task.state == "released":
+                    self._life.activate(task)
+                self._outbox.add(ReportPending, client.id, key)
+                self._life.reports.tell(client, task)
+                continue
+            was_lost = task.error is not None and task.error.is_loss
+            if task.error is not None and not was_lost:
+                self._delete_from(host, object_id)
+                self._life.reports.tell(client, task)
+            elif host is not None or inline is not None:
+                self._life.restore(task, host, object_id, nbytes, inline, type_name)
+                self._copies.look_at(task)
+                if was_lost:
+                    self._life.run_again([task])
+            else:
+                self._life.lost.add(task, object_id)  # it comes with the host, if that comes back
+                if task.state == "released":
+                    text = f"{key!r} was put into the store of {address}, and that host has left"
+                    self._life.await_or_fail(task, text)
+                elif was_lost:
+                    self._life.reports.tell(client, task)
+                if task.state != "erred":
+                    self._life.reports.pending(task)
+
+    def _references_found(self, event: events.ReferencesFound) -> None:
+        client = self._clients[event.client]
+        tasks = self._life.generations.tasks
+        for key, contained in event.objects:
+            task = tasks.get(key)
+            if task is not None and client in task.holders:  # else it was cancelled meanwhile
+                others = [other for inner in contained if (other := tasks.get(inner)) is not None]
+                self._life.contain(task, others)
+                self._copies.contained(task, others)
+
+    def _keys_wanted(self, event: events.KeysWanted) -> None:
+        self._life.want(self._clients[event.client], event.keys)
+
+    def _keys_released(self, event: events.KeysReleased) -> None:
+        client = self._clients[event.client]
+        for key in event.keys:
+            task = self._life.generations.tasks.get(key)
+            if task is not None:
+                self._life.unhold(client, task)
+
+    def _keys_cancelled(self, event: events.KeysCancelled) -> None:
+        found = [task for key in event.keys if (task := self._life.generations.tasks.get(key)) is not None]
+        self._life.cancel(found, self._clients[event.client], force=event.force)
+
+    def _results_missing(self, event: events.ResultsMissing) -> None:
+        client = self._clients[event.client]
+        for key, object_id, _ in event.results:
+            task = self._life.generations.tasks.get(key)
+            if task is None:
+                self._outbox.cancelled(client.id, key, "it was cancelled or released before")
+                continue
+            error = self._missing.could_not_read(task, object_id)
+            if error is not None:
+                self._outbox.add(ReportErred, client.id, (key, raised_of(error), error.text))
+            elif task.state == "memory":
+                self._life.reports.tell(client, task)
+
+    def _delete_from(self, host: Host | None, object_id: bytes) -> None:
+        if host is not None:
+            self._outbox.add(DeleteObjects, host.address, object_id)
+
+
+class _Options:
+    """The options of a submit, read and checked once."""
+
+    __slots__ = ("priority", "private", "requirements", "retries")
+
+    def __init__(self, options: dict[str, Any], placement: Placement) -> None:
+        try:
+            self.priority = float(options.get("priority") or 0)
+            self.retries = int(options.get("retries") or 0)
+            self.private = bool(options.get("writable"))
+        except (TypeError, ValueError) as error:
+            raise ProtocolError(f"malformed options of a task: {error}") from None
+        self.requirements: Requirements | None = placement.requirements(options)

@@ -1,0 +1,142 @@
+"""What workers and their nodes say about runs."""
+
+from __future__ import annotations
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.scheduler.machine.missing import Missing
+from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
+from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
+from holdfast.cluster.scheduler.tasks.model import TaskError, Worker
+
+
+class Runs:
+    """Takes the outcomes of runs.
+
+    Parameters
+    ----------
+    shared
+        The tables.
+    revocation
+        Waits for what workers and nodes have to say about runs that were taken back.
+    missing
+        Takes results that could not be read.
+    """
+
+    def __init__(self, shared: Shared, revocation: Revocation, missing: Missing) -> None:
+        self.events: EventHandlers = {
+            events.TasksFinished: self._tasks_finished,
+            events.TasksErred: self._tasks_erred,
+            events.FunctionsWrote: self._functions_wrote,
+            events.DependenciesMissing: self._dependencies_missing,
+            events.RunsDropped: self._runs_dropped,
+            events.RunsRevoked: self._runs_revoked,
+            events.RevocationConfirmed: self._revocation_confirmed,
+        }
+        self._workers = shared.workers
+        self._outbox = shared.outbox
+        self._placement = shared.placement
+        self._life = shared.life
+        self._revocation = revocation
+        self._missing = missing
+
+    def _speaker(self, address: str) -> Worker | None:
+        """A worker that has said something; None if it is gone."""
+        worker = self._workers.get(address)
+        if worker is not None and worker.deaf:
+            self._revocation.heard_from(worker)
+        return worker
+
+    def _tasks_finished(self, event: events.TasksFinished) -> None:
+        worker = self._speaker(event.worker)
+        if worker is None:
+            return
+        life = self._life
+        for _, run_id, object_id, nbytes, inline, type_name, seconds in event.results:
+            task = life.end_run(worker, run_id, has_result=True)
+            if task is None:
+                if inline is None:
+                    self._outbox.add(DeleteObjects, worker.host.address, object_id)
+                else:
+                    life.discard(worker, object_id)
+                continue
+            task.group.record(seconds, nbytes)
+            if inline is not None:
+                task.maker = worker
+            if not life.complete(task, worker.host, object_id, nbytes, inline, type_name):
+                life.requeue(task)
+                raise ProtocolError(f"finished: the object of run {run_id} is that of another key")
+        self._placement.progressed(worker, life.now)
+        life.line_up_more(worker)
+
+    def _tasks_erred(self, event: events.TasksErred) -> None:
+        worker = self._speaker(event.worker)
+        if worker is None:
+            return
+        self._placement.progressed(worker, self._life.now)
+        for _, run_id, raised, text, _ in event.errors:
+            task = self._life.end_run(worker, run_id)
+            if task is not None and not task.retries:
+                if isinstance(raised, tuple):
+                    object_id, nbytes = raised
+                    error = self._life.errors.add(task.key, worker.host, object_id, nbytes, text)
+                else:
+                    error = TaskError(task.key, raised, text)
+                self._life.fail(task, error)
+                continue
+            if isinstance(raised, tuple) and raised[0] not in self._life.objects:
+                self._outbox.add(DeleteObjects, worker.host.address, raised[0])
+            if task is not None:
+                task.retries -= 1
+                self._life.requeue(task)
+
+    def _functions_wrote(self, event: events.FunctionsWrote) -> None:
+        for key, digest in event.tasks:
+            self._life.groups.remember_writer(key, digest)
+
+    def _dependencies_missing(self, event: events.DependenciesMissing) -> None:
+        worker = self._speaker(event.worker)
+        if worker is None:
+            return
+        for _, run_id, dependency_key, object_id in event.missing:
+            task = self._life.end_run(worker, run_id)
+            if task is None:
+                continue
+            dependency = next((d for d in task.dependencies if d.key == dependency_key), None)
+            error = None if dependency is None else self._missing.could_not_read(dependency, object_id)
+            if error is not None:
+                self._life.fail(task, error)
+            elif task.state == "processing":
+                self._life.requeue(task)
+
+    def _runs_dropped(self, event: events.RunsDropped) -> None:
+        worker = self._speaker(event.worker)
+        if worker is None:
+            return
+        self._revocation.answered(worker)
+        for run_id in event.run_ids:
+            run = worker.runs.get(run_id)
+            task = self._life.end_run(worker, run_id)
+            if run is None or task is None:
+                continue
+            if not run.recalled:
+                raise ProtocolError(f"{worker.address} dropped a run of {task.key!r} that it was not told to drop")
+            if task.state == "processing":
+                self._life.requeue(task)
+
+    def _runs_revoked(self, event: events.RunsRevoked) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None or worker.host.address != event.host or worker.incarnation != event.incarnation:
+            return  # the answer is of a process that has gone, and its runs with it
+        if not worker.asked:
+            raise ProtocolError(f"{event.host} revoked runs of {event.worker} that it was not told to revoke")
+        self._revocation.revoked(worker, event.number, event.revoked, event.begun)
+
+    def _revocation_confirmed(self, event: events.RevocationConfirmed) -> None:
+        worker = self._speaker(event.worker)
+        if worker is None:
+            return
+        if not worker.unconfirmed:
+            raise ProtocolError(f"{event.worker} confirmed a revocation that it was not told of")
+        self._revocation.confirmed(worker)

@@ -1,0 +1,238 @@
+"""How workers come and go.
+
+There are two signs that a worker is gone, in either order: its connection has ended (`WorkerParted`), and its node says
+how its process has ended (`WorkerExited`). All that the worker had sent has been read only when its connection has
+ended. The reason is waited for, but not for long: a worker may also lose its connection and live.
+
+========================  ============================================  ==========================================
+the first sign was        and then comes                                … so
+========================  ============================================  ==========================================
+its connection has ended  what its node says                            it is gone, and it is known how
+its connection has ended  nothing, for `EXIT_REASON_SECONDS`            it is gone, and nobody knows how
+its connection has ended  a worker at the same address: its successor   it is gone, and nobody knows how
+what its node says        the end of its connection                     it is gone, and it is known how
+what its node says        nothing, for `EXIT_REASON_SECONDS`            its connection is closed: a process that it has
+                                                                        forked may have kept it open
+either                    its host is gone                              it is gone with its host
+========================  ============================================  ==========================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.cluster.errors import KilledWorker, ProtocolError
+from holdfast.cluster.scheduler.machine.objects import Objects
+from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.placing.suspects import Suspects
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.deadlines import Timed
+from holdfast.cluster.scheduler.tasks.feed import Joined, Left
+from holdfast.cluster.scheduler.tasks.instructions import AskForExit, Disconnect
+from holdfast.cluster.scheduler.tasks.model import Host, Worker
+from holdfast.cluster.scheduler.tasks.stored_errors import task_error
+
+#: How long the node of a worker that is gone gets to say why.
+EXIT_REASON_SECONDS = 1.0
+
+
+class _Departure(Timed):
+    """A worker of which there is one of the two signs that it is gone."""
+
+    __slots__ = ("_workers", "due", "exit", "reason", "worker")
+
+    due: float | None
+
+    def __init__(self, workers: Workers, worker: Worker, reason: str, due: float) -> None:
+        super().__init__()
+        self._workers = workers
+        self.worker = worker
+        self.reason = reason
+        self.exit: events.WorkerExited | None = None  # what its node has said; None: its connection has ended
+        self.due = due
+
+    def expire(self, now: float) -> None:
+        self.due = None
+        self._workers.waited_enough(self)
+
+
+class Workers:
+    """Lets workers come and go.
+
+    Parameters
+    ----------
+    shared
+        The tables.
+    parts
+        Are told of it.
+    revocation, suspects
+        What else is known of workers.
+    objects
+        Knows what workers have put into stores and not told of.
+    max_failures
+        Number of deaths for which a task is charged before it fails.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        parts: Sequence[Part],
+        revocation: Revocation,
+        suspects: Suspects,
+        objects: Objects,
+        *,
+        max_failures: int,
+    ) -> None:
+        self.events: EventHandlers = {
+            events.WorkerJoined: self._worker_joined,
+            events.WorkerParted: self._worker_parted,
+            events.WorkerExited: self._worker_exited,
+        }
+        self._shared = shared
+        self._workers = shared.workers
+        self._placement = shared.placement
+        self._life = shared.life
+        self._feed = shared.feed
+        self._parts = parts
+        self._revocation = revocation
+        self._suspects = suspects
+        self._objects = objects
+        self._max_failures = max_failures
+        self._departures: dict[Worker, _Departure] = {}
+
+    def _worker_joined(self, event: events.WorkerJoined) -> None:
+        host = self._shared.hosts.get(event.host)
+        if host is None:
+            raise ProtocolError(f"worker {event.address} belongs to node {event.host}, which is not here")
+        before = self._workers.get(event.address)
+        if before is not None:
+            departure = self._departures.get(before)
+            if departure is None or departure.exit is not None:
+                raise ProtocolError(f"there is a worker {event.address} already")
+            self._depart(departure)
+        worker = Worker(event.address, event.name, host, event.nthreads, event.resources)
+        worker.incarnation = event.incarnation
+        self._workers[event.address] = worker
+        if self._feed.is_heard:
+            self._feed.tell(Joined("worker", worker.address, worker.name))
+        host.workers[worker] = None
+        self._placement.update_room(worker, self._life.now)
+        self.reconsider_unplaced()
+        for part in self._parts:
+            part.worker_joined(worker)
+
+    # -- departures
+
+    def _worker_parted(self, event: events.WorkerParted) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None:
+            return
+        departure = self._departures.get(worker)
+        if departure is not None:
+            self._depart(departure)
+            return
+        self._begin(_Departure(self, worker, event.reason, self._life.now + EXIT_REASON_SECONDS))
+        self._shared.outbox.put(AskForExit(worker.host.address, worker.address, event.pid))
+
+    def _worker_exited(self, event: events.WorkerExited) -> None:
+        if not event.worker.startswith(f"{event.host}/"):
+            raise ProtocolError(f"exited.worker: {event.worker!r:.80} is none of {event.host}")
+        worker = self._workers.get(event.worker)
+        if worker is None:
+            return
+        departure = self._departures.get(worker)
+        if departure is None:
+            departure = _Departure(self, worker, event.reason, self._life.now + EXIT_REASON_SECONDS)
+            departure.exit = event
+            self._begin(departure)
+        elif departure.exit is None:
+            departure.exit = event
+            self._depart(departure)
+
+    def _begin(self, departure: _Departure) -> None:
+        self._departures[departure.worker] = departure
+        self._shared.deadlines.watch(departure)
+
+    def waited_enough(self, departure: _Departure) -> None:
+        """The second sign has not come in time."""
+        if departure.exit is None:
+            self._depart(departure)
+        else:
+            self._shared.outbox.put(Disconnect(departure.worker.address))
+
+    def _depart(self, departure: _Departure) -> None:
+        worker, how = departure.worker, departure.exit
+        if how is None:
+            self._suspects.worker_died(worker, None, None, fault=False)
+        else:
+            departure.reason = how.reason
+            self._suspects.worker_died(worker, how.running, how.crashed, fault=how.fault)
+        self.remove(worker, departure.reason)
+        self._objects.owner_left(worker.address)
+
+    def host_left(self, host: Host, reason: str) -> None:
+        """The workers of a host are gone with it."""
+        for worker in list(host.workers):
+            self.remove(worker, reason)
+
+    def remove(self, worker: Worker, reason: str) -> None:
+        """A worker is gone. The tasks that are charged for it are known already."""
+        departure = self._departures.pop(worker, None)
+        if departure is not None:
+            departure.due = None
+            self._shared.deadlines.forget(departure)
+        del self._workers[worker.address]
+        if self._feed.is_heard:
+            self._feed.tell(Left("worker", worker.address, reason))
+        del worker.host.workers[worker]
+        self._placement.remove_worker(worker)
+        self._revocation.answered(worker)
+        lost = [run.task for run in worker.runs.values()]
+        for task in lost:
+            if task is not None:
+                task.worker = None
+        for task in lost:
+            if task is None:
+                continue
+            if task.failures >= self._max_failures:
+                text = (
+                    f"{task.key!r} was running on {task.failures} workers that died, the last of them "
+                    f"{worker.name!r} at {worker.address} ({reason}). If it crashes the interpreter, 'holdfast logs' "
+                    "shows where. If it needs more memory than they have, make smaller pieces, or start workers with "
+                    "more ('holdfast start --memory', LocalCluster(memory_limit=))"
+                )
+                self._life.fail(task, task_error(task.key, KilledWorker(text)))
+            elif task.state == "processing":
+                self._life.requeue(task)
+        worker.host.expected_nbytes -= sum(run.nbytes for run in worker.runs.values())
+        worker.runs.clear()
+        for part in self._parts:
+            part.worker_left(worker)
+        if not worker.host.workers:
+            for task in self._placement.remove_host(worker.host):
+                self._placement.push(task)
+        self.reconsider_ready()
+
+    def reconsider_unplaced(self) -> None:
+        """A worker has come, or a host to which some will: they may run tasks that nobody could run before."""
+        for task in list(self._life.unplaced):
+            if self._placement.can_run(task.requirements):
+                self._life.withdraw(task)
+                self._life.enqueue(task)
+
+    def reconsider_ready(self) -> None:
+        """A worker or a host is gone: ready tasks that nobody may run now must say so."""
+        for requirements in self._placement.requirements_of_ready():
+            if not self._placement.can_run(requirements):
+                for task in self._placement.ready_tasks(requirements):
+                    self._life.withdraw(task)
+                    self._life.enqueue(task)
+
+    def check(self) -> None:
+        """Check that each departure ends: for validation."""
+        for worker, departure in self._departures.items():
+            assert departure.worker is worker
+            assert self._workers.get(worker.address) is worker
+            assert departure.exit is not None or departure.due is not None, f"{worker!r} would never be gone"
+        self._shared.deadlines.check(self._departures.values())

@@ -1,0 +1,183 @@
+"""Requests that wait: the one table of what clients wait for, until when, and who is told what in the end.
+
+A request that can't be answered at once becomes a `Wait` in the table `Waits`. A wait belongs to the identity of its
+client, not to a connection, and it ends in exactly one of three ways:
+
+====================================  ================================================================================
+what it waits for is there            its part answers it (`Waits.answer`), or refuses it (`Waits.refuse`)
+its deadline has come                 its part says what the client is told then (`Part.expired`), which ends it
+its client has left                   nobody is told anything
+====================================  ================================================================================
+
+Whichever it is, its part is told to forget it (`Part.forget`), so that no table of a part has a wait that has ended.
+Waits are data: whose they are, what for, until when. What they bring about is in the methods of their parts. So they
+can be listed, and written down and taken up again (`Waits.snapshot`, `Part.resume`).
+
+A client may have `MAX_WAITING` waits at a time. Of several that one event ends, those that began first end first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from holdfast.cluster.scheduler.tasks.deadlines import Deadlines, Timed
+from holdfast.cluster.scheduler.tasks.instructions import Outbox
+
+#: Requests of one client that may wait for something at a time.
+MAX_WAITING = 1_000
+
+
+class Refusal(Exception):
+    """A request is answered with an error.
+
+    Parameters
+    ----------
+    error
+        The name of the error that the client raises.
+    text
+        Its text.
+    """
+
+    def __init__(self, error: str, text: str) -> None:
+        super().__init__(error, text)
+        self.error = error
+        self.text = text
+
+
+class WaitOwner:
+    """Where requests wait: a part of the scheduler."""
+
+    def expired(self, wait: Wait) -> None:
+        """The deadline of a wait of this part has come: it must end by that."""
+        raise NotImplementedError
+
+    def forget(self, wait: Wait) -> None:
+        """A wait of this part has ended."""
+
+
+class Wait(Timed):
+    """A request that has no answer yet.
+
+    Parameters
+    ----------
+    part
+        Where it waits, and what ends it.
+    client
+        The id of the client.
+    request
+        The number that the client has given to it.
+    due
+        Until when it waits at most.
+    """
+
+    __slots__ = ("client", "due", "part", "request")
+
+    #: Names what it waits for; one word for each class of waits.
+    kind: ClassVar[str]
+    due: float | None  # None: it has ended
+
+    def __init__(self, part: WaitOwner, client: str, request: int, due: float) -> None:
+        super().__init__()
+        self.part = part
+        self.client = client
+        self.request = request
+        self.due = due
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.client}, request {self.request}>"
+
+    def expire(self, now: float) -> None:
+        self.part.expired(self)
+
+    def seconds_left(self, now: float) -> float:
+        """How long it waits at most, from now on."""
+        return 0.0 if self.due is None else max(0.0, self.due - now)
+
+    def snapshot(self) -> Any:
+        """What it waits for, as plain data that its part can make of it a wait again (`Part.resume`)."""
+        return None
+
+
+class Waits:
+    """The requests that wait.
+
+    Parameters
+    ----------
+    deadlines
+        Where their deadlines are entered.
+    outbox
+        Where the answers go.
+    """
+
+    def __init__(self, deadlines: Deadlines, outbox: Outbox) -> None:
+        self._deadlines = deadlines
+        self._outbox = outbox
+        self._of: dict[str, dict[Wait, None]] = {}  # by client
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+    def __iter__(self) -> Iterator[Wait]:
+        for waits in self._of.values():
+            yield from waits
+
+    def of(self, client: str) -> list[Wait]:
+        """Those of a client, in the order in which they began."""
+        return list(self._of.get(client, ()))
+
+    def demand_room(self, client: str) -> None:
+        """To be called before anything is done about a request that may have to wait.
+
+        Raises
+        ------
+        Refusal
+            Too many requests of this client wait already.
+        """
+        if len(self._of.get(client, ())) >= MAX_WAITING:
+            text = f"{MAX_WAITING:,} requests of this client wait already; ask again when they are answered"
+            raise Refusal("RuntimeError", text)
+
+    def begin(self, wait: Wait) -> None:
+        """Have a request wait."""
+        self._of.setdefault(wait.client, {})[wait] = None
+        self._deadlines.watch(wait)
+
+    def answer(self, wait: Wait, value: Any) -> None:
+        """What a request waits for is there."""
+        self.end(wait)
+        self._outbox.reply(wait.client, wait.request, True, value)
+
+    def refuse(self, wait: Wait, error: str, text: str) -> None:
+        """What a request waits for isn't to come: the client gets an error, by its name and its text."""
+        self.end(wait)
+        self._outbox.reply(wait.client, wait.request, False, [error, text])
+
+    def end(self, wait: Wait) -> None:
+        """A request waits no longer; that its client is told is up to the caller."""
+        waits = self._of[wait.client]
+        del waits[wait]
+        if not waits:
+            del self._of[wait.client]
+        wait.due = None
+        self._deadlines.forget(wait)
+        wait.part.forget(wait)
+
+    def client_left(self, client: str) -> None:
+        """Nobody is there any more who could be answered."""
+        for wait in self.of(client):
+            self.end(wait)
+
+    def snapshot(self, now: float) -> list[list[Any]]:
+        """Plain data, from which `Part.resume` makes the waits anew: kind, client, request, seconds left, the rest."""
+        return [[wait.kind, wait.client, wait.request, wait.seconds_left(now), wait.snapshot()] for wait in self]
+
+    def check(self) -> None:
+        """Check that no wait has ended, or would be forgotten: for validation."""
+        for client, waits in self._of.items():
+            assert 0 < len(waits) <= MAX_WAITING
+            for wait in waits:
+                assert wait.client == client
+                assert wait.due is not None, f"{wait!r} has ended"
+                assert wait.entered is not None, f"{wait!r} would never expire"
+                assert wait.entered <= wait.due, f"{wait!r} would expire too late"
