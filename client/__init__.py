@@ -20,7 +20,12 @@ def _import_dask() -> None:
 _import_dask()
 
 from holdfast.client.client import Client  # noqa: E402
-from holdfast.client.futures.future import Future, wait  # noqa: E402
-from holdfast.client.operations.collections import futures_of  # noqa: E402
+from holdfast.client.core.registry import registry  # noqa: E402
+from holdfast.client.futures.collections import futures_of  # noqa: E402
+from holdfast.client.futures.future import Future  # noqa: E402
+from holdfast.client.futures.waiting import wait  # noqa: E402
+from holdfast.client.in_task import place  # noqa: E402
+
+registry.task_place = place
 
 __all__ = ["Client", "Future", "futures_of", "wait"]

@@ -1,35 +1,46 @@
-"""`Client`: what a user holds of a cluster."""
+"""`Client`: what a user holds of a cluster.
+
+Its methods are described here, and done in `holdfast.client.operations`: each is one operation, which the client's
+driver takes to its end.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from holdfast.client import defaults
-from holdfast.client.futures.future import seconds
-from holdfast.client.operations import datasets
-from holdfast.client.operations.collections import futures_of
-from holdfast.client.operations.datasets import Datasets
-from holdfast.client.operations.graph_calls import DaskFace
-from holdfast.client.operations.results import Results
-from holdfast.client.operations.submit import Calls
-from holdfast.client.packing.keys import MAX_INTEGER
-from holdfast.client.packing.options import names_of_workers
-from holdfast.cluster import protocol
-from holdfast.cluster.errors import ConnectError
+from holdfast.client.core.core import Callbacks, Core
+from holdfast.client.core.registry import current
+from holdfast.client.core.resources import Resources
+from holdfast.client.datasets import Datasets
+from holdfast.client.drivers.asynchronous import AsynchronousDriver
+from holdfast.client.drivers.blocking import BlockingDriver
+from holdfast.client.drivers.effects import Driver, Operation
+from holdfast.client.futures.callbacks import LoopCallbacks, ThreadCallbacks
+from holdfast.client.futures.future import Future
+from holdfast.client.operations import (
+    cancelling,
+    closing,
+    datasets,
+    gathering,
+    graphs,
+    information,
+    opening,
+    scattering,
+)
+from holdfast.client.operations.submit import map_calls, submit
+from holdfast.client.packing.checks import check_in_one, seconds
+from holdfast.client.packing.options import options_of
+from holdfast.client.raising import hide_own_frames
 from holdfast.cluster.notebook import card
-from holdfast.cluster.protocol.shapes import in_slices
+from holdfast.cluster.protocol.message import Request
+from holdfast.objectstore import Store
 from holdfast.objectstore.sizes import format_size
 
-#: Keys that are asked about with one request, and how much they may take.
-MAX_ASKED = 10_000
-MAX_ASKED_NBYTES = 16 << 20
-#: The scheduler answers for itself; this is for one that does not.
-_GRACE_SECONDS = 10.0
-#: Longer is for ever.
-_LONGEST_WAIT_SECONDS = 1e8
 
-
-class Client(Calls, Results, DaskFace):
+class Client:
     """A connection to a cluster: submit work, read results, compute dask collections, share datasets.
 
     Without an address, also in ``HOLDFAST_ADDRESS`` and in dask's configuration (``scheduler-address``), or with
@@ -37,6 +48,10 @@ class Client(Calls, Results, DaskFace):
 
     An open client is dask's default scheduler, so that ``x.compute()`` runs on the cluster. All methods may be called
     from any thread.
+
+    With ``asynchronous=True`` it belongs to the running event loop, asyncio's, uvloop's or tornado's, and has no thread
+    of its own: ``client = await Client(address, asynchronous=True)``. What gives futures or collections (`submit`,
+    `map`, `compute`, `persist`) is called there as in any client, and never waits; all other methods are awaited.
 
     Parameters
     ----------
@@ -56,9 +71,11 @@ class Client(Calls, Results, DaskFace):
         read over the network, as on a host without a store.
     writable : bool
         Whether results are the caller's own to change; see `Future.result`. Each call that reads can choose for itself.
+    asynchronous : bool
+        Whether it belongs to the running event loop; then it is opened by ``await`` or ``async with``.
     **cluster_options
         For the `LocalCluster` that it starts, when there is no address: ``n_workers``, ``threads_per_worker``, ...
-        Keywords of dask's own `Client` that ask for what is so anyway, such as ``asynchronous=False``, are taken.
+        Keywords of dask's own `Client` that ask for what is so anyway, such as ``connection_limit=512``, are taken.
 
     Attributes
     ----------
@@ -87,7 +104,98 @@ class Client(Calls, Results, DaskFace):
     ...     futures = client.map(pow, [1, 2, 3], [2, 2, 2])
     ...     client.gather(futures)
     [1, 4, 9]
+    >>> async with Client(n_workers=2, asynchronous=True) as client:  # doctest: +SKIP
+    ...     await client.submit(pow, 3, 2)
+    9
     """
+
+    #: Whether a worker opened it for its tasks: the scheduler doesn't count it among the users' clients.
+    _of_worker = False
+
+    def __init__(
+        self,
+        address: Any = None,
+        *,
+        timeout: float | str = 10,
+        set_as_default: bool = True,
+        name: str | None = None,
+        token: bytes | str | None = None,
+        attach: bool = True,
+        writable: bool = True,
+        asynchronous: bool | None = False,
+        **cluster_options: Any,
+    ) -> None:
+        self._core_or_none: Core | None = None
+        self._asynchronous = bool(asynchronous)
+        self._wanted = opening.wanted(
+            address,
+            timeout=timeout,
+            set_as_default=set_as_default,
+            name=name,
+            token=token,
+            attach=attach,
+            writable=writable,
+            cluster_options=cluster_options,
+            of_worker=self._of_worker,
+        )
+        if not self._asynchronous:
+            driver = BlockingDriver()
+            callbacks = ThreadCallbacks()
+            resources = Resources(driver)
+            resources.others.append(callbacks.close)
+            driver.run(self._opening(driver, resources, callbacks))
+
+    def _opening(self, driver: Driver, resources: Resources, callbacks: Callbacks) -> Operation[Self]:
+        core = yield from opening.open_core(self._wanted, driver, resources, callbacks, type(self)._of_core)
+        self._belong_to(core)
+        defaults.opened(core, self._wanted.set_as_default)
+        return self
+
+    def _belong_to(self, core: Core) -> None:
+        self._core_or_none = core
+        core.belongs_to(self)
+
+    @classmethod
+    def _of_core(cls, core: Core) -> Self:
+        """Another client of a core: the face of that, whose own one is gone."""
+        self = cls.__new__(cls)
+        self._asynchronous = core.driver.asynchronous
+        self._belong_to(core)
+        return self
+
+    @property
+    def _core(self) -> Core:
+        core = self._core_or_none
+        if core is None:
+            raise RuntimeError("an asynchronous client is opened by 'await client', or by 'async with client'")
+        return core
+
+    # -- what it is
+
+    @property
+    def id(self) -> str:
+        """``client-...``, as others see it."""
+        return self._core.id
+
+    @property
+    def name(self) -> str:
+        """For logs and messages."""
+        return self._wanted.name if self._core_or_none is None else self._core.name
+
+    @property
+    def scheduler_address(self) -> str:
+        """``tcp://host:port``."""
+        return self._core.scheduler_address
+
+    @property
+    def cluster(self) -> Any:
+        """The cluster object that it was given or started; None without one."""
+        return self._core.cluster
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether its methods give awaitables."""
+        return self._asynchronous
 
     @classmethod
     def current(cls, allow_global: bool = True) -> Client:
@@ -108,12 +216,556 @@ class Client(Calls, Results, DaskFace):
         >>> Client.current() is client  # doctest: +SKIP
         True
         """
-        return defaults.client_of_this_process()
+        client: Client = current().client
+        return client
+
+    # -- its end
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed. (Its connection may be lost without that; then every call says so.)"""
+        return self._core_or_none is not None and self._core_or_none.closed
+
+    def close(self, timeout: float | str | None = None) -> Any:
+        """Close this client, and the cluster if it started one. Futures that are pending are cancelled.
+        In an asynchronous client: await it.
+
+        Results that were read stay valid. Open clients close by themselves when the process ends; twice is no error.
+        In a fork of the process that opened it this does nothing.
+
+        Parameters
+        ----------
+        timeout : float or str, optional
+            How long to wait for the end of the connection, in seconds or as text such as ``"10 s"``.
+        """
+        return self._core.driver.run(closing.close(self._core, seconds(timeout)))
+
+    def shutdown(self) -> Any:
+        """Stop the whole cluster, for everybody, and close this client. In an asynchronous client: await it."""
+        return self._core.driver.run(closing.shutdown(self._core))
+
+    def __enter__(self) -> Self:
+        if self._asynchronous:
+            raise TypeError("an asynchronous client is opened with 'async with Client(...)', not with 'with'")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self) -> Self:
+        if not self._asynchronous:
+            raise TypeError("this client is a blocking one and open already: Client(..., asynchronous=True) is awaited")
+        if self._core_or_none is None:
+            driver = AsynchronousDriver()
+            await driver.run(self._opening(driver, Resources(driver), LoopCallbacks(driver.loop)))
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Client can't be pickled: it is one process's connection. Connect another one there")
+
+    # -- calls
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        key: Any = None,
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        retries: int | None = None,
+        priority: float = 0,
+        fifo_timeout: Any = None,
+        allow_other_workers: bool = False,
+        pure: bool = True,
+        writable: bool = False,
+        **kwargs: Any,
+    ) -> Future:
+        """Have ``func(*args, **kwargs)`` computed by a worker.
+
+        Parameters
+        ----------
+        func : callable
+        *args, **kwargs
+            Its arguments. Futures among them stand for their values, also inside lists, tuples, sets, dictionaries,
+            and the fields of namedtuples, dataclasses and attrs' classes. One inside another object stays a future.
+            Data of more than 32 KiB among them, and in what ``func`` closes over, is put into the object store.
+        key : str or tuple, optional
+            The name of the computation. Default: made of the function's name and what is called with what. As long as
+            somebody holds a future of a key, the key stands for that result; a key that nobody holds is free.
+        workers : str or list of str, optional
+            Workers or hosts that may run it, by name or address. Default: any.
+        resources : dict, optional
+            What it needs of its worker's resources, such as ``{"GPU": 1}``.
+        retries : int, optional
+            How often it is run again when it fails.
+        priority : float
+            Higher ones run first; among equals, what was submitted first.
+        fifo_timeout
+            Taken for compatibility. Priorities always follow the order of submission.
+        allow_other_workers : bool
+            Whether ``workers`` is only a preference.
+        pure : bool
+            Whether the same call gives the same result. If so, calls that are the same are one computation as long as
+            somebody holds a future of it. ``pure=False`` computes anew every time.
+        writable : bool
+            Whether ``func`` writes into its arguments. It gets views of large results that are its own then: pages are
+            copied as it writes to them, and nobody else sees what it has written. Without, it shares memory that can't
+            be written. A call that fails or dies for that is run once more as if ``writable=True`` had been said, as
+            are all further calls of the function: say it where a call has effects that must not happen twice.
+
+        Returns
+        -------
+        Future
+
+        Warns
+        -----
+        UserWarning
+            A future of this client holds ``key`` for another call: that one's future is returned.
+
+        Raises
+        ------
+        TypeError
+            The function or an argument can't be pickled; names it. Nothing was sent.
+        ValueError, CancelledError
+            A future among the arguments is of another cluster, or was cancelled or released.
+        ConnectError
+            The connection with the scheduler is gone.
+
+        Examples
+        --------
+        >>> total = client.submit(sum, [1, 2, 3])  # doctest: +SKIP
+        >>> client.submit(pow, total, 2).result()  # doctest: +SKIP
+        36
+        """
+        return submit(
+            self._core,
+            func,
+            args,
+            kwargs,
+            key=key,
+            pure=pure,
+            options=options_of(priority, retries, workers, allow_other_workers, resources, writable),
+        )
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *iterables: Iterable[Any],
+        key: Any = None,
+        workers: Any = None,
+        retries: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        priority: float = 0,
+        allow_other_workers: bool = False,
+        fifo_timeout: Any = None,
+        pure: bool = True,
+        writable: bool = False,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[Future]:
+        """Have ``func`` applied to the items of iterables, as `map` does.
+
+        Much faster than a loop over `submit`.
+
+        Parameters
+        ----------
+        func : callable
+        *iterables : iterable
+            Of arguments, which may be futures; up to the end of the shortest, which must have one.
+        key : str or list of str, optional
+            The beginning of the keys, or all of them.
+        workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure, writable
+            As for `submit`, for each call.
+        batch_size : int, optional
+            How many calls are sent at once.
+        **kwargs
+            Further arguments of each call. Large ones are put into the object store once.
+
+        Returns
+        -------
+        list of Future
+
+        Raises
+        ------
+        TypeError, ValueError, CancelledError, ConnectError
+            As for `submit`; and a ValueError if all the iterables are known to have no end, or none has ended after
+            ten million calls.
+
+        Examples
+        --------
+        >>> client.gather(client.map(pow, [1, 2, 3], [2, 2, 2]))  # doctest: +SKIP
+        [1, 4, 9]
+        """
+        return map_calls(
+            self._core,
+            func,
+            iterables,
+            kwargs,
+            key=key,
+            pure=pure,
+            batch_size=batch_size,
+            options=options_of(priority, retries, workers, allow_other_workers, resources, writable),
+        )
+
+    # -- results
+
+    def gather(
+        self,
+        futures: Any,
+        errors: Literal["raise", "skip"] = "raise",
+        direct: bool | None = None,
+        *,
+        writable: bool | None = None,
+    ) -> Any:
+        """Wait for futures and read their results. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        futures : Future, or nested list, tuple, set, dict or iterator of futures
+            Also of other clients of the same cluster.
+        errors : {"raise", "skip"}
+            Whether a task that failed raises, or its future is left out of what is returned. A result that is there
+            and can't be unpickled here raises in any case.
+        direct
+            Taken for compatibility. Results never pass through the scheduler, unless they are small.
+        writable : bool, optional
+            As for `Future.result`.
+
+        Returns
+        -------
+        What was given, with results in the place of futures. Of an iterator an iterator, which reads as it goes. A
+        future that is there twice has one result.
+
+        Raises
+        ------
+        ValueError
+            A future is of another cluster.
+        UnreadableError
+            A result can't be unpickled here; names its key, its class, and where it lies.
+        Exception
+            As `Future.result`, for the first future that failed.
+
+        Examples
+        --------
+        >>> client.gather({"a": client.submit(sum, [1, 2]), "b": [client.submit(len, "abc")]})  # doctest: +SKIP
+        {'a': 3, 'b': [3]}
+        """
+        check_in_one("gather", errors)
+        check_in_one("gather", direct)
+        try:
+            return self._core.driver.run(gathering.gather(self._core, futures, errors, writable))
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
+
+    def scatter(
+        self,
+        data: Any,
+        workers: Any = None,
+        broadcast: bool = False,
+        direct: bool | None = None,
+        hash: bool = True,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """Put values into the object store. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        data : list, tuple, set, frozenset, dict, range, iterator, or object
+            Containers are taken apart: each item becomes an object. The keys of a dictionary are the futures' keys.
+            What is of a class derived from these becomes one object. Futures inside an object live as long as it.
+        workers : str or list of str, optional
+            Workers or hosts in whose stores it goes, by turns. Default: this host's, if it has a store; else all.
+        broadcast : bool
+            Whether to put everything into every store.
+        direct
+            Taken for compatibility. Nothing passes through the scheduler.
+        hash : bool
+            Whether to name values by their content, so that the same one is stored once. Otherwise by chance.
+        timeout : float or str, optional
+            How long to wait for a host and for room in its store.
+
+        Returns
+        -------
+        Futures, in a container of the type of ``data``.
+
+        Raises
+        ------
+        StoreFullError
+            There is no room; says what there is and who holds it.
+        TimeoutError
+            No host with a store came in time.
+        NoWorkerError
+            ``workers`` names one that is not there.
+        ValueError
+            A key of the dictionary is in use by a future of this client with another value.
+
+        Examples
+        --------
+        >>> future = client.scatter(numpy.arange(1_000_000))  # doctest: +SKIP
+        >>> client.submit(numpy.sum, future).result()  # doctest: +SKIP
+        499999500000
+        """
+        return self._core.driver.run(scattering.scatter(self._core, data, workers, broadcast, hash, seconds(timeout)))
+
+    def cancel(self, futures: Any, asynchronous: bool | None = None, force: bool = False) -> Any:
+        """Don't compute futures that are not done, forget those that are, and whatever depends on them.
+        In an asynchronous client: await it.
+
+        A task that is running runs to its end; its result is dropped. What other clients hold stays, without ``force``;
+        a future of another client in this process is cancelled as by that one.
+
+        Parameters
+        ----------
+        futures : Future, dask collection, or container of these
+        asynchronous
+            Taken for compatibility.
+        force : bool
+            Whether to cancel them for other clients, too.
+
+        Examples
+        --------
+        >>> future = client.submit(time.sleep, 3600)  # doctest: +SKIP
+        >>> client.cancel(future)  # doctest: +SKIP
+        >>> future.cancelled()  # doctest: +SKIP
+        True
+        """
+        check_in_one("cancel", asynchronous)
+        return self._core.driver.run(cancelling.cancel(self._core, futures, force))
+
+    # -- dask's graphs and collections
+
+    def get(
+        self,
+        dsk: Any,
+        keys: Any,
+        restrictions: Mapping[Any, Any] | None = None,
+        loose_restrictions: Any = None,
+        resources: Mapping[Any, Any] | None = None,
+        sync: bool = True,
+        asynchronous: bool | None = None,
+        direct: bool | None = None,
+        retries: int | None = None,
+        priority: float = 0,
+        fifo_timeout: Any = None,
+        workers: Any = None,
+        allow_other_workers: bool | None = None,
+        writable: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Compute a dask graph. This is what dask calls when this client is its scheduler.
+        In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        dsk : dict, HighLevelGraph or Expr
+        keys : key, or nested list of keys
+            What to compute of it. A key of the graph that a future of this client holds stands for that one's result.
+        restrictions : dict, optional
+            For keys the workers that may run them.
+        loose_restrictions : list of keys, optional
+            Keys for which ``restrictions`` are only preferences.
+        resources : dict, optional
+            What all tasks need, ``{"GPU": 1}``, or some of them, ``{key: {"GPU": 1}}``.
+        sync : bool
+            Whether to wait and return the values, or to return futures.
+        retries : int, optional
+            How often a task is run again when it fails.
+        priority : float
+            Higher ones run first.
+        workers, allow_other_workers
+            As for `submit`, for the tasks that ``keys`` name.
+        writable : bool, optional
+            As for `Future.result`, if ``sync``. dask passes it on: ``x.compute(writable=False)``.
+        asynchronous, direct, fifo_timeout, **kwargs
+            Taken for compatibility; dask passes what it was given for other schedulers.
+
+        Returns
+        -------
+        Values, or futures, nested like ``keys``.
+
+        Raises
+        ------
+        ValueError
+            A key is not in the graph.
+        TypeError
+            A task can't be pickled; names it.
+        Exception
+            What a task raised, if ``sync``.
+
+        Examples
+        --------
+        >>> client.get({"x": (sum, [1, 2]), "y": (pow, "x", 2)}, ["x", "y"])  # doctest: +SKIP
+        [3, 9]
+        """
+        core = self._core
+        futures = graphs.get(
+            core,
+            dsk,
+            keys,
+            restrictions=restrictions,
+            loose_restrictions=loose_restrictions,
+            resources=resources,
+            workers=workers,
+            allow_other_workers=allow_other_workers,
+            common=options_of(priority=priority, retries=retries),
+        )
+        if not sync:
+            return futures
+        try:
+            return core.driver.run(gathering.gather(core, futures, writable=writable))
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
+
+    def compute(
+        self,
+        collections: Any,
+        sync: bool = False,
+        optimize_graph: bool = True,
+        workers: Any = None,
+        allow_other_workers: Any = False,
+        resources: Any = None,
+        retries: int | None = None,
+        priority: float = 0,
+        fifo_timeout: Any = None,
+        traverse: bool = True,
+        writable: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Compute dask collections in the background, each to one value.
+
+        Parameters
+        ----------
+        collections : dask collection, or list of them
+            Other objects in the list are returned as they are.
+        sync : bool
+            Whether to wait and return the values.
+        optimize_graph : bool
+            Whether dask optimizes the graphs first.
+        workers : str, list or dict
+            Workers that may compute the results; what these need may be computed anywhere. A dictionary chooses for
+            each collection: ``{x: "alice", (y, z): ["bob", "carol"]}``.
+        allow_other_workers : bool or list
+            Whether ``workers`` are only preferences; for all collections, or for those in the list.
+        resources : dict
+            What the results need: ``{"GPU": 1}``, or ``{x: {"GPU": 1}}``.
+        retries : int, optional
+            How often a task is run again when it fails.
+        priority : float
+            Higher ones run first.
+        fifo_timeout
+            Taken for compatibility.
+        traverse : bool
+            Whether to look for collections in nested containers.
+        writable : bool, optional
+            As for `Future.result`, if ``sync``.
+        **kwargs
+            Taken for compatibility.
+
+        Returns
+        -------
+        Future, or list of them if a list was given. Values if ``sync``.
+
+        Raises
+        ------
+        TypeError
+            A task can't be pickled; names it.
+
+        Examples
+        --------
+        >>> future = client.compute(dask.array.ones((1000, 1000)).sum())  # doctest: +SKIP
+        >>> future.result()  # doctest: +SKIP
+        1000000.0
+        """
+        check_in_one("compute", sync)
+        check_in_one("compute", optimize_graph)
+        core = self._core
+        futures = graphs.compute(
+            core,
+            collections,
+            optimize_graph=optimize_graph,
+            traverse=traverse,
+            workers=workers,
+            allow_other_workers=allow_other_workers,
+            resources=resources,
+            common=options_of(priority=priority, retries=retries),
+        )
+        if not sync:
+            return futures
+        try:
+            return core.driver.run(gathering.gather(core, futures, writable=writable))
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
+
+    def persist(
+        self,
+        collections: Any,
+        optimize_graph: bool = True,
+        workers: Any = None,
+        allow_other_workers: Any = None,
+        resources: Any = None,
+        retries: int | None = None,
+        priority: float = 0,
+        fifo_timeout: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Compute dask collections in the background and keep their parts in the cluster.
+
+        Parameters
+        ----------
+        collections : dask collection, or list of them
+        optimize_graph, workers, allow_other_workers, resources, retries, priority, fifo_timeout
+            As for `compute`.
+        **kwargs
+            Taken for compatibility.
+
+        Returns
+        -------
+        The same collection, or list of collections, made of futures. It returns at once; the parts stay in the stores
+        as long as the collection, or one that was made of it, is there.
+
+        Raises
+        ------
+        TypeError
+            It is not a dask collection, or a task can't be pickled.
+
+        Examples
+        --------
+        >>> x = client.persist(dask.array.ones((1000, 1000), chunks=100))  # doctest: +SKIP
+        >>> x.sum().compute()  # doctest: +SKIP
+        1000000.0
+        """
+        check_in_one("persist", optimize_graph)
+        return graphs.persist(
+            self._core,
+            collections,
+            optimize_graph=optimize_graph,
+            workers=workers,
+            allow_other_workers=allow_other_workers,
+            resources=resources,
+            common=options_of(priority=priority, retries=retries),
+        )
 
     # -- datasets
 
-    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> None:
+    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> Any:
         """Give collections or futures a name in the cluster; they stay when this client is gone.
+        In an asynchronous client: await it.
 
         A collection that was not persisted is published as a recipe: getting it works, and computing it starts from
         scratch. Data that is large goes into the object store, and every process that gets the dataset reads it in
@@ -145,30 +797,21 @@ class Client(Calls, Results, DaskFace):
         >>> client.publish_dataset(flights=frame.persist())  # doctest: +SKIP
         >>> client.publish_dataset(frame, name="flights", override=True)  # doctest: +SKIP
         """
-        if bool(args) == bool(kwargs):
-            raise ValueError("publish one dataset with name=, or several by keyword: publish_dataset(flights=frame)")
-        if args:
-            if name is None:
-                raise ValueError("a dataset needs a name: publish_dataset(frame, name='flights')")
-            named = {name: args[0] if len(args) == 1 else list(args)}
-        else:
-            if name is not None:
-                raise ValueError("name= is for a dataset that is given without one")
-            named = kwargs
-        datasets.publish(self, named, override)
+        named = datasets.named(args, name, kwargs)
+        return self._core.driver.run(datasets.publish(self._core, named, override))
 
-    def list_datasets(self) -> tuple[str, ...]:
-        """The names of all published datasets.
+    def list_datasets(self) -> Any:
+        """The names of all published datasets. In an asynchronous client: await it.
 
         Examples
         --------
         >>> client.list_datasets()  # doctest: +SKIP
         ('flights',)
         """
-        return tuple(self._request(protocol.requests.LIST_DATASETS))
+        return self._core.driver.run(datasets.names(self._core))
 
     def get_dataset(self, name: str, default: Any = datasets.NO_DEFAULT) -> Any:
-        """A published dataset: the same collection, on futures of this client.
+        """A published dataset: the same collection, on futures of this client. In an asynchronous client: await it.
 
         Parameters
         ----------
@@ -187,10 +830,10 @@ class Client(Calls, Results, DaskFace):
         --------
         >>> client.get_dataset("flights").delay.mean().compute()  # doctest: +SKIP
         """
-        return datasets.get(self, name, default)
+        return self._core.driver.run(datasets.get(self._core, name, default))
 
-    def unpublish_dataset(self, name: str) -> None:
-        """Take a dataset's name away. Its data goes when nobody else holds it.
+    def unpublish_dataset(self, name: str) -> Any:
+        """Take a dataset's name away. Its data goes when nobody else holds it. In an asynchronous client: await it.
 
         Parameters
         ----------
@@ -205,8 +848,7 @@ class Client(Calls, Results, DaskFace):
         --------
         >>> client.unpublish_dataset("flights")  # doctest: +SKIP
         """
-        datasets.check_name(name)
-        self._request(protocol.requests.UNPUBLISH, name=name)
+        return self._core.driver.run(datasets.unpublish(self._core, name))
 
     @property
     def datasets(self) -> Datasets:
@@ -215,8 +857,8 @@ class Client(Calls, Results, DaskFace):
 
     # -- what there is
 
-    def who_has(self, futures: Any = None) -> dict[Any, list[str]]:
-        """The hosts that have each result.
+    def who_has(self, futures: Any = None) -> Any:
+        """The hosts that have each result. In an asynchronous client: await it.
 
         Parameters
         ----------
@@ -233,18 +875,10 @@ class Client(Calls, Results, DaskFace):
         >>> client.who_has(future)  # doctest: +SKIP
         {'sum-c4ca...': ['tcp://127.0.0.1:40123']}
         """
-        if futures is None:
-            answers = [self._request(protocol.requests.WHO_HAS, keys=None)]
-        else:
-            keys = [future.key for future in futures_of(futures)]
-            answers = [
-                self._request(protocol.requests.WHO_HAS, keys=part)
-                for part in in_slices(keys, MAX_ASKED, MAX_ASKED_NBYTES)
-            ]
-        return {key: list(dict.fromkeys(nodes)) for answer in answers for key, nodes in answer.items()}
+        return self._core.driver.run(information.who_has(self._core, futures))
 
-    def has_what(self, workers: Any = None) -> dict[str, list[Any]]:
-        """The keys whose results each host has.
+    def has_what(self, workers: Any = None) -> Any:
+        """The keys whose results each host has. In an asynchronous client: await it.
 
         Parameters
         ----------
@@ -256,14 +890,10 @@ class Client(Calls, Results, DaskFace):
         dict
             For each node address the keys.
         """
-        nodes = None if workers is None else names_of_workers(workers)
-        return {
-            node: list(dict.fromkeys(keys))
-            for node, keys in self._request(protocol.requests.HAS_WHAT, nodes=nodes).items()
-        }
+        return self._core.driver.run(information.has_what(self._core, workers))
 
-    def nthreads(self, workers: Any = None) -> dict[str, int]:
-        """The number of threads of each worker.
+    def nthreads(self, workers: Any = None) -> Any:
+        """The number of threads of each worker. In an asynchronous client: await it.
 
         Parameters
         ----------
@@ -275,14 +905,12 @@ class Client(Calls, Results, DaskFace):
         dict
             By the workers' addresses.
         """
-        return dict(
-            self._request(protocol.requests.NTHREADS, workers=None if workers is None else names_of_workers(workers))
-        )
+        return self._core.driver.run(information.nthreads(self._core, workers))
 
     ncores = nthreads
 
-    def scheduler_info(self) -> dict[str, Any]:
-        """What the scheduler knows of itself and of its workers.
+    def scheduler_info(self) -> Any:
+        """What the scheduler knows of itself and of its workers. In an asynchronous client: await it.
 
         Returns
         -------
@@ -292,10 +920,10 @@ class Client(Calls, Results, DaskFace):
             ``"down"``, how many have died there (``"deaths"``), how the last one did (``"last_death"``) and how many
             seconds ago (``"last_death_seconds"``). A place is known a few seconds after its host has joined.
         """
-        return dict(self._request(protocol.requests.INFO))
+        return self._core.driver.run(information.scheduler_info(self._core))
 
-    def wait_for_workers(self, n_workers: int = 1, timeout: float | str | None = None) -> None:
-        """Wait until there are so many workers.
+    def wait_for_workers(self, n_workers: int = 1, timeout: float | str | None = None) -> Any:
+        """Wait until there are so many workers. In an asynchronous client: await it.
 
         Parameters
         ----------
@@ -308,54 +936,57 @@ class Client(Calls, Results, DaskFace):
         TimeoutError
             There were not enough in time; says how many there are and how to start more.
         """
-        if isinstance(n_workers, bool) or not isinstance(n_workers, int) or not 0 <= n_workers <= MAX_INTEGER:
-            raise ValueError(f"n_workers is a number of workers, not {n_workers!r:.100}")
-        limit = seconds(timeout)
-        if limit is not None:
-            if limit != limit:
-                raise ValueError("the timeout is a number of seconds, not nan")
-            limit = max(0.0, min(limit, _LONGEST_WAIT_SECONDS))
-        wait = None if limit is None else limit + _GRACE_SECONDS
-        self._request(protocol.requests.WAIT_FOR_WORKERS, _timeout=wait, n=n_workers, timeout=limit)
+        return self._core.driver.run(information.wait_for_workers(self._core, n_workers, seconds(timeout)))
 
-    # -- ending
+    @property
+    def store(self) -> Store | None:
+        """The object store of this host, attached to; None on a host without one, or with ``attach=False``.
 
-    def shutdown(self) -> None:
-        """Stop the whole cluster, for everybody, and close this client."""
-        try:
-            self._request(protocol.requests.SHUTDOWN, _timeout=_GRACE_SECONDS)
-        except ConnectError:
-            if self._resources.inherited or (not self.closed and self._session.ended is None):
-                raise
-        self.close()
-        if self.cluster is not None:
-            self.cluster.close()
+        Examples
+        --------
+        >>> array = client.submit(np.ones, 1_000_000).result(writable=False)  # doctest: +SKIP
+        >>> client.store.address_in_arena(array.__array_interface__["data"][0])  # doctest: +SKIP
+        True
+        """
+        local = self._core.stores.local
+        return None if local is None else local[0]
+
+    def _request(self, request: Request, /, _timeout: float | None = None, **arguments: Any) -> Any:
+        """What the scheduler answers to a request of its protocol."""
+        return self._core.driver.run(information.ask(self._core, request, _timeout, arguments))
+
+    # -- how it is shown
 
     def __repr__(self) -> str:
         state = self._state_in_words()
         if state is not None:
-            return f"<Client: {self.scheduler_address}, {state}>"
-        return f"<Client: {self.scheduler_address}, hosts: {len(self._session.nodes)}, threads: {self._nthreads()}>"
+            where = "" if self._core_or_none is None else f"{self.scheduler_address}, "
+            return f"<Client: {where}{state}>"
+        return (
+            f"<Client: {self.scheduler_address}, hosts: {len(self._core.session.nodes)}, threads: {self._nthreads()}>"
+        )
 
     def _repr_html_(self) -> str:
         state = self._state_in_words()
         rows: dict[str, Any] = {
-            "scheduler": self.scheduler_address,
+            "scheduler": None if self._core_or_none is None else self.scheduler_address,
             "name": self.name or None,
             "state": state or "connected",
         }
         if state is None:
-            nodes = self._session.nodes.values()
+            nodes = self._core.session.nodes.values()
             store = sum(node.get("capacity") or 0 for node in nodes)
             rows |= {"hosts": len(nodes), "threads": self._nthreads(), "object stores": format_size(store)}
         return card("Client", rows)
 
     def _state_in_words(self) -> str | None:
         """Why it can't be used, None if it can."""
+        if self._core_or_none is None:
+            return "not open"
         if self.closed:
             return "closed"
-        ended = self._session.ended
+        ended = self._core.session.ended
         return None if ended is None else str(ended)
 
     def _nthreads(self) -> int:
-        return sum(node.get("nthreads") or 0 for node in self._session.nodes.values())
+        return sum(node.get("nthreads") or 0 for node in self._core.session.nodes.values())

@@ -7,21 +7,81 @@ thread that may have to make them.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dask.config
 
 from holdfast.client.client import Client
+from holdfast.client.core.core import Core
+from holdfast.client.core.registry import TaskPlace
 from holdfast.client.packing.dask_internals import Expr, flatten
 from holdfast.client.packing.graphs import nodes_of
-from holdfast.cluster.worker.context import current_key
+from holdfast.cluster.worker.context import current_key, current_worker
+
+_clients: dict[str, Client] = {}
+_lock = threading.Lock()
 
 
 class WorkerClient(Client):
     """The client that the tasks of a worker share. No user opened it, so none counts it."""
 
     _of_worker = True
+
+
+class _Place:
+    """A worker whose task is running in this thread."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self.scheduler_address: str = worker.scheduler_address
+        self.token: bytes = worker.token
+
+    def core(self) -> Core:
+        address, token = self.scheduler_address, self.token
+        with _lock:
+            client = _clients.get(address)
+            if client is None or client.closed:
+                # Outside of the task's thread: whatever keeps a frame of this must not keep the task's frames with it.
+                with ThreadPoolExecutor(1, "holdfast-worker-client") as elsewhere:
+                    client = elsewhere.submit(_open, address, token).result()
+                _clients[address] = client
+                self.client_opened()
+            return client._core
+
+    def client_opened(self) -> None:
+        """There will be futures in the tasks of this process, so collections may stand on some."""
+        if self._worker.own_process:
+            refuse_futures()
+
+
+def place() -> TaskPlace | None:
+    """The task that is running in this thread."""
+    worker = current_worker()
+    return None if worker is None else _Place(worker)
+
+
+def _open(address: str, token: bytes) -> Client:
+    client = WorkerClient(address, token=token, set_as_default=False, name="worker")
+    core = client._core
+    resources = core.resources
+    assert resources is not None
+    # Nobody closes it: it goes with its cluster.
+    core.session.on_end = lambda: resources.close_elsewhere("the cluster is gone")
+    return client
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: the clients are the parent's, and so may be whoever has the lock."""
+    global _lock
+    _lock = threading.Lock()
+    _clients.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def refuse_futures() -> None:

@@ -15,11 +15,26 @@ A call that reads results for a user is written as::
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from holdfast.objectstore.pickling.exceptions import context_of, set_context, set_trace, trace_of
 
 _MAX_LINKS = 1000
+
+
+class CarriedError(Exception):
+    """A `StopIteration` that a task raised, on its way out of a generator, which can't raise it."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def raise_in_operation(error: BaseException) -> NoReturn:
+    """`raise_as_it_was`, in a generator."""
+    if issubclass(type(error), StopIteration):  # it may answer nothing that it is asked
+        raise CarriedError(cast("StopIteration", error))
+    raise_as_it_was(error)
 
 
 def raise_as_it_was(error: BaseException) -> NoReturn:

@@ -29,118 +29,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
+from holdfast.client.core.key_state import CANCELLED, ERROR, FINAL, FINISHED, LOST, PENDING, KeyState, Waiter
 from holdfast.client.packing.keys import is_made_of_content, random_token
+from holdfast.client.stores.place import Place
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import CancelledError
 
 logger = logging.getLogger(__name__)
 
-PENDING = "pending"
-FINISHED = "finished"
-ERROR = "error"
-CANCELLED = "cancelled"
-LOST = "lost"
-_FINAL = (CANCELLED, LOST)
 _TURN = protocol.client.TURN_BEGINS.operation
 _RELEASE = protocol.client.RELEASE.operation
 #: Keys that are released at once: a million dropped together must not keep the lock, and the loop, for a second.
 MAX_SETTLED = 10_000
 #: Keys that a warning names.
 MAX_NAMED = 5
-
-
-class Place(NamedTuple):
-    """Where a result can be read."""
-
-    object_id: bytes
-    nbytes: int
-    inline: bytes | None
-    nodes: tuple[str, ...]
-
-
-class KeyState:
-    """What this client knows of a key. Changed by its `KeyTable` only.
-
-    Attributes
-    ----------
-    key : the key
-    status : str
-        ``"pending"``, ``"finished"``, ``"error"``, ``"cancelled"`` or ``"lost"``.
-    holders : int
-        Futures that hold it.
-    place : Place or None
-        Set exactly when it is finished; replaced, never changed.
-    failure : (bytes or Place, str) or None
-        Set exactly when it has erred: the exception or, of a large one, where it can be read; and a text.
-    reason : exception or None
-        Set exactly when it is cancelled or lost: what to raise.
-    since : int
-        The turn in which the scheduler hears of it.
-    keeps : tuple
-        Futures of what was stored for this call, kept as long as it.
-    token : str or None
-        Tells this life of the key from all others, for dask's tokens; made when it is first asked for.
-    call : bytes or None
-        Stands for what was submitted or stored under a key that a user chose, if that is known here.
-    """
-
-    # Defaults of the class: millions of states are made, most differ in few of these.
-    status = PENDING
-    holders = 0
-    place: Place | None = None
-    failure: tuple[bytes | Place, str] | None = None
-    reason: Exception | None = None
-    waiters: list[Waiter] | None = None
-    callbacks: list[Callable[[], None]] | None = None
-    keeps: tuple[Any, ...] = ()
-    token: str | None = None
-    call: bytes | None = None
-
-    def __init__(self, key: Any, since: int) -> None:
-        self.key = key
-        self.since = since
-
-    def __repr__(self) -> str:
-        return f"<KeyState {self.key!r}: {self.status}>"
-
-
-class Waiter:
-    """Waits for several states at once.
-
-    Parameters
-    ----------
-    pending:
-        The states that it waits for.
-    first:
-        Whether one that is ready ends the wait; otherwise all of them.
-    on_error:
-        Whether one that did not finish ends it.
-
-    Attributes
-    ----------
-    gate : threading.Lock
-        Held until the wait is over.
-    """
-
-    __slots__ = ("first", "gate", "on_error", "pending")
-
-    def __init__(self, pending: Iterable[KeyState], first: bool, on_error: bool) -> None:
-        self.pending = set(pending)
-        self.first = first
-        self.on_error = on_error
-        self.gate = threading.Lock()
-        self.gate.acquire()
-
-    def notify(self, state: KeyState) -> bool:
-        """One of them is ready; whether that ends the wait. To be told twice is no harm."""
-        self.pending.discard(state)
-        if self.pending and not self.first and not (self.on_error and state.status != FINISHED):
-            return False
-        if self.gate.locked():
-            self.gate.release()
-        return True
 
 
 class Beginning:
@@ -208,7 +112,7 @@ class KeyTable:
         """The state of a key, and whether it is new, so that the scheduler must be told. The caller has the lock."""
         state = self.states.get(key)
         # One without holders was begun by a call that was interrupted.
-        new = state is None or state.status in _FINAL or not state.holders
+        new = state is None or state.status in FINAL or not state.holders
         if new:
             if self._released:  # by one that was interrupted: what is posted for the key now comes after that
                 self._post_released()
@@ -248,7 +152,7 @@ class KeyTable:
                 state = dropped[0]
                 if state.holders == 1 and state.key in states and states[state.key] is state:
                     del states[state.key]
-                    if state.status not in _FINAL:
+                    if state.status not in FINAL:
                         released += (state.key,)
                 state.holders -= 1
                 del dropped[0]
@@ -312,7 +216,7 @@ class KeyTable:
 
     def _current(self, key: Any, turn: int) -> KeyState | None:
         state = self.states.get(key)
-        return None if state is None or state.status in _FINAL or state.since > turn else state
+        return None if state is None or state.status in FINAL or state.since > turn else state
 
     def calls_back(self, entries: Iterable[tuple[Any, ...]]) -> bool:
         """Whether something is to be called when these results are there."""
@@ -421,7 +325,7 @@ class KeyTable:
             state.status = LOST
 
     def _end(self, state: KeyState, status: str, reason: Exception) -> None:
-        if state.status in _FINAL:
+        if state.status in FINAL:
             return
         state.place = state.failure = None
         state.reason = reason
@@ -461,18 +365,9 @@ class KeyTable:
         on_error:
             One that is ready but did not finish ends it too.
         """
-        with self.lock:
-            pending = [state for state in states if state.status == PENDING]
-            if not pending or (first and len(pending) < len(states)):
-                return True
-            if on_error and any(state.status not in (PENDING, FINISHED) for state in states):
-                return True
-            waiter = Waiter(pending, first, on_error)
-            for state in pending:
-                if state.waiters is None:
-                    state.waiters = [waiter]
-                else:
-                    state.waiters.append(waiter)
+        waiter = self.begin_wait(states, first=first, on_error=on_error)
+        if waiter is None:
+            return True
         over = False
         try:
             deadline = None if timeout is None else time.monotonic() + timeout
@@ -480,11 +375,35 @@ class KeyTable:
                 timeout=-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
             )
         finally:
-            if not over:
-                self._forget(waiter, pending)
+            if not over or waiter.pending:
+                self.end_wait(waiter, states)
         return over
 
-    def _forget(self, waiter: Waiter, states: Iterable[KeyState]) -> None:
+    def begin_wait(
+        self,
+        states: Collection[KeyState],
+        *,
+        first: bool,
+        on_error: bool,
+        wake: Callable[[], None] | None = None,
+    ) -> Waiter | None:
+        """Begin a wait, as for `wait`; None if it is over already. ``wake`` is called when it is."""
+        with self.lock:
+            pending = [state for state in states if state.status == PENDING]
+            if not pending or (first and len(pending) < len(states)):
+                return None
+            if on_error and any(state.status not in (PENDING, FINISHED) for state in states):
+                return None
+            waiter = Waiter(pending, first, on_error, wake)
+            for state in pending:
+                if state.waiters is None:
+                    state.waiters = [waiter]
+                else:
+                    state.waiters.append(waiter)
+        return waiter
+
+    def end_wait(self, waiter: Waiter, states: Iterable[KeyState]) -> None:
+        """Wait no longer for those of the states that are pending still."""
         with self.lock:
             for state in states:
                 if state.waiters is not None and waiter in state.waiters:

@@ -1,7 +1,7 @@
-"""The client's end of the protocol: one connection to the scheduler.
+"""The client's end of the protocol: what it says to the scheduler, and what it hears.
 
-Everything here runs in the thread of the client's event loop and never blocks, except what is said to be for any
-thread. What user threads post waits in a queue, for one of two to send it:
+A `Transport` carries the messages; it has a thread with an event loop. Everything here runs in that thread and never
+blocks, except what is said to be for any thread. What user threads post waits in a queue, for one of two to send it:
 
 * The loop, which is woken only if no wake-up is on its way, and sends all of it in one frame; then it looks again in
   half a millisecond. So a loop over `Client.submit` costs a wake-up and a frame now and then, not one for each call.
@@ -9,28 +9,28 @@ thread. What user threads post waits in a queue, for one of two to send it:
   that this call could be sent together with, and to wake the loop takes longer than to send it. So does a thread that
   begins to wait.
 
-A thread that waits for results takes what the scheduler says of them from the connection itself
-(`holdfast.cluster.comm.shared`).
+A thread that waits for results takes what the scheduler says of them from the transport itself
+(`Transport.read_while`). On an event loop `Ready` and `Ask` are waited for without a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import builtins
-import contextlib
 import itertools
 import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from holdfast.client.core.key_table import CANCELLED, LOST, KeyTable
-from holdfast.cluster import errors, protocol
-from holdfast.cluster.comm.connection import Connection, connect
-from holdfast.cluster.errors import CancelledError, ConnectError, RemoteError
-from holdfast.cluster.protocol.answers import merged
+from holdfast.client.core.answers import Answer
+from holdfast.client.core.key_state import CANCELLED, LOST, KeyState
+from holdfast.client.core.key_table import KeyTable
+from holdfast.client.core.transport import Transport
+from holdfast.client.drivers.effects import Effect, Signal
+from holdfast.cluster import protocol
+from holdfast.cluster.errors import CancelledError, ConnectError
 from holdfast.cluster.protocol.cutting import pieces
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Dispatch, Request
@@ -50,8 +50,12 @@ class Session:
 
     Parameters
     ----------
-    loop:
-        The event loop that it runs in.
+    transport
+        Carries the messages.
+    address
+        The scheduler's, for messages to people.
+    welcome
+        What the scheduler said when the client joined.
 
     Attributes
     ----------
@@ -65,18 +69,18 @@ class Session:
         Why nothing can be said any more.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: Transport, address: str, welcome: Mapping[str, Any]) -> None:
         self._outbox: list[tuple[Any, ...]] = []
-        self.table = KeyTable(self._outbox, self.wake, self._read_while, self._nudge)
+        self.table = KeyTable(self._outbox, self.wake, self._read_while, transport.nudge)
         self._outbox.append(self.table.first_turn())
-        self.nodes: dict[str, dict[str, Any]] = {}
-        self.scheduler: dict[str, Any] = {}
+        self.nodes: dict[str, dict[str, Any]] = {node["address"]: node for node in welcome.get("nodes", ())}
+        self.scheduler: dict[str, Any] = dict(welcome.get("scheduler") or {})
         self.ended: Exception | None = None
-        #: Called in the loop's thread when the connection is lost.
+        #: Called in the transport's thread when the connection is lost.
         self.on_end: Callable[[], None] = _nothing
-        self._loop = loop
-        self._address = ""
-        self._connection: Connection | None = None
+        self.transport = transport
+        self._call_soon = transport.call_soon
+        self._address = address
         # Reentrant, so that a call by a signal handler or a finalizer, inside of what sends, finds that something does.
         self._sending = threading.RLock()
         self._is_sending = False
@@ -84,7 +88,7 @@ class Session:
         self._submitted = 0  # the last turn in which something was
         self._request_ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
-        self._closed = loop.create_future()
+        self._closed: asyncio.Future[None] | None = None  # for `close`, which waits for it
         self._dispatch: Dispatch[None] = Dispatch(
             protocol.client.TO_CLIENT,
             {
@@ -137,12 +141,12 @@ class Session:
             try:
                 # No interrupt in between: a wake-up that is only believed to be on its way is never made up for.
                 self._wake_pending = True
-                self._loop.call_soon_threadsafe(self._flush)
+                self._call_soon(self._flush)
             except RuntimeError:
                 pass  # the loop is closed: there is nobody to tell any more
 
     def ask(self, request: Request, timeout: float | None, /, **arguments: Any) -> Any:
-        """Ask the scheduler; wait for its answer, and return it or raise its error. Not in the loop's thread.
+        """Ask the scheduler; block until it answers, and return the answer or raise its error.
 
         Raises
         ------
@@ -150,12 +154,11 @@ class Session:
             It hasn't answered after ``timeout`` seconds.
         """
         self.check_open()
+        self.check_may_block()
         number = next(self._request_ids)
         self._answers[number] = answer = Answer()
         try:
-            self.leave(protocol.client.REQUEST(number, *request(**arguments)))
-            if self.ended is not None:  # since it was looked at: then nobody has seen this one
-                answer.fail(self.ended)
+            self._pose(number, answer, request, arguments)
             deadline = None if timeout is None else time.monotonic() + timeout
             over = self._read_while(answer.gate.locked, timeout) or answer.gate.acquire(
                 timeout=-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
@@ -163,8 +166,34 @@ class Session:
         finally:
             self._answers.pop(number, None)
         if not over:
-            raise TimeoutError(f"the scheduler has not answered after {timeout:g} s")
+            raise _not_answered(timeout)
         return answer.value()
+
+    async def ask_on_loop(self, request: Request, timeout: float | None, /, **arguments: Any) -> Any:
+        """`ask`, on the running loop, which may be any."""
+        self.check_open()
+        number = next(self._request_ids)
+        signal = Signal()
+        self._answers[number] = answer = Answer(signal.give)
+        try:
+            self._pose(number, answer, request, arguments)
+            self._send_posted()
+            over = await signal.wait(timeout)
+        finally:
+            self._answers.pop(number, None)
+        if not over:
+            raise _not_answered(timeout)
+        return answer.value()
+
+    def _pose(self, number: int, answer: Answer, request: Request, arguments: dict[str, Any]) -> None:
+        self.leave(protocol.client.REQUEST(number, *request(**arguments)))
+        if self.ended is not None:  # since it was looked at: then nobody has seen this one
+            answer.fail(self.ended)
+
+    def check_may_block(self) -> None:
+        """Raise if this is the transport's thread, which everything would wait for."""
+        if self.transport.is_current:
+            raise RuntimeError("a call that waits was made in the thread of the event loop that it would wait for")
 
     def check_open(self) -> None:
         """Raise the reason if nothing can be said any more."""
@@ -182,37 +211,24 @@ class Session:
         )
         self._wake_pending = True  # nobody is woken: the loop is the parent's
         self._sending = threading.RLock()
-        if self._connection is not None:
-            self._connection.leave_to_parent()
+        self.transport.leave_to_parent()
         self.table.leave_to_parent(self.ended)
 
     def _read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
-        connection = self._connection
-        if connection is None:
-            return False
         if self._has_posted:
             self._send_posted()
-        return connection.read_while(waits, timeout)
-
-    def _nudge(self) -> None:
-        if self._connection is not None:
-            self._connection.nudge()
+        return self.transport.read_while(waits, timeout)
 
     @property
     def _has_posted(self) -> bool:
         return len(self._outbox) > 1  # there's always the number of the next turn
-
-    @property
-    def _is_full(self) -> bool:
-        """Whether nothing can be sent now; the connection says when there is room again."""
-        return self._connection is not None and self._connection.is_full
 
     def _send_posted(self, limit: int = MAX_SENT_TOGETHER) -> bool:
         """Send what was posted; of very much, so many messages, and have the loop go on with the rest.
 
         May be cut short by an interrupt: what has not been sent is still in the outbox. Returns whether anything was.
         """
-        connection = self._connection
+        transport = self.transport
         outbox = self._outbox
         with self._sending:
             if self._is_sending:
@@ -220,65 +236,65 @@ class Session:
                 return False
             try:
                 self._is_sending = True
-                if connection is None or connection.closed:
+                if transport.closed:
                     outbox.clear()
                     return False
                 turn = self.table.begin_turn(outbox)
-                if not self._has_posted or self._is_full:
+                if not self._has_posted or transport.is_full:
                     return False
                 posted = outbox[: min(limit, len(outbox) - 1)]
                 if protocol.client.SUBMIT.is_in(posted):
                     self._submitted = turn
                 messages = [piece for message in _merged(posted) for piece in pieces(message)]
-                connection.send_now(messages, outbox, len(posted))
+                transport.send(messages, outbox, len(posted))
             finally:
                 self._is_sending = False
         if self._has_posted:
             self.wake()
         return True
 
-    # -- the loop's thread
+    # -- the transport's thread
 
-    async def connect(self, address: str, *, token: bytes, info: dict[str, Any], timeout: float) -> None:
-        """Connect to the scheduler. Raises what `holdfast.cluster.comm.connection.connect` raises."""
-        connection = await connect(address, token=token, role="client", info=info, timeout=timeout, shared=True)
-        self._address = address
-        self._connection = connection
-        self.nodes = {node["address"]: node for node in connection.info.get("nodes", ())}
-        self.scheduler = dict(connection.info.get("scheduler") or {})
-        connection.on_room = self.wake
-        connection.start(self._on_batch, self._on_close, self._on_batch_elsewhere)
+    def start(self) -> None:
+        """From here on it hears what comes."""
+        self.transport.start(self)
 
     async def close(self, reason: str) -> None:
+        """`end`, and wait until the connection is closed."""
+        self._closed = asyncio.get_running_loop().create_future()
+        self.end(reason)
+        if not self.transport.closed:
+            await self._closed
+
+    def end(self, reason: str) -> None:
         """Say what is left to say and close. Every future that is pending is cancelled, every request fails."""
         if self.ended is None:
             self.ended = ConnectError(reason)
         self.table.end_all(CANCELLED, CancelledError(reason))
         self._fail_requests(self.ended)
-        if self._connection is not None and not self._connection.closed:
+        if not self.transport.closed:
             self._send_posted(len(self._outbox))
-            self._connection.close()
-            await self._closed
+            self.transport.close()
 
     def _flush(self) -> None:
         """Send what was posted; and look again in a moment, so that what is posted until then needs no wake-up."""
         more = self.table.settle()
         sent = self._send_posted()
         if more or (sent and self._has_posted):
-            self._loop.call_soon(self._flush)
+            self.transport.call_later(0, self._flush)
         elif sent:
-            self._loop.call_later(FLUSH_PAUSE_SECONDS, self._flush)
+            self.transport.call_later(FLUSH_PAUSE_SECONDS, self._flush)
         else:
             self._wake_pending = False
             # What came just before that took this for the wake-up that it needs.
-            if self.table.has_dropped or (self._has_posted and not self._is_full):
+            if self.table.has_dropped or (self._has_posted and not self.transport.is_full):
                 self.wake()
 
-    def _on_batch(self, messages: tuple[Any, ...]) -> None:
+    def on_batch(self, messages: tuple[Any, ...]) -> None:
         for message in messages:
             self._dispatch(message)
 
-    def _on_batch_elsewhere(self, messages: tuple[Any, ...]) -> bool:
+    def on_batch_elsewhere(self, messages: tuple[Any, ...]) -> bool:
         """Handle a batch in a thread that waits, if it's about results and what threads ask. It can be cut short."""
         if not self._dispatch_anywhere.has_handlers_for(messages):
             return False
@@ -296,7 +312,7 @@ class Session:
         if not table.lingers:
             # In this order: the loop may have lingered enough before this thread goes on.
             table.lingers = True
-            self._loop.call_soon_threadsafe(self._linger)
+            self._call_soon(self._linger)
 
     def _on_memory(self, entries: tuple[Any, ...], turn: int) -> None:
         self.table.memory(entries, turn)
@@ -305,7 +321,7 @@ class Session:
             self._linger()
 
     def _linger(self) -> None:
-        self._loop.call_later(RELEASE_PAUSE_SECONDS, self._stop_lingering)
+        self.transport.call_later(RELEASE_PAUSE_SECONDS, self._stop_lingering)
 
     def _stop_lingering(self) -> None:
         self.table.lingers = False  # first: what is dropped from here on wakes the loop
@@ -339,15 +355,15 @@ class Session:
         answer = self._answers.get(number)
         if answer is not None:
             answer.give(ok, value)
-            self._nudge()
+            self.transport.nudge()
 
     def _on_closing(self, reason: str) -> None:
         self._end(ConnectError(f"the cluster at {self._address} shut down: {reason}"))
 
-    def _on_close(self, error: Exception | None) -> None:
+    def on_close(self, error: Exception | None) -> None:
         because = f": {error}" if error is not None else ""
         self._end(ConnectError(f"the connection with the scheduler at {self._address} was lost{because}"))
-        if not self._closed.done():
+        if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
 
     def _end(self, reason: ConnectError) -> None:
@@ -360,47 +376,68 @@ class Session:
     def _fail_requests(self, reason: Exception) -> None:
         for answer in list(self._answers.values()):
             answer.fail(reason)
-            self._nudge()
+            self.transport.nudge()
 
 
-class Answer:
-    """What a thread waits for that has asked something.
+class Ready(Effect):
+    """States aren't pending any more: all of them, or as `KeyTable.wait` says. Gives whether they are in time."""
 
-    Attributes
-    ----------
-    gate : threading.Lock
-        Held until the answer is there.
-    """
+    __slots__ = ("first", "on_error", "session", "states", "timeout")
 
-    __slots__ = ("_fragments", "_said", "gate")
+    def __init__(
+        self,
+        session: Session,
+        states: Collection[KeyState],
+        timeout: float | None,
+        *,
+        first: bool = False,
+        on_error: bool = False,
+    ) -> None:
+        self.session = session
+        self.states = states
+        self.timeout = timeout
+        self.first = first
+        self.on_error = on_error
 
-    def __init__(self) -> None:
-        self._fragments: list[Any] = []
-        self._said: tuple[bool, Any] | None = None
-        self.gate = threading.Lock()
-        self.gate.acquire()
+    def block(self) -> bool:
+        self.session.check_may_block()
+        return self.session.table.wait(self.states, self.timeout, first=self.first, on_error=self.on_error)
 
-    def begin(self, fragment: Any) -> None:
-        """The scheduler has said the beginning of it, or a further part."""
-        self._fragments.append(fragment)
+    async def wait(self) -> bool:
+        table = self.session.table
+        signal = Signal()
+        waiter = table.begin_wait(self.states, first=self.first, on_error=self.on_error, wake=signal.give)
+        if waiter is None:
+            return True
+        over = False
+        try:
+            over = await signal.wait(self.timeout)
+        finally:
+            if not over or waiter.pending:
+                table.end_wait(waiter, self.states)
+        return over
 
-    def give(self, ok: bool, value: Any) -> None:
-        """The scheduler has said this. To be told twice is no harm."""
-        self._said = self._said or (ok, value)
-        with contextlib.suppress(RuntimeError):  # it was given before
-            self.gate.release()
 
-    def fail(self, reason: Exception) -> None:
-        """It will say nothing any more."""
-        self.give(False, reason)
+class Ask(Effect):
+    """The scheduler has answered a request. Gives the answer, or raises its error."""
 
-    def value(self) -> Any:
-        """The answer. Raises what it is if it's an error."""
-        assert self._said is not None
-        ok, value = self._said
-        if ok:
-            return merged([*self._fragments, value]) if self._fragments else value
-        raise type(value)(*value.args) if isinstance(value, Exception) else error_named(*value)
+    __slots__ = ("arguments", "request", "session", "timeout")
+
+    def __init__(self, session: Session, request: Request, timeout: float | None = None, /, **arguments: Any) -> None:
+        self.session = session
+        self.request = request
+        self.timeout = timeout
+        self.arguments = arguments
+
+    def block(self) -> Any:
+        return self.session.ask(self.request, self.timeout, **self.arguments)
+
+    async def wait(self) -> Any:
+        return await self.session.ask_on_loop(self.request, self.timeout, **self.arguments)
+
+
+def _not_answered(timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"the scheduler has not answered after {timeout:g} s")
 
 
 def _nothing() -> None:
@@ -429,11 +466,3 @@ def _merged(messages: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
             merged[-1] = protocol.client.SUBMIT(together, None, options)
         together += more
     return merged
-
-
-def error_named(name: str, text: str) -> Exception:
-    """The error that the scheduler named: one of `holdfast.cluster.errors` or a builtin one."""
-    kind = getattr(errors, name, None) or getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        return RemoteError(f"{name}: {text}")
-    return kind(text)

@@ -7,31 +7,30 @@ data that these futures' results are made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from holdfast.client.futures.future import Future, binding
+from holdfast.client.core.core import Core
+from holdfast.client.core.session import Ask
+from holdfast.client.drivers.effects import Elsewhere, Operation
+from holdfast.client.futures.binding import binding
+from holdfast.client.futures.future import Future
+from holdfast.client.futures.holding import another, hold_all, own
+from holdfast.client.futures.reading import read
+from holdfast.client.operations.storing import constants
 from holdfast.client.packing import expressions
 from holdfast.client.packing.constants import REFUSALS
 from holdfast.client.packing.keys import check_text, check_together
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
-from holdfast.cluster.notebook import card
 from holdfast.objectstore.errors import HoldfastError, UnreadableError
 from holdfast.objectstore.pickling.outline import name_in
-
-if TYPE_CHECKING:
-    from holdfast.client.client import Client
-
 
 #: Data in a dataset from this size on is stored by itself.
 LARGE_NBYTES = 8 << 10
 #: Of a default that was not given.
 NO_DEFAULT: Any = object()
-#: How long showing the names may take, and how many of them are shown.
-_SHOW_SECONDS = 5.0
-_SHOWN_MAX = 50
 
 
 def check_name(name: Any) -> None:
@@ -42,13 +41,28 @@ def check_name(name: Any) -> None:
     check_text("the dataset", name)
 
 
-def publish(client: Client, named: Mapping[str, Any], override: bool) -> None:
+def named(args: tuple[Any, ...], name: str | None, by_keyword: dict[str, Any]) -> dict[str, Any]:
+    """The datasets that a call of `Client.publish_dataset` gives, by their names."""
+    if bool(args) == bool(by_keyword):
+        raise ValueError("publish one dataset with name=, or several by keyword: publish_dataset(flights=frame)")
+    if args:
+        if name is None:
+            raise ValueError("a dataset needs a name: publish_dataset(frame, name='flights')")
+        return {name: args[0] if len(args) == 1 else list(args)}
+    if name is not None:
+        raise ValueError("name= is for a dataset that is given without one")
+    return by_keyword
+
+
+def publish(core: Core, named: Mapping[str, Any], override: bool) -> Operation[None]:
     """Publish datasets: all of them, or none."""
     for name in named:
         check_name(name)
-    packed = {name: _pack(client, name, data) for name, data in named.items()}
+    packed: dict[str, _Recipe] = yield Elsewhere(
+        lambda: {name: _pack(core, name, data) for name, data in named.items()}
+    )
     datasets = [(name, raw(recipe.data), list(recipe.held)) for name, recipe in packed.items()]
-    client._request(protocol.requests.PUBLISH, datasets=datasets, override=bool(override))
+    yield Ask(core.session, protocol.requests.PUBLISH, datasets=datasets, override=bool(override))
     del packed  # until here this client holds what the datasets are to hold
 
 
@@ -59,58 +73,75 @@ class _Recipe(NamedTuple):
     held: dict[Any, Future]
 
 
-def _pack(client: Client, name: str, data: Any) -> _Recipe:
+def _pack(core: Core, name: str, data: Any) -> _Recipe:
     try:
-        with client._stores.batch():
-            packed = client._constants(LARGE_NBYTES).pack(data)
+        with core.stores.batch():
+            packed = constants(core, LARGE_NBYTES).pack(data)
     except REFUSALS:
         raise
     except Exception as error:
         raise TypeError(f"the dataset {name!r} can't be pickled, so it can't be published: {error}") from error
-    held: dict[Any, Future] = {future.key: future for future in packed.stored}
+    held: dict[Any, Any] = {future.key: future for future in packed.stored}
     for future in packed.inside:
-        own = client._own(future)
-        held[own.key] = own
-        held.update((kept.key, kept) for kept in own._state.keeps)
+        assert isinstance(future, Future)
+        mine = own(core, future)
+        held[mine.key] = mine
+        held.update((kept.key, kept) for kept in mine._state.keeps)
     check_together(f"the dataset {name!r}", list(held))
     return _Recipe(packed.data, held)
 
 
-def get(client: Client, name: str, default: Any = NO_DEFAULT) -> Any:
+def unpublish(core: Core, name: str) -> Operation[None]:
+    """See `Client.unpublish_dataset`."""
+    check_name(name)
+    yield Ask(core.session, protocol.requests.UNPUBLISH, name=name)
+
+
+def names(core: Core, timeout: float | None = None) -> Operation[tuple[str, ...]]:
+    """The names of all datasets."""
+    return tuple((yield Ask(core.session, protocol.requests.LIST_DATASETS, timeout)))
+
+
+def get(core: Core, name: str, default: Any = NO_DEFAULT) -> Operation[Any]:
     """A published dataset, on futures of this client."""
     check_name(name)
     try:
-        answer = client._request(protocol.requests.GET_DATASET, name=name)
+        answer = yield Ask(core.session, protocol.requests.GET_DATASET, name=name)
     except DatasetNotFoundError:
         if default is NO_DEFAULT:
             raise
         return default
     # The scheduler counts this client as a holder of these keys from its answer on. Saying that it wants them as well
     # is needed where it let go of one of them in the meantime, and has the results announced.
-    held = client._hold_all(answer["keys"])
-    bound: dict[Any, Future] = {}
+    held = hold_all(core, answer["keys"])
+    return (yield Elsewhere(lambda: _load(core, name, answer["data"], held)))
+
+
+def _load(core: Core, name: str, data: bytes | memoryview, held: Mapping[Any, Future]) -> Any:
+    bound_futures: dict[Any, Future] = {}
 
     def bind(key: Any) -> Future:
-        future = bound[key] = client._another(held[key]) if key in held else Future(key, client)
+        future = bound_futures[key] = another(held[key]) if key in held else Future._wanted(key, core)
         return future
 
-    stored = _Stored(held)
+    stored = _Stored(core, held)
     try:
         with binding(bind):
-            value = expressions.loads(answer["data"], stored)
+            value = expressions.loads(data, stored)
     except (HoldfastError, TimeoutError):  # its data is lost, or can't be read
         raise
     except Exception as error:  # unpickling runs a user's code, which may raise anything
-        raise UnreadableError(f"the dataset {name!r}", name_in(answer["data"]), error) from error
-    _keep_origins(client, bound.values(), [held[key] for key in held if key not in bound and key not in stored.read])
+        raise UnreadableError(f"the dataset {name!r}", name_in(data), error) from error
+    others = [held[key] for key in held if key not in bound_futures and key not in stored.read]
+    _keep_origins(core, bound_futures.values(), others)
     return value
 
 
-def _keep_origins(client: Client, futures: Iterable[Future], others: Sequence[Future]) -> None:
+def _keep_origins(core: Core, futures: Iterable[Future], others: Sequence[Future]) -> None:
     """What results are made of is held as long as futures of them, as by the client that made them."""
     if others:
         keeps = tuple(others)
-        with client._table.lock:
+        with core.table.lock:
             for future in futures:
                 future._state.keeps = future._state.keeps or keeps
 
@@ -118,13 +149,14 @@ def _keep_origins(client: Client, futures: Iterable[Future], others: Sequence[Fu
 class _Stored(Mapping[Any, Any]):
     """The data of a dataset that lies in stores, by its key."""
 
-    def __init__(self, held: Mapping[Any, Future]) -> None:
+    def __init__(self, core: Core, held: Mapping[Any, Future]) -> None:
+        self._core = core
         self._held = held
         self.read: dict[Any, Any] = {}
 
     def __getitem__(self, key: Any) -> Any:
         if key not in self.read:
-            self.read[key] = self._held[key].result()
+            self.read[key] = self._core.driver.finish(read(self._core, self._held[key]._state))
         return self.read[key]
 
     def __iter__(self) -> Iterator[Any]:
@@ -132,55 +164,3 @@ class _Stored(Mapping[Any, Any]):
 
     def __len__(self) -> int:
         return len(self._held)
-
-
-class Datasets(MutableMapping[str, Any]):
-    """The published datasets as a mapping: ``client.datasets``.
-
-    Examples
-    --------
-    >>> client.datasets["x"] = x  # doctest: +SKIP
-    >>> list(client.datasets)  # doctest: +SKIP
-    ['x']
-    >>> del client.datasets["x"]  # doctest: +SKIP
-    """
-
-    __slots__ = ("_client",)
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def __getitem__(self, name: str) -> Any:
-        return self._client.get_dataset(name)
-
-    def __setitem__(self, name: str, data: Any) -> None:
-        self._client.publish_dataset(data, name=name, override=True)
-
-    def __delitem__(self, name: str) -> None:
-        if name not in self:
-            raise DatasetNotFoundError(f"there is no dataset {name!r}; there are: {', '.join(self) or 'none'}")
-        self._client.unpublish_dataset(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._client.list_datasets()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._client.list_datasets())
-
-    def __len__(self) -> int:
-        return len(self._client.list_datasets())
-
-    def __repr__(self) -> str:
-        return f"<Datasets: {self._names_in_words()}>"
-
-    def _repr_html_(self) -> str:
-        return card("Datasets", {"names": self._names_in_words()})
-
-    def _names_in_words(self) -> str:
-        """The names, or why they aren't known: what is shown in passing neither raises nor waits for long."""
-        try:
-            names = self._client._request(protocol.requests.LIST_DATASETS, _timeout=_SHOW_SECONDS)
-        except (HoldfastError, RuntimeError, TimeoutError) as error:
-            return f"unknown: {error}"
-        more = f", … {len(names) - _SHOWN_MAX:,} more" if len(names) > _SHOWN_MAX else ""
-        return (", ".join(names[:_SHOWN_MAX]) or "none") + more

@@ -11,69 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import sys
-import threading
-import types
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, NoReturn
 
+from holdfast.client.packing.collecting import Values, collecting, collector
+from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.foreign import check_no_foreign_future, foreign_future
+from holdfast.client.packing.futures import FutureLike, Own, is_future_class
 from holdfast.client.packing.keys import check_together
+from holdfast.client.packing.sizes import LENGTH_IS_SIZE, size_hint
 from holdfast.client.packing.structures import futures_in_fields
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore.errors import HoldfastError
 
-if TYPE_CHECKING:
-    from holdfast.client.futures.future import Future
-    from holdfast.client.packing.constants import Constants
-
-#: What is larger, pickled, is stored by itself.
-LARGE_NBYTES = 32 << 10
-#: What tells its size before it is pickled.
-_SIZED_MODULES = frozenset({"numpy", "pyarrow", "pandas", "polars"})
-LENGTH_IS_SIZE = frozenset({str, bytes, bytearray})
 _NO_FUTURES = frozenset({str, int, float, complex, bytes, bytearray, bool, type(None)})
-
-#: Stores a value and returns the future of it, or None if there is no store to put it into.
-StoreValue = Callable[[Any], "Future | None"]
-
-_collector = threading.local()
-
-
-class Values(list["Future"]):
-    """A list for futures that are pickled. Some of them, by their identity, are pickled as references."""
-
-    def __init__(self, references: Mapping[int, Future]) -> None:
-        super().__init__()
-        self.references = references
-
-
-@contextlib.contextmanager
-def collecting(found: list[Future] | None = None) -> Iterator[list[Future]]:
-    """Within it, in this thread, every future that is pickled is added to the list: a new one, or `Values`."""
-    outer = getattr(_collector, "found", None)
-    if found is None:
-        found = []
-    _collector.found = found
-    try:
-        yield found
-    finally:
-        _collector.found = outer
-
-
-def pickled(future: Future) -> bool:
-    """A future is being pickled; its ``__reduce__`` says so. Whether somebody collects it, and so holds its key."""
-    found = getattr(_collector, "found", None)
-    if found is None:
-        return False
-    found.append(future)
-    return True
-
-
-def stands_for_value(future: Future) -> bool:
-    """Whether a reference is to be pickled in the place of a future that is collected."""
-    return id(future) in getattr(_collector.found, "references", ())
 
 
 class Call(NamedTuple):
@@ -109,11 +61,11 @@ class Packer:
         Where large arguments go.
     """
 
-    def __init__(self, name: str, function: Any, own: Callable[[Future], Future], constants: Constants) -> None:
+    def __init__(self, name: str, function: Any, own: Own, constants: Constants) -> None:
         self._name = name
         self._function = function
         self._own = own
-        self._adopted: list[Future] = []  # of other clients' futures in this call
+        self._adopted: list[FutureLike] = []  # of other clients' futures in this call
         self._constants = constants
         self._large_nbytes = constants.large_nbytes
 
@@ -127,8 +79,8 @@ class Packer:
         ValueError, CancelledError
             A future among them is of another cluster, or was cancelled or released.
         """
-        found: list[Future] = []
-        stored: list[Future] = []
+        found: list[FutureLike] = []
+        stored: list[FutureLike] = []
         try:
             sent_args = tuple([self._replace_top(value, found, stored) for value in args])
             sent_kwargs = {k: self._replace_top(v, found, stored) for k, v in kwargs.items()} if kwargs else kwargs
@@ -153,8 +105,8 @@ class Packer:
 
     def store_large(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], tuple[Any, ...]]:
         """Arguments that many calls share, with futures in the place of those that are large, and these futures."""
-        found: list[Future] = []
-        stored: list[Future] = []
+        found: list[FutureLike] = []
+        stored: list[FutureLike] = []
         sent = {}
         for name, value in kwargs.items():
             count = len(stored)
@@ -169,7 +121,7 @@ class Packer:
             found.clear()
         return sent, tuple(stored)
 
-    def _replace_top(self, value: Any, found: list[Future], stored: list[Future]) -> Any:
+    def _replace_top(self, value: Any, found: list[FutureLike], stored: list[FutureLike]) -> Any:
         kind = type(value)
         if kind in _NO_FUTURES and (kind not in LENGTH_IS_SIZE or len(value) <= self._large_nbytes):
             return value
@@ -177,7 +129,7 @@ class Packer:
             return self._put(value, stored)
         return self._replace(value, found, ())
 
-    def _replace(self, value: Any, found: list[Future], path: tuple[int, ...]) -> Any:
+    def _replace(self, value: Any, found: list[FutureLike], path: tuple[int, ...]) -> Any:
         kind = type(value)
         if kind is list or kind is tuple or kind is set or kind is frozenset:
             if _NO_FUTURES.issuperset(map(type, value)) or id(value) in path:
@@ -191,7 +143,7 @@ class Packer:
             path = (*path, id(value))
             items = [self._replace(item, found, path) for item in value.values()]
             return value if all(map(_is, items, value.values())) else dict(zip(value, items, strict=True))
-        if getattr(kind, "_is_holdfast_future", False):
+        if is_future_class(kind):
             own = self._own(value)
             if own is not value:
                 self._adopted.append(own)
@@ -201,7 +153,7 @@ class Packer:
             raise _ForeignFutureError(value)
         return value
 
-    def _store_large(self, value: Any, stored: list[Future]) -> Any:
+    def _store_large(self, value: Any, stored: list[FutureLike]) -> Any:
         """Store an argument whose pickle is large, and of a list or the like what is large in it.
 
         What has references or futures in it stays, since only a task can resolve them.
@@ -215,7 +167,7 @@ class Packer:
             return value
         return self._put(value, stored)
 
-    def _store_items(self, value: Any, stored: list[Future], path: tuple[int, ...]) -> Any:
+    def _store_items(self, value: Any, stored: list[FutureLike], path: tuple[int, ...]) -> Any:
         """A list or the like with references in the place of what is large in it."""
         kind = type(value)
         if kind not in (list, tuple, set, frozenset, dict) or id(value) in path:
@@ -227,7 +179,7 @@ class Packer:
             return value
         return dict(zip(value, items, strict=True)) if kind is dict else kind(items)
 
-    def _put(self, value: Any, stored: list[Future]) -> Any:
+    def _put(self, value: Any, stored: list[FutureLike]) -> Any:
         future = self._constants.put(value)
         if future is None:
             return value
@@ -235,13 +187,13 @@ class Packer:
         return Reference(future.key)
 
     def _dumps(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: list[Future] | None = None
-    ) -> tuple[bytes | None, list[Future]]:
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inside: list[FutureLike] | None = None
+    ) -> tuple[bytes | None, list[FutureLike]]:
         """The arguments' pickle, and the futures in it; no pickle if there are large arrays or the like in it."""
-        outer = getattr(_collector, "found", None)
+        outer = getattr(collector, "found", None)
         if inside is None:
             inside = []
-        _collector.found = inside
+        collector.found = inside
         try:
             return payloads.dumps((args, kwargs), take=self._constants.none_large), inside
         except payloads.LargeBuffer:
@@ -251,11 +203,11 @@ class Packer:
         except Exception as error:
             raise self._explained(args, kwargs, error) from error
         finally:
-            _collector.found = outer
+            collector.found = outer
 
     def _dumps_large(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: list[Future]
-    ) -> tuple[bytes, list[Future]]:
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], stored: list[FutureLike]
+    ) -> tuple[bytes, list[FutureLike]]:
         try:
             args = tuple([self._store_large(value, stored) for value in args])
             kwargs = {k: self._store_large(v, stored) for k, v in kwargs.items()}
@@ -298,21 +250,6 @@ def _is(one: Any, other: Any) -> bool:
 def _type_name(value: Any) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def size_hint(value: Any) -> int:
-    """The size of the data of an array, a frame, a text or the like, without pickling it; 0 if it can't be told."""
-    kind = type(value)
-    if kind in LENGTH_IS_SIZE:
-        return len(value)
-    if kind.__module__.partition(".")[0] not in _SIZED_MODULES or issubclass(kind, type):
-        return 0
-    if issubclass(kind, getattr(sys.modules.get("pandas"), "DataFrame", types.NoneType)):
-        return int(sum(block.values.nbytes for block in value._mgr.blocks)) + int(value.index.nbytes)
-    if kind.__module__.startswith("polars") and hasattr(value, "estimated_size"):
-        return int(value.estimated_size())
-    nbytes = getattr(value, "nbytes", 0)
-    return nbytes if isinstance(nbytes, int) else 0
 
 
 def _has_reference(value: Any, path: tuple[int, ...]) -> bool:

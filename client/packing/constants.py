@@ -17,24 +17,25 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from holdfast.client.packing.arguments import LARGE_NBYTES, LENGTH_IS_SIZE, StoreValue, Values, collecting, size_hint
+from holdfast.client.packing.collecting import Values, collecting
+from holdfast.client.packing.futures import FutureLike
 from holdfast.client.packing.keys import TooLongKeysError, check_together
+from holdfast.client.packing.sizes import LARGE_NBYTES, LENGTH_IS_SIZE, size_hint
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore.errors import HoldfastError
-
-if TYPE_CHECKING:
-    from holdfast.client.futures.future import Future
 
 #: So many values are known by their identity: those that were met last.
 MAX_KNOWN = 1_000
 #: What `Constants` raises beside the errors of pickling: there is no room, no store, or no way to send so many keys.
 REFUSALS = (HoldfastError, TimeoutError, TooLongKeysError)
-_Stored = dict[Any, "Future"]
+_Stored = dict[Any, FutureLike]
+#: Stores a value and returns the future of it, or None if there is no store to put it into.
+StoreValue = Callable[[Any], FutureLike | None]
 
 
 class Packed(NamedTuple):
@@ -51,8 +52,8 @@ class Packed(NamedTuple):
     """
 
     data: bytes
-    inside: list[Future]
-    stored: tuple[Future, ...]
+    inside: list[FutureLike]
+    stored: tuple[FutureLike, ...]
 
 
 class Constants:
@@ -70,9 +71,9 @@ class Constants:
         self.large_nbytes = large_nbytes
         self.none_large = payloads.none_larger_than(large_nbytes)
         self._store = store
-        self._known: dict[int, tuple[Any, Future | None]] = {}  # the one that was met least recently first
+        self._known: dict[int, tuple[Any, FutureLike | None]] = {}  # the one that was met least recently first
 
-    def put(self, value: Any) -> Future | None:
+    def put(self, value: Any) -> FutureLike | None:
         """The future of a value in a store; None if there is no store.
 
         Raises
@@ -92,7 +93,7 @@ class Constants:
         """Values may have changed since they were put: no identity tells anything any more."""
         self._known.clear()
 
-    def pack(self, value: Any, values: Mapping[int, Future] = MappingProxyType({})) -> Packed:
+    def pack(self, value: Any, values: Mapping[int, FutureLike] = MappingProxyType({})) -> Packed:
         """The pickle of a value.
 
         Parameters
@@ -109,7 +110,7 @@ class Constants:
         """
         return self.pack_small(value, values) or self.pack_large(value, values)
 
-    def pack_small(self, value: Any, values: Mapping[int, Future] = MappingProxyType({})) -> Packed | None:
+    def pack_small(self, value: Any, values: Mapping[int, FutureLike] = MappingProxyType({})) -> Packed | None:
         """None if its pickle is large."""
         with collecting(Values(values)) as inside:
             try:
@@ -118,7 +119,7 @@ class Constants:
                 return None
         return Packed(data, inside, ()) if len(data) <= self.large_nbytes else None
 
-    def pack_large(self, value: Any, values: Mapping[int, Future] = MappingProxyType({})) -> Packed:
+    def pack_large(self, value: Any, values: Mapping[int, FutureLike] = MappingProxyType({})) -> Packed:
         """What of it is large is stored."""
         stored: _Stored = {}
         with collecting(Values(values)) as inside:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from holdfast.client.futures.future import Future
 from holdfast.client.packing.dask_internals import Expr
+from holdfast.client.packing.futures import is_future
 from holdfast.cluster.protocol import payloads
 from holdfast.objectstore.pickling import importing
 
@@ -51,7 +51,7 @@ class _Unpickler(importing.Unpickler):
 
     def _is_new(self, operand: Any) -> bool:
         """Whether it is a future, or stands on one."""
-        if isinstance(operand, Future) or id(operand) in self._renamed:
+        if is_future(operand) or id(operand) in self._renamed:
             return True
         if isinstance(operand, Mapping):
             operand = operand.values()

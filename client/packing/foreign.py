@@ -15,6 +15,7 @@ from typing import Any
 from dask._task_spec import DataNode, GraphNode, TaskRef
 
 from holdfast.client.packing.dask_internals import execute_subgraph
+from holdfast.client.packing.futures import is_future_class
 
 #: Futures of other libraries, by module and name: what they are, and how their value is had.
 _FUTURES = {
@@ -32,7 +33,7 @@ _MEMORY_STORES = frozenset({"MemoryStore", "GpuMemoryStore", "ManagedMemoryStore
 
 
 def _foreign_future(kind: type) -> tuple[str, str] | None:
-    if getattr(kind, "_is_holdfast_future", False):
+    if is_future_class(kind):
         return None
     for base in kind.__mro__:
         found = _FUTURES.get((base.__module__, base.__qualname__))

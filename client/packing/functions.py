@@ -19,15 +19,13 @@ import types
 import weakref
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dask.utils import funcname
 
 from holdfast.client.packing.constants import REFUSALS, Constants
+from holdfast.client.packing.futures import FutureLike, Own
 from holdfast.client.packing.keys import TOKEN_NBYTES
-
-if TYPE_CHECKING:
-    from holdfast.client.futures.future import Future
 
 _ABSENT = object()
 #: What is pickled by reference, where it can be imported.
@@ -55,7 +53,9 @@ class Function:
 
     __slots__ = ("blob", "dependencies", "digest", "name", "stored")
 
-    def __init__(self, name: str, blob: bytes, dependencies: tuple[Any, ...], stored: tuple[Future, ...] = ()) -> None:
+    def __init__(
+        self, name: str, blob: bytes, dependencies: tuple[Any, ...], stored: tuple[FutureLike, ...] = ()
+    ) -> None:
         self.name = name
         self.blob = blob
         self.digest = blake2b(blob, digest_size=TOKEN_NBYTES).digest()
@@ -64,25 +64,20 @@ class Function:
 
 
 class FunctionCache:
-    """Pickles functions, and remembers what it can of the pickles. Any thread may use it.
+    """Pickles functions, and remembers what it can of the pickles. Any thread may use it."""
 
-    Parameters
-    ----------
-    own:
-        Called with every future in a closure: gives the client's own one of its key; raises if there can't be one.
-    """
-
-    def __init__(self, own: Callable[[Future], Future]) -> None:
-        self._own = own
+    def __init__(self) -> None:
         self._entries: dict[int, tuple[weakref.ref[Any], Function, _Meaning]] = {}
 
-    def get(self, function: Callable[..., Any], constants: Constants | None = None) -> Function:
+    def get(self, function: Callable[..., Any], own: Own, constants: Constants | None = None) -> Function:
         """The function, pickled.
 
         Parameters
         ----------
         function
             What is called.
+        own
+            Called with every future in its closure.
         constants
             Where large data of it goes. None: that stays in the pickle.
 
@@ -100,7 +95,7 @@ class FunctionCache:
             return entry[1]
         if not callable(function):
             raise TypeError(f"the first argument must be something that can be called, not {function!r}")
-        packed = _pack(function, constants or Constants(_nowhere), self._own)
+        packed = _pack(function, constants or Constants(_nowhere), own)
         meaning = None if packed.dependencies else _Meaning.of(function)
         if meaning is not None:
             identity, entries = id(function), self._entries
@@ -115,7 +110,7 @@ def _nowhere(value: Any) -> None:
     """There is no store."""
 
 
-def _pack(function: Callable[..., Any], constants: Constants, own: Callable[[Future], Future]) -> Function:
+def _pack(function: Callable[..., Any], constants: Constants, own: Own) -> Function:
     # Lone surrogates can't be sent, and the name becomes part of keys.
     name = funcname(function)[:_MAX_NAME_LENGTH].encode(errors="replace").decode()
     try:

@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Set, Task, TaskRef, Tuple, convert_legacy_graph
 from dask.order import order
 
-from holdfast.client.futures.future import Future
 from holdfast.client.packing import dask_internals
 from holdfast.client.packing.arguments import Packer
 from holdfast.client.packing.constants import REFUSALS, Constants
 from holdfast.client.packing.foreign import check_targets
 from holdfast.client.packing.functions import Function, FunctionCache
+from holdfast.client.packing.futures import FutureLike, Own, is_future
 from holdfast.client.packing.keys import check_together, wire_key
 from holdfast.client.packing.pieces import Piece, pieces_taken
 from holdfast.client.packing.structures import futures_in_fields
@@ -67,8 +67,8 @@ class Graph(NamedTuple):
     tasks: list[tuple[Any, bytes | None, Any, list[Any]]]
     functions: list[Function]
     targets: dict[Any, Any]
-    stored: list[Future]
-    borrowed: list[Future]
+    stored: list[FutureLike]
+    borrowed: list[FutureLike]
 
 
 def nodes_of(graph: Mapping[Any, Any]) -> dict[Any, GraphNode]:
@@ -100,11 +100,11 @@ class GraphPacker:
         self,
         functions: FunctionCache,
         *,
-        borrow: Callable[[Any], Future | None],
-        own: Callable[[Future], Future],
-        elsewhere: Callable[[Any], Future | None],
+        borrow: Callable[[Any], FutureLike | None],
+        own: Own,
+        elsewhere: Callable[[Any], FutureLike | None],
         constants: Constants,
-        store_as: Callable[[Any, Any], Future | None],
+        store_as: Callable[[Any, Any], FutureLike | None],
     ) -> None:
         self._functions = functions
         self._borrow = borrow
@@ -117,9 +117,9 @@ class GraphPacker:
         self._packers: dict[int, Packer] = {}
         self._targets: dict[Any, Any] = {}
         self._pieces: dict[Any, Piece] = {}
-        self._stored: dict[Any, Future] = {}
-        self._borrowed: dict[Any, Future] = {}
-        self._given: dict[Any, Future] = {}  # by the graph
+        self._stored: dict[Any, FutureLike] = {}
+        self._borrowed: dict[Any, FutureLike] = {}
+        self._given: dict[Any, FutureLike] = {}  # by the graph
 
     def pack(
         self, graph: Mapping[Any, Any], outputs: Iterable[Any], options: Mapping[Any, Any] = MappingProxyType({})
@@ -145,7 +145,7 @@ class GraphPacker:
         RuntimeError
             `dask.array.store` would write into memory of this process.
         """
-        self._given = {value.key: value for value in graph.values() if isinstance(value, Future)}
+        self._given = {value.key: value for value in graph.values() if is_future(value)}
         nodes = nodes_of(graph)
         targets = {output: self._target(nodes, output) for output in outputs}
         needed = self._cull(nodes, targets)
@@ -250,7 +250,7 @@ class GraphPacker:
         check_together(f"the task {key!r:.80}", dependencies)
         return key, None, raw(packed.data), dependencies
 
-    def _keep(self, stored: Iterable[Future]) -> None:
+    def _keep(self, stored: Iterable[FutureLike]) -> None:
         self._stored.update((future.key, future) for future in stored)
 
     def _pack_call(self, key: Any, task: Task) -> tuple[Any, bytes, Any, list[Any]] | None:
@@ -315,7 +315,7 @@ class GraphPacker:
         """Many tasks of a graph share one function object; it is pickled once for all of them."""
         entry = self._packed_functions.get(id(function))
         if entry is None:
-            packed = self._functions.get(function, self._constants)
+            packed = self._functions.get(function, self._own, self._constants)
             self._keep(packed.stored)
             self._packed_functions[id(function)] = (function, packed)
             self._sent_functions.setdefault(packed.digest, packed)

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import ItemsView, Iterable, Iterator, ValuesView
 from typing import Any
 
+from holdfast.client.packing.futures import is_future
+
 _CONTAINERS = (list, tuple, set, frozenset, deque, ItemsView, ValuesView)
 
 
@@ -35,7 +37,7 @@ def futures_in_fields(values: Iterable[Any]) -> dict[int, Any]:
         if id(value) in seen:
             continue
         seen[id(value)] = value  # kept, so that nothing else gets its identity meanwhile
-        if getattr(type(value), "_is_holdfast_future", False):
+        if is_future(value):
             found[id(value)] = value
         else:
             stack.extend(_parts(value))

@@ -2,7 +2,8 @@
 
 A client on a host with a store attaches to it: it reads results in place and writes what it scatters straight into it.
 A client anywhere else asks the node that has an object for its bytes, and pushes what it scatters to a node.
-Everything here blocks, and is called from user threads.
+Everything here blocks, and is called from user threads, or from others for an event loop; except what is done
+*at once*, which takes no more time than a round trip within this host.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from hashlib import blake2b
 from typing import Any
 
-import xxhash
-
-from holdfast.client.core.key_table import Place
-from holdfast.client.packing.keys import content_token
+from holdfast.client.drivers.effects import NotAtOnce, Operation, Sleep
+from holdfast.client.stores.place import Place
 from holdfast.cluster.errors import MAKE_ROOM, ConnectError, NoWorkerError
 from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES
@@ -50,8 +49,12 @@ LATE_SEAL_SECONDS = 1.0
 STORE_TIMEOUT_SECONDS = 60.0
 #: How long it may take until the scheduler says that a host has left whose store doesn't answer.
 DEPARTURE_SECONDS = 2.0
-#: Contents up to this size are copied for hashing; larger ones are hashed where they are stored.
-_HASH_COPY_NBYTES = 1 << 20
+#: What is larger may take long to decode, or to copy.
+AT_ONCE_NBYTES = 1 << 20
+#: How long a store of this host may take to answer what is done at once.
+AT_ONCE_SECONDS = 1.0
+#: How often it is looked whether there is a host.
+_LOOK_FOR_HOST_SECONDS = 0.01
 #: Of a key, as the store shows it.
 _MAX_NAME_LENGTH = 200
 
@@ -75,10 +78,13 @@ class StoreAccess:
         The client's id.
     attach:
         Whether to use the store of this host. Without, it behaves as on a host that has none.
+    warm:
+        Whether a thread may prepare this process for large objects.
     """
 
-    def __init__(self, nodes: NodeDescriptions, *, token: bytes, owner: str, attach: bool) -> None:
+    def __init__(self, nodes: NodeDescriptions, *, token: bytes, owner: str, attach: bool, warm: bool = True) -> None:
         self._nodes = nodes
+        self._warm = warm
         self._owner = owner
         self._attach = attach
         self._peers = PeerPool(token, name=owner)
@@ -87,7 +93,8 @@ class StoreAccess:
         self._store_node: str | None = None
         self._tried: dict[str, dict[str, Any]] | None = None
         self._mint = IDMinter()
-        self._hash_seed = int.from_bytes(blake2b(token, digest_size=8, person=b"fingerprint").digest(), "little")
+        #: Who doesn't know the cluster's token can't make two values that have the same fingerprint.
+        self.hash_seed = int.from_bytes(blake2b(token, digest_size=8, person=b"fingerprint").digest(), "little")
         self._turns = itertools.count()
         self._closed = False
 
@@ -116,7 +123,8 @@ class StoreAccess:
                 continue
             try:
                 self._store = connect(node["store_socket"], name=self._owner)
-                self._store.warm()
+                if self._warm:
+                    self._store.warm()
             except (StoreError, OSError) as error:
                 logger.debug("can't attach to the store of %s: %s", address, error)
                 continue
@@ -154,10 +162,8 @@ class StoreAccess:
         ReadTimeoutError
             It did not come before the deadline. Whether there is a copy is not known then.
         """
-        inline = place.inline
-        if inline is not None:
-            is_to_be_private = writable and inline and inline[0] in TAKES_WRITES
-            return decode(memoryview(bytearray(inline)) if is_to_be_private else inline)
+        if place.inline is not None:
+            return read_inline(place.inline, writable)
         local = self.local
         if local is not None:
             store, address = local
@@ -188,6 +194,24 @@ class StoreAccess:
         if _left(deadline, FETCH_TIMEOUT_SECONDS):
             raise ObjectNotFoundError(what)
         raise ReadTimeoutError(what)
+
+    def read_at_once(self, place: Place, *, writable: bool) -> Any:
+        """As `read`, if it is small and lies in this host's store.
+
+        Raises
+        ------
+        NotAtOnce
+            It isn't, or doesn't.
+        """
+        local = self.local
+        if local is None or local[1] not in place.nodes or place.nbytes > AT_ONCE_NBYTES:
+            raise NotAtOnce
+        try:
+            return local[0].get(ObjectID(place.object_id), timeout=0, patience=AT_ONCE_SECONDS, writable=writable)
+        except DecodeError:
+            raise
+        except StoreError:
+            raise NotAtOnce from None
 
     def words_for(self, place: Place) -> str:
         """Where a result lies, for a message."""
@@ -231,6 +255,11 @@ class StoreAccess:
         TimeoutError
             There was none in time.
         """
+        for pause in self.waiting_for_node(timeout):
+            pause.block()
+
+    def waiting_for_node(self, timeout: float) -> Operation[None]:
+        """`wait_for_node`, as an operation."""
         deadline = time.monotonic() + timeout
         while not self._nodes():
             if time.monotonic() >= deadline:
@@ -238,7 +267,7 @@ class StoreAccess:
                     f"there was no host with an object store in the cluster within {timeout:g} s; "
                     "'holdfast start --address HOST:PORT' adds one"
                 )
-            time.sleep(0.01)
+            yield Sleep(_LOOK_FOR_HOST_SECONDS)
 
     def targets(self, workers: Sequence[str] | None) -> list[str]:
         """The addresses of the nodes that ``workers`` names: nodes or workers of them, by address. None: all.
@@ -317,6 +346,22 @@ class StoreAccess:
                 if not self._leaves(nodes.keys()):
                     raise
 
+    def write_at_once(self, encoded: Encoded, key: str | None, targets: Sequence[str]) -> Place:
+        """As `write`, into this host's store.
+
+        Raises
+        ------
+        NotAtOnce
+            That isn't among the targets, or has no room now.
+        """
+        local = self.local
+        if local is None or local[1] not in targets:
+            raise NotAtOnce
+        try:
+            return self._write_to([local[1]], encoded, key, everywhere=False, limit=0)
+        except (StoreError, ConnectError):
+            raise NotAtOnce from None
+
     def _leaves(self, addresses: Set[str]) -> bool:
         """Whether the scheduler says of one of these nodes that it has left, or will soon."""
         deadline = time.monotonic() + DEPARTURE_SECONDS
@@ -359,43 +404,6 @@ class StoreAccess:
                     written.append(address)
         return Place(bytes(object_id), encoded.nbytes, inline, tuple(written))
 
-    def fingerprint(self, encoded: Encoded) -> str | None:
-        """A token of the encoded bytes, before they are stored; None if they would have to be made for that.
-
-        It is not the token that `content_token` makes. Hashing takes a tenth of the time that writing takes, and who
-        doesn't know the cluster's token can't make two values that have the same one.
-        """
-        sources = encoded.sources()
-        if sources is None and encoded.nbytes > _HASH_COPY_NBYTES and self.local is not None:
-            return None
-        return self._fingerprint(encoded.type_name, (encoded.to_bytes(),) if sources is None else sources)
-
-    def fingerprint_of(self, encoded: Encoded, place: Place) -> str:
-        """The token of bytes that have been stored. They are read where they lie, if that is this host's store."""
-        local = self.local
-        if local is None or local[1] not in place.nodes:
-            return self._fingerprint(encoded.type_name, (encoded.to_bytes(),))
-        return self._fingerprint(encoded.type_name, (memoryview(local[0].get_buffer(ObjectID(place.object_id))),))
-
-    def _fingerprint(self, type_name: str, parts: Iterable[memoryview | bytes]) -> str:
-        hasher = xxhash.xxh3_128(type_name.encode(), seed=self._hash_seed)
-        for part in parts:
-            hasher.update(part)
-        return hasher.hexdigest()
-
-    def content_token(self, encoded: Encoded, place: Place | None = None) -> str:
-        """A token of the encoded bytes; ``place`` where they lie in this host's store already, to read them there."""
-        local = self.local
-        if place is None or local is None or local[1] not in place.nodes:
-            return content_token(encoded.type_name.encode(), *encoded.blocks())
-        buffer = local[0].get_buffer(ObjectID(place.object_id))
-        return content_token(encoded.type_name.encode(), memoryview(buffer))
-
-    def hashes_in_place(self, encoded: Encoded, targets: Sequence[str]) -> bool:
-        """Whether it is better stored first and hashed there."""
-        local = self.local
-        return encoded.nbytes > _HASH_COPY_NBYTES and local is not None and local[1] in targets
-
     def forget(self, place: Place) -> None:
         """Delete from this host's store an object that the scheduler never heard of."""
         local = self.local
@@ -426,6 +434,12 @@ class StoreAccess:
         with self._lock:
             self._detach()
         self._peers.close()
+
+
+def read_inline(data: bytes, writable: bool) -> Any:
+    """The value of a result that came with its announcement; see `StoreAccess.read`."""
+    is_to_be_private = writable and data and data[0] in TAKES_WRITES
+    return decode(memoryview(bytearray(data)) if is_to_be_private else data)
 
 
 def _left(deadline: float | None, limit: float) -> float:

@@ -219,6 +219,11 @@ class Connection(asyncio.Protocol):
         if not self._closed and self._transport is not None:
             self._transport.resume_reading()
 
+    def close_without_loop(self) -> None:
+        """Close at once, in any thread, a shared connection whose loop is closed."""
+        if not self._closed:
+            self._shared.close_without_loop()
+
     @property
     def descriptors(self) -> tuple[int, ...]:
         """Those that a shared connection lives of, as long as it's open."""

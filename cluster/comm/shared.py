@@ -320,6 +320,17 @@ class SharedTransport(asyncio.Transport):
                 self._dispose()
         self._connection.connection_lost(error)
 
+    def close_without_loop(self) -> None:
+        """Close at once, in any thread: the loop is closed, so nothing that is left to it happens."""
+        with self._write_lock, self._read_lock:
+            if self._closed:
+                return
+            self._closing = self._closed = True
+            self._unsent = []
+            if self._reader is None:
+                self._dispose()
+        self._connection.connection_lost(None)
+
     def _dispose(self) -> None:
         self._socket.close()
         self._watch.close()

@@ -26,7 +26,7 @@ class _Known(NamedTuple):
     instead: str
 
 
-_LATER = "the asynchronous client is not there yet; calls of this one can be made in threads (asyncio.to_thread)"
+_BLOCKS = "a LocalCluster blocks while it starts: Client(..., asynchronous=True) starts one without blocking the loop"
 _NO_DASHBOARD = "there is no dashboard: 'holdfast status' and 'holdfast memory' show the cluster; leave it out"
 _SECURITY = "connections prove that they know the cluster's token, and are not encrypted; see docs/security.md"
 _PROTOCOL = "all connections are TCP, or Unix sockets within a host; processes=False keeps a cluster in one process"
@@ -37,7 +37,6 @@ _STARTED = "Holdfast's agents start their workers again, and decide by themselve
 
 #: Of both: `Client` hands what it does not know itself to the cluster that it starts.
 _OF_BOTH = {
-    "asynchronous": _Known((False, None), _LATER),
     "loop": _Known((None,), "each client has an event loop of its own"),
     "security": _Known((None, False), _SECURITY),
     "protocol": _Known((None, "tcp", "tcp://"), _PROTOCOL),
@@ -54,6 +53,7 @@ _OF_CLIENT = {
 }
 _OF_CLUSTER = {
     **_OF_BOTH,
+    "asynchronous": _Known((False, None), _BLOCKS),
     "dashboard": _Known((None, False), _NO_DASHBOARD),
     "dashboard_address": _Known((None, False, ""), _NO_DASHBOARD),
     "worker_dashboard_address": _Known((None, False, ""), _NO_DASHBOARD),

@@ -440,9 +440,7 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
     Examples
     --------
     >>> with connect(server.socket_path, name="etl") as store:
-    ...     object_id = store.put(np.arange(3))
-    ...     store.get(object_id)
-    array([0, 1, 2])
+    ...     object_id = store.put(table)
     """
     connection, hello = open_connection(os.fspath(socket_path), timeout)
     try:

@@ -138,7 +138,7 @@ def test_an_agent_that_is_stopped_for_less_is_not_missed(cluster, client, tmp_pa
 def test_a_client_on_the_host_of_an_agent_that_was_stopped_reads_its_store_again(cluster):
     with Client(cluster) as client:
         assert client.store is not None
-        address = client._stores.local[1]
+        address = client._core.stores.local[1]
         pid = next(node["pid"] for node in cluster.nodes if node["address"] == address)
         scattered = client.scatter(make(1), hash=False, workers=[address])
         with stopped(pid):
@@ -152,7 +152,7 @@ def test_a_client_on_the_host_of_an_agent_that_was_stopped_reads_its_store_again
 def test_a_client_on_the_host_of_a_stopped_agent_reads_what_other_hosts_have(cluster, monkeypatch):
     monkeypatch.setattr(store_access, "LOOK_SECONDS", 1.0)
     with Client(cluster) as client:
-        address = client._stores.local[1]
+        address = client._core.stores.local[1]
         pids = {node["address"]: node["pid"] for node in cluster.nodes}
         pid = pids.pop(address)
         (other,) = pids

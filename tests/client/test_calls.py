@@ -261,7 +261,7 @@ def test_many_threads_submit_at_once(client):
 
 
 def test_an_argument_that_lies_in_the_store_is_not_copied_there_again(client):
-    store, _ = client._stores.local
+    store, _ = client._core.stores.local
     array = client.submit(np.ones, 3_000_000).result()
     before = store.stats()["shared_nbytes"]
     total = client.submit(lambda part: float(part.sum()), array[1_000_000:])

@@ -93,8 +93,8 @@ class TestArrays:
         data = np.random.default_rng(3).random((1000, 1000))
         x = da.from_array(data, chunks=500)
         posted = []
-        post = client._session.post
-        client._session.post = lambda message: (posted.append(message), post(message))[1]
+        post = client._core.session.post
+        client._core.session.post = lambda message: (posted.append(message), post(message))[1]
         future = client.compute((x + 1).sum())
         np.testing.assert_allclose(future.result(timeout=20), data.sum() + 1e6)
         assert future._state.keeps
@@ -158,7 +158,7 @@ class TestFrames:
 
     def test_partitions_are_read_in_place(self, client, frame):
         persisted = frame.persist()
-        store, _ = client._stores.local
+        store, _ = client._core.stores.local
         part = futures_of(persisted)[0].result(timeout=20, writable=False)
         assert store.address_in_arena(part["value"].to_numpy().__array_interface__["data"][0])
 
@@ -334,16 +334,16 @@ class TestGet:
         assert client.get({"y": (sum, [future, 1])}, "y") == -2
 
     def test_a_graph_larger_than_a_message(self, client, monkeypatch):
-        from holdfast.client import collections
+        from holdfast.client.operations import graphs
 
-        monkeypatch.setattr(collections, "MAX_ITEMS", 7)
+        monkeypatch.setattr(graphs, "MAX_ITEMS", 7)
         graph = {("x", i): (operator.add, ("x", i - 1), 1) if i else 0 for i in range(60)}
         graph["total"] = (sum, [("x", i) for i in range(0, 60, 3)])
         assert client.get(graph, ["total", ("x", 59)]) == [sum(range(0, 60, 3)), 59]
 
     def test_nothing_stays_behind(self, client, eventually):
         da.ones((100, 100), chunks=10).sum().compute()
-        eventually(lambda: not client._table.states, what="no key is held")
+        eventually(lambda: not client._core.table.states, what="no key is held")
 
 
 class TestTheDefault:

@@ -137,7 +137,7 @@ def test_from_one_process_to_another(cluster, client):
     pd.testing.assert_series_equal(frame.groupby("key").double.sum().compute().sort_index(), expected)
     futures = futures_of(frame)
     wait(futures, timeout=20)
-    store, _ = client._stores.local
+    store, _ = client._core.stores.local
     for future in futures:
         part = future.result(timeout=20, writable=False)
         assert store.address_in_arena(part["double"].to_numpy().__array_interface__["data"][0])

@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from holdfast import CancelledError, Future
-from holdfast.client.operations import collections
+from holdfast.client.operations import graphs
 from tests.support.interrupts import Interrupt
 from tests.support.waiting import until
 
@@ -64,7 +64,7 @@ def compute_a_graph_in_several_messages(client, number):
 )
 def test_a_call_that_is_interrupted_anywhere(client, call, monkeypatch):
     """Another thread waits for a result that the interrupted one may have been receiving."""
-    monkeypatch.setattr(collections, "MAX_ITEMS", 2)
+    monkeypatch.setattr(graphs, "MAX_ITEMS", 2)
     asked, answers = queue.SimpleQueue(), queue.SimpleQueue()
 
     def wait_for_others():
@@ -90,7 +90,7 @@ def test_a_call_that_is_interrupted_anywhere(client, call, monkeypatch):
         asked.put(None)
         other.join()
     assert at - untouched > 10
-    until(lambda: not client._table.states, "nothing is held any more")
+    until(lambda: not client._core.table.states, "nothing is held any more")
     until(lambda: not client.who_has(), "the cluster holds nothing either")
 
 
@@ -115,7 +115,7 @@ def test_a_signal_handler_that_submits_wherever_a_submit_is(client):
 
 def test_a_signal_handler_that_waits_while_the_thread_that_it_interrupts_does(client):
     never = client.submit(pow, 2, 2, resources={"what nobody has": 1})
-    transport = client._session._connection._shared
+    transport = client._core.session.transport.connection._shared
     descriptors = len(os.listdir("/proc/self/fd"))
     answers = []
 

@@ -73,7 +73,6 @@ class TestKeywordsOfDask:
     @pytest.mark.parametrize(
         ("name", "value", "instead"),
         [
-            ("asynchronous", True, "to_thread"),
             ("security", object(), r"docs/security\.md"),
             ("protocol", "tls://", "TCP"),
             ("scheduler_file", "x.json", "HOLDFAST_ADDRESS"),

@@ -306,8 +306,8 @@ class TestAllOrNothing:
             import numpy as np
             from holdfast import Client
             client = Client({cluster.scheduler_address!r})
-            ask = client._session.ask
-            client._session.ask = lambda *args, **kwargs: os._exit(7)
+            ask = client._core.session.ask
+            client._core.session.ask = lambda *args, **kwargs: os._exit(7)
             client.publish_dataset(a=np.ones(5_000_000), b=np.zeros(5_000_000))
         """
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60, env=os.environ)

@@ -48,7 +48,7 @@ def test_large_exceptions_come_back_whole_and_are_in_the_store_as_long_as_somebo
     cluster, attach, eventually
 ):
     with Client(cluster, attach=attach, set_as_default=False) as client:
-        scheduler = psutil.Process(client._session.scheduler["pid"])
+        scheduler = psutil.Process(client._core.session.scheduler["pid"])
         client.submit(use, 1).result(30)
         eventually(lambda: not objects(client))
         before = scheduler.memory_info().rss

@@ -100,7 +100,8 @@ import os, sys, threading, warnings
 import dask
 import numpy as np
 from holdfast import Client, Future
-from holdfast.client import defaults
+from holdfast.client import in_task
+from holdfast.client.core.registry import registry
 
 warnings.simplefilter("ignore")  # later Pythons warn of forks beside threads
 client = Client(sys.argv[1], timeout="20 s")
@@ -110,7 +111,8 @@ pending = client.submit(pow, 2, 5)
 held, go_on = threading.Event(), threading.Event()
 
 def hold():
-    with defaults._lock, defaults._worker_lock, client._table.lock, client._resources._lock, client._stores._lock:
+    core = client._core
+    with registry.lock, in_task._lock, core.table.lock, core.resources._lock, core.stores._lock:
         held.set()
         go_on.wait()
 
@@ -241,10 +243,10 @@ class TestEnding:
             nodes = {info["address"]: info["pid"] for info in cluster.nodes}
             futures = client.map(np.full, [10_000] * 8, range(8))
             [array[0] for array in client.gather(futures)]
-            far = next(node for node in nodes if node != client._stores.local[1])
+            far = next(node for node in nodes if node != client._core.stores.local[1])
             os.kill(nodes[far], signal.SIGKILL)
             assert [int(array[0]) for array in client.gather(futures)] == list(range(8))
-            near = client._stores.local[1]
+            near = client._core.stores.local[1]
             assert near in nodes
 
     def test_a_cluster_of_threads(self):
@@ -262,19 +264,15 @@ class TestEnding:
 
 
 def test_results_are_released_even_if_the_loop_is_quicker_than_the_thread_that_receives_them(client):
-    session, loop = client._session, client._loop
+    session, loop = client._core.session, client._core.driver.thread
 
-    class QuickLoop:
-        def __getattr__(self, name):
-            return getattr(loop.loop, name)
+    def call_soon_in_a_quick_loop(callback):
+        loop.loop.call_soon_threadsafe(callback)
+        if callback == session._linger:
+            loop.run(asyncio.sleep(2 * RELEASE_PAUSE_SECONDS))
 
-        def call_soon_threadsafe(self, callback, *args):
-            loop.loop.call_soon_threadsafe(callback, *args)
-            if callback == session._linger:
-                loop.run(asyncio.sleep(2 * RELEASE_PAUSE_SECONDS))
-
-    session._loop = QuickLoop()
+    session._call_soon = call_soon_in_a_quick_loop
     for number in range(5):
         assert client.submit(pow, 2, number, pure=False).result(timeout=10) == 2**number
-    until(lambda: not client._table.lingers, "the loop doesn't linger for ever")
+    until(lambda: not client._core.table.lingers, "the loop doesn't linger for ever")
     until(lambda: not client.who_has(), "nothing is kept")

@@ -158,7 +158,7 @@ def test_any_graph_with_pieces_gives_what_dask_computes(seed):
 
 
 def sealed(client):
-    stats = client._stores.local[0].stats()
+    stats = client._core.stores.local[0].stats()
     return stats["sealed"], stats["sealed_nbytes"]
 
 

@@ -15,7 +15,7 @@ from holdfast.objectstore.errors import StoreFullError
 
 
 def in_arena(client, array):
-    store, _ = client._stores.local
+    store, _ = client._core.stores.local
     address = array.__array_interface__["data"][0]
     return store.address_in_arena(address)
 
@@ -47,7 +47,7 @@ class TestGather:
         assert in_arena(client, view)
         assert not view.flags.writeable
         table = client.submit(lambda: pa.table({"x": np.arange(1_000_000)})).result(timeout=20)
-        store, _ = client._stores.local
+        store, _ = client._core.stores.local
         assert store.address_in_arena(table["x"].chunk(0).buffers()[1].address)
 
     def test_what_was_read_stays_when_the_future_and_the_client_are_gone(self, cluster):
@@ -58,7 +58,7 @@ class TestGather:
     def test_a_client_without_a_store_reads_over_the_network(self, remote):
         array = remote.submit(np.arange, 1_000_000).result(timeout=20)
         assert array.sum() == 499999500000
-        assert remote._stores.local is None
+        assert remote._core.stores.local is None
         arrays = remote.gather(remote.map(np.full, [1000] * 5, range(5)))
         assert [a[0] for a in arrays] == [0, 1, 2, 3, 4]
 
@@ -155,7 +155,7 @@ class TestFreeing:
             del another
             future.release()
             eventually(lambda: not keys & set(client.who_has()), what="the scheduler forgets them")
-            store, _ = client._stores.local
+            store, _ = client._core.stores.local
             eventually(
                 lambda: not any(o["key"] in keys and o["pins"] == 0 for o in store.list()), what="so does the store"
             )

@@ -87,7 +87,7 @@ class TestSubmit:
         # As a signal handler or a finalizer may: whatever it gets, nobody waits for ever.
         future = client.submit(int, 1, key="k")
         assert future.result() == 1
-        with client._table.lock:
+        with client._core.table.lock:
             future.release()
             again = client.submit(int, 1, key="k")
         assert again.result() == 1

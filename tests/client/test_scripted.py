@@ -17,7 +17,8 @@ from dask import delayed
 from scripted_scheduler import TOKEN
 
 from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError, ObjectLostError, wait
-from holdfast.client.core import core as base
+from holdfast.client.core import sent_functions
+from holdfast.client.futures.holding import own
 from holdfast.client.packing.arguments import Packer
 from holdfast.client.packing.constants import Constants
 from holdfast.cluster.failures import dumping
@@ -49,7 +50,7 @@ def test_a_report_that_was_under_way_when_a_key_was_released_and_held_again_is_n
 
 
 def test_the_scheduler_is_told_to_forget_functions_so_that_they_have_a_limit(script, monkeypatch):
-    monkeypatch.setattr(base, "MAX_SENT_FUNCTIONS", 4)
+    monkeypatch.setattr(sent_functions, "MAX_SENT_FUNCTIONS", 4)
     for i in range(6):
         script.client.submit(lambda i=i: i, key=f"x{i}")
         script.next("submit")
@@ -78,7 +79,7 @@ def test_a_function_with_futures_or_much_data_in_it_goes_with_its_tasks(script, 
         names = [m[0] for m in script.peer.received]
         assert names.index("functions") < names.index("submit")
         script.peer.received.clear()
-    assert not client._sent_functions.keys() & {forgotten}
+    assert not client._core.sent.digests.keys() & {forgotten}
     del futures, inside
 
 
@@ -92,7 +93,7 @@ class TestCalls:
         assert pickle.loads(blob) is operator.neg
         assert "functions" not in messages[messages.index("functions") + 1 :]
         assert one.key != two.key
-        assert digest == script.client._functions.get(operator.neg).digest
+        assert digest == script.client._core.functions.get(operator.neg, own).digest
 
     def test_a_call_carries_its_arguments_with_references_for_futures(self, script):
         first = script.client.submit(operator.neg, 1, key="first")
@@ -158,7 +159,7 @@ class TestCalls:
             client.submit(call, 1, 2, named=lock)
         with pytest.raises(TypeError, match=r"argument 1 .* of neg"):
             client.map(operator.neg, [1, lock])
-        assert not client._table.states
+        assert not client._core.table.states
         client.submit(operator.neg, 1, key="after")
         assert script.next("submit")[1][0][0] == "after"
         assert not [m for m in script.peer.received if m[0] == "submit"]
@@ -492,7 +493,7 @@ class TestLargeArguments:
     @pytest.fixture
     def packing(self, script):
         store = self.Store(script.client)
-        return Packer("f", None, script.client._own, Constants(store)), store
+        return Packer("f", None, functools.partial(own, script.client._core), Constants(store)), store
 
     def test_a_large_array_is_stored_and_referred_to(self, packing):
         packer, store = packing

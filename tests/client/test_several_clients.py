@@ -18,6 +18,7 @@ from dask import delayed
 from dask.base import tokenize
 
 from holdfast import CancelledError, Client, LocalCluster, futures_of, wait
+from holdfast.client.operations import cancelling
 
 
 @pytest.fixture
@@ -231,13 +232,13 @@ class TestFuturesOfAnotherClient:
 
     def test_are_cancelled_while_it_closes(self, client, cluster, monkeypatch):
         gone = Client(cluster, set_as_default=False)
-        future, cancel = gone.submit(operator.neg, 1), gone._cancel
+        future, cancel = gone.submit(operator.neg, 1), cancelling.cancel_keys
 
         def close_first(*arguments):
             gone.close()
-            cancel(*arguments)
+            return cancel(*arguments)
 
-        monkeypatch.setattr(gone, "_cancel", close_first)
+        monkeypatch.setattr(cancelling, "cancel_keys", close_first)
         client.cancel([future])
         assert client.submit(operator.neg, 2).result() == -2
 

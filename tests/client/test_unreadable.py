@@ -69,7 +69,7 @@ def test_an_error_like_those_of_a_copy_that_is_gone_is_no_reason_to_look_for_ano
 @pytest.mark.parametrize("attach", [True, False])
 def test_of_a_class_that_can_t_be_imported(cluster, attach, size):
     with Client(cluster, attach=attach, set_as_default=False) as client:
-        (address,) = client._stores._nodes()
+        (address,) = client._core.stores._nodes()
         future = client.submit(of_a_module_that_is_only_there, size, key=f"model-{size}")
         with pytest.raises(UnreadableError) as caught:
             future.result(PATIENCE_SECONDS)

@@ -157,7 +157,7 @@ class TestAnnotations:
             client.submit(operator.neg, 1, key="never")
         with dask.annotate(resources=lambda key: "GPU"), pytest.raises(TypeError, match="resources is a dictionary"):
             client.submit(operator.neg, 1, key="never")
-        assert "never" not in client._table.states
+        assert "never" not in client._core.table.states
 
 
 def _names_of_blocks(block):

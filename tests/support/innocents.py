@@ -77,7 +77,7 @@ class Innocents:
             frame = sys._current_frames().get(self._thread.ident or 0)
             where = "".join(traceback.format_stack(frame)[-6:])
             raise AssertionError(
-                f"an innocent operation hangs:\n{where}\n{self._client._session.ask(protocol.requests.STATUS, 30)}"
+                f"an innocent operation hangs:\n{where}\n{self._client._core.session.ask(protocol.requests.STATUS, 30)}"
             )
         assert set(self._workers) <= set(self._client.nthreads()), "an innocent worker is gone"
         assert self._client.scheduler_info()["failures"] == 0, "the scheduler failed at something; see its log"

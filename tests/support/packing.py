@@ -24,7 +24,7 @@ def pack(graph, outputs, options=MappingProxyType({}), **settings):
         "constants": Constants(lambda value: None),
         "store_as": lambda v, k: None,
     }
-    return GraphPacker(FunctionCache(lambda future: future), **{**defaults, **settings}).pack(graph, outputs, options)
+    return GraphPacker(FunctionCache(), **{**defaults, **settings}).pack(graph, outputs, options)
 
 
 def run(packed, values=None):

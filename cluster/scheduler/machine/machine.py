@@ -131,7 +131,8 @@ class SchedulerState:
         self.workers: dict[str, Worker] = {}
         self.outbox = Outbox()
         self.placement = Placement(self.hosts, self.workers)
-        self.feed = moves = moves or Moves()
+        moves = moves or Moves()
+        self.feed = moves.feed
         self.life = Lifecycle(
             self.outbox,
             self.placement,

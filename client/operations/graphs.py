@@ -1,18 +1,19 @@
-"""dask collections on the cluster: compute, persist, and the futures that a collection stands on."""
+"""dask's graphs and collections on the cluster. What gives futures never waits in an asynchronous client."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dask._task_spec import Alias
 from dask.base import get_annotations, is_dask_collection
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from holdfast.client.core.key_table import CANCELLED, LOST
-from holdfast.client.futures.future import Future, check_in_one, error_of
+from holdfast.client.core.core import Core
+from holdfast.client.futures.future import Future
+from holdfast.client.futures.holding import borrow, elsewhere, own
+from holdfast.client.operations.storing import constants, store_as
 from holdfast.client.packing import options as task_options
 from holdfast.client.packing.dask_internals import (
     CompositeExpr,
@@ -25,20 +26,16 @@ from holdfast.client.packing.dask_internals import (
     flatten,
     rebuild_composite_collection,
 )
-from holdfast.client.packing.foreign import check_no_foreign_future
 from holdfast.client.packing.graphs import GraphPacker, annotations_of, split
 from holdfast.client.packing.large_graphs import warn_if_large
 from holdfast.cluster import protocol
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 
-if TYPE_CHECKING:
-    from holdfast.client.client import Client
-
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
 def submit_graph(
-    client: Client,
+    core: Core,
     graph: Any,
     outputs: Iterable[Any],
     *,
@@ -60,8 +57,8 @@ def submit_graph(
     dict
         A future for each output.
     """
-    client._session.check_open()
-    client._table.settle_all()  # a key of futures that are gone is one to be computed
+    core.session.check_open()
+    core.table.settle_all()  # a key of futures that are gone is one to be computed
     if isinstance(graph, Expr):
         _leave_unfused_if_called(graph)
         annotations = graph.__dask_annotations__()
@@ -73,12 +70,12 @@ def submit_graph(
     called = task_options.Called(ambient, common)
     common = {**task_options.from_annotations(ambient), **common}
     packed = GraphPacker(
-        client._functions,
-        borrow=partial(client._borrow, failed=True),
-        own=client._own,
-        elsewhere=client._elsewhere,
-        constants=client._constants(),
-        store_as=client._store_as,
+        core.functions,
+        borrow=partial(borrow, core, failed=True),
+        own=partial(own, core),
+        elsewhere=partial(elsewhere, core),
+        constants=constants(core),
+        store_as=partial(store_as, core),
     ).pack(graph, outputs, per_key)
     warn_if_large(packed)
     if called:
@@ -91,7 +88,7 @@ def submit_graph(
     parts = list(split(packed.tasks, wants, MAX_ITEMS))
     submitted = {task[0] for task in packed.tasks}
     keeps = tuple(packed.stored)
-    table, session = client._table, client._session
+    table, session = core.table, core.session
     futures: dict[Any, Future] = {}
     messages: list[tuple[Any, ...]] = []
     with table.lock, table.beginning() as begun:
@@ -104,7 +101,7 @@ def submit_graph(
                     state.keeps = keeps  # one tuple for all; a key that was held has its recipe, and what that needs
                 else:
                     messages.append(protocol.client.WANT((target,)))
-            futures[output] = Future._of(state, client)
+            futures[output] = Future._of(state, core)
         for tasks, wanted, done in parts:
             options = dict(common)
             if per_key:
@@ -114,10 +111,10 @@ def submit_graph(
             released = [key for key in done if key not in table.states]
             if released:
                 messages.append(protocol.client.RELEASE(released))
-        client._send_functions(packed.functions)
+        core.sent.send(packed.functions)
         session.leave_all(messages)  # at once: what is wanted for the sake of a later message is released by that
         begun.clear()
-        client._forget_functions(packed.functions)
+        core.sent.forget(packed.functions)
     session.wake()
     return futures
 
@@ -138,7 +135,7 @@ def _leave_unfused_if_called(expr: Any) -> None:
 
 
 def compute(
-    client: Client,
+    core: Core,
     collections: Any,
     *,
     optimize_graph: bool,
@@ -164,14 +161,14 @@ def compute(
         of_outputs = _of_outputs(
             [(c, [key]) for c, key in zip(group, outputs, strict=True)], workers, allow_other_workers, resources
         )
-        by_output = submit_graph(client, expr, outputs, common=common, of_outputs=of_outputs)
+        by_output = submit_graph(core, expr, outputs, common=common, of_outputs=of_outputs)
         futures.update({id(c): by_output[key] for c, key in zip(group, outputs, strict=True)})
     results = [futures.get(id(item), item) for item in given]
     return results[0] if single else results
 
 
 def persist(
-    client: Client,
+    core: Core,
     collections: Any,
     *,
     optimize_graph: bool,
@@ -188,13 +185,13 @@ def persist(
             raise TypeError(f"only dask collections can be persisted, not a {type(item).__name__}: {item!r:.100}")
     persisted: dict[int, Any] = {}
     for group in _groups(given, optimize_graph):
-        results = _persist_group(client, group, optimize_graph, workers, allow_other_workers, resources, common)
+        results = _persist_group(core, group, optimize_graph, workers, allow_other_workers, resources, common)
         persisted.update({id(c): result for c, result in zip(group, results, strict=True)})
     return persisted[id(given[0])] if single else [persisted[id(item)] for item in given]
 
 
 def _persist_group(
-    client: Client,
+    core: Core,
     given: list[Any],
     optimize_graph: bool,
     workers: Any,
@@ -212,9 +209,7 @@ def _persist_group(
     if not (len(outputs) == len(given) == len(expressions)):
         raise RuntimeError(f"{len(given)} collections were optimized to {len(outputs)}")
     of_outputs = _of_outputs(list(zip(given, outputs, strict=True)), workers, allow_other_workers, resources)
-    futures = submit_graph(
-        client, expr, [key for keys in outputs for key in keys], common=common, of_outputs=of_outputs
-    )
+    futures = submit_graph(core, expr, [key for keys in outputs for key in keys], common=common, of_outputs=of_outputs)
     results = []
     for collection, part, keys in zip(given, expressions, outputs, strict=True):
         if isinstance(part, CompositeExpr):
@@ -262,88 +257,57 @@ def _has_collection(value: Any) -> bool:
     return isinstance(value, Iterator)
 
 
-def futures_of(collection: Any, client: Client | None = None, *, skip_cancelled: bool = False) -> list[Future]:
-    """The futures in a collection, or in a nested container of collections and futures.
+def get(
+    core: Core,
+    dsk: Any,
+    keys: Any,
+    *,
+    restrictions: Mapping[Any, Any] | None,
+    loose_restrictions: Any,
+    resources: Mapping[Any, Any] | None,
+    workers: Any,
+    allow_other_workers: bool | None,
+    common: Mapping[str, Any],
+) -> Any:
+    """Futures, nested like ``keys``; see `Client.get`."""
+    outputs = list(_result_keys(keys))
+    whole = [(None, outputs)]
+    of_outputs: dict[Any, dict[str, Any]] = {}
 
-    Parameters
-    ----------
-    collection : dask collection, Future, or container of these
-    client : Client, optional
-        Only its futures.
-    skip_cancelled : bool
-        Whether to leave out those that were cancelled instead of raising.
+    def choose(name: str, choices: Mapping[Any, Any]) -> None:
+        for key, value in choices.items():
+            of_outputs.setdefault(key, {})[name] = value
 
-    Returns
-    -------
-    list of Future
-        Each once.
-
-    Raises
-    ------
-    CancelledError
-        One of them was cancelled.
-    TypeError
-        Something in it is a future of another library.
-
-    Examples
-    --------
-    >>> x = da.ones(10, chunks=5).persist()  # doctest: +SKIP
-    >>> len(futures_of(x))  # doctest: +SKIP
-    2
-    """
-    check_in_one("futures_of", client)
-    found: dict[Future, None] = {}
-    stack = [collection]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Future):
-            found[item] = None
-        elif isinstance(item, (*_CONTAINERS,)):
-            stack.extend(reversed(list(item)))
-        elif isinstance(item, Mapping):
-            stack.extend(reversed(list(item.values())))
-        elif is_dask_collection(item):
-            stack.extend(reversed(list(_values_of(item))))
-        else:
-            check_no_foreign_future(item, "something whose futures are looked for")
-    futures = [future for future in found if client is None or future.client is client]
-    if skip_cancelled:
-        return [future for future in futures if future.status not in (CANCELLED, LOST)]
-    for future in futures:
-        if future.status in (CANCELLED, LOST):
-            future._check_held()
-            raise error_of(future._state)
-    return futures
+    if resources and not all(isinstance(value, Mapping) for value in resources.values()):
+        common = {**common, **task_options.options_of(resources=resources)}
+    else:
+        choose("resources", resources or {})
+    choose("workers", task_options.chosen(workers, whole, nested=False))
+    choose("workers", restrictions or {})
+    for key in of_outputs:
+        if allow_other_workers or loose_restrictions is True or key in (loose_restrictions or ()):
+            of_outputs[key]["allow_other_workers"] = True
+    futures = submit_graph(
+        core,
+        dsk,
+        outputs,
+        common=common,
+        of_outputs={key: task_options.options_of(**chosen) for key, chosen in of_outputs.items()},
+    )
+    return _repack(keys, futures)
 
 
-def _values_of(collection: Any) -> Iterator[Any]:
-    """What stands at the top of a collection's graph, aliases left aside."""
-    expr = getattr(collection, "expr", None)
-    if isinstance(expr, Expr):
-        # The graph of an expression is that of its optimized form, which may have other futures culled from it.
-        for part in expr.walk():
-            yield from (operand for operand in part.operands if isinstance(operand, Future))
-            layer = part.operand("layer") if "layer" in part._parameters else None
-            if isinstance(layer, Mapping):
-                yield from layer.values()
-            dsk = part.operand("dsk") if "dsk" in part._parameters else None
-            if isinstance(dsk, Mapping):
-                yield from dsk.values()
-        return
-    yield from (value for value in collection.__dask_graph__().values() if not isinstance(value, Alias))
-
-
-def result_keys(keys: Any) -> Iterator[Any]:
+def _result_keys(keys: Any) -> Iterator[Any]:
     """Every key in a nested list of keys."""
     if isinstance(keys, list):
         for key in keys:
-            yield from result_keys(key)
+            yield from _result_keys(key)
     else:
         yield keys
 
 
-def repack(keys: Any, values: Mapping[Any, Any]) -> Any:
+def _repack(keys: Any, values: Mapping[Any, Any]) -> Any:
     """A nested list of keys with their values instead."""
     if isinstance(keys, list):
-        return [repack(key, values) for key in keys]
+        return [_repack(key, values) for key in keys]
     return values[keys]

@@ -1,0 +1,69 @@
+"""What the scheduler answers, and who is told when it has."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from holdfast.cluster import errors
+from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.protocol.answers import merged
+
+
+class Answer:
+    """The answer of the scheduler to one request.
+
+    Parameters
+    ----------
+    wake
+        Called when it is there, in any thread.
+
+    Attributes
+    ----------
+    gate : threading.Lock
+        Held until the answer is there.
+    """
+
+    __slots__ = ("_fragments", "_said", "_wake", "gate")
+
+    def __init__(self, wake: Callable[[], None] | None = None) -> None:
+        self._wake = wake
+        self._fragments: list[Any] = []
+        self._said: tuple[bool, Any] | None = None
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def begin(self, fragment: Any) -> None:
+        """The scheduler has said the beginning of it, or a further part."""
+        self._fragments.append(fragment)
+
+    def give(self, ok: bool, value: Any) -> None:
+        """The scheduler has said this. To be told twice is no harm."""
+        self._said = self._said or (ok, value)
+        with contextlib.suppress(RuntimeError):  # it was given before
+            self.gate.release()
+        if self._wake is not None:
+            self._wake()
+
+    def fail(self, reason: Exception) -> None:
+        """It will say nothing any more."""
+        self.give(False, reason)
+
+    def value(self) -> Any:
+        """The answer. Raises what it is if it's an error."""
+        assert self._said is not None
+        ok, value = self._said
+        if ok:
+            return merged([*self._fragments, value]) if self._fragments else value
+        raise type(value)(*value.args) if isinstance(value, Exception) else error_named(*value)
+
+
+def error_named(name: str, text: str) -> Exception:
+    """The error that the scheduler named: one of `holdfast.cluster.errors` or a builtin one."""
+    kind = getattr(errors, name, None) or getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        return RemoteError(f"{name}: {text}")
+    return kind(text)

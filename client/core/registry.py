@@ -1,0 +1,78 @@
+"""The open clients of this process, and which of them is meant when none is named.
+
+The client that was opened last as a default, and is open still, is the current one. Inside a task the client is one of
+its worker's own; who runs tasks says so (`task_place`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+from holdfast.client.core.core import Core
+
+
+class TaskPlace(Protocol):
+    """The task that runs in this thread, as far as clients are concerned."""
+
+    scheduler_address: str
+    token: bytes
+
+    def core(self) -> Core:
+        """The core of the client that the task has."""
+
+    def client_opened(self) -> None:
+        """The task has opened a client that is no default."""
+
+
+def _no_task() -> TaskPlace | None:
+    return None
+
+
+class _Registry:
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.defaults: list[Core] = []
+        self.open: weakref.WeakSet[Core] = weakref.WeakSet()
+        self.known: weakref.WeakSet[Core] = weakref.WeakSet()
+        self.task_place: Callable[[], TaskPlace | None] = _no_task
+
+
+registry = _Registry()
+
+
+def current() -> Core:
+    """The core of the client for a future that was unpickled here: in a task the worker's own, else the current one.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    task = registry.task_place()
+    if task is not None:
+        return task.core()
+    with registry.lock:
+        if registry.defaults:
+            return registry.defaults[-1]
+    raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
+
+
+def known() -> list[Core]:
+    """Of all clients of this process, those too that are closed or the parent's: somebody may have futures of them."""
+    with registry.lock:
+        return list(registry.known)
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: the clients are the parent's, and so may be whoever has the lock."""
+    registry.lock = threading.RLock()
+    inherited, registry.open = list(registry.open), weakref.WeakSet()
+    for core in inherited:
+        core.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,164 @@
+"""The way of a session's messages: what `Session` needs of whatever carries them, and the connection that usually does.
+
+The session says what messages mean; a transport moves them. So another connection can carry a session, too: a worker's,
+with the client's messages among its own, carries that of the client inside its tasks. Whoever builds such a client
+provides
+
+* a `Transport`, with the promises that are said there;
+* a `Session` over it, made and started in the thread that the transport calls from (`Session.start`);
+* a `StoreAccess`, or what gives the same: reads and writes objects;
+* a `Driver` (`holdfast.client.drivers`), which may do something around each wait, such as to lend a task's slot;
+* a `Core` of these (`core.py`), without `Resources`: then closing the client closes none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from holdfast.cluster.comm.connection import Connection, connect
+
+Message = tuple[Any, ...]
+
+
+class Receiver(Protocol):
+    """What a transport calls: a session."""
+
+    def on_batch(self, messages: tuple[Any, ...]) -> None:
+        """Messages have come. In the transport's thread. A `ProtocolError` that it raises is the sender's fault."""
+
+    def on_batch_elsewhere(self, messages: tuple[Any, ...]) -> bool:
+        """Messages have come to a thread that is in `Transport.read_while`; False if the transport's is to handle them.
+
+        It may be interrupted; then the transport's thread handles the same messages from their beginning.
+        """
+
+    def on_close(self, error: Exception | None) -> None:
+        """Nothing more will come. In the transport's thread."""
+
+    def wake(self) -> None:
+        """There is room for messages again. In any thread."""
+
+
+class Transport(Protocol):
+    """Carries the messages of one session to the scheduler, in order, and those of the scheduler to the session.
+
+    Attributes
+    ----------
+    call_soon : callable
+        ``call_soon(function)`` calls in the transport's thread, soon; from any thread, also inside the garbage
+        collector. Raises a RuntimeError when that thread's loop is closed. It must be one call into C, or be used only
+        where no interrupt comes: the session believes in a wake-up that it has begun.
+    """
+
+    call_soon: Callable[[Callable[[], None]], object]
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing can be sent now. `Receiver.wake` is called when there is room."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is in the transport's thread, which may not wait for what only that thread can hear."""
+
+    def start(self, receiver: Receiver) -> None:
+        """Give it what comes, what has come already too. In the transport's thread."""
+
+    def send(self, messages: list[Message], queue: list[Any], count: int) -> None:
+        """Send messages now, in any thread, in the order of the calls.
+
+        The first ``count`` items of the queue, which the messages are made of, are taken out of it in the same step: so
+        an interrupt comes before both or after both.
+        """
+
+    def read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
+        """Receive and handle in this thread for as long as ``waits()`` is true; whether it is false then.
+
+        Returns at once with what ``waits()`` says, if this thread can't, or something else receives already.
+        """
+
+    def nudge(self) -> None:
+        """Have a thread that is in `read_while` look again whether it waits."""
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> object:
+        """Call in the transport's thread after a while. In that thread."""
+
+    def close(self) -> None:
+        """Close when what was sent has been written; `Receiver.on_close` is called. In the transport's thread.
+
+        In any thread, if its loop is closed.
+        """
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: neither send nor hear any more. Takes no lock."""
+
+
+class ConnectionTransport:
+    """A connection of the client's own. Made by `connected`, in the thread of its event loop.
+
+    Parameters
+    ----------
+    connection
+        One that other threads share (`holdfast.cluster.comm.shared`).
+    threads_read
+        Whether a thread that waits reads the connection itself; else the loop does it always.
+    """
+
+    def __init__(self, connection: Connection, *, threads_read: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self.connection = connection
+        self._threads_read = threads_read
+        self.call_soon: Callable[[Callable[[], None]], object] = self._loop.call_soon_threadsafe
+
+    @property
+    def closed(self) -> bool:
+        return self.connection.closed
+
+    @property
+    def is_full(self) -> bool:
+        return self.connection.is_full
+
+    @property
+    def is_current(self) -> bool:
+        return threading.get_ident() == self._thread
+
+    def start(self, receiver: Receiver) -> None:
+        connection = self.connection
+        connection.on_room = receiver.wake
+        connection.start(receiver.on_batch, receiver.on_close, receiver.on_batch_elsewhere)
+
+    def send(self, messages: list[Message], queue: list[Any], count: int) -> None:
+        self.connection.send_now(messages, queue, count)
+
+    def read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
+        return self.connection.read_while(waits, timeout) if self._threads_read else not waits()
+
+    def nudge(self) -> None:
+        self.connection.nudge()
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> object:
+        return self._loop.call_later(seconds, function)
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            self.connection.close_without_loop()
+        else:
+            self.connection.close()
+
+    def leave_to_parent(self) -> None:
+        self.connection.leave_to_parent()
+
+
+async def connected(
+    address: str, *, token: bytes, info: dict[str, Any], timeout: float, threads_read: bool
+) -> ConnectionTransport:
+    """A connection to the scheduler, on the running loop. Raises what `connection.connect` raises."""
+    connection = await connect(address, token=token, role="client", info=info, timeout=timeout, shared=True)
+    return ConnectionTransport(connection, threads_read=threads_read)

@@ -1,0 +1,98 @@
+"""The driver of an asynchronous client: a coroutine on the loop that the client was opened on.
+
+No thread is the client's own. What would block the loop runs in the loop's default executor, as `effects.Elsewhere`
+says. A call that never waits, such as `Client.submit`, has no coroutine: where it would have to wait after all, because
+there is no room in a store, say, it raises `WouldWaitError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from holdfast.client.drivers.blocking import BLOCKING
+from holdfast.client.drivers.effects import Effect, Elsewhere, InLoop, NotAtOnce, Operation, WouldWaitError
+from holdfast.client.raising import CarriedError, hide_own_frames
+
+T = TypeVar("T")
+
+
+class AsynchronousDriver:
+    """Waits on the event loop that is running where it is made."""
+
+    asynchronous = True
+    #: The loop is the user's.
+    thread = None
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    @property
+    def may_block(self) -> bool:
+        return threading.get_ident() != self._thread
+
+    def run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
+        if asyncio._get_running_loop() is not self.loop:
+            operation.close()
+            where = "a thread without a running event loop" if threading.get_ident() != self._thread else "another one"
+            raise RuntimeError(
+                f"an asynchronous client belongs to the event loop that it was opened on, and this call is made in "
+                f"{where}: await it there (asyncio.run_coroutine_threadsafe), or open a client of this one's own"
+            )
+        return self._drive(operation)
+
+    async def _drive(self, operation: Operation[T]) -> T:
+        try:
+            effect = operation.send(None)
+            while True:
+                try:
+                    value = await effect.wait()
+                except BaseException as error:
+                    effect = operation.throw(error)
+                else:
+                    effect = operation.send(value)
+        except StopIteration as done:
+            given: T = done.value
+            return given
+        except CarriedError as carried:
+            # No coroutine can raise this one.
+            raise RuntimeError(f"a task raised {carried.error!r}") from carried.error
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
+        finally:
+            operation.close()
+
+    def finish(self, operation: Operation[T]) -> T:
+        if self.may_block:
+            return BLOCKING.run(operation)
+        try:
+            effect = operation.send(None)
+            while True:
+                if not isinstance(effect, Elsewhere) or effect.at_once is None:
+                    raise WouldWaitError(_WOULD_WAIT)
+                try:
+                    value = effect.at_once()
+                except NotAtOnce:
+                    raise WouldWaitError(_WOULD_WAIT) from None
+                except BaseException as error:
+                    effect = operation.throw(error)
+                else:
+                    effect = operation.send(value)
+        except StopIteration as done:
+            given: T = done.value
+            return given
+        finally:
+            operation.close()
+
+    def in_loop(self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None = None) -> Effect:
+        return InLoop(make, timeout, None)
+
+
+_WOULD_WAIT = (
+    "this call would have to wait, and it returns at once in an asynchronous client: await client.scatter(data) for "
+    "data that is large, or wait(future) for a future of another client, and give the future that you have then"
+)

@@ -1,0 +1,221 @@
+"""What operations wait for.
+
+An effect knows two ways to be waited for: in a thread, which it blocks, and on the running event loop. Which of them it
+is, and what is done around it, is the driver's to say. The effects that are about results and about answers of the
+scheduler are with what they wait for, in `holdfast.client.core`.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Protocol, TypeVar
+
+from holdfast.cluster.comm.loops import LoopThread
+
+T = TypeVar("T")
+
+
+class Effect(abc.ABC):
+    """Something that an operation waits for. What the waiting gives, or raises, comes out of the ``yield``."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def block(self) -> Any:
+        """Wait for it in this thread."""
+
+    @abc.abstractmethod
+    async def wait(self) -> Any:
+        """Wait for it on the running loop. If this is cancelled, nothing goes on that anybody would see."""
+
+
+#: Yields effects, and returns a value.
+Operation = Generator[Effect, Any, T]
+
+
+class Driver(Protocol):
+    """Takes operations to their ends."""
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether `run` gives awaitables."""
+
+    @property
+    def thread(self) -> LoopThread | None:
+        """The client's own, with the loop of its connection; None without one."""
+
+    @property
+    def may_block(self) -> bool:
+        """Whether the calling thread may be blocked."""
+
+    def run(self, operation: Operation[Any]) -> Any:
+        """What the operation gives; an awaitable of it, if it is an asynchronous driver."""
+
+    def finish(self, operation: Operation[T]) -> T:
+        """What the operation gives, in any kind of client: for what can't be left and taken up again, as a pickler.
+
+        Raises
+        ------
+        WouldWaitError
+            It would have to wait, in a thread that may not be blocked.
+        """
+
+    def in_loop(self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None = None) -> Effect:
+        """The effect of a coroutine that runs in the loop of the client's connection.
+
+        `TimeoutError` comes out of it after ``timeout`` seconds.
+        """
+
+
+class WouldWaitError(RuntimeError):
+    """A call that never waits would have to."""
+
+
+class NotAtOnce(Exception):  # an outcome that is no error
+    """Something that was tried on the event loop can't be done there at once."""
+
+
+class Elsewhere(Effect):
+    """What blocks on another socket, or computes long: on a loop, it runs in the loop's default executor.
+
+    Parameters
+    ----------
+    function
+        Does it, in any thread.
+    at_once
+        Tried first on a loop: does the same if that takes no time, else raises `NotAtOnce`.
+    undo
+        Called with what ``function`` gave, if nobody waits for it any more.
+    """
+
+    __slots__ = ("at_once", "function", "undo")
+
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        at_once: Callable[[], Any] | None = None,
+        undo: Callable[[Any], object] | None = None,
+    ) -> None:
+        self.function = function
+        self.at_once = at_once
+        self.undo = undo
+
+    def block(self) -> Any:
+        return self.function()
+
+    async def wait(self) -> Any:
+        if self.at_once is not None:
+            try:
+                return self.at_once()
+            except NotAtOnce:
+                pass
+        job = _Job(self.function, self.undo)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, job.run)
+        except asyncio.CancelledError:
+            job.abandon()
+            raise
+
+
+class _Job:
+    """A function that runs in another thread, for somebody that may stop waiting for it."""
+
+    def __init__(self, function: Callable[[], Any], undo: Callable[[Any], object] | None) -> None:
+        self._function = function
+        self._undo = undo
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._given: list[Any] = []
+
+    def run(self) -> Any:
+        given = self._function()
+        with self._lock:
+            if not self._abandoned:
+                if self._undo is not None:
+                    self._given.append(given)
+                return given
+        if self._undo is not None:
+            self._undo(given)
+        return None
+
+    def abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+        if self._undo is not None and self._given:
+            self._undo(self._given.pop())
+
+
+class Sleep(Effect):
+    """Some time passes."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def block(self) -> None:
+        time.sleep(self.seconds)
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self.seconds)
+
+
+class InLoop(Effect):
+    """A coroutine that runs in the loop of the client's connection: a thread's, or the running one.
+
+    See `Driver.in_loop`.
+    """
+
+    __slots__ = ("make", "thread", "timeout")
+
+    def __init__(
+        self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None, thread: LoopThread | None
+    ) -> None:
+        self.make = make
+        self.timeout = timeout
+        self.thread = thread
+
+    def block(self) -> Any:
+        assert self.thread is not None
+        return self.thread.run(self.make(), self.timeout)
+
+    async def wait(self) -> Any:
+        async with asyncio.timeout(self.timeout):
+            return await self.make()
+
+
+class Signal:
+    """Ends one wait on the running loop; any thread may give it. Made on the loop."""
+
+    __slots__ = ("_future", "_loop", "_thread")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._future: asyncio.Future[bool] = self._loop.create_future()
+
+    def give(self) -> None:
+        """Twice is no harm. Also where a lock is held."""
+        if threading.get_ident() == self._thread:
+            self._end(True)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits there
+            self._loop.call_soon_threadsafe(self._end, True)
+
+    def _end(self, given: bool) -> None:
+        if not self._future.done():
+            self._future.set_result(given)
+
+    async def wait(self, timeout: float | None) -> bool:
+        """Whether it was given within ``timeout`` seconds."""
+        late = None if timeout is None else self._loop.call_later(max(0.0, timeout), self._end, False)
+        try:
+            return await self._future
+        finally:
+            if late is not None:
+                late.cancel()

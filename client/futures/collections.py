@@ -1,0 +1,89 @@
+"""The futures that a collection stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dask._task_spec import Alias
+from dask.base import is_dask_collection
+
+from holdfast.client.core.key_state import CANCELLED, LOST
+from holdfast.client.futures.errors import error_of
+from holdfast.client.futures.future import Future
+from holdfast.client.packing.checks import check_in_one
+from holdfast.client.packing.dask_internals import Expr
+from holdfast.client.packing.foreign import check_no_foreign_future
+
+_CONTAINERS = (list, tuple, set, frozenset)
+
+
+def futures_of(collection: Any, client: Any = None, *, skip_cancelled: bool = False) -> list[Future]:
+    """The futures in a collection, or in a nested container of collections and futures.
+
+    Parameters
+    ----------
+    collection : dask collection, Future, or container of these
+    client : Client, optional
+        Only its futures.
+    skip_cancelled : bool
+        Whether to leave out those that were cancelled instead of raising.
+
+    Returns
+    -------
+    list of Future
+        Each once.
+
+    Raises
+    ------
+    CancelledError
+        One of them was cancelled.
+    TypeError
+        Something in it is a future of another library.
+
+    Examples
+    --------
+    >>> x = da.ones(10, chunks=5).persist()  # doctest: +SKIP
+    >>> len(futures_of(x))  # doctest: +SKIP
+    2
+    """
+    check_in_one("futures_of", client)
+    found: dict[Future, None] = {}
+    stack = [collection]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Future):
+            found[item] = None
+        elif isinstance(item, (*_CONTAINERS,)):
+            stack.extend(reversed(list(item)))
+        elif isinstance(item, Mapping):
+            stack.extend(reversed(list(item.values())))
+        elif is_dask_collection(item):
+            stack.extend(reversed(list(_values_of(item))))
+        else:
+            check_no_foreign_future(item, "something whose futures are looked for")
+    futures = [future for future in found if client is None or future.client is client]
+    if skip_cancelled:
+        return [future for future in futures if future.status not in (CANCELLED, LOST)]
+    for future in futures:
+        if future.status in (CANCELLED, LOST):
+            future._check_held()
+            raise error_of(future._state)
+    return futures
+
+
+def _values_of(collection: Any) -> Iterator[Any]:
+    """What stands at the top of a collection's graph, aliases left aside."""
+    expr = getattr(collection, "expr", None)
+    if isinstance(expr, Expr):
+        # The graph of an expression is that of its optimized form, which may have other futures culled from it.
+        for part in expr.walk():
+            yield from (operand for operand in part.operands if isinstance(operand, Future))
+            layer = part.operand("layer") if "layer" in part._parameters else None
+            if isinstance(layer, Mapping):
+                yield from layer.values()
+            dsk = part.operand("dsk") if "dsk" in part._parameters else None
+            if isinstance(dsk, Mapping):
+                yield from dsk.values()
+        return
+    yield from (value for value in collection.__dask_graph__().values() if not isinstance(value, Alias))

@@ -1,0 +1,37 @@
+"""What is not wanted any more: `Client.cancel`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from holdfast.client.core.cancelling import cancel_keys
+from holdfast.client.core.core import Core
+from holdfast.client.drivers.effects import Operation
+from holdfast.client.futures.collections import futures_of
+from holdfast.client.futures.future import Future
+from holdfast.client.packing.checks import check_in_one
+from holdfast.cluster.errors import CancelledError, ConnectError
+
+
+def cancel(core: Core, futures: Any, force: bool) -> Operation[None]:
+    """See `Client.cancel`."""
+    check_in_one("cancel", force)
+    if isinstance(futures, Future):
+        found = [futures]
+    else:
+        try:
+            found = futures_of(list(futures) if isinstance(futures, Iterator) else futures)
+        except CancelledError:
+            found = futures_of(futures, skip_cancelled=True)
+    of_cores: dict[Core, list[Future]] = {}
+    for future in found:
+        future._check_held()
+        of_cores.setdefault(future._core, []).append(future)
+    for each, its in of_cores.items():
+        if each is core or each.session.ended is None:
+            try:
+                yield from cancel_keys(each, [future._state for future in its], force)
+            except ConnectError:
+                if each is core or not (each.closed or each.session.ended):
+                    raise  # another one has ended just now, and holds nothing any more

@@ -1,0 +1,156 @@
+"""`Client.scatter`: values into the object store."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from holdfast.client.core.core import Core
+from holdfast.client.drivers.effects import Elsewhere, NotAtOnce, Operation
+from holdfast.client.futures.future import Future
+from holdfast.client.futures.holding import adopting, borrow, own
+from holdfast.client.futures.reading import read
+from holdfast.client.operations.storing import announce
+from holdfast.client.packing.checks import check_in_one
+from holdfast.client.packing.collecting import collecting
+from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
+from holdfast.client.packing.keys import check_together, random_token, wire_key
+from holdfast.client.packing.options import names_of_workers
+from holdfast.client.stores.access import AT_ONCE_NBYTES, StoreAccess
+from holdfast.client.stores.place import Place
+from holdfast.client.stores.tokens import hashes_in_place, token_of_content
+from holdfast.cluster.errors import CancelledError
+from holdfast.objectstore import Encoded, encode
+
+#: How long `scatter` waits for a first host.
+SCATTER_TIMEOUT_SECONDS = 30.0
+
+
+def scatter(
+    core: Core, data: Any, workers: Any, everywhere: bool, hashed: bool, timeout: float | None
+) -> Operation[Any]:
+    """See `Client.scatter`."""
+    check_in_one("scatter", workers)
+    if isinstance(data, Iterator):
+        check_ends((data,), "what is scattered")
+    deadline = None if timeout is None else time.monotonic() + timeout
+    stores = core.stores
+    core.session.check_open()
+    if not stores.any_node:
+        yield from stores.waiting_for_node(SCATTER_TIMEOUT_SECONDS if timeout is None else timeout)
+    names = None if workers is None else names_of_workers(workers)
+
+    # Small ones are announced to the store together, as long as this is one thread's.
+    with contextlib.nullcontext() if core.driver.asynchronous else stores.batch():
+        return (yield from _scatter(_Scattering(core, names, everywhere, hashed, deadline), data))
+
+
+class _Scattering(NamedTuple):
+    """What holds for all values of one call."""
+
+    core: Core
+    names: Sequence[str] | None
+    everywhere: bool
+    hashed: bool
+    deadline: float | None
+
+    @property
+    def left(self) -> float | None:
+        """The seconds that are left."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+def _scatter(scattering: _Scattering, data: Any) -> Operation[Any]:
+    kind = type(data)
+    if kind is dict:
+        named = {}
+        for key, value in data.items():
+            named[key] = yield from _one(scattering, value, wire_key(key))
+        return named
+    if not (kind in (list, tuple, set, frozenset) or isinstance(data, (range, Iterator))):
+        return (yield from _one(scattering, data))
+    futures = []
+    for value in data:
+        futures.append((yield from _one(scattering, value)))
+    if isinstance(data, Iterator):
+        return iter(futures)
+    return futures if isinstance(data, range) else kind(futures)
+
+
+def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Future]:
+    core, stores, everywhere = scattering.core, scattering.core.stores, scattering.everywhere
+    check_no_foreign_future(value, "something that is to be scattered")
+    try:
+        with collecting() as inside:
+            encoded = stores.encode(value)
+        # What lies in the store already is encoded in another way, to stay there. Names go by one encoding.
+        with collecting():
+            plain = encode(value) if (in_store := stores.shares(encoded)) else encoded
+    except CancelledError:  # a released future inside it
+        raise
+    except Exception as error:  # pickling runs a user's code, which may raise anything
+        raise TypeError(f"a {type(value).__name__} can't be pickled, so it can't be scattered: {error}") from error
+    mine: list[Future] = []
+    for future in inside:
+        assert isinstance(future, Future)
+        mine.append(own(core, future) if future._core is core else (yield from adopting(core, future)))
+    check_together(f"a {type(value).__name__} that is scattered", [future.key for future in mine])
+    place = None
+    chosen = key is not None
+    if chosen:
+        held = yield from _held_content(core, key, plain, scattering.left)
+        if held is not None and not everywhere:
+            return held
+    elif not scattering.hashed or inside:  # a future's name doesn't tell for which value it stands
+        key = f"{encoded.type_name}-{random_token()}"
+    else:
+        if not in_store and hashes_in_place(stores, encoded, stores.targets(scattering.names)):
+            place = yield from _write(scattering, encoded, None)
+        token = yield Elsewhere(partial(token_of_content, stores, plain, place), partial(_token_at_once, stores, plain))
+        key = f"{encoded.type_name}-{token}"
+        known = borrow(core, key)
+        if known is not None and known.done() and not everywhere:
+            if place is not None:
+                stores.forget(place)
+            return known
+    if place is None:
+        place = yield from _write(scattering, encoded, str(key))
+    return announce(core, key, place, encoded.type_name, mine, chosen=chosen)
+
+
+def _write(scattering: _Scattering, encoded: Encoded, key: str | None) -> Operation[Place]:
+    stores, names, everywhere = scattering.core.stores, scattering.names, scattering.everywhere
+
+    def at_once() -> Place:
+        if everywhere or encoded.nbytes > AT_ONCE_NBYTES:
+            raise NotAtOnce
+        return stores.write_at_once(encoded, key, stores.targets(names))
+
+    write = partial(stores.write, encoded, key, names, everywhere=everywhere, timeout=scattering.left)
+    place: Place = yield Elsewhere(write, at_once, undo=stores.forget)
+    return place
+
+
+def _token_at_once(stores: StoreAccess, encoded: Encoded) -> str:
+    if encoded.nbytes > AT_ONCE_NBYTES:
+        raise NotAtOnce
+    return token_of_content(stores, encoded)
+
+
+def _held_content(core: Core, key: Any, encoded: Encoded, timeout: float | None) -> Operation[Future | None]:
+    """A future of a key that a user chose, if this client holds it with this content; None if it does not."""
+    if key in core.table.states:
+        core.table.settle_all()  # of futures that are gone already
+    held = borrow(core, key)
+    if held is None:
+        return None
+    other = encode((yield from read(core, held._state, timeout, False)))
+    if other.nbytes != encoded.nbytes or other.to_bytes() != encoded.to_bytes():
+        raise ValueError(
+            f"the key {key!r} is in use by a future of this client, {held!r}, with another value: scatter under "
+            "another key, or release that future first"
+        )
+    return held

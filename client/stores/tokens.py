@@ -1,0 +1,57 @@
+"""Names for contents: tokens of a value's encoding, made where its bytes are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import xxhash
+
+from holdfast.client.packing.keys import content_token
+from holdfast.client.stores.access import StoreAccess
+from holdfast.client.stores.place import Place
+from holdfast.objectstore import Encoded, ObjectID
+
+#: Contents up to this size are copied for hashing; larger ones are hashed where they are stored.
+HASH_COPY_NBYTES = 1 << 20
+
+
+def fingerprint(stores: StoreAccess, encoded: Encoded) -> str | None:
+    """A token of the encoded bytes, before they are stored; None if they would have to be made for that.
+
+    It is not the token that `content_token` makes. Hashing takes a tenth of the time that writing takes, and who
+    doesn't know the cluster's token can't make two values that have the same one.
+    """
+    sources = encoded.sources()
+    if sources is None and encoded.nbytes > HASH_COPY_NBYTES and stores.local is not None:
+        return None
+    return _fingerprint(stores, encoded.type_name, (encoded.to_bytes(),) if sources is None else sources)
+
+
+def fingerprint_of(stores: StoreAccess, encoded: Encoded, place: Place) -> str:
+    """The token of bytes that have been stored. They are read where they lie, if that is this host's store."""
+    local = stores.local
+    if local is None or local[1] not in place.nodes:
+        return _fingerprint(stores, encoded.type_name, (encoded.to_bytes(),))
+    return _fingerprint(stores, encoded.type_name, (memoryview(local[0].get_buffer(ObjectID(place.object_id))),))
+
+
+def _fingerprint(stores: StoreAccess, type_name: str, parts: Iterable[memoryview | bytes]) -> str:
+    hasher = xxhash.xxh3_128(type_name.encode(), seed=stores.hash_seed)
+    for part in parts:
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
+def token_of_content(stores: StoreAccess, encoded: Encoded, place: Place | None = None) -> str:
+    """A token of the encoded bytes; ``place`` where they lie in this host's store already, to read them there."""
+    local = stores.local
+    if place is None or local is None or local[1] not in place.nodes:
+        return content_token(encoded.type_name.encode(), *encoded.blocks())
+    buffer = local[0].get_buffer(ObjectID(place.object_id))
+    return content_token(encoded.type_name.encode(), memoryview(buffer))
+
+
+def hashes_in_place(stores: StoreAccess, encoded: Encoded, targets: Sequence[str]) -> bool:
+    """Whether it is better stored first and hashed there."""
+    local = stores.local
+    return encoded.nbytes > HASH_COPY_NBYTES and local is not None and local[1] in targets
