@@ -12,6 +12,7 @@ The parts, each of use to any other benchmark too:
 ``page.py``                the part of ``docs/performance.md`` that is generated
 ``machine.py``             what the figures were measured on
 ``systems.py``             how Holdfast's workloads and the peers' are run, each in its own process
+``peers/``                 the peers' side: the same workloads on other systems, and their environments
 ``cluster_workloads.py``   the cluster's workloads, one process that prints JSON lines
 ``functions.py``           what their tasks call
 ``simulated.py``           what a task costs the scheduler's state machine, without a cluster

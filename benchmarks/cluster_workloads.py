@@ -211,7 +211,7 @@ def broadcast(sizes: Sizes) -> None:
 
 
 def broadcast_as_ray(sizes: Sizes) -> None:
-    """The same as the peers' program does it with Ray, which can't be told where a task is to run.
+    """The same as it is done with Ray, which can't be told where a task is to run.
 
     Each reader pauses before it touches anything, and that pause is subtracted: so the way of the tasks to their
     workers isn't in the figure. For other systems it is, and it is in `broadcast`.

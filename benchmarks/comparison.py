@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks import goals, machine, page, systems
 from benchmarks.figures import Figure, Figures, medians
+from benchmarks.peers.environments import UnavailableError
 from benchmarks.table import table
 
 _ROUNDS = 3
@@ -53,7 +54,7 @@ class Comparison:
         try:
             commands = self._commands(options, given)
             figures = medians(_rounds(commands, options.rounds))
-        except (FileNotFoundError, systems.SystemFailedError) as error:
+        except systems.SystemFailedError as error:
             print(error, file=sys.stderr)
             return 1
         lines = "".join(f"{figure.to_json()}\n" for figure in figures)
@@ -78,18 +79,26 @@ class Comparison:
             "--only", nargs="+", choices=self.systems, default=self.systems, help="measure these systems only"
         )
         parser.add_argument("--without-peers", action="store_true", help=f"the same as --only {goals.SYSTEM}")
-        parser.add_argument("--peers", metavar="DIR", help="where the peers' program lies; see HOLDFAST_PEERS")
         parser.add_argument("--output", metavar="FILE", type=Path, help="write the JSON lines there too")
         parser.add_argument("--write-docs", action="store_true", help="put the table into docs/performance.md")
         parser.add_argument("--quick", action="store_true", help="a smoke run, tiny sizes; its figures mean nothing")
         return parser
 
     def _commands(self, options: argparse.Namespace, given: Sequence[str]) -> dict[str, list[str]]:
-        """How each system that is to be measured is run."""
+        """How each system that is to be measured is run. A peer that can't be installed is left out."""
         wanted = [goals.SYSTEM] if options.without_peers else [name for name in self.systems if name in options.only]
-        peers = None if wanted == [goals.SYSTEM] else str(systems.find_peers(options.peers))
-        holdfast = systems.module(self.workloads, *(["--quick"] if options.quick else []), *given)
-        return {name: [peers, name] if peers and name != goals.SYSTEM else holdfast for name in wanted}
+        commands = {}
+        for name in wanted:
+            try:
+                if name == goals.SYSTEM:
+                    commands[name] = systems.module(self.workloads, *(["--quick"] if options.quick else []), *given)
+                else:
+                    commands[name] = systems.peer(name, _say)
+            except UnavailableError as error:
+                _say(f"{error}\ngoing on without {name}")
+        if not commands:
+            raise systems.SystemFailedError("nothing is left to be measured")
+        return commands
 
     def _how_it_was_made(self, options: argparse.Namespace) -> str:
         """The command, without the options that change no figure: where files lie is this machine's own matter."""

@@ -27,6 +27,6 @@ def touch(array: np.ndarray[Any, Any], reader: int) -> float:
 
 
 def touch_slowly(array: np.ndarray[Any, Any], reader: int) -> float:
-    """As the peers' program has it for Ray: so long that each worker takes one."""
+    """As for Ray: so long that each worker takes one."""
     time.sleep(TOUCH_PAUSE_SECONDS)
     return touch(array, reader)

@@ -1,14 +1,12 @@
 """``make bench-placement``: graphs that are hard on a scheduler, run by Holdfast, by distributed and by dask's threads.
 
 For each case and system a fresh process (`placement_run`), the systems taking turns: the time of the case, and the
-memory that it takes beyond the idle cluster's. distributed runs in the environment that the peers' program has made for
-it, with the very same code.
+memory that it takes beyond the idle cluster's. distributed runs in its environment (`peers`), with the very same code.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +14,13 @@ from pathlib import Path
 from benchmarks import machine, page, systems
 from benchmarks.figures import Figure, Figures, medians
 from benchmarks.goals import SYSTEM
+from benchmarks.peers import environments
+from benchmarks.peers.environments import UnavailableError
 from benchmarks.placement_cases import CASES
 from benchmarks.table import aligned, number
 
 PEER = "distributed"
 SYSTEMS = (SYSTEM, "floor", PEER)
-ENVIRONMENTS_VARIABLE = "PEERS_HOME"
 _ROUNDS = 3
 
 
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shown = [name for name in SYSTEMS if name != PEER or not options.without_peers]
     try:
         figures = _measure(shown, options)
-    except (FileNotFoundError, systems.SystemFailedError) as error:
+    except (UnavailableError, systems.SystemFailedError) as error:
         print(error, file=sys.stderr)
         return 1
     lines = "".join(f"{figure.to_json()}\n" for figure in figures)
@@ -56,24 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made = f"Made with `make bench-placement`: {rounds}, {options.workers} workers of one thread."
         page.replace_section(page.PERFORMANCE, "bench-placement", f"{machine.describe()}\n\n{made}\n\n{result}")
     return 0
-
-
-def environment() -> str:
-    """The interpreter of the environment that the peers' program makes for distributed.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it has made none yet.
-    """
-    home = Path(os.environ.get(ENVIRONMENTS_VARIABLE) or "~/.cache/holdfast-peers").expanduser()
-    interpreter = home / PEER / "bin" / "python"
-    if not interpreter.exists():
-        raise FileNotFoundError(
-            f"there is no {interpreter}: the peers' program makes it when it runs {PEER} ('make bench-peers'), in the "
-            f"directory that {ENVIRONMENTS_VARIABLE} names. Or leave it out with --without-peers"
-        )
-    return str(interpreter)
 
 
 def table(figures: Figures, cases: Sequence[str], shown: Sequence[str]) -> str:
@@ -103,7 +84,7 @@ def _ratio(figures: Figures, metric: str) -> str:
 
 
 def _measure(shown: Sequence[str], options: argparse.Namespace) -> list[Figure]:
-    interpreters = {name: environment() if name == PEER else sys.executable for name in shown}
+    interpreters = {name: environments.interpreter(name, _say) if name == PEER else sys.executable for name in shown}
     given = ["--workers", str(options.workers), *(["--quick"] if options.quick else [])]
     found = []
     for turn in range(1, options.rounds + 1):

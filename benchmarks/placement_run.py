@@ -1,7 +1,7 @@
 """One system through one case of `placement_cases`: a fresh process that prints its figures.
 
-``python -m benchmarks.placement_run SYSTEM CASE [--workers N] [--quick]``. With ``distributed`` it runs in the peers'
-environment, which has no Holdfast; with ``floor``, dask's threads run the case in this very process.
+``python -m benchmarks.placement_run SYSTEM CASE [--workers N] [--quick]``. With ``distributed`` it runs in that
+peer's environment, which has no Holdfast; with ``floor``, dask's threads run the case in this very process.
 
 The case runs three times: tiny, so that every process has imported what it takes; as it is, with its memory watched;
 and once more, timed.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from benchmarks import goals
 from benchmarks.comparison import Comparison
 
-STORE = Comparison("bench-store", "store_workloads", ("floor", goals.SYSTEM, "plasma", "ray"), goals.STORE)
+STORE = Comparison("bench-store", "store_workloads", ("floor", goals.SYSTEM, "plasma", "ray", "vineyard"), goals.STORE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,7 @@
 """Running the systems that are compared: each one's workloads in a process of their own, one system at a time.
 
-A system is a command that prints one JSON object a line (``figures.py``). Holdfast's is a module of this folder; the
-peers' is a program named ``run`` in a directory that isn't part of this repository: it makes an environment for each
-peer that it's asked for, and runs the same workloads there.
+A system is a command that prints one JSON object a line (``figures.py``). Holdfast's is a module of this folder. A
+peer's is a module of the folder ``peers``, run by the Python of an environment that has the peer.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.figures import Figure, parse
+from benchmarks.peers import environments
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PEERS_VARIABLE = "HOLDFAST_PEERS"
 _TIMEOUT_SECONDS = 900
 _TAIL_NBYTES = 2000
 
@@ -29,32 +28,20 @@ class SystemFailedError(Exception):
     """A system's workloads ended early, or printed no figures."""
 
 
-def find_peers(given: str | None) -> Path:
-    """The program that runs the peers.
-
-    Parameters
-    ----------
-    given : str or None
-        The directory it lies in; by default what HOLDFAST_PEERS says, then ``../shared/peers`` beside the repository.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there's none, with the way out.
-    """
-    directory = given or os.environ.get(PEERS_VARIABLE) or str(REPOSITORY.parent / "shared" / "peers")
-    program = Path(directory).resolve() / "run"
-    if not os.access(program, os.X_OK):
-        raise FileNotFoundError(
-            f"the peers aren't at {directory}: name their directory with --peers or {PEERS_VARIABLE}, "
-            "or measure Holdfast alone with --without-peers"
-        )
-    return program
-
-
 def module(name: str, *arguments: str) -> list[str]:
     """The command that runs one of this folder's modules."""
     return [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+
+
+def peer(name: str, progress: Callable[[str], None]) -> list[str]:
+    """The command that runs a peer, in its environment.
+
+    Raises
+    ------
+    UnavailableError
+        If the environment isn't there and can't be made.
+    """
+    return [environments.interpreter(name, progress), "-W", "ignore", "-m", f"benchmarks.peers.{name}"]
 
 
 def measure(name: str, command: list[str], progress: Callable[[str], None]) -> list[Figure]:

@@ -23,7 +23,11 @@ def lazy(namespace: dict[str, Any], exports: Mapping[str, str]) -> tuple[Callabl
 
     Examples
     --------
-    >>> __getattr__, __dir__ = lazy(globals(), {"Store": "holdfast.objectstore.client.store"})  # doctest: +SKIP
+    A package does it with ``__getattr__, __dir__ = lazy(globals(), ...)``:
+
+    >>> find, names = lazy({"__name__": "numbers_of_ours"}, {"sqrt": "math"})
+    >>> names(), find("sqrt")(9)
+    (['__name__', 'sqrt'], 3.0)
     """
 
     def getattribute(name: str) -> Any:

@@ -86,7 +86,7 @@ def workers_and_threads(
     >>> workers_and_threads(None, None, n_cores=4), workers_and_threads(None, None, n_cores=32)
     ((4, 1), (8, 4))
     >>> workers_and_threads(None, None, n_cores=32, workers_max=2)
-    ((2, 16))
+    (2, 16)
     >>> workers_and_threads(2, None, n_cores=8), workers_and_threads(None, 4, n_cores=8)
     ((2, 4), (2, 4))
     """

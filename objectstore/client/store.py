@@ -440,7 +440,9 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
     Examples
     --------
     >>> with connect(server.socket_path, name="etl") as store:
-    ...     object_id = store.put(table)
+    ...     object_id = store.put(np.arange(3))
+    ...     store.get(object_id)
+    array([0, 1, 2])
     """
     connection, hello = open_connection(os.fspath(socket_path), timeout)
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pretended_peers import pretend_environment
 
 from benchmarks import goals
 from benchmarks.figures import parse
@@ -14,14 +16,12 @@ from benchmarks.simulated import independent, microseconds_per_task, run_graph, 
 
 REPOSITORY = Path(__file__).parents[2]
 
-PEERS = """#!/usr/bin/env bash
-echo "{\\"system\\": \\"$1\\", \\"metric\\": \\"chain_1k\\", \\"value\\": 0.5, \\"unit\\": \\"tasks/s\\"}"
-"""
 
-
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.cluster", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=110)
+    return subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=110, env={**os.environ, **environment}
+    )
 
 
 def test_every_metric_comes_once_as_a_line_and_in_the_table(tmp_path):
@@ -36,11 +36,9 @@ def test_every_metric_comes_once_as_a_line_and_in_the_table(tmp_path):
 
 
 def test_the_peers_take_turns_with_some_of_the_workloads(tmp_path):
-    program = tmp_path / "run"
-    program.write_text(PEERS)
-    program.chmod(0o755)
+    pretend_environment(tmp_path, "ray", "chain_1k", "tasks/s")
     result = bench(
-        "--quick", "--workloads", "chain", "--only", "ray", "holdfast", "--rounds", "2", "--peers", str(tmp_path)
+        "--quick", "--workloads", "chain", "--only", "ray", "holdfast", "--rounds", "2", PEERS_HOME=str(tmp_path)
     )
     assert result.returncode == 0, result.stderr
     figures = [figure for line in result.stdout.splitlines() if (figure := parse(line))]

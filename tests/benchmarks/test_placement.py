@@ -34,10 +34,12 @@ def test_each_case_has_its_time_and_its_memory(tmp_path):
         assert result.stdout.count(f"| `{case}` ") == (case in cases)
 
 
-def test_without_the_peers_environment_it_says_how_to_go_on(tmp_path):
-    result = bench_placement("--quick", PEERS_HOME=str(tmp_path))
+def test_without_a_place_for_the_peers_environment_it_says_how_to_go_on(tmp_path):
+    place = tmp_path / "a file"
+    place.touch()
+    result = bench_placement("--quick", PEERS_HOME=str(place))
     assert result.returncode == 1
-    assert str(tmp_path) in result.stderr
+    assert str(place) in result.stderr
     assert "--without-peers" in result.stderr
 
 

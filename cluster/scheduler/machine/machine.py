@@ -131,8 +131,7 @@ class SchedulerState:
         self.workers: dict[str, Worker] = {}
         self.outbox = Outbox()
         self.placement = Placement(self.hosts, self.workers)
-        moves = moves or Moves()
-        self.feed = moves.feed
+        self.feed = moves = moves or Moves()
         self.life = Lifecycle(
             self.outbox,
             self.placement,

@@ -10,7 +10,7 @@ from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
 from holdfast.cluster.scheduler.tasks.events import Event
 from holdfast.cluster.scheduler.tasks.instructions import Instruction
-from holdfast.cluster.scheduler.tasks.model import ALONE_ON_HOST, Holder, Host, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import ALONE_ON_HOST, Holder, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, TRANSITIONS, State
 
@@ -24,10 +24,10 @@ class CheckedMoves(Moves):
         assert task.state == FIRST
         super().appear(task)
 
-    def move(self, task: Task, state: State, where: Worker | Host | None = None) -> None:
+    def move(self, task: Task, state: State) -> None:
         if (task.state, state) not in TRANSITIONS:
             raise AssertionError(f"{task!r} can't move to {state!r}")
-        super().move(task, state, where)
+        super().move(task, state)
 
 
 class CheckedState(SchedulerState):

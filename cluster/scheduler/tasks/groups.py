@@ -65,10 +65,9 @@ class Groups:
         group.tasks += 1
         return group
 
-    def leave(self, group: Group) -> None:
-        """A task of a group is forgotten."""
-        group.tasks -= 1
-        if not group.tasks and len(self.table) > MAX_GROUPS:
+    def emptied(self, group: Group) -> None:
+        """The last task of a group is forgotten."""
+        if len(self.table) > MAX_GROUPS:
             del self.table[group.name]
 
     def remember_writer(self, key: Key, digest: Digest | None) -> None:

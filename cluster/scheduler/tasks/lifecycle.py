@@ -98,7 +98,6 @@ class Lifecycle:
         self._placement = placement
         self._awaits_lost = awaits_lost
         self._moves = moves or Moves()
-        self._move = self._moves.move
         self._run_ids = itertools.count(1)
         self._follow_up_limit = follow_up_limit
         self._to_settle: list[Task] = []  # touched by this event
@@ -150,7 +149,7 @@ class Lifecycle:
             if not task.dependencies:
                 self.enqueue(task)
                 continue
-            self._move(task, "waiting")
+            self._moves.move(task, "waiting")
             waiting_on = 0
             waited_for: Task | None = None
             error: TaskError | None = None
@@ -176,7 +175,7 @@ class Lifecycle:
     def await_or_fail(self, task: Task, text: str) -> None:
         """A task in state "released" has no result and can't be computed: await a host that has one, if it may come."""
         if self._awaits_lost and task in self.lost.objects:
-            self._move(task, "lost")
+            self._moves.move(task, "lost")
             task.since = self.now
             self.awaited[task] = None
         else:
@@ -186,7 +185,7 @@ class Lifecycle:
         """A task in state "lost" has waited for its host for long enough."""
         if task.can_be_computed:  # somebody has told how meanwhile
             self.withdraw(task)
-            self._move(task, "released")
+            self._moves.move(task, "released")
             self.activate(task)
         else:
             self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}"), is_loss=True))
@@ -199,11 +198,11 @@ class Lifecycle:
     def enqueue(self, task: Task) -> None:
         """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
         if self._placement.can_run(task.requirements):
-            self._move(task, "ready")
+            self._moves.move(task, "ready")
             task.since = self.now
             self._placement.push(task)
         else:
-            self._move(task, "no-worker")
+            self._moves.move(task, "no-worker")
             task.since = self.now
             self.unplaced[task] = None
 
@@ -211,7 +210,7 @@ class Lifecycle:
         """A task in state "processing" that no worker has any more: let it run again."""
         waiting_on = sum(dependency.state != "memory" for dependency in task.dependencies)
         if waiting_on:
-            self._move(task, "waiting")
+            self._moves.move(task, "waiting")
             task.waiting_on = waiting_on
         else:
             self.enqueue(task)
@@ -258,11 +257,11 @@ class Lifecycle:
             self.line_up(last.task)
 
     def _send(self, task: Task, worker: Worker) -> None:
-        self._move(task, "processing", worker)
         run_id = next(self._run_ids)
         requirements = task.requirements
         task.run_id = run_id
         task.worker = worker
+        self._moves.move(task, "processing")
         if not worker.runs:
             self._placement.progressed(worker, self.now)
         private = task.private or task.group.writes
@@ -333,7 +332,6 @@ class Lifecycle:
         if not self.objects.claim(object_id, task):
             return False
         active = task.state in ACTIVE
-        self._move(task, "memory", host)
         if self.lost.objects:
             self.lost.supersede(task)
         task.since = self.now
@@ -344,6 +342,7 @@ class Lifecycle:
         task.missing = task.failures = task.solitude = task.suspected = 0
         if host is not None:
             self.add_copy(task, host)
+        self._moves.move(task, "memory")
         if task.holders:
             self.reports.finished(task)
         if active and task.dependencies:
@@ -385,7 +384,7 @@ class Lifecycle:
         """A task that is needed, and has no result or has failed for its loss, has one: no run is wanted for it."""
         if task.state == "erred":
             self.errors.take_from(task)
-            self._move(task, "released")
+            self._moves.move(task, "released")
         else:
             self.withdraw(task)
         self.complete(task, host, object_id, nbytes, inline, type_name)
@@ -402,7 +401,7 @@ class Lifecycle:
         if any(dependency.state == "erred" for dependency in task.dependencies):
             return
         self.errors.take_from(task)
-        self._move(task, "released")
+        self._moves.move(task, "released")
         self._unhindered.extend(task.dependents)
         if task.is_needed:
             self.reports.pending(task)
@@ -442,13 +441,13 @@ class Lifecycle:
     def lose(self, task: Task) -> None:
         """A task in state "memory" has no result any more: compute it again if somebody needs it."""
         self._forget_object(task)
-        self._move(task, "released")
+        self._moves.move(task, "released")
         for waiter in task.waiters:
             if waiter.state == "waiting":
                 waiter.waiting_on += 1
             elif waiter.state in ("ready", "no-worker"):
                 self.withdraw(waiter)
-                self._move(waiter, "waiting")
+                self._moves.move(waiter, "waiting")
                 waiter.waiting_on = 1
             # One that is processing may have read it already; if not, it will say so.
         if task.is_needed:
@@ -463,7 +462,7 @@ class Lifecycle:
             return
         active = task.state in ACTIVE
         self.withdraw(task)
-        self._move(task, "erred")
+        self._moves.move(task, "erred")
         task.error = error
         error.tasks += 1
         self.reports.failed(task)
@@ -633,16 +632,19 @@ class Lifecycle:
             self.errors.take_from(task)
         else:
             self.withdraw(task)
-        self._move(task, "released")
+        self._moves.move(task, "released")
         if active:
             self._leave_dependencies(task)
 
     def _forget(self, task: Task) -> None:
-        self._move(task, "forgotten")
+        self._moves.move(task, "forgotten")
         if self.lost.objects:
             self.lost.supersede(task)
         self.generations.forget(task)
-        self.groups.leave(task.group)
+        group = task.group
+        group.tasks -= 1
+        if not group.tasks:
+            self.groups.emptied(group)
         if task.digest is not None:
             function = self.functions.table[task.digest]
             function.tasks -= 1
