@@ -40,17 +40,18 @@ _CUTS = _declared()
 
 def where_cut(message: Sequence[Any], count: int) -> int:
     """The place of the list in a message that lists more than ``count`` things and may be cut there. 0: it may not."""
-    cut = _CUTS.get(message[0]) if message and type(message[0]) is str else None
-    if cut is None:
+    try:
+        cut = _CUTS.get(message[0])
+        if cut is None:
+            return 0
+        place, unless = cut
+        items = message[place]
+        if len(items) <= count or (unless and message[unless] is not None):
+            return 0
+    except (IndexError, TypeError):  # malformed: whoever reads it says how
         return 0
-    place, unless = cut
-    if len(message) <= place or len(message) <= unless:
-        return 0  # malformed
-    items = message[place]
     kind = type(items)
-    if (kind is not tuple and kind is not list) or len(items) <= count:
-        return 0
-    return 0 if unless and message[unless] is not None else place
+    return place if kind is tuple or kind is list else 0
 
 
 def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -14,11 +14,17 @@ from pathlib import Path
 
 from holdfast.cluster.protocol import opening, transfer
 from holdfast.cluster.protocol.kinds import GLOSSARY
-from holdfast.cluster.protocol.limits import MAX_ITEMS, MAX_KEY_DEPTH, MAX_KEY_NBYTES, MAX_PLAIN_DEPTH, MAX_PLAIN_ITEMS
+from holdfast.cluster.protocol.limits import (
+    MAX_INTEGER,
+    MAX_ITEMS,
+    MAX_KEY_DEPTH,
+    MAX_KEY_NBYTES,
+    MAX_PLAIN_DEPTH,
+    MAX_PLAIN_ITEMS,
+)
 from holdfast.cluster.protocol.message import Message, Request, Vocabulary
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.protocol.shapes import (
-    MAX_INTEGER,
     Anything,
     Blob,
     Boolean,

@@ -7,6 +7,7 @@ from holdfast.cluster.protocol.limits import (
     ERROR_INLINE_NBYTES,
     ERROR_TEXT_LENGTH,
     INLINE_LIMIT_NBYTES,
+    MAX_INTEGER,
     MAX_NAME_LENGTH,
     MAX_NAMED,
     MAX_OBJECT_NBYTES,
@@ -15,7 +16,6 @@ from holdfast.cluster.protocol.limits import (
     MAX_THREADS,
 )
 from holdfast.cluster.protocol.shapes import (
-    MAX_INTEGER,
     Blob,
     Boolean,
     Either,
@@ -40,7 +40,7 @@ NAME = Text(MAX_NAME_LENGTH, 1)
 TEXT = Text(MAX_NAME_LENGTH)
 ADDRESS = Text(MAX_NAME_LENGTH, 1)
 REASON = Text(MAX_REASON_LENGTH)
-RUN = Integer(-MAX_INTEGER - 1, (1 << 64) - 1)  # those of a warm-up aren't positive
+RUN = Integer(-MAX_INTEGER - 1)  # those of a warm-up aren't positive
 NBYTES = Integer(0, MAX_OBJECT_NBYTES)
 SECONDS = Number(0.0, 1e12)
 PAYLOAD = Blob(MAX_PAYLOAD_NBYTES)

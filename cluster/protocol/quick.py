@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast.cluster.protocol.limits import (
     INLINE_LIMIT_NBYTES,
+    MAX_INTEGER,
     MAX_KEY_NBYTES,
     MAX_NAME_LENGTH,
     MAX_OBJECT_NBYTES,
@@ -61,7 +62,7 @@ def are_results(results: Any) -> bool:
             key, run_id, object_id, nbytes, inline, type_name, seconds = result
             if type(result) is not tuple or ((type(key) is not str or len(key) > _KEY_LENGTH) and not _is_key(key)):
                 return False
-            if type(run_id) is not int or type(object_id) is not bytes or len(object_id) != 16:
+            if type(run_id) is not int or run_id > MAX_INTEGER or type(object_id) is not bytes or len(object_id) != 16:
                 return False
             if type(nbytes) is not int or not 0 <= nbytes <= MAX_OBJECT_NBYTES:
                 return False
@@ -103,7 +104,9 @@ def _are_read(dependencies: Any) -> bool:
         key, result, inline, nodes = dependency
         if type(dependency) is not tuple or ((type(key) is not str or len(key) > _KEY_LENGTH) and not _is_key(key)):
             return False
-        if (type(result) is not bytes or len(result) != 16) and (type(result) is not int or not 0 < result < 1 << 63):
+        if (type(result) is not bytes or len(result) != 16) and (
+            type(result) is not int or not 0 < result <= MAX_INTEGER
+        ):
             return False
         if inline is not None and (type(inline) is not bytes or len(inline) > INLINE_LIMIT_NBYTES):
             return False
@@ -121,7 +124,9 @@ def are_runs(runs: Any) -> bool:
             key, run_id, digest, payload, dependencies, private = run
             if type(run) is not tuple or ((type(key) is not str or len(key) > _KEY_LENGTH) and not _is_key(key)):
                 return False
-            if type(run_id) is not int or (digest is not None and (type(digest) is not bytes or len(digest) != 16)):
+            if type(run_id) is not int or run_id > MAX_INTEGER:
+                return False
+            if digest is not None and (type(digest) is not bytes or len(digest) != 16):
                 return False
             if type(payload) is not bytes and type(payload) is not memoryview:
                 return False

@@ -21,14 +21,13 @@ from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.limits import (
+    MAX_INTEGER,
     MAX_KEY_DEPTH,
     MAX_KEY_NBYTES,
     MAX_PLAIN_DEPTH,
     MAX_PLAIN_ITEMS,
     MAX_PLAIN_TEXT_LENGTH,
 )
-
-MAX_INTEGER = (1 << 63) - 1
 
 
 class Shape:

@@ -167,6 +167,15 @@ class ScriptedScheduler:
 
         self.thread.call_soon(there)
 
+    def send_raw(self, peer: Peer, data: bytes) -> None:
+        """Send bytes as they are, which need not be frames."""
+
+        def there() -> None:
+            if peer.connection._transport is not None:
+                peer.connection._transport.write(data)
+
+        self.thread.call_soon(there)
+
     def task(self, peer: Peer, function: Any, *args: Any, key: Any = None, depends: Any = (), **kwargs: Any) -> Any:
         """A task for a ``run`` message; its function is sent ahead if it has to be."""
         blob = payloads.dumps(function)

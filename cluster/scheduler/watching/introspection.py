@@ -15,7 +15,8 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
-from holdfast.cluster.protocol.shapes import MAX_INTEGER, in_slices
+from holdfast.cluster.protocol.limits import MAX_INTEGER
+from holdfast.cluster.protocol.shapes import in_slices
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.names import Key
