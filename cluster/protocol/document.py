@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from holdfast.cluster.protocol import opening, transfer
+from holdfast.cluster.protocol import opening, payloads, transfer
 from holdfast.cluster.protocol.kinds import GLOSSARY
 from holdfast.cluster.protocol.limits import (
     MAX_INTEGER,
@@ -71,6 +71,7 @@ def text() -> str:
         parts += _vocabulary(vocabulary)
     parts += _requests()
     parts += _opening()
+    parts += _payloads()
     parts += _transfer()
     parts += _glossary()
     return "\n".join(parts)
@@ -78,7 +79,7 @@ def text() -> str:
 
 def _contents() -> Iterator[str]:
     titles = [_title(vocabulary) for vocabulary in VOCABULARIES]
-    for title in [*titles, "Requests", "The opening", "Between hosts", "Glossary"]:
+    for title in [*titles, "Requests", "The opening", "Payloads", "Between hosts", "Glossary"]:
         yield f"* [{title}](#{title.lower().replace(' ', '-')})"
     yield ""
 
@@ -140,6 +141,16 @@ def _opening() -> Iterator[str]:
         (f"`{name}`", role.meaning, describe(role.info), describe(role.welcome)) for name, role in opening.ROLES.items()
     ]
     yield from _table(("role", "what it is", "its info", "its welcome"), rows)
+
+
+def _payloads() -> Iterator[str]:
+    yield "## Payloads\n"
+    yield _paragraph(
+        "What the scheduler passes on and never looks into. What is larger lies in a store, and a reference stands in "
+        "its place."
+    )
+    rows = [(kind.name, kind.meaning, f"{kind.most_nbytes:,} bytes") for kind in payloads.KINDS]
+    yield from _table(("payload", "what it is", "at most"), rows)
 
 
 def _transfer() -> Iterator[str]:

@@ -1,8 +1,8 @@
 """What travels inside a task: functions and arguments, as bytes that the scheduler never looks into.
 
-A client writes payloads and a worker reads them, so what both must agree on stands here. Futures among the
-arguments are written as `Reference`; reading a payload inside `resolving(values)` puts the values in their place
-while it is unpickled, however deep they stand, without walking the arguments.
+`KINDS` says what there is. A client writes payloads and a worker reads them, so what both must agree on stands here.
+Futures among the arguments are written as `Reference`; reading a payload inside `resolving(values)` puts the values in
+their place while it is unpickled, however deep they stand, without walking the arguments.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import CellType
-from typing import Any
+from typing import Any, NamedTuple
 
-from holdfast.cluster.protocol.limits import INLINE_LIMIT_NBYTES
+from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES, INLINE_LIMIT_NBYTES, MAX_PAYLOAD_NBYTES
 from holdfast.objectstore.pickling import importing
 from holdfast.objectstore.pickling.by_value import ByValuePickler
 from holdfast.objectstore.pickling.unpickling import REFUSALS, loads_again
 
 __all__ = [
     "INLINE_LIMIT_NBYTES",
+    "KINDS",
     "InterruptedDump",
     "Item",
+    "Kind",
     "LargeBuffer",
     "Pickled",
     "Reference",
@@ -35,6 +37,47 @@ __all__ = [
     "none_larger_than",
     "resolving",
 ]
+
+
+class Kind(NamedTuple):
+    """What a payload is."""
+
+    name: str
+    meaning: str
+    most_nbytes: int
+
+
+KINDS = (
+    Kind(
+        "function",
+        "The pickle of a callable: by name, or by value if a script or a notebook defines it. References in it stand "
+        "for the futures in its closure.",
+        MAX_PAYLOAD_NBYTES,
+    ),
+    Kind(
+        "call",
+        "The arguments of a task with a function: the pickle of `(args, kwargs)`. A `Reference` stands for the value "
+        "of a key, an `Item` for one item of it.",
+        MAX_PAYLOAD_NBYTES,
+    ),
+    Kind("node", "A task without a function: the pickle of a node of `dask._task_spec`.", MAX_PAYLOAD_NBYTES),
+    Kind(
+        "pickled",
+        "The pickle of a `Pickled`: the value of its key is an object that is the pickle of any of the above, which "
+        "was too large.",
+        MAX_PAYLOAD_NBYTES,
+    ),
+    Kind(
+        "recipe", "What a dataset is made of: the pickle of a collection or value, with references.", MAX_PAYLOAD_NBYTES
+    ),
+    Kind(
+        "exception",
+        "The state of an exception and of all that it is linked to, value by value: what can't be read at the other "
+        "end is missing alone (`cluster/failures/links.py`).",
+        ERROR_INLINE_NBYTES,
+    ),
+    Kind("inline object", "The flat encoding of a small value (`objectstore.encode`).", INLINE_LIMIT_NBYTES),
+)
 
 _context = threading.local()
 
