@@ -37,6 +37,10 @@ class KilledWorker(HoldfastError):
     """A task was given up because the workers that ran it kept dying."""
 
 
+class BlockedTasksError(HoldfastError, RuntimeError):
+    """A task can't wait for others, because too many tasks of its worker do so already."""
+
+
 class NoWorkerError(HoldfastError):
     """No worker of the cluster can ever run a task: it asks for more, or for others, than there are."""
 

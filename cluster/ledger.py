@@ -8,6 +8,9 @@ Terms
 -----
 run
     One run of a task on a worker, named by its number (`run_id`). It is *begun* when a thread may call the task.
+slot
+    The right to run one task: a worker has as many as it runs tasks at once. A task that waits for others *lends* its
+    slot, and is *blocked* until it has a slot again (`worker/threads.py`).
 to revoke
     To take a run away from its worker: it will never begin there, so it may be sent to another one.
 to confirm
@@ -19,9 +22,10 @@ The words, of 8 bytes each
 incarnation    which of the processes that fill a worker's place one after the other        agent, once
 heard          grows while the loop of the worker goes round                                worker
 revocations    how many there were                                                          agent
-running        for each thread the run that it took last                                    worker
-threads        for each thread what Python calls it (``threading.get_ident()``)             worker
-earlier        a ring of the runs that threads had taken before those                       worker
+running        for each slot the run that was begun in it last; 0 while that is blocked     worker
+threads        for each slot what Python calls its thread (``threading.get_ident()``)       worker
+lent           the runs that have lent their slots, from then on until they have ended      worker
+earlier        a ring of the runs that have been in the slots before                        worker
 =============  ===========================================================================  ==============
 
 Behind the words there is room for the reason for which the worker ends itself (`worker/watchdog.py`), and for its *last
@@ -32,9 +36,9 @@ Why nothing runs twice
 A thread that takes a run from its queue and the agent that revokes it race::
 
     worker                                        agent
-    1  earlier[next] := running[thread]           1  revocations += 1
-    2  running[thread] := the run                 2  fence
-    3  fence                                      3  is the run in running, or else in earlier?
+    1  earlier[next] := running[slot]             1  revocations += 1
+    2  running[slot] := the run                   2  fence
+    3  fence                                      3  is the run in running, lent or earlier?
     4  revocations = those confirmed?                yes: it has begun    no: it is revoked
        yes: it begins    no: it waits
 
@@ -42,6 +46,12 @@ Each writes before it reads, with a fence between, so at least one of them sees 
 both do, the agent gives way: the run counts as begun, and waits on its worker until that is told what was revoked. If
 only the worker does, the run is revoked. It waits for the same word, and is dropped. A run moves from ``running`` to
 ``earlier`` by 1 before 2, and the agent looks there in the same order, so it finds the run in one of them.
+
+A run that lends its slot is written into ``lent`` before it leaves ``running``, and stays in ``lent`` until it has
+ended, though it may come back to ``running`` and leave it again any number of times. When it ends it is in ``running``,
+from where it goes to ``earlier`` like others. So an agent that looks into ``running``, ``lent``, ``running`` and
+``earlier``, in this order, finds it: if it is in neither of the first two, it either has not begun or has ended in
+between.
 
 What has happened to a run that the agent was asked about, and what follows:
 
@@ -66,7 +76,8 @@ How long ``earlier`` must be: a run has to be found as long as the scheduler cou
 at most N = `runs_max` at a time. A run enters the ring when its thread takes the next one, so its outcome is in the
 outbox by then. Others that enter after it have their own outcomes there either before it, one for each other thread, or
 after it. Of the latter the scheduler can have handled, before that of the run, only those which left in the same batch,
-at most N; the others still count, at most N. So 2 N + threads places are enough.
+at most N; the others still count, at most N. So 2 N + slots places are enough. Each run enters the ring once, however
+often it has lent its slot.
 
 On x86 stores are seen in the order in which they were made, and the fence is any locked instruction, such as taking or
 leaving a ``threading.Lock``. Processors with a weaker order would need barriers that Python hasn't; there nothing is
@@ -92,6 +103,8 @@ REVOKES = ORDERED
 #: The most runs that the scheduler sends a worker at a time, for each of its threads
 #: (`scheduler/placing/placement.py`).
 RUNS_PER_THREAD_MAX = 510
+#: The most runs of a worker that may be blocked at a time.
+BLOCKED_MAX = 1000
 
 _WORD_NBYTES = 8
 _REASON_NBYTES = 512
@@ -102,7 +115,7 @@ _INCARNATION, _HEARD, _REVOCATIONS, _RUNNING = range(4)
 
 
 def runs_max(nthreads: int) -> int:
-    """The most runs that the scheduler counts as one worker's at a time."""
+    """The most runs that the scheduler counts as one worker's at a time, beside those that are blocked."""
     return RUNS_PER_THREAD_MAX * nthreads + 1
 
 
@@ -111,8 +124,12 @@ def _ring_words(nthreads: int) -> int:
     return 1 << (2 * runs_max(nthreads) + nthreads - 1).bit_length()
 
 
+def _lent_words(nthreads: int) -> int:
+    return BLOCKED_MAX + nthreads  # those that are blocked, and those that have a slot again
+
+
 def _nbytes(nthreads: int) -> int:
-    return (_RUNNING + 2 * nthreads + _ring_words(nthreads)) * _WORD_NBYTES
+    return (_RUNNING + 2 * nthreads + _lent_words(nthreads) + _ring_words(nthreads)) * _WORD_NBYTES
 
 
 class WorkerLedger:
@@ -121,9 +138,9 @@ class WorkerLedger:
     Parameters
     ----------
     nthreads
-        How many threads take runs.
+        How many slots the worker has.
     memory
-        Shared with the agent, of an `AgentLedger` for as many threads; memory of this process alone if not given.
+        Shared with the agent, of an `AgentLedger` for as many slots; memory of this process alone if not given.
     """
 
     def __init__(self, nthreads: int, memory: mmap.mmap | None = None) -> None:
@@ -131,8 +148,10 @@ class WorkerLedger:
         self._reason = whole[_nbytes(nthreads) :]
         self._words = whole[: _nbytes(nthreads)].cast("q")
         self._threads = _RUNNING + nthreads
-        self._ring = self._threads + nthreads
-        self._places = itertools.cycle(range(self._ring, self._ring + _ring_words(nthreads)))
+        self._lent = self._threads + nthreads
+        self._free = list(range(self._lent, self._lent + _lent_words(nthreads)))  # places there
+        ring = self._lent + _lent_words(nthreads)
+        self._places = itertools.cycle(range(ring, ring + _ring_words(nthreads)))
         #: One word, ``revocations[0]``: how many there were until now.
         self.revocations = self._words[_REVOCATIONS : _REVOCATIONS + 1]
 
@@ -163,23 +182,40 @@ class WorkerLedger:
         text = reason.encode(errors="replace")[: _REASON_NBYTES - 1]
         self._reason[: len(text)] = text
 
-    def taker(self, thread: int) -> Callable[[int], None]:
-        """What this thread calls with each run that it takes: it and others one at a time, with a fence afterwards."""
-        self._words[self._threads + thread] = threading.get_ident()
+    # What follows is called by one thread at a time, with a fence afterwards.
+
+    def taker(self, slot: int) -> Callable[[int], None]:
+        """What a thread calls with each run that it takes into this slot; with 0 when the run that is there blocks."""
         words, places = self._words, self._places
-        running = _RUNNING + thread
+        running = _RUNNING + slot
         previous = 0
 
         def take(run_id: int, next: Callable[[Any], Any] = next) -> None:
             nonlocal previous
-            words[next(places)] = previous
+            if previous and run_id:
+                words[next(places)] = previous
             words[running] = previous = run_id
 
         return take
 
+    def hold(self, slot: int) -> None:
+        """This thread has a slot."""
+        self._words[self._threads + slot] = threading.get_ident()
+
+    def lend(self, run_id: int) -> int:
+        """A run that has a slot is about to lend it for the first time. Returns what `end` takes when it has ended."""
+        place = self._free.pop()
+        self._words[place] = run_id
+        return place
+
+    def end(self, place: int) -> None:
+        """A run that had lent its slot has ended; it has a slot."""
+        self._words[place] = 0
+        self._free.append(place)
+
     @property
     def running(self) -> list[int]:
-        """The run that each thread took last; 0 for none."""
+        """The run that was begun last in each slot; 0 for none, or while that is blocked."""
         return self._words[_RUNNING : self._threads].tolist()
 
 
@@ -199,7 +235,7 @@ class AgentLedger:
     incarnation
         Above zero, and of no other process that this agent starts.
     nthreads
-        How many threads of the worker take runs.
+        How many slots the worker has.
 
     Attributes
     ----------
@@ -222,7 +258,7 @@ class AgentLedger:
         self._words = self._whole[: _nbytes(nthreads)].cast("q")
         self._words[_INCARNATION] = incarnation
         self._threads = _RUNNING + nthreads
-        self._ring = self._threads + nthreads
+        self._lent = self._threads + nthreads
         self._fence = threading.Lock()
 
     @property
@@ -232,12 +268,12 @@ class AgentLedger:
 
     @property
     def running(self) -> list[int]:
-        """The run that each thread took last; 0 for none."""
+        """The run that was begun last in each slot; 0 for none, or while that is blocked."""
         return self._words[_RUNNING : self._threads].tolist()
 
-    def thread_of(self, ident: int) -> int | None:
-        """Which of the threads that take runs Python calls so; None if it's none of them."""
-        idents = self._words[self._threads : self._ring].tolist()
+    def slot_of(self, ident: int) -> int | None:
+        """Which slot was held last by the thread that Python calls so; None if none was."""
+        idents = self._words[self._threads : self._lent].tolist()
         return idents.index(ident) if ident in idents else None
 
     @property
@@ -276,8 +312,11 @@ class AgentLedger:
         )
 
     def _begun(self) -> set[int]:
-        running = self.running  # first: what leaves this meanwhile is in the ring
-        return {*running, *self._words[self._ring :].tolist()}
+        begun = set(self.running)
+        rest = self._words[self._lent :]  # the runs that have lent their slots, and the ring
+        begun.update(rest.tolist(), self.running)  # what has left `running` meanwhile is in the rest, and the other way
+        begun.update(rest.tolist())
+        return begun
 
     def close_fd(self) -> None:
         """Let go of the descriptor. Twice is no error."""

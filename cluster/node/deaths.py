@@ -1,7 +1,7 @@
 """How a worker's process has ended, and what its threads were doing then.
 
-Nobody can ask it any more. What is known is how the kernel says that it ended, which run each of its threads had taken
-last (`cluster/ledger.py`), and its *last words*: Python writes down what every thread is doing when a signal such as
+Nobody can ask it any more. What is known is how the kernel says that it ended, which run was begun last in each of its
+slots (`cluster/ledger.py`), and its *last words*: Python writes down what every thread is doing when a signal such as
 SIGSEGV kills the process, and which of them the signal came in (`faulthandler`). They lie in the ledger's memory.
 
 A signal may come in a thread that isn't one of those which run tasks, of a numerical library or one that the task has
@@ -43,7 +43,7 @@ class Death(NamedTuple):
     reason
         In words, for people.
     running
-        The run that each thread had taken last.
+        The run that was begun last in each slot, without those that were blocked.
     crashed
         The one of these that has crashed the process, if that is known.
     fault
@@ -75,8 +75,8 @@ def death_of(code: int, ledger: AgentLedger) -> Death:
     frames = found[2].decode(errors="replace")
     if (where := _where(frames)) is not None:
         reason = f"{reason} in {where}"
-    thread = ledger.thread_of(int(found[1], 16))
-    crashed = None if thread is None else running[thread]
+    slot = ledger.slot_of(int(found[1], 16))
+    crashed = None if slot is None else running[slot]
     theirs = itertools.takewhile(lambda line: _OWN not in line, frames.splitlines(keepends=True))
     shown = "".join(itertools.islice(theirs, FRAMES_MAX))
     return Death(reason, going_on, crashed if crashed in going_on else None, fault, shown)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.protocol.message import Carrier
 from holdfast.cluster.protocol.vocabularies import VOCABULARIES
 
 
@@ -36,6 +37,8 @@ def _declared() -> dict[str, Cut]:
 
 
 _CUTS = _declared()
+#: What these carry is cut.
+_CARRIERS = frozenset(m.operation for vocabulary in VOCABULARIES for m in vocabulary if isinstance(m, Carrier))
 
 
 def where_cut(message: Sequence[Any], count: int) -> int:
@@ -43,7 +46,8 @@ def where_cut(message: Sequence[Any], count: int) -> int:
     try:
         cut = _CUTS.get(message[0])
         if cut is None:
-            return 0
+            place = where_cut(message[1:], count) if message[0] in _CARRIERS else 0
+            return place + 1 if place else 0
         place, unless = cut
         items = message[place]
         if len(items) <= count or (unless and message[unless] is not None):

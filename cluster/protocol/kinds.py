@@ -70,7 +70,8 @@ _OPTIONS: dict[str, Shape] = {
     "writable": Boolean(),
 }
 TASK_OPTIONS = Fields({}, _OPTIONS)
-OPTIONS = Fields({}, {**_OPTIONS, "per_key": Mapped(KEY, TASK_OPTIONS, 1 << 26)})
+#: Of a client that is the tasks of a worker, ``parent`` is the run in which they are submitted.
+OPTIONS = Fields({}, {**_OPTIONS, "parent": RUN, "per_key": Mapped(KEY, TASK_OPTIONS, 1 << 26)})
 
 #: What a node says about itself, and the scheduler passes on. Later versions may add fields.
 NODE_DESCRIPTION = Fields(
@@ -115,7 +116,10 @@ GLOSSARY: dict[str, tuple[Shape, str]] = {
     "error": (ERROR, "An exception, pickled value by value."),
     "error text": (ERROR_TEXT, "An exception as text. Of a longer one, the middle is left out."),
     "resources": (RESOURCES, "Names of what a worker has or a task takes, and how much of each."),
-    "options": (OPTIONS, "Of all tasks of a message, and of some of them by key (`per_key`)."),
+    "options": (
+        OPTIONS,
+        "Of all tasks of a message, and of some of them by key (`per_key`). In a task, with its run (`parent`).",
+    ),
     "task options": (TASK_OPTIONS, "Where a task may run, how often, and before which others."),
     "object": (OBJECT_DESCRIPTION, "What a store says of an object that it has."),
     "named object": (OBJECT_NAMED, "The same, where all but its id may be unknown."),

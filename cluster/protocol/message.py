@@ -115,6 +115,48 @@ class Message:
         return message[1:] if message[0] == self.operation else None
 
 
+class Carrier(Message):
+    """A message that carries one of another vocabulary: its operation, and then all of that one.
+
+    Parameters
+    ----------
+    operation
+        What it begins with.
+    meaning
+        What it says, for the docs, in full sentences.
+    carried
+        The vocabulary of what it carries.
+
+    Examples
+    --------
+    >>> ECHO = Carrier("echo", "Comes back.", Vocabulary("a cave", "a hiker", Message("hello", "It greets.")))
+    >>> ECHO("hello")
+    ('echo', 'hello')
+    """
+
+    __slots__ = ("_operations", "carried")
+
+    def __init__(self, operation: str, meaning: str, carried: Vocabulary) -> None:
+        super().__init__(operation, meaning)
+        self.carried = carried
+        self._operations = frozenset(message.operation for message in carried)
+
+    def __call__(self, *fields: Any) -> tuple[Any, ...]:
+        """What carries the message of these fields, the operation first."""
+        if not fields or fields[0] not in self._operations:
+            raise TypeError(f"{self!r} carries what {self.carried.speaker} says, and not {fields[:1]!r}")
+        return self._begin + fields
+
+    def check(self, message: tuple[Any, ...]) -> None:
+        """Raise a `ProtocolError` if what it carries is none of the vocabulary, or is malformed."""
+        if len(message) < 2:
+            raise ProtocolError(f"{self.operation}: a message expected, nothing found")
+        try:
+            self.carried.check(message[1:])
+        except ProtocolError as error:
+            raise ProtocolError(f"{self.operation}.{error}") from None
+
+
 class Vocabulary:
     """What one kind of process may say to another.
 

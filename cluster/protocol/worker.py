@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast.cluster.protocol import quick
+from holdfast.cluster.protocol.client import FROM_CLIENT, TO_CLIENT
 from holdfast.cluster.protocol.kinds import (
     DIGEST,
     DIGESTS,
@@ -21,7 +22,7 @@ from holdfast.cluster.protocol.kinds import (
     SECONDS,
     TEXT,
 )
-from holdfast.cluster.protocol.message import Message, Vocabulary
+from holdfast.cluster.protocol.message import Carrier, Message, Vocabulary
 from holdfast.cluster.protocol.shapes import Boolean, Entry, Identity, Integer, Listed, Maybe, OneOf
 
 # -- to the scheduler
@@ -63,7 +64,45 @@ DROPPED = Message(
 )
 CONFIRMED = Message("confirmed", "The worker knows of the revocation of this number.", number=Integer(1))
 
-FROM_WORKER = Vocabulary("a worker", "the scheduler", FINISHED, ERRED, DEPENDENCIES_MISSING, WROTE, DROPPED, CONFIRMED)
+BLOCKED = Message(
+    "blocked",
+    "These runs wait for other runs. Their slots and resources are lent meanwhile.",
+    cut="run_ids",
+    run_ids=RUNS,
+)
+RECLAIM = Message(
+    "reclaim",
+    "These runs, which are blocked, want the resources back that they hold. The scheduler answers with `granted`.",
+    cut="run_ids",
+    run_ids=RUNS,
+)
+RETURNED = Message("returned", "These runs, which were blocked, go on.", cut="run_ids", run_ids=RUNS)
+TASKS_OPENED = Message(
+    "tasks-opened",
+    "The worker's tasks share a client from now on, which lives and dies with the worker's connection; one that there "
+    "was before has ended. The scheduler answers with `tasks`, and in that with `nodes`: all that there are.",
+)
+FROM_TASKS = Carrier(
+    "tasks",
+    "What follows is a message of the client that the worker's tasks share, with its operation first.",
+    FROM_CLIENT,
+)
+
+FROM_WORKER = Vocabulary(
+    "a worker",
+    "the scheduler",
+    FINISHED,
+    ERRED,
+    DEPENDENCIES_MISSING,
+    WROTE,
+    DROPPED,
+    CONFIRMED,
+    BLOCKED,
+    RECLAIM,
+    RETURNED,
+    TASKS_OPENED,
+    FROM_TASKS,
+)
 
 # -- from the scheduler
 
@@ -101,6 +140,14 @@ RUN_TASKS = Message(
         quick=quick.are_runs,
     ),
 )
+HOLDING = Message(
+    "holding",
+    "Of the runs that follow these take resources. When they have been blocked, they don't go on before these are "
+    "`granted`.",
+    cut="run_ids",
+    run_ids=RUNS,
+)
+GRANTED = Message("granted", "These runs have the resources back that they hold.", cut="run_ids", run_ids=RUNS)
 DISCARD = Message(
     "discard",
     "Nobody wants these results any more, which rode along with `finished`. The worker deletes those of them that it "
@@ -121,8 +168,24 @@ REVOKED = Message(
     number=Integer(1),
     run_ids=RUNS,
 )
+TO_TASKS = Carrier(
+    "tasks",
+    "What follows is a message to the client that the worker's tasks share, with its operation first.",
+    TO_CLIENT,
+)
 CLOSE = Message("close", "The worker finishes and exits.")
 
 TO_WORKER = Vocabulary(
-    "the scheduler", "a worker", FUNCTIONS_SENT, FUNCTIONS_FORGOTTEN, RUN_TASKS, DISCARD, DROP, REVOKED, CLOSE
+    "the scheduler",
+    "a worker",
+    FUNCTIONS_SENT,
+    FUNCTIONS_FORGOTTEN,
+    HOLDING,
+    RUN_TASKS,
+    GRANTED,
+    DISCARD,
+    DROP,
+    REVOKED,
+    TO_TASKS,
+    CLOSE,
 )

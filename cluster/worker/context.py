@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 class _Context(threading.local):
     worker: Worker | None = None
     key: Any = None
+    run_id: int | None = None
 
 
 _context = _Context()
@@ -27,11 +28,17 @@ def current_key() -> Any:
     return _context.key
 
 
+def current_run() -> int | None:
+    """The run of the task that is running in this thread; None outside of tasks."""
+    return _context.run_id
+
+
 def enter(worker: Worker | None) -> None:
     """From now on this thread runs tasks of ``worker``."""
     _context.worker = worker
 
 
-def run_key(key: Any) -> None:
-    """From now on this thread runs the task ``key``."""
+def run(key: Any, run_id: int | None) -> None:
+    """From now on this thread runs the task ``key``, whose run is ``run_id``; None for none."""
     _context.key = key
+    _context.run_id = run_id

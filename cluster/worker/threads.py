@@ -1,4 +1,36 @@
-"""The queue of tasks and the threads that take from it, in the order in which the tasks came.
+"""The queue of tasks, the slots that tasks run in, and the threads that take both.
+
+Terms
+-----
+slot
+    The right to run one task. A worker has ``nthreads`` of them, and they are what is limited: threads are not.
+blocked
+    A task in the middle of its work that waits for something which other tasks have to bring about. It keeps its thread
+    and all that is on its stack, and lends its slot (`TaskThreads.lend`).
+to return
+    A blocked task whose wait is over gets a slot again before it goes on.
+
+Invariants
+----------
+1. No more than ``nthreads`` tasks run at a time: a task runs only while its thread holds a slot.
+2. Of the threads that are not blocked there are at least ``nthreads``, so a slot that is free, and a task for it, never
+   wait for a thread. A thread that lends its slot sees to this first: if no other thread is to spare, it starts one. If
+   that can't be, its wait fails and nothing is lent.
+3. A task that returns comes before all tasks that have not begun. Of those that return, the one that was blocked last
+   comes first: it is the deepest of its kind, and what it brings about lets the others return.
+4. If a slot is free, nothing waits to return.
+
+==================================  ==================================================================================
+a thread that …                     … then
+==================================  ==================================================================================
+has ended a task, and one returns   gives its slot to that
+has ended a task, others are queued keeps its slot and takes the next one
+has nothing to run                  leaves its slot, if it has one; reads what the scheduler sends, if no other thread
+                                    does; else waits to be woken; or ends, if enough others wait
+lends its slot                      gives it to a task that returns; else leaves it, and wakes a thread if tasks are
+                                    queued
+returns                             takes a slot that is free; else waits for one
+==================================  ==================================================================================
 
 A thread with nothing to do reads what the scheduler sends, if no other one does: a task that comes then is run by the
 thread that has received it. So is one that could not start before the task that a thread has just run: whoever queues
@@ -13,26 +45,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
+import itertools
 import operator
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
-from holdfast.cluster.ledger import WorkerLedger
+from holdfast.cluster.errors import BlockedTasksError
+from holdfast.cluster.ledger import BLOCKED_MAX, WorkerLedger
 from holdfast.cluster.worker.execution import Task
+
+#: So many threads may wait for something to do, beyond those that there are slots for; more end.
+SPARE_MAX = 8
 
 
 class TaskThreads:
-    """Runs tasks in a fixed number of threads.
+    """Runs tasks, as many at once as there are slots.
 
     The threads are daemons: nobody can stop a task that runs, and it must not keep its process from ending.
 
     Parameters
     ----------
     nthreads:
-        How many.
+        How many slots there are.
     inside:
         Each thread takes its tasks within ``inside()``.
     run:
@@ -43,10 +82,13 @@ class TaskThreads:
         Of this process.
     name:
         For the threads' names.
+    blocked_max:
+        How many tasks may be blocked at a time; no more than the ledger has room for.
 
     Attributes
     ----------
     threads : list of threading.Thread
+        Those that live, whatever they do. Replaced when it changes, so that any thread may look at it.
     """
 
     def __init__(
@@ -58,18 +100,27 @@ class TaskThreads:
         nudge: Callable[[], None],
         ledger: WorkerLedger,
         name: str,
+        blocked_max: int = BLOCKED_MAX,
     ) -> None:
+        self._nthreads = nthreads
         self._inside = inside
         self._run = run
         self._read_while = read_while
         self._nudge = nudge
         self._loop = asyncio.get_running_loop()
         self._all_ended = asyncio.Event()
-        self._running = nthreads
         self._stopping = False
-        self._queued: OrderedDict[int, Task | None] = OrderedDict()  # by run; None: a thread is to end
+        self._queued: OrderedDict[int, Any] = OrderedDict()  # tasks by run
         self._ledger = ledger
-        self._taking = threading.Lock()  # tasks out of the queue
+        self._name = name
+        self._blocked_max = blocked_max
+        self._taking = threading.Lock()  # tasks out of the queue, and slots
+        self._free = [_Slot(number, ledger) for number in reversed(range(nthreads))]
+        self._slots: dict[int, _Slot] = {}  # by the thread that holds each
+        self._blocked: dict[int, _Blocked] = {}  # by thread
+        self._returning: list[tuple[int, _Blocked]] = []  # a heap; those that were blocked last come first
+        self._blocked_count = itertools.count()
+        self._lent: dict[int, int] = {}  # runs that have lent a slot and not ended -> their places in the ledger
         self._told = threading.Condition(self._taking)  # of a revocation, or to stop
         self._confirmed = 0  # revocations that this worker was told of
         self._revoked: set[int] = set()  # runs that threads have taken, and are not to begin
@@ -77,16 +128,28 @@ class TaskThreads:
         self._waiting = 0
         self._to_read = False
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.threads = [
-            threading.Thread(target=self._serve, args=(n,), name=f"{name}-{n}", daemon=True) for n in range(nthreads)
-        ]
-        for thread in self.threads:
-            thread.start()
+        self._names = itertools.count()
+        self._idents: set[int] = set()  # of the threads
+        self._count = 0  # of the threads that live, or are about to
+        self.threads: list[threading.Thread] = []
+        for _ in range(nthreads):
+            self._count += 1
+            self._start()
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits to be run."""
         return not self._queued
+
+    @property
+    def blocked(self) -> int:
+        """How many tasks are blocked, those included that wait to return."""
+        return len(self._blocked)
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the task of this thread is."""
+        return threading.get_ident() in self._blocked
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Run these after those that wait already."""
@@ -94,8 +157,13 @@ class TaskThreads:
             return
         for task in tasks:
             self._queued[task[1]] = task
-        takes_one = threading.current_thread() in self.threads
-        self._wake(min(len(tasks), len(self._queued) - takes_one))
+        # A thread that leaves its slot looks at the queue after that. So it is enough to wake others for free slots.
+        free, queued = len(self._free), len(self._queued)
+        thread = threading.get_ident()
+        if thread in self._idents and thread not in self._blocked:  # it takes one itself
+            queued -= 1
+            free -= thread not in self._slots
+        self._wake(min(len(tasks), queued, free))
 
     def read(self) -> None:
         """There's something to read from now on: one that has nothing to do, or the first that has, does it."""
@@ -139,15 +207,116 @@ class TaskThreads:
             self._confirmed = revocations
             self._told.notify_all()
 
+    # -- blocked tasks
+
+    @contextlib.contextmanager
+    def lend(
+        self, run_id: int, tell_blocked: Callable[[int], None], tell_returned: Callable[[int], None]
+    ) -> Iterator[bool]:
+        """Within it, the task that this thread runs has no slot: others run meanwhile.
+
+        It does nothing in a thread that holds no slot, such as one that the task has started. Gives whether it does.
+
+        Parameters
+        ----------
+        run_id
+            The task's.
+        tell_blocked
+            ``tell_blocked(run_id)`` is called while the task still has its slot: what it says leaves before anything
+            that the next task in this slot has to say.
+        tell_returned
+            ``tell_returned(run_id)`` is called when it has one again.
+
+        Raises
+        ------
+        BlockedTasksError
+            Too many tasks wait already, or the system has no thread for another task; says how many there may be.
+        """
+        thread = threading.get_ident()
+        if thread not in self._slots:
+            yield False
+            return
+        blocked = _Blocked()
+        with self._taking:
+            if len(self._blocked) >= self._blocked_max:
+                raise BlockedTasksError(_too_many(self._blocked_max))
+            self._blocked[thread] = blocked
+            lacks_one = self._count - len(self._blocked) < self._nthreads
+            self._count += lacks_one
+        try:
+            if lacks_one:
+                self._start_spare()
+            tell_blocked(run_id)
+        except BaseException:
+            with self._taking:
+                del self._blocked[thread]
+            raise
+        with self._taking:
+            slot = self._slots.pop(thread)
+            if run_id not in self._lent:
+                self._lent[run_id] = self._ledger.lend(run_id)
+            slot.take(0)
+            blocked.order = next(self._blocked_count)
+            self._leave(slot)
+            has_work = bool(self._queued and self._free)
+        if has_work:
+            self._wake(1)
+        try:
+            yield True
+        finally:
+            self._return(thread, blocked, run_id)
+            tell_returned(run_id)
+
+    def _return(self, thread: int, blocked: _Blocked, run_id: int) -> None:
+        with self._taking:
+            if self._free:
+                blocked.slot = self._free.pop()
+            elif not self._stopping:
+                heapq.heappush(self._returning, (-blocked.order, blocked))
+                blocked.gate.acquire()
+        if blocked.slot is None and not self._stopping:
+            blocked.gate.acquire()
+        with self._taking:
+            del self._blocked[thread]
+            if blocked.slot is not None:  # else this worker ends, and so does the task
+                self._slots[thread] = blocked.slot
+                blocked.slot.hold()
+                blocked.slot.take(run_id)
+
+    def _leave(self, slot: _Slot) -> None:
+        """A thread has no use for its slot any more. The caller has the lock."""
+        if self._returning:
+            _, blocked = heapq.heappop(self._returning)
+            blocked.slot = slot
+            blocked.gate.release()
+        else:
+            self._free.append(slot)
+
+    def _start_spare(self) -> None:
+        try:
+            self._start()
+        except RuntimeError as error:
+            with self._taking:
+                self._count -= 1
+            raise BlockedTasksError(
+                f"this task can't wait for others: {len(self._blocked) - 1:,} tasks of its worker wait already, and "
+                f"the system has no thread for one more ({error}). {_WAY_OUT}"
+            ) from None
+
+    # -- the end
+
     def stop(self) -> None:
         """Start no task any more, and end each thread when its task is done."""
         if not self._stopping:
             with self._taking:
                 self._stopping = True
                 self._queued.clear()
-                self._queued.update({-number: None for number, _ in enumerate(self.threads, 1)})
+                self._queued[0] = None  # for the thread that reads while nothing is queued
+                for _, blocked in self._returning:
+                    blocked.gate.release()
+                self._returning.clear()
                 self._told.notify_all()
-            self._wake(len(self.threads))
+            self._wake(self._count)
 
     async def join(self, timeout: float) -> bool:
         """Wait until all threads are past their last task; whether they are."""
@@ -158,41 +327,81 @@ class TaskThreads:
             return False
         return True
 
-    def _one_ended(self) -> None:
-        self._running -= 1
-        if not self._running:
-            for thread in self.threads:
-                thread.join()  # it has a few instructions to go
+    # -- threads
+
+    def _start(self) -> None:
+        """Start a thread, which counts as one already."""
+        thread = threading.Thread(target=self._serve, name=f"{self._name}-{next(self._names)}", daemon=True)
+        with self._taking:
+            self.threads = [*self.threads, thread]
+        try:
+            thread.start()
+        except BaseException:
+            self._forget(thread)
+            raise
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with self._taking:
+            self.threads = [other for other in self.threads if other is not thread]
+
+    def _serve(self) -> None:
+        self._idents.add(threading.get_ident())
+        try:
+            with self._inside():
+                self._take_tasks()
+        finally:
+            self._idents.discard(threading.get_ident())
+        thread = threading.current_thread()
+        self._forget(thread)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waited for a task that long
+            self._loop.call_soon_threadsafe(self._ended, thread)
+
+    def _ended(self, thread: threading.Thread) -> None:
+        thread.join()  # it has a few instructions to go
+        if not self.threads:
             self._all_ended.set()
 
-    def _serve(self, thread: int) -> None:
-        with self._inside():
-            self._take_tasks(self._ledger.taker(thread))
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waited for a task that long
-            self._loop.call_soon_threadsafe(self._one_ended)
-
-    def _take_tasks(self, take: Callable[[int], None]) -> None:
-        queued, taking, revocations = self._queued, self._taking, self._ledger.revocations
+    def _take_tasks(self) -> None:
+        queued, free, slots, returning = self._queued, self._free, self._slots, self._returning
+        taking, revocations = self._taking, self._ledger.revocations
         nothing_queued = partial(operator.not_, queued)
+        thread = threading.get_ident()
         confirmed = 0  # revocations that the worker had been told of when this thread waited for word last
+        run_id = 0
         while True:
-            try:
-                with taking:  # which is the fence of the ledger as well
+            with taking:  # which is the fence of the ledger as well
+                slot = slots.get(thread)  # not always the one that the last task has begun in
+                if self._lent and (place := self._lent.pop(run_id, None)) is not None:
+                    self._ledger.end(place)
+                if slot is not None and (not queued or returning or self._stopping):
+                    del slots[thread]
+                    self._leave(slot)
+                    slot = None
+                if slot is None:
+                    if self._stopping or (self._has_surplus and not (queued and free)):
+                        self._count -= 1
+                        return
+                    if queued and free:
+                        slot = slots[thread] = free.pop()
+                        slot.hold()
+                if slot is not None:
                     run_id, task = queued.popitem(last=False)
-                    if task is not None:
-                        take(run_id)
-            except KeyError:
+                    slot.take(run_id)
+            if slot is None:
                 if not self._read_while(nothing_queued):
                     self._wait()
                 continue
-            if task is None:
-                return
             may_begin = revocations[0] == confirmed
             if not may_begin:
                 may_begin, confirmed = self._await_word(run_id)
             if may_begin:
                 self._run(task)
             del task  # it holds its inline dependencies
+
+    @property
+    def _has_surplus(self) -> bool:
+        """Whether more threads than are needed have no task. The caller has the lock."""
+        return self._count - len(self._blocked) > self._nthreads + SPARE_MAX
 
     def _await_word(self, run_id: int) -> tuple[bool, int]:
         """Runs were revoked before a thread took this one, or since: wait until it's known whether it is one of them.
@@ -207,8 +416,63 @@ class TaskThreads:
 
     def _wait(self) -> None:
         with self._lock:
-            if self._queued or self._to_read:
+            if (self._queued and self._free) or self._to_read or self._stopping:
                 self._to_read = False
                 return
             self._waiting += 1
         self._wake_ups.get()
+
+
+class _Slot:
+    """The right to run one task.
+
+    Attributes
+    ----------
+    take
+        ``take(run_id)`` notes in the ledger which run is in it; 0 for none.
+    """
+
+    __slots__ = ("_ledger", "_number", "take")
+
+    def __init__(self, number: int, ledger: WorkerLedger) -> None:
+        self._number = number
+        self._ledger = ledger
+        self.take = ledger.taker(number)
+
+    def hold(self) -> None:
+        """This thread has it from now on."""
+        self._ledger.hold(self._number)
+
+
+class _Blocked:
+    """A task that is blocked.
+
+    Attributes
+    ----------
+    order : int
+        How many were blocked before it.
+    gate : threading.Lock
+        Held while it waits for a slot.
+    slot : _Slot or None
+        The one that it has got.
+    """
+
+    __slots__ = ("gate", "order", "slot")
+
+    def __init__(self) -> None:
+        self.order = 0
+        self.gate = threading.Lock()
+        self.slot: _Slot | None = None
+
+
+_WAY_OUT = (
+    "Give tasks what they need as arguments, submit(f, future), instead of waiting for it inside of them; or start "
+    "more workers"
+)
+
+
+def _too_many(blocked_max: int) -> str:
+    return (
+        f"this task can't wait for others: {blocked_max:,} tasks of its worker wait already, and no more may, since "
+        f"each keeps a thread. {_WAY_OUT}"
+    )

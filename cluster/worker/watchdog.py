@@ -45,7 +45,7 @@ class Watchdog:
     descriptors
         What has to stay open, by a name for people.
     threads
-        Those that have to live.
+        ``threads()``: those that have to live now.
     heard
         ``heard()``: another number each time that the loop has gone round.
     give_up
@@ -57,7 +57,7 @@ class Watchdog:
     def __init__(
         self,
         descriptors: Mapping[str, Iterable[int]],
-        threads: Iterable[threading.Thread],
+        threads: Callable[[], Iterable[threading.Thread]],
         heard: Callable[[], int],
         give_up: Callable[[str], None],
         name: str,
@@ -65,7 +65,7 @@ class Watchdog:
         self._descriptors = [
             (what, fd, _identity(fd)) for what, descriptors_of_it in descriptors.items() for fd in descriptors_of_it
         ]
-        self._threads = [(thread.name, thread.native_id) for thread in threads]
+        self._threads = threads
         self._heard = heard
         self._give_up = give_up
         self._stopped = threading.Event()
@@ -94,9 +94,10 @@ class Watchdog:
         for what, fd, identity in self._descriptors:
             if identity is None or _identity(fd) != identity:
                 return f"a task has closed {what}"
-        for name, native_id in self._threads:
-            if not os.path.exists(f"/proc/self/task/{native_id}"):
-                return f"its thread {name} has ended"
+        for thread in self._threads():
+            native_id = thread.native_id  # None: it is about to start
+            if native_id is not None and not os.path.exists(f"/proc/self/task/{native_id}"):
+                return f"its thread {thread.name} has ended"
         return None
 
 

@@ -21,15 +21,17 @@ from typing import Any
 from holdfast import objectstore
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.connection import Connection, connect, shared_connection
-from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.errors import ConnectError, RemoteError
 from holdfast.cluster.failures import dumping
 from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.worker import context, output
+from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.outbox import Outbox
+from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.cluster.worker.threads import TaskThreads
 from holdfast.cluster.worker.waiting_runs import WaitingRuns
 from holdfast.cluster.worker.warm_up import warm_up
@@ -128,6 +130,7 @@ class Worker:
         self._store: objectstore.Store | None = None
         self._threads: TaskThreads | None = None
         self._connection: Connection | None = None
+        self._tasks: TasksTransport | None = None
         self._watchdog: Watchdog | None = None
         self._closing: asyncio.Task[None] | None = None
         _workers.add(self)
@@ -162,15 +165,19 @@ class Worker:
                 f"holdfast-task-{self.name}",
             )
             self._waiting_runs = WaitingRuns(self._threads.submit, self._outbox.put)
+            self._blocking = Blocking(self._threads, self._deliver, self._read_while, self._nudge)
             self._dispatch: Dispatch[None] = Dispatch(
                 protocol.worker.TO_WORKER,
                 {
+                    protocol.worker.HOLDING: self._blocking.hold,
                     protocol.worker.RUN_TASKS: self._waiting_runs.add,
+                    protocol.worker.GRANTED: self._blocking.granted,
                     protocol.worker.FUNCTIONS_SENT: self.functions.add,
                     protocol.worker.FUNCTIONS_FORGOTTEN: self.functions.forget,
                     protocol.worker.DISCARD: self._write_behind.discard,
                     protocol.worker.DROP: self._drop,
                     protocol.worker.REVOKED: self._revoked,
+                    protocol.worker.TO_TASKS: self._tell_tasks,
                     protocol.worker.CLOSE: lambda: self._end(None),
                 },
             )
@@ -198,6 +205,7 @@ class Worker:
         except BaseException:
             await self.close()
             raise
+        self._tasks = TasksTransport(self._connection, self._flush_seals, lambda: self._blocking.is_lending)
         if self.own_process:
             self._watchdog = self._watch()
         self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
@@ -205,13 +213,14 @@ class Worker:
 
     def _watch(self) -> Watchdog:
         assert self._connection is not None
-        assert self._threads is not None
+        threads = self._threads
+        assert threads is not None
         return Watchdog(
             {
                 "its connection to the scheduler": self._connection.descriptors,
                 "its connection to the object store": [self.store.descriptor],
             },
-            [*self._threads.threads, self._outbox.thread, self._write_behind.thread],
+            lambda: [*threads.threads, self._outbox.thread, self._write_behind.thread],
             lambda: self._ledger.heard,
             self._give_up,
             f"holdfast-watchdog-{self.name}",
@@ -236,6 +245,17 @@ class Worker:
         self._connection = None
 
     @property
+    def tasks(self) -> TasksTransport:
+        """The way of what its tasks say as a client."""
+        if self._tasks is None:
+            raise RuntimeError(f"{self.name} is not started")
+        return self._tasks
+
+    def lend(self) -> contextlib.AbstractContextManager[None]:
+        """Within it, the task of this thread waits for others, which run in its slot meanwhile (`blocking`)."""
+        return self._blocking.lend()
+
+    @property
     def store(self) -> objectstore.Store:
         """The connection to the store of this host."""
         if self._store is None:
@@ -253,7 +273,10 @@ class Worker:
             self._watchdog.stop()
         if self._hearing is not None:
             self._hearing.cancel()
+        if self._tasks is not None:
+            self._tasks.end(ConnectError(f"the worker {self.name} ends"))
         if self._threads is not None:
+            self._blocking.stop()
             self._threads.stop()
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
@@ -275,6 +298,8 @@ class Worker:
 
     def _leave_to_parent(self) -> None:
         """In a process that a task has forked: let go of the connection, which ends with this worker's process then."""
+        if self._tasks is not None:
+            self._tasks.leave_to_parent()
         if self._connection is not None and self._closing is None:
             self._connection.leave_to_parent()
 
@@ -284,7 +309,13 @@ class Worker:
         """Handle a batch in a task's thread, unless it is for the loop's."""
         if protocol.worker.CLOSE.is_in(batch):
             return False
-        self._on_batch(batch)
+        if not protocol.worker.TO_TASKS.is_in(batch):
+            self._on_batch(batch)
+            return True
+        said = [protocol.worker.TO_TASKS.fields_of(message) for message in batch]
+        if self._tasks is not None and not self._tasks.hear_elsewhere([to_tasks for to_tasks in said if to_tasks]):
+            return False
+        self._on_batch(tuple([message for message, to_tasks in zip(batch, said, strict=True) if not to_tasks]))
         return True
 
     def _on_batch(self, batch: tuple[Any, ...]) -> None:
@@ -294,13 +325,18 @@ class Worker:
     def _drop(self, run_ids: Sequence[int]) -> None:
         assert self._threads is not None
         if dropped := self._waiting_runs.drop(run_ids, self._threads.drop):
+            self._blocking.ended(dropped)
             self._deliver([protocol.worker.DROPPED(dropped)])
 
     def _revoked(self, number: int, run_ids: Sequence[int]) -> None:
         assert self._threads is not None
-        self._waiting_runs.drop(run_ids, self._threads.revoke)
+        self._blocking.ended(self._waiting_runs.drop(run_ids, self._threads.revoke))
         self._threads.confirm(number)
         self._deliver([protocol.worker.CONFIRMED(number)])
+
+    def _tell_tasks(self, *message: Any) -> None:
+        if self._tasks is not None:
+            self._tasks.hear(*message)
 
     def _on_connection_lost(self, error: Exception | None) -> None:
         self._end(f"the connection to the scheduler was lost{f' ({error})' if error else ''}")
@@ -320,7 +356,7 @@ class Worker:
 
     def _run(self, task: Task) -> None:
         key, run_id, _, _, _, _ = task
-        context.run_key(key)
+        context.run(key, run_id)
         assert self._threads is not None
         if self._imports is not None:
             self._imports.started(run_id)
@@ -344,7 +380,7 @@ class Worker:
         finally:
             if self._prefixes_lines:
                 output.end_lines()
-            context.run_key(None)
+            context.run(None, None)
         self.store.settle_releases()
         self._write_behind.tend()
         result = None
@@ -353,6 +389,7 @@ class Worker:
             if kind is protocol.worker.FINISHED:
                 _, _, object_id, _, inline, _, _ = entry
                 result = (object_id, inline)
+        self._blocking.ended((run_id,))
         self._waiting_runs.ended(run_id, result)
         if self._imports is not None:
             self._imports.ended(run_id)

@@ -22,6 +22,7 @@ PROGRAM = """
         {how}
 
     def run(thread, run_id):
+        ledger.hold(thread)
         ledger.taker(thread)(run_id)
         ready.wait()
         if thread == {crashing}:

@@ -14,7 +14,7 @@ from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol import client, cutting, requests, worker
 from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.limits import MAX_ITEMS
-from holdfast.cluster.protocol.message import Answering, Dispatch, Message, Request, RequestError, Vocabulary
+from holdfast.cluster.protocol.message import Answering, Carrier, Dispatch, Message, Request, RequestError, Vocabulary
 from holdfast.cluster.protocol.shapes import Integer, Listed, Maybe, Nothing
 from holdfast.cluster.protocol.vocabularies import VOCABULARIES
 
@@ -198,13 +198,22 @@ def test_a_long_list_goes_in_pieces_that_say_the_same(message):
     }
 
 
-@pytest.mark.parametrize("message", [m for m in MESSAGES if m.cut is None], ids=repr)
+@pytest.mark.parametrize("message", [m for m in MESSAGES if m.cut is None and not isinstance(m, Carrier)], ids=repr)
 def test_a_message_that_says_nothing_of_being_cut_is_not(message):
     right = list(Maker(random.Random(0)).message(message))
     for place in range(1, len(right)):
         many = (*right[:place], tuple(range(2 * MAX_ITEMS)), *right[place + 1 :])
         if message.operation not in {other.operation for _, other in CUT}:
             assert list(cutting.pieces(many)) == [many]
+
+
+def test_what_a_message_carries_is_cut_as_it_would_be_by_itself():
+    place, whole = long(client.RELEASE)
+    pieces = list(cutting.pieces(worker.FROM_TASKS(*whole)))
+    assert pieces == [worker.FROM_TASKS(*piece) for piece in cutting.pieces(whole)]
+    assert len(pieces) > 1
+    assert list(cutting.pieces(("tasks",))) == [("tasks",)]
+    assert place == 1
 
 
 def test_a_submit_that_wants_some_of_its_tasks_stays_whole():

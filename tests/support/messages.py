@@ -10,7 +10,7 @@ from typing import Any
 from holdfast.cluster.comm import frames
 from holdfast.cluster.protocol import shapes
 from holdfast.cluster.protocol.limits import MAX_KEY_NBYTES
-from holdfast.cluster.protocol.message import Message
+from holdfast.cluster.protocol.message import Carrier, Message
 from holdfast.cluster.protocol.shapes import Shape
 
 #: ``choose(path)``: a value for the field at a path, instead of one by chance; None for none.
@@ -38,6 +38,8 @@ class Maker:
 
     def message(self, message: Message) -> tuple[Any, ...]:
         """A message that is right."""
+        if isinstance(message, Carrier):
+            return (message.operation, *self.message(self.chance.choice(list(message.carried))))
         fields = [self.value(shape, f"{message.operation}.{name}") for name, shape in message.fields.items()]
         return (message.operation, *fields)
 
@@ -179,6 +181,11 @@ def as_received(message: tuple[Any, ...]) -> tuple[Any, ...] | None:
 
 def wrong_messages(message: Message, right: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """A right message with one thing in it wrong, for each thing; and what the error has to name beside the message."""
+    if isinstance(message, Carrier):
+        carried = next(other for other in message.carried if other.operation == right[1])
+        yield from ((name, (right[0], *wrong)) for name, wrong in wrong_messages(carried, right[1:]))
+        yield "expected", right[:1]
+        return
     for index, (name, shape) in enumerate(message.fields.items(), 1):
         first = index == 1 and isinstance(shape, shapes.Listed)
         for inside, wrong in mistakes(shape, right[index], "" if first else name):

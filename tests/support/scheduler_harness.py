@@ -12,6 +12,7 @@ from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
+from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 
 FUNCTION = b"f" * 16
 Value = bytes
@@ -38,6 +39,9 @@ class Cluster:
         self.runs: dict[str, dict[int, to_do.RunEntry]] = {}
         self.dropped: dict[str, list[int]] = {}
         self.begun: set[int] = set()  # runs that workers' ledgers have
+        self.blocked: set[int] = set()  # runs that wait for others
+        self.holding: set[int] = set()  # runs that were told that they hold resources
+        self.granted: set[int] = set()  # and those of them that have them again
         self.asked: list[to_do.RevokeRuns] = []  # of nodes, and not answered yet
         self.copying: list[tuple[str, bytes]] = []  # what hosts were told to bring
         self.told: list[to_do.TellRevoked] = []  # what workers have not confirmed yet
@@ -76,6 +80,10 @@ class Cluster:
             for entry in instruction.items:
                 assert all(isinstance(d[1], bytes) or d[1] in self.runs[peer] for d in entry[4]), "behind nothing"
                 self.runs[peer][entry[1]] = entry
+        elif isinstance(instruction, to_do.TellHolding):
+            self.holding.update(instruction.items)
+        elif isinstance(instruction, to_do.GrantResources):
+            self.granted.update(instruction.items)
         elif isinstance(instruction, to_do.Warn):
             self.warnings.setdefault(peer, []).append(instruction.text)
         elif isinstance(instruction, to_do.ForgetFunctions):
@@ -152,6 +160,7 @@ class Cluster:
     def _forget_host(self, address: str) -> None:
         for worker in [w for w in self.runs if w.startswith(f"{address}/")]:
             del self.runs[worker], self.dropped[worker]
+            self.clients.pop(id_of_tasks(worker), None)
         self.stores[address] = set()
 
     def add_worker(self, host: str, nthreads: int = 1, resources: dict[str, float] | None = None) -> str:
@@ -182,6 +191,7 @@ class Cluster:
         ]
         for sign in reversed(signs) if parted_first else signs:
             self.handle(sign)
+        self.clients.pop(id_of_tasks(address), None)
 
     def add_client(self, name: str = "client") -> str:
         self.clients[name] = {}
@@ -260,8 +270,47 @@ class Cluster:
         waiting = {instruction.peer for instruction in self.told}
         for worker, runs in self.runs.items():
             for entry in runs.values():
-                if not any(d[1] in runs for d in entry[4]) and (worker not in waiting or entry[1] in self.begun):
+                if (
+                    entry[1] not in self.blocked
+                    and not any(d[1] in runs for d in entry[4])
+                    and (worker not in waiting or entry[1] in self.begun)
+                ):
                     yield worker, entry
+
+    # -- tasks that submit tasks
+
+    def submit_in(self, parent: Any, graph: dict[Any, Sequence[Any]], **options: Any) -> str:
+        """A task that runs submits others; the client that it does that by."""
+        worker, entry = self.entry(parent)
+        client = id_of_tasks(worker)
+        if client not in self.state.clients:
+            self.clients[client], self.read[client] = {}, {}
+            self.handle(events.ClientJoined(client, "tasks", worker))
+            self.handle(events.FunctionsSent(client, [(FUNCTION, b"pickle")]))
+        self.submit(client, graph, parent=entry[1], **options)
+        return client
+
+    def block(self, key: Any) -> None:
+        """A task waits for others, and its worker says so."""
+        worker, entry = self.startable_entry(key)
+        self.begun.add(entry[1])
+        self.blocked.add(entry[1])
+        self.handle(events.RunsBlocked(worker, [entry[1]]))
+
+    def reclaim(self, key: Any) -> bool:
+        """The wait of a task is over, and it wants its resources back; whether it has them."""
+        worker, entry = self.entry(key)
+        self.granted.discard(entry[1])
+        self.handle(events.ResourcesReclaimed(worker, [entry[1]]))
+        return entry[1] in self.granted
+
+    def unblock(self, key: Any) -> None:
+        """A task goes on."""
+        worker, entry = self.entry(key)
+        assert entry[1] not in self.holding or entry[1] in self.granted
+        self.granted.discard(entry[1])
+        self.blocked.discard(entry[1])
+        self.handle(events.RunsReturned(worker, [entry[1]]))
 
     def begin(self, key: Any) -> None:
         """The worker writes into its ledger that it has begun this."""

@@ -183,8 +183,11 @@ def test_a_run_that_is_revoked_and_told_of_just_when_it_is_taken_does_not_begin(
         def running(self):
             return self.ledger.running
 
-        def taker(self, thread):
-            take = self.ledger.taker(thread)
+        def hold(self, slot):
+            self.ledger.hold(slot)
+
+        def taker(self, slot):
+            take = self.ledger.taker(slot)
 
             def overtaken(run_id):
                 if run_id == 1:

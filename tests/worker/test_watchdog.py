@@ -32,7 +32,7 @@ class Process:
 
     def watched(self):
         return Watchdog(
-            {"the socket": [self.ours.fileno()]}, [self.thread], self.heard, self.reasons.append, "watchdog"
+            {"the socket": [self.ours.fileno()]}, lambda: [self.thread], self.heard, self.reasons.append, "watchdog"
         )
 
 
@@ -113,6 +113,6 @@ def test_nobody_is_ended_who_is_closing(process, watchdog, eventually):
 
 def test_a_descriptor_that_was_closed_before_is_noticed_too(process, eventually):
     process.ours.close()
-    watchdog = Watchdog({"the socket": [1 << 20]}, [], process.heard, process.reasons.append, "watchdog")
+    watchdog = Watchdog({"the socket": [1 << 20]}, list, process.heard, process.reasons.append, "watchdog")
     eventually(lambda: process.reasons == ["a task has closed the socket"])
     watchdog.stop()

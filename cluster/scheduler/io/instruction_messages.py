@@ -37,6 +37,8 @@ _MESSAGES: dict[type, Callable[[Any, int], tuple[Any, ...]]] = {
     to_do.SendFunctions: lambda i, _: protocol.worker.FUNCTIONS_SENT([(digest, raw(blob)) for digest, blob in i.items]),
     to_do.ForgetFunctions: lambda i, _: protocol.worker.FUNCTIONS_FORGOTTEN(i.items),
     to_do.RunTasks: lambda i, _: protocol.worker.RUN_TASKS([_run_entry(entry) for entry in i.items]),
+    to_do.TellHolding: lambda i, _: protocol.worker.HOLDING(i.items),
+    to_do.GrantResources: lambda i, _: protocol.worker.GRANTED(i.items),
     to_do.DropRuns: lambda i, _: protocol.worker.DROP(i.items),
     to_do.RevokeRuns: lambda i, _: protocol.node.REVOKE(i.worker, i.incarnation, i.run_ids),
     to_do.TellRevoked: lambda i, _: protocol.worker.REVOKED(i.number, i.run_ids),

@@ -20,9 +20,10 @@ from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.protocol.limits import MAX_CLIENTS
 from holdfast.cluster.protocol.opening import check_opening
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
-from holdfast.cluster.scheduler.io.peers import ClientPeer, MayLiveError, NodePeer, Peer, WorkerPeer
+from holdfast.cluster.scheduler.io.peers import ClientPeer, MayLiveError, NodePeer, Peer, TasksPeer, WorkerPeer
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 from holdfast.cluster.scheduler.watching.absent import Absent
 
 logger = logging.getLogger(__name__)
@@ -223,7 +224,7 @@ class Membership:
                 events.WorkerJoined(peer.name, info["name"], peer.node, info["nthreads"], resources, incarnation)
             )
         else:
-            self._handle(events.ClientJoined(peer.name, info.get("name") or peer.name, bool(info.get("of_worker"))))
+            self._handle(events.ClientJoined(peer.name, info.get("name") or peer.name))
 
     def _has_room(self, client: ClientPeer) -> None:
         """A client has read what was written for it."""
@@ -231,6 +232,26 @@ class Membership:
         if paying is not None:
             client.inbox.begin(paying)
         self._inboxes.go_on(client.inbox)
+
+    # -- the clients that the tasks of each worker share
+
+    def tasks_opened(self, name: str) -> None:
+        """The tasks of a worker have begun to be a client."""
+        self.tasks_closed(name)
+        worker = self.peers.get(name)
+        if not isinstance(worker, WorkerPeer) or worker.connection is None or name not in self._state.workers:
+            return
+        tasks = TasksPeer(worker)
+        self.peers[tasks.name] = tasks
+        worker.connection.on_room = lambda: self._has_room(tasks)
+        self._handle(events.ClientJoined(tasks.name, f"the tasks of {worker.info['name']}", worker.name))
+        tasks.send(protocol.client.NODES_CHANGED([host.description for host in self._state.hosts.values()], []))
+
+    def tasks_closed(self, name: str) -> None:
+        """The tasks of a worker are no client any more; no error if they were none."""
+        tasks = self.peers.pop(id_of_tasks(name), None)
+        if tasks is not None:
+            self._happen(events.ClientLeft(tasks.name))
 
     # -- leaving
 
@@ -241,6 +262,7 @@ class Membership:
         if isinstance(peer, NodePeer):
             self._node_left(peer, reason, may_live=may_live)
         elif isinstance(peer, WorkerPeer):
+            self.peers.pop(id_of_tasks(peer.name), None)  # which leaves with the worker
             self._happen(events.WorkerParted(peer.name, reason, peer.info.get("pid") or 0))
         else:
             self._happen(events.ClientLeft(peer.name))
@@ -249,6 +271,7 @@ class Membership:
         if may_live:
             self.absent.gave_up(node.name, self._state.hosts[node.name].description["hostname"], reason)
         for worker in self._state.hosts[node.name].workers:
+            self.peers.pop(id_of_tasks(worker.address), None)
             peer = self.peers.pop(worker.address, None)
             if peer is not None:
                 # A process that still runs ends by that. Its agent starts another one, which joins after the agent.

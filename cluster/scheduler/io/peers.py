@@ -15,12 +15,13 @@ from typing import Any, ClassVar
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ConnectError
-from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.protocol.limits import MAX_ITEMS, MAX_REASON_LENGTH
 from holdfast.cluster.scheduler.io.debts import Debts
 from holdfast.cluster.scheduler.io.inbox import Inbox
 from holdfast.cluster.scheduler.io.instruction_messages import message_of
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import instructions as to_do
+from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 
 
 class MayLiveError(ConnectError):
@@ -172,3 +173,32 @@ class WorkerPeer(Peer):
 
     def say_goodbye(self, reason: str) -> None:
         self.send(protocol.worker.CLOSE())
+
+
+class TasksPeer(ClientPeer):
+    """The client that the tasks of a worker share. It speaks through the worker's connection, and is gone with it.
+
+    Parameters
+    ----------
+    worker
+        The peer that it is a part of.
+    """
+
+    def __init__(self, worker: WorkerPeer) -> None:
+        assert worker.connection is not None
+        super().__init__(id_of_tasks(worker.name), {}, worker.connection)
+        self.inbox = worker.inbox
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Send a message, as one that carries it."""
+        super().send(protocol.worker.TO_TASKS(*message))
+
+    def say_goodbye(self, reason: str) -> None:
+        """Nothing: the worker is told."""
+
+    def close(self) -> None:
+        """Nothing: the connection is the worker's."""
+
+    def give_up(self, error: Exception | None = None) -> None:
+        """Tell the tasks that they are no client any more. The connection is the worker's."""
+        self.send(protocol.client.CLOSING(str(error)[:MAX_REASON_LENGTH]))

@@ -29,6 +29,7 @@ from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
+from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 from holdfast.cluster.scheduler.watching import feed_log, reading
 from holdfast.cluster.scheduler.watching.reading import READERS, Surroundings
 
@@ -350,6 +351,11 @@ class Scheduler:
                     protocol.worker.WROTE: self._taking(events.FunctionsWrote),
                     protocol.worker.DROPPED: self._taking(events.RunsDropped),
                     protocol.worker.CONFIRMED: self._taking(events.RevocationConfirmed),
+                    protocol.worker.BLOCKED: self._taking(events.RunsBlocked),
+                    protocol.worker.RECLAIM: self._taking(events.ResourcesReclaimed),
+                    protocol.worker.RETURNED: self._taking(events.RunsReturned),
+                    protocol.worker.TASKS_OPENED: self._members.tasks_opened,
+                    protocol.worker.FROM_TASKS: self._tasks_said,
                 },
             ),
             "node": Dispatch(
@@ -392,6 +398,18 @@ class Scheduler:
     def _worker_exited(self, peer: str, worker: str, reason: str, *how: Any) -> None:
         logger.warning("worker %s ended: %s", worker, reason)
         self._handle(events.WorkerExited(peer, worker, reason, *how))
+
+    def _tasks_said(self, worker: str, *message: Any) -> Iterator[None] | None:
+        tasks = self._peers.get(id_of_tasks(worker))
+        if tasks is None:
+            return None  # it was closed, or its worker is gone
+        try:
+            return self._handle_message(tasks, message)
+        except ProtocolError as error:  # the worker has nothing to do with it
+            logger.warning("the tasks of %s are no client any more: %s", worker, error)
+            tasks.give_up(error)
+            self._members.tasks_closed(worker)
+            return None
 
     def _heart_beat(self, peer: str, beat: dict[str, Any]) -> None:
         self._handle(events.HostReported(peer, {**beat, "time": time.time()}))

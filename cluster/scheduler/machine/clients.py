@@ -46,12 +46,19 @@ class Clients:
     def _client_joined(self, event: events.ClientJoined) -> None:
         if event.client in self._clients:
             raise ProtocolError(f"there is a client {event.client} already")
-        self._clients[event.client] = Client(event.client, event.name, event.of_worker)
+        worker = None
+        if event.worker is not None and (worker := self._shared.workers.get(event.worker)) is None:
+            raise ProtocolError(f"the tasks of {event.worker} can't be a client, since there is no such worker")
+        self._clients[event.client] = Client(event.client, event.name, worker)
         if self._feed.is_heard:
             self._feed.tell(Joined("client", event.client, event.name))
 
     def _client_left(self, event: events.ClientLeft) -> None:
-        client = self._clients.pop(event.client, None)
+        self.remove(event.client)
+
+    def remove(self, id: str) -> None:
+        """A client has left; no error if there is none."""
+        client = self._clients.pop(id, None)
         if client is None:
             return
         if self._feed.is_heard:

@@ -8,7 +8,8 @@ give the same instructions, in production and in a simulation.
 Each event changes the tables, by way of `Lifecycle` where tasks are concerned. Then, always in this order,
 
 1. what nobody needs any more is released and forgotten (`Lifecycle.follow_up`), or some of it, if there is much,
-2. ready tasks go to workers with room (`Lifecycle.fill`),
+2. resources go back to runs that have lent them (`Lending.grant`), and ready tasks go to workers with room
+   (`Lifecycle.fill`),
 3. parts that have asked for it do what they have left to do (`Part.follow_up`),
 
 and what has collected in the outbox is returned, and what has happened is told to those that listen (`tasks/feed.py`).
@@ -53,6 +54,7 @@ from holdfast.cluster.scheduler.parts.inquiries import Inquiries
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.parts.worker_waits import WorkerWaits
+from holdfast.cluster.scheduler.placing.lending import Lending
 from holdfast.cluster.scheduler.placing.nowhere import Nowhere
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.placing.recall import Recall
@@ -145,7 +147,8 @@ class SchedulerState:
         self.deadlines = shared.deadlines
         self.waits = shared.waits
         self.revocation = Revocation(self.outbox, self.placement, self.life, stopped_seconds=stopped_seconds)
-        self.suspects = Suspects(self.placement, self.life, patience_seconds=suspects_patience_seconds)
+        self.suspects = Suspects(self.placement, self.life, self.workers, patience_seconds=suspects_patience_seconds)
+        self.lending = Lending(self.outbox, self.placement, self.life, self.revocation)
         self.recall = Recall(self.outbox, self.placement, self.revocation)
         self.nowhere = Nowhere(
             self.outbox, self.hosts, self.workers, self.life.unplaced, fail_seconds=no_worker_timeout
@@ -162,8 +165,16 @@ class SchedulerState:
         )
         missing = Missing(self.outbox, self.life)
         self.objects = Objects(shared, self.copies)
+        clients = Clients(shared, self.parts, self.nowhere, self.objects)
         self.departing = Workers(
-            shared, self.parts, self.revocation, self.suspects, self.objects, max_failures=max_failures
+            shared,
+            self.parts,
+            clients,
+            self.revocation,
+            self.lending,
+            self.suspects,
+            self.objects,
+            max_failures=max_failures,
         )
         hosts = Hosts(shared, self.parts, self.departing, self.objects, self.copies, self.revocation, self.suspects)
         self._handlers = table_of_events(
@@ -171,9 +182,9 @@ class SchedulerState:
             hosts.events,
             self.departing.events,
             self.objects.events,
-            Clients(shared, self.parts, self.nowhere, self.objects).events,
+            clients.events,
             Orders(shared, self.copies, missing).events,
-            Runs(shared, self.revocation, missing).events,
+            Runs(shared, self.revocation, self.lending, missing).events,
             *(part.events for part in self.parts),
         )
         self._answers = table_of_requests(self.parts)
@@ -212,6 +223,8 @@ class SchedulerState:
             self._handlers[type(event)](event)
         finally:
             self._follow_up("what follows from earlier events", self.life.follow_up)
+            if self.lending.reclaiming:
+                self._follow_up("giving resources back", self.lending.grant)
             self._follow_up("giving tasks to workers", self.life.fill)
             if self._shared.unfinished:
                 self._follow_up("what parts have left to do", self._shared.follow_up)

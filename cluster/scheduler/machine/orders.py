@@ -8,9 +8,11 @@ from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
+from holdfast.cluster.scheduler.placing.lending import submitted_in
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.generations import is_below
+from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, ReportErred, ReportKept, ReportPending
 from holdfast.cluster.scheduler.tasks.model import Host, Task
 from holdfast.cluster.scheduler.tasks.names import Key
@@ -57,6 +59,7 @@ class Orders:
         options = event.options
         per_key = options.get("per_key") or {}
         shared = chosen = _Options(options, self._placement)
+        parent = _submitting_task(client, options)
         unknown: list[tuple[Task, Key]] = []
         specified: list[Task] = []
         submitted: list[Task] = []
@@ -101,6 +104,9 @@ class Orders:
                 task.private = chosen.private
                 self._submitted += 1
                 task.priority = (-chosen.priority, self._submitted)
+                if parent is not None:
+                    life.parents[task] = parent.run_id
+                    submitted_in(task, parent)
                 life.specify(task, digest, payload, dependencies)
             if event.wants is None:
                 if frees:  # maybe the key of one that came before in this very event
@@ -205,6 +211,14 @@ class Orders:
     def _delete_from(self, host: Host | None, object_id: bytes) -> None:
         if host is not None:
             self._outbox.add(DeleteObjects, host.address, object_id)
+
+
+def _submitting_task(client: Client, options: dict[str, Any]) -> Task | None:
+    """The task in which a client submits something, if the client is that of a worker's tasks."""
+    if client.worker is None:
+        return None
+    run = client.worker.runs.get(options.get("parent", 0))
+    return None if run is None else run.task
 
 
 class _Options:

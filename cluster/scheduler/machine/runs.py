@@ -5,6 +5,7 @@ from __future__ import annotations
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
+from holdfast.cluster.scheduler.placing.lending import Lending
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
@@ -20,17 +21,22 @@ class Runs:
         The tables.
     revocation
         Waits for what workers and nodes have to say about runs that were taken back.
+    lending
+        Keeps account of runs that are blocked.
     missing
         Takes results that could not be read.
     """
 
-    def __init__(self, shared: Shared, revocation: Revocation, missing: Missing) -> None:
+    def __init__(self, shared: Shared, revocation: Revocation, lending: Lending, missing: Missing) -> None:
         self.events: EventHandlers = {
             events.TasksFinished: self._tasks_finished,
             events.TasksErred: self._tasks_erred,
             events.FunctionsWrote: self._functions_wrote,
             events.DependenciesMissing: self._dependencies_missing,
             events.RunsDropped: self._runs_dropped,
+            events.RunsBlocked: self._runs_blocked,
+            events.ResourcesReclaimed: self._resources_reclaimed,
+            events.RunsReturned: self._runs_returned,
             events.RunsRevoked: self._runs_revoked,
             events.RevocationConfirmed: self._revocation_confirmed,
         }
@@ -39,6 +45,7 @@ class Runs:
         self._placement = shared.placement
         self._life = shared.life
         self._revocation = revocation
+        self._lending = lending
         self._missing = missing
 
     def _speaker(self, address: str) -> Worker | None:
@@ -124,6 +131,21 @@ class Runs:
                 raise ProtocolError(f"{worker.address} dropped a run of {task.key!r} that it was not told to drop")
             if task.state == "processing":
                 self._life.requeue(task)
+
+    def _runs_blocked(self, event: events.RunsBlocked) -> None:
+        worker = self._speaker(event.worker)
+        if worker is not None:
+            self._lending.blocked(worker, event.run_ids, self._life.now)
+
+    def _resources_reclaimed(self, event: events.ResourcesReclaimed) -> None:
+        worker = self._speaker(event.worker)
+        if worker is not None:
+            self._lending.reclaimed(worker, event.run_ids)
+
+    def _runs_returned(self, event: events.RunsReturned) -> None:
+        worker = self._speaker(event.worker)
+        if worker is not None:
+            self._lending.returned(worker, event.run_ids, self._life.now)
 
     def _runs_revoked(self, event: events.RunsRevoked) -> None:
         worker = self._workers.get(event.worker)

@@ -90,10 +90,10 @@ def validate_state(state: SchedulerState) -> None:
     for worker in state.workers.values():
         _validate_worker(worker)
         if worker in state.placement.ahead:
-            assert len(worker.runs) > worker.nthreads
+            assert worker.nactive > worker.nthreads
     assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
     taking = [worker for worker in state.workers.values() if not worker.deaf and worker.kept_for is None]
-    assert state.placement.somebody_is_idle == any(len(w.runs) < w.nthreads for w in taking)
+    assert state.placement.somebody_is_idle == any(w.nactive < w.nthreads for w in taking)
     for task, contents in state.life.contents.items():
         assert contents.task is task
         assert task in known, f"{task!r} is forgotten, but not what it contains"
@@ -208,7 +208,7 @@ def _validate_kept(worker: Worker) -> None:
     others = [w.kept_for for w in worker.host.workers if w is not worker and w.kept_for is not None]
     assert task not in others, f"{task!r} has two workers"
     if task.worker is worker:
-        assert len(worker.runs) == 1, f"{task!r} is not alone"
+        assert worker.nactive <= 1, f"{task!r} is not alone"
     else:
         assert task.state == "ready", f"{worker!r} is kept for nobody"
     if task.solitude == ALONE_ON_HOST:
@@ -220,20 +220,23 @@ def _validate_worker(worker: Worker) -> None:
         assert run.run_id == run_id
         assert run.task is None or (run.task.worker is worker and run.task.run_id == run_id)
         assert run.late is None or run.task is None
-    assert len(worker.runs) <= runs_max(worker.nthreads)
+        assert run.has_resources or run.blocked, "it runs without its resources"
+        assert (run in worker.reclaiming) <= (run.blocked > 0 and not run.has_resources)
+    assert worker.nblocked == sum(run.blocked > 0 for run in worker.runs.values())
+    assert worker.nactive <= runs_max(worker.nthreads)
     assert worker.asked >= 0
     assert worker.unconfirmed >= 0
     assert worker.deaf == (worker.condition != "running" or worker.asked > 0 or worker.unconfirmed > 0)
-    expected = sum(run.seconds for run in worker.runs.values())
+    expected = sum(run.seconds for run in worker.active)
     assert abs(worker.expected_seconds - expected) < 1e-6
-    room = len(worker.runs) < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads
+    room = worker.nactive < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads
     assert (room and not worker.deaf and worker.kept_for is None) == (worker in worker.host.available)
     _validate_kept(worker)
     for name, total in worker.resources.items():
         used = sum(
             amount
             for run in worker.runs.values()
-            if run.requirements is not None
+            if run.requirements is not None and run.has_resources
             for resource, amount in run.requirements.resources
             if resource == name
         )

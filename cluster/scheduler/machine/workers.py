@@ -22,13 +22,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.cluster.errors import KilledWorker, ProtocolError
+from holdfast.cluster.scheduler.machine.clients import Clients
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.placing.lending import Lending
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.feed import Joined, Left
+from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 from holdfast.cluster.scheduler.tasks.instructions import AskForExit, Disconnect
 from holdfast.cluster.scheduler.tasks.model import Host, Worker
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
@@ -66,7 +69,9 @@ class Workers:
         The tables.
     parts
         Are told of it.
-    revocation, suspects
+    clients
+        Among them those that the tasks of workers share, which leave with these.
+    revocation, lending, suspects
         What else is known of workers.
     objects
         Knows what workers have put into stores and not told of.
@@ -78,7 +83,9 @@ class Workers:
         self,
         shared: Shared,
         parts: Sequence[Part],
+        clients: Clients,
         revocation: Revocation,
+        lending: Lending,
         suspects: Suspects,
         objects: Objects,
         *,
@@ -95,7 +102,9 @@ class Workers:
         self._life = shared.life
         self._feed = shared.feed
         self._parts = parts
+        self._clients = clients
         self._revocation = revocation
+        self._lending = lending
         self._suspects = suspects
         self._objects = objects
         self._max_failures = max_failures
@@ -188,6 +197,7 @@ class Workers:
         del worker.host.workers[worker]
         self._placement.remove_worker(worker)
         self._revocation.answered(worker)
+        self._lending.left(worker)
         lost = [run.task for run in worker.runs.values()]
         for task in lost:
             if task is not None:
@@ -209,6 +219,7 @@ class Workers:
         worker.runs.clear()
         for part in self._parts:
             part.worker_left(worker)
+        self._clients.remove(id_of_tasks(worker.address))
         if not worker.host.workers:
             for task in self._placement.remove_host(worker.host):
                 self._placement.push(task)

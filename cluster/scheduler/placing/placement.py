@@ -132,7 +132,7 @@ class Placement:
 
     def update_room(self, worker: Worker, now: float) -> None:
         """To be called when a worker came, or its runs changed."""
-        idle_threads = worker.nthreads - len(worker.runs)
+        idle_threads = worker.nthreads - len(worker.runs) + worker.nblocked
         takes = not worker.deaf and worker.kept_for is None
         if takes and idle_threads > 0:
             self._idle[worker] = None
@@ -313,7 +313,7 @@ class Placement:
                     assign(task, found)
                 continue
             keeper = keepers.get(task)
-            if keeper is None or keeper.runs:
+            if keeper is None or keeper.nactive:
                 # One that runs something for ever may not be the only one that could be waited for.
                 found = self._emptiest(free, task, keeper)
                 if found is None:
@@ -325,7 +325,7 @@ class Placement:
                         free.append(keeper)
                     self._keep_for(found, task, now)
                     keeper = found
-            if not keeper.runs:
+            if not keeper.nactive:
                 self.remove(task)
                 task.since = now
                 assign(task, keeper)
@@ -334,7 +334,7 @@ class Placement:
         """A worker that may run a task now, beside others, but not beside one that is to be alone."""
         for worker in self._workers.values():
             is_alone = worker.kept_for is not None and worker.kept_for.worker is worker
-            takes = not is_alone and not worker.deaf and len(worker.runs) < worker.nthreads
+            takes = not is_alone and not worker.deaf and worker.nactive < worker.nthreads
             if takes and self._may_run(worker, task.requirements):
                 return worker
         return None
@@ -346,10 +346,10 @@ class Placement:
         """
         found = keeper
         for worker in free:
-            is_better = found is None or (not worker.runs if keeper is not None else _work(worker) < _work(found))
+            is_better = found is None or (not worker.nactive if keeper is not None else _work(worker) < _work(found))
             if is_better and self._may_keep(worker, task):
                 found = worker
-                if not worker.runs:
+                if not worker.nactive:
                     break
         return found
 
@@ -359,7 +359,7 @@ class Placement:
             requirements.could_run_on(worker) and self._is_named(worker, requirements)
         ):
             return False
-        if any(run.task is not None and run.task.solitude for run in worker.runs.values()):
+        if any(run.task is not None and run.task.solitude for run in worker.active):
             return False  # one that goes on for longer than it could be alone
         others = [w.kept_for for w in worker.host.workers if w.kept_for not in (None, task)]
         if task.solitude == ALONE_ON_HOST:
@@ -393,7 +393,8 @@ class Placement:
                         or (nearly_full and queue.roots, task.priority) < (nearly_full and source.roots, best.priority)
                     ):
                         best, source = task, queue
-        may_start = source is None or len(worker.runs) < worker.nthreads or self._may_start_ahead(source, nearly_full)
+        is_idle = len(worker.runs) - worker.nblocked < worker.nthreads
+        may_start = source is None or is_idle or self._may_start_ahead(source, nearly_full)
         if best is not None and not may_start:
             return None  # nothing is sent ahead of it: then a thread for it falls idle
         if best is None:
@@ -420,7 +421,7 @@ class Placement:
     def _may_run(self, worker: Worker, requirements: Requirements | None) -> bool:
         if requirements is None:
             return True
-        if requirements.resources and not requirements.fits_now(worker):
+        if requirements.resources and (worker.reclaiming or not requirements.fits_now(worker)):
             return False
         return self._is_named(worker, requirements)
 
@@ -436,7 +437,7 @@ class Placement:
         return queue.requirements is None or not queue.requirements.resources
 
     def _steal(self, worker: Worker, now: float) -> Task | None:
-        if worker.runs:
+        if worker.nactive:
             return None  # it is busy enough
         best: Task | None = None
         longest = 0.0
@@ -458,7 +459,7 @@ class Placement:
 
 def _work(worker: Worker) -> tuple[int, float]:
     """What a worker has to do, for comparison."""
-    return len(worker.runs), worker.expected_seconds
+    return worker.nactive, worker.expected_seconds
 
 
 def transfer_seconds(task: Task, host: Host) -> float:

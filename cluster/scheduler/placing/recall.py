@@ -68,7 +68,7 @@ class Recall(Timed):
         while (due := self.due) is not None and due <= now:
             worker = next(iter(ahead))
             overdue_seconds = now - worker.heard
-            for run in list(worker.runs.values())[: worker.nthreads]:
+            for run in worker.active[: worker.nthreads]:
                 expect_longer(worker, run, 2 * overdue_seconds)
             self._placement.update_room(worker, now)
             more = self._take_back_from(worker, overdue_seconds, now)
@@ -78,7 +78,7 @@ class Recall(Timed):
 
     def _take_back_from(self, worker: Worker, wait_seconds: float, now: float) -> bool:
         """Take back what is worth it; whether there is something that may be worth it later."""
-        runs = list(worker.runs.values())
+        runs = worker.active
         staying = {run.run_id for run in runs[: worker.nthreads]}
         idle: dict[Requirements | None, Worker | None] = {}
         later = False

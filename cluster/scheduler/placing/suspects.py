@@ -40,11 +40,20 @@ A host's death is judged like that of a worker with all threads of its workers. 
 suspect that has its worker for itself; so only one that is `ALONE_ON_HOST`, or impatient, is charged among others.
 
 A task that has had a result is no suspect any more, and not charged with anything.
+
+Blocked runs (`lending`) do nothing, and are neither charged nor suspects as long as any other run was going on. But
+what they have submitted may have killed their worker, and is gone with it, since only they held it: they would submit
+it again, as another task that is charged with nothing, for ever. So
+
+* a run that is charged is charged together with those that have submitted it, one in the other, as far as these were
+  blocked on the worker that has died;
+* those that have submitted a suspect, and were blocked there, are no suspects, but when that has happened to one
+  `SUSPECTED_BY_CHILDREN` times, all that it submits from then on are suspects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
@@ -55,6 +64,8 @@ from holdfast.cluster.scheduler.tasks.model import ALONE, ALONE_ON_HOST, IMPATIE
 PATIENCE_SECONDS = 30.0
 #: And has it for so long at first.
 ALONE_SECONDS = 10.0
+#: What a task submits are suspects when so many workers have died that it was blocked on.
+SUSPECTED_BY_CHILDREN = 2
 #: By so much at most that time grows.
 MAX_GROWTH = 1 << 20
 
@@ -67,14 +78,24 @@ class Suspects(Timed):
     placement
         Where suspects wait for a worker.
     life
-        Remembers functions that write.
+        Remembers functions that write, and which run has submitted a task.
+    workers
+        All that there are, by address.
     patience_seconds
         For how long they wait.
     """
 
-    def __init__(self, placement: Placement, life: Lifecycle, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        life: Lifecycle,
+        workers: Mapping[str, Worker],
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         super().__init__()
         self._placement = placement
+        self._workers = workers
         self._life = life
         self._patience_seconds = patience_seconds
 
@@ -99,13 +120,14 @@ class Suspects(Timed):
             going_on = _going_on(worker, running)
         if fault and len(going_on) == 1 and self._tries_private_views(going_on[0]):
             return []
-        return self._charge(going_on, ALONE)
+        return self._charge(going_on, ALONE, [worker])
 
     def host_died(self, workers: Iterable[Worker]) -> list[Task]:
         """The same for a host and all its workers."""
-        return self._charge([run for worker in workers for run in _going_on(worker, None)], ALONE_ON_HOST)
+        died = list(workers)
+        return self._charge([run for worker in died for run in _going_on(worker, None)], ALONE_ON_HOST, died)
 
-    def _charge(self, going_on: Sequence[Run], solitude: Solitude) -> list[Task]:
+    def _charge(self, going_on: Sequence[Run], solitude: Solitude, died: Sequence[Worker]) -> list[Task]:
         tasks = [run.task for run in going_on if run.task is not None]
         if len(going_on) == 1:
             charged = tasks
@@ -116,9 +138,27 @@ class Suspects(Timed):
             for task in tasks:
                 task.solitude = solitude if task.solitude == IMPATIENT else max(task.solitude, solitude)
                 task.suspected += 1
+            for task in self._submitters(tasks, died):
+                task.suspected += 1
+        charged = list(dict.fromkeys([*charged, *self._submitters(charged, died)]))
         for task in charged:
             task.failures += 1
         return charged
+
+    def _submitters(self, tasks: Iterable[Task], died: Sequence[Worker]) -> list[Task]:
+        """Those that have submitted one of the tasks, directly or by others, and were blocked on one of the workers."""
+        parents = self._life.parents
+        found: dict[Task, None] = {}
+        for task in tasks if parents else ():
+            run_id = parents.get(task)
+            while run_id is not None:  # each was sent before the one that it has submitted, so this ends
+                run = next((w.runs[run_id] for w in self._workers.values() if run_id in w.runs), None)
+                if run is None or run.task is None:
+                    break
+                if run.blocked and run.task.worker in died:
+                    found[run.task] = None
+                run_id = parents.get(run.task)
+        return list(found)
 
     def _tries_private_views(self, run: Run) -> bool:
         task = run.task
@@ -167,5 +207,7 @@ def _alone_seconds(task: Task) -> float:
 
 def _going_on(worker: Worker, running: Sequence[int] | None) -> list[Run]:
     if running is None:
-        return list(worker.runs.values())[: worker.nthreads]  # they start in the order in which they were sent
-    return [worker.runs[run_id] for run_id in dict.fromkeys(running) if run_id in worker.runs]
+        going_on = worker.active[: worker.nthreads]  # they start in the order in which they were sent
+    else:
+        going_on = [worker.runs[run_id] for run_id in dict.fromkeys(running) if run_id in worker.runs]
+    return going_on or [run for run in worker.runs.values() if run.blocked]

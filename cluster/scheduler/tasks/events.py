@@ -73,7 +73,7 @@ class HostReported(NamedTuple):
 class ClientJoined(NamedTuple):
     client: str
     name: str
-    of_worker: bool = False  # opened by a worker, for its tasks
+    worker: str | None = None  # the one whose tasks share it
 
 
 class ClientLeft(NamedTuple):
@@ -158,6 +158,27 @@ class RunsDropped(NamedTuple):
     run_ids: Sequence[int]
 
 
+class RunsBlocked(NamedTuple):
+    """These runs wait for other ones, and lend what they have meanwhile (`placing.lending`)."""
+
+    worker: str
+    run_ids: Sequence[int]
+
+
+class ResourcesReclaimed(NamedTuple):
+    """These runs, which are blocked, want their resources back."""
+
+    worker: str
+    run_ids: Sequence[int]
+
+
+class RunsReturned(NamedTuple):
+    """These runs, which were blocked, go on."""
+
+    worker: str
+    run_ids: Sequence[int]
+
+
 class RunsRevoked(NamedTuple):
     host: str
     worker: str
@@ -232,6 +253,9 @@ Event: TypeAlias = (
     | FunctionsWrote
     | DependenciesMissing
     | RunsDropped
+    | RunsBlocked
+    | ResourcesReclaimed
+    | RunsReturned
     | RunsRevoked
     | RevocationConfirmed
     | ObjectsFound

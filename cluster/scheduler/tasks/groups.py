@@ -18,11 +18,12 @@ UNKNOWN_RUN_SECONDS = 0.010
 class Group:
     """Tasks that do the same, and so take about the same time and room."""
 
-    __slots__ = ("expected_seconds", "mean_nbytes", "mean_seconds", "name", "tasks", "writes")
+    __slots__ = ("blocks", "expected_seconds", "mean_nbytes", "mean_seconds", "name", "tasks", "writes")
 
     def __init__(self, name: Hashable) -> None:
         self.name = name
         self.writes = False  # their function is known to write into what it reads
+        self.blocks = False  # one of them has waited for others (`placing.lending`)
         self.tasks = 0  # that refer to this group now
         self.mean_seconds: float | None = None
         self.mean_nbytes = 0
@@ -37,7 +38,16 @@ class Group:
         else:
             seconds = self.mean_seconds = mean + (seconds - mean) * 0.3
             self.mean_nbytes += int((nbytes - self.mean_nbytes) * 0.3)
+        if self.blocks:
+            self.block()  # how long others have taken says nothing
+            return
         self.expected_seconds = seconds if seconds > SHORTEST_RUN_SECONDS else SHORTEST_RUN_SECONDS
+
+    def block(self) -> None:
+        """One of them has waited for others: how long the next one takes is unknown, so it is not sent ahead."""
+        self.blocks = True
+        self.mean_seconds = None
+        self.expected_seconds = UNKNOWN_RUN_SECONDS
 
 
 class Groups:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import Digest
+
+
+def id_of_tasks(worker: str) -> str:
+    """The id of the client that the tasks of a worker share: none that connects can have it, since it has none of `//`.
+
+    Examples
+    --------
+    >>> id_of_tasks("tcp://10.0.0.1:40123/0")
+    'tcp://10.0.0.1:40123/0/tasks'
+    """
+    return f"{worker}/tasks"
 
 
 class Client(Holder):
     """A connected client, or one that has left while its holds are given up."""
 
-    __slots__ = ("functions", "name", "of_worker")
+    __slots__ = ("functions", "name", "worker")
 
     id: str
     kind: ClassVar[str] = "client"
 
-    def __init__(self, id: str, name: str, of_worker: bool = False) -> None:
+    def __init__(self, id: str, name: str, worker: Worker | None = None) -> None:
         super().__init__(id, peer=id)
         self.name = name
-        self.of_worker = of_worker  # opened by a worker, for its tasks
+        self.worker = worker  # whose tasks share it; it lives and dies with that worker
         self.functions: dict[Digest, None] = {}
 
     def describe(self) -> HolderDescription:

@@ -32,6 +32,20 @@ class RunTasks(NamedTuple):
     items: list[RunEntry]
 
 
+class TellHolding(NamedTuple):
+    """Of the runs that follow these hold resources: they don't go on after a wait before these are granted again."""
+
+    peer: str
+    items: list[int]
+
+
+class GrantResources(NamedTuple):
+    """These runs, which are blocked, have their resources again."""
+
+    peer: str
+    items: list[int]
+
+
 class DropRuns(NamedTuple):
     peer: str
     items: list[int]
@@ -138,6 +152,8 @@ Instruction: TypeAlias = (
     SendFunctions
     | ForgetFunctions
     | RunTasks
+    | TellHolding
+    | GrantResources
     | DropRuns
     | RevokeRuns
     | TellRevoked

@@ -41,6 +41,7 @@ from holdfast.cluster.scheduler.tasks.instructions import (
     Outbox,
     RunTasks,
     SendFunctions,
+    TellHolding,
 )
 from holdfast.cluster.scheduler.tasks.lost import Lost
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Run, Task, TaskError, Worker
@@ -88,6 +89,8 @@ class Lifecycle:
         self.errors = StoredErrors(outbox, self.objects)
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         self.contents: dict[Task, Contents] = {}  # of the objects that have futures in them
+        #: Of what tasks have submitted: the run that has.
+        self.parents: dict[Task, int] = {}
         self.lost = Lost()
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
         self.functions = functions
@@ -243,6 +246,8 @@ class Lifecycle:
         reports that those behind it miss a dependency.
         """
         worker = task.worker
+        if worker is not None and worker.nblocked and worker.runs[task.run_id].blocked:
+            return
         while worker is not None and task.nwaiters == 1:
             (waiter,) = task.waiters
             if waiter.state != "waiting" or not self._placement.may_line_up(waiter, worker):
@@ -262,7 +267,7 @@ class Lifecycle:
         task.run_id = run_id
         task.worker = worker
         self._moves.move(task, "processing")
-        if not worker.runs:
+        if len(worker.runs) == worker.nblocked:
             self._placement.progressed(worker, self.now)
         private = task.private or task.group.writes
         start_run(worker, Run(run_id, task, requirements, private))
@@ -271,6 +276,8 @@ class Lifecycle:
         if digest is not None and digest not in worker.functions:
             worker.functions.add(digest)
             self._outbox.add(SendFunctions, worker.address, (digest, self.functions.table[digest].blob))
+        if requirements is not None and requirements.resources:
+            self._outbox.add(TellHolding, worker.address, run_id)
         assert task.payload is not None
         dependencies = [dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
         self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private))
@@ -640,6 +647,8 @@ class Lifecycle:
         self._moves.move(task, "forgotten")
         if self.lost.objects:
             self.lost.supersede(task)
+        if self.parents:
+            self.parents.pop(task, None)
         self.generations.forget(task)
         group = task.group
         group.tasks -= 1

@@ -157,7 +157,19 @@ class TaskError:
 class Run:
     """One run of a task on a worker. It outlives a task that was released, until the worker is done with it."""
 
-    __slots__ = ("begun", "late", "nbytes", "private", "recalled", "requirements", "run_id", "seconds", "task")
+    __slots__ = (
+        "begun",
+        "blocked",
+        "has_resources",
+        "late",
+        "nbytes",
+        "private",
+        "recalled",
+        "requirements",
+        "run_id",
+        "seconds",
+        "task",
+    )
 
     def __init__(self, run_id: int, task: Task, requirements: Requirements | None, private: bool) -> None:
         group = task.group
@@ -166,7 +178,9 @@ class Run:
         self.seconds = group.expected_seconds
         self.nbytes = group.mean_nbytes  # of the result, expected
         self.recalled = False  # its worker was told not to start it, so that another one may (`recall`)
-        self.begun = False  # as its worker's node has said; known of some only (`revocation`)
+        self.begun = False  # as its worker or its node has said; known of some only (`revocation`)
+        self.blocked = 0  # while it waits for other runs (`lending`): above 0, the more the later that has begun
+        self.has_resources = True  # those that it requires; it may lend them while it is blocked
         self.late: Task | None = None  # the task that it is of, if that no longer waits for this run
         self.requirements = requirements
         self.private = private  # it got private views of what it reads
@@ -293,7 +307,9 @@ class Worker:
         "kept_for",
         "name",
         "names",
+        "nblocked",
         "nthreads",
+        "reclaiming",
         "resources",
         "runs",
         "unconfirmed",
@@ -309,7 +325,9 @@ class Worker:
         self.names = _names(host, address, name)
         self.functions: set[Digest] = set()  # that it has; only asked for membership
         self.runs: dict[int, Run] = {}  # in the order in which they were sent
-        self.expected_seconds = 0.0  # of all runs together
+        self.nblocked = 0  # of these, how many wait for other runs (`lending`)
+        self.reclaiming: dict[Run, None] = {}  # those of them that want their resources back
+        self.expected_seconds = 0.0  # of all runs together that aren't blocked
         self.heard = 0.0  # when it last ended a run, or was sent one while it had none
         self.kept_for: Task | None = None  # which runs here alone, or is to: so there is no room for others
         #: See `revocation` for what follows.
@@ -318,6 +336,16 @@ class Worker:
         self.asked = 0  # revocations that its node was asked for, and has not answered
         self.unconfirmed = 0  # those that it was told of, and has not confirmed
         self.deaf = False  # it is not known to hear, by one of these three: it has no room
+
+    @property
+    def nactive(self) -> int:
+        """How many of its runs aren't blocked."""
+        return len(self.runs) - self.nblocked
+
+    @property
+    def active(self) -> list[Run]:
+        """Its runs that aren't blocked, in the order in which they were sent."""
+        return [run for run in self.runs.values() if not run.blocked]
 
     def __repr__(self) -> str:
         return f"<Worker {self.address}>"

@@ -103,7 +103,8 @@ def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": worker.name,
         "nthreads": worker.nthreads,
-        "processing": len(worker.runs),
+        "processing": worker.nactive,
+        "blocked": worker.nblocked,
         "memory": measured.get("memory"),
         "cpu": measured.get("cpu"),
         "condition": measured.get("condition"),
@@ -152,7 +153,7 @@ def status(
         "absent": list(absent),
         "tasks": dict(counts),
         "unplaced": state.nowhere.describe(),
-        "clients": sum(not client.of_worker for client in state.clients.values()),
+        "clients": sum(client.worker is None for client in state.clients.values()),
         "datasets": sorted(state.datasets.published),
         "one_copy": single,
     }
