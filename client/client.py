@@ -100,12 +100,18 @@ class Client:
     Examples
     --------
     >>> from holdfast import Client
-    >>> with Client(n_workers=2) as client:  # doctest: +SKIP
+    >>> with Client(n_workers=2) as client:
     ...     futures = client.map(pow, [1, 2, 3], [2, 2, 2])
     ...     client.gather(futures)
     [1, 4, 9]
-    >>> async with Client(n_workers=2, asynchronous=True) as client:  # doctest: +SKIP
-    ...     await client.submit(pow, 3, 2)
+
+    An asynchronous client on the loop of its caller:
+
+    >>> import asyncio
+    >>> async def main():
+    ...     async with Client(n_workers=2, asynchronous=True) as client:
+    ...         return await client.submit(pow, 3, 2)
+    >>> asyncio.run(main())
     9
     """
 
@@ -174,27 +180,57 @@ class Client:
 
     @property
     def id(self) -> str:
-        """``client-...``, as others see it."""
+        """``client-...``, as others see it.
+
+        Examples
+        --------
+        >>> client.id
+        'client-...'
+        """
         return self._core.id
 
     @property
     def name(self) -> str:
-        """For logs and messages."""
+        """For logs and messages.
+
+        Examples
+        --------
+        >>> Client(client.scheduler_address, name="etl", set_as_default=False).name
+        'etl'
+        """
         return self._wanted.name if self._core_or_none is None else self._core.name
 
     @property
     def scheduler_address(self) -> str:
-        """``tcp://host:port``."""
+        """``tcp://host:port``.
+
+        Examples
+        --------
+        >>> client.scheduler_address
+        'tcp://...'
+        """
         return self._core.scheduler_address
 
     @property
     def cluster(self) -> Any:
-        """The cluster object that it was given or started; None without one."""
+        """The cluster object that it was given or started; None without one.
+
+        Examples
+        --------
+        >>> client.cluster.scheduler_address == client.scheduler_address
+        True
+        """
         return self._core.cluster
 
     @property
     def asynchronous(self) -> bool:
-        """Whether its methods give awaitables."""
+        """Whether its methods give awaitables.
+
+        Examples
+        --------
+        >>> client.asynchronous
+        False
+        """
         return self._asynchronous
 
     @classmethod
@@ -213,7 +249,7 @@ class Client:
 
         Examples
         --------
-        >>> Client.current() is client  # doctest: +SKIP
+        >>> Client.current() is client
         True
         """
         client: Client = current().client
@@ -223,7 +259,13 @@ class Client:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed. (Its connection may be lost without that; then every call says so.)"""
+        """Whether it was closed. (Its connection may be lost without that; then every call says so.)
+
+        Examples
+        --------
+        >>> client.closed
+        False
+        """
         return self._core_or_none is not None and self._core_or_none.closed
 
     def close(self, timeout: float | str | None = None) -> Any:
@@ -237,11 +279,26 @@ class Client:
         ----------
         timeout : float or str, optional
             How long to wait for the end of the connection, in seconds or as text such as ``"10 s"``.
+
+        Examples
+        --------
+        >>> other = Client(client.scheduler_address, set_as_default=False)
+        >>> other.close()
+        >>> other.closed
+        True
         """
         return self._core.driver.run(closing.close(self._core, seconds(timeout)))
 
     def shutdown(self) -> Any:
-        """Stop the whole cluster, for everybody, and close this client. In an asynchronous client: await it."""
+        """Stop the whole cluster, for everybody, and close this client. In an asynchronous client: await it.
+
+        Examples
+        --------
+        >>> whole = Client(n_workers=1, set_as_default=False)
+        >>> whole.shutdown()
+        >>> whole.closed
+        True
+        """
         return self._core.driver.run(closing.shutdown(self._core))
 
     def __enter__(self) -> Self:
@@ -346,8 +403,8 @@ class Client:
 
         Examples
         --------
-        >>> total = client.submit(sum, [1, 2, 3])  # doctest: +SKIP
-        >>> client.submit(pow, total, 2).result()  # doctest: +SKIP
+        >>> total = client.submit(sum, [1, 2, 3])
+        >>> client.submit(pow, total, 2).result()
         36
         """
         return submit(
@@ -406,7 +463,7 @@ class Client:
 
         Examples
         --------
-        >>> client.gather(client.map(pow, [1, 2, 3], [2, 2, 2]))  # doctest: +SKIP
+        >>> client.gather(client.map(pow, [1, 2, 3], [2, 2, 2]))
         [1, 4, 9]
         """
         return map_calls(
@@ -460,7 +517,7 @@ class Client:
 
         Examples
         --------
-        >>> client.gather({"a": client.submit(sum, [1, 2]), "b": [client.submit(len, "abc")]})  # doctest: +SKIP
+        >>> client.gather({"a": client.submit(sum, [1, 2]), "b": [client.submit(len, "abc")]})
         {'a': 3, 'b': [3]}
         """
         check_in_one("gather", errors)
@@ -515,8 +572,9 @@ class Client:
 
         Examples
         --------
-        >>> future = client.scatter(numpy.arange(1_000_000))  # doctest: +SKIP
-        >>> client.submit(numpy.sum, future).result()  # doctest: +SKIP
+        >>> import numpy as np
+        >>> future = client.scatter(np.arange(1_000_000))
+        >>> int(client.submit(np.sum, future).result())
         499999500000
         """
         return self._core.driver.run(scattering.scatter(self._core, data, workers, broadcast, hash, seconds(timeout)))
@@ -538,9 +596,10 @@ class Client:
 
         Examples
         --------
-        >>> future = client.submit(time.sleep, 3600)  # doctest: +SKIP
-        >>> client.cancel(future)  # doctest: +SKIP
-        >>> future.cancelled()  # doctest: +SKIP
+        >>> import time
+        >>> future = client.submit(time.sleep, 1)
+        >>> client.cancel(future)
+        >>> future.cancelled()
         True
         """
         check_in_one("cancel", asynchronous)
@@ -608,7 +667,7 @@ class Client:
 
         Examples
         --------
-        >>> client.get({"x": (sum, [1, 2]), "y": (pow, "x", 2)}, ["x", "y"])  # doctest: +SKIP
+        >>> client.get({"x": (sum, [1, 2]), "y": (pow, "x", 2)}, ["x", "y"])
         [3, 9]
         """
         core = self._core
@@ -687,8 +746,9 @@ class Client:
 
         Examples
         --------
-        >>> future = client.compute(dask.array.ones((1000, 1000)).sum())  # doctest: +SKIP
-        >>> future.result()  # doctest: +SKIP
+        >>> import dask.array as da
+        >>> future = client.compute(da.ones((1000, 1000)).sum())
+        >>> float(future.result())
         1000000.0
         """
         check_in_one("compute", sync)
@@ -746,8 +806,9 @@ class Client:
 
         Examples
         --------
-        >>> x = client.persist(dask.array.ones((1000, 1000), chunks=100))  # doctest: +SKIP
-        >>> x.sum().compute()  # doctest: +SKIP
+        >>> import dask.array as da
+        >>> x = client.persist(da.ones((1000, 1000), chunks=100))
+        >>> float(x.sum().compute())
         1000000.0
         """
         check_in_one("persist", optimize_graph)
@@ -794,8 +855,10 @@ class Client:
 
         Examples
         --------
-        >>> client.publish_dataset(flights=frame.persist())  # doctest: +SKIP
-        >>> client.publish_dataset(frame, name="flights", override=True)  # doctest: +SKIP
+        >>> import dask.array as da
+        >>> x = da.arange(10, chunks=5)
+        >>> client.publish_dataset(numbers=x.persist())
+        >>> client.publish_dataset(x + 1, name="numbers", override=True)
         """
         named = datasets.named(args, name, kwargs)
         return self._core.driver.run(datasets.publish(self._core, named, override))
@@ -805,7 +868,8 @@ class Client:
 
         Examples
         --------
-        >>> client.list_datasets()  # doctest: +SKIP
+        >>> client.publish_dataset(flights=[1, 2, 3])
+        >>> client.list_datasets()
         ('flights',)
         """
         return self._core.driver.run(datasets.names(self._core))
@@ -828,7 +892,10 @@ class Client:
 
         Examples
         --------
-        >>> client.get_dataset("flights").delay.mean().compute()  # doctest: +SKIP
+        >>> import dask.array as da
+        >>> client.publish_dataset(numbers=da.arange(10, chunks=5).persist())
+        >>> int(client.get_dataset("numbers").sum().compute())
+        45
         """
         return self._core.driver.run(datasets.get(self._core, name, default))
 
@@ -846,13 +913,23 @@ class Client:
 
         Examples
         --------
-        >>> client.unpublish_dataset("flights")  # doctest: +SKIP
+        >>> client.publish_dataset(flights=[1, 2, 3])
+        >>> client.unpublish_dataset("flights")
+        >>> client.list_datasets()
+        ()
         """
         return self._core.driver.run(datasets.unpublish(self._core, name))
 
     @property
     def datasets(self) -> Datasets:
-        """The published datasets, as a mapping by name."""
+        """The published datasets, as a mapping by name.
+
+        Examples
+        --------
+        >>> client.datasets["primes"] = [2, 3, 5]
+        >>> client.datasets["primes"]
+        [2, 3, 5]
+        """
         return Datasets(self)
 
     # -- what there is
@@ -872,8 +949,9 @@ class Client:
 
         Examples
         --------
-        >>> client.who_has(future)  # doctest: +SKIP
-        {'sum-c4ca...': ['tcp://127.0.0.1:40123']}
+        >>> import numpy as np
+        >>> client.who_has(client.scatter(np.arange(1_000_000)))
+        {'numpy.ndarray-...': ['tcp://...']}
         """
         return self._core.driver.run(information.who_has(self._core, futures))
 
@@ -889,6 +967,13 @@ class Client:
         -------
         dict
             For each node address the keys.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> future = client.scatter(np.arange(1_000_000), hash=False)
+        >>> any(future.key in keys for keys in client.has_what().values())
+        True
         """
         return self._core.driver.run(information.has_what(self._core, workers))
 
@@ -904,6 +989,11 @@ class Client:
         -------
         dict
             By the workers' addresses.
+
+        Examples
+        --------
+        >>> client.nthreads()
+        {'tcp://...': 1, 'tcp://...': 1}
         """
         return self._core.driver.run(information.nthreads(self._core, workers))
 
@@ -919,6 +1009,11 @@ class Client:
             for each address that a worker process has or is to have its ``"state"``, ``"running"``, ``"starting"`` or
             ``"down"``, how many have died there (``"deaths"``), how the last one did (``"last_death"``) and how many
             seconds ago (``"last_death_seconds"``). A place is known a few seconds after its host has joined.
+
+        Examples
+        --------
+        >>> len(client.scheduler_info()["workers"])
+        2
         """
         return self._core.driver.run(information.scheduler_info(self._core))
 
@@ -935,6 +1030,10 @@ class Client:
         ------
         TimeoutError
             There were not enough in time; says how many there are and how to start more.
+
+        Examples
+        --------
+        >>> client.wait_for_workers(2, timeout="10 s")
         """
         return self._core.driver.run(information.wait_for_workers(self._core, n_workers, seconds(timeout)))
 
@@ -944,8 +1043,9 @@ class Client:
 
         Examples
         --------
-        >>> array = client.submit(np.ones, 1_000_000).result(writable=False)  # doctest: +SKIP
-        >>> client.store.address_in_arena(array.__array_interface__["data"][0])  # doctest: +SKIP
+        >>> import numpy as np
+        >>> array = client.submit(np.ones, 1_000_000).result(writable=False)
+        >>> client.store.address_in_arena(array.__array_interface__["data"][0])
         True
         """
         local = self._core.stores.local

@@ -20,10 +20,11 @@ class Datasets(MutableMapping[str, Any]):
 
     Examples
     --------
-    >>> client.datasets["x"] = x  # doctest: +SKIP
-    >>> list(client.datasets)  # doctest: +SKIP
+    >>> import dask.array as da
+    >>> client.datasets["x"] = da.ones(10, chunks=5)
+    >>> list(client.datasets)
     ['x']
-    >>> del client.datasets["x"]  # doctest: +SKIP
+    >>> del client.datasets["x"]
 
     Of an asynchronous client: ``await client.datasets["x"]`` and ``async for name in client.datasets``. What a mapping
     can't await, its methods of the client do: `Client.publish_dataset`, `Client.unpublish_dataset`.

@@ -5,6 +5,7 @@ Each test checks a copy of the package, so that what `make lint` says of the pac
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -54,6 +55,8 @@ def test_every_module_is_seen(copied: Path) -> None:
         ("cluster/worker/worker.py", "holdfast.cluster.transfer.pool", "The rooms of the cluster"),
         ("cluster/scheduler/tasks/events.py", "holdfast.cluster.scheduler.io.server", "The rooms of the scheduler"),
         ("cluster/cli/stop.py", "holdfast.client.client", "The client builds on the cluster"),
+        ("client/core/session.py", "holdfast.client.futures.future", "The rooms of the client"),
+        ("client/packing/keys.py", "holdfast.client.packing.graphs", "No circle of imports within a room"),
     ],
 )
 @pytest.mark.parametrize("guard", ["", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "])
@@ -75,3 +78,20 @@ def test_a_new_room_needs_a_place(copied: Path) -> None:
     status, said = lint(copied)
     assert status == 1
     assert "attic" in said
+
+
+def test_dasks_insides_are_used_in_one_file() -> None:
+    found = set()
+    for path in [path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "dask":
+                names = [f"{node.module}.{each.name}" for each in node.names]
+            elif isinstance(node, ast.Import):
+                names = [each.name for each in node.names if each.name.partition(".")[0] == "dask"]
+            elif isinstance(node, ast.Attribute):
+                names = [ast.unparse(node)] if ast.unparse(node).startswith("dask.") else []
+            else:
+                continue
+            if any(part.startswith("_") and not part.startswith("__") for name in names for part in name.split(".")):
+                found.add(str(path.relative_to(REPOSITORY)))
+    assert found == {"client/packing/dask_internals.py"}

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dask._task_spec import Alias
 from dask.base import is_dask_collection
 
 from holdfast.client.core.key_state import CANCELLED, LOST
 from holdfast.client.futures.errors import error_of
 from holdfast.client.futures.future import Future
 from holdfast.client.packing.checks import check_in_one
-from holdfast.client.packing.dask_internals import Expr
+from holdfast.client.packing.dask_internals import Alias, Expr
 from holdfast.client.packing.foreign import check_no_foreign_future
 
 _CONTAINERS = (list, tuple, set, frozenset)
@@ -43,8 +42,9 @@ def futures_of(collection: Any, client: Any = None, *, skip_cancelled: bool = Fa
 
     Examples
     --------
-    >>> x = da.ones(10, chunks=5).persist()  # doctest: +SKIP
-    >>> len(futures_of(x))  # doctest: +SKIP
+    >>> import dask.array as da
+    >>> x = da.ones(10, chunks=5).persist()
+    >>> len(futures_of(x))
     2
     """
     check_in_one("futures_of", client)

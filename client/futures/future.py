@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Self
 
-from dask._task_spec import TaskRef
-
 from holdfast.client.core.cancelling import cancel_keys
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import CANCELLED, PENDING, KeyState
@@ -15,6 +13,7 @@ from holdfast.client.futures.binding import bound
 from holdfast.client.futures.reading import exception, read, traceback
 from holdfast.client.packing.checks import seconds
 from holdfast.client.packing.collecting import pickled, stands_for_value
+from holdfast.client.packing.dask_internals import TaskRef
 from holdfast.client.packing.keys import wire_key
 from holdfast.client.raising import hide_own_frames
 from holdfast.cluster import protocol
@@ -41,8 +40,8 @@ class Future(TaskRef):
 
     Examples
     --------
-    >>> future = client.submit(pow, 2, 10)  # doctest: +SKIP
-    >>> future.result()  # doctest: +SKIP
+    >>> future = client.submit(pow, 2, 10)
+    >>> future.result()
     1024
     """
 
@@ -101,17 +100,36 @@ class Future(TaskRef):
 
     @property
     def key(self) -> Any:  # type: ignore[override]  # a reference is named when it is made
-        """The key of the computation: a string, or a tuple as dask uses them."""
+        """The key of the computation: a string, or a tuple as dask uses them.
+
+        Examples
+        --------
+        >>> client.submit(sum, [1, 2], key="total").key
+        'total'
+        """
         return self._state.key
 
     @property
     def client(self) -> Any:
-        """The client that it belongs to."""
+        """The client that it belongs to.
+
+        Examples
+        --------
+        >>> client.submit(sum, [1, 2]).client is client
+        True
+        """
         return self._core.client
 
     @property
     def status(self) -> str:
-        """``"pending"``, ``"finished"``, ``"error"``, ``"cancelled"`` or ``"lost"`` (the connection is)."""
+        """``"pending"``, ``"finished"``, ``"error"``, ``"cancelled"`` or ``"lost"`` (the connection is).
+
+        Examples
+        --------
+        >>> future = client.submit(sum, [1, 2])
+        >>> future.result(), future.status
+        (3, 'finished')
+        """
         return self._state.status if self._held else CANCELLED
 
     @property
@@ -119,22 +137,48 @@ class Future(TaskRef):
         """The object that holds the result, once it is finished; None before and when it failed.
 
         A result that has to be made again is another object.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> client.scatter(np.zeros(1_000_000)).object_id
+        ObjectID(...)
         """
         place = self._state.place
         return None if place is None else ObjectID(place.object_id)
 
     @property
     def nbytes(self) -> int | None:
-        """The size of the result in its store in bytes, once it is finished."""
+        """The size of the result in its store in bytes, once it is finished.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> client.scatter(np.zeros(1_000_000)).nbytes >= 8_000_000
+        True
+        """
         place = self._state.place
         return None if place is None else place.nbytes
 
     def done(self) -> bool:
-        """Whether it is not pending any more: it finished, failed, or was cancelled."""
+        """Whether it is not pending any more: it finished, failed, or was cancelled.
+
+        Examples
+        --------
+        >>> future = client.submit(sum, [1, 2])
+        >>> future.result(), future.done()
+        (3, True)
+        """
         return self.status != PENDING
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled or released."""
+        """Whether it was cancelled or released.
+
+        Examples
+        --------
+        >>> client.submit(sum, [1, 2]).cancelled()
+        False
+        """
         return self.status == CANCELLED
 
     # -- what it gives
@@ -177,7 +221,7 @@ class Future(TaskRef):
 
         Examples
         --------
-        >>> client.submit(sum, [1, 2, 3]).result(timeout=10)  # doctest: +SKIP
+        >>> client.submit(sum, [1, 2, 3]).result(timeout=10)
         6
         """
         self._check_held()
@@ -200,6 +244,11 @@ class Future(TaskRef):
         ------
         TimeoutError, CancelledError
             As for `result`.
+
+        Examples
+        --------
+        >>> client.submit(int, "seven").exception()
+        ValueError("invalid literal for int() with base 10: 'seven'")
         """
         self._check_held()
         return self._core.driver.run(exception(self._core, self._state, seconds(timeout), self))
@@ -220,7 +269,9 @@ class Future(TaskRef):
         Examples
         --------
         >>> import traceback
-        >>> traceback.print_tb(future.traceback())  # doctest: +SKIP
+        >>> future = client.submit(int, "seven")
+        >>> traceback.format_tb(future.traceback())
+        [...]
         """
         self._check_held()
         return self._core.driver.run(traceback(self._core, self._state, seconds(timeout), self))
@@ -245,6 +296,14 @@ class Future(TaskRef):
         ----------
         callback : callable
             Takes this future.
+
+        Examples
+        --------
+        >>> import threading
+        >>> called = threading.Event()
+        >>> client.submit(sum, [1, 2]).add_done_callback(lambda future: called.set())
+        >>> called.wait(10)
+        True
         """
         core = self._core
         if core.resources is not None and core.resources.inherited:
@@ -254,12 +313,29 @@ class Future(TaskRef):
     # -- what ends it
 
     def cancel(self, force: bool = False) -> Any:
-        """Don't compute it, nor what depends on it; see `Client.cancel`. In an asynchronous client: await it."""
+        """Don't compute it, nor what depends on it; see `Client.cancel`. In an asynchronous client: await it.
+
+        Examples
+        --------
+        >>> import time
+        >>> future = client.submit(time.sleep, 1)
+        >>> future.cancel()
+        >>> future.status
+        'cancelled'
+        """
         self._check_held()
         return self._core.driver.run(cancel_keys(self._core, [self._state], force))
 
     def release(self) -> None:
-        """Let go of the result now, as deleting the last reference to this future would. Twice is no error."""
+        """Let go of the result now, as deleting the last reference to this future would. Twice is no error.
+
+        Examples
+        --------
+        >>> future = client.submit(sum, [1, 2])
+        >>> future.release()
+        >>> future.status
+        'cancelled'
+        """
         if self._held:
             self._held = False
             self._core.table.drop(self._state)

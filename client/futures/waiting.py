@@ -61,8 +61,10 @@ def wait(fs: Future | Iterable[Future], timeout: float | str | None = None, retu
 
     Examples
     --------
-    >>> futures = client.map(str, range(3))  # doctest: +SKIP
-    >>> done, not_done = wait(futures, timeout=10)  # doctest: +SKIP
+    >>> futures = client.map(str, range(3))
+    >>> done, not_done = wait(futures, timeout=10)
+    >>> len(done), len(not_done)
+    (3, 0)
     """
     check_in_one("wait", timeout)
     check_in_one("wait", return_when)

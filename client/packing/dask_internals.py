@@ -9,6 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from dask import _expr, _task_spec, base, core
+from dask._task_spec import (
+    Alias,
+    DataNode,
+    Dict,
+    GraphNode,
+    List,
+    Set,
+    Task,
+    TaskRef,
+    Tuple,
+    convert_legacy_graph,
+)
 
 CompositeExpr: Any = _expr.CompositeExpr
 Expr: Any = _expr.Expr
@@ -23,13 +35,23 @@ identity_cast: Any = _task_spec._identity_cast
 execute_subgraph: Any = _task_spec._execute_subgraph
 
 __all__ = [
+    "Alias",
     "CompositeExpr",
+    "DataNode",
+    "Dict",
     "Expr",
     "ExprSequence",
     "FinalizeCompute",
     "GraphExpr",
     "GraphExprSequence",
+    "GraphNode",
+    "List",
+    "Set",
+    "Task",
+    "TaskRef",
+    "Tuple",
     "collections_to_expr",
+    "convert_legacy_graph",
     "execute_subgraph",
     "flatten",
     "identity_cast",

@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count, cycle, repeat
 from typing import Any
 
-from dask._task_spec import DataNode, GraphNode, TaskRef
-
-from holdfast.client.packing.dask_internals import execute_subgraph
+from holdfast.client.packing.dask_internals import DataNode, GraphNode, TaskRef, execute_subgraph
 from holdfast.client.packing.futures import is_future_class
 
 #: Futures of other libraries, by module and name: what they are, and how their value is had.

@@ -22,12 +22,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dask._task_spec import Alias, DataNode, Dict, GraphNode, List, Set, Task, TaskRef, Tuple, convert_legacy_graph
 from dask.order import order
 
 from holdfast.client.packing import dask_internals
 from holdfast.client.packing.arguments import Packer
 from holdfast.client.packing.constants import REFUSALS, Constants
+from holdfast.client.packing.dask_internals import (
+    Alias,
+    DataNode,
+    Dict,
+    GraphNode,
+    List,
+    Set,
+    Task,
+    TaskRef,
+    Tuple,
+    convert_legacy_graph,
+)
 from holdfast.client.packing.foreign import check_targets
 from holdfast.client.packing.functions import Function, FunctionCache
 from holdfast.client.packing.futures import FutureLike, Own, is_future

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from dask._task_spec import Alias, GraphNode, Task, TaskRef
+from holdfast.client.packing.dask_internals import Alias, GraphNode, Task, TaskRef
 
 #: From how many pieces on a result is taken apart by those who read them.
 PIECES_MIN = 8

@@ -194,6 +194,7 @@ class LocalCluster:
 
     @property
     def closed(self) -> bool:
+        """Whether it was closed, or never began."""
         return self._finalizer is None or not self._finalizer.alive
 
     def status(self) -> dict[str, Any]:
