@@ -154,3 +154,14 @@ def _clients_of(tasks: Iterable[Task]) -> dict[str, Task]:
                     found.setdefault(holder.peer, task)
             stack += islice(each.dependents, TASKS_SEEN)
     return found
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    more = len(names) - NAMES_SHOWN
+    return [*names[:NAMES_SHOWN], f"{more:,} more"] if more > 0 else list(names)
+
+
+def _most_resources(workers: Sequence[Worker | Place], requirements: Requirements) -> str:
+    return ", ".join(
+        f"{max(worker.resources.get(name, 0.0) for worker in workers):g} {name}" for name, _ in requirements.resources
+    )
