@@ -38,7 +38,7 @@ ANSWERS = {
 @pytest.mark.parametrize("name", ANSWERS)
 def test_no_step_looks_at_more_than_a_few_hundred_tasks(state, name, monkeypatch):
     looked_at = []
-    for table in (state.life.objects, state.tasks, *(host.objects for host in state.hosts.values())):
+    for table in (state.life.results.table, state.tasks, *(host.objects for host in state.hosts.values())):
         kind = type(table)
         slices = kind.slices
 

@@ -53,7 +53,14 @@ def digest(scheduler):
     workers = [(w.address, list(w.runs), w.expected_seconds) for w in state.workers.values() if w.address == WORKER]
     functions = [(function, f.tasks, f.clients) for function, f in state.life.functions.table.items()]
     return repr(
-        (sorted(tasks, key=repr), hosts, workers, functions, list(state.datasets.published), len(state.life.objects))
+        (
+            sorted(tasks, key=repr),
+            hosts,
+            workers,
+            functions,
+            list(state.datasets.published),
+            len(state.life.results.table),
+        )
     )
 
 

@@ -32,7 +32,7 @@ def test_they_stay_as_long_as_it_and_go_with_it():
     cluster.release(client, "outer")
     cluster.catch_up()
     assert keys(cluster) == []
-    assert not cluster.state.life.contents
+    assert not cluster.state.life.holding.contents
     assert not any(cluster.stores.values())
 
 
@@ -50,8 +50,8 @@ def test_they_stay_with_a_dataset_and_a_task_that_need_it():
     assert "inner" in keys(cluster)
     cluster.run_all()
     cluster.catch_up()
-    assert "inner" not in cluster.state.life.objects.values()
-    assert not cluster.state.life.contents
+    assert "inner" not in cluster.state.life.results.table.values()
+    assert not cluster.state.life.holding.contents
 
 
 def test_contents_of_contents_go_one_after_the_other():

@@ -13,6 +13,7 @@ from holdfast.cluster.scheduler.machine.validation import CheckedMoves
 from holdfast.cluster.scheduler.tasks import diagram, events
 from holdfast.cluster.scheduler.tasks.feed import Move
 from holdfast.cluster.scheduler.tasks.groups import Group
+from holdfast.cluster.scheduler.tasks.instructions import RunTasks
 from holdfast.cluster.scheduler.tasks.model import Task
 from holdfast.cluster.scheduler.tasks.states import FIRST, TRANSITIONS
 
@@ -338,3 +339,23 @@ def test_it_comes_about(move):
 def test_the_page_of_states_is_up_to_date():
     text = (Path(__file__).parents[2] / "docs" / "scheduler-states.md").read_text()
     assert text == diagram.page(), f"write it anew: python -m {diagram.__name__} > docs/scheduler-states.md"
+
+
+def test_a_task_that_can_not_be_sent_fails_and_costs_its_worker_nothing(monkeypatch):
+    cluster = Cluster(hosts=1)
+    cluster.add_client()
+    cluster.add_worker(HOST, resources={"GPU": 1.0})
+    add = cluster.state.outbox.add
+
+    def fail(kind, peer, item):
+        if kind is RunTasks:
+            raise OSError("no")
+        add(kind, peer, item)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster.state.outbox, "add", fail)
+        with pytest.raises(OSError, match="no"):
+            cluster.submit("client", {"x": ()}, resources={"GPU": 1.0})
+    cluster.submit("client", {"y": ()}, resources={"GPU": 1.0})  # which also looks at all invariants
+    cluster.finish("y")
+    assert cluster.state.tasks["x"].state == "erred"

@@ -279,7 +279,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def results_are_those_of_what_was_specified(self):
-        for task in self.cluster.state.life.objects.values():
+        for task in self.cluster.state.life.results.table.values():
             if not self.is_retold(task):
                 assert self.cluster.values[task.object_id] == self.expected[task]
 
@@ -292,7 +292,7 @@ class History(RuleBasedStateMachine):
 
     def is_held(self, task):
         state = self.cluster.state
-        holders = {*state.clients.values(), *state.datasets.published.values(), *state.life.contents.values()}
+        holders = {*state.clients.values(), *state.datasets.published.values(), *state.life.holding.contents.values()}
         return not holders.isdisjoint(task.holders)
 
     def is_retold(self, task):
@@ -335,7 +335,7 @@ class History(RuleBasedStateMachine):
             event(f"{before} → {after}")  # so that 'pytest --hypothesis-show-statistics' says which were taken
         assert not cluster.state.tasks
         assert not cluster.state.life.generations.earlier
-        assert not cluster.state.life.objects
+        assert not cluster.state.life.results.table
         assert not cluster.state.life.functions.table
         assert not any(cluster.stores.values())
 

@@ -68,7 +68,7 @@ class Clients:
         self._shared.waits.client_left(client.id)
         for part in self._parts:
             part.client_left(client)
-        self._life.let_go(client)
+        self._life.holding.let_go(client)
         self._life.functions.forgotten(client, list(client.functions))
         self._objects.owner_left(client.id)
 

@@ -78,9 +78,9 @@ class Objects:
 
     def _enter(self, host: Host, object_id: ObjectId) -> bool:
         """A host has an object. Whether it is the result of a task, or the error of one."""
-        task = self._life.objects.get(object_id)
+        task = self._life.results.get(object_id)
         if task is not None:
-            self._life.add_copy(task, host)
+            self._life.results.add_copy(task, host)
             self._copies.copied(task)
             return True
         error = self._life.errors.get(object_id)
@@ -94,7 +94,7 @@ class Objects:
         if host is None:
             return
         owner = next((worker.address for worker in host.workers if worker.name == event.name), event.name)
-        objects = self._life.objects
+        objects = self._life.results.table
         object_ids = [description["id"] for description in event.objects]
         unheard_of = [i for i in object_ids if (task := objects.get(i)) is None or host not in task.where]
         self._unclaimed.setdefault(owner, []).append((host, unheard_of))

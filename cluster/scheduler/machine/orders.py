@@ -72,7 +72,7 @@ class Orders:
                     if life.generations.is_specified_by(task, digest, payload, dependency_keys):
                         submitted.append(task)
                         continue
-                    is_held = life.is_held(task)
+                    is_held = life.holding.is_held(task)
                     if is_held and (task.payload is not None or task.state == "memory"):
                         self._outbox.add(ReportKept, client.id, key)
                         submitted.append(task)
@@ -125,18 +125,18 @@ class Orders:
         for position, (key, object_id, nbytes, type_name, address, inline) in enumerate(event.objects):
             host = self._hosts.get(address)
             task = self._life.generations.tasks.get(key)
-            owner = self._life.objects.get(object_id)
+            owner = self._life.results.get(object_id)
             if owner is not None and owner is not task:
                 raise ProtocolError(f"scattered[{position}].object_id is that of another key")
-            if task is not None and event.chosen and owner is None and not self._life.is_held(task):
+            if task is not None and event.chosen and owner is None and not self._life.holding.is_held(task):
                 self._life.generations.free_key(task)
                 task = None
             if task is None:
                 task = self._life.create(key, None, client.name)
-            self._life.hold(client, task)
+            self._life.holding.hold(client, task)
             if task.state == "memory":
                 if object_id == task.object_id and host is not None:
-                    self._life.add_copy(task, host)
+                    self._life.results.add_copy(task, host)
                     self._copies.copied(task)
                 elif object_id != task.object_id:
                     self._delete_from(host, object_id)
@@ -178,7 +178,7 @@ class Orders:
             task = tasks.get(key)
             if task is not None and client in task.holders:  # else it was cancelled meanwhile
                 others = [other for inner in contained if (other := tasks.get(inner)) is not None]
-                self._life.contain(task, others)
+                self._life.holding.contain(task, others)
                 self._copies.contained(task, others)
 
     def _keys_wanted(self, event: events.KeysWanted) -> None:
@@ -189,11 +189,11 @@ class Orders:
         for key in event.keys:
             task = self._life.generations.tasks.get(key)
             if task is not None:
-                self._life.unhold(client, task)
+                self._life.holding.unhold(client, task)
 
     def _keys_cancelled(self, event: events.KeysCancelled) -> None:
         found = [task for key in event.keys if (task := self._life.generations.tasks.get(key)) is not None]
-        self._life.cancel(found, self._clients[event.client], force=event.force)
+        self._life.holding.cancel(found, self._clients[event.client], force=event.force)
 
     def _results_missing(self, event: events.ResultsMissing) -> None:
         client = self._clients[event.client]

@@ -66,7 +66,7 @@ class Runs:
                 if inline is None:
                     self._outbox.add(DeleteObjects, worker.host.address, object_id)
                 else:
-                    life.discard(worker, object_id)
+                    life.results.discard(worker, object_id)
                 continue
             task.group.record(seconds, nbytes)
             if inline is not None:
@@ -92,7 +92,7 @@ class Runs:
                     error = TaskError(task.key, raised, text)
                 self._life.fail(task, error)
                 continue
-            if isinstance(raised, tuple) and raised[0] not in self._life.objects:
+            if isinstance(raised, tuple) and raised[0] not in self._life.results.table:
                 self._outbox.add(DeleteObjects, worker.host.address, raised[0])
             if task is not None:
                 task.retries -= 1

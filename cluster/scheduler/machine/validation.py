@@ -45,13 +45,13 @@ class CheckedState(SchedulerState):
 def validate_state(state: SchedulerState) -> None:
     """Raise `AssertionError` naming the first thing that does not hold."""
     unsettled, undermined = state.life.left_over
-    holders: set[Holder] = {*state.clients.values(), *state.life.contents.values()}
+    holders: set[Holder] = {*state.clients.values(), *state.life.holding.contents.values()}
     holders.update(*(part.holders() for part in state.parts))
     for key, task in state.tasks.items():
         assert task.key == key
     for task in state.life.generations.earlier:
         assert state.tasks.get(task.key) is not task, f"{task!r} has its key"
-        assert not state.life.is_held(task), f"{task!r} is held, and has lost its key"
+        assert not state.life.holding.is_held(task), f"{task!r} is held, and has lost its key"
     known = {*state.tasks.values(), *state.life.generations.earlier}
     for task in known:
         try:
@@ -70,14 +70,14 @@ def validate_state(state: SchedulerState) -> None:
     assert set(state.placement.kept) == {worker for worker in state.workers.values() if worker.kept_for is not None}
     for waiting in (state.life.unplaced, state.life.awaited):
         assert list(waiting) == sorted(waiting, key=lambda task: task.since)
-    for object_id, task in state.life.objects.items():
+    for object_id, task in state.life.results.table.items():
         assert task.object_id == object_id
         assert task.state == "memory"
     for task, object_id in state.life.lost.objects.items():
         assert task in known, f"{task!r} is forgotten, but not what it lost"
         assert task.state != "memory"
         assert object_id in state.life.lost
-        assert object_id not in state.life.objects
+        assert object_id not in state.life.results.table
     _validate_errors(state, known)
     for host in state.hosts.values():
         assert not (host.is_ready and host.restored)
@@ -94,7 +94,7 @@ def validate_state(state: SchedulerState) -> None:
     assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
     taking = [worker for worker in state.workers.values() if not worker.deaf and worker.kept_for is None]
     assert state.placement.somebody_is_idle == any(w.nactive < w.nthreads for w in taking)
-    for task, contents in state.life.contents.items():
+    for task, contents in state.life.holding.contents.items():
         assert contents.task is task
         assert task in known, f"{task!r} is forgotten, but not what it contains"
     for holder in holders:
@@ -146,7 +146,7 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
     assert task.nwaiters == sum(dependent.state in ACTIVE for dependent in task.dependents)
     for holder in task.holders:
         assert task in holder.holds
-        if state.life.is_departed(holder):
+        if state.life.holding.is_departed(holder):
             assert not holder.hears
         else:
             assert holder in holders, f"{holder!r} is gone"
@@ -172,7 +172,7 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
         assert task.worker.runs[task.run_id].task is task
     assert (task.object_id is not None) == (task.state == "memory")
     if task.state == "memory":
-        assert state.life.objects.get(task.object_id or b"") is task
+        assert state.life.results.get(task.object_id or b"") is task
         assert task.where or task.inline is not None, "its last copy is gone"
     else:
         assert not task.where

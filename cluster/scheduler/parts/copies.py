@@ -143,7 +143,7 @@ class Copies(Part):
         """Have a holder hold what its tasks are made of, and note which of them can't be made again."""
         lineage = Lineage(holder.holds)
         for root in lineage.roots:
-            self._life.hold(holder, root)
+            self._life.holding.hold(holder, root)
         self._orphans.update(lineage.orphans())
 
     def is_root(self, task: Task) -> bool:
@@ -216,7 +216,7 @@ class Copies(Part):
 
     def _failed(self, host: Host, object_id: ObjectId, reason: str) -> None:
         """A host could not bring a copy."""
-        task = self._life.objects.get(object_id)
+        task = self._life.results.get(object_id)
         want = None if task is None else self.wanting.get(task)
         if task is not None and want is not None and want.host is host and want.object_id == object_id:
             self._try_another(task, want, f"{host.address}: {reason}")
@@ -357,7 +357,7 @@ class Copies(Part):
         for wait in self._waits:
             assert wait.waits_for
             assert self.wanting.keys() >= wait.waits_for.keys()
-        for task in self._life.objects.values():
+        for task in self._life.results.table.values():
             assert task in self.wanting or not self._wants_copy(task), f"{task!r} has one copy, and no other is wanted"
 
     # -- roots
@@ -365,10 +365,10 @@ class Copies(Part):
     def _reachable(self, holder: Holder) -> Iterator[Task]:
         """The roots that a holder has, and those whose futures are in their objects."""
         seen = dict.fromkeys(holder.holds)
-        if self._life.contents:
+        if self._life.holding.contents:
             stack = list(seen)
             while stack:
-                contents = self._life.contents.get(stack.pop())
+                contents = self._life.holding.contents.get(stack.pop())
                 for task in () if contents is None else contents.holds:
                     if task not in seen:
                         seen[task] = None

@@ -119,7 +119,7 @@ class Datasets(Part):
             old = self.published.get(name)
             dataset = Dataset(name, data, client.name, shared.now)
             for key in keys:
-                life.hold(dataset, life.generations.tasks[key])
+                life.holding.hold(dataset, life.generations.tasks[key])
             self._copies.hold_lineage(dataset)
             self.published[name] = dataset
             new.append(dataset)
@@ -169,7 +169,7 @@ class Datasets(Part):
         return dataset
 
     def _let_go(self, dataset: Dataset) -> None:
-        self.shared.life.let_go(dataset)
+        self.shared.life.holding.let_go(dataset)
         self._copies.let_go(dataset)
         for publication in self._publications:
             if dataset in publication.datasets:
@@ -217,7 +217,7 @@ class Datasets(Part):
         for name, blob, publisher, published, keys in data:
             dataset = self.published[name] = Dataset(name, blob, publisher, published)
             for key in keys:
-                self.shared.life.hold(dataset, self.shared.life.generations.tasks[key])
+                self.shared.life.holding.hold(dataset, self.shared.life.generations.tasks[key])
             self._copies.hold_lineage(dataset)
         self._copies.urge(self.published.values())
 

@@ -25,7 +25,6 @@ events, and `has_more` is true until it is done. In between
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
@@ -33,24 +32,20 @@ from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostErr
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.generations import Generations
 from holdfast.cluster.scheduler.tasks.groups import Groups
-from holdfast.cluster.scheduler.tasks.holders import Client, Contents
+from holdfast.cluster.scheduler.tasks.holding import Holding
 from holdfast.cluster.scheduler.tasks.instructions import (
-    DeleteObjects,
-    DiscardResults,
     DropRuns,
     Outbox,
-    RunTasks,
-    SendFunctions,
-    TellHolding,
 )
 from holdfast.cluster.scheduler.tasks.lost import Lost
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Run, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
-from holdfast.cluster.scheduler.tasks.partitioned import Table
 from holdfast.cluster.scheduler.tasks.placer import Placer
-from holdfast.cluster.scheduler.tasks.reports import Reports, dependency_entry
-from holdfast.cluster.scheduler.tasks.run_accounts import end_run, start_run
+from holdfast.cluster.scheduler.tasks.reports import Reports
+from holdfast.cluster.scheduler.tasks.results import Results
+from holdfast.cluster.scheduler.tasks.run_accounts import end_run
+from holdfast.cluster.scheduler.tasks.sending import Sender
 from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.tasks.stored_errors import StoredErrors, task_error
 
@@ -85,10 +80,10 @@ class Lifecycle:
         moves: Moves | None = None,
     ) -> None:
         self.generations = Generations()
-        self.objects: Table[ObjectId, Task] = Table()  # the object of every task in state "memory"
-        self.errors = StoredErrors(outbox, self.objects)
+        self.results = Results(outbox)
+        self.errors = StoredErrors(outbox, self.results.table)
+        self.holding = Holding(outbox)
         self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
-        self.contents: dict[Task, Contents] = {}  # of the objects that have futures in them
         #: Of what tasks have submitted: the run that has.
         self.parents: dict[Task, int] = {}
         self.lost = Lost()
@@ -101,15 +96,13 @@ class Lifecycle:
         self._placement = placement
         self._awaits_lost = awaits_lost
         self._moves = moves or Moves()
-        self._run_ids = itertools.count(1)
+        self._sender = Sender(outbox, placement, functions, self._moves)
         self._follow_up_limit = follow_up_limit
-        self._to_settle: list[Task] = []  # touched by this event
         self._freed: dict[Worker, None] = {}  # that have ended runs in this event
         #: Left over from events:
         self._unsettled: list[Task] = []  # maybe not needed
         self._undermined: list[Task] = []  # something that they depend on has erred
         self._unhindered: list[Task] = []  # something that they depend on was lost and is there again
-        self._departed: list[Holder] = []  # that still hold something
 
     # -- coming to be
 
@@ -129,10 +122,6 @@ class Lifecycle:
             task.dependencies = tuple(dict.fromkeys(dependencies))
             for dependency in task.dependencies:
                 dependency.add_dependent(task)
-
-    def is_held(self, task: Task) -> bool:
-        """Whether anybody holds a task that isn't gone."""
-        return any(not self.is_departed(holder) for holder in task.holders)
 
     # -- towards a result
 
@@ -173,7 +162,7 @@ class Lifecycle:
             elif waited_for is None:
                 self.enqueue(task)
             elif waited_for.state == "processing":
-                self.line_up(waited_for)
+                self._sender.line_up(waited_for, self.now)
 
     def await_or_fail(self, task: Task, text: str) -> None:
         """A task in state "released" has no result and can't be computed: await a host that has one, if it may come."""
@@ -221,66 +210,18 @@ class Lifecycle:
     def assign(self, task: Task, worker: Worker) -> None:
         """Send a ready task, already out of its queue, to a worker, and what can be lined up behind it."""
         try:
-            self._send(task, worker)
-        except Exception:
-            self._take_back_unsent(task, worker)
+            self._sender.send(task, worker, self.now)
+        except Exception:  # which costs this task
+            self._sender.take_back_unsent(task, worker, self.now)
+            text = f"{task.key!r:.200} could not be sent to a worker: the scheduler failed at it, and its log says how"
+            self.fail(task, task_error(task.key, InternalError(text)))
             raise
         if task.nwaiters == 1:
-            self.line_up(task)
-
-    def _take_back_unsent(self, task: Task, worker: Worker) -> None:
-        """Sending a task has failed here, which costs this task: its worker isn't to wait for the end of its run."""
-        run = worker.runs.pop(task.run_id, None)
-        if run is not None:
-            worker.expected_seconds = worker.expected_seconds - run.seconds if worker.runs else 0.0
-            worker.host.expected_nbytes -= run.nbytes
-        task.worker = None
-        self._placement.update_room(worker, self.now)
-        text = f"{task.key!r:.200} could not be sent to a worker: the scheduler failed at it, and its log says how"
-        self.fail(task, task_error(task.key, InternalError(text)))
-
-    def line_up(self, task: Task) -> None:
-        """Send the one task that waits for nothing but this one to the worker that runs this one, and so on.
-
-        They run there one after the other, without a word from here between them. If a run has no result, the worker
-        reports that those behind it miss a dependency.
-        """
-        worker = task.worker
-        if worker is not None and worker.nblocked and worker.runs[task.run_id].blocked:
-            return
-        while worker is not None and task.nwaiters == 1:
-            (waiter,) = task.waiters
-            if waiter.state != "waiting" or not self._placement.may_line_up(waiter, worker):
-                return
-            self._send(waiter, worker)
-            task = waiter
+            self._sender.line_up(task, self.now)
 
     def line_up_more(self, worker: Worker) -> None:
-        """The worker is done with something: the line behind its last run may go on."""
-        last = next(reversed(worker.runs.values()), None)
-        if last is not None and last.task is not None:
-            self.line_up(last.task)
-
-    def _send(self, task: Task, worker: Worker) -> None:
-        run_id = next(self._run_ids)
-        requirements = task.requirements
-        task.run_id = run_id
-        task.worker = worker
-        self._moves.move(task, "processing")
-        if len(worker.runs) == worker.nblocked:
-            self._placement.progressed(worker, self.now)
-        private = task.private or task.group.writes
-        start_run(worker, Run(run_id, task, requirements, private))
-        self._placement.update_room(worker, self.now)
-        digest = task.digest
-        if digest is not None and digest not in worker.functions:
-            worker.functions.add(digest)
-            self._outbox.add(SendFunctions, worker.address, (digest, self.functions.table[digest].blob))
-        if requirements is not None and requirements.resources:
-            self._outbox.add(TellHolding, worker.address, run_id)
-        assert task.payload is not None
-        dependencies = [dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
-        self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private))
+        """The worker is done with something: tasks may wait there for the result of its last run."""
+        self._sender.line_up_more(worker, self.now)
 
     def fill(self) -> None:
         """Give ready tasks to workers with room."""
@@ -336,19 +277,13 @@ class Lifecycle:
 
         False, and nothing has changed, if the object is another task's: no two have the same.
         """
-        if not self.objects.claim(object_id, task):
+        if not self.results.put(task, host, object_id, nbytes, inline, type_name):
             return False
         active = task.state in ACTIVE
         if self.lost.objects:
             self.lost.supersede(task)
         task.since = self.now
-        task.object_id = object_id
-        task.nbytes = nbytes
-        task.inline = inline
-        task.type_name = type_name
         task.missing = task.failures = task.solitude = task.suspected = 0
-        if host is not None:
-            self.add_copy(task, host)
         self._moves.move(task, "memory")
         if task.holders:
             self.reports.finished(task)
@@ -361,21 +296,12 @@ class Lifecycle:
                     if not waiter.waiting_on:
                         self.enqueue(waiter)
         elif not task.holders:
-            self._to_settle.append(task)
+            self.holding.unneeded.append(task)
         return True
-
-    def add_copy(self, task: Task, host: Host) -> None:
-        if host not in task.where:
-            task.where += (host,)
-            host.objects.add(task)
-            host.nbytes += task.nbytes
 
     def drop_copy(self, task: Task, host: Host) -> None:
         """A host no longer has the task's object; `lose` the task if it was the last copy."""
-        task.where = tuple([other for other in task.where if other is not host])
-        host.objects.remove(task)
-        host.nbytes -= task.nbytes
-        if not task.where and task.inline is None:
+        if not self.results.remove_copy(task, host):
             self.lose(task)
 
     def lose_copy(self, task: Task, host: Host) -> None:
@@ -414,40 +340,11 @@ class Lifecycle:
             self.reports.pending(task)
             self.activate(task)
         else:
-            self._to_settle.append(task)
-
-    def delete_copies(self, task: Task) -> None:
-        """Forget the result of a task and let every store delete it."""
-        object_id = task.object_id
-        assert object_id is not None
-        maker = task.maker
-        for host in task.where:
-            host.objects.remove(task)
-            host.nbytes -= task.nbytes
-            if maker is not None and maker.host is host:
-                self.discard(maker, object_id)
-            else:
-                self._outbox.add(DeleteObjects, host.address, object_id)
-        task.where = ()
-        self._forget_object(task)
-
-    def discard(self, maker: Worker, object_id: ObjectId) -> None:
-        """Nobody wants a small result: it goes, from its worker or from where that has put it meanwhile."""
-        if maker in maker.host.workers:
-            self._outbox.add(DiscardResults, maker.address, object_id)
-        else:
-            self._outbox.add(DeleteObjects, maker.host.address, object_id)
-
-    def _forget_object(self, task: Task) -> None:
-        assert task.object_id is not None
-        del self.objects[task.object_id]
-        task.object_id = None
-        task.inline = None
-        task.maker = None
+            self.holding.unneeded.append(task)
 
     def lose(self, task: Task) -> None:
         """A task in state "memory" has no result any more: compute it again if somebody needs it."""
-        self._forget_object(task)
+        self.results.forget(task)
         self._moves.move(task, "released")
         for waiter in task.waiters:
             if waiter.state == "waiting":
@@ -461,7 +358,7 @@ class Lifecycle:
             self.reports.pending(task)
             self.activate(task)
         else:
-            self._to_settle.append(task)
+            self.holding.unneeded.append(task)
 
     def fail(self, task: Task, error: TaskError) -> None:
         """A task has failed, and with it all that wait for it."""
@@ -477,7 +374,7 @@ class Lifecycle:
             self._leave_dependencies(task)
         self._undermined.extend(task.waiters)
         if not task.is_needed:
-            self._to_settle.append(task)
+            self.holding.unneeded.append(task)
 
     def _fail_undermined(self, task: Task) -> None:
         if task.state in ACTIVE:
@@ -496,27 +393,9 @@ class Lifecycle:
         for dependency in task.dependencies:
             dependency.nwaiters -= 1
             if not dependency.nwaiters and not dependency.holders:
-                self._to_settle.append(dependency)
+                self.holding.unneeded.append(dependency)
 
     # -- holders
-
-    def hold(self, holder: Holder, task: Task) -> None:
-        """Keep a task for a holder; no error if it is kept already."""
-        if holder not in task.holders:
-            holder.holds.add(task)
-            task.holders += (holder,)
-
-    def unhold(self, holder: Holder, task: Task) -> None:
-        """Give up a hold; no error if there is none."""
-        if holder in task.holders:
-            holder.holds.remove(task)
-            self._lose_holder(task, holder)
-
-    def _lose_holder(self, task: Task, holder: Holder) -> None:
-        holders = task.holders
-        task.holders = () if len(holders) == 1 else tuple([other for other in holders if other is not holder])
-        if not task.holders and not task.nwaiters:
-            self._to_settle.append(task)
 
     def want(self, holder: Holder, keys: Iterable[Key]) -> None:
         """A holder that hears wants the results of these keys, and is told of those that nobody knows."""
@@ -531,70 +410,35 @@ class Lifecycle:
         """A holder that hears wants a task's result."""
         if task.state == "erred":
             self.renew(task)
-        self.hold(holder, task)
+        self.holding.hold(holder, task)
         if task.state == "released":
             self.activate(task)
         else:
             self.reports.tell(holder, task)
 
-    def let_go(self, holder: Holder) -> None:
-        """Give up all holds of a holder that is gone, soon."""
-        if holder.holds:
-            self._departed.append(holder)
-
-    def contain(self, task: Task, others: Iterable[Task]) -> None:
-        """The object of a task contains futures of others: these are kept as long as anybody needs that one."""
-        contents = self.contents.get(task)
-        if contents is None:
-            contents = self.contents[task] = Contents(task)
-        for other in others:
-            if other is not task:
-                self.hold(contents, other)
-
-    def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
-        """Give up ``client``'s holds (with ``force`` those of all that hear) on tasks and on all that depend on them.
-
-        What others hold, such as published datasets, stays.
-        """
-        closure: dict[Task, None] = dict.fromkeys(tasks)
-        stack = list(closure)
-        while stack:
-            for dependent in stack.pop().dependents:
-                if dependent not in closure:
-                    closure[dependent] = None
-                    stack.append(dependent)
-        for task in closure:
-            for holder in task.holders:
-                if holder.peer and (force or holder is client):
-                    self.unhold(holder, task)
-                    self._outbox.cancelled(holder.peer, task.key, f"cancelled by {client.name}")
-
     # -- ceasing to be
 
     def settle(self, tasks: Iterable[Task]) -> None:
         """Look at those of the tasks that nobody needs now, once the event is handled."""
-        self._to_settle += [task for task in tasks if not task.holders and not task.nwaiters]
+        self.holding.unneeded += [task for task in tasks if not task.holders and not task.nwaiters]
 
     @property
     def has_more(self) -> bool:
         """Whether `follow_up` has left something over."""
-        return bool(self._unsettled or self._undermined or self._unhindered or self._departed)
+        return bool(self._unsettled or self._undermined or self._unhindered or self.holding.departed)
 
     @property
     def left_over(self) -> tuple[set[Task], set[Task]]:
         """The tasks that may not be needed, and those that depend on something that has erred: for validation."""
         return set(self._unsettled), set(self._undermined)
 
-    def is_departed(self, holder: Holder) -> bool:
-        """Whether a holder is gone, and its holds are being given up."""
-        return holder in self._departed
-
     def follow_up(self) -> None:
         """See to what follows from an event: what it has touched, and a limited number of tasks beyond.
 
         A task at which this fails is left as it is; the others stay on their lists, and are seen to the next time.
         """
-        touched, self._to_settle = iter(self._to_settle), self._unsettled
+        holding = self.holding
+        touched, holding.unneeded = iter(holding.unneeded), self._unsettled
         try:
             for task in touched:
                 self._settle(task)
@@ -605,20 +449,13 @@ class Lifecycle:
                     self._fail_undermined(self._undermined.pop())
                 elif self._unhindered:
                     self._run_again(self._unhindered.pop())
-                elif self._to_settle:
-                    self._settle(self._to_settle.pop())
+                elif holding.unneeded:
+                    self._settle(holding.unneeded.pop())
                 else:
-                    self._give_up_one_hold()
+                    holding.let_go_of_one()
         finally:
-            self._to_settle.extend(touched)
-            self._unsettled, self._to_settle = self._to_settle, []
-
-    def _give_up_one_hold(self) -> None:
-        holder = self._departed[-1]
-        task = holder.holds.pop()
-        if not holder.holds:
-            self._departed.pop()
-        self._lose_holder(task, holder)
+            holding.unneeded.extend(touched)
+            self._unsettled, holding.unneeded = holding.unneeded, []
 
     def _settle(self, task: Task) -> None:
         """Release a task if nobody needs it, forget it if nobody can ask for it again."""
@@ -626,15 +463,15 @@ class Lifecycle:
             return
         if task.state != "released":
             self._release(task)
-        if self.contents and (contents := self.contents.pop(task, None)) is not None:
-            self.let_go(contents)
+        if self.holding.contents:
+            self.holding.forget_contents(task)
         if not task.dependents:
             self._forget(task)
 
     def _release(self, task: Task) -> None:
         active = task.state in ACTIVE
         if task.state == "memory":
-            self.delete_copies(task)
+            self.results.delete(task)
         elif task.state == "erred":
             self.errors.take_from(task)
         else:
@@ -661,7 +498,7 @@ class Lifecycle:
                 self.functions.drop_unused(task.digest, function)
         for dependency in task.dependencies:
             del dependency.dependents[task]
-            self._to_settle.append(dependency)
+            self.holding.unneeded.append(dependency)
         task.dependencies = ()
 
 

@@ -34,7 +34,7 @@ Steps: TypeAlias = Generator[Any, None, Any]
 def who_has(state: SchedulerState, keys: Sequence[Key] | None) -> Steps:
     """The node addresses that have each key's object; of all keys that have one when ``keys`` is None."""
     if keys is None:
-        for tasks in state.life.objects.slices(STEP_ITEMS):
+        for tasks in state.life.results.table.slices(STEP_ITEMS):
             where = {
                 task.key: [host.address for host in task.where] for task in tasks if state.tasks.get(task.key) is task
             }
@@ -163,7 +163,7 @@ def memory(state: SchedulerState) -> Steps:
     """What ``holdfast memory`` shows: each object with its size, who holds it and where it lies."""
     largest: list[Task] = []
     count = nbytes = 0
-    for tasks in state.life.objects.slices(STEP_ITEMS):
+    for tasks in state.life.results.table.slices(STEP_ITEMS):
         count += len(tasks)
         nbytes += sum(map(_nbytes, tasks))
         largest += tasks

@@ -1,0 +1,112 @@
+"""Who keeps results: holders take and give up tasks here.
+
+A task that lost its last holder may be needed no more. It is put on a list, which `Lifecycle.follow_up` sees to. A
+holder that is gone gives up its holds one by one, a limited number of them after each event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from holdfast.cluster.scheduler.tasks.holders import Client, Contents
+from holdfast.cluster.scheduler.tasks.instructions import Outbox
+from holdfast.cluster.scheduler.tasks.model import Holder, Task
+
+
+class Holding:
+    """Which holder holds which task.
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+
+    Attributes
+    ----------
+    contents
+        Of the objects that have futures in them, the holders of these.
+    unneeded
+        The tasks that this event has touched, and that nobody may need any more.
+    departed
+        The holders that are gone, and still hold something.
+    """
+
+    __slots__ = ("_outbox", "contents", "departed", "unneeded")
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.contents: dict[Task, Contents] = {}
+        self.unneeded: list[Task] = []
+        self.departed: list[Holder] = []
+
+    def hold(self, holder: Holder, task: Task) -> None:
+        """Keep a task for a holder; no error if it is kept already."""
+        if holder not in task.holders:
+            holder.holds.add(task)
+            task.holders += (holder,)
+
+    def unhold(self, holder: Holder, task: Task) -> None:
+        """Give up a hold; no error if there is none."""
+        if holder in task.holders:
+            holder.holds.remove(task)
+            self._lose_holder(task, holder)
+
+    def _lose_holder(self, task: Task, holder: Holder) -> None:
+        holders = task.holders
+        task.holders = () if len(holders) == 1 else tuple([other for other in holders if other is not holder])
+        if not task.holders and not task.nwaiters:
+            self.unneeded.append(task)
+
+    def let_go(self, holder: Holder) -> None:
+        """Give up all holds of a holder that is gone, soon."""
+        if holder.holds:
+            self.departed.append(holder)
+
+    def let_go_of_one(self) -> None:
+        """Give up one hold of a holder that is gone. There must be one."""
+        holder = self.departed[-1]
+        task = holder.holds.pop()
+        if not holder.holds:
+            self.departed.pop()
+        self._lose_holder(task, holder)
+
+    def is_departed(self, holder: Holder) -> bool:
+        """Whether a holder is gone, and its holds are being given up."""
+        return holder in self.departed
+
+    def is_held(self, task: Task) -> bool:
+        """Whether anybody holds a task that isn't gone."""
+        return any(not self.is_departed(holder) for holder in task.holders)
+
+    def contain(self, task: Task, others: Iterable[Task]) -> None:
+        """The object of a task contains futures of others: these are kept as long as anybody needs that one."""
+        contents = self.contents.get(task)
+        if contents is None:
+            contents = self.contents[task] = Contents(task)
+        for other in others:
+            if other is not task:
+                self.hold(contents, other)
+
+    def forget_contents(self, task: Task) -> None:
+        """Nobody needs a task: what its object contains isn't kept for that any more."""
+        contents = self.contents.pop(task, None)
+        if contents is not None:
+            self.let_go(contents)
+
+    def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
+        """Give up ``client``'s holds (with ``force`` those of all that hear) on tasks and on all that depend on them.
+
+        What others hold, such as published datasets, stays.
+        """
+        closure: dict[Task, None] = dict.fromkeys(tasks)
+        stack = list(closure)
+        while stack:
+            for dependent in stack.pop().dependents:
+                if dependent not in closure:
+                    closure[dependent] = None
+                    stack.append(dependent)
+        for task in closure:
+            for holder in task.holders:
+                if holder.peer and (force or holder is client):
+                    self.unhold(holder, task)
+                    self._outbox.cancelled(holder.peer, task.key, f"cancelled by {client.name}")

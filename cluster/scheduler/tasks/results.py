@@ -1,0 +1,97 @@
+"""The objects of results: which task has which, and which hosts have copies."""
+
+from __future__ import annotations
+
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Outbox
+from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
+from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.partitioned import Table
+
+
+class Results:
+    """The object of every task in state "memory".
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+
+    Attributes
+    ----------
+    table
+        The tasks, by object.
+    """
+
+    __slots__ = ("_outbox", "table")
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.table: Table[ObjectId, Task] = Table()
+
+    def get(self, object_id: ObjectId) -> Task | None:
+        """The task whose result an object is."""
+        found: Task | None = self.table.get(object_id)
+        return found
+
+    def put(
+        self, task: Task, host: Host | None, object_id: ObjectId, nbytes: int, inline: Payload | None, type_name: str
+    ) -> bool:
+        """A task has a result, in ``host``'s store (None: only in ``inline``).
+
+        False, and nothing has changed, if the object is another task's: no two have the same.
+        """
+        if not self.table.claim(object_id, task):
+            return False
+        task.object_id = object_id
+        task.nbytes = nbytes
+        task.inline = inline
+        task.type_name = type_name
+        if host is not None:
+            task.where = (host,)
+            host.objects.add(task)
+            host.nbytes += nbytes
+        return True
+
+    def add_copy(self, task: Task, host: Host) -> None:
+        """A host has the object as well."""
+        if host not in task.where:
+            task.where += (host,)
+            host.objects.add(task)
+            host.nbytes += task.nbytes
+
+    def remove_copy(self, task: Task, host: Host) -> bool:
+        """A host no longer has the object. Whether there is the result still."""
+        task.where = tuple([other for other in task.where if other is not host])
+        host.objects.remove(task)
+        host.nbytes -= task.nbytes
+        return bool(task.where or task.inline is not None)
+
+    def delete(self, task: Task) -> None:
+        """Forget the result of a task and let every store delete it."""
+        object_id = task.object_id
+        assert object_id is not None
+        maker = task.maker
+        for host in task.where:
+            host.objects.remove(task)
+            host.nbytes -= task.nbytes
+            if maker is not None and maker.host is host:
+                self.discard(maker, object_id)
+            else:
+                self._outbox.add(DeleteObjects, host.address, object_id)
+        task.where = ()
+        self.forget(task)
+
+    def discard(self, maker: Worker, object_id: ObjectId) -> None:
+        """Nobody wants a small result: it goes, from its worker or from where that has put it meanwhile."""
+        if maker in maker.host.workers:
+            self._outbox.add(DiscardResults, maker.address, object_id)
+        else:
+            self._outbox.add(DeleteObjects, maker.host.address, object_id)
+
+    def forget(self, task: Task) -> None:
+        """A task has no result any more, and no host has a copy."""
+        assert task.object_id is not None
+        del self.table[task.object_id]
+        task.object_id = None
+        task.inline = None
+        task.maker = None

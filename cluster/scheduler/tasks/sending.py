@@ -1,0 +1,90 @@
+"""Sending tasks to workers: one that a worker has room for, and those that may wait there for its result."""
+
+from __future__ import annotations
+
+import itertools
+
+from holdfast.cluster.scheduler.tasks.functions import Functions
+from holdfast.cluster.scheduler.tasks.instructions import Outbox, RunTasks, SendFunctions, TellHolding
+from holdfast.cluster.scheduler.tasks.model import Run, Task, Worker
+from holdfast.cluster.scheduler.tasks.moves import Moves
+from holdfast.cluster.scheduler.tasks.placer import Placer
+from holdfast.cluster.scheduler.tasks.reports import dependency_entry
+from holdfast.cluster.scheduler.tasks.run_accounts import end_run, start_run
+
+
+class Sender:
+    """Begins the runs of tasks.
+
+    Parameters
+    ----------
+    outbox
+        Where instructions go.
+    placement
+        Knows who has room.
+    functions
+        The functions of tasks.
+    moves
+        Changes the states of tasks.
+    """
+
+    __slots__ = ("_functions", "_moves", "_outbox", "_placement", "_run_ids")
+
+    def __init__(self, outbox: Outbox, placement: Placer, functions: Functions, moves: Moves) -> None:
+        self._outbox = outbox
+        self._placement = placement
+        self._functions = functions
+        self._moves = moves
+        self._run_ids = itertools.count(1)
+
+    def send(self, task: Task, worker: Worker, now: float) -> None:
+        """Send a task, which is in no queue and has all that it needs there, to a worker."""
+        run_id = next(self._run_ids)
+        requirements = task.requirements
+        task.run_id = run_id
+        task.worker = worker
+        self._moves.move(task, "processing")
+        if len(worker.runs) == worker.nblocked:
+            self._placement.progressed(worker, now)
+        private = task.private or task.group.writes
+        start_run(worker, Run(run_id, task, requirements, private))
+        self._placement.update_room(worker, now)
+        digest = task.digest
+        if digest is not None and digest not in worker.functions:
+            worker.functions.add(digest)
+            self._outbox.add(SendFunctions, worker.address, (digest, self._functions.table[digest].blob))
+        if requirements is not None and requirements.resources:
+            self._outbox.add(TellHolding, worker.address, run_id)
+        assert task.payload is not None
+        dependencies = [dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
+        self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private))
+
+    def take_back_unsent(self, task: Task, worker: Worker, now: float) -> None:
+        """Sending a task has failed here: its worker isn't to wait for the end of its run."""
+        run = worker.runs.get(task.run_id)
+        if run is not None:
+            end_run(worker, run)
+        task.worker = None
+        self._placement.update_room(worker, now)
+
+    def line_up(self, task: Task, now: float) -> None:
+        """Send the one task that waits for nothing but this one to the worker that runs this one, and so on.
+
+        They run there one after the other, without a word from here between them. If a run has no result, the worker
+        reports that those behind it miss a dependency.
+        """
+        worker = task.worker
+        if worker is not None and worker.nblocked and worker.runs[task.run_id].blocked:
+            return
+        while worker is not None and task.nwaiters == 1:
+            (waiter,) = task.waiters
+            if waiter.state != "waiting" or not self._placement.may_line_up(waiter, worker):
+                return
+            self.send(waiter, worker, now)
+            task = waiter
+
+    def line_up_more(self, worker: Worker, now: float) -> None:
+        """The worker is done with something: the line behind its last run may go on."""
+        last = next(reversed(worker.runs.values()), None)
+        if last is not None and last.task is not None:
+            self.line_up(last.task, now)
