@@ -31,14 +31,22 @@ def docstrings(folder: str) -> Iterator[tuple[str, str]]:
             yield path, text
 
 
-def test_the_files_that_the_architecture_names_are_there() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    assert not missing(text, files(*FOLDERS))
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_the_files_that_the_documents_name_are_there(path: Path) -> None:
+    assert not missing(path.read_text(), files(*FOLDERS))
 
 
-def test_the_files_that_the_stores_docstrings_name_are_there() -> None:
+def test_the_files_that_the_stores_docstrings_name_are_the_stores() -> None:
     known = files("objectstore", "benchmarks")
     assert not {path: names for path, text in docstrings("objectstore") if (names := missing(text, known))}
+
+
+@pytest.mark.parametrize("folder", ["holdfast", "cluster", "client", "benchmarks"])
+def test_the_files_that_docstrings_name_are_there(folder: str) -> None:
+    known = files(*FOLDERS)
+    assert not {path: names for path, text in docstrings(folder) if (names := missing(text, known))}
 
 
 @pytest.mark.parametrize("room", sorted(path.parent.name for path in (ROOT / "objectstore").glob("*/__init__.py")))
