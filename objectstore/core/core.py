@@ -149,7 +149,10 @@ class StoreCore:
 
     def drain(self) -> list[Effect]:
         """What is to be sent and done because of the calls since the last time."""
-        self._room.serve()
+        room = self._room
+        if room.changed:
+            room.changed = False
+            room.queue.serve()
         if self._spill_policy.is_filling_up and not self._compaction.busy:
             self._spill_policy.go_ahead()
         if not self._outbox:
@@ -447,7 +450,8 @@ class StoreCore:
         """The objects vanish; a seal that comes later than its delete vanishes with it."""
         for object_id in object_ids:
             self._table.delete(object_id)
-            self._lookups.deleted(object_id)
+            if object_id in self._lookups.waiting:
+                self._lookups.deleted(object_id)
 
     def contains(self, object_id: ObjectID) -> bool:
         """Whether the object is there for those who ask."""

@@ -79,7 +79,7 @@ class Lookups:
 
     def deleted(self, object_id: ObjectID) -> None:
         """The object won't come: the requests for it are answered so."""
-        for get in list(self.waiting.get(object_id, ())):
+        for get in list(self.waiting[object_id]):
             self._fail(get, f"object {object_id} was deleted")
 
     def ask_others(self, get: GetWait) -> None:

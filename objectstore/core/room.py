@@ -54,7 +54,8 @@ class Room:
     queue : CreateQueue
         The requests that wait.
     changed : bool
-        Whether a request that waits may be granted now: bytes are free, or may go, that weren't and didn't.
+        Whether a request that waits may be granted now: bytes are free, or may go, that weren't and didn't. Then the
+        queue is to be served.
     """
 
     def __init__(
@@ -126,12 +127,6 @@ class Room:
         """The request has waited until its deadline."""
         self.leave(wait)
         self._refuse(wait, waited_seconds)
-
-    def serve(self) -> None:
-        """Grants what can be granted, if anything has changed since the last time."""
-        if self.changed:
-            self.changed = False
-            self.queue.serve()
 
     def release(self, client: ClientState) -> None:
         """Gives back all that a client had to write."""
