@@ -28,6 +28,8 @@ lent           the runs that have lent their slots, from then on until they have
 earlier        a ring of the runs that have been in the slots before                        worker
 =============  ===========================================================================  ==============
 
+`holdfast.cluster.worker.ledger` has the worker's side, `holdfast.cluster.node.ledger` the agent's.
+
 Behind the words there is room for the reason for which the worker ends itself (`worker/watchdog.py`), and for its *last
 words*, text that Python writes there when a signal kills the process (`node/deaths.py`).
 
@@ -86,16 +88,6 @@ revoked without the worker's own answer (`REVOKES`).
 
 from __future__ import annotations
 
-import faulthandler
-import fcntl
-import itertools
-import mmap
-import os
-import resource
-import threading
-from collections.abc import Callable, Iterable
-from typing import Any
-
 from holdfast.objectstore.shared.index import ORDERED
 
 #: Whether an agent may revoke runs of a worker that does not answer.
@@ -107,11 +99,9 @@ RUNS_PER_THREAD_MAX = 510
 BLOCKED_MAX = 1000
 
 _WORD_NBYTES = 8
-_REASON_NBYTES = 512
-_LAST_WORDS_NBYTES = 64 << 10
-#: The descriptor that last words go to is one that tasks are least likely to close, or to be given after that.
-_LAST_WORDS_FD = 500
-_INCARNATION, _HEARD, _REVOCATIONS, _RUNNING = range(4)
+REASON_NBYTES = 512
+LAST_WORDS_NBYTES = 64 << 10
+INCARNATION, HEARD, REVOCATIONS, RUNNING = range(4)
 
 
 def runs_max(nthreads: int) -> int:
@@ -119,215 +109,16 @@ def runs_max(nthreads: int) -> int:
     return RUNS_PER_THREAD_MAX * nthreads + 1
 
 
-def _ring_words(nthreads: int) -> int:
+def ring_words(nthreads: int) -> int:
     """The length of the ring, a power of two."""
     return 1 << (2 * runs_max(nthreads) + nthreads - 1).bit_length()
 
 
-def _lent_words(nthreads: int) -> int:
+def lent_words(nthreads: int) -> int:
+    """The number of places in ``lent``."""
     return BLOCKED_MAX + nthreads  # those that are blocked, and those that have a slot again
 
 
-def _nbytes(nthreads: int) -> int:
-    return (_RUNNING + 2 * nthreads + _lent_words(nthreads) + _ring_words(nthreads)) * _WORD_NBYTES
-
-
-class WorkerLedger:
-    """The worker's side.
-
-    Parameters
-    ----------
-    nthreads
-        How many slots the worker has.
-    memory
-        Shared with the agent, of an `AgentLedger` for as many slots; memory of this process alone if not given.
-    """
-
-    def __init__(self, nthreads: int, memory: mmap.mmap | None = None) -> None:
-        whole = memoryview(memory or mmap.mmap(-1, _nbytes(nthreads) + _REASON_NBYTES))
-        self._reason = whole[_nbytes(nthreads) :]
-        self._words = whole[: _nbytes(nthreads)].cast("q")
-        self._threads = _RUNNING + nthreads
-        self._lent = self._threads + nthreads
-        self._free = list(range(self._lent, self._lent + _lent_words(nthreads)))  # places there
-        ring = self._lent + _lent_words(nthreads)
-        self._places = itertools.cycle(range(ring, ring + _ring_words(nthreads)))
-        #: One word, ``revocations[0]``: how many there were until now.
-        self.revocations = self._words[_REVOCATIONS : _REVOCATIONS + 1]
-
-    @classmethod
-    def of_descriptor(cls, fd: int, nthreads: int) -> WorkerLedger:
-        """The ledger behind a descriptor, which is closed by this."""
-        try:
-            return cls(nthreads, mmap.mmap(fd, _nbytes(nthreads) + _REASON_NBYTES))
-        finally:
-            os.close(fd)
-
-    @property
-    def incarnation(self) -> int | None:
-        """Names this process to its agent when runs are to be revoked; None if that can't be."""
-        return (self._words[_INCARNATION] or None) if REVOKES else None
-
-    def hear(self) -> None:
-        """The worker's loop goes round."""
-        self._words[_HEARD] += 1
-
-    @property
-    def heard(self) -> int:
-        """Grows with each `hear`."""
-        return self._words[_HEARD]
-
-    def leave_reason(self, reason: str) -> None:
-        """Say why this process is about to end itself."""
-        text = reason.encode(errors="replace")[: _REASON_NBYTES - 1]
-        self._reason[: len(text)] = text
-
-    # What follows is called by one thread at a time, with a fence afterwards.
-
-    def taker(self, slot: int) -> Callable[[int], None]:
-        """What a thread calls with each run that it takes into this slot; with 0 when the run that is there blocks."""
-        words, places = self._words, self._places
-        running = _RUNNING + slot
-        previous = 0
-
-        def take(run_id: int, next: Callable[[Any], Any] = next) -> None:
-            nonlocal previous
-            if previous and run_id:
-                words[next(places)] = previous
-            words[running] = previous = run_id
-
-        return take
-
-    def hold(self, slot: int) -> None:
-        """This thread has a slot."""
-        self._words[self._threads + slot] = threading.get_ident()
-
-    def lend(self, run_id: int) -> int:
-        """A run that has a slot is about to lend it for the first time. Returns what `end` takes when it has ended."""
-        place = self._free.pop()
-        self._words[place] = run_id
-        return place
-
-    def end(self, place: int) -> None:
-        """A run that had lent its slot has ended; it has a slot."""
-        self._words[place] = 0
-        self._free.append(place)
-
-    @property
-    def running(self) -> list[int]:
-        """The run that was begun last in each slot; 0 for none, or while that is blocked."""
-        return self._words[_RUNNING : self._threads].tolist()
-
-
-def leave_last_words(fd: int, nthreads: int) -> None:
-    """Have what the threads of this process are doing written behind a ledger's words, if a signal kills it."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_LAST_WORDS_FD, soft // 2))
-    os.lseek(high, _nbytes(nthreads) + _REASON_NBYTES, os.SEEK_SET)
-    faulthandler.enable(high, all_threads=True)
-
-
-class AgentLedger:
-    """The agent's side, which makes the memory.
-
-    Parameters
-    ----------
-    incarnation
-        Above zero, and of no other process that this agent starts.
-    nthreads
-        How many slots the worker has.
-
-    Attributes
-    ----------
-    fd : int
-        For the worker's process (`WorkerLedger.of_descriptor`); -1 when that has it.
-    """
-
-    def __init__(self, incarnation: int, nthreads: int) -> None:
-        self.incarnation = incarnation
-        self.fd = os.memfd_create("holdfast-ledger", os.MFD_CLOEXEC)
-        try:
-            nbytes = _nbytes(nthreads) + _REASON_NBYTES + _LAST_WORDS_NBYTES
-            os.ftruncate(self.fd, nbytes)
-            self._memory = mmap.mmap(self.fd, nbytes)
-        except BaseException:
-            self.close_fd()
-            raise
-        self._whole = memoryview(self._memory)
-        self._text = self._whole[_nbytes(nthreads) :]
-        self._words = self._whole[: _nbytes(nthreads)].cast("q")
-        self._words[_INCARNATION] = incarnation
-        self._threads = _RUNNING + nthreads
-        self._lent = self._threads + nthreads
-        self._fence = threading.Lock()
-
-    @property
-    def heard(self) -> int:
-        """Grows while the worker's loop goes round; 0 until it does for the first time."""
-        return self._words[_HEARD]
-
-    @property
-    def running(self) -> list[int]:
-        """The run that was begun last in each slot; 0 for none, or while that is blocked."""
-        return self._words[_RUNNING : self._threads].tolist()
-
-    def slot_of(self, ident: int) -> int | None:
-        """Which slot was held last by the thread that Python calls so; None if none was."""
-        idents = self._words[self._threads : self._lent].tolist()
-        return idents.index(ident) if ident in idents else None
-
-    @property
-    def last_words(self) -> bytes:
-        """What the process has written into this memory when it was killed by a signal, padded with zeros."""
-        return self._text[_REASON_NBYTES:].tobytes()
-
-    @property
-    def reason(self) -> str:
-        """Why the process was about to end itself; empty if it wasn't."""
-        return self._text[:_REASON_NBYTES].tobytes().partition(b"\0")[0].decode(errors="replace")
-
-    def revoke(self, run_ids: Iterable[int]) -> tuple[int, list[int], list[int]]:
-        """Take runs away from the worker, as far as it has not begun them.
-
-        Returns
-        -------
-        int
-            The number of this revocation, for the worker to confirm; 0 if all had begun and nothing was revoked.
-        list of int
-            The runs that the worker will never begin.
-        list of int
-            Those that it has begun, or will.
-        """
-        begun = self._begun()
-        run_ids = list(run_ids)
-        if begun.issuperset(run_ids):
-            return 0, [], run_ids
-        self._words[_REVOCATIONS] += 1
-        with self._fence:
-            begun = self._begun()
-        return (
-            self._words[_REVOCATIONS],
-            [run_id for run_id in run_ids if run_id not in begun],
-            [run_id for run_id in run_ids if run_id in begun],
-        )
-
-    def _begun(self) -> set[int]:
-        begun = set(self.running)
-        rest = self._words[self._lent :]  # the runs that have lent their slots, and the ring
-        begun.update(rest.tolist(), self.running)  # what has left `running` meanwhile is in the rest, and the other way
-        begun.update(rest.tolist())
-        return begun
-
-    def close_fd(self) -> None:
-        """Let go of the descriptor. Twice is no error."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    def close(self) -> None:
-        """Let go of the memory."""
-        self.close_fd()
-        self._words.release()
-        self._text.release()
-        self._whole.release()
-        self._memory.close()
+def words_nbytes(nthreads: int) -> int:
+    """The size of all words together."""
+    return (RUNNING + 2 * nthreads + lent_words(nthreads) + ring_words(nthreads)) * _WORD_NBYTES

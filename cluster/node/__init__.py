@@ -5,6 +5,7 @@
 ``scheduler_link.py``   the connection to the scheduler
 ``supervisor.py``       worker processes: start, watch, restart, stop
 ``in_process.py``       workers in the process of the agent
+``ledger.py``            which runs the worker processes have begun, read without asking them
 ``deaths.py``           how a worker's process has ended, and what it was doing
 ``memory_watch.py``     the memory that is a process's own, and the limit on it
 ``conditions.py``       whether a worker is stopped, or hears nothing

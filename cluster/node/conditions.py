@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from holdfast.cluster.ledger import AgentLedger
+from holdfast.cluster.node.ledger import AgentLedger
 from holdfast.cluster.node.supervisor import WorkerProcess
 
 RUNNING, COMPUTING, BLOCKED, STOPPED = "running", "computing", "blocked", "stopped"

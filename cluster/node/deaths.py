@@ -17,7 +17,7 @@ import signal
 import sysconfig
 from typing import NamedTuple
 
-from holdfast.cluster.ledger import AgentLedger
+from holdfast.cluster.node.ledger import AgentLedger
 from holdfast.cluster.processes.parent import describe_exit
 
 #: What kills a process that writes to memory which can't be written; Arrow aborts before it does.

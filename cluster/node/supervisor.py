@@ -17,9 +17,9 @@ from typing import Any
 
 from holdfast.cluster import dask_config
 from holdfast.cluster.comm import tokens
-from holdfast.cluster.ledger import AgentLedger
 from holdfast.cluster.node import memory_watch
 from holdfast.cluster.node.deaths import Death, death_of
+from holdfast.cluster.node.ledger import AgentLedger
 from holdfast.cluster.processes import log_files
 from holdfast.cluster.processes.child import CLOSE_SECONDS, EXIT_SECONDS
 from holdfast.cluster.processes.forking import ForkedProcess, Forker

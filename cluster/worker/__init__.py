@@ -7,6 +7,7 @@
 ``outbox.py``        outcomes on their way to the scheduler, and the seals of their results
 ``write_behind.py``  small results, until they are stored or nobody wants them any more
 ``waiting_runs.py``  tasks that wait for a run that was sent before them
+``ledger.py``        which runs it has begun, for its node agent to read
 ``functions.py``     functions by digest
 ``dependencies.py``  what a task gets to see of the results that it depends on
 ``getitem.py``       calls that take one item of a dependency

@@ -17,10 +17,10 @@ from pathlib import Path
 from holdfast.cluster import dask_config
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
-from holdfast.cluster.ledger import WorkerLedger, leave_last_words
 from holdfast.cluster.processes import oom, run_directory
 from holdfast.cluster.processes.child import add_process_options, serve, tell_at_work
 from holdfast.cluster.worker import Worker, main_module
+from holdfast.cluster.worker.ledger import WorkerLedger, leave_last_words
 
 #: How long the last ones on a host wait for a dead agent's directory to be theirs to remove.
 SWEEP_SECONDS = 2.0

@@ -56,8 +56,9 @@ from functools import partial
 from typing import Any
 
 from holdfast.cluster.errors import BlockedTasksError
-from holdfast.cluster.ledger import BLOCKED_MAX, WorkerLedger
+from holdfast.cluster.ledger import BLOCKED_MAX
 from holdfast.cluster.worker.execution import Task
+from holdfast.cluster.worker.ledger import WorkerLedger
 
 #: So many threads may wait for something to do, beyond those that there are slots for; more end.
 SPARE_MAX = 8

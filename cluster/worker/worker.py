@@ -23,13 +23,13 @@ from holdfast.cluster import protocol
 from holdfast.cluster.comm.connection import Connection, connect, shared_connection
 from holdfast.cluster.errors import ConnectError, RemoteError
 from holdfast.cluster.failures import dumping
-from holdfast.cluster.ledger import WorkerLedger
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
+from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.outbox import Outbox
 from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.cluster.worker.threads import TaskThreads

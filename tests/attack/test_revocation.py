@@ -16,7 +16,8 @@ import pytest
 import revoked_worker
 from campaign import Campaign
 
-from holdfast.cluster.ledger import REVOKES, AgentLedger, runs_max
+from holdfast.cluster.ledger import REVOKES, runs_max
+from holdfast.cluster.node.ledger import AgentLedger
 
 #: How long a run may go without a word. None is ever left.
 HUNG_SECONDS = 60.0

@@ -13,8 +13,9 @@ import pytest
 from waiting import until
 
 from holdfast.cluster.clock import ListeningClock
-from holdfast.cluster.ledger import AgentLedger, WorkerLedger
 from holdfast.cluster.node.conditions import DEAF_SECONDS, LOOK_SECONDS, Conditions
+from holdfast.cluster.node.ledger import AgentLedger
+from holdfast.cluster.worker.ledger import WorkerLedger
 
 COMPUTE = "while True: pass"
 SLEEP = "import time; time.sleep(1000)"

@@ -11,12 +11,12 @@ import textwrap
 
 import pytest
 
-from holdfast.cluster.ledger import AgentLedger
 from holdfast.cluster.node.deaths import death_of
+from holdfast.cluster.node.ledger import AgentLedger
 
 PROGRAM = """
     import ctypes, os, sys, threading
-    from holdfast.cluster.ledger import WorkerLedger, leave_last_words
+    from holdfast.cluster.worker.ledger import WorkerLedger, leave_last_words
 
     def crash():
         {how}

@@ -12,7 +12,7 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 
-from holdfast.cluster.ledger import WorkerLedger
+from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.threads import TaskThreads
 from holdfast.cluster.worker.waiting_runs import WaitingRuns
 

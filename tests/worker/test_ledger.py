@@ -9,9 +9,11 @@ from collections import deque
 
 import pytest
 
-from holdfast.cluster.ledger import AgentLedger, WorkerLedger, runs_max
+from holdfast.cluster.ledger import runs_max
+from holdfast.cluster.node.ledger import AgentLedger
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
 from holdfast.cluster.scheduler.tasks.groups import SHORTEST_RUN_SECONDS
+from holdfast.cluster.worker.ledger import WorkerLedger
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import threading
 import pytest
 
 from holdfast.cluster.errors import BlockedTasksError
-from holdfast.cluster.ledger import REVOKES, AgentLedger, WorkerLedger
+from holdfast.cluster.ledger import REVOKES
+from holdfast.cluster.node.ledger import AgentLedger
+from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.threads import SPARE_MAX, TaskThreads
 
 DEADLINE_SECONDS = 20

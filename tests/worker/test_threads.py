@@ -7,7 +7,9 @@ import threading
 
 import pytest
 
-from holdfast.cluster.ledger import REVOKES, AgentLedger, WorkerLedger
+from holdfast.cluster.ledger import REVOKES
+from holdfast.cluster.node.ledger import AgentLedger
+from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.threads import TaskThreads
 
 DEADLINE_SECONDS = 10
