@@ -247,10 +247,13 @@ SENDING = {"send", "send_now", "post", "leave", "leave_all", "put", "put_now", "
 
 
 def spelled_out(tree):
-    """Where a message is written out by hand: a tuple for what sends, a pattern for what receives."""
+    """Where a message is written out by hand: a tuple for what sends, a pattern or a comparison in what receives."""
     for node in ast.walk(tree):
         if isinstance(node, ast.MatchSequence) and node.patterns and isinstance(node.patterns[0], ast.MatchValue):
             yield node.patterns[0].value
+        elif isinstance(node, ast.Compare) and isinstance(node.left, ast.Subscript):
+            if isinstance(node.left.slice, ast.Constant) and node.left.slice.value == 0:
+                yield from node.comparators
         elif isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             arguments = [each for argument in node.args for each in ast.walk(argument)] if name in SENDING else []
@@ -269,8 +272,8 @@ def test_no_operation_is_written_out_elsewhere():
 
 
 def test_a_message_written_out_by_hand_is_found():
-    hand = "connection.send(('release', keys))\nself.post([('want', [1])])\nmatch m:\n case ('run', runs): pass\n"
-    assert {first.value for first in spelled_out(ast.parse(hand))} == {"run", "release", "want"}
+    hand = "connection.send(('release', keys))\nself.post([('want', [1])])\nmatch m:\n case ('run', runs): pass\nm[0] == 'drop'\n"
+    assert {first.value for first in spelled_out(ast.parse(hand))} == {"run", "release", "want", "drop"}
 
 
 def test_two_vocabularies_may_have_a_message_of_one_name():
