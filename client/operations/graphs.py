@@ -79,14 +79,14 @@ def submit_graph(
     ).pack(graph, outputs, per_key)
     warn_if_large(packed)
     if called:
-        per_key = {**{task[0]: called.of(task[0]) for task in packed.tasks}, **per_key}
+        per_key = {**{key: called.of(key) for key, _, _, _ in packed.tasks}, **per_key}
     for output, chosen in of_outputs.items():
         target = packed.targets.get(output, output)
         per_key[target] = {**per_key.get(target, {}), **chosen}
 
     wants = set(packed.targets.values())
     parts = list(split(packed.tasks, wants, MAX_ITEMS))
-    submitted = {task[0] for task in packed.tasks}
+    submitted = {key for key, _, _, _ in packed.tasks}
     keeps = tuple(packed.stored)
     table, session = core.table, core.session
     futures: dict[Any, Future] = {}
@@ -105,7 +105,7 @@ def submit_graph(
         for tasks, wanted, done in parts:
             options = dict(common)
             if per_key:
-                options["per_key"] = {task[0]: per_key[task[0]] for task in tasks if task[0] in per_key}
+                options["per_key"] = {key: per_key[key] for key, _, _, _ in tasks if key in per_key}
             messages.append(protocol.client.SUBMIT(tasks, wanted, options))
             # What the client holds by itself is not let go.
             released = [key for key in done if key not in table.states]

@@ -164,7 +164,7 @@ def _submit(
     ``digests``: of the calls, if a user chose their keys.
     """
     if called is not None:
-        options = {**options, "per_key": {task[0]: called.of(task[0]) for task in tasks}}
+        options = {**options, "per_key": {key: called.of(key) for key, _, _, _ in tasks}}
     table, session = core.table, core.session
     futures: list[Future] = []
     make = Future._of
@@ -173,7 +173,8 @@ def _submit(
         state_of = table.state_of
         unknown: list[_Task] = []
         for task, keeps in zip(tasks, stored, strict=True):
-            state, new = state_of(task[0])
+            key, _, _, _ = task
+            state, new = state_of(key)
             if new:
                 begun.append(state)
                 unknown.append(task)

@@ -365,11 +365,11 @@ def split(
     whoever sends releases it after that one.
     """
     cuts = _cuts(tasks, max_tasks)
-    message_of = {task[0]: number for number, (start, end) in enumerate(cuts) for task in tasks[start:end]}
+    message_of = {key: number for number, (start, end) in enumerate(cuts) for key, _, _, _ in tasks[start:end]}
     last_use: dict[Any, int] = {}
-    for task in tasks:
-        number = message_of[task[0]]
-        for dependency in task[3]:
+    for key, _, _, dependencies in tasks:
+        number = message_of[key]
+        for dependency in dependencies:
             if message_of.get(dependency, number) != number and dependency not in wants:
                 last_use[dependency] = number
     done: dict[int, list[Any]] = {}
@@ -377,16 +377,16 @@ def split(
         done.setdefault(number, []).append(key)
     for number, (start, end) in enumerate(cuts):
         part = tasks[start:end]
-        yield part, [task[0] for task in part if task[0] in wants or task[0] in last_use], done.get(number, [])
+        yield part, [key for key, _, _, _ in part if key in wants or key in last_use], done.get(number, [])
 
 
 def _cuts(tasks: list[tuple[Any, ...]], max_tasks: int) -> list[tuple[int, int]]:
     """Where each message begins and ends: after so many tasks, or when their keys have become much."""
     cuts = []
     start = nbytes = 0
-    for index, task in enumerate(tasks):
+    for index, (key, _, _, dependencies) in enumerate(tasks):
         # A key may be wanted, and have options, beside being the task's.
-        size = 3 * key_weight(task[0]) + sum(map(key_weight, task[3]))
+        size = 3 * key_weight(key) + sum(map(key_weight, dependencies))
         if index - start == max_tasks or (nbytes and nbytes + size > MAX_KEYS_NBYTES):
             cuts.append((start, index))
             start, nbytes = index, 0

@@ -51,7 +51,7 @@ class Dependencies(Mapping[Any, Any]):
 
     def __init__(self, store: Store, dependencies: tuple[tuple[Any, ...], ...], *, private: bool) -> None:
         self._store = store
-        self._entries = {dependency[0]: dependency for dependency in dependencies}
+        self._entries = {key: (object_id, inline, nodes) for key, object_id, inline, nodes in dependencies}
         self.private = private
         self._values: dict[Any, Any] = {}
         self.failed = False
@@ -96,7 +96,7 @@ class Dependencies(Mapping[Any, Any]):
 
     def _read(self, key: Any, item: tuple[Any] | None = None) -> Any:
         """A value or, if ``item`` holds a key, what it has at that."""
-        _, object_id, inline, nodes = self._entries[key]
+        object_id, inline, nodes = self._entries[key]
         timeout = FETCH_TIMEOUT_SECONDS if nodes else LATE_SEAL_SECONDS
         try:
             if inline is not None:

@@ -54,6 +54,12 @@ Task = tuple[Any, int, bytes | None, bytes, tuple[Any, ...], bool]
 Outcome = tuple[Message, tuple[Any, ...]]
 
 
+def run_id_of(task: Task) -> int:
+    """The number of the run that a task is."""
+    _, run_id, _, _, _, _ = task
+    return run_id
+
+
 class TaskRunner:
     """Runs tasks in the calling thread; several threads may do so at once.
 
@@ -99,8 +105,7 @@ class TaskRunner:
             The store is gone, and this worker has no business any more.
         """
         started = time.perf_counter()
-        key = task[0]
-        run_id = task[1]
+        key, run_id, _, _, _, _ = task
         try:
             encoded = self._result(task)
             nbytes = encoded.nbytes
@@ -140,8 +145,9 @@ class TaskRunner:
             raise StoreFullError(f"there is no room for the result of task {key!r}: {error}. {MAKE_ROOM}") from None
 
     def _result(self, task: Task) -> Encoded:
+        key, _, _, _, _, private = task
         try:
-            result = self._call(task, task[5])
+            result = self._call(task, private)
         except BaseException as error:
             self._forks.end(error)
             raise
@@ -153,7 +159,7 @@ class TaskRunner:
         except Exception as error:  # an object's own reducer can raise anything
             kind = f"{type(result).__module__}.{type(result).__qualname__}"
             raise pickle.PicklingError(
-                f"the result of task {task[0]!r}, a {kind}, can't be pickled: {in_words(error)}"
+                f"the result of task {key!r}, a {kind}, can't be pickled: {in_words(error)}"
             ) from error
         finally:
             result = None
@@ -174,7 +180,8 @@ class TaskRunner:
             if values is not None:
                 values.shares = values.shares or (has_data and not private)
                 if (item := self._item_taken(function, task)) is not None:
-                    return values.item(dependencies[0][0], *item)
+                    ((source, _, _, _),) = dependencies
+                    return values.item(source, *item)
             args, kwargs = self._arguments(key, payload, values)
             return function(*args, **kwargs)
         except (Missing, StoreError):
@@ -200,7 +207,8 @@ class TaskRunner:
         try:
             values = self._dependencies(task, private)
             if (item := self._item_taken(None, task)) is not None:
-                return values.item(dependencies[0][0], *item)
+                ((source, _, _, _),) = dependencies
+                return values.item(source, *item)
             node = self._arguments(key, payload, values)
             name = node_name(node, key)
             if not private and values and name in self._writers:
@@ -229,7 +237,8 @@ class TaskRunner:
 
     def _remember_writer(self, task: Task, function: Hashable, name: str, error: Exception) -> None:
         if self._writers.add(function, name, error):
-            self._on_writer(task[0], task[2])
+            key, _, digest, _, _, _ = task
+            self._on_writer(key, digest)
 
     def _item_taken(self, function: Any, task: Task) -> tuple[Any] | None:
         key, _, _, payload, dependencies, _ = task
@@ -249,4 +258,5 @@ class TaskRunner:
             ) from error
 
     def _dependencies(self, task: Task, private: bool) -> Dependencies:
-        return Dependencies(self._store, task[4], private=private)
+        _, _, _, _, dependencies, _ = task
+        return Dependencies(self._store, dependencies, private=private)

@@ -157,7 +157,8 @@ class TaskThreads:
         if self._stopping:
             return
         for task in tasks:
-            self._queued[task[1]] = task
+            _, run_id, _, _, _, _ = task
+            self._queued[run_id] = task
         # A thread that leaves its slot looks at the queue after that. So it is enough to wake others for free slots.
         free, queued = len(self._free), len(self._queued)
         thread = threading.get_ident()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING
-from holdfast.cluster.worker.execution import Outcome, Task
+from holdfast.cluster.worker.execution import Outcome, Task, run_id_of
 
 REMEMBERED_MAX = 1024
 
@@ -51,7 +51,8 @@ class WaitingRuns:
         missing: list[Outcome] = []
         with self._lock:
             for task in tasks:
-                self._behind[task[1]] = []
+                _, run_id, _, _, _, _ = task
+                self._behind[run_id] = []
                 self._admit(task, runnable, missing)
             self._hand_on(runnable, missing)
 
@@ -80,7 +81,7 @@ class WaitingRuns:
             held = [run_id for run_id in run_ids if run_id in self._waits_for]
             for run_id in held:
                 others = self._behind[self._waits_for.pop(run_id)]
-                others[:] = [task for task in others if task[1] != run_id]
+                others[:] = [task for task in others if run_id_of(task) != run_id]
             dropped = held + drop([run_id for run_id in run_ids if run_id not in held])
             for run_id in dropped:
                 self._end(run_id, runnable, missing)
@@ -89,7 +90,7 @@ class WaitingRuns:
 
     def _end(self, run_id: int, runnable: list[Task], missing: list[Outcome]) -> None:
         for task in self._behind.pop(run_id, ()):
-            if self._waits_for.pop(task[1], None) is not None:
+            if self._waits_for.pop(run_id_of(task), None) is not None:
                 self._admit(task, runnable, missing)
 
     def _admit(self, task: Task, runnable: list[Task], missing: list[Outcome]) -> None:

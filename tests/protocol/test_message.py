@@ -272,7 +272,7 @@ def test_no_operation_is_written_out_elsewhere():
 
 
 def test_a_message_written_out_by_hand_is_found():
-    hand = "connection.send(('release', keys))\nself.post([('want', [1])])\nmatch m:\n case ('run', runs): pass\nm[0] == 'drop'\n"
+    hand = "c.send(('release', ks))\nself.post([('want', [1])])\nmatch m:\n case ('run', runs): pass\nm[0] == 'drop'\n"
     assert {first.value for first in spelled_out(ast.parse(hand))} == {"run", "release", "want", "drop"}
 
 
