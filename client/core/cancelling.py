@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import KeyState
-from holdfast.client.core.session import Ask
+from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import CancelledError

@@ -10,7 +10,7 @@ blocks, except what is said to be for any thread. What user threads post waits i
   begins to wait.
 
 A thread that waits for results takes what the scheduler says of them from the transport itself
-(`Transport.read_while`). On an event loop `Ready` and `Ask` are waited for without a thread.
+(`Transport.read_while`). On an event loop, what `waits.py` defines is waited for without a thread.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import logging
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from holdfast.client.core.answers import Answer
-from holdfast.client.core.key_state import CANCELLED, LOST, KeyState
+from holdfast.client.core.key_state import CANCELLED, LOST
 from holdfast.client.core.key_table import KeyTable
 from holdfast.client.core.transport import Transport
-from holdfast.client.drivers.effects import Effect, Signal
+from holdfast.client.drivers.effects import Signal
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import CancelledError, ConnectError
 from holdfast.cluster.protocol.cutting import pieces
@@ -377,63 +377,6 @@ class Session:
         for answer in list(self._answers.values()):
             answer.fail(reason)
             self.transport.nudge()
-
-
-class Ready(Effect):
-    """States aren't pending any more: all of them, or as `KeyTable.wait` says. Gives whether they are in time."""
-
-    __slots__ = ("first", "on_error", "session", "states", "timeout")
-
-    def __init__(
-        self,
-        session: Session,
-        states: Collection[KeyState],
-        timeout: float | None,
-        *,
-        first: bool = False,
-        on_error: bool = False,
-    ) -> None:
-        self.session = session
-        self.states = states
-        self.timeout = timeout
-        self.first = first
-        self.on_error = on_error
-
-    def block(self) -> bool:
-        self.session.check_may_block()
-        return self.session.table.wait(self.states, self.timeout, first=self.first, on_error=self.on_error)
-
-    async def wait(self) -> bool:
-        table = self.session.table
-        signal = Signal()
-        waiter = table.begin_wait(self.states, first=self.first, on_error=self.on_error, wake=signal.give)
-        if waiter is None:
-            return True
-        over = False
-        try:
-            over = await signal.wait(self.timeout)
-        finally:
-            if not over or waiter.pending:
-                table.end_wait(waiter, self.states)
-        return over
-
-
-class Ask(Effect):
-    """The scheduler has answered a request. Gives the answer, or raises its error."""
-
-    __slots__ = ("arguments", "request", "session", "timeout")
-
-    def __init__(self, session: Session, request: Request, timeout: float | None = None, /, **arguments: Any) -> None:
-        self.session = session
-        self.request = request
-        self.timeout = timeout
-        self.arguments = arguments
-
-    def block(self) -> Any:
-        return self.session.ask(self.request, self.timeout, **self.arguments)
-
-    async def wait(self) -> Any:
-        return await self.session.ask_on_loop(self.request, self.timeout, **self.arguments)
 
 
 def _not_answered(timeout: float | None) -> TimeoutError:

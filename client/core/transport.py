@@ -53,7 +53,7 @@ class Transport(Protocol):
         where no interrupt comes: the session believes in a wake-up that it has begun.
     """
 
-    call_soon: Callable[[Callable[[], None]], object]
+    call_soon: Callable[[Callable[[], object]], object]
 
     @property
     def closed(self) -> bool:
@@ -86,7 +86,7 @@ class Transport(Protocol):
     def nudge(self) -> None:
         """Have a thread that is in `read_while` look again whether it waits."""
 
-    def call_later(self, seconds: float, function: Callable[[], None]) -> object:
+    def call_later(self, seconds: float, function: Callable[[], object]) -> object:
         """Call in the transport's thread after a while. In that thread."""
 
     def close(self) -> None:
@@ -115,7 +115,7 @@ class ConnectionTransport:
         self._thread = threading.get_ident()
         self.connection = connection
         self._threads_read = threads_read
-        self.call_soon: Callable[[Callable[[], None]], object] = self._loop.call_soon_threadsafe
+        self.call_soon: Callable[[Callable[[], object]], object] = self._loop.call_soon_threadsafe
 
     @property
     def closed(self) -> bool:
@@ -143,7 +143,7 @@ class ConnectionTransport:
     def nudge(self) -> None:
         self.connection.nudge()
 
-    def call_later(self, seconds: float, function: Callable[[], None]) -> object:
+    def call_later(self, seconds: float, function: Callable[[], object]) -> object:
         return self._loop.call_later(seconds, function)
 
     def close(self) -> None:

@@ -35,12 +35,16 @@ class AsynchronousDriver:
         return threading.get_ident() != self._thread
 
     def run(self, operation: Operation[T]) -> Coroutine[Any, Any, T]:
-        if asyncio._get_running_loop() is not self.loop:
+        try:
+            here: object = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is not self.loop:
             operation.close()
-            where = "a thread without a running event loop" if threading.get_ident() != self._thread else "another one"
             raise RuntimeError(
-                f"an asynchronous client belongs to the event loop that it was opened on, and this call is made in "
-                f"{where}: await it there (asyncio.run_coroutine_threadsafe), or open a client of this one's own"
+                "an asynchronous client belongs to the event loop that it was opened on, and this call is made "
+                f"{'on another one' if here else 'where none is running'}: await it there "
+                "(asyncio.run_coroutine_threadsafe), or open another client here"
             )
         return self._drive(operation)
 
@@ -65,6 +69,12 @@ class AsynchronousDriver:
             raise
         finally:
             operation.close()
+
+    def call_in(self, function: Callable[[], object], seconds: float) -> object:
+        """Call on the loop after a while; from any thread, also inside the garbage collector."""
+        if not seconds:
+            return self.loop.call_soon_threadsafe(function)
+        return self.loop.call_soon_threadsafe(self.loop.call_later, seconds, function)
 
     def finish(self, operation: Operation[T]) -> T:
         if self.may_block:

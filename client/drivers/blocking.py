@@ -28,6 +28,8 @@ class BlockingDriver:
 
     asynchronous = False
     may_block = True
+    #: Threads are nothing that this kind of client would be without.
+    call_in = None
 
     def __init__(self) -> None:
         self.thread: LoopThread | None = None

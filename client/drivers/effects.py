@@ -50,6 +50,10 @@ class Driver(Protocol):
         """The client's own, with the loop of its connection; None without one."""
 
     @property
+    def call_in(self) -> Callable[[Callable[[], object], float], object] | None:
+        """``call_in(function, seconds)`` calls on the loop of an asynchronous client, from any thread. Else None."""
+
+    @property
     def may_block(self) -> bool:
         """Whether the calling thread may be blocked."""
 

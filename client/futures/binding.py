@@ -16,18 +16,12 @@ class _Binding(threading.local):
     to: Bind | None = None
 
 
-#: How futures are unpickled in this thread; `binding` sets it for a while.
+#: To what futures belong that are unpickled in this thread. What reads sets it for a while, and in plain words:
+#:
+#:     outer = bound.to
+#:     bound.to = core
+#:     try: ...
+#:     finally: bound.to = outer
+#:
+#: An interrupt comes where a function begins. So a context manager would leave it set now and then, for good.
 bound = _Binding()
-
-
-class binding:
-    """Within it, in this thread, futures are unpickled for a client: for its core, or by ``bind(key)``."""
-
-    def __init__(self, bind: Bind) -> None:
-        self._bind = bind
-
-    def __enter__(self) -> None:
-        self._outer, bound.to = bound.to, self._bind
-
-    def __exit__(self, *exc_info: object) -> None:
-        bound.to = self._outer

@@ -13,7 +13,7 @@ from typing import Any
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import ERROR, FINISHED, PENDING, KeyState
 from holdfast.client.core.registry import known
-from holdfast.client.core.session import Ask
+from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.futures.errors import error_of
 from holdfast.client.futures.future import Future

@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import ERROR, FINISHED, PENDING, KeyState
-from holdfast.client.core.session import Ready
+from holdfast.client.core.waits import Ready
 from holdfast.client.drivers.effects import Elsewhere, Operation
 from holdfast.client.futures.binding import bound
 from holdfast.client.futures.errors import error_of, not_done
@@ -87,7 +87,7 @@ def read(
         try:
             if place.inline is not None:
                 outer = bound.to
-                bound.to = core  # as `binding` does, which would take longer than to read a small result
+                bound.to = core
                 try:
                     return read_inline(place.inline, writable)
                 finally:
@@ -153,19 +153,41 @@ def read_many(
     A result that can't be unpickled here is none that failed, and raises in any case: left out it would be lost
     without a word.
     """
-    yield from ready(core, states, on_error=not skip)
+    if any(state.status == PENDING for state in states):
+        yield from ready(core, states, on_error=not skip)
     if not skip:
         for state in states:
             if state.status != PENDING and state.status != FINISHED:
                 raise_in_operation((yield from failure_of(core, state)))
-    values = {}
-    for state in states:
+    values, others = _read_inline(core, states, core.writable if writable is None else writable)
+    for state in others:
         try:
             values[id(state)] = yield from read(core, state, None, writable)
         except Exception:
             if not skip or state.status in (PENDING, FINISHED):
                 raise
     return values
+
+
+def _read_inline(core: Core, states: Collection[KeyState], writable: bool) -> tuple[dict[int, Any], list[KeyState]]:
+    """The values of results that came with their announcements, by the id of their state; and the other states."""
+    values: dict[int, Any] = {}
+    others: list[KeyState] = []
+    outer = bound.to
+    bound.to = core
+    try:
+        for state in states:
+            place = state.place
+            if place is None or place.inline is None:
+                others.append(state)
+                continue
+            try:
+                values[id(state)] = read_inline(place.inline, writable)
+            except UnreadableError:
+                others.append(state)  # reading it says what it is
+    finally:
+        bound.to = outer
+    return values, others
 
 
 def exception(core: Core, state: KeyState, timeout: float | None, holder: object) -> Operation[BaseException | None]:

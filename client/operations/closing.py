@@ -9,7 +9,7 @@ from holdfast.client import defaults
 from holdfast.client.core.core import Core
 from holdfast.client.core.registry import registry
 from holdfast.client.core.resources import CLOSE_TIMEOUT_SECONDS
-from holdfast.client.core.session import Ask
+from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import ConnectError

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.client.core.core import Core
-from holdfast.client.core.session import Ask
+from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Elsewhere, Operation
-from holdfast.client.futures.binding import binding
+from holdfast.client.futures.binding import bound
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import another, hold_all, own
 from holdfast.client.futures.reading import read
@@ -125,13 +125,16 @@ def _load(core: Core, name: str, data: bytes | memoryview, held: Mapping[Any, Fu
         return future
 
     stored = _Stored(core, held)
+    outer = bound.to
+    bound.to = bind
     try:
-        with binding(bind):
-            value = expressions.loads(data, stored)
+        value = expressions.loads(data, stored)
     except (HoldfastError, TimeoutError):  # its data is lost, or can't be read
         raise
     except Exception as error:  # unpickling runs a user's code, which may raise anything
         raise UnreadableError(f"the dataset {name!r}", name_in(data), error) from error
+    finally:
+        bound.to = outer
     others = [held[key] for key in held if key not in bound_futures and key not in stored.read]
     _keep_origins(core, bound_futures.values(), others)
     return value

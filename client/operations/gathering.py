@@ -32,17 +32,18 @@ def gather(core: Core, futures: Any, errors: str = "raise", writable: bool | Non
 def _gather(core: Core, futures: Any, errors: str, writable: bool | None) -> Operation[Any]:
     found: dict[Future, None] = {}
     _find(futures, found)
-    own: dict[Future, Future] = {}
+    states: dict[KeyState, None] = {}
+    adopted: dict[Future, Future] = {}
     for future in found:
         if future._core is core:
             future._check_held()
-            own[future] = future
+            states[future._state] = None
         else:
-            own[future] = yield from adopting(core, future)
-    states: dict[KeyState, None] = dict.fromkeys([mine._state for mine in own.values()])
+            mine = adopted[future] = yield from adopting(core, future)
+            states[mine._state] = None
     values = yield from read_many(core, states, skip=errors == "skip", writable=writable)
-    for future, mine in own.items():
-        if future is not mine and id(mine._state) in values:
+    for future, mine in adopted.items():
+        if id(mine._state) in values:
             values[id(future._state)] = values[id(mine._state)]
     result = _fill(futures, values)
     return None if result is _SKIPPED else result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.client.core.core import Core
-from holdfast.client.core.session import Ask
+from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.futures.collections import futures_of
 from holdfast.client.packing.keys import MAX_INTEGER

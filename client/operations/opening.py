@@ -148,7 +148,7 @@ def _connect(
     session: Session = yield driver.in_loop(connect)
     resources.session = session
     stores = resources.stores = StoreAccess(
-        lambda: session.nodes, token=token, owner=id, attach=asked.attach, warm=not driver.asynchronous
+        lambda: session.nodes, token=token, owner=id, attach=asked.attach, soon=driver.call_in
     )
     if driver.asynchronous:
         yield Elsewhere(lambda: stores.local)  # so that attaching to it doesn't block the loop later

@@ -59,6 +59,7 @@ _LOOK_FOR_HOST_SECONDS = 0.01
 _MAX_NAME_LENGTH = 200
 
 NodeDescriptions = Callable[[], dict[str, dict[str, Any]]]
+Soon = Callable[[Callable[[], object], float], object]
 
 
 class ReadTimeoutError(TimeoutError):
@@ -78,13 +79,15 @@ class StoreAccess:
         The client's id.
     attach:
         Whether to use the store of this host. Without, it behaves as on a host that has none.
-    warm:
-        Whether a thread may prepare this process for large objects.
+    soon:
+        As of `holdfast.objectstore.connect`: an event loop, in the place of threads of the store.
     """
 
-    def __init__(self, nodes: NodeDescriptions, *, token: bytes, owner: str, attach: bool, warm: bool = True) -> None:
+    def __init__(
+        self, nodes: NodeDescriptions, *, token: bytes, owner: str, attach: bool, soon: Soon | None = None
+    ) -> None:
         self._nodes = nodes
-        self._warm = warm
+        self._soon = soon
         self._owner = owner
         self._attach = attach
         self._peers = PeerPool(token, name=owner)
@@ -122,8 +125,8 @@ class StoreAccess:
             if node.get("host_id") != host_id() or not node.get("store_socket"):
                 continue
             try:
-                self._store = connect(node["store_socket"], name=self._owner)
-                if self._warm:
+                self._store = connect(node["store_socket"], name=self._owner, soon=self._soon)
+                if self._soon is None:
                     self._store.warm()
             except (StoreError, OSError) as error:
                 logger.debug("can't attach to the store of %s: %s", address, error)

@@ -83,6 +83,9 @@ class Ledger:
         Called after ``close``, when nothing is alive any more or the connection is gone.
     maps : ArenaMaps
         Kept while anything looks into the arena, and then let go of.
+    soon : callable, optional
+        ``soon(function, seconds)`` has the function called after so many seconds, from wherever it is called itself,
+        also in a finaliser: an event loop, which takes the place of the ledger's thread until ``close``.
 
     Attributes
     ----------
@@ -93,8 +96,14 @@ class Ledger:
     """
 
     def __init__(
-        self, index: IndexView, flush: Callable[[], bool], on_end: Callable[[], None], maps: ArenaMaps
+        self,
+        index: IndexView,
+        flush: Callable[[], bool],
+        on_end: Callable[[], None],
+        maps: ArenaMaps,
+        soon: Callable[[Callable[[], object], float], object] | None = None,
     ) -> None:
+        self._soon = soon
         self.index = index
         self.views = Views()
         self.maps = maps
@@ -119,7 +128,7 @@ class Ledger:
 
     def pin(self, object_id: ObjectID, pin: SlotHolder) -> int | None:
         """Pins an object that can be found in the index: its offset. None if it isn't there."""
-        if self._thread is None:
+        if self._thread is None and self._soon is None:
             self._start()
         place = self.index.pin(object_id, pin)
         if place is None:
@@ -129,7 +138,7 @@ class Ledger:
 
     def add(self) -> None:
         """Something will be alive: a pin or a reservation that is being asked for."""
-        if self._thread is None:
+        if self._thread is None and self._soon is None:
             self._start()
         added = False
         try:
@@ -188,14 +197,23 @@ class Ledger:
 
     def _wake(self, nbytes: int) -> None:
         if self._closing:
-            self._tokens.put(True)
+            self._send(True)
         elif threading.get_ident() in self._deferring:
             return
         elif nbytes >= URGENT_NBYTES:
-            self._tokens.put(True)
+            self._send(True)
         elif not self._armed:
             self._armed = True
-            self._tokens.put(False)
+            self._send(False)
+
+    def _send(self, urgent: bool) -> None:
+        """Has what has died sent: now, or with what dies in a moment. Safe in a finaliser."""
+        soon = self._soon
+        if soon is None:
+            self._tokens.put(urgent)
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it is sent when the store is
+            soon(self._step, 0.0 if urgent else _NAP_SECONDS)
 
     @property
     def pending(self) -> bool:
@@ -257,6 +275,9 @@ class Ledger:
         with self._lock:
             thread, empty = self._thread, self._empty()
         if connected and not empty:
+            # What was got outlives the store, and maybe the loop.
+            self._soon = None
+            self._start()
             self._tokens.put(True)
             return
         self._end()
@@ -296,7 +317,7 @@ class Ledger:
 
     def _wake_if_closing(self) -> None:
         if self._closing:
-            self._tokens.put(True)
+            self._send(True)
 
     def _run(self) -> None:
         while True:
@@ -306,12 +327,18 @@ class Ledger:
                     urgent = self._tokens.get(timeout=_NAP_SECONDS)
             if urgent is _STOP:
                 return
-            self._armed = False
-            if not self._flush():
+            if not self._step():
                 return
-            if self._closing:
-                with self._lock:
-                    empty = self._empty()
-                if empty:
-                    self._end()
-                    return
+
+    def _step(self) -> bool:
+        """Sends what has died; whether more may die."""
+        self._armed = False
+        if not self._flush():
+            return False
+        if self._closing:
+            with self._lock:
+                empty = self._empty()
+            if empty:
+                self._end()
+                return False
+        return True

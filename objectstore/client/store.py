@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -54,17 +54,26 @@ class Store:
         Where this process maps the arena to read it, and how large that is.
     """
 
-    def __init__(self, connection: StoreConnection, maps: ArenaMaps, index: IndexView, name: str) -> None:
+    def __init__(
+        self,
+        connection: StoreConnection,
+        maps: ArenaMaps,
+        index: IndexView,
+        name: str,
+        soon: Callable[[Callable[[], object], float], object] | None = None,
+    ) -> None:
         self.arena_address = maps.address
         self.arena_nbytes = maps.nbytes
         self.name = name
         self._connection = connection
         self._maps = maps
-        self._ledger = Ledger(index, connection.try_flush, connection.close, maps)
+        self._ledger = Ledger(index, connection.try_flush, connection.close, maps, soon)
         self._resident = Resident(lambda address: maps.offset_of(address) is not None)
         connection.ledger = self._ledger
         self._mint = IDMinter()
         self._warmer = Warmer(maps, connection)
+        if soon is not None:
+            self._warmer.stop()
         self._writer = Writer(connection, maps, self._ledger, self._warmer)
         self._reader = ObjectReader(connection, maps, self._ledger)
         self._closed = False
@@ -420,7 +429,13 @@ class Store:
         self._writer.seal(extent, object_id, names)
 
 
-def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: float = 10.0) -> Store:
+def connect(
+    socket_path: str | os.PathLike[str],
+    *,
+    name: str = "",
+    timeout: float = 10.0,
+    soon: Callable[[Callable[[], object], float], object] | None = None,
+) -> Store:
     """Attaches this process to a store of its host.
 
     Parameters
@@ -431,6 +446,11 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
         Who this is, as ``list`` and the errors of a full store name it. By default the process's id.
     timeout : float
         Seconds to wait for the server's answer.
+    soon : callable, optional
+        For a process that has an event loop and wants no thread of the store's: ``soon(function, seconds)`` has the
+        function called on the loop after so many seconds. It is called from any thread, also by the garbage collector,
+        and may raise a RuntimeError once the loop is closed. What is looked at when the store is closed has a thread
+        from then on, until it is looked at no more.
 
     Raises
     ------
@@ -458,4 +478,4 @@ def connect(socket_path: str | os.PathLike[str], *, name: str = "", timeout: flo
     except BaseException:
         connection.close()
         raise
-    return Store(connection, maps, IndexView(slots, index, row), name)
+    return Store(connection, maps, IndexView(slots, index, row), name, soon)

@@ -322,10 +322,12 @@ class TestOnALoop:
         before = set(threading.enumerate())
 
         async def case():
-            async with Client(cluster, asynchronous=True, set_as_default=False, attach=False) as client:
+            async with Client(cluster, asynchronous=True, set_as_default=False) as client:
                 future = client.submit(pow, 2, 3)
                 assert await future == 8
                 assert await client.gather(client.map(abs, range(100))) == list(range(100))
+                array = await client.scatter(np.ones(LARGE // 8))
+                assert (await array).sum() == LARGE // 8
                 await client.scheduler_info()
                 called = asyncio.get_running_loop().create_future()
                 future.add_done_callback(lambda done: called.set_result((done, threading.current_thread())))
@@ -422,9 +424,9 @@ class TestOnALoop:
             await future
 
             def elsewhere():
-                with pytest.raises(RuntimeError, match="thread without a running event loop"):
+                with pytest.raises(RuntimeError, match="where none is running"):
                     client.scheduler_info()
-                with pytest.raises(RuntimeError, match="belongs to the event loop"):
+                with pytest.raises(RuntimeError, match="on another one"):
                     asyncio.run(await_it())
                 return asyncio.run_coroutine_threadsafe(await_it(), loop).result(20)
 

@@ -1,0 +1,68 @@
+"""What operations wait for that the scheduler says: results, and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from holdfast.client.core.key_state import KeyState
+from holdfast.client.core.session import Session
+from holdfast.client.drivers.effects import Effect, Signal
+from holdfast.cluster.protocol.message import Request
+
+
+class Ready(Effect):
+    """States aren't pending any more: all of them, or as `KeyTable.wait` says. Gives whether they are in time."""
+
+    __slots__ = ("first", "on_error", "session", "states", "timeout")
+
+    def __init__(
+        self,
+        session: Session,
+        states: Collection[KeyState],
+        timeout: float | None,
+        *,
+        first: bool = False,
+        on_error: bool = False,
+    ) -> None:
+        self.session = session
+        self.states = states
+        self.timeout = timeout
+        self.first = first
+        self.on_error = on_error
+
+    def block(self) -> bool:
+        self.session.check_may_block()
+        return self.session.table.wait(self.states, self.timeout, first=self.first, on_error=self.on_error)
+
+    async def wait(self) -> bool:
+        table = self.session.table
+        signal = Signal()
+        waiter = table.begin_wait(self.states, first=self.first, on_error=self.on_error, wake=signal.give)
+        if waiter is None:
+            return True
+        over = False
+        try:
+            over = await signal.wait(self.timeout)
+        finally:
+            if not over or waiter.pending:
+                table.end_wait(waiter, self.states)
+        return over
+
+
+class Ask(Effect):
+    """The scheduler has answered a request. Gives the answer, or raises its error."""
+
+    __slots__ = ("arguments", "request", "session", "timeout")
+
+    def __init__(self, session: Session, request: Request, timeout: float | None = None, /, **arguments: Any) -> None:
+        self.session = session
+        self.request = request
+        self.timeout = timeout
+        self.arguments = arguments
+
+    def block(self) -> Any:
+        return self.session.ask(self.request, self.timeout, **self.arguments)
+
+    async def wait(self) -> Any:
+        return await self.session.ask_on_loop(self.request, self.timeout, **self.arguments)
