@@ -176,7 +176,7 @@ def test_a_copy_of_what_others_have_counts_again(cluster):
 
 
 @pytest.mark.parametrize("may_live", [True, False])
-def test_tasks_are_not_blamed_for_hosts_that_come_back(cluster, may_live):
+def test_tasks_are_not_charged_for_hosts_that_come_back(cluster, may_live):
     cluster.submit("client", {"x": ()}, workers=[HOST, OTHER])
     for _ in range(5):
         host = cluster.running["x"].rpartition("/")[0]
@@ -265,7 +265,7 @@ def test_what_arrives_for_a_host_that_is_cut_off_is_awaited(patient):
     assert patient.clients["client"]["x"] == "memory"
 
 
-def test_tasks_are_blamed_for_hosts_in_whose_places_others_come(cluster):
+def test_tasks_are_charged_for_hosts_in_whose_places_others_come(cluster):
     cluster.submit("client", {"x": ()}, workers=[HOST, OTHER])
     host = cluster.running["x"].rpartition("/")[0]
     cluster.remove_host(host)

@@ -13,7 +13,7 @@ from holdfast.cluster.scheduler.placing.revocation import ANSWER_SECONDS, STOPPE
 from holdfast.cluster.scheduler.tasks import events
 
 INLINE = b"0123456789"
-DEAF = ["stopped", "computing", "blocked"]
+UNRESPONSIVE = ["stopped", "computing", "blocked"]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def where(cluster: Cluster, *numbers: int) -> set[str]:
     return {cluster.running[("f", n)] for n in numbers}
 
 
-@pytest.mark.parametrize("condition", DEAF)
+@pytest.mark.parametrize("condition", UNRESPONSIVE)
 def test_what_has_not_begun_on_a_worker_that_hears_nothing_goes_to_an_idle_one(cluster, client, condition):
     worker, idle = held_up(cluster, client)
     cluster.see(worker, condition, 1.0)
@@ -81,7 +81,7 @@ def test_one_that_answers_in_time_is_left_alone(cluster, client):
     assert not cluster.asked
 
 
-@pytest.mark.parametrize("condition", DEAF)
+@pytest.mark.parametrize("condition", UNRESPONSIVE)
 def test_a_worker_that_hears_nothing_gets_nothing_until_it_does(cluster, client, condition):
     (worker,) = cluster.runs
     cluster.see(worker, condition, 1.0)
@@ -238,7 +238,7 @@ def test_one_host_says_nothing_about_anothers_workers(cluster, client):
     other = cluster.add_host()
     stopped = {"condition": "stopped", "seconds": 1.0}
     cluster.handle(events.HostReported(other, {"workers": {worker: stopped, "nobody": stopped}}))
-    assert not cluster.state.workers[worker].deaf
+    assert not cluster.state.workers[worker].unresponsive
 
 
 # -- what a stopped worker has begun

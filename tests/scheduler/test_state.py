@@ -7,7 +7,7 @@ from scheduler_harness import FUNCTION, LARGE, SMALL, Cluster
 
 from holdfast.cluster.errors import KilledWorker, NoWorkerError, ObjectLostError, ProtocolError
 from holdfast.cluster.failures.loading import load_exception
-from holdfast.cluster.scheduler.placing.nowhere import WARNING_SECONDS
+from holdfast.cluster.scheduler.placing.unrunnable import WARNING_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 from holdfast.cluster.scheduler.tasks.states import FIRST, STATES, TRANSITIONS

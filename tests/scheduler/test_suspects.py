@@ -7,7 +7,7 @@ import random
 import pytest
 from scheduler_harness import Cluster
 
-from holdfast.cluster.scheduler.placing.suspects import ALONE_SECONDS, PATIENCE_SECONDS
+from holdfast.cluster.scheduler.placing.suspects import ISOLATED_SECONDS, PATIENCE_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 
 HOST = "tcp://host0:1"
@@ -56,14 +56,14 @@ def test_the_one_that_has_crashed_is_charged_alone(cluster):
     assert "3 workers that died" in cluster.reasons["guilty"]
     assert "'holdfast logs' shows where" in cluster.reasons["guilty"]
     assert failures(cluster, "innocent") == [0]
-    assert cluster.state.tasks["innocent"].solitude == 0
+    assert cluster.state.tasks["innocent"].isolation == 0
 
 
 def test_the_only_one_that_was_going_on_is_charged(cluster):
     submit(cluster, "ended", "guilty")
     die(cluster, "guilty", ["guilty"])  # the other's outcome was on its way
     assert failures(cluster, "ended", "guilty") == [0, 1]
-    assert cluster.state.tasks["ended"].solitude == 0
+    assert cluster.state.tasks["ended"].isolation == 0
 
 
 def test_nobody_is_charged_for_what_an_ended_run_has_left_behind(cluster):
@@ -75,7 +75,7 @@ def test_nobody_is_charged_for_what_an_ended_run_has_left_behind(cluster):
     cluster.handle(events.WorkerExited(host, worker, "", [one, cluster.entry("two")[1][1]], one))
     cluster.handle(events.WorkerParted(worker, ""))
     assert failures(cluster, "two") == [0]
-    assert cluster.state.tasks["two"].solitude == 0
+    assert cluster.state.tasks["two"].isolation == 0
 
 
 def test_nobody_is_charged_in_company_and_all_run_alone_then(cluster):
@@ -84,7 +84,7 @@ def test_nobody_is_charged_in_company_and_all_run_alone_then(cluster):
     assert failures(cluster, "guilty", "innocent") == [0, 0]
     submit(cluster, "late")
     assert list(cluster.running) == ["guilty"]
-    assert cluster.state.workers[worker].kept_for is cluster.state.tasks["guilty"]
+    assert cluster.state.workers[worker].reserved_for is cluster.state.tasks["guilty"]
     for _ in range(3):
         worker = die(cluster, "guilty", ["guilty"]) if "guilty" in cluster.running else worker
         while "guilty" not in cluster.running and cluster.running:
@@ -96,7 +96,7 @@ def test_if_nobody_could_look_those_that_were_sent_first_are_suspects(cluster):
     submit(cluster, "first", "second")
     worker = cluster.running["first"]
     cluster.remove_worker(worker)
-    assert [cluster.state.tasks[key].solitude for key in ("first", "second")] == [1, 1]
+    assert [cluster.state.tasks[key].isolation for key in ("first", "second")] == [1, 1]
     assert failures(cluster, "first", "second") == [0, 0]
 
 
@@ -105,8 +105,8 @@ def test_who_has_a_result_is_no_suspect_any_more(cluster):
     die(cluster, "x", ["x", "y"])
     cluster.finish("x")
     cluster.finish("y")
-    assert [cluster.state.tasks[key].solitude for key in "xy"] == [0, 0]
-    assert not cluster.state.placement.kept
+    assert [cluster.state.tasks[key].isolation for key in "xy"] == [0, 0]
+    assert not cluster.state.placement.reserved
 
 
 # -- private views
@@ -156,7 +156,7 @@ def test_runs_of_the_same_function_that_crash_at_the_same_time_are_not_charged_e
     assert failures(cluster, "one", "two") == [0, 0]
 
 
-def test_a_fault_in_company_leads_to_solitude_and_from_there_to_private_views(cluster):
+def test_a_fault_in_company_leads_to_isolation_and_from_there_to_private_views(cluster):
     shares(cluster, "one", "two")
     die(cluster, "one", ["one", "two"], fault=True)
     assert list(cluster.running) == ["one"]
@@ -165,7 +165,7 @@ def test_a_fault_in_company_leads_to_solitude_and_from_there_to_private_views(cl
     assert cluster.entry("one")[1][5]
 
 
-# -- solitude
+# -- isolation
 
 
 def test_a_suspect_waits_until_a_worker_is_empty_and_takes_no_room_from_others_elsewhere():
@@ -175,7 +175,7 @@ def test_a_suspect_waits_until_a_worker_is_empty_and_takes_no_room_from_others_e
     cluster.remove_worker(cluster.running[0], [one, two])
     assert len(cluster.running) == 4
     submit(cluster, *range(6, 9))
-    assert len(cluster.running) == 4  # both of the others are kept
+    assert len(cluster.running) == 4  # both of the others are reserved
     for key in list(cluster.running):
         cluster.finish(key)
     assert {one, two} <= cluster.running.keys()
@@ -196,7 +196,7 @@ def test_a_suspect_moves_to_a_worker_that_is_empty_sooner():
         cluster.finish(key)  # so that this one is chosen: it has least to do
     suspects = [key for key, worker in cluster.running.items() if worker == other]
     cluster.remove_worker(other, suspects)
-    assert cluster.state.workers[busy].kept_for
+    assert cluster.state.workers[busy].reserved_for
     other = cluster.add_worker(HOST, 2)
     assert cluster.running[suspects[0]] == other
     cluster.finish(suspects[0])
@@ -220,7 +220,7 @@ def test_a_suspect_does_not_wait_for_ever():
     # It is charged, whoever else was there, and those others are suspects now.
     cluster.remove_worker(busy, ["waits for x", suspects[0]])
     assert failures(cluster, "waits for x", suspects[0]) == [0, 1]
-    assert [cluster.state.tasks[key].solitude for key in ("waits for x", suspects[0])] == [1, 1]
+    assert [cluster.state.tasks[key].isolation for key in ("waits for x", suspects[0])] == [1, 1]
 
 
 def test_nothing_is_lined_up_behind_a_suspect(cluster):
@@ -240,9 +240,9 @@ def test_a_suspect_that_nobody_wants_any_more_keeps_no_worker(cluster):
     other = next(w for w in cluster.runs if w != worker)
     suspects = [key for key, where in cluster.running.items() if where == other]
     cluster.remove_worker(other, suspects)
-    assert cluster.state.workers[worker].kept_for
+    assert cluster.state.workers[worker].reserved_for
     cluster.release("client", *suspects)
-    assert not cluster.state.placement.kept
+    assert not cluster.state.placement.reserved
     cluster.finish(next(key for key in cluster.running if key != "for ever"))
     submit(cluster, "another")
     assert "another" in cluster.running
@@ -276,12 +276,12 @@ def test_a_suspect_that_no_worker_may_run_waits_with_those_that_nobody_may_run()
 def test_a_worker_that_stops_is_not_waited_for():
     cluster = started(3, 1)
     submit(cluster, "a", "b", "c")
-    cluster.state.tasks["a"].solitude = 1  # as if it had been in company
+    cluster.state.tasks["a"].isolation = 1  # as if it had been in company
     worker = cluster.running["a"]
     cluster.remove_worker(worker, [])
-    kept = next(w for w in cluster.runs if cluster.state.workers[w].kept_for)
-    cluster.see(kept, "stopped")
-    (other,) = set(cluster.runs) - {kept}
+    reserved = next(w for w in cluster.runs if cluster.state.workers[w].reserved_for)
+    cluster.see(reserved, "stopped")
+    (other,) = set(cluster.runs) - {reserved}
     cluster.finish(next(key for key, where in cluster.running.items() if where == other))
     assert cluster.running["a"] == other
 
@@ -290,9 +290,9 @@ def test_a_suspect_that_goes_on_for_long_gets_company(cluster):
     submit(cluster, "long", "short")
     die(cluster, "long", ["long", "short"])
     assert list(cluster.running) == ["long"]
-    assert cluster.state.next_deadline == ALONE_SECONDS
+    assert cluster.state.next_deadline == ISOLATED_SECONDS
     submit(cluster, "another")
-    pass_time(cluster, ALONE_SECONDS)
+    pass_time(cluster, ISOLATED_SECONDS)
     assert set(cluster.running) == {"long", "another"}  # "short" waits for a worker of its own
     cluster.finish("another")
     cluster.finish("long")
@@ -309,7 +309,7 @@ def test_one_that_kills_late_is_found(cluster):
         while "late" not in cluster.running:
             cluster.finish(next(iter(cluster.running)))
         for _ in range(5):  # it kills after five times as long as it has a worker to itself at first
-            pass_time(cluster, ALONE_SECONDS)
+            pass_time(cluster, ISOLATED_SECONDS)
         submit(cluster, f"new {number}")
         alone += len(cluster.running) == 1
         die(cluster, "late", list(cluster.running))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
-from holdfast.cluster.scheduler.placing.nowhere import Nowhere
+from holdfast.cluster.scheduler.placing.unrunnable import Unrunnable
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.feed import Joined, Left
 from holdfast.cluster.scheduler.tasks.holders import Client
@@ -22,13 +22,13 @@ class Clients:
         The tables.
     parts
         Are told that a client has left.
-    nowhere
+    unrunnable
         Forgets what a client was told.
     objects
         Knows what clients have put into stores and not told of.
     """
 
-    def __init__(self, shared: Shared, parts: Sequence[Part], nowhere: Nowhere, objects: Objects) -> None:
+    def __init__(self, shared: Shared, parts: Sequence[Part], unrunnable: Unrunnable, objects: Objects) -> None:
         self.events: EventHandlers = {
             events.ClientJoined: self._client_joined,
             events.ClientLeft: self._client_left,
@@ -40,7 +40,7 @@ class Clients:
         self._life = shared.life
         self._feed = shared.feed
         self._parts = parts
-        self._nowhere = nowhere
+        self._unrunnable = unrunnable
         self._objects = objects
 
     def _client_joined(self, event: events.ClientJoined) -> None:
@@ -64,7 +64,7 @@ class Clients:
         if self._feed.is_heard:
             self._feed.tell(Left("client", client.id, ""))
         client.leave()
-        self._nowhere.client_left(client.id)
+        self._unrunnable.client_left(client.id)
         self._shared.waits.client_left(client.id)
         for part in self._parts:
             part.client_left(client)

@@ -16,8 +16,8 @@ from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.feed import Joined, Left
 from holdfast.cluster.scheduler.tasks.model import Host, Task
 
-#: Of so many hosts that are gone it's known which tasks are blamed for that, in case they come back and have lived.
-MAX_BLAMED = 100
+#: Of so many hosts that are gone it's known which tasks are charged for that, in case they come back and have lived.
+MAX_CHARGED_HOSTS = 100
 
 
 class Hosts:
@@ -64,7 +64,7 @@ class Hosts:
         self._copies = copies
         self._revocation = revocation
         self._suspects = suspects
-        self._blamed: dict[str, tuple[str, list[Task]]] = {}  # with the incarnation, by the host's address
+        self._charged: dict[str, tuple[str, list[Task]]] = {}  # with the incarnation, by the host's address
 
     def _host_joined(self, event: events.HostJoined) -> None:
         if event.address in self._hosts:
@@ -72,11 +72,11 @@ class Hosts:
         host = self._hosts[event.address] = Host(event.address, event.description)
         if self._feed.is_heard:
             self._feed.tell(Joined("host", host.address, str(event.description.get("hostname") or "")))
-        incarnation, blamed = self._blamed.pop(host.address, (None, ()))
+        incarnation, charged = self._charged.pop(host.address, (None, ()))
         if incarnation == host.incarnation:
-            for task in blamed:
+            for task in charged:
                 task.failures = max(0, task.failures - 1)  # it may have had a result since
-        self._workers.reconsider_unplaced()
+        self._workers.reconsider_unrunnable()
         for part in self._parts:
             part.host_joined(host)
 
@@ -106,12 +106,12 @@ class Hosts:
         host = self._hosts.get(event.address)
         if host is None:
             return
-        blamed = [] if event.may_live else self._suspects.host_died(host.workers)
+        charged = [] if event.may_live else self._suspects.host_died(host.workers)
         self._workers.host_left(host, event.reason)
-        if blamed and host.incarnation is not None:
-            self._blamed[host.address] = host.incarnation, blamed
-            if len(self._blamed) > MAX_BLAMED:
-                del self._blamed[next(iter(self._blamed))]
+        if charged and host.incarnation is not None:
+            self._charged[host.address] = host.incarnation, charged
+            if len(self._charged) > MAX_CHARGED_HOSTS:
+                del self._charged[next(iter(self._charged))]
         del self._hosts[host.address]
         if self._feed.is_heard:
             self._feed.tell(Left("host", host.address, event.reason))

@@ -46,7 +46,7 @@ from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.orders import Orders
 from holdfast.cluster.scheduler.machine.runs import Runs
-from holdfast.cluster.scheduler.machine.timeouts import Awaited, Unplaced
+from holdfast.cluster.scheduler.machine.timeouts import Awaited, NoWorkerTimeout
 from holdfast.cluster.scheduler.machine.workers import Workers
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
@@ -55,12 +55,12 @@ from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.parts.worker_waits import WorkerWaits
 from holdfast.cluster.scheduler.placing.lending import Lending
-from holdfast.cluster.scheduler.placing.nowhere import Nowhere
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.placing.recall import Recall
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS, Revocation
 from holdfast.cluster.scheduler.placing.suspects import PATIENCE_SECONDS as SUSPECTS_PATIENCE_SECONDS
 from holdfast.cluster.scheduler.placing.suspects import Suspects
+from holdfast.cluster.scheduler.placing.unrunnable import Unrunnable
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.functions import Functions
@@ -71,7 +71,7 @@ from holdfast.cluster.scheduler.tasks.lost import PATIENCE_SECONDS
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.names import Key
-from holdfast.cluster.scheduler.tasks.partitioned import Table
+from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
 
 #: A task that no worker may run fails after this.
 NO_WORKER_TIMEOUT_SECONDS = 30.0
@@ -150,10 +150,10 @@ class SchedulerState:
         self.suspects = Suspects(self.placement, self.life, self.workers, patience_seconds=suspects_patience_seconds)
         self.lending = Lending(self.outbox, self.placement, self.life, self.revocation)
         self.recall = Recall(self.outbox, self.placement, self.revocation)
-        self.nowhere = Nowhere(
-            self.outbox, self.hosts, self.workers, self.life.unplaced, fail_seconds=no_worker_timeout
+        self.unrunnable = Unrunnable(
+            self.outbox, self.hosts, self.workers, self.life.unrunnable, fail_seconds=no_worker_timeout
         )
-        self._unplaced = Unplaced(self.life, self.nowhere, no_worker_timeout)
+        self._no_worker_timeout = NoWorkerTimeout(self.life, self.unrunnable, no_worker_timeout)
         self._awaited = Awaited(self.life, patience_seconds)
         self.copies = Copies(shared)
         self.datasets = Datasets(shared, self.copies, publish_seconds=publish_seconds)
@@ -165,7 +165,7 @@ class SchedulerState:
         )
         missing = Missing(self.outbox, self.life)
         self.objects = Objects(shared, self.copies)
-        clients = Clients(shared, self.parts, self.nowhere, self.objects)
+        clients = Clients(shared, self.parts, self.unrunnable, self.objects)
         self.departing = Workers(
             shared,
             self.parts,
@@ -192,7 +192,7 @@ class SchedulerState:
         self._not_before = float("-inf")  # when something may be due again, after a failure
 
     @property
-    def tasks(self) -> Table[Key, Task]:
+    def tasks(self) -> PartitionedDict[Key, Task]:
         return self.life.generations.tasks
 
     @property
@@ -255,11 +255,11 @@ class SchedulerState:
             deadlines.watch(self.recall)
         if self.revocation.unanswered:
             deadlines.watch(self.revocation)
-        if placement.solitary or placement.kept:
+        if placement.isolated or placement.reserved:
             deadlines.watch(self.suspects)
-        if life.unplaced:
-            deadlines.watch(self.nowhere)
-            deadlines.watch(self._unplaced)
+        if life.unrunnable:
+            deadlines.watch(self.unrunnable)
+            deadlines.watch(self._no_worker_timeout)
         if life.awaited:
             deadlines.watch(self._awaited)
 
@@ -278,7 +278,7 @@ class SchedulerState:
     @property
     def timed(self) -> Iterable[Timed]:
         """What is due depending on what is in tables: for validation."""
-        return self.recall, self.revocation, self.suspects, self.nowhere, self._unplaced, self._awaited
+        return self.recall, self.revocation, self.suspects, self.unrunnable, self._no_worker_timeout, self._awaited
 
     # -- requests
 

@@ -51,7 +51,7 @@ class Runs:
     def _speaker(self, address: str) -> Worker | None:
         """A worker that has said something; None if it is gone."""
         worker = self._workers.get(address)
-        if worker is not None and worker.deaf:
+        if worker is not None and worker.unresponsive:
             self._revocation.heard_from(worker)
         return worker
 

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from holdfast.cluster.errors import NoWorkerError
-from holdfast.cluster.scheduler.placing.nowhere import Nowhere
+from holdfast.cluster.scheduler.placing.unrunnable import Unrunnable
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 
-class Unplaced(Timed):
+class NoWorkerTimeout(Timed):
     """Fails tasks that no worker may run.
 
     Parameters
     ----------
     life
         The tasks.
-    nowhere
+    unrunnable
         Knows what they lack.
     timeout_seconds
         How long they wait.
     """
 
-    def __init__(self, life: Lifecycle, nowhere: Nowhere, timeout_seconds: float) -> None:
+    def __init__(self, life: Lifecycle, unrunnable: Unrunnable, timeout_seconds: float) -> None:
         super().__init__()
         self._life = life
-        self._nowhere = nowhere
+        self._unrunnable = unrunnable
         self._timeout_seconds = timeout_seconds
 
     @property
     def due(self) -> float | None:
-        first = next(iter(self._life.unplaced), None)
+        first = next(iter(self._life.unrunnable), None)
         return None if first is None else first.since + self._timeout_seconds
 
     def expire(self, now: float) -> None:
-        for task in list(self._life.unplaced):
+        for task in list(self._life.unrunnable):
             if task.since + self._timeout_seconds > now:
                 break
             if task.state == "no-worker":  # one that failed before may have taken this one along
-                reason, way_out = self._nowhere.why(task.requirements)
+                reason, way_out = self._unrunnable.why(task.requirements)
                 text = f"{task.key!r} has waited {self._timeout_seconds:g} s {reason}: {way_out}"
                 self._life.fail(task, task_error(task.key, NoWorkerError(text)))
 

@@ -10,7 +10,7 @@ from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
 from holdfast.cluster.scheduler.tasks.events import Event
 from holdfast.cluster.scheduler.tasks.instructions import Instruction
-from holdfast.cluster.scheduler.tasks.model import ALONE_ON_HOST, Holder, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import ISOLATED_ON_HOST, Holder, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, TRANSITIONS, State
 
@@ -44,7 +44,7 @@ class CheckedState(SchedulerState):
 
 def validate_state(state: SchedulerState) -> None:
     """Raise `AssertionError` naming the first thing that does not hold."""
-    unsettled, undermined = state.life.left_over
+    to_settle, to_fail = state.life.left_over
     holders: set[Holder] = {*state.clients.values(), *state.life.holding.contents.values()}
     holders.update(*(part.holders() for part in state.parts))
     for key, task in state.tasks.items():
@@ -56,19 +56,21 @@ def validate_state(state: SchedulerState) -> None:
     for task in known:
         try:
             _validate_task(state, task, known, holders)
-            assert task in unsettled or task.is_needed or task.state == "released", "nobody needs it"
-            assert task in unsettled or task.is_needed or task.dependents, "nobody can ask for it again"
-            if task.state in ACTIVE and task not in undermined:
+            assert task in to_settle or task.is_needed or task.state == "released", "nobody needs it"
+            assert task in to_settle or task.is_needed or task.dependents, "nobody can ask for it again"
+            if task.state in ACTIVE and task not in to_fail:
                 assert all(dependency.state in ("memory", "lost", *ACTIVE) for dependency in task.dependencies)
         except AssertionError as error:
             raise AssertionError(f"{task!r}: {error}") from error
     ready = [task for task in known if task.state == "ready"]
     queued = sum(queue.live for queue in state.placement.queues())
-    assert state.placement.ready == len(ready) == queued + len(state.placement.solitary)
-    waiting_alone = list(state.placement.solitary)
+    assert state.placement.ready == len(ready) == queued + len(state.placement.isolated)
+    waiting_alone = list(state.placement.isolated)
     assert waiting_alone == sorted(waiting_alone, key=lambda task: task.since)
-    assert set(state.placement.kept) == {worker for worker in state.workers.values() if worker.kept_for is not None}
-    for waiting in (state.life.unplaced, state.life.awaited):
+    assert set(state.placement.reserved) == {
+        worker for worker in state.workers.values() if worker.reserved_for is not None
+    }
+    for waiting in (state.life.unrunnable, state.life.awaited):
         assert list(waiting) == sorted(waiting, key=lambda task: task.since)
     for object_id, task in state.life.results.table.items():
         assert task.object_id == object_id
@@ -92,7 +94,7 @@ def validate_state(state: SchedulerState) -> None:
         if worker in state.placement.ahead:
             assert worker.nactive > worker.nthreads
     assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
-    taking = [worker for worker in state.workers.values() if not worker.deaf and worker.kept_for is None]
+    taking = [worker for worker in state.workers.values() if not worker.unresponsive and worker.reserved_for is None]
     assert state.placement.somebody_is_idle == any(w.nactive < w.nthreads for w in taking)
     for task, contents in state.life.holding.contents.items():
         assert contents.task is task
@@ -157,10 +159,10 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
         assert all(dependency.state == "memory" for dependency in task.dependencies)
     if active:
         assert task.can_be_computed
-    is_alone = task in state.placement.solitary
+    is_alone = task in state.placement.isolated
     assert (task.queue is not None or is_alone) == (task.state == "ready")
-    assert not is_alone or (task.queue is None and task.solitude)
-    assert (task in state.life.unplaced) == (task.state == "no-worker")
+    assert not is_alone or (task.queue is None and task.isolation)
+    assert (task in state.life.unrunnable) == (task.state == "no-worker")
     assert (task in state.life.awaited) == (task.state == "lost")
     if task.state == "no-worker":
         assert not state.placement.can_run(task.requirements)
@@ -201,17 +203,17 @@ def _validate_errors(state: SchedulerState, known: set[Task]) -> None:
             assert host in error.where
 
 
-def _validate_kept(worker: Worker) -> None:
-    task = worker.kept_for
+def _validate_reserved(worker: Worker) -> None:
+    task = worker.reserved_for
     if task is None:
         return
-    others = [w.kept_for for w in worker.host.workers if w is not worker and w.kept_for is not None]
+    others = [w.reserved_for for w in worker.host.workers if w is not worker and w.reserved_for is not None]
     assert task not in others, f"{task!r} has two workers"
     if task.worker is worker:
         assert worker.nactive <= 1, f"{task!r} is not alone"
     else:
-        assert task.state == "ready", f"{worker!r} is kept for nobody"
-    if task.solitude == ALONE_ON_HOST:
+        assert task.state == "ready", f"{worker!r} is reserved for nobody"
+    if task.isolation == ISOLATED_ON_HOST:
         assert not others, f"{task!r} is not the only suspect of its host"
 
 
@@ -226,12 +228,12 @@ def _validate_worker(worker: Worker) -> None:
     assert worker.nactive <= runs_max(worker.nthreads)
     assert worker.asked >= 0
     assert worker.unconfirmed >= 0
-    assert worker.deaf == (worker.condition != "running" or worker.asked > 0 or worker.unconfirmed > 0)
+    assert worker.unresponsive == (worker.condition != "running" or worker.asked > 0 or worker.unconfirmed > 0)
     expected = sum(run.seconds for run in worker.active)
     assert abs(worker.expected_seconds - expected) < 1e-6
     room = worker.nactive < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads
-    assert (room and not worker.deaf and worker.kept_for is None) == (worker in worker.host.available)
-    _validate_kept(worker)
+    assert (room and not worker.unresponsive and worker.reserved_for is None) == (worker in worker.host.available)
+    _validate_reserved(worker)
     for name, total in worker.resources.items():
         used = sum(
             amount

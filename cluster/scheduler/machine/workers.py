@@ -127,7 +127,7 @@ class Workers:
             self._feed.tell(Joined("worker", worker.address, worker.name))
         host.workers[worker] = None
         self._placement.update_room(worker, self._life.now)
-        self.reconsider_unplaced()
+        self.reconsider_unrunnable()
         for part in self._parts:
             part.worker_joined(worker)
 
@@ -225,9 +225,9 @@ class Workers:
                 self._placement.push(task)
         self.reconsider_ready()
 
-    def reconsider_unplaced(self) -> None:
+    def reconsider_unrunnable(self) -> None:
         """A worker has come, or a host to which some will: they may run tasks that nobody could run before."""
-        for task in list(self._life.unplaced):
+        for task in list(self._life.unrunnable):
             if self._placement.can_run(task.requirements):
                 self._life.withdraw(task)
                 self._life.enqueue(task)

@@ -43,7 +43,7 @@ from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.placing.suspects import SUSPECTED_BY_CHILDREN
 from holdfast.cluster.scheduler.tasks.instructions import DropRuns, GrantResources, Outbox
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
-from holdfast.cluster.scheduler.tasks.model import ALONE, Run, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import ISOLATED, Run, Task, Worker
 from holdfast.cluster.scheduler.tasks.run_accounts import lend, take_back, take_back_resources
 
 #: By so much the order of what a task submits comes before that of the task itself: above all orders of submission.
@@ -85,7 +85,7 @@ class Lending:
             lend(worker, run, next(self._order))
             task = run.task
             if task is not None:
-                if worker.kept_for is task:
+                if worker.reserved_for is task:
                     self._placement.open_to_others(worker, now)
                 task.group.block()
                 self._take_back_behind(worker, run, task, now)
@@ -100,7 +100,7 @@ class Lending:
             if not run.has_resources:
                 raise ProtocolError(f"{worker.address} goes on with run {run.run_id} without its resources")
             take_back(worker, run)
-            suspect = worker.kept_for
+            suspect = worker.reserved_for
             if suspect is not None and suspect.worker is worker:
                 self._placement.open_to_others(worker, now)  # it isn't alone any more
         self._placement.update_room(worker, now)
@@ -162,5 +162,5 @@ def submitted_in(task: Task, parent: Task) -> None:
     if math.isnan(rank):  # one is as high as can be, and the other as low
         rank = inherited
     task.priority = (rank, order - (depth + 1) * _DEPTH)
-    if parent.suspected >= SUSPECTED_BY_CHILDREN and not task.solitude:
-        task.solitude = ALONE
+    if parent.suspected >= SUSPECTED_BY_CHILDREN and not task.isolation:
+        task.isolation = ISOLATED

@@ -21,8 +21,8 @@ whoever is idle first. Who has an idle thread comes before those that only have 
 to wait longer than expected, is taken back (`recall`). A worker that is not known to hear has neither room nor an idle
 thread (`revocation`).
 
-A task that may have killed a worker runs alone (`suspects`). It waits beside the queues until a worker is kept for it,
-which takes nothing else, and has ended what it was sent before.
+A task that may have killed a worker runs alone (`suspects`). It waits beside the queues until a worker is reserved for
+it, which takes nothing else, and has ended what it was sent before.
 
 A short task that waits for one run only goes where that run is, before there is a result (`Placement.may_line_up`): a
 chain of short tasks costs no message between one and the next.
@@ -39,7 +39,7 @@ from typing import Any, TypeAlias
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.ledger import RUNS_PER_THREAD_MAX
 from holdfast.cluster.scheduler.tasks.groups import SHORTEST_RUN_SECONDS, UNKNOWN_RUN_SECONDS
-from holdfast.cluster.scheduler.tasks.model import ALONE_ON_HOST, IMPATIENT, Host, Queue, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import ISOLATED_ON_HOST, STARVED, Host, Queue, Task, Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 PREFETCH_SECONDS = UNKNOWN_RUN_SECONDS
@@ -78,9 +78,9 @@ class Placement:
         #: The workers with more runs than threads, and when that began or was looked at last, in this order.
         self.ahead: OrderedDict[Worker, float] = OrderedDict()
         #: Ready tasks that are suspects, in the order in which they came.
-        self.solitary: OrderedDict[Task, None] = OrderedDict()
-        #: The workers that are kept for one of these, or run it.
-        self.kept: dict[Worker, None] = {}
+        self.isolated: OrderedDict[Task, None] = OrderedDict()
+        #: The workers that are reserved for one of these, or run it.
+        self.reserved: dict[Worker, None] = {}
         self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
         self.ready = 0
 
@@ -133,7 +133,7 @@ class Placement:
     def update_room(self, worker: Worker, now: float) -> None:
         """To be called when a worker came, or its runs changed."""
         idle_threads = worker.nthreads - len(worker.runs) + worker.nblocked
-        takes = not worker.deaf and worker.kept_for is None
+        takes = not worker.unresponsive and worker.reserved_for is None
         if takes and idle_threads > 0:
             self._idle[worker] = None
         else:
@@ -160,12 +160,12 @@ class Placement:
         self.ahead.pop(worker, None)
         self._available.pop(worker, None)
         worker.host.available.pop(worker, None)
-        self.kept.pop(worker, None)
+        self.reserved.pop(worker, None)
 
     @property
     def has_work(self) -> bool:
         """Whether `fill` may have something to do."""
-        return bool(self.ready or self.kept)
+        return bool(self.ready or self.reserved)
 
     @property
     def somebody_is_idle(self) -> bool:
@@ -188,9 +188,9 @@ class Placement:
             task.waiting_on == 1
             and task.requirements is None
             and mean is not None
-            and not worker.deaf
-            and worker.kept_for is None
-            and not task.solitude
+            and not worker.unresponsive
+            and worker.reserved_for is None
+            and not task.isolation
             and worker.expected_seconds + mean < PREFETCH_SECONDS * worker.nthreads
             and all(d.state != "memory" or d.inline is not None or worker.host in d.where for d in task.dependencies)
         )
@@ -200,8 +200,8 @@ class Placement:
     def push(self, task: Task) -> None:
         """Queue a task that has become ready."""
         self.ready += 1
-        if task.solitude:
-            self.solitary[task] = None
+        if task.isolation:
+            self.isolated[task] = None
             return
         host = None
         if task.dependencies and task.requirements is None and len(self._hosts) > 1:
@@ -222,7 +222,7 @@ class Placement:
         queue = task.queue
         self.ready -= 1
         if queue is None:
-            del self.solitary[task]
+            del self.isolated[task]
             return None
         task.queue = None
         queue.live -= 1
@@ -236,12 +236,12 @@ class Placement:
     def ready_tasks(self, requirements: Requirements | None) -> list[Task]:
         """The ready tasks with these requirements."""
         queued = [task for queue in self.queues() if queue.requirements is requirements for task in queue.tasks()]
-        return queued + [task for task in self.solitary if task.requirements is requirements]
+        return queued + [task for task in self.isolated if task.requirements is requirements]
 
     def requirements_of_ready(self) -> list[Requirements | None]:
         """What the ready tasks ask for."""
         found = {queue.requirements: None for queue in self.queues()}
-        return list(found | {task.requirements: None for task in self.solitary})
+        return list(found | {task.requirements: None for task in self.isolated})
 
     def remove_host(self, host: Host) -> list[Task]:
         """Forget a host's queues; return the tasks that were in them, to be pushed again."""
@@ -279,8 +279,8 @@ class Placement:
 
         ``assign(task, worker)`` must lead to `update_room` for the worker.
         """
-        if self.kept or self.solitary:
-            self._keep(assign, now)
+        if self.reserved or self.isolated:
+            self._reserve(assign, now)
         for room in (self._idle, self._available):
             misses = 0
             while self.ready and misses < len(room):
@@ -293,89 +293,89 @@ class Placement:
                     misses = 0
                     assign(task, worker)
 
-    def _keep(self, assign: Callable[[Task, Worker], None], now: float) -> None:
-        """Keep workers for tasks that are to run alone, and give these to the ones that have nothing else to do."""
-        keepers: dict[Task, Worker] = {}
-        for worker in list(self.kept):
-            task = worker.kept_for
+    def _reserve(self, assign: Callable[[Task, Worker], None], now: float) -> None:
+        """Reserve workers for tasks that are to run alone, and give these to the ones that have nothing else to do."""
+        reserved_for: dict[Task, Worker] = {}
+        for worker in list(self.reserved):
+            task = worker.reserved_for
             assert task is not None
-            if task in self.solitary and task.solitude != IMPATIENT and not worker.deaf:
-                keepers[task] = worker
+            if task in self.isolated and task.isolation != STARVED and not worker.unresponsive:
+                reserved_for[task] = worker
             elif task.worker is not worker:
-                self._keep_for(worker, None, now)
-        if not self.solitary:
+                self._reserve_for(worker, None, now)
+        if not self.isolated:
             return
-        free = [worker for worker in self._workers.values() if worker.kept_for is None and not worker.deaf]
-        for task in list(self.solitary):
-            if task.solitude == IMPATIENT:
+        free = [worker for worker in self._workers.values() if worker.reserved_for is None and not worker.unresponsive]
+        for task in list(self.isolated):
+            if task.isolation == STARVED:
                 if (found := self._in_company(task)) is not None:
                     self.remove(task)
                     assign(task, found)
                 continue
-            keeper = keepers.get(task)
-            if keeper is None or keeper.nactive:
+            reserved = reserved_for.get(task)
+            if reserved is None or reserved.nactive:
                 # One that runs something for ever may not be the only one that could be waited for.
-                found = self._emptiest(free, task, keeper)
+                found = self._emptiest(free, task, reserved)
                 if found is None:
                     continue
-                if found is not keeper:
+                if found is not reserved:
                     free.remove(found)
-                    if keeper is not None:
-                        self._keep_for(keeper, None, now)
-                        free.append(keeper)
-                    self._keep_for(found, task, now)
-                    keeper = found
-            if not keeper.nactive:
+                    if reserved is not None:
+                        self._reserve_for(reserved, None, now)
+                        free.append(reserved)
+                    self._reserve_for(found, task, now)
+                    reserved = found
+            if not reserved.nactive:
                 self.remove(task)
                 task.since = now
-                assign(task, keeper)
+                assign(task, reserved)
 
     def _in_company(self, task: Task) -> Worker | None:
         """A worker that may run a task now, beside others, but not beside one that is to be alone."""
         for worker in self._workers.values():
-            is_alone = worker.kept_for is not None and worker.kept_for.worker is worker
-            takes = not is_alone and not worker.deaf and worker.nactive < worker.nthreads
+            is_alone = worker.reserved_for is not None and worker.reserved_for.worker is worker
+            takes = not is_alone and not worker.unresponsive and worker.nactive < worker.nthreads
             if takes and self._may_run(worker, task.requirements):
                 return worker
         return None
 
-    def _emptiest(self, free: list[Worker], task: Task, keeper: Worker | None) -> Worker | None:
-        """A worker that is to run a task alone: ``keeper``, unless another one has nothing to do already.
+    def _emptiest(self, free: list[Worker], task: Task, reserved: Worker | None) -> Worker | None:
+        """A worker that is to run a task alone: ``reserved``, unless another one has nothing to do already.
 
-        If there is no keeper yet, it is the one that has least to do; None if none may run the task.
+        If none is reserved yet, it is the one that has least to do; None if none may run the task.
         """
-        found = keeper
+        found = reserved
         for worker in free:
-            is_better = found is None or (not worker.nactive if keeper is not None else _work(worker) < _work(found))
-            if is_better and self._may_keep(worker, task):
+            is_better = found is None or (not worker.nactive if reserved is not None else _work(worker) < _work(found))
+            if is_better and self._may_reserve(worker, task):
                 found = worker
                 if not worker.nactive:
                     break
         return found
 
-    def _may_keep(self, worker: Worker, task: Task) -> bool:
+    def _may_reserve(self, worker: Worker, task: Task) -> bool:
         requirements = task.requirements
         if requirements is not None and not (
             requirements.could_run_on(worker) and self._is_named(worker, requirements)
         ):
             return False
-        if any(run.task is not None and run.task.solitude for run in worker.active):
+        if any(run.task is not None and run.task.isolation for run in worker.active):
             return False  # one that goes on for longer than it could be alone
-        others = [w.kept_for for w in worker.host.workers if w.kept_for not in (None, task)]
-        if task.solitude == ALONE_ON_HOST:
+        others = [w.reserved_for for w in worker.host.workers if w.reserved_for not in (None, task)]
+        if task.isolation == ISOLATED_ON_HOST:
             return not others
-        return not any(other is not None and other.solitude == ALONE_ON_HOST for other in others)
+        return not any(other is not None and other.isolation == ISOLATED_ON_HOST for other in others)
 
     def open_to_others(self, worker: Worker, now: float) -> None:
         """A worker that runs a task alone may take others again, though that one still runs."""
-        self._keep_for(worker, None, now)
+        self._reserve_for(worker, None, now)
 
-    def _keep_for(self, worker: Worker, task: Task | None, now: float) -> None:
-        worker.kept_for = task
+    def _reserve_for(self, worker: Worker, task: Task | None, now: float) -> None:
+        worker.reserved_for = task
         if task is None:
-            self.kept.pop(worker, None)
+            self.reserved.pop(worker, None)
         else:
-            self.kept[worker] = None
+            self.reserved[worker] = None
         self.update_room(worker, now)
 
     def _take(self, worker: Worker, now: float) -> Task | None:
@@ -446,7 +446,7 @@ class Placement:
             if host is None or host is worker.host or host.available or not host.workers:
                 continue
             task = queue.head()
-            hearing = [w for w in host.workers if not w.deaf]
+            hearing = [w for w in host.workers if not w.unresponsive]
             threads = sum(w.nthreads for w in hearing)
             busy = min((max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in hearing), default=math.inf)
             seconds = task.group.mean_seconds

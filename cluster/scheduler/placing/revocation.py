@@ -146,7 +146,7 @@ class Revocation(Timed):
                 continue
             requirements = task.requirements
             if requirements not in others:
-                others[requirements] = any(not other.deaf for other in self._placement.candidates(requirements))
+                others[requirements] = any(not other.unresponsive for other in self._placement.candidates(requirements))
             if not others[requirements]:
                 continue
             if run.begun:
@@ -188,5 +188,5 @@ class Revocation(Timed):
         self._update(worker)
 
     def _update(self, worker: Worker) -> None:
-        worker.deaf = worker.condition != "running" or bool(worker.asked or worker.unconfirmed)
+        worker.unresponsive = worker.condition != "running" or bool(worker.asked or worker.unconfirmed)
         self._placement.update_room(worker, self._life.now)

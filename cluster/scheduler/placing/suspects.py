@@ -21,23 +21,24 @@ If the fault was one of memory that can't be written, and the run shared memory 
 that writes into what it reads, in native code that asks nobody. Its task runs once more with private views before it is
 charged, and its function is remembered (`writers`). A task that is charged for `max_failures` deaths fails.
 
-What becomes of a suspect, by ``task.solitude``:
+What becomes of a suspect, by ``task.isolation``:
 
-===============  ====================================================================================================
-`ALONE`          it waits for a worker that it has for itself: nothing new is sent to the one that was chosen for it,
-                 until that has nothing to do, nor while it runs; but for `ALONE_SECONDS` only, then others may come
-`ALONE_ON_HOST`  the same, and no other suspect has a worker of that host meanwhile: it was there when a host died
-`IMPATIENT`      no worker fell idle for `PATIENCE_SECONDS`, perhaps since one of those that run waits for this very
-                 task. It takes any thread that is idle. If it is there again when somebody dies, and no other suspect
-                 is, it is charged
-===============  ====================================================================================================
+==================  =================================================================================================
+`ISOLATED`          it waits for a worker that it has for itself: nothing new is sent to the one that was chosen for it,
+                    until that has nothing to do, nor while it runs; but for `ISOLATED_SECONDS` only, then others may
+                    come
+`ISOLATED_ON_HOST`  the same, and no other suspect has a worker of that host meanwhile: it was there when a host died
+`STARVED`           no worker fell idle for `PATIENCE_SECONDS`, perhaps since one of those that run waits for this very
+                    task. It takes any thread that is idle. If it is there again when somebody dies, and no other
+                    suspect is, it is charged
+==================  =================================================================================================
 
 Most that kill a worker do so soon. A suspect that goes on for long would keep a worker from all others for as long, and
 may wait for one of them. If it is in company again when somebody dies, it is a suspect as before, and has twice as much
 time alone. So one that kills late is found as well.
 
 A host's death is judged like that of a worker with all threads of its workers. There will often be other runs beside a
-suspect that has its worker for itself; so only one that is `ALONE_ON_HOST`, or impatient, is charged among others.
+suspect that has its worker for itself; so only one that is `ISOLATED_ON_HOST`, or `STARVED`, is charged among others.
 
 A task that has had a result is no suspect any more, and not charged with anything.
 
@@ -58,12 +59,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
-from holdfast.cluster.scheduler.tasks.model import ALONE, ALONE_ON_HOST, IMPATIENT, Run, Solitude, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import ISOLATED, ISOLATED_ON_HOST, STARVED, Isolation, Run, Task, Worker
 
 #: A suspect waits for so long for a worker of its own.
 PATIENCE_SECONDS = 30.0
 #: And has it for so long at first.
-ALONE_SECONDS = 10.0
+ISOLATED_SECONDS = 10.0
 #: What a task submits are suspects when so many workers have died that it was blocked on.
 SUSPECTED_BY_CHILDREN = 2
 #: By so much at most that time grows.
@@ -120,23 +121,23 @@ class Suspects(Timed):
             going_on = _going_on(worker, running)
         if fault and len(going_on) == 1 and self._tries_private_views(going_on[0]):
             return []
-        return self._charge(going_on, ALONE, [worker])
+        return self._charge(going_on, ISOLATED, [worker])
 
     def host_died(self, workers: Iterable[Worker]) -> list[Task]:
         """The same for a host and all its workers."""
         died = list(workers)
-        return self._charge([run for worker in died for run in _going_on(worker, None)], ALONE_ON_HOST, died)
+        return self._charge([run for worker in died for run in _going_on(worker, None)], ISOLATED_ON_HOST, died)
 
-    def _charge(self, going_on: Sequence[Run], solitude: Solitude, died: Sequence[Worker]) -> list[Task]:
+    def _charge(self, going_on: Sequence[Run], isolation: Isolation, died: Sequence[Worker]) -> list[Task]:
         tasks = [run.task for run in going_on if run.task is not None]
         if len(going_on) == 1:
             charged = tasks
         else:
-            suspects = [task for task in tasks if task.solitude >= solitude]
-            at_least = IMPATIENT if solitude == ALONE else ALONE_ON_HOST
-            charged = [task for task in suspects if len(suspects) == 1 and task.solitude >= at_least]
+            suspects = [task for task in tasks if task.isolation >= isolation]
+            at_least = STARVED if isolation == ISOLATED else ISOLATED_ON_HOST
+            charged = [task for task in suspects if len(suspects) == 1 and task.isolation >= at_least]
             for task in tasks:
-                task.solitude = solitude if task.solitude == IMPATIENT else max(task.solitude, solitude)
+                task.isolation = isolation if task.isolation == STARVED else max(task.isolation, isolation)
                 task.suspected += 1
             for task in self._submitters(tasks, died):
                 task.suspected += 1
@@ -171,9 +172,9 @@ class Suspects(Timed):
     @property
     def due(self) -> float | None:
         """When one has waited, or been alone, for long enough; None if no suspect waits, and none runs alone."""
-        ends = [task.since + _alone_seconds(task) for _, task in self._alone()]
-        first = next(iter(self._placement.solitary), None)
-        if first is not None and first.solitude != IMPATIENT:
+        ends = [task.since + _isolated_seconds(task) for _, task in self._alone()]
+        first = next(iter(self._placement.isolated), None)
+        if first is not None and first.isolation != STARVED:
             ends.append(first.since + self._patience_seconds)
         return min(ends, default=None)
 
@@ -183,26 +184,26 @@ class Suspects(Timed):
         The one that has waited for too long is to run in company; the others wait on, to be no company for it.
         """
         for worker, task in list(self._alone()):
-            if task.since + _alone_seconds(task) <= now:
+            if task.since + _isolated_seconds(task) <= now:
                 self._placement.open_to_others(worker, now)
-        solitary = self._placement.solitary
-        first = next(iter(solitary), None)
-        if first is None or first.solitude == IMPATIENT or first.since + self._patience_seconds > now:
+        isolated = self._placement.isolated
+        first = next(iter(isolated), None)
+        if first is None or first.isolation == STARVED or first.since + self._patience_seconds > now:
             return
-        first.solitude = IMPATIENT
-        for task in solitary:
+        first.isolation = STARVED
+        for task in isolated:
             task.since = now
 
     def _alone(self) -> Iterator[tuple[Worker, Task]]:
         """The suspects that run alone, and where."""
-        for worker in self._placement.kept:
-            task = worker.kept_for
+        for worker in self._placement.reserved:
+            task = worker.reserved_for
             if task is not None and task.worker is worker:
                 yield worker, task
 
 
-def _alone_seconds(task: Task) -> float:
-    return ALONE_SECONDS * min(MAX_GROWTH, 1 << max(0, task.suspected - 1))
+def _isolated_seconds(task: Task) -> float:
+    return ISOLATED_SECONDS * min(MAX_GROWTH, 1 << max(0, task.suspected - 1))
 
 
 def _going_on(worker: Worker, running: Sequence[int] | None) -> list[Run]:

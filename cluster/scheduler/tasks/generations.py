@@ -26,7 +26,7 @@ from collections.abc import Iterable, Sequence
 
 from holdfast.cluster.scheduler.tasks.model import Task
 from holdfast.cluster.scheduler.tasks.names import Digest, Key, Payload
-from holdfast.cluster.scheduler.tasks.partitioned import Roll, Table
+from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict, PartitionedSet
 
 
 class Generations:
@@ -41,8 +41,8 @@ class Generations:
     """
 
     def __init__(self) -> None:
-        self.tasks: Table[Key, Task] = Table()
-        self.earlier: Roll[Task] = Roll()
+        self.tasks: PartitionedDict[Key, Task] = PartitionedDict()
+        self.earlier: PartitionedSet[Task] = PartitionedSet()
 
     def free_key(self, task: Task) -> None:
         """A key that nobody holds is to mean another task: this one is left to those that depend on it."""

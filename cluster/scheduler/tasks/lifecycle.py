@@ -5,8 +5,8 @@ changes one of two things that must agree changes the other too:
 
 * ``dependency.nwaiters`` counts a task exactly while the task is ACTIVE;
 * ``host.objects`` has a task exactly when ``task.where`` has the host;
-* a queue, the table of unplaced tasks, a worker's runs or the table of awaited tasks have a task exactly in the states
-  of those names.
+* a queue, the table of unrunnable tasks, a worker's runs or the table of awaited tasks have a task exactly in the
+  states of those names.
 
 Freeing is not recursive. Whoever takes away a reason to keep a task puts it on the list of tasks to `settle`; when an
 event has been handled, those that nobody needs are released, and those that nobody can ask for again are forgotten,
@@ -83,7 +83,7 @@ class Lifecycle:
         self.results = Results(outbox)
         self.errors = StoredErrors(outbox, self.results.table)
         self.holding = Holding(outbox)
-        self.unplaced: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
+        self.unrunnable: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         #: Of what tasks have submitted: the run that has.
         self.parents: dict[Task, int] = {}
         self.lost = Lost()
@@ -100,9 +100,9 @@ class Lifecycle:
         self._follow_up_limit = follow_up_limit
         self._freed: dict[Worker, None] = {}  # that have ended runs in this event
         #: Left over from events:
-        self._unsettled: list[Task] = []  # maybe not needed
-        self._undermined: list[Task] = []  # something that they depend on has erred
-        self._unhindered: list[Task] = []  # something that they depend on was lost and is there again
+        self._to_settle: list[Task] = []  # maybe not needed
+        self._to_fail: list[Task] = []  # something that they depend on has erred
+        self._to_retry: list[Task] = []  # something that they depend on was lost and is there again
 
     # -- coming to be
 
@@ -196,7 +196,7 @@ class Lifecycle:
         else:
             self._moves.move(task, "no-worker")
             task.since = self.now
-            self.unplaced[task] = None
+            self.unrunnable[task] = None
 
     def requeue(self, task: Task) -> None:
         """A task in state "processing" that no worker has any more: let it run again."""
@@ -259,7 +259,7 @@ class Lifecycle:
         if task.state == "ready":
             self._placement.remove(task)
         elif task.state == "no-worker":
-            del self.unplaced[task]
+            del self.unrunnable[task]
         elif task.state == "lost":
             del self.awaited[task]
         elif task.state == "processing" and task.worker is not None:
@@ -283,7 +283,7 @@ class Lifecycle:
         if self.lost.objects:
             self.lost.supersede(task)
         task.since = self.now
-        task.missing = task.failures = task.solitude = task.suspected = 0
+        task.missing = task.failures = task.isolation = task.suspected = 0
         self._moves.move(task, "memory")
         if task.holders:
             self.reports.finished(task)
@@ -326,7 +326,7 @@ class Lifecycle:
         """These have their results again: what failed because they were lost is worth another try, soon."""
         for task in restored:
             if task.state == "memory":
-                self._unhindered.extend(task.dependents)
+                self._to_retry.extend(task.dependents)
 
     def _run_again(self, task: Task) -> None:
         if task.state != "erred" or task.error is None or not task.error.is_loss:
@@ -335,7 +335,7 @@ class Lifecycle:
             return
         self.errors.take_from(task)
         self._moves.move(task, "released")
-        self._unhindered.extend(task.dependents)
+        self._to_retry.extend(task.dependents)
         if task.is_needed:
             self.reports.pending(task)
             self.activate(task)
@@ -372,11 +372,11 @@ class Lifecycle:
         self.reports.failed(task)
         if active:
             self._leave_dependencies(task)
-        self._undermined.extend(task.waiters)
+        self._to_fail.extend(task.waiters)
         if not task.is_needed:
             self.holding.unneeded.append(task)
 
-    def _fail_undermined(self, task: Task) -> None:
+    def _fail_for_a_dependency(self, task: Task) -> None:
         if task.state in ACTIVE:
             error = next((d.error for d in task.dependencies if d.error is not None), None)
             if error is not None:  # else what erred is being made again
@@ -425,12 +425,12 @@ class Lifecycle:
     @property
     def has_more(self) -> bool:
         """Whether `follow_up` has left something over."""
-        return bool(self._unsettled or self._undermined or self._unhindered or self.holding.departed)
+        return bool(self._to_settle or self._to_fail or self._to_retry or self.holding.departed)
 
     @property
     def left_over(self) -> tuple[set[Task], set[Task]]:
         """The tasks that may not be needed, and those that depend on something that has erred: for validation."""
-        return set(self._unsettled), set(self._undermined)
+        return set(self._to_settle), set(self._to_fail)
 
     def follow_up(self) -> None:
         """See to what follows from an event: what it has touched, and a limited number of tasks beyond.
@@ -438,24 +438,24 @@ class Lifecycle:
         A task at which this fails is left as it is; the others stay on their lists, and are seen to the next time.
         """
         holding = self.holding
-        touched, holding.unneeded = iter(holding.unneeded), self._unsettled
+        touched, holding.unneeded = iter(holding.unneeded), self._to_settle
         try:
             for task in touched:
                 self._settle(task)
             limit = self._follow_up_limit
             while limit and self.has_more:
                 limit -= 1
-                if self._undermined:
-                    self._fail_undermined(self._undermined.pop())
-                elif self._unhindered:
-                    self._run_again(self._unhindered.pop())
+                if self._to_fail:
+                    self._fail_for_a_dependency(self._to_fail.pop())
+                elif self._to_retry:
+                    self._run_again(self._to_retry.pop())
                 elif holding.unneeded:
                     self._settle(holding.unneeded.pop())
                 else:
                     holding.let_go_of_one()
         finally:
             holding.unneeded.extend(touched)
-            self._unsettled, holding.unneeded = holding.unneeded, []
+            self._to_settle, holding.unneeded = holding.unneeded, []
 
     def _settle(self, task: Task) -> None:
         """Release a task if nobody needs it, forget it if nobody can ask for it again."""

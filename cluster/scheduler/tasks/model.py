@@ -17,16 +17,16 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.scheduler.tasks.groups import Group
 from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
-from holdfast.cluster.scheduler.tasks.partitioned import Roll
+from holdfast.cluster.scheduler.tasks.partitioned import PartitionedSet
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, State
 
 #: What a run has for itself, of a task that may have killed a worker: see `suspects`.
-Solitude = Literal[0, 1, 2, 3]
-IN_COMPANY: Solitude = 0
-ALONE: Solitude = 1
-ALONE_ON_HOST: Solitude = 2
-IMPATIENT: Solitude = 3
+Isolation = Literal[0, 1, 2, 3]
+NOT_ISOLATED: Isolation = 0
+ISOLATED: Isolation = 1
+ISOLATED_ON_HOST: Isolation = 2
+STARVED: Isolation = 3
 
 
 class Task:
@@ -41,6 +41,7 @@ class Task:
         "group",
         "holders",
         "inline",
+        "isolation",
         "key",
         "maker",
         "missing",
@@ -56,7 +57,6 @@ class Task:
         "retries",
         "run_id",
         "since",
-        "solitude",
         "state",
         "suspected",
         "type_name",
@@ -83,7 +83,7 @@ class Task:
         self.retries = 0
         self.private = False  # it gets private views of what it reads
         self.failures = 0  # deaths of workers for which it is charged, since it had a result
-        self.solitude: Solitude = IN_COMPANY
+        self.isolation: Isolation = NOT_ISOLATED
         self.suspected = 0  # times that it was in company when somebody died, since it had a result
         self.missing = 0  # times that its result could not be read though it should be there
         self.run_id = 0
@@ -255,14 +255,15 @@ class Host:
         self.description = description
         self.workers: dict[Worker, None] = {}
         self.available: dict[Worker, None] = {}  # those with room for a task
-        self.objects: Roll[Task] = Roll()
+        self.objects: PartitionedSet[Task] = PartitionedSet()
         self.errors: dict[TaskError, None] = {}  # large ones, which lie here
         self.nbytes = 0  # of all of these
         self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)
         resources = {str(name): float(amount) for name, amount in (description.get("resources") or {}).items()}
         self.places = [
-            Place(name, _names(self, address, name), resources) for address, name in description.get("places") or ()
+            WorkerPlace(name, _names(self, address, name), resources)
+            for address, name in description.get("places") or ()
         ]
         self.incarnation: str | None = description.get("incarnation")
         self.is_ready = False  # it has said what it has
@@ -273,7 +274,7 @@ class Host:
         return f"<Host {self.address}>"
 
 
-class Place:
+class WorkerPlace:
     """Where a host keeps a worker. While there is none, one is to come: its node agent starts it for as long as it
     takes."""
 
@@ -297,22 +298,22 @@ class Worker:
         "address",
         "asked",
         "condition",
-        "deaf",
         "expected_seconds",
         "free_resources",
         "functions",
         "heard",
         "host",
         "incarnation",
-        "kept_for",
         "name",
         "names",
         "nblocked",
         "nthreads",
         "reclaiming",
+        "reserved_for",
         "resources",
         "runs",
         "unconfirmed",
+        "unresponsive",
     )
 
     def __init__(self, address: str, name: str, host: Host, nthreads: int, resources: dict[str, float]) -> None:
@@ -329,13 +330,13 @@ class Worker:
         self.reclaiming: dict[Run, None] = {}  # those of them that want their resources back
         self.expected_seconds = 0.0  # of all runs together that aren't blocked
         self.heard = 0.0  # when it last ended a run, or was sent one while it had none
-        self.kept_for: Task | None = None  # which runs here alone, or is to: so there is no room for others
+        self.reserved_for: Task | None = None  # which runs here alone, or is to: so there is no room for others
         #: See `revocation` for what follows.
         self.incarnation: int | None = None  # names its process to its node; None: nothing can be revoked
         self.condition = "running"  # what its process is doing
         self.asked = 0  # revocations that its node was asked for, and has not answered
         self.unconfirmed = 0  # those that it was told of, and has not confirmed
-        self.deaf = False  # it is not known to hear, by one of these three: it has no room
+        self.unresponsive = False  # it is not known to hear, by one of these three: it has no room
 
     @property
     def nactive(self) -> int:
@@ -384,7 +385,7 @@ class Holder:
     def __init__(self, id: Hashable, peer: str = "") -> None:
         self.id = id
         self.peer = peer
-        self.holds: Roll[Task] = Roll()
+        self.holds: PartitionedSet[Task] = PartitionedSet()
 
     @property
     def hears(self) -> bool:

@@ -17,7 +17,7 @@ _PARTS = 64
 _PART_LENGTH = 1 << 14
 
 
-class Table(MutableMapping[K, V]):
+class PartitionedDict(MutableMapping[K, V]):
     """Used like a dictionary, but without an order: each key has its part, and all parts grow at about one time."""
 
     __slots__ = ("_parts",)
@@ -58,7 +58,7 @@ class Table(MutableMapping[K, V]):
         return sum(map(len, self._parts))
 
 
-class Roll(Collection[K]):
+class PartitionedSet(Collection[K]):
     """A set in the order of insertion: when a part is full, another is begun. Only what isn't there may be added."""
 
     __slots__ = ("_last", "_near", "_parts")
@@ -95,7 +95,7 @@ class Roll(Collection[K]):
         return entry
 
     def slices(self, length: int) -> Iterator[list[K]]:
-        """All entries, so many at a time; as `Table.slices`."""
+        """All entries, so many at a time; as `PartitionedDict.slices`."""
         for part in list(self._parts):
             entries = list(part)
             for start in range(0, len(entries), length):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Outbox
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
-from holdfast.cluster.scheduler.tasks.partitioned import Table
+from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
 
 
 class Results:
@@ -26,7 +26,7 @@ class Results:
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self.table: Table[ObjectId, Task] = Table()
+        self.table: PartitionedDict[ObjectId, Task] = PartitionedDict()
 
     def get(self, object_id: ObjectId) -> Task | None:
         """The task whose result an object is."""

@@ -13,7 +13,7 @@ from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Outbox
 from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError
 from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
-from holdfast.cluster.scheduler.tasks.partitioned import Table
+from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
 
 
 def task_error(key: Key, error: Exception, *, is_loss: bool = False) -> TaskError:
@@ -43,7 +43,7 @@ class StoredErrors:
     """
 
     def __init__(self, outbox: Outbox, objects: Container[ObjectId]) -> None:
-        self.table: Table[ObjectId, TaskError] = Table()
+        self.table: PartitionedDict[ObjectId, TaskError] = PartitionedDict()
         self._outbox = outbox
         self._objects = objects
 

@@ -152,7 +152,7 @@ def status(
         "nodes": nodes,
         "absent": list(absent),
         "tasks": dict(counts),
-        "unplaced": state.nowhere.describe(),
+        "unplaced": state.unrunnable.describe(),
         "clients": sum(client.worker is None for client in state.clients.values()),
         "datasets": sorted(state.datasets.published),
         "one_copy": single,

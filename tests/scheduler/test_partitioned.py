@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.cluster.scheduler.tasks import partitioned
-from holdfast.cluster.scheduler.tasks.partitioned import Roll, Table
+from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict, PartitionedSet
 
 
 def test_it_is_used_like_a_dictionary():
-    entries, expected = Table(), {}
+    entries, expected = PartitionedDict(), {}
     for number in range(1000):
         key = ("x", number) if number % 2 else f"y-{number}"
         entries[key] = expected[key] = number
@@ -33,7 +33,7 @@ def test_it_is_used_like_a_dictionary():
 def test_a_roll_is_a_set_in_the_order_of_insertion(steps):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitioned, "_PART_LENGTH", 4)
-        roll, expected = Roll(), {}
+        roll, expected = PartitionedSet(), {}
         for step in steps:
             if step == "pop":
                 if expected:

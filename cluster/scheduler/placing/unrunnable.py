@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.instructions import Outbox, Warn
-from holdfast.cluster.scheduler.tasks.model import Host, Place, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker, WorkerPlace
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 #: A task has waited so long for a worker that may run it when its clients are told.
@@ -26,14 +26,14 @@ WARNINGS_AT_A_TIME = 10
 NAMES_SHOWN = 10
 
 
-class Nowhere(Timed):
+class Unrunnable(Timed):
     """The tasks in state "no-worker".
 
     Parameters
     ----------
     outbox
         Where warnings go.
-    hosts, workers, unplaced
+    hosts, workers, tasks
         The scheduler's tables; only read here.
     fail_seconds
         After this such a task fails, which its clients are told.
@@ -44,7 +44,7 @@ class Nowhere(Timed):
         outbox: Outbox,
         hosts: Mapping[str, Host],
         workers: Mapping[str, Worker],
-        unplaced: OrderedDict[Task, None],
+        tasks: OrderedDict[Task, None],
         *,
         fail_seconds: float,
     ) -> None:
@@ -53,7 +53,7 @@ class Nowhere(Timed):
         self._fail_seconds = fail_seconds
         self._hosts = hosts
         self._workers = workers
-        self._unplaced = unplaced
+        self._tasks = tasks
         self._told: WeakKeyDictionary[Requirements, set[str]] = WeakKeyDictionary()  # the ids of clients
         self._told_of_none: set[str] = set()  # those that know that there is no worker at all
         self._looked = float("-inf")  # when was it looked for tasks to tell of
@@ -62,7 +62,7 @@ class Nowhere(Timed):
 
     def why(self, requirements: Requirements | None) -> tuple[str, str]:
         """What tasks with these requirements wait for, and what can be done about it."""
-        everybody: list[Worker | Place] = [*self._workers.values()]
+        everybody: list[Worker | WorkerPlace] = [*self._workers.values()]
         everybody += (place for host in self._hosts.values() for place in host.places)
         if not everybody or requirements is None:
             return (
@@ -93,7 +93,7 @@ class Nowhere(Timed):
 
     def describe(self) -> list[dict[str, object]]:
         """How many tasks wait for what, for people."""
-        counts = Counter(task.requirements for task in islice(self._unplaced, TASKS_SEEN))
+        counts = Counter(task.requirements for task in islice(self._tasks, TASKS_SEEN))
         return [
             {"tasks": number, "reason": self.why(requirements)[0]}
             for requirements, number in counts.most_common(WARNINGS_AT_A_TIME)
@@ -104,14 +104,14 @@ class Nowhere(Timed):
     @property
     def due(self) -> float | None:
         """When somebody may have to be told; None: nobody."""
-        if not self._unplaced or next(reversed(self._unplaced)).since <= self._looked - WARNING_SECONDS:
+        if not self._tasks or next(reversed(self._tasks)).since <= self._looked - WARNING_SECONDS:
             return None
-        return max(next(iter(self._unplaced)).since, self._looked) + WARNING_SECONDS
+        return max(next(iter(self._tasks)).since, self._looked) + WARNING_SECONDS
 
     def expire(self, now: float) -> None:
         """Tell clients of tasks that have waited for long."""
         self._looked = now
-        late = [task for task in islice(self._unplaced, TASKS_SEEN) if task.since <= now - WARNING_SECONDS]
+        late = [task for task in islice(self._tasks, TASKS_SEEN) if task.since <= now - WARNING_SECONDS]
         of_requirements: dict[Requirements | None, list[Task]] = {}
         for task in late:
             of_requirements.setdefault(task.requirements, []).append(task)
@@ -161,7 +161,7 @@ def _some(names: Sequence[str]) -> list[str]:
     return [*names[:NAMES_SHOWN], f"{more:,} more"] if more > 0 else list(names)
 
 
-def _most_resources(workers: Sequence[Worker | Place], requirements: Requirements) -> str:
+def _most_resources(workers: Sequence[Worker | WorkerPlace], requirements: Requirements) -> str:
     return ", ".join(
         f"{max(worker.resources.get(name, 0.0) for worker in workers):g} {name}" for name, _ in requirements.resources
     )
