@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import threading
-from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -14,10 +11,7 @@ import pytest
 
 from holdfast.cluster.processes import restarts
 from holdfast.objectstore import connect
-from holdfast.objectstore.memory import page_maker
 from holdfast.objectstore.memory.arena import Arena
-from holdfast.objectstore.memory.page_maker import _Politeness
-from holdfast.objectstore.memory.page_requests import RemoteFiller
 
 CAPACITY = 64 << 20
 HEADROOM = CAPACITY // 4
@@ -102,48 +96,3 @@ def test_hosts_whose_workers_are_threads_have_none(start_host, eventually):
     use(host)
     assert host.agent._page_maker is None
     eventually(lambda: resident(host) >= HEADROOM, what="the headroom is made")
-
-
-def test_it_pauses_when_it_had_to_wait_for_the_processor_and_the_longer_the_more_it_does(monkeypatch):
-    worked = iter((5.0, 5.001, 5.002, 5.003, 5.003))
-    monkeypatch.setattr(page_maker, "time", SimpleNamespace(process_time=lambda: next(worked)))
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        politeness = _Politeness(theirs)
-        pauses = []
-        politeness._poll = SimpleNamespace(poll=lambda milliseconds: pauses.append(milliseconds / 1000))
-        for seconds in (0.001, 0.0011, 0.002, 60.0):
-            politeness.pause(seconds)
-    assert pauses == [0, 0, pytest.approx(0.002 * page_maker._PAUSE_FACTOR), page_maker._PAUSE_SECONDS_MAX]
-
-
-def test_a_word_ends_its_pause(monkeypatch):
-    monkeypatch.setattr(page_maker, "_PAUSE_SECONDS_MAX", 60.0)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.send(b"stop")
-        assert _Politeness(theirs).pause(60.0)
-
-
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_another(eventually):
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pages = RemoteFiller(ours)
-    with theirs:
-        stop = threading.Event()
-        stop.set()
-        pages.interrupt()
-        pages.fill([(0, 1)], stop)  # returns at once
-        stop.clear()
-        thread = threading.Thread(target=pages.fill, args=([(0, 2)], stop))
-        thread.start()
-        requests = [theirs.recv(1000) for _ in range(3)]  # the first, its end, the second
-        for request in requests[:2]:
-            theirs.send(request[:8])
-        assert thread.is_alive()
-        theirs.send(requests[2][:8])
-        thread.join(10)
-        assert not thread.is_alive()
-        assert pages.works
-    pages.fill([(0, 3)], stop)
-    assert not pages.works
-    pages.close()

@@ -18,8 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.objectstore import Store, StoreError, StoreProtocolError, StoreServer, connect
+from holdfast.objectstore.server.client_connection import UNREAD_NBYTES_MAX, ClientConnection
 from holdfast.objectstore.shared.frames import MessageReader, pack
-from holdfast.objectstore.shared.protocol import Op, parse_request
+from holdfast.objectstore.shared.protocol import Op, Status, parse_request
+
+MIB = 1 << 20
 
 
 class Raw:
@@ -152,6 +155,42 @@ def test_a_client_that_never_reads_is_closed(server: StoreServer, store: Store, 
     wait_until(closed)
     assert store.get(store.put(1)) == 1
     raw.close()
+
+
+def test_a_client_that_asks_for_very_much_in_one_piece_is_closed_before_all_of_it_is_made() -> None:
+    class Unread:
+        """A transport whose other end reads nothing."""
+
+        nbytes = 0
+
+        def write(self, data: bytes) -> None:
+            self.nbytes += len(data)
+
+        def get_write_buffer_size(self) -> int:
+            return self.nbytes
+
+        def abort(self) -> None: ...
+
+    asked: list[int] = []
+    ended: list[bool] = []
+
+    def answer(connection: ClientConnection, request: int) -> None:
+        asked.append(request)
+        connection.send(request, Status.OK, bytes(1 * MIB))
+
+    connection = ClientConnection(
+        1,
+        "greedy",
+        1,
+        handlers={Op.STATS: answer},
+        settle=lambda: None,
+        unsent={},
+        forget=lambda _, hung_up: ended.append(hung_up),
+    )
+    connection.connection_made(Unread())  # type: ignore[arg-type]
+    connection.data_received(b"".join(pack([Op.STATS, request]) for request in range(1000)))
+    assert ended == [True]
+    assert len(asked) * MIB < 2 * UNREAD_NBYTES_MAX
 
 
 def test_the_socket_is_private(server: StoreServer) -> None:
