@@ -166,7 +166,7 @@ class SchedulerState:
         missing = Missing(self.outbox, self.life)
         self.objects = Objects(shared, self.copies)
         clients = Clients(shared, self.parts, self.unrunnable, self.objects)
-        self.departing = Workers(
+        self._worker_events = Workers(
             shared,
             self.parts,
             clients,
@@ -176,11 +176,13 @@ class SchedulerState:
             self.objects,
             max_failures=max_failures,
         )
-        hosts = Hosts(shared, self.parts, self.departing, self.objects, self.copies, self.revocation, self.suspects)
+        hosts = Hosts(
+            shared, self.parts, self._worker_events, self.objects, self.copies, self.revocation, self.suspects
+        )
         self._handlers = table_of_events(
             {events.TimePassed: self._time_passed, events.Requested: self._requested},
             hosts.events,
-            self.departing.events,
+            self._worker_events.events,
             self.objects.events,
             clients.events,
             Orders(shared, self.copies, missing).events,
@@ -275,11 +277,6 @@ class SchedulerState:
     def _expire(self) -> None:
         self.deadlines.expire(self.life.now)
 
-    @property
-    def timed(self) -> Iterable[Timed]:
-        """What is due depending on what is in tables: for validation."""
-        return self.recall, self.revocation, self.suspects, self.unrunnable, self._no_worker_timeout, self._awaited
-
     # -- requests
 
     def _requested(self, event: events.Requested) -> None:
@@ -287,6 +284,27 @@ class SchedulerState:
             self._answers[event.operation](self.clients[event.client], event.request, **event.arguments)
         except Refusal as refusal:
             self.outbox.reply(event.client, event.request, False, [refusal.error, refusal.text])
+
+    # -- for validation
+
+    def check(self) -> None:
+        """Raise `AssertionError` if something doesn't hold in deadlines, waits or parts."""
+        derived: list[Timed] = [
+            self.recall,
+            self.revocation,
+            self.suspects,
+            self.unrunnable,
+            self._no_worker_timeout,
+            self._awaited,
+        ]
+        self.deadlines.check(derived)
+        self.waits.check()
+        for wait in self.waits:
+            assert wait.client in self.clients, f"{wait!r} is of a client that has left"
+        assert not self._shared.unfinished
+        self._worker_events.check()
+        for part in self.parts:
+            part.check()
 
 
 def table_of_events(*tables: EventHandlers) -> dict[type, Callable[[Any], None]]:

@@ -111,13 +111,8 @@ def validate_state(state: SchedulerState) -> None:
         assert group.tasks == sum(task.group is group for task in known)
     for client_id, client in state.clients.items():
         assert client.id == client.peer == client_id
-    state.departing.check()
-    state.deadlines.check(state.timed)
-    state.waits.check()
-    for wait in state.waits:
-        assert wait.client in state.clients, f"{wait!r} waits for a client that has left"
+    state.check()
     for part in state.parts:
-        part.check()
         assert_plain(part.snapshot())
     assert_plain(state.waits.snapshot(state.life.now))
 

@@ -6,7 +6,7 @@ of such data by holders that ask for copies (``Holder.copies``), as datasets do,
 publisher has its answer, and again when one of the two hosts is lost.
 
 What tasks have made is made again only as long as there is what it was made of. So a dataset also holds the data below
-its tasks that is still there when they are published (`Lineage`). Where some is gone, the tasks that were made of it
+its tasks that is still there when they are published (`lineage`). Where some is gone, the tasks that were made of it
 can't be made again either.
 
 A *root* is a task that can't be made again, whose result lies in stores and that such a holder has, also by way of an
@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
+from holdfast.cluster.scheduler.parts.lineage import Lineage
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks import events
@@ -46,8 +47,6 @@ MAX_SPARE_COPIES = 2
 COPY_SECONDS = 60.0
 #: What no host could take is offered again after this.
 RETRY_SECONDS = 60.0
-#: So many tasks are looked at for the data that a request's datasets are made of: some ten milliseconds.
-MAX_LINEAGE = 100_000
 
 NO_OTHER_HOST = "there is no other host"
 
@@ -390,44 +389,6 @@ class Copies(Part):
         if want is None or not self._wants_copy(task):
             return None
         return list(dict.fromkeys(_keepers_of(task))), want.reason or "the second one is being made"
-
-
-class Lineage:
-    """What some tasks are made of, however many tasks are in between.
-
-    Attributes
-    ----------
-    roots : list of Task
-        Data that clients have stored, and that is there.
-    """
-
-    def __init__(self, tasks: Iterable[Task]) -> None:
-        self.roots: list[Task] = []
-        self._tasks = list(tasks)
-        self._seen = set(self._tasks)  # only asked for membership
-        self._gone: list[Task] = []
-        stack = self._tasks.copy()
-        while stack and len(self._seen) < MAX_LINEAGE:
-            for task in stack.pop().dependencies:
-                if task not in self._seen:
-                    self._seen.add(task)
-                    stack.append(task)
-                    if task.payload is None:
-                        (self.roots if task.state in ("memory", "lost") else self._gone).append(task)
-
-    def orphans(self) -> list[Task]:
-        """Those of the tasks that are made of data which is gone, and not of another one of these tasks."""
-        if not self._gone:
-            return []
-        found: list[Task] = []
-        ends = set(self._tasks)
-        stack, seen = self._gone.copy(), set(self._gone)
-        while stack:
-            for task in stack.pop().dependents:
-                if task in self._seen and task not in seen:
-                    seen.add(task)
-                    (found if task in ends else stack).append(task)
-        return found
 
 
 def _is_to_be_kept(task: Task) -> bool:

@@ -52,16 +52,17 @@ class WorkerWaits(Part):
     def _wait_for_workers(self, client: Client, request: int, n: int, timeout: float | None = None) -> None:
         self.shared.waits.demand_room(client.id)
         seconds = WAIT_FOR_WORKERS_SECONDS if timeout is None else float(timeout)
-        if n <= len(self.shared.workers):
-            self.answer(client, request, len(self.shared.workers))
-        else:
-            self._begin(WorkersWait(self, client.id, request, self.shared.now + seconds, n, seconds))
+        self._begin(WorkersWait(self, client.id, request, self.shared.now + seconds, n, seconds))
 
     def _begin(self, wait: WorkersWait) -> None:
         self._waits[wait] = None
         self.shared.waits.begin(wait)
+        self._answer()
 
     def worker_joined(self, worker: Worker) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
         count = len(self.shared.workers)
         for wait in [wait for wait in self._waits if wait.n <= count]:
             self.shared.waits.answer(wait, count)
