@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from replay import Replay, peers_of, states_of
 from scheduler_harness import Cluster, value_of
 
+from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.tasks import events
 
 CLIENTS = ("one", "two", "three")
@@ -127,7 +128,7 @@ class History(RuleBasedStateMachine):
         override=st.booleans(),
     )
     def publish(self, client, name, keys, override):
-        self.cluster.publish(client, 1, name, keys, override=override)
+        self.cluster.publish(client, self.cluster.new_number(), name, keys, override=override)
 
     @precondition(lambda self: self.cluster.copying)
     @rule(reason=st.sampled_from([None, None, "there is no room"]))
@@ -136,7 +137,20 @@ class History(RuleBasedStateMachine):
 
     @rule(client=st.sampled_from(CLIENTS), name=st.sampled_from(NAMES), get=st.booleans())
     def get_or_unpublish(self, client, name, get):
-        (self.cluster.get_dataset if get else self.cluster.unpublish)(client, 1, name)
+        (self.cluster.get_dataset if get else self.cluster.unpublish)(client, self.cluster.new_number(), name)
+
+    @rule(client=st.sampled_from(CLIENTS), n=st.integers(0, 8), timeout=st.sampled_from([None, 0.0, 5.0]))
+    def wait_for_workers(self, client, n, timeout):
+        self.cluster.request(client, self.cluster.new_number(), requests.WAIT_FOR_WORKERS(n=n, timeout=timeout))
+
+    @rule(client=st.sampled_from(CLIENTS), question=st.sampled_from([requests.STATUS, requests.MEMORY]))
+    def inquire(self, client, question):
+        self.cluster.request(client, self.cluster.new_number(), question())
+
+    @precondition(lambda self: self.cluster.reports)
+    @rule(data=st.data())
+    def host_says_how_it_is(self, data):
+        self.cluster.report(data.draw(st.sampled_from(sorted(set(self.cluster.reports)))), store={"used": 1})
 
     @rule(name=st.sampled_from(CLIENTS))
     def client_leaves_and_comes_back(self, name):
@@ -197,15 +211,26 @@ class History(RuleBasedStateMachine):
             self.cluster.add_worker(data.draw(st.sampled_from(list(self.cluster.state.hosts))))
 
     @precondition(lambda self: self.cluster.runs)
-    @rule(data=st.data(), explained=st.booleans(), fault=st.booleans())
-    def worker_dies(self, data, explained, fault):
+    @rule(data=st.data(), explained=st.booleans(), fault=st.booleans(), parted_first=st.booleans())
+    def worker_dies(self, data, explained, fault, parted_first):
         worker = data.draw(st.sampled_from(list(self.cluster.runs)))
         running = crashed = None
         if explained:
             keys = [entry[0] for entry in self.cluster.runs[worker].values() if entry[0] in self.cluster.startable]
             running = data.draw(st.lists(st.sampled_from(keys), unique=True, max_size=2)) if keys else []
             crashed = data.draw(st.sampled_from([None, *running]))
-        self.cluster.remove_worker(worker, running, crashed, fault=fault)
+        self.cluster.remove_worker(worker, running, crashed, fault=fault, parted_first=parted_first)
+
+    @precondition(lambda self: self.cluster.runs)
+    @rule(data=st.data(), is_explained=st.booleans())
+    def worker_dies_with_one_sign(self, data, is_explained):
+        self.cluster.lose_worker(data.draw(st.sampled_from(list(self.cluster.runs))), is_explained=is_explained)
+
+    @precondition(lambda self: self.cluster.departing)
+    @rule()
+    def second_signs_come(self):
+        for worker in list(self.cluster.departing):
+            self.cluster.give_second_sign(worker)
 
     @rule(places=st.integers(0, 2))
     def host_joins(self, places):
@@ -307,6 +332,7 @@ class History(RuleBasedStateMachine):
         for address in list(cluster.away):
             cluster.join_again(address)
             self.every_object_in_a_store_is_known()
+        self.second_signs_come()
         # With workers there, everything comes to an end.
         if not cluster.state.hosts:
             cluster.add_host()
@@ -325,7 +351,7 @@ class History(RuleBasedStateMachine):
                 assert task.state in ("memory", "erred")
         # And with everybody gone, nothing is left.
         for name in NAMES:
-            cluster.unpublish(CLIENTS[0], 1, name)
+            cluster.unpublish(CLIENTS[0], cluster.new_number(), name)
         for name in CLIENTS:
             cluster.remove_client(name)
         cluster.catch_up()

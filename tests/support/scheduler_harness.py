@@ -8,11 +8,13 @@ from hashlib import blake2b
 from typing import Any
 
 from holdfast.cluster.protocol import requests
+from holdfast.cluster.protocol.answers import merged
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
+from holdfast.cluster.scheduler.watching import reading
 
 FUNCTION = b"f" * 16
 Value = bytes
@@ -50,6 +52,11 @@ class Cluster:
         self.forgotten: dict[str, list[bytes]] = {}
         self.warnings: dict[str, list[str]] = {}
         self.replies: list[to_do.Reply] = []
+        self.open: dict[tuple[str, int], None] = {}  # requests that have no answer yet: client and number
+        self.reports: list[str] = []  # hosts that were asked how they are, and have not said so yet
+        self.exits: list[tuple[str, str]] = []  # hosts that were asked how a worker has ended, and which
+        self.disconnected: list[str] = []
+        self.departing: dict[str, bool] = {}  # workers of which there is one sign, and whether that explains it
         self.reasons: dict[Any, str] = {}
         self._ids = itertools.count(1)
         for h in range(hosts):
@@ -63,6 +70,10 @@ class Cluster:
         done = self.state.handle(event, self.now)
         for instruction in done:
             self._apply(instruction)
+        waits = list(self.state.waits)
+        assert {(wait.client, wait.request) for wait in waits} == set(self.open), "what is not answered waits"
+        if isinstance(event, events.TimePassed):
+            assert all(wait.due is not None and wait.due > self.now for wait in waits), "a wait has no end"
         return done
 
     def catch_up(self) -> int:
@@ -76,6 +87,8 @@ class Cluster:
 
     def _apply(self, instruction: to_do.Instruction) -> None:
         peer = instruction.peer
+        if peer in self.departing and not isinstance(instruction, to_do.DiscardResults | to_do.Disconnect):
+            return  # nobody hears it
         if isinstance(instruction, to_do.RunTasks):
             for entry in instruction.items:
                 assert all(isinstance(d[1], bytes) or d[1] in self.runs[peer] for d in entry[4]), "behind nothing"
@@ -113,7 +126,30 @@ class Cluster:
             self.clients[peer].update(dict.fromkeys(instruction.items, "cancelled"))
             self.reasons.update(dict.fromkeys(instruction.items, instruction.reason))
         elif isinstance(instruction, to_do.Reply):
+            del self.open[peer, instruction.request]  # else there is no such request, or it was answered already
             self.replies.append(instruction)
+        elif isinstance(instruction, to_do.Answer):
+            self._apply(self._read(instruction))
+        elif isinstance(instruction, to_do.AskForReport):
+            self.reports.append(peer)
+        elif isinstance(instruction, to_do.AskForExit):
+            self.exits.append((peer, instruction.worker))
+        elif isinstance(instruction, to_do.Disconnect):
+            self.disconnected.append(peer)
+
+    def _read(self, instruction: to_do.Answer) -> to_do.Reply:
+        """Read an answer from the state, step by step, and put it together."""
+        around = reading.Surroundings(dict, dict, list)
+        steps = reading.answer(self.state, around, *instruction)
+        fragments = []
+        while True:
+            try:
+                part = next(steps)
+            except StopIteration as end:
+                reply: to_do.Reply = end.value
+                return reply._replace(value=merged([*fragments, reply.value]))
+            if part is not None:
+                fragments.append(part.fragment)
 
     def add_host(self, capacity: int = 100 * LARGE, places: int = 0, resources: dict[str, float] | None = None) -> str:
         name = f"host{len(self.stores)}"
@@ -158,6 +194,7 @@ class Cluster:
         self.handle(events.HostLeft(address, "killed"))
 
     def _forget_host(self, address: str) -> None:
+        self.departing = {worker: sign for worker, sign in self.departing.items() if not worker.startswith(address)}
         for worker in [w for w in self.runs if w.startswith(f"{address}/")]:
             del self.runs[worker], self.dropped[worker]
             self.clients.pop(id_of_tasks(worker), None)
@@ -193,6 +230,23 @@ class Cluster:
             self.handle(sign)
         self.clients.pop(id_of_tasks(address), None)
 
+    def lose_worker(self, address: str, *, is_explained: bool) -> None:
+        """One of the two signs that a worker is gone: its node says how it has ended, or its connection has ended."""
+        del self.runs[address], self.dropped[address]
+        self.departing[address] = is_explained
+        self._give_sign(address, is_explained=is_explained)
+
+    def give_second_sign(self, address: str) -> None:
+        """The other one."""
+        self._give_sign(address, is_explained=not self.departing.pop(address))
+
+    def _give_sign(self, address: str, *, is_explained: bool) -> None:
+        host = address.rpartition("/")[0]
+        if is_explained:
+            self.handle(events.WorkerExited(host, address, "killed by signal 9"))
+        else:
+            self.handle(events.WorkerParted(address, "its connection closed"))
+
     def add_client(self, name: str = "client") -> str:
         self.clients[name] = {}
         self.read[name] = {}
@@ -201,6 +255,7 @@ class Cluster:
         return name
 
     def remove_client(self, name: str) -> None:
+        self.open = {key: None for key in self.open if key[0] != name}
         self.handle(events.ClientLeft(name))
         del self.clients[name], self.read[name]
 
@@ -234,7 +289,22 @@ class Cluster:
 
     def request(self, client: str, number: int, asked: tuple[str, dict[str, Any]]) -> None:
         """A client asks for something; ``asked`` is a `Request` of the protocol with its arguments."""
+        assert (client, number) not in self.open
+        self.open[client, number] = None
         self.handle(events.Requested(client, number, *asked))
+
+    def new_number(self) -> int:
+        """A number for a request that none has had."""
+        return next(self._ids)
+
+    def answer_of(self, client: str, number: int) -> to_do.Reply | None:
+        """What a request was answered, if it was."""
+        return next((reply for reply in self.replies if reply[:2] == (client, number)), None)
+
+    def report(self, host: str, **report: Any) -> None:
+        """A host says how it is."""
+        self.reports = [other for other in self.reports if other != host]
+        self.handle(events.HostReported(host, report))
 
     def publish(
         self, client: str, number: int, name: str, keys: Sequence[Any], *, data: bytes = b"data", override: bool = False

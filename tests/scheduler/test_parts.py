@@ -1,0 +1,168 @@
+"""What the machine knows of its parts: a table that is made once, in which nothing has two answers and nothing none."""
+
+from __future__ import annotations
+
+import pytest
+from scheduler_harness import Cluster
+
+from holdfast.cluster.protocol.requests import PUBLISH, REQUESTS, SHUTDOWN
+from holdfast.cluster.scheduler.machine.machine import SchedulerState, table_of_events, table_of_requests
+from holdfast.cluster.scheduler.parts.part import Part
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.holders import Client, Contents
+from holdfast.cluster.scheduler.watching.reading import READERS
+
+HOST = "tcp://host0:1"
+
+
+class Listening(Part):
+    """Notes what it is told."""
+
+    name = "listening"
+
+    def __init__(self, shared):
+        super().__init__(shared)
+        self.heard = []
+
+    def host_joined(self, host):
+        self.heard.append(("host joined", host.address))
+
+    def host_ready(self, host):
+        self.heard.append(("host ready", host.address))
+
+    def host_reported(self, host):
+        self.heard.append(("host reported", host.report["store"]))
+
+    def host_left(self, host):
+        assert not host.workers, "its workers have left before it"
+        self.heard.append(("host left", host.address))
+
+    def worker_joined(self, worker):
+        self.heard.append(("worker joined", worker.address))
+
+    def worker_left(self, worker):
+        assert not worker.runs
+        self.heard.append(("worker left", worker.address))
+
+    def client_left(self, client):
+        assert not client.hears
+        self.heard.append(("client left", client.id))
+
+
+@pytest.fixture
+def shared():
+    return SchedulerState()._shared
+
+
+def test_every_request_of_the_protocol_has_one_answer():
+    state = SchedulerState()
+    assert len(state.requests) == len(set(state.requests))
+    assert {*state.requests, *READERS, SHUTDOWN} == set(REQUESTS)
+
+
+def test_every_event_has_a_handler():
+    assert set(SchedulerState()._handlers) == set(events.Event.__args__)
+
+
+def test_two_parts_that_answer_one_request_are_refused(shared):
+    one, two = Part(shared), Part(shared)
+    one.requests = {PUBLISH: print}
+    two.requests = {PUBLISH: print}
+    assert table_of_requests([one]) == {"publish": print}
+    with pytest.raises(ValueError, match="two parts answer the request 'publish'"):
+        table_of_requests([one, two])
+
+
+def test_two_that_answer_one_event_are_refused():
+    with pytest.raises(ValueError, match="two answer CopiesFailed, HostReady"):
+        table_of_events(
+            {events.HostReady: print, events.CopiesFailed: print, events.HostLeft: print},
+            {events.CopiesFailed: print, events.HostReady: print},
+        )
+
+
+def test_parts_are_told_of_all_that_come_and_leave():
+    cluster = Cluster()
+    part = Listening(cluster.state._shared)
+    hosts = cluster.state._handlers[events.HostJoined].__self__
+    workers = cluster.state._handlers[events.WorkerJoined].__self__
+    clients = cluster.state._handlers[events.ClientLeft].__self__
+    for handlers in (hosts, workers, clients):
+        handlers._parts = (part,)
+    cluster.add_host()
+    worker = cluster.add_worker(HOST)
+    other = cluster.add_worker(HOST)
+    cluster.report(HOST, store={"used": 1})
+    cluster.add_client()
+    cluster.remove_worker(worker)
+    cluster.remove_host(HOST)
+    cluster.remove_client("client")
+    assert part.heard == [
+        ("host joined", HOST),
+        ("host ready", HOST),
+        ("worker joined", worker),
+        ("worker joined", other),
+        ("host reported", {"used": 1}),
+        ("worker left", worker),
+        ("worker left", other),
+        ("host left", HOST),
+        ("client left", "client"),
+    ]
+
+
+def test_a_part_that_asks_to_follow_up_is_called_once_for_each_time_that_it_asks(shared):
+    called = []
+
+    class Asking(Part):
+        name = "asking"
+
+        def follow_up(self):
+            called.append(self)
+            if len(called) < 3:
+                self.ask_to_follow_up()
+
+    part = Asking(shared)
+    part.ask_to_follow_up()
+    part.ask_to_follow_up()
+    shared.follow_up()
+    assert called == [part] * 3
+    shared.follow_up()
+    assert len(called) == 3
+
+
+def test_holders_say_what_they_are():
+    cluster = Cluster(hosts=1, workers=1)
+    cluster.add_client("a")
+    cluster.scatter("a", "outer", HOST)
+    cluster.submit("a", {"inner": []})
+    cluster.handle(events.ReferencesFound("a", [("outer", ["inner"])]))
+    cluster.publish("a", 1, "data", ["inner"])
+    holders = cluster.state.tasks["inner"].holders
+    assert [holder.describe() for holder in holders] == [("client", "a"), ("object", "'outer'"), ("dataset", "'data'")]
+    assert [holder.hears for holder in holders] == [True, False, False]
+    assert [type(holder) for holder in holders][:2] == [Client, Contents]
+
+
+def test_datasets_are_the_same_after_a_way_through_plain_data():
+    cluster = Cluster(hosts=2, workers=1)
+    cluster.add_client()
+    cluster.scatter("client", "data", HOST)
+    cluster.submit("client", {"x": ["data"]})
+    cluster.finish("x")
+    cluster.publish("client", 1, "set", ["x"], data=b"recipe")
+    written = cluster.state.datasets.snapshot()
+    assert written == [["set", b"recipe", "client", 0.0, ["x", "data"]]]
+
+    again = Cluster(hosts=2, workers=1)
+    again.add_client()
+    again.scatter("client", "data", HOST)
+    again.submit("client", {"x": ["data"]})
+    again.finish("x")
+    again.state.datasets.restore(written)
+    again.handle(events.TimePassed())
+    again.release("client", "x", "data")
+    assert again.state.datasets.snapshot() == written
+    assert again.copying, "its data is to have a second copy"
+    again.bring_copies()
+    again.get_dataset("client", 2, "set")
+    assert again.answer_of("client", 2).value == {"data": b"recipe", "keys": ["x", "data"]}
