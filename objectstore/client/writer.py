@@ -76,13 +76,13 @@ class Writer:
     """
 
     def __init__(self, connection: StoreConnection, maps: ArenaMaps, ledger: Ledger, warmer: Warmer) -> None:
-        self.lock = threading.Lock()  # of the lease: seals have to come in the order of their offsets
+        self.lock = threading.Lock()  # of the slab: seals have to come in the order of their offsets
         self._connection = connection
         self._maps = maps
         self._ledger = ledger
         self._warmer = warmer
-        self._lease = _Slab()
-        self._copies = False  # into the lease, at this moment
+        self._slab = _Slab()
+        self._copies = False  # into the slab, at this moment
         self._stopped = False
         self._batching = threading.local()
 
@@ -109,13 +109,13 @@ class Writer:
                 self._ledger.index.add_own(object_id)
             return
         with self.lock:
-            offset = self._write_in_lease(encoded, timeout)
+            offset = self._write_in_slab(encoded, timeout)
             self._connection.queue_seal(SealItem(object_id, offset, nbytes, *names, False))
         if not getattr(self._batching, "depth", 0):
             self._connection.flush()
 
     def stop(self) -> None:
-        """Nothing is written into leases any more, which the server takes back when the connection ends."""
+        """Nothing is written into slabs any more, which the server takes back when the connection ends."""
         self._stopped = True
         if self._copies and self.lock.acquire(timeout=_STOP_SECONDS):
             self.lock.release()
@@ -181,15 +181,15 @@ class Writer:
         encoded.write_into(extent.view())
         return extent
 
-    # In a lease
+    # In a slab
 
-    def _write_in_lease(self, encoded: Encoded, timeout: float | None) -> int:
+    def _write_in_slab(self, encoded: Encoded, timeout: float | None) -> int:
         """Where it was written to. It has to be sealed before the lock is released."""
         nbytes = encoded.nbytes
-        offset = self._lease.take(nbytes)
+        offset = self._slab.take(nbytes)
         if offset is None:
-            self._renew_lease(nbytes, timeout)
-            offset = self._lease.take(nbytes)
+            self._lease_slab(nbytes, timeout)
+            offset = self._slab.take(nbytes)
             assert offset is not None
         self._copies = True
         if self._stopped:
@@ -198,22 +198,22 @@ class Writer:
         self._copies = False
         return offset
 
-    def _renew_lease(self, nbytes: int, timeout: float | None) -> None:
+    def _lease_slab(self, nbytes: int, timeout: float | None) -> None:
         timeout = CREATE_TIMEOUT_SECONDS if timeout is None else seconds(timeout)
-        lease = self._lease
-        if lease.end:
-            lease.unused += [lease.end]
-            lease.cursor = lease.end = 0
-        want = max(lease.want_nbytes, nbytes)
-        lease.want_nbytes = min(2 * lease.want_nbytes, _LEASE_NBYTES_MAX)
+        slab = self._slab
+        if slab.end:
+            slab.unused += [slab.end]
+            slab.cursor = slab.end = 0
+        want = max(slab.want_nbytes, nbytes)
+        slab.want_nbytes = min(2 * slab.want_nbytes, _LEASE_NBYTES_MAX)
 
         def undo(answer: list[Any]) -> None:
-            lease.unused.append(sum(answer))
+            slab.unused.append(sum(answer))
 
         offset, granted = self._connection.call(
-            Op.LEASE, nbytes, want, timeout, given=lease.unused, timeout=timeout + PATIENCE_SECONDS, undo=undo
+            Op.LEASE, nbytes, want, timeout, given=slab.unused, timeout=timeout + PATIENCE_SECONDS, undo=undo
         )
-        lease.cursor, lease.end = offset, offset + granted
+        slab.cursor, slab.end = offset, offset + granted
 
     # Sharing
 
@@ -227,7 +227,7 @@ class Writer:
         request = encoded.nbytes, described
         if own.nbytes <= SMALL_NBYTES:
             with self.lock:
-                offset = self._write_in_lease(own, timeout)
+                offset = self._write_in_slab(own, timeout)
                 item = SealItem(object_id, offset, own.nbytes, *names, False)
                 (sealed,) = self._connection.call(Op.SHARE, item, *request, timeout=PATIENCE_SECONDS)
             return bool(sealed)

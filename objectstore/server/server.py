@@ -171,7 +171,7 @@ class StoreServer(LocalStore):
                 loop,
                 listen(self.socket_path),
                 self.socket_path,
-                count=self._clients.__len__,
+                count=lambda: len(self._clients),
                 welcome=self._clients.welcome,
             )
             self._begin_to_spill()
