@@ -133,6 +133,7 @@ class Client:
     ) -> None:
         self._core_or_none: Core | None = None
         self._asynchronous = bool(asynchronous)
+        self._is_opening = False
         self._wanted = opening.wanted(
             address,
             timeout=timeout,
@@ -326,8 +327,14 @@ class Client:
         if not self._asynchronous:
             raise TypeError("this client is a blocking one and open already: Client(..., asynchronous=True) is awaited")
         if self._core_or_none is None:
-            driver = AsynchronousDriver()
-            await driver.run(self._opening(driver, Resources(driver), LoopCallbacks(driver.loop)))
+            if self._is_opening:
+                raise RuntimeError("this client is being opened already: await it once")
+            self._is_opening = True
+            try:
+                driver = AsynchronousDriver()
+                await driver.run(self._opening(driver, Resources(driver), LoopCallbacks(driver.loop)))
+            finally:
+                self._is_opening = False
         return self
 
     def __reduce__(self) -> Any:

@@ -235,6 +235,8 @@ class Future(TaskRef):
     def exception(self, timeout: float | str | None = None) -> Any:
         """Wait until it is done and return what the task raised; None if it did not.
 
+        In an asynchronous client: await it.
+
         Parameters
         ----------
         timeout : float or str, optional
@@ -255,6 +257,8 @@ class Future(TaskRef):
 
     def traceback(self, timeout: float | str | None = None) -> Any:
         """Wait until it is done and return the traceback of what the task raised; None if it did not.
+
+        In an asynchronous client: await it.
 
         Parameters
         ----------

@@ -446,6 +446,19 @@ class TestOnALoop:
         with pytest.raises(TypeError, match="async with"), client:
             pass
 
+    def test_one_that_is_opened_twice(self, cluster):
+        async def case():
+            client = Client(cluster, asynchronous=True, set_as_default=False)
+            opening = asyncio.ensure_future(client._open())
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="await it once"):
+                await client
+            assert await opening is client
+            assert await client is client
+            await client.close()
+
+        asyncio.run(case())
+
     def test_there_is_nobody_to_connect_with(self):
         async def case():
             with pytest.raises(ConnectError, match="tried"):

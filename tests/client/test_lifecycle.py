@@ -188,6 +188,18 @@ class TestForks:
 
 
 class TestEnding:
+    def test_a_future_outlives_its_client_and_has_another_one(self, cluster, eventually):
+        client = Client(cluster, set_as_default=False)
+        client_id, session = client.id, client._core.session
+        future = client.submit(pow, 2, 3)
+        del client
+        assert future.result(timeout=20) == 8
+        again = future.client
+        assert again.id == client_id
+        assert again.submit(pow, future, 2).result(timeout=20) == 64
+        del future, again
+        eventually(lambda: session.ended is not None, what="the last that refers to it is gone")
+
     def test_shutdown_stops_the_cluster_for_everybody(self, eventually):
         with LocalCluster(n_workers=1, threads_per_worker=1, object_store_memory="64 MiB") as cluster:
             other = Client(cluster, set_as_default=False)
