@@ -336,7 +336,7 @@ def test_what_has_not_begun_is_taken_from_a_long_stopped_worker_even_if_nobody_i
     cluster.see(worker, "stopped", STOPPED_SECONDS)
     cluster.answer_revocations()
     cluster.see(worker, "stopped", STOPPED_SECONDS + 2)
-    assert cluster.state.placement.ready >= 3
+    assert cluster.state.placement.queued >= 3
     for n in range(3):
         cluster.finish(("long", n))
     assert where(cluster, 1, 2) == {other}

@@ -106,7 +106,7 @@ def test_who_has_a_result_is_no_suspect_any_more(cluster):
     cluster.finish("x")
     cluster.finish("y")
     assert [cluster.state.tasks[key].isolation for key in "xy"] == [0, 0]
-    assert not cluster.state.placement.reserved
+    assert not cluster.state.placement.reservations.workers
 
 
 # -- private views
@@ -242,7 +242,7 @@ def test_a_suspect_that_nobody_wants_any_more_keeps_no_worker(cluster):
     cluster.remove_worker(other, suspects)
     assert cluster.state.workers[worker].reserved_for
     cluster.release("client", *suspects)
-    assert not cluster.state.placement.reserved
+    assert not cluster.state.placement.reservations.workers
     cluster.finish(next(key for key in cluster.running if key != "for ever"))
     submit(cluster, "another")
     assert "another" in cluster.running

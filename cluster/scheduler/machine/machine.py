@@ -257,7 +257,7 @@ class SchedulerState:
             deadlines.watch(self.recall)
         if self.revocation.unanswered:
             deadlines.watch(self.revocation)
-        if placement.isolated or placement.reserved:
+        if placement.reservations.isolated or placement.reservations.workers:
             deadlines.watch(self.suspects)
         if life.unrunnable:
             deadlines.watch(self.unrunnable)

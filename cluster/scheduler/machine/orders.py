@@ -233,4 +233,4 @@ class _Options:
             self.private = bool(options.get("writable"))
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"malformed options of a task: {error}") from None
-        self.requirements: Requirements | None = placement.requirements(options)
+        self.requirements: Requirements | None = placement.eligibility.requirements(options)

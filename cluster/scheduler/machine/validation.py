@@ -64,10 +64,10 @@ def validate_state(state: SchedulerState) -> None:
             raise AssertionError(f"{task!r}: {error}") from error
     ready = [task for task in known if task.state == "ready"]
     queued = sum(queue.live for queue in state.placement.queues())
-    assert state.placement.ready == len(ready) == queued + len(state.placement.isolated)
-    waiting_alone = list(state.placement.isolated)
+    assert state.placement.queued == queued == len(ready) - len(state.placement.reservations.isolated)
+    waiting_alone = list(state.placement.reservations.isolated)
     assert waiting_alone == sorted(waiting_alone, key=lambda task: task.since)
-    assert set(state.placement.reserved) == {
+    assert set(state.placement.reservations.workers) == {
         worker for worker in state.workers.values() if worker.reserved_for is not None
     }
     for waiting in (state.life.unrunnable, state.life.awaited):
@@ -154,15 +154,15 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
         assert all(dependency.state == "memory" for dependency in task.dependencies)
     if active:
         assert task.can_be_computed
-    is_alone = task in state.placement.isolated
+    is_alone = task in state.placement.reservations.isolated
     assert (task.queue is not None or is_alone) == (task.state == "ready")
     assert not is_alone or (task.queue is None and task.isolation)
     assert (task in state.life.unrunnable) == (task.state == "no-worker")
     assert (task in state.life.awaited) == (task.state == "lost")
     if task.state == "no-worker":
-        assert not state.placement.can_run(task.requirements)
+        assert not state.placement.eligibility.can_run(task.requirements)
     if task.state == "ready":
-        assert state.placement.can_run(task.requirements)
+        assert state.placement.eligibility.can_run(task.requirements)
     assert (task.worker is not None) == (task.state == "processing")
     if task.worker is not None:
         assert state.workers.get(task.worker.address) is task.worker

@@ -228,14 +228,14 @@ class Workers:
     def reconsider_unrunnable(self) -> None:
         """A worker has come, or a host to which some will: they may run tasks that nobody could run before."""
         for task in list(self._life.unrunnable):
-            if self._placement.can_run(task.requirements):
+            if self._placement.eligibility.can_run(task.requirements):
                 self._life.withdraw(task)
                 self._life.enqueue(task)
 
     def reconsider_ready(self) -> None:
         """A worker or a host is gone: ready tasks that nobody may run now must say so."""
         for requirements in self._placement.requirements_of_ready():
-            if not self._placement.can_run(requirements):
+            if not self._placement.eligibility.can_run(requirements):
                 for task in self._placement.ready_tasks(requirements):
                     self._life.withdraw(task)
                     self._life.enqueue(task)

@@ -86,7 +86,7 @@ class Lending:
             task = run.task
             if task is not None:
                 if worker.reserved_for is task:
-                    self._placement.open_to_others(worker, now)
+                    self._placement.reservations.open_to_others(worker, now)
                 task.group.block()
                 self._take_back_behind(worker, run, task, now)
         self._placement.progressed(worker, now)
@@ -102,7 +102,7 @@ class Lending:
             take_back(worker, run)
             suspect = worker.reserved_for
             if suspect is not None and suspect.worker is worker:
-                self._placement.open_to_others(worker, now)  # it isn't alone any more
+                self._placement.reservations.open_to_others(worker, now)  # it isn't alone any more
         self._placement.update_room(worker, now)
 
     def reclaimed(self, worker: Worker, run_ids: Sequence[int]) -> None:

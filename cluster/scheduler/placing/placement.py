@@ -21,8 +21,7 @@ whoever is idle first. Who has an idle thread comes before those that only have 
 to wait longer than expected, is taken back (`recall`). A worker that is not known to hear has neither room nor an idle
 thread (`revocation`).
 
-A task that may have killed a worker runs alone (`suspects`). It waits beside the queues until a worker is reserved for
-it, which takes nothing else, and has ended what it was sent before.
+A task that may have killed a worker runs alone (`suspects`), and waits beside the queues (`reservations`).
 
 A short task that waits for one run only goes where that run is, before there is a result (`Placement.may_line_up`): a
 chain of short tasks costs no message between one and the next.
@@ -31,15 +30,15 @@ chain of short tasks costs no message between one and the next.
 from __future__ import annotations
 
 import math
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.ledger import RUNS_PER_THREAD_MAX
+from holdfast.cluster.scheduler.placing.eligibility import Eligibility
+from holdfast.cluster.scheduler.placing.reservations import Reservations
 from holdfast.cluster.scheduler.tasks.groups import SHORTEST_RUN_SECONDS, UNKNOWN_RUN_SECONDS
-from holdfast.cluster.scheduler.tasks.model import ISOLATED_ON_HOST, STARVED, Host, Queue, Task, Worker
+from holdfast.cluster.scheduler.tasks.model import Host, Queue, Task, Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 PREFETCH_SECONDS = UNKNOWN_RUN_SECONDS
@@ -77,56 +76,9 @@ class Placement:
         self._idle: OrderedDict[Worker, None] = OrderedDict()  # those of them with an idle thread
         #: The workers with more runs than threads, and when that began or was looked at last, in this order.
         self.ahead: OrderedDict[Worker, float] = OrderedDict()
-        #: Ready tasks that are suspects, in the order in which they came.
-        self.isolated: OrderedDict[Task, None] = OrderedDict()
-        #: The workers that are reserved for one of these, or run it.
-        self.reserved: dict[Worker, None] = {}
-        self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
-        self.ready = 0
-
-    # -- requirements
-
-    def requirements(self, options: dict[str, Any]) -> Requirements | None:
-        """The shared `Requirements` that the options of a task ask for, None for none."""
-        named = options.get("workers") or ()
-        resources = options.get("resources") or {}
-        if not named and not resources:
-            return None
-        try:
-            workers = (named,) if isinstance(named, str) else tuple(map(str, named))
-            key = (
-                workers,
-                # To ask for nothing of a resource is no requirement: a worker that doesn't know it may run the task.
-                tuple(sorted((str(name), float(amount)) for name, amount in resources.items() if amount)),
-                bool(options.get("allow_other_workers")),
-            )
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ProtocolError(f"malformed requirements of a task: {error}") from None
-        found = self._requirements.get(key)
-        if found is None:
-            found = self._requirements[key] = Requirements(*key)
-        return found
-
-    def candidates(self, requirements: Requirements | None) -> list[Worker]:
-        """The workers that may run tasks with these requirements, busy or not."""
-        workers = list(self._workers.values())
-        if requirements is None:
-            return workers
-        named = [w for w in workers if requirements.names(w)]
-        if requirements.loose and not named:
-            named = workers
-        return [w for w in named if requirements.could_run_on(w)]
-
-    def can_run(self, requirements: Requirements | None) -> bool:
-        """Whether there is a worker that may run tasks with these requirements, or a place that one is to come to."""
-        if self.candidates(requirements) if requirements is not None else self._workers:
-            return True
-        places = (place for host in self._hosts.values() for place in host.places)
-        if requirements is None:
-            return next(places, None) is not None
-        return any(
-            (requirements.loose or requirements.names(place)) and requirements.could_run_on(place) for place in places
-        )
+        self.eligibility = Eligibility(hosts, workers)
+        self.reservations = Reservations(workers, self.eligibility, self.update_room)
+        self.queued = 0  # the ready tasks that are in queues
 
     # -- room
 
@@ -160,12 +112,12 @@ class Placement:
         self.ahead.pop(worker, None)
         self._available.pop(worker, None)
         worker.host.available.pop(worker, None)
-        self.reserved.pop(worker, None)
+        self.reservations.workers.pop(worker, None)
 
     @property
     def has_work(self) -> bool:
         """Whether `fill` may have something to do."""
-        return bool(self.ready or self.reserved)
+        return bool(self.queued or self.reservations.isolated or self.reservations.workers)
 
     @property
     def somebody_is_idle(self) -> bool:
@@ -175,7 +127,7 @@ class Placement:
         """A worker with an idle thread that may run tasks with these requirements now, one of ``host`` if it can be."""
         found = None
         for worker in self._idle:
-            if self._may_run(worker, requirements):
+            if self.eligibility.may_run_now(worker, requirements):
                 if worker.host is host:
                     return worker
                 found = found or worker
@@ -199,10 +151,10 @@ class Placement:
 
     def push(self, task: Task) -> None:
         """Queue a task that has become ready."""
-        self.ready += 1
         if task.isolation:
-            self.isolated[task] = None
+            self.reservations.isolated[task] = None
             return
+        self.queued += 1
         host = None
         if task.dependencies and task.requirements is None and len(self._hosts) > 1:
             host = self._preferred_host(task)
@@ -220,10 +172,10 @@ class Placement:
     def remove(self, task: Task) -> Queue | None:
         """Take a task out of its queue; returns that, or None if it was to run alone."""
         queue = task.queue
-        self.ready -= 1
         if queue is None:
-            del self.isolated[task]
+            del self.reservations.isolated[task]
             return None
+        self.queued -= 1
         task.queue = None
         queue.live -= 1
         if not queue.live:
@@ -236,12 +188,12 @@ class Placement:
     def ready_tasks(self, requirements: Requirements | None) -> list[Task]:
         """The ready tasks with these requirements."""
         queued = [task for queue in self.queues() if queue.requirements is requirements for task in queue.tasks()]
-        return queued + [task for task in self.isolated if task.requirements is requirements]
+        return queued + [task for task in self.reservations.isolated if task.requirements is requirements]
 
     def requirements_of_ready(self) -> list[Requirements | None]:
         """What the ready tasks ask for."""
         found = {queue.requirements: None for queue in self.queues()}
-        return list(found | {task.requirements: None for task in self.isolated})
+        return list(found | {task.requirements: None for task in self.reservations.isolated})
 
     def remove_host(self, host: Host) -> list[Task]:
         """Forget a host's queues; return the tasks that were in them, to be pushed again."""
@@ -279,11 +231,12 @@ class Placement:
 
         ``assign(task, worker)`` must lead to `update_room` for the worker.
         """
-        if self.reserved or self.isolated:
-            self._reserve(assign, now)
+        reservations = self.reservations
+        if reservations.isolated or reservations.workers:
+            reservations.fill(assign, now)
         for room in (self._idle, self._available):
             misses = 0
-            while self.ready and misses < len(room):
+            while self.queued and misses < len(room):
                 worker = next(iter(room))
                 task = self._take(worker, now)
                 room.move_to_end(worker)
@@ -293,91 +246,6 @@ class Placement:
                     misses = 0
                     assign(task, worker)
 
-    def _reserve(self, assign: Callable[[Task, Worker], None], now: float) -> None:
-        """Reserve workers for tasks that are to run alone, and give these to the ones that have nothing else to do."""
-        reserved_for: dict[Task, Worker] = {}
-        for worker in list(self.reserved):
-            task = worker.reserved_for
-            assert task is not None
-            if task in self.isolated and task.isolation != STARVED and not worker.unresponsive:
-                reserved_for[task] = worker
-            elif task.worker is not worker:
-                self._reserve_for(worker, None, now)
-        if not self.isolated:
-            return
-        free = [worker for worker in self._workers.values() if worker.reserved_for is None and not worker.unresponsive]
-        for task in list(self.isolated):
-            if task.isolation == STARVED:
-                if (found := self._in_company(task)) is not None:
-                    self.remove(task)
-                    assign(task, found)
-                continue
-            reserved = reserved_for.get(task)
-            if reserved is None or reserved.nactive:
-                # One that runs something for ever may not be the only one that could be waited for.
-                found = self._emptiest(free, task, reserved)
-                if found is None:
-                    continue
-                if found is not reserved:
-                    free.remove(found)
-                    if reserved is not None:
-                        self._reserve_for(reserved, None, now)
-                        free.append(reserved)
-                    self._reserve_for(found, task, now)
-                    reserved = found
-            if not reserved.nactive:
-                self.remove(task)
-                task.since = now
-                assign(task, reserved)
-
-    def _in_company(self, task: Task) -> Worker | None:
-        """A worker that may run a task now, beside others, but not beside one that is to be alone."""
-        for worker in self._workers.values():
-            is_alone = worker.reserved_for is not None and worker.reserved_for.worker is worker
-            takes = not is_alone and not worker.unresponsive and worker.nactive < worker.nthreads
-            if takes and self._may_run(worker, task.requirements):
-                return worker
-        return None
-
-    def _emptiest(self, free: list[Worker], task: Task, reserved: Worker | None) -> Worker | None:
-        """A worker that is to run a task alone: ``reserved``, unless another one has nothing to do already.
-
-        If none is reserved yet, it is the one that has least to do; None if none may run the task.
-        """
-        found = reserved
-        for worker in free:
-            is_better = found is None or (not worker.nactive if reserved is not None else _work(worker) < _work(found))
-            if is_better and self._may_reserve(worker, task):
-                found = worker
-                if not worker.nactive:
-                    break
-        return found
-
-    def _may_reserve(self, worker: Worker, task: Task) -> bool:
-        requirements = task.requirements
-        if requirements is not None and not (
-            requirements.could_run_on(worker) and self._is_named(worker, requirements)
-        ):
-            return False
-        if any(run.task is not None and run.task.isolation for run in worker.active):
-            return False  # one that goes on for longer than it could be alone
-        others = [w.reserved_for for w in worker.host.workers if w.reserved_for not in (None, task)]
-        if task.isolation == ISOLATED_ON_HOST:
-            return not others
-        return not any(other is not None and other.isolation == ISOLATED_ON_HOST for other in others)
-
-    def open_to_others(self, worker: Worker, now: float) -> None:
-        """A worker that runs a task alone may take others again, though that one still runs."""
-        self._reserve_for(worker, None, now)
-
-    def _reserve_for(self, worker: Worker, task: Task | None, now: float) -> None:
-        worker.reserved_for = task
-        if task is None:
-            self.reserved.pop(worker, None)
-        else:
-            self.reserved[worker] = None
-        self.update_room(worker, now)
-
     def _take(self, worker: Worker, now: float) -> Task | None:
         best: Task | None = None
         source: Queue | None = None
@@ -385,7 +253,7 @@ class Placement:
         nearly_full = host.nbytes + host.expected_nbytes > NEARLY_FULL * host.capacity > 0
         for queues in (self._queues[None], self._queues.get(host)):
             for queue in queues.values() if queues else ():
-                if queue.requirements is None or self._may_run(worker, queue.requirements):
+                if queue.requirements is None or self.eligibility.may_run_now(worker, queue.requirements):
                     task = queue.head()
                     if (
                         source is None
@@ -418,18 +286,6 @@ class Placement:
             source.live -= 1
             self._queue(None, host, source.roots).add(task)
 
-    def _may_run(self, worker: Worker, requirements: Requirements | None) -> bool:
-        if requirements is None:
-            return True
-        if requirements.resources and (worker.reclaiming or not requirements.fits_now(worker)):
-            return False
-        return self._is_named(worker, requirements)
-
-    def _is_named(self, worker: Worker, requirements: Requirements) -> bool:
-        if requirements.names(worker):
-            return True
-        return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
-
     def _may_start_ahead(self, queue: Queue, nearly_full: bool) -> bool:
         """Not everything is sent ahead: tasks would hold their resources while they wait, or fill a store sooner."""
         if nearly_full and queue.roots:
@@ -455,11 +311,6 @@ class Placement:
             if gain > longest:
                 best, longest = task, gain
         return best
-
-
-def _work(worker: Worker) -> tuple[int, float]:
-    """What a worker has to do, for comparison."""
-    return worker.nactive, worker.expected_seconds
 
 
 def transfer_seconds(task: Task, host: Host) -> float:

@@ -146,7 +146,9 @@ class Revocation(Timed):
                 continue
             requirements = task.requirements
             if requirements not in others:
-                others[requirements] = any(not other.unresponsive for other in self._placement.candidates(requirements))
+                others[requirements] = any(
+                    not other.unresponsive for other in self._placement.eligibility.candidates(requirements)
+                )
             if not others[requirements]:
                 continue
             if run.begun:

@@ -173,7 +173,7 @@ class Suspects(Timed):
     def due(self) -> float | None:
         """When one has waited, or been alone, for long enough; None if no suspect waits, and none runs alone."""
         ends = [task.since + _isolated_seconds(task) for _, task in self._alone()]
-        first = next(iter(self._placement.isolated), None)
+        first = next(iter(self._placement.reservations.isolated), None)
         if first is not None and first.isolation != STARVED:
             ends.append(first.since + self._patience_seconds)
         return min(ends, default=None)
@@ -185,8 +185,8 @@ class Suspects(Timed):
         """
         for worker, task in list(self._alone()):
             if task.since + _isolated_seconds(task) <= now:
-                self._placement.open_to_others(worker, now)
-        isolated = self._placement.isolated
+                self._placement.reservations.open_to_others(worker, now)
+        isolated = self._placement.reservations.isolated
         first = next(iter(isolated), None)
         if first is None or first.isolation == STARVED or first.since + self._patience_seconds > now:
             return
@@ -196,7 +196,7 @@ class Suspects(Timed):
 
     def _alone(self) -> Iterator[tuple[Worker, Task]]:
         """The suspects that run alone, and where."""
-        for worker in self._placement.reserved:
+        for worker in self._placement.reservations.workers:
             task = worker.reserved_for
             if task is not None and task.worker is worker:
                 yield worker, task

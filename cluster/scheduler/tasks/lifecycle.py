@@ -94,6 +94,7 @@ class Lifecycle:
         self.now = 0.0
         self._outbox = outbox
         self._placement = placement
+        self._eligibility = placement.eligibility
         self._awaits_lost = awaits_lost
         self._moves = moves or Moves()
         self._sender = Sender(outbox, placement, functions, self._moves)
@@ -189,7 +190,7 @@ class Lifecycle:
 
     def enqueue(self, task: Task) -> None:
         """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
-        if self._placement.can_run(task.requirements):
+        if self._eligibility.can_run(task.requirements):
             self._moves.move(task, "ready")
             task.since = self.now
             self._placement.push(task)

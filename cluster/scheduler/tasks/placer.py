@@ -9,6 +9,13 @@ from holdfast.cluster.scheduler.tasks.model import Task, Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 
+class Eligible(Protocol):
+    """Knows which workers may run which tasks."""
+
+    def can_run(self, requirements: Requirements | None) -> bool:
+        """Whether there is a worker that may run tasks with these requirements, or one is to come."""
+
+
 class Placer(Protocol):
     """Keeps the ready tasks, and chooses a worker for each."""
 
@@ -16,8 +23,9 @@ class Placer(Protocol):
     def has_work(self) -> bool:
         """Whether `fill` may have something to do."""
 
-    def can_run(self, requirements: Requirements | None) -> bool:
-        """Whether there is a worker that may run tasks with these requirements, or one is to come."""
+    @property
+    def eligibility(self) -> Eligible:
+        """Which workers may run which tasks."""
 
     def push(self, task: Task) -> None:
         """Take in a task that has become ready."""

@@ -1,0 +1,85 @@
+"""Which workers may run which tasks.
+
+A task with requirements names workers, asks for resources, or both (`Requirements`). Such a task waits in state
+"no-worker" while the cluster has no worker for it, and no place that one is to come to.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.scheduler.tasks.model import Host, Worker
+from holdfast.cluster.scheduler.tasks.requirements import Requirements
+
+
+class Eligibility:
+    """Holds workers against requirements.
+
+    Parameters
+    ----------
+    hosts, workers
+        The scheduler's tables; only read here.
+    """
+
+    def __init__(self, hosts: dict[str, Host], workers: dict[str, Worker]) -> None:
+        self._hosts = hosts
+        self._workers = workers
+        self._requirements: weakref.WeakValueDictionary[Any, Requirements] = weakref.WeakValueDictionary()
+
+    def requirements(self, options: dict[str, Any]) -> Requirements | None:
+        """The shared `Requirements` that the options of a task ask for, None for none."""
+        named = options.get("workers") or ()
+        resources = options.get("resources") or {}
+        if not named and not resources:
+            return None
+        try:
+            workers = (named,) if isinstance(named, str) else tuple(map(str, named))
+            key = (
+                workers,
+                # To ask for nothing of a resource is no requirement: a worker that doesn't know it may run the task.
+                tuple(sorted((str(name), float(amount)) for name, amount in resources.items() if amount)),
+                bool(options.get("allow_other_workers")),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ProtocolError(f"malformed requirements of a task: {error}") from None
+        found = self._requirements.get(key)
+        if found is None:
+            found = self._requirements[key] = Requirements(*key)
+        return found
+
+    def candidates(self, requirements: Requirements | None) -> list[Worker]:
+        """The workers that may run tasks with these requirements, busy or not."""
+        workers = list(self._workers.values())
+        if requirements is None:
+            return workers
+        named = [w for w in workers if requirements.names(w)]
+        if requirements.loose and not named:
+            named = workers
+        return [w for w in named if requirements.could_run_on(w)]
+
+    def can_run(self, requirements: Requirements | None) -> bool:
+        """Whether there is a worker that may run tasks with these requirements, or a place that one is to come to."""
+        if self.candidates(requirements) if requirements is not None else self._workers:
+            return True
+        places = (place for host in self._hosts.values() for place in host.places)
+        if requirements is None:
+            return next(places, None) is not None
+        return any(
+            (requirements.loose or requirements.names(place)) and requirements.could_run_on(place) for place in places
+        )
+
+    def may_run_now(self, worker: Worker, requirements: Requirements | None) -> bool:
+        """Whether a worker may run tasks with these requirements, and has the resources for one now."""
+        if requirements is None:
+            return True
+        if requirements.resources and (worker.reclaiming or not requirements.fits_now(worker)):
+            return False
+        return self.is_named(worker, requirements)
+
+    def is_named(self, worker: Worker, requirements: Requirements) -> bool:
+        """Whether these requirements mean a worker, by its name, or since the one that they wish for isn't there."""
+        if requirements.names(worker):
+            return True
+        return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
