@@ -160,6 +160,7 @@ class TestUnclaimed:
         untold = self.put(cluster)
         self.left(cluster, "client", untold)
         cluster.cut_off_host(HOST)
+        assert not cluster.state.objects._unclaimed
         cluster.remove_client("client")
         assert untold in cluster.away[HOST], "nobody can delete it there"
         cluster.join_again(HOST)

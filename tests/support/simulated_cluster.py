@@ -3,19 +3,23 @@
 Unlike `scheduler_harness`, where a test says what each worker does next, workers here do what real ones do: they run
 what they are sent in order, with as many threads as they have, bring over what another host has, and answer
 after a while. How long a task takes and how large its result is, the test says.
+
+Clients ask and are answered; agents say how they are, how a worker has ended, and bring copies; workers and hosts are
+lost and come. Everything takes a while in pretended time, and comes in the same order in each run.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
+from holdfast.cluster.scheduler.watching import reading
 
 LATENCY_SECONDS = 0.0002
 TRANSFER_NBYTES_PER_SECOND = 1e9
@@ -26,8 +30,19 @@ _FUNCTION = b"f" * 16
 Graph = Mapping[Any, Iterable[Any]]
 
 
+class Answered(NamedTuple):
+    """A request that was answered, ``seconds`` after it was handled."""
+
+    client: str
+    number: int
+    operation: str
+    seconds: float
+    ok: bool
+    value: Any
+
+
 class SimulatedCluster:
-    """A cluster of hosts that are all alike, with one client.
+    """A cluster of hosts that are all alike, with one client at first.
 
     Parameters
     ----------
@@ -52,6 +67,12 @@ class SimulatedCluster:
         The most results of tasks without dependencies that there were at a time.
     recalled
         Runs that were taken back from their workers.
+    asked
+        The requests, by client and number: when each was handled, and what it was.
+    answers
+        The answers in the order in which they left the scheduler.
+    silent
+        The hosts whose agents say nothing when they are asked.
     """
 
     def __init__(
@@ -64,9 +85,13 @@ class SimulatedCluster:
         nbytes: Callable[[Any], int] = lambda key: MB,
         capacity: int = 1 << 40,
         validate: bool = True,
+        **options: Any,
     ) -> None:
-        self.state = CheckedState() if validate else SchedulerState()
+        self.state = (CheckedState if validate else SchedulerState)(**options)
         self.now = 0.0
+        self.asked: dict[tuple[str, int], tuple[float, str]] = {}
+        self.answers: list[Answered] = []
+        self.silent: set[str] = set()
         self.ran_on: dict[Any, str] = {}
         self.finished_at: dict[Any, float] = {}
         self.moved_nbytes = 0
@@ -82,31 +107,23 @@ class SimulatedCluster:
         self._keys: dict[bytes, Any] = {}  # by object
         self._roots: set[bytes] = set()  # objects of tasks that read nothing
         self._wakes_at: float | None = None
-        for h in range(hosts):
-            host = _Host(f"tcp://host{h}:1")
-            self._hosts[host.address] = host
-            self._handle(events.HostJoined(host.address, {"hostname": f"host{h}", "capacity": capacity}))
-            for w in range(workers):
-                worker = _Worker(self, f"{host.address}/{w}", host, nthreads)
-                self._workers[worker.address] = worker
-                self._handle(events.WorkerJoined(worker.address, f"host{h}-{w}", host.address, nthreads, {}))
-        self._handle(events.ClientJoined("client", "client"))
-        self._handle(events.FunctionsSent("client", [(_FUNCTION, b"pickle")]))
+        self._nthreads = nthreads
+        self._capacity = capacity
+        for _ in range(hosts):
+            host = self.add_host()
+            for _ in range(workers):
+                self.add_worker(host)
+        self.add_client("client")
 
-    def run(self, graph: Graph, wants: Iterable[Any] = (), **options: Any) -> None:
-        """Run a graph to its end, for a client that holds what it ``wants``, or the last of it."""
-        self.submit(graph, wants, **options)
-        self.work()
+    # -- who comes and goes
 
-    def submit(self, graph: Graph, wants: Iterable[Any] = (), **options: Any) -> None:
-        tasks = [(key, _FUNCTION, b"args", tuple(dependencies)) for key, dependencies in graph.items()]
-        self._handle(events.TasksSubmitted("client", tasks, list(wants) or [tasks[-1][0]], options))
-
-    def work(self, until: float = float("inf")) -> None:
-        """Let time pass until then, or until nothing happens any more."""
-        while self._agenda and self._agenda[0][0] <= until:
-            self.now, _, what = heapq.heappop(self._agenda)
-            what()
+    def add_host(self) -> str:
+        name = f"host{len(self._hosts)}"
+        host = _Host(f"tcp://{name}:1")
+        self._hosts[host.address] = host
+        self._handle(events.HostJoined(host.address, {"hostname": name, "capacity": self._capacity}))
+        self._handle(events.HostReady(host.address))
+        return host.address
 
     def lose_host(self, address: str) -> None:
         """A host is gone from one moment to the next, and its workers with it."""
@@ -115,6 +132,78 @@ class SimulatedCluster:
             if worker.host.address == address:
                 worker.lost = True
         self._handle(events.HostLeft(address, "lost"))
+
+    def add_worker(self, host: str) -> str:
+        number = sum(worker.host.address == host for worker in self._workers.values())
+        worker = _Worker(self, f"{host}/{number}", self._hosts[host], self._nthreads)
+        self._workers[worker.address] = worker
+        name = f"{self.state.hosts[host].description['hostname']}-{number}"
+        self._handle(events.WorkerJoined(worker.address, name, host, self._nthreads, {}))
+        return worker.address
+
+    def lose_worker(self, address: str, *, parts: bool = True, is_noticed: bool = True) -> None:
+        """A worker dies: its connection ends, unless somebody keeps it open; its agent notices, unless it can't."""
+        worker = self._workers[address]
+        worker.lost = True
+        worker.is_noticed = is_noticed
+        if parts:
+            self.tell(events.WorkerParted(address, "its connection closed"))
+        if is_noticed:
+            self.later(2 * LATENCY_SECONDS, lambda: self._say_how_it_ended(worker))
+
+    def _say_how_it_ended(self, worker: _Worker) -> None:
+        if worker.host.address in self.state.hosts and worker.is_noticed:
+            self._handle(events.WorkerExited(worker.host.address, worker.address, "killed by signal 9", []))
+
+    def is_lost(self, worker: str) -> bool:
+        """Whether a worker has died, though the scheduler may not know."""
+        return self._workers[worker].lost
+
+    def add_client(self, name: str) -> None:
+        self._handle(events.ClientJoined(name, name))
+        self._handle(events.FunctionsSent(name, [(_FUNCTION, b"pickle")]))
+
+    def lose_client(self, name: str) -> None:
+        self._handle(events.ClientLeft(name))
+
+    # -- what clients say
+
+    def run(self, graph: Graph, wants: Iterable[Any] = (), **options: Any) -> None:
+        """Run a graph to its end, for a client that holds what it ``wants``, or the last of it."""
+        self.submit(graph, wants, **options)
+        self.work()
+
+    def submit(self, graph: Graph, wants: Iterable[Any] = (), *, client: str = "client", **options: Any) -> None:
+        tasks = [(key, _FUNCTION, b"args", tuple(dependencies)) for key, dependencies in graph.items()]
+        self._handle(events.TasksSubmitted(client, tasks, list(wants) or [tasks[-1][0]], options))
+
+    def scatter(self, key: Any, host: str, *, client: str = "client") -> None:
+        object_id = next(self._numbers).to_bytes(16, "big")
+        self._keys[object_id] = key
+        self._store(self._hosts[host], object_id)
+        entry = (key, object_id, self._nbytes(key), "bytes", host, None)
+        self._handle(events.ObjectsScattered(client, [entry]))
+
+    def release(self, *keys: Any, client: str = "client") -> None:
+        self._handle(events.KeysReleased(client, keys))
+
+    def ask(self, asked: tuple[str, dict[str, Any]], *, client: str = "client") -> int:
+        """Ask the scheduler for something (a `Request` of the protocol with its arguments); the number of it."""
+        number = next(self._numbers)
+        operation, arguments = asked
+        self.asked[client, number] = self.now, operation
+        self._handle(events.Requested(client, number, operation, arguments))
+        return number
+
+    def answer_of(self, client: str, number: int) -> Answered | None:
+        """How a request was answered, if it was."""
+        return next((each for each in self.answers if (each.client, each.number) == (client, number)), None)
+
+    def work(self, until: float = float("inf")) -> None:
+        """Let time pass until then, or until nothing happens any more."""
+        while self._agenda and self._agenda[0][0] <= until:
+            self.now, _, what = heapq.heappop(self._agenda)
+            what()
 
     # -- for the workers
 
@@ -173,6 +262,20 @@ class SimulatedCluster:
             elif isinstance(instruction, to_do.DropRuns):
                 self.recalled += len(instruction.items)
                 self._send(self._workers[peer].drop, instruction.items)
+            elif isinstance(instruction, to_do.Reply):
+                self._answered(instruction)
+            elif isinstance(instruction, to_do.Answer):
+                around = reading.Surroundings(dict, dict, list)
+                self._read(reading.answer(self.state, around, *instruction), instruction.peer)
+            elif isinstance(instruction, to_do.AskForReport):
+                self.later(2 * LATENCY_SECONDS, lambda host=peer: self._report(host))
+            elif isinstance(instruction, to_do.AskForExit):
+                worker = self._workers[instruction.worker]
+                self.later(2 * LATENCY_SECONDS, lambda worker=worker: self._say_how_it_ended(worker))
+            elif isinstance(instruction, to_do.Disconnect):
+                self.tell(events.WorkerParted(peer, "it was told to"))
+            elif isinstance(instruction, to_do.CopyObjects):
+                self._send(self._bring, [(peer, object_id) for object_id, _ in instruction.items])
             elif isinstance(instruction, to_do.DeleteObjects | to_do.DiscardResults):
                 peer = self._workers[peer].host.address if peer in self._workers else peer
                 self._send(self._hosts[peer].delete, [(i, self._nbytes(self._keys[i])) for i in instruction.items])
@@ -180,6 +283,34 @@ class SimulatedCluster:
         if deadline is not None and (self._wakes_at is None or deadline < self._wakes_at):
             self._wakes_at = deadline
             self.later(max(0.0, deadline - self.now), lambda: self._time_passed(deadline))
+
+    def _answered(self, reply: to_do.Reply) -> None:
+        asked_at, operation = self.asked[reply.peer, reply.request]
+        assert self.answer_of(reply.peer, reply.request) is None, "it was answered already"
+        assert reply.peer in self.state.clients, "nobody is there any more"
+        self.answers.append(Answered(reply.peer, reply.request, operation, self.now - asked_at, reply.ok, reply.value))
+
+    def _read(self, steps: Generator[to_do.ReplyPart | None, None, to_do.Reply], client: str) -> None:
+        """Make a step of an answer, and the next one after what else happens now."""
+        if client not in self.state.clients:
+            return
+        try:
+            next(steps)
+        except StopIteration as end:
+            self._answered(end.value)
+        else:
+            self.later(0.0, lambda: self._read(steps, client))
+
+    def _report(self, host: str) -> None:
+        if host in self.state.hosts and host not in self.silent:
+            self._handle(events.HostReported(host, {"store": {"used": self._hosts[host].nbytes}}))
+
+    def _bring(self, items: list[tuple[str, bytes]]) -> None:
+        for host, object_id in items:
+            if any(object_id in other.objects for other in self._hosts.values()):
+                self.fetch(self._hosts[host], object_id)
+            else:
+                self.tell(events.CopiesFailed(host, [(object_id, "nobody has it")]))
 
     def _send(self, to: Callable[[Any], None], items: Any) -> None:
         self.later(LATENCY_SECONDS, lambda: to(items))
@@ -212,15 +343,20 @@ class _Worker:
         self.host = host
         self._cluster = cluster
         self.lost = False
+        self.is_noticed = True
         self._idle = nthreads
         self._queue: list[to_do.RunEntry] = []
         self._results: dict[int, bytes] = {}
 
     def take(self, entries: list[to_do.RunEntry]) -> None:
+        if self.lost:
+            return
         self._queue += entries
         self._start()
 
     def drop(self, run_ids: list[int]) -> None:
+        if self.lost:
+            return
         dropped = [entry[1] for entry in self._queue if entry[1] in run_ids]
         self._queue = [entry for entry in self._queue if entry[1] not in dropped]
         if dropped:

@@ -1,0 +1,181 @@
+"""Whole clusters in pretended time, in which everybody comes and goes, works and asks: who asks is answered.
+
+Every event is validated. A history is made from its seed alone, so one that fails can be looked at again.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from simulated_cluster import LATENCY_SECONDS, MB, SimulatedCluster
+
+from holdfast.cluster.protocol import requests
+from holdfast.cluster.scheduler.parts.inquiries import REPORT_SECONDS
+from holdfast.cluster.scheduler.tasks import events
+
+PUBLISH_SECONDS = 5.0
+WAIT_SECONDS = (0.0, 1.0, 3.0)
+STEPS = 120
+CLIENTS = ("client", "b", "c")
+NAMES = ("one", "two")
+#: What the way of a message and some of a clock's rounding may add to a limit.
+SLACK_SECONDS = 10 * LATENCY_SECONDS
+
+
+class History:
+    """What happens in a cluster, by chance."""
+
+    def __init__(self, seed):
+        self.chance = random.Random(seed)
+        self.cluster = SimulatedCluster(
+            2,
+            1,
+            seconds=lambda key: 0.05 + 0.01 * (hash(key[1]) % 7),
+            nbytes=lambda key: 1000 * MB if key[0] == "data" else MB,
+            publish_seconds=PUBLISH_SECONDS,
+            no_worker_timeout=20.0,
+        )
+        self.keys = {name: [] for name in CLIENTS}
+        self.left = []  # requests of clients that have left before they were answered
+        for name in CLIENTS[1:]:
+            self.cluster.add_client(name)
+
+    def run(self):
+        for _ in range(STEPS):
+            self.cluster.work(self.cluster.now + self.chance.choice([0.0, 0.0001, 0.01, 0.5]))
+            self.chance.choice([self.ask, self.ask, self.ask, self.work, self.scatter, self.come, self.go, self.mute])()
+        self.cluster.work(self.cluster.now + 30.0)
+        return [answered[:5] for answered in self.cluster.answers]
+
+    def ask(self):
+        chance, client = self.chance, self.chance.choice(CLIENTS)
+        name = chance.choice(NAMES)
+        keys = chance.sample(self.keys[client], min(2, len(self.keys[client])))
+        asked = chance.choice(
+            [
+                requests.WAIT_FOR_WORKERS(n=chance.randrange(6), timeout=chance.choice(WAIT_SECONDS)),
+                requests.STATUS(),
+                requests.MEMORY(),
+                requests.PUBLISH(datasets=[(name, b"data", keys)], override=chance.random() < 0.8),
+                requests.UNPUBLISH(name=name),
+                requests.GET_DATASET(name=name),
+                requests.LIST_DATASETS(),
+            ]
+        )
+        self.cluster.ask(asked, client=client)
+
+    def work(self):
+        client = self.chance.choice(CLIENTS)
+        number = len(self.cluster.asked) + len(self.keys[client])
+        below = self.chance.sample(self.keys[client], min(1, len(self.keys[client])))
+        key = (f"work-{client}", number)
+        self.cluster.submit({key: below}, client=client)
+        self.keys[client].append(key)
+
+    def scatter(self):
+        hosts = list(self.cluster.state.hosts)
+        if hosts:
+            client = self.chance.choice(CLIENTS)
+            key = ("data", (client, len(self.keys[client])))
+            self.cluster.scatter(key, self.chance.choice(hosts), client=client)
+            self.keys[client].append(key)
+
+    def come(self):
+        hosts = list(self.cluster.state.hosts)
+        if not hosts or (len(hosts) < 4 and self.chance.random() < 0.3):
+            self.cluster.add_host()
+        elif len(self.cluster.state.workers) < 6:
+            self.cluster.add_worker(self.chance.choice(hosts))
+
+    def go(self):
+        state, chance = self.cluster.state, self.chance
+        kind = chance.random()
+        if kind < 0.5:
+            workers = [address for address in state.workers if not self.cluster.is_lost(address)]
+            if workers:
+                parts, is_noticed = chance.choice([(True, True), (True, False), (False, True)])
+                self.cluster.lose_worker(chance.choice(workers), parts=parts, is_noticed=is_noticed)
+        elif kind < 0.7:
+            if state.hosts:
+                self.cluster.lose_host(chance.choice(list(state.hosts)))
+        else:
+            client = chance.choice(CLIENTS)
+            self.left += self.unanswered(client)
+            self.cluster.lose_client(client)
+            assert not state.waits.of(client)
+            self.keys[client] = []
+            self.cluster.add_client(client)
+
+    def mute(self):
+        """An agent says nothing for a while, or speaks again."""
+        hosts = list(self.cluster.state.hosts)
+        if hosts:
+            self.cluster.silent ^= {self.chance.choice(hosts)}
+
+    def unanswered(self, client):
+        answered = {(each.client, each.number) for each in self.cluster.answers}
+        return [key for key in self.cluster.asked if key[0] == client and key not in answered]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_who_asks_is_answered_once_and_in_time(seed):
+    history = History(seed)
+    history.run()
+    cluster = history.cluster
+    # Twice is refused by the cluster itself. All but those whose client has left meanwhile were answered:
+    answered = {(each.client, each.number) for each in cluster.answers}
+    assert answered | set(history.left) == set(cluster.asked)
+    assert answered.isdisjoint(history.left)
+    limits = {"wait-for-workers": max(WAIT_SECONDS), "status": REPORT_SECONDS, "memory": REPORT_SECONDS}
+    limits["publish"] = PUBLISH_SECONDS
+    for each in cluster.answers:
+        assert each.seconds <= limits.get(each.operation, 0.0) + SLACK_SECONDS, each
+    assert not cluster.state.waits
+    assert len({each.operation for each in cluster.answers}) > 4, "it has asked too little"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_seed_is_the_same_history(seed):
+    assert History(seed).run() == History(seed).run()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_with_everybody_gone_nothing_is_waited_for(seed):
+    history = History(seed)
+    history.run()
+    cluster, state = history.cluster, history.cluster.state
+    for name in NAMES:
+        cluster.ask(requests.UNPUBLISH(name=name))
+    for client in CLIENTS:
+        cluster.lose_client(client)
+    for host in list(state.hosts):
+        cluster.lose_host(host)
+    cluster.work()
+    assert not state.tasks
+    assert not state.waits
+    assert state.next_deadline is None
+    assert len(state.deadlines) == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_those_that_wait_for_the_same_are_answered_in_the_order_in_which_they_asked(seed):
+    chance = random.Random(seed)
+    cluster = SimulatedCluster(1, 0)
+    for name in CLIENTS[1:]:
+        cluster.add_client(name)
+    asked = []
+    for _ in range(40):
+        cluster.work(cluster.now + chance.random() / 100)
+        client, n = chance.choice(CLIENTS), chance.randrange(1, 4)
+        asked.append((n, client, cluster.ask(requests.WAIT_FOR_WORKERS(n=n, timeout=20.0), client=client)))
+    for _ in range(2):
+        cluster.add_worker("tcp://host0:1")
+    cluster.work()
+    answered = [(each.client, each.number) for each in cluster.answers]
+    for n in range(1, 4):
+        those = [(client, number) for each, client, number in asked if each == n]
+        assert [key for key in answered if key in those] == those
+        assert all(cluster.answer_of(*key).ok == (n < 3) for key in those)
+    cluster.state.handle(events.TimePassed(), cluster.now)
+    assert not cluster.state.waits
