@@ -195,4 +195,5 @@ CLUSTER = (
     Goal("broadcast_1gb_memory", must=(AtMost(1.03),)),
     Goal("scheduler_cpu_per_task", must=(AtMost(20),), aim=(AtMost(8),)),
     Goal("scheduler_cpu_per_task_tree"),
+    Goal("scheduler_cpu_per_wait"),
 )

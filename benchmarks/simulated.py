@@ -1,14 +1,15 @@
 """What a task costs the scheduler: its state machine, by itself, with many pretended workers.
 
-``python -m benchmarks.simulated [--tasks N] [--hosts N] [--workers N]`` prints one JSON line for each graph. The client
-submits tasks in messages as `Client` does, independent ones and a graph in the order of `dask.order`; it lets go of all
-results at the end. A pretended worker runs what it has been sent in order, and reports ten results at a time. What is
-timed is the processor time within `SchedulerState.handle`, garbage collections included; the pretending is not. Sockets
-and messages are not in it: ``make bench-path`` shows those, in a scheduler that has them.
+``python -m benchmarks.simulated [--tasks N] [--hosts N] [--workers N]`` prints one JSON line for each metric. The
+client submits tasks in messages as `Client` does, independent ones and a graph in the order of `dask.order`; it lets go
+of all results at the end. A pretended worker runs what it has been sent in order, and reports ten results at a time.
+What is timed is the processor time within `SchedulerState.handle`, garbage collections included; the pretending is not.
+Sockets and messages are not in it: ``make bench-path`` shows those, in a scheduler that has them.
 
 ===============================  =====================================================================
 ``scheduler_cpu_per_task``       independent tasks
 ``scheduler_cpu_per_task_tree``  a reduction, eight to one: seven eighths of the tasks are its leaves
+``scheduler_cpu_per_wait``       no task, but a request that waits, with a deadline, and is answered in time
 ===============================  =====================================================================
 """
 
@@ -27,9 +28,11 @@ from benchmarks.goals import SYSTEM
 from holdfast.client.packing.graphs import split
 from holdfast.cluster.processes import garbage
 from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.protocol.requests import WAIT_FOR_WORKERS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.parts.waits import MAX_WAITING
 from holdfast.cluster.scheduler.tasks import events
-from holdfast.cluster.scheduler.tasks.instructions import RunEntry, RunTasks
+from holdfast.cluster.scheduler.tasks.instructions import Reply, RunEntry, RunTasks
 
 REPORTED_TOGETHER = 10
 TASK_SECONDS = 100e-6
@@ -57,6 +60,7 @@ class Simulation:
         self._now = 0.0
         self._ids = itertools.count(1)
         self._queues: dict[str, deque[RunEntry]] = {}
+        self._answered = 0
         for host in range(hosts):
             address = f"tcp://10.0.0.{host}:1"
             self._handle(events.HostJoined(address, {"hostname": f"host-{host}", "capacity": 1 << 40}))
@@ -88,10 +92,24 @@ class Simulation:
                     count += len(results)
         return count
 
+    def wait(self, numbers: range) -> int:
+        """Have a client ask for one worker more than there are, so many times, and one come and go; how often it is
+        answered."""
+        worker, host = "tcp://10.0.0.0:1/more", "tcp://10.0.0.0:1"
+        operation, arguments = WAIT_FOR_WORKERS(n=len(self._queues) + 1, timeout=60.0)
+        for number in numbers:
+            self._now += TASK_SECONDS
+            self._handle(events.Requested(_CLIENT, number, operation, arguments))
+        count = self._answered
+        self._handle(events.WorkerJoined(worker, "more", host, 1, {}))
+        self._handle(events.WorkerExited(host, worker, "for a change", []))
+        self._handle(events.WorkerParted(worker, "for a change"))
+        return self._answered - count
+
     @property
     def forgotten(self) -> bool:
         """Whether the scheduler holds nothing any more."""
-        return not self._state.tasks
+        return not self._state.tasks and not self._state.waits and not self._state.deadlines
 
     def _result(self, entry: RunEntry) -> tuple[Any, ...]:
         object_id = next(self._ids).to_bytes(16, "big")
@@ -106,6 +124,8 @@ class Simulation:
         for instruction in instructions:
             if type(instruction) is RunTasks:
                 self._queues[instruction.peer].extend(instruction.items)
+            elif type(instruction) is Reply:
+                self._answered += 1
 
 
 def independent(count: int) -> list[_Task]:
@@ -179,8 +199,19 @@ def microseconds_per_task(
     return simulation.busy_ns / 1e3 / len(tasks)
 
 
+def microseconds_per_wait(count: int, hosts: int, workers: int) -> float:
+    """The scheduler's processor time for each request that waits."""
+    simulation = Simulation(hosts, workers)
+    answered = 0
+    for start in range(0, count, MAX_WAITING):
+        answered += simulation.wait(range(start, min(count, start + MAX_WAITING)))
+    if answered != count or not simulation.forgotten:
+        raise AssertionError(f"{answered} of {count} requests were answered, and nothing should be left of them")
+    return simulation.busy_ns / 1e3 / count
+
+
 def main() -> None:
-    """Measures each graph."""
+    """Measures each metric."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulated", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", type=int, default=100_000)
     parser.add_argument("--hosts", type=int, default=10)
@@ -192,6 +223,8 @@ def main() -> None:
     ):
         value = microseconds_per_task(tasks, run, options.hosts, options.workers)
         print(Figure(SYSTEM, metric, value, "us").to_json(), flush=True)
+    value = microseconds_per_wait(options.tasks, options.hosts, options.workers)
+    print(Figure(SYSTEM, "scheduler_cpu_per_wait", value, "us").to_json(), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ from pretended_peers import pretend_environment
 
 from benchmarks import goals
 from benchmarks.figures import parse
-from benchmarks.simulated import independent, microseconds_per_task, run_graph, run_independent, tree
+from benchmarks.simulated import (
+    independent,
+    microseconds_per_task,
+    microseconds_per_wait,
+    run_graph,
+    run_independent,
+    tree,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -65,3 +72,7 @@ def test_a_simulated_cluster_runs_all_tasks_and_keeps_none(graph, run):
     tasks = graph(1000)
     assert len(tasks) == pytest.approx(1000, rel=0.02)
     assert microseconds_per_task(tasks, run, hosts=2, workers=4) > 0
+
+
+def test_every_request_that_waits_in_a_simulated_cluster_is_answered():
+    assert microseconds_per_wait(1500, hosts=2, workers=4) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from holdfast.cluster.protocol.requests import WAIT_FOR_WORKERS
@@ -57,15 +58,16 @@ class WorkerWaits(Part):
     def _begin(self, wait: WorkersWait) -> None:
         self._waits[wait] = None
         self.shared.waits.begin(wait)
-        self._answer()
+        self._answer_those_with_enough([wait])
 
     def worker_joined(self, worker: Worker) -> None:
-        self._answer()
+        self._answer_those_with_enough(list(self._waits))
 
-    def _answer(self) -> None:
+    def _answer_those_with_enough(self, waits: Iterable[WorkersWait]) -> None:
         count = len(self.shared.workers)
-        for wait in [wait for wait in self._waits if wait.n <= count]:
-            self.shared.waits.answer(wait, count)
+        for wait in waits:
+            if wait.n <= count:
+                self.shared.waits.answer(wait, count)
 
     def expired(self, wait: Wait) -> None:
         assert isinstance(wait, WorkersWait)
