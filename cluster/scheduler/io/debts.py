@@ -62,7 +62,12 @@ class Debts:
         owed = self._owed
         for item in report.items:
             kind = type(report)
-            key = item[0] if kind is ReportMemory or kind is ReportErred else item
+            if kind is ReportMemory:
+                key, _, _, _, _ = item
+            elif kind is ReportErred:
+                key, _, _ = item
+            else:
+                key = item
             owed.pop(key, None)
             if kind is ReportCancelled:
                 owed[key] = ReportCancelled(self._client, [key], report.reason), turn
@@ -72,7 +77,8 @@ class Debts:
                 owed[key] = _AS_IT_IS
 
     def _is_as_it_is(self, item: Any) -> bool:
-        task = self._state.tasks.get(item[0])
+        key, _, _ = item
+        task = self._state.tasks.get(key)
         return task is not None and task.error is not None and item == erred_entry(task)
 
     def take(self, count: int, turn: int) -> Iterator[tuple[Instruction, int]]:
