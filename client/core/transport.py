@@ -18,7 +18,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from holdfast.cluster.comm.connection import Connection, connect
+from holdfast.cluster.comm.connecting import connect
+from holdfast.cluster.comm.connection import Connection
 
 Message = tuple[Any, ...]
 

@@ -1,11 +1,15 @@
-"""A connection: batches of messages in both directions over one socket, TCP's or within a host its `shortcut`.
+"""A connection: batches of messages in both directions over a socket, TCP's or within a host its `shortcut`.
 
 What is sent during one turn of the event loop leaves at its end as one frame in one write (`Connection.send`).
 What arrives is handed over batch by batch (`Connection.start`). A frame that is not valid, is too large, or is not
 wanted closes this connection with a logged reason, and nothing else.
 
-All of it runs in the thread of its event loop, but for one that is shared (`connect`): other threads send through it at
-once (`Connection.send_now`), and read from it while they wait (`Connection.read_while`). See
+A connection that *survives* has a session (`resume`), and outlives its sockets: when one breaks, another takes its
+place, and whoever uses the connection notices nothing but the delay. It ends when either side closes it, which it says
+before (`frames.GOODBYE`), or when nobody comes back.
+
+All of it runs in the thread of its event loop, but for one that is shared (`connecting.connect`): other threads send
+through it at once (`Connection.send_now`), and read from it while they wait (`Connection.read_while`). See
 `holdfast.cluster.comm.shared`.
 """
 
@@ -17,18 +21,18 @@ import errno
 import logging
 import os
 import socket
-import time
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from holdfast.cluster.comm import frames, shortcut
-from holdfast.cluster.comm.addresses import format_address, parse_address
-from holdfast.cluster.comm.entrance import Entrance
+from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.machine import MachineWatch
-from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
-from holdfast.cluster.comm.shared import SharedTransport
-from holdfast.cluster.comm.strangers import FIRST_NBYTES, GREETING, foreign_answer, who_answers
-from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
+from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, refusal
+from holdfast.cluster.comm.resume import TELL_SECONDS, Session, frame_nbytes
+from holdfast.cluster.comm.shared import SharedTransport, byte_chunks
+from holdfast.cluster.comm.strangers import FIRST_NBYTES, GREETING
+from holdfast.cluster.errors import ConnectError, ProtocolError
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +40,34 @@ logger = logging.getLogger(__name__)
 FULL_NBYTES = 8 << 20
 #: A peer for which more messages than this wait is given up.
 MAX_HELD_MESSAGES = 1 << 20
-#: How many connections may wait in the kernel to be accepted; it may have a lower limit.
-BACKLOG = 4096
-
-_SILENT = "somebody listens there and says nothing: it is stopped, or waits for another protocol"
 #: What packing raises for what can't be sent.
 _UNPACKABLE = (TypeError, ValueError, OverflowError)
+#: The role of the other end, seen from a connecting one.
+_LISTENER = "scheduler"
 
 OnBatch = Callable[[tuple[Any, ...]], None]
 OnBatchElsewhere = Callable[[tuple[Any, ...]], bool]
 OnClose = Callable[[Exception | None], None]
 
 
-class NoAnswerError(ConnectError):
-    """Nobody has answered in time at an address, where somebody may be."""
+class WayBack(Protocol):
+    """What brings about that a connection goes on after a break; called in the loop's thread."""
+
+    def broke(self, error: Exception | None) -> None:
+        """It has no socket any more."""
+
+    def resumed(self) -> None:
+        """It has another one."""
+
+    def ended(self) -> None:
+        """It has ended for good."""
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: it has no way back here."""
 
 
 class Connection(asyncio.Protocol):
-    """One end of a connection. Made by `connect` and by a `Listener`.
+    """One end of a connection. Made by `connecting.connect` and by a `listening.Listener`.
 
     Attributes
     ----------
@@ -65,6 +79,12 @@ class Connection(asyncio.Protocol):
         Its address, for messages to people.
     received, batches : list
         What was read and not handled yet: bytes, and messages.
+    write_lock : threading.Lock
+        Held while frames are put in order, if it is shared.
+    is_broken : bool
+        Whether it is between two sockets.
+    on_break : callable or None
+        ``on_break(is_broken)``: it has broken, or goes on.
     """
 
     def __init__(self) -> None:
@@ -76,6 +96,7 @@ class Connection(asyncio.Protocol):
         self.received = self._reader.received
         self.batches = self._reader.batches
         self._transport: asyncio.Transport | None = None
+        self._former: SharedTransport | None = None  # of a socket that has broken
         self._machine: MachineWatch | None = None
         self._outbox: list[frames.Message] = []
         self._held: list[frames.Message] = []  # for which there was no room
@@ -90,6 +111,14 @@ class Connection(asyncio.Protocol):
         self._aborted = False
         self._close_error: Exception | None = None
         self._first = b""  # what the other end said first, until it has opened
+        self.write_lock = threading.Lock()
+        self.is_broken = False
+        self.on_break: Callable[[bool], None] | None = None
+        self._session: Session | None = None
+        self._way_back: WayBack | None = None
+        self._leaves = False  # on purpose, and has said so
+        self._paused = False
+        self._is_to_tell = False  # a timer sees to it that the other end learns what was taken
 
     # -- for those who use a connection
 
@@ -105,9 +134,32 @@ class Connection(asyncio.Protocol):
     @property
     def is_full(self) -> bool:
         """Whether the other end is slow to read. Who has much to say waits with the rest until `on_room`."""
-        if self._closed or self._transport is None:
+        if self._closed:
             return False
-        return bool(self._held) or self._transport.get_write_buffer_size() > FULL_NBYTES
+        if self._held or (self._session is not None and self._session.is_full):
+            return True
+        return self._transport is not None and self._transport.get_write_buffer_size() > FULL_NBYTES
+
+    @property
+    def was_made(self) -> bool:
+        """Whether it ever had a socket."""
+        return self.peer != "?"
+
+    @property
+    def session(self) -> Session:
+        """Of one that survives."""
+        assert self._session is not None
+        return self._session
+
+    @property
+    def taken(self) -> int:
+        """How many frames were received whole, since the opening."""
+        return self._reader.taken
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a thread still has in hand what came over a socket that has broken."""
+        return self._former is not None and self._former.is_read
 
     def start(self, on_batch: OnBatch, on_close: OnClose, on_batch_elsewhere: OnBatchElsewhere | None = None) -> None:
         """Hand over every batch, those that came already too, and the end.
@@ -154,38 +206,82 @@ class Connection(asyncio.Protocol):
         With a ``queue``, its first ``count`` items, which the messages are made of, are taken out of it by that.
         """
         try:
-            chunks = frames.pack(messages)
+            packed = [chunks for chunks, _ in frames.packed(messages)]
         except _UNPACKABLE as error:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._abort_unpackable, error)
             return
-        self._shared.write_some(chunks, queue, count)
+        if self._session is not None:
+            self._write_kept(self._session, packed, queue, count)
+        elif isinstance(self._transport, SharedTransport):
+            self._transport.write_some([chunk for chunks in packed for chunk in chunks], queue, count)
 
     def read_while(self, waits: Callable[[], bool], timeout: float | None = None) -> bool:
         """Read in this thread while it waits, if it is shared; see `SharedTransport.read_while`."""
-        return self._shared.read_while(waits, timeout)
+        transport = self._transport
+        if isinstance(transport, SharedTransport):
+            return transport.read_while(waits, timeout)
+        return not waits()  # it is broken: who waits hears by the loop what comes when it goes on
 
     def nudge(self) -> None:
         """Have the thread that reads while it waits look whether it still does; see `SharedTransport.nudge`."""
-        self._shared.nudge()
-
-    @property
-    def _shared(self) -> SharedTransport:
-        assert isinstance(self._transport, SharedTransport)
-        return self._transport
+        transport = self._transport
+        if isinstance(transport, SharedTransport):
+            transport.nudge()
 
     def _write(self, messages: list[frames.Message], regardless: bool = False) -> None:
         """Write messages, frame by frame as long as there is room; keep the others, unless ``regardless`` of it."""
-        if self._closed or self._transport is None:
+        session = self._session
+        if self._closed or (self._transport is None and session is None):
             return
         try:
             for chunks, count in frames.packed(messages):
-                self._transport.writelines(chunks)
+                if session is None:
+                    assert self._transport is not None
+                    self._transport.writelines(chunks)
+                else:
+                    self._write_kept(session, [chunks])
                 if count is not None and count < len(messages) and not regardless and self.is_full:
                     self._held = messages[count:]
                     return
         except _UNPACKABLE as error:
             self._abort_unpackable(error)
+
+    def _write_kept(
+        self, session: Session, packed: list[list[Any]], queue: list[Any] | None = None, count: int = 0
+    ) -> None:
+        """Write frames, and keep them until they are taken; see `send_now` for the rest."""
+        packed = [byte_chunks(frame) for frame in packed]
+        sizes = [frame_nbytes(frame) for frame in packed]
+        nbytes = sum(sizes)
+        chunks = packed[0] if len(packed) == 1 else [chunk for frame in packed for chunk in frame]
+        taken = self._reader.taken
+        if session.rides_along(taken):
+            chunks = [frames.acknowledgement(taken), *chunks]
+            session.told, session.told_nbytes = taken, self._reader.taken_nbytes
+        transport = None
+        try:
+            with self.write_lock:
+                transport = self._transport
+                shared = transport if isinstance(transport, SharedTransport) else None
+                # No call in here:
+                if not self._closed and not self._leaves:
+                    session.kept += packed
+                    session.kept_sizes += sizes
+                    session.kept_nbytes += nbytes
+                    if shared is not None and not shared.closing:
+                        shared.unsent += chunks
+                if queue is not None:
+                    del queue[:count]
+                # From here on it is written, in any case.
+                if shared is not None:
+                    shared.send_unsent()
+        except BaseException:
+            if isinstance(transport, SharedTransport):
+                transport.send_soon()
+            raise
+        if shared is None and transport is not None and not self._leaves:
+            transport.writelines(chunks)
 
     def _abort_unpackable(self, error: Exception) -> None:
         # Its neighbours are lost with a message that can't be packed: who waits for one would wait for ever.
@@ -193,10 +289,15 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close when everything sent has been written."""
-        if not self._closed and self._transport is not None:
+        if self.is_broken:
+            self._loop.call_soon(self._end_between, False)
+        elif not self._closed and self._transport is not None:
             held, self._held = self._held, []
             self._write(held, regardless=True)
             self.flush()
+            if self._session is not None:
+                self._leaves = True
+                self._transport.write(frames.GOODBYE)
             self._transport.close()
 
     def abort(self, error: Exception | None = None) -> None:
@@ -207,26 +308,55 @@ class Connection(asyncio.Protocol):
                 logger.warning("closing the connection with %s: %s", self.peer, error)
             self._close_error = error
         if self._transport is not None:
+            if self._session is not None and not self._leaves:
+                self._try_goodbye(self._transport)
             self._transport.abort()
+        elif self.is_broken:
+            self._loop.call_soon(self._end_between, True)
+
+    def _end_between(self, at_once: bool) -> None:
+        """End a connection that has no socket, unless it has one again."""
+        if self.is_broken:
+            self._end(self._close_error)
+        elif at_once:
+            self.abort()
+        else:
+            self.close()
+
+    def _try_goodbye(self, transport: asyncio.Transport) -> None:
+        """Say that nothing more will come, if the other end can hear it: it would wait otherwise."""
+        self._leaves = True
+        sock = transport.get_extra_info("socket")
+        if sock is not None and not transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):
+                os.write(sock.fileno(), frames.GOODBYE)
 
     def pause(self) -> None:
         """Read nothing more until `resume`; batches that have come already may still be handed over. Not if shared."""
+        self._paused = True
         if not self._closed and self._transport is not None:
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on. No error if it wasn't paused."""
+        self._paused = False
         if not self._closed and self._transport is not None:
             self._transport.resume_reading()
 
     def close_without_loop(self) -> None:
         """Close at once, in any thread, a shared connection whose loop is closed."""
-        if not self._closed:
-            self._shared.close_without_loop()
+        transport = self._transport
+        if self.is_broken:
+            self._end(None)
+        elif not self._closed and isinstance(transport, SharedTransport):
+            if self._session is not None:
+                self._try_goodbye(transport)
+            self._leaves = True
+            transport.close_without_loop()
 
     @property
-    def descriptors(self) -> tuple[int, ...]:
-        """Those that a shared connection lives of, as long as it's open."""
+    def descriptors(self) -> tuple[tuple[int, tuple[int, int]], ...]:
+        """Those that a shared connection lives of, and what they stood for when it was made. None while it's broken."""
         return self._transport.descriptors if isinstance(self._transport, SharedTransport) else ()
 
     def leave_to_parent(self) -> None:
@@ -234,6 +364,12 @@ class Connection(asyncio.Protocol):
 
         The descriptor stays taken, so that nothing that still means to close it closes somebody else's file.
         """
+        if self._way_back is not None:
+            self._way_back.leave_to_parent()
+        self._session = None
+        self.write_lock = threading.Lock()
+        if self.is_broken:
+            self._closed = True
         if self._closed or self._transport is None:
             return
         if isinstance(self._transport, SharedTransport):
@@ -251,15 +387,23 @@ class Connection(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._machine = MachineWatch(self._loop, sock, self._machine_is_silent)
+        self._watch_machine(self._transport)
         peer = transport.get_extra_info("peername")
         self.peer = format_address(*peer[:2]) if type(peer) is tuple else "this host"
+
+    def _watch_machine(self, transport: asyncio.Transport) -> None:
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            self._machine = MachineWatch(self._loop, sock, self._machine_is_silent)
 
     def _machine_is_silent(self, seconds: float) -> None:
         self.abort(ConnectError(f"the machine of {self.peer} has acknowledged nothing for {seconds:.0f} s"))
 
     def resume_writing(self) -> None:
-        if self._held:
+        self._has_room()
+
+    def _has_room(self) -> None:
+        if self._held and not (self._session is not None and self._session.is_full):
             held, self._held = self._held, []
             self._write(held)
         if self.on_room is not None and not self.is_full:
@@ -270,19 +414,160 @@ class Connection(asyncio.Protocol):
         self.handle()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._closed = True
-        self._close_error = self._close_error or error
-        self._outbox.clear()
         if self._machine is not None:
             self._machine.cancel()
             self._machine = None
+        if self._may_go_on(error):
+            self._break(error)
+        else:
+            self._end(self._close_error or error)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self.is_broken = False
+        self._close_error = error
+        self._outbox.clear()
         self._held.clear()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
         on_close, self._on_close, self._on_batch, self.on_room = self._on_close, None, None, None  # no circles
-        self._on_batch_elsewhere = None
+        self._on_batch_elsewhere = self.on_break = None
+        way_back, self._way_back = self._way_back, None
+        if way_back is not None:
+            way_back.ended()
         if on_close is not None:
             on_close(self._close_error)
+
+    # -- surviving
+
+    def survive(self, session: Session, way_back: WayBack) -> None:
+        """From the opening on, outlive the socket."""
+        self._session = session
+        self._way_back = way_back
+        if self.role == _LISTENER and self._transport is not None:
+            self._transport.write(frames.acknowledgement(0))  # the listener knows by this that the terms have arrived
+
+    def _may_go_on(self, error: Exception | None) -> bool:
+        """Whether the end of a socket is a break."""
+        if self._session is None or self._aborted or self._leaves or self._reader.said_goodbye:
+            return False
+        if isinstance(error, OSError) and error.errno == errno.EBADF:
+            return False  # this very process has closed it
+        return self.role == _LISTENER or self._reader.acknowledged >= 0
+
+    def _break(self, error: Exception | None) -> None:
+        with self.write_lock:
+            if isinstance(self._transport, SharedTransport):
+                self._former = self._transport
+            self._transport = None
+        self.is_broken = True
+        logger.info("the connection with %s broke%s", self.peer, f": {error}" if error is not None else "")
+        assert self._way_back is not None
+        self._way_back.broke(error)
+        if self.on_break is not None:
+            self.on_break(True)
+
+    def supersede(self) -> int:
+        """The other end has another connection: nothing more is taken from this socket. How much was, in frames."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            if self._machine is not None:
+                self._machine.cancel()
+                self._machine = None
+            transport.set_protocol(asyncio.Protocol())
+            transport.abort()
+            self._break(None)
+        return self._reader.taken
+
+    def go_on_over(self, other: Connection, taken: int) -> None:
+        """Go on over the socket of a connection that has just been opened for that. The other end has ``taken`` frames.
+
+        Raises
+        ------
+        ProtocolError
+            That can't be right. This connection has ended.
+        """
+        session = self.session
+        transport, other._transport = other._transport, None
+        assert transport is not None
+        other._closed = True
+        if other._machine is not None:
+            other._machine.cancel()
+        if isinstance(transport, SharedTransport):
+            transport.serve(self)
+        else:
+            transport.set_protocol(self)
+        try:
+            with self.write_lock:
+                again = session.resumed(taken, self._reader.taken)
+                self._transport = transport
+                self._former = None
+                if isinstance(transport, SharedTransport):
+                    transport.unsent += [chunk for frame in again for chunk in frame]
+                    transport.send_unsent()
+                else:
+                    transport.writelines([chunk for frame in again for chunk in frame])
+        except ProtocolError as error:
+            self._transport = transport
+            self.abort(error)
+            raise
+        self.is_broken = False
+        self._reader.go_on_with(other._reader)
+        session.told_nbytes = self._reader.taken_nbytes
+        self._watch_machine(transport)
+        if self._paused:
+            transport.pause_reading()
+        logger.info("the connection with %s goes on; %d frames are sent again", self.peer, len(again))
+        assert self._way_back is not None
+        self._way_back.resumed()
+        if self.on_break is not None:
+            self.on_break(False)
+        self.handle()
+        self._has_room()
+
+    def _note_progress(self, session: Session) -> None:
+        """Let go of what the other end has, and see to it that it learns what this one has. In any thread."""
+        reader = self._reader
+        if reader.acknowledged > session.acknowledged:
+            with self.write_lock:
+                was_full = session.is_full
+                session.acknowledge(reader.acknowledged)
+            if was_full and not session.is_full:
+                self._in_loop(self._has_room)
+        if reader.taken != session.told:
+            if session.is_due(reader.taken, reader.taken_nbytes):
+                self._tell(session)
+            elif not self._is_to_tell:
+                self._is_to_tell = True
+                self._in_loop(self._tell_later)
+
+    def _tell(self, session: Session) -> None:
+        """Say what was taken. If an interrupt comes in between it is said with the next frame that comes."""
+        taken = self._reader.taken
+        with self.write_lock:
+            transport = self._transport
+            session.told, session.told_nbytes = taken, self._reader.taken_nbytes
+            if isinstance(transport, SharedTransport):
+                if not transport.closing:
+                    transport.unsent += [frames.acknowledgement(taken)]
+                transport.send_soon()
+            elif transport is not None and not self._leaves:
+                transport.write(frames.acknowledgement(taken))
+
+    def _in_loop(self, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: all has ended
+            self._loop.call_soon_threadsafe(callback)
+
+    def _tell_later(self) -> None:
+        self._loop.call_later(TELL_SECONDS, self._tell_if_any)
+
+    def _tell_if_any(self) -> None:
+        self._is_to_tell = False
+        session = self._session
+        if session is not None and not self._closed and session.told != self._reader.taken:
+            self._tell(session)
 
     # -- what arrives
 
@@ -295,6 +580,8 @@ class Connection(asyncio.Protocol):
             self._first += b"".join(self.received)[:FIRST_NBYTES]
         try:
             self._reader.take()
+            if self._session is not None:
+                self._note_progress(self._session)
         except ProtocolError as error:
             self.abort(error)
         if self._on_batch is None:
@@ -317,6 +604,8 @@ class Connection(asyncio.Protocol):
         batches = self.batches
         try:
             self._reader.take()
+            if self._session is not None:
+                self._note_progress(self._session)
             while batches and not self._aborted:
                 if self._on_batch_elsewhere is None or not self._on_batch_elsewhere(batches[0]):
                     return False
@@ -345,6 +634,7 @@ class Connection(asyncio.Protocol):
         self.role = role
         self.info = info
         self._reader.max_frame_nbytes = frames.MAX_FRAME_NBYTES
+        self._reader.begin_counting()
 
     async def open_as_listener(self, opening: ListenerOpening) -> None:
         """Run the accepting end of the opening. Raises what went wrong; the caller closes."""
@@ -371,224 +661,4 @@ class Connection(asyncio.Protocol):
             if answer is None:
                 break
             self.send(answer)
-        self._opened("scheduler", opening.info)
-
-
-class Listener:
-    """Accepts connections and opens them, as many at a time as its `Entrance` has room for.
-
-    Parameters
-    ----------
-    token:
-        The cluster's token.
-    welcome:
-        ``welcome(role, info) -> info``, see `opening.ListenerOpening`.
-    on_connection:
-        Called with each connection that has opened; it calls `Connection.start`.
-    """
-
-    def __init__(
-        self,
-        token: bytes,
-        welcome: Callable[[str, dict[str, Any]], dict[str, Any]],
-        on_connection: Callable[[Connection], None],
-    ) -> None:
-        self._token = token
-        self._welcome = welcome
-        self._on_connection = on_connection
-        self._entrances: list[Entrance] = []
-        self.address = ""
-
-    async def listen(self, sock: socket.socket) -> None:
-        """Accept on a bound socket, which the listener owns from here on."""
-        self.address = format_address(*sock.getsockname()[:2])
-        shorter = shortcut.listening(*sock.getsockname()[:2])
-        # One for each: who floods the network's side is not in the way of this host's processes.
-        self._entrances = [Entrance(each, self._open) for each in (sock, shorter) if each is not None]
-
-    async def _open(self, sock: socket.socket, peer: str) -> None:
-        connection = Connection()
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
-            await connection.open_as_listener(ListenerOpening(self._token, self._welcome))
-            self._on_connection(connection)
-        except Refused:  # it is told so, and closed after that
-            raise
-        except BaseException:
-            connection.abort()
-            if connection._transport is None:
-                sock.close()
-            raise
-
-    async def close(self) -> None:
-        """Stop accepting. Connections that are open stay open."""
-        for entrance in self._entrances:
-            await entrance.close()
-
-
-def bound_socket(host: str, port: int) -> socket.socket:
-    """A socket bound to ``host:port`` and listening, for a `Listener`.
-
-    Raises
-    ------
-    ConnectError
-        The port is in use or the address is not this host's; says what to do.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConnectError(
-                f"port {port} of {host} is in use: stop what listens there ('holdfast status' shows a cluster of "
-                "yours), or choose another port (0: any free one)"
-            ) from None
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise ConnectError(
-                f"can't listen on {format_address(host, port)}: {host} is no address of this host; choose one that is "
-                "('ip address' lists them)"
-            ) from None
-        raise ConnectError(f"can't listen on {format_address(host, port)}: {error.strerror or error}") from None
-    sock.setblocking(False)
-    return sock
-
-
-async def connect(
-    address: str,
-    *,
-    token: bytes,
-    role: str,
-    info: dict[str, Any],
-    timeout: float = 10.0,
-    what: str = "scheduler",
-    shared: bool = False,
-    again: bool = False,
-) -> Connection:
-    """Connect and open, trying again until ``timeout`` seconds are over while nobody answers.
-
-    With ``shared``, other threads than the loop's can use it, too. With ``again``, somebody has listened there before,
-    so that when nobody listens now, nobody will: that isn't waited for.
-
-    Returns
-    -------
-    Connection
-        Open, with ``info`` set to what the listener said. Call its `start` to get what it sends.
-
-    Raises
-    ------
-    ConnectError
-        Nobody answered: names the address, how long and how often it was tried, and the last error. A `NoAnswerError`
-        if somebody may be there all the same.
-    AuthenticationError, VersionMismatchError
-        Somebody answered who can't be worked with.
-    """
-    host, port = parse_address(address)
-    where = format_address(host, port)
-    started = time.monotonic()
-    attempts = 0
-    delay = 0.01
-    while True:
-        attempts += 1
-        connection: Connection | None = None
-        try:
-            async with asyncio.timeout(max(0.1, timeout - (time.monotonic() - started))):
-                connection = await _connect(host, port, shared)
-                await connection.open_as_connector(ConnectorOpening(token, role, info, where))
-                return connection
-        except (AuthenticationError, VersionMismatchError):
-            _abort(connection)
-            raise
-        except ProtocolError:
-            _abort(connection)
-            raise foreign_answer(where, connection.first_words if connection is not None else b"") from None
-        except TryLater as error:
-            _abort(connection)
-            reason = str(error)
-        except ConnectError:
-            _abort(connection)
-            raise
-        except asyncio.CancelledError:
-            _abort(connection)
-            raise
-        except (OSError, TimeoutError) as error:
-            _abort(connection)
-            if connection is not None and who_answers(connection.first_words):
-                raise foreign_answer(where, connection.first_words) from None
-            if again and isinstance(error, ConnectionRefusedError):
-                raise ConnectError(f"no {what} listens at {where} any more") from None
-            reason = _reason(error)
-            if isinstance(error, TimeoutError):
-                reason = "no answer" if connection is None else _SILENT
-        elapsed = time.monotonic() - started
-        if elapsed + delay >= timeout:
-            raise NoAnswerError(
-                f"no {what} answered at {where}: tried {attempts} times in {elapsed:.1f} s, last: {reason}. "
-                "Is it running there? 'holdfast start --head' starts one"
-            )
-        await asyncio.sleep(delay)
-        delay = min(delay * 2, 0.5)
-
-
-def shared_connection(sock: socket.socket) -> Connection:
-    """A connection over a connected socket, which is the connection's to close, that other threads can use too.
-
-    To be called in the loop's thread.
-    """
-    connection = Connection()
-    SharedTransport(asyncio.get_running_loop(), sock, connection)
-    return connection
-
-
-async def _connected_socket(host: str, port: int) -> socket.socket:
-    """A socket that is connected to an address, by the shortest way."""
-    loop = asyncio.get_running_loop()
-    failure: OSError = ConnectionRefusedError()
-    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        sock = shortcut.connected(*address[:2])
-        if sock is not None:
-            return sock
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            failure = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failure
-
-
-async def _connect(host: str, port: int, shared: bool) -> Connection:
-    loop = asyncio.get_running_loop()
-    sock = await _connected_socket(host, port)
-    try:
-        if shared:
-            connection = shared_connection(sock)
-        elif sock.family == socket.AF_UNIX:
-            _, connection = await loop.create_unix_connection(Connection, sock=sock)
-        else:
-            _, connection = await loop.create_connection(Connection, sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    return connection
-
-
-def _abort(connection: Connection | None) -> None:
-    if connection is not None:
-        with contextlib.suppress(RuntimeError):
-            connection.abort()
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    return error.strerror or str(error) or type(error).__name__
+        self._opened(_LISTENER, opening.info)

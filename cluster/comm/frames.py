@@ -5,6 +5,9 @@ endian. The header is a MessagePack array of messages. A message that holds `Raw
 buffers, which follow the header as they are: a payload of any size is neither copied into the header nor
 unpacked by those who only relay it.
 
+A *control* stands between two frames: ``u32 kind | u32 0xFFFFFFFF | u64 value``, in the place of a frame that has too
+many buffers. It says how many frames were taken, or that nothing more will come (`resume`).
+
 Nothing here does I/O: `pack` returns chunks to write, `FrameReader.feed` takes what was read.
 """
 
@@ -42,7 +45,19 @@ MAX_FRAME_NBYTES = 8 << 30
 #: What a listener accepts from somebody who has not authenticated yet.
 MAX_OPENING_NBYTES = 64 << 10
 
+_CONTROL = struct.Struct("<IIQ")
+_IS_CONTROL = 0xFFFFFFFF
+_TAKEN, _GOODBYE = 1, 2
+
+#: Says that nothing more will come, on purpose.
+GOODBYE = _CONTROL.pack(_GOODBYE, _IS_CONTROL, 0)
+
 Message = Sequence[Any]
+
+
+def acknowledgement(taken: int) -> bytes:
+    """Says that so many frames were taken."""
+    return _CONTROL.pack(_TAKEN, _IS_CONTROL, taken)
 
 
 class Raw:
@@ -213,14 +228,43 @@ class FrameReader:
         What `take` has not looked at yet.
     batches : list of tuple
         What it has found, for others to take out.
+    taken, taken_nbytes : int
+        How many frames it has found, and their bytes, since `begin_counting`.
+    acknowledged : int
+        How many frames the other end said last that it has taken; -1 if it has not said anything about it.
+    said_goodbye : bool
+        Whether the other end has said that nothing more will come.
     """
 
     def __init__(self, max_frame_nbytes: int = MAX_FRAME_NBYTES) -> None:
         self.max_frame_nbytes = max_frame_nbytes
         self.received: list[bytes] = []
         self.batches: list[tuple[Any, ...]] = []
+        self.taken = 0
+        self.taken_nbytes = 0
+        self.acknowledged = -1
+        self.said_goodbye = False
         self._begun = bytearray()  # a frame that is not complete
         self._needed = 0  # of its bytes, at least
+
+    def begin_counting(self) -> None:
+        """The opening is over: what is there and was not taken out is the first that counts."""
+        self.taken = len(self.batches)
+        self.taken_nbytes = 0
+
+    def go_on_with(self, other: FrameReader) -> None:
+        """Read from another stream from now on, which ``other`` has begun to read and counts from its beginning.
+
+        What this one has found stays in `batches`, with what the other one has found after it; of a frame that was not
+        complete the other stream has the whole.
+        """
+        self._begun, self._needed = other._begun, other._needed
+        self.received[:] = other.received
+        self.batches += other.batches
+        self.taken += other.taken
+        self.taken_nbytes += other.taken_nbytes
+        self.acknowledged = max(self.acknowledged, other.acknowledged)
+        self.said_goodbye = other.said_goodbye
 
     def feed(self, data: bytes) -> list[tuple[Any, ...]]:
         """Take bytes; return the batches that they complete, each a tuple of messages.
@@ -241,8 +285,11 @@ class FrameReader:
             if self._begun and len(self._begun) >= self._needed:
                 found, end, needed = self._cut(self._begun)
                 rest = self._begun[end:]  # another one: views of this may live on in messages
+                count = len(found)
                 # No call in between: all of it is done, or nothing.
                 self.batches += found
+                self.taken += count
+                self.taken_nbytes += end
                 self._begun, self._needed = rest, needed
             elif not self.received:
                 return
@@ -253,7 +300,10 @@ class FrameReader:
                 data = self.received[0]
                 found, end, needed = self._cut(data)
                 rest = bytearray(data[end:]) if end < len(data) else self._begun
+                count = len(found)
                 self.batches += found
+                self.taken += count
+                self.taken_nbytes += end
                 self._begun, self._needed = rest, needed
                 del self.received[0]
 
@@ -264,19 +314,24 @@ class FrameReader:
         position = 0
         while True:
             batch, after = self._parse(view, position)
-            if batch is None:
+            if batch is not None:
+                batches.append(batch)
+            elif after >= 0:
                 return batches, position, after
-            batches.append(batch)
+            else:  # a control
+                after = position + _CONTROL.size
             position = after
 
     def _parse(self, view: memoryview, start: int) -> tuple[tuple[Any, ...] | None, int]:
-        """A batch and where it ends; or None, and how many bytes it needs to get on."""
+        """A batch and where it ends; or None, and how many bytes it needs to get on, or -1 for a control."""
         available = len(view) - start
         if available < _PREFIX.size:
             return None, _PREFIX.size
         header_nbytes, count = _PREFIX.unpack_from(view, start)
         total = _PREFIX.size + 8 * count + header_nbytes
         if header_nbytes > MAX_HEADER_NBYTES or count > MAX_BUFFERS or total > self.max_frame_nbytes:
+            if count == _IS_CONTROL and header_nbytes in (_TAKEN, _GOODBYE):
+                return None, self._take_control(view, start, available)
             raise ProtocolError(
                 f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit"
             )
@@ -323,3 +378,14 @@ class FrameReader:
             if type(message) is not tuple or not message or type(message[0]) is not str:
                 raise ProtocolError("a header is not an array of messages")
         return messages, position
+
+    def _take_control(self, view: memoryview, start: int, available: int) -> int:
+        """-1, or how many bytes it needs. To take it twice is no harm."""
+        if available < _CONTROL.size:
+            return _CONTROL.size
+        kind, _, value = _CONTROL.unpack_from(view, start)
+        if kind == _GOODBYE:
+            self.said_goodbye = True
+        elif value > self.acknowledged:
+            self.acknowledged = value
+        return -1

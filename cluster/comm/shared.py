@@ -50,9 +50,11 @@ class SharedTransport(asyncio.Transport):
         self._socket = sock
         self._connection = connection
         self._received, self._batches = connection.received, connection.batches
-        self._closing = False
+        #: True when nothing more is to be written. `Connection` reads it, and adds to what is unsent, in one step with
+        #: what it does for itself, while it holds the connection's ``write_lock``.
+        self.closing = False
+        self.unsent: list[Any] = []
         self._closed = False
-        self._unsent: list[Any] = []
         self._sent: list[int] = []  # bytes that are sent, and not taken off the unsent ones yet
         self._watches_writable = False
         self._begin()
@@ -61,14 +63,25 @@ class SharedTransport(asyncio.Transport):
         self._watch.register(sock, select.EPOLLIN)
         connection.connection_made(self)
         loop.add_reader(self._watch.fileno(), self._on_readable)
+        vital = (sock.fileno(), self._watch.fileno(), self._nudge)
+        self._identities = tuple((fd, _identity(fd)) for fd in vital)
 
     @property
-    def descriptors(self) -> tuple[int, ...]:
-        """Without these it hears nothing."""
-        return self._socket.fileno(), self._watch.fileno(), self._nudge
+    def descriptors(self) -> tuple[tuple[int, tuple[int, int]], ...]:
+        """Without these it hears nothing; and what they stood for when they were made."""
+        return self._identities
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a thread has in hand what has come."""
+        return self._someone_reads
+
+    def serve(self, connection: Connection) -> None:
+        """Be another connection's transport from now on. In the loop's thread, before other threads know of it."""
+        self._connection = connection
+        self._received, self._batches = connection.received, connection.batches
 
     def _begin(self) -> None:
-        self._write_lock = threading.Lock()
         # Of the two that follow, and of the descriptors' end. Reentrant: the garbage collector may run inside.
         self._read_lock = threading.RLock()
         self._someone_reads = False
@@ -91,7 +104,7 @@ class SharedTransport(asyncio.Transport):
         self.write_some(list_of_data)
 
     def get_write_buffer_size(self) -> int:
-        return sum(map(len, self._unsent))
+        return sum(map(len, self.unsent))
 
     def write_some(self, chunks: list[Any], queue: list[Any] | None = None, count: int = 0) -> None:
         """Write, in any thread, in the order of the calls; dropped when closed.
@@ -103,37 +116,42 @@ class SharedTransport(asyncio.Transport):
         queue, count
             What the chunks hold is so many of the queue's first items: they're taken out of it in the same step.
         """
-        chunks = [chunk if type(chunk) is bytes else memoryview(chunk).cast("B") for chunk in chunks]
+        chunks = byte_chunks(chunks)
         try:
-            with self._write_lock:
-                if self._closing:
+            with self._connection.write_lock:
+                if self.closing:
                     chunks = []
                 # No call in here:
-                self._unsent += chunks
+                self.unsent += chunks
                 if queue is not None:
                     del queue[:count]
                 # From here on it is written, in any case.
-                self._send()
+                self.send_unsent()
         except BaseException:
-            self._in_loop(self._on_writable)
+            self.send_soon()
             raise
 
-    def _send(self) -> None:
+    def send_soon(self) -> None:
+        """Have the loop write what is unsent: an interrupt came in between."""
+        self._in_loop(self._on_writable)
+
+    def send_unsent(self) -> None:
+        """Write what the socket takes; the loop writes the rest. With the connection's ``write_lock``."""
         while True:
             if self._sent:
-                rest = _without(self._unsent, sum(self._sent))
-                self._unsent, self._sent = rest, []
-            if not self._unsent or self._closed:
+                rest = _without(self.unsent, sum(self._sent))
+                self.unsent, self._sent = rest, []
+            if not self.unsent or self._closed:
                 return
             try:
-                self._sent.extend(map(self._socket.sendmsg, (self._unsent[:_WRITTEN_TOGETHER],)))
+                self._sent.extend(map(self._socket.sendmsg, (self.unsent[:_WRITTEN_TOGETHER],)))
             except BlockingIOError:
                 if not self._watches_writable:
                     self._watches_writable = True
                     self._in_loop(self._watch_writable)
                 return
             except OSError:
-                self._unsent = []  # the connection is broken: who reads learns how
+                self.unsent = []  # the connection is broken: who reads learns how
                 return
 
     def _watch_writable(self) -> None:
@@ -141,14 +159,14 @@ class SharedTransport(asyncio.Transport):
             self._loop.add_writer(self._socket.fileno(), self._on_writable)
 
     def _on_writable(self) -> None:
-        with self._write_lock:
-            self._send()
-            if self._unsent or self._closed:
+        with self._connection.write_lock:
+            self.send_unsent()
+            if self.unsent or self._closed:
                 return
             if self._watches_writable:
                 self._watches_writable = False
                 self._loop.remove_writer(self._socket.fileno())
-        if self._closing:
+        if self.closing:
             self._end(None)
         else:
             self._connection.resume_writing()
@@ -293,25 +311,25 @@ class SharedTransport(asyncio.Transport):
     # -- the end
 
     def is_closing(self) -> bool:
-        return self._closing
+        return self.closing
 
     def close(self) -> None:
-        with self._write_lock:
-            self._closing = True
-            if not self._unsent:
+        with self._connection.write_lock:
+            self.closing = True
+            if not self.unsent:
                 self._in_loop(self._end, None)
 
     def abort(self) -> None:
-        self._closing = True
+        self.closing = True
         self._in_loop(self._end, None)
 
     def _end(self, error: Exception | None) -> None:
         if self._closed:
             return
         self._loop.remove_reader(self._watch.fileno())
-        with self._write_lock, self._read_lock:
-            self._closing = self._closed = True
-            self._unsent = []
+        with self._connection.write_lock, self._read_lock:
+            self.closing = self._closed = True
+            self.unsent = []
             if self._watches_writable:
                 self._loop.remove_writer(self._socket.fileno())
             with contextlib.suppress(OSError):
@@ -322,11 +340,11 @@ class SharedTransport(asyncio.Transport):
 
     def close_without_loop(self) -> None:
         """Close at once, in any thread: the loop is closed, so nothing that is left to it happens."""
-        with self._write_lock, self._read_lock:
+        with self._connection.write_lock, self._read_lock:
             if self._closed:
                 return
-            self._closing = self._closed = True
-            self._unsent = []
+            self.closing = self._closed = True
+            self.unsent = []
             if self._reader is None:
                 self._dispose()
         self._connection.connection_lost(None)
@@ -338,12 +356,22 @@ class SharedTransport(asyncio.Transport):
 
     def leave_to_parent(self) -> None:
         """In a forked child: neither read nor write any more, as if it was closed. Takes no lock."""
-        self._closing = self._closed = True
+        self.closing = self._closed = True
         self._begin()
 
     def _in_loop(self, callback: Callable[..., object], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: all has ended
             self._loop.call_soon_threadsafe(callback, *args)
+
+
+def byte_chunks(chunks: list[Any]) -> list[Any]:
+    """Bytes-like objects as bytes and views of bytes, which have a length in bytes."""
+    return [chunk if type(chunk) is bytes else memoryview(chunk).cast("B") for chunk in chunks]
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
 
 
 def _without(chunks: list[Any], nbytes: int) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from holdfast.cluster import dask_config
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import format_address
-from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.deploy.keeper import AgentKeeper, AgentPlace
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.processes import run_directory

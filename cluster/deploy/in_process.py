@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.deploy.plan import NodePlan
 

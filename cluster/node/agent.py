@@ -13,7 +13,8 @@ from pathlib import Path
 
 from holdfast.cluster.clock import ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address, parse_address
-from holdfast.cluster.comm.connection import NoAnswerError, bound_socket
+from holdfast.cluster.comm.connecting import NoAnswerError
+from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import Heartbeat

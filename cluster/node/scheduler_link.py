@@ -19,7 +19,8 @@ from typing import Any
 
 from holdfast.cluster import protocol
 from holdfast.cluster.clock import ListeningClock
-from holdfast.cluster.comm.connection import Connection, NoAnswerError, connect
+from holdfast.cluster.comm.connecting import NoAnswerError, connect
+from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import INTERVAL_SECONDS
@@ -117,7 +118,7 @@ class SchedulerLink:
         self._ended = False
 
     async def connect(self, info: dict[str, Any], *, again: bool = False) -> None:
-        """Register this host; raises `ConnectError` when that can't be done. ``again``: as of `comm.connection`'s."""
+        """Register this host; raises `ConnectError` when that can't be done. ``again``: as of `comm.connecting`'s."""
         self._info = {**info, "incarnation": secrets.token_hex(8)}
         connection = await self._open(CONNECT_TIMEOUT_SECONDS, again=again)
         self._scheduler_id = _scheduler_id(connection)

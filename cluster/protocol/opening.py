@@ -5,10 +5,16 @@
     connecting → the greeting (`comm.strangers.GREETING`)
     listener   → hello: magic, protocol, nonce
     connecting → hello: magic, protocol, role, nonce, proof, info
-    listener   → welcome: proof, info      or      refused: code, text
+    listener   → welcome: proof, info, session      or      refused: code, text
+
+The connecting end of a connection that has broken says in the place of its hello that it takes up the session again
+that it got in its first welcome::
+
+    connecting → resume: magic, protocol, role, nonce, proof, session, its proof
+    listener   → resumed: proof, the session's proof, taken      or      refused: code, text
 
 An `info` is a dictionary. Fields that one end doesn't know are plain data to it: a later version may add some. How a
-proof is made is told in `comm/opening.py`.
+proof is made is told in `comm/opening.py`, what a session is in `comm/resume.py`.
 """
 
 from __future__ import annotations
@@ -45,9 +51,11 @@ from holdfast.cluster.protocol.shapes import (
 
 MAGIC = "holdfast"
 #: Both ends must speak the same one: whoever changes a message changes it.
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 NONCE_NBYTES = 32
 PROOF_NBYTES = 32
+SESSION_NBYTES = 16
+SECRET_NBYTES = 32
 
 _SCHEME = "tcp://"
 
@@ -71,19 +79,54 @@ HELLO = Message(
     proof=Identity(PROOF_NBYTES),
     info=_INFO,
 )
+RESUME = Message(
+    "resume",
+    "In the place of the hello: the connecting end comes back to a session. The epoch is that of the listener which "
+    "began it. It has taken so many of the listener's frames.",
+    magic=Text(),
+    protocol=Integer(),
+    role=TEXT,
+    nonce=Identity(NONCE_NBYTES),
+    proof=Identity(PROOF_NBYTES),
+    session=Fields({"id": Identity(SESSION_NBYTES), "epoch": TEXT, "taken": Integer(0)}, others=Plain()),
+    session_proof=Identity(PROOF_NBYTES),
+)
 WELCOME = Message(
-    "welcome", "The connection is open, and the listener knows the token too.", proof=Identity(PROOF_NBYTES), info=_INFO
+    "welcome",
+    "The connection is open, and the listener knows the token too. If it may break and be taken up again, the session "
+    "says how: for so many seconds after a break the listener waits.",
+    proof=Identity(PROOF_NBYTES),
+    info=_INFO,
+    session=Maybe(
+        Fields(
+            {
+                "id": Identity(SESSION_NBYTES),
+                "secret": Identity(SECRET_NBYTES),
+                "epoch": TEXT,
+                "seconds": Number(0.0, 1e6),
+            },
+            others=Plain(),
+        )
+    ),
+)
+RESUMED = Message(
+    "resumed",
+    "The session goes on over this connection, and over no other any more. The listener has taken so many of the "
+    "connecting end's frames; what was sent after them is sent again, by both.",
+    proof=Identity(PROOF_NBYTES),
+    session_proof=Identity(PROOF_NBYTES),
+    taken=Integer(0),
 )
 REFUSED = Message(
     "refused",
     "The listener doesn't take this connection. The code is `later` (the connecting end may try again), `token`, "
-    "`version` or `role`.",
+    "`version`, `role`, or `resume`: the session can't be taken up again.",
     code=TEXT,
     text=REASON,
 )
 
-FROM_LISTENER = Vocabulary("the listener", "the connecting end", LISTENER_HELLO, WELCOME, REFUSED)
-FROM_CONNECTOR = Vocabulary("the connecting end", "the listener", HELLO)
+FROM_LISTENER = Vocabulary("the listener", "the connecting end", LISTENER_HELLO, WELCOME, RESUMED, REFUSED)
+FROM_CONNECTOR = Vocabulary("the connecting end", "the listener", HELLO, RESUME)
 
 
 class Role(NamedTuple):

@@ -8,7 +8,7 @@ import socket
 import sys
 
 from holdfast.cluster.comm.addresses import DEFAULT_PORT
-from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.processes import child, garbage

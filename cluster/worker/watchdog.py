@@ -34,7 +34,8 @@ BROKEN_LOOKS = 2
 #: Of a loop that doesn't go round, though others get to run Python.
 DEAF_LOOKS = 30
 
-_Identity = tuple[int, int]
+#: What a descriptor stands for.
+Identity = tuple[int, int]
 
 
 class Watchdog:
@@ -43,7 +44,8 @@ class Watchdog:
     Parameters
     ----------
     descriptors
-        What has to stay open, by a name for people.
+        ``descriptors()``: what has to stay open now, by a name for people: each descriptor, and what it stood for when
+        it was opened.
     threads
         ``threads()``: those that have to live now.
     heard
@@ -56,15 +58,13 @@ class Watchdog:
 
     def __init__(
         self,
-        descriptors: Mapping[str, Iterable[int]],
+        descriptors: Callable[[], Mapping[str, Iterable[tuple[int, Identity]]]],
         threads: Callable[[], Iterable[threading.Thread]],
         heard: Callable[[], int],
         give_up: Callable[[str], None],
         name: str,
     ) -> None:
-        self._descriptors = [
-            (what, fd, _identity(fd)) for what, descriptors_of_it in descriptors.items() for fd in descriptors_of_it
-        ]
+        self._descriptors = descriptors
         self._threads = threads
         self._heard = heard
         self._give_up = give_up
@@ -91,8 +91,8 @@ class Watchdog:
                 return
 
     def _what_is_wrong(self) -> str | None:
-        for what, fd, identity in self._descriptors:
-            if identity is None or _identity(fd) != identity:
+        for what, descriptors in self._descriptors().items():
+            if any(identity_of(fd) != identity for fd, identity in descriptors):
                 return f"a task has closed {what}"
         for thread in self._threads():
             native_id = thread.native_id  # None: it is about to start
@@ -101,7 +101,8 @@ class Watchdog:
         return None
 
 
-def _identity(fd: int) -> _Identity | None:
+def identity_of(fd: int) -> Identity | None:
+    """What a descriptor stands for; None if it's closed."""
     try:
         status = os.fstat(fd)
     except OSError:

@@ -20,7 +20,8 @@ from typing import Any
 
 from holdfast import objectstore
 from holdfast.cluster import protocol
-from holdfast.cluster.comm.connection import Connection, connect, shared_connection
+from holdfast.cluster.comm.connecting import connect, shared_connection
+from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ConnectError, RemoteError
 from holdfast.cluster.failures import dumping
 from holdfast.cluster.protocol.message import Dispatch
@@ -35,7 +36,7 @@ from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.cluster.worker.threads import TaskThreads
 from holdfast.cluster.worker.waiting_runs import WaitingRuns
 from holdfast.cluster.worker.warm_up import warm_up
-from holdfast.cluster.worker.watchdog import Watchdog
+from holdfast.cluster.worker.watchdog import Watchdog, identity_of
 from holdfast.cluster.worker.write_behind import WriteBehind
 from holdfast.objectstore.errors import StoreClosedError
 
@@ -206,19 +207,22 @@ class Worker:
             await self.close()
             raise
         self._tasks = TasksTransport(self._connection, self._flush_seals, lambda: self._blocking.is_lending)
+        self._connection.on_break = self._on_break
         if self.own_process:
             self._watchdog = self._watch()
         self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
         self._threads.read()
 
     def _watch(self) -> Watchdog:
-        assert self._connection is not None
-        threads = self._threads
+        connection, threads = self._connection, self._threads
+        assert connection is not None
         assert threads is not None
+        store = self.store.descriptor
+        of_store = [(store, identity_of(store) or (0, 0))]
         return Watchdog(
-            {
-                "its connection to the scheduler": self._connection.descriptors,
-                "its connection to the object store": [self.store.descriptor],
+            lambda: {
+                "its connection to the scheduler": connection.descriptors,
+                "its connection to the object store": of_store,
             },
             lambda: [*threads.threads, self._outbox.thread, self._write_behind.thread],
             lambda: self._ledger.heard,
@@ -337,6 +341,10 @@ class Worker:
     def _tell_tasks(self, *message: Any) -> None:
         if self._tasks is not None:
             self._tasks.hear(*message)
+
+    def _on_break(self, is_broken: bool) -> None:
+        if not is_broken and self._threads is not None:
+            self._threads.read()
 
     def _on_connection_lost(self, error: Exception | None) -> None:
         self._end(f"the connection to the scheduler was lost{f' ({error})' if error else ''}")

@@ -16,7 +16,7 @@ from waiting import until
 from holdfast.cluster.comm import entrance, limited_log, shortcut
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.blocking import connect_blocking
-from holdfast.cluster.comm.connection import connect
+from holdfast.cluster.comm.connecting import connect
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.strangers import GREETING
 from holdfast.cluster.errors import AuthenticationError

@@ -21,7 +21,7 @@ from waiting import until
 
 from holdfast import Client, LocalCluster
 from holdfast.cluster import protocol
-from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy.ask import ask

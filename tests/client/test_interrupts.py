@@ -115,7 +115,7 @@ def test_a_signal_handler_that_submits_wherever_a_submit_is(client):
 
 def test_a_signal_handler_that_waits_while_the_thread_that_it_interrupts_does(client):
     never = client.submit(pow, 2, 2, resources={"what nobody has": 1})
-    transport = client._core.session.transport.connection._shared
+    transport = client._core.session.transport.connection._transport
     descriptors = len(os.listdir("/proc/self/fd"))
     answers = []
 

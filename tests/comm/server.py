@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from holdfast.cluster.comm.connection import Listener, bound_socket, connect
+from holdfast.cluster.comm.connecting import connect
+from holdfast.cluster.comm.listening import Listener, bound_socket
 
 TOKEN = b"t" * 32
 

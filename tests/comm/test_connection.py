@@ -13,7 +13,8 @@ import pytest
 
 from holdfast.cluster.comm import blocking, entrance, frames, opening, shortcut, strangers
 from holdfast.cluster.comm.addresses import format_address, parse_address
-from holdfast.cluster.comm.connection import bound_socket, connect
+from holdfast.cluster.comm.connecting import connect
+from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import LoopThread, run
 from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.comm.tokens import load_token
@@ -128,7 +129,7 @@ def test_a_listener_that_does_not_know_the_token_is_not_trusted():
         hello = ("hello", opening.MAGIC, opening.PROTOCOL_VERSION, bytes(32))
         writer.write(b"".join(frames.pack([hello])))
         await reader.read(1000)
-        writer.write(b"".join(frames.pack([("welcome", bytes(32), {})])))
+        writer.write(b"".join(frames.pack([("welcome", bytes(32), {}, None)])))
         writer.close()
 
     async def main():

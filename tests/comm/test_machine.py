@@ -16,7 +16,8 @@ IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--net"]
 PRELUDE = """
     import asyncio, socket, subprocess, time
     from holdfast.cluster.comm import machine, shortcut
-    from holdfast.cluster.comm.connection import Listener, bound_socket, connect
+    from holdfast.cluster.comm.connecting import connect
+    from holdfast.cluster.comm.listening import Listener, bound_socket
     from holdfast.cluster.comm.frames import raw
     from holdfast.cluster.comm.loops import run
 

@@ -11,7 +11,8 @@ import threading
 import pytest
 
 from holdfast.cluster.comm import frames
-from holdfast.cluster.comm.connection import Listener, bound_socket, connect
+from holdfast.cluster.comm.connecting import connect
+from holdfast.cluster.comm.listening import Listener, bound_socket
 from holdfast.cluster.comm.loops import LoopThread, run
 from holdfast.cluster.errors import ConnectError
 from tests.comm.server import TOKEN, Server
@@ -172,7 +173,7 @@ class Peer:
         """The same, as soon as a thread reads."""
 
         def say():
-            until(lambda: self.connection._shared._reader, "a thread reads")
+            until(lambda: self.connection._transport._reader, "a thread reads")
             self.say(*messages)
 
         saying = threading.Thread(target=say)
@@ -214,7 +215,7 @@ def test_a_thread_that_waits_handles_what_comes_and_the_loop_goes_on_afterwards(
 def test_one_thread_reads_at_a_time(peer):
     reading = threading.Thread(target=peer.wait)
     reading.start()
-    until(lambda: peer.connection._shared._reader, "a thread reads")
+    until(lambda: peer.connection._transport._reader, "a thread reads")
     assert not peer.wait()  # at once
     peer.say(("enough",))
     reading.join(DEADLINE_SECONDS)
@@ -234,7 +235,7 @@ def test_what_is_for_the_loop_is_left_to_it_with_all_that_follows(peer):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: peer.connection._shared._reader, "a thread reads")
+    until(lambda: peer.connection._transport._reader, "a thread reads")
     peer.say(("second",), ("special",))
     peer.say(("third",))
     assert gone.wait(DEADLINE_SECONDS)
@@ -248,7 +249,7 @@ def test_a_wait_that_another_thread_ends_is_over_at_once(peer):
     waited = []
     thread = threading.Thread(target=lambda: waited.append(peer.wait()))
     thread.start()
-    until(lambda: peer.connection._shared._reader, "a thread reads")
+    until(lambda: peer.connection._transport._reader, "a thread reads")
     peer.waits.release()
     peer.connection.nudge()
     thread.join(DEADLINE_SECONDS)
@@ -258,14 +259,14 @@ def test_a_wait_that_another_thread_ends_is_over_at_once(peer):
 def test_a_wait_has_an_end(peer):
     assert not peer.wait(timeout=0)
     assert not peer.wait(timeout=0.05)
-    assert peer.connection._shared._reader is None
+    assert peer.connection._transport._reader is None
 
 
 def test_when_the_connection_ends_so_does_the_wait(peer):
     waited = []
     thread = threading.Thread(target=lambda: waited.append(peer.wait()))
     thread.start()
-    until(lambda: peer.connection._shared._reader, "a thread reads")
+    until(lambda: peer.connection._transport._reader, "a thread reads")
 
     async def end():
         peer.other_end.abort()
@@ -297,7 +298,7 @@ def test_a_connection_that_ends_while_a_thread_reads_leaves_no_descriptor():
         peer.waits.acquire()
         thread = threading.Thread(target=peer.wait)
         thread.start()
-        until(lambda: peer.connection._shared._reader, "a thread reads")
+        until(lambda: peer.connection._transport._reader, "a thread reads")
         peer.close()
         thread.join(DEADLINE_SECONDS)
 

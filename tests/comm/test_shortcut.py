@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from holdfast.cluster.comm import shortcut
-from holdfast.cluster.comm.connection import bound_socket
+from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import run
 from tests.comm.server import Server
 

@@ -16,7 +16,7 @@ import pytest
 from holdfast import ConnectError
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.blocking import connect_blocking
-from holdfast.cluster.comm.connection import NoAnswerError, connect
+from holdfast.cluster.comm.connecting import NoAnswerError, connect
 from holdfast.cluster.comm.strangers import GREETING, StrangerError
 from holdfast.cluster.deploy.ask import wait_for_scheduler
 from tests.comm.server import TOKEN, Server

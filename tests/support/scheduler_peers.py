@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from holdfast.cluster.comm.connection import bound_socket, connect
+from holdfast.cluster.comm.connecting import connect
+from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.scheduler.io.server import Scheduler
 
 TOKEN = b"t" * 32

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from holdfast.cluster.comm.connection import Connection, Listener, bound_socket
+from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.listening import Listener, bound_socket
 from holdfast.cluster.comm.loops import LoopThread
 from holdfast.cluster.failures import loading
 from holdfast.cluster.protocol import payloads

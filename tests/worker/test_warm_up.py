@@ -64,7 +64,7 @@ def test_it_goes_the_way_of_a_task_from_socket_to_socket(start_worker, monkeypat
 def test_a_worker_that_is_warm_reads_in_the_thread_of_a_task(start_worker, scheduler, eventually):
     worker, peer = start_worker(own_process=True)
     (thread,) = worker._threads.threads
-    eventually(lambda: worker._connection._shared._reader == thread.ident, what="it reads before there is a task")
+    eventually(lambda: worker._connection._transport._reader == thread.ident, what="it reads before there is a task")
     assert scheduler.value(peer, scheduler.task(peer, abs, -1)) == 1
 
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from holdfast.cluster.worker import watchdog as watchdog_module
-from holdfast.cluster.worker.watchdog import BROKEN_LOOKS, DEAF_LOOKS, Watchdog
+from holdfast.cluster.worker.watchdog import BROKEN_LOOKS, DEAF_LOOKS, Watchdog, identity_of
 
 
 class Process:
@@ -19,6 +19,7 @@ class Process:
 
     def __init__(self):
         self.ours, self.theirs = socket.socketpair()
+        self.descriptors = [(self.ours.fileno(), identity_of(self.ours.fileno()))]
         self.ends = threading.Event()
         self.thread = threading.Thread(target=self.ends.wait, name="the thread")
         self.thread.start()
@@ -32,7 +33,11 @@ class Process:
 
     def watched(self):
         return Watchdog(
-            {"the socket": [self.ours.fileno()]}, lambda: [self.thread], self.heard, self.reasons.append, "watchdog"
+            lambda: {"the socket": self.descriptors},
+            lambda: [self.thread],
+            self.heard,
+            self.reasons.append,
+            "watchdog",
         )
 
 
@@ -113,6 +118,7 @@ def test_nobody_is_ended_who_is_closing(process, watchdog, eventually):
 
 def test_a_descriptor_that_was_closed_before_is_noticed_too(process, eventually):
     process.ours.close()
-    watchdog = Watchdog({"the socket": [1 << 20]}, list, process.heard, process.reasons.append, "watchdog")
+    none = [(1 << 20, (0, 0))]
+    watchdog = Watchdog(lambda: {"the socket": none}, list, process.heard, process.reasons.append, "watchdog")
     eventually(lambda: process.reasons == ["a task has closed the socket"])
     watchdog.stop()

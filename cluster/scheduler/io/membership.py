@@ -2,11 +2,17 @@
 
 A peer joins when its connection has opened, and leaves when all has been handled that it had sent (`inbox`), or its
 node is given up. What follows from that is up to the state machine (`machine/hosts.py`, `workers.py`, `clients.py`).
+
+A connection over the network that ends without a goodbye is waited for (`comm/listening.py`): its peer is *cut off*,
+and leaves when it is not back in time. It leaves at once when it is known to have ended: a worker when its node says
+so, or another one comes in its place; a node when nobody listens at its port any more, or another agent does. A worker
+that is cut off gets nothing new to do (`placing/revocation.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator
@@ -14,7 +20,9 @@ from typing import Any
 
 from holdfast.cluster import protocol
 from holdfast.cluster.clock import Alarm, ListeningClock, Rounds
+from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.listening import GraceOverError
 from holdfast.cluster.comm.opening import Refused
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.protocol.limits import MAX_CLIENTS
@@ -32,6 +40,8 @@ logger = logging.getLogger(__name__)
 SILENCE_SECONDS = 30.0
 #: How often nodes say how they are, if the scheduler has the patience.
 HEARTBEAT_SECONDS = 2.0
+#: How long a node's port is tried when its connection has broken.
+PROBE_SECONDS = 5.0
 #: How long nodes get to take leave when the cluster shuts down.
 CLOSE_SECONDS = 5.0
 
@@ -88,6 +98,7 @@ class Membership:
         self._describe = describe
         self._silence_timer: Alarm | None = None
         self._closing = False
+        self._probes: set[asyncio.Task[None]] = set()
 
     def start(self, rounds: Rounds) -> None:
         """Begin to look for silent nodes."""
@@ -101,6 +112,8 @@ class Membership:
         self._closing = True
         if self._silence_timer is not None:
             self._silence_timer.cancel()
+        for probe in self._probes:
+            probe.cancel()
 
     async def close(self, reason: str) -> None:
         """Tell everybody that the cluster ends, give nodes the time to leave, and part with everybody."""
@@ -141,7 +154,9 @@ class Membership:
         if isinstance(former, NodePeer) and former.info["incarnation"] == info["incarnation"]:
             # The very agent that is connected connects anew: its old connection has ended at its side.
             former.give_up(MayLiveError("it connects anew"))
-        elif role == "worker":
+        elif former is not None and former.is_cut_off:
+            former.give_up(ConnectError("another one has come in its place"))
+        if role == "worker":
             host = self._state.hosts.get(info["node"])
             if host is None or not host.is_ready:
                 raise Refused("later", f"node {info['node']} has not joined")
@@ -175,7 +190,7 @@ class Membership:
             peer.connection = None
             if self.peers.get(peer.name) is peer:
                 reason = str(error) if error else "its connection closed"
-                self._leave(peer, reason, may_live=isinstance(error, MayLiveError))
+                self._leave(peer, reason, may_live=isinstance(error, (MayLiveError, GraceOverError)))
 
         inbox = peer.inbox = Inbox(
             connection,
@@ -198,6 +213,7 @@ class Membership:
         if isinstance(peer, ClientPeer):
             client = peer
             connection.on_room = lambda: self._has_room(client)
+        connection.on_break = functools.partial(self._on_break, peer)
         logger.info("%s %s joined from %s", peer.role, peer.name, connection.peer)
         connection.start(on_batch, lambda error: self._inboxes.ended(inbox, error))
 
@@ -252,6 +268,36 @@ class Membership:
         tasks = self.peers.pop(id_of_tasks(name), None)
         if tasks is not None:
             self._happen(events.ClientLeft(tasks.name))
+
+    # -- being cut off
+
+    def _on_break(self, peer: Peer, is_broken: bool) -> None:
+        """A peer's connection has broken, or goes on."""
+        logger.info("%s %s %s", peer.role, peer.name, "is cut off" if is_broken else "is back")
+        if isinstance(peer, WorkerPeer):
+            self._happen(events.WorkerCutOff(peer.name, is_broken))
+        elif isinstance(peer, NodePeer) and is_broken:
+            probe = self._loop.create_task(self._probe(peer))
+            self._probes.add(probe)
+            probe.add_done_callback(self._probes.discard)
+
+    async def _probe(self, node: NodePeer) -> None:
+        """Give up a node at whose port nobody listens any more: its agent has ended."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(PROBE_SECONDS):
+                try:
+                    _, writer = await asyncio.open_connection(*parse_address(node.name))
+                except ConnectionRefusedError:
+                    if node.is_cut_off:
+                        node.give_up(ConnectError(f"nobody listens at {node.name} any more"))
+                else:
+                    writer.close()
+
+    def worker_exited(self, worker: str) -> None:
+        """Its process has ended: it won't be back, if it is cut off."""
+        peer = self.peers.get(worker)
+        if peer is not None and peer.is_cut_off:
+            peer.give_up()
 
     # -- leaving
 

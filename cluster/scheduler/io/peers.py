@@ -4,7 +4,8 @@ A peer is what the scheduler knows by a name: a client's id, the address of a no
 remembers of it is here, and is gone with it. What the state machine knows of it is the machine's own.
 
 The rest of the scheduler speaks to a peer by `Peer.send`, `Peer.flush`, `Peer.is_full` and `Peer.give_up`, and by
-nothing else of its connection. So a peer may have a connection of its own or speak through that of another one.
+nothing else of its connection. So a peer may have a connection of its own or speak through that of another one. A
+connection may break and go on (`comm/resume.py`); the peer stays the same.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class Peer:
     @property
     def is_connected(self) -> bool:
         return self.connection is not None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether its connection is broken, and may be taken up again."""
+        return self.connection is not None and self.connection.is_broken
 
     @property
     def is_full(self) -> bool:

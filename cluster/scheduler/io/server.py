@@ -15,7 +15,7 @@ import holdfast
 from holdfast.cluster import protocol
 from holdfast.cluster.clock import STEP_SECONDS, ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address
-from holdfast.cluster.comm.connection import Listener
+from holdfast.cluster.comm.listening import Listener
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Answering, Dispatch, Request, RequestError
@@ -35,6 +35,9 @@ from holdfast.cluster.scheduler.watching.reading import READERS, Surroundings
 
 logger = logging.getLogger(__name__)
 
+#: How long a node or worker, and a client, may be cut off without having left.
+RESUME_SECONDS = 15.0
+CLIENT_RESUME_SECONDS = 30.0
 #: By how much a timer may come before its time: uvloop's clock counts milliseconds.
 CLOCK_TICK_SECONDS = 0.001
 #: How many characters of an event that it failed at stand in its log.
@@ -58,6 +61,9 @@ class Scheduler:
         Seconds after which a node that says nothing is given up.
     stopped_seconds
         After this long nobody waits any longer for what a stopped worker has begun.
+    resume_seconds, client_resume_seconds
+        For so long a node or worker, and a client, may be cut off without having left. Zero: a connection that breaks
+        has ended.
     validate
         Check all invariants after every event: for tests.
     """
@@ -70,6 +76,8 @@ class Scheduler:
         no_worker_timeout: float = NO_WORKER_TIMEOUT_SECONDS,
         silence_timeout: float = SILENCE_SECONDS,
         stopped_seconds: float = STOPPED_SECONDS,
+        resume_seconds: float = RESUME_SECONDS,
+        client_resume_seconds: float = CLIENT_RESUME_SECONDS,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
@@ -95,7 +103,14 @@ class Scheduler:
             describe=self.describe,
         )
         self._peers = self._members.peers
-        self._listener = Listener(token, self._members.welcome, self._members.connected)
+        self._listener = Listener(
+            token,
+            self._members.welcome,
+            self._members.connected,
+            grace=lambda role: client_resume_seconds if role == "client" else resume_seconds,
+            epoch=self.id,
+            call_later=lambda seconds, callback: self._rounds.call_later(seconds, callback),
+        )
         self._surroundings = Surroundings(self.describe, self._members.silences, self._members.absent.describe)
         self._requests = self._handlers_of_requests()
         self._dispatches = self._handlers_of_messages()
@@ -398,6 +413,7 @@ class Scheduler:
     def _worker_exited(self, peer: str, worker: str, reason: str, *how: Any) -> None:
         logger.warning("worker %s ended: %s", worker, reason)
         self._handle(events.WorkerExited(peer, worker, reason, *how))
+        self._members.worker_exited(worker)
 
     def _tasks_said(self, worker: str, *message: Any) -> Iterator[None] | None:
         tasks = self._peers.get(id_of_tasks(worker))

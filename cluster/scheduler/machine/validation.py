@@ -223,7 +223,9 @@ def _validate_worker(worker: Worker) -> None:
     assert worker.nactive <= runs_max(worker.nthreads)
     assert worker.asked >= 0
     assert worker.unconfirmed >= 0
-    assert worker.unresponsive == (worker.condition != "running" or worker.asked > 0 or worker.unconfirmed > 0)
+    assert worker.unresponsive == (
+        worker.condition != "running" or worker.asked > 0 or worker.unconfirmed > 0 or worker.cut_off is not None
+    )
     expected = sum(run.seconds for run in worker.active)
     assert abs(worker.expected_seconds - expected) < 1e-6
     room = worker.nactive < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads

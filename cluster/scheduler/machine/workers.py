@@ -95,6 +95,7 @@ class Workers:
             events.WorkerJoined: self._worker_joined,
             events.WorkerParted: self._worker_parted,
             events.WorkerExited: self._worker_exited,
+            events.WorkerCutOff: self._worker_cut_off,
         }
         self._shared = shared
         self._workers = shared.workers
@@ -130,6 +131,11 @@ class Workers:
         self.reconsider_unrunnable()
         for part in self._parts:
             part.worker_joined(worker)
+
+    def _worker_cut_off(self, event: events.WorkerCutOff) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is not None:
+            self._revocation.cut_off(worker, event.is_cut_off)
 
     # -- departures
 

@@ -5,7 +5,7 @@ what it has begun. But the agent of its host can, and sees to it that the rest w
 (`cluster/ledger.py`). So the agent is asked to revoke runs
 
 * of a worker that has left an instruction to drop runs unanswered for `ANSWER_SECONDS`;
-* of one of which the agent says that it hears nothing, as often as it says so.
+* of one of which the agent says that it hears nothing, or whose connection is broken, as often as the agent reports.
 
 Of either, those runs are asked for that an idle worker may run, if bringing over what they read is expected to take
 less than the wait. What the agent has revoked is put back into the queues, and its worker is told. In between a worker
@@ -17,6 +17,7 @@ worker.…             is above zero, or another than "running", …
 condition            since its agent says so; until that says otherwise, or the worker says anything
 asked                from when its agent is asked to revoke runs until the answer
 unconfirmed          from when the worker is told of a revocation until it has confirmed that
+cut_off              (it isn't None) from when its connection breaks until that goes on
 ===================  ===========================================================================================
 
 A run that has begun stays where it is, however long it takes: a long call into C and one that never ends look the same.
@@ -103,12 +104,20 @@ class Revocation(Timed):
         if condition != worker.condition:
             worker.condition = condition
             self._update(worker)
-        if condition == "running" or worker.incarnation is None:
+        if worker.incarnation is None:
             return
-        if condition == "stopped" and seconds >= self._stopped_seconds:
+        if condition == "running":
+            if worker.cut_off is not None:  # its agent doesn't know
+                self._ask(worker, self._life.now - worker.cut_off)
+        elif condition == "stopped" and seconds >= self._stopped_seconds:
             self._run_elsewhere(worker)
         else:
             self._ask(worker, seconds)
+
+    def cut_off(self, worker: Worker, is_cut_off: bool) -> None:
+        """The worker's connection has broken, and may be taken up again; or it is."""
+        worker.cut_off = self._life.now if is_cut_off else None
+        self._update(worker)
 
     def heard_from(self, worker: Worker) -> None:
         """The worker has said something."""
@@ -190,5 +199,7 @@ class Revocation(Timed):
         self._update(worker)
 
     def _update(self, worker: Worker) -> None:
-        worker.unresponsive = worker.condition != "running" or bool(worker.asked or worker.unconfirmed)
+        worker.unresponsive = (
+            worker.condition != "running" or bool(worker.asked or worker.unconfirmed) or worker.cut_off is not None
+        )
         self._placement.update_room(worker, self._life.now)

@@ -51,6 +51,13 @@ class WorkerParted(NamedTuple):
     pid: int = 0  # 0: it has not said
 
 
+class WorkerCutOff(NamedTuple):
+    """The connection of a worker has broken, and may be taken up again; or it is."""
+
+    worker: str
+    is_cut_off: bool
+
+
 class WorkerExited(NamedTuple):
     """The process of a worker has ended. What its node knows of how: the runs that its threads had taken last (None:
     it can't tell), the one that has crashed it, if that is known, and whether the fault was one of memory."""
@@ -235,6 +242,7 @@ Event: TypeAlias = (
     | HostReady
     | WorkerJoined
     | WorkerParted
+    | WorkerCutOff
     | WorkerExited
     | HostReported
     | ClientJoined

@@ -298,6 +298,7 @@ class Worker:
         "address",
         "asked",
         "condition",
+        "cut_off",
         "expected_seconds",
         "free_resources",
         "functions",
@@ -336,7 +337,8 @@ class Worker:
         self.condition = "running"  # what its process is doing
         self.asked = 0  # revocations that its node was asked for, and has not answered
         self.unconfirmed = 0  # those that it was told of, and has not confirmed
-        self.unresponsive = False  # it is not known to hear, by one of these three: it has no room
+        self.cut_off: float | None = None  # since when its connection is broken, and may be taken up again
+        self.unresponsive = False  # it is not known to hear, by one of these four: it has no room
 
     @property
     def nactive(self) -> int:

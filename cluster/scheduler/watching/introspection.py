@@ -87,7 +87,7 @@ def info(state: SchedulerState, description: dict[str, Any]) -> dict[str, Any]:
     for worker in state.workers.values():
         beat = worker.host.report
         workers[worker.address] = {
-            **_worker(worker, beat),
+            **_worker(worker, beat, state.life.now),
             "type": "Worker",
             "node": worker.host.address,
             "host": worker.host.description.get("hostname", ""),
@@ -98,7 +98,7 @@ def info(state: SchedulerState, description: dict[str, Any]) -> dict[str, Any]:
     return {**description, "type": "Scheduler", "services": {}, "workers": workers, "places": places}
 
 
-def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
+def _worker(worker: Worker, beat: dict[str, Any], now: float) -> dict[str, Any]:
     measured = (beat.get("workers") or {}).get(worker.address) or {}
     return {
         "name": worker.name,
@@ -107,8 +107,8 @@ def _worker(worker: Worker, beat: dict[str, Any]) -> dict[str, Any]:
         "blocked": worker.nblocked,
         "memory": measured.get("memory"),
         "cpu": measured.get("cpu"),
-        "condition": measured.get("condition"),
-        "seconds": measured.get("seconds"),
+        "condition": measured.get("condition") if worker.cut_off is None else "cut off",
+        "seconds": measured.get("seconds") if worker.cut_off is None else now - worker.cut_off,
     }
 
 
@@ -143,7 +143,7 @@ def status(
             "deaths": host.description.get("deaths") or 0,
             "last_death": host.description.get("last_death"),
             "last_death_seconds": beat.get("last_death_seconds"),
-            "workers": {worker.address: _worker(worker, beat) for worker in host.workers},
+            "workers": {worker.address: _worker(worker, beat, state.life.now) for worker in host.workers},
             "places": beat.get("places") or {},
             "store": {"capacity": host.description.get("capacity"), **(beat.get("store") or {})},
         }

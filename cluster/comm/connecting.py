@@ -1,0 +1,256 @@
+"""Connecting to a listener, and coming back to it when the connection has broken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from typing import Any
+
+from holdfast.cluster.comm import shortcut
+from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.opening import ConnectorOpening, ResumeError, Return, TryLater
+from holdfast.cluster.comm.resume import Session
+from holdfast.cluster.comm.shared import SharedTransport
+from holdfast.cluster.comm.strangers import foreign_answer, who_answers
+from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
+
+logger = logging.getLogger(__name__)
+
+#: How long each attempt to come back may take: what is sent to nobody isn't sent again soon.
+ATTEMPT_SECONDS = 5.0
+#: The pause after the first attempt is none, after the second this, and then it grows up to the maximum. It begins
+#: again when something was said in between.
+PAUSE_SECONDS = 0.05
+MAX_PAUSE_SECONDS = 1.0
+#: How often it is looked whether a thread still reads what came over the connection that has broken.
+READER_SECONDS = 0.001
+
+_SILENT = "somebody listens there and says nothing: it is stopped, or waits for another protocol"
+
+
+class NoAnswerError(ConnectError):
+    """Nobody has answered in time at an address, where somebody may be."""
+
+
+async def connect(
+    address: str,
+    *,
+    token: bytes,
+    role: str,
+    info: dict[str, Any],
+    timeout: float = 10.0,
+    what: str = "scheduler",
+    shared: bool = False,
+    again: bool = False,
+) -> Connection:
+    """Connect and open, trying again until ``timeout`` seconds are over while nobody answers.
+
+    With ``shared``, other threads than the loop's can use it, too. With ``again``, somebody has listened there before,
+    so that when nobody listens now, nobody will: that isn't waited for.
+
+    Returns
+    -------
+    Connection
+        Open, with ``info`` set to what the listener said. Call its `start` to get what it sends. If the listener
+        offers that, it comes back by itself when it breaks.
+
+    Raises
+    ------
+    ConnectError
+        Nobody answered: names the address, how long and how often it was tried, and the last error. A `NoAnswerError`
+        if somebody may be there all the same.
+    AuthenticationError, VersionMismatchError
+        Somebody answered who can't be worked with.
+    """
+    host, port = parse_address(address)
+    where = format_address(host, port)
+    started = time.monotonic()
+    attempts = 0
+    delay = 0.01
+    while True:
+        attempts += 1
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(max(0.1, timeout - (time.monotonic() - started))):
+                connection = await _connect(host, port, shared)
+                opening = ConnectorOpening(token, role, info, where)
+                await connection.open_as_connector(opening)
+                if opening.terms is not None:
+                    connection.survive(Session(opening.terms), _Return(connection, host, port, token, role, shared))
+                return connection
+        except (AuthenticationError, VersionMismatchError):
+            _abort(connection)
+            raise
+        except ProtocolError:
+            _abort(connection)
+            raise foreign_answer(where, connection.first_words if connection is not None else b"") from None
+        except TryLater as error:
+            _abort(connection)
+            reason = str(error)
+        except ConnectError:
+            _abort(connection)
+            raise
+        except asyncio.CancelledError:
+            _abort(connection)
+            raise
+        except (OSError, TimeoutError) as error:
+            _abort(connection)
+            if connection is not None and who_answers(connection.first_words):
+                raise foreign_answer(where, connection.first_words) from None
+            if again and isinstance(error, ConnectionRefusedError):
+                raise ConnectError(f"no {what} listens at {where} any more") from None
+            reason = _reason(error)
+            if isinstance(error, TimeoutError):
+                reason = "no answer" if connection is None else _SILENT
+        elapsed = time.monotonic() - started
+        if elapsed + delay >= timeout:
+            raise NoAnswerError(
+                f"no {what} answered at {where}: tried {attempts} times in {elapsed:.1f} s, last: {reason}. "
+                "Is it running there? 'holdfast start --head' starts one"
+            )
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 0.5)
+
+
+class _Return:
+    """The connecting end's way over a break: it connects again, for as long as the listener waits."""
+
+    def __init__(self, connection: Connection, host: str, port: int, token: bytes, role: str, shared: bool) -> None:
+        self._connection: Connection | None = connection
+        self._host = host
+        self._port = port
+        self._token = token
+        self._role = role
+        self._shared = shared
+        self._attempt: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._pause = 0.0
+        self._moved = 0  # frames, in both directions, when it broke last
+
+    def broke(self, error: Exception | None) -> None:
+        self._task = asyncio.ensure_future(self._come_back(error))
+
+    def resumed(self) -> None:
+        self._attempt = None
+
+    def ended(self) -> None:
+        self._connection = None
+        with contextlib.suppress(RuntimeError):  # there is no loop any more, or none runs here: nor does the task
+            if self._task is not None and self._task is not asyncio.current_task():
+                self._task.cancel()
+
+    def leave_to_parent(self) -> None:
+        self._connection = None
+        if self._attempt is not None:
+            self._attempt.leave_to_parent()
+
+    async def _come_back(self, error: Exception | None) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        began = time.monotonic()
+        seconds = connection.session.terms.seconds
+        while connection.is_read:  # by a thread, which finds out in a moment
+            await asyncio.sleep(READER_SECONDS)
+        connection.handle()  # what it had taken
+        moved = connection.taken + connection.session.acknowledged
+        if moved != self._moved:
+            self._moved, self._pause = moved, 0.0
+        while not connection.closed:
+            reason = await self._try(connection)
+            if reason is None or connection.closed:
+                return
+            if isinstance(reason, (ResumeError, AuthenticationError, VersionMismatchError)):
+                connection.abort(reason)
+                return
+            if time.monotonic() - began + self._pause >= seconds:
+                because = f"{error}; " if error is not None else ""
+                connection.abort(
+                    ConnectError(f"{because}it could not be taken up again within {seconds:g} s: {_reason(reason)}")
+                )
+                return
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause + PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+
+    async def _try(self, connection: Connection) -> Exception | None:
+        """None if the session goes on."""
+        attempt: Connection | None = None
+        back = Return(connection.session.terms, connection.taken)
+        try:
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                attempt = self._attempt = await _connect(self._host, self._port, self._shared)
+                opening = ConnectorOpening(self._token, self._role, {}, format_address(self._host, self._port), back)
+                await attempt.open_as_connector(opening)
+            connection.go_on_over(attempt, opening.taken)
+        except (OSError, ConnectError, ProtocolError, TimeoutError) as error:
+            _abort(attempt)
+            return error
+        except BaseException:
+            _abort(attempt)
+            raise
+        return None
+
+
+def shared_connection(sock: socket.socket) -> Connection:
+    """A connection over a connected socket, which is the connection's to close, that other threads can use too.
+
+    To be called in the loop's thread.
+    """
+    connection = Connection()
+    SharedTransport(asyncio.get_running_loop(), sock, connection)
+    return connection
+
+
+async def _connected_socket(host: str, port: int) -> socket.socket:
+    """A socket that is connected to an address, by the shortest way."""
+    loop = asyncio.get_running_loop()
+    failure: OSError = ConnectionRefusedError()
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = shortcut.connected(*address[:2])
+        if sock is not None:
+            return sock
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure
+
+
+async def _connect(host: str, port: int, shared: bool) -> Connection:
+    loop = asyncio.get_running_loop()
+    sock = await _connected_socket(host, port)
+    try:
+        if shared:
+            connection = shared_connection(sock)
+        elif sock.family == socket.AF_UNIX:
+            _, connection = await loop.create_unix_connection(Connection, sock=sock)
+        else:
+            _, connection = await loop.create_connection(Connection, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    return connection
+
+
+def _abort(connection: Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(RuntimeError):
+            connection.abort()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,210 @@
+"""Where connections come in: a port that is listened to, and the sessions of those that may come back to it.
+
+A listener whose connections may be taken up again (`resume`) waits for an end that is broken, for as long as the terms
+of its session say. Only one over the network is waited for: a Unix socket can't be cut, so when the connection over a
+`shortcut` ends, the other end's process has ended, or has closed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from holdfast.cluster.comm import shortcut
+from holdfast.cluster.comm.addresses import format_address
+from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.comm.entrance import Entrance
+from holdfast.cluster.comm.opening import ListenerOpening, Refused
+from holdfast.cluster.comm.resume import Session, Terms
+from holdfast.cluster.errors import ConnectError
+
+#: How many connections may wait in the kernel to be accepted; it may have a lower limit.
+BACKLOG = 4096
+
+
+class GraceOverError(ConnectError):
+    """Nobody has come back to a session in time. Nobody knows whether the other end lives."""
+
+
+class Timer(Protocol):
+    """What ends a wait."""
+
+    def cancel(self) -> None: ...
+
+
+class Listener:
+    """Accepts connections and opens them, as many at a time as its `Entrance` has room for.
+
+    Parameters
+    ----------
+    token:
+        The cluster's token.
+    welcome:
+        ``welcome(role, info) -> info``, see `opening.ListenerOpening`.
+    on_connection:
+        Called with each connection that has opened; it calls `Connection.start`. Not with one that is taken up again.
+    grace:
+        ``grace(role)``: for how many seconds it waits for a connection of this role that is broken. Zero: not at all.
+    epoch:
+        What sets this listener apart from the one that listened here before it.
+    call_later:
+        ``call_later(seconds, callback) -> timer``; the loop's, if not given.
+    """
+
+    def __init__(
+        self,
+        token: bytes,
+        welcome: Callable[[str, dict[str, Any]], dict[str, Any]],
+        on_connection: Callable[[Connection], None],
+        *,
+        grace: Callable[[str], float] = lambda role: 0.0,
+        epoch: str | None = None,
+        call_later: Callable[[float, Callable[[], None]], Timer] | None = None,
+    ) -> None:
+        self._token = token
+        self._welcome = welcome
+        self._on_connection = on_connection
+        self._grace = grace
+        self._epoch = epoch or secrets.token_hex(8)
+        self._call_later = call_later
+        self._sessions: dict[bytes, Connection] = {}
+        self._entrances: list[Entrance] = []
+        self.address = ""
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept on a bound socket, which the listener owns from here on."""
+        self.address = format_address(*sock.getsockname()[:2])
+        shorter = shortcut.listening(*sock.getsockname()[:2])
+        # One for each: who floods the network's side is not in the way of this host's processes.
+        self._entrances = [Entrance(each, self._open) for each in (sock, shorter) if each is not None]
+
+    async def _open(self, sock: socket.socket, peer: str) -> None:
+        connection = Connection()
+        # Over the shortcut nothing begins that is taken up again; what has begun over the network may go on there.
+        opening = ListenerOpening(self._token, self._welcome, _Known(self, begins=sock.family != socket.AF_UNIX))
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
+            await connection.open_as_listener(opening)
+            if opening.taken is not None:
+                assert opening.terms is not None
+                self._sessions[opening.terms.id].go_on_over(connection, opening.taken)
+                return
+            if opening.terms is not None:
+                self._begin(connection, opening.terms)
+            self._on_connection(connection)
+        except Refused:  # it is told so, and closed after that
+            raise
+        except BaseException:
+            connection.abort()
+            if not connection.was_made:
+                sock.close()
+            raise
+
+    def _begin(self, connection: Connection, terms: Terms) -> None:
+        self._sessions[terms.id] = connection
+        later = self._call_later or asyncio.get_running_loop().call_later
+        connection.survive(
+            Session(terms), _Wait(connection, terms.seconds, later, lambda: self._sessions.pop(terms.id, None))
+        )
+
+    async def close(self) -> None:
+        """Stop accepting, also those that would come back. Connections that are open stay open."""
+        for entrance in self._entrances:
+            await entrance.close()
+
+
+class _Known:
+    """What an opening may know of a listener's sessions (`opening.Sessions`)."""
+
+    def __init__(self, listener: Listener, *, begins: bool) -> None:
+        self._listener = listener
+        self._begins = begins
+
+    def begin(self, role: str) -> Terms | None:
+        seconds = self._listener._grace(role) if self._begins else 0.0
+        return Terms.new(self._listener._epoch, seconds) if seconds > 0 else None
+
+    def find(self, session: bytes, epoch: str, role: str) -> Terms:
+        if epoch != self._listener._epoch:
+            raise Refused("resume", f"{epoch} is gone, {self._listener._epoch} listens here now")
+        connection = self._listener._sessions.get(session)
+        if connection is None or connection.role != role:
+            raise Refused("resume", "the session has ended")
+        return connection.session.terms
+
+    def supersede(self, session: bytes) -> int:
+        return self._listener._sessions[session].supersede()
+
+
+class _Wait:
+    """The listening end's way over a break: it waits."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        seconds: float,
+        call_later: Callable[[float, Callable[[], None]], Timer],
+        forget: Callable[[], object],
+    ) -> None:
+        self._connection: Connection | None = connection
+        self._seconds = seconds
+        self._call_later = call_later
+        self._forget = forget
+        self._timer: Timer | None = None
+
+    def broke(self, error: Exception | None) -> None:
+        self._timer = self._call_later(self._seconds, lambda: self._give_up(error))
+
+    def _give_up(self, error: Exception | None) -> None:
+        because = f" ({error})" if error is not None else ""
+        if self._connection is not None:
+            self._connection.abort(
+                GraceOverError(f"its connection broke{because}, and it is not back after {self._seconds:g} s")
+            )
+
+    def resumed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def ended(self) -> None:
+        self.resumed()
+        self._connection = None
+        self._forget()
+
+    def leave_to_parent(self) -> None:
+        self._connection = None
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to ``host:port`` and listening, for a `Listener`.
+
+    Raises
+    ------
+    ConnectError
+        The port is in use or the address is not this host's; says what to do.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConnectError(
+                f"port {port} of {host} is in use: stop what listens there ('holdfast status' shows a cluster of "
+                "yours), or choose another port (0: any free one)"
+            ) from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ConnectError(
+                f"can't listen on {format_address(host, port)}: {host} is no address of this host; choose one that is "
+                "('ip address' lists them)"
+            ) from None
+        raise ConnectError(f"can't listen on {format_address(host, port)}: {error.strerror or error}") from None
+    sock.setblocking(False)
+    return sock

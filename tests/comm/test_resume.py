@@ -1,0 +1,479 @@
+"""Sessions that outlive their connections: what is sent arrives once and in order, however often these break."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import threading
+
+import pytest
+from cutting_proxy import CuttingProxy
+
+from holdfast.cluster.comm import connection as connection_module
+from holdfast.cluster.comm import frames, resume
+from holdfast.cluster.comm.connecting import connect
+from holdfast.cluster.comm.listening import GraceOverError, Listener, bound_socket
+from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.opening import ResumeError
+from holdfast.cluster.comm.resume import Session, Terms
+from holdfast.cluster.errors import ConnectError, ProtocolError
+from tests.comm.server import TOKEN
+
+DEADLINE_SECONDS = 30
+
+
+class Served:
+    """A listener whose connections survive, behind a proxy, and what came."""
+
+    def __init__(self, seconds=20.0, **options):
+        self.heard = []
+        self.ends = []
+        self.breaks = []
+        self.connections = []
+        self.changed = asyncio.Event()
+        self.listener = Listener(TOKEN, lambda role, info: {}, self._connected, grace=lambda role: seconds, **options)
+
+    async def __aenter__(self):
+        await self.listener.listen(bound_socket("127.0.0.1", 0))
+        self.proxy = CuttingProxy(self.listener.address, random.Random(7))
+        await asyncio.to_thread(self.proxy.__enter__)
+        return self
+
+    async def __aexit__(self, *exc_info):
+        await self.listener.close()
+        for connection in self.connections:
+            connection.abort()
+        await asyncio.to_thread(self.proxy.__exit__, None, None, None)
+
+    def _connected(self, connection):
+        self.connections.append(connection)
+        connection.on_break = self.breaks.append
+        connection.start(self._on_batch, self._on_close)
+
+    def _on_batch(self, batch):
+        self.heard += batch
+        self.changed.set()
+
+    def _on_close(self, error):
+        self.ends.append(error)
+        self.changed.set()
+
+    async def until(self, condition):
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not condition():
+                self.changed.clear()
+                with_wait = asyncio.ensure_future(self.changed.wait())
+                await asyncio.wait([with_wait], timeout=0.01)
+                with_wait.cancel()
+
+    async def connect(self, heard=None, ends=None, shared=False):
+        connection = await connect(
+            self.proxy.address, token=TOKEN, role="client", info={"id": "me"}, timeout=5, shared=shared
+        )
+        heard = [] if heard is None else heard
+        ends = [] if ends is None else ends
+
+        def on_batch(batch):
+            heard.extend(batch)
+            self.changed.set()
+
+        def on_close(error):
+            ends.append(error)
+            self.changed.set()
+
+        connection.start(on_batch, on_close, lambda batch: on_batch(batch) or True)
+        return connection
+
+    async def cut(self, fault="reset"):
+        """Cut all connections that there are, which are some."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not await asyncio.to_thread(self.proxy.cut, fault):
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("fault", ["reset", "end", "swallow", "half"])
+def test_what_is_said_before_during_and_after_a_break_arrives_once_and_in_order(fault, shared):
+    async def main():
+        async with Served() as served:
+            heard, ends = [], []
+            ours = await served.connect(heard, ends, shared)
+            await served.until(lambda: served.connections)
+            theirs = served.connections[0]
+            said = 0
+            for number_of_cut in range(3):
+                for _ in range(100):
+                    ours.send(("op", said))
+                    theirs.send(("op", said))
+                    said += 1
+                await served.cut(fault)
+                for number in range(100):
+                    if shared and number % 2:
+                        await asyncio.to_thread(ours.send_now, [("op", said)])
+                    else:
+                        ours.send(("op", said))
+                        ours.flush()
+                    theirs.send(("op", said))
+                    theirs.flush()
+                    said += 1
+                await served.until(lambda n=said: len(heard) == len(served.heard) == n)
+                await served.until(lambda n=number_of_cut: served.breaks.count(False) > n)
+            assert heard == served.heard == [("op", number) for number in range(said)]
+            assert not ends
+            assert not served.ends
+            assert True in served.breaks
+            assert len(served.connections) == 1
+            ours.close()
+            await served.until(lambda: served.ends)
+            assert served.ends == [None]
+
+    run(main())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_stream_in_both_directions_survives_hundreds_of_cuts(shared):
+    seed = int(os.environ.get("HOLDFAST_SEED", random.randrange(1 << 32)))
+    print("seed", seed)
+
+    async def main():
+        async with Served() as served:
+            served.proxy._chance = chance = random.Random(seed)
+            heard, ends = [], []
+            ours = await served.connect(heard, ends, shared)
+            await served.until(lambda: served.connections)
+            theirs = served.connections[0]
+            served.proxy.nbytes = (200, 900_000)
+            await served.cut()
+            said = 0
+            while sum(served.proxy.cuts.values()) < 100:
+                for _ in range(chance.randrange(40)):
+                    payload = frames.raw(bytes(chance.choice([10, 100, 1000, 9_000])))
+                    ours.send(("op", said, payload))
+                    theirs.send(("op", said, payload))
+                    said += 1
+                await asyncio.sleep(0)
+                await served.until(lambda n=said: min(len(heard), len(served.heard)) > n - 500)
+            await asyncio.to_thread(served.proxy.calm)
+            await served.until(lambda: len(heard) == len(served.heard) == said)
+            for came in (heard, served.heard):
+                assert [message[1] for message in came] == list(range(said))
+            assert not ends
+            assert not served.ends
+            # What was taken is let go of, also when nothing more is said.
+            await served.until(lambda: not ours.session.kept and not theirs.session.kept)
+
+    run(main())
+
+
+def test_threads_that_wait_and_send_go_on_over_a_break():
+    async def main():
+        async with Served() as served:
+            ours = await served.connect(shared=True)
+            await served.until(lambda: served.connections)
+            (theirs,) = served.connections
+            over = threading.Event()
+            sent = itertools.count()
+            counts = []
+
+            def work():
+                while not over.is_set():
+                    counts.append(next(sent))
+                    ours.send_now([("op", counts[-1])])
+                    waits = threading.Lock()
+                    ours.read_while(lambda: False, 0.001)
+                    del waits
+
+            working = asyncio.ensure_future(asyncio.to_thread(work))
+            try:
+                for _ in range(20):
+                    theirs.send(("op", 0))
+                    before = len(served.heard)
+                    await served.cut()
+                    await served.until(lambda before=before: len(served.heard) > before + 5)
+            finally:
+                over.set()
+                await working
+            await served.until(lambda: len(served.heard) == len(counts))
+            assert [message[1] for message in served.heard] == counts
+
+    run(main())
+
+
+def test_a_new_connection_supersedes_one_that_the_listener_believes_to_live():
+    async def main():
+        async with Served() as served:
+            ours = await served.connect()
+            await served.until(lambda: served.connections)
+            ours.send(("op", 0))
+            await served.until(lambda: served.heard)
+            # Only this end knows that it's over.
+            transport = ours._transport
+            transport.set_protocol(asyncio.Protocol())
+            transport.pause_reading()
+            ours.connection_lost(ConnectionResetError())
+            ours.send(("op", 1))
+            await served.until(lambda: len(served.heard) == 2)
+            assert served.breaks == [True, False]
+            assert not served.ends
+            transport.abort()
+            ours.send(("op", 2))
+            await served.until(lambda: len(served.heard) == 3)
+
+    run(main())
+
+
+@pytest.mark.parametrize("what", ["secret", "id", "epoch"])
+def test_who_does_not_prove_the_session_is_refused_and_the_session_goes_on(what):
+    async def main():
+        async with Served() as served:
+            heard, ends = [], []
+            thief = await served.connect(heard, ends)
+            ours = await served.connect()
+            await served.until(lambda: len(served.connections) == 2)
+            ours.send(("op", 0))
+            await served.until(lambda: served.heard)
+            another = {"secret": bytes(32), "id": bytes(16), "epoch": "another"}[what]
+            thief._session = Session(ours.session.terms._replace(**{what: another}))
+            await served.cut()
+            await served.until(lambda: ends)
+            assert isinstance(ends[0], ResumeError)
+            ours.send(("op", 1))
+            await served.until(lambda: len(served.heard) == 2)
+
+    run(main())
+
+
+def test_a_session_that_nobody_comes_back_to_ends_and_is_not_taken_up_later(monkeypatch):
+    async def main():
+        async with Served(0.2) as served:
+            heard, ends = [], []
+            ours = await served.connect(heard, ends)
+            await served.until(lambda: served.connections)
+            served.proxy.refuse()
+            await served.cut()
+            ours.send(("op", 0))
+            await served.until(lambda: served.ends and ends)
+            assert isinstance(served.ends[0], GraceOverError)
+            assert "could not be taken up again within 0.2 s" in str(ends[0])
+            assert not served.listener._sessions
+            assert served.heard == []
+
+    run(main())
+
+
+def test_what_comes_too_late_is_told_that_the_session_has_ended(monkeypatch):
+    async def main():
+        async with Served(60) as served:
+            heard, ends = [], []
+            await served.connect(heard, ends)
+            await served.until(lambda: served.connections)
+            served.proxy.refuse()
+            await served.cut()
+            served.connections[0].abort(ConnectError("enough"))
+            await served.until(lambda: served.ends)
+            served.proxy.refuse(False)
+            await served.until(lambda: ends)
+            assert isinstance(ends[0], ResumeError)
+            assert "the session has ended" in str(ends[0])
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+@pytest.mark.parametrize("side", ["connector", "listener"])
+def test_an_end_on_purpose_is_no_break(end, side):
+    async def main():
+        async with Served(60) as served:
+            heard, ends = [], []
+            ours = await served.connect(heard, ends)
+            await served.until(lambda: served.connections)
+            one = ours if side == "connector" else served.connections[0]
+            one.send(("op", 0))
+            one.flush()
+            getattr(one, end)()
+            await served.until(lambda: served.ends and ends)
+            assert not served.listener._sessions
+            if end == "close":
+                assert (served.heard or heard) == [("op", 0)]
+
+    run(main())
+
+
+def test_a_connection_may_be_closed_while_it_is_broken():
+    async def main():
+        async with Served(60) as served:
+            heard, ends = [], []
+            ours = await served.connect(heard, ends)
+            await served.until(lambda: served.connections)
+            served.proxy.refuse()
+            await served.cut()
+            await served.until(lambda: ours.is_broken and served.connections[0].is_broken)
+            ours.close()
+            served.connections[0].close()
+            await served.until(lambda: served.ends and ends)
+            assert ends == served.ends == [None]
+
+    run(main())
+
+
+def test_what_is_kept_has_a_limit_and_the_rest_waits_and_arrives(monkeypatch):
+    monkeypatch.setattr(resume, "KEPT_NBYTES", 1 << 20)
+
+    async def main():
+        async with Served(60) as served:
+            ours = await served.connect()
+            await served.until(lambda: served.connections)
+            rooms = []
+            ours.on_room = lambda: rooms.append(1)
+            served.proxy.refuse()
+            await served.cut()
+            await served.until(lambda: ours.is_broken)
+            for number in range(500):
+                ours.send(("op", number, bytes(20_000)))
+                if number % 10 == 0:
+                    ours.flush()
+            ours.flush()
+            assert ours.is_full
+            assert ours.session.kept_nbytes < (1 << 20) + frames.HEADER_TARGET_NBYTES * 3
+            served.proxy.refuse(False)
+            await served.until(lambda: len(served.heard) == 500)
+            assert [message[1] for message in served.heard] == list(range(500))
+            await served.until(lambda: rooms and not ours.is_full)
+            await served.until(lambda: not ours.session.kept)
+
+    run(main())
+
+
+def test_a_fork_neither_comes_back_nor_keeps_the_secret():
+    async def main():
+        async with Served(60) as served:
+            heard, ends = [], []
+            ours = await served.connect(heard, ends, shared=True)
+            await served.until(lambda: served.connections)
+            served.proxy.refuse()
+            await served.cut()
+            await served.until(lambda: ours.is_broken)
+            pid = os.fork()
+            if pid == 0:
+                ours.leave_to_parent()
+                ours.send_now([("op", "of the child")])
+                os._exit(0 if ours._session is None and ours.closed else 1)
+            assert os.waitpid(pid, 0)[1] == 0
+            ours.send(("op", 1))
+            served.proxy.refuse(False)
+            await served.until(lambda: served.heard)
+            assert served.heard == [("op", 1)]
+
+    run(main())
+
+
+def test_a_welcome_that_may_not_have_arrived_is_not_waited_for(monkeypatch):
+    """The connecting end knows no secret then: it joins anew."""
+
+    async def main():
+        async with Served(60) as served:
+            monkeypatch.setattr(connection_module.Connection, "survive", _survive_without_a_word)
+            ours = await served.connect()
+            ours.send(("op", 0))
+            await served.until(lambda: served.heard)
+            await served.cut()
+            await served.until(lambda: served.ends)
+            assert served.breaks == []
+
+    run(main())
+
+
+def _survive_without_a_word(connection, session, way_back):
+    if connection.role != "scheduler":
+        connection._session, connection._way_back = session, way_back
+
+
+# -- without a network
+
+
+class End:
+    """One end of a simulated session."""
+
+    def __init__(self, terms):
+        self.session = Session(terms)
+        self.reader = frames.FrameReader()
+        self.heard = []
+        self.said = 0
+
+    def say(self):
+        chunks = frames.pack([("op", self.said)])
+        self.said += 1
+        self.session.keep(chunks, resume.frame_nbytes(chunks))
+        return b"".join(chunks)
+
+    def hear(self, data):
+        self.reader.received.append(data)
+        self.reader.take()
+        self.heard += [message[1] for batch in self.reader.batches for message in batch]
+        self.reader.batches.clear()
+        self.session.acknowledge(max(self.reader.acknowledged, 0))
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_any_history_of_breaks_delivers_each_frame_once_and_in_order(block, monkeypatch):
+    monkeypatch.setattr(resume, "KEPT_FRAMES", 40)
+    for seed in range(block * 100, block * 100 + 100):
+        _history(random.Random(seed), seed)
+
+
+def _history(chance, seed):
+    terms = Terms.new("epoch", 1)
+    ends = [End(terms), End(terms)]
+    links = [bytearray(), bytearray()]  # what is under way from each end to the other one
+    told = [0, 0]
+    for _ in range(chance.randrange(50, 400)):
+        what = chance.choice(["say", "say", "say", "carry", "carry", "tell", "break"])
+        one = chance.randrange(2)
+        end, link = ends[one], links[one]
+        if what == "say" and not end.session.is_full:
+            if end.session.rides_along(end.reader.taken):
+                link += frames.acknowledgement(end.reader.taken)
+            link += end.say()
+        elif what == "carry":
+            nbytes = chance.randrange(len(link) + 1)
+            ends[1 - one].hear(bytes(link[:nbytes]))
+            del link[:nbytes]
+        elif what == "tell":
+            link += frames.acknowledgement(end.reader.taken)
+        elif what == "break":
+            links[0].clear()
+            links[1].clear()
+            if chance.random() < 0.3:
+                # The listener answers, and its answer is lost: the other end comes back once more.
+                ends[1].session.resumed(ends[0].reader.taken, ends[1].reader.taken)
+            for end, link, other in zip(ends, links, reversed(ends), strict=True):
+                end.reader.go_on_with(frames.FrameReader())
+                for frame in end.session.resumed(other.reader.taken, end.reader.taken):
+                    link += b"".join(frame)
+        for end, other in zip(ends, reversed(ends), strict=True):
+            assert end.heard == list(range(len(end.heard))), seed
+            assert len(end.heard) == end.reader.taken, seed
+            assert end.session.sent == end.said, seed
+            assert end.session.acknowledged <= other.reader.taken <= end.session.sent, seed
+            assert end.session.kept_nbytes == sum(end.session.kept_sizes), seed
+            assert len(end.session.kept) <= 42, seed
+    del told
+    for end, link, other in zip(ends, links, reversed(ends), strict=True):
+        other.hear(bytes(link))
+        assert other.heard == list(range(end.said)), seed
+
+
+def test_an_end_that_claims_more_than_was_sent_or_less_than_it_had_is_none_of_ours():
+    end = End(Terms.new("epoch", 1))
+    end.say()
+    end.say()
+    with pytest.raises(ProtocolError):
+        end.session.acknowledge(3)
+    end.session.acknowledge(1)
+    with pytest.raises(ProtocolError):
+        end.session.resumed(0, 0)
+    with pytest.raises(ProtocolError):
+        end.session.resumed(3, 0)
+    assert len(end.session.resumed(1, 0)) == 1
