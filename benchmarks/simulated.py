@@ -109,7 +109,7 @@ class Simulation:
     @property
     def forgotten(self) -> bool:
         """Whether the scheduler holds nothing any more."""
-        return not self._state.tasks and not self._state.waits and not self._state.deadlines
+        return not self._state.tasks and not self._state.waits and self._state.next_deadline is None
 
     def _result(self, entry: RunEntry) -> tuple[Any, ...]:
         object_id = next(self._ids).to_bytes(16, "big")
