@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import io
 import pickle
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.failures.dumping import dump_exception
 from holdfast.cluster.failures.links import NO_LINK, PLAIN, Left, Link, Linked, Unsent, shortened
 from holdfast.cluster.failures.substitutes import Substitute, substitute
 from holdfast.cluster.failures.tracebacks import traceback_of
@@ -41,6 +43,11 @@ def load_exception(blob: bytes | memoryview, text: str) -> tuple[BaseException, 
 def load_copy(blob: bytes) -> BaseException:
     """The exception in a blob of `dump_exception`."""
     return load_exception(blob, "")[0]
+
+
+def _reduced(error: Substitute) -> tuple[Callable[[bytes], BaseException], tuple[bytes]]:
+    """How a substitute is pickled: as what it stands for."""
+    return load_copy, (dump_exception(error)[0],)
 
 
 class _Unpacker:
@@ -100,9 +107,9 @@ class _Unpacker:
                 _not_interrupt(refused)
         why = f"its class {link.cls.shown} can't be used in this process: {in_words(failure)}"
         try:
-            error = state.make(substitute(link.cls.shown, link.cls, why, ancestors), *self._group(link))
+            error = state.make(substitute(link.cls.shown, link.cls, why, ancestors, _reduced), *self._group(link))
         except Exception:  # a native class among them
-            error = state.make(substitute(link.cls.shown, link.cls, why, ()))
+            error = state.make(substitute(link.cls.shown, link.cls, why, (), _reduced))
         state.set_args(error, (link.words or link.cls.shown,))
         return error
 

@@ -7,7 +7,7 @@ attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from holdfast.cluster.errors import RemoteError
@@ -28,14 +28,14 @@ class Substitute(RemoteError):
     def _words(self) -> str:
         return "".join(map(str, args_of(self)))
 
-    def __reduce__(self) -> Any:
-        from holdfast.cluster.failures.dumping import dump_exception  # which imports this
-        from holdfast.cluster.failures.loading import load_copy
 
-        return load_copy, (dump_exception(self)[0],)
-
-
-def substitute(name: str, original: Any, why: str, ancestors: Iterable[type[BaseException]]) -> type[Substitute]:
+def substitute(
+    name: str,
+    original: Any,
+    why: str,
+    ancestors: Iterable[type[BaseException]],
+    reduce: Callable[[Substitute], Any],
+) -> type[Substitute]:
     """A class that stands for the class ``name``.
 
     Parameters
@@ -46,6 +46,8 @@ def substitute(name: str, original: Any, why: str, ancestors: Iterable[type[Base
         It is needed.
     ancestors
         Classes that the original is one of, the nearest first. Those that it can't be one of as well are left out.
+    reduce
+        How an error of the class is pickled: its ``__reduce__``.
     """
     shown = f"RemoteError({name.rpartition('.')[2]})"
     names = {
@@ -54,6 +56,7 @@ def substitute(name: str, original: Any, why: str, ancestors: Iterable[type[Base
         "__doc__": f"Stands for {name}.",
         "_original": original,
         "_why": why,
+        "__reduce__": reduce,
     }
     bases: tuple[type[BaseException], ...] = (Substitute,)
     made: type[Substitute] = type(shown, (Substitute,), dict(names))
