@@ -1,8 +1,8 @@
 """The store's core: everything it decides, and nothing it does.
 
 Sans-IO. Requests come in as method calls, with the id of the client that made them; what is to be sent
-or done comes out of ``drain`` as small tuples. There are no sockets, threads or memory in here, and
-time comes from the clock that is handed in, so a test can drive it through anything that could happen.
+or done comes out of ``drain`` as small tuples. There are no sockets or threads in here, no memory but the object
+index's, and time comes from the clock that is handed in, so a test can drive it through anything that could happen.
 
 Whose bytes are whose
 ---------------------
