@@ -19,7 +19,7 @@ def _import_dask() -> None:
 
 _import_dask()
 
-from holdfast.client.client import Client  # noqa: E402
+from holdfast.client.client import Client, get_client  # noqa: E402
 from holdfast.client.core.registry import registry  # noqa: E402
 from holdfast.client.futures.collections import futures_of  # noqa: E402
 from holdfast.client.futures.future import Future  # noqa: E402
@@ -28,4 +28,4 @@ from holdfast.client.in_task import place  # noqa: E402
 
 registry.task_place = place
 
-__all__ = ["Client", "Future", "futures_of", "wait"]
+__all__ = ["Client", "Future", "futures_of", "get_client", "wait"]

@@ -115,9 +115,6 @@ class Client:
     9
     """
 
-    #: Whether a worker opened it for its tasks: the scheduler doesn't count it among the users' clients.
-    _of_worker = False
-
     def __init__(
         self,
         address: Any = None,
@@ -143,7 +140,6 @@ class Client:
             attach=attach,
             writable=writable,
             cluster_options=cluster_options,
-            of_worker=self._of_worker,
         )
         if not self._asynchronous:
             driver = BlockingDriver()
@@ -1097,3 +1093,33 @@ class Client:
 
     def _nthreads(self) -> int:
         return sum(node.get("nthreads") or 0 for node in self._core.session.nodes.values())
+
+
+def get_client() -> Client:
+    """The client to use here: inside a task that of its worker, else the one that was opened last as a default.
+
+    The tasks of a worker share a client, which uses the worker's connection and store. A task that waits by it, in
+    `Future.result`, `Client.gather` or ``x.compute()``, lends its place to other tasks, and goes on when there is a
+    place again. So tasks may wait for tasks that they have submitted, on a cluster of any size.
+
+    Returns
+    -------
+    Client
+
+    Raises
+    ------
+    ValueError
+        There is none.
+
+    Examples
+    --------
+    >>> from holdfast import get_client
+    >>> def fibonacci(n):
+    ...     if n < 2:
+    ...         return n
+    ...     client = get_client()
+    ...     return sum(client.gather([client.submit(fibonacci, n - 1), client.submit(fibonacci, n - 2)]))
+    >>> client.submit(fibonacci, 10).result()
+    55
+    """
+    return Client.current()

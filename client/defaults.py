@@ -35,9 +35,6 @@ def opened(core: Core, set_as_default: bool) -> None:
         registry.open.add(core)
         registry.known.add(core)
         if not set_as_default:
-            task = registry.task_place()
-            if task is not None:
-                task.client_opened()
             return
         if not registry.defaults:
             _before.clear()

@@ -1,8 +1,19 @@
-"""dask inside a task: what is computed there, and what can't be yet; and the client that a worker's tasks share.
+"""The client inside tasks. All tasks of a worker share one, over the worker's connection and store.
 
-A collection that a task makes is computed where it is made, in threads of that worker. One on futures, persisted in the
-cluster, can't be: its parts are results that this process hasn't, and while the task waited for these it would keep the
-thread that may have to make them.
+It is made when a task first asks for it, with `get_client` or because it computes a dask collection or is given a
+future, and lives and dies with the worker. Nobody closes it.
+
+==================  ===================================================================================================
+what                is …
+==================  ===================================================================================================
+its connection      the worker's, in which its messages travel (`holdfast.cluster.worker.tasks_transport`)
+its store           the worker's
+its waiting         that of a blocking client, with the slot of the task lent (`holdfast.client.drivers.in_task`)
+its identity        its own: what it holds is let go of when the worker is gone
+==================  ===================================================================================================
+
+Inside tasks it is dask's scheduler too (`get`), so that what a task computes runs on the cluster. A thread that a task
+has started has no task around it, and no such client: there dask computes in threads, as it does without a cluster.
 """
 
 from __future__ import annotations
@@ -10,52 +21,43 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-
-import dask.config
 
 from holdfast.client.client import Client
 from holdfast.client.core.core import Core
-from holdfast.client.core.registry import TaskPlace
+from holdfast.client.core.registry import TaskPlace, registry
+from holdfast.client.core.session import Session
+from holdfast.client.drivers.in_task import InTaskDriver
+from holdfast.client.futures.callbacks import ThreadCallbacks
 from holdfast.client.packing.dask_internals import Expr, flatten
 from holdfast.client.packing.graphs import nodes_of
-from holdfast.cluster.worker.context import current_key, current_worker
+from holdfast.client.stores.access import StoreAccess
+from holdfast.cluster.naming import id_of_tasks
+from holdfast.cluster.worker.context import current_run, current_worker
+from holdfast.cluster.worker.worker import Worker
+from holdfast.objectstore import Store
 
-_clients: dict[str, Client] = {}
 _lock = threading.Lock()
-
-
-class WorkerClient(Client):
-    """The client that the tasks of a worker share. No user opened it, so none counts it."""
-
-    _of_worker = True
 
 
 class _Place:
     """A worker whose task is running in this thread."""
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self.scheduler_address: str = worker.scheduler_address
-        self.token: bytes = worker.token
+        self.scheduler_address = worker.scheduler_address
+        self.token = worker.token
 
     def core(self) -> Core:
-        address, token = self.scheduler_address, self.token
-        with _lock:
-            client = _clients.get(address)
-            if client is None or client.closed:
-                # Outside of the task's thread: whatever keeps a frame of this must not keep the task's frames with it.
-                with ThreadPoolExecutor(1, "holdfast-worker-client") as elsewhere:
-                    client = elsewhere.submit(_open, address, token).result()
-                _clients[address] = client
-                self.client_opened()
-            return client._core
-
-    def client_opened(self) -> None:
-        """There will be futures in the tasks of this process, so collections may stand on some."""
-        if self._worker.own_process:
-            refuse_futures()
+        tasks = self._worker.tasks
+        client = tasks.client
+        if client is None or client._core.session.ended is not None:
+            with _lock:
+                client = tasks.client
+                if client is None or (client._core.session.ended is not None and not tasks.closed):
+                    client = tasks.client = Client._of_core(_open(self._worker))
+        core: Core = client._core
+        return core
 
 
 def place() -> TaskPlace | None:
@@ -64,40 +66,65 @@ def place() -> TaskPlace | None:
     return None if worker is None else _Place(worker)
 
 
-def _open(address: str, token: bytes) -> Client:
-    client = WorkerClient(address, token=token, set_as_default=False, name="worker")
-    core = client._core
-    resources = core.resources
-    assert resources is not None
-    # Nobody closes it: it goes with its cluster.
-    core.session.on_end = lambda: resources.close_elsewhere("the cluster is gone")
-    return client
+def _open(worker: Worker) -> Core:
+    tasks = worker.tasks
+    # The scheduler says which nodes there are in its first message.
+    welcome = {"scheduler": tasks.scheduler, "nodes": [{"address": worker.node_address}]}
+    session = Session(tasks, worker.scheduler_address, welcome)
+    stores = _WorkersStore(worker, session)
+    callbacks = ThreadCallbacks()
+
+    def ended() -> None:
+        callbacks.close(0)
+        stores.close()
+
+    session.on_end = ended
+    core = Core(
+        id=id_of_tasks(worker.address),
+        name=f"the tasks of {worker.name}",
+        scheduler_address=worker.scheduler_address,
+        session=session,
+        stores=stores,
+        driver=InTaskDriver(session.send_posted, worker.lend, current_run),
+        callbacks=callbacks,
+        make_client=Client._of_core,
+    )
+    with registry.lock:
+        registry.open.add(core)
+        registry.known.add(core)
+    session.start()
+    return core
 
 
-def _leave_to_parent() -> None:
-    """In a forked child: the clients are the parent's, and so may be whoever has the lock."""
-    global _lock
-    _lock = threading.Lock()
-    _clients.clear()
+class _WorkersStore(StoreAccess):
+    """The way to the stores of a cluster for the tasks of a worker: the store of this host is the worker's own."""
 
+    def __init__(self, worker: Worker, session: Session) -> None:
+        super().__init__(
+            lambda: session.nodes, token=worker.token, owner=id_of_tasks(worker.address), attach=False, warm=False
+        )
+        self._worker = worker
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+    @property
+    def local(self) -> tuple[Store, str] | None:
+        store = self._worker.store
+        return (store, self._worker.node_address) if store.is_open else None
 
-
-def refuse_futures() -> None:
-    """From now on, collections on futures are refused in this process, unless somebody has chosen a scheduler."""
-    if dask.config.get("scheduler", None) is None:
-        dask.config.set(scheduler=get)
+    def _lost(self, store: Store) -> None:
+        pass  # the worker ends with its store
 
 
 def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
-    """Compute a dask graph in threads.
+    """Compute a dask graph: in a task on the cluster, elsewhere in threads. dask's scheduler in a worker's process.
 
     Raises
     ------
     NotImplementedError
-        It stands on futures.
+        It stands on futures, and the calling thread runs no task.
     """
+    task = place()
+    if task is not None:
+        return task.core().client.get(dsk, keys, **kwargs)
     from dask import threaded  # most tasks compute no collections
 
     graph: Mapping[Any, Any] = dsk.__dask_graph__() if isinstance(dsk, Expr) else dsk
@@ -107,12 +134,17 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     missing = [key for key in (*wanted, *needed) if key not in nodes]
     if missing:
         more = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
-        key = current_key()
-        task = "a task" if key is None else f"the task {key!r:.200}"
         raise NotImplementedError(
-            f"{task} computes a dask collection that stands on futures ({missing[0]!r:.200}{more}), and that can't be "
-            "done inside a task yet. Give the task its futures "
-            "(client.submit(function, futures_of(collection))), which it gets as values, or the computed value; or "
-            "compute the collection in the client"
+            f"a dask collection that stands on futures ({missing[0]!r:.200}{more}) is computed in a thread that a task "
+            "has started, and only the task's own thread has a client: compute it there"
         )
     return threaded.get(nodes, keys, **kwargs)
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: whoever has the lock may be the parent's."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -32,3 +32,14 @@ def names_of_worker(address: str, name: str, host_names: frozenset[str]) -> froz
     ['10.0.0.1:40123/0', 'alpha', 'alpha-0', 'tcp://10.0.0.1:40123/0']
     """
     return host_names | frozenset({address, address.removeprefix(_SCHEME), name} - {""})
+
+
+def id_of_tasks(worker: str) -> str:
+    """The id of the client that the tasks of a worker share. No client that connects has an address for its id.
+
+    Examples
+    --------
+    >>> id_of_tasks("tcp://10.0.0.1:40123/0")
+    'tcp://10.0.0.1:40123/0/tasks'
+    """
+    return f"{worker}/tasks"

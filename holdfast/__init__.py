@@ -23,9 +23,11 @@ _EXPORTS = {
     "Client": "holdfast.client",
     "Future": "holdfast.client",
     "futures_of": "holdfast.client",
+    "get_client": "holdfast.client",
     "wait": "holdfast.client",
     "LocalCluster": "holdfast.cluster.deploy",
     "AuthenticationError": "holdfast.cluster.errors",
+    "BlockedTasksError": "holdfast.cluster.errors",
     "CancelledError": "holdfast.cluster.errors",
     "ConnectError": "holdfast.cluster.errors",
     "DatasetExistsError": "holdfast.cluster.errors",
@@ -44,6 +46,7 @@ _EXPORTS = {
 
 __all__ = [
     "AuthenticationError",
+    "BlockedTasksError",
     "CancelledError",
     "Client",
     "ConnectError",
@@ -63,14 +66,16 @@ __all__ = [
     "VersionMismatchError",
     "__version__",
     "futures_of",
+    "get_client",
     "wait",
 ]
 
 if TYPE_CHECKING:
-    from holdfast.client import Client, Future, futures_of, wait
+    from holdfast.client import Client, Future, futures_of, get_client, wait
     from holdfast.cluster.deploy import LocalCluster
     from holdfast.cluster.errors import (
         AuthenticationError,
+        BlockedTasksError,
         CancelledError,
         ConnectError,
         DatasetExistsError,

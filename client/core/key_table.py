@@ -379,6 +379,13 @@ class KeyTable:
                 self.end_wait(waiter, states)
         return over
 
+    def is_over(self, states: Collection[KeyState], *, first: bool, on_error: bool) -> bool:
+        """Whether a wait, as for `wait`, is over."""
+        pending = [state for state in states if state.status == PENDING]
+        if not pending or (first and len(pending) < len(states)):
+            return True
+        return on_error and any(state.status not in (PENDING, FINISHED) for state in states)
+
     def begin_wait(
         self,
         states: Collection[KeyState],
@@ -389,11 +396,9 @@ class KeyTable:
     ) -> Waiter | None:
         """Begin a wait, as for `wait`; None if it is over already. ``wake`` is called when it is."""
         with self.lock:
+            if self.is_over(states, first=first, on_error=on_error):
+                return None
             pending = [state for state in states if state.status == PENDING]
-            if not pending or (first and len(pending) < len(states)):
-                return None
-            if on_error and any(state.status not in (PENDING, FINISHED) for state in states):
-                return None
             waiter = Waiter(pending, first, on_error, wake)
             for state in pending:
                 if state.waiters is None:

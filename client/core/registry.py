@@ -24,9 +24,6 @@ class TaskPlace(Protocol):
     def core(self) -> Core:
         """The core of the client that the task has."""
 
-    def client_opened(self) -> None:
-        """The task has opened a client that is no default."""
-
 
 def _no_task() -> TaskPlace | None:
     return None

@@ -131,7 +131,7 @@ class Session:
     def hurry(self) -> None:
         """Send what was posted: at once if the scheduler has nothing to do for this client, else soon."""
         if self.table.heard >= self._submitted and not self._wake_pending:
-            self._send_posted()
+            self.send_posted()
         else:
             self.wake()
 
@@ -177,7 +177,7 @@ class Session:
         self._answers[number] = answer = Answer(signal.give)
         try:
             self._pose(number, answer, request, arguments)
-            self._send_posted()
+            self.send_posted()
             over = await signal.wait(timeout)
         finally:
             self._answers.pop(number, None)
@@ -216,14 +216,14 @@ class Session:
 
     def _read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
         if self._has_posted:
-            self._send_posted()
+            self.send_posted()
         return self.transport.read_while(waits, timeout)
 
     @property
     def _has_posted(self) -> bool:
         return len(self._outbox) > 1  # there's always the number of the next turn
 
-    def _send_posted(self, limit: int = MAX_SENT_TOGETHER) -> bool:
+    def send_posted(self, limit: int = MAX_SENT_TOGETHER) -> bool:
         """Send what was posted; of very much, so many messages, and have the loop go on with the rest.
 
         May be cut short by an interrupt: what has not been sent is still in the outbox. Returns whether anything was.
@@ -273,13 +273,13 @@ class Session:
         self.table.end_all(CANCELLED, CancelledError(reason))
         self._fail_requests(self.ended)
         if not self.transport.closed:
-            self._send_posted(len(self._outbox))
+            self.send_posted(len(self._outbox))
             self.transport.close()
 
     def _flush(self) -> None:
         """Send what was posted; and look again in a moment, so that what is posted until then needs no wake-up."""
         more = self.table.settle()
-        sent = self._send_posted()
+        sent = self.send_posted()
         if more or (sent and self._has_posted):
             self.transport.call_later(0, self._flush)
         elif sent:

@@ -8,7 +8,12 @@ from typing import Any
 from holdfast.client.core.key_state import KeyState
 from holdfast.client.core.session import Session
 from holdfast.client.drivers.effects import Effect, Signal
+from holdfast.cluster.protocol import requests
 from holdfast.cluster.protocol.message import Request
+
+
+#: Requests that the scheduler answers when something has happened; it answers others at once.
+_ANSWERED_LATER = frozenset({requests.WAIT_FOR_WORKERS, requests.PUBLISH})
 
 
 class Ready(Effect):
@@ -30,6 +35,10 @@ class Ready(Effect):
         self.timeout = timeout
         self.first = first
         self.on_error = on_error
+
+    @property
+    def waits_for_others(self) -> bool:
+        return not self.session.table.is_over(self.states, first=self.first, on_error=self.on_error)
 
     def block(self) -> bool:
         self.session.check_may_block()
@@ -60,6 +69,10 @@ class Ask(Effect):
         self.request = request
         self.timeout = timeout
         self.arguments = arguments
+
+    @property
+    def waits_for_others(self) -> bool:
+        return self.request in _ANSWERED_LATER
 
     def block(self) -> Any:
         return self.session.ask(self.request, self.timeout, **self.arguments)

@@ -31,6 +31,10 @@ class AsynchronousDriver:
         self._thread = threading.get_ident()
 
     @property
+    def parent(self) -> int | None:
+        return None
+
+    @property
     def may_block(self) -> bool:
         return threading.get_ident() != self._thread
 

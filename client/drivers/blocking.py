@@ -31,6 +31,10 @@ class BlockingDriver:
     #: Threads are nothing that this kind of client would be without.
     call_in = None
 
+    @property
+    def parent(self) -> int | None:
+        return None
+
     def __init__(self) -> None:
         self.thread: LoopThread | None = None
 
@@ -40,7 +44,7 @@ class BlockingDriver:
             effect = operation.send(None)
             while True:
                 try:
-                    value = effect.block()
+                    value = self.block(effect)
                 except BaseException as raised:
                     effect = operation.throw(raised)
                 else:
@@ -51,6 +55,10 @@ class BlockingDriver:
         except CarriedError as carried:
             error = carried.error
         return raise_as_it_was(error)
+
+    def block(self, effect: Effect) -> Any:
+        """Wait for an effect."""
+        return effect.block()
 
     def finish(self, operation: Operation[T]) -> T:
         return self.run(operation)

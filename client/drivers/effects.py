@@ -25,6 +25,11 @@ class Effect(abc.ABC):
 
     __slots__ = ()
 
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether it may take until others have done something: then a task lends its slot meanwhile."""
+        return False
+
     @abc.abstractmethod
     def block(self) -> Any:
         """Wait for it in this thread."""
@@ -56,6 +61,10 @@ class Driver(Protocol):
     @property
     def may_block(self) -> bool:
         """Whether the calling thread may be blocked."""
+
+    @property
+    def parent(self) -> int | None:
+        """The run of the task that the calling thread runs: what is submitted here is its. None outside of tasks."""
 
     def run(self, operation: Operation[Any]) -> Any:
         """What the operation gives; an awaitable of it, if it is an asynchronous driver."""

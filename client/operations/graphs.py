@@ -69,6 +69,8 @@ def submit_graph(
     ambient = get_annotations()
     called = task_options.Called(ambient, common)
     common = {**task_options.from_annotations(ambient), **common}
+    if (parent := core.driver.parent) is not None:
+        common = {**common, "parent": parent}
     packed = GraphPacker(
         core.functions,
         borrow=partial(borrow, core, failed=True),

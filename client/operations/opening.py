@@ -39,7 +39,6 @@ class Wanted(NamedTuple):
     attach: bool
     writable: bool
     cluster_options: dict[str, Any]
-    of_worker: bool
 
 
 def wanted(
@@ -52,7 +51,6 @@ def wanted(
     attach: bool,
     writable: bool,
     cluster_options: dict[str, Any],
-    of_worker: bool = False,
 ) -> Wanted:
     """What `Client` was given, checked.
 
@@ -77,7 +75,6 @@ def wanted(
         attach,
         writable,
         cluster_options,
-        of_worker,
     )
 
 
@@ -133,7 +130,6 @@ def _connect(
         "name": asked.name,
         "pid": os.getpid(),
         "hostname": socket.gethostname(),
-        "of_worker": asked.of_worker,
     }
     timeout = CONNECT_SECONDS if asked.timeout is None else asked.timeout
 

@@ -165,6 +165,8 @@ def _submit(
     """
     if called is not None:
         options = {**options, "per_key": {key: called.of(key) for key, _, _, _ in tasks}}
+    if (parent := core.driver.parent) is not None:
+        options = {**options, "parent": parent}
     table, session = core.table, core.session
     futures: list[Future] = []
     make = Future._of

@@ -19,7 +19,7 @@ from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.processes import oom, run_directory
 from holdfast.cluster.processes.child import add_process_options, serve, tell_at_work
-from holdfast.cluster.worker import Worker, main_module
+from holdfast.cluster.worker import Worker, dask_scheduler, main_module
 from holdfast.cluster.worker.ledger import WorkerLedger, leave_last_words
 
 #: How long the last ones on a host wait for a dead agent's directory to be theirs to remove.
@@ -70,6 +70,7 @@ def main() -> int:
         prefixes_lines=options.prefix_lines,
     )
     dask_config.take_over(dask_config.given(options))
+    dask_scheduler.take_over()
     main_module.take_over(worker.functions.known)
     os.register_at_fork(before=_hold_signals, after_in_parent=_release_signals, after_in_child=_forget_signals)
     # What is imported by now stays: the collector need not look at it again and again between tasks.

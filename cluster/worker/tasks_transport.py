@@ -56,6 +56,8 @@ class TasksTransport:
         self._thread = threading.get_ident()
         self._receiver: Receiver | None = None
         self._ended = False
+        #: The client's side keeps its client here.
+        self.client: Any = None
         self.call_soon: Callable[[Callable[[], None]], object] = self._loop.call_soon_threadsafe
 
     # -- for the session
@@ -125,3 +127,4 @@ class TasksTransport:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.on_close(error)
+        self.client = None  # a circle

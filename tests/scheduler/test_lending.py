@@ -8,10 +8,10 @@ import pytest
 from scheduler_harness import SMALL, Cluster
 
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.placing.suspects import SUSPECTED_BY_CHILDREN
 from holdfast.cluster.scheduler.tasks import events
-from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 
 CLIENT = "client"
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
+from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.protocol.answers import merged
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
-from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 from holdfast.cluster.scheduler.watching import reading
 
 FUNCTION = b"f" * 16

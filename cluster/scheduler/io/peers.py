@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.limits import MAX_ITEMS, MAX_REASON_LENGTH
 from holdfast.cluster.scheduler.io.debts import Debts
 from holdfast.cluster.scheduler.io.inbox import Inbox
 from holdfast.cluster.scheduler.io.instruction_messages import message_of
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import instructions as to_do
-from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 
 
 class MayLiveError(ConnectError):

@@ -17,6 +17,7 @@ from holdfast.cluster.clock import STEP_SECONDS, ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.listening import Listener
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Answering, Dispatch, Request, RequestError
 from holdfast.cluster.protocol.opening import PROTOCOL_VERSION
@@ -29,7 +30,6 @@ from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
-from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 from holdfast.cluster.scheduler.watching import feed_log, reading
 from holdfast.cluster.scheduler.watching.reading import READERS, Surroundings
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.cluster.errors import KilledWorker, ProtocolError
+from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.scheduler.machine.clients import Clients
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
@@ -31,7 +32,6 @@ from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.feed import Joined, Left
-from holdfast.cluster.scheduler.tasks.holders import id_of_tasks
 from holdfast.cluster.scheduler.tasks.instructions import AskForExit, Disconnect
 from holdfast.cluster.scheduler.tasks.model import Host, Worker
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error

@@ -8,17 +8,6 @@ from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Ta
 from holdfast.cluster.scheduler.tasks.names import Digest
 
 
-def id_of_tasks(worker: str) -> str:
-    """The id of the client that the tasks of a worker share: none that connects can have it, since it has none of `//`.
-
-    Examples
-    --------
-    >>> id_of_tasks("tcp://10.0.0.1:40123/0")
-    'tcp://10.0.0.1:40123/0/tasks'
-    """
-    return f"{worker}/tasks"
-
-
 class Client(Holder):
     """A connected client, or one that has left while its holds are given up."""
 

@@ -1,0 +1,77 @@
+"""What computes dask's collections in a worker's process: the cluster.
+
+dask asks its configuration who computes, and imports that when a task first uses dask. So the configuration is changed
+just after its import, and a worker whose tasks never use dask doesn't import it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+_CONFIG = "dask.config"
+#: The client builds on the cluster, so the cluster doesn't import it but where a task asks for it.
+_CLIENT = "holdfast.client.in_task"
+#: How dask shuffles and rechunks: by tasks, which other hosts see the results of. Without its own distributed it would
+#: go through files of this host.
+_METHODS = {"dataframe.shuffle.method": "tasks", "array.rechunk.method": "tasks"}
+
+
+def take_over() -> None:
+    """From now on, dask computes on the cluster, unless somebody chooses another scheduler."""
+    if _CONFIG in sys.modules:
+        _set(sys.modules[_CONFIG])
+    else:
+        sys.meta_path.insert(0, _Finder())
+
+
+def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+    """Compute a dask graph (`holdfast.client.in_task.get`)."""
+    return importlib.import_module(_CLIENT).get(dsk, keys, **kwargs)
+
+
+def _set(config: ModuleType) -> None:
+    if config.get("scheduler", None) is None:
+        config.set(scheduler=get)
+    for name, method in _METHODS.items():
+        if config.get(name, None) in (None, "p2p"):
+            config.set({name: method})
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds dask's configuration once, as others would, with a loader that changes it when it is there."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != _CONFIG:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """Loads a module as another loader does, and changes it then."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        _set(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)  # what tools ask of a loader, such as the source
