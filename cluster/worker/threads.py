@@ -84,7 +84,7 @@ class TaskThreads:
     name:
         For the threads' names.
     blocked_max:
-        How many tasks may be blocked at a time; no more than the ledger has room for.
+        How many tasks may be blocked at a time: no more than the ledger has room for, which is what None means.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class TaskThreads:
         nudge: Callable[[], None],
         ledger: WorkerLedger,
         name: str,
-        blocked_max: int = BLOCKED_MAX,
+        blocked_max: int | None = None,
     ) -> None:
         self._nthreads = nthreads
         self._inside = inside
@@ -114,7 +114,7 @@ class TaskThreads:
         self._queued: OrderedDict[int, Any] = OrderedDict()  # tasks by run
         self._ledger = ledger
         self._name = name
-        self._blocked_max = blocked_max
+        self._blocked_max = BLOCKED_MAX if blocked_max is None else blocked_max
         self._taking = threading.Lock()  # tasks out of the queue, and slots
         self._free = [_Slot(number, ledger) for number in reversed(range(nthreads))]
         self._slots: dict[int, _Slot] = {}  # by the thread that holds each

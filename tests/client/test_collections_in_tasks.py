@@ -1,8 +1,10 @@
-"""dask collections inside of tasks: computed there; what can't be computed there yet says so."""
+"""dask collections inside of tasks: what is computed there is computed on the cluster."""
 
 from __future__ import annotations
 
 import operator
+import os
+import threading
 
 import dask
 import dask.array as da
@@ -13,7 +15,7 @@ import pandas as pd
 import pytest
 from dask import delayed
 
-from holdfast import Client, futures_of
+from holdfast import Client, futures_of, get_client
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +32,7 @@ def _datasets(client):
 
 
 def dataset_sum(name):
-    return Client.current().get_dataset(name).sum().compute()
+    return get_client().get_dataset(name).sum().compute()
 
 
 @pytest.mark.parametrize("name", ["array", "frame", "bag"])
@@ -38,39 +40,88 @@ def dataset_sum(name):
     "use",
     [
         lambda x: x.sum().compute(),
-        lambda x: x.compute(),
-        lambda x: dask.compute({"x": [x.sum()]}),
-        lambda x: x.persist(),
-        lambda x: delayed(len)(x).compute(),
-        lambda x: Client.current().persist(x).sum().compute(),
+        lambda x: sum(x.compute()),
+        lambda x: dask.compute({"x": [x.sum()]})[0]["x"][0],
+        lambda x: x.persist().sum().compute(),
+        lambda x: delayed(sum)(x).compute(),
+        lambda x: get_client().persist(x).sum().compute(),
+        lambda x: get_client().compute(x.sum()).result(),
     ],
 )
-def test_one_on_futures_is_refused_with_what_to_do(client, name, use):
-    collection = client.get_dataset(name)
-    with pytest.raises(NotImplementedError, match=r"the task '.*' computes .* stands on futures .*submit\(function"):
-        client.submit(use, collection).result()
+def test_one_on_futures_is_computed_on_the_cluster(client, name, use):
+    assert client.submit(use, client.get_dataset(name)).result() == 45
 
 
-@pytest.mark.parametrize("name", ["array", "frame", "bag"])
+@pytest.mark.parametrize("name", ["array", "frame", "bag", "lazy"])
 def test_a_dataset_likewise(client, name):
-    with pytest.raises(NotImplementedError, match="the task 'dataset_sum-"):
-        client.submit(dataset_sum, name).result()
+    assert client.submit(dataset_sum, name).result() == 45
 
 
-def test_what_it_says_to_do_works(client):
+def test_one_without_futures_likewise(client):
+    assert client.submit(lambda: da.ones(3).sum().compute()).result() == 3
+    assert client.submit(lambda: db.range(4, npartitions=2).map(operator.neg).compute()).result() == [0, -1, -2, -3]
+    assert client.submit(lambda: delayed(operator.neg)(1).compute()).result() == -1
+
+
+def test_its_tasks_are_the_clusters(client):
+    """And not threads of the worker: with annotations they go where these say."""
+
+    def where(address):
+        with dask.annotate(workers=[address]):
+            return delayed(os.getpid, pure=False)().compute()
+
+    there = {address: client.submit(os.getpid, workers=address, pure=False).result() for address in client.nthreads()}
+    for address in there:
+        assert {other: client.submit(where, other, workers=address).result() for other in there} == there
+
+
+def test_who_computes_can_be_chosen(client):
+    def with_threads():
+        return os.getpid(), delayed(os.getpid)().compute(scheduler="synchronous")
+
+    here, there = client.submit(with_threads).result()
+    assert here == there
+
+
+def in_a_thread(compute):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(compute()))
+    thread.start()
+    thread.join()
+    return results
+
+
+def test_a_thread_that_a_task_has_started_computes_in_threads(client):
+    assert client.submit(in_a_thread, lambda: int(da.ones(3).sum().compute())).result() == [3]
+
+
+def test_and_nothing_on_futures(client):
+    def compute(array):
+        def refused():
+            with pytest.raises(NotImplementedError, match="only the task's own thread has a client") as caught:
+                array.sum().compute()
+            return str(caught.value)
+
+        return in_a_thread(refused)
+
+    (text,) = client.submit(compute, client.get_dataset("array")).result()
+    assert "stands on futures" in text
+
+
+def test_what_it_is_given_as_values_works_as_before(client):
     array = client.get_dataset("array")
     assert client.submit(lambda parts: sum(part.sum() for part in parts), futures_of(array)).result() == 45
     assert client.submit(operator.neg, array.sum().compute()).result() == -45
     assert client.submit(operator.neg, client.compute(array.sum())).result() == -45
 
 
-def test_one_without_futures_is_computed_in_the_task(client):
-    with pytest.raises(NotImplementedError):
-        client.submit(dataset_sum, "array").result()  # which changes nothing for others
-    assert client.submit(dataset_sum, "lazy").result() == 45
-    assert client.submit(lambda: da.ones(3).sum().compute()).result() == 3
-    assert client.submit(lambda: db.range(4, npartitions=2).map(operator.neg).compute()).result() == [0, -1, -2, -3]
-    assert client.submit(lambda: delayed(operator.neg)(1).compute()).result() == -1
+def test_a_frame_is_shuffled_by_tasks(client):
+    def shuffled():
+        frame = dd.from_pandas(pd.DataFrame({"a": range(20), "b": [n % 3 for n in range(20)]}), npartitions=4)
+        return frame.groupby("b").a.apply(lambda a: a.sum(), meta=("a", "int64")).compute().to_dict()
+
+    expected = pd.DataFrame({"a": range(20), "b": [n % 3 for n in range(20)]}).groupby("b").a.sum().to_dict()
+    assert client.submit(shuffled).result() == expected
 
 
 def test_a_client_that_a_task_opens_works(cluster, client):
@@ -83,11 +134,8 @@ def test_a_client_that_a_task_opens_works(cluster, client):
     def without_default():
         with Client(address, set_as_default=False) as own:
             array = own.get_dataset("array")
-            total = own.compute(array.sum()).result()
-            with pytest.raises(NotImplementedError):
-                array.sum().compute()
-            return total
+            return own.compute(array.sum()).result() + array.sum().compute()
 
     assert client.submit(with_default, client.get_dataset("array")).result() == (45, 45)
-    assert client.submit(without_default).result() == 45
+    assert client.submit(without_default).result() == 90
     assert isinstance(np.asarray(client.get_dataset("array")), np.ndarray)
