@@ -100,9 +100,7 @@ class _WorkersStore(StoreAccess):
     """The way to the stores of a cluster for the tasks of a worker: the store of this host is the worker's own."""
 
     def __init__(self, worker: Worker, session: Session) -> None:
-        super().__init__(
-            lambda: session.nodes, token=worker.token, owner=id_of_tasks(worker.address), attach=False, warm=False
-        )
+        super().__init__(lambda: session.nodes, token=worker.token, owner=id_of_tasks(worker.address), attach=False)
         self._worker = worker
 
     @property

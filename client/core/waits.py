@@ -11,7 +11,6 @@ from holdfast.client.drivers.effects import Effect, Signal
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.protocol.message import Request
 
-
 #: Requests that the scheduler answers when something has happened; it answers others at once.
 _ANSWERED_LATER = frozenset({requests.WAIT_FOR_WORKERS, requests.PUBLISH})
 

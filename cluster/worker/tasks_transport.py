@@ -58,7 +58,7 @@ class TasksTransport:
         self._ended = False
         #: The client's side keeps its client here.
         self.client: Any = None
-        self.call_soon: Callable[[Callable[[], None]], object] = self._loop.call_soon_threadsafe
+        self.call_soon: Callable[[Callable[[], object]], object] = self._loop.call_soon_threadsafe
 
     # -- for the session
 
@@ -98,7 +98,7 @@ class TasksTransport:
     def nudge(self) -> None:
         self._connection.nudge()
 
-    def call_later(self, seconds: float, function: Callable[[], None]) -> object:
+    def call_later(self, seconds: float, function: Callable[[], object]) -> object:
         return self._loop.call_later(seconds, function)
 
     def close(self) -> None:
