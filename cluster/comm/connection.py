@@ -598,6 +598,9 @@ class Connection(asyncio.Protocol):
                 # The handler's own fault or a message of the wrong shape: either way this peer can't be served.
                 logger.exception("handling a batch from %s failed", self.peer)
                 self.abort(error)
+        if self._reader.said_goodbye and not self._leaves and self._transport is not None:
+            self._leaves = True
+            self._transport.close()
 
     def handle_elsewhere(self) -> bool:
         """Handle what was received, in another thread. False if there is something that only the loop can handle."""
@@ -606,6 +609,8 @@ class Connection(asyncio.Protocol):
             self._reader.take()
             if self._session is not None:
                 self._note_progress(self._session)
+            if self._reader.said_goodbye:
+                return False
             while batches and not self._aborted:
                 if self._on_batch_elsewhere is None or not self._on_batch_elsewhere(batches[0]):
                     return False

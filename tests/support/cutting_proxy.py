@@ -166,4 +166,5 @@ class _Link:
                 if self.left == 0 and not self.cut.done():
                     self.cut.set_result(self._chance.choice(FAULTS))
                     return
+        with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
