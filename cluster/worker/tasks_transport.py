@@ -119,7 +119,7 @@ class TasksTransport:
 
     def hear_elsewhere(self, messages: Sequence[tuple[Any, ...]]) -> bool:
         """Messages for the tasks, in another thread; False if the loop's is to handle them."""
-        return self._receiver is None or self._receiver.on_batch_elsewhere(tuple(messages))
+        return self._receiver is not None and self._receiver.on_batch_elsewhere(tuple(messages))
 
     def end(self, error: Exception | None) -> None:
         """The worker ends: whatever the tasks wait for does not come. In the loop's thread."""

@@ -317,8 +317,8 @@ class Worker:
             self._on_batch(batch)
             return True
         said = [protocol.worker.TO_TASKS.fields_of(message) for message in batch]
-        if self._tasks is not None and not self._tasks.hear_elsewhere([to_tasks for to_tasks in said if to_tasks]):
-            return False
+        if self._tasks is None or not self._tasks.hear_elsewhere([to_tasks for to_tasks in said if to_tasks]):
+            return False  # there the messages are checked that nobody here hears
         self._on_batch(tuple([message for message, to_tasks in zip(batch, said, strict=True) if not to_tasks]))
         return True
 

@@ -763,3 +763,11 @@ def test_a_dependency_that_no_argument_refers_to_is_not_read(scheduler, peer, st
     Costly.made = 0
     assert scheduler.value(peer, scheduler.task(peer, len, [1], depends=[stored("costly", costly)])) == 1
     assert not Costly.made
+
+
+def test_a_malformed_message_for_its_tasks_ends_it_though_they_have_no_client(scheduler, start_worker):
+    worker, peer = start_worker()
+    scheduler.send(peer, ("tasks", "reply", 1, "no boolean", None))
+    scheduler.wait(lambda: peer.gone, "it hangs up")
+    worker.thread.run(worker.finished.wait())
+    assert "reply.ok" in worker.reason
