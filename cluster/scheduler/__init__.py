@@ -16,6 +16,6 @@ Each room imports from those below it only, also for types; within a room there 
 runs. It lies below `watching` because a reader looks at all of the state. What a reader is asked for by the machine
 goes by way of an instruction (`tasks.instructions.Answer`), which the server carries out.
 
-Rules of the house: nothing below `io` reads a clock, waits, or depends on chance or on the order of a set. So the same
+Rules of the house: nothing below `io` reads a clock, blocks, or depends on chance or on the order of a set. So the same
 events at the same times lead to the same instructions, in production, in a test and in a simulation.
 """

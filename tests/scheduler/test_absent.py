@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.cluster.scheduler.watching import absent as module
-from holdfast.cluster.scheduler.watching.absent import Absent
+from holdfast.cluster.scheduler.io import absent as module
+from holdfast.cluster.scheduler.io.absent import Absent
 
 
 def names(absent: Absent) -> list[str]:

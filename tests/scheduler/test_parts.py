@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 from scheduler_harness import Cluster
 
-from holdfast.cluster.protocol.requests import PUBLISH, REQUESTS, SHUTDOWN
-from holdfast.cluster.scheduler.machine.machine import SchedulerState, table_of_events, table_of_requests
+from holdfast.cluster.protocol.requests import LIST_DATASETS, PUBLISH, REQUESTS, SHUTDOWN, WAIT_FOR_WORKERS
+from holdfast.cluster.scheduler.machine.machine import (
+    FAILURE_PAUSE_SECONDS,
+    SchedulerState,
+    table_of_events,
+    table_of_requests,
+)
+from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.part import Part
+from holdfast.cluster.scheduler.parts.worker_waits import WorkerWaits
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.holders import Client, Contents
 from holdfast.cluster.scheduler.watching.reading import READERS
@@ -128,6 +135,43 @@ def test_a_part_that_asks_to_follow_up_is_called_once_for_each_time_that_it_asks
     assert called == [part] * 3
     shared.follow_up()
     assert len(called) == 3
+
+
+def test_what_fails_is_tried_again_after_a_pause_and_keeps_nobody_else_from_going_on(monkeypatch):
+    failures = []
+    cluster = Cluster(hosts=2, validate=False, on_failure=lambda what, error: failures.append((what, str(error))))
+    cluster.add_client()
+    cluster.scatter("client", "data", HOST)
+    with monkeypatch.context() as patch:
+        patch.setattr(Copies, "_host_for", lambda *args: 1 / 0)
+        cluster.publish("client", 1, "set", ["data"])
+        assert failures == [("what parts have left to do", "division by zero")]
+        cluster.request("client", 2, LIST_DATASETS())
+        assert cluster.answer_of("client", 2).value == ["set"]
+    failures.clear()
+    assert cluster.state.next_deadline == FAILURE_PAUSE_SECONDS
+    cluster.now = FAILURE_PAUSE_SECONDS
+    cluster.handle(events.TimePassed())
+    assert cluster.bring_copies() == 1
+    assert cluster.answer_of("client", 1).ok
+    assert failures == []
+
+
+def test_what_expires_and_fails_expires_again_after_a_pause(monkeypatch):
+    failures = []
+    cluster = Cluster(validate=False, on_failure=lambda what, error: failures.append(what))
+    cluster.add_client()
+    cluster.request("client", 1, WAIT_FOR_WORKERS(n=1, timeout=0.5))
+    cluster.request("client", 2, WAIT_FOR_WORKERS(n=2, timeout=0.5))
+    cluster.now = 0.5
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkerWaits, "expired", lambda *args: 1 / 0)
+        assert [type(each) for each in cluster.state.handle(events.TimePassed(), 0.5)] == []
+    assert failures == ["what is due"]
+    assert cluster.state.next_deadline == 0.5 + FAILURE_PAUSE_SECONDS
+    cluster.now = cluster.state.next_deadline
+    cluster.handle(events.TimePassed())
+    assert [(reply.request, reply.ok) for reply in cluster.replies] == [(1, False), (2, False)]
 
 
 def test_holders_say_what_they_are():

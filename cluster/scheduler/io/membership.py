@@ -28,11 +28,11 @@ from holdfast.cluster.errors import ConnectError, ProtocolError
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.limits import MAX_CLIENTS
 from holdfast.cluster.protocol.opening import check_opening
+from holdfast.cluster.scheduler.io.absent import Absent
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.io.peers import ClientPeer, MayLiveError, NodePeer, Peer, TasksPeer, WorkerPeer
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
-from holdfast.cluster.scheduler.watching.absent import Absent
 
 logger = logging.getLogger(__name__)
 

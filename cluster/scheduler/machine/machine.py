@@ -268,7 +268,7 @@ class SchedulerState:
     @property
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due, None if there is nothing to wait for. At once, if an event has left work over."""
-        due = self.life.now if self.life.has_more else self.deadlines.next
+        due = self.life.now if self.life.has_more or self._shared.unfinished else self.deadlines.next
         return due if due is None or due > self._not_before else self._not_before
 
     def _time_passed(self, event: events.TimePassed) -> None:

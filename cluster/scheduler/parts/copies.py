@@ -265,13 +265,19 @@ class Copies(Part):
     def follow_up(self) -> None:
         """Tell hosts to bring copies, as many as may be under way, and clients that there are those they wait for."""
         while self._urgent and len(self._under_way) < MAX_COPIES:
-            self._begin(self._urgent.popitem(last=False)[0])
+            self._begin_first(self._urgent)
         while self._spare and len(self._under_way) < MAX_SPARE_COPIES:
-            self._begin(self._spare.popitem(last=False)[0])
+            self._begin_first(self._spare)
         for wait in [wait for wait in self._waits if not wait.waits_for]:
             wait.made()
 
     # -- steps
+
+    def _begin_first(self, queue: OrderedDict[Task, None]) -> None:
+        task = next(iter(queue))
+        queue.move_to_end(task)  # so that others come first the next time, should this fail
+        self._begin(task)
+        queue.pop(task, None)
 
     def _begin(self, task: Task) -> None:
         want = self.wanting.get(task)

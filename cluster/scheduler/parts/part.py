@@ -85,11 +85,15 @@ class Shared:
         return self.life.now
 
     def follow_up(self) -> None:
-        """Let the parts go on that have asked for it."""
+        """Let the parts go on that have asked for it. One that fails goes on after the others, another time."""
         while self.unfinished:
             part = next(iter(self.unfinished))
             del self.unfinished[part]
-            part.follow_up()
+            try:
+                part.follow_up()
+            except BaseException:
+                self.unfinished[part] = None
+                raise
 
 
 class Part(WaitOwner):
