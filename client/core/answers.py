@@ -1,4 +1,4 @@
-"""What the scheduler answers, and who is told when it has."""
+"""The scheduler's answers to requests, and what is called when they are there."""
 
 from __future__ import annotations
 

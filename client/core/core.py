@@ -1,6 +1,6 @@
 """What an operation needs of a client, and what a future refers to.
 
-A `Core` is put together by whoever opens a client (`holdfast.client.operations.opening`): from a session, a way to the
+A `Core` is put together where a client is opened (`holdfast.client.operations.opening`): from a session, a way to the
 stores, and a driver. A client is a face of it. So is one inside of tasks, over a worker's connection and store
 (`transport.py`). A core that is garbage, because neither its client nor a future of it is there any more, is closed by
 its finalizer; so nothing that lives longer may refer to it.

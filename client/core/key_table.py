@@ -76,7 +76,7 @@ class KeyTable:
         Makes the loop call `settle` and send what is in the outbox, soon; from any thread, also inside the garbage
         collector.
     read_while, nudge:
-        `Connection.read_while` and `Connection.nudge`: who waits reads what the scheduler says.
+        `Transport.read_while` and `Transport.nudge`: a thread that waits reads what the scheduler says.
 
     Attributes
     ----------
@@ -317,7 +317,7 @@ class KeyTable:
                     self._end(state, status, reason)
 
     def leave_to_parent(self, reason: Exception) -> None:
-        """In a forked child: every key is lost to it. Takes no lock; who waits for keys or wants calls isn't here."""
+        """In a forked child: every key is lost to it. Takes no lock; the threads that wait for keys aren't here."""
         self.lock = threading.RLock()
         for state in self.states.values():
             state.waiters = state.callbacks = state.place = state.failure = None

@@ -1,7 +1,7 @@
 """The open clients of this process, and which of them is meant when none is named.
 
 The client that was opened last as a default, and is open still, is the current one. Inside a task the client is one of
-its worker's own; who runs tasks says so (`task_place`).
+its worker's own; `task_place` says which task runs in a thread.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def known() -> list[Core]:
 
 
 def _leave_to_parent() -> None:
-    """In a forked child: the clients are the parent's, and so may be whoever has the lock."""
+    """In a forked child: the clients are the parent's, and so may be the thread that has the lock."""
     registry.lock = threading.RLock()
     inherited, registry.open = list(registry.open), weakref.WeakSet()
     for core in inherited:

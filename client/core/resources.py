@@ -100,12 +100,8 @@ class Resources:
             return
         if self._driver.asynchronous:
             self._close_on_loop(reason)
-            return
-        thread = threading.Thread(
-            target=lambda: BLOCKING.run(self.closing(reason)), name="holdfast-client-close", daemon=True
-        )
-        with contextlib.suppress(RuntimeError):  # the interpreter is ending
-            thread.start()
+        else:
+            _in_a_thread(lambda: BLOCKING.run(self.closing(reason)))
 
     def _close_on_loop(self, reason: str) -> None:
         """Close what has no thread, on the user's loop; or here, if that is closed."""
@@ -125,4 +121,9 @@ class Resources:
         except RuntimeError:  # the loop is closed
             close()
         if cluster is not None:
-            cluster.close()
+            _in_a_thread(cluster.close)
+
+
+def _in_a_thread(function: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending
+        threading.Thread(target=function, name="holdfast-client-close", daemon=True).start()

@@ -1,8 +1,8 @@
 """The way of a session's messages: what `Session` needs of whatever carries them, and the connection that usually does.
 
-The session says what messages mean; a transport moves them. So another connection can carry a session, too: a worker's,
-with the client's messages among its own, carries that of the client inside its tasks. Whoever builds such a client
-provides
+The session says what messages mean; a transport moves them. So another connection can carry a session, too: that of a
+worker, with the client's messages among its own, carries the session of the client inside its tasks. The code that
+builds such a client provides
 
 * a `Transport`, with the promises that are said there;
 * a `Session` over it, made and started in the thread that the transport calls from (`Session.start`);

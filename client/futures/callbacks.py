@@ -1,4 +1,4 @@
-"""Who calls the callbacks of futures: a thread of a blocking client, or the loop of an asynchronous one."""
+"""What calls the callbacks of futures: a thread of a blocking client, or the loop of an asynchronous one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which futures are pickled, in this thread: who pickles something that is to be sent collects them."""
+"""Which futures are pickled in this thread: the code that pickles what is to be sent collects them."""
 
 from __future__ import annotations
 

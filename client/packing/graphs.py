@@ -10,7 +10,7 @@ Theory of operation. A graph goes through six steps:
    of another client, or on some that were cancelled. If it says how to make them, they are made; if not, this client
    holds the keys too, or says why it can't.
 4. *Order* the rest with `dask.order`: the scheduler prefers what comes first, so this is where memory is saved.
-5. *Leave out* the tasks that only take one piece of a result: who reads the piece takes it (`pieces.py`).
+5. *Leave out* the tasks that only take one piece of a result: the task that reads the piece takes it (`pieces.py`).
 6. *Pack* each node. A task whose arguments are values and references, also in lists, tuples, sets and dictionaries,
    becomes a call of a function that is sent once. Whatever is more involved is pickled as the node that it is. Data
    that is large is put into a store.
@@ -362,7 +362,7 @@ def split(
 
     What a later message depends on is wanted too until that is sent, or the scheduler would forget it in between. It is
     in the ``wants`` of its message and not in ``wants`` here, and in the ``done`` of the last one that depends on it;
-    whoever sends releases it after that one.
+    the sender releases it after that one.
     """
     cuts = _cuts(tasks, max_tasks)
     message_of = {key: number for number, (start, end) in enumerate(cuts) for key, _, _, _ in tasks[start:end]}

@@ -55,7 +55,7 @@ def pieces_taken(
     is_call
         Whether a task's arguments are such that a piece can stand among them.
     options
-        Of single keys: who has others than its reader stays a task.
+        Of single keys: one that has others than its reader stays a task.
     """
     found = {key: piece for key, node in nodes.items() if (piece := _piece(node)) is not None}
     counts = Counter(piece.source for piece in found.values())

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 FETCH_TIMEOUT_SECONDS = 300.0
 #: A host from which nothing comes for so long is given up, as the scheduler does with it.
 SILENCE_SECONDS = 30.0
-#: Who waits for this host's store looks so often whether its agent is still in the cluster.
+#: A thread that waits for this host's store looks so often whether its agent is still in the cluster.
 LOOK_SECONDS = 5.0
 #: How long an object that should be here is waited for: its seal may be on its way.
 LATE_SEAL_SECONDS = 1.0
@@ -96,7 +96,7 @@ class StoreAccess:
         self._store_node: str | None = None
         self._tried: dict[str, dict[str, Any]] | None = None
         self._mint = IDMinter()
-        #: Who doesn't know the cluster's token can't make two values that have the same fingerprint.
+        #: Without the cluster's token nobody can make two values that have the same fingerprint.
         self.hash_seed = int.from_bytes(blake2b(token, digest_size=8, person=b"fingerprint").digest(), "little")
         self._turns = itertools.count()
         self._closed = False

@@ -18,8 +18,8 @@ HASH_COPY_NBYTES = 1 << 20
 def fingerprint(stores: StoreAccess, encoded: Encoded) -> str | None:
     """A token of the encoded bytes, before they are stored; None if they would have to be made for that.
 
-    It is not the token that `content_token` makes. Hashing takes a tenth of the time that writing takes, and who
-    doesn't know the cluster's token can't make two values that have the same one.
+    It is not the token that `content_token` makes. Hashing takes a tenth of the time that writing takes, and without
+    the cluster's token nobody can make two values that have the same one.
     """
     sources = encoded.sources()
     if sources is None and encoded.nbytes > HASH_COPY_NBYTES and stores.local is not None:

@@ -523,6 +523,9 @@ class TestOnALoop:
             ) as client:
                 assert Client.current() is client
                 assert dask.config.get("scheduler") is client
+                with pytest.raises(RuntimeError, match="asynchronous Client"):  # dask sees what it is
+                    da.ones(3).sum().compute()
+                assert await client.compute(da.ones(3).sum()) == 3
                 assert await client.submit(pow, 2, 3) == 8
             assert client.cluster.closed
 

@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from holdfast import CancelledError, Future
+from holdfast import CancelledError, Future, wait
 from holdfast.client.operations import graphs
 from tests.support.interrupts import Interrupt
 from tests.support.waiting import until
@@ -50,9 +50,17 @@ def compute_a_graph_in_several_messages(client, number):
     return client.get({**squares, f"largest-{number}": (max, list(squares))}, f"largest-{number}")
 
 
+def wait_and_ask(client, number):
+    made = client.submit(pow, number, 2)
+    wait([made], timeout=DEADLINE_SECONDS)
+    assert made.key in client.who_has(made)
+    return made.result()
+
+
 @pytest.mark.parametrize(
     "call",
     [
+        wait_and_ask,
         submit,
         submit_a_new_function,
         submit_under_a_key_that_was_used_before,
@@ -91,6 +99,7 @@ def test_a_call_that_is_interrupted_anywhere(client, call, monkeypatch):
         other.join()
     assert at - untouched > 10
     until(lambda: not client._core.table.states, "nothing is held any more")
+    assert not client._core.session._answers
     until(lambda: not client.who_has(), "the cluster holds nothing either")
 
 

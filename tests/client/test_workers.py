@@ -16,7 +16,7 @@ from waiting import until
 
 from holdfast import Client, LocalCluster, NoWorkerError
 from holdfast.cluster.naming import names_of_host, names_of_worker
-from holdfast.cluster.scheduler.placing import nowhere
+from holdfast.cluster.scheduler.placing import unrunnable
 from tests.support.command_line import holdfast
 
 
@@ -35,7 +35,7 @@ class TestNobody:
     @pytest.fixture
     def small(self, monkeypatch):
         """A cluster in this process that is quick to tell, and its client."""
-        monkeypatch.setattr(nowhere, "WARNING_SECONDS", 0.05)
+        monkeypatch.setattr(unrunnable, "WARNING_SECONDS", 0.05)
         with (
             LocalCluster(1, 1, processes=False, object_store_memory="64 MiB", resources={"GPU": 1}, name="alpha") as c,
             Client(c, set_as_default=False) as client,
