@@ -33,8 +33,7 @@ from holdfast.client.packing.dask_internals import Expr, flatten
 from holdfast.client.packing.graphs import nodes_of
 from holdfast.client.stores.access import StoreAccess
 from holdfast.cluster.naming import id_of_tasks
-from holdfast.cluster.worker.context import current_run, current_worker
-from holdfast.cluster.worker.worker import Worker
+from holdfast.cluster.worker.context import RunsTasks, current_run, current_worker
 from holdfast.objectstore import Store
 
 _lock = threading.Lock()
@@ -43,7 +42,7 @@ _lock = threading.Lock()
 class _Place:
     """A worker whose task is running in this thread."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: RunsTasks) -> None:
         self._worker = worker
         self.scheduler_address = worker.scheduler_address
         self.token = worker.token
@@ -66,7 +65,7 @@ def place() -> TaskPlace | None:
     return None if worker is None else _Place(worker)
 
 
-def _open(worker: Worker) -> Core:
+def _open(worker: RunsTasks) -> Core:
     tasks = worker.tasks
     # The scheduler says which nodes there are in its first message.
     welcome = {"scheduler": tasks.scheduler, "nodes": [{"address": worker.node_address}]}
@@ -99,7 +98,7 @@ def _open(worker: Worker) -> Core:
 class _WorkersStore(StoreAccess):
     """The way to the stores of a cluster for the tasks of a worker: the store of this host is the worker's own."""
 
-    def __init__(self, worker: Worker, session: Session) -> None:
+    def __init__(self, worker: RunsTasks, session: Session) -> None:
         super().__init__(lambda: session.nodes, token=worker.token, owner=id_of_tasks(worker.address), attach=False)
         self._worker = worker
 

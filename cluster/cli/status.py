@@ -124,6 +124,12 @@ def _one_copy(datasets: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _runs(worker: dict[str, Any]) -> str:
+    """How many tasks it has, those apart that wait for others."""
+    runs = str(worker.get("processing", MISSING))
+    return f"{runs} + {worker['blocked']:,} blocked" if worker.get("blocked") else runs
+
+
 def _condition(worker: dict[str, Any]) -> str:
     """What its process is doing, and since when if that is nothing that others would hear of."""
     condition = worker.get("condition")
@@ -164,7 +170,7 @@ def _host(address: str, node: dict[str, Any], width: int | None) -> str:
             worker.get("nthreads", MISSING),
             size(worker.get("memory")),
             percent(worker.get("cpu")),
-            worker.get("processing", MISSING),
+            _runs(worker),
             _condition(worker),
         ]
         for name, worker in sorted((node.get("workers") or {}).items(), key=lambda named: (len(named[0]), named[0]))

@@ -1,16 +1,38 @@
-"""Which task runs in this thread, for those who are called from inside a task."""
+"""Which task runs in this thread, for what is called from inside a task."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from holdfast.cluster.worker.worker import Worker
+from holdfast.cluster.worker.tasks_transport import TasksTransport
+from holdfast.objectstore import Store
+
+
+class RunsTasks(Protocol):
+    """A worker, as far as its tasks know it."""
+
+    scheduler_address: str
+    node_address: str
+    address: str
+    name: str
+    token: bytes
+
+    @property
+    def store(self) -> Store:
+        """The connection to the store of this host."""
+
+    @property
+    def tasks(self) -> TasksTransport:
+        """The way of what its tasks say as a client."""
+
+    def lend(self) -> AbstractContextManager[None]:
+        """Within it, the task of this thread waits for others, which run in its slot meanwhile."""
 
 
 class _Context(threading.local):
-    worker: Worker | None = None
+    worker: RunsTasks | None = None
     key: Any = None
     run_id: int | None = None
 
@@ -18,7 +40,7 @@ class _Context(threading.local):
 _context = _Context()
 
 
-def current_worker() -> Worker | None:
+def current_worker() -> RunsTasks | None:
     """The worker whose task is running in this thread; None outside of tasks."""
     return _context.worker
 
@@ -33,7 +55,7 @@ def current_run() -> int | None:
     return _context.run_id
 
 
-def enter(worker: Worker | None) -> None:
+def enter(worker: RunsTasks | None) -> None:
     """From now on this thread runs tasks of ``worker``."""
     _context.worker = worker
 

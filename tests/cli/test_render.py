@@ -50,6 +50,13 @@ def test_a_status_report() -> None:
     )
 
 
+def test_a_status_report_counts_tasks_that_wait_for_others_apart() -> None:
+    workers = {f"tcp://10.0.0.1:4000/{n}": {"processing": 1, "blocked": n} for n in range(2)}
+    lines = status.render({"nodes": {"tcp://10.0.0.1:4000": {"workers": workers}}}).splitlines()
+    assert ["blocked" in line for line in lines if "4000/" in line] == [False, True]
+    assert any("1 + 1 blocked" in line for line in lines)
+
+
 def test_workers_keep_their_place_in_a_status_report_when_they_were_started_again() -> None:
     workers = {f"tcp://10.0.0.1:4000/{number}": {"name": f"alpha-{number}"} for number in (10, 2, 0)}
     lines = status.render({"nodes": {"tcp://10.0.0.1:4000": {"workers": workers}}}).splitlines()

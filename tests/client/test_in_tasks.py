@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from holdfast import BlockedTasksError, Client, LocalCluster, get_client, wait
+from holdfast import BlockedTasksError, Client, KilledWorker, LocalCluster, get_client, wait
 from holdfast.cluster.worker import threads
 
 DEADLINE_SECONDS = 60
@@ -88,6 +88,23 @@ def chain(depth):
 
 def test_a_long_chain_ends(client):
     assert client.submit(chain, 200, pure=False).result(timeout=DEADLINE_SECONDS) == 200
+
+
+def die():
+    os._exit(3)
+
+
+def die_below(n):
+    client = get_client()
+    return client.gather([client.submit(die, pure=False) for _ in range(n)])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_whose_children_kill_its_worker_fails_in_the_end(client, n):
+    """They go with the worker, since only the task held them: so it is the task that is given up."""
+    with pytest.raises(KilledWorker, match=r"'die_below-.*was running on 3 workers that died"):
+        client.submit(die_below, n, pure=False).result(timeout=DEADLINE_SECONDS)
+    assert client.submit(fib, 5, False, pure=False).result(timeout=DEADLINE_SECONDS) == 5
 
 
 # -- what waits, and what else can be done
