@@ -1,6 +1,7 @@
 """What a user holds: `Client`, `Future` and the functions that go with them."""
 
 import importlib
+import sys
 import threading
 
 
@@ -20,12 +21,22 @@ def _import_dask() -> None:
 _import_dask()
 
 from holdfast.client.client import Client, get_client  # noqa: E402
-from holdfast.client.core.registry import registry  # noqa: E402
+from holdfast.client.core.registry import TaskPlace, registry  # noqa: E402
 from holdfast.client.futures.collections import futures_of  # noqa: E402
 from holdfast.client.futures.future import Future  # noqa: E402
 from holdfast.client.futures.waiting import wait  # noqa: E402
-from holdfast.client.in_task import place  # noqa: E402
 
-registry.task_place = place
+
+def _task_place() -> TaskPlace | None:
+    """The task that runs in this thread. A process without a worker needs nothing of one."""
+    context = sys.modules.get("holdfast.cluster.worker.context")
+    if context is None or context.current_worker() is None:
+        return None
+    from holdfast.client.in_task import place  # with all of a worker, which this process has
+
+    return place()
+
+
+registry.task_place = _task_place
 
 __all__ = ["Client", "Future", "futures_of", "get_client", "wait"]

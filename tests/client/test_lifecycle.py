@@ -187,6 +187,12 @@ class TestForks:
             assert thread.run(asyncio.sleep(0, 3)) == 3
 
 
+def test_a_client_imports_nothing_of_a_worker():
+    code = "import sys, holdfast.client; print([name for name in sys.modules if '.cluster.worker' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 class TestEnding:
     def test_a_future_outlives_its_client_and_has_another_one(self, cluster, eventually):
         client = Client(cluster, set_as_default=False)
