@@ -29,28 +29,38 @@ def test_it_is_used_like_a_dictionary():
         del entries["nothing"]
 
 
+def test_a_key_is_taken_out_only_with_its_value():
+    entries, one, other = PartitionedDict(), object(), object()
+    entries["x"] = one
+    assert not entries.disown("x", other)
+    assert not entries.disown("y", one)
+    assert entries["x"] is one
+    assert entries.disown("x", one)
+    assert not entries
+
+
 @given(st.lists(st.integers(0, 30) | st.just("pop"), max_size=200))
-def test_a_roll_is_a_set_in_the_order_of_insertion(steps):
+def test_a_partitioned_set_is_in_the_order_of_insertion(steps):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitioned, "_PART_LENGTH", 4)
-        roll, expected = PartitionedSet(), {}
+        entries, expected = PartitionedSet(), {}
         for step in steps:
             if step == "pop":
                 if expected:
-                    assert roll.pop() == expected.popitem()[0]
+                    assert entries.pop() == expected.popitem()[0]
                 else:
                     with pytest.raises(KeyError):
-                        roll.pop()
+                        entries.pop()
             elif step in expected:
-                roll.remove(step)
+                entries.remove(step)
                 del expected[step]
             else:
                 with pytest.raises(KeyError):
-                    roll.remove(step)
-                roll.add(step)
+                    entries.remove(step)
+                entries.add(step)
                 expected[step] = None
-            assert list(roll) == list(expected)
-            assert len(roll) == len(expected)
-            assert bool(roll) == bool(expected)
-            assert all((number in roll) == (number in expected) for number in range(31))
-            assert len(roll._parts) <= 1 + len(expected)
+            assert list(entries) == list(expected)
+            assert len(entries) == len(expected)
+            assert bool(entries) == bool(expected)
+            assert all((number in entries) == (number in expected) for number in range(31))
+            assert len(entries._parts) <= 1 + len(expected)

@@ -1,4 +1,7 @@
-"""A scheduler's state that checks itself, for tests: each move of a task, and after each event every invariant."""
+"""A scheduler's state that checks itself, for tests: each move of a task, and after each event every invariant.
+
+The numbers are those of the invariants in `tasks/lifecycle.py`.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,7 @@ def validate_state(state: SchedulerState) -> None:
     for task in known:
         try:
             _validate_task(state, task, known, holders)
+            # 8, 9
             assert task in to_settle or task.is_needed or task.state == "released", "nobody needs it"
             assert task in to_settle or task.is_needed or task.dependents, "nobody can ask for it again"
             if task.state in ACTIVE and task not in to_fail:
@@ -133,6 +137,7 @@ def assert_plain(data: Any) -> None:
 def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders: set[Holder]) -> None:
     active = task.state in ACTIVE
     assert task.state != "forgotten"
+    # 7
     for dependency in task.dependencies:
         assert dependency in known, f"its dependency {dependency!r} is forgotten"
         assert task in dependency.dependents
@@ -140,13 +145,16 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
     for dependent in task.dependents:
         assert dependent in known, f"{dependent!r}, which depends on it, is forgotten"
         assert task in dependent.dependencies
+    # 2
     assert task.nwaiters == sum(dependent.state in ACTIVE for dependent in task.dependents)
+    # 6
     for holder in task.holders:
         assert task in holder.holds
         if state.life.holding.is_departed(holder):
             assert not holder.hears
         else:
             assert holder in holders, f"{holder!r} is gone"
+    # 3
     if task.state == "waiting":
         missing = sum(dependency.state != "memory" for dependency in task.dependencies)
         assert task.waiting_on == missing > 0, f"waits for {task.waiting_on}, {missing} are missing"
@@ -154,6 +162,7 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
         assert all(dependency.state == "memory" for dependency in task.dependencies)
     if active:
         assert task.can_be_computed
+    # 1
     is_alone = task in state.placement.reservations.isolated
     assert (task.queue is not None or is_alone) == (task.state == "ready")
     assert not is_alone or (task.queue is None and task.isolation)
@@ -167,6 +176,7 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
     if task.worker is not None:
         assert state.workers.get(task.worker.address) is task.worker
         assert task.worker.runs[task.run_id].task is task
+    # 4
     assert (task.object_id is not None) == (task.state == "memory")
     if task.state == "memory":
         assert state.life.results.get(task.object_id or b"") is task
@@ -178,6 +188,7 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
     for host in task.where:
         assert state.hosts.get(host.address) is host
         assert task in host.objects
+    # 5
     assert (task.error is not None) == (task.state == "erred")
 
 

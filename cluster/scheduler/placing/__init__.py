@@ -1,4 +1,16 @@
-"""Which ready task goes to which worker, what is taken back from workers, and what is known of those that die.
+"""Where tasks run: the second room of the scheduler.
 
-It imports from `tasks` only, which knows it by a protocol (`tasks.placer`).
+====================  ================================================================================================
+`placement`           the queues of ready tasks, and which worker with room takes which
+`eligibility`         which workers may run which tasks
+`reservations`        workers that are reserved for a task each
+`lending`             runs that wait for others, and lend what they have
+`recall`              taking back what waits behind a run that takes longer than expected
+`revocation`          taking runs away from a worker that does not answer
+`suspects`            which task is charged for the death of a worker
+`unrunnable`          tasks that no worker may run: what they lack, and telling of it
+====================  ================================================================================================
+
+Rules of the room: it imports from `tasks` only. It chooses and counts; the state of a task is changed by `tasks`
+(`Lifecycle`), which asks this room by `tasks.placer.Placer`.
 """

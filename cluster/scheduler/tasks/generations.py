@@ -51,9 +51,7 @@ class Generations:
 
     def forget(self, task: Task) -> None:
         """A task is known no more."""
-        if self.tasks.get(task.key) is task:
-            del self.tasks[task.key]
-        else:
+        if not self.tasks.disown(task.key, task):
             self.earlier.remove(task)
 
     def is_specified_by(

@@ -67,7 +67,7 @@ class Groups:
 
     def join(self, key: Key, digest: Digest | None) -> Group:
         """The group of a new task, which counts it from now on."""
-        name = _name(key, digest)
+        name = digest if digest is not None and type(key) is not tuple else _name(key, digest)  # as of most
         group = self.table.get(name)
         if group is None:
             group = self.table[name] = Group(name)

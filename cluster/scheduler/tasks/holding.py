@@ -1,7 +1,8 @@
 """Who keeps results: holders take and give up tasks here.
 
 A task that lost its last holder may be needed no more. It is put on a list, which `Lifecycle.follow_up` sees to. A
-holder that is gone gives up its holds one by one, a limited number of them after each event.
+holder that is gone gives up its holds one by one, a limited number of them after each event. The numbers are those of
+the invariants in `lifecycle`.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ class Holding:
         self.departed: list[Holder] = []
 
     def hold(self, holder: Holder, task: Task) -> None:
-        """Keep a task for a holder; no error if it is kept already."""
+        """Keep a task for a holder (6); no error if it is kept already."""
         if holder not in task.holders:
             holder.holds.add(task)
             task.holders += (holder,)
 
     def unhold(self, holder: Holder, task: Task) -> None:
-        """Give up a hold; no error if there is none."""
+        """Give up a hold (6, 8); no error if there is none."""
         if holder in task.holders:
             holder.holds.remove(task)
             self._lose_holder(task, holder)

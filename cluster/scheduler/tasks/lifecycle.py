@@ -1,25 +1,43 @@
-"""The life of a task: the moves between its states, and what each brings about.
+"""The life of a task: what each of its moves brings about.
 
-`Lifecycle` owns the tables of tasks and objects. Every change of a task's state goes through it, and a method that
-changes one of two things that must agree changes the other too:
+Terms
+-----
+A task is *active* while it needs the results of its dependencies (`states.ACTIVE`). A task *waits for* its dependencies
+while it is active; these count it as a waiter. A task is *needed* while a holder holds it or a task waits for it. A
+task that is not needed, but that others depend on, is *lineage*: they can be made again from it.
 
-* ``dependency.nwaiters`` counts a task exactly while the task is ACTIVE;
-* ``host.objects`` has a task exactly when ``task.where`` has the host;
-* a queue, the table of unrunnable tasks, a worker's runs or the table of awaited tasks have a task exactly in the
-  states of those names.
+Invariants
+----------
+`validation` checks all of these after every event, in tests. The methods here and in `holding`, `results`, `sending`
+and `stored_errors` name those that they keep, by number, where it isn't plain.
 
-Freeing is not recursive. Whoever takes away a reason to keep a task puts it on the list of tasks to `settle`; when an
-event has been handled, those that nobody needs are released, and those that nobody can ask for again are forgotten,
-which may put more on the list. A released task stays known as long as a task that depends on it: it is the
-lineage from which that one can be made again.
+1. A task is in the one place of its state: "ready" in a queue or among those that are to run alone, "no-worker" in
+   `Lifecycle.unrunnable`, "lost" in `Lifecycle.awaited`, "processing" in the runs of ``task.worker``.
+2. ``dependency.nwaiters`` counts a task exactly while that task is active.
+3. ``task.waiting_on`` of a task in state "waiting" is the number of its dependencies that have no result, and above
+   zero. All dependencies of a task in state "ready" or "no-worker" have results.
+4. A task has an object exactly in state "memory", and `Results.table` has it then. There is a copy of it, or its bytes
+   are here. ``host.objects`` has a task exactly when ``task.where`` has the host.
+5. A task has an error exactly in state "erred", and ``error.tasks`` counts it.
+6. ``holder.holds`` has a task exactly when ``task.holders`` has the holder. What is held has its key (`generations`).
+7. ``task.dependents`` has a task exactly when that one has this one in its ``dependencies``. What a known task depends
+   on is known.
+8. A task that is not needed is "released". If nothing depends on it either, it is forgotten.
+9. No active task depends on one that has erred.
 
-What follows from an event may be long: a graph of a million tasks is forgotten with the last hold of its one result,
-fails with its first task, and is let go of by a client that leaves. So an event settles the tasks that it touches
-itself, and of what follows only so much at once (`Lifecycle.follow_up`). The rest is left over for later
-events, and `has_more` is true until it is done. In between
+What follows from an event
+--------------------------
+Freeing is not recursive. Whatever takes away a reason to keep a task puts it on the list of tasks that may be unneeded;
+when an event has been handled, those of the list that nobody needs are released, and those that nobody can ask for
+again are forgotten, which may put more on the list.
 
-* a task that nobody needs may still be in any state: it is as if whoever let go of it had done so a moment later;
-* an ACTIVE task may have a dependency that has erred: it will err too, and can't run before that;
+What follows may be long: a graph of a million tasks is forgotten with the last hold of its one result, fails with its
+first task, and is let go of by a client that leaves. So an event settles the tasks that it touches itself, and of what
+follows only so much at once (`Lifecycle.follow_up`). The rest is left over for later events, and `has_more` is true
+until it is done. Until then 8 and 9 do not hold for the tasks that are left over:
+
+* a task that nobody needs may be in any state: it is as if its last holder had let go of it a moment later;
+* an active task may have a dependency that has erred: it will err too, and can't run before that;
 * a client that has left still holds tasks, and hears nothing any more (``Holder.peer``).
 """
 
@@ -114,7 +132,7 @@ class Lifecycle:
         return task
 
     def specify(self, task: Task, digest: Digest | None, payload: Payload, dependencies: Sequence[Task]) -> None:
-        """Tell how a task is computed."""
+        """Tell how a task is computed (7)."""
         task.digest = digest
         task.payload = payload
         if digest is not None:
@@ -127,7 +145,7 @@ class Lifecycle:
     # -- towards a result
 
     def activate(self, task: Task) -> None:
-        """Begin to work towards a result of a task in state "released", and of all that it needs."""
+        """Begin to work towards a result of a task in state "released", and of all that it needs (1, 2, 3)."""
         if task.payload is not None and not task.dependencies:  # as most are
             self.enqueue(task)
             return
@@ -189,7 +207,7 @@ class Lifecycle:
             self._release(task)
 
     def enqueue(self, task: Task) -> None:
-        """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room."""
+        """A task in a state before "memory" has all that it needs: let it run as soon as a worker has room (1)."""
         if self._eligibility.can_run(task.requirements):
             self._moves.move(task, "ready")
             task.since = self.now
@@ -200,7 +218,7 @@ class Lifecycle:
             self.unrunnable[task] = None
 
     def requeue(self, task: Task) -> None:
-        """A task in state "processing" that no worker has any more: let it run again."""
+        """A task in state "processing" that no worker has any more: let it run again (1, 3)."""
         waiting_on = sum(dependency.state != "memory" for dependency in task.dependencies)
         if waiting_on:
             self._moves.move(task, "waiting")
@@ -256,7 +274,7 @@ class Lifecycle:
         self.requeue(task)
 
     def withdraw(self, task: Task) -> None:
-        """Take a task out of the queue, table or worker where it is; its state is for the caller to change."""
+        """Take a task out of the queue, table or worker where it is (1); its state is for the caller to change."""
         if task.state == "ready":
             self._placement.remove(task)
         elif task.state == "no-worker":
@@ -274,7 +292,7 @@ class Lifecycle:
     def complete(
         self, task: Task, host: Host | None, object_id: ObjectId, nbytes: int, inline: Payload | None, type_name: str
     ) -> bool:
-        """A task's result is there, in ``host``'s store (None: only in ``inline``).
+        """A task's result is there, in ``host``'s store (None: only in ``inline``). Its dependents go on (2, 3, 4).
 
         False, and nothing has changed, if the object is another task's: no two have the same.
         """
@@ -344,7 +362,7 @@ class Lifecycle:
             self.holding.unneeded.append(task)
 
     def lose(self, task: Task) -> None:
-        """A task in state "memory" has no result any more: compute it again if somebody needs it."""
+        """A task in state "memory" has no result any more: compute it again if somebody needs it (3, 4)."""
         self.results.forget(task)
         self._moves.move(task, "released")
         for waiter in task.waiters:
@@ -362,7 +380,7 @@ class Lifecycle:
             self.holding.unneeded.append(task)
 
     def fail(self, task: Task, error: TaskError) -> None:
-        """A task has failed, and with it all that wait for it."""
+        """A task has failed (1, 2, 5), and soon all that wait for it have (9)."""
         if task.state == "erred":
             return
         active = task.state in ACTIVE
@@ -391,6 +409,7 @@ class Lifecycle:
         self.fail(task, task_error(task.key, CancelledError(text)))
 
     def _leave_dependencies(self, task: Task) -> None:
+        """A task is active no longer (2), so what it depends on may be unneeded (8)."""
         for dependency in task.dependencies:
             dependency.nwaiters -= 1
             if not dependency.nwaiters and not dependency.holders:
@@ -459,7 +478,7 @@ class Lifecycle:
             self._to_settle, holding.unneeded = holding.unneeded, []
 
     def _settle(self, task: Task) -> None:
-        """Release a task if nobody needs it, forget it if nobody can ask for it again."""
+        """Release a task if nobody needs it, forget it if nobody can ask for it again (8)."""
         if task.holders or task.nwaiters or task.state == "forgotten":
             return
         if task.state != "released":
@@ -470,6 +489,7 @@ class Lifecycle:
             self._forget(task)
 
     def _release(self, task: Task) -> None:
+        """Give up what a task has, whatever state it is in (1, 2, 4, 5)."""
         active = task.state in ACTIVE
         if task.state == "memory":
             self.results.delete(task)
@@ -482,6 +502,7 @@ class Lifecycle:
             self._leave_dependencies(task)
 
     def _forget(self, task: Task) -> None:
+        """Know a task no more (7)."""
         self._moves.move(task, "forgotten")
         if self.lost.objects:
             self.lost.supersede(task)

@@ -44,6 +44,14 @@ class PartitionedDict(MutableMapping[K, V]):
         """Enter a value under a key that has none; whether it is the key's value now."""
         return self._parts[hash(key) % _PARTS].setdefault(key, value) is value
 
+    def disown(self, key: K, value: V) -> bool:
+        """Take out a key if it has this value; whether it had."""
+        part = self._parts[hash(key) % _PARTS]
+        if part.get(key) is not value:
+            return False
+        del part[key]
+        return True
+
     def slices(self, length: int) -> Iterator[list[V]]:
         """All values, so many at a time. What is entered or taken out between two slices may be in them or not."""
         for part in self._parts:

@@ -1,4 +1,7 @@
-"""The objects of results: which task has which, and which hosts have copies."""
+"""The objects of results: which task has which, and which hosts have copies.
+
+All that is here keeps invariant 4 of `lifecycle`; whatever forgets a result is followed by a move out of "memory".
+"""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Sender:
         self._run_ids = itertools.count(1)
 
     def send(self, task: Task, worker: Worker, now: float) -> None:
-        """Send a task, which is in no queue and has all that it needs there, to a worker."""
+        """Send a task, which is in no queue any more, to a worker (1)."""
         run_id = next(self._run_ids)
         requirements = task.requirements
         task.run_id = run_id

@@ -1,7 +1,7 @@
 """Errors of tasks: those of Holdfast's own, and large exceptions, which lie in stores.
 
-An exception in stores goes with the last task that has failed for it. If the hosts that have it are gone before, its
-text is left.
+``error.tasks`` counts the tasks that have failed for an error (invariant 5 of `lifecycle`). An exception in stores goes
+with the last of these tasks. If the hosts that have it are gone before, its text is left.
 """
 
 from __future__ import annotations
