@@ -6,6 +6,7 @@ import pytest
 from scheduler_harness import Cluster
 
 from holdfast.cluster.protocol.requests import LIST_DATASETS, PUBLISH, REQUESTS, SHUTDOWN, WAIT_FOR_WORKERS
+from holdfast.cluster.scheduler.io.instruction_messages import _MESSAGES
 from holdfast.cluster.scheduler.machine.machine import (
     FAILURE_PAUSE_SECONDS,
     SchedulerState,
@@ -15,7 +16,7 @@ from holdfast.cluster.scheduler.machine.machine import (
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.part import Part
 from holdfast.cluster.scheduler.parts.worker_waits import WorkerWaits
-from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks import events, instructions
 from holdfast.cluster.scheduler.tasks.holders import Client, Contents
 from holdfast.cluster.scheduler.watching.reading import READERS
 
@@ -69,6 +70,12 @@ def test_every_request_of_the_protocol_has_one_answer():
 
 def test_every_event_has_a_handler():
     assert set(SchedulerState()._handlers) == set(events.Event.__args__)
+
+
+def test_every_instruction_is_a_message_or_carried_out_by_the_server():
+    carried_out = {instructions.Answer, instructions.Disconnect}
+    assert carried_out.isdisjoint(_MESSAGES)
+    assert set(_MESSAGES) | carried_out == set(instructions.Instruction.__args__)
 
 
 def test_two_parts_that_answer_one_request_are_refused(shared):
