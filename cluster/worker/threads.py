@@ -364,22 +364,23 @@ class TaskThreads:
             self._all_ended.set()
 
     def _take_tasks(self) -> None:
-        queued, free, slots, returning = self._queued, self._free, self._slots, self._returning
+        queued, free, slots, returning, lent = self._queued, self._free, self._slots, self._returning, self._lent
         taking, revocations = self._taking, self._ledger.revocations
         nothing_queued = partial(operator.not_, queued)
         thread = threading.get_ident()
         confirmed = 0  # revocations that the worker had been told of when this thread waited for word last
         run_id = 0
+        slot: _Slot | None = None
         while True:
             with taking:  # which is the fence of the ledger as well
-                slot = slots.get(thread)  # not always the one that the last task has begun in
-                if self._lent and (place := self._lent.pop(run_id, None)) is not None:
+                if lent and (place := lent.pop(run_id, None)) is not None:
                     self._ledger.end(place)
-                if slot is not None and (not queued or returning or self._stopping):
-                    del slots[thread]
-                    self._leave(slot)
-                    slot = None
-                if slot is None:
+                    slot = slots.get(thread)  # it need not be the one that the task has begun in
+                if not queued or returning or slot is None or self._stopping:
+                    if slot is not None:
+                        del slots[thread]
+                        self._leave(slot)
+                        slot = None
                     if self._stopping or (self._has_surplus and not (queued and free)):
                         self._count -= 1
                         return
