@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from holdfast.client import defaults
 from holdfast.client.core.core import Callbacks, Core
-from holdfast.client.core.registry import current
+from holdfast.client.core.registry import core_here, current
 from holdfast.client.core.resources import Resources
 from holdfast.client.datasets import Datasets
 from holdfast.client.drivers.asynchronous import AsynchronousDriver
@@ -673,7 +673,7 @@ class Client:
         >>> client.get({"x": (sum, [1, 2]), "y": (pow, "x", 2)}, ["x", "y"])
         [3, 9]
         """
-        core = self._core
+        core = core_here(self._core)
         futures = graphs.get(
             core,
             dsk,

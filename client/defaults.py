@@ -34,6 +34,8 @@ def opened(core: Core, set_as_default: bool) -> None:
     with registry.lock:
         registry.open.add(core)
         registry.known.add(core)
+        if registry.task_place() is not None:
+            registry.opened_in_tasks.add(core)
         if not set_as_default:
             return
         if not registry.defaults:

@@ -35,6 +35,7 @@ class _Registry:
         self.defaults: list[Core] = []
         self.open: weakref.WeakSet[Core] = weakref.WeakSet()
         self.known: weakref.WeakSet[Core] = weakref.WeakSet()
+        self.opened_in_tasks: weakref.WeakSet[Core] = weakref.WeakSet()
         self.task_place: Callable[[], TaskPlace | None] = _no_task
 
 
@@ -56,6 +57,18 @@ def current() -> Core:
         if registry.defaults:
             return registry.defaults[-1]
     raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
+
+
+def core_here(core: Core) -> Core:
+    """The core that does what dask asks of a client: in a task that of the task, unless a task has opened the client.
+
+    The tasks of a cluster of threads (``processes=False``) see the configuration of dask that the process has, and in
+    it the client of whoever has started the cluster. That client would keep the task's slot while it waits.
+    """
+    task = registry.task_place()
+    if task is None or task.scheduler_address != core.scheduler_address or core in registry.opened_in_tasks:
+        return core
+    return task.core()
 
 
 def known() -> list[Core]:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import dask.array as da
 import pytest
 
 from holdfast import BlockedTasksError, Client, KilledWorker, LocalCluster, get_client, wait
@@ -240,6 +241,17 @@ def test_beyond_the_most_that_may_wait_is_an_error_that_says_what_to_do(monkeypa
         with pytest.raises(BlockedTasksError, match=r"5 tasks of its worker wait already.*as arguments"):
             client.submit(chain, 6).result(timeout=DEADLINE_SECONDS)
         assert client.submit(chain, 5).result(timeout=DEADLINE_SECONDS) == 5
+
+
+def compute_there():
+    return int(da.ones(4, chunks=2).sum().compute())
+
+
+def test_in_a_cluster_of_threads_dask_lends_the_slot_too():
+    """Its tasks see the client of the process as dask's scheduler."""
+    with started(processes=False) as client:
+        assert client.submit(compute_there).result(timeout=DEADLINE_SECONDS) == 4
+        assert client.submit(fib, 8, False).result(timeout=DEADLINE_SECONDS) == 21
 
 
 # -- ends
