@@ -1,27 +1,31 @@
 """The worker: a process, or a part of one, that runs tasks in threads. See `docs/architecture.md`.
 
-===================== ============================================================================
-``worker.py``        the connection to the scheduler, and what its messages mean
-``threads.py``       the queue of tasks and the threads that take from it
-``execution.py``     one task, from its message to its outcome
-``outbox.py``        outcomes on their way to the scheduler, and the seals of their results
-``write_behind.py``  small results, until they are stored or nobody wants them any more
-``waiting_runs.py``  tasks that wait for a run that was sent before them
-``ledger.py``        which runs it has begun, for its node agent to read
-``functions.py``     functions by digest
-``dependencies.py``  what a task gets to see of the results that it depends on
-``getitem.py``       calls that take one item of a dependency
-``imports.py``       what tasks import, out of the garbage collector's sight
-``display_names.py`` what the store calls a task's result
-``readonly.py``      functions that write into their arguments
-``forks.py``         processes that tasks fork
-``main_module.py``   what ``__main__`` is in a worker
-``output.py``        what tasks print, line by line
-``warm_up.py``       what a worker does before its first task
-``tracebacks.py``    what a user sees of a task's failure
-``watchdog.py``      whether this process is any use still
-``context.py``       which task runs in this thread
-===================== ============================================================================
+====================== ======================================================================
+``worker.py``          the connection to the scheduler, and what its messages mean
+``threads.py``         the queue of tasks and the threads that take from it
+``running.py``         what a thread does with one task, around its execution
+``execution.py``       one task, from its message to its outcome
+``blocking.py``        what a task does around a wait for others
+``tasks_transport.py`` the way of what the tasks say as a client
+``dask_scheduler.py``  who computes dask's collections here
+``outbox.py``          outcomes on their way to the scheduler, and the seals of their results
+``write_behind.py``    small results, until they are stored or nobody wants them any more
+``waiting_runs.py``    tasks that wait for a run that was sent before them
+``ledger.py``          which runs it has begun, for its node agent to read
+``functions.py``       functions by digest
+``dependencies.py``    what a task gets to see of the results that it depends on
+``getitem.py``         calls that take one item of a dependency
+``imports.py``         what tasks import, out of the garbage collector's sight
+``display_names.py``   what the store calls a task's result
+``readonly.py``        functions that write into their arguments
+``forks.py``           processes that tasks fork
+``main_module.py``     what ``__main__`` is in a worker
+``output.py``          what tasks print, line by line
+``warm_up.py``         what a worker does before its first task
+``tracebacks.py``      what a user sees of a task's failure
+``watchdog.py``        whether this process is any use still
+``context.py``         which task runs in this thread
+====================== ======================================================================
 """
 
 from holdfast.cluster.worker.worker import Worker

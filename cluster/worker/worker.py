@@ -13,7 +13,6 @@ import contextlib
 import logging
 import os
 import socket
-import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,16 +21,16 @@ from holdfast import objectstore
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.connecting import connect, shared_connection
 from holdfast.cluster.comm.connection import Connection
-from holdfast.cluster.errors import ConnectError, RemoteError
-from holdfast.cluster.failures import dumping
+from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.blocking import Blocking
-from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
+from holdfast.cluster.worker.execution import Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.outbox import Outbox
+from holdfast.cluster.worker.running import Running
 from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.cluster.worker.threads import TaskThreads
 from holdfast.cluster.worker.waiting_runs import WaitingRuns
@@ -48,8 +47,6 @@ CONNECT_TIMEOUT_SECONDS = 30.0
 CLOSE_TIMEOUT_SECONDS = 1.0
 #: How often the loop writes into the ledger that it goes round.
 HEAR_SECONDS = 1.0
-#: What is said of a task when nothing can be said about its failure.
-UNSPEAKABLE = dumping.dump_exception(RemoteError("the task failed, and so did reporting how: see the worker's log"))
 
 
 class Worker:
@@ -154,7 +151,7 @@ class Worker:
             self._store = await asyncio.to_thread(objectstore.connect, self._store_socket, name=self.name)
             self._store.warm()
             self._write_behind = WriteBehind(self._store, f"holdfast-write-behind-{self.name}")
-            self._runner = TaskRunner(self._store, self.functions, self._write_behind, self.name, self._found_writer)
+            runner = TaskRunner(self._store, self.functions, self._write_behind, self.name, self._found_writer)
             self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
             self._threads = TaskThreads(
                 self.nthreads,
@@ -167,6 +164,20 @@ class Worker:
             )
             self._waiting_runs = WaitingRuns(self._threads.submit, self._outbox.put)
             self._blocking = Blocking(self._threads, self._deliver, self._read_while, self._nudge)
+            threads = self._threads
+            self._running = Running(
+                runner,
+                self._outbox,
+                self._waiting_runs,
+                self._blocking,
+                self._write_behind,
+                self._store,
+                imports=self._imports,
+                prefixes_lines=self._prefixes_lines,
+                is_idle=lambda: threads.idle,
+                cannot_report=self._cannot_report,
+                store_is_gone=self._store_is_gone,
+            )
             self._dispatch: Dispatch[None] = Dispatch(
                 protocol.worker.TO_WORKER,
                 {
@@ -363,44 +374,11 @@ class Worker:
             context.enter(None)
 
     def _run(self, task: Task) -> None:
-        key, run_id, _, _, _, _ = task
-        context.run(key, run_id)
-        assert self._threads is not None
-        if self._imports is not None:
-            self._imports.started(run_id)
-        outcome: Outcome | None = None
-        try:
-            outcome = self._runner.run(task)
-            if self._threads.idle and not self._waiting_runs.is_waited_for(run_id):
-                self._outbox.put_now(outcome)
-            else:
-                self._outbox.put(outcome)
-        except StoreClosedError as error:
-            self._store_is_gone(error)
-        except BaseException:  # no memory, perhaps: whatever it is, this thread goes on, and the task has an end
-            if self._watchdog is not None and not _can_report():
-                self._give_up("it can't report how tasks end any more")
-            blob, text = UNSPEAKABLE
-            self._outbox.put((protocol.worker.ERRED, (key, run_id, blob, text, 0.0)))
-            with contextlib.suppress(BaseException):
-                # As text: a record with the error itself would keep what the task had in its hands.
-                logger.error("task %r failed, and so did reporting how:\n%s", key, traceback.format_exc())
-        finally:
-            if self._prefixes_lines:
-                output.end_lines()
-            context.run(None, None)
-        self.store.settle_releases()
-        self._write_behind.tend()
-        result = None
-        if outcome is not None:
-            kind, entry = outcome
-            if kind is protocol.worker.FINISHED:
-                _, _, object_id, _, inline, _, _ = entry
-                result = (object_id, inline)
-        self._blocking.ended((run_id,))
-        self._waiting_runs.ended(run_id, result)
-        if self._imports is not None:
-            self._imports.ended(run_id)
+        self._running.run(task)
+
+    def _cannot_report(self) -> None:
+        if self._watchdog is not None:
+            self._give_up("it can't report how tasks end any more")
 
     # -- in any thread
 
@@ -435,15 +413,6 @@ class Worker:
     def _store_is_gone(self, error: StoreClosedError) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: this worker has ended before
             self._loop.call_soon_threadsafe(self._end, f"the object store is gone ({error})")
-
-
-def _can_report() -> bool:
-    """Whether failures can be reported at all: if not, no task is to blame but one that ran here before."""
-    try:
-        dumping.dump_exception(RemoteError("a trial"))
-    except BaseException:
-        return False
-    return True
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
