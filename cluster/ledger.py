@@ -10,7 +10,7 @@ run
     One run of a task on a worker, named by its number (`run_id`). It is *begun* when a thread may call the task.
 slot
     The right to run one task: a worker has as many as it runs tasks at once. A task that waits for others *lends* its
-    slot, and is *blocked* until it has a slot again (`worker/threads.py`).
+    slot, and is *blocked* until it has a slot again (`worker/slots.py`).
 to revoke
     To take a run away from its worker: it will never begin there, so it may be sent to another one.
 to confirm

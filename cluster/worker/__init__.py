@@ -3,6 +3,7 @@
 ====================== ======================================================================
 ``worker.py``          the connection to the scheduler, and what its messages mean
 ``threads.py``         the queue of tasks and the threads that take from it
+``slots.py``           who has the right to run a task
 ``running.py``         what a thread does with one task, around its execution
 ``execution.py``       one task, from its message to its outcome
 ``blocking.py``        what a task does around a wait for others

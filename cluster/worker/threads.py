@@ -1,24 +1,12 @@
-"""The queue of tasks, the slots that tasks run in, and the threads that take both.
+"""The queue of tasks, and the threads that take from it as long as there are slots (`slots`).
 
-Terms
------
-slot
-    The right to run one task. A worker has ``nthreads`` of them, and they are what is limited: threads are not.
-blocked
-    A task in the middle of its work that waits for something which other tasks have to bring about. It keeps its thread
-    and all that is on its stack, and lends its slot (`TaskThreads.lend`).
-to return
-    A blocked task whose wait is over gets a slot again before it goes on.
+There may be more threads than slots, since a task that waits for others keeps its thread and lends its slot
+(`TaskThreads.lend`). Two rules hold:
 
-Invariants
-----------
-1. No more than ``nthreads`` tasks run at a time: a task runs only while its thread holds a slot.
-2. Of the threads that are not blocked there are at least ``nthreads``, so a slot that is free, and a task for it, never
-   wait for a thread. A thread that lends its slot sees to this first: if no other thread is to spare, it starts one. If
-   that can't be, its wait fails and nothing is lent.
-3. A task that returns comes before all tasks that have not begun. Of those that return, the one that was blocked last
-   comes first: it is the deepest of its kind, and what it brings about lets the others return.
-4. If a slot is free, nothing waits to return.
+1. Of the threads that are not blocked there are at least as many as slots, so a slot that is free, and a task for it,
+   never wait for a thread. A thread that lends its slot sees to this first: if no other thread is to spare, it starts
+   one. If that can't be, its wait fails and nothing is lent.
+2. A task that returns comes before all tasks that have not begun.
 
 ==================================  ==================================================================================
 a thread that …                     … then
@@ -45,7 +33,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import itertools
 import operator
 import queue
@@ -59,6 +46,7 @@ from holdfast.cluster.errors import BlockedTasksError
 from holdfast.cluster.ledger import BLOCKED_MAX
 from holdfast.cluster.worker.execution import Task
 from holdfast.cluster.worker.ledger import WorkerLedger
+from holdfast.cluster.worker.slots import Blocked, Slot, Slots
 
 #: So many threads may wait for something to do, beyond those that there are slots for; more end.
 SPARE_MAX = 8
@@ -116,12 +104,7 @@ class TaskThreads:
         self._name = name
         self._blocked_max = BLOCKED_MAX if blocked_max is None else blocked_max
         self._taking = threading.Lock()  # tasks out of the queue, and slots
-        self._free = [_Slot(number, ledger) for number in reversed(range(nthreads))]
-        self._slots: dict[int, _Slot] = {}  # by the thread that holds each
-        self._blocked: dict[int, _Blocked] = {}  # by thread
-        self._returning: list[tuple[int, _Blocked]] = []  # a heap; those that were blocked last come first
-        self._blocked_count = itertools.count()
-        self._lent: dict[int, int] = {}  # runs that have lent a slot and not ended -> their places in the ledger
+        self._slots = Slots(nthreads, ledger)
         self._told = threading.Condition(self._taking)  # of a revocation, or to stop
         self._confirmed = 0  # revocations that this worker was told of
         self._revoked: set[int] = set()  # runs that threads have taken, and are not to begin
@@ -145,12 +128,12 @@ class TaskThreads:
     @property
     def blocked(self) -> int:
         """How many tasks are blocked, those included that wait to return."""
-        return len(self._blocked)
+        return len(self._slots.blocked)
 
     @property
     def is_blocked(self) -> bool:
         """Whether the task of this thread is."""
-        return threading.get_ident() in self._blocked
+        return threading.get_ident() in self._slots.blocked
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Run these after those that wait already."""
@@ -160,11 +143,11 @@ class TaskThreads:
             _, run_id, _, _, _, _ = task
             self._queued[run_id] = task
         # A thread that leaves its slot looks at the queue after that. So it is enough to wake others for free slots.
-        free, queued = len(self._free), len(self._queued)
+        free, queued = len(self._slots.free), len(self._queued)
         thread = threading.get_ident()
-        if thread in self._idents and thread not in self._blocked:  # it takes one itself
+        if thread in self._idents and thread not in self._slots.blocked:  # it takes one itself
             queued -= 1
-            free -= thread not in self._slots
+            free -= thread not in self._slots.held
         self._wake(min(len(tasks), queued, free))
 
     def read(self) -> None:
@@ -235,15 +218,16 @@ class TaskThreads:
             Too many tasks wait already, or the system has no thread for another task; says how many there may be.
         """
         thread = threading.get_ident()
-        if thread not in self._slots:
+        slots = self._slots
+        if thread not in slots.held:
             yield False
             return
-        blocked = _Blocked()
+        blocked = Blocked()
         with self._taking:
-            if len(self._blocked) >= self._blocked_max:
+            if len(slots.blocked) >= self._blocked_max:
                 raise BlockedTasksError(_too_many(self._blocked_max))
-            self._blocked[thread] = blocked
-            lacks_one = self._count - len(self._blocked) < self._nthreads
+            slots.blocked[thread] = blocked
+            lacks_one = self._count - len(slots.blocked) < self._nthreads
             self._count += lacks_one
         try:
             if lacks_one:
@@ -251,16 +235,11 @@ class TaskThreads:
             tell_blocked(run_id)
         except BaseException:
             with self._taking:
-                del self._blocked[thread]
+                del slots.blocked[thread]
             raise
         with self._taking:
-            slot = self._slots.pop(thread)
-            if run_id not in self._lent:
-                self._lent[run_id] = self._ledger.lend(run_id)
-            slot.take(0)
-            blocked.order = next(self._blocked_count)
-            self._leave(slot)
-            has_work = bool(self._queued and self._free)
+            slots.lend(thread, run_id)
+            has_work = bool(self._queued and slots.free)
         if has_work:
             self._wake(1)
         try:
@@ -269,30 +248,14 @@ class TaskThreads:
             self._return(thread, blocked, run_id)
             tell_returned(run_id)
 
-    def _return(self, thread: int, blocked: _Blocked, run_id: int) -> None:
+    def _return(self, thread: int, blocked: Blocked, run_id: int) -> None:
         with self._taking:
-            if self._free:
-                blocked.slot = self._free.pop()
-            elif not self._stopping:
-                heapq.heappush(self._returning, (-blocked.order, blocked))
-                blocked.gate.acquire()
+            if not self._stopping:
+                self._slots.want(blocked)
         if blocked.slot is None and not self._stopping:
             blocked.gate.acquire()
         with self._taking:
-            del self._blocked[thread]
-            if blocked.slot is not None:  # else this worker ends, and so does the task
-                self._slots[thread] = blocked.slot
-                blocked.slot.hold()
-                blocked.slot.take(run_id)
-
-    def _leave(self, slot: _Slot) -> None:
-        """A thread has no use for its slot any more. The caller has the lock."""
-        if self._returning:
-            _, blocked = heapq.heappop(self._returning)
-            blocked.slot = slot
-            blocked.gate.release()
-        else:
-            self._free.append(slot)
+            self._slots.returned(thread, run_id)
 
     def _start_spare(self) -> None:
         try:
@@ -301,8 +264,8 @@ class TaskThreads:
             with self._taking:
                 self._count -= 1
             raise BlockedTasksError(
-                f"this task can't wait for others: {len(self._blocked) - 1:,} tasks of its worker wait already, and "
-                f"the system has no thread for one more ({error}). {_WAY_OUT}"
+                f"this task can't wait for others: {self.blocked - 1:,} tasks of its worker wait already, and the "
+                f"system has no thread for one more ({error}). {_WAY_OUT}"
             ) from None
 
     # -- the end
@@ -314,9 +277,7 @@ class TaskThreads:
                 self._stopping = True
                 self._queued.clear()
                 self._queued[0] = None  # for the thread that reads while nothing is queued
-                for _, blocked in self._returning:
-                    blocked.gate.release()
-                self._returning.clear()
+                self._slots.stop()
                 self._told.notify_all()
             self._wake(self._count)
 
@@ -364,29 +325,28 @@ class TaskThreads:
             self._all_ended.set()
 
     def _take_tasks(self) -> None:
-        queued, free, slots, returning, lent = self._queued, self._free, self._slots, self._returning, self._lent
+        queued, slots = self._queued, self._slots
+        free, returning, lent = slots.free, slots.returning, slots.lent
         taking, revocations = self._taking, self._ledger.revocations
         nothing_queued = partial(operator.not_, queued)
         thread = threading.get_ident()
         confirmed = 0  # revocations that the worker had been told of when this thread waited for word last
         run_id = 0
-        slot: _Slot | None = None
+        slot: Slot | None = None
         while True:
             with taking:  # which is the fence of the ledger as well
                 if lent and (place := lent.pop(run_id, None)) is not None:
-                    self._ledger.end(place)
-                    slot = slots.get(thread)  # it need not be the one that the task has begun in
+                    slots.ended(place)
+                    slot = slots.held.get(thread)  # it need not be the one that the task has begun in
                 if not queued or returning or slot is None or self._stopping:
                     if slot is not None:
-                        del slots[thread]
-                        self._leave(slot)
+                        slots.leave(thread)
                         slot = None
                     if self._stopping or (self._has_surplus and not (queued and free)):
                         self._count -= 1
                         return
                     if queued and free:
-                        slot = slots[thread] = free.pop()
-                        slot.hold()
+                        slot = slots.take(thread)
                 if slot is not None:
                     run_id, task = queued.popitem(last=False)
                     slot.take(run_id)
@@ -404,7 +364,7 @@ class TaskThreads:
     @property
     def _has_surplus(self) -> bool:
         """Whether more threads than are needed have no task. The caller has the lock."""
-        return self._count - len(self._blocked) > self._nthreads + SPARE_MAX
+        return self._count - len(self._slots.blocked) > self._nthreads + SPARE_MAX
 
     def _await_word(self, run_id: int) -> tuple[bool, int]:
         """Runs were revoked before a thread took this one, or since: wait until it's known whether it is one of them.
@@ -419,53 +379,11 @@ class TaskThreads:
 
     def _wait(self) -> None:
         with self._lock:
-            if (self._queued and self._free) or self._to_read or self._stopping:
+            if (self._queued and self._slots.free) or self._to_read or self._stopping:
                 self._to_read = False
                 return
             self._waiting += 1
         self._wake_ups.get()
-
-
-class _Slot:
-    """The right to run one task.
-
-    Attributes
-    ----------
-    take
-        ``take(run_id)`` notes in the ledger which run is in it; 0 for none.
-    """
-
-    __slots__ = ("_ledger", "_number", "take")
-
-    def __init__(self, number: int, ledger: WorkerLedger) -> None:
-        self._number = number
-        self._ledger = ledger
-        self.take = ledger.taker(number)
-
-    def hold(self) -> None:
-        """This thread has it from now on."""
-        self._ledger.hold(self._number)
-
-
-class _Blocked:
-    """A task that is blocked.
-
-    Attributes
-    ----------
-    order : int
-        How many were blocked before it.
-    gate : threading.Lock
-        Held while it waits for a slot.
-    slot : _Slot or None
-        The one that it has got.
-    """
-
-    __slots__ = ("gate", "order", "slot")
-
-    def __init__(self) -> None:
-        self.order = 0
-        self.gate = threading.Lock()
-        self.slot: _Slot | None = None
 
 
 _WAY_OUT = (

@@ -153,7 +153,7 @@ def test_the_one_that_was_blocked_last_returns_first_and_before_those_that_have_
         eventually(lambda: slots.threads.blocked == 3)
         for wait in waits:
             wait.set()
-        eventually(lambda: len(slots.threads._returning) == 3)
+        eventually(lambda: len(slots.threads._slots.returning) == 3)
         holding.set()
         assert done.wait(DEADLINE_SECONDS)
     assert order == ["2 returned", "1 returned", "0 returned", "new"]

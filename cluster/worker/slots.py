@@ -1,0 +1,156 @@
+"""Who has a slot: the right to run one task, of which a worker has as many as it runs tasks at a time.
+
+Terms
+-----
+slot
+    Belongs to the thread that holds it; a thread runs a task only while it holds one.
+blocked
+    A task in the middle of its work that waits for something which other tasks have to bring about. It keeps its thread
+    and all that is on its stack, and lends its slot.
+to return
+    A blocked task whose wait is over gets a slot again before it goes on.
+
+Invariants
+----------
+1. No more tasks run at a time than there are slots.
+2. Of the tasks that return, the one that was blocked last comes first: it is the deepest of its kind, and what it
+   brings about lets the others return.
+3. If a slot is free, nothing waits to return.
+
+All methods are called with one lock held, that of the queue of tasks (`threads`): a thread takes a task together with a
+slot.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+
+from holdfast.cluster.worker.ledger import WorkerLedger
+
+
+class Slot:
+    """The right to run one task.
+
+    Attributes
+    ----------
+    take
+        ``take(run_id)`` notes in the ledger which run is in it; 0 for none.
+    """
+
+    __slots__ = ("_ledger", "_number", "take")
+
+    def __init__(self, number: int, ledger: WorkerLedger) -> None:
+        self._number = number
+        self._ledger = ledger
+        self.take = ledger.taker(number)
+
+    def hold(self) -> None:
+        """This thread has it from now on."""
+        self._ledger.hold(self._number)
+
+
+class Blocked:
+    """A task that is blocked.
+
+    Attributes
+    ----------
+    order : int
+        How many were blocked before it.
+    gate : threading.Lock
+        Held while it waits for a slot.
+    slot : Slot or None
+        The one that it has got.
+    """
+
+    __slots__ = ("gate", "order", "slot")
+
+    def __init__(self) -> None:
+        self.order = 0
+        self.gate = threading.Lock()
+        self.slot: Slot | None = None
+
+
+class Slots:
+    """The slots of a worker.
+
+    Parameters
+    ----------
+    count
+        How many there are.
+    ledger
+        Of this process.
+
+    Attributes
+    ----------
+    free : list of Slot
+        Those that nobody holds.
+    held : dict
+        The others, by the thread that holds each.
+    blocked : dict
+        What is blocked, by thread; until it has a slot again.
+    returning : list
+        A heap of what waits for a slot, to return.
+    lent : dict
+        The runs that have lent a slot and not ended: their places in the ledger.
+    """
+
+    def __init__(self, count: int, ledger: WorkerLedger) -> None:
+        self._ledger = ledger
+        self._order = itertools.count()
+        self.free = [Slot(number, ledger) for number in reversed(range(count))]
+        self.held: dict[int, Slot] = {}
+        self.blocked: dict[int, Blocked] = {}
+        self.returning: list[tuple[int, Blocked]] = []
+        self.lent: dict[int, int] = {}
+
+    def take(self, thread: int) -> Slot:
+        """The calling thread takes a slot that is free."""
+        slot = self.held[thread] = self.free.pop()
+        slot.hold()
+        return slot
+
+    def leave(self, thread: int) -> None:
+        """A thread has no use for its slot any more: a task that returns gets it, if there is one."""
+        slot = self.held.pop(thread)
+        if self.returning:
+            _, blocked = heapq.heappop(self.returning)
+            blocked.slot = slot
+            blocked.gate.release()
+        else:
+            self.free.append(slot)
+
+    def lend(self, thread: int, run_id: int) -> None:
+        """The task of a thread, which is among those that are blocked, lends its slot."""
+        if run_id not in self.lent:
+            self.lent[run_id] = self._ledger.lend(run_id)
+        self.held[thread].take(0)
+        self.blocked[thread].order = next(self._order)
+        self.leave(thread)
+
+    def want(self, blocked: Blocked) -> None:
+        """The wait of a task is over. If it gets no slot at once, its gate is held until it has one."""
+        if self.free:
+            blocked.slot = self.free.pop()
+        else:
+            heapq.heappush(self.returning, (-blocked.order, blocked))
+            blocked.gate.acquire()
+
+    def returned(self, thread: int, run_id: int) -> None:
+        """The task of the calling thread goes on, with the slot that it has got; without one if this worker ends."""
+        slot = self.blocked.pop(thread).slot
+        if slot is not None:
+            self.held[thread] = slot
+            slot.hold()
+            slot.take(run_id)
+
+    def ended(self, place: int) -> None:
+        """A run that had lent its slot has ended; ``place`` is what `lent` had of it."""
+        self._ledger.end(place)
+
+    def stop(self) -> None:
+        """This worker ends: nothing waits for a slot any longer."""
+        for _, blocked in self.returning:
+            blocked.gate.release()
+        self.returning.clear()
