@@ -111,7 +111,10 @@ def connect_blocking(
             answer = opening.answer(message)
             if answer is None:
                 return sock, opening.info
-            sock.sendall(_packed(answer))
+            try:
+                sock.sendall(_packed(answer))
+            except ConnectionError as error:
+                raise TryLater(f"the connection to {where} ended during the opening: {error}") from None
     except ConnectError:
         sock.close()
         raise

@@ -163,8 +163,16 @@ class Fetcher:
         async with source.places:
             if source.silences > silences:
                 raise ConnectError(f"{address} does not answer")
-            if not self._store.contains(object_id):
-                await self._bring(address, source, object_id)
+            for pause in pool.PAUSES_SECONDS:
+                if self._store.contains(object_id):
+                    return
+                try:
+                    await self._bring(address, source, object_id)
+                except pool.BrokenError:
+                    await asyncio.sleep(pause)
+                else:
+                    return
+            await self._bring(address, source, object_id)
 
     async def _bring(self, address: str, source: _Source, object_id: ObjectID) -> None:
         asked = time.monotonic()

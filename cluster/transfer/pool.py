@@ -30,10 +30,16 @@ T = TypeVar("T")
 #: Connections that nobody uses are closed by the asker after this time, by the holder after twice as long.
 IDLE_SECONDS = 60.0
 IDLE_PER_PEER = 4
+#: How long is waited before what a break has cut short is tried again.
+PAUSES_SECONDS = (0.0, 0.02, 0.1, 0.5, 1.0)
 #: A host to which many connect closes some connections before they have opened: how long it is tried again, and how
 #: long at most after each time.
 OPENING_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
+
+
+class BrokenError(ConnectError):
+    """A connection broke under way. The same may be asked again: an object is what it is, and is there once."""
 
 
 class DamagedError(ConnectError):
@@ -216,6 +222,9 @@ class PeerPool:
         ConnectError
             The host can't be reached, or the connection broke.
         """
+        return over_breaks(lambda: self._fetch_bytes(address, object_id, timeout))
+
+    def _fetch_bytes(self, address: str, object_id: bytes, timeout: float) -> bytearray | None:
         sock, announced = self.request(address, transfer.get(bytes(object_id)), receive_announcement, timeout)
         with self._giving_back(address, sock):
             if announced is None:
@@ -247,6 +256,9 @@ class PeerPool:
         """
         view = memoryview(data).cast("B")
         request = transfer.put(bytes(object_id), view.nbytes, Description(*meta))
+        over_breaks(lambda: self._push(address, request, view, timeout))
+
+    def _push(self, address: str, request: bytes, view: memoryview, timeout: float) -> None:
         # The store may wait for room before it answers.
         sock, refused = self.request(address, request, receive_verdict, timeout)
         with self._giving_back(address, sock):
@@ -269,6 +281,16 @@ class PeerPool:
             sock.close()
             raise
         self.give(address, sock)
+
+
+def over_breaks(attempt: Callable[[], T]) -> T:
+    """Try again while the connection breaks under way, so many times at most. Blocks."""
+    for pause in PAUSES_SECONDS:
+        try:
+            return attempt()
+        except BrokenError:
+            time.sleep(pause)
+    return attempt()
 
 
 def fetch_bytes(address: str, object_id: bytes, *, token: bytes, timeout: float = 30.0) -> bytearray | None:
@@ -308,4 +330,5 @@ def naming(address: str) -> Iterator[None]:
     except ProtocolError as error:
         raise ConnectError(f"{address} does not speak the protocol between stores: {error}") from error
     except OSError as error:
-        raise ConnectError(f"the connection to {address} broke: {error.strerror or error}") from error
+        kind = ConnectError if isinstance(error, TimeoutError) else BrokenError
+        raise kind(f"the connection to {address} broke: {error.strerror or error}") from error

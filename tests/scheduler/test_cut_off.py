@@ -1,0 +1,157 @@
+"""Peers whose connection is broken and may be taken up again: what the scheduler makes of them meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from scheduler_peers import NODE, WORKER, Peer, Setup
+
+from holdfast.cluster.comm import connecting as connecting_module
+from holdfast.cluster.comm import shortcut
+from holdfast.cluster.comm.loops import run
+from holdfast.cluster.errors import ConnectError
+
+LONG_SECONDS = 600.0
+
+
+@pytest.fixture(autouse=True)
+def way(monkeypatch):
+    """All connections are over the network, and there is a way back when this says so."""
+    monkeypatch.setattr(shortcut, "connected", lambda host, port: None)
+    back = asyncio.Event()
+    try_once = connecting_module._Return._try
+
+    async def when_there_is_a_way(self, connection):
+        return await try_once(self, connection) if back.is_set() else ConnectError("no way")
+
+    monkeypatch.setattr(connecting_module._Return, "_try", when_there_is_a_way)
+    return back
+
+
+async def cut(scheduler, peer, name):
+    """Break the connection of a peer, and wait until both ends know."""
+    async with asyncio.timeout(20):
+        while scheduler._peers[name].connection._reader.acknowledged < 0:
+            await asyncio.sleep(0.001)
+        peer.connection._transport.abort()
+        while not (name not in scheduler._peers or scheduler._peers[name].is_cut_off):
+            await asyncio.sleep(0.001)
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_a_worker_that_is_cut_off_gets_nothing_new_and_is_said_to_be_until_it_is_back(way):
+    async def main():
+        async with Setup() as setup:
+            await cut(setup.scheduler, setup.worker, WORKER)
+            worker = setup.scheduler.state.workers[WORKER]
+            assert worker.unresponsive
+            setup.submit("x")
+            setup.client.connection.send(("request", 1, "info", {}))
+            said = (await setup.client.next("reply"))[3]["workers"][WORKER]
+            assert said["condition"] == "cut off"
+            assert not worker.runs
+            way.set()
+            ((key, *_),) = (await setup.worker.next("run"))[1]
+            assert key == "x"
+            assert not worker.unresponsive
+            assert not setup.worker.gone
+
+    run(main())
+
+
+def test_what_was_under_way_to_a_worker_and_from_it_arrives_when_it_is_back(way):
+    async def main():
+        async with Setup() as setup:
+            setup.submit("x")
+            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
+            await cut(setup.scheduler, setup.worker, WORKER)
+            setup.worker.connection.send(("finished", [("x", run_id, b"i" * 16, 3, b"abc", "bytes", 0.1)]))
+            setup.worker.connection.flush()
+            setup.scheduler._send(WORKER, ("discard", [b"i" * 16]))
+            way.set()
+            await setup.client.next("memory")
+            await setup.worker.next("discard")
+
+    run(main())
+
+
+def test_a_worker_that_is_cut_off_and_has_ended_as_its_node_says_leaves_at_once():
+    async def main():
+        async with Setup(resume_seconds=LONG_SECONDS) as setup:
+            await cut(setup.scheduler, setup.worker, WORKER)
+            setup.node.connection.send(("exited", WORKER, "killed", [], None, False))
+            await until(lambda: WORKER not in setup.scheduler.state.workers)
+
+    run(main())
+
+
+def test_a_worker_in_the_place_of_one_that_is_cut_off_takes_it():
+    async def main():
+        async with Setup(resume_seconds=LONG_SECONDS) as setup:
+            await cut(setup.scheduler, setup.worker, WORKER)
+            successor = await setup.add_worker()
+            setup.submit("x")
+            await successor.next("run")
+            setup.worker.connection.abort()
+
+    run(main())
+
+
+def test_a_node_that_is_cut_off_and_at_whose_port_nobody_listens_leaves_at_once():
+    async def main():
+        async with Setup(resume_seconds=LONG_SECONDS) as setup:
+            await cut(setup.scheduler, setup.node, NODE)
+            await until(lambda: NODE not in setup.scheduler.state.hosts)
+
+    run(main())
+
+
+def test_peers_that_are_not_back_in_time_leave(way):
+    async def main():
+        async with Setup(resume_seconds=0.05, client_resume_seconds=0.05) as setup:
+            await cut(setup.scheduler, setup.worker, WORKER)
+            await cut(setup.scheduler, setup.client, "me")
+            await until(lambda: not setup.scheduler.state.workers and not setup.scheduler.state.clients)
+            await until(lambda: setup.worker.gone and setup.client.gone)
+            way.set()
+            setup.worker = await setup.add_worker()
+            setup.client = await Peer.join(setup.scheduler, "client", id="me")
+
+    run(main())
+
+
+def test_what_a_client_holds_is_there_when_it_is_back(way):
+    async def main():
+        async with Setup() as setup:
+            setup.submit("x")
+            ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
+            await cut(setup.scheduler, setup.client, "me")
+            setup.worker.connection.send(("finished", [("x", run_id, b"i" * 16, 3, b"abc", "bytes", 0.1)]))
+            await until(lambda: setup.scheduler.state.tasks["x"].state == "memory")
+            assert "me" in setup.scheduler.state.clients
+            way.set()
+            await setup.client.next("memory")
+            setup.client.connection.send(("release", ["x"]))
+            await until(lambda: "x" not in setup.scheduler.state.tasks)
+
+    run(main())
+
+
+@pytest.mark.parametrize("role", ["client", "worker"])
+def test_without_a_grace_a_peer_whose_connection_breaks_has_left(role):
+    async def main():
+        async with Setup(resume_seconds=0.0, client_resume_seconds=0.0) as setup:
+            peer, known = {
+                "client": (setup.client, setup.scheduler.state.clients),
+                "worker": (setup.worker, setup.scheduler.state.workers),
+            }[role]
+            peer.connection._transport.abort()
+            await until(lambda: not known)
+
+    run(main())
