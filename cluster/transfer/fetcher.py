@@ -134,25 +134,32 @@ class Fetcher:
     async def _fetch(self, object_id: ObjectID, sources: list[str]) -> None:
         if self._store.contains(object_id):
             return
-        tried: list[str] = []
-        for source in sources:
-            if source == self._address:
-                continue
-            try:
-                await self._fetch_from(source, object_id)
-            except _Absent:
-                tried.append(f"{source} does not have it")
-            except pool.DamagedError as error:
-                logger.warning("object %s, brought to %s: %s", object_id, self._address, error)
-                tried.append(str(error))
-            except ConnectError as error:
-                tried.append(str(error))
-            else:
-                return
+        tried: dict[str, str] = {}  # and what came of it
+        to_try = [source for source in sources if source != self._address]
+        for pause in (*pool.PAUSES_SECONDS, None):
+            broken = []  # connections with these broke under way: once more, after the others
+            for source in to_try:
+                try:
+                    await self._fetch_from(source, object_id)
+                except _Absent:
+                    tried[source] = f"{source} does not have it"
+                except pool.DamagedError as error:
+                    logger.warning("object %s, brought to %s: %s", object_id, self._address, error)
+                    tried[source] = str(error)
+                except ConnectError as error:
+                    tried[source] = str(error)
+                    if isinstance(error, pool.BrokenError):
+                        broken.append(source)
+                else:
+                    return
+            if not broken or pause is None:
+                break
+            to_try = broken
+            await asyncio.sleep(pause)
         if self._address in sources:
             # Whoever waits for the object gets it when it is sealed; this only puts off the bad news.
             await asyncio.sleep(LATE_SEAL_SECONDS)
-        what_came = "; ".join(tried) if tried else "and no other host is known to have it"
+        what_came = "; ".join(tried.values()) if tried else "and no other host is known to have it"
         raise ObjectNotFoundError(f"object {object_id} is not in this host's store: {what_came}")
 
     async def _fetch_from(self, address: str, object_id: ObjectID) -> None:
@@ -163,16 +170,8 @@ class Fetcher:
         async with source.places:
             if source.silences > silences:
                 raise ConnectError(f"{address} does not answer")
-            for pause in pool.PAUSES_SECONDS:
-                if self._store.contains(object_id):
-                    return
-                try:
-                    await self._bring(address, source, object_id)
-                except pool.BrokenError:
-                    await asyncio.sleep(pause)
-                else:
-                    return
-            await self._bring(address, source, object_id)
+            if not self._store.contains(object_id):
+                await self._bring(address, source, object_id)
 
     async def _bring(self, address: str, source: _Source, object_id: ObjectID) -> None:
         asked = time.monotonic()

@@ -28,8 +28,8 @@ DEADLINE_SECONDS = 60.0
 TASKS = 16
 LARGE = 60_000  # numbers
 #: A connection with the scheduler lives for so many bytes, and one between stores.
-SCHEDULER_NBYTES = (500, 60_000)
-STORE_NBYTES = (10_000, 6_000_000)
+SCHEDULER_NBYTES = (500, 16_000)
+STORE_NBYTES = (10_000, 3_000_000)
 
 
 def note(path: str, name: str, size: int) -> np.ndarray:
