@@ -29,7 +29,14 @@ from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.machine import MachineWatch
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, refusal
-from holdfast.cluster.comm.resume import TELL_SECONDS, Session, frame_nbytes
+from holdfast.cluster.comm.resume import (
+    RIDE_FRAMES,
+    TELL_FRAMES,
+    TELL_NBYTES,
+    TELL_SECONDS,
+    Session,
+    frame_nbytes,
+)
 from holdfast.cluster.comm.shared import SharedTransport, byte_chunks
 from holdfast.cluster.comm.strangers import FIRST_NBYTES, GREETING
 from holdfast.cluster.errors import ConnectError, ProtocolError
@@ -97,6 +104,7 @@ class Connection(asyncio.Protocol):
         self.batches = self._reader.batches
         self._transport: asyncio.Transport | None = None
         self._former: SharedTransport | None = None  # of a socket that has broken
+        self._is_shared = False
         self._machine: MachineWatch | None = None
         self._outbox: list[frames.Message] = []
         self._held: list[frames.Message] = []  # for which there was no room
@@ -239,13 +247,34 @@ class Connection(asyncio.Protocol):
                 if session is None:
                     assert self._transport is not None
                     self._transport.writelines(chunks)
-                else:
+                elif self._is_shared:
                     self._write_kept(session, [chunks])
+                else:
+                    self._write_frame(session, chunks)
                 if count is not None and count < len(messages) and not regardless and self.is_full:
                     self._held = messages[count:]
                     return
         except _UNPACKABLE as error:
             self._abort_unpackable(error)
+
+    def _write_frame(self, session: Session, frame: list[Any]) -> None:
+        """Write a frame, and keep it until it is taken, if no other thread writes here."""
+        if len(frame) == 1:
+            nbytes = len(frame[0])
+        else:
+            frame = byte_chunks(frame)
+            nbytes = frame_nbytes(frame)
+        if self._leaves:
+            return
+        session.keep(frame, nbytes)
+        transport = self._transport
+        if transport is None:
+            return
+        taken = self._reader.taken
+        if taken - session.told >= RIDE_FRAMES:
+            frame = [frames.acknowledgement(taken), *frame]
+            session.told, session.told_nbytes = taken, self._reader.taken_nbytes
+        transport.writelines(frame)
 
     def _write_kept(
         self, session: Session, packed: list[list[Any]], queue: list[Any] | None = None, count: int = 0
@@ -256,7 +285,7 @@ class Connection(asyncio.Protocol):
         nbytes = sum(sizes)
         chunks = packed[0] if len(packed) == 1 else [chunk for frame in packed for chunk in frame]
         taken = self._reader.taken
-        if session.rides_along(taken):
+        if taken - session.told >= RIDE_FRAMES:
             chunks = [frames.acknowledgement(taken), *chunks]
             session.told, session.told_nbytes = taken, self._reader.taken_nbytes
         transport = None
@@ -280,8 +309,6 @@ class Connection(asyncio.Protocol):
             if isinstance(transport, SharedTransport):
                 transport.send_soon()
             raise
-        if shared is None and transport is not None and not self._leaves:
-            transport.writelines(chunks)
 
     def _abort_unpackable(self, error: Exception) -> None:
         # Its neighbours are lost with a message that can't be packed: who waits for one would wait for ever.
@@ -384,6 +411,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
+        self._is_shared = isinstance(transport, SharedTransport)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -536,8 +564,9 @@ class Connection(asyncio.Protocol):
                 session.acknowledge(reader.acknowledged)
             if was_full and not session.is_full:
                 self._in_loop(self._has_room)
-        if reader.taken != session.told:
-            if session.is_due(reader.taken, reader.taken_nbytes):
+        untold = reader.taken - session.told
+        if untold:
+            if untold >= TELL_FRAMES or reader.taken_nbytes - session.told_nbytes >= TELL_NBYTES:
                 self._tell(session)
             elif not self._is_to_tell:
                 self._is_to_tell = True

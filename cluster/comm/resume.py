@@ -179,14 +179,6 @@ class Session:
         self.told = own_taken
         return list(self.kept)
 
-    def rides_along(self, taken: int) -> bool:
-        """Whether the next frame is to bring an acknowledgement along."""
-        return taken - self.told >= RIDE_FRAMES
-
-    def is_due(self, taken: int, taken_nbytes: int) -> bool:
-        """Whether an acknowledgement is to leave now."""
-        return taken - self.told >= TELL_FRAMES or taken_nbytes - self.told_nbytes >= TELL_NBYTES
-
 
 def frame_nbytes(frame: list[Any]) -> int:
     """The bytes of a frame's chunks, each of which is bytes or a view of bytes."""

@@ -1,10 +1,10 @@
 """The connection of a node agent to the scheduler, and how it is made anew.
 
-A connection ends for many reasons that don't concern what this host has: a link was cut, or the scheduler gave this
-host up because it was stopped for a while. So when a connection ends without a word the agent connects again, with the
-same *incarnation*, by which the scheduler knows it for the same agent, and joins as it did at first: it says which
-objects its store has, none in the beginning, and that this was all. What it could not say meanwhile is never said: its
-objects are in the inventory, and the scheduler has parted with this host's workers.
+A connection that breaks is taken up again by itself (`comm/resume.py`). It ends when that takes too long, or when the
+scheduler gives this host up because it was stopped for a while. Neither concerns what this host has. So the agent
+connects anew then, with the same *incarnation*, by which the scheduler knows it for the same agent, and joins as it did
+at first: it says which objects its store has, none in the beginning, and that this was all. What it could not say
+meanwhile is never said: its objects are in the inventory, and the scheduler has parted with this host's workers.
 
 It doesn't wait for a scheduler that is gone: when nobody listens any more, or another scheduler does, the host ends.
 """

@@ -433,7 +433,7 @@ def _history(chance, seed):
         one = chance.randrange(2)
         end, link = ends[one], links[one]
         if what == "say" and not end.session.is_full:
-            if end.session.rides_along(end.reader.taken):
+            if chance.random() < 0.2:
                 link += frames.acknowledgement(end.reader.taken)
             link += end.say()
         elif what == "carry":
