@@ -16,6 +16,7 @@ import pytest
 
 from holdfast import Client, LocalCluster
 from holdfast.cluster import dask_config
+from holdfast.cluster.worker import dask_scheduler
 
 SECRET = "hunter2-of-the-workers"
 
@@ -53,7 +54,7 @@ def _check(client: Client) -> None:
     names = ["array.chunk-size", "mine.token", "mine.day", "mine.lock", "scheduler", "scheduler-address"]
     futures = client.map(_config, names, pure=False)
     assert [future.result(timeout=60) for future in futures] == [
-        "3MiB", SECRET, datetime.date(2021, 2, 3), "unset", "unset", "unset",
+        "3MiB", SECRET, datetime.date(2021, 2, 3), "unset", dask_scheduler.get, "unset",
     ]  # fmt: skip
     assert client.submit(_config, "mine.function", pure=False).result(timeout=60)(4) == -4
 
