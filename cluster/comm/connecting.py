@@ -13,7 +13,7 @@ from holdfast.cluster.comm import shortcut
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.opening import ConnectorOpening, ResumeError, Return, TryLater
-from holdfast.cluster.comm.resume import Session
+from holdfast.cluster.comm.resume import Resumption
 from holdfast.cluster.comm.shared import SharedTransport
 from holdfast.cluster.comm.strangers import foreign_answer, who_answers
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
@@ -80,7 +80,7 @@ async def connect(
                 opening = ConnectorOpening(token, role, info, where)
                 await connection.open_as_connector(opening)
                 if opening.terms is not None:
-                    connection.survive(Session(opening.terms), _Return(connection, host, port, token, role, shared))
+                    connection.survive(Resumption(opening.terms), _Return(connection, host, port, token, role, shared))
                 return connection
         except (AuthenticationError, VersionMismatchError):
             _abort(connection)

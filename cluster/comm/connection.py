@@ -34,7 +34,7 @@ from holdfast.cluster.comm.resume import (
     TELL_FRAMES,
     TELL_NBYTES,
     TELL_SECONDS,
-    Session,
+    Resumption,
     frame_nbytes,
 )
 from holdfast.cluster.comm.shared import SharedTransport, byte_chunks
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         self.write_lock = threading.Lock()
         self.is_broken = False
         self.on_break: Callable[[bool], None] | None = None
-        self._session: Session | None = None
+        self._session: Resumption | None = None
         self._way_back: WayBack | None = None
         self._leaves = False  # on purpose, and has said so
         self._paused = False
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         return self.peer != "?"
 
     @property
-    def session(self) -> Session:
+    def session(self) -> Resumption:
         """Of one that survives."""
         assert self._session is not None
         return self._session
@@ -257,7 +257,7 @@ class Connection(asyncio.Protocol):
         except _UNPACKABLE as error:
             self._abort_unpackable(error)
 
-    def _write_frame(self, session: Session, frame: list[Any]) -> None:
+    def _write_frame(self, session: Resumption, frame: list[Any]) -> None:
         """Write a frame, and keep it until it is taken, if no other thread writes here."""
         if len(frame) == 1:
             nbytes = len(frame[0])
@@ -277,7 +277,7 @@ class Connection(asyncio.Protocol):
         transport.writelines(frame)
 
     def _write_kept(
-        self, session: Session, packed: list[list[Any]], queue: list[Any] | None = None, count: int = 0
+        self, session: Resumption, packed: list[list[Any]], queue: list[Any] | None = None, count: int = 0
     ) -> None:
         """Write frames, and keep them until they are taken; see `send_now` for the rest."""
         packed = [byte_chunks(frame) for frame in packed]
@@ -470,7 +470,7 @@ class Connection(asyncio.Protocol):
 
     # -- surviving
 
-    def survive(self, session: Session, way_back: WayBack) -> None:
+    def survive(self, session: Resumption, way_back: WayBack) -> None:
         """From the opening on, outlive the socket."""
         self._session = session
         self._way_back = way_back
@@ -555,7 +555,7 @@ class Connection(asyncio.Protocol):
         self.handle()
         self._has_room()
 
-    def _note_progress(self, session: Session) -> None:
+    def _note_progress(self, session: Resumption) -> None:
         """Let go of what the other end has, and see to it that it learns what this one has. In any thread."""
         reader = self._reader
         if reader.acknowledged > session.acknowledged:
@@ -572,7 +572,7 @@ class Connection(asyncio.Protocol):
                 self._is_to_tell = True
                 self._in_loop(self._tell_later)
 
-    def _tell(self, session: Session) -> None:
+    def _tell(self, session: Resumption) -> None:
         """Say what was taken. If an interrupt comes in between it is said with the next frame that comes."""
         taken = self._reader.taken
         with self.write_lock:

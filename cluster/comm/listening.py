@@ -19,7 +19,7 @@ from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.entrance import Entrance
 from holdfast.cluster.comm.opening import ListenerOpening, Refused
-from holdfast.cluster.comm.resume import Session, Terms
+from holdfast.cluster.comm.resume import Resumption, Terms
 from holdfast.cluster.errors import ConnectError
 
 #: How many connections may wait in the kernel to be accepted; it may have a lower limit.
@@ -108,7 +108,7 @@ class Listener:
         self._sessions[terms.id] = connection
         later = self._call_later or asyncio.get_running_loop().call_later
         connection.survive(
-            Session(terms), _Wait(connection, terms.seconds, later, lambda: self._sessions.pop(terms.id, None))
+            Resumption(terms), _Wait(connection, terms.seconds, later, lambda: self._sessions.pop(terms.id, None))
         )
 
     async def close(self) -> None:

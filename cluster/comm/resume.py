@@ -91,8 +91,8 @@ class Terms(NamedTuple):
         return hmac.digest(self.secret, message, hashlib.sha256)
 
 
-class Session:
-    """One end of a session.
+class Resumption:
+    """What one end of a session keeps to take it up again.
 
     Parameters
     ----------

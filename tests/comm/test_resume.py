@@ -17,7 +17,7 @@ from holdfast.cluster.comm.connecting import connect
 from holdfast.cluster.comm.listening import GraceOverError, Listener, bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.opening import ResumeError
-from holdfast.cluster.comm.resume import Session, Terms
+from holdfast.cluster.comm.resume import Resumption, Terms
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from tests.comm.server import TOKEN
 
@@ -235,7 +235,7 @@ def test_who_does_not_prove_the_session_is_refused_and_the_session_goes_on(what)
             ours.send(("op", 0))
             await served.until(lambda: served.heard)
             another = {"secret": bytes(32), "id": bytes(16), "epoch": "another"}[what]
-            thief._session = Session(ours.session.terms._replace(**{what: another}))
+            thief._session = Resumption(ours.session.terms._replace(**{what: another}))
             await served.cut()
             await served.until(lambda: ends)
             assert isinstance(ends[0], ResumeError)
@@ -397,7 +397,7 @@ class End:
     """One end of a simulated session."""
 
     def __init__(self, terms):
-        self.session = Session(terms)
+        self.session = Resumption(terms)
         self.reader = frames.FrameReader()
         self.heard = []
         self.said = 0
