@@ -130,7 +130,7 @@ class Elsewhere(Effect):
         job = _Job(self.function, self.undo)
         try:
             return await asyncio.get_running_loop().run_in_executor(None, job.run)
-        except asyncio.CancelledError:
+        except BaseException:  # also when nobody goes on with the coroutine
             job.abandon()
             raise
 
@@ -214,11 +214,11 @@ class Signal:
 
     def give(self) -> None:
         """Twice is no harm. Also where a lock is held."""
-        if threading.get_ident() == self._thread:
-            self._end(True)
-            return
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits there
-            self._loop.call_soon_threadsafe(self._end, True)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing goes on there
+            if threading.get_ident() == self._thread:
+                self._end(True)
+            else:
+                self._loop.call_soon_threadsafe(self._end, True)
 
     def _end(self, given: bool) -> None:
         if not self._future.done():

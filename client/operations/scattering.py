@@ -13,7 +13,7 @@ from holdfast.client.drivers.effects import Elsewhere, NotAtOnce, Operation
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import adopting, borrow, own
 from holdfast.client.futures.reading import read
-from holdfast.client.operations.storing import announce
+from holdfast.client.operations.storing import announce, take_back
 from holdfast.client.packing.checks import check_in_one
 from holdfast.client.packing.collecting import collecting
 from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
@@ -109,7 +109,14 @@ def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Futu
     else:
         if not in_store and hashes_in_place(stores, encoded, stores.targets(scattering.names)):
             place = yield from _write(scattering, encoded, None)
-        token = yield Elsewhere(partial(token_of_content, stores, plain, place), partial(_token_at_once, stores, plain))
+        try:
+            token = yield Elsewhere(
+                partial(token_of_content, stores, plain, place), partial(_token_at_once, stores, plain)
+            )
+        except BaseException:
+            if place is not None:
+                take_back(core, place, encoded.type_name)
+            raise
         key = f"{encoded.type_name}-{token}"
         known = borrow(core, key)
         if known is not None and known.done() and not everywhere:
@@ -130,7 +137,8 @@ def _write(scattering: _Scattering, encoded: Encoded, key: str | None) -> Operat
         return stores.write_at_once(encoded, key, stores.targets(names))
 
     write = partial(stores.write, encoded, key, names, everywhere=everywhere, timeout=scattering.left)
-    place: Place = yield Elsewhere(write, at_once, undo=stores.forget)
+    undo = partial(take_back, scattering.core, type_name=encoded.type_name)
+    place: Place = yield Elsewhere(write, at_once, undo=undo)
     return place
 
 

@@ -7,6 +7,7 @@ store if there is room, and is sent with the task where there is none.
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -17,11 +18,13 @@ from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import borrow, own
 from holdfast.client.packing.collecting import collecting
 from holdfast.client.packing.constants import Constants
+from holdfast.client.packing.keys import random_token
 from holdfast.client.packing.sizes import LARGE_NBYTES
 from holdfast.client.stores.access import STORE_TIMEOUT_SECONDS
 from holdfast.client.stores.place import Place
 from holdfast.client.stores.tokens import fingerprint, fingerprint_of
 from holdfast.cluster import protocol
+from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.limits import MAX_PAYLOAD_NBYTES
 from holdfast.objectstore import Encoded
 
@@ -67,7 +70,7 @@ def _write(core: Core, encoded: Encoded, key: str | None) -> Operation[Place]:
     place: Place = yield Elsewhere(
         partial(stores.write, encoded, key, None, everywhere=False, timeout=None),
         at_once=lambda: stores.write_at_once(encoded, key, stores.targets(None)),
-        undo=stores.forget,
+        undo=partial(take_back, core, type_name=encoded.type_name),
     )
     return place
 
@@ -123,3 +126,13 @@ def announce(
     if at_once:
         session.wake()
     return future
+
+
+def take_back(core: Core, place: Place, type_name: str) -> None:
+    """Have an object deleted that this client has stored and that it tells nobody of. In any thread."""
+    if core.stores.is_here(place):
+        core.stores.forget(place)
+        return
+    # A store of another host is the scheduler's to clear: it is told of the object, and that nobody wants it.
+    with contextlib.suppress(ConnectError):
+        announce(core, f"{type_name}-{random_token()}", place, type_name, [], chosen=False)

@@ -407,6 +407,11 @@ class StoreAccess:
                     written.append(address)
         return Place(bytes(object_id), encoded.nbytes, inline, tuple(written))
 
+    def is_here(self, place: Place) -> bool:
+        """Whether this host's store has an object that this client has stored, and no other one."""
+        local = self.local
+        return local is not None and place.nodes == (local[1],)
+
     def forget(self, place: Place) -> None:
         """Delete from this host's store an object that the scheduler never heard of."""
         local = self.local
