@@ -8,6 +8,7 @@ there is no room in a store, say, it raises `WouldWaitError`.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ class AsynchronousDriver:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._process = os.getpid()
 
     @property
     def parent(self) -> int | None:
@@ -43,7 +45,8 @@ class AsynchronousDriver:
             here: object = asyncio.get_running_loop()
         except RuntimeError:
             here = None
-        if here is not self.loop:
+        # In a fork the operation says itself that the client is the parent's.
+        if here is not self.loop and os.getpid() == self._process:
             operation.close()
             raise RuntimeError(
                 "an asynchronous client belongs to the event loop that it was opened on, and this call is made "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import warnings
 
 import numpy as np
 import pytest
 import uvloop
 
-from holdfast import Client
+from holdfast import Client, ConnectError
 from holdfast.client.drivers.effects import Elsewhere
 from tests.support.waiting import until
 
@@ -98,3 +100,41 @@ class TestAClosedLoop:
         assert future.cancelled()
         del waiting
         gc.collect()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_fork_in_a_coroutine_has_no_part_in_the_client(cluster, loop):
+    def is_refused(call):
+        try:
+            call().send(None)
+        except ConnectError as error:
+            return "belongs to the parent process" in str(error)
+        return False
+
+    def in_child(client, pending):
+        calls = (client.scheduler_info, lambda: client.scatter(1), lambda: client.gather([pending]), pending.result)
+        refused = [is_refused(call) for call in calls]
+        with pytest.raises(StopIteration):
+            client.close().send(None)  # does nothing
+        return all(refused)
+
+    async def main():
+        async with Client(cluster, asynchronous=True, set_as_default=False) as client:
+            pending = client.submit(abs, -1, resources={"nobody has": 1}, pure=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # later Pythons warn of forks beside threads
+                pid = os.fork()
+            if not pid:
+                code = 1
+                try:
+                    code = 0 if in_child(client, pending) else 2
+                finally:
+                    os._exit(code)
+            _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            assert await client.gather(client.map(abs, range(-20, 0))) == list(range(20, 0, -1))
+            assert (await client.submit(np.ones, LARGE // 8)).sum() == LARGE // 8
+            assert not pending.done()
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(main())
