@@ -151,6 +151,8 @@ class Carrier(Message):
         """Raise a `ProtocolError` if what it carries is none of the vocabulary, or is malformed."""
         if len(message) < 2:
             raise ProtocolError(f"{self.operation}: a message expected, nothing found")
+        if type(message[1]) is not str:
+            raise ProtocolError(f"{self.operation}: the name of a message expected, {found(message[1])} found")
         try:
             self.carried.check(message[1:])
         except ProtocolError as error:

@@ -19,6 +19,7 @@ from holdfast.cluster.protocol.limits import (
 
 _KEY_LENGTH = MAX_KEY_NBYTES // 4  # of a text, whatever its characters are
 _KEY_PARTS = 8
+_PART_LENGTH = _KEY_LENGTH // _KEY_PARTS - 2  # less what the tuple itself takes
 
 
 def _is_key(key: Any) -> bool:
@@ -27,7 +28,7 @@ def _is_key(key: Any) -> bool:
         return False
     for part in key:
         kind = type(part)
-        if kind is not int and (kind is not str or len(part) > _KEY_LENGTH // _KEY_PARTS):
+        if kind is not int and (kind is not str or len(part) > _PART_LENGTH):
             return False
     return True
 

@@ -10,7 +10,9 @@ from messages import Maker, mistakes, wrong_messages
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.limits import MAX_KEY_NBYTES
+from holdfast.cluster.protocol.message import Carrier
 from holdfast.cluster.protocol.opening import ROLES, check_opening
+from holdfast.cluster.protocol.quick import are_keys
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.protocol.shapes import KeyShape, Listed, in_slices, key_nbytes
 from holdfast.cluster.protocol.vocabularies import VOCABULARIES
@@ -102,6 +104,16 @@ def test_the_quick_check_says_yes_to_nothing_that_the_slow_one_refuses_and_to_mo
     assert said_yes
 
 
+@pytest.mark.parametrize("n_parts", range(1, 10))
+def test_the_quick_check_of_long_keys_of_many_parts(n_parts):
+    checker = KeyShape()
+    for length in range(MAX_KEY_NBYTES // 4 // n_parts - 4, MAX_KEY_NBYTES // 4 // n_parts + 2):
+        key = ("\U0001f600" * length,) * n_parts
+        if are_keys((key,)):
+            checker.check(key, "")
+    assert are_keys((("k" * 1000,) * min(n_parts, 8),))
+
+
 def test_a_key_that_is_as_large_as_may_be():
     KeyShape().check("k" * MAX_KEY_NBYTES, "key")
     KeyShape().check(("k" * (MAX_KEY_NBYTES - 100), 1, None, True, 2.5, b"x"), "key")
@@ -120,3 +132,12 @@ def test_keys_are_cut_by_number_and_by_size():
 def test_an_unknown_message_is_named():
     with pytest.raises(ProtocolError, match="a client sent an unknown message, 'sing'"):
         FROM_CLIENT.check(("sing", 1))
+
+
+@pytest.mark.parametrize("name", [{}, {"a": 1}, (), None, 7, b"submit", 2.5], ids=repr)
+def test_what_is_carried_has_a_text_for_its_name(name):
+    carriers = [(vocabulary, message) for vocabulary, message in MESSAGES if isinstance(message, Carrier)]
+    assert carriers
+    for vocabulary, message in carriers:
+        with pytest.raises(ProtocolError, match=f"{message.operation}: the name of a message expected, .* found"):
+            vocabulary.check((message.operation, name, 1))
