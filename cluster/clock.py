@@ -1,9 +1,9 @@
-"""Time in which a process listened: what it judges others by.
+"""Time in which a process listened: by it a process judges others.
 
 A process can be stopped for a while, by a signal, with its whole machine by a laptop's lid, or by the move of a virtual
-machine. The time of the system goes on meanwhile, and whoever compares it with what others have said finds that all of
-them have been silent for too long. But nobody listened: what they said lies in the sockets. So silence, and whatever
-else somebody may be late with, is measured in time that went by while this process went round its event loop.
+machine. The system's time goes on meanwhile. A process that compares it with the messages of its peers finds that all
+of them have been silent for too long. But the process did not listen: the messages lie in the sockets. So silence, and
+all else that a peer may be late with, is measured in time that went by while this process went round its event loop.
 
 `ListeningClock` advances with the system's clock, but between two ticks never by more than one step. As long as the
 loop goes round, and ticks in time, there is no difference; a stop of any length counts for one step. `Rounds` makes it

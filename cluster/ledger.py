@@ -68,11 +68,11 @@ begun, or has ended     yes                      begun; its outcome comes, or ha
 ======================  =======================  ==============================================================
 
 The worker is told over its connection to the scheduler, behind all runs that were sent to it before. From the
-revocation until then it begins nothing. Who tells of a revocation looks for its runs while it holds the lock that a
-thread holds from when it takes a run from the queue until 3: so they are in the queue, or some thread's ``running`` has
-them. "Those confirmed" in 4 is a number that the thread knew before it took the run. So it does not miss a revocation
-that was told of between 3 and 4, and looks with that lock held whether its run is among those that were revoked
-(`worker/threads.py`).
+revocation until then it begins nothing. The thread that tells of a revocation looks for the revoked runs while it holds
+a lock. A thread that takes a run holds the same lock from the queue until 3: so they are in the queue, or some thread's
+``running`` has them. "Those confirmed" in 4 is a number that the thread knew before it took the run. So it does not
+miss a revocation that was told of between 3 and 4, and looks with that lock held whether its run is among those that
+were revoked (`worker/threads.py`).
 
 How long ``earlier`` must be: a run has to be found as long as the scheduler counts it as its worker's, and that counts
 at most N = `runs_max` at a time. A run enters the ring when its thread takes the next one, so its outcome is in the

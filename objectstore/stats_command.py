@@ -31,7 +31,7 @@ def stats_command(arguments: list[str]) -> int:
     """Runs the command; the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m holdfast.objectstore stats",
-        description="Looks into a store: how full it is, who holds what, who pins what.",
+        description="Looks into a store: how full it is, which client holds what, which client pins what.",
     )
     parser.add_argument("path", help="the store's socket, which the server prints when it starts")
     parser.add_argument("--sort", choices=_SORTS, default="size", help="which objects come first (default: size)")

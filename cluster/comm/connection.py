@@ -5,7 +5,7 @@ What arrives is handed over batch by batch (`Connection.start`). A frame that is
 wanted closes this connection with a logged reason, and nothing else.
 
 A connection that *survives* has a session (`resume`), and outlives its sockets: when one breaks, another takes its
-place, and whoever uses the connection notices nothing but the delay. It ends when either side closes it, which it says
+place, and the code that uses the connection notices only a delay. It ends when either side closes it, which it says
 before (`frames.GOODBYE`), or when nobody comes back.
 
 All of it runs in the thread of its event loop, but for one that is shared (`connecting.connect`): other threads send

@@ -4,14 +4,14 @@ Anybody who reaches a port can connect, as often as they like. So what an unopen
 is not taken from anybody who has opened:
 
 * At most `UNOPENED_MAX` are opening at a time. If one more comes, one of them is closed: the oldest of those that come
-  from the address that has the most. So whoever floods a port from one host closes nobody's connection on another.
-* An opening takes at most `OPENING_TIMEOUT_SECONDS`, and each may take `OPENING_LEAST_SECONDS`, in which who knows the
-  token is done many times over. As long as nobody may be closed, who comes waits in the kernel. So accepting takes a
-  bounded part of the event loop's time, however fast those who were closed come again.
+  from the address that has the most. So a peer that floods a port from one host closes no connection from another host.
+* An opening takes at most `OPENING_TIMEOUT_SECONDS`, and each may take `OPENING_LEAST_SECONDS`, in which a peer that
+  knows the token is done many times over. As long as no connection may be closed, new ones wait in the kernel. So
+  accepting takes a bounded part of the event loop's time, however fast peers that were turned away come again.
 * A peer that speaks another protocol is told so, and its connection closed, at its first words (`strangers`).
 * There is no thread or process for an unopened connection, and no log line for each that was turned away.
 
-Who is closed before the opening is done may try again, and `connect` does.
+A peer whose connection is closed before the opening is done may try again, and `connect` does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Node agents of this machine are started again when they die, as agents do it with their workers.
 
 What was in the store of one that died is gone. The new one is a new host with an empty store: the scheduler has made
-again what can be, and who asks for the rest gets an error that names it. What becomes of an agent that has ended:
+again what can be, and a client that asks for the rest gets an error that names it. What becomes of an agent that has
+ended:
 
 ================================ ======================================================================================
 it was told to close (code 0)    nothing

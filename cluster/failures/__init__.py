@@ -1,4 +1,4 @@
-"""What a task raised, on its way to whoever asks for the result.
+"""What a task raised, on its way to the client that asks for the result.
 
 ====================  ====================================================================
 ``links.py``          what of an exception, and of all that it is linked to, is sent

@@ -1,9 +1,9 @@
 """Keeping the log files of a cluster's processes bounded.
 
-A log is written by many: the process that it is named after, those which it starts, what tasks print, libraries in C.
-All of them have inherited one descriptor, so none of them could go on in another file. So the process that has started
-them cuts a file that has grown too large: its end is copied to a file beside it, and it is made empty. All who write
-append, so they go on at its beginning. A line that is written between the copy and the cut is lost.
+Many write to a log: the process that it is named after, the processes that this one starts, tasks that print, libraries
+in C. All of them have inherited one descriptor, so none of them could go on in another file. So the process that has
+started them cuts a file that has grown too large: its end is copied to a file beside it, and it is made empty. All of
+them append, so they go on at its beginning. A line that is written between the copy and the cut is lost.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Run directories: where a process keeps its socket files, and how others of the same user find it.
 
 One directory a process, of mode 0700, in this user's run root. Its owner holds a lock on the file ``lock`` in it for as
-long as it lives; the kernel drops the lock when the process ends, however it ends. So whoever can take
-that lock knows that the owner is gone and may remove the directory (`sweep`); nobody has to guess from a
-process id that may have been given to somebody else.
+long as it lives; the kernel drops the lock when the process ends, however it ends. So a process that can take that lock
+knows that the owner is gone, and may remove the directory (`sweep`). It need not guess from a process id, which another
+process may have by then.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How one message becomes several that say the same.
 
-Whoever reads a message handles it in one piece, and everybody else waits meanwhile. So a long list goes in parts of
+A receiver handles a message in one piece, and all other peers wait meanwhile. So a long list goes in parts of
 `limits.MAX_ITEMS`. A message says in its definition which of its lists that may be.
 """
 

@@ -1,4 +1,4 @@
-"""What a message is, who says which ones, and the table by which a receiver takes them.
+"""What a message is, which peer says which messages, and the table by which a receiver takes them.
 
 A `Message` is defined once, in the module of the two that speak (`client`, `worker`, `node`). Its definition serves
 everybody:

@@ -1,11 +1,11 @@
 """Brings objects here from the stores of other hosts.
 
-However many ask for an object, it is fetched once; its sources are tried in turn. A few threads move the bytes,
-over connections that are kept. All else happens in the store's loop.
+An object is fetched once, however many clients ask for it, and its sources are tried in turn. A few threads move the
+bytes, over connections that are kept. All else happens in the store's loop.
 
 A host that is stopped, or a link that is cut, is known by its silence only, which takes long. So each host has places
-of its own, and what others give does not wait for it. Whoever waits for a place while a host keeps silent shares that
-silence, and goes on to the next source.
+of its own, and fetches from other hosts don't wait for it. A fetch that waits for a place at a silent host waits as
+long as the one before it, and then goes on to the next source.
 """
 
 from __future__ import annotations

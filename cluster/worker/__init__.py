@@ -3,12 +3,12 @@
 ====================== ======================================================================
 ``worker.py``          the connection to the scheduler, and what its messages mean
 ``threads.py``         the queue of tasks and the threads that take from it
-``slots.py``           who has the right to run a task
+``slots.py``           which thread has the right to run a task
 ``running.py``         what a thread does with one task, around its execution
 ``execution.py``       one task, from its message to its outcome
 ``blocking.py``        what a task does around a wait for others
 ``tasks_transport.py`` the way of what the tasks say as a client
-``dask_scheduler.py``  who computes dask's collections here
+``dask_scheduler.py``  what computes dask's collections here
 ``outbox.py``          outcomes on their way to the scheduler, and the seals of their results
 ``write_behind.py``    small results, until they are stored or nobody wants them any more
 ``waiting_runs.py``    tasks that wait for a run that was sent before them

@@ -1,4 +1,4 @@
-"""Who has a slot: the right to run one task, of which a worker has as many as it runs tasks at a time.
+"""Slots: the right to run one task. A worker has as many slots as it runs tasks at a time.
 
 Terms
 -----

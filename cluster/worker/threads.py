@@ -21,8 +21,8 @@ returns                             takes a slot that is free; else waits for on
 ==================================  ==================================================================================
 
 A thread with nothing to do reads what the scheduler sends, if no other one does: a task that comes then is run by the
-thread that has received it. So is one that could not start before the task that a thread has just run: whoever queues
-tasks in one of these threads takes the next itself, and wakes others for the rest only.
+thread that has received it. So is one that could not start before the task that a thread has just run: a thread of
+these that queues tasks takes the next one itself, and wakes others for the rest only.
 
 A thread that takes a task writes that into the ledger, from which the node agent sees which runs have begun when this
 process can't say (`cluster/ledger.py`). One that finds that runs were revoked meanwhile waits until the worker is told

@@ -1,8 +1,8 @@
 """A client's connection: many threads, one socket.
 
-Whoever waits for an answer reads the socket for all: the first thread that waits takes the role of the
-reader and hands the others their answers, until it has its own and passes the role on. A single thread
-thus sends and receives without anybody's help, and there is no reader thread to switch to.
+The threads that wait for answers read the socket themselves. The first thread that waits takes the role of the reader.
+It hands the others their answers until it has its own, and then passes the role on. So a single thread sends and
+receives without the help of another thread, and there is no reader thread to switch to.
 
 What goes one way (seals, unpins, aborts) gathers, and is sent in front of the next message.
 
@@ -98,7 +98,7 @@ class StoreConnection:
     # One way
 
     def attach(self, name: str) -> None:
-        """Says who this is."""
+        """Says which client this is."""
         with self._send_lock:
             self._outgoing += pack((Op.ATTACH, name))
             self._send()

@@ -1,8 +1,8 @@
 """The reader's side of spilling: a map of the file that an object was moved to.
 
-The server holds the bytes against their checksum before it tells anybody the path, and the pin keeps the file from
-being removed by the store. Nothing keeps others of the same user from cutting it short afterwards: whoever looks at
-the lost part of the map is killed by SIGBUS then, as with any mapped file. The directory is private for that reason.
+The server verifies the checksum before it tells the path, and the pin keeps the store from removing the file. Another
+process of the same user could still cut the file short. Then a process that looks at the lost part of the map is killed
+by SIGBUS, as with any mapped file. The directory is private for that reason.
 """
 
 from __future__ import annotations

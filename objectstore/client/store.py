@@ -115,7 +115,7 @@ class Store:
         Raises
         ------
         StoreFullError
-            If there is no room in time, naming who holds it.
+            If there is no room in time. The error names the clients that hold it.
         StoreClosedError
             If the store was closed.
 

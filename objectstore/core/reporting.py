@@ -1,7 +1,7 @@
 """What the core says of itself: its figures, its objects, and why there is no room. It changes nothing.
 
-The error of a full store says who holds what, what can't go to disk since somebody looks at it, and what stands in the
-way where there would be room enough altogether (``obstacles.py``).
+The error of a full store says which client holds what, what can't go to disk since a client looks at it, and what
+stands in the way if there is room enough altogether (``obstacles.py``).
 """
 
 from __future__ import annotations

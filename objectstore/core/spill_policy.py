@@ -8,9 +8,9 @@ followed by a pause, in which the objects stay where they are and a full store s
 
 What is on disk may have been damaged
 -------------------------------------
-A spilled object is held against its checksum before it is shown to anybody, by the caller, who is asked
-to ``Verify`` once however many want to look. The store itself has a pin meanwhile, so the file stays. If
-it is damaged, all of them are told, and the object isn't there any more.
+The caller verifies the checksum of a spilled object before any client sees it. The core asks for that (``Verify``)
+once, however many clients want the object. The store itself has a pin meanwhile, so the file stays. If the file is
+damaged, all these clients are told, and the object is gone.
 
 Which objects go is the table's to say, and the copying the caller's to do.
 """

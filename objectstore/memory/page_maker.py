@@ -10,8 +10,8 @@ even one that hardly counts; and what it does in the kernel is done in one go. S
 had to wait while it made a page. If others have taken the processor in the meantime, they have much to do just now, in
 short pieces, and it leaves them alone for a while.
 
-Here is the inside of that process (`serve`); ``page_requests.py`` has the store's side. Whoever runs the store starts
-the process and keeps it running.
+Here is the inside of that process (`serve`); ``page_requests.py`` has the store's side. The process that runs the store
+starts this one and keeps it running.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where a store puts what doesn't fit, when nobody says where: on a disk.
 
 A temporary directory is often memory (tmpfs) today. What is moved there frees no memory, it counts twice while it is
-copied, and the control group that ran out of it ends with a process killed. So such a place is chosen only by somebody
-who names it, and then what may lie there is counted as memory: as much as the store holds.
+copied, and the control group that ran out of it ends with a process killed. So such a place is used only if the user
+names it. What may lie there counts as memory then: as much as the store holds.
 """
 
 from __future__ import annotations

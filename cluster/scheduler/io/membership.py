@@ -1,4 +1,4 @@
-"""Who is part of the cluster: how peers join and leave, and who is silent.
+"""Which peers are part of the cluster: how they join and leave, and which are silent.
 
 A peer joins when its connection has opened, and leaves when all has been handled that it had sent (`inbox`), or its
 node is given up. What follows from that is up to the state machine (`machine/hosts.py`, `workers.py`, `clients.py`).

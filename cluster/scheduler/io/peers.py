@@ -30,7 +30,7 @@ class MayLiveError(ConnectError):
 
 
 class Peer:
-    """Who has joined.
+    """A client, node agent or worker that has joined.
 
     Parameters
     ----------

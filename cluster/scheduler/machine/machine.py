@@ -12,21 +12,21 @@ Each event changes the tables, by way of `Lifecycle` where tasks are concerned. 
    (`Lifecycle.fill`),
 3. parts that have asked for it do what they have left to do (`Part.follow_up`),
 
-and what has collected in the outbox is returned, and what has happened is told to those that listen (`tasks/feed.py`).
-A `validation.CheckedState` looks whether each move of a task is a legal one, and after each event whether every
-invariant holds.
+and the machine returns the instructions that are in the outbox, and tells the listeners what has happened
+(`tasks/feed.py`). A `validation.CheckedState` checks that each move of a task is a legal one, and after each event that
+every invariant holds.
 
-Who answers an event or a request is one table, made once: the handlers of hosts, workers, clients, objects and runs,
-which are about the life of tasks, and the parts (`parts/part.py`), which are about all else. The machine refuses to
-come to be if two of them answer one thing.
+One table, made once, says what answers an event or a request: the handlers of hosts, workers, clients, objects and
+runs, which are about the life of tasks, or the parts (`parts/part.py`), which are about all else. The machine can't be
+made if two of them answer one thing.
 
-What is due at a time is in one heap (`tasks/deadlines.py`), for whatever reason it is; `next_deadline` is its top, and
-`TimePassed` has expire what is due. What has gone wrong in what follows from an event is tried again
-`FAILURE_PAUSE_SECONDS` later.
+Everything with a deadline is in one heap (`tasks/deadlines.py`). `next_deadline` is its top, and the event `TimePassed`
+expires what is due. If a step that follows from an event fails, the machine tries it again `FAILURE_PAUSE_SECONDS`
+later.
 
-What comes is well-formed (`holdfast.cluster.protocol`), but need not be right: then its handler raises a
-`ProtocolError`, before it has changed anything that others rely on. Whatever else is raised is a fault in here. One
-in the steps above has nothing to do with the event: it is reported to ``on_failure``, and the rest goes on.
+An event is well-formed (`holdfast.cluster.protocol`), but need not be right. If it is wrong, its handler raises a
+`ProtocolError` before it has changed anything that others rely on. All other exceptions are faults of the machine. A
+fault in the steps above has nothing to do with the event: the machine reports it to ``on_failure`` and goes on.
 
 What a task costs on its way from submit to gather: one entry of `TasksSubmitted`, one assignment, one entry of
 `TasksFinished`, one report to each client that holds it, one entry of `KeysReleased`, one deletion. None of them
@@ -103,7 +103,7 @@ class SchedulerState:
     publish_seconds
         How long a publisher waits for second copies of what can't be made again.
     address
-        Of the scheduler, which people are told who may add workers.
+        Of the scheduler: messages to people name it, so that they can add workers.
     on_failure
         ``on_failure(what, error)``: takes a failure in what follows from earlier events. None: it is raised.
     moves

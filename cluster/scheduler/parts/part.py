@@ -1,4 +1,4 @@
-"""What a part of the scheduler is: what isn't the life of a task, such as datasets, and later queues, locks and actors.
+"""What a part of the scheduler is: what isn't the life of a task, such as datasets.
 
 A part is a class that says what it answers, what it does when somebody comes or leaves, and what has to hold in it:
 

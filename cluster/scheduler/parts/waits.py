@@ -1,4 +1,4 @@
-"""Requests that wait: the one table of what clients wait for, until when, and who is told what in the end.
+"""Requests that wait: the one table of what clients wait for, until when, and what each is told in the end.
 
 A request that can't be answered at once becomes a `Wait` in the table `Waits`. A wait belongs to the identity of its
 client, not to a connection, and it ends in exactly one of three ways:

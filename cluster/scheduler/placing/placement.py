@@ -5,21 +5,22 @@ worker") and, where there are several hosts, one for each host that holds most o
 takes the best task of the queues that it may take from; when those are empty it takes one that would rather run on
 another host, if waiting for that host would cost more than carrying the data over.
 
-What is read together should lie together. Who reads a result is known, but not yet where it will run; the order of
-priority, though, has those close to each other that are read together (it is `dask.order`'s, or that of submission). So
-a host that takes a task that might run anywhere claims a stretch of those that come next for a queue of its own, if
-others are to read them. What it has claimed goes to other hosts when they have nothing else to do.
+Results that are read together should lie together. The scheduler knows which task reads a result, but not yet where
+that task will run. The order of priority, though, has tasks close to each other whose results are read together (it is
+`dask.order`'s, or that of submission). So a host that takes a task that might run anywhere claims a stretch of those
+that come next for a queue of its own, if others are to read them. What it has claimed goes to other hosts when they
+have nothing else to do.
 
 Tasks that read nothing have queues of their own, because they only ever fill the stores. A worker whose host's store is
 nearly full, with what it is expected to get from the runs that were sent, takes one only when it may take no other, and
 none ahead: what reads results is what lets them go. Nobody is kept idle for it, so a store may be filled all the same.
 
-A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep
-it busy for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait
-for the scheduler between them; long ones, and ones of unknown length, are not sent ahead at all, and stay free to go to
-whoever is idle first. Who has an idle thread comes before those that only have room. What was sent ahead, and then has
-to wait longer than expected, is taken back (`recall`). A worker that is not known to hear has neither room nor an idle
-thread (`revocation`).
+A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep it busy
+for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait for the
+scheduler between them; long ones, and ones of unknown length, are not sent ahead at all, and stay free to go to the
+worker that is idle first. A worker with an idle thread comes before workers that only have room. A task that was sent
+ahead, and then has to wait longer than expected, is taken back (`recall`). A worker that is not known to hear has
+neither room nor an idle thread (`revocation`).
 
 A task that may have killed a worker runs alone (`suspects`), and waits beside the queues (`reservations`).
 

@@ -43,7 +43,7 @@ class Recall(Timed):
     outbox
         Where instructions go.
     placement
-        Knows who is idle, and who was sent runs ahead.
+        Knows which workers are idle, and which were sent runs ahead.
     revocation
         Waits for the answers.
     """

@@ -54,7 +54,7 @@ class Revocation(Timed):
     outbox
         Where instructions go.
     placement
-        Knows who is idle.
+        Knows which workers are idle.
     life
         Where tasks go that are taken away.
     stopped_seconds
@@ -74,7 +74,7 @@ class Revocation(Timed):
         self._stopped_seconds = stopped_seconds
         self.unanswered: OrderedDict[Worker, float] = OrderedDict()
 
-    # -- who does not answer
+    # -- workers that do not answer
 
     def told_to_drop(self, worker: Worker, now: float) -> None:
         """The worker is to say which of the runs it has dropped that it was told to drop now."""

@@ -5,7 +5,7 @@ A task that kills workers has to be given up some day, and none that merely ran 
 * which runs were *going on*: those that a thread of the worker had taken last and that have no outcome, as its node
   found in the ledger (`cluster/ledger.py`). If nobody could look, those that were sent first, one for each thread;
 * sometimes, which run has *crashed* it: a signal such as SIGSEGV comes in one thread (`cluster/node/deaths.py`). Nobody
-  can know who has called ``os._exit``, or took the memory for which the kernel has killed the process.
+  can know which run has called ``os._exit``, or took the memory for which the kernel has killed the process.
 
 ============================================  =======================================================================
 of a worker that has died it is known that …  … so

@@ -34,7 +34,7 @@ class Functions:
     Attributes
     ----------
     table
-        The functions. Whoever creates and forgets tasks counts these in ``Function.tasks``.
+        The functions. `Lifecycle` counts the tasks in ``Function.tasks``.
     """
 
     def __init__(self, outbox: Outbox, workers: Mapping[str, Worker]) -> None:

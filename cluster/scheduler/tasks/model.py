@@ -1,7 +1,7 @@
 """What the scheduler knows of tasks, runs, hosts, workers and holders.
 
-These classes are in one file because they refer to each other: a task knows where it waits, runs and lies, and who
-holds it, and each of those knows its tasks. `Lifecycle` changes both sides.
+These classes are in one file because they refer to each other: a task knows where it waits, runs and lies, and its
+holders, and each of those knows its tasks. `Lifecycle` changes both sides.
 
 Sets whose order could be seen outside are dictionaries with None as values: they keep the order of insertion, so that
 the same events always lead to the same instructions.

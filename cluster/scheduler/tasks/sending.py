@@ -21,7 +21,7 @@ class Sender:
     outbox
         Where instructions go.
     placement
-        Knows who has room.
+        Knows which workers have room.
     functions
         The functions of tasks.
     moves

@@ -3,9 +3,9 @@
 Everything is plain MessagePack. Keys stay as they are; sizes are bytes, times are seconds.
 
 There may be a million tasks, so an answer about tasks is made in *steps*, each of which looks at `STEP_ITEMS` of them.
-Such an answer is a generator: it yields fragments of the answer, or None, and returns the last fragment. Whoever asked
-puts them together (`holdfast.cluster.protocol.answers`). Between two steps the state may change: what came or went
-meanwhile may be in the answer or not, and what was made anew may be in it twice.
+Such an answer is a generator: it yields fragments of the answer, or None, and returns the last fragment. The client
+that asked puts them together (`holdfast.cluster.protocol.answers`). Between two steps the state may change: what came
+or went meanwhile may be in the answer or not, and what was made anew may be in it twice.
 """
 
 from __future__ import annotations
