@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         return stats_command(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m holdfast.objectstore",
-        description="Serves a shared-memory object store until it's told to stop.",
+        description="Serves a shared-memory object store until it is told to stop.",
         epilog="'python -m holdfast.objectstore stats PATH' looks into one that runs; see 'stats --help'.",
     )
     parser.add_argument("--capacity", help="such as 4GB; by default 30 %% of the memory")
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--spill-directory",
         metavar="PATH",
-        help="where objects go that don't fit; by default $TMPDIR, /tmp, /var/tmp or ~/.cache: the first on a disk",
+        help="where objects go that don't fit; by default the first on a disk of $TMPDIR, /tmp, /var/tmp and ~/.cache",
     )
     parser.add_argument("--spill-limit", metavar="SIZE", help="the most on disk; by default all but 5 %% of the disk")
     parser.add_argument("--no-spill", action="store_true", help="move nothing to disk: a full store is an error")

@@ -22,8 +22,8 @@ NAME_WIDTH = 30
 def memory(as_json: bool, limit: int, address: str | None) -> None:
     """Show the objects of a cluster, the largest first.
 
-    For each: its size, its key, who made it (owner), who keeps it alive (holders), which hosts' stores it lies in,
-    and how old it is.
+    For each object: its size, its key, what made it (owner), what keeps it alive (holders), which hosts' stores have
+    it, and how old it is.
 
     \b
     Examples:

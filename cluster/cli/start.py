@@ -84,8 +84,8 @@ _OPTIONS = {
 @click.option(
     "--host",
     metavar="ADDRESS",
-    help="The address of this host that others reach it by. Default with --head: 127.0.0.1, this machine only; "
-    "0.0.0.0 listens on every address. Default with --address: the one that the way there starts from.",
+    help="The address by which other hosts reach this one. Default with --head: 127.0.0.1, this machine only. "
+    "0.0.0.0 listens on every address. Default with --address: the address from which this host reaches that one.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), help=f"The scheduler's port; 0: any free. Default: {DEFAULT_PORT}."
@@ -93,9 +93,9 @@ _OPTIONS = {
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Worker processes. Default: workers × threads = cores, or fewer if there is little memory.",
+    help="How many worker processes. Default: workers × threads = cores, or fewer if there is little memory.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Tasks that each worker runs at once.")
+@click.option("--threads", type=click.IntRange(1), help="How many tasks each worker runs at once.")
 @click.option(
     "--memory",
     type=_Size(or_none=True),
@@ -112,27 +112,33 @@ _OPTIONS = {
     "--resources",
     type=_Resources(),
     metavar="'NAME=AMOUNT ...'",
-    help="What each worker has of things that tasks can ask for, as in 'GPU=2 MEM=1e9'.",
+    help="Resources of each worker, which tasks can ask for, as in 'GPU=2 MEM=1e9'.",
 )
 @click.option(
     "--spill-directory",
     metavar="PATH",
-    help="Where objects go that don't fit. Default: $TMPDIR, /tmp, /var/tmp or ~/.cache: the first on a disk.",
+    help="Where objects go that don't fit. Default: the first on a disk of $TMPDIR, /tmp, /var/tmp and ~/.cache.",
 )
 @click.option("--name", help="This host's name in the cluster. Default: its host name.")
 @click.option(
     "--log-directory",
     type=click.Path(path_type=Path),
-    help="Where to log: a file for each process, of 32 MB at most. Default: a fresh one.",
+    help="Where to log: a file for each process, of 32 MB at most. Default: a fresh directory.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
     default="INFO",
     show_default=True,
-    help="From which level on to log.",
+    help="The lowest level that is logged. 'debug' logs every move of a task, too.",
 )
-@click.option("--timeout", type=click.FloatRange(0.1), default=30.0, show_default=True, help="Seconds to be ready in.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1),
+    default=30.0,
+    show_default=True,
+    help="Seconds in which it has to be ready.",
+)
 @click.option("--block", is_flag=True, help="Stay in the foreground; Ctrl-C stops it.")
 def start(
     head: bool,
@@ -153,8 +159,8 @@ def start(
 ) -> None:
     """Start a cluster on this host, or join this host to one.
 
-    Returns when it is ready and leaves it running. Workers that die are started again, and so is what keeps them and
-    the object store; 'holdfast status' says what died, when and why.
+    The command returns when the cluster is ready, and leaves it running. Workers that die are started again, and so is
+    the process that keeps them and the object store. 'holdfast status' says what died, when and why.
 
     \b
     Examples:
@@ -164,9 +170,9 @@ def start(
       holdfast start --head --host 10.0.0.1 --port 8786
       holdfast start --address 10.0.0.1:8786
 
-    Everybody who connects must have the cluster's token. It is made at the first start, in
-    ~/.config/holdfast/token (or the file that HOLDFAST_TOKEN_FILE names). To join from another host, copy that
-    file there, or set HOLDFAST_TOKEN to its content.
+    Each process that connects must have the cluster's token. The first start makes it, in ~/.config/holdfast/token (or
+    the file that HOLDFAST_TOKEN_FILE names). To join from another host, copy that file there, or set HOLDFAST_TOKEN to
+    its content.
     """
     if head == (address is not None):
         raise click.UsageError("say either --head, to start a cluster, or --address HOST:PORT, to join one")

@@ -36,7 +36,7 @@ SILENT_SECONDS = 5.0
     is_flag=False,
     flag_value=2.0,
     metavar="[SECONDS]",
-    help="Show it again every so many seconds (2 if not said) until Ctrl-C; with --json, a line each time.",
+    help="Show it again every so many seconds (default: 2) until Ctrl-C; with --json, a line each time.",
 )
 @address_option
 def status(as_json: bool, watch: float | None, address: str | None) -> None:

@@ -36,16 +36,19 @@ NAMES_SHOWN = 5
 @click.option(
     "--address", metavar="HOST:PORT", help="Stop the whole cluster whose scheduler is there, on all of its hosts."
 )
-@click.option("--yes", "-y", is_flag=True, help="Don't ask, whatever it ends. Nobody is asked without a terminal.")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask, whatever it ends. Without a terminal it never asks.")
 @click.option("--force", is_flag=True, help="Kill at once instead of asking first. Only what runs on this host.")
-@click.option("--timeout", type=click.FloatRange(0), default=15.0, show_default=True, help="Seconds before killing.")
+@click.option(
+    "--timeout", type=click.FloatRange(0), default=15.0, show_default=True, help="Seconds after which it kills."
+)
 def stop(address: str | None, yes: bool, force: bool, timeout: float) -> None:
     """Stop what 'holdfast start' has started here.
 
-    "Here" is this host, for this user. It says what that ends for others: clients, tasks that are not done, datasets.
-    If there is any of it, it asks first in a terminal.
+    "Here" is this host, for this user. The command says what it ends for others: clients, tasks that are not done,
+    datasets. If there is any of these, and this is a terminal, it asks first.
 
-    It waits until all is gone. A LocalCluster belongs to the Python process that made it, and stays.
+    The command waits until all processes are gone. A LocalCluster belongs to the Python process that made it, and
+    stays.
 
     \b
     Examples:
