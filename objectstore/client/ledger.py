@@ -334,6 +334,8 @@ class Ledger:
         """Sends what has died; whether more may die."""
         self._armed = False
         if not self._flush():
+            if self._closing:
+                self._on_end()
             return False
         if self._closing:
             with self._lock:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import uvloop
 
-from holdfast import Client, ConnectError
+from holdfast import Client, ConnectError, LocalCluster
 from holdfast.client.drivers.effects import Elsewhere
 from tests.support.waiting import until
 
@@ -138,3 +138,20 @@ def test_a_fork_in_a_coroutine_has_no_part_in_the_client(cluster, loop):
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(main())
+
+
+def test_the_connection_of_a_store_that_is_gone_is_closed_with_the_last_view():
+    async def main():
+        cluster = await asyncio.to_thread(LocalCluster, n_workers=1, threads_per_worker=1, object_store_memory="64 MiB")
+        client = await Client(cluster, asynchronous=True, set_as_default=False)
+        view = await client.submit(np.arange, LARGE // 8)
+        connection = client.store._connection
+        await asyncio.to_thread(cluster.close)
+        await client.close()
+        return view, connection
+
+    view, connection = asyncio.run(main())
+    assert view[7] == 7
+    del view
+    gc.collect()
+    until(lambda: connection.descriptor == -1, "its socket is closed")
