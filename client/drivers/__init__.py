@@ -2,7 +2,8 @@
 
 What the client does is written as *operations*: generators that yield what they wait for (`effects.py`) and return what
 they give. A *driver* takes an operation to its end and does the waiting: it blocks the calling thread (`blocking.py`),
-or it is a coroutine on the caller's event loop (`asynchronous.py`).
+it is a coroutine on the caller's event loop (`asynchronous.py`), or it blocks the thread of a task and lends the task's
+slot meanwhile (`in_task.py`).
 
 Rules that hold in the whole client:
 

@@ -69,8 +69,8 @@ SUBMIT = Message(
 )
 SCATTERED = Message(
     "scattered",
-    "Objects that the client has put into a store. It holds their keys. If they were `chosen` by somebody, and not "
-    "made of the data, then other data is meant when something is scattered under a key that is free again.",
+    "Objects that the client has put into a store. It holds their keys. If the user has `chosen` the keys, and they "
+    "are not made of the data, then an object that comes under a key that is free is other data than the one before.",
     cut="objects",
     objects=Listed(Entry(key=KEY, object_id=OBJECT, nbytes=NBYTES, type=TEXT, node=ADDRESS, inline=Maybe(INLINE))),
     chosen=Boolean(),

@@ -52,8 +52,8 @@ EXITED = Message(
 )
 LEFT = Message(
     "left",
-    "A client or worker of this name has left the store, and has put these objects there. Those that nobody had heard "
-    "of before it died are deleted.",
+    "A client or worker of this name has left the store, and has put these objects there. The scheduler "
+    "deletes those of them that it had not heard of.",
     cut="objects",
     objects=Listed(OBJECT_NAMED),
     name=TEXT,
@@ -111,7 +111,7 @@ COPY = Message(
     cut="objects",
     objects=Listed(Entry(object_id=OBJECT, nodes=NODES)),
 )
-REPORT = Message("report", "The node sends a heartbeat now: somebody wants to know.")
+REPORT = Message("report", "The node sends a heartbeat now, since a client has asked how things are.")
 REVOKE = Message(
     "revoke",
     "The node sees to it that this process of a worker never begins these runs, if it has not begun them yet.",

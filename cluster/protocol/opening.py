@@ -111,8 +111,8 @@ WELCOME = Message(
 )
 RESUMED = Message(
     "resumed",
-    "The session goes on over this connection, and over no other any more. The listener has taken so many of the "
-    "connecting end's frames; what was sent after them is sent again, by both.",
+    "The session goes on over this connection only. The listener has taken so many frames of the connecting end. Each "
+    "end sends the frames again that the other one has not taken.",
     proof=Identity(PROOF_NBYTES),
     session_proof=Identity(PROOF_NBYTES),
     taken=Integer(0),
@@ -165,7 +165,7 @@ ROLES: Mapping[str, Role] = {
         Fields({}, _SCHEDULER, others=Plain()),
     ),
     "peer": Role(
-        "Whoever reads or brings objects, to a host's agent: see the transfer protocol.",
+        "A process that reads objects from a host's agent, or brings objects to it: see the transfer protocol.",
         Fields({}, {"id": TEXT}, others=Plain()),
         Fields({}, {"id": TEXT}, others=Plain()),
     ),

@@ -150,14 +150,14 @@ HOLDING = Message(
 GRANTED = Message("granted", "These runs have the resources back that they hold.", cut="run_ids", run_ids=RUNS)
 DISCARD = Message(
     "discard",
-    "Nobody wants these results any more, which rode along with `finished`. The worker deletes those of them that it "
-    "has put into the store by now, and puts none of the others there.",
+    "No task and no client needs these results, which the worker has sent in `finished`. The worker deletes those that "
+    "it has put into the store already, and stores none of the others.",
     cut="object_ids",
     object_ids=OBJECTS,
 )
 DROP = Message(
     "drop",
-    "The worker is not to start these: nobody needs them any more, or another worker is to run them.",
+    "The worker does not start these runs: their results aren't needed, or another worker is to run them.",
     cut="run_ids",
     run_ids=RUNS,
 )

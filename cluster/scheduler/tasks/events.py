@@ -1,4 +1,4 @@
-"""What can happen to the scheduler. The parts of an event have the shapes of the messages in `docs/architecture.md`."""
+"""What can happen to the scheduler. The parts of an event have the shapes of the messages in `docs/protocol.md`."""
 
 from __future__ import annotations
 
