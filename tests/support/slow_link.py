@@ -35,7 +35,7 @@ class SlowLink:
     address : str
         Where to ask.
     hold_next_get : bool
-        Hold the link as soon as an object is asked for.
+        Hold the link as soon as an object is asked for, once.
     asked : threading.Event
         An object has been asked for.
     """
@@ -129,6 +129,7 @@ class SlowLink:
             while data := asker.recv(1 << 20):
                 if len(data) == GET_NBYTES and data[:1] == b"G":
                     if self.hold_next_get:
+                        self.hold_next_get = False
                         self.hold()
                     self.asked.set()
                 holder.sendall(self._change_sent(data))
