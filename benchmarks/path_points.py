@@ -179,7 +179,7 @@ def _wrap_client(recorder: Recorder) -> None:
 
         return traced
 
-    def around_leave(leave: Callable[..., Any]) -> Callable[..., Any]:
+    def around_enqueue(enqueue: Callable[..., Any]) -> Callable[..., Any]:
         def traced(self: Session, message: tuple[Any, ...]) -> None:
             if message[0] == "submit":
                 at = now()
@@ -188,7 +188,7 @@ def _wrap_client(recorder: Recorder) -> None:
                     recorder.mark("packing", task[0], began)
                     recorder.mark("packed", task[0], ended)
                     recorder.mark("posted", task[0], at)
-            leave(self, message)
+            enqueue(self, message)
 
         return traced
 
@@ -212,7 +212,7 @@ def _wrap_client(recorder: Recorder) -> None:
         return traced
 
     _wrap(Packer, "pack", around_pack)
-    _wrap(Session, "leave", around_leave)
+    _wrap(Session, "enqueue", around_enqueue)
     _wrap(KeyTable, "memory", around_memory)
     _wrap(KeyTable, "wait", around_wait)
 

@@ -47,18 +47,21 @@ MAX_SETTLED = 10_000
 MAX_NAMED = 5
 
 
-class Beginning:
-    """New states that the scheduler has not been told of. Use it as a context; it gives the list of them."""
+class Beginning(list[KeyState]):
+    """New states that the scheduler has not been told of. Use it as a context: without a commit they are forgotten."""
+
+    #: The scheduler is about to be told: the states stay. A method in C, so that an interrupt comes before or after it.
+    commit = list.clear
 
     def __init__(self, table: KeyTable) -> None:
+        super().__init__()
         self._table = table
-        self._states: list[KeyState] = []
 
-    def __enter__(self) -> list[KeyState]:
-        return self._states
+    def __enter__(self) -> Beginning:
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for state in self._states if exc_info[0] is not None else ():
+        for state in self if exc_info[0] is not None else ():
             if self._table.states.get(state.key) is state:
                 del self._table.states[state.key]
             state.reason = CancelledError(f"the call that was to make {state.key!r} was cut short")
@@ -72,11 +75,11 @@ class KeyTable:
     ----------
     outbox:
         Takes messages for the scheduler at its end.
-    wake:
+    flush_soon:
         Makes the loop call `settle` and send what is in the outbox, soon; from any thread, also inside the garbage
         collector.
-    read_while, nudge:
-        `Transport.read_while` and `Transport.nudge`: a thread that waits reads what the scheduler says.
+    read_while, wake_reader:
+        `Transport.read_while` and `Transport.wake_reader`: a thread that waits reads what the scheduler says.
 
     Attributes
     ----------
@@ -89,9 +92,9 @@ class KeyTable:
     def __init__(
         self,
         outbox: list[tuple[Any, ...]],
-        wake: Callable[[], None],
+        flush_soon: Callable[[], None],
         read_while: Callable[[Callable[[], bool], float | None], bool],
-        nudge: Callable[[], None],
+        wake_reader: Callable[[], None],
     ) -> None:
         # Reentrant: the garbage collector may run a user's code inside.
         self.lock = threading.RLock()
@@ -102,9 +105,9 @@ class KeyTable:
         self._released: list[Any] = []  # and not posted yet
         self._turn = 0
         self._outbox = outbox
-        self._wake = wake
+        self._flush_soon = flush_soon
         self._read_while = read_while
-        self._nudge = nudge
+        self._wake_reader = wake_reader
 
     # -- holding
 
@@ -130,7 +133,7 @@ class KeyTable:
         # Small results that nobody wants any more may stay for a moment; all else is to go, or to stop, at once.
         place = state.place
         if not self.lingers or place is None or place.inline is None:
-            self._wake()
+            self._flush_soon()
 
     @property
     def has_dropped(self) -> bool:
@@ -307,7 +310,7 @@ class KeyTable:
                 node = place.nodes[0] if place.nodes else ""
                 message = protocol.client.RESULTS_MISSING([(state.key, place.object_id, node)])
                 self._outbox += (message,)
-                self._wake()
+                self._flush_soon()
 
     def end_all(self, status: str, reason: Exception) -> None:
         """Nothing more will be heard. What is finished stays readable for as long as its bytes are there."""
@@ -335,7 +338,7 @@ class KeyTable:
     def _ready(self, state: KeyState) -> None:
         for waiter in state.waiters or ():
             if waiter.notify(state):
-                self._nudge()
+                self._wake_reader()
         state.waiters = None
         callbacks, state.callbacks = state.callbacks, None
         for callback in callbacks or ():

@@ -5,7 +5,7 @@ blocks, except what is said to be for any thread. What user threads post waits i
 
 * The loop, which is woken only if no wake-up is on its way, and sends all of it in one frame; then it looks again in
   half a millisecond. So a loop over `Client.submit` costs a wake-up and a frame now and then, not one for each call.
-* The thread that posts a single call, when the scheduler has answered all that was submitted (`hurry`): there's nothing
+* The thread that posts a single call, when the scheduler has answered all that was submitted (`flush`): there's nothing
   that this call could be sent together with, and to wake the loop takes longer than to send it. So does a thread that
   begins to wait.
 
@@ -71,7 +71,7 @@ class Session:
 
     def __init__(self, transport: Transport, address: str, welcome: Mapping[str, Any]) -> None:
         self._outbox: list[tuple[Any, ...]] = []
-        self.table = KeyTable(self._outbox, self.wake, self._read_while, transport.nudge)
+        self.table = KeyTable(self._outbox, self.flush_soon, self._read_while, transport.wake_reader)
         self._outbox.append(self.table.first_turn())
         self.nodes: dict[str, dict[str, Any]] = {node["address"]: node for node in welcome.get("nodes", ())}
         self.scheduler: dict[str, Any] = dict(welcome.get("scheduler") or {})
@@ -84,7 +84,7 @@ class Session:
         # Reentrant, so that a call by a signal handler or a finalizer, inside of what sends, finds that something does.
         self._sending = threading.RLock()
         self._is_sending = False
-        self._wake_pending = False
+        self._flush_pending = False
         self._submitted = 0  # the last turn in which something was
         self._request_ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
@@ -114,34 +114,38 @@ class Session:
     # -- any thread
 
     def post(self, message: tuple[Any, ...]) -> None:
-        """Leave a message to be sent soon. Also inside the garbage collector."""
-        self.leave(message)
-        self.wake()
+        """Have a message sent soon. Also inside the garbage collector."""
+        self.enqueue(message)
+        self.flush_soon()
 
-    def leave(self, message: tuple[Any, ...]) -> None:
-        """Leave a message, which is sent after a call of `hurry` or `wake`. Also inside the garbage collector."""
+    def enqueue(self, message: tuple[Any, ...]) -> None:
+        """Put a message into the outbox; `flush` or `flush_soon` sends it. Also inside the garbage collector."""
         # No call in here: an interrupt comes before it or after it.
         self._outbox += (message,)
 
-    def leave_all(self, messages: list[tuple[Any, ...]]) -> None:
-        """Leave messages, all or, when an interrupt comes, none of them; otherwise like `leave`."""
+    def enqueue_all(self, messages: list[tuple[Any, ...]]) -> None:
+        """Put messages into the outbox, all or, when an interrupt comes, none of them; otherwise like `enqueue`."""
         # No call in here, as there.
         self._outbox += messages
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """Send what was posted: at once if the scheduler has nothing to do for this client, else soon."""
-        if self.table.heard >= self._submitted and not self._wake_pending:
+        if self.table.heard >= self._submitted and not self._flush_pending:
             self.send_posted()
         else:
-            self.wake()
+            self.flush_soon()
 
-    def wake(self) -> None:
+    def on_room(self) -> None:
+        """There is room in the transport again."""
+        self.flush_soon()
+
+    def flush_soon(self) -> None:
         """Have the loop send what was posted, soon. Also inside the garbage collector."""
-        if not self._wake_pending:
+        if not self._flush_pending:
             try:
                 # No interrupt in between: a wake-up that is only believed to be on its way is never made up for.
-                self._wake_pending = True
-                self._call_soon(self._flush)
+                self._flush_pending = True
+                self._call_soon(self._flush_in_loop)
             except RuntimeError:
                 pass  # the loop is closed: there is nobody to tell any more
 
@@ -186,7 +190,7 @@ class Session:
         return answer.value()
 
     def _pose(self, number: int, answer: Answer, request: Request, arguments: dict[str, Any]) -> None:
-        self.leave(protocol.client.REQUEST(number, *request(**arguments)))
+        self.enqueue(protocol.client.REQUEST(number, *request(**arguments)))
         if self.ended is not None:  # since it was looked at: then nobody has seen this one
             answer.fail(self.ended)
 
@@ -209,7 +213,7 @@ class Session:
             "this client belongs to the parent process, from which this one was forked: open one of its own here, "
             "with holdfast.Client(address)"
         )
-        self._wake_pending = True  # nobody is woken: the loop is the parent's
+        self._flush_pending = True  # nobody is woken: the loop is the parent's
         self._sending = threading.RLock()
         self.transport.leave_to_parent()
         self.table.leave_to_parent(self.ended)
@@ -232,7 +236,7 @@ class Session:
         outbox = self._outbox
         with self._sending:
             if self._is_sending:
-                self.wake()
+                self.flush_soon()
                 return False
             try:
                 self._is_sending = True
@@ -250,7 +254,7 @@ class Session:
             finally:
                 self._is_sending = False
         if self._has_posted:
-            self.wake()
+            self.flush_soon()
         return True
 
     # -- the transport's thread
@@ -276,19 +280,19 @@ class Session:
             self.send_posted(len(self._outbox))
             self.transport.close()
 
-    def _flush(self) -> None:
+    def _flush_in_loop(self) -> None:
         """Send what was posted; and look again in a moment, so that what is posted until then needs no wake-up."""
         more = self.table.settle()
         sent = self.send_posted()
         if more or (sent and self._has_posted):
-            self.transport.call_later(0, self._flush)
+            self.transport.call_later(0, self._flush_in_loop)
         elif sent:
-            self.transport.call_later(FLUSH_PAUSE_SECONDS, self._flush)
+            self.transport.call_later(FLUSH_PAUSE_SECONDS, self._flush_in_loop)
         else:
-            self._wake_pending = False
+            self._flush_pending = False
             # What came just before that took this for the wake-up that it needs.
             if self.table.has_dropped or (self._has_posted and not self.transport.is_full):
-                self.wake()
+                self.flush_soon()
 
     def on_batch(self, messages: tuple[Any, ...]) -> None:
         for message in messages:
@@ -325,7 +329,7 @@ class Session:
 
     def _stop_lingering(self) -> None:
         self.table.lingers = False  # first: what is dropped from here on wakes the loop
-        self.wake()
+        self.flush_soon()
 
     def _on_cancelled(self, keys: tuple[Any, ...], reason: str, turn: int) -> None:
         self.table.cancelled(keys, CancelledError(reason), turn)
@@ -355,7 +359,7 @@ class Session:
         answer = self._answers.get(number)
         if answer is not None:
             answer.give(ok, value)
-            self.transport.nudge()
+            self.transport.wake_reader()
 
     def _on_closing(self, reason: str) -> None:
         self._end(ConnectError(f"the cluster at {self._address} shut down: {reason}"))
@@ -376,7 +380,7 @@ class Session:
     def _fail_requests(self, reason: Exception) -> None:
         for answer in list(self._answers.values()):
             answer.fail(reason)
-            self.transport.nudge()
+            self.transport.wake_reader()
 
 
 def _not_answered(timeout: float | None) -> TimeoutError:

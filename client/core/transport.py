@@ -39,7 +39,7 @@ class Receiver(Protocol):
     def on_close(self, error: Exception | None) -> None:
         """Nothing more will come. In the transport's thread."""
 
-    def wake(self) -> None:
+    def on_room(self) -> None:
         """There is room for messages again. In any thread."""
 
 
@@ -62,7 +62,7 @@ class Transport(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing can be sent now. `Receiver.wake` is called when there is room."""
+        """Whether nothing can be sent now. `Receiver.on_room` is called when there is room."""
 
     @property
     def is_current(self) -> bool:
@@ -84,7 +84,7 @@ class Transport(Protocol):
         Returns at once with what ``waits()`` says, if this thread can't, or something else receives already.
         """
 
-    def nudge(self) -> None:
+    def wake_reader(self) -> None:
         """Have a thread that is in `read_while` look again whether it waits."""
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> object:
@@ -132,7 +132,7 @@ class ConnectionTransport:
 
     def start(self, receiver: Receiver) -> None:
         connection = self.connection
-        connection.on_room = receiver.wake
+        connection.on_room = receiver.on_room
         connection.start(receiver.on_batch, receiver.on_close, receiver.on_batch_elsewhere)
 
     def send(self, messages: list[Message], queue: list[Any], count: int) -> None:
@@ -141,8 +141,8 @@ class ConnectionTransport:
     def read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
         return self.connection.read_while(waits, timeout) if self._threads_read else not waits()
 
-    def nudge(self) -> None:
-        self.connection.nudge()
+    def wake_reader(self) -> None:
+        self.connection.wake_reader()
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> object:
         return self._loop.call_later(seconds, function)

@@ -85,10 +85,10 @@ class Future(TaskRef):
             state, new = table.state_of(wire_key(key))
             if new:
                 begun.append(state)
-                session.leave(protocol.client.WANT((state.key,)))
+                session.enqueue(protocol.client.WANT((state.key,)))
             self._hold(state)
-            begun.clear()
-        session.wake()
+            begun.commit()
+        session.flush_soon()
 
     def _hold(self, state: KeyState) -> None:
         # No call in here, so that no interrupt comes in between.

@@ -127,7 +127,7 @@ def hold_all(core: Core, keys: Iterable[Any]) -> dict[Any, Future]:
                 begun.append(state)
             held[key] = Future._of(state, core)
         if begun:
-            core.session.leave(protocol.client.WANT([state.key for state in begun]))
-            begun.clear()
-    core.session.wake()
+            core.session.enqueue(protocol.client.WANT([state.key for state in begun]))
+            begun.commit()
+    core.session.flush_soon()
     return held

@@ -114,10 +114,10 @@ def submit_graph(
             if released:
                 messages.append(protocol.client.RELEASE(released))
         core.sent.send(packed.functions)
-        session.leave_all(messages)  # at once: what is wanted for the sake of a later message is released by that
-        begun.clear()
+        session.enqueue_all(messages)  # at once: what is wanted for the sake of a later message is released by that
+        begun.commit()
         core.sent.forget(packed.functions)
-    session.wake()
+    session.flush_soon()
     return futures
 
 

@@ -121,10 +121,10 @@ def announce(
         if inside:
             keys = list(dict.fromkeys([future.key for future in inside]))
             messages.append(protocol.client.CONTAINS([(key, keys)]))
-        session.leave_all(messages)
-        begun.clear()
+        session.enqueue_all(messages)
+        begun.commit()
     if at_once:
-        session.wake()
+        session.flush_soon()
     return future
 
 

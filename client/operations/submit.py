@@ -186,11 +186,11 @@ def _submit(
         others = [] if digests is None else _note_calls(futures, begun, digests)
         if unknown:
             core.sent.send((function,))
-            session.leave(protocol.client.SUBMIT(unknown, None, options))
-            begun.clear()
+            session.enqueue(protocol.client.SUBMIT(unknown, None, options))
+            begun.commit()
             core.sent.forget((function,))
     if unknown:
-        session.hurry()
+        session.flush()
     if others:
         _warn_of_another(function, others, stacklevel=5)
     return futures

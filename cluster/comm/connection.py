@@ -231,11 +231,11 @@ class Connection(asyncio.Protocol):
             return transport.read_while(waits, timeout)
         return not waits()  # it is broken: who waits hears by the loop what comes when it goes on
 
-    def nudge(self) -> None:
-        """Have the thread that reads while it waits look whether it still does; see `SharedTransport.nudge`."""
+    def wake_reader(self) -> None:
+        """Have the thread that reads while it waits look whether it still does; see `SharedTransport.wake_reader`."""
         transport = self._transport
         if isinstance(transport, SharedTransport):
-            transport.nudge()
+            transport.wake_reader()
 
     def _write(self, messages: list[frames.Message], regardless: bool = False) -> None:
         """Write messages, frame by frame as long as there is room; keep the others, unless ``regardless`` of it."""

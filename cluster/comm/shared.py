@@ -39,8 +39,8 @@ _WRITTEN_TOGETHER = 512
 class SharedTransport(asyncio.Transport):
     """The transport of one `Connection`, over a connected socket, which is the transport's to close.
 
-    It is made in the loop's thread. Any thread may call `write_some`, `read_while` and `nudge`, which isn't true of the
-    rest.
+    It is made in the loop's thread. Any thread may call `write_some`, `read_while` and
+    `wake_reader`, which isn't true of the rest.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, connection: Connection) -> None:
@@ -58,12 +58,12 @@ class SharedTransport(asyncio.Transport):
         self._sent: list[int] = []  # bytes that are sent, and not taken off the unsent ones yet
         self._watches_writable = False
         self._begin()
-        self._nudge, self._arrivals = self._new_arrivals()
+        self._wake_fd, self._arrivals = self._new_arrivals()
         self._watch = select.epoll()
         self._watch.register(sock, select.EPOLLIN)
         connection.connection_made(self)
         loop.add_reader(self._watch.fileno(), self._on_readable)
-        vital = (sock.fileno(), self._watch.fileno(), self._nudge)
+        vital = (sock.fileno(), self._watch.fileno(), self._wake_fd)
         self._identities = tuple((fd, _identity(fd)) for fd in vital)
 
     @property
@@ -89,11 +89,11 @@ class SharedTransport(asyncio.Transport):
         self._reader_idles = False  # it has nothing in hand: it waits for what comes, or is about to
 
     def _new_arrivals(self) -> tuple[int, select.poll]:
-        nudge = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        wake_reader = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         arrivals = select.poll()
         arrivals.register(self._socket, select.POLLIN)
-        arrivals.register(nudge, select.POLLIN)
-        return nudge, arrivals
+        arrivals.register(wake_reader, select.POLLIN)
+        return wake_reader, arrivals
 
     # -- writing
 
@@ -176,7 +176,7 @@ class SharedTransport(asyncio.Transport):
     def read_while(self, waits: Callable[[], bool], timeout: float | None = None) -> bool:
         """Receive, and handle what comes, in this thread, which isn't the loop's, for as long as ``waits()`` is true.
 
-        Whoever makes it false in another thread calls `nudge` then.
+        Whoever makes it false in another thread calls `wake_reader` then.
 
         Parameters
         ----------
@@ -196,19 +196,19 @@ class SharedTransport(asyncio.Transport):
         self.leave_to_loop()
         try:
             with self._read_lock:
-                nudge, arrivals = self._nudge, self._arrivals
+                wake_fd, arrivals = self._wake_fd, self._arrivals
                 if not self._someone_reads and not self._closed:
                     self._someone_reads = mine = True
                     self._reader = threading.get_ident()
                     self._watch.modify(self._socket, 0)
             if mine:
-                self._read_until(waits, deadline, nudge, arrivals)
+                self._read_until(waits, deadline, wake_fd, arrivals)
         finally:
             if mine:
                 try:
                     with self._read_lock:
-                        if self._nudge != nudge:  # a signal handler has left it to the loop
-                            os.close(nudge)
+                        if self._wake_fd != wake_fd:  # a signal handler has left it to the loop
+                            os.close(wake_fd)
                         else:
                             # First what needs no call, then one call into C; as in `leave_to_loop`, written out
                             # twice because an interrupt could come at the beginning of a function that both call.
@@ -223,7 +223,9 @@ class SharedTransport(asyncio.Transport):
                         self._loop.call_soon_threadsafe(self._on_readable)
         return not waits()
 
-    def _read_until(self, waits: Callable[[], bool], deadline: float | None, nudge: int, arrivals: select.poll) -> None:
+    def _read_until(
+        self, waits: Callable[[], bool], deadline: float | None, wake_fd: int, arrivals: select.poll
+    ) -> None:
         connection = self._connection
         while connection.handle_elsewhere() and waits() and not self._closed:
             left = None if deadline is None else (deadline - time.monotonic()) * 1000
@@ -234,11 +236,11 @@ class SharedTransport(asyncio.Transport):
             self._reader_idles = True
             arrived = arrivals.poll(left)
             # No call in between:
-            if self._nudge != nudge:
+            if self._wake_fd != wake_fd:
                 return
             self._reader_idles = False
             for fd, _ in arrived:
-                if fd == nudge:
+                if fd == wake_fd:
                     with contextlib.suppress(BlockingIOError):
                         os.eventfd_read(fd)
                 elif not self._receive():
@@ -253,10 +255,10 @@ class SharedTransport(asyncio.Transport):
             return
         with self._read_lock:
             if self._reader_idles:
-                os.eventfd_write(self._nudge, 1)
+                os.eventfd_write(self._wake_fd, 1)
                 arrivals = self._new_arrivals()
                 # What needs no call, then one call into C.
-                self._nudge, self._arrivals = arrivals
+                self._wake_fd, self._arrivals = arrivals
                 self._someone_reads = self._reader_idles = False
                 self._reader = None
                 if not self._closed:
@@ -264,13 +266,13 @@ class SharedTransport(asyncio.Transport):
                 else:
                     self._dispose()
 
-    def nudge(self) -> None:
+    def wake_reader(self) -> None:
         """Have a thread that is in `read_while` look again whether it waits. In any thread; in that one it's no use."""
         if self._reader is None or self._reader == threading.get_ident():
             return
         with self._read_lock:
             if self._reader is not None:
-                os.eventfd_write(self._nudge, 1)
+                os.eventfd_write(self._wake_fd, 1)
 
     def _on_readable(self) -> None:
         with self._read_lock:
@@ -352,7 +354,7 @@ class SharedTransport(asyncio.Transport):
     def _dispose(self) -> None:
         self._socket.close()
         self._watch.close()
-        os.close(self._nudge)
+        os.close(self._wake_fd)
 
     def leave_to_parent(self) -> None:
         """In a forked child: neither read nor write any more, as if it was closed. Takes no lock."""

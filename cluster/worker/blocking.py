@@ -33,8 +33,8 @@ class Blocking:
         ``deliver(messages)`` sends messages to the scheduler at once, in any thread.
     read_while
         `Connection.read_while`.
-    nudge
-        `Connection.nudge`.
+    wake_reader
+        `Connection.wake_reader`.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class Blocking:
         threads: TaskThreads,
         deliver: Callable[[list[tuple[Any, ...]]], None],
         read_while: Callable[[Callable[[], bool]], bool],
-        nudge: Callable[[], None],
+        wake_reader: Callable[[], None],
     ) -> None:
         self._threads = threads
         self._deliver = deliver
         self._read_while = read_while
-        self._nudge = nudge
+        self._wake_reader = wake_reader
         self._holding: set[int] = set()  # runs that hold resources
         self._lock = threading.Lock()
         self._grants: dict[int, threading.Lock] = {}  # of the runs that wait for theirs
@@ -112,7 +112,7 @@ class Blocking:
             gates = [gate for run_id in run_ids if (gate := self._grants.pop(run_id, None)) is not None]
         for gate in gates:
             gate.release()
-            self._nudge()
+            self._wake_reader()
 
     def stop(self) -> None:
         """This worker ends: nobody waits for resources any longer."""
@@ -122,4 +122,4 @@ class Blocking:
             self._grants.clear()
         for gate in gates:
             gate.release()
-            self._nudge()
+            self._wake_reader()

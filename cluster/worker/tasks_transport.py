@@ -31,7 +31,7 @@ class Receiver(Protocol):
     def on_close(self, error: Exception | None) -> None:
         """Nothing more will come. In the loop's thread."""
 
-    def wake(self) -> None:
+    def on_room(self) -> None:
         """There is room for messages again. In any thread."""
 
 
@@ -81,7 +81,7 @@ class TasksTransport:
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._connection.on_room = receiver.wake
+        self._connection.on_room = receiver.on_room
         self._connection.send_now([protocol.worker.TASKS_OPENED()])
         if self.closed:
             receiver.on_close(None)
@@ -95,8 +95,8 @@ class TasksTransport:
         # A task that has its slot must not take in other tasks, as whoever reads does.
         return self._connection.read_while(waits, timeout) if self._may_read() else not waits()
 
-    def nudge(self) -> None:
-        self._connection.nudge()
+    def wake_reader(self) -> None:
+        self._connection.wake_reader()
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> object:
         return self._loop.call_later(seconds, function)

@@ -65,8 +65,8 @@ class TaskThreads:
         Each thread takes its tasks within ``inside()``.
     run:
         ``run(task)``: runs one, in a thread; it lets no error out.
-    read_while, nudge:
-        `Connection.read_while` and `Connection.nudge`.
+    read_while, wake_reader:
+        `Connection.read_while` and `Connection.wake_reader`.
     ledger:
         Of this process.
     name:
@@ -86,7 +86,7 @@ class TaskThreads:
         inside: Callable[[], contextlib.AbstractContextManager[None]],
         run: Callable[[Task], None],
         read_while: Callable[[Callable[[], bool]], bool],
-        nudge: Callable[[], None],
+        wake_reader: Callable[[], None],
         ledger: WorkerLedger,
         name: str,
         blocked_max: int | None = None,
@@ -95,7 +95,7 @@ class TaskThreads:
         self._inside = inside
         self._run = run
         self._read_while = read_while
-        self._nudge = nudge
+        self._wake_reader = wake_reader
         self._loop = asyncio.get_running_loop()
         self._all_ended = asyncio.Event()
         self._stopping = False
@@ -166,7 +166,7 @@ class TaskThreads:
             for _ in range(woken):
                 self._wake_ups.put(None)
             if woken < nthreads:
-                self._nudge()
+                self._wake_reader()
 
     def drop(self, run_ids: Iterable[int]) -> list[int]:
         """Don't start these; returns those that had not started. What runs already, or isn't known, is left alone."""

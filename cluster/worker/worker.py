@@ -158,12 +158,12 @@ class Worker:
                 self._in_thread,
                 self._run,
                 self._read_while,
-                self._nudge,
+                self._wake_reader,
                 self._ledger,
                 f"holdfast-task-{self.name}",
             )
             self._waiting_runs = WaitingRuns(self._threads.submit, self._outbox.put)
-            self._blocking = Blocking(self._threads, self._deliver, self._read_while, self._nudge)
+            self._blocking = Blocking(self._threads, self._deliver, self._read_while, self._wake_reader)
             threads = self._threads
             self._running = Running(
                 runner,
@@ -382,9 +382,9 @@ class Worker:
 
     # -- in any thread
 
-    def _nudge(self) -> None:
+    def _wake_reader(self) -> None:
         if self._connection is not None:
-            self._connection.nudge()
+            self._connection.wake_reader()
 
     def _deliver(self, messages: list[tuple[Any, ...]]) -> None:
         if self._connection is not None:

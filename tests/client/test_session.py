@@ -37,7 +37,7 @@ class Wire:
     def read_while(self, waits, timeout):
         return not waits()
 
-    def nudge(self):
+    def wake_reader(self):
         pass
 
     def call_later(self, seconds, function):
@@ -108,7 +108,7 @@ def test_a_transport_that_is_full_keeps_it_waiting(session, wire):
     wire.turn()
     assert wire.sent == []
     wire.is_full = False
-    wire.receiver.wake()
+    wire.receiver.on_room()
     wire.turn()
     assert "want" in wire.operations()
 

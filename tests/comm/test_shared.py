@@ -152,7 +152,7 @@ class Peer:
             self.heard.append((message, self.here.is_current))
             if message[0] == "enough" and self.waits.locked():
                 self.waits.release()
-                self.connection.nudge()
+                self.connection.wake_reader()
 
     def _hear_elsewhere(self, batch):
         if any(message[0] in self.for_the_loop for message in batch):
@@ -251,7 +251,7 @@ def test_a_wait_that_another_thread_ends_is_over_at_once(peer):
     thread.start()
     until(lambda: peer.connection._transport._reader, "a thread reads")
     peer.waits.release()
-    peer.connection.nudge()
+    peer.connection.wake_reader()
     thread.join(DEADLINE_SECONDS)
     assert waited == [True]
 

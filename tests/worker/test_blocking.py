@@ -62,7 +62,7 @@ class Receiver:
     def on_close(self, error):
         self.closed.append(error)
 
-    def wake(self):
+    def on_room(self):
         pass
 
 
