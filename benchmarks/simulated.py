@@ -118,7 +118,7 @@ class Simulation:
     def _handle(self, event: events.Event) -> None:
         began = time.thread_time_ns()
         instructions = self._state.handle(event, self._now)
-        while self._state.life.has_more:
+        while self._state.life.follow_up.has_more:
             instructions += self._state.handle(events.TimePassed(), self._now)
         self.busy_ns += time.thread_time_ns() - began
         for instruction in instructions:

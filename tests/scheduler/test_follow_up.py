@@ -92,7 +92,7 @@ def test_what_is_submitted_again_before_its_error_is_forgotten_runs_again(cluste
     cluster.err("a")
     cluster.catch_up()
     cluster.release(client, "e")
-    assert cluster.state.life.has_more
+    assert cluster.state.life.follow_up.has_more
     cluster.submit(client, CHAIN, ["e"])
     cluster.run_all()
     cluster.catch_up()

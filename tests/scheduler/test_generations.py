@@ -140,7 +140,7 @@ def test_a_key_is_free_when_those_who_held_it_are_gone():
     cluster.submit(one, {f"k{n}": () for n in range(5)}, payload=b"one")
     cluster.run_all()
     cluster.remove_client(one)
-    assert cluster.state.life.has_more, "its holds are given up one by one"
+    assert cluster.state.life.follow_up.has_more, "its holds are given up one by one"
     graph = {f"k{n}": () for n in range(5)}
     assert specify(cluster, other, b"two", graph) == []
     cluster.run_all()

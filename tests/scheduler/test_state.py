@@ -646,11 +646,11 @@ def test_a_hundred_thousand_tasks_deep_chain_is_submitted_failed_and_forgotten_w
     tasks = [(i, None, b"", (i - 1,) if i else ()) for i in range(100_000)]
     state.handle(events.TasksSubmitted("c", tasks, [99_999], {}), 0.0)
     state.handle(events.TimePassed(), 1e9)
-    while state.life.has_more:
+    while state.life.follow_up.has_more:
         state.handle(events.TimePassed(), 1e9)
     assert state.tasks[99_999].state == "erred"
     state.handle(events.KeysReleased("c", [99_999]), 1e9)
-    while state.life.has_more:
+    while state.life.follow_up.has_more:
         state.handle(events.TimePassed(), 1e9)
     assert not state.tasks
 

@@ -79,7 +79,7 @@ class Cluster:
     def catch_up(self) -> int:
         """See to everything that events have left over; in how many pieces."""
         count = 0
-        while self.state.life.has_more:
+        while self.state.life.follow_up.has_more:
             assert self.state.next_deadline == self.now, "nobody would go on with it"
             self.handle(events.TimePassed())
             count += 1

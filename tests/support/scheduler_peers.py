@@ -89,7 +89,7 @@ class Setup:
         state = self.scheduler.state
         known = {"client": state.clients, "worker": state.workers, "node": state.hosts}[role]
         async with asyncio.timeout(20):
-            while len(known) > 1 or state.life.has_more:
+            while len(known) > 1 or state.life.follow_up.has_more:
                 await asyncio.sleep(0.001)
 
     def add_worker(self):

@@ -7,7 +7,7 @@ give the same instructions, in production and in a simulation.
 
 Each event changes the tables, by way of `Lifecycle` where tasks are concerned. Then, always in this order,
 
-1. what nobody needs any more is released and forgotten (`Lifecycle.follow_up`), or some of it, if there is much,
+1. what nobody needs any more is released and forgotten (`FollowUp.run`), or some of it, if there is much,
 2. resources go back to runs that have lent them (`Lending.grant`), and ready tasks go to workers with room
    (`Lifecycle.fill`),
 3. parts that have asked for it do what they have left to do (`Part.follow_up`),
@@ -224,7 +224,7 @@ class SchedulerState:
         try:
             self._handlers[type(event)](event)
         finally:
-            self._follow_up("what follows from earlier events", self.life.follow_up)
+            self._follow_up("what follows from earlier events", self.life.follow_up.run)
             if self.lending.reclaiming:
                 self._follow_up("giving resources back", self.lending.grant)
             self._follow_up("giving tasks to workers", self.life.fill)
@@ -268,7 +268,7 @@ class SchedulerState:
     @property
     def next_deadline(self) -> float | None:
         """When `TimePassed` is due, None if there is nothing to wait for. At once, if an event has left work over."""
-        due = self.life.now if self.life.has_more or self._shared.unfinished else self.deadlines.next
+        due = self.life.now if self.life.follow_up.has_more or self._shared.unfinished else self.deadlines.next
         return due if due is None or due > self._not_before else self._not_before
 
     def _time_passed(self, event: events.TimePassed) -> None:

@@ -47,7 +47,7 @@ class CheckedState(SchedulerState):
 
 def validate_state(state: SchedulerState) -> None:
     """Raise `AssertionError` naming the first thing that does not hold."""
-    to_settle, to_fail = state.life.left_over
+    to_settle, to_fail = state.life.follow_up.left_over
     holders: set[Holder] = {*state.clients.values(), *state.life.holding.contents.values()}
     holders.update(*(part.holders() for part in state.parts))
     for key, task in state.tasks.items():

@@ -5,6 +5,7 @@
 `states`, `moves`, `feed`       the states of a task and its legal moves; the one method that moves a task; how others
                                 hear of it. `diagram` draws the states
 `lifecycle`                     what each move brings about, and the invariants
+`follow_up`                     what follows from an event in other tasks, a piece at a time
 `generations`, `holding`        what a key means; which holder keeps which task
 `results`, `stored_errors`      the objects of results and of large exceptions, and where they lie
 `lost`                          what was lost with a host that may come back

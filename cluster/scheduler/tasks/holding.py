@@ -1,6 +1,6 @@
 """What keeps results: holders take and give up tasks here.
 
-A task that lost its last holder may be needed no more. It is put on a list, which `Lifecycle.follow_up` sees to. A
+A task that lost its last holder may be needed no more. It is put on a list, which `FollowUp.run` sees to. A
 holder that is gone gives up its holds one by one, a limited number of them after each event. The numbers are those of
 the invariants in `lifecycle`.
 """

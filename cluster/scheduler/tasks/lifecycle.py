@@ -25,20 +25,8 @@ and `stored_errors` name those that they keep, by number, where it isn't plain.
 8. A task that is not needed is "released". If nothing depends on it either, it is forgotten.
 9. No active task depends on one that has erred.
 
-What follows from an event
---------------------------
-Freeing is not recursive. Whatever takes away a reason to keep a task puts it on the list of tasks that may be unneeded;
-when an event has been handled, those of the list that nobody needs are released, and those that nobody can ask for
-again are forgotten, which may put more on the list.
-
-What follows may be long: a graph of a million tasks is forgotten with the last hold of its one result, fails with its
-first task, and is let go of by a client that leaves. So an event settles the tasks that it touches itself, and of what
-follows only so much at once (`Lifecycle.follow_up`). The rest is left over for later events, and `has_more` is true
-until it is done. Until then 8 and 9 do not hold for the tasks that are left over:
-
-* a task that nobody needs may be in any state: it is as if its last holder had let go of it a moment later;
-* an active task may have a dependency that has erred: it will err too, and can't run before that;
-* a client that has left still holds tasks, and hears nothing any more (``Holder.peer``).
+What follows from an event in tasks that the event does not touch itself is done a piece at a time. Until it is done,
+8 and 9 do not hold for the tasks that are left over (`follow_up`).
 """
 
 from __future__ import annotations
@@ -47,14 +35,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostError
+from holdfast.cluster.scheduler.tasks.follow_up import FollowUp
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.generations import Generations
 from holdfast.cluster.scheduler.tasks.groups import Groups
 from holdfast.cluster.scheduler.tasks.holding import Holding
-from holdfast.cluster.scheduler.tasks.instructions import (
-    DropRuns,
-    Outbox,
-)
+from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Outbox
 from holdfast.cluster.scheduler.tasks.lost import Lost
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Run, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
@@ -116,12 +102,14 @@ class Lifecycle:
         self._awaits_lost = awaits_lost
         self._moves = moves or Moves()
         self._sender = Sender(outbox, placement, functions, self._moves)
-        self._follow_up_limit = follow_up_limit
         self._freed: dict[Worker, None] = {}  # that have ended runs in this event
-        #: Left over from events:
-        self._to_settle: list[Task] = []  # maybe not needed
-        self._to_fail: list[Task] = []  # something that they depend on has erred
-        self._to_retry: list[Task] = []  # something that they depend on was lost and is there again
+        self.follow_up = FollowUp(
+            self.holding,
+            follow_up_limit,
+            settle=self._settle,
+            fail_for_a_dependency=self._fail_for_a_dependency,
+            run_again=self._run_again,
+        )
 
     # -- coming to be
 
@@ -345,7 +333,7 @@ class Lifecycle:
         """These have their results again: what failed because they were lost is worth another try, soon."""
         for task in restored:
             if task.state == "memory":
-                self._to_retry.extend(task.dependents)
+                self.follow_up.to_retry.extend(task.dependents)
 
     def _run_again(self, task: Task) -> None:
         if task.state != "erred" or task.error is None or not task.error.is_loss:
@@ -354,7 +342,7 @@ class Lifecycle:
             return
         self.errors.take_from(task)
         self._moves.move(task, "released")
-        self._to_retry.extend(task.dependents)
+        self.follow_up.to_retry.extend(task.dependents)
         if task.is_needed:
             self.reports.pending(task)
             self.activate(task)
@@ -391,7 +379,7 @@ class Lifecycle:
         self.reports.failed(task)
         if active:
             self._leave_dependencies(task)
-        self._to_fail.extend(task.waiters)
+        self.follow_up.to_fail.extend(task.waiters)
         if not task.is_needed:
             self.holding.unneeded.append(task)
 
@@ -441,41 +429,6 @@ class Lifecycle:
     def settle(self, tasks: Iterable[Task]) -> None:
         """Look at those of the tasks that nobody needs now, once the event is handled."""
         self.holding.unneeded += [task for task in tasks if not task.holders and not task.nwaiters]
-
-    @property
-    def has_more(self) -> bool:
-        """Whether `follow_up` has left something over."""
-        return bool(self._to_settle or self._to_fail or self._to_retry or self.holding.departed)
-
-    @property
-    def left_over(self) -> tuple[set[Task], set[Task]]:
-        """The tasks that may not be needed, and those that depend on something that has erred: for validation."""
-        return set(self._to_settle), set(self._to_fail)
-
-    def follow_up(self) -> None:
-        """See to what follows from an event: what it has touched, and a limited number of tasks beyond.
-
-        A task at which this fails is left as it is; the others stay on their lists, and are seen to the next time.
-        """
-        holding = self.holding
-        touched, holding.unneeded = iter(holding.unneeded), self._to_settle
-        try:
-            for task in touched:
-                self._settle(task)
-            limit = self._follow_up_limit
-            while limit and self.has_more:
-                limit -= 1
-                if self._to_fail:
-                    self._fail_for_a_dependency(self._to_fail.pop())
-                elif self._to_retry:
-                    self._run_again(self._to_retry.pop())
-                elif holding.unneeded:
-                    self._settle(holding.unneeded.pop())
-                else:
-                    holding.let_go_of_one()
-        finally:
-            holding.unneeded.extend(touched)
-            self._to_settle, holding.unneeded = holding.unneeded, []
 
     def _settle(self, task: Task) -> None:
         """Release a task if nobody needs it, forget it if nobody can ask for it again (8)."""
