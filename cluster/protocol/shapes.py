@@ -13,6 +13,7 @@ quick one never says yes where the slow one says no.
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,14 +31,14 @@ from holdfast.cluster.protocol.limits import (
 )
 
 
-class Shape:
+class Shape(abc.ABC):
     """What a value may be."""
 
     __slots__ = ()
 
+    @abc.abstractmethod
     def check(self, value: Any, where: str) -> None:
         """Raise a `ProtocolError` that begins with ``where`` if ``value`` can't be right."""
-        raise NotImplementedError
 
 
 def wrong(where: str, expected: str, value: Any) -> ProtocolError:

@@ -10,6 +10,7 @@ connection may break and go on (`comm/resume.py`); the peer stays the same.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -29,7 +30,7 @@ class MayLiveError(ConnectError):
     """Nobody hears of a node any more, which may live and come back."""
 
 
-class Peer:
+class Peer(abc.ABC):
     """A client, node agent or worker that has joined.
 
     Parameters
@@ -81,9 +82,9 @@ class Peer:
         if self.connection is not None:
             self.connection.flush()
 
+    @abc.abstractmethod
     def say_goodbye(self, reason: str) -> None:
         """Tell it that the cluster ends."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Part with it when all has been written that was sent."""

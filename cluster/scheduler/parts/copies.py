@@ -27,6 +27,7 @@ found when its turn comes.
 
 from __future__ import annotations
 
+import abc
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
@@ -83,9 +84,9 @@ class CopiesWait(Wait):
         self.roots = roots
         self.waits_for: dict[Task, None] = {}
 
+    @abc.abstractmethod
     def made(self) -> None:
         """No copy is to come any more, which is told to the client, or why there is none."""
-        raise NotImplementedError
 
     @property
     def lost(self) -> Task | None:

@@ -14,7 +14,7 @@ from holdfast.cluster.protocol.limits import MAX_DATASETS
 from holdfast.cluster.protocol.requests import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
 from holdfast.cluster.scheduler.parts.copies import Copies, CopiesWait
 from holdfast.cluster.scheduler.parts.part import Part, Shared
-from holdfast.cluster.scheduler.parts.waits import Refusal, Wait
+from holdfast.cluster.scheduler.parts.waits import Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task
 from holdfast.cluster.scheduler.tasks.names import Key, Payload
@@ -72,7 +72,7 @@ class Publication(CopiesWait):
         return [dataset.name for dataset in self.datasets]
 
 
-class Datasets(Part):
+class Datasets(Part, WaitOwner):
     """Publishes datasets.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.cluster.protocol.requests import MEMORY, STATUS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
-from holdfast.cluster.scheduler.parts.waits import Wait
+from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import Answer, AskForReport
 from holdfast.cluster.scheduler.tasks.model import Host
@@ -36,7 +36,7 @@ class Inquiry(Wait):
         return self.operation
 
 
-class Inquiries(Part):
+class Inquiries(Part, WaitOwner):
     """Answers `status` and `memory`."""
 
     name = "inquiries"

@@ -7,7 +7,7 @@ A part is a class that says what it answers, what it does when somebody comes or
                                          answered by one part only
 `Part.host_joined` … `Part.client_left`  called, for every part in the order of the machine, when that has happened
 `Part.holders`                           what keeps results for it
-`Part.expired`, `forget`, `resume`       the ends of its waits, and taking them up again (`waits`)
+`Part.resume`                            how its waits are taken up again. If it has waits, it is a `WaitOwner` too
 `Part.follow_up`                         what is left to do when an event is handled, if the part has asked for that
 `Part.snapshot`, `restore`               all of it as plain data, and back
 `Part.check`                             its invariants, checked after every event in tests
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner, Waits
+from holdfast.cluster.scheduler.parts.waits import Wait, Waits
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.tasks.deadlines import Deadlines
 from holdfast.cluster.scheduler.tasks.feed import Feed
@@ -96,7 +96,7 @@ class Shared:
                 raise
 
 
-class Part(WaitOwner):
+class Part:
     """A part that answers nothing yet.
 
     Parameters

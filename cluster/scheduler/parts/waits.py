@@ -5,19 +5,20 @@ client, not to a connection, and it ends in exactly one of three ways:
 
 ====================================  ================================================================================
 what it waits for is there            its part answers it (`Waits.answer`), or refuses it (`Waits.refuse`)
-its deadline has come                 its part says what the client is told then (`Part.expired`), which ends it
+its deadline has come                 its part says what the client is told then (`WaitOwner.expired`), which ends it
 its client has left                   nobody is told anything
 ====================================  ================================================================================
 
-Whichever it is, its part is told to forget it (`Part.forget`), so that no table of a part has a wait that has ended.
-Waits are data: whose they are, what for, until when. What they bring about is in the methods of their parts. So they
-can be listed, and written down and taken up again (`Waits.snapshot`, `Part.resume`).
+Whichever it is, the part is told to forget the wait (`WaitOwner.forget`), so that no table of a part has a wait that
+has ended. Waits are data: whose they are, what for, until when. What they bring about is in the methods of their parts.
+So they can be listed, and written down and taken up again (`Waits.snapshot`, `Part.resume`).
 
 A client may have `MAX_WAITING` waits at a time. Of several that one event ends, those that began first end first.
 """
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -45,13 +46,14 @@ class Refusal(Exception):
         self.text = text
 
 
-class WaitOwner:
-    """Where requests wait: a part of the scheduler."""
+class WaitOwner(abc.ABC):
+    """Where requests wait: a part of the scheduler is one if requests of it may have to wait."""
 
+    @abc.abstractmethod
     def expired(self, wait: Wait) -> None:
         """The deadline of a wait of this part has come: it must end by that."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def forget(self, wait: Wait) -> None:
         """A wait of this part has ended."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.cluster.protocol.requests import WAIT_FOR_WORKERS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
-from holdfast.cluster.scheduler.parts.waits import Wait
+from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.model import Worker
 
@@ -31,7 +31,7 @@ class WorkersWait(Wait):
         return [self.n, self.seconds]
 
 
-class WorkerWaits(Part):
+class WorkerWaits(Part, WaitOwner):
     """Answers `wait-for-workers`.
 
     Parameters

@@ -17,6 +17,7 @@ Things that are due at the same time come in the order in which they were entere
 
 from __future__ import annotations
 
+import abc
 import itertools
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
@@ -25,7 +26,7 @@ from heapq import heapify, heappop, heappush
 _MIN_STALE = 64
 
 
-class Timed:
+class Timed(abc.ABC):
     """Something that is due at a time, or at no time.
 
     Attributes
@@ -40,13 +41,13 @@ class Timed:
         self.entered: float | None = None
 
     @property
+    @abc.abstractmethod
     def due(self) -> float | None:
         """When it is due; None: it isn't waited for."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def expire(self, now: float) -> None:
         """Do what is to be done when it is due. It is over after that, or due at a later time."""
-        raise NotImplementedError
 
 
 class Deadlines:
