@@ -54,7 +54,7 @@ class Message:
     ('turn', 3)
     """
 
-    __slots__ = ("_begin", "_count", "_first", "_rest", "cut", "fields", "meaning", "operation", "unless")
+    __slots__ = ("_begin", "_checks", "_length", "cut", "fields", "meaning", "operation", "unless")
 
     def __init__(
         self,
@@ -75,32 +75,29 @@ class Message:
         self.unless = unless
         self.fields = fields
         self._begin = (operation,)
-        self._count = len(fields)
-        places = [(f"{operation}.{name}", shape) for name, shape in fields.items()]
-        if places and isinstance(places[0][1], Listed):
-            places[0] = operation, places[0][1]
-        self._first = places[0] if places else None
-        self._rest = places[1:]
+        self._length = 1 + len(fields)
+        #: For each field: where it stands in the message, its name in errors, and what checks it.
+        self._checks = [
+            (place, operation if place == 1 and isinstance(shape, Listed) else f"{operation}.{name}", shape.check)
+            for place, (name, shape) in enumerate(fields.items(), 1)
+        ]
 
     def __repr__(self) -> str:
         return f"<message {self.operation!r}: {', '.join(self.fields) or 'nothing'}>"
 
     def __call__(self, *fields: Any) -> tuple[Any, ...]:
         """Such a message, ready to be sent. The sender sees to it that the fields are right."""
-        if len(fields) != self._count:
+        if len(fields) + 1 != self._length:
             raise TypeError(f"{self!r} expected, {len(fields)} fields given")
         return self._begin + fields
 
     def check(self, message: tuple[Any, ...]) -> None:
         """Raise a `ProtocolError` if a message of this operation has not these fields."""
-        if len(message) != self._count + 1:
+        if len(message) != self._length:
             names = ", ".join(self.fields) or "nothing"
             raise ProtocolError(f"{self.operation}: {names} expected, an array of {len(message) - 1} found")
-        if self._first is not None:
-            where, shape = self._first
-            shape.check(message[1], where)
-            for index, (where, shape) in enumerate(self._rest, 2):
-                shape.check(message[index], where)
+        for place, where, check in self._checks:
+            check(message[place], where)
 
     def is_in(self, messages: Iterable[tuple[Any, ...]]) -> bool:
         """Whether one of these messages of one speaker is of this kind."""

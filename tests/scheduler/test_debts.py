@@ -10,7 +10,8 @@ from scheduler_peers import NODE, Peer, Setup
 
 from holdfast.cluster.comm import connection as connection_module
 from holdfast.cluster.comm.loops import run
-from holdfast.cluster.scheduler.io.debts import REPORTS, Debts
+from holdfast.cluster.scheduler.io.debts import Debts
+from holdfast.cluster.scheduler.io.instruction_messages import REPORTS
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 
 KEYS = 5_000

@@ -6,7 +6,7 @@ import pytest
 from scheduler_harness import Cluster
 
 from holdfast.cluster.protocol.requests import LIST_DATASETS, PUBLISH, REQUESTS, SHUTDOWN, WAIT_FOR_WORKERS
-from holdfast.cluster.scheduler.io.instruction_messages import _MESSAGES
+from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS
 from holdfast.cluster.scheduler.machine.machine import (
     FAILURE_PAUSE_SECONDS,
     SchedulerState,
@@ -72,10 +72,11 @@ def test_every_event_has_a_handler():
     assert set(SchedulerState()._handlers) == set(events.Event.__args__)
 
 
-def test_every_instruction_is_a_message_or_carried_out_by_the_server():
+def test_every_instruction_is_a_message_a_report_or_carried_out_by_the_server():
     carried_out = {instructions.Answer, instructions.Disconnect}
-    assert carried_out.isdisjoint(_MESSAGES)
-    assert set(_MESSAGES) | carried_out == set(instructions.Instruction.__args__)
+    ways = [*MESSAGES, *REPORTS, *carried_out]
+    assert len(ways) == len(set(ways)), "each has one way"
+    assert set(ways) == set(instructions.Instruction.__args__)
 
 
 def test_two_parts_that_answer_one_request_are_refused(shared):

@@ -32,8 +32,6 @@ from holdfast.cluster.scheduler.tasks.instructions import (
 from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.reports import erred_entry, memory_entry
 
-#: Reports are instructions of these kinds.
-REPORTS = frozenset({ReportMemory, ReportErred, ReportPending, ReportCancelled})
 #: Stands for what the state says.
 _AS_IT_IS = None
 

@@ -26,7 +26,8 @@ from typing import Any
 
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.cutting import pieces
+from holdfast.cluster.protocol.cutting import pieces, where_cut
+from holdfast.cluster.protocol.limits import MAX_ITEMS
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,10 @@ class Inbox:
 
     def add(self, messages: Iterable[tuple[Any, ...]]) -> None:
         for message in messages:
-            self._messages.extend(pieces(message))
+            if where_cut(message, MAX_ITEMS):
+                self._messages.extend(pieces(message))
+            else:
+                self._messages.append(message)
 
     def end(self, error: Exception | None) -> None:
         """Nothing more will come."""
@@ -173,14 +177,11 @@ class Inboxes:
             self._loop.call_soon(self._work)
 
     def _wait(self, inbox: Inbox) -> None:
-        if inbox.is_blocked:
-            inbox.pause()  # until `go_on`
-            return
         if inbox.waits:
             self._waiting[inbox] = None
         if not self._scheduled:
             self._work()
-        if inbox.waits:
+        if inbox in self._waiting:
             inbox.pause()
 
     def _work(self) -> None:
@@ -200,7 +201,7 @@ class Inboxes:
                 return
             inbox, _ = waiting.popitem(last=False)
             if inbox.is_blocked:
-                inbox.pause()
+                inbox.pause()  # until `go_on`
                 continue
             inbox.handle_one()
             if inbox.waits:

@@ -29,28 +29,34 @@ def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
 
 
 def message_of(instruction: to_do.Instruction, turn: int = 0) -> tuple[Any, ...]:
-    """How an instruction looks on the wire. Those that are `REPORTS` carry the turn that the client has said last."""
-    return _MESSAGES[type(instruction)](instruction, turn)
+    """How an instruction looks on the wire. `REPORTS` carry the turn that the client has said last."""
+    kind = type(instruction)
+    return REPORTS[kind](instruction, turn) if kind in REPORTS else MESSAGES[kind](instruction)
 
 
-_MESSAGES: dict[type, Callable[[Any, int], tuple[Any, ...]]] = {
-    to_do.SendFunctions: lambda i, _: protocol.worker.FUNCTIONS_SENT([(digest, raw(blob)) for digest, blob in i.items]),
-    to_do.ForgetFunctions: lambda i, _: protocol.worker.FUNCTIONS_FORGOTTEN(i.items),
-    to_do.RunTasks: lambda i, _: protocol.worker.RUN_TASKS([_run_entry(entry) for entry in i.items]),
-    to_do.TellHolding: lambda i, _: protocol.worker.HOLDING(i.items),
-    to_do.GrantResources: lambda i, _: protocol.worker.GRANTED(i.items),
-    to_do.DropRuns: lambda i, _: protocol.worker.DROP(i.items),
-    to_do.RevokeRuns: lambda i, _: protocol.node.REVOKE(i.worker, i.incarnation, i.run_ids),
-    to_do.TellRevoked: lambda i, _: protocol.worker.REVOKED(i.number, i.run_ids),
-    to_do.CopyObjects: lambda i, _: protocol.node.COPY(i.items),
-    to_do.DeleteObjects: lambda i, _: protocol.node.DELETE(i.items),
-    to_do.DiscardResults: lambda i, _: protocol.worker.DISCARD(i.items),
-    to_do.ReportKept: lambda i, _: protocol.client.KEPT(i.items),
-    to_do.Warn: lambda i, _: protocol.client.WARNING(i.text[:MAX_REASON_LENGTH]),
-    to_do.Reply: lambda i, _: _reply(i),
-    to_do.ReplyPart: lambda i, _: protocol.client.PART(i.request, i.fragment),
-    to_do.AskForReport: lambda i, _: protocol.node.REPORT(),
-    to_do.AskForExit: lambda i, _: protocol.node.PARTED(i.worker, i.pid),
+#: By the class of an instruction that is no report: what makes the message.
+MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    to_do.SendFunctions: lambda i: protocol.worker.FUNCTIONS_SENT([(digest, raw(blob)) for digest, blob in i.items]),
+    to_do.ForgetFunctions: lambda i: protocol.worker.FUNCTIONS_FORGOTTEN(i.items),
+    to_do.RunTasks: lambda i: protocol.worker.RUN_TASKS([_run_entry(entry) for entry in i.items]),
+    to_do.TellHolding: lambda i: protocol.worker.HOLDING(i.items),
+    to_do.GrantResources: lambda i: protocol.worker.GRANTED(i.items),
+    to_do.DropRuns: lambda i: protocol.worker.DROP(i.items),
+    to_do.RevokeRuns: lambda i: protocol.node.REVOKE(i.worker, i.incarnation, i.run_ids),
+    to_do.TellRevoked: lambda i: protocol.worker.REVOKED(i.number, i.run_ids),
+    to_do.CopyObjects: lambda i: protocol.node.COPY(i.items),
+    to_do.DeleteObjects: lambda i: protocol.node.DELETE(i.items),
+    to_do.DiscardResults: lambda i: protocol.worker.DISCARD(i.items),
+    to_do.ReportKept: lambda i: protocol.client.KEPT(i.items),
+    to_do.Warn: lambda i: protocol.client.WARNING(i.text[:MAX_REASON_LENGTH]),
+    to_do.Reply: _reply,
+    to_do.ReplyPart: lambda i: protocol.client.PART(i.request, i.fragment),
+    to_do.AskForReport: lambda i: protocol.node.REPORT(),
+    to_do.AskForExit: lambda i: protocol.node.PARTED(i.worker, i.pid),
+}
+
+#: What became of keys. A client that reads slowly is owed these (`debts`), and nothing else.
+REPORTS: dict[type, Callable[[Any, int], tuple[Any, ...]]] = {
     to_do.ReportMemory: lambda i, turn: protocol.client.MEMORY(i.items, turn),
     to_do.ReportErred: lambda i, turn: protocol.client.ERRED([_erred_entry(entry) for entry in i.items], turn),
     to_do.ReportPending: lambda i, turn: protocol.client.PENDING(i.items, turn),

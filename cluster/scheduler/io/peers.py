@@ -21,7 +21,7 @@ from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.limits import MAX_ITEMS, MAX_REASON_LENGTH
 from holdfast.cluster.scheduler.io.debts import Debts
 from holdfast.cluster.scheduler.io.inbox import Inbox
-from holdfast.cluster.scheduler.io.instruction_messages import message_of
+from holdfast.cluster.scheduler.io.instruction_messages import REPORTS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 
@@ -121,7 +121,7 @@ class ClientPeer(Peer):
         debts = self.debts
         if debts is None:
             if not self.is_full:
-                self.send(message_of(report, self.turn))
+                self.send(REPORTS[type(report)](report, self.turn))
                 return
             debts = self.debts = Debts(self.name, state)
         debts.add(report, self.turn)
@@ -137,7 +137,7 @@ class ClientPeer(Peer):
         try:
             while debts and self.is_connected:
                 for report, turn in debts.take(MAX_ITEMS, self.turn):
-                    self.send(message_of(report, turn))
+                    self.send(REPORTS[type(report)](report, turn))
                 self.flush()  # then it is known whether there is room for more
                 yield
         finally:

@@ -21,8 +21,7 @@ from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Answering, Dispatch, Request, RequestError
 from holdfast.cluster.protocol.opening import PROTOCOL_VERSION
-from holdfast.cluster.scheduler.io.debts import REPORTS
-from holdfast.cluster.scheduler.io.instruction_messages import message_of
+from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS, message_of
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
@@ -202,15 +201,17 @@ class Scheduler:
             peer = self._peers.get(instruction.peer)
             if peer is None:
                 continue
-            if type(instruction) in REPORTS:
+            kind = type(instruction)
+            if kind in MESSAGES:
+                peer.send(MESSAGES[kind](instruction))
+            elif kind in REPORTS:
                 assert isinstance(peer, ClientPeer)
                 peer.report(instruction, self.state)
             elif isinstance(instruction, to_do.Answer):
                 self._members.begin(peer.name, self._answer(*instruction))
-            elif isinstance(instruction, to_do.Disconnect):
-                peer.give_up()
             else:
-                peer.send(message_of(instruction))
+                assert isinstance(instruction, to_do.Disconnect)
+                peer.give_up()
 
     def _set_timer(self) -> None:
         deadline = self.state.next_deadline

@@ -155,6 +155,15 @@ class SchedulerState:
         )
         self._no_worker_timeout = NoWorkerTimeout(self.life, self.unrunnable, no_worker_timeout)
         self._awaited = Awaited(self.life, patience_seconds)
+        reservations = self.placement.reservations
+        self._tables_of_waiting = (
+            self.placement.ahead,
+            self.revocation.unanswered,
+            reservations.isolated,
+            reservations.workers,
+            self.life.unrunnable,
+            self.life.awaited,
+        )
         self.copies = Copies(shared)
         self.datasets = Datasets(shared, self.copies, publish_seconds=publish_seconds)
         self.parts: tuple[Part, ...] = (
@@ -224,7 +233,8 @@ class SchedulerState:
         try:
             self._handlers[type(event)](event)
         finally:
-            self._follow_up("what follows from earlier events", self.life.follow_up.run)
+            if self.life.follow_up.has_more:
+                self._follow_up("what follows from earlier events", self.life.follow_up.run)
             if self.lending.reclaiming:
                 self._follow_up("giving resources back", self.lending.grant)
             self._follow_up("giving tasks to workers", self.life.fill)
@@ -251,19 +261,19 @@ class SchedulerState:
 
     def _watch(self) -> None:
         """See to it that deadlines are known that depend on what is in tables, and that this event may have made."""
-        deadlines, placement, life = self.deadlines, self.placement, self.life
-        # Most of the time nobody waits for any of these.
-        if placement.ahead:
-            deadlines.watch(self.recall)
-        if self.revocation.unanswered:
-            deadlines.watch(self.revocation)
-        if placement.reservations.isolated or placement.reservations.workers:
-            deadlines.watch(self.suspects)
-        if life.unrunnable:
-            deadlines.watch(self.unrunnable)
-            deadlines.watch(self._no_worker_timeout)
-        if life.awaited:
-            deadlines.watch(self._awaited)
+        ahead, unanswered, isolated, reserved, unrunnable, awaited = self._tables_of_waiting
+        # Most of the time there is nothing in any of these.
+        if ahead:
+            self.deadlines.watch(self.recall)
+        if unanswered:
+            self.deadlines.watch(self.revocation)
+        if isolated or reserved:
+            self.deadlines.watch(self.suspects)
+        if unrunnable:
+            self.deadlines.watch(self.unrunnable)
+            self.deadlines.watch(self._no_worker_timeout)
+        if awaited:
+            self.deadlines.watch(self._awaited)
 
     @property
     def next_deadline(self) -> float | None:

@@ -77,8 +77,9 @@ class FollowUp:
 
     @property
     def has_more(self) -> bool:
-        """Whether `run` has left something over."""
-        return bool(self._to_settle or self.to_fail or self.to_retry or self._holding.departed)
+        """Whether `run` has something to see to."""
+        holding = self._holding
+        return bool(holding.unneeded or self._to_settle or self.to_fail or self.to_retry or holding.departed)
 
     @property
     def left_over(self) -> tuple[set[Task], set[Task]]:

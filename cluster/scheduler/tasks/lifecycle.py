@@ -232,9 +232,10 @@ class Lifecycle:
 
     def fill(self) -> None:
         """Give ready tasks to workers with room."""
-        for worker in self._freed:
-            self._placement.update_room(worker, self.now)
-        self._freed.clear()
+        if self._freed:
+            for worker in self._freed:
+                self._placement.update_room(worker, self.now)
+            self._freed.clear()
         if self._placement.has_work:
             self._placement.fill(self.assign, self.now)
 
