@@ -224,7 +224,11 @@ class KeyTable:
     def calls_back(self, entries: Iterable[tuple[Any, ...]]) -> bool:
         """Whether something is to be called when these results are there."""
         states = self.states
-        return any((state := states.get(key)) is not None and state.callbacks for key, _, _, _, _ in entries)
+        for key, _, _, _, _ in entries:  # a generator would cost as much as all the rest
+            state = states.get(key)
+            if state is not None and state.callbacks:
+                return True
+        return False
 
     def memory(self, entries: Iterable[tuple[Any, ...]], turn: int) -> None:
         """These results can be read. An interrupt may cut it short; it is called again then."""
@@ -384,10 +388,7 @@ class KeyTable:
 
     def is_over(self, states: Collection[KeyState], *, first: bool, on_error: bool) -> bool:
         """Whether a wait, as for `wait`, is over."""
-        pending = [state for state in states if state.status == PENDING]
-        if not pending or (first and len(pending) < len(states)):
-            return True
-        return on_error and any(state.status not in (PENDING, FINISHED) for state in states)
+        return not _waited_for(states, first, on_error)
 
     def begin_wait(
         self,
@@ -399,9 +400,9 @@ class KeyTable:
     ) -> Waiter | None:
         """Begin a wait, as for `wait`; None if it is over already. ``wake`` is called when it is."""
         with self.lock:
-            if self.is_over(states, first=first, on_error=on_error):
+            pending = _waited_for(states, first, on_error)
+            if not pending:
                 return None
-            pending = [state for state in states if state.status == PENDING]
             waiter = Waiter(pending, first, on_error, wake)
             for state in pending:
                 if state.waiters is None:
@@ -416,3 +417,13 @@ class KeyTable:
             for state in states:
                 if state.waiters is not None and waiter in state.waiters:
                     state.waiters.remove(waiter)
+
+
+def _waited_for(states: Collection[KeyState], first: bool, on_error: bool) -> list[KeyState]:
+    """Those that a wait, as for `KeyTable.wait`, is for: none when it is over."""
+    pending = [state for state in states if state.status == PENDING]
+    if first and len(pending) < len(states):
+        return []
+    if on_error and any(state.status not in (PENDING, FINISHED) for state in states):
+        return []
+    return pending

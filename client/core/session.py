@@ -31,12 +31,14 @@ from holdfast.client.core.transport import Transport
 from holdfast.client.drivers.effects import Signal
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import CancelledError, ConnectError
-from holdfast.cluster.protocol.cutting import pieces
+from holdfast.cluster.protocol.cutting import in_pieces
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Dispatch, Request
 
 logger = logging.getLogger(__name__)
 
+_SUBMIT = protocol.client.SUBMIT.operation
+_MEMORY = protocol.client.MEMORY.operation
 #: How long the release of a small result may wait for others, after results have come: none is worth a wake-up.
 RELEASE_PAUSE_SECONDS = 0.01
 #: How long what is posted may wait after a frame has been sent: then all of it needs one wake-up, and one frame.
@@ -80,6 +82,7 @@ class Session:
         self.on_end: Callable[[], None] = _nothing
         self.transport = transport
         self._call_soon = transport.call_soon
+        self._wake_reader = transport.wake_reader
         self._address = address
         # Reentrant, so that a call by a signal handler or a finalizer, inside of what sends, finds that something does.
         self._sending = threading.RLock()
@@ -104,12 +107,11 @@ class Session:
                 protocol.client.CLOSING: self._on_closing,
             },
         )
-        #: What a thread that waits takes by itself: results, and what threads have asked.
-        self._dispatch_anywhere: Dispatch[None] = Dispatch(
-            protocol.client.TO_CLIENT,
-            {protocol.client.MEMORY: self._on_memory_anywhere, protocol.client.REPLY: self._on_reply},
-            otherwise=self._dispatch,
-        )
+        #: What a thread that waits handles by itself: results, and the answers to what threads have asked.
+        self._handlers_anywhere: dict[str, Callable[..., None]] = {
+            _MEMORY: self._on_memory_anywhere,
+            protocol.client.REPLY.operation: self._on_reply,
+        }
 
     # -- any thread
 
@@ -219,8 +221,7 @@ class Session:
         self.table.leave_to_parent(self.ended)
 
     def _read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
-        if self._has_posted:
-            self.send_posted()
+        self.send_posted()
         return self.transport.read_while(waits, timeout)
 
     @property
@@ -232,8 +233,10 @@ class Session:
 
         May be cut short by an interrupt: what has not been sent is still in the outbox. Returns whether anything was.
         """
-        transport = self.transport
         outbox = self._outbox
+        if len(outbox) < 2:  # as `_has_posted`
+            return False
+        transport = self.transport
         with self._sending:
             if self._is_sending:
                 self.flush_soon()
@@ -244,16 +247,19 @@ class Session:
                     outbox.clear()
                     return False
                 turn = self.table.begin_turn(outbox)
-                if not self._has_posted or transport.is_full:
-                    return False
                 posted = outbox[: min(limit, len(outbox) - 1)]
-                if protocol.client.SUBMIT.is_in(posted):
+                if not posted or transport.is_full:
+                    return False
+                count = len(posted)
+                submits = [message[0] for message in posted].count(_SUBMIT)
+                if submits:
                     self._submitted = turn
-                messages = [piece for message in _merged(posted) for piece in pieces(message)]
-                transport.send(messages, outbox, len(posted))
+                    if submits > 1:
+                        posted = _merged(posted)
+                transport.send(in_pieces(posted), outbox, count)
             finally:
                 self._is_sending = False
-        if self._has_posted:
+        if len(outbox) > 1:
             self.flush_soon()
         return True
 
@@ -300,14 +306,16 @@ class Session:
 
     def on_batch_elsewhere(self, messages: tuple[Any, ...]) -> bool:
         """Handle a batch in a thread that waits, if it's about results and what threads ask. It can be cut short."""
-        if not self._dispatch_anywhere.has_handlers_for(messages):
-            return False
+        handlers = self._handlers_anywhere
         for message in messages:
-            results = protocol.client.MEMORY.fields_of(message)
-            if results is not None and self.table.calls_back(results[0]):
+            operation = message[0]
+            if operation not in handlers:
+                return False
+            protocol.client.TO_CLIENT.check(message)
+            if operation == _MEMORY and self.table.calls_back(message[1]):
                 return False
         for message in messages:
-            self._dispatch_anywhere(message)
+            handlers[message[0]](*message[1:])
         return True
 
     def _on_memory_anywhere(self, entries: tuple[Any, ...], turn: int) -> None:
@@ -359,7 +367,7 @@ class Session:
         answer = self._answers.get(number)
         if answer is not None:
             answer.give(ok, value)
-            self.transport.wake_reader()
+            self._wake_reader()
 
     def _on_closing(self, reason: str) -> None:
         self._end(ConnectError(f"the cluster at {self._address} shut down: {reason}"))
@@ -380,7 +388,7 @@ class Session:
     def _fail_requests(self, reason: Exception) -> None:
         for answer in list(self._answers.values()):
             answer.fail(reason)
-            self.transport.wake_reader()
+            self._wake_reader()
 
 
 def _not_answered(timeout: float | None) -> TimeoutError:

@@ -46,15 +46,42 @@ class Receiver(Protocol):
 class Transport(Protocol):
     """Carries the messages of one session to the scheduler, in order, and those of the scheduler to the session.
 
+    What is here as an attribute may be a method of the transport, or of what it consists of: a message passes no call
+    that only hands it on.
+
     Attributes
     ----------
     call_soon : callable
         ``call_soon(function)`` calls in the transport's thread, soon; from any thread, also inside the garbage
         collector. Raises a RuntimeError when that thread's loop is closed. It must be one call into C, or be used only
         where no interrupt comes: the session believes in a wake-up that it has begun.
+    call_later : callable
+        ``call_later(seconds, function)`` calls in the transport's thread after a while. In that thread.
+    send : callable
+        ``send(messages, queue, count)`` sends messages now, in any thread, in the order of the calls. The first
+        ``count`` items of the queue, which the messages are made of, are taken out of it in the same step: so an
+        interrupt comes before both or after both.
+    read_while : callable
+        ``read_while(waits, timeout)`` receives and handles in this thread for as long as ``waits()`` is true; whether
+        it is false then. Returns at once with that, if this thread can't, or something else receives already.
+    wake_reader : callable
+        ``wake_reader()`` has a thread that is in ``read_while`` look again whether it waits.
     """
 
-    call_soon: Callable[[Callable[[], object]], object]
+    @property
+    def call_soon(self) -> Callable[[Callable[[], object]], object]: ...
+
+    @property
+    def call_later(self) -> Callable[[float, Callable[[], object]], object]: ...
+
+    @property
+    def send(self) -> Callable[[list[Message], list[Any], int], None]: ...
+
+    @property
+    def read_while(self) -> Callable[[Callable[[], bool], float | None], bool]: ...
+
+    @property
+    def wake_reader(self) -> Callable[[], None]: ...
 
     @property
     def closed(self) -> bool:
@@ -70,25 +97,6 @@ class Transport(Protocol):
 
     def start(self, receiver: Receiver) -> None:
         """Give it what comes, what has come already too. In the transport's thread."""
-
-    def send(self, messages: list[Message], queue: list[Any], count: int) -> None:
-        """Send messages now, in any thread, in the order of the calls.
-
-        The first ``count`` items of the queue, which the messages are made of, are taken out of it in the same step: so
-        an interrupt comes before both or after both.
-        """
-
-    def read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
-        """Receive and handle in this thread for as long as ``waits()`` is true; whether it is false then.
-
-        Returns at once with what ``waits()`` says, if this thread can't, or something else receives already.
-        """
-
-    def wake_reader(self) -> None:
-        """Have a thread that is in `read_while` look again whether it waits."""
-
-    def call_later(self, seconds: float, function: Callable[[], object]) -> object:
-        """Call in the transport's thread after a while. In that thread."""
 
     def close(self) -> None:
         """Close when what was sent has been written; `Receiver.on_close` is called. In the transport's thread.
@@ -115,8 +123,11 @@ class ConnectionTransport:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.connection = connection
-        self._threads_read = threads_read
-        self.call_soon: Callable[[Callable[[], object]], object] = self._loop.call_soon_threadsafe
+        self.call_soon = self._loop.call_soon_threadsafe
+        self.call_later = self._loop.call_later
+        self.send = connection.send_now
+        self.read_while = connection.read_while if threads_read else _read_nothing
+        self.wake_reader = connection.wake_reader
 
     @property
     def closed(self) -> bool:
@@ -135,18 +146,6 @@ class ConnectionTransport:
         connection.on_room = receiver.on_room
         connection.start(receiver.on_batch, receiver.on_close, receiver.on_batch_elsewhere)
 
-    def send(self, messages: list[Message], queue: list[Any], count: int) -> None:
-        self.connection.send_now(messages, queue, count)
-
-    def read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
-        return self.connection.read_while(waits, timeout) if self._threads_read else not waits()
-
-    def wake_reader(self) -> None:
-        self.connection.wake_reader()
-
-    def call_later(self, seconds: float, function: Callable[[], object]) -> object:
-        return self._loop.call_later(seconds, function)
-
     def close(self) -> None:
         if self._loop.is_closed():
             self.connection.close_without_loop()
@@ -155,6 +154,10 @@ class ConnectionTransport:
 
     def leave_to_parent(self) -> None:
         self.connection.leave_to_parent()
+
+
+def _read_nothing(waits: Callable[[], bool], timeout: float | None) -> bool:
+    return not waits()
 
 
 async def connected(

@@ -6,7 +6,7 @@ A receiver handles a message in one piece, and all other peers wait meanwhile. S
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.cluster.protocol.limits import MAX_ITEMS
@@ -76,3 +76,14 @@ def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     before, items, after = message[:place], message[place], message[place + 1 :]
     for start in range(0, len(items), MAX_ITEMS):
         yield (*before, items[start : start + MAX_ITEMS], *after)
+
+
+def in_pieces(messages: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Messages that say the same as these; see `pieces`."""
+    said: list[tuple[Any, ...]] = []
+    for message in messages:
+        if where_cut(message, MAX_ITEMS):
+            said += pieces(message)
+        else:
+            said.append(message)
+    return said

@@ -246,14 +246,6 @@ class Dispatch(Generic[Result]):
         check(message)
         return handle(*before, *message[1:])
 
-    def has_handlers_for(self, messages: Iterable[tuple[Any, ...]]) -> bool:
-        """Whether there is a handler for each of these, without regard to ``otherwise``."""
-        handlers = self._handlers
-        for message in messages:  # noqa: SIM110 (a generator would cost as much as all the rest)
-            if message[0] not in handlers:
-                return False
-        return True
-
 
 class Request:
     """One kind of request.

@@ -12,6 +12,7 @@ from holdfast.client.core.session import Session
 from holdfast.client.core.waits import Ask, Ready
 from holdfast.client.drivers.blocking import BLOCKING
 from holdfast.cluster import protocol
+from holdfast.cluster.errors import ProtocolError
 from tests.support.waiting import until
 
 DEADLINE_SECONDS = 20
@@ -182,3 +183,11 @@ def test_it_is_closed_with_what_was_left_to_say(session, wire):
     assert "want" in wire.operations()
     assert wire.closed
     assert (state.status, type(state.reason)) == ("cancelled", CancelledError)
+
+
+def test_a_thread_that_waits_leaves_what_is_malformed_to_the_transports(session, wire):
+    """What is wrong is said where it ends the connection, and not by the call that happens to read it."""
+    for malformed in (("memory",), ("memory", 1, 2), ("memory", ((1,),), 1), ("reply", 1)):
+        with pytest.raises(ProtocolError):
+            wire.receiver.on_batch_elsewhere((malformed,))
+    assert not wire.receiver.on_batch_elsewhere((protocol.client.KEPT(("a",)),))

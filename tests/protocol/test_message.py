@@ -119,8 +119,6 @@ def test_a_table_of_some_messages_says_what_becomes_of_the_others():
     take(("stop",), "a peer")
     take(("say", 1))
     assert others == [("a peer", ("stop",))]
-    assert take.has_handlers_for([("say", 1), ("say", 2)])
-    assert not take.has_handlers_for([("say", 1), ("stop",)])
     with pytest.raises(ProtocolError, match="unknown message"):
         take(("sing",))
     with pytest.raises(ProtocolError, match="stop: nothing expected"):
@@ -196,6 +194,13 @@ def test_a_long_list_goes_in_pieces_that_say_the_same(message):
     assert {(*piece[:place], *piece[place + 1 :]) == (*whole[:place], *whole[place + 1 :]) for piece in pieces} == {
         True
     }
+
+
+def test_of_several_messages_only_the_long_ones_are_cut():
+    _, whole = long(client.RELEASE)
+    short = client.RELEASE(["a"])
+    assert cutting.in_pieces([short, whole, short]) == [short, *cutting.pieces(whole), short]
+    assert cutting.in_pieces([]) == []
 
 
 @pytest.mark.parametrize("message", [m for m in MESSAGES if m.cut is None and not isinstance(m, Carrier)], ids=repr)
