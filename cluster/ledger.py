@@ -75,11 +75,11 @@ miss a revocation that was told of between 3 and 4, and looks with that lock hel
 were revoked (`worker/threads.py`).
 
 How long ``earlier`` must be: a run has to be found as long as the scheduler counts it as its worker's, and that counts
-at most N = `runs_max` at a time. A run enters the ring when its thread takes the next one, so its outcome is in the
-outbox by then. Others that enter after it have their own outcomes there either before it, one for each other thread, or
-after it. Of the latter the scheduler can have handled, before that of the run, only those which left in the same batch,
-at most N; the others still count, at most N. So 2 N + slots places are enough. Each run enters the ring once, however
-often it has lent its slot.
+at most N = `runs_max` at a time. A run enters the ring when its thread takes the next one, so its outcome is by
+then in the queue of those to be sent. Others that enter after it have their own outcomes there either before it, one
+for each other thread, or after it. Of the latter the scheduler can have handled, before that of the run, only those
+which left in the same batch, at most N; the others still count, at most N. So 2 N + slots places are enough. Each run
+enters the ring once, however often it has lent its slot.
 
 On x86 stores are seen in the order in which they were made, and the fence is any locked instruction, such as taking or
 leaving a ``threading.Lock``. Processors with a weaker order would need barriers that Python hasn't; there nothing is

@@ -27,7 +27,7 @@ from typing import Any, Protocol, cast
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address
-from holdfast.cluster.comm.machine import MachineWatch
+from holdfast.cluster.comm.machine_watch import MachineWatch
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, refusal
 from holdfast.cluster.comm.resume import (
     RIDE_FRAMES,

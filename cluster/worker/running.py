@@ -14,7 +14,7 @@ from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
 from holdfast.cluster.worker.imports import ImportsFreezer
-from holdfast.cluster.worker.outbox import Outbox
+from holdfast.cluster.worker.outcomes import OutcomeSender
 from holdfast.cluster.worker.waiting_runs import WaitingRuns
 from holdfast.cluster.worker.write_behind import WriteBehind
 from holdfast.objectstore import Store
@@ -31,7 +31,7 @@ class Running:
 
     Parameters
     ----------
-    runner, outbox, waiting_runs, blocking, write_behind, store
+    runner, outcomes, waiting_runs, blocking, write_behind, store
         The worker's.
     imports
         Is told which tasks run; None in a process in which other things go on as well.
@@ -48,7 +48,7 @@ class Running:
     def __init__(
         self,
         runner: TaskRunner,
-        outbox: Outbox,
+        outcomes: OutcomeSender,
         waiting_runs: WaitingRuns,
         blocking: Blocking,
         write_behind: WriteBehind,
@@ -61,7 +61,7 @@ class Running:
         store_is_gone: Callable[[StoreClosedError], None],
     ) -> None:
         self._runner = runner
-        self._outbox = outbox
+        self._outcomes = outcomes
         self._waiting_runs = waiting_runs
         self._blocking = blocking
         self._write_behind = write_behind
@@ -82,16 +82,16 @@ class Running:
         try:
             outcome = self._runner.run(task)
             if self._is_idle() and not self._waiting_runs.is_waited_for(run_id):
-                self._outbox.put_now(outcome)
+                self._outcomes.put_now(outcome)
             else:
-                self._outbox.put(outcome)
+                self._outcomes.put(outcome)
         except StoreClosedError as error:
             self._store_is_gone(error)
         except BaseException:  # no memory, perhaps: whatever it is, this thread goes on, and the task has an end
             if not _can_report():
                 self._cannot_report()
             blob, text = UNSPEAKABLE
-            self._outbox.put((protocol.worker.ERRED, (key, run_id, blob, text, 0.0)))
+            self._outcomes.put((protocol.worker.ERRED, (key, run_id, blob, text, 0.0)))
             with contextlib.suppress(BaseException):
                 # As text: a record with the error itself would keep what the task had in its hands.
                 logger.error("task %r failed, and so did reporting how:\n%s", key, traceback.format_exc())

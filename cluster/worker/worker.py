@@ -2,8 +2,8 @@
 
 The loop's thread only moves messages; it never waits for the store, which the very same loop may serve. A task goes
 from the message, perhaps by way of `waiting_runs`, through the queue of `threads` to a thread, where `execution`
-makes an outcome of it; the outcome goes through the `outbox` to the scheduler. A thread that has no task moves messages
-too, so that a task which comes meanwhile needs no other one.
+makes an outcome of it, and `outcomes` sends that to the scheduler. A thread that has no task moves messages too, so
+that a task which comes meanwhile needs no other one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from holdfast.cluster.worker.execution import Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.ledger import WorkerLedger
-from holdfast.cluster.worker.outbox import Outbox
+from holdfast.cluster.worker.outcomes import OutcomeSender
 from holdfast.cluster.worker.running import Running
 from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.cluster.worker.threads import TaskThreads
@@ -152,7 +152,7 @@ class Worker:
             self._store.warm()
             self._write_behind = WriteBehind(self._store, f"holdfast-write-behind-{self.name}")
             runner = TaskRunner(self._store, self.functions, self._write_behind, self.name, self._found_writer)
-            self._outbox = Outbox(self._flush_seals, self._deliver, f"holdfast-outbox-{self.name}")
+            self._outcomes = OutcomeSender(self._flush_seals, self._deliver, f"holdfast-outcomes-{self.name}")
             self._threads = TaskThreads(
                 self.nthreads,
                 self._in_thread,
@@ -162,12 +162,12 @@ class Worker:
                 self._ledger,
                 f"holdfast-task-{self.name}",
             )
-            self._waiting_runs = WaitingRuns(self._threads.submit, self._outbox.put)
+            self._waiting_runs = WaitingRuns(self._threads.submit, self._outcomes.put)
             self._blocking = Blocking(self._threads, self._deliver, self._read_while, self._wake_reader)
             threads = self._threads
             self._running = Running(
                 runner,
-                self._outbox,
+                self._outcomes,
                 self._waiting_runs,
                 self._blocking,
                 self._write_behind,
@@ -235,7 +235,7 @@ class Worker:
                 "its connection to the scheduler": connection.descriptors,
                 "its connection to the object store": of_store,
             },
-            lambda: [*threads.threads, self._outbox.thread, self._write_behind.thread],
+            lambda: [*threads.threads, self._outcomes.thread, self._write_behind.thread],
             lambda: self._ledger.heard,
             self._give_up,
             f"holdfast-watchdog-{self.name}",
@@ -295,7 +295,7 @@ class Worker:
             self._threads.stop()
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
-            await asyncio.to_thread(self._outbox.close)
+            await asyncio.to_thread(self._outcomes.close)
             await asyncio.to_thread(self._write_behind.close)
         if self._connection is not None:
             self._connection.close()
@@ -400,7 +400,7 @@ class Worker:
             return False
 
     def _found_writer(self, key: Any, digest: bytes | None) -> None:
-        self._outbox.put((protocol.worker.WROTE, (key, digest)))
+        self._outcomes.put((protocol.worker.WROTE, (key, digest)))
 
     def _flush_seals(self) -> bool:
         try:

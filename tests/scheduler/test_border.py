@@ -18,7 +18,7 @@ from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.protocol.worker import FROM_WORKER
 from holdfast.cluster.scheduler.machine import machine as machine_module
 from holdfast.cluster.scheduler.machine import workers as workers_module
-from holdfast.cluster.scheduler.tasks.instructions import Outbox, RunTasks
+from holdfast.cluster.scheduler.tasks.instructions import Instructions, RunTasks
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 
 OTHER_NODE = "tcp://127.0.0.1:2"
@@ -216,7 +216,7 @@ def test_a_fault_in_what_follows_from_earlier_events_is_charged_to_nobody(monkey
             setup.worker.connection.send(("finished", [("x", run_id, b"o" * 16, 10, None, "bytes", 0.1)]))
             await setup.client.next("memory")
             with monkeypatch.context() as patch:
-                patch.setattr(Lifecycle, "_settle", fail)
+                patch.setattr(setup.scheduler.state.life.follow_up, "_settle", fail)
                 setup.client.connection.send(("release", ["x"]))
                 setup.client.connection.send(("request", 1, "list-datasets", {}))
                 assert (await setup.client.next("reply"))[2]
@@ -257,14 +257,14 @@ def test_a_task_that_can_not_be_sent_for_a_fault_of_our_own_is_the_only_one_that
 
     async def main():
         async with Setup(validate=False) as setup:
-            add = Outbox.add
+            add = Instructions.add
 
             def fail_for_one(self, kind, peer, item):
                 if kind is RunTasks and item[0] == "bad":
                     raise KeyError("a fault of our own")
                 add(self, kind, peer, item)
 
-            monkeypatch.setattr(Outbox, "add", fail_for_one)
+            monkeypatch.setattr(Instructions, "add", fail_for_one)
             setup.submit("bad")
             ((key, blob, _),) = (await setup.client.next("erred"))[1]
             assert key == "bad"
@@ -282,7 +282,7 @@ def test_a_state_on_its_own_raises_what_fails_in_it(monkeypatch):
 
     cluster = Cluster()
     client = cluster.add_client()
-    monkeypatch.setattr(Lifecycle, "_settle", fail)
+    monkeypatch.setattr(cluster.state.life.follow_up, "_settle", fail)
     with pytest.raises(KeyError, match="a fault of our own"):
         cluster.submit(client, {"x": []}, wants=[])
     assert issubclass(InternalError, Exception)

@@ -345,7 +345,7 @@ def test_a_task_that_can_not_be_sent_fails_and_costs_its_worker_nothing(monkeypa
     cluster = Cluster(hosts=1)
     cluster.add_client()
     cluster.add_worker(HOST, resources={"GPU": 1.0})
-    add = cluster.state.outbox.add
+    add = cluster.state.instructions.add
 
     def fail(kind, peer, item):
         if kind is RunTasks:
@@ -353,7 +353,7 @@ def test_a_task_that_can_not_be_sent_fails_and_costs_its_worker_nothing(monkeypa
         add(kind, peer, item)
 
     with monkeypatch.context() as patched:
-        patched.setattr(cluster.state.outbox, "add", fail)
+        patched.setattr(cluster.state.instructions, "add", fail)
         with pytest.raises(OSError, match="no"):
             cluster.submit("client", {"x": ()}, resources={"GPU": 1.0})
     cluster.submit("client", {"y": ()}, resources={"GPU": 1.0})  # which also looks at all invariants

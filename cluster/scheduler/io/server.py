@@ -180,7 +180,7 @@ class Scheduler:
         try:
             instructions = self.state.handle(event, self._clock.time())
         except Exception as error:
-            self._carry_out(self.state.outbox.take())
+            self._carry_out(self.state.instructions.take())
             if not isinstance(error, ProtocolError):
                 error.add_note(f"the event was {event!r:.{EVENT_IN_LOG_LENGTH}}")
             raise

@@ -12,9 +12,9 @@ Each event changes the tables, by way of `Lifecycle` where tasks are concerned. 
    (`Lifecycle.fill`),
 3. parts that have asked for it do what they have left to do (`Part.follow_up`),
 
-and the machine returns the instructions that are in the outbox, and tells the listeners what has happened
-(`tasks/feed.py`). A `validation.CheckedState` checks that each move of a task is a legal one, and after each event that
-every invariant holds.
+and the machine returns the instructions, and tells the listeners what has happened (`tasks/feed.py`). A
+`validation.CheckedState` checks that each move of a task is a legal one, and after each event that every invariant
+holds.
 
 One table, made once, says what answers an event or a request: the handlers of hosts, workers, clients, objects and
 runs, which are about the life of tasks, or the parts (`parts/part.py`), which are about all else. The machine can't be
@@ -65,7 +65,7 @@ from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.instructions import Instruction, Outbox
+from holdfast.cluster.scheduler.tasks.instructions import Instruction, Instructions
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.lost import PATIENCE_SECONDS
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
@@ -131,27 +131,29 @@ class SchedulerState:
     ) -> None:
         self.hosts: dict[str, Host] = {}
         self.workers: dict[str, Worker] = {}
-        self.outbox = Outbox()
+        self.instructions = Instructions()
         self.placement = Placement(self.hosts, self.workers)
         self.feed = moves = moves or Moves()
         self.life = Lifecycle(
-            self.outbox,
+            self.instructions,
             self.placement,
-            Functions(self.outbox, self.workers),
+            Functions(self.instructions, self.workers),
             follow_up_limit=follow_up_limit,
             awaits_lost=patience_seconds > 0,
             moves=moves,
         )
-        shared = self._shared = Shared(self.outbox, self.hosts, self.workers, self.placement, self.life, self.feed)
+        shared = self._shared = Shared(
+            self.instructions, self.hosts, self.workers, self.placement, self.life, self.feed
+        )
         self.clients: dict[str, Client] = shared.clients
         self.deadlines = shared.deadlines
         self.waits = shared.waits
-        self.revocation = Revocation(self.outbox, self.placement, self.life, stopped_seconds=stopped_seconds)
+        self.revocation = Revocation(self.instructions, self.placement, self.life, stopped_seconds=stopped_seconds)
         self.suspects = Suspects(self.placement, self.life, self.workers, patience_seconds=suspects_patience_seconds)
-        self.lending = Lending(self.outbox, self.placement, self.life, self.revocation)
-        self.recall = Recall(self.outbox, self.placement, self.revocation)
+        self.lending = Lending(self.instructions, self.placement, self.life, self.revocation)
+        self.recall = Recall(self.instructions, self.placement, self.revocation)
         self.unrunnable = Unrunnable(
-            self.outbox, self.hosts, self.workers, self.life.unrunnable, fail_seconds=no_worker_timeout
+            self.instructions, self.hosts, self.workers, self.life.unrunnable, fail_seconds=no_worker_timeout
         )
         self._no_worker_timeout = NoWorkerTimeout(self.life, self.unrunnable, no_worker_timeout)
         self._awaited = Awaited(self.life, patience_seconds)
@@ -172,7 +174,7 @@ class SchedulerState:
             WorkerWaits(shared, address=address),
             Inquiries(shared),
         )
-        missing = Missing(self.outbox, self.life)
+        missing = Missing(self.instructions, self.life)
         self.objects = Objects(shared, self.copies)
         clients = Clients(shared, self.parts, self.unrunnable, self.objects)
         self._worker_events = Workers(
@@ -225,7 +227,7 @@ class SchedulerState:
         ------
         ProtocolError
             The event can't be right. The state is as it was, but for parts of the event that came before; what is to
-            be done about these is in the ``outbox``.
+            be done about these is in ``instructions``.
         Exception
             A fault in the handler of the event. What it had done until then is done.
         """
@@ -243,7 +245,7 @@ class SchedulerState:
             if self.feed.is_heard:
                 self._follow_up("telling those that listen", self._publish)
             self._watch()
-        return self.outbox.take()
+        return self.instructions.take()
 
     def _publish(self) -> None:
         self.feed.publish(self.life.now)
@@ -293,7 +295,7 @@ class SchedulerState:
         try:
             self._answers[event.operation](self.clients[event.client], event.request, **event.arguments)
         except Refusal as refusal:
-            self.outbox.reply(event.client, event.request, False, [refusal.error, refusal.text])
+            self.instructions.reply(event.client, event.request, False, [refusal.error, refusal.text])
 
     # -- for validation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.cluster.errors import ObjectLostError
-from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Outbox
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Instructions
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import Task, TaskError
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
@@ -18,14 +18,14 @@ class Missing:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     life
         The tasks.
     """
 
-    def __init__(self, outbox: Outbox, life: Lifecycle) -> None:
-        self._outbox = outbox
+    def __init__(self, instructions: Instructions, life: Lifecycle) -> None:
+        self._instructions = instructions
         self._life = life
 
     def could_not_read(self, task: Task, object_id: bytes) -> TaskError | None:
@@ -40,7 +40,7 @@ class Missing:
             return None
         if task.can_be_computed:
             for host in list(task.where):
-                self._outbox.add(DeleteObjects, host.address, object_id)
+                self._instructions.add(DeleteObjects, host.address, object_id)
                 self._life.drop_copy(task, host)
             return None
         # It can't be made again, and it may be the way there that is broken: the data stays.

@@ -38,7 +38,7 @@ class Objects:
         self._hosts = shared.hosts
         self._workers = shared.workers
         self._clients = shared.clients
-        self._outbox = shared.outbox
+        self._instructions = shared.instructions
         self._life = shared.life
         self._copies = copies
         self._unclaimed: dict[str, list[tuple[Host, list[ObjectId]]]] = {}  # by owner
@@ -62,7 +62,7 @@ class Objects:
                 host.restored.append(task)
                 self._copies.look_at(task)
             else:
-                self._outbox.add(DeleteObjects, host.address, object_id)
+                self._instructions.add(DeleteObjects, host.address, object_id)
         for owner, object_ids in unclaimed.items():
             self._unclaimed.setdefault(owner, []).append((host, object_ids))
 
@@ -74,7 +74,7 @@ class Objects:
     def _found(self, host: Host, object_ids: Iterable[ObjectId]) -> None:
         for object_id in object_ids:
             if not self._enter(host, object_id):
-                self._outbox.add(DeleteObjects, host.address, object_id)
+                self._instructions.add(DeleteObjects, host.address, object_id)
 
     def _enter(self, host: Host, object_id: ObjectId) -> bool:
         """A host has an object. Whether it is the result of a task, or the error of one."""

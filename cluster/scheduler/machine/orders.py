@@ -45,7 +45,7 @@ class Orders:
         }
         self._hosts = shared.hosts
         self._clients = shared.clients
-        self._outbox = shared.outbox
+        self._instructions = shared.instructions
         self._placement = shared.placement
         self._life = shared.life
         self._copies = copies
@@ -74,7 +74,7 @@ class Orders:
                         continue
                     is_held = life.holding.is_held(task)
                     if is_held and (task.payload is not None or task.state == "memory"):
-                        self._outbox.add(ReportKept, client.id, key)
+                        self._instructions.add(ReportKept, client.id, key)
                         submitted.append(task)
                         continue
                 if digest is not None and digest not in life.functions.table:
@@ -141,15 +141,15 @@ class Orders:
                 elif object_id != task.object_id:
                     self._delete_from(host, object_id)
                     if event.chosen and (inline is None or inline != task.inline):
-                        self._outbox.add(ReportKept, client.id, key)
+                        self._instructions.add(ReportKept, client.id, key)
                 self._life.reports.tell(client, task)
                 continue
             if task.payload is not None:
                 self._delete_from(host, object_id)
-                self._outbox.add(ReportKept, client.id, key)
+                self._instructions.add(ReportKept, client.id, key)
                 if task.state == "released":
                     self._life.activate(task)
-                self._outbox.add(ReportPending, client.id, key)
+                self._instructions.add(ReportPending, client.id, key)
                 self._life.reports.tell(client, task)
                 continue
             was_lost = task.error is not None and task.error.is_loss
@@ -200,17 +200,17 @@ class Orders:
         for key, object_id, _ in event.results:
             task = self._life.generations.tasks.get(key)
             if task is None:
-                self._outbox.cancelled(client.id, key, "it was cancelled or released before")
+                self._instructions.cancelled(client.id, key, "it was cancelled or released before")
                 continue
             error = self._missing.could_not_read(task, object_id)
             if error is not None:
-                self._outbox.add(ReportErred, client.id, (key, raised_of(error), error.text))
+                self._instructions.add(ReportErred, client.id, (key, raised_of(error), error.text))
             elif task.state == "memory":
                 self._life.reports.tell(client, task)
 
     def _delete_from(self, host: Host | None, object_id: bytes) -> None:
         if host is not None:
-            self._outbox.add(DeleteObjects, host.address, object_id)
+            self._instructions.add(DeleteObjects, host.address, object_id)
 
 
 def _submitting_task(client: Client, options: dict[str, Any]) -> Task | None:

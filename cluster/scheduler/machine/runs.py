@@ -41,7 +41,7 @@ class Runs:
             events.RevocationConfirmed: self._revocation_confirmed,
         }
         self._workers = shared.workers
-        self._outbox = shared.outbox
+        self._instructions = shared.instructions
         self._placement = shared.placement
         self._life = shared.life
         self._revocation = revocation
@@ -64,7 +64,7 @@ class Runs:
             task = life.end_run(worker, run_id, has_result=True)
             if task is None:
                 if inline is None:
-                    self._outbox.add(DeleteObjects, worker.host.address, object_id)
+                    self._instructions.add(DeleteObjects, worker.host.address, object_id)
                 else:
                     life.results.discard(worker, object_id)
                 continue
@@ -93,7 +93,7 @@ class Runs:
                 self._life.fail(task, error)
                 continue
             if isinstance(raised, tuple) and raised[0] not in self._life.results.table:
-                self._outbox.add(DeleteObjects, worker.host.address, raised[0])
+                self._instructions.add(DeleteObjects, worker.host.address, raised[0])
             if task is not None:
                 task.retries -= 1
                 self._life.requeue(task)

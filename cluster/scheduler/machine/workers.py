@@ -148,7 +148,7 @@ class Workers:
             self._depart(departure)
             return
         self._begin(_Departure(self, worker, event.reason, self._life.now + EXIT_REASON_SECONDS))
-        self._shared.outbox.put(AskForExit(worker.host.address, worker.address, event.pid))
+        self._shared.instructions.put(AskForExit(worker.host.address, worker.address, event.pid))
 
     def _worker_exited(self, event: events.WorkerExited) -> None:
         if not event.worker.startswith(f"{event.host}/"):
@@ -174,7 +174,7 @@ class Workers:
         if departure.exit is None:
             self._depart(departure)
         else:
-            self._shared.outbox.put(Disconnect(departure.worker.address))
+            self._shared.instructions.put(Disconnect(departure.worker.address))
 
     def _depart(self, departure: _Departure) -> None:
         worker, how = departure.worker, departure.exit

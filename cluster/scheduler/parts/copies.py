@@ -126,7 +126,7 @@ class Copies(Part):
         super().__init__(shared)
         self.events = {events.CopiesFailed: self._copies_failed}
         self.wanting: dict[Task, _Want] = {}
-        self._outbox = shared.outbox
+        self._instructions = shared.instructions
         self._life = shared.life
         self._hosts = shared.hosts
         self._waits: dict[CopiesWait, None] = {}
@@ -296,7 +296,9 @@ class Copies(Part):
         want.deadline = self._life.now + COPY_SECONDS
         self._under_way[task] = None
         self.shared.deadlines.watch(self._lateness)
-        self._outbox.add(CopyObjects, host.address, (task.object_id, tuple([host.address for host in task.where])))
+        self._instructions.add(
+            CopyObjects, host.address, (task.object_id, tuple([host.address for host in task.where]))
+        )
 
     def _host_for(self, task: Task, want: _Want) -> Host | None:
         """The host with most room. What somebody waits for may push other objects to disk, if need be."""

@@ -61,7 +61,7 @@ class Inquiries(Part, WaitOwner):
         self.shared.waits.begin(inquiry)
         for host in self.shared.hosts.values():
             inquiry.hosts[host] = None
-            self.shared.outbox.put(AskForReport(host.address))
+            self.shared.instructions.put(AskForReport(host.address))
         if not inquiry.hosts:
             self._conclude(inquiry)
 
@@ -76,7 +76,7 @@ class Inquiries(Part, WaitOwner):
 
     def _conclude(self, inquiry: Inquiry) -> None:
         self.shared.waits.end(inquiry)
-        self.shared.outbox.put(Answer(inquiry.client, inquiry.request, inquiry.operation, {}))
+        self.shared.instructions.put(Answer(inquiry.client, inquiry.request, inquiry.operation, {}))
 
     def expired(self, wait: Wait) -> None:
         assert isinstance(wait, Inquiry)

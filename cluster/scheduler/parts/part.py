@@ -33,7 +33,7 @@ from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.tasks.deadlines import Deadlines
 from holdfast.cluster.scheduler.tasks.feed import Feed
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.instructions import Outbox
+from holdfast.cluster.scheduler.tasks.instructions import Instructions
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Worker
 
@@ -47,7 +47,7 @@ class Shared:
 
     Attributes
     ----------
-    outbox
+    instructions
         Where instructions go.
     hosts, workers, clients
         All that are there, by address or id.
@@ -61,14 +61,14 @@ class Shared:
 
     def __init__(
         self,
-        outbox: Outbox,
+        instructions: Instructions,
         hosts: dict[str, Host],
         workers: dict[str, Worker],
         placement: Placement,
         life: Lifecycle,
         feed: Feed,
     ) -> None:
-        self.outbox = outbox
+        self.instructions = instructions
         self.hosts = hosts
         self.workers = workers
         self.clients: dict[str, Client] = {}
@@ -76,7 +76,7 @@ class Shared:
         self.life = life
         self.feed = feed
         self.deadlines = Deadlines()
-        self.waits = Waits(self.deadlines, outbox)
+        self.waits = Waits(self.deadlines, instructions)
         self.unfinished: dict[Part, None] = {}  # those that have asked to follow up
 
     @property
@@ -115,7 +115,7 @@ class Part:
 
     def answer(self, client: Client, request: int, value: Any) -> None:
         """Answer a request at once."""
-        self.shared.outbox.reply(client.id, request, True, value)
+        self.shared.instructions.reply(client.id, request, True, value)
 
     # -- what happens to others
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from holdfast.cluster.scheduler.tasks.deadlines import Deadlines, Timed
-from holdfast.cluster.scheduler.tasks.instructions import Outbox
+from holdfast.cluster.scheduler.tasks.instructions import Instructions
 
 #: Requests of one client that may wait for something at a time.
 MAX_WAITING = 1_000
@@ -108,13 +108,13 @@ class Waits:
     ----------
     deadlines
         Where their deadlines are entered.
-    outbox
+    instructions
         Where the answers go.
     """
 
-    def __init__(self, deadlines: Deadlines, outbox: Outbox) -> None:
+    def __init__(self, deadlines: Deadlines, instructions: Instructions) -> None:
         self._deadlines = deadlines
-        self._outbox = outbox
+        self._instructions = instructions
         self._of: dict[str, dict[Wait, None]] = {}  # by client
 
     def __len__(self) -> int:
@@ -148,12 +148,12 @@ class Waits:
     def answer(self, wait: Wait, value: Any) -> None:
         """What a request waits for is there."""
         self.end(wait)
-        self._outbox.reply(wait.client, wait.request, True, value)
+        self._instructions.reply(wait.client, wait.request, True, value)
 
     def refuse(self, wait: Wait, error: str, text: str) -> None:
         """What a request waits for isn't to come: the client gets an error, by its name and its text."""
         self.end(wait)
-        self._outbox.reply(wait.client, wait.request, False, [error, text])
+        self._instructions.reply(wait.client, wait.request, False, [error, text])
 
     def end(self, wait: Wait) -> None:
         """A request waits no longer; that its client is told is up to the caller."""

@@ -41,7 +41,7 @@ from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.placing.suspects import SUSPECTED_BY_CHILDREN
-from holdfast.cluster.scheduler.tasks.instructions import DropRuns, GrantResources, Outbox
+from holdfast.cluster.scheduler.tasks.instructions import DropRuns, GrantResources, Instructions
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import ISOLATED, Run, Task, Worker
 from holdfast.cluster.scheduler.tasks.run_accounts import lend, take_back, take_back_resources
@@ -55,7 +55,7 @@ class Lending:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     placement
         Where there is room when a run is blocked.
@@ -65,8 +65,10 @@ class Lending:
         Waits for the answers of workers that are to drop runs.
     """
 
-    def __init__(self, outbox: Outbox, placement: Placement, life: Lifecycle, revocation: Revocation) -> None:
-        self._outbox = outbox
+    def __init__(
+        self, instructions: Instructions, placement: Placement, life: Lifecycle, revocation: Revocation
+    ) -> None:
+        self._instructions = instructions
         self._placement = placement
         self._life = life
         self._revocation = revocation
@@ -124,7 +126,7 @@ class Lending:
                     break
                 del worker.reclaiming[run]
                 take_back_resources(worker, run)
-                self._outbox.add(GrantResources, worker.address, run.run_id)
+                self._instructions.add(GrantResources, worker.address, run.run_id)
             if not worker.reclaiming:
                 del self.reclaiming[worker]
 
@@ -140,7 +142,7 @@ class Lending:
                 continue
             if other.group is task.group or task in other.dependencies:
                 run.recalled = True
-                self._outbox.add(DropRuns, worker.address, run.run_id)
+                self._instructions.add(DropRuns, worker.address, run.run_id)
                 self._revocation.told_to_drop(worker, now)
 
 

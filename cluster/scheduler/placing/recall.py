@@ -26,7 +26,7 @@ from __future__ import annotations
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS, Placement, transfer_seconds
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
-from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Outbox
+from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Instructions
 from holdfast.cluster.scheduler.tasks.model import Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 from holdfast.cluster.scheduler.tasks.run_accounts import expect_longer
@@ -40,7 +40,7 @@ class Recall(Timed):
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     placement
         Knows which workers are idle, and which were sent runs ahead.
@@ -48,9 +48,9 @@ class Recall(Timed):
         Waits for the answers.
     """
 
-    def __init__(self, outbox: Outbox, placement: Placement, revocation: Revocation) -> None:
+    def __init__(self, instructions: Instructions, placement: Placement, revocation: Revocation) -> None:
         super().__init__()
-        self._outbox = outbox
+        self._instructions = instructions
         self._placement = placement
         self._revocation = revocation
 
@@ -98,6 +98,6 @@ class Recall(Timed):
                 later = True
             else:
                 run.recalled = True
-                self._outbox.add(DropRuns, worker.address, run.run_id)
+                self._instructions.add(DropRuns, worker.address, run.run_id)
                 self._revocation.told_to_drop(worker, now)
         return later

@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.placing.placement import Placement, transfer_seconds
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
-from holdfast.cluster.scheduler.tasks.instructions import Outbox, RevokeRuns, TellRevoked
+from holdfast.cluster.scheduler.tasks.instructions import Instructions, RevokeRuns, TellRevoked
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
@@ -51,7 +51,7 @@ class Revocation(Timed):
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     placement
         Knows which workers are idle.
@@ -66,9 +66,11 @@ class Revocation(Timed):
         The workers that have not said what they have dropped, and since when, in this order.
     """
 
-    def __init__(self, outbox: Outbox, placement: Placement, life: Lifecycle, *, stopped_seconds: float) -> None:
+    def __init__(
+        self, instructions: Instructions, placement: Placement, life: Lifecycle, *, stopped_seconds: float
+    ) -> None:
         super().__init__()
-        self._outbox = outbox
+        self._instructions = instructions
         self._placement = placement
         self._life = life
         self._stopped_seconds = stopped_seconds
@@ -174,7 +176,7 @@ class Revocation(Timed):
         for start in range(0, len(run_ids), MAX_ITEMS):
             worker.asked += 1
             some = run_ids[start : start + MAX_ITEMS]
-            self._outbox.put(RevokeRuns(worker.host.address, worker.address, worker.incarnation, some))
+            self._instructions.put(RevokeRuns(worker.host.address, worker.address, worker.incarnation, some))
         self._update(worker)
 
     def revoked(self, worker: Worker, number: int, revoked: Sequence[int], begun: Sequence[int]) -> None:
@@ -190,7 +192,7 @@ class Revocation(Timed):
                 self._life.requeue(task)
         if number:
             worker.unconfirmed += 1
-            self._outbox.put(TellRevoked(worker.address, number, revoked))
+            self._instructions.put(TellRevoked(worker.address, number, revoked))
         self._update(worker)
 
     def confirmed(self, worker: Worker) -> None:

@@ -13,7 +13,7 @@ from itertools import islice
 from weakref import WeakKeyDictionary
 
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
-from holdfast.cluster.scheduler.tasks.instructions import Outbox, Warn
+from holdfast.cluster.scheduler.tasks.instructions import Instructions, Warn
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker, WorkerPlace
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
@@ -31,7 +31,7 @@ class Unrunnable(Timed):
 
     Parameters
     ----------
-    outbox
+    instructions
         Where warnings go.
     hosts, workers, tasks
         The scheduler's tables; only read here.
@@ -41,7 +41,7 @@ class Unrunnable(Timed):
 
     def __init__(
         self,
-        outbox: Outbox,
+        instructions: Instructions,
         hosts: Mapping[str, Host],
         workers: Mapping[str, Worker],
         tasks: OrderedDict[Task, None],
@@ -49,7 +49,7 @@ class Unrunnable(Timed):
         fail_seconds: float,
     ) -> None:
         super().__init__()
-        self._outbox = outbox
+        self._instructions = instructions
         self._fail_seconds = fail_seconds
         self._hosts = hosts
         self._workers = workers
@@ -129,7 +129,7 @@ class Unrunnable(Timed):
                 )
                 waits = "wait" if more else "waits"
                 text = f"{task.key!r:.200}{more} {waits} {reason}. After {self._fail_seconds:g} s that fails: {way_out}"
-                self._outbox.put(Warn(client, text))
+                self._instructions.put(Warn(client, text))
 
     def client_left(self, client: str) -> None:
         """Forget what a client was told."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.instructions import ForgetFunctions, Outbox
+from holdfast.cluster.scheduler.tasks.instructions import ForgetFunctions, Instructions
 from holdfast.cluster.scheduler.tasks.model import Worker
 from holdfast.cluster.scheduler.tasks.names import Digest, Payload
 
@@ -26,7 +26,7 @@ class Functions:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     workers
         The scheduler's table; only read here.
@@ -37,9 +37,9 @@ class Functions:
         The functions. `Lifecycle` counts the tasks in ``Function.tasks``.
     """
 
-    def __init__(self, outbox: Outbox, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, instructions: Instructions, workers: Mapping[str, Worker]) -> None:
         self.table: dict[Digest, Function] = {}
-        self._outbox = outbox
+        self._instructions = instructions
         self._workers = workers
 
     def sent(self, client: Client, functions: Iterable[tuple[Digest, Payload]]) -> None:
@@ -68,4 +68,4 @@ class Functions:
         for worker in self._workers.values():
             if digest in worker.functions:
                 worker.functions.remove(digest)
-                self._outbox.add(ForgetFunctions, worker.address, digest)
+                self._instructions.add(ForgetFunctions, worker.address, digest)

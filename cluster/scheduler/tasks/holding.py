@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from holdfast.cluster.scheduler.tasks.holders import Client, Contents
-from holdfast.cluster.scheduler.tasks.instructions import Outbox
+from holdfast.cluster.scheduler.tasks.instructions import Instructions
 from holdfast.cluster.scheduler.tasks.model import Holder, Task
 
 
@@ -19,7 +19,7 @@ class Holding:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
 
     Attributes
@@ -32,10 +32,10 @@ class Holding:
         The holders that are gone, and still hold something.
     """
 
-    __slots__ = ("_outbox", "contents", "departed", "unneeded")
+    __slots__ = ("_instructions", "contents", "departed", "unneeded")
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, instructions: Instructions) -> None:
+        self._instructions = instructions
         self.contents: dict[Task, Contents] = {}
         self.unneeded: list[Task] = []
         self.departed: list[Holder] = []
@@ -110,4 +110,4 @@ class Holding:
             for holder in task.holders:
                 if holder.peer and (force or holder is client):
                     self.unhold(holder, task)
-                    self._outbox.cancelled(holder.peer, task.key, f"cancelled by {client.name}")
+                    self._instructions.cancelled(holder.peer, task.key, f"cancelled by {client.name}")

@@ -175,7 +175,7 @@ Instruction: TypeAlias = (
 )
 
 
-class Outbox:
+class Instructions:
     """Collects instructions; neighbours of one kind for one peer become one. The order for each peer is kept."""
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.generations import Generations
 from holdfast.cluster.scheduler.tasks.groups import Groups
 from holdfast.cluster.scheduler.tasks.holding import Holding
-from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Outbox
+from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Instructions
 from holdfast.cluster.scheduler.tasks.lost import Lost
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Run, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
@@ -59,7 +59,7 @@ class Lifecycle:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     placement
         Where ready tasks go.
@@ -75,7 +75,7 @@ class Lifecycle:
 
     def __init__(
         self,
-        outbox: Outbox,
+        instructions: Instructions,
         placement: Placer,
         functions: Functions,
         *,
@@ -84,9 +84,9 @@ class Lifecycle:
         moves: Moves | None = None,
     ) -> None:
         self.generations = Generations()
-        self.results = Results(outbox)
-        self.errors = StoredErrors(outbox, self.results.table)
-        self.holding = Holding(outbox)
+        self.results = Results(instructions)
+        self.errors = StoredErrors(instructions, self.results.table)
+        self.holding = Holding(instructions)
         self.unrunnable: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         #: Of what tasks have submitted: the run that has.
         self.parents: dict[Task, int] = {}
@@ -94,14 +94,14 @@ class Lifecycle:
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
         self.functions = functions
         self.groups = Groups()
-        self.reports = Reports(outbox)
+        self.reports = Reports(instructions)
         self.now = 0.0
-        self._outbox = outbox
+        self._instructions = instructions
         self._placement = placement
         self._eligibility = placement.eligibility
         self._awaits_lost = awaits_lost
         self._moves = moves or Moves()
-        self._sender = Sender(outbox, placement, functions, self._moves)
+        self._sender = Sender(instructions, placement, functions, self._moves)
         self._freed: dict[Worker, None] = {}  # that have ended runs in this event
         self.follow_up = FollowUp(
             self.holding,
@@ -273,7 +273,7 @@ class Lifecycle:
         elif task.state == "processing" and task.worker is not None:
             # The worker is busy with it until it says that it dropped or finished the run.
             task.worker.runs[task.run_id].task = None
-            self._outbox.add(DropRuns, task.worker.address, task.run_id)
+            self._instructions.add(DropRuns, task.worker.address, task.run_id)
             task.worker = None
 
     # -- results
@@ -411,7 +411,7 @@ class Lifecycle:
         for key in keys:
             task = self.generations.tasks.get(key)
             if task is None:
-                self._outbox.cancelled(holder.peer, key, "it was cancelled or released before")
+                self._instructions.cancelled(holder.peer, key, "it was cancelled or released before")
             else:
                 self.begin(holder, task)
 

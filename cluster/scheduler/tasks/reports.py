@@ -5,8 +5,8 @@ from __future__ import annotations
 from holdfast.cluster.scheduler.tasks.instructions import (
     DependencyEntry,
     ErredEntry,
+    Instructions,
     MemoryEntry,
-    Outbox,
     ReportErred,
     ReportMemory,
     ReportPending,
@@ -21,19 +21,19 @@ class Reports:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, instructions: Instructions) -> None:
+        self._instructions = instructions
 
     def tell(self, holder: Holder, task: Task) -> None:
         """Tell the peer of a holder that hears about a task as it is now, if there is something to tell."""
         if task.state == "memory":
-            self._outbox.add(ReportMemory, holder.peer, memory_entry(task))
+            self._instructions.add(ReportMemory, holder.peer, memory_entry(task))
         elif task.state == "erred":
-            self._outbox.add(ReportErred, holder.peer, erred_entry(task))
+            self._instructions.add(ReportErred, holder.peer, erred_entry(task))
 
     def finished(self, task: Task) -> None:
         """Tell all that hold a task of its result."""
@@ -41,19 +41,19 @@ class Reports:
         for holder in task.holders:
             if peer := holder.peer:
                 entry = entry or memory_entry(task)
-                self._outbox.add(ReportMemory, peer, entry)
+                self._instructions.add(ReportMemory, peer, entry)
 
     def failed(self, task: Task) -> None:
         """Tell all that hold a task of its error."""
         for holder in task.holders:
             if peer := holder.peer:
-                self._outbox.add(ReportErred, peer, erred_entry(task))
+                self._instructions.add(ReportErred, peer, erred_entry(task))
 
     def pending(self, task: Task) -> None:
         """Tell all that hold a task that what it had is gone, and that it has no result yet."""
         for holder in task.holders:
             if peer := holder.peer:
-                self._outbox.add(ReportPending, peer, task.key)
+                self._instructions.add(ReportPending, peer, task.key)
 
 
 def erred_entry(task: Task) -> ErredEntry:

@@ -5,7 +5,7 @@ All that is here keeps invariant 4 of `lifecycle`; whatever forgets a result is 
 
 from __future__ import annotations
 
-from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Outbox
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Instructions
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
@@ -16,7 +16,7 @@ class Results:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
 
     Attributes
@@ -25,10 +25,10 @@ class Results:
         The tasks, by object.
     """
 
-    __slots__ = ("_outbox", "table")
+    __slots__ = ("_instructions", "table")
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, instructions: Instructions) -> None:
+        self._instructions = instructions
         self.table: PartitionedDict[ObjectId, Task] = PartitionedDict()
 
     def get(self, object_id: ObjectId) -> Task | None:
@@ -80,16 +80,16 @@ class Results:
             if maker is not None and maker.host is host:
                 self.discard(maker, object_id)
             else:
-                self._outbox.add(DeleteObjects, host.address, object_id)
+                self._instructions.add(DeleteObjects, host.address, object_id)
         task.where = ()
         self.forget(task)
 
     def discard(self, maker: Worker, object_id: ObjectId) -> None:
         """Nobody wants a small result: it goes, from its worker or from where that has put it meanwhile."""
         if maker in maker.host.workers:
-            self._outbox.add(DiscardResults, maker.address, object_id)
+            self._instructions.add(DiscardResults, maker.address, object_id)
         else:
-            self._outbox.add(DeleteObjects, maker.host.address, object_id)
+            self._instructions.add(DeleteObjects, maker.host.address, object_id)
 
     def forget(self, task: Task) -> None:
         """A task has no result any more, and no host has a copy."""

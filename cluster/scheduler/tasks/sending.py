@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from holdfast.cluster.scheduler.tasks.functions import Functions
-from holdfast.cluster.scheduler.tasks.instructions import Outbox, RunTasks, SendFunctions, TellHolding
+from holdfast.cluster.scheduler.tasks.instructions import Instructions, RunTasks, SendFunctions, TellHolding
 from holdfast.cluster.scheduler.tasks.model import Run, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.placer import Placer
@@ -18,7 +18,7 @@ class Sender:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     placement
         Knows which workers have room.
@@ -28,10 +28,10 @@ class Sender:
         Changes the states of tasks.
     """
 
-    __slots__ = ("_functions", "_moves", "_outbox", "_placement", "_run_ids")
+    __slots__ = ("_functions", "_instructions", "_moves", "_placement", "_run_ids")
 
-    def __init__(self, outbox: Outbox, placement: Placer, functions: Functions, moves: Moves) -> None:
-        self._outbox = outbox
+    def __init__(self, instructions: Instructions, placement: Placer, functions: Functions, moves: Moves) -> None:
+        self._instructions = instructions
         self._placement = placement
         self._functions = functions
         self._moves = moves
@@ -52,12 +52,14 @@ class Sender:
         digest = task.digest
         if digest is not None and digest not in worker.functions:
             worker.functions.add(digest)
-            self._outbox.add(SendFunctions, worker.address, (digest, self._functions.table[digest].blob))
+            self._instructions.add(SendFunctions, worker.address, (digest, self._functions.table[digest].blob))
         if requirements is not None and requirements.resources:
-            self._outbox.add(TellHolding, worker.address, run_id)
+            self._instructions.add(TellHolding, worker.address, run_id)
         assert task.payload is not None
         dependencies = [dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
-        self._outbox.add(RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private))
+        self._instructions.add(
+            RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private)
+        )
 
     def take_back_unsent(self, task: Task, worker: Worker, now: float) -> None:
         """Sending a task has failed here: its worker isn't to wait for the end of its run."""

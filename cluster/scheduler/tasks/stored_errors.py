@@ -10,7 +10,7 @@ from collections.abc import Container
 
 from holdfast.cluster.failures import dumping, links
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
-from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Outbox
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Instructions
 from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError
 from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
 from holdfast.cluster.scheduler.tasks.partitioned import PartitionedDict
@@ -31,7 +31,7 @@ class StoredErrors:
 
     Parameters
     ----------
-    outbox
+    instructions
         Where instructions go.
     objects
         The objects of results, of which none can be an exception's.
@@ -42,9 +42,9 @@ class StoredErrors:
         The errors.
     """
 
-    def __init__(self, outbox: Outbox, objects: Container[ObjectId]) -> None:
+    def __init__(self, instructions: Instructions, objects: Container[ObjectId]) -> None:
         self.table: PartitionedDict[ObjectId, TaskError] = PartitionedDict()
-        self._outbox = outbox
+        self._instructions = instructions
         self._objects = objects
 
     def get(self, object_id: ObjectId) -> TaskError | None:
@@ -84,5 +84,5 @@ class StoredErrors:
         del self.table[error.object_id]
         for host in error.where:
             del host.errors[error]
-            self._outbox.add(DeleteObjects, host.address, error.object_id)
+            self._instructions.add(DeleteObjects, host.address, error.object_id)
         error.where = ()

@@ -25,7 +25,7 @@ from holdfast.cluster.protocol.worker import ERRED, FINISHED
 from holdfast.cluster.worker.execution import Outcome
 
 
-class Outbox:
+class OutcomeSender:
     """Gathers outcomes in any thread, and sends them in the order in which they came.
 
     Parameters

@@ -15,15 +15,15 @@ IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--net"]
 
 PRELUDE = """
     import asyncio, socket, subprocess, time
-    from holdfast.cluster.comm import machine, shortcut
+    from holdfast.cluster.comm import machine_watch, shortcut
     from holdfast.cluster.comm.connecting import connect
     from holdfast.cluster.comm.listening import Listener, bound_socket
     from holdfast.cluster.comm.frames import raw
     from holdfast.cluster.comm.loops import run
 
-    machine.LOOK_SECONDS = 0.25
-    machine.PROBE_SECONDS = 1
-    machine.MAX_SILENT_LOOKS = 8
+    machine_watch.LOOK_SECONDS = 0.25
+    machine_watch.PROBE_SECONDS = 1
+    machine_watch.MAX_SILENT_LOOKS = 8
     shortcut.listening = lambda host, port: None
     TOKEN = b"t" * 32
 
