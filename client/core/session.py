@@ -7,7 +7,8 @@ blocks, except what is said to be for any thread. What user threads post waits i
   half a millisecond. So a loop over `Client.submit` costs a wake-up and a frame now and then, not one for each call.
 * The thread that posts a single call, when the scheduler has answered all that was submitted (`flush`): there's nothing
   that this call could be sent together with, and to wake the loop takes longer than to send it. So does a thread that
-  begins to wait.
+  begins to wait. A coroutine that begins to wait has the loop send at the end of its turn (`flush_to_wait`), and not
+  after the half of a millisecond, of which some event loops make more than a whole one.
 
 A thread that waits for results takes what the scheduler says of them from the transport itself
 (`Transport.read_while`). On an event loop, what `waits.py` defines is waited for without a thread.
@@ -88,6 +89,8 @@ class Session:
         self._sending = threading.RLock()
         self._is_sending = False
         self._flush_pending = False
+        #: Of the flush that is pending, while it waits for more to send. In the transport's thread.
+        self._flush_pause: asyncio.TimerHandle | None = None
         self._submitted = 0  # the last turn in which something was
         self._request_ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
@@ -151,6 +154,19 @@ class Session:
             except RuntimeError:
                 pass  # the loop is closed: there is nobody to tell any more
 
+    def flush_to_wait(self) -> None:
+        """Send what was posted, since something is waited for on the running loop: with all else of this turn of it."""
+        if not self._has_posted:
+            return
+        if not self.transport.is_current:
+            self.send_posted()
+        elif self._flush_pause is None:
+            self.flush_soon()
+        else:
+            self._flush_pause.cancel()
+            self._flush_pause = None
+            self.transport.call_later(0, self._flush_in_loop)
+
     def ask(self, request: Request, timeout: float | None, /, **arguments: Any) -> Any:
         """Ask the scheduler; block until it answers, and return the answer or raise its error.
 
@@ -183,7 +199,7 @@ class Session:
         self._answers[number] = answer = Answer(signal.give)
         try:
             self._pose(number, answer, request, arguments)
-            self.send_posted()
+            self.flush_to_wait()
             over = await signal.wait(timeout)
         finally:
             self._answers.pop(number, None)
@@ -288,12 +304,13 @@ class Session:
 
     def _flush_in_loop(self) -> None:
         """Send what was posted; and look again in a moment, so that what is posted until then needs no wake-up."""
+        self._flush_pause = None
         more = self.table.settle()
         sent = self.send_posted()
         if more or (sent and self._has_posted):
             self.transport.call_later(0, self._flush_in_loop)
         elif sent:
-            self.transport.call_later(FLUSH_PAUSE_SECONDS, self._flush_in_loop)
+            self._flush_pause = self.transport.call_later(FLUSH_PAUSE_SECONDS, self._flush_in_loop)
         else:
             self._flush_pending = False
             # What came just before that took this for the wake-up that it needs.

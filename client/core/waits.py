@@ -51,6 +51,7 @@ class Ready(Effect):
             return True
         over = False
         try:
+            self.session.flush_to_wait()
             over = await signal.wait(self.timeout)
         finally:
             if not over or waiter.pending:

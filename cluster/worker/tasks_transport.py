@@ -58,7 +58,9 @@ class TasksTransport:
         self._ended = False
         #: The client's side keeps its client here.
         self.client: Any = None
-        self.call_soon: Callable[[Callable[[], object]], object] = self._loop.call_soon_threadsafe
+        self.call_soon = self._loop.call_soon_threadsafe
+        self.call_later = self._loop.call_later
+        self.wake_reader = connection.wake_reader
 
     # -- for the session
 
@@ -94,12 +96,6 @@ class TasksTransport:
     def read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
         # A task that has its slot must not take in other tasks, as whoever reads does.
         return self._connection.read_while(waits, timeout) if self._may_read() else not waits()
-
-    def wake_reader(self) -> None:
-        self._connection.wake_reader()
-
-    def call_later(self, seconds: float, function: Callable[[], object]) -> object:
-        return self._loop.call_later(seconds, function)
 
     def close(self) -> None:
         """The session ends; the worker's connection stays."""

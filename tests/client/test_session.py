@@ -18,6 +18,20 @@ from tests.support.waiting import until
 DEADLINE_SECONDS = 20
 
 
+class Timer:
+    def __init__(self, seconds, function):
+        self.seconds = seconds
+        self.function = function
+        self.cancelled = False
+
+    def cancel(self):
+        self.cancelled = True
+
+    def __call__(self):
+        if not self.cancelled:
+            self.function()
+
+
 class Wire:
     """Carries messages to the test, in the test's thread or any other."""
 
@@ -42,7 +56,9 @@ class Wire:
         pass
 
     def call_later(self, seconds, function):
-        self.soon.append(function)
+        timer = Timer(seconds, function)
+        self.soon.append(timer)
+        return timer
 
     def close(self):
         self.closed = True
@@ -156,6 +172,31 @@ def test_results_end_a_wait(session, wire):
 
     asyncio.run(main())
     assert BLOCKING.run(one(Ready(session, states, None)))
+
+
+def test_what_a_coroutine_waits_for_is_sent_at_the_end_of_its_turn_with_all_that_is_posted_then(session, wire):
+    """However long the pause is in which the loop waits for more to send: event loops make it longer."""
+    wire.is_current = True
+    hold(session, "a")
+    wire.turn()
+    (pause,) = wire.soon
+    assert pause.seconds > 0
+
+    async def main():
+        waiting = []
+        for key in ("b", "c"):
+            state = hold(session, key)
+            waiting.append(asyncio.ensure_future(Ready(session, [state], DEADLINE_SECONDS).wait()))
+            await asyncio.sleep(0)
+            assert wire.operations().count("want") == 1
+        assert [timer.seconds for timer in wire.soon if not timer.cancelled] == [0]
+        wire.turn()
+        assert wire.operations().count("want") == 3
+        for key in ("b", "c"):
+            wire.receiver.on_batch((protocol.client.MEMORY(((key, bytes(16), 1, b"x", ()),), 10),))
+        assert await asyncio.gather(*waiting) == [True, True]
+
+    asyncio.run(main())
 
 
 def test_nothing_waits_in_the_thread_that_would_have_to_hear(session, wire):
