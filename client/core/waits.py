@@ -8,11 +8,7 @@ from typing import Any
 from holdfast.client.core.key_state import KeyState
 from holdfast.client.core.session import Session
 from holdfast.client.drivers.effects import Effect, Signal
-from holdfast.cluster.protocol import requests
 from holdfast.cluster.protocol.message import Request
-
-#: Requests that the scheduler answers when something has happened; it answers others at once.
-_ANSWERED_LATER = frozenset({requests.WAIT_FOR_WORKERS, requests.PUBLISH})
 
 
 class Ready(Effect):
@@ -72,7 +68,7 @@ class Ask(Effect):
 
     @property
     def waits_for_others(self) -> bool:
-        return self.request in _ANSWERED_LATER
+        return self.request.waits
 
     def block(self) -> Any:
         return self.session.ask(self.request, self.timeout, **self.arguments)

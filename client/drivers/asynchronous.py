@@ -8,12 +8,13 @@ there is no room in a store, say, it raises `WouldWaitError`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from holdfast.client.drivers.blocking import BLOCKING
+from holdfast.client.drivers.blocking import BLOCKING, BlockingDriver
 from holdfast.client.drivers.effects import Effect, Elsewhere, InLoop, NotAtOnce, Operation, WouldWaitError
 from holdfast.client.raising import CarriedError, hide_own_frames
 
@@ -84,32 +85,24 @@ class AsynchronousDriver:
         return self.loop.call_soon_threadsafe(self.loop.call_later, seconds, function)
 
     def finish(self, operation: Operation[T]) -> T:
-        if self.may_block:
-            return BLOCKING.run(operation)
-        try:
-            effect = operation.send(None)
-            while True:
-                if not isinstance(effect, Elsewhere) or effect.at_once is None:
-                    raise WouldWaitError(_WOULD_WAIT)
-                try:
-                    value = effect.at_once()
-                except NotAtOnce:
-                    raise WouldWaitError(_WOULD_WAIT) from None
-                except BaseException as error:
-                    effect = operation.throw(error)
-                else:
-                    effect = operation.send(value)
-        except StopIteration as done:
-            given: T = done.value
-            return given
-        finally:
-            operation.close()
+        return (BLOCKING if self.may_block else _AT_ONCE).run(operation)
 
     def in_loop(self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None = None) -> Effect:
         return InLoop(make, timeout, None)
 
 
-_WOULD_WAIT = (
-    "this call would have to wait, and it returns at once in an asynchronous client: await client.scatter(data) for "
-    "data that is large, or wait(future) for a future of another client, and give the future that you have then"
-)
+class _AtOnceDriver(BlockingDriver):
+    """Takes an operation to its end in the thread of the loop, if that can be done there at once."""
+
+    def block(self, effect: Effect) -> Any:
+        if isinstance(effect, Elsewhere) and effect.at_once is not None:
+            with contextlib.suppress(NotAtOnce):
+                return effect.at_once()
+        raise WouldWaitError(
+            "this call would have to wait, and it returns at once in an asynchronous client: await "
+            "client.scatter(data) for data that is large, or wait(future) for a future of another client, and give "
+            "the future that you have then"
+        )
+
+
+_AT_ONCE = _AtOnceDriver()

@@ -115,10 +115,16 @@ def _requests() -> Iterator[str]:
     yield "## Requests\n"
     yield _paragraph(
         "What a client asks with `request`, and what the `reply` gives. An argument without a question mark has to be "
-        "there."
+        "there. The scheduler answers soon, except if a request *waits*: then the answer may take until tasks have run "
+        "or workers have come, and a task that asks lends its slot meanwhile."
     )
     rows = [
-        (f"`{request.operation}`", _arguments(request), describe(request.answer), request.meaning)
+        (
+            f"`{request.operation}`{' *waits*' if request.waits else ''}",
+            _arguments(request),
+            describe(request.answer),
+            request.meaning,
+        )
         for request in REQUESTS
     ]
     yield from _table(("request", "arguments", "answer", "meaning"), rows)

@@ -260,16 +260,19 @@ class Request:
         What the value of the reply is.
     needed, known
         The arguments that have to be there, and those that may, by name.
+    waits
+        Whether the answer may take until tasks have run or workers have come: a task that asks lends its slot
+        meanwhile. The scheduler answers all other requests soon.
 
     Examples
     --------
     >>> from holdfast.cluster.protocol.shapes import Integer, Nothing
-    >>> WAIT = Request("wait", "Waits.", answer=Nothing(), needed={"seconds": Integer()})
+    >>> WAIT = Request("wait", "Waits.", answer=Nothing(), needed={"seconds": Integer()}, waits=True)
     >>> WAIT(seconds=3)
     ('wait', {'seconds': 3})
     """
 
-    __slots__ = ("answer", "arguments", "meaning", "operation")
+    __slots__ = ("answer", "arguments", "meaning", "operation", "waits")
 
     def __init__(
         self,
@@ -280,11 +283,13 @@ class Request:
         answer: Shape,
         needed: Mapping[str, Shape] | None = None,
         known: Mapping[str, Shape] | None = None,
+        waits: bool = False,
     ) -> None:
         self.operation = operation
         self.meaning = meaning
         self.arguments = Fields(needed or {}, known or {})
         self.answer = answer
+        self.waits = waits
 
     def __repr__(self) -> str:
         return f"<request {self.operation!r}: {', '.join(self.arguments.known) or 'nothing'}>"

@@ -98,6 +98,7 @@ PUBLISH = Request(
     needed={"datasets": Listed(Entry(name=NAME, data=PAYLOAD, keys=KEYS), MAX_DATASETS)},
     known={"override": Boolean()},
     answer=Nothing(),
+    waits=True,
 )
 UNPUBLISH = Request("unpublish", "Forgets a name.", needed={"name": TEXT}, answer=Nothing())
 GET_DATASET = Request(
@@ -112,6 +113,7 @@ WAIT_FOR_WORKERS = Request(
     needed={"n": Integer(0, (1 << 64) - 1)},
     known={"timeout": Maybe(Number(0.0, 1e9))},
     answer=Integer(),
+    waits=True,
 )
 SHUTDOWN = Request("shutdown", "Shuts the cluster down.", answer=Nothing())
 

@@ -24,7 +24,9 @@ def test_it_tells_of_every_message_request_and_role():
         assert f"## From {vocabulary.speaker} to {vocabulary.hearer}" in text
         for message in vocabulary:
             assert f'### `["{", ".join([message.operation + chr(34), *message.fields])}]`' in text
-    for name in (*[request.operation for request in REQUESTS], *ROLES):
+    for request in REQUESTS:
+        assert f"| `{request.operation}`{' *waits*' if request.waits else ''} |" in text
+    for name in ROLES:
         assert f"| `{name}` |" in text
 
 
