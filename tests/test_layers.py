@@ -74,6 +74,18 @@ def test_an_import_from_above_breaks_its_contract(
     assert re.search(rf"{re.escape(contract)}[^.]*? BROKEN", said), said
 
 
+def test_no_text_names_a_module_of_a_house_above() -> None:
+    """What is imported by its name in a text is an import that no contract sees."""
+    found = set()
+    for room, above in (("objectstore", ("client", "cluster")), ("cluster", ("client",))):
+        modules = re.compile(rf"holdfast\.({'|'.join(above)})(\.\w+)*")
+        for path in (REPOSITORY / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and modules.fullmatch(node.value):
+                    found.add(f"{path.relative_to(REPOSITORY)}: {node.value}")
+    assert not found
+
+
 def test_a_new_room_needs_a_place(copied: Path) -> None:
     (copied / "cluster" / "attic").mkdir()
     (copied / "cluster" / "attic" / "__init__.py").touch()

@@ -6,7 +6,6 @@ just after its import, and a worker whose tasks never use dask doesn't import it
 
 from __future__ import annotations
 
-import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -16,8 +15,6 @@ from types import ModuleType
 from typing import Any
 
 _CONFIG = "dask.config"
-#: The client builds on the cluster, so the cluster doesn't import it but where a task asks for it.
-_CLIENT = "holdfast.client.in_task"
 #: How dask shuffles and rechunks: by tasks, which other hosts see the results of. Without its own distributed it would
 #: go through files of this host.
 _METHODS = {"dataframe.shuffle.method": "tasks", "array.rechunk.method": "tasks"}
@@ -33,7 +30,10 @@ def take_over() -> None:
 
 def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     """Compute a dask graph (`holdfast.client.in_task.get`)."""
-    return importlib.import_module(_CLIENT).get(dsk, keys, **kwargs)
+    # The client builds on the cluster, so the worker imports it only when a task has use for it.
+    from holdfast.client import in_task
+
+    return in_task.get(dsk, keys, **kwargs)
 
 
 def _set(config: ModuleType) -> None:
