@@ -13,7 +13,7 @@ from holdfast.cluster.comm import shortcut
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.opening import ConnectorOpening, ResumeError, Return, TryLater
-from holdfast.cluster.comm.resume import Resumption
+from holdfast.cluster.comm.resumable import ResumableConnection
 from holdfast.cluster.comm.shared import SharedTransport
 from holdfast.cluster.comm.strangers import foreign_answer, who_answers
 from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolError, VersionMismatchError
@@ -79,9 +79,11 @@ async def connect(
                 connection = await _connect(host, port, shared)
                 opening = ConnectorOpening(token, role, info, where)
                 await connection.open_as_connector(opening)
-                if opening.terms is not None:
-                    connection.survive(Resumption(opening.terms), _Return(connection, host, port, token, role, shared))
-                return connection
+                if opening.terms is None:
+                    return connection
+                return ResumableConnection(
+                    connection, opening.terms, lambda connection: _Return(connection, host, port, token, role, shared)
+                )
         except (AuthenticationError, VersionMismatchError):
             _abort(connection)
             raise
@@ -119,8 +121,10 @@ async def connect(
 class _Return:
     """The connecting end's way over a break: it connects again, for as long as the listener waits."""
 
-    def __init__(self, connection: Connection, host: str, port: int, token: bytes, role: str, shared: bool) -> None:
-        self._connection: Connection | None = connection
+    def __init__(
+        self, connection: ResumableConnection, host: str, port: int, token: bytes, role: str, shared: bool
+    ) -> None:
+        self._connection: ResumableConnection | None = connection
         self._host = host
         self._port = port
         self._token = token
@@ -176,7 +180,7 @@ class _Return:
             await asyncio.sleep(self._pause)
             self._pause = min(2 * self._pause + PAUSE_SECONDS, MAX_PAUSE_SECONDS)
 
-    async def _try(self, connection: Connection) -> Exception | None:
+    async def _try(self, connection: ResumableConnection) -> Exception | None:
         """None if the session goes on."""
         attempt: Connection | None = None
         back = Return(connection.session.terms, connection.taken)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -24,6 +25,7 @@ from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.cutting import where_cut
 
 _PREFIX = struct.Struct("<II")
+_PREFIX_NBYTES = _PREFIX.size
 _RAW = 1  # MessagePack extension type: the payload is the index of a buffer
 
 #: Payloads from this size on travel behind the header.
@@ -36,6 +38,8 @@ BUFFERS_TARGET_NBYTES = 64 << 20
 MESSAGE_TARGET_NBYTES = 1 << 20
 #: That many things at least are packed before anybody looks how much they take.
 PACKED_TOGETHER = 64
+#: So few messages are packed as one: should that be too much for a frame, they are packed once more, one by one.
+FEW_MESSAGES = 8
 #: What a thread keeps to pack messages with.
 PACKER_NBYTES = 1 << 20
 #: What a receiver accepts.
@@ -53,6 +57,8 @@ _TAKEN, _GOODBYE = 1, 2
 GOODBYE = _CONTROL.pack(_GOODBYE, _IS_CONTROL, 0)
 
 Message = Sequence[Any]
+
+_unpack = partial(msgpack.unpackb, use_list=False, strict_map_key=False, unicode_errors="surrogatepass")
 
 
 def acknowledgement(taken: int) -> bytes:
@@ -79,8 +85,10 @@ def raw(data: Any) -> Any:
     return data
 
 
-class _Packing(threading.local):
-    """Each thread's packer: making one, with its buffer of a megabyte, costs more than packing most messages."""
+class _Packing:
+    """A packer: making one, with its buffer of a megabyte, costs more than packing most messages."""
+
+    __slots__ = ("buffers", "buffers_nbytes", "packer")
 
     def __init__(self) -> None:
         self.renew()
@@ -92,26 +100,39 @@ class _Packing(threading.local):
         self.packer = msgpack.Packer(default=self._put_behind, unicode_errors="surrogatepass")
 
     def clear(self) -> None:
-        self.buffers: list[Any] = []
+        self.buffers: list[bytes | memoryview] = []
         self.buffers_nbytes = 0
 
     def _put_behind(self, value: Any) -> Any:
         if type(value) is Raw:
-            self.buffers.append(value.data)
-            self.buffers_nbytes += memoryview(value.data).nbytes
+            data = value.data if type(value.data) is bytes else memoryview(value.data).cast("B")
+            self.buffers.append(data)
+            self.buffers_nbytes += len(data)
             return msgpack.ExtType(_RAW, (len(self.buffers) - 1).to_bytes(4, "little"))
         raise TypeError(f"a message can't hold a {type(value).__name__}: {value!r}")
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the buffers make a frame of their own."""
+        return self.buffers_nbytes >= BUFFERS_TARGET_NBYTES or len(self.buffers) >= MAX_BUFFERS // 2
 
-_packing = _Packing()
+
+class _OfThread(threading.local):
+    """What each thread packs with."""
+
+    def __init__(self) -> None:
+        self.packing = _Packing()
 
 
-def pack(messages: Iterable[Message]) -> list[Any]:
+_of_thread = _OfThread()
+
+
+def pack(messages: Sequence[Message]) -> list[bytes | memoryview]:
     """Pack messages into one or more frames.
 
     Returns
     -------
-    list of bytes-like
+    list of bytes and views of bytes
         What to write, in order. Raw buffers are in it as they were given.
 
     Raises
@@ -122,20 +143,42 @@ def pack(messages: Iterable[Message]) -> list[Any]:
     return [chunk for chunks, _ in packed(messages) for chunk in chunks]
 
 
-def packed(messages: Iterable[Message]) -> Iterator[tuple[list[Any], int | None]]:
+def packed(messages: Sequence[Message]) -> Iterable[tuple[list[bytes | memoryview], int | None]]:
     """`pack`, frame by frame: what to write for each, and how many of the messages that completes.
 
     None in the place of their number says that the last one may go on in the next frame.
     """
-    packing = _packing
-    packing.clear()  # an earlier call may have been cut short
+    packing = _of_thread.packing
+    if packing.buffers:
+        packing.clear()  # an earlier call was cut short
+    count = len(messages)
+    if 0 < count <= FEW_MESSAGES:
+        for message in messages:
+            if where_cut(message, PACKED_TOGETHER):
+                break
+        else:  # most of what is sent: a frame is one array
+            header = packing.packer.pack(messages)
+            if not packing.buffers:
+                if len(header) <= HEADER_TARGET_NBYTES:
+                    return (([_PREFIX.pack(len(header), 0) + header], count),)
+            elif len(header) <= HEADER_TARGET_NBYTES and not packing.is_large:
+                buffers = packing.buffers
+                packing.clear()
+                return ((_frame(header, buffers), count),)
+    return _frame_by_frame(messages, packing)
+
+
+def _frame_by_frame(
+    messages: Sequence[Message], packing: _Packing
+) -> Iterator[tuple[list[bytes | memoryview], int | None]]:
+    packing.clear()
     pack_one = packing.packer.pack
     parts: list[bytes] = []
     nbytes = count = 0
     for message in messages:
         count += 1
         place = where_cut(message, PACKED_TOGETHER)
-        for part in _packed_in_pieces(message, place) if place else (pack_one(message),):
+        for part in _packed_in_pieces(message, place, packing) if place else (pack_one(message),):
             parts.append(part)
             nbytes += len(part)
             if len(part) > PACKER_NBYTES:
@@ -143,35 +186,27 @@ def packed(messages: Iterable[Message]) -> Iterator[tuple[list[Any], int | None]
                     raise ValueError(f"a message {message[0]!r} takes {len(part):,} bytes, more than a frame may have")
                 packing.renew()
                 pack_one = packing.packer.pack
-            if (
-                nbytes >= HEADER_TARGET_NBYTES
-                or packing.buffers_nbytes >= BUFFERS_TARGET_NBYTES
-                or len(packing.buffers) >= MAX_BUFFERS // 2
-            ):
-                chunks = _frame(parts, packing.buffers)
+            if nbytes >= HEADER_TARGET_NBYTES or packing.is_large:
+                header, buffers = packing.packer.pack_array_header(len(parts)) + b"".join(parts), packing.buffers
                 parts, nbytes = [], 0
                 packing.clear()
-                yield chunks, None if place else count
+                yield _frame(header, buffers), None if place else count
     if parts:
-        chunks = _frame(parts, packing.buffers)
+        header, buffers = packing.packer.pack_array_header(len(parts)) + b"".join(parts), packing.buffers
         packing.clear()
-        yield chunks, count
+        yield _frame(header, buffers), count
 
 
-def _frame(packed: list[bytes], buffers: list[Any]) -> list[Any]:
-    header = _packing.packer.pack_array_header(len(packed)) + b"".join(packed)
-    if not buffers:
-        return [_PREFIX.pack(len(header), 0) + header]
-    sizes = struct.pack(f"<{len(buffers)}Q", *(memoryview(b).nbytes for b in buffers))
+def _frame(header: bytes, buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    sizes = struct.pack(f"<{len(buffers)}Q", *map(len, buffers))
     return [_PREFIX.pack(len(header), len(buffers)) + sizes + header, *buffers]
 
 
-def _packed_in_pieces(message: Message, place: int) -> Iterator[bytes]:
+def _packed_in_pieces(message: Message, place: int, packing: _Packing) -> Iterator[bytes]:
     """A message that lists things at a place, packed as one or, where they take much, as several that say the same.
 
     Between two of them the frame may end, and with it the buffers that the first one refers to.
     """
-    packing = _packing
     pack_length = packing.packer.pack_array_header  # the same for every packer
     items = message[place]
     begin = pack_length(len(message)) + b"".join([packing.packer.pack(field) for field in message[:place]])
@@ -198,10 +233,6 @@ def _packed_in_pieces(message: Message, place: int) -> Iterator[bytes]:
                 listed, count, nbytes = [], 0, 0
     if count:
         yield b"".join((begin, pack_length(count), *listed, end))
-
-
-def _no_buffers(code: int, data: bytes) -> Any:
-    raise ProtocolError(f"unexpected MessagePack extension type {code}")
 
 
 def prefix(data: bytes) -> tuple[int, int]:
@@ -281,111 +312,122 @@ class FrameReader:
 
     def take(self) -> None:
         """Make batches of what was received. Raises as `feed`."""
+        received = self.received
         while True:
-            if self._begun and len(self._begun) >= self._needed:
-                found, end, needed = self._cut(self._begun)
-                rest = self._begun[end:]  # another one: views of this may live on in messages
+            begun = self._begun
+            if not begun:
+                if not received:
+                    return
+                data = received[0]
+                found, end, needed = self._cut(data)
+                rest = bytearray(data[end:]) if end < len(data) else begun
                 count = len(found)
                 # No call in between: all of it is done, or nothing.
                 self.batches += found
                 self.taken += count
                 self.taken_nbytes += end
                 self._begun, self._needed = rest, needed
-            elif not self.received:
-                return
-            elif self._begun:
-                self._begun += self.received[0]
-                del self.received[0]
-            else:
-                data = self.received[0]
-                found, end, needed = self._cut(data)
-                rest = bytearray(data[end:]) if end < len(data) else self._begun
+                del received[0]
+            elif len(begun) >= self._needed:
+                found, end, needed = self._cut(begun)
+                rest = begun[end:]  # another one: views of this may live on in messages
                 count = len(found)
                 self.batches += found
                 self.taken += count
                 self.taken_nbytes += end
                 self._begun, self._needed = rest, needed
-                del self.received[0]
+            elif received:
+                begun += received[0]
+                del received[0]
+            else:
+                return
 
     def _cut(self, data: bytes | bytearray) -> tuple[list[tuple[Any, ...]], int, int]:
         """The batches that are complete, where they end, and how many bytes from there on the next one needs."""
         view = memoryview(data)
+        available = len(view)
         batches: list[tuple[Any, ...]] = []
-        position = 0
-        while True:
-            batch, after = self._parse(view, position)
-            if batch is not None:
-                batches.append(batch)
-            elif after >= 0:
-                return batches, position, after
-            else:  # a control
-                after = position + _CONTROL.size
-            position = after
+        start = 0
+        while available - start >= _PREFIX_NBYTES:
+            header_nbytes, count = _PREFIX.unpack_from(view, start)
+            begin = start + _PREFIX_NBYTES
+            end = begin + header_nbytes
+            if count:
+                end = start + self._nbytes(view, start, header_nbytes, count)
+            elif header_nbytes > MAX_HEADER_NBYTES or end - start > self.max_frame_nbytes:
+                raise _too_large(header_nbytes, 0)
+            if end > available:
+                return batches, start, end - start
+            if not count:
+                batches.append(_messages(view[begin:end]))
+            elif count == _IS_CONTROL:
+                self._take_control(*_CONTROL.unpack_from(view, start))
+            else:
+                batches.append(_messages_with_buffers(view[start:end], header_nbytes, count))
+            start = end
+        return batches, start, _PREFIX_NBYTES
 
-    def _parse(self, view: memoryview, start: int) -> tuple[tuple[Any, ...] | None, int]:
-        """A batch and where it ends; or None, and how many bytes it needs to get on, or -1 for a control."""
-        available = len(view) - start
-        if available < _PREFIX.size:
-            return None, _PREFIX.size
-        header_nbytes, count = _PREFIX.unpack_from(view, start)
-        total = _PREFIX.size + 8 * count + header_nbytes
-        if header_nbytes > MAX_HEADER_NBYTES or count > MAX_BUFFERS or total > self.max_frame_nbytes:
-            if count == _IS_CONTROL and header_nbytes in (_TAKEN, _GOODBYE):
-                return None, self._take_control(view, start, available)
-            raise ProtocolError(
-                f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit"
-            )
-        if available < total - header_nbytes:
-            return None, total
-        sizes = struct.unpack_from(f"<{count}Q", view, start + _PREFIX.size) if count else ()
-        header = start + total - header_nbytes
-        total += sum(sizes)
-        if total > self.max_frame_nbytes:
-            raise ProtocolError(f"a frame of {total:,} bytes is over the limit of {self.max_frame_nbytes:,}")
-        if available < total:
-            return None, total
-        position = header + header_nbytes
-        hook = _no_buffers
-        if count:
-            buffers = []
-            for size in sizes:
-                buffer = view[position : position + size]
-                # A view keeps the whole frame. That is what makes a large payload free, and a small one dear.
-                buffers.append(buffer if size > total // 2 else memoryview(bytes(buffer)))
-                position += size
-
-            def hook(code: int, data: bytes) -> Any:
-                index = int.from_bytes(data, "little")
-                if code != _RAW or index >= len(buffers):
-                    raise ProtocolError(f"unexpected MessagePack extension {code}:{index}")
-                return buffers[index]
-
-        try:
-            messages = msgpack.unpackb(
-                view[header : header + header_nbytes],
-                use_list=False,
-                strict_map_key=False,
-                ext_hook=hook,
-                unicode_errors="surrogatepass",
-            )
-        except ProtocolError:
-            raise
-        except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
-            raise ProtocolError(f"a header is not valid MessagePack: {error}") from None
-        if type(messages) is not tuple:
-            raise ProtocolError("a header is not an array of messages")
-        for message in messages:
-            if type(message) is not tuple or not message or type(message[0]) is not str:
-                raise ProtocolError("a header is not an array of messages")
-        return messages, position
-
-    def _take_control(self, view: memoryview, start: int, available: int) -> int:
-        """-1, or how many bytes it needs. To take it twice is no harm."""
-        if available < _CONTROL.size:
+    def _nbytes(self, view: memoryview, start: int, header_nbytes: int, count: int) -> int:
+        """How many bytes a frame with buffers has, or a control; if its beginning isn't complete, no more than that."""
+        if count == _IS_CONTROL and header_nbytes in (_TAKEN, _GOODBYE):
             return _CONTROL.size
-        kind, _, value = _CONTROL.unpack_from(view, start)
+        begin = _PREFIX_NBYTES + 8 * count
+        nbytes = begin + header_nbytes
+        if header_nbytes > MAX_HEADER_NBYTES or count > MAX_BUFFERS or nbytes > self.max_frame_nbytes:
+            raise _too_large(header_nbytes, count)
+        if len(view) - start >= begin:
+            nbytes += sum(struct.unpack_from(f"<{count}Q", view, start + _PREFIX_NBYTES))
+            if nbytes > self.max_frame_nbytes:
+                raise ProtocolError(f"a frame of {nbytes:,} bytes is over the limit of {self.max_frame_nbytes:,}")
+        return nbytes
+
+    def _take_control(self, kind: int, _: int, value: int) -> None:
+        """To take it twice is no harm."""
         if kind == _GOODBYE:
             self.said_goodbye = True
         elif value > self.acknowledged:
             self.acknowledged = value
-        return -1
+
+
+def _too_large(header_nbytes: int, count: int) -> ProtocolError:
+    return ProtocolError(f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit")
+
+
+def _no_buffers(code: int, data: bytes) -> Any:
+    raise ProtocolError(f"unexpected MessagePack extension type {code}")
+
+
+def _messages(header: memoryview, hook: Callable[[int, bytes], Any] = _no_buffers) -> tuple[Any, ...]:
+    """What a header holds: a batch of messages."""
+    try:
+        messages = _unpack(header, ext_hook=hook)
+    except ProtocolError:
+        raise
+    except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
+        raise ProtocolError(f"a header is not valid MessagePack: {error}") from None
+    if type(messages) is not tuple:
+        raise ProtocolError("a header is not an array of messages")
+    for message in messages:
+        if type(message) is not tuple or not message or type(message[0]) is not str:
+            raise ProtocolError("a header is not an array of messages")
+    return messages
+
+
+def _messages_with_buffers(frame: memoryview, header_nbytes: int, count: int) -> tuple[Any, ...]:
+    sizes = struct.unpack_from(f"<{count}Q", frame, _PREFIX_NBYTES)
+    header = _PREFIX_NBYTES + 8 * count
+    position = header + header_nbytes
+    buffers: list[memoryview] = []
+    for size in sizes:
+        buffer = frame[position : position + size]
+        # A view keeps the whole frame. That is what makes a large payload free, and a small one dear.
+        buffers.append(buffer if size > len(frame) // 2 else memoryview(bytes(buffer)))
+        position += size
+
+    def hook(code: int, data: bytes) -> Any:
+        index = int.from_bytes(data, "little")
+        if code != _RAW or index >= len(buffers):
+            raise ProtocolError(f"unexpected MessagePack extension {code}:{index}")
+        return buffers[index]
+
+    return _messages(frame[header : header + header_nbytes], hook)

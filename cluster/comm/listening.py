@@ -19,7 +19,8 @@ from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.entrance import Entrance
 from holdfast.cluster.comm.opening import ListenerOpening, Refused
-from holdfast.cluster.comm.resume import Resumption, Terms
+from holdfast.cluster.comm.resumable import ResumableConnection
+from holdfast.cluster.comm.resume import Terms
 from holdfast.cluster.errors import ConnectError
 
 #: How many connections may wait in the kernel to be accepted; it may have a lower limit.
@@ -71,7 +72,7 @@ class Listener:
         self._grace = grace
         self._epoch = epoch or secrets.token_hex(8)
         self._call_later = call_later
-        self._sessions: dict[bytes, Connection] = {}
+        self._sessions: dict[bytes, ResumableConnection] = {}
         self._entrances: list[Entrance] = []
         self.address = ""
 
@@ -94,7 +95,7 @@ class Listener:
                 self._sessions[opening.terms.id].go_on_over(connection, opening.taken)
                 return
             if opening.terms is not None:
-                self._begin(connection, opening.terms)
+                connection = self._begin(connection, opening.terms)
             self._on_connection(connection)
         except Refused:  # it is told so, and closed after that
             raise
@@ -104,12 +105,14 @@ class Listener:
                 sock.close()
             raise
 
-    def _begin(self, connection: Connection, terms: Terms) -> None:
-        self._sessions[terms.id] = connection
+    def _begin(self, opened: Connection, terms: Terms) -> ResumableConnection:
         later = self._call_later or asyncio.get_running_loop().call_later
-        connection.survive(
-            Resumption(terms), _Wait(connection, terms.seconds, later, lambda: self._sessions.pop(terms.id, None))
+        connection = self._sessions[terms.id] = ResumableConnection(
+            opened,
+            terms,
+            lambda connection: _Wait(connection, terms.seconds, later, lambda: self._sessions.pop(terms.id, None)),
         )
+        return connection
 
     async def close(self) -> None:
         """Stop accepting, also those that would come back. Connections that are open stay open."""

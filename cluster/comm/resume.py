@@ -2,7 +2,7 @@
 
 A connection breaks for reasons that concern neither end: a proxy is restarted, a link is gone for some seconds, a
 firewall forgets. What both ends have to say goes on over the next one. Nothing here does I/O or looks at a clock:
-`Connection` drives it, and the tests simulate it.
+`ResumableConnection` drives it, and the tests simulate it.
 
 Terms
 -----
@@ -84,6 +84,11 @@ class Terms(NamedTuple):
     @classmethod
     def new(cls, epoch: str, seconds: float) -> Terms:
         return cls(secrets.token_bytes(SESSION_NBYTES), secrets.token_bytes(SECRET_NBYTES), epoch, seconds)
+
+    @classmethod
+    def none(cls) -> Terms:
+        """Of an end that has left, and keeps no secret."""
+        return cls(b"", b"", "", 0.0)
 
     def proof(self, side: str, listener_nonce: bytes, connector_nonce: bytes, taken: int) -> bytes:
         """That ``side`` knows the secret, and has taken so many frames, for this opening only."""

@@ -112,11 +112,10 @@ class SharedTransport(asyncio.Transport):
         Parameters
         ----------
         chunks
-            Bytes-like objects.
+            Bytes and views of bytes.
         queue, count
             What the chunks hold is so many of the queue's first items: they're taken out of it in the same step.
         """
-        chunks = byte_chunks(chunks)
         try:
             with self._connection.write_lock:
                 if self.closing:
@@ -139,7 +138,8 @@ class SharedTransport(asyncio.Transport):
         """Write what the socket takes; the loop writes the rest. With the connection's ``write_lock``."""
         while True:
             if self._sent:
-                rest = _without(self.unsent, sum(self._sent))
+                sent = sum(self._sent)
+                rest = _without(self.unsent, sent) if sent < sum(map(len, self.unsent)) else []
                 self.unsent, self._sent = rest, []
             if not self.unsent or self._closed:
                 return
@@ -193,7 +193,8 @@ class SharedTransport(asyncio.Transport):
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         mine = False
-        self.leave_to_loop()
+        if self._reader is not None:
+            self.leave_to_loop()
         try:
             with self._read_lock:
                 wake_fd, arrivals = self._wake_fd, self._arrivals
@@ -226,13 +227,16 @@ class SharedTransport(asyncio.Transport):
     def _read_until(
         self, waits: Callable[[], bool], deadline: float | None, wake_fd: int, arrivals: select.poll
     ) -> None:
-        connection = self._connection
-        while connection.handle_elsewhere() and waits() and not self._closed:
-            left = None if deadline is None else (deadline - time.monotonic()) * 1000
-            if left is not None and left <= 0:
+        left = None
+        while True:
+            if (self._received or self._batches) and not self._connection.handle_elsewhere():
                 return
-            if left is not None and left > _LONGEST_POLL_MILLISECONDS:
-                left = _LONGEST_POLL_MILLISECONDS
+            if not waits() or self._closed:
+                return
+            if deadline is not None:
+                left = min((deadline - time.monotonic()) * 1000, _LONGEST_POLL_MILLISECONDS)
+                if left <= 0:
+                    return
             self._reader_idles = True
             arrived = arrivals.poll(left)
             # No call in between:
@@ -364,11 +368,6 @@ class SharedTransport(asyncio.Transport):
     def _in_loop(self, callback: Callable[..., object], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: all has ended
             self._loop.call_soon_threadsafe(callback, *args)
-
-
-def byte_chunks(chunks: list[Any]) -> list[Any]:
-    """Bytes-like objects as bytes and views of bytes, which have a length in bytes."""
-    return [chunk if type(chunk) is bytes else memoryview(chunk).cast("B") for chunk in chunks]
 
 
 def _identity(fd: int) -> tuple[int, int]:

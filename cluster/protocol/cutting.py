@@ -15,7 +15,10 @@ from holdfast.cluster.protocol.vocabularies import VOCABULARIES
 
 
 class Cut(NamedTuple):
-    """Where a message may be cut: the place of its list, and that of the field that has to be nil (0: none has)."""
+    """Where a message may be cut: the place of its list, and that of the field that has to be nil (0: none has).
+
+    The place 0 stands for what a `Carrier` carries.
+    """
 
     place: int
     unless: int
@@ -29,6 +32,8 @@ def _declared() -> dict[str, Cut]:
         for message in vocabulary:
             names = ["", *message.fields]
             cut = None if message.cut is None else Cut(names.index(message.cut), names.index(message.unless or ""))
+            if isinstance(message, Carrier):
+                cut = Cut(0, 0)
             if said.setdefault(message.operation, cut) != cut:
                 raise ValueError(f"two messages {message.operation!r} are cut in two ways")
             if cut is not None:
@@ -37,8 +42,6 @@ def _declared() -> dict[str, Cut]:
 
 
 _CUTS = _declared()
-#: What these carry is cut.
-_CARRIERS = frozenset(m.operation for vocabulary in VOCABULARIES for m in vocabulary if isinstance(m, Carrier))
 
 
 def where_cut(message: Sequence[Any], count: int) -> int:
@@ -46,9 +49,11 @@ def where_cut(message: Sequence[Any], count: int) -> int:
     try:
         cut = _CUTS.get(message[0])
         if cut is None:
-            place = where_cut(message[1:], count) if message[0] in _CARRIERS else 0
-            return place + 1 if place else 0
+            return 0
         place, unless = cut
+        if not place:
+            place = where_cut(message[1:], count)
+            return place + 1 if place else 0
         items = message[place]
         if len(items) <= count or (unless and message[unless] is not None):
             return 0
@@ -58,7 +63,7 @@ def where_cut(message: Sequence[Any], count: int) -> int:
     return place if kind is tuple or kind is list else 0
 
 
-def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+def pieces(message: tuple[Any, ...]) -> Iterable[tuple[Any, ...]]:
     """Messages that say the same as this one, one after the other, none of them of more than `MAX_ITEMS`.
 
     A ``submit`` that wants only some of its tasks stays whole: the others would be forgotten before those came that
@@ -70,9 +75,10 @@ def pieces(message: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     [500, 500, 200]
     """
     place = where_cut(message, MAX_ITEMS)
-    if not place:
-        yield message
-        return
+    return _pieces(message, place) if place else (message,)
+
+
+def _pieces(message: tuple[Any, ...], place: int) -> Iterator[tuple[Any, ...]]:
     before, items, after = message[:place], message[place], message[place + 1 :]
     for start in range(0, len(items), MAX_ITEMS):
         yield (*before, items[start : start + MAX_ITEMS], *after)

@@ -11,8 +11,7 @@ import threading
 import pytest
 from cutting_proxy import CuttingProxy
 
-from holdfast.cluster.comm import connection as connection_module
-from holdfast.cluster.comm import frames, resume
+from holdfast.cluster.comm import connecting, frames, resume
 from holdfast.cluster.comm.connecting import connect
 from holdfast.cluster.comm.listening import GraceOverError, Listener, bound_socket
 from holdfast.cluster.comm.loops import run
@@ -235,7 +234,7 @@ def test_who_does_not_prove_the_session_is_refused_and_the_session_goes_on(what)
             ours.send(("op", 0))
             await served.until(lambda: served.heard)
             another = {"secret": bytes(32), "id": bytes(16), "epoch": "another"}[what]
-            thief._session = Resumption(ours.session.terms._replace(**{what: another}))
+            thief.session = Resumption(ours.session.terms._replace(**{what: another}))
             await served.cut()
             await served.until(lambda: ends)
             assert isinstance(ends[0], ResumeError)
@@ -359,7 +358,7 @@ def test_a_fork_neither_comes_back_nor_keeps_the_secret():
             if pid == 0:
                 ours.leave_to_parent()
                 ours.send_now([("op", "of the child")])
-                os._exit(0 if ours._session is None and ours.closed else 1)
+                os._exit(0 if ours.session.terms == Terms.none() and ours.closed else 1)
             assert os.waitpid(pid, 0)[1] == 0
             ours.send(("op", 1))
             served.proxy.refuse(False)
@@ -374,7 +373,7 @@ def test_a_welcome_that_may_not_have_arrived_is_not_waited_for(monkeypatch):
 
     async def main():
         async with Served(60) as served:
-            monkeypatch.setattr(connection_module.Connection, "survive", _survive_without_a_word)
+            monkeypatch.setattr(connecting, "ResumableConnection", lambda opened, terms, way_back: opened)
             ours = await served.connect()
             ours.send(("op", 0))
             await served.until(lambda: served.heard)
@@ -383,11 +382,6 @@ def test_a_welcome_that_may_not_have_arrived_is_not_waited_for(monkeypatch):
             assert served.breaks == []
 
     run(main())
-
-
-def _survive_without_a_word(connection, session, way_back):
-    if connection.role != "scheduler":
-        connection._session, connection._way_back = session, way_back
 
 
 # -- without a network

@@ -1,0 +1,379 @@
+"""A connection that outlives its sockets: when one breaks, another takes its place.
+
+The code that uses it notices only a delay. It ends when either side closes it, which it says before
+(`frames.GOODBYE`), or when nobody comes back. `resume` is the protocol of that; here is what drives it. Who makes the
+other socket is its `WayBack`: a connecting end connects again (`connecting`), a listening one waits (`listening`).
+
+The opening is a plain `Connection`'s. Its socket is handed over when it has opened: to a new `ResumableConnection`, or
+to the one that goes on over it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.connection import FULL_NBYTES, LISTENER, UNPACKABLE, Connection
+from holdfast.cluster.comm.machine import MachineWatch
+from holdfast.cluster.comm.resume import (
+    RIDE_FRAMES,
+    TELL_FRAMES,
+    TELL_NBYTES,
+    TELL_SECONDS,
+    Resumption,
+    Terms,
+    frame_nbytes,
+)
+from holdfast.cluster.comm.shared import SharedTransport
+from holdfast.cluster.errors import ProtocolError
+
+logger = logging.getLogger(__name__)
+
+
+class WayBack(Protocol):
+    """What brings about that a connection goes on after a break; called in the loop's thread."""
+
+    def broke(self, error: Exception | None) -> None:
+        """It has no socket any more."""
+
+    def resumed(self) -> None:
+        """It has another one."""
+
+    def ended(self) -> None:
+        """It has ended for good."""
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: it has no way back here."""
+
+
+class ResumableConnection(Connection):
+    """One end of a connection that may have one socket after the other.
+
+    Parameters
+    ----------
+    opened
+        A connection that has just opened, whose socket is the first. That connection is of no use any more.
+    terms
+        What both ends have agreed on.
+    way_back
+        ``way_back(connection)`` makes its way back.
+
+    Attributes
+    ----------
+    session : Resumption
+        What this end keeps to take it up again.
+    """
+
+    def __init__(self, opened: Connection, terms: Terms, way_back: Callable[[ResumableConnection], WayBack]) -> None:
+        super().__init__()
+        self.role = opened.role
+        self.info = opened.info
+        self.peer = opened.peer
+        self.session = Resumption(terms)
+        self._former: SharedTransport | None = None  # of a socket that has broken
+        self._leaves = False  # on purpose, and has said so
+        self._paused = False
+        self._is_to_tell = False  # a timer sees to it that the other end learns what was taken
+        self._way_back = way_back(self)
+        self._reader.max_frame_nbytes = frames.MAX_FRAME_NBYTES
+        self._take = self._take_and_tell
+        self._write_frame = self._keep_and_write
+        transport, reader = opened.hand_over()
+        self._reader.go_on_with(reader)
+        self._go_on(transport)
+        if self.role == LISTENER:
+            transport.write(frames.acknowledgement(0))  # the listener knows by this that the terms have arrived
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the other end is slow to read, or to say what it has taken."""
+        if self._closed:
+            return False
+        if self._held or self.session.is_full:
+            return True
+        return self._transport is not None and self._transport.get_write_buffer_size() > FULL_NBYTES
+
+    @property
+    def taken(self) -> int:
+        """How many frames were received whole, since the opening."""
+        return self._reader.taken
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a thread still has in hand what came over a socket that has broken."""
+        return self._former is not None and self._former.is_read
+
+    # -- sending
+
+    def send_now(self, messages: Sequence[frames.Message], queue: list[Any] | None = None, count: int = 0) -> None:
+        try:
+            packed = [frame for frame, _ in frames.packed(messages)]
+        except UNPACKABLE as error:
+            self._abort_unpackable_soon(error)
+            return
+        self._share(packed, queue, count)
+
+    def _keep_and_share(self, frame: list[bytes | memoryview]) -> None:
+        """The same, if other threads write, too."""
+        self._share([frame])
+
+    def _keep_and_write(self, frame: list[bytes | memoryview]) -> None:
+        """Write a frame, and keep it until it is taken, if no other thread writes here."""
+        if self._leaves:
+            return
+        session = self.session
+        session.keep(frame, frame_nbytes(frame))
+        transport = self._transport
+        if transport is None:
+            return
+        taken = self._reader.taken
+        if taken - session.told >= RIDE_FRAMES:
+            frame = [frames.acknowledgement(taken), *frame]
+            session.told, session.told_nbytes = taken, self._reader.taken_nbytes
+        transport.writelines(frame)
+
+    def _share(self, packed: list[list[bytes | memoryview]], queue: list[Any] | None = None, count: int = 0) -> None:
+        """Write frames, and keep them until they are taken, whatever threads write; see `send_now` for the rest."""
+        session = self.session
+        sizes = [frame_nbytes(frame) for frame in packed]
+        nbytes = sum(sizes)
+        chunks = packed[0] if len(packed) == 1 else [chunk for frame in packed for chunk in frame]
+        taken = self._reader.taken
+        if taken - session.told >= RIDE_FRAMES:
+            chunks = [frames.acknowledgement(taken), *chunks]
+            session.told, session.told_nbytes = taken, self._reader.taken_nbytes
+        shared = None
+        try:
+            with self.write_lock:
+                shared = self._shared
+                # No call in here:
+                if not self._closed and not self._leaves:
+                    session.kept += packed
+                    session.kept_sizes += sizes
+                    session.kept_nbytes += nbytes
+                    if shared is not None and not shared.closing:
+                        shared.unsent += chunks
+                if queue is not None:
+                    del queue[:count]
+                # From here on it is written, in any case.
+                if shared is not None:
+                    shared.send_unsent()
+        except BaseException:
+            if shared is not None:
+                shared.send_soon()
+            raise
+
+    def resume_writing(self) -> None:
+        if not self.session.is_full:
+            super().resume_writing()
+
+    # -- what arrives
+
+    def handle(self) -> None:
+        super().handle()
+        if self._reader.said_goodbye and not self._aborted and not self._leaves and self._transport is not None:
+            self._leaves = True
+            self._transport.close()
+
+    def handle_elsewhere(self) -> bool:
+        return super().handle_elsewhere() and not self._reader.said_goodbye
+
+    def _take_and_tell(self) -> None:
+        """Take what was received; let go of what the other end has, and see to it that it learns what this one has."""
+        reader, session = self._reader, self.session
+        reader.take()
+        if reader.acknowledged > session.acknowledged:
+            with self.write_lock:
+                was_full = session.is_full
+                session.acknowledge(reader.acknowledged)
+            if was_full and not session.is_full:
+                self._in_loop(self.resume_writing)
+        untold = reader.taken - session.told
+        if untold:
+            if untold >= TELL_FRAMES or reader.taken_nbytes - session.told_nbytes >= TELL_NBYTES:
+                self._tell()
+            elif not self._is_to_tell:
+                self._is_to_tell = True
+                self._in_loop(self._tell_later)
+
+    def _tell(self) -> None:
+        """Say what was taken. If an interrupt comes in between it is said with the next frame that comes."""
+        session, taken = self.session, self._reader.taken
+        with self.write_lock:
+            session.told, session.told_nbytes = taken, self._reader.taken_nbytes
+            if self._shared is not None:
+                if not self._shared.closing:
+                    self._shared.unsent += [frames.acknowledgement(taken)]
+                self._shared.send_soon()
+            elif self._transport is not None and not self._leaves:
+                self._transport.write(frames.acknowledgement(taken))
+
+    def _in_loop(self, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: all has ended
+            self._loop.call_soon_threadsafe(callback)
+
+    def _tell_later(self) -> None:
+        self._loop.call_later(TELL_SECONDS, self._tell_if_any)
+
+    def _tell_if_any(self) -> None:
+        self._is_to_tell = False
+        if not self._closed and self.session.told != self._reader.taken:
+            self._tell()
+
+    # -- a break, and another socket
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._may_go_on(error):
+            self._break(error)
+        else:
+            super().connection_lost(error)
+
+    def _may_go_on(self, error: Exception | None) -> bool:
+        """Whether the end of a socket is a break."""
+        if self._aborted or self._leaves or self._reader.said_goodbye:
+            return False
+        if isinstance(error, OSError) and error.errno == errno.EBADF:
+            return False  # this very process has closed it
+        return self.role == LISTENER or self._reader.acknowledged >= 0
+
+    def _break(self, error: Exception | None) -> None:
+        with self.write_lock:
+            self._former = self._shared
+            self._forget_socket()
+        self.is_broken = True
+        logger.info("the connection with %s broke%s", self.peer, f": {error}" if error is not None else "")
+        self._way_back.broke(error)
+        if self.on_break is not None:
+            self.on_break(True)
+
+    def supersede(self) -> int:
+        """The other end has another connection: nothing more is taken from this socket. How much was, in frames."""
+        transport = self._transport
+        if transport is not None:
+            transport.set_protocol(asyncio.Protocol())
+            transport.abort()
+            self._break(None)
+        return self._reader.taken
+
+    def go_on_over(self, opened: Connection, taken: int) -> None:
+        """Go on over the socket of a connection that has just opened for that. The other end has ``taken`` frames.
+
+        Raises
+        ------
+        ProtocolError
+            That can't be right. This connection has ended.
+        """
+        session = self.session
+        transport, reader = opened.hand_over()
+        self._former = None
+        try:
+            with self.write_lock:
+                again = session.resumed(taken, self._reader.taken)
+                chunks = [chunk for frame in again for chunk in frame]
+                self._go_on(transport)
+                if self._shared is not None:
+                    self._shared.unsent += chunks
+                    self._shared.send_unsent()
+                else:
+                    transport.writelines(chunks)
+        except ProtocolError as error:
+            self._go_on(transport)
+            self.abort(error)
+            raise
+        self.is_broken = False
+        self._reader.go_on_with(reader)
+        session.told_nbytes = self._reader.taken_nbytes
+        if self._paused:
+            transport.pause_reading()
+        logger.info("the connection with %s goes on; %d frames are sent again", self.peer, len(again))
+        self._way_back.resumed()
+        if self.on_break is not None:
+            self.on_break(False)
+        self.handle()
+        self.resume_writing()
+
+    def _go_on(self, transport: asyncio.Transport) -> None:
+        """Have a socket again."""
+        if isinstance(transport, SharedTransport):
+            transport.serve(self)
+            self._shared = transport
+            self._write_frame = self._keep_and_share
+        else:
+            transport.set_protocol(self)
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            self._machine = MachineWatch(self._loop, sock, self._machine_is_silent)
+
+    # -- the end
+
+    def close(self) -> None:
+        if self.is_broken:
+            self._loop.call_soon(self._end_between, False)
+        else:
+            super().close()
+
+    def _leave(self, transport: asyncio.Transport) -> None:
+        self._leaves = True
+        transport.write(frames.GOODBYE)
+        super()._leave(transport)
+
+    def abort(self, error: Exception | None = None) -> None:
+        if self._transport is not None and not self._leaves:
+            self._try_goodbye(self._transport)
+        super().abort(error)
+        if self.is_broken:
+            self._loop.call_soon(self._end_between, True)
+
+    def _end_between(self, at_once: bool) -> None:
+        """End a connection that has no socket, unless it has one again."""
+        if self.is_broken:
+            self._end(self._close_error)
+        elif at_once:
+            self.abort()
+        else:
+            self.close()
+
+    def _try_goodbye(self, transport: asyncio.Transport) -> None:
+        """Say that nothing more will come, if the other end can hear it: it would wait otherwise."""
+        self._leaves = True
+        sock = transport.get_extra_info("socket")
+        if sock is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):
+                os.write(sock.fileno(), frames.GOODBYE)
+
+    def pause(self) -> None:
+        self._paused = True
+        super().pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        super().resume()
+
+    def close_without_loop(self) -> None:
+        if self.is_broken:
+            self._end(None)
+        elif not self._closed and self._shared is not None:
+            self._try_goodbye(self._shared)
+            super().close_without_loop()
+
+    def leave_to_parent(self) -> None:
+        self._way_back.leave_to_parent()
+        self._leaves = True
+        self.session = Resumption(Terms.none())
+        if self.is_broken:
+            self._closed = True
+        super().leave_to_parent()
+
+    def _end(self, error: Exception | None) -> None:
+        if not self._closed:
+            self.is_broken = False
+            self._way_back.ended()
+            super()._end(error)
