@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.connection import FULL_NBYTES, LISTENER, UNPACKABLE, Connection
-from holdfast.cluster.comm.machine import MachineWatch
+from holdfast.cluster.comm.machine_watch import MachineWatch
 from holdfast.cluster.comm.resume import (
     RIDE_FRAMES,
     TELL_FRAMES,
