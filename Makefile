@@ -8,7 +8,7 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
+.PHONY: help demo test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make bench        every workload of the peers on Holdfast alone; ARGS=\"--help\" for more"
 	@echo "make bench-peers  on the peers too, in turn, with the ratios (docs/performance.md)"
 	@echo "make bench-path   where the time of one task goes, span by span, and what it costs each process"
+	@echo "make bench-bytecodes  what the interpreter does for one task in each process, whatever else the machine does"
 	@echo "make bench-graphs graphs of up to a million tasks: time and memory of each, and who has to wait meanwhile"
 	@echo "make bench-bounds how long others wait while one client asks very much of the scheduler"
 	@echo "make bench-placement  hard graphs beside distributed, time and memory (docs/performance.md)"
@@ -69,6 +70,9 @@ bench-peers: $(VENV)/.test
 
 bench-path: $(VENV)/.test
 	$(BIN)/python -m benchmarks.path $(ARGS)
+
+bench-bytecodes: $(VENV)/.test
+	$(BIN)/python -m benchmarks.bytecodes $(ARGS)
 
 bench-graphs: $(VENV)/.test
 	$(BIN)/python -m benchmarks.graphs $(ARGS)

@@ -1,7 +1,8 @@
 """Benchmarks: Holdfast's figures beside its peers', taken in the same run on the same machine.
 
 ``cluster.py`` is what ``make bench`` and ``make bench-peers`` run, ``store.py`` is ``make bench-store``, ``path.py`` is
-``make bench-path``, ``placement.py`` is ``make bench-placement``, ``fragmentation.py`` is ``make bench-fragmentation``.
+``make bench-path``, ``bytecodes.py`` is ``make bench-bytecodes``, ``placement.py`` is ``make bench-placement``,
+``fragmentation.py`` is ``make bench-fragmentation``.
 The parts, each of use to any other benchmark too:
 
 =========================  ==================================================================
@@ -23,7 +24,9 @@ The parts, each of use to any other benchmark too:
 ``placement_run.py``       one system through one of them, one process that prints JSON lines
 ``processor_time.py``      how much processor time they take
 ``path_points.py``         the points that a task passes in each process, and how they are seen
-``path_process.py``        a process of a cluster that sees them
 ``path_spans.py``          from points to the spans of one task
+``probed_process.py``      a process of a cluster that such points, or bytecodes, are seen of
+``bytecode_counter.py``    counts what the interpreter does in one process
+``bytecode_client.py``     the client of a cluster whose processes all count
 =========================  ==================================================================
 """

@@ -27,9 +27,9 @@ from benchmarks.functions import inc
 from benchmarks.goals import SYSTEM
 from benchmarks.memory import settled_pss
 from benchmarks.path_points import START, Recorder
-from benchmarks.path_process import trace_children
 from benchmarks.path_spans import Path as TaskPath
 from benchmarks.path_spans import path_of, percentile_99
+from benchmarks.probed_process import probe_children
 from benchmarks.processor_time import ProcessorTime, Taken
 from benchmarks.table import aligned
 from holdfast import Client, LocalCluster
@@ -119,7 +119,7 @@ def _traced(tasks: int) -> TaskPath:
     recorder = Recorder()
     with tempfile.TemporaryDirectory(prefix="holdfast-path-") as directory:
         path_points.instrument(recorder)
-        trace_children(Path(directory))
+        probe_children("benchmarks.path_points", Path(directory))
         with LocalCluster(n_workers=2, threads_per_worker=1) as cluster, Client(cluster) as client:
             _warm_up(client)
             settled_pss()

@@ -122,6 +122,13 @@ def instrument(recorder: Recorder) -> None:
         wrap(recorder)
 
 
+def attach() -> Callable[[Path], None]:
+    """Have this process note what passes from now on; what writes it down (`probed_process`)."""
+    recorder = Recorder()
+    instrument(recorder)
+    return recorder.write
+
+
 def _wrap(owner: Any, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     """Put ``around(function)`` in the place of a function of the product."""
     setattr(owner, name, around(getattr(owner, name)))
