@@ -163,6 +163,6 @@ def _read_nothing(waits: Callable[[], bool], timeout: float | None) -> bool:
 async def connected(
     address: str, *, token: bytes, info: dict[str, Any], timeout: float, threads_read: bool
 ) -> ConnectionTransport:
-    """A connection to the scheduler, on the running loop. Raises what `connection.connect` raises."""
+    """A connection to the scheduler, on the running loop. Raises what `connecting.connect` raises."""
     connection = await connect(address, token=token, role="client", info=info, timeout=timeout, shared=True)
     return ConnectionTransport(connection, threads_read=threads_read)

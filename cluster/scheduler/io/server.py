@@ -53,7 +53,7 @@ class Scheduler:
     token
         The cluster's token.
     sock
-        A bound socket (`holdfast.cluster.comm.connection.bound_socket`), which the scheduler owns from here on.
+        A bound socket (`holdfast.cluster.comm.listening.bound_socket`), which the scheduler owns from here on.
     no_worker_timeout
         Seconds after which a task fails that no worker may run.
     silence_timeout

@@ -364,7 +364,7 @@ class HolderDescription(NamedTuple):
 class Holder:
     """Whatever keeps results: a task that somebody holds isn't forgotten, and its result is not deleted.
 
-    The kinds of holders are in `holders`, and in the parts of the scheduler that have some. `Lifecycle.hold`, `unhold`
+    The kinds of holders are in `holders`, and in the parts of the scheduler that have some. `Holding.hold`, `unhold`
     and `let_go` change what one holds.
 
     Attributes
