@@ -140,7 +140,10 @@ def pack(messages: Sequence[Message]) -> list[bytes | memoryview]:
     TypeError, ValueError, OverflowError
         Something in a message can't be sent, or what can't be cut takes more than a frame may have.
     """
-    return [chunk for chunks, _ in packed(messages) for chunk in chunks]
+    chunks: list[bytes | memoryview] = []
+    for frame, _ in packed(messages):
+        chunks += frame
+    return chunks
 
 
 def packed(messages: Sequence[Message]) -> Iterable[tuple[list[bytes | memoryview], int | None]]:
@@ -314,33 +317,65 @@ class FrameReader:
         """Make batches of what was received. Raises as `feed`."""
         received = self.received
         while True:
-            begun = self._begun
-            if not begun:
-                if not received:
+            if self._begun:
+                if not self._take_begun():
                     return
-                data = received[0]
-                found, end, needed = self._cut(data)
-                rest = bytearray(data[end:]) if end < len(data) else begun
-                count = len(found)
-                # No call in between: all of it is done, or nothing.
-                self.batches += found
-                self.taken += count
-                self.taken_nbytes += end
-                self._begun, self._needed = rest, needed
-                del received[0]
-            elif len(begun) >= self._needed:
-                found, end, needed = self._cut(begun)
-                rest = begun[end:]  # another one: views of this may live on in messages
-                count = len(found)
-                self.batches += found
-                self.taken += count
-                self.taken_nbytes += end
-                self._begun, self._needed = rest, needed
-            elif received:
-                begun += received[0]
-                del received[0]
-            else:
+            elif not received:
                 return
+            else:
+                data = received[0]
+                batch = self._whole(data)
+                if batch is None:
+                    self._take_several(data)
+                    continue
+                nbytes = len(data)
+                # No call in between: all of it is done, or nothing.
+                self.batches += (batch,)
+                self.taken += 1
+                self.taken_nbytes += nbytes
+                del received[0]
+
+    def _whole(self, data: bytes) -> tuple[Any, ...] | None:
+        """The batch, if this is one frame and has no buffers, as most of what is received."""
+        nbytes = len(data)
+        if nbytes < _PREFIX_NBYTES:
+            return None
+        header_nbytes, count = _PREFIX.unpack_from(data)
+        if count or nbytes != header_nbytes + _PREFIX_NBYTES or nbytes > self.max_frame_nbytes:
+            return None
+        return _messages(data[_PREFIX_NBYTES:])
+
+    def _take_several(self, data: bytes) -> None:
+        """Take what is received when nothing is begun."""
+        found, end, needed = self._cut(data)
+        rest = bytearray(data[end:])
+        count = len(found)
+        # No call in between:
+        self.batches += found
+        self.taken += count
+        self.taken_nbytes += end
+        self._begun, self._needed = rest, needed
+        del self.received[0]
+
+    def _take_begun(self) -> bool:
+        """Take what is begun, if it is complete, or add to it. False if there is nothing to add."""
+        begun = self._begun
+        if len(begun) >= self._needed:
+            found, end, needed = self._cut(begun)
+            rest = begun[end:]  # another one: views of this may live on in messages
+            count = len(found)
+            # No call in between:
+            self.batches += found
+            self.taken += count
+            self.taken_nbytes += end
+            self._begun, self._needed = rest, needed
+        elif self.received:
+            # No call in between:
+            begun += self.received[0]
+            del self.received[0]
+        else:
+            return False
+        return True
 
     def _cut(self, data: bytes | bytearray) -> tuple[list[tuple[Any, ...]], int, int]:
         """The batches that are complete, where they end, and how many bytes from there on the next one needs."""

@@ -84,12 +84,9 @@ def _pieces(message: tuple[Any, ...], place: int) -> Iterator[tuple[Any, ...]]:
         yield (*before, items[start : start + MAX_ITEMS], *after)
 
 
-def in_pieces(messages: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def in_pieces(messages: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Messages that say the same as these; see `pieces`."""
-    said: list[tuple[Any, ...]] = []
     for message in messages:
         if where_cut(message, MAX_ITEMS):
-            said += pieces(message)
-        else:
-            said.append(message)
-    return said
+            return [piece for message in messages for piece in pieces(message)]
+    return messages

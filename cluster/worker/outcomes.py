@@ -13,7 +13,6 @@ one sends each outcome at once, without a timer.
 
 from __future__ import annotations
 
-import contextlib
 import queue
 import threading
 from collections import deque
@@ -78,24 +77,20 @@ class OutcomeSender:
             self._send()
 
     def _send(self) -> None:
+        outcomes = self._outcomes
         with self._sending:
-            outcomes: list[Outcome] = []
-            with contextlib.suppress(IndexError):
-                while True:
-                    outcomes.append(self._outcomes.popleft())
-            if not outcomes:
-                return
-            if not all(map(_rides_along, outcomes)) and not self._flush():
-                return
             entries: dict[Message, list[Any]] = {}
-            for message, entry in outcomes:
+            all_ride_along = True
+            while outcomes:
+                message, entry = outcomes.popleft()
+                all_ride_along = all_ride_along and _rides_along(message, entry)
                 entries.setdefault(message, []).append(entry)
-            self._deliver([message(listed) for message, listed in entries.items()])
+            if entries and (all_ride_along or self._flush()):
+                self._deliver([message(listed) for message, listed in entries.items()])
 
 
-def _rides_along(outcome: Outcome) -> bool:
-    """Whether it refers to nothing in the store."""
-    message, entry = outcome
+def _rides_along(message: Message, entry: tuple[Any, ...]) -> bool:
+    """Whether an outcome refers to nothing in the store."""
     if message is FINISHED:
         _, _, _, _, inline, _, _ = entry
         return inline is not None

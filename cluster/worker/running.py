@@ -7,9 +7,9 @@ import logging
 import traceback
 from collections.abc import Callable
 
-from holdfast.cluster import protocol
 from holdfast.cluster.errors import RemoteError
 from holdfast.cluster.failures import dumping
+from holdfast.cluster.protocol.worker import ERRED, FINISHED
 from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.execution import Outcome, Task, TaskRunner
@@ -91,7 +91,7 @@ class Running:
             if not _can_report():
                 self._cannot_report()
             blob, text = UNSPEAKABLE
-            self._outcomes.put((protocol.worker.ERRED, (key, run_id, blob, text, 0.0)))
+            self._outcomes.put((ERRED, (key, run_id, blob, text, 0.0)))
             with contextlib.suppress(BaseException):
                 # As text: a record with the error itself would keep what the task had in its hands.
                 logger.error("task %r failed, and so did reporting how:\n%s", key, traceback.format_exc())
@@ -104,7 +104,7 @@ class Running:
         result = None
         if outcome is not None:
             kind, entry = outcome
-            if kind is protocol.worker.FINISHED:
+            if kind is FINISHED:
                 _, _, object_id, _, inline, _, _ = entry
                 result = (object_id, inline)
         self._blocking.ended((run_id,))

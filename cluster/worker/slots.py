@@ -37,17 +37,21 @@ class Slot:
     ----------
     take
         ``take(run_id)`` notes in the ledger which run is in it; 0 for none.
+    thread : int
+        The thread that had it last.
     """
 
-    __slots__ = ("_ledger", "_number", "take")
+    __slots__ = ("_ledger", "_number", "take", "thread")
 
     def __init__(self, number: int, ledger: WorkerLedger) -> None:
         self._number = number
         self._ledger = ledger
         self.take = ledger.taker(number)
+        self.thread = 0
 
-    def hold(self) -> None:
-        """This thread has it from now on."""
+    def hold(self, thread: int) -> None:
+        """The calling thread, which is another one than before, has it from now on."""
+        self.thread = thread
         self._ledger.hold(self._number)
 
 
@@ -108,7 +112,8 @@ class Slots:
     def take(self, thread: int) -> Slot:
         """The calling thread takes a slot that is free."""
         slot = self.held[thread] = self.free.pop()
-        slot.hold()
+        if slot.thread != thread:
+            slot.hold(thread)
         return slot
 
     def leave(self, thread: int) -> None:
@@ -142,7 +147,7 @@ class Slots:
         slot = self.blocked.pop(thread).slot
         if slot is not None:
             self.held[thread] = slot
-            slot.hold()
+            slot.hold(thread)
             slot.take(run_id)
 
     def ended(self, place: int) -> None:

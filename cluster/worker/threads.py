@@ -76,6 +76,8 @@ class TaskThreads:
 
     Attributes
     ----------
+    nothing_queued : callable
+        ``nothing_queued()``: whether nothing waits to be run. Written in C, for `read_while`.
     threads : list of threading.Thread
         Those that live, whatever they do. Replaced when it changes, so that any thread may look at it.
     """
@@ -100,6 +102,7 @@ class TaskThreads:
         self._all_ended = asyncio.Event()
         self._stopping = False
         self._queued: OrderedDict[int, Any] = OrderedDict()  # tasks by run
+        self.nothing_queued: Callable[[], bool] = partial(operator.not_, self._queued)
         self._ledger = ledger
         self._name = name
         self._blocked_max = BLOCKED_MAX if blocked_max is None else blocked_max
@@ -121,11 +124,6 @@ class TaskThreads:
             self._start()
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing waits to be run."""
-        return not self._queued
-
-    @property
     def blocked(self) -> int:
         """How many tasks are blocked, those included that wait to return."""
         return len(self._slots.blocked)
@@ -142,12 +140,15 @@ class TaskThreads:
         for task in tasks:
             _, run_id, _, _, _, _ = task
             self._queued[run_id] = task
+        slots, queued = self._slots, len(self._queued)
         # A thread that leaves its slot looks at the queue after that. So it is enough to wake others for free slots.
-        free, queued = len(self._slots.free), len(self._queued)
+        free = len(slots.free)
         thread = threading.get_ident()
-        if thread in self._idents and thread not in self._slots.blocked:  # it takes one itself
+        if thread in self._idents and thread not in slots.blocked:  # it takes one itself
+            if queued == 1:
+                return
             queued -= 1
-            free -= thread not in self._slots.held
+            free -= thread not in slots.held
         self._wake(min(len(tasks), queued, free))
 
     def read(self) -> None:
@@ -328,7 +329,6 @@ class TaskThreads:
         queued, slots = self._queued, self._slots
         free, returning, lent = slots.free, slots.returning, slots.lent
         taking, revocations = self._taking, self._ledger.revocations
-        nothing_queued = partial(operator.not_, queued)
         thread = threading.get_ident()
         confirmed = 0  # revocations that the worker had been told of when this thread waited for word last
         run_id = 0
@@ -342,16 +342,16 @@ class TaskThreads:
                     if slot is not None:
                         slots.leave(thread)
                         slot = None
-                    if self._stopping or (self._has_surplus and not (queued and free)):
+                    if queued and free and not self._stopping:
+                        slot = slots.take(thread)
+                    elif self._stopping or self._has_surplus:
                         self._count -= 1
                         return
-                    if queued and free:
-                        slot = slots.take(thread)
                 if slot is not None:
                     run_id, task = queued.popitem(last=False)
                     slot.take(run_id)
             if slot is None:
-                if not self._read_while(nothing_queued):
+                if not self._read_while(self.nothing_queued):
                     self._wait()
                 continue
             may_begin = revocations[0] == confirmed

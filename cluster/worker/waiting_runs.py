@@ -70,7 +70,8 @@ class WaitingRuns:
                 if len(self._results) > REMEMBERED_MAX:
                     self._results.popitem(last=False)
             self._end(run_id, runnable, missing)
-            self._hand_on(runnable, missing)
+            if runnable or missing:
+                self._hand_on(runnable, missing)
 
     def drop(self, run_ids: Iterable[int], drop: Callable[[list[int]], list[int]]) -> list[int]:
         """These are not to start: neither those that wait here nor those which ``drop`` can stop. Returns both."""
@@ -95,7 +96,7 @@ class WaitingRuns:
 
     def _admit(self, task: Task, runnable: list[Task], missing: list[Outcome]) -> None:
         key, run_id, digest, payload, dependencies, private = task
-        if not any(type(result) is int for _, result, _, _ in dependencies):
+        if not dependencies or not any(type(result) is int for _, result, _, _ in dependencies):
             runnable.append(task)
             return
         found: list[Any] = []

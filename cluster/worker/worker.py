@@ -164,7 +164,6 @@ class Worker:
             )
             self._waiting_runs = WaitingRuns(self._threads.submit, self._outcomes.put)
             self._blocking = Blocking(self._threads, self._deliver, self._read_while, self._wake_reader)
-            threads = self._threads
             self._running = Running(
                 runner,
                 self._outcomes,
@@ -174,7 +173,7 @@ class Worker:
                 self._store,
                 imports=self._imports,
                 prefixes_lines=self._prefixes_lines,
-                is_idle=lambda: threads.idle,
+                is_idle=self._threads.nothing_queued,
                 cannot_report=self._cannot_report,
                 store_is_gone=self._store_is_gone,
             )

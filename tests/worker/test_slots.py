@@ -268,7 +268,7 @@ def test_a_run_that_is_blocked_or_was_has_begun_for_its_agent(eventually):
         assert 1 not in slots.agent.running, "it isn't what the process is doing"
         for run_id in range(2, 5000):
             slots.submit(run_id, lambda run_id: None)
-        eventually(lambda: slots.threads.idle)
+        eventually(lambda: slots.threads.nothing_queued())
         assert slots.agent.revoke([1]) == (0, [], [1])
         events[0].set()
         eventually(lambda: slots.told[-1] == ("blocked", 1) and len(slots.told) == 3)
