@@ -47,6 +47,8 @@ CONNECT_TIMEOUT_SECONDS = 30.0
 CLOSE_TIMEOUT_SECONDS = 1.0
 #: How often the loop writes into the ledger that it goes round.
 HEAR_SECONDS = 1.0
+#: Messages that a task's thread can't handle like the others.
+_NOT_ANYWHERE = frozenset({protocol.worker.CLOSE.operation, protocol.worker.TO_TASKS.operation})
 
 
 class Worker:
@@ -321,11 +323,17 @@ class Worker:
 
     def _on_batch_elsewhere(self, batch: tuple[Any, ...]) -> bool:
         """Handle a batch in a task's thread, unless it is for the loop's."""
+        for message in batch:
+            if message[0] in _NOT_ANYWHERE:
+                return self._on_others_batch(batch)
+        for message in batch:
+            self._dispatch(message)
+        return True
+
+    def _on_others_batch(self, batch: tuple[Any, ...]) -> bool:
+        """The same, for a batch with messages to the tasks or for the loop's thread."""
         if protocol.worker.CLOSE.is_in(batch):
             return False
-        if not protocol.worker.TO_TASKS.is_in(batch):
-            self._on_batch(batch)
-            return True
         said = [protocol.worker.TO_TASKS.fields_of(message) for message in batch]
         if self._tasks is None or not self._tasks.hear_elsewhere([to_tasks for to_tasks in said if to_tasks]):
             return False  # there the messages are checked that nobody here hears
