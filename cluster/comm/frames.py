@@ -432,7 +432,7 @@ def _no_buffers(code: int, data: bytes) -> Any:
     raise ProtocolError(f"unexpected MessagePack extension type {code}")
 
 
-def _messages(header: memoryview, hook: Callable[[int, bytes], Any] = _no_buffers) -> tuple[Any, ...]:
+def _messages(header: bytes | memoryview, hook: Callable[[int, bytes], Any] = _no_buffers) -> tuple[Any, ...]:
     """What a header holds: a batch of messages."""
     try:
         messages = _unpack(header, ext_hook=hook)
