@@ -26,6 +26,8 @@ ATTEMPT_SECONDS = 5.0
 #: again when something was said in between.
 PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 1.0
+#: People are told of a connection that isn't taken up again within this: nothing that waits for it goes on.
+WARN_SECONDS = 1.0
 #: How often it is looked whether a thread still reads what came over the connection that has broken.
 READER_SECONDS = 0.001
 
@@ -127,6 +129,7 @@ class _Return:
         self._connection: ResumableConnection | None = connection
         self._host = host
         self._port = port
+        self._where = format_address(host, port)
         self._token = token
         self._role = role
         self._shared = shared
@@ -161,36 +164,59 @@ class _Return:
         while connection.is_read:  # by a thread, which finds out in a moment
             await asyncio.sleep(READER_SECONDS)
         connection.handle()  # what it had taken
+        if connection.said_goodbye:
+            connection.close()
+            return
         moved = connection.taken + connection.session.acknowledged
         if moved != self._moved:
             self._moved, self._pause = moved, 0.0
+        is_warned = False
         while not connection.closed:
             reason = await self._try(connection)
-            if reason is None or connection.closed:
+            passed = time.monotonic() - began
+            if not connection.is_broken:
+                if is_warned and not connection.closed:
+                    logger.warning("the connection with %s goes on after %.1f s", self._where, passed)
                 return
             if isinstance(reason, (ResumeError, AuthenticationError, VersionMismatchError)):
                 connection.abort(reason)
                 return
-            if time.monotonic() - began + self._pause >= seconds:
+            if passed + self._pause >= seconds:
                 because = f"{error}; " if error is not None else ""
                 connection.abort(
                     ConnectError(f"{because}it could not be taken up again within {seconds:g} s: {_reason(reason)}")
                 )
                 return
+            if passed >= WARN_SECONDS and not is_warned:
+                is_warned = True
+                logger.warning(
+                    "there has been no connection with %s for %.1f s: %s. Holdfast tries for %.0f s more to take it up "
+                    "again; what waits for it goes on then",
+                    self._where,
+                    passed,
+                    _reason(reason),
+                    seconds - passed,
+                )
             await asyncio.sleep(self._pause)
             self._pause = min(2 * self._pause + PAUSE_SECONDS, MAX_PAUSE_SECONDS)
 
     async def _try(self, connection: ResumableConnection) -> Exception | None:
-        """None if the session goes on."""
+        """What went wrong, if anything did."""
         attempt: Connection | None = None
-        back = Return(connection.session.terms, connection.taken)
+        session = connection.session
+        session.attempt += 1
+        back = Return(session.terms, session.attempt, connection.taken)
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 attempt = self._attempt = await _connect(self._host, self._port, self._shared)
-                opening = ConnectorOpening(self._token, self._role, {}, format_address(self._host, self._port), back)
+                opening = ConnectorOpening(self._token, self._role, {}, self._where, back)
                 await attempt.open_as_connector(opening)
             connection.go_on_over(attempt, opening.taken)
         except (OSError, ConnectError, ProtocolError, TimeoutError) as error:
+            _abort(attempt)
+            return error
+        except Exception as error:  # a fault of this program's own, which must not leave the connection broken for ever
+            logger.exception("taking up the connection with %s again failed", self._where)
             _abort(attempt)
             return error
         except BaseException:

@@ -213,9 +213,8 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close when everything sent has been written."""
         if not self._closed and self._transport is not None:
-            held, self._held = self._held, []
-            self._write(held, regardless=True)
-            self.flush()
+            last, self._held, self._outbox = [*self._held, *self._outbox], [], []
+            self._write(last, regardless=True)
             self._leave(self._transport)
 
     def _leave(self, transport: asyncio.Transport) -> None:

@@ -135,12 +135,16 @@ class _Known:
         if epoch != self._listener._epoch:
             raise Refused("resume", f"{epoch} is gone, {self._listener._epoch} listens here now")
         connection = self._listener._sessions.get(session)
-        if connection is None or connection.role != role:
+        if connection is None or connection.role != role or connection.is_ending:
             raise Refused("resume", "the session has ended")
         return connection.session.terms
 
-    def supersede(self, session: bytes) -> int:
-        return self._listener._sessions[session].supersede()
+    def supersede(self, session: bytes, attempt: int) -> int:
+        connection = self._listener._sessions[session]
+        if attempt <= connection.session.attempt:
+            raise Refused("resume", "a later attempt has come before")
+        connection.session.attempt = attempt
+        return connection.supersede()
 
 
 class _Wait:

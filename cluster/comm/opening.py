@@ -70,14 +70,18 @@ class Sessions(Protocol):
     def find(self, session: bytes, epoch: str, role: str) -> Terms:
         """The terms of one that may be taken up again. Raises `Refused`."""
 
-    def supersede(self, session: bytes) -> int:
-        """Its earlier connection is no more: how many frames were taken by that."""
+    def supersede(self, session: bytes, attempt: int) -> int:
+        """Its earlier connection is no more: how many frames were taken by that.
+
+        Raises `Refused` if a later attempt has come before this one.
+        """
 
 
 class Return(NamedTuple):
     """What a connecting end knows of the session that it comes back to."""
 
     terms: Terms
+    attempt: int
     taken: int
 
 
@@ -171,14 +175,15 @@ class ListenerOpening:
         if self._sessions is None:
             raise Refused("resume", "nobody comes back to this listener")
         terms = self._sessions.find(session["id"], session["epoch"], role)
-        expected = terms.proof("connector", self._nonce, nonce, session["taken"])
+        attempt = session["attempt"]
+        expected = terms.proof("connector", self._nonce, nonce, attempt, session["taken"])
         if not hmac.compare_digest(session_proof, expected):
             raise Refused("resume", "the session's secrets differ")
+        taken = self._sessions.supersede(terms.id, attempt)
         self.role, self.terms, self.taken = role, terms, session["taken"]
-        taken = self._sessions.supersede(terms.id)
         return RESUMED(
             _proof(self._token, "listener", role, self._nonce, nonce),
-            terms.proof("listener", self._nonce, nonce, taken),
+            terms.proof("listener", self._nonce, nonce, attempt, taken),
             taken,
         )
 
@@ -260,9 +265,9 @@ class ConnectorOpening:
         proof = _proof(self._token, "connector", self._role, nonce, self._nonce)
         if self._back is None:
             return HELLO(MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, self._info)
-        terms, taken = self._back
-        session = {"id": terms.id, "epoch": terms.epoch, "taken": taken}
-        session_proof = terms.proof("connector", nonce, self._nonce, taken)
+        terms, attempt, taken = self._back
+        session = {"id": terms.id, "epoch": terms.epoch, "attempt": attempt, "taken": taken}
+        session_proof = terms.proof("connector", nonce, self._nonce, attempt, taken)
         return RESUME(MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, session, session_proof)
 
     def _on_welcome(self, proof: bytes, info: dict[str, Any], session: dict[str, Any] | None) -> None:
@@ -279,9 +284,8 @@ class ConnectorOpening:
             raise ProtocolError("an unexpected return")
         self._check_token(proof)
         self.terms = self._back.terms
-        if not hmac.compare_digest(
-            session_proof, self.terms.proof("listener", self._listener_nonce, self._nonce, taken)
-        ):
+        expected = self.terms.proof("listener", self._listener_nonce, self._nonce, self._back.attempt, taken)
+        if not hmac.compare_digest(session_proof, expected):
             raise AuthenticationError(f"what answers at {self._where} does not know this session's secret")
         self.taken = taken
 

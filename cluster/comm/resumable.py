@@ -23,6 +23,7 @@ from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.connection import FULL_NBYTES, LISTENER, UNPACKABLE, Connection
 from holdfast.cluster.comm.machine_watch import MachineWatch
 from holdfast.cluster.comm.resume import (
+    KEPT_FRAMES,
     RIDE_FRAMES,
     TELL_FRAMES,
     TELL_NBYTES,
@@ -32,7 +33,7 @@ from holdfast.cluster.comm.resume import (
     frame_nbytes,
 )
 from holdfast.cluster.comm.shared import SharedTransport
-from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.errors import ConnectError, ProtocolError
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class ResumableConnection(Connection):
         self._leaves = False  # on purpose, and has said so
         self._paused = False
         self._is_to_tell = False  # a timer sees to it that the other end learns what was taken
+        self._has_withheld = False  # what the other end was to learn otherwise
+        self._lost_because: Exception | None = None  # if this end lets go of a socket that it can go on without
         self._way_back = way_back(self)
         self._reader.max_frame_nbytes = frames.MAX_FRAME_NBYTES
         self._take = self._take_and_tell
@@ -106,6 +109,16 @@ class ResumableConnection(Connection):
         return self._reader.taken
 
     @property
+    def is_ending(self) -> bool:
+        """Whether this end has said that it ends, or it has ended."""
+        return self._closed or self._aborted or self._leaves
+
+    @property
+    def said_goodbye(self) -> bool:
+        """Whether the other end has said that nothing more will come."""
+        return self._reader.said_goodbye
+
+    @property
     def is_read(self) -> bool:
         """Whether a thread still has in hand what came over a socket that has broken."""
         return self._former is not None and self._former.is_read
@@ -120,6 +133,12 @@ class ResumableConnection(Connection):
             return
         self._share(packed, queue, count)
 
+    def _write(self, messages: list[frames.Message], regardless: bool = False) -> None:
+        if self.session.is_full and not regardless and not self._closed:
+            self._held = messages
+        else:
+            super()._write(messages, regardless)
+
     def _keep_and_share(self, frame: list[bytes | memoryview]) -> None:
         """The same, if other threads write, too."""
         self._share([frame])
@@ -130,6 +149,8 @@ class ResumableConnection(Connection):
             return
         session = self.session
         session.keep(frame, frame_nbytes(frame))
+        if self._paused:
+            self._read_or_not()
         transport = self._transport
         if transport is None:
             return
@@ -171,6 +192,8 @@ class ResumableConnection(Connection):
             raise
 
     def resume_writing(self) -> None:
+        if self._paused:
+            self._read_or_not()
         if not self.session.is_full:
             super().resume_writing()
 
@@ -197,7 +220,11 @@ class ResumableConnection(Connection):
                 self._in_loop(self.resume_writing)
         untold = reader.taken - session.told
         if untold:
-            if untold >= TELL_FRAMES or reader.taken_nbytes - session.told_nbytes >= TELL_NBYTES:
+            if self._withholds:
+                self._has_withheld = True
+                if untold > 2 * KEPT_FRAMES:
+                    raise ProtocolError(f"{untold:,} frames came that were not acknowledged: it keeps too many")
+            elif untold >= TELL_FRAMES or reader.taken_nbytes - session.told_nbytes >= TELL_NBYTES:
                 self._tell()
             elif not self._is_to_tell:
                 self._is_to_tell = True
@@ -225,11 +252,24 @@ class ResumableConnection(Connection):
     def _tell_if_any(self) -> None:
         self._is_to_tell = False
         if not self._closed and self.session.told != self._reader.taken:
-            self._tell()
+            if self._withholds:
+                self._has_withheld = True
+            else:
+                self._tell()
 
     # -- a break, and another socket
 
+    def _machine_is_silent(self, seconds: float) -> None:
+        if self._transport is None or not self._may_go_on(None):
+            super()._machine_is_silent(seconds)
+        else:  # the machine may be there, and only this socket forgotten on the way to it
+            reason = f"the machine of {self.peer} has acknowledged nothing for {seconds:.0f} s"
+            self._lost_because = ConnectError(reason)
+            self._transport.abort()
+
     def connection_lost(self, error: Exception | None) -> None:
+        if self._lost_because is not None:
+            error, self._lost_because = self._lost_because, None
         if self._may_go_on(error):
             self._break(error)
         else:
@@ -270,13 +310,17 @@ class ResumableConnection(Connection):
         ProtocolError
             That can't be right. This connection has ended.
         """
-        session = self.session
-        transport, reader = opened.hand_over()
+        session, reader = self.session, self._reader
+        transport, next_reader = opened.hand_over()
         self._former = None
         try:
             with self.write_lock:
-                again = session.resumed(taken, self._reader.taken)
+                again = session.resumed(taken, reader.taken)
+                session.told_nbytes = reader.taken_nbytes
                 chunks = [chunk for frame in again for chunk in frame]
+                # Before another thread can find the socket, and read from it.
+                reader.go_on_with(next_reader)
+                self.is_broken = False
                 self._go_on(transport)
                 if self._shared is not None:
                     self._shared.unsent += chunks
@@ -287,16 +331,16 @@ class ResumableConnection(Connection):
             self._go_on(transport)
             self.abort(error)
             raise
-        self.is_broken = False
-        self._reader.go_on_with(reader)
-        session.told_nbytes = self._reader.taken_nbytes
         if self._paused:
-            transport.pause_reading()
+            self._read_or_not()
         logger.info("the connection with %s goes on; %d frames are sent again", self.peer, len(again))
         self._way_back.resumed()
         if self.on_break is not None:
             self.on_break(False)
-        self.handle()
+        if self._shared is not None:
+            self._shared.look()
+        else:
+            self.handle()
         self.resume_writing()
 
     def _go_on(self, transport: asyncio.Transport) -> None:
@@ -350,12 +394,32 @@ class ResumableConnection(Connection):
                 os.write(sock.fileno(), frames.GOODBYE)
 
     def pause(self) -> None:
+        """Read nothing more until `resume`; batches that have come already may still be handed over. Not if shared.
+
+        While the session is full it reads on all the same, and hands over what comes: among that are the
+        acknowledgements without which the session stays full. It acknowledges nothing of that, so the other end, which
+        keeps what is not acknowledged, sends no more than it can keep.
+        """
         self._paused = True
-        super().pause()
+        self._read_or_not()
 
     def resume(self) -> None:
         self._paused = False
-        super().resume()
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        if self._paused and not self._withholds:
+            super().pause()
+        else:
+            super().resume()
+        if self._has_withheld and not self._withholds:
+            self._has_withheld = False
+            self._tell_if_any()
+
+    @property
+    def _withholds(self) -> bool:
+        """Whether it reads though it is paused, and does not say what it has taken."""
+        return self._paused and self.session.is_full
 
     def close_without_loop(self) -> None:
         if self.is_broken:

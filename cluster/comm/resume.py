@@ -28,6 +28,8 @@ Invariants
    takes nothing from an earlier connection from then on.
 4. ``kept`` is bounded: from `KEPT_NBYTES` or `KEPT_FRAMES` on the session is full, and its owner sends nothing more
    that can wait (`Connection.is_full`).
+5. An end that is full goes on to take what comes, or it would never learn that there is room again. If it has no use
+   for that yet, it does not say that it has taken it: then the other end's limit is this one's, too.
 
 States
 ------
@@ -37,6 +39,7 @@ in state   on                                 it goes to
 open       its connection ends, no goodbye    broken
 open       a goodbye, or its end by this end  ended
 open       the other end resumes              open: the new connection supersedes, the old one is dead already
+any        an older attempt to resume         as it was: the attempt is refused
 broken     the other end resumes              open
 broken     the grace is over                  ended
 broken     its end by this end, or a refusal  ended
@@ -45,8 +48,11 @@ broken     its end by this end, or a refusal  ended
 The connecting end comes back; the listening end waits for it, for `Terms.seconds`. A session is known by an id, and
 whoever takes it up again proves a secret that it got in its first welcome, over the nonces of both ends, so that a
 recorded opening is of no use. It also names the listener's *epoch*: that of a listener which is another one by now
-says so. A listener counts on a connecting end to come back only if that has acknowledged anything, be it that it has
-taken nothing. Otherwise it may not know the secret, or be one that doesn't come back: a command that asks one thing.
+says so. The attempts to come back are numbered: a proxy may hold back what one of them has said, and deliver it when a
+later one has succeeded.
+
+A listener counts on a connecting end to come back only if that has acknowledged anything, be it that it has taken
+nothing. Otherwise it may not know the secret, or be one that doesn't come back: a command that asks one thing.
 
 Acknowledging costs a round trip nothing: a control rides along with a frame when `RIDE_FRAMES` have come since the last
 one, leaves by itself when `TELL_FRAMES` or `TELL_NBYTES` have, and otherwise a moment after the last frame.
@@ -90,9 +96,10 @@ class Terms(NamedTuple):
         """Of an end that has left, and keeps no secret."""
         return cls(b"", b"", "", 0.0)
 
-    def proof(self, side: str, listener_nonce: bytes, connector_nonce: bytes, taken: int) -> bytes:
+    def proof(self, side: str, listener_nonce: bytes, connector_nonce: bytes, attempt: int, taken: int) -> bytes:
         """That ``side`` knows the secret, and has taken so many frames, for this opening only."""
-        message = b"\0".join((b"session", side.encode(), self.id, listener_nonce, connector_nonce, b"%d" % taken))
+        numbers = b"%d %d" % (attempt, taken)
+        message = b"\0".join((b"session", side.encode(), self.id, listener_nonce, connector_nonce, numbers))
         return hmac.digest(self.secret, message, hashlib.sha256)
 
 
@@ -112,11 +119,13 @@ class Resumption:
         All of them.
     acknowledged : int
         How many frames of this end's the other one has taken, as far as is known.
+    attempt : int
+        How often the connecting end has tried to take it up again, as far as is known.
     told, told_nbytes : int
         How many frames, and bytes, the other end was told last that this one has taken.
     """
 
-    __slots__ = ("acknowledged", "kept", "kept_nbytes", "kept_sizes", "terms", "told", "told_nbytes")
+    __slots__ = ("acknowledged", "attempt", "kept", "kept_nbytes", "kept_sizes", "terms", "told", "told_nbytes")
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
@@ -124,6 +133,7 @@ class Resumption:
         self.kept_sizes: list[int] = []
         self.kept_nbytes = 0
         self.acknowledged = 0
+        self.attempt = 0
         self.told = 0
         self.told_nbytes = 0
 

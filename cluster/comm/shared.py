@@ -81,6 +81,10 @@ class SharedTransport(asyncio.Transport):
         self._connection = connection
         self._received, self._batches = connection.received, connection.batches
 
+    def look(self) -> None:
+        """Have what the connection has received already handled: by the thread that reads, or soon by the loop."""
+        self._in_loop(self._on_readable)
+
     def _begin(self) -> None:
         # Of the two that follow, and of the descriptors' end. Reentrant: the garbage collector may run inside.
         self._read_lock = threading.RLock()

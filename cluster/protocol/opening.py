@@ -82,13 +82,16 @@ HELLO = Message(
 RESUME = Message(
     "resume",
     "In the place of the hello: the connecting end comes back to a session. The epoch is that of the listener which "
-    "began it. It has taken so many of the listener's frames.",
+    "began it. Attempts are numbered: one that arrives after a later one is refused. The connecting end has taken so "
+    "many of the listener's frames.",
     magic=Text(),
     protocol=Integer(),
     role=TEXT,
     nonce=Identity(NONCE_NBYTES),
     proof=Identity(PROOF_NBYTES),
-    session=Fields({"id": Identity(SESSION_NBYTES), "epoch": TEXT, "taken": Integer(0)}, others=Plain()),
+    session=Fields(
+        {"id": Identity(SESSION_NBYTES), "epoch": TEXT, "attempt": Integer(1), "taken": Integer(0)}, others=Plain()
+    ),
     session_proof=Identity(PROOF_NBYTES),
 )
 WELCOME = Message(

@@ -31,10 +31,10 @@ PRELUDE = """
         subprocess.run(["ip", "link", "set", "lo", state], check=True)
 
     class Pair:
-        async def open(self):
+        async def open(self, grace=0.0):
             link("up")
             self.connections, self.received, self.ends = [], [], []
-            self.listener = Listener(TOKEN, lambda role, info: {}, self.connected)
+            self.listener = Listener(TOKEN, lambda role, info: {}, self.connected, grace=lambda role: grace)
             await self.listener.listen(bound_socket("127.0.0.1", 0))
             self.near = await connect(self.listener.address, token=TOKEN, role="client", info={"id": "me"})
             self.near.start(lambda batch: None, self.ends.append)
@@ -96,6 +96,25 @@ def test_a_link_that_is_cut_for_less_is_none_the_worse():
         run(main())
     """)
     assert said == "[(('late', 0),), (('late', 1),), (('late', 2),)] []"
+
+
+def test_a_connection_that_was_forgotten_on_the_way_is_taken_up_again_over_another_one():
+    said = in_a_namespace("""
+        async def main():
+            pair = await Pair().open(grace=20)
+            pair.near.send(("before",))
+            await pair.until(lambda: pair.received)
+            link("down")
+            pair.near.send(("meanwhile",))
+            await pair.until(lambda: pair.near.is_broken)
+            link("up")
+            pair.near.send(("after",))
+            await pair.until(lambda: sum(map(len, pair.received)) == 3)
+            print([message for batch in pair.received for (message,) in batch], pair.ends)
+
+        run(main())
+    """)
+    assert said == "['before', 'meanwhile', 'after'] []"
 
 
 def test_a_process_that_reads_nothing_is_none_the_worse():
