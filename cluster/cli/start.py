@@ -173,6 +173,13 @@ def start(
     Each process that connects must have the cluster's token. The first start makes it, in ~/.config/holdfast/token (or
     the file that HOLDFAST_TOKEN_FILE names). To join from another host, copy that file there, or set HOLDFAST_TOKEN to
     its content.
+
+    \b
+    These variables tell a new cluster how long to wait, in seconds:
+      HOLDFAST_RESUME_TIMEOUT         for a worker or host whose connection broke (15)
+      HOLDFAST_CLIENT_RESUME_TIMEOUT  for a client whose connection broke (30)
+      HOLDFAST_SILENCE_TIMEOUT        for a host that says nothing (30)
+      HOLDFAST_NO_WORKER_TIMEOUT      for a worker that may run a task (30)
     """
     if head == (address is not None):
         raise click.UsageError("say either --head, to start a cluster, or --address HOST:PORT, to join one")

@@ -56,6 +56,7 @@ NONCE_NBYTES = 32
 PROOF_NBYTES = 32
 SESSION_NBYTES = 16
 SECRET_NBYTES = 32
+MAX_RESUME_SECONDS = 1e6
 
 _SCHEME = "tcp://"
 
@@ -106,7 +107,7 @@ WELCOME = Message(
                 "id": Identity(SESSION_NBYTES),
                 "secret": Identity(SECRET_NBYTES),
                 "epoch": TEXT,
-                "seconds": Number(0.0, 1e6),
+                "seconds": Number(0.0, MAX_RESUME_SECONDS),
             },
             others=Plain(),
         )

@@ -12,8 +12,9 @@ from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.processes import child, garbage
+from holdfast.cluster.protocol.opening import MAX_RESUME_SECONDS
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS
-from holdfast.cluster.scheduler.io.server import Scheduler
+from holdfast.cluster.scheduler.io.server import CLIENT_RESUME_SECONDS, RESUME_SECONDS, Scheduler
 from holdfast.cluster.scheduler.io.warm_up import warm_up
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS
 
@@ -38,10 +39,35 @@ def main() -> int:
         default=os.environ.get("HOLDFAST_SILENCE_TIMEOUT", SILENCE_SECONDS),
         help="give a node up that has said nothing for this long, until it comes back (default: %(default)g)",
     )
+    parser.add_argument(
+        "--resume-timeout",
+        type=_resume_seconds,
+        metavar="SECONDS",
+        default=os.environ.get("HOLDFAST_RESUME_TIMEOUT", RESUME_SECONDS),
+        help="a node or worker whose connection broke has left if it is not back after this; 0: at once "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--client-resume-timeout",
+        type=_resume_seconds,
+        metavar="SECONDS",
+        default=os.environ.get("HOLDFAST_CLIENT_RESUME_TIMEOUT", CLIENT_RESUME_SECONDS),
+        help="the same for a client (default: %(default)s)",
+    )
     child.add_process_options(parser)
     options = parser.parse_args()
     garbage.collect_young_only()
     return run(_serve(options))
+
+
+def _resume_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MAX_RESUME_SECONDS:
+        raise argparse.ArgumentTypeError(f"seconds from 0 to {MAX_RESUME_SECONDS:g} expected, {text!r:.80} found")
+    return seconds
 
 
 async def _serve(options: argparse.Namespace) -> int:
@@ -67,6 +93,8 @@ class _Process:
             sock=sock,
             no_worker_timeout=float(options.no_worker_timeout),
             silence_timeout=float(options.silence_timeout),
+            resume_seconds=float(options.resume_timeout),
+            client_resume_seconds=float(options.client_resume_timeout),
         )
         await self.scheduler.start()
         warm_up()

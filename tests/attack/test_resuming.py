@@ -8,28 +8,20 @@ once, however often the connections break.
 from __future__ import annotations
 
 import os
-import random
-import threading
 from collections import Counter
 
 import numpy as np
 import pytest
 from campaign import Campaign
-from cutting_proxy import CuttingProxy
+from cut_world import World
 from waiting import until
 
 from holdfast import Client, LocalCluster
 from holdfast.cluster import protocol
-from holdfast.cluster.comm.loops import LoopThread
-from holdfast.cluster.node import NodeAgent
-from holdfast.cluster.transfer import pool
 
 DEADLINE_SECONDS = 60.0
 TASKS = 16
 LARGE = 60_000  # numbers
-#: A connection with the scheduler lives for so many bytes, and one between stores.
-SCHEDULER_NBYTES = (500, 16_000)
-STORE_NBYTES = (10_000, 3_000_000)
 
 
 def note(path: str, name: str, size: int) -> np.ndarray:
@@ -43,64 +35,6 @@ def note(path: str, name: str, size: int) -> np.ndarray:
 def total(path: str, name: str, *arrays: np.ndarray) -> int:
     note(path, name, 1)
     return int(sum(array.sum() for array in arrays))
-
-
-class World:
-    """A cluster of two hosts, of which the far one and the client are behind proxies."""
-
-    def __init__(self, chance: random.Random, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._chance = chance
-        self.cluster = cluster
-        self.links = {
-            name: CuttingProxy(cluster.scheduler_address, chance, SCHEDULER_NBYTES) for name in ("client", "node")
-        }
-        self._stores: dict[str, CuttingProxy] = {}
-        self._lock = threading.Lock()
-        self._connect = pool.connect_blocking
-        monkeypatch.setattr(pool, "connect_blocking", self._connect_by_proxy)
-
-    def __enter__(self) -> World:
-        for link in self.links.values():
-            link.__enter__()
-        self._thread = LoopThread("the far host")
-        self.agent = NodeAgent(
-            self.links["node"].address,
-            token=self.cluster.token,
-            n_workers=2,
-            store_capacity=256 << 20,
-            name="far",
-        )
-        self._thread.run(self.agent.start(), timeout=60)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.calm()
-        self._thread.run(self.agent.close(), timeout=30)
-        self._thread.close()
-        for link in [*self.links.values(), *self._stores.values()]:
-            link.__exit__(None, None, None)
-
-    def calm(self) -> None:
-        """Cut nothing more."""
-        for link in [*self.links.values(), *self._stores.values()]:
-            link.calm()
-
-    @property
-    def cuts(self) -> Counter[str]:
-        cuts: Counter[str] = Counter()
-        for name, link in self.links.items():
-            cuts[f"cuts of a {name}'s"] += sum(link.cuts.values())
-        for link in self._stores.values():
-            cuts["cuts between stores"] += sum(link.cuts.values())
-        return cuts
-
-    def _connect_by_proxy(self, address, **options):
-        with self._lock:
-            link = self._stores.get(address)
-            if link is None:
-                link = self._stores[address] = CuttingProxy(address, self._chance, STORE_NBYTES)
-                link.__enter__()
-        return self._connect(link.address, **options)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import random
 import socket
 import struct
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -48,6 +49,7 @@ class CuttingProxy:
         self.nbytes = nbytes
         self.cuts: Counter[str] = Counter()
         self._refuses = False
+        self._is_silent = False
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -69,6 +71,10 @@ class CuttingProxy:
     def refuse(self, refuses: bool = True) -> None:
         """Cut every new connection at once, or carry them again."""
         self._refuses = refuses
+
+    def keep_silent(self) -> None:
+        """From now on, when one end of a connection ends, the other one is not told."""
+        self._is_silent = True
 
     def calm(self) -> None:
         """Cut nothing more."""
@@ -111,7 +117,7 @@ class CuttingProxy:
         loop = asyncio.get_running_loop()
         far = socket.socket()
         far.setblocking(False)
-        link = _Link(self._chance, self.nbytes)
+        link = _Link(self._chance, self.nbytes, lambda: self._is_silent)
         try:
             if self._refuses:
                 return
@@ -123,6 +129,8 @@ class CuttingProxy:
             ended = asyncio.ensure_future(asyncio.wait(carriers))
             try:
                 await asyncio.wait([link.cut, ended], return_when=asyncio.FIRST_COMPLETED)
+                if self._is_silent:
+                    await link.cut
                 if link.cut.done():
                     fault = link.cut.result()
                     self.cuts[fault] += 1
@@ -150,8 +158,11 @@ class CuttingProxy:
 
 
 class _Link:
-    def __init__(self, chance: random.Random, nbytes: tuple[int, int] | None) -> None:
+    def __init__(
+        self, chance: random.Random, nbytes: tuple[int, int] | None, is_silent: Callable[[], bool] = bool
+    ) -> None:
         self._chance = chance
+        self._is_silent = is_silent
         self.left = None if nbytes is None else chance.randint(*nbytes)
         self.cut: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -167,4 +178,5 @@ class _Link:
                     self.cut.set_result(self._chance.choice(FAULTS))
                     return
         with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_WR)
+            if not self._is_silent():
+                sink.shutdown(socket.SHUT_WR)
