@@ -174,7 +174,7 @@ class _Return:
         while not connection.closed:
             reason = await self._try(connection)
             passed = time.monotonic() - began
-            if not connection.is_broken:
+            if reason is None or not connection.is_broken:
                 if is_warned and not connection.closed:
                     logger.warning("the connection with %s goes on after %.1f s", self._where, passed)
                 return
