@@ -20,18 +20,24 @@ def main(arguments: list[str] | None = None) -> int:
         return stats_command(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m holdfast.objectstore",
-        description="Serves a shared-memory object store until it is told to stop.",
-        epilog="'python -m holdfast.objectstore stats PATH' looks into one that runs; see 'stats --help'.",
+        description="Serve a shared-memory object store, until Ctrl-C or SIGTERM ends it.",
+        epilog="example: python -m holdfast.objectstore --capacity 4GB --socket /run/user/1000/store.sock. "
+        "'python -m holdfast.objectstore stats PATH' looks into a store that runs; see 'stats --help'.",
     )
-    parser.add_argument("--capacity", help="such as 4GB; by default 30 %% of the memory")
-    parser.add_argument("--socket", help="where clients connect; by default in a fresh private directory")
+    parser.add_argument("--capacity", help="bytes of the store, such as 4GB; by default 30 %% of the memory")
+    parser.add_argument("--socket", help="the path at which clients connect; by default in a fresh private directory")
     parser.add_argument(
         "--spill-directory",
         metavar="PATH",
-        help="where objects go that don't fit; by default the first on a disk of $TMPDIR, /tmp, /var/tmp and ~/.cache",
+        help="where the store puts objects that don't fit; by default the first on a disk of $TMPDIR, /tmp, /var/tmp "
+        "and ~/.cache",
     )
-    parser.add_argument("--spill-limit", metavar="SIZE", help="the most on disk; by default all but 5 %% of the disk")
-    parser.add_argument("--no-spill", action="store_true", help="move nothing to disk: a full store is an error")
+    parser.add_argument(
+        "--spill-limit", metavar="SIZE", help="the most bytes on disk; by default all but 5 %% of the disk"
+    )
+    parser.add_argument(
+        "--no-spill", action="store_true", help="move nothing to disk: a request that finds no room fails"
+    )
     options = parser.parse_args(arguments)
     try:
         server = StoreServer(

@@ -31,13 +31,16 @@ def stats_command(arguments: list[str]) -> int:
     """Runs the command; the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m holdfast.objectstore stats",
-        description="Looks into a store: how full it is, which client holds what, which client pins what.",
+        description="Look into a store: how full it is, which client holds what, which client pins what.",
+        epilog="example: python -m holdfast.objectstore stats /run/user/1000/store.sock --sort age --limit 5",
     )
     parser.add_argument("path", help="the store's socket, which the server prints when it starts")
     parser.add_argument("--sort", choices=_SORTS, default="size", help="which objects come first (default: size)")
     parser.add_argument("--limit", type=_count, default=_LIMIT, help=f"how many are shown (default: {_LIMIT})")
-    parser.add_argument("--watch", type=_seconds, metavar="SECONDS", help="shows it again and again, until Ctrl-C")
-    parser.add_argument("--json", action="store_true", help="everything, as one JSON object a line")
+    parser.add_argument(
+        "--watch", type=_seconds, metavar="SECONDS", help="show the store again every so many seconds, until Ctrl-C"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything, as one JSON object a line")
     options = parser.parse_args(arguments)
     try:
         with connect(options.path, name="stats") as store, contextlib.suppress(KeyboardInterrupt):

@@ -58,10 +58,10 @@ def main() -> None:
 
     \b
     Examples:
-      holdfast start --head                    a cluster on this machine
-      holdfast start --address 10.0.0.1:8786   this machine joins the cluster there
-      holdfast status                          its hosts, workers, stores and tasks
-      holdfast memory                          its objects: size, owner, holders, where they lie
-      holdfast logs --follow                   what its processes log, and what tasks print
-      holdfast stop                            stops what was started here
+      holdfast start --head                    start a cluster on this machine
+      holdfast start --address 10.0.0.1:8786   let this machine join the cluster there
+      holdfast status                          show its hosts, workers, stores and tasks
+      holdfast memory                          show its objects: size, owner, holders, where they lie
+      holdfast logs --follow                   show what its processes log, and what tasks print
+      holdfast stop                            stop what was started here
     """

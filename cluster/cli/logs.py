@@ -28,18 +28,24 @@ _COLOURS = ("cyan", "green", "yellow", "blue", "magenta")
     "workers",
     multiple=True,
     metavar="NAME",
-    help="Only of this worker, as 'holdfast status' calls it, or of 'scheduler', 'node-0', 'fork-server' or 'service'; "
-    "more than once: of all these.",
+    help="Show only the lines of this worker, as 'holdfast status' calls it, or of 'scheduler', 'node-0', "
+    "'fork-server' or 'service'. Give the option several times for several of them.",
 )
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with the lines that are written from now on, until Ctrl-C.")
 @click.option(
-    "--lines", "-n", type=click.IntRange(0), default=200, show_default=True, help="How many of the last lines; 0: all."
+    "--lines",
+    "-n",
+    type=click.IntRange(0),
+    default=200,
+    show_default=True,
+    help="How many of the last lines are shown; 0: all.",
 )
 @click.option(
     "--log-directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="PATH",
-    help="Read the logs there: of 'holdfast start --log-directory PATH', running or not.",
+    help="Read the logs in this directory, as 'holdfast start --log-directory PATH' has named it, whether that cluster "
+    "runs or not.",
 )
 @address_option
 def logs(workers: tuple[str, ...], follow: bool, lines: int, log_directory: Path | None, address: str | None) -> None:

@@ -17,7 +17,9 @@ NAME_WIDTH = 30
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-@click.option("--limit", type=click.IntRange(0), default=30, show_default=True, help="Objects to show; 0: all.")
+@click.option(
+    "--limit", type=click.IntRange(0), default=30, show_default=True, help="How many objects are shown; 0: all."
+)
 @address_option
 def memory(as_json: bool, limit: int, address: str | None) -> None:
     """Show the objects of a cluster, the largest first.

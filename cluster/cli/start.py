@@ -79,34 +79,42 @@ _OPTIONS = {
 
 
 @click.command()
-@click.option("--head", is_flag=True, help="Start a new cluster: a scheduler, and this host as its first.")
+@click.option("--head", is_flag=True, help="Start a new cluster: its scheduler, and this host as its first host.")
 @click.option("--address", metavar="HOST:PORT", help="Join this host to the cluster whose scheduler is there.")
 @click.option(
     "--host",
     metavar="ADDRESS",
     help="The address by which other hosts reach this one. Default with --head: 127.0.0.1, this machine only. "
-    "0.0.0.0 listens on every address. Default with --address: the address from which this host reaches that one.",
+    "0.0.0.0 listens on every address. Default with --address: the address from which this host reaches the scheduler.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help=f"The scheduler's port; 0: any free. Default: {DEFAULT_PORT}."
+    "--port",
+    type=click.IntRange(0, 65535),
+    help=f"With --head: the port of the scheduler; 0: any free one. Default: {DEFAULT_PORT}.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1),
-    help="How many worker processes. Default: workers × threads = cores, or fewer if there is little memory.",
+    help="How many worker processes run here. Default: so many that workers × threads = cores, or fewer if there is "
+    "little memory.",
 )
-@click.option("--threads", type=click.IntRange(1), help="How many tasks each worker runs at once.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="How many tasks each worker runs at once. Default: so many that workers × threads = cores.",
+)
 @click.option(
     "--memory",
     type=_Size(or_none=True),
     metavar="SIZE",
-    help="Memory of each worker, as in '2GB'; 0: no limit. Default: what the object store leaves, shared out.",
+    help="The most memory of each worker, as in '2GB'; 0: no limit. A worker that takes more is ended and started "
+    "again. Default: each worker's part of what the object store leaves.",
 )
 @click.option(
     "--object-store-memory",
     type=_Size(),
     metavar="SIZE",
-    help="Capacity of the object store. Default: 30 % of memory.",
+    help="Capacity of the object store, as in '8GB'. Default: 30 % of memory.",
 )
 @click.option(
     "--resources",
@@ -117,13 +125,15 @@ _OPTIONS = {
 @click.option(
     "--spill-directory",
     metavar="PATH",
-    help="Where objects go that don't fit. Default: the first on a disk of $TMPDIR, /tmp, /var/tmp and ~/.cache.",
+    help="Where the object store puts objects that don't fit into memory. Default: the first on a disk of $TMPDIR, "
+    "/tmp, /var/tmp and ~/.cache.",
 )
 @click.option("--name", help="This host's name in the cluster. Default: its host name.")
 @click.option(
     "--log-directory",
     type=click.Path(path_type=Path),
-    help="Where to log: a file for each process, of 32 MB at most. Default: a fresh directory.",
+    help="Where the processes log: each to a file of 32 MB at most. Default: a fresh directory in "
+    "~/.local/state/holdfast/logs.",
 )
 @click.option(
     "--log-level",
@@ -137,9 +147,9 @@ _OPTIONS = {
     type=click.FloatRange(0.1),
     default=30.0,
     show_default=True,
-    help="Seconds in which it has to be ready.",
+    help="Seconds in which the cluster, or this host, has to be ready. If it is not, the command stops it and fails.",
 )
-@click.option("--block", is_flag=True, help="Stay in the foreground; Ctrl-C stops it.")
+@click.option("--block", is_flag=True, help="Stay in the foreground. Ctrl-C stops what was started.")
 def start(
     head: bool,
     address: str | None,
@@ -159,8 +169,9 @@ def start(
 ) -> None:
     """Start a cluster on this host, or join this host to one.
 
-    The command returns when the cluster is ready, and leaves it running. Workers that die are started again, and so is
-    the process that keeps them and the object store. 'holdfast status' says what died, when and why.
+    The command returns when the cluster is ready, and leaves it running. A worker that dies is started again, and so
+    is the node agent, the process that keeps the workers and the object store of a host. 'holdfast status' says what
+    died, when and why.
 
     \b
     Examples:

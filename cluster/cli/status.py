@@ -36,7 +36,7 @@ SILENT_SECONDS = 5.0
     is_flag=False,
     flag_value=2.0,
     metavar="[SECONDS]",
-    help="Show it again every so many seconds (default: 2) until Ctrl-C; with --json, a line each time.",
+    help="Show the status again every so many seconds (default: 2) until Ctrl-C; with --json, a line each time.",
 )
 @address_option
 def status(as_json: bool, watch: float | None, address: str | None) -> None:
@@ -44,7 +44,7 @@ def status(as_json: bool, watch: float | None, address: str | None) -> None:
 
     A worker is "running" if it hears what it is told, with or without tasks. One that hears nothing is "computing" if
     it uses a processor, as in a long call into C, "blocked" if it does not, and "stopped" if the system lets it do
-    nothing (SIGSTOP, a debugger). Then it says for how long.
+    nothing (SIGSTOP, a debugger). The status then says for how long.
 
     A worker or host that has died is listed below with the number of deaths, and how and when the last one was.
 

@@ -36,10 +36,18 @@ NAMES_SHOWN = 5
 @click.option(
     "--address", metavar="HOST:PORT", help="Stop the whole cluster whose scheduler is there, on all of its hosts."
 )
-@click.option("--yes", "-y", is_flag=True, help="Don't ask, whatever it ends. Without a terminal it never asks.")
-@click.option("--force", is_flag=True, help="Kill at once instead of asking first. Only what runs on this host.")
 @click.option(
-    "--timeout", type=click.FloatRange(0), default=15.0, show_default=True, help="Seconds after which it kills."
+    "--yes", "-y", is_flag=True, help="Don't ask, whatever is ended. Without a terminal the command never asks."
+)
+@click.option(
+    "--force", is_flag=True, help="Kill the processes at once, without asking them to end. Only those of this host."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0),
+    default=15.0,
+    show_default=True,
+    help="Seconds that the processes have to end. What runs longer is killed.",
 )
 def stop(address: str | None, yes: bool, force: bool, timeout: float) -> None:
     """Stop what 'holdfast start' has started here.
