@@ -48,7 +48,7 @@ def stats_command(arguments: list[str]) -> int:
             while options.watch is not None:
                 time.sleep(options.watch)
                 _show(store, options)
-    except BrokenPipeError:  # 'stats PATH | head': nobody reads any more
+    except BrokenPipeError:  # 'stats PATH | head': the reader has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except StoreError as error:
         print(f"holdfast.objectstore: {error}{_hint(options.path)}", file=sys.stderr)

@@ -13,7 +13,7 @@
 ``connection.py``           the connection to the server
 ``opening.py``              how it is opened
 ``arena_maps.py``           the arena, as this process maps it
-``private_maps.py``         maps that may be written to, of which nobody else sees it
+``private_maps.py``         maps that may be written to, of which no other process sees it
 ``buffer_map.py``           a map as a buffer
 ``warm.py``                 pages mapped ahead of use
 ``names.py``                ids, keys and owners, checked

@@ -7,8 +7,8 @@ receives without the help of another thread, and there is no reader thread to sw
 What goes one way (seals, unpins, aborts) gathers, and is sent in front of the next message.
 
 An interrupt (Ctrl-C) raises in the main thread whenever a function begins there, or one that is written in C returns:
-after a byte has been sent or received, say, and before anybody has taken note. To do a thing twice would be a breach of
-the protocol, to forget one a leak. So what must happen together is one call of C, or has no call in between.
+after a byte has been sent or received, say, and before the code has taken note. To do a thing twice would be a breach
+of the protocol, to forget one a leak. So what must happen together is one call of C, or has no call in between.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class StoreConnection:
             self._send()
 
     def try_flush(self) -> bool:
-        """``flush``, where nobody could be told of a failure. False if the connection is gone."""
+        """``flush``, where there is no caller to be told of a failure. False if the connection is gone."""
         try:
             self.flush()
         except StoreClosedError:
@@ -174,7 +174,7 @@ class StoreConnection:
         given : list, optional
             The last field: what is given back. It's taken out of the list when the request is on its way.
         undo : callable, optional
-            Called with a good answer that comes when nobody waits for it any more, because the wait was
+            Called with a good answer that comes when no caller waits for it any more, because the wait was
             interrupted.
 
         Raises

@@ -63,7 +63,7 @@ class IndexView(IndexTables):
         self._kept: dict[object, Any] = {}  # for each fork that lives, an array of the slots that are pinned for it
 
     def add_own(self, object_id: ObjectID) -> None:
-        """The object is this client's, nobody else can have made one of this id, and its seal is on the socket."""
+        """The object is this client's, no other client can have made one of this id, and its seal is on the socket."""
         self._own[object_id] = None
         if len(self._own) > _OWN_MAX:
             # Two threads may take the same one, or find that the other has added some.
@@ -142,7 +142,7 @@ class IndexView(IndexTables):
                 np.subtract.at(alive, np.fromiter(tuple(self._ending), np.intp), 1)
                 for slots in self._kept.values():
                     alive[slots] -= 1
-                alive[:1] = 0  # nobody's counter
+                alive[:1] = 0  # no client's counter
                 slots = np.flatnonzero(alive > 0)
                 row = np.asarray(self._row)
                 row[slots] += 1

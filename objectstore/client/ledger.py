@@ -165,7 +165,7 @@ class Ledger:
     def drop(self, what: _Held, nbytes: int, born: int | None = None) -> None:
         """A pin on an object, a reservation at an offset, or one that a seal took, has died. Safe in a finaliser.
 
-        ``born`` is what ``forks`` was when it began; None if nobody had a view of it.
+        ``born`` is what ``forks`` was when it began; None if there was no view of it.
         """
         if self._disowned:
             return

@@ -72,8 +72,8 @@ class IndexPin:
 class WritableExtent:
     """Bytes of the arena that are this process's to write. Held by the array that is made of them.
 
-    The array may outlive the seal, the abort, even the store; its memory must not become somebody
-    else's while it can be written through. So the extent is given back here, when the array is gone: as
+    The array may outlive the seal, the abort, even the store; its memory must not become another
+    client's while it can be written through. So the extent is given back here, when the array is gone: as
     an abort if it wasn't sealed, as an unpin if it was (``seal`` keeps a pin for it).
 
     Attributes
@@ -83,7 +83,7 @@ class WritableExtent:
     sealed_as : ObjectID or None
         What it was sealed as.
     handed_over : bool
-        Whether a seal takes it as it is: nobody writes any more, and no pin is kept.
+        Whether a seal takes it as it is: its owner writes no more, and no pin is kept.
     """
 
     __slots__ = ("__array_interface__", "_born", "_ledger", "_maps", "handed_over", "nbytes", "offset", "sealed_as")

@@ -10,7 +10,7 @@ small pieces are copied, and need no pin then.
 
 **Huge pages.** A huge page is mapped as one only if its address and its offset in the file are equal modulo 2 MiB, and
 if the map has all of it. So a map of a larger piece begins and ends with whole huge pages; what lies there beside the
-piece isn't shown to anybody. A write to a page takes its huge page apart.
+piece isn't shown to any reader. A write to a page takes its huge page apart.
 
 **How many.** The kernel limits the maps of a process (``vm.max_map_count``, 65,530 by default), and a process that has
 used them up can't start a thread or get memory. So private maps take a share of that at most, and less where the

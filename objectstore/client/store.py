@@ -82,7 +82,7 @@ class Store:
         self._closer.atexit = False
 
     def new_id(self) -> ObjectID:
-        """An id that nobody has ever had."""
+        """An id that no object has ever had."""
         return self._mint()
 
     # In
@@ -106,7 +106,7 @@ class Store:
         value : object
             Anything that can be pickled. Arrays, tables and frames are stored so that they're read in place.
         key, owner : str, optional
-            The name it goes by outside and who it's counted for, as ``list`` shows them.
+            The name it goes by outside and the name it is counted for, as ``list`` shows them.
         object_id : ObjectID, optional
             Its id, from ``new_id`` of any process. By default a new one.
         timeout : float, optional
@@ -273,7 +273,7 @@ class Store:
             Seconds to wait for an object that isn't there yet. By default none, except for the fetch that
             ``sources`` ask for.
         writable : bool
-            Whether what was got may be written to. Then it is this caller's own, and nobody else sees what is written,
+            Whether what was got may be written to. Then it is this caller's own: no other reader sees what is written,
             not in what another get gave either. Of what is large no byte is copied before it's written.
         sources : sequence of str
             Where the object may be fetched from, for the server's ``fetch`` hook.
@@ -409,7 +409,7 @@ class Store:
 
     @property
     def descriptor(self) -> int:
-        """Of the connection, as long as it's open; for those who want to know whether somebody has closed it."""
+        """Of the connection, as long as it's open; for code that wants to know whether it was closed."""
         return self._connection.descriptor
 
     def __repr__(self) -> str:
@@ -443,7 +443,7 @@ def connect(
     socket_path : str or path
         The server's ``socket_path``.
     name : str
-        Who this is, as ``list`` and the errors of a full store name it. By default the process's id.
+        The name of this client, as ``list`` and the errors of a full store name it. By default the process's id.
     timeout : float
         Seconds to wait for the server's answer.
     soon : callable, optional

@@ -108,7 +108,7 @@ class Warmer:
                     if not self._map_resident(offset, nbytes):
                         return
         except StoreError:
-            pass  # the store is gone, or it is stuck: whoever uses it next is told so
+            pass  # the store is gone, or it is stuck: the next call that uses the store is told so
         finally:
             self._thread = None
 

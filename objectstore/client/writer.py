@@ -87,7 +87,7 @@ class Writer:
         self._batching = threading.local()
 
     def put(self, object_id: ObjectID, encoded: Encoded, names: Names, timeout: float | None, *, is_new: bool) -> None:
-        """Writes and seals a value. ``is_new`` if nobody else can have made one of this id.
+        """Writes and seals a value. ``is_new`` if no other client can have made one of this id.
 
         Raises
         ------

@@ -159,7 +159,7 @@ class Encoded:
         return parts
 
     def spans(self) -> list[Span]:
-        """The large parts that could stay where they lie, for readers who take the encoding in segments."""
+        """The large parts that could stay where they lie, for readers that take the encoding in segments."""
         if self._head[0] != TAG_PICKLE_BUFFERS:
             return []
         return [

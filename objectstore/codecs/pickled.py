@@ -192,7 +192,7 @@ def _loads(data: memoryview, buffers: Sequence[memoryview]) -> Any:
         raise DecodeError(f"a damaged pickle: {error}") from error
     except (DecodeError, MemoryError):
         raise
-    except Exception as error:  # importing and unpickling run anybody's code, which may use stores and clusters too
+    except Exception as error:  # importing and unpickling run any code, which may use stores and clusters too
         trace = trace_of(error)
         while trace is not None and trace.tb_frame.f_code.co_filename in _OWN_FILES:
             trace = trace.tb_next  # these frames say nothing

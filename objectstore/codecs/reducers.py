@@ -9,7 +9,7 @@ Some data isn't a piece of memory yet: a strided array has to be gathered, Arrow
 the ``PickleBuffer`` is made of a ``Deferred``, an empty buffer that stands for what is written later; the
 pickler hands it back through its ``buffer_callback`` and ``part_of`` recognises it. Arrays and memoryviews are deferred
 always: a pickle remembers of a buffer whether it was read-only, and what is put of a view of the store would not be
-writable for those who ask for that (``get(..., writable=True)``).
+writable for callers that ask for that (``get(..., writable=True)``).
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def rebuild_subclass(cls: type[ndarray.Array], array: ndarray.Array) -> ndarray.
     return array.view(cls)
 
 
-# masked arrays, once somebody has imported numpy.ma
+# masked arrays, once the process has imported numpy.ma
 
 
 def _reduce_masked(array: Any) -> _Reduced:
@@ -181,7 +181,7 @@ def _classes_below(cls: type) -> list[type]:
 ARRAY_TYPES = _classes_below(pa.Array)
 
 
-# polars, once somebody has imported it
+# polars, once the process has imported it
 
 
 def _reduce_frame(frame: Any) -> _Reduced:
@@ -226,7 +226,7 @@ def rebuild_series(name: str, array: pa.Array) -> Any:
     return polars.Series(name, array)
 
 
-# pandas, once somebody has imported it
+# pandas, once the process has imported it
 
 
 def _reduce_extension(array: Any) -> _Reduced:

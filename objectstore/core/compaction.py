@@ -3,7 +3,7 @@
 A *window* (``windows.py``) is chosen, what is free of it is taken out of the allocator, and so is what becomes free
 there, so that no other request gets into it meanwhile: the window is *evacuated*. Each object in it goes: to a hole
 elsewhere, if there is one, else to disk. When all of them have gone the window is given back, as one hole; the
-request, which is the first in line, is served at once. If one of them has stayed, since somebody has looked at it, the
+request, which is the first in line, is served at once. If one of them has stayed, since a client has looked at it, the
 next search begins.
 
     request finds no hole    -> search, a slice for each turn of the loop
@@ -13,14 +13,14 @@ next search begins.
                                 without those nothing, until something is free, or may go, that wasn't and didn't
 
 An object is moved by the same steps as it goes to disk: it's copied while it can still be found and looked at, leaves
-the index for a moment when it has been copied, and if nobody looks at it then it is found at its new place. So a
+the index for a moment when it has been copied, and if no client looks at it then, it is found at its new place. So a
 reader finds all of it at the one place or at the other, and has it stay where it is.
 
 What it takes ------------- Nothing that keeps objects where they were put can promise much: with the sizes from 256 KB
 to an eighth of 8 GB the worst of histories makes seven times the memory necessary that is ever used at a time (Robson,
 1974). With moving, only what can't be moved counts: ``W`` unmovable extents of ``b`` bytes together leave a window of
 ``(capacity - b) / (W + 1)`` at least. So small objects have a side of their own (``allocator.py``), where they are in
-no large one's way, and objects that nobody looks at can be moved.
+no large one's way, and objects that no client looks at can be moved.
 
 So what is looked at may wall in a request all the same: seven objects at the wrong places are enough, and readers of
 large arrays make hundreds. Addresses are free, though: a request that is walled in lies beyond the capacity then,
@@ -295,7 +295,7 @@ class Compaction:
         return self._wanted is not None or self._evacuation is not None
 
     def taken(self) -> Iterator[tuple[int, int]]:
-        """The bytes that are nobody's because of what is being cleared: the evacuation's free ones, and new places."""
+        """The bytes that have no owner because of what is being cleared: the evacuation's free ones, and new places."""
         if self._evacuation is not None:
             yield from self._evacuation.free
             for record, target in self._evacuation.moves:

@@ -13,14 +13,14 @@ Every byte of the arena is in exactly one of these, and ``check`` asserts it:
 * *leased*: a slab given to one client, which lays small objects into it from the front without asking.
   Seals arrive in the order in which they were laid, so a cursor separates what is sealed from what is
   the client's to write. What it skips is freed at once; what it gives back unused too;
-* an *object*, from its seal until it is deleted and nobody looks at it any more, or until it was spilled:
+* an *object*, from its seal until it is deleted and no client looks at it any more, or until it was spilled:
   copied to a file that is read from then on.
 * *shared*: several objects', until the last of them is gone (``sharing.py``);
-* *taken*: nobody's, while a piece is made for a request of what was several (``compaction.py``).
+* *taken*: without an owner, while a piece is made for a request of what was several (``compaction.py``).
 
 A client is believed only about what is its own: a seal has to lie in its lease or be its reservation,
 an unpin has to match a pin. Anything else raises ``StoreProtocolError``, and the caller closes that
-connection. When a connection goes, its waits go with it; its reservations, leases and pins go when nobody is left
+connection. When a connection goes, its waits go with it; its reservations, leases and pins go when no process is left
 that may look at them, or write there (``part_with``): mostly at the same moment.
 
 What it consists of
@@ -80,7 +80,7 @@ class StoreCore:
     why_not_spilled : str
         If not, why not: for the errors of a full store.
     index : ObjectIndex, optional
-        Where clients find and pin objects by themselves. By default one that nobody else sees.
+        Where clients find and pin objects by themselves. By default one that no client sees.
     tombstone_limit : int
         How many deleted ids are remembered.
     """
@@ -195,7 +195,7 @@ class StoreCore:
         self._clients[client].name = name
 
     def disconnect(self, client: int) -> None:
-        """Nobody of the client is left, however that came about: so is all that was its."""
+        """No process of the client is left, however that came about. All that was the client's ends."""
         self._forget_requests(client)
         gone = self._clients.pop(client)
         self._room.release(gone)
@@ -203,9 +203,9 @@ class StoreCore:
         self._room.changed = True  # what it looked at may be spilled now
 
     def part_with(self, client: int, *, hung_up: bool) -> bool:
-        """Nobody talks to the client any more, but its process may live, or a fork of it. Whether it holds anything.
+        """The server talks to the client no more, but its process may live, or a fork of it. Whether it holds anything.
 
-        ``disconnect`` has to follow, once nobody can look at that any more. ``hung_up``: the server ended it.
+        ``disconnect`` has to follow, once no process can look at that any more. ``hung_up``: the server ended it.
         """
         self._forget_requests(client)
         state = self._clients[client]
@@ -393,7 +393,7 @@ class StoreCore:
                 self._lookups.fetch(object_id, sources)
 
     def ask(self, client: int, request: int, object_id: ObjectID) -> None:
-        """Whether the object is there for those who ask. Replied with that."""
+        """Whether the object is there for clients that ask. Replied with that."""
         if object_id in self._table or self._table.was_deleted(object_id):
             self._answer(client, request, Status.OK, object_id in self._table)
             return
@@ -429,13 +429,13 @@ class StoreCore:
         for object_id in object_ids:
             if not self._table.unpin(object_id, client):
                 raise StoreProtocolError(f"it has no pin on object {object_id}")
-        self._room.changed = True  # what nobody looks at may be spilled
+        self._room.changed = True  # what no client looks at may be spilled
 
     def last_unpins(self, slots: Iterable[int]) -> None:
         """Counters of these slots of the index have gone to zero while the server waited for them."""
         for slot in slots:
             self._table.last_unpin(slot)
-        self._room.changed = True  # what nobody looks at may be spilled
+        self._room.changed = True  # what no client looks at may be spilled
 
     def _pin_for(self, record: ObjectRecord, client: int, request: int) -> None:
         if record.in_file is not None:
@@ -454,7 +454,7 @@ class StoreCore:
                 self._lookups.deleted(object_id)
 
     def contains(self, object_id: ObjectID) -> bool:
-        """Whether the object is there for those who ask."""
+        """Whether the object is there for clients that ask."""
         return object_id in self._table
 
     @property

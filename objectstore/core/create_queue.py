@@ -67,7 +67,7 @@ class CreateQueue:
         return len(self._waiting)
 
     def offer(self, wait: CreateWait) -> bool:
-        """Grants it now, if nobody is before it that it may not overtake and there's room; else it waits.
+        """Grants it now, if no request is before it that it may not overtake and there's room; else it waits.
 
         Whether it was granted.
         """

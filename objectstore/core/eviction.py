@@ -1,13 +1,13 @@
-"""Which objects go first when room is needed: those that nobody looks at, those that weren't used for long first.
+"""Which objects go first when room is needed: those that no client looks at, those that weren't used for long first.
 
 An object is *offered* when it's sealed, and when the last pin that was asked for by message ends. It goes to the
 back of one queue, and victims are taken from the front. That would be the order of use, if it weren't for the
 index (``shared/index.py``), in which clients pin objects without telling. So the index is asked about each object
 that has come to the front:
 
-* One that somebody looks at is *awaited*: it leaves the queue, and comes back, at its end, when the last of them
+* One that a client looks at is *awaited*: it leaves the queue, and comes back, at its end, when the last of them
   says that it has ceased to. So it's asked about once, however often room is needed meanwhile.
-* One that somebody has looked at since it was asked about last gets a second chance, at the end of the queue.
+* One that a client has looked at since it was asked about last gets a second chance, at the end of the queue.
 
 An object may be taken out of the line as well, since it lies in the middle of what would be a large hole
 (``windows.py``); the older its offer, the cheaper it is.
@@ -83,7 +83,7 @@ class Eviction:
         return chosen
 
     def may_go(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object, one of these. If somebody does, it's awaited."""
+        """Whether no client looks at an object, one of these. If one does, the object is awaited."""
         if record.slot and self._index.pinned(record.slot):
             if self._queue.pop(record.object_id, None) is not None:
                 self.await_views(record)

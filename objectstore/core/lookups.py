@@ -3,9 +3,9 @@
 A ``get`` of an object that isn't there waits for its seal, or for a fetch from elsewhere. One fetch runs at a time for
 each object, however many ask; if it fails, another one tries what only the others know.
 
-Nobody is told that an object isn't there before everything has been read that was sent before the question. One
-client may have sealed the object, and another may know so, while the seal is still in the first one's socket: so the
-answer waits for one look at all sockets (``ReadOthers``).
+No client is told that an object isn't there before the server has read everything that was sent before the question.
+One client may have sealed the object, and another may know so, while the seal is still in the first one's socket: so
+the answer waits for one look at all sockets (``ReadOthers``).
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class ObjectIndex(IndexTables):
         self._words[slot * SLOT_WORDS + STATE_WORD] = SEALED
 
     def withdraw(self, slot: int) -> bool:
-        """Nobody finds the object any more. Whether anybody has a pin on it still."""
+        """No client finds the object any more. Whether a client has a pin on it still."""
         self._words[slot * SLOT_WORDS + STATE_WORD] = WITHDRAWN
         with self._fence:
             return self.pinned(slot)
@@ -87,7 +87,7 @@ class ObjectIndex(IndexTables):
         self.publish(slot)
 
     def watch(self, slot: int) -> bool:
-        """Whether anybody has a pin on the object; the last unpin is told then. It's published."""
+        """Whether a client has a pin on the object; the last unpin is told then. It's published."""
         self._words[slot * SLOT_WORDS + STATE_WORD] = WATCHED
         with self._fence:
             viewed = self.pinned(slot)
@@ -133,7 +133,7 @@ class ObjectIndex(IndexTables):
         self._use_bits.pop(client, None)
 
     def pins(self) -> dict[int, dict[int, int]]:
-        """All counters above zero, by slot and client. For people who want to know."""
+        """All counters above zero, by slot and client. For people."""
         found: dict[int, dict[int, int]] = {}
         for client, row in self._rows.items():
             for slot, counter in _above_zero(row, self._unused):

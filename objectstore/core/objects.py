@@ -1,20 +1,20 @@
 """An object: what is known of it, where its bytes are, and the states that it goes through.
 
 There are two kinds of pins: those that were asked for by message are counted here, by client, those that clients
-take by themselves in the index (``shared/index.py``). An object that somebody looks at outlives its deletion: it is
-*doomed*, invisible to everybody who asks, its bytes in place until the last pin goes. One that nobody looks at may
+take by themselves in the index (``shared/index.py``). An object that a client looks at outlives its deletion: it is
+*doomed*, invisible to all clients that ask, its bytes in place until the last pin goes. One that no client looks at may
 go to a file, and is read there from then on: it is *spilling* while it's copied, in the arena and in the index still,
 for reading it does the copy no harm. Which makes it cheap to call off. One that is in the way of others is *moving*
 while it's copied to another place of the arena, by the same steps::
 
     from                     when                                            to         in the index
     -                        sealed                                          sealed     listed, unless that is full
-    sealed                   chosen: nobody seems to look at it              spilling   as before
+    sealed                   chosen: no client seems to look at it           spilling   as before
     spilling                 pinned by message, or not copied                sealed     as before
     spilling                 copied, and withdrawn from the index for this,
                              with a pin there                                sealed     published again, and watched
                              without                                         spilled    not any more
-    sealed                   chosen: it's in the way, nobody seems to look   moving     as before
+    sealed                   chosen: it's in the way, no client looks        moving     as before
     moving                   pinned by message, or lent to another object    sealed     as before
     moving                   copied, and withdrawn from the index for this,
                              with a pin there                                sealed     published again, and watched
@@ -57,7 +57,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.DOOMED: frozenset({State.GONE}),
     State.GONE: frozenset(),
 }
-#: Those who ask for it find it.
+#: Clients that ask for it find it.
 VISIBLE = (State.SEALED, State.SPILLING, State.MOVING, State.SPILLED)
 #: It is being copied away from where it is.
 LEAVING = (State.SPILLING, State.MOVING)
@@ -83,7 +83,7 @@ class ObjectMeta:
     key : str or None
         The name it goes by outside, such as a task's key.
     owner : str or None
-        Who it is counted for; by default the client that put it.
+        The name that it is counted for; by default the client that put it.
     type_name : str or None
         The value's type, for people.
     nbytes : int

@@ -4,7 +4,7 @@
 the new object borrows it. Then the bytes have several *users*, and none of them has more of a right to them than the
 others. The object that came first may be deleted and gone while a borrower keeps a stretch in its middle. So an extent
 isn't freed as a whole any more: what is freed, with each user that goes, is what no other one uses. A table of ten
-gigabytes of which somebody put one column leaves the bytes of that column behind, and the rest is free at once. An
+gigabytes of which a client put one column leaves the bytes of that column behind, and the rest is free at once. An
 object that is spilled goes in the same way: its file has all of it.
 
 All of this is one list: the arena is cut into stretches, each with the number of its users::
@@ -52,7 +52,7 @@ class Sharing:
     capacity : int
         Bytes of the arena.
     free : callable
-        Called with ``(offset, nbytes)`` for what nobody uses any more.
+        Called with ``(offset, nbytes)`` for what no object uses any more.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Sharing:
     def __init__(self, capacity: int, free: Callable[[int, int], None]) -> None:
         self._free = free
         self._starts = [0, capacity]
-        self._users = [0, 0]  # the last one is nobody's
+        self._users = [0, 0]  # the last one is no object's
         self.shared_nbytes = 0
         self.members: dict[ObjectID, ObjectRecord] = {}
 
@@ -140,7 +140,7 @@ class Sharing:
         self._join(first, last)
 
     def leave(self, offset: int, nbytes: int) -> None:
-        """One that has entered with exactly these bytes doesn't use them any more. Frees what is nobody's now."""
+        """One that has entered with exactly these bytes doesn't use them any more. Frees what is no object's now."""
         first, last = self._between(offset, nbytes)
         for i in range(first, last):
             start, end = self._starts[i], self._starts[i + 1]

@@ -1,9 +1,9 @@
-"""When objects go to disk, and what is seen to before anybody reads them there. The core's part that spills.
+"""When objects go to disk, and what is seen to before a client reads them there. The core's part that spills.
 
 Room is made by spilling ------------------------ A request that finds no room has a window of the arena cleared
 (``compaction.py``), and waits in the queue while what was there is copied. What has no other place in the arena is
-spilled; if there are too few free bytes altogether, so are some more objects for those who come next, the ones that
-weren't used for longest. A store that fills up begins before anybody waits. A batch that fails (a full disk) is
+spilled; if there are too few free bytes altogether, so are some more objects for the requests that come next, the ones
+that weren't used for longest. A store that fills up begins before a request waits. A batch that fails (a full disk) is
 followed by a pause, in which the objects stay where they are and a full store says why.
 
 What is on disk may have been damaged
@@ -28,7 +28,7 @@ from holdfast.objectstore.memory.allocator import Allocator
 from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.shared.protocol import Status
 
-AHEAD_SHARE = 0.8  # a store that is fuller spills before anybody waits ...
+AHEAD_SHARE = 0.8  # a store that is fuller spills before a request waits ...
 DOWN_TO_SHARE = 0.7  # ... a batch that leaves it this full, or
 AHEAD_NBYTES_MAX = 64 << 20  # one of so much, so that a request that comes doesn't wait for long
 BATCH_NBYTES_MIN = 16 << 20  # for a request, or an eighth of a small store: small ones don't spill one by one
@@ -124,7 +124,7 @@ class SpillPolicy:
         return self._allocator.free_nbytes < self._ahead_nbytes
 
     def go_ahead(self) -> None:
-        """Spills before anybody waits."""
+        """Spills before a request waits."""
         if self.may_spill and not self.busy:
             nbytes = self._allocator.used_nbytes - int(DOWN_TO_SHARE * self._allocator.capacity)
             victims = self._table.victims(min(nbytes, AHEAD_NBYTES_MAX))

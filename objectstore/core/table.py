@@ -23,7 +23,7 @@ class ObjectTable:
     Parameters
     ----------
     free : callable
-        Called with the record when an object's bytes, in the arena or in a file, are nobody's any more.
+        Called with the record when an object's bytes, in the arena or in a file, are no object's any more.
     index : ObjectIndex
         Where clients find and pin objects by themselves.
     weigh : callable
@@ -71,7 +71,7 @@ class ObjectTable:
         return object_id in self._sealed
 
     def get(self, object_id: ObjectID) -> ObjectRecord | None:
-        """The object, if it's there for those who ask."""
+        """The object, if it's there for clients that ask."""
         return self._sealed.get(object_id)
 
     def find(self, object_id: ObjectID) -> ObjectRecord | None:
@@ -128,7 +128,7 @@ class ObjectTable:
         return True
 
     def last_unpin(self, slot: int) -> None:
-        """A counter of the slot has gone to zero: if nobody looks at the object there, it goes, or may."""
+        """A counter of the slot has gone to zero: if no client looks at the object there, it goes, or may."""
         self.eviction.last_unpin(slot)
         record = self._doomed_at.get(slot)
         if record is not None:
@@ -181,7 +181,7 @@ class ObjectTable:
         return victims
 
     def may_go(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object in the arena. If it's pinned in the index, the last unpin will be told."""
+        """Whether no client looks at an object in the arena. If one has pinned it, the last unpin will be told."""
         if record.state is not State.SEALED or record.pins:
             return False
         return self.eviction.may_go(record)
@@ -228,7 +228,7 @@ class ObjectTable:
         return True
 
     def _leaves_unseen(self, record: ObjectRecord) -> bool:
-        """Whether nobody looks at an object that leaves its place, which is withdrawn then. Else it stays."""
+        """Whether no client looks at an object that leaves its place, which is withdrawn then. Else it stays."""
         if record.slot and self._index.withdraw(record.slot):
             self._move(record, State.SEALED)
             self.eviction.await_views(record)
@@ -244,11 +244,11 @@ class ObjectTable:
     # Looking
 
     def records(self) -> Iterator[ObjectRecord]:
-        """Every object that is there for those who ask, the oldest first."""
+        """Every object that is there for clients that ask, the oldest first."""
         return iter(self._sealed.values())
 
     def doomed(self) -> Iterator[ObjectRecord]:
-        """Every deleted object that somebody still looks at."""
+        """Every deleted object that a client still looks at."""
         return iter(self._doomed.values())
 
     def pin_count(self) -> int:
@@ -309,7 +309,7 @@ class ObjectTable:
             self.eviction.offer(record)
 
     def _leave_if_unseen(self, record: ObjectRecord) -> None:
-        """Lets a doomed object go, if nobody has a pin on it."""
+        """Lets a doomed object go, if no client has a pin on it."""
         if record.pins or (record.slot and self._index.pinned(record.slot)):
             return
         del self._doomed[record.object_id]

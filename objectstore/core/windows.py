@@ -8,7 +8,7 @@ left out::
     free | object | object | PINNED | object |  free  | object | free ...
                                     [------ window ------]
 
-What can't go is unmovable, and no window reaches across it: what somebody looks at, what is reserved or leased, and
+What can't go is unmovable, and no window reaches across it: what a client looks at, what is reserved or leased, and
 what is deleted but viewed. A stretch that several objects share goes if all of them may, and they go to disk, as an
 object that shares others' data does: neither can be moved alone (``sharing.py``).
 

@@ -74,7 +74,7 @@ class Arena:
         ctypes.memmove(self._address + target, self._address + source, nbytes)
 
     def close(self) -> None:
-        """Closes the descriptors. Maps stay, here while someone holds a slice of ``view``."""
+        """Closes the descriptors. Maps stay, here while a slice of ``view`` is held."""
         for fd in (self.fd, self.read_only_fd):
             if fd >= 0:
                 os.close(fd)

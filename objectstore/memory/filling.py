@@ -13,7 +13,7 @@ from typing import Protocol
 from holdfast.objectstore.memory.free_extents import PAGE
 from holdfast.objectstore.system.pages import HUGE_PAGE, is_hole, resident_extents
 
-#: What is made of small pages without a pause, in about the time of a huge one: whoever is woken on the thread's
+#: What is made of small pages without a pause, in about the time of a huge one: a thread that is woken on the thread's
 #: processor waits for no more.
 _PIECE_NBYTES = 256 << 10
 #: After so much it's looked at how much memory is available.
@@ -60,7 +60,7 @@ def fill(
                 piece = _piece(offset, min(end, offset + most - resident), huge)
                 if piece <= 0:
                     return
-                if not is_hole(pages.fd, offset, piece):  # any more: somebody was given it meanwhile
+                if not is_hole(pages.fd, offset, piece):  # any more: a client was given it meanwhile
                     offset += piece
                     continue
                 began = time.monotonic()

@@ -8,9 +8,9 @@ the pages are made is in ``filling.py``.
 
 It is bounded in every direction. The free pages that take up memory, whichever process made them, are never raised
 above the headroom's limit: a quarter of the store, 1 GiB, and a tenth of the memory that is available at that moment.
-The thread works half of the time, so that it never takes more than half a core from those who compute, and it ends when
-the headroom is full. The next use that leaves noticeably less of it free starts another. A store that nobody uses has
-no thread and no timer, and once its pages were given back (``trim.py``) it makes none before it is used again.
+The thread works half of the time, so that it never takes more than half a core from tasks that compute, and it ends
+when the headroom is full. The next use that leaves noticeably less of it free starts another. A store that no client
+uses has no thread and no timer, and once its pages were given back (``trim.py``) it makes none before it is used again.
 
 Which extents are free is read in the loop; by the time that pages are made there a client may have been given
 them. That is harmless: making a page changes no byte, and the client would have paid for it. What it has written to is

@@ -1,8 +1,9 @@
-"""Making a store's pages in time that nobody else wants: what a process does that is there for nothing else.
+"""Making a store's pages in time that no other process wants: what a process does that is there for nothing else.
 
 To make a page keeps a processor, in the kernel, for a fraction of a millisecond, or for several where the machine is a
 virtual one whose host has to find the memory first. A task that is woken there meanwhile waits. So it's done by a
-process of the lowest priority there is (``SCHED_IDLE``), which the kernel takes off the processor for anybody else.
+process of the lowest priority there is (``SCHED_IDLE``), which the kernel takes off the processor for any other
+process.
 
 It can't be a thread of the process that runs the store: preempted while it held the interpreter's lock it would keep
 the store waiting. And the lowest priority is not enough. A task that was preempted, or has slept, is owed some time,

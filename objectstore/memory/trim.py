@@ -1,4 +1,4 @@
-"""Giving memory back: the pages of free extents, once nobody has used the store for a while, and what is too much.
+"""Giving memory back: the pages of free extents, once no client has used the store for a while, and what is too much.
 
 A store in use keeps its pages, because writing to a page again is ten times faster than writing to a new
 one. An idle store has no such excuse. Each tick punches at most 64 MiB, a few milliseconds of the loop's

@@ -14,8 +14,8 @@ a group's message and members   fields, too, but only ``__new__`` sets them
 
 So these are read and set, by the descriptors of the built-in classes and past whatever a subclass puts in front of
 them: a property named ``args``, a ``__setattr__`` that refuses. A new exception comes from the ``__new__`` of the
-nearest built-in class. Classes of native extensions may have more in them, which nobody can see. Those refuse to be
-made that way (`make` says so), and are left to their own ``__reduce__``.
+nearest built-in class. Classes of native extensions may have more in them, which Python does not show. Those refuse to
+be made that way (`make` says so), and are left to their own ``__reduce__``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ threads of the process have in common.
 An ``import`` statement inside of a task's function doesn't come by here. Two of them in two threads can fail, as in any
 program with threads. Where one of them and a thread in here are in each other's way, this thread tries again.
 
-What is imported may wait for a thread that comes here as well. So nobody waits for the lock longer than
+What is imported may wait for a thread that comes here as well. So no thread waits for the lock longer than
 `WAIT_SECONDS`, and goes on without it then.
 """
 
@@ -150,7 +150,7 @@ def _is_raised_by_import(error: BaseException) -> bool:
 
 
 class _Source:
-    """Bytes that somebody else has, as a file. Pickles are read from it frame by frame."""
+    """Bytes of another owner, as a file. Pickles are read from it frame by frame."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data.cast("B")
@@ -177,7 +177,7 @@ class _Source:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.RLock()  # whoever had it isn't in this process
+    _lock = threading.RLock()  # the thread that had it isn't in this process
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,7 @@
 """What a pickle is of, told without what it is made of: for messages about pickles that can't be unpickled.
 
 The pickle is read with a stand-in for each class and function that it names, so nothing is imported and no code of
-anybody's runs.
+any user's runs.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Acceptor:
         self._begin()
 
     def close(self) -> None:
-        """Accepts nobody any more, and removes the socket."""
+        """Accepts no client any more, and removes the socket."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listener.fileno())

@@ -1,7 +1,7 @@
 """The clients of a server: how each is welcomed, gets its answers, and parts.
 
-A client that has parted may leave pins, leases and reservations behind, as long as somebody may look into the arena for
-it (``orphans.py``).
+A client that has parted may leave pins, leases and reservations behind, as long as a process may look into the arena
+for it (``orphans.py``).
 """
 
 from __future__ import annotations

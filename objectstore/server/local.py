@@ -216,7 +216,7 @@ class LocalStore:
 
     @in_loop
     def delete(self, object_ids: Iterable[ObjectID]) -> None:
-        """The objects vanish; their bytes are free when nobody looks at them any more.
+        """The objects vanish; their bytes are free when no client looks at them any more.
 
         An id that isn't here is remembered, so that a seal that comes after its delete vanishes too.
         """

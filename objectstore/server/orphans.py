@@ -1,14 +1,15 @@
-"""Clients that have no connection any more, while somebody may still look at what they hold.
+"""Clients that have no connection any more, while a process may still look at what they hold.
 
 A process whose connection has ended may still have the arena mapped, and look at its views, or write what was reserved
 for it: the server has hung up on it, say, since it broke the protocol or left its replies unread. And of a process that
-has ended there may be forks, which have all that it looked at when it forked them. If those bytes went to somebody else
-at once, they would see, or destroy, another client's object. So what a client holds is kept until nobody is left.
+has ended there may be forks, which have all that it looked at when it forked them. If those bytes went to another
+client at once, they would see, or destroy, another client's object. So what a client holds is kept until no process is
+left.
 
 A *lifeline* tells when that is: a pipe of which each client is given one end. Only what maps the arena keeps it open;
 forks inherit it as they inherit the map; and the kernel closes it with the last of them that ends or becomes another
-program. Nobody has to guess from process ids, of which a fork's isn't known at all. A process may close descriptors
-that it doesn't know, and still have the map; a *sentinel page* that is mapped with the arena tells that
+program. The server need not guess from process ids, of which a fork's isn't known at all. A process may close
+descriptors that it doesn't know, and still have the map; a *sentinel page* that is mapped with the arena tells that
 (``sentinel_page.py``).
 """
 
@@ -34,16 +35,16 @@ class Lifeline:
         self.sentinel = sentinel
 
     def has_ended(self) -> bool:
-        """Whether nobody has the arena mapped any more."""
+        """Whether no process has the arena mapped any more."""
         return not self.is_held() and (self.sentinel is None or not self.sentinel.is_mapped())
 
     def is_held(self) -> bool:
-        """Whether anybody has the other end of the pipe."""
+        """Whether a process has the other end of the pipe."""
         if self.fd < 0:
             return False
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
-        # The end has no bytes before it. If somebody puts some there, they are taken out, a piece at a time.
+        # The end has no bytes before it. If a process puts some there, they are taken out, a piece at a time.
         return not poll.poll(0) or bool(os.read(self.fd, _CHUNK_NBYTES))
 
     def close(self) -> None:
@@ -85,7 +86,7 @@ class Orphans:
         self._loop = loop
         self._release = release
         self._lifelines: dict[int, Lifeline] = {}  # of each client
-        self._timers: dict[int, asyncio.TimerHandle] = {}  # of those whose lifelines nobody holds: only sentinels tell
+        self._timers: dict[int, asyncio.TimerHandle] = {}  # where no process holds the lifeline: only sentinels tell
 
     def __len__(self) -> int:
         return len(self._lifelines)
@@ -102,7 +103,7 @@ class Orphans:
         return True
 
     def close(self) -> None:
-        """Waits no longer, and releases nobody."""
+        """Waits no longer, and releases no client."""
         for client in list(self._lifelines):
             self._forget(client)
 

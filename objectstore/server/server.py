@@ -64,7 +64,7 @@ class StoreServer(LocalStore):
     clock : callable
         Seconds, never going back.
     spill : bool
-        Whether objects that nobody looks at are moved to disk when there is no room for others.
+        Whether objects that no client looks at are moved to disk when there is no room for others.
     spill_directory : str or path, optional
         Under which a fresh private directory is made for them. By default the first of ``$TMPDIR``, ``/tmp``,
         ``/var/tmp`` and ``~/.cache`` that is on a disk and can be written to; if there is none, nothing is moved, and
@@ -73,7 +73,7 @@ class StoreServer(LocalStore):
         The most that may be on disk at a time. By default as much as leaves 5 % of the disk free; in a directory that
         is memory (tmpfs), as much as ``capacity``.
     trim_after_seconds : float
-        Free memory of a store that nobody has used for so long is given back to the system.
+        Free memory of a store that no client has used for so long is given back to the system.
 
     Raises
     ------
@@ -200,7 +200,7 @@ class StoreServer(LocalStore):
             self._arena.close()
             self._arena = None
         if self._index is not None:
-            self._core.index.lie_in(None)  # nobody reads it any more, and the memory is to go
+            self._core.index.lie_in(None)  # no client reads it any more, and the memory is to go
             self._index.close()
             self._index = None
 

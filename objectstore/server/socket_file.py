@@ -47,7 +47,7 @@ def fresh_directory() -> OwnDirectory:
 
 
 def listen(path: str) -> socket.socket:
-    """A listening socket at ``path``, in place of one that nobody serves any more.
+    """A listening socket at ``path``, in place of one that no server serves any more.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def _remove_stale(path: str) -> None:
 
 
 def _is_dead(path: str) -> bool:
-    """Whether nobody listens on a socket."""
+    """Whether no process listens on a socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         return probe.connect_ex(path) == errno.ECONNREFUSED

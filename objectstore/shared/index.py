@@ -21,7 +21,7 @@ The layout
               u8 x N        use bits
 
 An object is OPEN from the moment that a client is given the bytes for it, and SEALED from when the server has read
-that they are written. Nobody finds one that is open but the client that wrote it, once it has sent the seal: a
+that they are written. Only the client that wrote it finds one that is open, once it has sent the seal: a
 socket is slower than a program that puts a value and wants it back.
 
 An object is found within ``PROBES`` buckets from where its id hashes to, or isn't in the index: there may
@@ -45,20 +45,20 @@ WITHDRAWN slot to zero says so with a LAST_UNPIN message, with the same two step
 become another object's meanwhile has another id; a counter of it that was raised for a moment by mistake does no more
 than delay the freeing of that object until it's lowered again.
 
-An object that is to go to disk is withdrawn in the same way, when it has been copied. If anybody has pinned it then,
+An object that is to go to disk is withdrawn in the same way, when it has been copied. If a client has pinned it then,
 it's published again, and the copy was in vain; a client that gave way in between asks by message, and is told then
 where the object is.
 
-One that is moved within the arena is withdrawn for a moment, when it has been copied. If nobody has pinned it then, its
-offset is changed, and it's published again: with the state written last, and read first, nobody has the one without the
-other. A pin that comes in between gives way, and is asked for by message.
+One that is moved within the arena is withdrawn for a moment, when it has been copied. If no client has pinned it then,
+its offset is changed, and it's published again: with the state written last, and read first, no client has the one
+without the other. A pin that comes in between gives way, and is asked for by message.
 
 The server waits for views in the way of others by the same steps as well: it marks the slot WATCHED, which is
-as good as SEALED to those who come, fences, and reads the counters. If one is above zero, the client that takes it to
-zero sees WATCHED, and sends a LAST_UNPIN.
+as good as SEALED to clients that come, fences, and reads the counters. If one is above zero, the client that takes it
+to zero sees WATCHED, and sends a LAST_UNPIN.
 
 The server hangs up on a client in the same way: it writes into the place of slot 0 in the client's row, which is
-nobody's counter, and then looks whether there are pins; the client counts its pin, and then looks there.
+no client's counter, and then looks whether there are pins; the client counts its pin, and then looks there.
 
 A forked child has the views that its parent had when it forked it, and no row of its own. So the parent adds one to
 each counter that is above zero, for the child, and subtracts it when the child has ended (``forks.py``). Pins that end

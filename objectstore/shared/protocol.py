@@ -41,7 +41,7 @@ of those objects is not in the arena any more; nothing is sealed then, and the b
 client's.
 
 Nothing in a frame is believed: ``parse_request`` checks every type and bound, and the core whether what
-is named belongs to the one who names it. No frame makes either side unpickle anything.
+is named belongs to the side that names it. No frame makes either side unpickle anything.
 """
 
 from __future__ import annotations

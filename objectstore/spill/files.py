@@ -1,14 +1,14 @@
 """The files that objects go to when the arena is full.
 
 One private directory a store, fresh, under a parent that may be shared by many. It is removed with the
-store, and made anew if somebody else has removed it. A store that was killed can't tidy up; the next process of this
+store, and made anew if another program has removed it. A store that was killed can't tidy up; the next process of this
 user that looks for leftovers does it then (``leftovers.py``).
 
 A large object has a file of its own. Small ones go together into one file of up to 16 MiB, which is
 removed with the last of them. Bytes go from the arena to the file as they are, so a reader maps the file
 and finds at the extent's offset what it would have found in the arena.
 
-A file can be damaged while nobody looks, unlike memory. So each extent has a checksum, and is held against
+A file can be damaged while no process looks, unlike memory. So each extent has a checksum, and is held against
 it before it is read: once, for as long as the file's inode, size and time of change stay the same. It is
 *read* for that, not mapped: a file that is cut short under a map kills the process that looks.
 
@@ -94,7 +94,7 @@ class SpillDirectory:
 
     @property
     def path(self) -> str:
-        """Where it is; elsewhere, once somebody has removed it."""
+        """Where it is; elsewhere, once another program has removed it."""
         return self._directory.path
 
     @property
@@ -163,7 +163,7 @@ class SpillDirectory:
         self._directory.close()
 
     def _begin_again(self) -> None:
-        """Somebody has removed the directory. What was in it is lost; what comes has a new one."""
+        """Another program has removed the directory. What was in it is lost; what comes has a new one."""
         os.makedirs(self._parent, mode=0o700, exist_ok=True)
         gone, self._directory = self._directory, OwnDirectory(self._parent, "spill")
         gone.close()

@@ -1,4 +1,4 @@
-"""Where a store puts what doesn't fit, when nobody says where: on a disk.
+"""Where a store puts what doesn't fit, when no place is named: on a disk.
 
 A temporary directory is often memory (tmpfs) today. What is moved there frees no memory, it counts twice while it is
 copied, and the control group that ran out of it ends with a process killed. So such a place is used only if the user
@@ -34,7 +34,7 @@ def default_location() -> SpillLocation:
 
 
 def _usual() -> list[str]:
-    home = os.path.expanduser("~")  # which may be "~", if nobody knows
+    home = os.path.expanduser("~")  # which may be "~", if it is not known
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache")
     usual = [os.environ.get("TMPDIR"), "/tmp", "/var/tmp", caches]
     return list(dict.fromkeys(path for path in usual if path and os.path.isabs(path)))

@@ -101,6 +101,6 @@ class SpillThreads:
 
 
 def _close_opened(opening: Future[int]) -> None:
-    """Closes a descriptor that nobody waits for any more."""
+    """Closes a descriptor that no request waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
         os.close(opening.result())

@@ -1,4 +1,4 @@
-"""Files in memory, and maps of files that go when nobody holds them any more."""
+"""Files in memory, and maps of files that go with the last object that holds them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def memory_file(name: str, nbytes: int) -> int:
-    """A descriptor of ``nbytes`` zeros in memory that nobody can shrink or grow."""
+    """A descriptor of ``nbytes`` zeros in memory that no process can shrink or grow."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, nbytes)
@@ -34,7 +34,7 @@ def memory_file(name: str, nbytes: int) -> int:
 
 
 class FileMap:
-    """A map of a piece of a file, ``nbytes`` at ``address``. Unmapped when nobody holds this object.
+    """A map of a piece of a file, ``nbytes`` at ``address``. Unmapped when this object is no longer referred to.
 
     Python's own ``mmap`` keeps a duplicate of the descriptor for each map; with thousands of views
     alive a process would run out of them.
@@ -101,7 +101,7 @@ class FileMap:
         if _libc.mmap(address, span, protection, flags | _MAP_FIXED, fd, start) != address:
             raise _mapping_error()
         room_end = room + self._span
-        # What is given back is nobody's from then on: if an interrupt comes, it isn't given back a second time.
+        # What is given back has no owner from then on: if an interrupt comes, it isn't given back a second time.
         self._mapped[0] = address
         self._span = span
         if address > room:
@@ -127,7 +127,7 @@ def _mapping_error() -> OSError:
 
 
 def map_shared(fd: int, nbytes: int, *, writable: bool, alignment: int = PAGE) -> memoryview:
-    """A file's first ``nbytes``, shared with whoever maps it too. The descriptor may be closed."""
+    """A file's first ``nbytes``, shared with all that map it too. The descriptor may be closed."""
     mapped = FileMap(fd, 0, nbytes, flags=mmap.MAP_SHARED, writable=writable, alignment=alignment)
     array = (ctypes.c_ubyte * nbytes).from_address(mapped.address)
     array.mapped = mapped  # type: ignore[attr-defined] # as long as there is a view of the array

@@ -51,7 +51,7 @@ class PinHolder(Protocol):
         """Keeps what is pinned until the fork has ended; whether there is anything."""
 
     def fork_ended(self, fork: Fork) -> None:
-        """Nobody looks at what was kept for the fork any more."""
+        """The fork looks at what was kept for it no more."""
 
 
 class Fork:

@@ -3,7 +3,7 @@
 A server has two: one for its socket, if it was told no other place, and one for the files of spilled objects. Each is
 private (mode 0700) and has a file, ``lock``, which its process keeps locked. A process that is killed can't tidy up,
 but the kernel lets go of its locks: so a process that can take the lock knows that the directory is a dead process's,
-and removes it (`sweep`). Nobody has to guess from process ids.
+and removes it (`sweep`). No process has to guess from process ids.
 
 They may lie anywhere, under parents that many share. So each is also noted in a *register*, a directory of this user's
 that all of this user's processes on this host know, and a sweep looks there, too. A note is written before its
@@ -75,7 +75,7 @@ class OwnDirectory:
             self._note = _note(self.path)
             try:
                 os.mkdir(self.path, mode=0o700)
-                # Somebody may be sweeping: until the lock is taken, this looks like a dead process's.
+                # Another process may be sweeping: until the lock is taken, this looks like a dead process's.
                 with contextlib.suppress(FileNotFoundError):
                     self._lock_fd = _locked(self.path)
                     if self._lock_fd >= 0:
@@ -127,7 +127,7 @@ def sweep(parent: str | None = None) -> list[str]:
 
 
 def _locked(path: str) -> int:
-    """The descriptor of the directory's lock file, which is made and locked; -1 if somebody else has it."""
+    """The descriptor of the directory's lock file, which is made and locked; -1 if another process has it."""
     fd = os.open(os.path.join(path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if _try_lock(fd) and os.path.exists(os.path.join(path, _LOCK)):
         os.write(fd, _boot().encode())
@@ -168,7 +168,7 @@ def _is_removed_without_lock(path: str) -> bool:
 
 
 def _is_served(path: Path) -> bool:
-    """Whether it's a socket on which somebody listens."""
+    """Whether it's a socket on which a process listens."""
     if not path.is_socket():
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -185,7 +185,7 @@ def _try_lock(fd: int) -> bool:
 
 
 def _is_believed(fd: int, path: str) -> bool:
-    """Whether a lock that could be taken means that nobody has it."""
+    """Whether a lock that could be taken means that no process has it."""
     boot = os.pread(fd, 100, 0).decode(errors="replace")
     return (boot != "" and boot == _boot()) or is_of_one_host(path)
 

@@ -53,7 +53,7 @@ def parse(table: str) -> list[Mount]:
 
 
 def memory_kind(path: str) -> str | None:
-    """The type of file system at ``path``, if its files are memory; None: they are on a disk, or nobody knows.
+    """The type of file system at ``path``, if its files are memory; None: they are on a disk, or it is not known.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def memory_kind(path: str) -> str | None:
 
 
 def is_of_one_host(path: str) -> bool:
-    """Whether no other host can have the file system at ``path`` mounted. False also if nobody knows."""
+    """Whether no other host can have the file system at ``path`` mounted. False also if it is not known."""
     kinds = _kinds(path)
     return bool(kinds) and kinds <= _KINDS_OF_ONE_HOST
 

@@ -74,9 +74,9 @@ class HugePageSupply:
     """Has the kernel take a huge page of memory in hand, just before one is made of it.
 
     Where the machine is a virtual one, memory that it hasn't used lately has to be found by its host, bit by bit as it
-    is cleared: milliseconds for a huge page. ``make_huge_page`` clears it in one go, during which nobody else gets the
-    processor. So memory of the same size is cleared first in a way that can be interrupted, and given back: what was
-    given back last is taken next.
+    is cleared: milliseconds for a huge page. ``make_huge_page`` clears it in one go, during which no other thread gets
+    the processor. So memory of the same size is cleared first in a way that can be interrupted, and given back: what
+    was given back last is taken next.
     """
 
     def __init__(self) -> None:
@@ -92,19 +92,19 @@ class HugePageSupply:
 
 
 def is_resident(fd: int, offset: int, nbytes: int) -> bool:
-    """Whether all of an extent takes up memory. Moves the descriptor's position, which nobody uses."""
+    """Whether all of an extent takes up memory. Moves the descriptor's position, which no code uses."""
     return os.lseek(fd, offset, os.SEEK_HOLE) >= offset + nbytes
 
 
 def is_hole(fd: int, offset: int, nbytes: int) -> bool:
-    """Whether nothing of an extent takes up memory. Moves the descriptor's position, which nobody uses."""
+    """Whether nothing of an extent takes up memory. Moves the descriptor's position, which no code uses."""
     return next(resident_extents(fd, offset, nbytes), None) is None
 
 
 def resident_extents(fd: int, offset: int, nbytes: int) -> Iterator[tuple[int, int]]:
     """The parts of an extent that take up memory, as ``(offset, nbytes)`` in order; the rest are holes.
 
-    Moves the descriptor's position, which nobody uses.
+    Moves the descriptor's position, which no code uses.
     """
     end = offset + nbytes
     while offset < end:

@@ -1,9 +1,9 @@
-"""Whether anybody still has a piece of memory mapped, asked of the kernel.
+"""Whether a process still has a piece of memory mapped, asked of the kernel.
 
 A process that has the arena mapped keeps a descriptor open beside the map, and so do its forks: its end tells that
-nobody is left, at once. But a descriptor can be closed by a process that still has the map: daemons close all that they
-inherited. A map isn't closed by mistake. So a page of memory, the *sentinel*, is mapped wherever the arena is. Forks
-inherit it, and it goes with the process or when that becomes another program.
+no process is left, at once. But a descriptor can be closed by a process that still has the map: daemons close all that
+they inherited. A map isn't closed by mistake. So a page of memory, the *sentinel*, is mapped wherever the arena is.
+Forks inherit it, and it goes with the process or when that becomes another program.
 
 The kernel seals a memory file against writing only if no writable map of it is left anywhere. To try that is the
 question; it can't tell when the answer changes, so it is asked again and again after the descriptor's end.
@@ -48,7 +48,7 @@ class SentinelPage:
         return self._fds[0] if self._fds else -1
 
     def is_mapped(self) -> bool:
-        """Whether anybody maps it. Once nobody does, nobody can any more."""
+        """Whether a process maps it. Once none does, none can any more."""
         if self.fd < 0:
             return False
         try:
