@@ -91,13 +91,17 @@ class Watchdog:
                 return
 
     def _what_is_wrong(self) -> str | None:
+        # The worker may let go of something between two lines here. So what is gone counts only if it has to be there
+        # still.
         for what, descriptors in self._descriptors().items():
-            if any(identity_of(fd) != identity for fd, identity in descriptors):
+            closed = [(fd, identity) for fd, identity in descriptors if identity_of(fd) != identity]
+            if closed and any(other in closed for other in self._descriptors().get(what, ())):
                 return f"a task has closed {what}"
         for thread in self._threads():
             native_id = thread.native_id  # None: it is about to start
             if native_id is not None and not os.path.exists(f"/proc/self/task/{native_id}"):
-                return f"its thread {thread.name} has ended"
+                if any(other is thread for other in self._threads()):
+                    return f"its thread {thread.name} has ended"
         return None
 
 

@@ -109,6 +109,27 @@ def test_a_loop_that_goes_round_now_and_then_is_one(process, watchdog, eventuall
     assert not process.reasons
 
 
+def test_what_the_worker_lets_go_of_during_a_look_is_no_fault(process, eventually):
+    """At every look another thread has ended, and another socket is closed, in an orderly way."""
+    letting_go = itertools.cycle([True, False])
+
+    def threads():
+        if not next(letting_go):
+            return []
+        thread = threading.Thread(target=str)
+        thread.start()
+        thread.join()
+        return [thread]
+
+    def descriptors():
+        return {"the socket": [(1 << 20, (0, 0))] if next(letting_go) else []}
+
+    watchdog = Watchdog(descriptors, threads, process.heard, process.reasons.append, "watchdog")
+    eventually(lambda: process.looks > 10 * BROKEN_LOOKS)
+    watchdog.stop()
+    assert not process.reasons
+
+
 def test_nobody_is_ended_who_is_closing(process, watchdog, eventually):
     watchdog.stop()
     eventually(lambda: "watchdog" not in [thread.name for thread in threading.enumerate()])
