@@ -176,6 +176,25 @@ def test_of_those_that_want_resources_back_the_one_that_waited_last_has_them_fir
     assert cluster.entry("a")[1][1] in cluster.granted
 
 
+def test_one_that_is_to_run_alone_does_not_take_what_was_given_back_to_one_that_waits_for_its_slot():
+    cluster = started(workers=2, nthreads=2, resources={"GPU": 1.0})
+    first, second = cluster.runs
+    gpu = {"GPU": 1}
+    cluster.submit(CLIENT, {"parent": []}, workers=[first], resources=gpu)
+    cluster.submit(CLIENT, {"suspect": []}, workers=[second], resources=gpu, allow_other_workers=True)
+    cluster.submit(CLIENT, {"another": []}, workers=[second])
+    cluster.block("parent")
+    cluster.submit(CLIENT, {"runs": []}, workers=[first])
+    cluster.remove_worker(second, ["suspect", "another"])
+    assert cluster.startable == ["runs"]
+    assert cluster.reclaim("parent")
+    cluster.finish("runs")
+    assert not cluster.startable, "the only GPU is given away"
+    cluster.unblock("parent")
+    cluster.finish("parent")
+    assert cluster.startable == ["suspect"]
+
+
 def test_one_that_wants_resources_back_may_die_with_its_worker():
     cluster = started(nthreads=2, resources={"GPU": 1.0})
     gpu = {"resources": {"GPU": 1}}

@@ -67,7 +67,7 @@ class Reservations:
                     assign(task, found)
                 continue
             reserved = reserved_for.get(task)
-            if reserved is None or reserved.nactive:
+            if reserved is None or not self._is_free_for(reserved, task):
                 # One that runs something for ever may not be the only one that could be waited for.
                 found = self._emptiest(free, task, reserved)
                 if found is None:
@@ -79,7 +79,7 @@ class Reservations:
                         free.append(reserved)
                     self._reserve_for(found, task, now)
                     reserved = found
-            if not reserved.nactive:
+            if self._is_free_for(reserved, task):
                 del self.isolated[task]
                 task.since = now
                 assign(task, reserved)
@@ -100,12 +100,17 @@ class Reservations:
         """
         found = reserved
         for worker in free:
-            is_better = found is None or (not worker.nactive if reserved is not None else _work(worker) < _work(found))
+            is_free = self._is_free_for(worker, task)
+            is_better = found is None or (is_free if reserved is not None else _work(worker) < _work(found))
             if is_better and self._may_reserve(worker, task):
                 found = worker
-                if not worker.nactive:
+                if is_free:
                     break
         return found
+
+    def _is_free_for(self, worker: Worker, task: Task) -> bool:
+        """Whether a worker runs nothing, and has what a task needs: a run that waits for its slot may have resources."""
+        return not worker.nactive and self._eligibility.may_run_now(worker, task.requirements)
 
     def _may_reserve(self, worker: Worker, task: Task) -> bool:
         requirements = task.requirements
