@@ -36,7 +36,7 @@ class ThreadCallbacks:
             callback, argument = item
             try:
                 callback(argument)
-            except Exception:
+            except BaseException:  # even one that ends a thread: others have callbacks to be called here
                 logger.exception("a callback of %r failed", argument)
             del item, callback, argument  # the future must not live until the next one comes
 

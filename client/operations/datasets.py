@@ -25,6 +25,7 @@ from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
 from holdfast.objectstore.errors import HoldfastError, UnreadableError
+from holdfast.objectstore.pickling.exceptions import ends_an_await
 from holdfast.objectstore.pickling.outline import name_in
 
 #: Data in a dataset from this size on is stored by itself.
@@ -131,7 +132,9 @@ def _load(core: Core, name: str, data: bytes | memoryview, held: Mapping[Any, Fu
         value = expressions.loads(data, stored)
     except (HoldfastError, TimeoutError):  # its data is lost, or can't be read
         raise
-    except Exception as error:  # unpickling runs a user's code, which may raise anything
+    except BaseException as error:  # unpickling runs a user's code, which may raise anything
+        if not (isinstance(error, Exception) or ends_an_await(error)):
+            raise
         raise UnreadableError(f"the dataset {name!r}", name_in(data), error) from error
     finally:
         bound.to = outer

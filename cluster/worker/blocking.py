@@ -82,7 +82,8 @@ class Blocking:
         self._deliver([protocol.worker.BLOCKED([run_id])])
 
     def _tell_returned(self, run_id: int) -> None:
-        self._deliver([protocol.worker.RETURNED([run_id])])
+        if not self._stopped:  # else it goes on without its slot, and perhaps without its resources
+            self._deliver([protocol.worker.RETURNED([run_id])])
 
     def _reclaim(self, run_id: int) -> None:
         gate = threading.Lock()

@@ -28,12 +28,37 @@ def take_over() -> None:
         sys.meta_path.insert(0, _Finder())
 
 
-def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
-    """Compute a dask graph (`holdfast.client.in_task.get`)."""
-    # The client builds on the cluster, so the worker imports it only when a task has use for it.
-    from holdfast.client import in_task
+class _Scheduler:
+    """Computes dask graphs, and persists collections where there is a client to do so."""
 
-    return in_task.get(dsk, keys, **kwargs)
+    def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        """Compute a dask graph (`holdfast.client.in_task.get`)."""
+        # The client builds on the cluster, so the worker imports it only when a task has use for it.
+        from holdfast.client import in_task
+
+        return in_task.get(dsk, keys, **kwargs)
+
+    @property
+    def persist(self) -> Any:
+        """The method of the task's client. dask asks for it: else it would bring all that it persists into the task.
+
+        Raises
+        ------
+        AttributeError
+            This thread runs no task: dask keeps the values here then.
+        """
+        from holdfast.client import in_task  # as there
+
+        task = in_task.place()
+        if task is None:
+            raise AttributeError("only a task's own thread has a client that persists")
+        return task.core().client.persist
+
+    def __reduce__(self) -> str:
+        return "get"
+
+
+get = _Scheduler()
 
 
 def _set(config: ModuleType) -> None:

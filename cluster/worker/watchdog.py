@@ -99,9 +99,9 @@ class Watchdog:
                 return f"a task has closed {what}"
         for thread in self._threads():
             native_id = thread.native_id  # None: it is about to start
-            if native_id is not None and not os.path.exists(f"/proc/self/task/{native_id}"):
-                if any(other is thread for other in self._threads()):
-                    return f"its thread {thread.name} has ended"
+            has_ended = native_id is not None and not os.path.exists(f"/proc/self/task/{native_id}")
+            if has_ended and any(other is thread for other in self._threads()):
+                return f"its thread {thread.name} has ended"
         return None
 
 

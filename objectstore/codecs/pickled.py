@@ -39,7 +39,7 @@ from holdfast.objectstore.codecs.resident import Resident
 from holdfast.objectstore.errors import DecodeError, UnreadableError
 from holdfast.objectstore.pickling import importing
 from holdfast.objectstore.pickling.by_value import ByValuePickler
-from holdfast.objectstore.pickling.exceptions import set_trace, trace_of
+from holdfast.objectstore.pickling.exceptions import ends_an_await, set_trace, trace_of
 from holdfast.objectstore.pickling.outline import name_in
 from holdfast.objectstore.pickling.unpickling import REFUSALS, loads_again
 
@@ -192,7 +192,9 @@ def _loads(data: memoryview, buffers: Sequence[memoryview]) -> Any:
         raise DecodeError(f"a damaged pickle: {error}") from error
     except (DecodeError, MemoryError):
         raise
-    except Exception as error:  # importing and unpickling run any code, which may use stores and clusters too
+    except BaseException as error:  # importing and unpickling run any code, which may use stores and clusters too
+        if not (isinstance(error, Exception) or ends_an_await(error)):
+            raise
         trace = trace_of(error)
         while trace is not None and trace.tb_frame.f_code.co_filename in _OWN_FILES:
             trace = trace.tb_next  # these frames say nothing

@@ -21,6 +21,7 @@ be made that way (`make` says so), and are left to their own ``__reduce__``.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
 from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any
@@ -37,6 +38,15 @@ _Descriptor = GetSetDescriptorType | MemberDescriptorType
 def is_builtin(cls: type) -> bool:
     """Whether a class is Python's own, and the same everywhere."""
     return not cls.__flags__ & _HEAP_TYPE or cls is ExceptionGroup
+
+
+def ends_an_await(error: BaseException) -> bool:
+    """Whether an exception says, to those that await something, that the waiting has ended, and nothing of a failure.
+
+    It comes from coroutines only, never from a signal. So code that isn't one and raises it has failed.
+    """
+    asyncio = sys.modules.get("asyncio")  # without it nothing of it is raised
+    return issubclass(type(error), (GeneratorExit, asyncio.CancelledError) if asyncio else GeneratorExit)
 
 
 def make(cls: type[BaseException], *args: Any) -> BaseException:

@@ -75,6 +75,15 @@ def test_its_tasks_are_the_clusters(client):
         assert {other: client.submit(where, other, workers=address).result() for other in there} == there
 
 
+def test_what_a_task_persists_stays_in_the_cluster(client):
+    def persisted():
+        return len(futures_of(da.ones(4, chunks=2).persist())), in_a_thread(
+            lambda: len(futures_of(da.ones(4, chunks=2).persist()))
+        )
+
+    assert client.submit(persisted).result() == (2, [0])
+
+
 def test_who_computes_can_be_chosen(client):
     def with_threads():
         return os.getpid(), delayed(os.getpid)().compute(scheduler="synchronous")

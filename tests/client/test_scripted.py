@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -285,7 +286,8 @@ class TestFutures:
         assert again.result(timeout=10) == 5
         assert not [m for m in script.peer.received if m[0] == "release"]
 
-    def test_callbacks_run_in_a_thread_of_their_own_also_when_it_is_done_already(self, script, caplog):
+    @pytest.mark.parametrize("error", [RuntimeError, SystemExit, asyncio.CancelledError])
+    def test_callbacks_run_in_a_thread_of_their_own_also_when_it_is_done_already(self, script, caplog, error):
         future = script.client.submit(operator.neg, 1, key="x")
         seen = []
         called = threading.Semaphore(0)
@@ -293,7 +295,7 @@ class TestFutures:
         def callback(done):
             seen.append((done, threading.current_thread().name))
             called.release()
-            raise RuntimeError("from a callback")
+            raise error("from a callback")
 
         future.add_done_callback(callback)
         script.send(memory("x", 1))

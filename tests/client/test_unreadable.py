@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import pickle
 import sys
@@ -116,6 +117,35 @@ def test_whatever_a_class_has_to_say(client, kind):
     assert len(str(caught.value)) < 2000
     with pytest.raises(RuntimeError, match=f"arguments of task 'use'.*{kind.__name__}"):
         client.submit(id, Refusing(kind), key="use").result(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("size", [0, LARGE])
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, GeneratorExit, StopIteration, StopAsyncIteration])
+def test_what_would_end_an_await_is_a_failure_like_any_other(client, cluster, kind, size):
+    """To the loop it would mean that the await was cancelled, and nobody has cancelled anything."""
+
+    class Ending:
+        def __init__(self):
+            self.pad = np.ones(size, "u1")
+
+        def __setstate__(self, state):
+            raise kind
+
+    async def awaited():
+        async with Client(cluster, asynchronous=True, set_as_default=False) as client:
+            future = client.submit(Ending)
+            with pytest.raises(UnreadableError, match=kind.__name__):
+                await future
+            with pytest.raises(UnreadableError, match=kind.__name__):
+                await client.gather([future])
+            await client.publish_dataset(ending=Ending())
+            with pytest.raises(UnreadableError, match=f"the dataset 'ending'.*{kind.__name__}"):
+                await client.get_dataset("ending")
+            await client.unpublish_dataset("ending")
+
+    asyncio.run(awaited())
+    with pytest.raises(UnreadableError, match=kind.__name__):
+        client.submit(Ending).result(PATIENCE_SECONDS)
 
 
 def test_leaving_out_what_failed_leaves_out_no_result(client):

@@ -133,6 +133,7 @@ def test_a_worker_forgets_which_runs_hold_resources(scheduler, start_worker, eve
 
 
 def hold_slot():
+    event("held").set()
     assert event("slot").wait(DEADLINE_SECONDS)
 
 
@@ -150,12 +151,15 @@ def test_a_worker_that_closes_waits_for_no_resources_and_no_slots(scheduler, sta
     scheduler.send(peer, *([("holding", [waits[1]])] if holds else []), ("run", [waits]))
     scheduler.message(peer, "blocked")
     scheduler.send(peer, ("run", [scheduler.task(peer, hold_slot)]))
+    assert event("held").wait(DEADLINE_SECONDS)
     event("x").set()
     if holds:
         scheduler.message(peer, "reclaim")
     worker.thread.call_soon(worker._end, None)
     assert event("ended").wait(DEADLINE_SECONDS)
     event("slot").set()
+    scheduler.wait(lambda: peer.gone, "the worker leaves")
+    assert not [message for message in peer.received if message[0] == "returned"], "it has neither of them again"
 
 
 # -- the client that the tasks are

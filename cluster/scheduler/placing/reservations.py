@@ -109,7 +109,7 @@ class Reservations:
         return found
 
     def _is_free_for(self, worker: Worker, task: Task) -> bool:
-        """Whether a worker runs nothing, and has what a task needs: a run that waits for its slot may have resources."""
+        """Whether a worker runs nothing and has what a task needs: a run that waits for its slot has its resources."""
         return not worker.nactive and self._eligibility.may_run_now(worker, task.requirements)
 
     def _may_reserve(self, worker: Worker, task: Task) -> bool:
