@@ -22,12 +22,12 @@ STEP_SECONDS = 2.0
 
 
 class ListeningClock:
-    """Seconds that went by while somebody ticked.
+    """Seconds that went by while a loop ticked.
 
     Parameters
     ----------
     step_seconds
-        By how much it advances between two ticks at most. Whoever ticks should do so twice as often at least.
+        By how much it advances between two ticks at most. The loop should tick twice as often at least.
     monotonic
         The system's clock: seconds, never going back.
 

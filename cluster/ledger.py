@@ -1,6 +1,6 @@
 """The ledger: which runs a worker has begun, in memory that its node agent reads without asking.
 
-A worker that is stopped, or in a call into C that keeps the interpreter to itself, answers nobody. What was sent ahead
+A worker that is stopped, or in a call into C that keeps the interpreter to itself, gives no answer. What was sent ahead
 to it, and what it has not begun, should go to others all the same, and nothing may run twice. So "begun" and "revoked"
 are words in memory that a worker's process shares with the agent of its host, one such memory for each process.
 

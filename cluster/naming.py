@@ -1,4 +1,4 @@
-"""What hosts and workers can be called, wherever somebody names them, as in ``workers=``."""
+"""What hosts and workers can be called, wherever they are named, as in ``workers=``."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class _Commands(click.Group):
         from holdfast.objectstore.system.surroundings import fill_standard_descriptors
 
         fill_standard_descriptors()
-        with contextlib.suppress(HoldfastError, OSError):  # whoever needs such places says what is wrong with them
+        with contextlib.suppress(HoldfastError, OSError):  # the command that needs such a place says what is wrong
             run_directory.sweep()
         try:
             return super().invoke(ctx)

@@ -22,7 +22,7 @@ from holdfast.cluster.processes import run_directory
 from holdfast.cluster.processes.parent import require_pidfds
 from holdfast.objectstore.errors import HoldfastError
 
-#: The states of tasks that somebody waits for.
+#: The states of tasks that may still be waited for.
 UNDONE = frozenset({"waiting", "no-worker", "ready", "processing"})
 
 
@@ -85,7 +85,7 @@ def stop(address: str | None, yes: bool, force: bool, timeout: float) -> None:
 
 
 def _announce(addresses: Sequence[str], yes: bool) -> None:
-    """Say what is ended with clusters, and ask whether it may be, if somebody can be asked."""
+    """Say what is ended with clusters, and ask whether it may be, if there is a terminal to ask at."""
     ended = [words for address in addresses if (words := _what_ends(address))]
     for words in ended:
         click.echo(words)
@@ -94,7 +94,7 @@ def _announce(addresses: Sequence[str], yes: bool) -> None:
 
 
 def _what_ends(address: str) -> str:
-    """What others have of a cluster, in words; nothing if they have nothing, or nobody can say."""
+    """What others have of a cluster, in words; nothing if they have nothing, or the scheduler can't say."""
     try:
         report = ask(address, protocol.requests.STATUS, timeout=LOOK_SECONDS)
     except (HoldfastError, OSError):

@@ -1,4 +1,4 @@
-"""The opening of a connection over a plain socket, for those who move bytes in threads of their own.
+"""The opening of a connection over a plain socket, for code that moves bytes in threads of its own.
 
 The connecting end blocks. The accepting end lives in an event loop, so that a thread is given only to somebody who
 knows the token. After the opening the socket is the caller's, to use as it likes.
@@ -63,7 +63,7 @@ def _receive_message(sock: socket.socket, max_nbytes: int) -> Any:
 
 
 class StalledError(ConnectError):
-    """Somebody listens at an address, and has not answered in time."""
+    """A process listens at an address, and has not answered in time."""
 
 
 def connect_blocking(
@@ -84,7 +84,7 @@ def connect_blocking(
     StalledError
         The other end said nothing in time.
     ConnectError
-        Or another of its subclasses: nobody answers there, or somebody who can't be worked with.
+        Or another of its subclasses: there is no answer, or one of a program that can't be worked with.
     """
     host, port = parse_address(address)
     where = format_address(host, port)

@@ -20,7 +20,7 @@ from holdfast.cluster.errors import AuthenticationError, ConnectError, ProtocolE
 
 logger = logging.getLogger(__name__)
 
-#: How long each attempt to come back may take: what is sent to nobody isn't sent again soon.
+#: How long each attempt to come back may take: what no machine receives isn't sent again soon.
 ATTEMPT_SECONDS = 5.0
 #: The pause after the first attempt is none, after the second this, and then it grows up to the maximum. It begins
 #: again when something was said in between.
@@ -35,7 +35,7 @@ _SILENT = "somebody listens there and says nothing: it is stopped, or waits for 
 
 
 class NoAnswerError(ConnectError):
-    """Nobody has answered in time at an address, where somebody may be."""
+    """There was no answer in time at an address where a listener may be."""
 
 
 async def connect(
@@ -49,10 +49,10 @@ async def connect(
     shared: bool = False,
     again: bool = False,
 ) -> Connection:
-    """Connect and open, trying again until ``timeout`` seconds are over while nobody answers.
+    """Connect and open, trying again until ``timeout`` seconds are over while there is no answer.
 
-    With ``shared``, other threads than the loop's can use it, too. With ``again``, somebody has listened there before,
-    so that when nobody listens now, nobody will: that isn't waited for.
+    With ``shared``, other threads than the loop's can use it, too. With ``again``, a process has listened there before,
+    so that when none listens now, none will: that isn't waited for.
 
     Returns
     -------
@@ -63,10 +63,10 @@ async def connect(
     Raises
     ------
     ConnectError
-        Nobody answered: names the address, how long and how often it was tried, and the last error. A `NoAnswerError`
-        if somebody may be there all the same.
+        There was no answer: names the address, how long and how often it was tried, and the last error. A
+        `NoAnswerError` if a listener may be there all the same.
     AuthenticationError, VersionMismatchError
-        Somebody answered who can't be worked with.
+        A program answered that can't be worked with.
     """
     host, port = parse_address(address)
     where = format_address(host, port)

@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         self.is_broken = False
         self.on_break: Callable[[bool], None] | None = None
 
-    # -- for those who use a connection
+    # -- for code that uses a connection
 
     @property
     def closed(self) -> bool:
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the other end is slow to read. Who has much to say waits with the rest until `on_room`."""
+        """Whether the other end is slow to read. Code that has much to say waits with the rest until `on_room`."""
         transport = self._transport
         if self._closed or transport is None:
             return False
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
         shared = self._shared
         if shared is not None:
             return shared.read_while(waits, timeout)
-        return not waits()  # it is broken: who waits hears by the loop what comes when it goes on
+        return not waits()  # it is broken: when it goes on, a thread that waits hears by the loop what comes
 
     def wake_reader(self) -> None:
         """Have the thread that reads while it waits look whether it still does; see `SharedTransport.wake_reader`."""
@@ -203,7 +203,7 @@ class Connection(asyncio.Protocol):
             self._abort_unpackable(error)
 
     def _abort_unpackable(self, error: Exception) -> None:
-        # Its neighbours are lost with a message that can't be packed: who waits for one would wait for ever.
+        # Its neighbours are lost with a message that can't be packed: the code that waits for one would wait for ever.
         self.abort(ConnectError(f"a message could not be sent: {error}"))
 
     def _abort_unpackable_soon(self, error: Exception) -> None:
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
         """Close at once, dropping what has not been written and what has not been handed over."""
         self._aborted = True
         if error is not None:
-            if self.role:  # else whoever opens it says so
+            if self.role:  # else the code that opens it says so
                 logger.warning("closing the connection with %s: %s", self.peer, error)
             self._close_error = error
         if self._transport is not None:
@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the socket, which would stay open with the child when the parent has died.
 
-        The descriptor stays taken, so that nothing that still means to close it closes somebody else's file.
+        The descriptor stays taken, so that nothing that still means to close it closes another owner's file.
         """
         self.write_lock = threading.Lock()
         if self._closed or self._transport is None:

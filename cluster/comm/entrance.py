@@ -1,7 +1,7 @@
 """Where connections come in, and wait until they have shown that they know the token.
 
-Anybody who reaches a port can connect, as often as they like. So what an unopened connection may take is little, and
-is not taken from anybody who has opened:
+Any program that reaches a port can connect, as often as it likes. So what an unopened connection may take is little,
+and is not taken from a peer that has opened:
 
 * At most `UNOPENED_MAX` are opening at a time. If one more comes, one of them is closed: the oldest of those that come
   from the address that has the most. So a peer that floods a port from one host closes no connection from another host.
@@ -35,7 +35,7 @@ UNOPENED_MAX = 256
 OPENING_TIMEOUT_SECONDS = 10.0
 OPENING_LEAST_SECONDS = 0.2
 ACCEPTS_PER_TURN = 16
-#: How long nobody is accepted when there are no descriptors left.
+#: How long no connection is accepted when there are no descriptors left.
 PAUSE_SECONDS = 0.2
 
 Open = Callable[[socket.socket, str], Coroutine[Any, Any, None]]
@@ -116,13 +116,13 @@ class Entrance:
         self._unopened.pop(task, None)
 
     def _latecomer(self) -> asyncio.Task[None]:
-        """Who goes if somebody comes: the oldest one from the address that has the most."""
+        """The one that goes if another one comes: the oldest one from the address that has the most."""
         counts = collections.Counter(source for _, source in self._unopened.values())
         most = max(counts.values())
         return next(task for task, (_, source) in self._unopened.items() if counts[source] == most)
 
     def _patience(self, task: asyncio.Task[None]) -> float:
-        """The seconds that a connection still has to open in, whoever comes."""
+        """The seconds that a connection still has to open in, whatever comes."""
         return self._unopened[task][0] + OPENING_LEAST_SECONDS - self._loop.time()
 
     def _turn_away(self, task: asyncio.Task[None]) -> None:
@@ -133,7 +133,7 @@ class Entrance:
         )
 
     def _rest(self, seconds: float) -> None:
-        """Accept nobody for a time: who comes waits in the kernel."""
+        """Accept no connection for a time: what comes waits in the kernel."""
         self._loop.remove_reader(self._listening)
         self._pause = self._loop.call_later(seconds, self._go_on)
 
@@ -165,7 +165,7 @@ class Entrance:
 
 
 def _names(address: Any) -> tuple[str, str]:
-    """Of who has connected: the host, and the connection, for messages to people."""
+    """Of what has connected: the host, and the connection, for messages to people."""
     if isinstance(address, tuple):
         return str(address[0]), format_address(*address[:2])
     return "this host", "this host"

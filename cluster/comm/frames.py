@@ -3,7 +3,7 @@
 A frame is ``u32 header bytes | u32 buffer count | u64 bytes of each buffer | header | buffers``, little
 endian. The header is a MessagePack array of messages. A message that holds `Raw` bytes refers to one of the
 buffers, which follow the header as they are: a payload of any size is neither copied into the header nor
-unpacked by those who only relay it.
+unpacked by a process that only relays it.
 
 A *control* stands between two frames: ``u32 kind | u32 0xFFFFFFFF | u64 value``, in the place of a frame that has too
 many buffers. It says how many frames were taken, or that nothing more will come (`resume`).
@@ -36,7 +36,7 @@ HEADER_TARGET_NBYTES = 128 << 10
 BUFFERS_TARGET_NBYTES = 64 << 20
 #: A message that lists more than a few things is cut where it would take more than this in a header.
 MESSAGE_TARGET_NBYTES = 1 << 20
-#: That many things at least are packed before anybody looks how much they take.
+#: That many things at least are packed before it is looked how much they take.
 PACKED_TOGETHER = 64
 #: So few messages are packed as one: should that be too much for a frame, they are packed once more, one by one.
 FEW_MESSAGES = 8
@@ -46,7 +46,7 @@ PACKER_NBYTES = 1 << 20
 MAX_HEADER_NBYTES = 256 << 20
 MAX_BUFFERS = 1 << 16
 MAX_FRAME_NBYTES = 8 << 30
-#: What a listener accepts from somebody who has not authenticated yet.
+#: What a listener accepts from a peer that has not authenticated yet.
 MAX_OPENING_NBYTES = 64 << 10
 
 _CONTROL = struct.Struct("<IIQ")

@@ -1,4 +1,4 @@
-"""Log lines that anybody can cause: so many of a kind a minute, and how many more there were."""
+"""Log lines that any program can cause: so many of a kind a minute, and how many more there were."""
 
 from __future__ import annotations
 

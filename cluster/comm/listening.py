@@ -28,7 +28,7 @@ BACKLOG = 4096
 
 
 class GraceOverError(ConnectError):
-    """Nobody has come back to a session in time. Nobody knows whether the other end lives."""
+    """The other end has not come back to a session in time. It is not known whether it lives."""
 
 
 class Timer(Protocol):
@@ -80,7 +80,7 @@ class Listener:
         """Accept on a bound socket, which the listener owns from here on."""
         self.address = format_address(*sock.getsockname()[:2])
         shorter = shortcut.listening(*sock.getsockname()[:2])
-        # One for each: who floods the network's side is not in the way of this host's processes.
+        # One for each: a flood on the network's side is not in the way of this host's processes.
         self._entrances = [Entrance(each, self._open) for each in (sock, shorter) if each is not None]
 
     async def _open(self, sock: socket.socket, peer: str) -> None:

@@ -22,7 +22,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 class LoopThread:
-    """An event loop in a daemon thread, for those who live in blocking code.
+    """An event loop in a daemon thread, for code that blocks.
 
     A forked child has no such thread: there `run` raises, and `call_soon` and `close` do nothing.
 

@@ -66,7 +66,7 @@ class MachineWatch:
     def _look(self) -> None:
         try:
             info = _INFO.unpack(self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
-        except OSError:  # it has ended, and whoever reads from it learns that
+        except OSError:  # it has ended, and the code that reads from it learns that
             return
         owes = info[_UNACKNOWLEDGED] or info[_PROBES]
         if owes and info[_LAST_ACKNOWLEDGED_MS] >= LOOK_SECONDS * 900:

@@ -101,9 +101,9 @@ class ListenerOpening:
     token:
         The cluster's token.
     welcome:
-        ``welcome(role, info) -> info``: what to tell somebody who has authenticated. May raise `Refused`.
+        ``welcome(role, info) -> info``: what to tell a peer that has authenticated. May raise `Refused`.
     sessions:
-        Without them there are none, and nobody comes back.
+        Without them there are none, and no peer comes back.
 
     Attributes
     ----------
@@ -208,7 +208,7 @@ class ConnectorOpening:
     role, info:
         What this end is, and says about itself.
     where:
-        Whom it has connected to, for messages to people.
+        What it has connected to, for messages to people.
     back:
         The session that it comes back to, if it does.
 

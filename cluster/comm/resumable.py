@@ -1,8 +1,9 @@
 """A connection that outlives its sockets: when one breaks, another takes its place.
 
 The code that uses it notices only a delay. It ends when either side closes it, which it says before
-(`frames.GOODBYE`), or when nobody comes back. `resume` is the protocol of that; here is what drives it. Who makes the
-other socket is its `WayBack`: a connecting end connects again (`connecting`), a listening one waits (`listening`).
+(`frames.GOODBYE`), or when the other end doesn't come back. `resume` is the protocol of that; here is what drives it.
+Its `WayBack` makes the other socket: a connecting end connects again (`connecting`), a listening one waits
+(`listening`).
 
 The opening is a plain `Connection`'s. Its socket is handed over when it has opened: to a new `ResumableConnection`, or
 to the one that goes on over it.

@@ -7,7 +7,7 @@ firewall forgets. What both ends have to say goes on over the next one. Nothing 
 Terms
 -----
 frame
-    What one write consists of (`frames`). The frames of each direction have numbers, from 1, which nobody sends: they
+    What one write consists of (`frames`). The frames of each direction have numbers, from 1, which are not sent: they
     follow from the order. The messages of the opening, and controls, have none.
 taken
     How many frames an end has received whole (`FrameReader.taken`). What it has taken it handles, however its

@@ -9,8 +9,8 @@ The socket changes hands without the loop's help: it is watched by an epoll of i
 system call takes it from the loop, and another gives it back.
 
 An interrupt (Ctrl-C) raises in the main thread wherever a function begins or a call into C returns: after bytes were
-received or sent, say, and before anybody has taken note. What must happen together is therefore one call into C, or has
-no call in between; and what has begun is written down until it is done, so that the loop can go on with it.
+received or sent, say, and before the code has taken note. What must happen together is therefore one call into C, or
+has no call in between; and what has begun is written down until it is done, so that the loop can go on with it.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class SharedTransport(asyncio.Transport):
                     self._in_loop(self._watch_writable)
                 return
             except OSError:
-                self.unsent = []  # the connection is broken: who reads learns how
+                self.unsent = []  # the connection is broken: the thread that reads learns how
                 return
 
     def _watch_writable(self) -> None:
@@ -180,7 +180,7 @@ class SharedTransport(asyncio.Transport):
     def read_while(self, waits: Callable[[], bool], timeout: float | None = None) -> bool:
         """Receive, and handle what comes, in this thread, which isn't the loop's, for as long as ``waits()`` is true.
 
-        Whoever makes it false in another thread calls `wake_reader` then.
+        Another thread that makes it false calls `wake_reader` then.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ class SharedTransport(asyncio.Transport):
         Returns
         -------
         bool
-            Whether it is false now. It can still be true after the timeout, and because somebody else reads, what has
+            Whether it is false now. It can still be true after the timeout, and because another thread reads, what has
             come is the loop's to handle, or the connection has ended.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -344,7 +344,7 @@ class SharedTransport(asyncio.Transport):
                 self._loop.remove_writer(self._socket.fileno())
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-            if self._reader is None:  # otherwise it does it, whom that wakes
+            if self._reader is None:  # otherwise the reader does it, which that wakes
                 self._dispose()
         self._connection.connection_lost(error)
 

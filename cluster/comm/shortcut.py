@@ -1,13 +1,13 @@
 """The shortcut between processes of one host: a Unix socket beside each TCP socket that is listened to.
 
-A message through it takes less of the processors than one through the loopback interface. Nobody has to know of it: its
-name says which TCP address it stands for, and it lies in the abstract namespace, which leaves no file behind and is one
-for each network namespace, just as TCP addresses are. A process that connects to an address of its own host looks for
-the shortcut first, and takes TCP where there is none.
+A message through it takes less of the processors than one through the loopback interface. No peer has to know of it:
+its name says which TCP address it stands for, and it lies in the abstract namespace, which leaves no file behind and is
+one for each network namespace, just as TCP addresses are. A process that connects to an address of its own host looks
+for the shortcut first, and takes TCP where there is none.
 
-Anybody on the host may listen under any such name. So a shortcut counts only if the process that listens is of the same
-user as the one that connects, or root's: what is written to it is no more exposed than by TCP, where a port that is
-listened to can't be taken.
+Any process of the host may listen under any such name. So a shortcut counts only if the process that listens is of the
+same user as the one that connects, or root's: what is written to it is no more exposed than by TCP, where a port that
+is listened to can't be taken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BACKLOG = 1024
 
 
 def listening(host: str, port: int) -> socket.socket | None:
-    """A socket that listens for those of this host who connect to the address, or None if there can't be one."""
+    """A socket for the processes of this host that connect to the address, or None if there can't be one."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(_name("*" if host in _ANY else host, port))
@@ -36,7 +36,7 @@ def listening(host: str, port: int) -> socket.socket | None:
 
 
 def connected(host: str, port: int) -> socket.socket | None:
-    """A socket that is connected to who listens to the address on this host, or None.
+    """A socket that is connected to the process that listens to the address on this host, or None.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ import struct
 from holdfast.cluster.errors import ConnectError, ProtocolError
 
 GREETING = b"HOLDFAST /1 HTTP/1.1\r\n\r\n"
-#: So much of what somebody says is enough to know the protocol.
+#: So much of what a stranger says is enough to know the protocol.
 FIRST_NBYTES = 64
 #: How long a stranger gets to read what it is told, and how much of what it goes on saying is read meanwhile: if any
 #: is left unread the kernel takes the answer back.
@@ -60,7 +60,7 @@ def _is_of_distributed(data: bytes) -> bool:
 
 
 def who_came(first: bytes) -> tuple[str, bytes]:
-    """What somebody is who said this first, in words, and what to answer; nothing of both if it is not known.
+    """What a program is that said this first, in words, and what to answer; nothing of both if it is not known.
 
     Examples
     --------
@@ -107,11 +107,11 @@ def who_answers(first: bytes) -> str:
 
 
 class StrangerError(ConnectError):
-    """Somebody answers at an address, and is no part of a Holdfast cluster."""
+    """A program answers at an address, and is no part of a Holdfast cluster."""
 
 
 def foreign_answer(where: str, first: bytes) -> StrangerError:
-    """The error for a connecting end to which somebody else has answered at the address ``where``."""
+    """The error for a connecting end to which another program has answered at the address ``where``."""
     who = who_answers(first)
     return StrangerError(
         f"{who} answers at {where}, and no part of a Holdfast cluster; check the address"
@@ -126,7 +126,7 @@ async def expect_greeting(sock: socket.socket) -> None:
     Raises
     ------
     ProtocolError
-        Somebody else has come; says who, if that is known, and has told them.
+        Another program has come; says which, if that is known, and has told it.
     ConnectError
         They left before.
     """

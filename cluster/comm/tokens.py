@@ -1,7 +1,7 @@
-"""The cluster's token: a secret that everybody who connects must know.
+"""The cluster's token: a secret that each process that connects must know.
 
 It is looked for in ``HOLDFAST_TOKEN``, then in the file that ``HOLDFAST_TOKEN_FILE`` names, then in
-``~/.config/holdfast/token``, then beside this user's run directories, for those who can't write to a home. The file has
+``~/.config/holdfast/token``, then beside this user's run directories, for users who can't write to a home. The file has
 mode 0600 and is made by whatever starts a cluster first. To let another host or user join, copy the file there.
 
 The processes of a cluster get it from the one that starts them, in a descriptor (`handed_down`) that each reads and
@@ -53,7 +53,7 @@ def load_token(*, create: bool = False) -> bytes:
     Parameters
     ----------
     create:
-        Make the file if there is none. Those who start clusters do; those who join don't.
+        Make the file if there is none. Processes that start clusters do; processes that join don't.
 
     Raises
     ------
@@ -147,7 +147,8 @@ def _not_made(path: Path, error: OSError) -> AuthenticationError:
 
 def _write(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Written aside and linked into place: two who start at once agree on one token, and nobody reads half of it.
+    # Written aside and linked into place: two processes that start at once agree on one token, and none reads half of
+    # it.
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

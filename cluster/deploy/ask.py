@@ -39,7 +39,7 @@ def ask(
     Raises
     ------
     ConnectError
-        Or one of its subclasses: nobody answers there, or somebody who can't be worked with.
+        Or one of its subclasses: there is no answer, or one of a program that can't be worked with.
     HoldfastError
         The scheduler's own error.
     """
@@ -68,9 +68,9 @@ def wait_for_scheduler(address: str, *, timeout: float, token: bytes | None = No
     Raises
     ------
     ConnectError
-        Nobody did; names the address, how long it was tried and the last error.
+        None did; names the address, how long it was tried and the last error.
     AuthenticationError, VersionMismatchError, StrangerError
-        Somebody answered who can't be worked with.
+        A program answered that can't be worked with.
     """
     token = token or load_token()
     started = time.monotonic()

@@ -110,7 +110,7 @@ class LocalProcesses:
         """Start node agents for the scheduler of this object, or the one at `scheduler_address`."""
         deadline = time.monotonic() + timeout
         try:
-            # The scheduler's socket listens already: nobody waits for anybody before connecting.
+            # The scheduler's socket listens already, so no process waits for another one before it connects.
             for index, plan in enumerate(plans):
                 place = AgentPlace(f"node-{index}", plan)
                 self.places.append(place)
@@ -180,7 +180,7 @@ class LocalProcesses:
                 ) from None
 
     async def _fork_again(self, place: AgentPlace) -> ChildProcess:
-        """`_fork` for the keeper: whoever else may fork is done with it by then."""
+        """`_fork` for the keeper: all others are done with forking by then."""
         with tokens.handed_down(self._token) as token_fd, dask_config.handed_down(self._dask_config) as config_fd:
             return await self._forker.fork_async(
                 "holdfast.cluster.node.__main__",
@@ -252,7 +252,7 @@ class LocalProcesses:
 def kill_strays(cluster_id: str, timeout: float) -> list[int]:
     """Wait until no process of a stopped cluster is left; kill those that are, and return their ids.
 
-    Workers whose node agent was killed end by their lifelines, but nobody can wait for them.
+    Workers whose node agent was killed end by their lifelines, but no process can wait for them.
     """
     deadline = time.monotonic() + timeout
     delay = 0.005

@@ -19,7 +19,7 @@ T = TypeVar("T")
 class _LastingExecutor(ThreadPoolExecutor):
     """Gives every call a thread of its own, also when the interpreter ends.
 
-    By then Python's executors refuse work, and it is when a cluster that nobody closed is closed.
+    By then Python's executors refuse work, and it is when a cluster that was not closed is closed.
     """
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

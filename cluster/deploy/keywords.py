@@ -122,7 +122,7 @@ def of_cluster(given: Mapping[str, Any], parameters: Collection[str]) -> dict[st
 
 
 def unexpected(whose: str, name: str, parameters: Collection[str]) -> TypeError:
-    """The error for a keyword that nobody knows."""
+    """The error for an unknown keyword."""
     near = difflib.get_close_matches(name, [*parameters, *_RENAMED], 1)
     meant = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(parameters))}"
     return TypeError(f"{whose} got an unexpected keyword {name!r}{meant}")

@@ -61,7 +61,7 @@ class LocalCluster:
     memory_limit : int, float or str, optional
         Memory of each worker process's own, ``"2 GB"``, or a fraction of this machine's, ``0.25``; one that takes more
         is killed. By default, or with "auto", the processes share what the stores leave of this machine's memory or its
-        control group's, less something for everybody else; 0: no limit.
+        control group's, less something for all else; 0: no limit.
     object_store_memory : int, float or str, optional
         Capacity of each host's object store; 30 % of this machine's memory, or its control group's, divided by
         ``n_hosts``, if not given. Memory is taken when it is used, not before. Clusters don't know of each other.

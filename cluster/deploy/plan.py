@@ -191,7 +191,7 @@ def plan_nodes(
 
 
 def _left_for_workers(stores_nbytes: int, spill_directory: str | None) -> int:
-    """The bytes of memory that remain beside the stores, what they spill if that is memory too, and everybody else."""
+    """The bytes of memory that remain beside the stores, what they spill if that is memory too, and all else."""
     total = memory_limits.memory_limit()
     if spill_directory is not None and memory_kind(spill_directory):
         stores_nbytes *= 2

@@ -81,7 +81,7 @@ class _Unpacker:
     def _made(self, link: Link) -> BaseException:
         try:
             return self._made_by(_class_at(link.cls.reference), link)
-        except BaseException as failure:  # importing and unpickling run anybody's code
+        except BaseException as failure:  # importing and unpickling run any code
             return self._substitute(link, _not_interrupt(failure))
 
     def _made_by(self, cls: type[BaseException], link: Link) -> BaseException:
@@ -145,7 +145,7 @@ class _Unpacker:
         if value.number not in self._values:
             try:
                 self._values[value.number] = self._loads(self._pickles[value.number])
-            except BaseException as error:  # importing and unpickling run anybody's code
+            except BaseException as error:  # importing and unpickling run any code
                 _not_interrupt(error)
                 self._values[value.number] = Unsent(f"it can't be unpickled here: {shortened(in_words(error), 200)}")
         return self._values[value.number]
@@ -190,7 +190,7 @@ def _class_by_value(pickled: bytes) -> Any:
 
 
 def _not_interrupt(error: BaseException) -> BaseException:
-    """Whatever a user's code raises here is a failure of it, except that somebody interrupts this program."""
+    """Whatever a user's code raises here is a failure of it, except an interrupt of this program."""
     if isinstance(error, KeyboardInterrupt):
         raise error
     return error

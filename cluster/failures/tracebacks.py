@@ -2,7 +2,7 @@
 
 A traceback can't be pickled: its frames have code and variables. What people and debuggers look at is where each frame
 was: the file, the line, the columns, the name of the function and of its module. Frames are made again that say this.
-They have no variables, and nobody has called them: a frame keeps all that it was called by, with their variables. So
+They have no variables, and no caller: a frame keeps all that it was called by, with their variables. So
 each is that of a generator that is never begun, whose code has the names and tells the place.
 """
 

@@ -129,7 +129,7 @@ class NodeAgent:
         self._log_level = log_level
         self._worker_logs = worker_logs
         self._dask_config = dask_config
-        self._clock = ListeningClock()  # who waits for something of the store waits while it could have come
+        self._clock = ListeningClock()  # a wait for something of the store lasts while it could have come
         self._rounds: Rounds | None = None
         self._store_started = False
         self._link: SchedulerLink | None = None
@@ -261,7 +261,7 @@ class NodeAgent:
         self._forker.close()
         if self._link is not None:
             self._link.close()
-        # Those who move bytes into the arena before the arena.
+        # The threads that move bytes into the arena before the arena.
         if self._fetcher is not None:
             await self._fetcher.close()
         if self._transfer_server is not None:
@@ -289,7 +289,7 @@ class NodeAgent:
         await self._fetcher.fetch(object_id, sources)
 
     def _inventory(self) -> Iterator[ObjectMeta]:
-        # Whoever asks takes it in pieces, and some of it may be gone meanwhile.
+        # The scheduler takes it in pieces, and some of it may be gone meanwhile.
         return (m for m in self.store.inventory() if m.object_id is not None and self.store.contains(m.object_id))
 
     def _delete(self, object_ids: Iterable[bytes]) -> None:

@@ -7,7 +7,8 @@
 "stopped"      the kernel lets it do nothing: SIGSTOP, or a debugger
 =============  =========================================================================================
 
-A time in which this agent was stopped itself, perhaps with all else on the host, is nobody's (`ListeningClock`).
+A time in which this agent was stopped itself, perhaps with all else on the host, counts for no worker
+(`ListeningClock`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ RUNNING, COMPUTING, BLOCKED, STOPPED = "running", "computing", "blocked", "stopp
 LOOK_SECONDS = 1.0
 #: A worker that has not heard for this long is said to hear nothing; it writes down every second that it does.
 DEAF_SECONDS = 3.0
-#: Who hears nothing and uses this much of one processor is computing.
+#: A worker that hears nothing and uses this much of one processor is computing.
 COMPUTING_SHARE = 0.1
 
 _TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")

@@ -15,14 +15,14 @@ from holdfast.cluster.node.supervisor import Supervisor
 from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH
 
 INTERVAL_SECONDS = 2.0
-#: Of those who hold objects in a store, so many are named.
+#: Of the clients that hold objects in a store, so many are named.
 MAX_HOLDERS = 100
 #: The load of a process over less time than this says nothing: asked again so soon, the last figures stand.
 LEAST_SECONDS = 1.0
 
 
 def store_figures(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """A store's figures as they are sent: of those who hold objects the largest, by what they call themselves."""
+    """A store's figures as they are sent: of the clients that hold objects the largest, by their own names."""
     holders = sorted(stats["held_by"].items(), key=lambda holder: holder[1], reverse=True)[:MAX_HOLDERS]
     readers = stats["deleted_but_pinned_by"]
     return {
@@ -131,7 +131,7 @@ class Heartbeat:
     async def _beat(self) -> None:
         reported = self._clock.time()
         while True:
-            # First it waits: whoever wants to know before asks, and to measure processes takes an import.
+            # First it waits: the scheduler asks if it wants to know before, and to measure processes takes an import.
             interval = self._interval()
             await asyncio.sleep(min(interval, LOOK_SECONDS))
             now = self._clock.time()

@@ -1,8 +1,8 @@
 """The memory that is a process's own, and the limit on it.
 
-What a worker maps from the store is shared with everybody on the host and is the store's to account for; what counts
-against a worker's limit is the rest. The limit is enforced from outside, because a task that
-fills the memory may not let its own process's other threads run.
+What a worker maps from the store is shared with all processes of the host and is the store's to account for; what
+counts against a worker's limit is the rest. The limit is enforced from outside, because a task that fills the memory
+may not let its own process's other threads run.
 
 To look costs little, but there may be many workers, for months. So the next look is when one of them could have reached
 its limit at the earliest.
@@ -27,7 +27,7 @@ _PAGE_NBYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def private_nbytes(pid: int) -> int:
-    """The bytes of memory that a process uses and shares with nobody; 0 if there is no such process any more."""
+    """The bytes of memory that a process uses and shares with no other; 0 if there is no such process any more."""
     try:
         with open(f"/proc/{pid}/statm", "rb", buffering=0) as statm:
             fields = statm.read().split()

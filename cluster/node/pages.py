@@ -73,7 +73,7 @@ class PageMaker:
                 self._child = await self._forker.fork_async(
                     _MODULE, ["--capacity", str(self._store.capacity)], _NAME, pass_fds=descriptors
                 )
-            restarts.ready()  # nobody waits for what hardly gets on while there is other work
+            restarts.ready()  # the agent doesn't wait for what hardly gets on while there is other work
             self._store.have_pages_made_by(filler)
             return describe_exit(await self._child.exited())
         finally:

@@ -6,7 +6,7 @@ connects anew then, with the same *incarnation*, by which the scheduler knows it
 at first: it says which objects its store has, none in the beginning, and that this was all. What it could not say
 meanwhile is never said: its objects are in the inventory, and the scheduler has parted with this host's workers.
 
-It doesn't wait for a scheduler that is gone: when nobody listens any more, or another scheduler does, the host ends.
+It doesn't wait for a scheduler that is gone: when no scheduler listens any more, or another one does, the host ends.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from holdfast.objectstore.core.objects import ObjectMeta
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 30.0
-#: How long the scheduler is looked for when a connection has ended, and how long each attempt may take: what is sent to
-#: nobody isn't sent again soon.
+#: How long the scheduler is looked for when a connection has ended, and how long each attempt may take: what no machine
+#: receives isn't sent again soon.
 RECONNECT_SECONDS = 120.0
 ATTEMPT_SECONDS = 5.0
 #: The pause before the first attempt is none, unless the last connection was new. Then it grows up to this.
@@ -146,7 +146,7 @@ class SchedulerLink:
                 await asyncio.sleep(0)
                 while connection.is_full:
                     await asyncio.sleep(FULL_PAUSE_SECONDS)
-            # Those who put it chose these names, and their mistake is not this host's.
+            # The clients that put it chose these names, and their mistake is not this host's.
             names = {"key": meta.key, "type": meta.type_name, "owner": meta.owner}
             known = {field: str(name)[:MAX_NAME_LENGTH] for field, name in names.items() if name is not None}
             descriptions.append({"id": meta.object_id, "nbytes": meta.nbytes, **known})

@@ -180,7 +180,7 @@ class Supervisor:
                 await asyncio.wait_for(self._closing.wait(), pause or 0.001)
 
     async def _run_once(self, worker: WorkerProcess, ledger: AgentLedger) -> Death:
-        """Run one process to its end; says how it ended. Nobody but this supervisor asks it to."""
+        """Run one process to its end; says how it ended. Only this supervisor asks it to."""
         worker.killed_because = None
         log_file = None if self._log_directory is None else log_files.file_of(self._log_directory, worker.name)
         with tokens.handed_down(self._token) as token_fd, dask_config.handed_down(self._dask_config) as config_fd:
@@ -238,7 +238,7 @@ class Supervisor:
             await asyncio.to_thread(log_files.cut_large, logs)
 
     def parted(self, address: str, pid: int) -> None:
-        """A worker has lost the scheduler, so it's to end by itself; if it doesn't, it's no use to anybody."""
+        """A worker has lost the scheduler, so it's to end by itself; if it doesn't, it's of no use."""
         for worker in self.workers:
             if worker.address == address and worker.pid == pid:
                 parting = asyncio.ensure_future(self._part(pid))

@@ -66,7 +66,7 @@ def configure_logging(options: argparse.Namespace) -> None:
 
 
 def default_signals() -> None:
-    """Undo what this process may have inherited: signals that nobody hears, and children whose end nobody is told."""
+    """Undo what this process may have inherited: signals that it doesn't hear, and children whose end it isn't told."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
@@ -176,7 +176,7 @@ def tell_at_work(fd: int | None) -> None:
 
 
 def tell_parent(fd: int | None, message: dict[str, Any]) -> None:
-    """Say on the ready pipe how starting went, and close it. None: there is nobody to tell."""
+    """Say on the ready pipe how starting went, and close it. None: there is no parent to tell."""
     if fd is None:
         return
     # The parent may have gone or lost interest; the lifeline says so if it matters.

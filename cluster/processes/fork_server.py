@@ -3,18 +3,18 @@ holdfast.cluster.processes.fork_server``.
 
 An interpreter that starts spends a fifth of a second of processor time on what a worker imports, and holds what it has
 imported in memory of its own. So one process imports it, once, and the others are forks of it: they are ready in
-milliseconds, and share the pages that nobody writes to. A fork is only as sound as what it is a copy of, so it
+milliseconds, and share the pages that no process writes to. A fork is only as sound as what it is a copy of, so it
 does nothing else:
 
-* It has one thread, no event loop and no connection, and runs nobody's code but the modules that it is asked for.
-  What those keep for a process (who is connected, which ids are given out) is empty.
+* It has one thread, no event loop and no connection, and runs no code but the modules that it is asked for.
+  What those keep for a process (which peers are connected, which ids are given out) is empty.
 * What it has open, a fork closes first of all. Random numbers are drawn anew in each fork.
-* It never looks for garbage: that writes to the pages of all objects, and nobody would share them any longer.
+* It never looks for garbage: that writes to the pages of all objects, and no process would share them any longer.
 
 Requests come over sockets that keep messages apart, the first from the process that started it.
 `cluster/processes/forking.py`
 sends them. A fork returns from `ForkServer.run` with its request, and is from there on a process as if it had been
-started by itself. It is tied to the one who asked, by pipes that came with the request (see
+started by itself. It is tied to the process that asked, by pipes that came with the request (see
 `cluster/processes/child.py`), and not to the fork server, which only tells how it has ended, as only a parent can know.
 
 The fork server ends with the process that started it. If it is killed alone, what it has forked goes on.
@@ -80,7 +80,7 @@ class ForkServer:
             message, descriptors, _, _ = socket.recv_fds(
                 requests, REQUEST_NBYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
             )
-        except ConnectionResetError:  # who asked has ended, with an answer unread
+        except ConnectionResetError:  # the process that asked has ended, with an answer unread
             message = b""
         if not message:
             self._poll.unregister(requests)
@@ -116,7 +116,7 @@ class ForkServer:
             self._listen(socket.socket(fileno=requests_fd))
         try:
             pidfd = os.pidfd_open(pid)
-        except OSError as error:  # no descriptor is left: nobody could know how it ends
+        except OSError as error:  # no descriptor is left, so its end could not be seen
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             os.close(exit_fd)
@@ -181,7 +181,7 @@ def show_as(command: list[str]) -> None:
     """
     fields = Path("/proc/self/stat").read_bytes().rpartition(b") ")[2].split()
     start, end = int(fields[45]), int(fields[46])
-    if start == 0:  # a kernel that tells nobody
+    if start == 0:  # a kernel that doesn't tell
         return
     text = " ".join(command).encode(errors="replace")[: end - start - 2]
     ctypes.memmove(start, text.ljust(end - start - 1, b"\0") + b".", end - start)

@@ -1,4 +1,4 @@
-"""Having processes forked: the side of those who ask the fork server (`cluster/processes/fork_server.py`).
+"""Having processes forked: the side of the processes that ask the fork server (`cluster/processes/fork_server.py`).
 
 A request is a message with descriptors. The message names the module whose ``main`` the fork is to run, its arguments,
 environment variables, and what each descriptor is: an option of the module's, or one of
@@ -51,7 +51,7 @@ FORK_TIMEOUT_SECONDS = 60.0
 REPORT_SECONDS = 1.0
 _ANSWER_NBYTES_MAX = 1024
 #: Numeric libraries start a thread per core in each process, unless they are told otherwise. The cluster's own threads
-#: are meant to fill the cores. Anybody who has set these has said what they want.
+#: are meant to fill the cores. A user who has set these has said what they want.
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -63,7 +63,7 @@ class Forker:
     Parameters
     ----------
     requests:
-        The way to one that somebody else has started.
+        The way to one that another process has started.
     env:
         Environment variables, besides those of this process, for one that is started here, and for what it forks.
     log_file:
@@ -119,7 +119,7 @@ class Forker:
                 raise HoldfastError(f"{name} could not start: {self._last_words()}") from None
 
     async def fork_async(self, module: str, arguments: Sequence[str], name: str, **options: Any) -> ForkedProcess:
-        """`fork` for those who live in an event loop, and for long: if the fork server has died, another is started."""
+        """`fork` for code that lives in an event loop, and for long: if the fork server has died, one is started."""
         async with self._one_by_one:
             for _ in range(2):
                 with _Request(module, arguments, name, **options) as request:
@@ -149,7 +149,7 @@ class Forker:
             raise HoldfastError(f"{name} could not start: {last_words}")
 
     def close(self) -> None:
-        """End it, if it was started here, after what it has forked: of what outlives it nobody will know how it ends.
+        """End it, if it was started here, after what it has forked, whose ends could not be seen without it.
 
         Twice is no error.
         """

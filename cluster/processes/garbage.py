@@ -1,6 +1,6 @@
 """Garbage collection in a process that must always answer and holds a million things.
 
-Python frees what nobody refers to at once; its collector is only for what refers to itself in a circle. A full
+Python frees what nothing refers to at once; its collector is only for what refers to itself in a circle. A full
 collection looks at every object there is: a second for a million tasks, in which the event loop does nothing else, and
 they are no garbage. Little in these processes leaves circles behind (an error with its traceback, a connection that has
 closed), and that little can wait until there is not much to look at.

@@ -40,7 +40,7 @@ def cut_large(paths: Iterable[Path], limit_nbytes: int = LIMIT_NBYTES) -> None:
 
 
 def default_root() -> Path | None:
-    """Where the logs of clusters lie that nobody has named a place for; None if this user has no home."""
+    """Where the logs of clusters lie for which no place was named; None if this user has no home."""
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     logs = Path(state, "holdfast", "logs")
     return logs if logs.is_absolute() else None

@@ -1,9 +1,9 @@
 """Which process the kernel kills when memory runs out: workers before node agents, and those before the scheduler.
 
 The kernel kills the process that weighs most: its memory, in thousandths of what there is, plus its ``oom_score_adj``.
-Children inherit that, and anybody may raise it, but only the privileged may lower it. So a process raises its own when
-it begins. With a worker goes what it was running, and another one is started; with an agent goes all that its store
-holds; with the scheduler, the cluster.
+Children inherit that, and any process may raise its own, but only a privileged one may lower it. So a process raises
+its own when it begins. With a worker goes what it was running, and another one is started; with an agent goes all that
+its store holds; with the scheduler, the cluster.
 
 The pages of a store count for each process that has them mapped, though none of them is free before all of these
 processes have ended. A store has 30 % of the memory if nothing else was asked for, so the page maker and an agent that

@@ -24,7 +24,7 @@ from holdfast.objectstore.errors import HoldfastError
 
 #: How much of a log a failure shows.
 TAIL_NBYTES = 2000
-#: What stands for the exit code of a process that ended when its parent, who alone is told, had died. No real one.
+#: What stands for the exit code of a process that ended when its parent, which alone is told, had died. No real one.
 UNKNOWN_EXIT = 256
 
 _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
@@ -76,7 +76,7 @@ class ChildProcess(abc.ABC):
         raise self._late(timeout)
 
     async def ready(self, timeout: float) -> dict[str, Any]:
-        """`wait_ready` for those who live in an event loop."""
+        """`wait_ready` for code that lives in an event loop."""
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -85,7 +85,7 @@ class ChildProcess(abc.ABC):
                         break
         except TimeoutError:
             while True:
-                # Whoever waits may have been stopped meanwhile. What the child has said counts.
+                # This process may have been stopped meanwhile. What the child has said counts.
                 if not self._says_something(0):
                     raise self._late(timeout) from None
                 if self._read_ready():
@@ -196,7 +196,7 @@ class ChildProcess(abc.ABC):
             self.close()
 
     def _forget(self) -> None:
-        """In a fork of this process: it is the parent's child, whose end nobody here can wait for."""
+        """In a fork of this process: it is the parent's child, and this process can't wait for its end."""
         self.close()
 
 

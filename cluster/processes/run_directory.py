@@ -39,7 +39,7 @@ def run_root() -> Path:
     Raises
     ------
     HoldfastError
-        It belongs to somebody else, or others could write into it; or it can't be made.
+        It belongs to another user, or others could write into it; or it can't be made.
     """
     check_umask()
     base = runtime_directory()
@@ -117,7 +117,7 @@ class RunDirectory:
         return directory
 
     def write_info(self, info: dict[str, Any]) -> None:
-        """Say something about this process to those who call `running`; replaces what was said before."""
+        """Say something about this process to all that call `running`; replaces what was said before."""
         info = {"kind": self._kind, "pid": self._owner_pid, "started": self._started, **info}
         aside = self.path / f"{INFO}.new"
         aside.touch(mode=0o600)
@@ -204,7 +204,7 @@ def _lock_of_dead(path: Path) -> int | None:
 
 
 def _lock_remains(path: Path) -> int | None:
-    # Opened as a directory: whoever else is removing it only finds less to remove.
+    # Opened as a directory: another process that is removing it only finds less to remove.
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:

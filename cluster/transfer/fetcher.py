@@ -157,7 +157,7 @@ class Fetcher:
             to_try = broken
             await asyncio.sleep(pause)
         if self._address in sources:
-            # Whoever waits for the object gets it when it is sealed; this only puts off the bad news.
+            # The requests that wait for the object get it when it is sealed; this only puts off the bad news.
             await asyncio.sleep(LATE_SEAL_SECONDS)
         what_came = "; ".join(tried.values()) if tried else "and no other host is known to have it"
         raise ObjectNotFoundError(f"object {object_id} is not in this host's store: {what_came}")

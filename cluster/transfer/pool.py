@@ -27,7 +27,7 @@ from holdfast.objectstore.errors import StoreError, StoreFullError
 
 T = TypeVar("T")
 
-#: Connections that nobody uses are closed by the asker after this time, by the holder after twice as long.
+#: Connections that are not used are closed by the asker after this time, by the holder after twice as long.
 IDLE_SECONDS = 60.0
 IDLE_PER_PEER = 4
 #: How long is waited before what a break has cut short is tried again.
@@ -205,7 +205,7 @@ class PeerPool:
                 return sock
             sock.close()
 
-    # -- for those who are not a store themselves
+    # -- for processes without a store of their own
 
     def fetch_bytes(self, address: str, object_id: bytes, *, timeout: float = 30.0) -> bytearray | None:
         """The bytes of an object in the store of another host; None if it is not there.

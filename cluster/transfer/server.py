@@ -48,7 +48,7 @@ MAX_WAITING = 256
 IDLE_SECONDS = 2 * pool.IDLE_SECONDS
 #: A transfer in which nothing moves for so long is given up.
 STALL_SECONDS = 30.0
-#: How long an object that somebody brings waits for room.
+#: How long an object that a client brings waits for room.
 ROOM_SECONDS = 20.0
 #: What a connection has put here is gone through for what is here still when it has become this much, or twice as much
 #: as was left the last time.
@@ -86,7 +86,7 @@ class TransferServer:
     token:
         The cluster's token.
     name:
-        What peers are told who this is.
+        The name that peers are told of this host.
     on_left:
         ``on_left(name, object_ids)``, called in the loop when a peer's connection ends that has put objects here.
     """
@@ -163,7 +163,7 @@ class TransferServer:
         return {"id": self._name}
 
     def _serve_next(self) -> None:
-        """Give a thread to whoever waits for it, or end an idle connection, so that there is one soon."""
+        """Give a thread to a connection that waits for one, or end an idle connection, so that there is one soon."""
         if self._waiting and len(self._connections) < MAX_CONNECTIONS:
             sock, address, peer = self._waiting.popleft()
             thread = threading.Thread(target=self._serve, args=(sock, address, peer), daemon=True)
