@@ -1,8 +1,9 @@
 """How a worker's process has ended, and what its threads were doing then.
 
-It can't be asked any more. What is known is how the kernel says that it ended, which run was begun last in each of its
-slots (`cluster/ledger.py`), and its *last words*: Python writes down what every thread is doing when a signal such as
-SIGSEGV kills the process, and which of them the signal came in (`faulthandler`). They lie in the ledger's memory.
+The process can't be asked any more. What is known is how the kernel says that it ended, which run was begun last in
+each of its slots (`cluster/ledger.py`), and its *last words*: Python writes down what every thread is doing when a
+signal such as SIGSEGV kills the process, and which of them the signal came in (`faulthandler`). They lie in the
+ledger's memory.
 
 A signal may come in a thread that isn't one of those which run tasks, of a numerical library or one that the task has
 started. Then it is not known which run it was.

@@ -14,7 +14,7 @@
 
 Rules of the room: an operation's name is written here and nowhere else. A sender builds a message by calling its
 definition. A receiver takes it by a `message.Dispatch`, which checks the message before anything is done about it; so
-what is malformed costs the peer that sent it, and nobody else. Nothing here does I/O. Only `payloads` imports from the
+what is malformed costs the peer that sent it, and no other. Nothing here does I/O. Only `payloads` imports from the
 store's rooms, and nothing from the cluster's but errors.
 """
 

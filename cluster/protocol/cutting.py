@@ -57,7 +57,7 @@ def where_cut(message: Sequence[Any], count: int) -> int:
         items = message[place]
         if len(items) <= count or (unless and message[unless] is not None):
             return 0
-    except (IndexError, TypeError):  # malformed: whoever reads it says how
+    except (IndexError, TypeError):  # malformed: the receiver says how
         return 0
     kind = type(items)
     return place if kind is tuple or kind is list else 0
@@ -67,7 +67,7 @@ def pieces(message: tuple[Any, ...]) -> Iterable[tuple[Any, ...]]:
     """Messages that say the same as this one, one after the other, none of them of more than `MAX_ITEMS`.
 
     A ``submit`` that wants only some of its tasks stays whole: the others would be forgotten before those came that
-    depend on them. Who sends one cuts it where that is seen to (`holdfast.client.packing.graphs.split`).
+    depend on them. The sender cuts one where that is seen to (`holdfast.client.packing.graphs.split`).
 
     Examples
     --------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: What has 64 bits wherever it is kept.
 MAX_INTEGER = (1 << 63) - 1
-#: A message lists no more tasks, keys or objects than this: whoever reads it handles it in one piece.
+#: A message lists no more tasks, keys or objects than this: its receiver handles it in one piece.
 MAX_ITEMS = 500
 #: Encoded results up to this size ride along in the messages that announce them.
 INLINE_LIMIT_NBYTES = 2048

@@ -1,7 +1,7 @@
 """What a message is, which peer says which messages, and the table by which a receiver takes them.
 
 A `Message` is defined once, in the module of the two that speak (`client`, `worker`, `node`). Its definition serves
-everybody:
+all of these:
 
 =====================  ================================================================
 the sender             builds one by a call: ``FINISHED(results)`` is the plain tuple that travels

@@ -50,7 +50,7 @@ from holdfast.cluster.protocol.shapes import (
 )
 
 MAGIC = "holdfast"
-#: Both ends must speak the same one: whoever changes a message changes it.
+#: Both ends must speak the same one: a change of a message changes it.
 PROTOCOL_VERSION = 5
 NONCE_NBYTES = 32
 PROOF_NBYTES = 32

@@ -157,7 +157,7 @@ def none_larger_than(limit_nbytes: int) -> TakeBuffer:
 
 
 class _Apart(pickle.Pickler):
-    """pickle's pickler, which asks somebody first."""
+    """pickle's pickler, which asks its owner first."""
 
     def __init__(self, file: io.BytesIO, apart: TakeApart) -> None:
         self._apart = apart
@@ -174,7 +174,7 @@ def _dumps_apart(value: Any, apart: TakeApart) -> bytes:
 
 
 class _ApartByValue(ByValuePickler):
-    """The pickler of what can't be named, which asks somebody first."""
+    """The pickler of what can't be named, which asks its owner first."""
 
     def __init__(self, file: io.BytesIO, apart: TakeApart) -> None:
         self._apart = apart

@@ -119,7 +119,7 @@ class Identity(Shape):
 
 @dataclass(frozen=True, slots=True)
 class Blob(Shape):
-    """Bytes that nobody here looks into, in the header or behind it."""
+    """Bytes that are not looked into here, in the header or behind it."""
 
     most_nbytes: int = 8 << 30
 

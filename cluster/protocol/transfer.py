@@ -6,8 +6,8 @@ Bytes of objects travel as they are, not in frames.
 
 When bytes have arrived
 -----------------------
-That a call which sends has returned says where the bytes are in the kernel, not that anybody has them. What becomes of
-the memory that they were sent from depends on the call:
+That a call which sends has returned says where the bytes are in the kernel, not that the receiver has them. What
+becomes of the memory that they were sent from depends on the call:
 
 * `send` *copies* into the kernel. After it the memory may become anything. What is brought (``P``), a small object and
   one that is read from a file go that way.

@@ -10,7 +10,7 @@
 ``tasks_transport.py`` the way of what the tasks say as a client
 ``dask_scheduler.py``  what computes dask's collections here
 ``outcomes.py``        outcomes on their way to the scheduler, and the seals of their results
-``write_behind.py``    small results, until they are stored or nobody wants them any more
+``write_behind.py``    small results, until they are stored or not wanted any more
 ``waiting_runs.py``    tasks that wait for a run that was sent before them
 ``ledger.py``          which runs it has begun, for its node agent to read
 ``functions.py``       functions by digest

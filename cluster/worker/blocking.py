@@ -116,7 +116,7 @@ class Blocking:
             self._wake_reader()
 
     def stop(self) -> None:
-        """This worker ends: nobody waits for resources any longer."""
+        """This worker ends: no task waits for resources any longer."""
         with self._lock:
             self._stopped = True
             gates = list(self._grants.values())

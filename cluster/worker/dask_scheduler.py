@@ -1,6 +1,6 @@
 """What computes dask's collections in a worker's process: the cluster.
 
-dask asks its configuration who computes, and imports that when a task first uses dask. So the configuration is changed
+dask asks its configuration what computes, and imports that when a task first uses dask. So the configuration is changed
 just after its import, and a worker whose tasks never use dask doesn't import it.
 """
 
@@ -21,7 +21,7 @@ _METHODS = {"dataframe.shuffle.method": "tasks", "array.rechunk.method": "tasks"
 
 
 def take_over() -> None:
-    """From now on, dask computes on the cluster, unless somebody chooses another scheduler."""
+    """From now on, dask computes on the cluster, unless a task chooses another scheduler."""
     if _CONFIG in sys.modules:
         _set(sys.modules[_CONFIG])
     else:

@@ -15,7 +15,7 @@ from holdfast.objectstore.errors import DecodeError, StoreClosedError, StoreErro
 
 #: How long a dependency may take to come from another host.
 FETCH_TIMEOUT_SECONDS = 300.0
-#: How long an object that nobody is known to have is waited for: its seal may be on its way.
+#: How long an object that no host is known to have is waited for: its seal may be on its way.
 LATE_SEAL_SECONDS = 1.0
 
 
@@ -111,7 +111,7 @@ class Dependencies(Mapping[Any, Any]):
         except BaseException as error:
             self.failed = True
             if isinstance(error, StoreError) and not isinstance(error, (StoreFullError, StoreClosedError, DecodeError)):
-                raise Missing(key, object_id) from None  # not here, or nobody could give it
+                raise Missing(key, object_id) from None  # not here, and no host could give it
             if isinstance(error, UnreadableError):
                 what = f"the result of {key!r:.200}, which the task depends on"
                 cause = error.__cause__

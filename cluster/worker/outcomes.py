@@ -1,12 +1,12 @@
 """Outcomes on their way from the threads of the tasks to the scheduler.
 
-Nobody may look for an object in the store before its seal is on its way there. So the seal of a result is sent
+No process may look for an object in the store before its seal is on its way there. So the seal of a result is sent
 before its outcome is. A small result, which rides along with its outcome, has none (`write_behind`).
 
 Sending seals can block: the store takes them when it has the time, and where it lives in this very process, it is the
 loop's thread that takes them. So that thread has no part in this. Outcomes leave by the task's own thread when it has
 nothing else to do, and otherwise by a thread that does nothing else: the task that comes next may run for hours, or
-wait for somebody who waits for this outcome. Waking a thread is a system call, so there is one only when none is on
+wait for a task that waits for this outcome. Waking a thread is a system call, so there is one only when none is on
 its way yet, and all that has gathered by then goes together: a worker under load sends few large messages and an idle
 one sends each outcome at once, without a timer.
 """
@@ -30,8 +30,8 @@ class OutcomeSender:
     Parameters
     ----------
     flush:
-        ``flush() -> bool``: sends the seals that wait, and may block. False if the store is gone: then nobody is
-        interested in the outcomes either.
+        ``flush() -> bool``: sends the seals that wait, and may block. False if the store is gone: then the outcomes
+        are not wanted either.
     deliver:
         ``deliver(messages)``, called in any thread, one at a time.
     name:

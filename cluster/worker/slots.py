@@ -89,7 +89,7 @@ class Slots:
     Attributes
     ----------
     free : list of Slot
-        Those that nobody holds.
+        Those that no run holds.
     held : dict
         The others, by the thread that holds each.
     blocked : dict

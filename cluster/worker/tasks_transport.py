@@ -90,11 +90,11 @@ class TasksTransport:
 
     def send(self, messages: list[tuple[Any, ...]], queue: list[Any], count: int) -> None:
         if protocol.client.SCATTERED.is_in(messages):
-            self._flush_seals()  # nobody may look for an object before its seal is on its way
+            self._flush_seals()  # no process may look for an object before its seal is on its way
         self._connection.send_now([protocol.worker.FROM_TASKS(*message) for message in messages], queue, count)
 
     def read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
-        # A task that has its slot must not take in other tasks, as whoever reads does.
+        # A task that has its slot must not take in other tasks, as a thread that reads does.
         return self._connection.read_while(waits, timeout) if self._may_read() else not waits()
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ SPARE_MAX = 8
 class TaskThreads:
     """Runs tasks, as many at once as there are slots.
 
-    The threads are daemons: nobody can stop a task that runs, and it must not keep its process from ending.
+    The threads are daemons: a task that runs can't be stopped, and it must not keep its process from ending.
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ class TaskThreads:
             self._idents.discard(threading.get_ident())
         thread = threading.current_thread()
         self._forget(thread)
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waited for a task that long
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and did not wait that long for a task
             self._loop.call_soon_threadsafe(self._ended, thread)
 
     def _ended(self, thread: threading.Thread) -> None:

@@ -32,7 +32,7 @@ class WaitingRuns:
     ----------
     submit
         Takes the tasks that can run; called in any thread, in the order in which they may start. With the lock held:
-        a task is here or there at any time, for those who look for it.
+        a task is here or there at any time, for code that looks for it.
     miss
         Takes the outcome of a task that can't, in any thread.
     """

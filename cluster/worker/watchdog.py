@@ -13,7 +13,7 @@ are no tasks and no outcomes       Python
 whether the event loop goes round  it didn't for `DEAF_LOOKS`
 =================================  ================================================================================
 
-Nobody is ended by mistake. This thread needs the interpreter for each look, so it sees nothing of a call into C that
+No worker is ended by mistake. This thread needs the interpreter for each look, so it sees nothing of a call into C that
 keeps the interpreter to itself, nor of a time in which the process or the machine stood still: what counts are its
 looks, not seconds. And what is wrong has to be so for some looks, for an orderly end passes through states that look
 alike.

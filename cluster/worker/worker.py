@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 #: How long `Worker.start` looks for the scheduler.
 CONNECT_TIMEOUT_SECONDS = 30.0
-#: How long `Worker.close` waits for the tasks that run. They can't be stopped; nobody waits for their results.
+#: How long `Worker.close` waits for the tasks that run. They can't be stopped, and their results are not awaited.
 CLOSE_TIMEOUT_SECONDS = 1.0
 #: How often the loop writes into the ledger that it goes round.
 HEAR_SECONDS = 1.0
@@ -336,7 +336,7 @@ class Worker:
             return False
         said = [protocol.worker.TO_TASKS.fields_of(message) for message in batch]
         if self._tasks is None or not self._tasks.hear_elsewhere([to_tasks for to_tasks in said if to_tasks]):
-            return False  # there the messages are checked that nobody here hears
+            return False  # there the messages are checked that don't come here
         self._on_batch(tuple([message for message, to_tasks in zip(batch, said, strict=True) if not to_tasks]))
         return True
 
@@ -376,7 +376,7 @@ class Worker:
             with self.store.batch():
                 yield
         except StoreClosedError:
-            pass  # the last flush; there is nobody left to tell
+            pass  # the last flush; no peer is left to tell
         finally:
             context.enter(None)
 

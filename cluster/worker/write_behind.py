@@ -2,8 +2,9 @@
 
 A small result rides along in the message that announces it: the scheduler has its bytes from then on, and so have all
 that read it. Most are read at once and then let go of. To put each into the store, and have it deleted there a moment
-later, would cost the host more than the task itself did. So it waits here first, for the scheduler's word that nobody
-wants it any more, and is put into the store only if that doesn't come: after `AGE_SECONDS`, and before twice as many.
+later, would cost the host more than the task itself did. So it waits here first, for the scheduler's word that no
+holder wants it any more, and is put into the store only if that doesn't come: after `AGE_SECONDS`, and before twice as
+many.
 
 Until then the scheduler's is the only copy outside of this process. Should the worker die, nothing is lost by that.
 
@@ -75,7 +76,7 @@ class WriteBehind:
         self.thread.start()
 
     def add(self, key: Any, flat: bytes, type_name: str) -> ObjectID | None:
-        """Take a result in; its id from now on, or None if there's no room for more. Whoever adds calls `tend` later.
+        """Take a result in; its id from now on, or None if there's no room for more. The caller calls `tend` later.
 
         Parameters
         ----------
@@ -101,7 +102,7 @@ class WriteBehind:
                 self._wake()
 
     def discard(self, object_ids: Iterable[bytes]) -> None:
-        """Nobody wants these any more, wherever they are by now."""
+        """These are not wanted any more, wherever they are by now."""
         with self._lock:
             for object_id in object_ids:
                 if not self._take(object_id):
@@ -132,7 +133,7 @@ class WriteBehind:
                 while self._has_something():
                     if self._nap(AGE_SECONDS) or not self._try_round():
                         return
-        except StoreClosedError as error:  # whoever needs the store learns it too, and says so
+        except StoreClosedError as error:  # the code that needs the store learns it too, and says so
             logger.debug("%s ends: %s", self._name, error)
 
     def _has_something(self) -> bool:

@@ -10,7 +10,7 @@ MAX_ABSENT = 100
 
 
 class Absent:
-    """Hosts that nobody hears of any more."""
+    """Hosts that the scheduler does not hear of any more."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, dict[str, Any]] = {}  # by address, in the order in which they were given up

@@ -94,7 +94,7 @@ class Debts:
                 continue
             task = self._state.tasks.get(key)
             if task is None or client not in task.holders:
-                continue  # it was released, and nobody waits for it
+                continue  # it was released, and is not waited for
             if task.state == "memory":
                 memory.items.append(memory_entry(task))
             elif task.state == "erred":

@@ -7,8 +7,8 @@ what is left goes on in the next turn, after the sockets and timers have been lo
 is handled as it comes, without having waited.
 
 Kept is the order of what one peer sends, its leaving included; between peers there is none, as there is none on the
-network. Nobody reads on from a peer that has something waiting here: what it has to say waits on its own side, and
-memory here stays bounded.
+network. The scheduler reads no more from a peer that has something waiting here: what the peer has to say waits on its
+own side, and memory here stays bounded.
 
 To answer a question may take long, too. So what handles a message may return a *job*, an iterator that does a piece of
 the work in each step: it goes on step by step, like further messages of that peer, before the next one of them. And a
@@ -36,7 +36,7 @@ TURN_SECONDS = 0.005
 
 
 class Inbox:
-    """What one peer has sent and nobody has looked at yet.
+    """What one peer has sent and was not looked at yet.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Inbox:
     def end(self, error: Exception | None) -> None:
         """Nothing more will come."""
         self._end = (error,)
-        self._jobs.clear()  # nobody is there any more who could be told
+        self._jobs.clear()  # the peer is gone, and can't be told
 
     def begin(self, job: Iterator[None]) -> None:
         """Do this before the next message is handled."""
@@ -139,7 +139,7 @@ class Inbox:
 
 
 class Inboxes:
-    """Everybody's inboxes; used in the thread of the event loop in which it was made."""
+    """The inboxes of all peers; used in the thread of the event loop in which it was made."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -5,8 +5,8 @@ node is given up. What follows from that is up to the state machine (`machine/ho
 
 A connection over the network that ends without a goodbye is waited for (`comm/listening.py`): its peer is *cut off*,
 and leaves when it is not back in time. It leaves at once when it is known to have ended: a worker when its node says
-so, or another one comes in its place; a node when nobody listens at its port any more, or another agent does. A worker
-that is cut off gets nothing new to do (`placing/revocation.py`).
+so, or another one comes in its place; a node when no process listens at its port any more, or another agent does. A
+worker that is cut off gets nothing new to do (`placing/revocation.py`).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Membership:
     handle
         Takes an event; raises what the state machine raises.
     happen
-        Takes an event that nobody is to blame for; raises nothing.
+        Takes an event that no peer is to blame for; raises nothing.
     handle_message
         ``handle_message(peer, message)`` handles what a peer has sent; may return a job (`inbox`).
     describe
@@ -108,7 +108,7 @@ class Membership:
         self._watch_silence()
 
     def begin_closing(self) -> None:
-        """Take nobody any more."""
+        """Take no peer any more."""
         self._closing = True
         if self._silence_timer is not None:
             self._silence_timer.cancel()
@@ -116,7 +116,7 @@ class Membership:
             probe.cancel()
 
     async def close(self, reason: str) -> None:
-        """Tell everybody that the cluster ends, give nodes the time to leave, and part with everybody."""
+        """Tell all peers that the cluster ends, give nodes the time to leave, and part with all."""
         for peer in list(self.peers.values()):
             peer.say_goodbye(reason)
         deadline = self._loop.time() + CLOSE_SECONDS
@@ -282,7 +282,7 @@ class Membership:
             probe.add_done_callback(self._probes.discard)
 
     async def _probe(self, node: NodePeer) -> None:
-        """Give up a node at whose port nobody listens any more: its agent has ended."""
+        """Give up a node at whose port no process listens any more: its agent has ended."""
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(PROBE_SECONDS):
                 try:

@@ -27,7 +27,7 @@ from holdfast.cluster.scheduler.tasks import instructions as to_do
 
 
 class MayLiveError(ConnectError):
-    """Nobody hears of a node any more, which may live and come back."""
+    """The scheduler does not hear of a node any more, which may live and come back."""
 
 
 class Peer(abc.ABC):

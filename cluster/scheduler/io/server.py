@@ -59,7 +59,7 @@ class Scheduler:
     silence_timeout
         Seconds after which a node that says nothing is given up.
     stopped_seconds
-        After this long nobody waits any longer for what a stopped worker has begun.
+        What a stopped worker has begun is not waited for any longer than this.
     resume_seconds, client_resume_seconds
         For so long a node or worker, and a client, may be cut off without having left. Zero: a connection that breaks
         has ended.
@@ -89,7 +89,7 @@ class Scheduler:
             address=format_address(*sock.getsockname()[:2]),
             on_failure=None if validate else self._failed,
         )
-        # All that anybody may be late with counts in time in which this process listened.
+        # All that a peer may be late with counts in time in which this process listened.
         self._clock = ListeningClock(min(STEP_SECONDS, silence_timeout / 10))
         self._sock = sock
         self._members = Membership(
@@ -147,7 +147,7 @@ class Scheduler:
         }
 
     async def close(self, reason: str = "the scheduler was stopped") -> None:
-        """Tell everybody, and go. Nodes stop their workers and stores; clients fail what they wait for."""
+        """Tell all peers, and go. Nodes stop their workers and stores; clients fail what they wait for."""
         if self._closing:
             return
         self._closing = True
@@ -190,7 +190,7 @@ class Scheduler:
             self._set_timer()
 
     def _happen(self, event: events.Event) -> None:
-        """`_handle` what has happened by itself: nobody is to blame if that fails."""
+        """`_handle` what has happened by itself: no peer is to blame if that fails."""
         try:
             self._handle(event)
         except Exception as error:
@@ -231,7 +231,7 @@ class Scheduler:
     # -- failures of the scheduler's own
 
     def _failed(self, what: str, error: Exception) -> None:
-        """Note a failure that is nobody's fault but this program's. The scheduler goes on; in tests it raises."""
+        """Note a failure that is this program's own fault. The scheduler goes on; in tests it raises."""
         self.failures += 1
         logger.error("the scheduler failed, and goes on: %s", what, exc_info=error)
         if self._validate:

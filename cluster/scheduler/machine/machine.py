@@ -7,7 +7,7 @@ give the same instructions, in production and in a simulation.
 
 Each event changes the tables, by way of `Lifecycle` where tasks are concerned. Then, always in this order,
 
-1. what nobody needs any more is released and forgotten (`FollowUp.run`), or some of it, if there is much,
+1. what is not needed any more is released and forgotten (`FollowUp.run`), or some of it, if there is much,
 2. resources go back to runs that have lent them (`Lending.grant`), and ready tasks go to workers with room
    (`Lifecycle.fill`),
 3. parts that have asked for it do what they have left to do (`Part.follow_up`),
@@ -99,7 +99,7 @@ class SchedulerState:
     follow_up_limit
         Number of tasks that one event deals with beyond those that it touches itself.
     stopped_seconds
-        After this long nobody waits any longer for what a stopped worker has begun.
+        What a stopped worker has begun is not waited for any longer than this.
     publish_seconds
         How long a publisher waits for second copies of what can't be made again.
     address

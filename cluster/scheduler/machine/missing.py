@@ -1,4 +1,4 @@
-"""Results that somebody could not read, though they should be there."""
+"""Results that a worker or client could not read, though they should be there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Missing:
         self._life = life
 
     def could_not_read(self, task: Task, object_id: bytes) -> TaskError | None:
-        """Somebody could not read the object of ``task``, wherever they looked. Returns why they should give up, if so.
+        """A reader has not found the object of ``task`` anywhere. Returns why the reader should give up, if it should.
 
         Anything may have been in the way, so they try again first; then the task is computed again.
         """

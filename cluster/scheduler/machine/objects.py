@@ -1,9 +1,9 @@
 """What hosts say about the objects in their stores.
 
-What nobody has heard of is deleted, unless it was put there by somebody who may be about to tell of it. Such an object
-is *unclaimed* until all has been read that its owner had sent, which is when the owner has left here too. A worker's
-objects become known to be unclaimed when its node says that it has left the store; a client's also when their host
-joins with them.
+What the scheduler has not heard of is deleted, unless it was put there by a client or worker that may be about to tell
+of it. Such an object is *unclaimed* until all has been read that its owner had sent, which is when the owner has left
+here too. A worker's objects become known to be unclaimed when its node says that it has left the store; a client's also
+when their host joins with them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Objects:
             self.owner_left(owner)
 
     def owner_left(self, owner: str) -> None:
-        """All has been read that a worker or a client had sent: what it has not told of nobody will tell of."""
+        """All has been read that a worker or a client had sent: what it has not told of will not be told of."""
         for host, object_ids in self._unclaimed.pop(owner, ()):
             if self._hosts.get(host.address) is host:
                 self._found(host, object_ids)

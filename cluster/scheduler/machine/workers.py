@@ -8,8 +8,8 @@ ended. The reason is waited for, but not for long: a worker may also lose its co
 the first sign was        and then comes                                … so
 ========================  ============================================  ==========================================
 its connection has ended  what its node says                            it is gone, and it is known how
-its connection has ended  nothing, for `EXIT_REASON_SECONDS`            it is gone, and nobody knows how
-its connection has ended  a worker at the same address: its successor   it is gone, and nobody knows how
+its connection has ended  nothing, for `EXIT_REASON_SECONDS`            it is gone, and it is not known how
+its connection has ended  a worker at the same address: its successor   it is gone, and it is not known how
 what its node says        the end of its connection                     it is gone, and it is known how
 what its node says        nothing, for `EXIT_REASON_SECONDS`            its connection is closed: a process that it has
                                                                         forked may have kept it open
@@ -232,14 +232,14 @@ class Workers:
         self.reconsider_ready()
 
     def reconsider_unrunnable(self) -> None:
-        """A worker has come, or a host to which some will: they may run tasks that nobody could run before."""
+        """A worker has come, or a host to which some will: they may run tasks that no worker could run before."""
         for task in list(self._life.unrunnable):
             if self._placement.eligibility.can_run(task.requirements):
                 self._life.withdraw(task)
                 self._life.enqueue(task)
 
     def reconsider_ready(self) -> None:
-        """A worker or a host is gone: ready tasks that nobody may run now must say so."""
+        """A worker or a host is gone: ready tasks that no worker may run now must say so."""
         for requirements in self._placement.requirements_of_ready():
             if not self._placement.eligibility.can_run(requirements):
                 for task in self._placement.ready_tasks(requirements):

@@ -1,9 +1,9 @@
 """Second copies of data that can't be made again.
 
 What tasks have made is made again when its host is lost. Data that a client has stored has no such way back. As long as
-somebody works with it, that one can bring it again; what is published is to be there when nobody does. So what is held
-of such data by holders that ask for copies (``Holder.copies``), as datasets do, gets one on a second host: before the
-publisher has its answer, and again when one of the two hosts is lost.
+the client is there, it can bring the data again; what is published is to be there without the client too. So what is
+held of such data by holders that ask for copies (``Holder.copies``), as datasets do, gets one on a second host: before
+the publisher has its answer, and again when one of the two hosts is lost.
 
 What tasks have made is made again only as long as there is what it was made of. So a dataset also holds the data below
 its tasks that is still there when they are published (`lineage`). Where some is gone, the tasks that were made of it
@@ -151,7 +151,7 @@ class Copies(Part):
         return task.payload is None or task in self._orphans
 
     def urge(self, holders: Iterable[Holder]) -> dict[Task, None]:
-        """Somebody waits for the copies of what these hold: the roots, whether they have one copy or more."""
+        """A publisher waits for the copies of what these hold: the roots, whether they have one copy or more."""
         roots = dict.fromkeys(task for holder in holders for task in self._reachable(holder))
         for task in roots:
             self.look_at(task, urgent=True)
@@ -174,7 +174,7 @@ class Copies(Part):
         del self._waits[wait]
 
     def let_go(self, holder: Holder) -> None:
-        """Nobody needs copies for a holder any more, which has let go of its tasks or is about to."""
+        """Copies are not needed for a holder any more, which has let go of its tasks or is about to."""
         self._orphans = {task for task in self._orphans if any(each is not holder for each in _keepers_of(task))}
 
     def look_at(self, task: Task, *, urgent: bool = False) -> None:
@@ -301,7 +301,7 @@ class Copies(Part):
         )
 
     def _host_for(self, task: Task, want: _Want) -> Host | None:
-        """The host with most room. What somebody waits for may push other objects to disk, if need be."""
+        """The host with most room. What a publisher waits for may push other objects to disk, if need be."""
         others = [host for host in self._hosts.values() if host.is_ready and host not in task.where]
         if not others:
             want.reason = NO_OTHER_HOST
@@ -393,7 +393,7 @@ class Copies(Part):
         )
 
     def single(self, task: Task) -> tuple[list[Holder], str] | None:
-        """Of a root with one copy: who is to have two of it, and why there is no second one."""
+        """Of a root with one copy: which holder is to have two of it, and why there is no second one."""
         want = self.wanting.get(task)
         if want is None or not self._wants_copy(task):
             return None
@@ -401,7 +401,7 @@ class Copies(Part):
 
 
 def _is_to_be_kept(task: Task) -> bool:
-    """Whether somebody wants several copies of a task, or of an object that contains its future."""
+    """Whether a holder wants several copies of a task, or of an object that contains its future."""
     return any(True for _ in _keepers_of(task))
 
 

@@ -1,4 +1,4 @@
-"""Published datasets: what a client has published is kept under a name until somebody unpublishes it.
+"""Published datasets: what a client has published is kept under a name until a client unpublishes it.
 
 A dataset is bytes that only clients read, and the tasks whose keys are in them, which it holds. Publishing several at
 once publishes all of them or none. Its answer waits for second copies of what can't be made again (`copies`), for

@@ -1,8 +1,8 @@
 """Questions whose answer needs fresh figures: every node is asked how it is, and answers before the client is answered.
 
-A node that is busy or stopped keeps nobody waiting: after `REPORT_SECONDS` the client is answered with what that node
-said last. The answer itself is long and only reads the state, so it isn't made here: the instruction `Answer` says that
-it is time for it (`watching`).
+A node that is busy or stopped keeps no client waiting: after `REPORT_SECONDS` the client is answered with what that
+node said last. The answer itself is long and only reads the state, so it isn't made here: the instruction `Answer` says
+that it is time for it (`watching`).
 """
 
 from __future__ import annotations

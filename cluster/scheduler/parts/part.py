@@ -1,6 +1,6 @@
 """What a part of the scheduler is: what isn't the life of a task, such as datasets.
 
-A part is a class that says what it answers, what it does when somebody comes or leaves, and what has to hold in it:
+A part is a class that says what it answers, what it does when a peer comes or leaves, and what has to hold in it:
 
 =======================================  =============================================================================
 `Part.events`, `Part.requests`           the events and the requests that it answers, each with its method. Each is

@@ -6,7 +6,7 @@ client, not to a connection, and it ends in exactly one of three ways:
 ====================================  ================================================================================
 what it waits for is there            its part answers it (`Waits.answer`), or refuses it (`Waits.refuse`)
 its deadline has come                 its part says what the client is told then (`WaitOwner.expired`), which ends it
-its client has left                   nobody is told anything
+its client has left                   no answer is sent
 ====================================  ================================================================================
 
 Whichever it is, the part is told to forget the wait (`WaitOwner.forget`), so that no table of a part has a wait that
@@ -166,7 +166,7 @@ class Waits:
         wait.part.forget(wait)
 
     def client_left(self, client: str) -> None:
-        """Nobody is there any more who could be answered."""
+        """The client is gone, and no answer would reach it."""
         for wait in self.of(client):
             self.end(wait)
 

@@ -13,7 +13,8 @@ have nothing else to do.
 
 Tasks that read nothing have queues of their own, because they only ever fill the stores. A worker whose host's store is
 nearly full, with what it is expected to get from the runs that were sent, takes one only when it may take no other, and
-none ahead: what reads results is what lets them go. Nobody is kept idle for it, so a store may be filled all the same.
+none ahead: what reads results is what lets them go. No worker is kept idle for it, so a store may be filled all the
+same.
 
 A worker has room while a thread of it is idle, and beyond that while what it has been sent is expected to keep it busy
 for less than `PREFETCH_SECONDS`. So short tasks are sent ahead by the hundred, and a worker does not wait for the

@@ -1,7 +1,7 @@
-"""Taking back what waits behind a run that takes longer than expected, when somebody else is idle.
+"""Taking back what waits behind a run that takes longer than expected, when another worker is idle.
 
 Short tasks are sent ahead (`placement`), which is a bet on how long they take. It is lost when one of them takes long:
-what was sent after it waits, and other workers may have nothing to do. Nobody can know that beforehand, but soon
+what was sent after it waits, and other workers may have nothing to do. That can't be known beforehand, but soon
 it shows: nothing is sent ahead that should take a worker more than `PREFETCH_SECONDS`, so one that has ended nothing
 for several times as long is held up. Then the runs that it must have started are expected to take as long again as
 they have taken already. What waits behind them is taken back, if bringing what it reads to an idle worker takes less;
@@ -56,7 +56,7 @@ class Recall(Timed):
 
     @property
     def due(self) -> float | None:
-        """When something is to be taken back; None if there is nobody whom it would help."""
+        """When something is to be taken back; None if it would help no worker."""
         ahead = self._placement.ahead
         if not ahead or not self._placement.somebody_is_idle:
             return None

@@ -22,9 +22,9 @@ cut_off              (it isn't None) from when its connection breaks until that 
 
 A run that has begun stays where it is, however long it takes: a long call into C and one that never ends look the same.
 Only a process that has been stopped for `STOPPED_SECONDS` is not waited for any longer. Then what it has begun is run
-elsewhere as well, if somebody else may run it. Its own outcome may still come. A result is used if it is the first, and
-deleted if not, so a task has one result; any other outcome of it changes nothing. Neither its retries nor its failures
-are touched.
+elsewhere as well, if another worker may run it. Its own outcome may still come. A result is used if it is the first,
+and deleted if not, so a task has one result; any other outcome of it changes nothing. Neither its retries nor its
+failures are touched.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 #: A worker gets this long to answer when it's told to drop runs.
 ANSWER_SECONDS = 1.0
-#: After this long nobody waits any longer for what a stopped process has begun.
+#: What a stopped process has begun is not waited for any longer than this.
 STOPPED_SECONDS = 30.0
 
 
@@ -58,7 +58,7 @@ class Revocation(Timed):
     life
         Where tasks go that are taken away.
     stopped_seconds
-        After this long nobody waits any longer for what a stopped process has begun.
+        What a stopped process has begun is not waited for any longer than this.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Revocation(Timed):
 
     @property
     def due(self) -> float | None:
-        """When runs are to be revoked; None if there is nobody whom it would help."""
+        """When runs are to be revoked; None if it would help no worker."""
         if not self.unanswered or not self._placement.somebody_is_idle:
             return None
         return next(iter(self.unanswered.values())) + ANSWER_SECONDS
@@ -130,7 +130,7 @@ class Revocation(Timed):
     # -- what is taken away
 
     def _ask(self, worker: Worker, wait_seconds: float) -> None:
-        """Have those runs revoked that somebody who is idle would rather run than wait as long again."""
+        """Have those runs revoked that an idle worker would rather run than wait as long again."""
         idle: dict[Requirements | None, Worker | None] = {}
         wanted = []
         for run in worker.runs.values():

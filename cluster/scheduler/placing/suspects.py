@@ -3,23 +3,24 @@
 A task that kills workers has to be given up some day, and none that merely ran beside it. What is known of a death:
 
 * which runs were *going on*: those that a thread of the worker had taken last and that have no outcome, as its node
-  found in the ledger (`cluster/ledger.py`). If nobody could look, those that were sent first, one for each thread;
-* sometimes, which run has *crashed* it: a signal such as SIGSEGV comes in one thread (`cluster/node/deaths.py`). Nobody
-  can know which run has called ``os._exit``, or took the memory for which the kernel has killed the process.
+  found in the ledger (`cluster/ledger.py`). If the node could not look, those that were sent first, one for each
+  thread;
+* sometimes, which run has *crashed* it: a signal such as SIGSEGV comes in one thread (`cluster/node/deaths.py`). It
+  can't be known which run has called ``os._exit``, or took the memory for which the kernel has killed the process.
 
 ============================================  =======================================================================
 of a worker that has died it is known that …  … so
 ============================================  =======================================================================
 this run has crashed it                       this one is charged
 only one run was going on                     this one is charged
-several were, and nobody knows which it was   none is charged, and all of these are *suspects*: they run again, each
+several were, and which one is not known      none is charged, and all of these are *suspects*: they run again, each
                                               alone on its worker. So the next death is one of the two above
 none was                                      none is charged
 ============================================  =======================================================================
 
 If the fault was one of memory that can't be written, and the run shared memory of the store, then it may be a function
-that writes into what it reads, in native code that asks nobody. Its task runs once more with private views before it is
-charged, and its function is remembered (`writers`). A task that is charged for `max_failures` deaths fails.
+that writes into what it reads, in native code that does not ask. Its task runs once more with private views before it
+is charged, and its function is remembered (`writers`). A task that is charged for `max_failures` deaths fails.
 
 What becomes of a suspect, by ``task.isolation``:
 
@@ -29,12 +30,12 @@ What becomes of a suspect, by ``task.isolation``:
                     come
 `ISOLATED_ON_HOST`  the same, and no other suspect has a worker of that host meanwhile: it was there when a host died
 `STARVED`           no worker fell idle for `PATIENCE_SECONDS`, perhaps since one of those that run waits for this very
-                    task. It takes any thread that is idle. If it is there again when somebody dies, and no other
+                    task. It takes any thread that is idle. If it is there again when a worker dies, and no other
                     suspect is, it is charged
 ==================  =================================================================================================
 
 Most that kill a worker do so soon. A suspect that goes on for long would keep a worker from all others for as long, and
-may wait for one of them. If it is in company again when somebody dies, it is a suspect as before, and has twice as much
+may wait for one of them. If it is in company again when a worker dies, it is a suspect as before, and has twice as much
 time alone. So one that kills late is found as well.
 
 A host's death is judged like that of a worker with all threads of its workers. There will often be other runs beside a
@@ -108,7 +109,7 @@ class Suspects(Timed):
         Parameters
         ----------
         running
-            The runs that its threads took last; None if nobody knows.
+            The runs that its threads took last; None if that is not known.
         crashed
             The one that has crashed it, if that is known.
         fault

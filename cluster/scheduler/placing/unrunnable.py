@@ -1,6 +1,6 @@
 """Tasks that no worker may run: what they lack, in words, and telling of it before they fail.
 
-A name that nobody has is soon told to the clients that wait for such a task: once to each client for each set of
+A name that no worker has is soon told to the clients that wait for such a task: once to each client for each set of
 requirements, however many tasks have it. What is told is looked for now and then, in the first of these tasks only, so
 it costs little however many there are.
 """
@@ -103,7 +103,7 @@ class Unrunnable(Timed):
 
     @property
     def due(self) -> float | None:
-        """When somebody may have to be told; None: nobody."""
+        """When a client may have to be told; None: never."""
         if not self._tasks or next(reversed(self._tasks)).since <= self._looked - WARNING_SECONDS:
             return None
         return max(next(iter(self._tasks)).since, self._looked) + WARNING_SECONDS

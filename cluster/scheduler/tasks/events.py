@@ -14,7 +14,7 @@ class HostJoined(NamedTuple):
 
 
 class HostLeft(NamedTuple):
-    """A host is gone. ``may_live``: nobody hears of it, which need not be the fault of what ran there."""
+    """A host is gone. ``may_live``: the scheduler does not hear of it, which need not be the fault of its runs."""
 
     address: str
     reason: str
@@ -107,7 +107,7 @@ class TasksSubmitted(NamedTuple):
 class ObjectsScattered(NamedTuple):
     client: str
     objects: Sequence[tuple[Key, ObjectId, int, str, str, Payload | None]]
-    chosen: bool = False  # somebody chose the keys; else they are made of the data
+    chosen: bool = False  # a user chose the keys; else they are made of the data
 
 
 class ReferencesFound(NamedTuple):
@@ -201,7 +201,7 @@ class RevocationConfirmed(NamedTuple):
 
 
 class ObjectsFound(NamedTuple):
-    """A store has these: copies that it fetched, or what somebody put there who has left since."""
+    """A store has these: copies that it fetched, or what a client put there that has left since."""
 
     host: str
     object_ids: Sequence[ObjectId]

@@ -4,7 +4,7 @@ What happens while an event is handled is one `Batch`. Each subscriber takes its
 taken is bounded: the oldest batches are dropped, and the subscriber is told how much it has missed. So a subscriber can
 neither hold up the scheduler nor fill its memory. The scheduler does not know what its subscribers are.
 
-While nobody listens, nothing is recorded: code that has something to tell looks at `Feed.is_heard` first.
+Without a listener, nothing is recorded: code that has something to tell looks at `Feed.is_heard` first.
 
 A subscriber that has to know how things stand reads the state of the scheduler when it subscribes, and again when it
 has missed something.
@@ -115,7 +115,7 @@ class Feed:
     Attributes
     ----------
     is_heard
-        Whether anybody listens.
+        Whether there is a listener.
     """
 
     __slots__ = ("_changes", "_subscriptions", "is_heard")
@@ -149,7 +149,7 @@ class Feed:
             self._changes.clear()
 
     def tell(self, change: Change) -> None:
-        """Something has happened; to be called while somebody listens only."""
+        """Something has happened; to be called only while there is a listener."""
         self._changes.append(change)
 
     def publish(self, now: float) -> None:

@@ -61,7 +61,7 @@ class Functions:
                 self.drop_unused(digest, function)
 
     def drop_unused(self, digest: Digest, function: Function) -> None:
-        """Forget a function, here and in workers, if nobody names it any more."""
+        """Forget a function, here and in workers, if no task names it any more."""
         if function.tasks or function.clients:
             return
         del self.table[digest]

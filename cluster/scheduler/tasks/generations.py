@@ -10,9 +10,9 @@ a key is specified, and its task …      … then the key means
 ======================================  ================================================
 isn't known                             a new task
 has that very specification             that task, whatever state it is in
-is held by somebody                     that task: its holders were promised its result
-is data that is lost, held by somebody  that task, which can be computed from now on
-is held by nobody                       a new task, the next generation
+has a holder                            that task: its holders were promised its result
+is data that is lost, with a holder     that task, which can be computed from now on
+has no holder                           a new task, the next generation
 ======================================  ================================================
 
 A specification is the same if its bytes are and if the keys that it names mean the same tasks still. Whatever others
@@ -45,7 +45,7 @@ class Generations:
         self.earlier: PartitionedSet[Task] = PartitionedSet()
 
     def free_key(self, task: Task) -> None:
-        """A key that nobody holds is to mean another task: this one is left to those that depend on it."""
+        """A key without a holder is to mean another task: this one is left to those that depend on it."""
         del self.tasks[task.key]
         self.earlier.add(task)
 

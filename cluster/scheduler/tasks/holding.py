@@ -27,7 +27,7 @@ class Holding:
     contents
         Of the objects that have futures in them, the holders of these.
     unneeded
-        The tasks that this event has touched, and that nobody may need any more.
+        The tasks that this event has touched, and that may not be needed any more.
     departed
         The holders that are gone, and still hold something.
     """
@@ -76,11 +76,11 @@ class Holding:
         return holder in self.departed
 
     def is_held(self, task: Task) -> bool:
-        """Whether anybody holds a task that isn't gone."""
+        """Whether a holder that isn't gone holds a task."""
         return any(not self.is_departed(holder) for holder in task.holders)
 
     def contain(self, task: Task, others: Iterable[Task]) -> None:
-        """The object of a task contains futures of others: these are kept as long as anybody needs that one."""
+        """The object of a task contains futures of others: these are kept as long as that one is needed."""
         contents = self.contents.get(task)
         if contents is None:
             contents = self.contents[task] = Contents(task)
@@ -89,7 +89,7 @@ class Holding:
                 self.hold(contents, other)
 
     def forget_contents(self, task: Task) -> None:
-        """Nobody needs a task: what its object contains isn't kept for that any more."""
+        """A task is not needed: what its object contains isn't kept for it any more."""
         contents = self.contents.pop(task, None)
         if contents is not None:
             self.let_go(contents)

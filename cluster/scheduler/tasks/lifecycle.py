@@ -114,7 +114,7 @@ class Lifecycle:
     # -- coming to be
 
     def create(self, key: Key, digest: Digest | None, owner: str) -> Task:
-        """Make a task that nobody knows yet."""
+        """Make a task under a key that has none."""
         task = self.generations.tasks[key] = Task(key, self.groups.join(key, digest), owner)
         self._moves.appear(task)
         return task
@@ -182,7 +182,7 @@ class Lifecycle:
 
     def await_no_longer(self, task: Task) -> None:
         """A task in state "lost" has waited for its host for long enough."""
-        if task.can_be_computed:  # somebody has told how meanwhile
+        if task.can_be_computed:  # a client has told how meanwhile
             self.withdraw(task)
             self._moves.move(task, "released")
             self.activate(task)
@@ -190,7 +190,7 @@ class Lifecycle:
             self.fail(task, task_error(task.key, ObjectLostError(f"{task.key!r} {_LOST}"), is_loss=True))
 
     def renew(self, task: Task) -> None:
-        """Somebody new needs a task: the error that those saw who needed it before is not for them."""
+        """A task has a new need: the error that its earlier holders saw is not for the new one."""
         if task.state == "erred" and not task.is_needed:
             self._release(task)
 
@@ -351,7 +351,7 @@ class Lifecycle:
             self.holding.unneeded.append(task)
 
     def lose(self, task: Task) -> None:
-        """A task in state "memory" has no result any more: compute it again if somebody needs it (3, 4)."""
+        """A task in state "memory" has no result any more: compute it again if it is needed (3, 4)."""
         self.results.forget(task)
         self._moves.move(task, "released")
         for waiter in task.waiters:
@@ -407,7 +407,7 @@ class Lifecycle:
     # -- holders
 
     def want(self, holder: Holder, keys: Iterable[Key]) -> None:
-        """A holder that hears wants the results of these keys, and is told of those that nobody knows."""
+        """A holder that hears wants the results of these keys, and is told of those that are unknown."""
         for key in keys:
             task = self.generations.tasks.get(key)
             if task is None:
@@ -428,11 +428,11 @@ class Lifecycle:
     # -- ceasing to be
 
     def settle(self, tasks: Iterable[Task]) -> None:
-        """Look at those of the tasks that nobody needs now, once the event is handled."""
+        """Look at those of the tasks that nothing needs now, once the event is handled."""
         self.holding.unneeded += [task for task in tasks if not task.holders and not task.nwaiters]
 
     def _settle(self, task: Task) -> None:
-        """Release a task if nobody needs it, forget it if nobody can ask for it again (8)."""
+        """Release a task if nothing needs it, forget it if nothing can ask for it again (8)."""
         if task.holders or task.nwaiters or task.state == "forgotten":
             return
         if task.state != "released":

@@ -35,7 +35,7 @@ MAX_LOST = 1_000_000
 
 
 class Lost:
-    """The objects that were lost with their hosts, each with its task, or None if nobody wants it any more.
+    """The objects that were lost with their hosts, each with its task, or None if it is not wanted any more.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Lost:
                 del self.objects[oldest]
 
     def supersede(self, task: Task) -> None:
-        """The task has another result, or is forgotten: nobody wants what it had lost."""
+        """The task has another result, or is forgotten: what it had lost is not wanted."""
         object_id = self.objects.pop(task, None)
         if object_id is not None:
             self._tasks[object_id] = None

@@ -84,7 +84,7 @@ class Task:
         self.private = False  # it gets private views of what it reads
         self.failures = 0  # deaths of workers for which it is charged, since it had a result
         self.isolation: Isolation = NOT_ISOLATED
-        self.suspected = 0  # times that it was in company when somebody died, since it had a result
+        self.suspected = 0  # times that it was in company when a worker died, since it had a result
         self.missing = 0  # times that its result could not be read though it should be there
         self.run_id = 0
         self.worker: Worker | None = None
@@ -362,7 +362,7 @@ class HolderDescription(NamedTuple):
 
 
 class Holder:
-    """Whatever keeps results: a task that somebody holds isn't forgotten, and its result is not deleted.
+    """Whatever keeps results: a task with a holder isn't forgotten, and its result is not deleted.
 
     The kinds of holders are in `holders`, and in the parts of the scheduler that have some. `Holding.hold`, `unhold`
     and `let_go` change what one holds.
@@ -372,7 +372,7 @@ class Holder:
     id
         Names it among the holders of its kind.
     peer
-        The peer that is told what becomes of the tasks; empty: nobody is told.
+        The peer that is told what becomes of the tasks; empty: no peer is told.
     holds
         The tasks. Each of them has the holder in its ``holders``.
     copies
@@ -391,7 +391,7 @@ class Holder:
 
     @property
     def hears(self) -> bool:
-        """Whether anybody is told what becomes of the tasks."""
+        """Whether a peer is told what becomes of the tasks."""
         return bool(self.peer)
 
     def describe(self) -> HolderDescription:

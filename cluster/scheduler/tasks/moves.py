@@ -1,6 +1,6 @@
 """How a task moves: the one place that changes the state of a task.
 
-Moves are most of what a feed has to tell, so what makes them is the `Feed` itself. While nobody listens, a move costs
+Moves are most of what a feed has to tell, so what makes them is the `Feed` itself. Without a listener, a move costs
 the call of this method and a look at one flag: 0.15 µs for the five moves that a task makes.
 """
 

@@ -1,7 +1,7 @@
 """A dictionary and a set of a million entries that never grow all at once.
 
-When a dictionary is full, Python makes a larger one and enters every key again: 0.1 s at 700,000 keys, in which nobody
-is answered. These are made of many, none of which ever takes more than a millisecond for that.
+When a dictionary is full, Python makes a larger one and enters every key again: 0.1 s at 700,000 keys, in which no
+peer is answered. These are made of many, none of which ever takes more than a millisecond for that.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Results:
         self.forget(task)
 
     def discard(self, maker: Worker, object_id: ObjectId) -> None:
-        """Nobody wants a small result: it goes, from its worker or from where that has put it meanwhile."""
+        """A small result is not wanted: it goes, from its worker or from where that has put it meanwhile."""
         if maker in maker.host.workers:
             self._instructions.add(DiscardResults, maker.address, object_id)
         else:

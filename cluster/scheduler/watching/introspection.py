@@ -160,7 +160,7 @@ def status(
 
 
 def memory(state: SchedulerState) -> Steps:
-    """What ``holdfast memory`` shows: each object with its size, who holds it and where it lies."""
+    """What ``holdfast memory`` shows: each object with its size, what holds it and where it lies."""
     largest: list[Task] = []
     count = nbytes = 0
     for tasks in state.life.results.table.slices(STEP_ITEMS):
