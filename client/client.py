@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from holdfast.client import defaults
 from holdfast.client.core.core import Callbacks, Core
-from holdfast.client.core.registry import core_here, current
+from holdfast.client.core.registry import core_here
 from holdfast.client.core.resources import Resources
 from holdfast.client.datasets import Datasets
 from holdfast.client.drivers.asynchronous import AsynchronousDriver
@@ -51,7 +51,8 @@ class Client:
 
     With ``asynchronous=True`` it belongs to the running event loop, asyncio's, uvloop's or tornado's, and has no thread
     of its own: ``client = await Client(address, asynchronous=True)``. What gives futures or collections (`submit`,
-    `map`, `compute`, `persist`) is called there as in any client, and never waits; all other methods are awaited.
+    `map`, `compute`, `persist`) is called there as in any client, and never waits; all other methods are awaited. One
+    that is left open is closed when `asyncio.run` ends.
 
     Parameters
     ----------
@@ -152,6 +153,8 @@ class Client:
         core = yield from opening.open_core(self._wanted, driver, resources, callbacks, type(self)._of_core)
         self._belong_to(core)
         defaults.opened(core, self._wanted.set_as_default)
+        if driver.asynchronous:
+            yield from closing.close_with_loop(core)
         return self
 
     def _belong_to(self, core: Core) -> None:
@@ -249,7 +252,7 @@ class Client:
         >>> Client.current() is client
         True
         """
-        client: Client = current().client
+        client: Client = defaults.current().client
         return client
 
     # -- its end

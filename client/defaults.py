@@ -1,8 +1,10 @@
 """Which client is meant when none is named, as dask sees it.
 
-The client that was opened last as a default, and is open still, is the current one of its process
-(`holdfast.client.core.registry`) and dask's default scheduler. When it is closed, the one before it is again; when none
-is left, dask's configuration is what it was before the first.
+The client that was opened last as a default, and is open still, is the current one of its process and dask's default
+scheduler. When it is closed, the one before it is again; when none is left, dask's configuration is what it was before
+the first. An asynchronous client that is left open is closed when its event loop ends in order
+(`holdfast.client.operations.closing`). A loop that ends otherwise tells nobody, so that is noticed when a default is
+looked for.
 """
 
 from __future__ import annotations
@@ -29,6 +31,24 @@ _ABSENT = object()
 _before: dict[str, Any] = {}
 
 
+def current() -> Core:
+    """The core of the client that is meant when none is named: in a task the worker's own, else the default one.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    task = registry.task_place()
+    if task is not None:
+        return task.core()
+    with registry.lock:
+        forget_ended()
+        if registry.defaults:
+            return registry.defaults[-1]
+    raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
+
+
 def opened(core: Core, set_as_default: bool) -> None:
     """A client is open; from now on the default, if it is to be."""
     with registry.lock:
@@ -38,6 +58,7 @@ def opened(core: Core, set_as_default: bool) -> None:
             registry.opened_in_tasks.add(core)
         if not set_as_default:
             return
+        forget_ended()
         if not registry.defaults:
             _before.clear()
             _before.update({name: dask.config.get(name, _ABSENT) for name in (_SCHEDULER, *_METHODS)})
@@ -52,16 +73,27 @@ def closed(core: Core) -> None:
     """A client is no longer open. Twice is no error."""
     with registry.lock:
         registry.open.discard(core)
-        if core not in registry.defaults:
-            return
-        registry.defaults.remove(core)
-        chosen = dask.config.get(_SCHEDULER, None)
-        if getattr(chosen, "_core", None) is core:  # else somebody has chosen another one meanwhile
-            _restore(_SCHEDULER, registry.defaults[-1].client if registry.defaults else _before[_SCHEDULER])
-        for name in _METHODS if not registry.defaults else ():
-            before = _before[name]
-            if (before is _ABSENT or before in _NOT_OURS) and dask.config.get(name, None) == _TASKS:
-                _restore(name, before)
+        if core in registry.defaults:
+            _be_default_no_longer(core)
+            forget_ended()
+
+
+def forget_ended() -> None:
+    """No client whose event loop is closed is a default: it can do nothing any more, and nothing will close it."""
+    with registry.lock:
+        for core in [each for each in registry.defaults if each.driver.is_over]:
+            _be_default_no_longer(core)
+
+
+def _be_default_no_longer(core: Core) -> None:
+    registry.defaults.remove(core)
+    chosen = dask.config.get(_SCHEDULER, None)
+    if getattr(chosen, "_core", None) is core:  # else somebody has chosen another one meanwhile
+        _restore(_SCHEDULER, registry.defaults[-1].client if registry.defaults else _before[_SCHEDULER])
+    for name in _METHODS if not registry.defaults else ():
+        before = _before[name]
+        if (before is _ABSENT or before in _NOT_OURS) and dask.config.get(name, None) == _TASKS:
+            _restore(name, before)
 
 
 def _restore(name: str, value: Any) -> None:

@@ -9,7 +9,7 @@ its finalizer; so nothing that lives longer may refer to it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 from holdfast.client.core.resources import Resources
@@ -89,6 +89,8 @@ class Core:
         self.told_turn = 0
         #: Closes the resources of one that is garbage.
         self.finalizer: weakref.finalize[Any, Any] | None = None
+        #: Ends with the loop of an asynchronous client that is left open, and closes it then.
+        self.end_of_loop: AsyncGenerator[None] | None = None
         self._make_client = make_client
         self._client: weakref.ref[Any] | None = None
 

@@ -1,7 +1,6 @@
-"""The open clients of this process, and which of them is meant when none is named.
+"""The clients of this process. Inside a task the client is one of its worker's own.
 
-The client that was opened last as a default, and is open still, is the current one. Inside a task the client is one of
-its worker's own; `task_place` says which task runs in a thread.
+Which of them is meant when none is named, `holdfast.client.defaults` says.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ def _no_task() -> TaskPlace | None:
 class _Registry:
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        #: Those that were opened as a default, the latest last.
         self.defaults: list[Core] = []
         self.open: weakref.WeakSet[Core] = weakref.WeakSet()
         self.known: weakref.WeakSet[Core] = weakref.WeakSet()
@@ -40,23 +40,6 @@ class _Registry:
 
 
 registry = _Registry()
-
-
-def current() -> Core:
-    """The core of the client for a future that was unpickled here: in a task the worker's own, else the current one.
-
-    Raises
-    ------
-    ValueError
-        There is none.
-    """
-    task = registry.task_place()
-    if task is not None:
-        return task.core()
-    with registry.lock:
-        if registry.defaults:
-            return registry.defaults[-1]
-    raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
 
 
 def core_here(core: Core) -> Core:

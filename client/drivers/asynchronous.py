@@ -38,6 +38,10 @@ class AsynchronousDriver:
         return None
 
     @property
+    def is_over(self) -> bool:
+        return self.loop.is_closed()
+
+    @property
     def may_block(self) -> bool:
         return threading.get_ident() != self._thread
 
@@ -49,6 +53,10 @@ class AsynchronousDriver:
         # In a fork the operation says itself that the client is the parent's.
         if here is not self.loop and os.getpid() == self._process:
             operation.close()
+            if self.is_over:
+                raise RuntimeError(
+                    "the event loop that this asynchronous client was opened on is closed: open another client"
+                )
             raise RuntimeError(
                 "an asynchronous client belongs to the event loop that it was opened on, and this call is made "
                 f"{'on another one' if here else 'where none is running'}: await it there "

@@ -28,6 +28,7 @@ class BlockingDriver:
 
     asynchronous = False
     may_block = True
+    is_over = False
     #: Threads are nothing that this kind of client would be without.
     call_in = None
 

@@ -59,6 +59,10 @@ class Driver(Protocol):
         """``call_in(function, seconds)`` calls on the loop of an asynchronous client, from any thread. Else None."""
 
     @property
+    def is_over(self) -> bool:
+        """Whether it runs nothing any more: the loop of an asynchronous client is closed."""
+
+    @property
     def may_block(self) -> bool:
         """Whether the calling thread may be blocked."""
 

@@ -8,7 +8,8 @@ from typing import Any, Self
 from holdfast.client.core.cancelling import cancel_keys
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import CANCELLED, PENDING, KeyState
-from holdfast.client.core.registry import current, registry
+from holdfast.client.core.registry import registry
+from holdfast.client.defaults import current
 from holdfast.client.futures.binding import bound
 from holdfast.client.futures.reading import exception, read, traceback
 from holdfast.client.packing.checks import seconds

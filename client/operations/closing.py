@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import weakref
+from collections.abc import AsyncGenerator
 
 from holdfast.client import defaults
 from holdfast.client.core.core import Core
@@ -30,6 +32,28 @@ def close(core: Core, timeout: float | None = None) -> Operation[None]:
     if core.finalizer is not None:
         core.finalizer.detach()
     yield from resources.closing("the client was closed", CLOSE_TIMEOUT_SECONDS if timeout is None else timeout)
+
+
+def close_with_loop(core: Core) -> Operation[None]:
+    """Have an asynchronous client closed when its loop ends, if it is open still: `asyncio.run` ends a loop in order.
+
+    A loop says nothing of its end, but the asynchronous generators that it has begun are ended with it.
+    """
+    end = core.end_of_loop = _closing_in_the_end(weakref.ref(core))
+
+    async def begin() -> None:
+        await anext(end)
+
+    yield core.driver.in_loop(begin)
+
+
+async def _closing_in_the_end(of: weakref.ref[Core]) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        core = of()
+        if core is not None:
+            await core.driver.run(close(core))
 
 
 def _let_others_hold(core: Core, timeout: float | None) -> Operation[None]:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 
 import dask
 import dask.array as da
@@ -580,6 +581,41 @@ class TestWithoutAnEnd:
             client.scheduler_info()
         del client
         until(lambda: len(self.sockets()) <= before, "its sockets are closed")
+
+    @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+    def test_one_whose_loop_ends_in_order_is_closed_and_no_default(self, cluster, loop):
+        async def case():
+            return await Client(cluster, asynchronous=True)
+
+        client = LOOPS[loop](case())
+        assert client.closed
+        assert dask.base.get_scheduler() is None  # dask computes without it
+
+    def test_one_whose_loop_is_closed_without_a_word_is_no_default(self, cluster):
+        async def opened():
+            return await Client(cluster, asynchronous=True)
+
+        def left_behind():
+            loop = asyncio.new_event_loop()
+            client = loop.run_until_complete(opened())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+            return weakref.ref(client._core)
+
+        with Client(cluster) as before:
+            core = left_behind()
+            assert core() is not None
+            assert Client.current() is before
+            assert dask.config.get("scheduler") is before
+        core = left_behind()
+        with pytest.raises(ValueError, match="no client"):
+            Client.current()
+        assert dask.config.get("scheduler", None) is None
+        until(lambda: gc.collect() is not None and core() is None, "nothing keeps it")
+        left_behind()
+        with Client(cluster) as after:
+            assert dask.config.get("scheduler") is after
+        assert dask.config.get("scheduler", None) is None
 
     def test_one_of_a_process_that_ends(self, cluster):
         code = (
