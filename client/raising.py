@@ -4,20 +4,20 @@ A user who sees the error looks for two places: the line that asked, and where t
 between, of this package, are taken out. And the error says what it was raised in the handling of, in the task: raising
 it anew while another one is handled here doesn't change that.
 
-A call that reads results for a user is written as::
-
-    try:
-        ...  # whatever calls raise_as_it_was, however deep
-    except BaseException as error:
-        hide_own_frames(error)
-        raise
+A method that reads results for a user is decorated with `hides_own_frames`; what calls `raise_as_it_was` may be as deep
+below it as it likes. Where calls count, the method has the same lines itself.
 """
 
 from __future__ import annotations
 
-from typing import NoReturn, cast
+import functools
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, TypeVar, cast
 
 from holdfast.objectstore.pickling.exceptions import context_of, set_context, set_trace, trace_of
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 _MAX_LINKS = 1000
 
@@ -62,6 +62,20 @@ def hide_own_frames(error: BaseException) -> None:
             set_trace(error, trace.tb_next)
             return
         trace = trace.tb_next
+
+
+def hides_own_frames(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """A method whose errors of tasks have the frames of its caller and of the task, and none in between."""
+
+    @functools.wraps(method)
+    def called(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        try:
+            return method(*args, **kwargs)
+        except BaseException as error:
+            hide_own_frames(error)
+            raise
+
+    return called
 
 
 def _put_below(context: BaseException, handled: BaseException | None) -> None:

@@ -1,0 +1,157 @@
+"""Functions that are applied to arguments: `Client.submit` and `Client.map`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from holdfast.client.futures.future import Future
+from holdfast.client.methods.face import Face
+from holdfast.client.operations.submit import map_calls, submit
+from holdfast.client.packing.options import options_of
+
+
+class CallMethods(Face):
+    """The methods of a client that submit calls of functions."""
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        key: Any = None,
+        workers: Any = None,
+        resources: Mapping[str, float] | None = None,
+        retries: int | None = None,
+        priority: float = 0,
+        fifo_timeout: Any = None,
+        allow_other_workers: bool = False,
+        pure: bool = True,
+        writable: bool = False,
+        **kwargs: Any,
+    ) -> Future:
+        """Have ``func(*args, **kwargs)`` computed by a worker.
+
+        Parameters
+        ----------
+        func : callable
+        *args, **kwargs
+            Its arguments. Futures among them stand for their values, also inside lists, tuples, sets, dictionaries,
+            and the fields of namedtuples, dataclasses and attrs' classes. One inside another object stays a future.
+            Data of more than 32 KiB among them, and in what ``func`` closes over, is put into the object store.
+        key : str or tuple, optional
+            The name of the computation. Default: made of the function's name and what is called with what. As long as
+            somebody holds a future of a key, the key stands for that result; a key that nobody holds is free.
+        workers : str or list of str, optional
+            Workers or hosts that may run it, by name or address. Default: any.
+        resources : dict, optional
+            What it needs of its worker's resources, such as ``{"GPU": 1}``.
+        retries : int, optional
+            How often it is run again when it fails.
+        priority : float
+            Higher ones run first; among equals, what was submitted first.
+        fifo_timeout
+            Taken for compatibility. Priorities always follow the order of submission.
+        allow_other_workers : bool
+            Whether ``workers`` is only a preference.
+        pure : bool
+            Whether the same call gives the same result. If so, calls that are the same are one computation as long as
+            somebody holds a future of it. ``pure=False`` computes anew every time.
+        writable : bool
+            Whether ``func`` writes into its arguments. It gets views of large results that are its own then: pages are
+            copied as it writes to them, and nobody else sees what it has written. Without, it shares memory that can't
+            be written. A call that fails or dies for that is run once more as if ``writable=True`` had been said, as
+            are all further calls of the function: say it where a call has effects that must not happen twice.
+
+        Returns
+        -------
+        Future
+
+        Warns
+        -----
+        UserWarning
+            A future of this client holds ``key`` for another call: that one's future is returned.
+
+        Raises
+        ------
+        TypeError
+            The function or an argument can't be pickled; names it. Nothing was sent.
+        ValueError, CancelledError
+            A future among the arguments is of another cluster, or was cancelled or released.
+        ConnectError
+            The connection with the scheduler is gone.
+
+        Examples
+        --------
+        >>> total = client.submit(sum, [1, 2, 3])
+        >>> client.submit(pow, total, 2).result()
+        36
+        """
+        return submit(
+            self._core,
+            func,
+            args,
+            kwargs,
+            key=key,
+            pure=pure,
+            options=options_of(priority, retries, workers, allow_other_workers, resources, writable),
+        )
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *iterables: Iterable[Any],
+        key: Any = None,
+        workers: Any = None,
+        retries: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        priority: float = 0,
+        allow_other_workers: bool = False,
+        fifo_timeout: Any = None,
+        pure: bool = True,
+        writable: bool = False,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> list[Future]:
+        """Have ``func`` applied to the items of iterables, as `map` does.
+
+        Much faster than a loop over `submit`.
+
+        Parameters
+        ----------
+        func : callable
+        *iterables : iterable
+            Of arguments, which may be futures; up to the end of the shortest, which must have one.
+        key : str or list of str, optional
+            The beginning of the keys, or all of them.
+        workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure, writable
+            As for `submit`, for each call.
+        batch_size : int, optional
+            How many calls are sent at once.
+        **kwargs
+            Further arguments of each call. Large ones are put into the object store once.
+
+        Returns
+        -------
+        list of Future
+
+        Raises
+        ------
+        TypeError, ValueError, CancelledError, ConnectError
+            As for `submit`; and a ValueError if all the iterables are known to have no end, or none has ended after
+            ten million calls.
+
+        Examples
+        --------
+        >>> client.gather(client.map(pow, [1, 2, 3], [2, 2, 2]))
+        [1, 4, 9]
+        """
+        return map_calls(
+            self._core,
+            func,
+            iterables,
+            kwargs,
+            key=key,
+            pure=pure,
+            batch_size=batch_size,
+            options=options_of(priority, retries, workers, allow_other_workers, resources, writable),
+        )

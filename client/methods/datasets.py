@@ -1,0 +1,203 @@
+"""Published datasets: the methods for them, and all of them as a mapping."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from typing import Any
+
+from holdfast.client.methods.face import Face
+from holdfast.client.operations import datasets, information
+from holdfast.cluster import protocol
+from holdfast.cluster.errors import DatasetNotFoundError
+from holdfast.cluster.notebook import card
+from holdfast.objectstore.errors import HoldfastError
+
+#: How long showing the names may take, and how many of them are shown.
+_SHOW_SECONDS = 5.0
+_SHOWN_MAX = 50
+
+
+class DatasetMethods(Face):
+    """The methods of a client that publish, list, get and unpublish datasets."""
+
+    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> Any:
+        """Give collections or futures a name in the cluster; they stay when this client is gone.
+        In an asynchronous client: await it.
+
+        A collection that was not persisted is published as a recipe: getting it works, and computing it starts from
+        scratch. Data that is large goes into the object store, and every process that gets the dataset reads it in
+        place. Several datasets are published together or, if one can't be, none of them.
+
+        Parameters
+        ----------
+        *args
+            A dataset, published as ``name``. Several are published as one list.
+        name : str, optional
+        override : bool
+            Whether it may replace a dataset of this name.
+        **kwargs
+            Datasets by their names.
+
+        Raises
+        ------
+        DatasetExistsError
+            A name is taken.
+        TypeError
+            It can't be pickled.
+        ValueError
+            A name is too long, or there are too many datasets; says how many there may be.
+        StoreFullError
+            There is no room for its data; says what there is and who holds it.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> x = da.arange(10, chunks=5)
+        >>> client.publish_dataset(numbers=x.persist())
+        >>> client.publish_dataset(x + 1, name="numbers", override=True)
+        """
+        named = datasets.named(args, name, kwargs)
+        return self._run(datasets.publish(self._core, named, override))
+
+    def list_datasets(self) -> Any:
+        """The names of all published datasets. In an asynchronous client: await it.
+
+        Examples
+        --------
+        >>> client.publish_dataset(flights=[1, 2, 3])
+        >>> client.list_datasets()
+        ('flights',)
+        """
+        return self._run(datasets.names(self._core))
+
+    def get_dataset(self, name: str, default: Any = datasets.NO_DEFAULT) -> Any:
+        """A published dataset: the same collection, on futures of this client. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        name : str
+        default : object, optional
+            What to return if there is none of this name.
+
+        Raises
+        ------
+        DatasetNotFoundError
+            There is none of this name; lists those that there are.
+        UnreadableError
+            It can't be unpickled here; says why.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> client.publish_dataset(numbers=da.arange(10, chunks=5).persist())
+        >>> int(client.get_dataset("numbers").sum().compute())
+        45
+        """
+        return self._run(datasets.get(self._core, name, default))
+
+    def unpublish_dataset(self, name: str) -> Any:
+        """Take a dataset's name away. Its data goes when nobody else holds it. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        name : str
+
+        Raises
+        ------
+        DatasetNotFoundError
+            There is none of this name.
+
+        Examples
+        --------
+        >>> client.publish_dataset(flights=[1, 2, 3])
+        >>> client.unpublish_dataset("flights")
+        >>> client.list_datasets()
+        ()
+        """
+        return self._run(datasets.unpublish(self._core, name))
+
+    @property
+    def datasets(self) -> Datasets:
+        """The published datasets, as a mapping by name.
+
+        Examples
+        --------
+        >>> client.datasets["primes"] = [2, 3, 5]
+        >>> client.datasets["primes"]
+        [2, 3, 5]
+        """
+        return Datasets(self)
+
+
+class Datasets(MutableMapping[str, Any]):
+    """The published datasets as a mapping: ``client.datasets``.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> client.datasets["x"] = da.ones(10, chunks=5)
+    >>> list(client.datasets)
+    ['x']
+    >>> del client.datasets["x"]
+
+    Of an asynchronous client: ``await client.datasets["x"]`` and ``async for name in client.datasets``. What a mapping
+    can't await, its methods of the client do: `Client.publish_dataset`, `Client.unpublish_dataset`.
+    """
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: DatasetMethods) -> None:
+        self._client = client
+
+    def __getitem__(self, name: str) -> Any:
+        return self._client.get_dataset(name)
+
+    def __setitem__(self, name: str, data: Any) -> None:
+        self._check_blocking("client.publish_dataset(data, name=name, override=True)")
+        self._client.publish_dataset(data, name=name, override=True)
+
+    def __delitem__(self, name: str) -> None:
+        self._check_blocking("client.unpublish_dataset(name)")
+        if name not in self:
+            raise DatasetNotFoundError(f"there is no dataset {name!r}; there are: {', '.join(self) or 'none'}")
+        self._client.unpublish_dataset(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for name in await self._client.list_datasets():
+            yield name
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def _names(self) -> tuple[str, ...]:
+        self._check_blocking("client.list_datasets()")
+        names: tuple[str, ...] = self._client.list_datasets()
+        return names
+
+    def _check_blocking(self, instead: str) -> None:
+        if self._client._core.driver.asynchronous:
+            raise TypeError(f"this is a mapping of an asynchronous client: await {instead}")
+
+    def __repr__(self) -> str:
+        return f"<Datasets: {self._names_in_words()}>"
+
+    def _repr_html_(self) -> str:
+        return card("Datasets", {"names": self._names_in_words()})
+
+    def _names_in_words(self) -> str:
+        """The names, or why they aren't known: what is shown in passing neither raises nor waits for long."""
+        client = self._client
+        try:
+            if client._core.driver.asynchronous:
+                return "await client.list_datasets()"
+            names = client._run(information.ask(client._core, protocol.requests.LIST_DATASETS, _SHOW_SECONDS, {}))
+        except (HoldfastError, RuntimeError, TimeoutError) as error:
+            return f"unknown: {error}"
+        more = f", … {len(names) - _SHOWN_MAX:,} more" if len(names) > _SHOWN_MAX else ""
+        return (", ".join(names[:_SHOWN_MAX]) or "none") + more

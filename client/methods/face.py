@@ -1,0 +1,26 @@
+"""What the topics of a client's methods have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.client.core.core import Core
+from holdfast.client.drivers.effects import Operation
+
+
+class Face:
+    """A face of a core, which the methods of all topics work with."""
+
+    #: None in an asynchronous client that was not opened yet.
+    _core_or_none: Core | None = None
+
+    @property
+    def _core(self) -> Core:
+        core = self._core_or_none
+        if core is None:
+            raise RuntimeError("an asynchronous client is opened by 'await client', or by 'async with client'")
+        return core
+
+    def _run(self, operation: Operation[Any]) -> Any:
+        """What an operation gives; in an asynchronous client an awaitable of that."""
+        return self._core.driver.run(operation)

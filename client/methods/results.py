@@ -1,0 +1,137 @@
+"""Results: reading them, storing values like them, and letting them be."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from holdfast.client.methods.face import Face
+from holdfast.client.operations import cancelling, gathering, scattering
+from holdfast.client.packing.checks import check_in_one, seconds
+from holdfast.client.raising import hides_own_frames
+
+
+class ResultMethods(Face):
+    """The methods of a client that read results, store values, and cancel."""
+
+    @hides_own_frames
+    def gather(
+        self,
+        futures: Any,
+        errors: Literal["raise", "skip"] = "raise",
+        direct: bool | None = None,
+        *,
+        writable: bool | None = None,
+    ) -> Any:
+        """Wait for futures and read their results. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        futures : Future, or nested list, tuple, set, dict or iterator of futures
+            Also of other clients of the same cluster.
+        errors : {"raise", "skip"}
+            Whether a task that failed raises, or its future is left out of what is returned. A result that is there
+            and can't be unpickled here raises in any case.
+        direct
+            Taken for compatibility. Results never pass through the scheduler, unless they are small.
+        writable : bool, optional
+            As for `Future.result`.
+
+        Returns
+        -------
+        What was given, with results in the place of futures. Of an iterator an iterator, which reads as it goes. A
+        future that is there twice has one result.
+
+        Raises
+        ------
+        ValueError
+            A future is of another cluster.
+        UnreadableError
+            A result can't be unpickled here; names its key, its class, and where it lies.
+        Exception
+            As `Future.result`, for the first future that failed.
+
+        Examples
+        --------
+        >>> client.gather({"a": client.submit(sum, [1, 2]), "b": [client.submit(len, "abc")]})
+        {'a': 3, 'b': [3]}
+        """
+        check_in_one("gather", errors)
+        check_in_one("gather", direct)
+        return self._run(gathering.gather(self._core, futures, errors, writable))
+
+    def scatter(
+        self,
+        data: Any,
+        workers: Any = None,
+        broadcast: bool = False,
+        direct: bool | None = None,
+        hash: bool = True,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """Put values into the object store. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        data : list, tuple, set, frozenset, dict, range, iterator, or object
+            Containers are taken apart: each item becomes an object. The keys of a dictionary are the futures' keys.
+            What is of a class derived from these becomes one object. Futures inside an object live as long as it.
+        workers : str or list of str, optional
+            Workers or hosts in whose stores it goes, by turns. Default: this host's, if it has a store; else all.
+        broadcast : bool
+            Whether to put everything into every store.
+        direct
+            Taken for compatibility. Nothing passes through the scheduler.
+        hash : bool
+            Whether to name values by their content, so that the same one is stored once. Otherwise by chance.
+        timeout : float or str, optional
+            How long to wait for a host and for room in its store.
+
+        Returns
+        -------
+        Futures, in a container of the type of ``data``.
+
+        Raises
+        ------
+        StoreFullError
+            There is no room; says what there is and who holds it.
+        TimeoutError
+            No host with a store came in time.
+        NoWorkerError
+            ``workers`` names one that is not there.
+        ValueError
+            A key of the dictionary is in use by a future of this client with another value.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> future = client.scatter(np.arange(1_000_000))
+        >>> int(client.submit(np.sum, future).result())
+        499999500000
+        """
+        return self._run(scattering.scatter(self._core, data, workers, broadcast, hash, seconds(timeout)))
+
+    def cancel(self, futures: Any, asynchronous: bool | None = None, force: bool = False) -> Any:
+        """Don't compute futures that are not done, forget those that are, and whatever depends on them.
+        In an asynchronous client: await it.
+
+        A task that is running runs to its end; its result is dropped. What other clients hold stays, without ``force``;
+        a future of another client in this process is cancelled as by that one.
+
+        Parameters
+        ----------
+        futures : Future, dask collection, or container of these
+        asynchronous
+            Taken for compatibility.
+        force : bool
+            Whether to cancel them for other clients, too.
+
+        Examples
+        --------
+        >>> import time
+        >>> future = client.submit(time.sleep, 1)
+        >>> client.cancel(future)
+        >>> future.cancelled()
+        True
+        """
+        check_in_one("cancel", asynchronous)
+        return self._run(cancelling.cancel(self._core, futures, force))
