@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +18,16 @@ T = TypeVar("T")
 
 
 class _LastingExecutor(ThreadPoolExecutor):
-    """Gives every call a thread of its own, also when the interpreter ends.
+    """Gives every call a thread of its own, as long as threads can be started.
 
-    By then Python's executors refuse work, and it is when a cluster that was not closed is closed.
+    When the interpreter ends, a cluster that nobody has closed is closed. Then Python's executors refuse work, and since
+    Python 3.12 no thread can be started. So one thread is started at the beginning, and makes these last calls in turn.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._make_last_calls, name="holdfast-cluster-last-calls", daemon=True).start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future: Future[T] = Future()
@@ -33,8 +40,19 @@ class _LastingExecutor(ThreadPoolExecutor):
             except BaseException as error:
                 future.set_exception(error)
 
-        threading.Thread(target=run, name="holdfast-cluster-call", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="holdfast-cluster-call", daemon=True).start()
+        except RuntimeError:  # the interpreter ends, or the system has no thread to spare
+            self._last_calls.put(run)
         return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._last_calls.put(None)
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+    def _make_last_calls(self) -> None:
+        while (call := self._last_calls.get()) is not None:
+            call()
 
 
 class LocalThreads:
