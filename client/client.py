@@ -22,7 +22,7 @@ from holdfast.client.methods.graphs import GraphMethods
 from holdfast.client.methods.information import InformationMethods
 from holdfast.client.methods.results import ResultMethods
 from holdfast.client.operations import closing, information, opening
-from holdfast.client.packing.checks import seconds
+from holdfast.cluster.durations import seconds
 from holdfast.cluster.notebook import card
 from holdfast.cluster.protocol.message import Request
 from holdfast.objectstore import Store

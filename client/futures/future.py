@@ -12,12 +12,12 @@ from holdfast.client.core.registry import registry
 from holdfast.client.defaults import current
 from holdfast.client.futures.binding import bound
 from holdfast.client.futures.reading import exception, read, traceback
-from holdfast.client.packing.checks import seconds
 from holdfast.client.packing.collecting import pickled, stands_for_value
 from holdfast.client.packing.dask_internals import TaskRef
 from holdfast.client.packing.keys import wire_key
 from holdfast.client.raising import hide_own_frames
 from holdfast.cluster import protocol
+from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import CancelledError
 from holdfast.cluster.notebook import card
 from holdfast.cluster.protocol.payloads import Reference

@@ -15,8 +15,9 @@ from holdfast.client.futures.errors import error_of
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import adopting
 from holdfast.client.futures.reading import ready
-from holdfast.client.packing.checks import check_in_one, seconds
+from holdfast.client.packing.checks import check_in_one
 from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
+from holdfast.cluster.durations import seconds
 
 
 class DoneAndNotDone(NamedTuple):

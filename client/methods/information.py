@@ -6,7 +6,7 @@ from typing import Any
 
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import information
-from holdfast.client.packing.checks import seconds
+from holdfast.cluster.durations import seconds
 
 
 class InformationMethods(Face):

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import cancelling, gathering, scattering
-from holdfast.client.packing.checks import check_in_one, seconds
+from holdfast.client.packing.checks import check_in_one
 from holdfast.client.raising import hides_own_frames
+from holdfast.cluster.durations import seconds
 
 
 class ResultMethods(Face):

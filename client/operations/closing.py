@@ -31,7 +31,9 @@ def close(core: Core, timeout: float | None = None) -> Operation[None]:
     defaults.closed(core)
     if core.finalizer is not None:
         core.finalizer.detach()
-    yield from resources.closing("the client was closed", CLOSE_TIMEOUT_SECONDS if timeout is None else timeout)
+    yield from resources.closing(
+        "the client was closed; open another one", CLOSE_TIMEOUT_SECONDS if timeout is None else timeout
+    )
 
 
 def close_with_loop(core: Core) -> Operation[None]:

@@ -16,11 +16,11 @@ from holdfast.client.core.resources import Resources
 from holdfast.client.core.session import Session
 from holdfast.client.core.transport import connected
 from holdfast.client.drivers.effects import Driver, Elsewhere, Operation
-from holdfast.client.packing.checks import seconds
 from holdfast.client.packing.keys import check_text
 from holdfast.client.stores.access import StoreAccess
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.tokens import load_token
+from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import ConnectError
 
 #: How long to try to connect, where no time is said.

@@ -150,6 +150,11 @@ def _directories(address: str | None) -> list[Path]:
         wanted = format_address(*parse_address(address))
         services = [service for service in services if service.get("address") == wanted]
         if not services:
+            if any(each.get("address") == wanted for each in run_directory.running("local")):
+                raise HoldfastError(
+                    f"the cluster at {wanted} is a LocalCluster: what it logs goes to the standard error of the "
+                    "process that made it, or where its log_directory= says (--log-directory reads that)"
+                )
             raise HoldfastError(
                 f"no part of the cluster at {wanted} was started on this host with 'holdfast start'. Its logs are on "
                 "its hosts: run 'holdfast logs' there"
@@ -160,8 +165,9 @@ def _directories(address: str | None) -> list[Path]:
     earlier = [] if root is None or not root.is_dir() else [path for path in root.iterdir() if path.is_dir()]
     if not earlier:
         raise HoldfastError(
-            "no cluster of yours runs on this host, and none has left logs. 'holdfast start --head' starts one"
+            "nothing from 'holdfast start' runs here, and there are no logs of earlier starts. 'holdfast start --head' "
+            "starts a cluster"
         )
     last = max(earlier, key=lambda path: path.stat().st_mtime)
-    click.echo(f"No cluster of yours runs on this host. These are the logs of the last one, in {last}:", err=True)
+    click.echo(f"Nothing from 'holdfast start' runs here. These are the logs of the last start, in {last}:", err=True)
     return [last]

@@ -107,7 +107,7 @@ def _what_ends(address: str) -> str:
         names = ", ".join(shorten(str(name), 60) for name in datasets[:NAMES_SHOWN])
         more = ", …" if len(datasets) > NAMES_SHOWN else ""
         parts.append(f"{count(len(datasets), 'dataset')} ({names}{more})")
-    return f"With the cluster at {address} end: {', '.join(parts)}." if parts else ""
+    return f"The cluster at {address} still has {', '.join(parts)}: they end with it." if parts else ""
 
 
 def _stop_elsewhere(address: str, yes: bool, force: bool, timeout: float) -> None:
@@ -125,7 +125,7 @@ def _stop_elsewhere(address: str, yes: bool, force: bool, timeout: float) -> Non
             return
         time.sleep(0.05)
     raise HoldfastError(
-        f"the cluster at {address} was told to stop, and its scheduler is there after {timeout:g} s yet"
+        f"the cluster at {address} was told to stop, and its scheduler is still there after {timeout:g} s"
     )
 
 

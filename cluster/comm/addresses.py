@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 DEFAULT_PORT = 8786
 _FORM = "an address is 'tcp://HOST:PORT' or 'HOST:PORT'"
 #: What people may take for the address of a scheduler, by its scheme.
 _OTHERS = {
-    "http": "that is a web page's; the scheduler has no page",
-    "https": "that is a web page's; the scheduler has no page",
+    "http": "the scheduler has no web page",
+    "https": "the scheduler has no web page",
     "tls": "connections prove that they know the token, and are not encrypted (docs/security.md)",
     "ucx": "all connections are TCP",
     "ws": "all connections are TCP",
@@ -43,8 +44,11 @@ def parse_address(address: str, default_port: int | None = DEFAULT_PORT) -> tupl
     host, separator, port = rest.rpartition(":")
     if not separator or (port.endswith("]") and rest.startswith("[")):
         host, port = rest, "" if default_port is None else str(default_port)
+        if host.isdecimal():  # which the system would take for an IPv4 address
+            raise ValueError(f"{address!r} is a port without a host; {_FORM}")
     host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 <= int(port) < 65536:
+    labels = [host] if ":" in host else host.removesuffix(".").split(".")
+    if not all(0 < len(label) < 64 for label in labels) or not port.isdecimal() or not 0 <= int(port) < 65536:
         raise ValueError(f"{address!r} is no address; {_FORM}")
     return host, int(port)
 
@@ -56,6 +60,17 @@ def format_address(host: str, port: int) -> str:
     'tcp://[::1]:80'
     """
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def unknown_host(error: Exception, host: str) -> str | None:
+    """What to say of an error if it means that nobody knows a host of this name; None if it means something else.
+
+    >>> unknown_host(socket.gaierror(socket.EAI_NONAME, "unknown"), "nowhere")
+    "no host is known by the name 'nowhere'; check the name"
+    """
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+        return f"no host is known by the name {host!r}; check the name"
+    return None
 
 
 def is_loopback(host: str) -> bool:

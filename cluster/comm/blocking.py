@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster.comm import frames
-from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.addresses import format_address, parse_address, unknown_host
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
 from holdfast.cluster.comm.strangers import FIRST_NBYTES, GREETING, foreign_answer, who_answers
 from holdfast.cluster.errors import ConnectError, ProtocolError
@@ -66,6 +66,10 @@ class StalledError(ConnectError):
     """A process listens at an address, and has not answered in time."""
 
 
+class UnknownHostError(ConnectError):
+    """Nobody knows a host of the name that an address has."""
+
+
 def connect_blocking(
     address: str, *, token: bytes, role: str, info: dict[str, Any], timeout: float
 ) -> tuple[socket.socket, dict[str, Any]]:
@@ -83,6 +87,8 @@ def connect_blocking(
         it can't take it yet.
     StalledError
         The other end said nothing in time.
+    UnknownHostError
+        Nobody knows a host of that name.
     ConnectError
         Or another of its subclasses: there is no answer, or one of a program that can't be worked with.
     """
@@ -91,6 +97,8 @@ def connect_blocking(
     try:
         sock = socket.create_connection((host, port), timeout)
     except OSError as error:
+        if (unknown := unknown_host(error, host)) is not None:
+            raise UnknownHostError(f"can't connect to {where}: {unknown}") from None
         raise ConnectError(f"can't connect to {where}: {error.strerror or error}") from None
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

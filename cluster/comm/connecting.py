@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from holdfast.cluster.comm import shortcut
-from holdfast.cluster.comm.addresses import format_address, parse_address
+from holdfast.cluster.comm.addresses import format_address, parse_address, unknown_host
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.opening import ConnectorOpening, ResumeError, Return, TryLater
 from holdfast.cluster.comm.resumable import ResumableConnection
@@ -94,7 +94,7 @@ async def connect(
             raise foreign_answer(where, connection.first_words if connection is not None else b"") from None
         except TryLater as error:
             _abort(connection)
-            reason = str(error)
+            reason, is_unknown = str(error), False
         except ConnectError:
             _abort(connection)
             raise
@@ -107,14 +107,15 @@ async def connect(
                 raise foreign_answer(where, connection.first_words) from None
             if again and isinstance(error, ConnectionRefusedError):
                 raise ConnectError(f"no {what} listens at {where} any more") from None
-            reason = _reason(error)
+            unknown = unknown_host(error, host)
+            reason, is_unknown = unknown or _reason(error), unknown is not None
             if isinstance(error, TimeoutError):
                 reason = "no answer" if connection is None else _SILENT
         elapsed = time.monotonic() - started
         if elapsed + delay >= timeout:
             raise NoAnswerError(
-                f"no {what} answered at {where}: tried {attempts} times in {elapsed:.1f} s, last: {reason}. "
-                "Is it running there? 'holdfast start --head' starts one"
+                f"no {what} answered at {where}: tried {attempts} times in {elapsed:.1f} s, last: {reason}"
+                + ("" if is_unknown else ". Is it running there? 'holdfast start --head' starts one")
             )
         await asyncio.sleep(delay)
         delay = min(delay * 2, 0.5)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from holdfast.cluster.comm import shortcut
-from holdfast.cluster.comm.addresses import format_address
+from holdfast.cluster.comm.addresses import format_address, unknown_host
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.entrance import Entrance
 from holdfast.cluster.comm.opening import ListenerOpening, Refused
@@ -212,6 +212,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
                 f"can't listen on {format_address(host, port)}: {host} is no address of this host; choose one that is "
                 "('ip address' lists them)"
             ) from None
-        raise ConnectError(f"can't listen on {format_address(host, port)}: {error.strerror or error}") from None
+        reason = unknown_host(error, host) or error.strerror or error
+        raise ConnectError(f"can't listen on {format_address(host, port)}: {reason}") from None
     sock.setblocking(False)
     return sock

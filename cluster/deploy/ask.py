@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.cluster import protocol
 from holdfast.cluster.comm import frames
-from holdfast.cluster.comm.blocking import StalledError, connect_blocking
+from holdfast.cluster.comm.blocking import StalledError, UnknownHostError, connect_blocking
 from holdfast.cluster.comm.strangers import StrangerError
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
@@ -46,7 +46,7 @@ def ask(
     token = token or load_token()
     try:
         sock = _connect(address, request.operation, token, timeout)
-    except (AuthenticationError, VersionMismatchError, StalledError, StrangerError):
+    except (AuthenticationError, VersionMismatchError, StalledError, StrangerError, UnknownHostError):
         raise
     except ConnectError as error:
         raise ConnectError(f"{error}. {_WAY_OUT}") from None
@@ -83,7 +83,7 @@ def wait_for_scheduler(address: str, *, timeout: float, token: bytes | None = No
         except ConnectError as error:
             elapsed = time.monotonic() - started
             if elapsed + RETRY_SECONDS > timeout:
-                if isinstance(error, StalledError):
+                if isinstance(error, StalledError | UnknownHostError):
                     raise
                 raise ConnectError(f"{error} (tried for {elapsed:.1f} s). {_WAY_OUT}") from None
             time.sleep(RETRY_SECONDS)

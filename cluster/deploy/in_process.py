@@ -17,11 +17,11 @@ from holdfast.cluster.deploy.plan import NodePlan
 T = TypeVar("T")
 
 
-class _LastingExecutor(ThreadPoolExecutor):
+class LastingExecutor(ThreadPoolExecutor):
     """Gives every call a thread of its own, as long as threads can be started.
 
-    When the interpreter ends, a cluster that nobody has closed is closed. Then Python's executors refuse work, and since
-    Python 3.12 no thread can be started. So one thread is started at the beginning, and makes these last calls in turn.
+    A cluster that was not closed is closed when the interpreter ends. Then Python's executors refuse work, and since
+    Python 3.12 no thread can be started. So one thread is started ahead, and makes these last calls in turn.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class LocalThreads:
         from holdfast.cluster.node.agent import NodeAgent
         from holdfast.cluster.scheduler.io.server import Scheduler
 
-        asyncio.get_running_loop().set_default_executor(_LastingExecutor())
+        asyncio.get_running_loop().set_default_executor(LastingExecutor())
         self._scheduler = Scheduler(token=self._token, sock=sock)
         await self._scheduler.start()
         self.scheduler_address = self._scheduler.address

@@ -21,12 +21,14 @@ from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.cluster_processes import LocalProcesses
 from holdfast.cluster.deploy.in_process import LocalThreads
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, plan_nodes
+from holdfast.cluster.durations import seconds
 from holdfast.cluster.notebook import card
 from holdfast.cluster.processes.run_directory import RunDirectory
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.system.surroundings import fill_standard_descriptors
 
+START_TIMEOUT_SECONDS = 30.0
 CLOSE_TIMEOUT_SECONDS = 10.0
 
 
@@ -75,8 +77,8 @@ class LocalCluster:
         everything from INFO.
     log_directory : path, optional
         Log to files in this directory instead.
-    timeout : float, default 30
-        Seconds that starting may take.
+    timeout : float or str, default 30 s
+        How long starting may take, in seconds or as text such as ``"1 min"``.
     name : str, optional
         For its hosts and workers, and for messages.
     **others
@@ -123,7 +125,7 @@ class LocalCluster:
         resources: Mapping[str, float] | None = None,
         silence_logs: int | str = logging.WARNING,
         log_directory: str | os.PathLike[str] | None = None,
-        timeout: float = 30,
+        timeout: float | str | None = START_TIMEOUT_SECONDS,
         name: str | None = None,
         **others: Any,
     ) -> None:
@@ -139,6 +141,7 @@ class LocalCluster:
         host = host or "127.0.0.1"
         processes = processes is None or bool(processes)
         log_level = _level(silence_logs)
+        patience = seconds(timeout)
         fill_standard_descriptors()
         if isinstance(scheduler_port, bool) or not isinstance(scheduler_port, int) or not 0 <= scheduler_port < 65536:
             raise ValueError(f"scheduler_port must be from 0 (any free port) to 65535, not {scheduler_port!r}")
@@ -168,7 +171,9 @@ class LocalCluster:
             )
         else:
             self._parts = LocalThreads(self.token)
-        self._parts.start_cluster(host, scheduler_port, self._plans, timeout)
+        self._parts.start_cluster(
+            host, scheduler_port, self._plans, START_TIMEOUT_SECONDS if patience is None else patience
+        )
         self.scheduler_address = self._parts.scheduler_address
         directory = RunDirectory.create("local")
         self._finalizer = weakref.finalize(self, _stop, self._parts, directory, CLOSE_TIMEOUT_SECONDS)
@@ -252,15 +257,16 @@ class LocalCluster:
 
     # -- its end
 
-    def close(self, timeout: float | None = None) -> None:
-        """Stop all of it and wait until it is gone; kill what has not stopped after ``timeout`` seconds.
+    def close(self, timeout: float | str | None = None) -> None:
+        """Stop all of it and wait until it is gone; kill what has not stopped after ``timeout``, in seconds or as text.
 
         Twice is no error. In a fork of the process that made it this does nothing.
         """
+        patience = seconds(timeout)
         if self._finalizer is None or (call := self._finalizer.detach()) is None:
             return
         _, _, (parts, directory, default), _ = call
-        _stop(parts, directory, default if timeout is None else timeout)
+        _stop(parts, directory, default if patience is None else patience)
 
     def __enter__(self) -> LocalCluster:
         return self

@@ -217,6 +217,8 @@ def _size(name: str, value: float | str | None, times: int = 1) -> int:
 def _resources(resources: Mapping[str, float] | None) -> dict[str, float] | None:
     if not resources:
         return None
+    if not isinstance(resources, Mapping):
+        raise TypeError(f"resources must map names to numbers, as in {{'GPU': 1}}; {resources!r:.100} is no mapping")
     for resource, amount in resources.items():
         if not isinstance(resource, str) or isinstance(amount, bool) or not isinstance(amount, int | float):
             raise TypeError(f"resources must map names to numbers, not {resource!r} to {amount!r}")

@@ -27,7 +27,8 @@ from holdfast.cluster.processes.child import add_process_options, configure_logg
 from holdfast.cluster.processes.run_directory import RunDirectory, sweep
 from holdfast.objectstore.errors import HoldfastError
 
-logger = logging.getLogger(__name__)
+#: Its ``__name__`` is ``__main__``.
+logger = logging.getLogger("holdfast.cluster.deploy.service")
 
 #: Seconds for what it owns to stop in.
 STOP_SECONDS = 10.0

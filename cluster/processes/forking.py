@@ -113,7 +113,7 @@ class Forker:
                 requests = self._running()
                 request.send(requests)
                 if not _is_readable(requests.fileno(), timeout):
-                    raise HoldfastError(f"{name} was not ready after {timeout:g} s")
+                    raise HoldfastError(f"{name} was not ready after {timeout:.3g} s")
                 return request.answer(requests)
             except ConnectionError:
                 raise HoldfastError(f"{name} could not start: {self._last_words()}") from None

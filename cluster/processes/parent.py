@@ -123,7 +123,7 @@ class ChildProcess(abc.ABC):
         return self._said == AT_WORK
 
     def _late(self, timeout: float) -> HoldfastError:
-        return HoldfastError(f"{self.name} (pid {self.pid}) was not ready after {timeout:g} s{self.log_tail()}")
+        return HoldfastError(f"{self.name} (pid {self.pid}) was not ready after {timeout:.3g} s{self.log_tail()}")
 
     def log_tail(self) -> str:
         """The end of what it has logged, introduced and indented, or nothing."""

@@ -37,7 +37,7 @@ class SpillThreads:
         try:
             self._directory = SpillDirectory(parent, limit=limit)
         except OSError as error:
-            text = f"objects can't be spilled to {parent}: {error}; choose another spill directory, or turn it off"
+            text = f"objects can't be spilled to {parent}: {error}; choose another spill directory"
             raise SpillError(text) from error
         # Two, so that a reader doesn't wait for the one batch that is written at a time.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="holdfast-spill")

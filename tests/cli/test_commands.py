@@ -150,7 +150,7 @@ def test_stop_says_what_others_lose_and_asks_who_can_answer() -> None:
         )
         os.close(ours)
         os.close(theirs)
-        words = f"With the cluster at {address} end: 1 client, 1 task, 2 datasets (flights, planes)."
+        words = f"The cluster at {address} still has 1 client, 1 task, 2 datasets (flights, planes): they end with it."
         assert words in asked.stdout
         assert "Stop it? [y/N]" in asked.stdout
         assert asked.returncode == 1
@@ -169,7 +169,10 @@ def test_a_cluster_that_was_not_started_here_is_stopped_by_its_address() -> None
             client.publish_dataset(x=1)
             assert "--force kills processes of this host" in holdfast("stop", "--address", address, "--force", code=2)
             said = holdfast("stop", "--address", address.removeprefix("tcp://"), "--yes")
-        assert f"With the cluster at {address} end: 1 client, 1 dataset (x).\nStopped the cluster at {address}." in said
+        assert (
+            f"The cluster at {address} still has 1 client, 1 dataset (x): they end with it.\n"
+            f"Stopped the cluster at {address}."
+        ) in said
     assert "can't connect" in holdfast("stop", "--address", address, code=1)
 
 

@@ -131,7 +131,7 @@ def test_the_logs_of_a_worker_are_bounded(cluster: str, logs: Path, eventually: 
 def test_the_logs_of_a_cluster_that_has_ended(tmp_path: Path) -> None:
     env = {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "XDG_STATE_HOME": str(tmp_path / "state")}
     (tmp_path / "run").mkdir(mode=0o700)
-    assert "none has left logs" in holdfast("logs", code=1, **env)
+    assert "there are no logs of earlier starts" in holdfast("logs", code=1, **env)
     holdfast("start", "--head", "--port", "0", *WORKERS, **env)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
@@ -142,7 +142,7 @@ def test_the_logs_of_a_cluster_that_has_ended(tmp_path: Path) -> None:
             assert terminal.end() == 0
     assert "The cluster has ended." in terminal.shown
     said = holdfast("logs", **env)
-    assert "These are the logs of the last one" in said
+    assert "These are the logs of the last start" in said
     assert "stopped" in said
     (directory,) = (tmp_path / "state" / "holdfast" / "logs").iterdir()
     assert said.startswith(holdfast("logs", "--log-directory", str(directory), **env))

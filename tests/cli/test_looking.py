@@ -15,6 +15,9 @@ from command_line import SMALL, address_in, holdfast, services
 from terminal import Terminal
 
 import holdfast as package
+from holdfast.cluster import protocol
+from holdfast.cluster.deploy.ask import ask, wait_for_scheduler
+from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.processes import run_directory
 
 
@@ -96,6 +99,18 @@ def test_an_address_can_come_from_the_environment(cluster: str) -> None:
     assert f"can't connect to tcp://127.0.0.1:{port}: Connection refused. Is a cluster running there?" in said
 
 
+def test_a_host_that_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    words = r"^can't connect to tcp://nowhere:8786: no host is known by the name 'nowhere'; check the name$"
+    with pytest.raises(ConnectError, match=words):
+        ask("nowhere:8786", protocol.requests.STATUS)
+    with pytest.raises(ConnectError, match=words):
+        wait_for_scheduler("nowhere:8786", timeout=0.05)
+
+
 def test_a_wrong_token_is_refused_with_the_way_out(cluster: str) -> None:
     said = holdfast("status", HOLDFAST_TOKEN=secrets.token_hex(32), code=1)
     assert "use the token of the host that started the cluster" in said
@@ -133,6 +148,8 @@ def test_a_local_cluster_is_shown_too_but_not_stopped(tmp_path: Path) -> None:
         with package.LocalCluster(1, 1, processes=False, object_store_memory="64MB") as local:
             assert f"Cluster at {local.scheduler_address}" in holdfast("status")
             assert holdfast("stop") == "Nothing was running.\n"
+            said = holdfast("logs", "--address", local.scheduler_address, code=1)
+            assert "is a LocalCluster: what it logs goes to the standard error of the process that made it" in said
             assert len(local.status()["nodes"]) == 1
 
 

@@ -342,7 +342,9 @@ def test_addresses(text, expected):
     assert parse_address(format_address(*expected)) == expected
 
 
-@pytest.mark.parametrize("text", ["", "http://a:1", "a:b", "a:99999", ":1", "tcp://"])
+@pytest.mark.parametrize(
+    "text", ["", "http://a:1", "a:b", "a:99999", ":1", "tcp://", "8786", "tcp://8786", "a..b:1", "a" * 64 + ":1"]
+)
 def test_what_is_no_address_is_told_what_one_looks_like(text):
     with pytest.raises(ValueError, match=r"HOST:PORT|unknown scheme"):
         parse_address(text)
@@ -351,7 +353,7 @@ def test_what_is_no_address_is_told_what_one_looks_like(text):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("http://localhost:8787/status", "that is a web page's"),
+        ("http://localhost:8787/status", "the scheduler has no web page"),
         ("tls://a:8786", r"docs/security\.md"),
         ("ray://a:10001", "a cluster of Ray's"),
         ("inproc://a/1", r"LocalCluster\(processes=False\)"),

@@ -12,7 +12,9 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import pytest
 from holdfast import AuthenticationError, ConnectError, HoldfastError, LocalCluster, ObjectLostError
 from holdfast.cluster import protocol
 from holdfast.cluster.deploy.ask import ask
+from holdfast.cluster.deploy.in_process import LastingExecutor
 from holdfast.cluster.processes import restarts, run_directory
 
 SMALL = {"object_store_memory": "64MB"}
@@ -157,6 +160,14 @@ def test_arguments_are_checked_before_anything_starts() -> None:
         LocalCluster(1, scheduler_port=70000)
     with pytest.raises(ValueError, match="n_hosts=2 hosts need a worker each"):
         LocalCluster(1, n_hosts=2)
+    with pytest.raises(ValueError, match="the timeout 'soon' is no time"):
+        LocalCluster(1, timeout="soon")
+
+
+def test_times_may_be_text() -> None:
+    with small(processes=False, timeout="30 s") as cluster:
+        cluster.close(timeout="10 s")
+        assert cluster.closed
 
 
 @pytest.mark.filterwarnings("ignore:Anybody on the network")
@@ -198,6 +209,23 @@ def test_the_end_of_a_script_closes_it(processes: bool) -> None:
             cluster = LocalCluster(1, 1, sys.argv[1] == "True", object_store_memory="64MB")
     """
     finish(run_script(script, str(processes)))
+
+
+def test_what_blocks_is_called_when_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is at the end of the interpreter, since Python 3.12."""
+    executor = LastingExecutor()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", raising(RuntimeError("can't create new thread")))
+        futures = [executor.submit(pow, 2, exponent) for exponent in range(3)]
+        assert [future.result(30) for future in futures] == [1, 2, 4]
+    executor.shutdown()
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_a_fork_does_not_close_it() -> None:

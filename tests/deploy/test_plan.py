@@ -121,6 +121,7 @@ def test_there_are_no_more_workers_than_there_is_memory_for(monkeypatch: pytest.
         ({"memory_limit": 4}, ValueError, "memory_limit: 4 B is less than a worker takes to start.*, or 0 for no"),
         ({"object_store_memory": "900TB"}, ValueError, "object_store_memory: 900.0 TB is more than the"),
         ({"memory_limit": "1 parsec"}, ValueError, "memory_limit: '1 parsec' is not a size"),
+        ({"resources": "GPU=2"}, TypeError, r"resources must map names to numbers, as in {'GPU': 1}; 'GPU=2' is no"),
         ({"resources": {"GPU": "two"}}, TypeError, "resources must map names to numbers"),
         ({"resources": {"GPU": -1}}, ValueError, "resources: 'GPU' can't be negative"),
     ],

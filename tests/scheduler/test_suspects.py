@@ -54,7 +54,7 @@ def test_the_one_that_has_crashed_is_charged_alone(cluster):
         die(cluster, "guilty", ["innocent", "guilty"], "guilty")
     assert cluster.clients["client"] == {"guilty": "erred", "innocent": "pending"}
     assert "3 workers that died" in cluster.reasons["guilty"]
-    assert "'holdfast logs' shows where" in cluster.reasons["guilty"]
+    assert "the worker's log shows where ('holdfast logs'" in cluster.reasons["guilty"]
     assert failures(cluster, "innocent") == [0]
     assert cluster.state.tasks["innocent"].isolation == 0
 

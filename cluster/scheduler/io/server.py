@@ -324,7 +324,7 @@ class Scheduler:
 
     def _shutdown_asked(self, client: str, number: int) -> None:
         self._send(client, protocol.client.REPLY(number, True, None))
-        self._shut_down(f"client {self.state.clients[client].name} shut the cluster down")
+        self._shut_down(f"{self.state.clients[client].name} asked for it")
 
     # -- messages
 

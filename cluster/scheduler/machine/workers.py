@@ -214,9 +214,10 @@ class Workers:
             if task.failures >= self._max_failures:
                 text = (
                     f"{task.key!r} was running on {task.failures} workers that died, the last of them "
-                    f"{worker.name!r} at {worker.address} ({reason}). If it crashes the interpreter, 'holdfast logs' "
-                    "shows where. If it needs more memory than they have, make smaller pieces, or start workers with "
-                    "more ('holdfast start --memory', LocalCluster(memory_limit=))"
+                    f"{worker.name!r} at {worker.address} ({reason}). If it crashes the interpreter, the worker's "
+                    "log shows where ('holdfast logs'; of a LocalCluster, the standard error of its process). If it "
+                    "needs more memory than they have, make smaller pieces, or start workers with more ('holdfast "
+                    "start --memory', LocalCluster(memory_limit=))"
                 )
                 self._life.fail(task, task_error(task.key, KilledWorker(text)))
             elif task.state == "processing":

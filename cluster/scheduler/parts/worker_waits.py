@@ -73,7 +73,7 @@ class WorkerWaits(Part, WaitOwner):
         assert isinstance(wait, WorkersWait)
         text = (
             f"waited {wait.seconds:g} s for {wait.n} workers, {len(self.shared.workers)} are there; "
-            f"'holdfast start --address {self._address.removeprefix('tcp://')}' on another host adds some"
+            f"'holdfast start --address {self._address.removeprefix('tcp://')}' adds some"
         )
         self.shared.waits.refuse(wait, "TimeoutError", text)
 
