@@ -79,7 +79,7 @@ class Client(CallMethods, ResultMethods, GraphMethods, DatasetMethods, Informati
     Raises
     ------
     ConnectError
-        Nobody answers at the address; says what was tried, and for how long.
+        There is no answer at the address; says what was tried, and for how long.
     AuthenticationError
         There is no token, or it is not the cluster's.
     VersionMismatchError
@@ -285,7 +285,7 @@ class Client(CallMethods, ResultMethods, GraphMethods, DatasetMethods, Informati
         return self._run(closing.close(self._core, seconds(timeout)))
 
     def shutdown(self) -> Any:
-        """Stop the whole cluster, for everybody, and close this client. In an asynchronous client: await it.
+        """Stop the whole cluster, for all its clients, and close this one. In an asynchronous client: await it.
 
         Examples
         --------

@@ -88,7 +88,7 @@ def forget_ended() -> None:
 def _be_default_no_longer(core: Core) -> None:
     registry.defaults.remove(core)
     chosen = dask.config.get(_SCHEDULER, None)
-    if getattr(chosen, "_core", None) is core:  # else somebody has chosen another one meanwhile
+    if getattr(chosen, "_core", None) is core:  # else the user has chosen another one meanwhile
         _restore(_SCHEDULER, registry.defaults[-1].client if registry.defaults else _before[_SCHEDULER])
     for name in _METHODS if not registry.defaults else ():
         before = _before[name]

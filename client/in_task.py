@@ -1,7 +1,7 @@
 """The client inside tasks. All tasks of a worker share one, over the worker's connection and store.
 
 It is made when a task first asks for it, with `get_client` or because it computes a dask collection or is given a
-future, and lives and dies with the worker. Nobody closes it.
+future, and lives and dies with the worker. It is not closed by hand.
 
 ==================  ===================================================================================================
 what                is …
@@ -139,7 +139,7 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
 
 
 def _leave_to_parent() -> None:
-    """In a forked child: whoever has the lock may be the parent's."""
+    """In a forked child: the thread that has the lock may be the parent's."""
     global _lock
     _lock = threading.Lock()
 

@@ -130,7 +130,7 @@ class KeyTable:
     def drop(self, state: KeyState) -> None:
         """Take a holder away, soon. Takes no lock; may be called from a finalizer."""
         self._dropped.append(state)
-        # Small results that nobody wants any more may stay for a moment; all else is to go, or to stop, at once.
+        # Small results that are not wanted any more may stay for a moment; all else is to go, or to stop, at once.
         place = state.place
         if not self.lingers or place is None or place.inline is None:
             self._flush_soon()

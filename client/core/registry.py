@@ -46,7 +46,7 @@ def core_here(core: Core) -> Core:
     """The core that does what dask asks of a client: in a task that of the task, unless a task has opened the client.
 
     The tasks of a cluster of threads (``processes=False``) see the configuration of dask that the process has, and in
-    it the client of whoever has started the cluster. That client would keep the task's slot while it waits.
+    it the client of the code that has started the cluster. That client would keep the task's slot while it waits.
     """
     task = registry.task_place()
     if task is None or task.scheduler_address != core.scheduler_address or core in registry.opened_in_tasks:
@@ -55,7 +55,7 @@ def core_here(core: Core) -> Core:
 
 
 def known() -> list[Core]:
-    """Of all clients of this process, those too that are closed or the parent's: somebody may have futures of them."""
+    """Of all clients of this process, those too that are closed or the parent's: there may be futures of them."""
     with registry.lock:
         return list(registry.known)
 

@@ -33,7 +33,7 @@ class Resources:
     others : list of callable
         End what else there is; each is given how many seconds it may take.
     inherited : bool
-        Whether they are the parent's, of whom this process is a fork.
+        Whether they are the parent's, of which this process is a fork.
     """
 
     def __init__(self, driver: Driver) -> None:

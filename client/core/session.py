@@ -152,7 +152,7 @@ class Session:
                 self._flush_pending = True
                 self._call_soon(self._flush_in_loop)
             except RuntimeError:
-                pass  # the loop is closed: there is nobody to tell any more
+                pass  # the loop is closed, and can't be told any more
 
     def flush_to_wait(self) -> None:
         """Send what was posted, since something is waited for on the running loop: with all else of this turn of it."""
@@ -209,7 +209,7 @@ class Session:
 
     def _pose(self, number: int, answer: Answer, request: Request, arguments: dict[str, Any]) -> None:
         self.enqueue(protocol.client.REQUEST(number, *request(**arguments)))
-        if self.ended is not None:  # since it was looked at: then nobody has seen this one
+        if self.ended is not None:  # since it was looked at: then this one was not seen
             answer.fail(self.ended)
 
     def check_may_block(self) -> None:
@@ -231,7 +231,7 @@ class Session:
             "this client belongs to the parent process, from which this one was forked: open one of its own here, "
             "with holdfast.Client(address)"
         )
-        self._flush_pending = True  # nobody is woken: the loop is the parent's
+        self._flush_pending = True  # there is no loop to wake: it is the parent's
         self._sending = threading.RLock()
         self.transport.leave_to_parent()
         self.table.leave_to_parent(self.ended)
@@ -372,7 +372,7 @@ class Session:
         where = f"<the cluster at {self._address}>"
         try:
             warnings.warn_explicit(text, UserWarning, where, 0, module="holdfast.client")
-        except Warning:  # as an error nobody would hear it: this is the loop's thread
+        except Warning:  # as an error it would not be heard: this is the loop's thread
             logger.warning("%s", text)
 
     def _on_part(self, number: int, fragment: Any) -> None:

@@ -36,7 +36,7 @@ class Effect(abc.ABC):
 
     @abc.abstractmethod
     async def wait(self) -> Any:
-        """Wait for it on the running loop. If this is cancelled, nothing goes on that anybody would see."""
+        """Wait for it on the running loop. If this is cancelled, nothing goes on that a caller would see."""
 
 
 #: Yields effects, and returns a value.
@@ -107,7 +107,7 @@ class Elsewhere(Effect):
     at_once
         Tried first on a loop: does the same if that takes no time, else raises `NotAtOnce`.
     undo
-        Called with what ``function`` gave, if nobody waits for it any more.
+        Called with what ``function`` gave, if it is not waited for any more.
     """
 
     __slots__ = ("at_once", "function", "undo")
@@ -134,13 +134,13 @@ class Elsewhere(Effect):
         job = _Job(self.function, self.undo)
         try:
             return await asyncio.get_running_loop().run_in_executor(None, job.run)
-        except BaseException:  # also when nobody goes on with the coroutine
+        except BaseException:  # also when the coroutine is not gone on with
             job.abandon()
             raise
 
 
 class _Job:
-    """A function that runs in another thread, for somebody that may stop waiting for it."""
+    """A function that runs in another thread, for a caller that may stop waiting for it."""
 
     def __init__(self, function: Callable[[], Any], undo: Callable[[Any], object] | None) -> None:
         self._function = function

@@ -82,7 +82,7 @@ class Future(TaskRef):
     def _want(self, key: Any) -> None:
         table, session = self._core.table, self._core.session
         with table.lock, table.beginning() as begun:
-            session.check_open()  # nobody would ever say what became of it
+            session.check_open()  # no answer would ever say what became of it
             state, new = table.state_of(wire_key(key))
             if new:
                 begun.append(state)
@@ -187,7 +187,7 @@ class Future(TaskRef):
     def result(self, timeout: float | str | None = None, *, writable: bool | None = None) -> Any:
         """Wait until it is done and return the result.
 
-        It is the caller's own to change: nobody else sees what is written to it, and each call gives another one.
+        It is the caller's own to change: no other reader sees what is written to it, and each call gives another one.
         Arrays are writable, whether they were when they were made or not. On a host with a store, large arrays and
         frames are read in place all the same, and only what is written is copied.
 
@@ -196,7 +196,7 @@ class Future(TaskRef):
         timeout : float or str, optional
             In seconds, or as text such as ``"500 ms"``. Default: wait as long as it takes.
         writable : bool, optional
-            If false, arrays are read-only; on a host with a store they show the memory that everybody there reads.
+            If false, arrays are read-only; on a host with a store they show the memory that all processes there read.
             Default: as the `Client` was told, which is true.
 
         Returns
@@ -364,7 +364,7 @@ class Future(TaskRef):
                 return Reference(self.key).__reduce__()
         else:
             if registry.task_place() is not None:
-                # Nobody would hold its key between the end of this task and the reading of what it is pickled into.
+                # No client would hold its key between the end of this task and the reading of what it is pickled into.
                 raise TypeError(
                     f"the future of {self.key!r} can't be part of a task's result or of what a task stores: return "
                     "its value, future.result(), instead"

@@ -60,7 +60,7 @@ def adopting(core: Core, future: Future) -> Operation[Future]:
     if held is not None:
         return held
     if other.session.ended is not None:
-        return Future._wanted(key, core)  # a dataset or somebody else may still hold it
+        return Future._wanted(key, core)  # a dataset or another client may still hold it
     if future._state.reason is not None:
         raise error_of(future._state)
     yield from _making_known(other, future._state)

@@ -63,13 +63,13 @@ def read(
     writable:
         Whether it is the caller's own to change. None: as this client's results are.
     holder:
-        The future, which the operation holds to its end: nobody else may, as in ``await client.submit(f)``.
+        The future, which the operation holds to its end: it may be the only holder, as in ``await client.submit(f)``.
 
     Raises
     ------
     TimeoutError
-        It was not there in time, or could not be read in time. Of a copy that nobody has had the time to look for
-        it is not known whether it is missing, and nobody is told so.
+        It was not there in time, or could not be read in time. If there was no time to look for a copy, it is
+        not known whether that is missing, and the scheduler is not told so.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     if writable is None:

@@ -40,7 +40,7 @@ class CallMethods(Face):
             Data of more than 32 KiB among them, and in what ``func`` closes over, is put into the object store.
         key : str or tuple, optional
             The name of the computation. Default: made of the function's name and what is called with what. As long as
-            somebody holds a future of a key, the key stands for that result; a key that nobody holds is free.
+            a client holds a future of a key, the key stands for that result; a key that no client holds is free.
         workers : str or list of str, optional
             Workers or hosts that may run it, by name or address. Default: any.
         resources : dict, optional
@@ -55,12 +55,12 @@ class CallMethods(Face):
             Whether ``workers`` is only a preference.
         pure : bool
             Whether the same call gives the same result. If so, calls that are the same are one computation as long as
-            somebody holds a future of it. ``pure=False`` computes anew every time.
+            a client holds a future of it. ``pure=False`` computes anew every time.
         writable : bool
             Whether ``func`` writes into its arguments. It gets views of large results that are its own then: pages are
-            copied as it writes to them, and nobody else sees what it has written. Without, it shares memory that can't
-            be written. A call that fails or dies for that is run once more as if ``writable=True`` had been said, as
-            are all further calls of the function: say it where a call has effects that must not happen twice.
+            copied as it writes to them, and no other task sees what it has written. Without, it shares memory that
+            can't be written. A call that fails or dies for that is run once more as if ``writable=True`` had been said,
+            as are all further calls of the function: say it where a call has effects that must not happen twice.
 
         Returns
         -------

@@ -47,7 +47,7 @@ class DatasetMethods(Face):
         ValueError
             A name is too long, or there are too many datasets; says how many there may be.
         StoreFullError
-            There is no room for its data; says what there is and who holds it.
+            There is no room for its data; says what there is and which clients hold it.
 
         Examples
         --------
@@ -96,7 +96,7 @@ class DatasetMethods(Face):
         return self._run(datasets.get(self._core, name, default))
 
     def unpublish_dataset(self, name: str) -> Any:
-        """Take a dataset's name away. Its data goes when nobody else holds it. In an asynchronous client: await it.
+        """Take a dataset's name away. Its data goes with its last holder. In an asynchronous client: await it.
 
         Parameters
         ----------

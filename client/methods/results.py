@@ -94,7 +94,7 @@ class ResultMethods(Face):
         Raises
         ------
         StoreFullError
-            There is no room; says what there is and who holds it.
+            There is no room; says what there is and which clients hold it.
         TimeoutError
             No host with a store came in time.
         NoWorkerError

@@ -103,7 +103,7 @@ def announce(
 ) -> Future:
     """Tell the scheduler of an object that this client has stored, with futures in it; the future of it.
 
-    ``chosen``: somebody chose the key; else it is made of the data, or of chance. Unless ``at_once``, that is said
+    ``chosen``: the user chose the key; else it is made of the data, or of chance. Unless ``at_once``, that is said
     with what is sent next.
     """
     table, session = core.table, core.session
@@ -129,10 +129,10 @@ def announce(
 
 
 def take_back(core: Core, place: Place, type_name: str) -> None:
-    """Have an object deleted that this client has stored and that it tells nobody of. In any thread."""
+    """Have an object deleted that this client has stored and has told no other of. In any thread."""
     if core.stores.is_here(place):
         core.stores.forget(place)
         return
-    # A store of another host is the scheduler's to clear: it is told of the object, and that nobody wants it.
+    # A store of another host is the scheduler's to clear: it is told of the object, and that it is not wanted.
     with contextlib.suppress(ConnectError):
         announce(core, f"{type_name}-{random_token()}", place, type_name, [], chosen=False)

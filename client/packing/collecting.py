@@ -33,7 +33,7 @@ def collecting(found: list[FutureLike] | None = None) -> Iterator[list[FutureLik
 
 
 def pickled(future: FutureLike) -> bool:
-    """A future is being pickled; its ``__reduce__`` says so. Whether somebody collects it, and so holds its key."""
+    """A future is being pickled; its ``__reduce__`` says so. Whether it is collected, and its key so held."""
     found = getattr(collector, "found", None)
     if found is None:
         return False

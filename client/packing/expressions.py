@@ -34,7 +34,7 @@ def _load(data: bytes | memoryview) -> Any:
 class _Unpickler(importing.Unpickler):
     def __init__(self, file: Any) -> None:
         super().__init__(file)
-        self._renamed: dict[int, Any] = {}  # by identity, which nobody else has as long as they are in here
+        self._renamed: dict[int, Any] = {}  # by identity, which no other object has as long as they are in here
 
     def find_class(self, module: str, name: str) -> Any:
         if name == _RECONSTRUCT.__qualname__ and module == _RECONSTRUCT.__module__:

@@ -1,7 +1,7 @@
 """What means something in this process only, or to another library only, and so can't be part of a task.
 
 Pickled, such things would arrive as something else, without a word: a future of another library would never be the
-value that it stands for, and what is written to a copy of this process's memory would be seen by nobody.
+value that it stands for, and what is written to a copy of this process's memory would be lost.
 """
 
 from __future__ import annotations

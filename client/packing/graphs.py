@@ -100,7 +100,7 @@ class GraphPacker:
     own:
         The client's own future of the key of one among the arguments. Raises if there can't be one.
     elsewhere:
-        A future of a key that the client does not hold, but somebody else in this process; else None.
+        A future of a key that the client does not hold, but another client of this process does; else None.
     constants:
         Where large data in the graph goes.
     store_as:

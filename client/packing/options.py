@@ -121,7 +121,7 @@ class Called:
     annotations:
         May hold others' too.
     chosen:
-        Options that somebody has chosen for all keys: their annotations don't count.
+        Options that the user has chosen for all keys: their annotations don't count.
     """
 
     def __init__(self, annotations: Mapping[str, Any], chosen: Container[str]) -> None:

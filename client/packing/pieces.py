@@ -5,14 +5,14 @@ nothing but ``dictionary[k]``: N times N tasks, for N results. Each would read a
 there again. So such a task isn't sent. The one that reads its result refers to the piece itself instead, as an item of
 the dictionary (`payload.Item`), and depends on the task that makes the dictionary.
 
-That is right only where nobody else can tell the difference, and good only where nothing is held for longer. A piece
+That is right only where no other task can tell the difference, and good only where nothing is held for longer. A piece
 is taken so if
 
-* nobody wants the taking's own result: it's no output, and nobody chose a worker for it or the like;
+* the taking's own result isn't wanted: it's no output, and no worker or the like was chosen for it;
 * one task reads it, which is sent as a call: a piece that several read would be looked for by each;
 * it's one of many. The dictionary is kept until all its readers have run. With a shuffle that makes no difference: its
   last pieces are taken when all others have been read. Of two or three results of one function, a large one would have
-  to wait for those who read a small one.
+  to wait for the tasks that read a small one.
 
 What fails is the same: a missing item is the reader's `KeyError`, with a note that says of what.
 """
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from holdfast.client.packing.dask_internals import Alias, GraphNode, Task, TaskRef
 
-#: From how many pieces on a result is taken apart by those who read them.
+#: From how many pieces on a result is taken apart by the tasks that read them.
 PIECES_MIN = 8
 _PLAIN = frozenset({int, str})
 
@@ -44,7 +44,7 @@ def pieces_taken(
     is_call: Callable[[GraphNode], bool],
     options: Mapping[Any, Any],
 ) -> dict[Any, Piece]:
-    """The tasks that needn't be sent, since those who read their results can take these for themselves.
+    """The tasks that needn't be sent, since the tasks that read their results can take these for themselves.
 
     Parameters
     ----------

@@ -96,7 +96,7 @@ class StoreAccess:
         self._store_node: str | None = None
         self._tried: dict[str, dict[str, Any]] | None = None
         self._mint = IDMinter()
-        #: Without the cluster's token nobody can make two values that have the same fingerprint.
+        #: Without the cluster's token no user can make two values that have the same fingerprint.
         self.hash_seed = int.from_bytes(blake2b(token, digest_size=8, person=b"fingerprint").digest(), "little")
         self._turns = itertools.count()
         self._closed = False

@@ -19,7 +19,7 @@ def fingerprint(stores: StoreAccess, encoded: Encoded) -> str | None:
     """A token of the encoded bytes, before they are stored; None if they would have to be made for that.
 
     It is not the token that `content_token` makes. Hashing takes a tenth of the time that writing takes, and without
-    the cluster's token nobody can make two values that have the same one.
+    the cluster's token no user can make two values that have the same one.
     """
     sources = encoded.sources()
     if sources is None and encoded.nbytes > HASH_COPY_NBYTES and stores.local is not None:

@@ -59,7 +59,7 @@ SUBMIT = Message(
     "submit",
     "Tasks to be run. Each task stands behind those that it depends on, and otherwise they stand in the order of "
     "their priority. `wants` are the keys of them that this client holds; nil stands for all. A message with `wants` "
-    "has at most 500 tasks: the scheduler forgets a task that nobody wants, so no task may come later than the "
+    "has at most 500 tasks: the scheduler forgets a task that is not wanted, so no task may come later than the "
     "message that wants it.",
     cut="tasks",
     unless="wants",
@@ -78,7 +78,7 @@ SCATTERED = Message(
 CONTAINS = Message(
     "contains",
     "Objects that the client has put into a store, each with the keys of the futures inside it. The object holds "
-    "these keys as long as anybody needs the object.",
+    "these keys as long as the object is needed.",
     cut="objects",
     objects=Listed(Entry(key=KEY, keys=KEYS)),
 )
