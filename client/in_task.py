@@ -39,8 +39,8 @@ from holdfast.objectstore import Store
 _lock = threading.Lock()
 
 
-class _Place:
-    """A worker whose task is running in this thread."""
+class _RunningTask:
+    """The task that is running in this thread, on its worker."""
 
     def __init__(self, worker: RunsTasks) -> None:
         self._worker = worker
@@ -62,7 +62,7 @@ class _Place:
 def place() -> TaskPlace | None:
     """The task that is running in this thread."""
     worker = current_worker()
-    return None if worker is None else _Place(worker)
+    return None if worker is None else _RunningTask(worker)
 
 
 def _open(worker: RunsTasks) -> Core:

@@ -2,9 +2,9 @@
 
 Whatever a client sends to the scheduler, the arguments of a call, the nodes of a graph, a function with what it closes
 over, a dataset, is a pickle of a limited size. Data in it that is larger becomes an object of its own, one for each
-value that has a flat encoding (an array, a frame, a table), and a `payload.Reference` stands in its place. What is
+value that has a flat encoding (an array, a frame, a table), and a `payloads.Reference` stands in its place. What is
 large without such a value in it, a long list for instance, is pickled as a whole and that pickle is the object
-(`payload.Pickled`). The keys of these objects are dependencies of the task, or keys of the dataset.
+(`payloads.Pickled`). The keys of these objects are dependencies of the task, or keys of the dataset.
 
 A value is put into a store once: one that is met again is known by its identity while one graph, or one call, is
 packed, and by its content as long as this client holds an object with that content. It may have been changed between

@@ -11,7 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster.errors import RemoteError
-from holdfast.cluster.failures.links import NO_LINK, PLAIN, ClassReference, Left, Link, Linked, Pickled, shortened
+from holdfast.cluster.failures.links import (
+    NO_LINK,
+    PLAIN,
+    ClassReference,
+    Link,
+    LinkedValue,
+    OmittedValue,
+    PickledValue,
+    shortened,
+)
 from holdfast.cluster.failures.substitutes import Substitute
 from holdfast.cluster.failures.tracebacks import frames_of
 from holdfast.cluster.protocol import payloads
@@ -123,7 +132,7 @@ class _Packer:
                 words = shortened(in_words(error), MAX_WORDS_LENGTH)
             if state.has_own_reduce(kind):
                 sent = (*args, *attributes.values(), *fields.values())
-                if any(type(value) is Left for value in sent) or not _can_be_made(kind, group):
+                if any(type(value) is OmittedValue for value in sent) or not _can_be_made(kind, group):
                     own = self._own(error)
         return Link(
             cls,
@@ -145,19 +154,21 @@ class _Packer:
             return value
         if issubclass(type(value), BaseException):
             number = self._number(value)
-            return Left("an exception that is one too many") if number == NO_LINK else Linked(number)
+            return OmittedValue("an exception that is one too many") if number == NO_LINK else LinkedValue(number)
         known = self._values.get(id(value))
         if known is None:
             known = self._values[id(value)] = value, self._pickled(value)
         return known[1]
 
-    def _pickled(self, value: Any) -> Pickled | Left:
+    def _pickled(self, value: Any) -> PickledValue | OmittedValue:
         try:
             data = _dumps(value, self._persistent_id)
         except BaseException as failure:  # pickling runs code of the user's
-            return Left(f"not sent: {_words_for(value)}, which can't be pickled ({shortened(in_words(failure), 200)})")
+            return OmittedValue(
+                f"not sent: {_words_for(value)}, which can't be pickled ({shortened(in_words(failure), 200)})"
+            )
         self._pickles.append(data)
-        return Pickled(len(self._pickles) - 1)
+        return PickledValue(len(self._pickles) - 1)
 
     def _persistent_id(self, value: Any) -> int | None:
         if not issubclass(type(value), BaseException):

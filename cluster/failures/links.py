@@ -41,19 +41,19 @@ class Unsent:
         raise AttributeError(f"{self.text}; so there is no {name!r}")
 
 
-class Pickled(NamedTuple):
+class PickledValue(NamedTuple):
     """A value: the number of its pickle."""
 
     number: int
 
 
-class Linked(NamedTuple):
+class LinkedValue(NamedTuple):
     """A value that is an exception: the number of its link."""
 
     number: int
 
 
-class Left(NamedTuple):
+class OmittedValue(NamedTuple):
     """A value that isn't sent, and why."""
 
     why: str

@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.cluster.errors import RemoteError
 from holdfast.cluster.failures.dumping import dump_exception
-from holdfast.cluster.failures.links import NO_LINK, PLAIN, Left, Link, Linked, Unsent, shortened
+from holdfast.cluster.failures.links import NO_LINK, PLAIN, Link, LinkedValue, OmittedValue, Unsent, shortened
 from holdfast.cluster.failures.substitutes import Substitute, substitute
 from holdfast.cluster.failures.tracebacks import traceback_of
 from holdfast.objectstore.errors import in_words
@@ -120,12 +120,12 @@ class _Unpacker:
         attributes = state.attributes_of(error)
         for name, value in link.attributes.items():
             # What its own class has put in the place of a value that can't be sent is better than nothing.
-            if type(value) is not Left or name not in attributes:
+            if type(value) is not OmittedValue or name not in attributes:
                 attributes[name] = self._value(value)
         state.fill_slots(error)
         there = state.fields_of(error)
         for name, value in link.fields.items():
-            if type(value) is not Left or name not in there:
+            if type(value) is not OmittedValue or name not in there:
                 try:
                     state.set_field(error, name, self._value(value))
                 except (AttributeError, TypeError, ValueError):  # it takes this only
@@ -138,9 +138,9 @@ class _Unpacker:
         kind = type(value)
         if kind in PLAIN:
             return value
-        if kind is Linked:
+        if kind is LinkedValue:
             return self._errors[value.number]
-        if kind is Left:
+        if kind is OmittedValue:
             return Unsent(value.why)
         if value.number not in self._values:
             try:

@@ -50,26 +50,26 @@ def warm_up(worker: socket.socket, store: Store) -> None:
     try:
         with worker:
             worker.settimeout(_PATIENCE_SECONDS)
-            part = _Part(worker)
+            scheduler = _PretendedScheduler(worker)
             for number in range(_ROUNDS):
-                _round(part, number, store, put)
+                _round(scheduler, number, store, put)
     except Exception:
         logger.debug("warming up failed", exc_info=True)
     finally:
         _take_out(put, store)
 
 
-def _round(part: _Part, number: int, store: Store, put: list[ObjectID]) -> None:
+def _round(scheduler: _PretendedScheduler, number: int, store: Store, put: list[ObjectID]) -> None:
     put.append(store.put(np.zeros(_LENGTH), key=_KEY))
     call = raw(payloads.dumps(((payloads.Reference("stored"), payloads.Reference("inline")), {})))
     dependencies = (("stored", put[-1], None, ()), ("inline", store.new_id(), encode(0).to_bytes(), ()))
     run_id = -2 * number  # no real one is less than one
-    small = part.ask(
+    small = scheduler.ask(
         protocol.worker.FUNCTIONS_SENT([(_DIGEST, raw(_READ))]),
         protocol.worker.RUN_TASKS([(_KEY, run_id, _DIGEST, call, dependencies, False)]),
     )
     put.append(
-        part.ask(
+        scheduler.ask(
             protocol.worker.DISCARD([small]),
             protocol.worker.FUNCTIONS_FORGOTTEN([_DIGEST]),
             protocol.worker.RUN_TASKS([(_KEY, run_id - 1, None, raw(_NODE), dependencies, False)]),
@@ -84,8 +84,8 @@ def _take_out(put: list[ObjectID], store: Store) -> None:
         logger.debug("the objects of the warm-up are left in the store", exc_info=True)
 
 
-class _Part:
-    """The scheduler's."""
+class _PretendedScheduler:
+    """The other end of a worker's connection, as the scheduler would be."""
 
     def __init__(self, worker: socket.socket) -> None:
         self._worker = worker

@@ -45,7 +45,7 @@ _PAUSE_SECONDS_MAX = 0.1
 _WAITED_SECONDS_MIN = 0.0003
 
 
-class _Pages:
+class _MappedPages:
     """The pages of an arena that belongs to another process."""
 
     def __init__(self, fd: int, nbytes: int) -> None:
@@ -107,7 +107,7 @@ def serve(requests: socket.socket, arena_fd: int, capacity: int) -> None:
     capacity : int
         The store's, in bytes.
     """
-    pages = _Pages(arena_fd, os.fstat(arena_fd).st_size)
+    pages = _MappedPages(arena_fd, os.fstat(arena_fd).st_size)
     politeness = _Politeness(requests)
     while request := requests.recv(REQUEST_NBYTES_MAX):
         fill(pages, extents_in(request), lambda: headroom_limit(capacity), politeness.pause)
