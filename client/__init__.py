@@ -21,22 +21,22 @@ def _import_dask() -> None:
 _import_dask()
 
 from holdfast.client.client import Client, get_client  # noqa: E402
-from holdfast.client.core.registry import TaskPlace, registry  # noqa: E402
+from holdfast.client.core.registry import RunningTask, registry  # noqa: E402
 from holdfast.client.futures.collections import futures_of  # noqa: E402
 from holdfast.client.futures.future import Future  # noqa: E402
 from holdfast.client.futures.waiting import wait  # noqa: E402
 
 
-def _task_place() -> TaskPlace | None:
+def _running_task() -> RunningTask | None:
     """The task that runs in this thread. A process without a worker needs nothing of one."""
     context = sys.modules.get("holdfast.cluster.worker.context")
     if context is None or context.current_worker() is None:
         return None
-    from holdfast.client.in_task import place  # with all of a worker, which this process has
+    from holdfast.client.in_task import running_task  # with all of a worker, which this process has
 
-    return place()
+    return running_task()
 
 
-registry.task_place = _task_place
+registry.running_task = _running_task
 
 __all__ = ["Client", "Future", "futures_of", "get_client", "wait"]

@@ -379,8 +379,8 @@ def get_client() -> Client:
     """The client to use here: inside a task that of its worker, else the one that was opened last as a default.
 
     The tasks of a worker share a client, which uses the worker's connection and store. A task that waits by it, in
-    `Future.result`, `Client.gather` or ``x.compute()``, lends its place to other tasks, and goes on when there is a
-    place again. So tasks may wait for tasks that they have submitted, on a cluster of any size.
+    `Future.result`, `Client.gather` or ``x.compute()``, lends its slot to other tasks, and goes on when there is a slot
+    again. So tasks may wait for tasks that they have submitted, on a cluster of any size.
 
     Returns
     -------

@@ -39,7 +39,7 @@ def current() -> Core:
     ValueError
         There is none.
     """
-    task = registry.task_place()
+    task = registry.running_task()
     if task is not None:
         return task.core()
     with registry.lock:
@@ -54,7 +54,7 @@ def opened(core: Core, set_as_default: bool) -> None:
     with registry.lock:
         registry.open.add(core)
         registry.known.add(core)
-        if registry.task_place() is not None:
+        if registry.running_task() is not None:
             registry.opened_in_tasks.add(core)
         if not set_as_default:
             return

@@ -25,7 +25,7 @@ from typing import Any
 
 from holdfast.client.client import Client
 from holdfast.client.core.core import Core
-from holdfast.client.core.registry import TaskPlace, registry
+from holdfast.client.core.registry import RunningTask, registry
 from holdfast.client.core.session import Session
 from holdfast.client.drivers.in_task import InTaskDriver
 from holdfast.client.futures.callbacks import ThreadCallbacks
@@ -59,7 +59,7 @@ class _RunningTask:
         return core
 
 
-def place() -> TaskPlace | None:
+def running_task() -> RunningTask | None:
     """The task that is running in this thread."""
     worker = current_worker()
     return None if worker is None else _RunningTask(worker)
@@ -119,7 +119,7 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     NotImplementedError
         It stands on futures, and the calling thread runs no task.
     """
-    task = place()
+    task = running_task()
     if task is not None:
         return task.core().client.get(dsk, keys, **kwargs)
     from dask import threaded  # most tasks compute no collections

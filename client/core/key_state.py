@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from holdfast.client.stores.place import Place
+from holdfast.client.stores.location import Location
 
 PENDING = "pending"
 FINISHED = "finished"
@@ -27,9 +27,9 @@ class KeyState:
         ``"pending"``, ``"finished"``, ``"error"``, ``"cancelled"`` or ``"lost"``.
     holders : int
         Futures that hold it.
-    place : Place or None
+    location : Location or None
         Set exactly when it is finished; replaced, never changed.
-    failure : (bytes or Place, str) or None
+    failure : (bytes or Location, str) or None
         Set exactly when it has erred: the exception or, of a large one, where it can be read; and a text.
     reason : exception or None
         Set exactly when it is cancelled or lost: what to raise.
@@ -46,8 +46,8 @@ class KeyState:
     # Defaults of the class: millions of states are made, most differ in few of these.
     status = PENDING
     holders = 0
-    place: Place | None = None
-    failure: tuple[bytes | Place, str] | None = None
+    location: Location | None = None
+    failure: tuple[bytes | Location, str] | None = None
     reason: Exception | None = None
     waiters: list[Waiter] | None = None
     callbacks: list[Callable[[], None]] | None = None

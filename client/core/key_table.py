@@ -33,7 +33,7 @@ from typing import Any
 
 from holdfast.client.core.key_state import CANCELLED, ERROR, FINAL, FINISHED, LOST, PENDING, KeyState, Waiter
 from holdfast.client.packing.keys import is_made_of_content, random_token
-from holdfast.client.stores.place import Place
+from holdfast.client.stores.location import Location
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import CancelledError
 
@@ -131,8 +131,8 @@ class KeyTable:
         """Take a holder away, soon. Takes no lock; may be called from a finalizer."""
         self._dropped.append(state)
         # Small results that are not wanted any more may stay for a moment; all else is to go, or to stop, at once.
-        place = state.place
-        if not self.lingers or place is None or place.inline is None:
+        location = state.location
+        if not self.lingers or location is None or location.inline is None:
             self._flush_soon()
 
     @property
@@ -240,7 +240,7 @@ class KeyTable:
                     continue
                 if type(inline) is memoryview:
                     inline = bytes(inline)  # the view would keep the whole frame
-                state.place = Place(object_id, nbytes, inline, nodes)
+                state.location = Location(object_id, nbytes, inline, nodes)
                 state.failure = None
                 state.status = FINISHED
                 self._ready(state)
@@ -255,10 +255,10 @@ class KeyTable:
                     continue
                 if type(raised) is tuple:
                     object_id, nbytes, nodes = raised
-                    state.failure = (Place(object_id, nbytes, None, nodes), text)
+                    state.failure = (Location(object_id, nbytes, None, nodes), text)
                 else:
                     state.failure = (bytes(raised), text)
-                state.place = None
+                state.location = None
                 state.status = ERROR
                 self._ready(state)
 
@@ -268,7 +268,7 @@ class KeyTable:
             for key in keys:
                 state = self._current(key, turn)
                 if state is not None:
-                    state.place = state.failure = None
+                    state.location = state.failure = None
                     state.status = PENDING
 
     def cancelled(self, keys: Iterable[Any], reason: Exception, turn: int | None = None) -> None:
@@ -298,21 +298,21 @@ class KeyTable:
                 more,
             )
 
-    def scattered(self, state: KeyState, place: Place) -> None:
+    def scattered(self, state: KeyState, location: Location) -> None:
         """This client has stored the object itself."""
         with self.lock:
-            state.place = place
+            state.location = location
             state.status = FINISHED
             self._ready(state)
 
-    def missing(self, state: KeyState, place: Place) -> None:
+    def missing(self, state: KeyState, location: Location) -> None:
         """A result could not be read anywhere: tell the scheduler, which says in any case what is to be done."""
         with self.lock:
-            if state.place is place and state.status == FINISHED:
-                state.place = None
+            if state.location is location and state.status == FINISHED:
+                state.location = None
                 state.status = PENDING
-                node = place.nodes[0] if place.nodes else ""
-                message = protocol.client.RESULTS_MISSING([(state.key, place.object_id, node)])
+                node = location.nodes[0] if location.nodes else ""
+                message = protocol.client.RESULTS_MISSING([(state.key, location.object_id, node)])
                 self._outbox += (message,)
                 self._flush_soon()
 
@@ -327,14 +327,14 @@ class KeyTable:
         """In a forked child: every key is lost to it. Takes no lock; the threads that wait for keys aren't here."""
         self.lock = threading.RLock()
         for state in self.states.values():
-            state.waiters = state.callbacks = state.place = state.failure = None
+            state.waiters = state.callbacks = state.location = state.failure = None
             state.reason = reason
             state.status = LOST
 
     def _end(self, state: KeyState, status: str, reason: Exception) -> None:
         if state.status in FINAL:
             return
-        state.place = state.failure = None
+        state.location = state.failure = None
         state.reason = reason
         state.status = status
         self._ready(state)

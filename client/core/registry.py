@@ -14,7 +14,7 @@ from typing import Protocol
 from holdfast.client.core.core import Core
 
 
-class TaskPlace(Protocol):
+class RunningTask(Protocol):
     """The task that runs in this thread, as far as clients are concerned."""
 
     scheduler_address: str
@@ -24,7 +24,7 @@ class TaskPlace(Protocol):
         """The core of the client that the task has."""
 
 
-def _no_task() -> TaskPlace | None:
+def _no_task() -> RunningTask | None:
     return None
 
 
@@ -36,7 +36,7 @@ class _Registry:
         self.open: weakref.WeakSet[Core] = weakref.WeakSet()
         self.known: weakref.WeakSet[Core] = weakref.WeakSet()
         self.opened_in_tasks: weakref.WeakSet[Core] = weakref.WeakSet()
-        self.task_place: Callable[[], TaskPlace | None] = _no_task
+        self.running_task: Callable[[], RunningTask | None] = _no_task
 
 
 registry = _Registry()
@@ -48,7 +48,7 @@ def core_here(core: Core) -> Core:
     The tasks of a cluster of threads (``processes=False``) see the configuration of dask that the process has, and in
     it the client of the code that has started the cluster. That client would keep the task's slot while it waits.
     """
-    task = registry.task_place()
+    task = registry.running_task()
     if task is None or task.scheduler_address != core.scheduler_address or core in registry.opened_in_tasks:
         return core
     return task.core()

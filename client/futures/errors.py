@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from holdfast.client.core.key_state import PENDING, KeyState
-from holdfast.client.stores.place import Place
+from holdfast.client.stores.location import Location
 from holdfast.cluster.errors import CancelledError, ObjectLostError, RemoteError
 from holdfast.cluster.failures.loading import load_exception
 
@@ -18,7 +18,7 @@ def error_of(state: KeyState, stored: bytes | None = None) -> BaseException:
     failure = state.failure
     if failure is not None:
         raised, text = failure
-        blob = stored if isinstance(raised, Place) else raised
+        blob = stored if isinstance(raised, Location) else raised
         if blob is None:
             return RemoteError(
                 f"the task {state.key!r:.200} failed, and its exception can't be read any more from the store that had "

@@ -145,8 +145,8 @@ class Future(TaskRef):
         >>> client.scatter(np.zeros(1_000_000)).object_id
         ObjectID(...)
         """
-        place = self._state.place
-        return None if place is None else ObjectID(place.object_id)
+        location = self._state.location
+        return None if location is None else ObjectID(location.object_id)
 
     @property
     def nbytes(self) -> int | None:
@@ -158,8 +158,8 @@ class Future(TaskRef):
         >>> client.scatter(np.zeros(1_000_000)).nbytes >= 8_000_000
         True
         """
-        place = self._state.place
-        return None if place is None else place.nbytes
+        location = self._state.location
+        return None if location is None else location.nbytes
 
     def done(self) -> bool:
         """Whether it is not pending any more: it finished, failed, or was cancelled.
@@ -363,7 +363,7 @@ class Future(TaskRef):
             if stands_for_value(self):
                 return Reference(self.key).__reduce__()
         else:
-            if registry.task_place() is not None:
+            if registry.running_task() is not None:
                 # No client would hold its key between the end of this task and the reading of what it is pickled into.
                 raise TypeError(
                     f"the future of {self.key!r} can't be part of a task's result or of what a task stores: return "
@@ -386,13 +386,13 @@ class Future(TaskRef):
         return repr(self)
 
     def __repr__(self) -> str:
-        place = self._state.place
-        size = "" if place is None else f", nbytes: {place.nbytes:,}"
+        location = self._state.location
+        size = "" if location is None else f", nbytes: {location.nbytes:,}"
         return f"<Future: {self.status}, key: {self.key!r:.200}{size}>"
 
     def _repr_html_(self) -> str:
-        place = self._state.place
-        size = None if place is None else format_size(place.nbytes)
+        location = self._state.location
+        size = None if location is None else format_size(location.nbytes)
         return card("Future", {"status": self.status, "key": self.key, "size": size})
 
 

@@ -17,7 +17,7 @@ from holdfast.client.futures.binding import bound
 from holdfast.client.futures.errors import error_of, not_done
 from holdfast.client.raising import raise_as_it_was, raise_in_operation
 from holdfast.client.stores.access import ReadTimeoutError, read_inline
-from holdfast.client.stores.place import Place
+from holdfast.client.stores.location import Location
 from holdfast.cluster.errors import ConnectError, ObjectLostError
 from holdfast.objectstore.errors import ObjectNotFoundError, StoreError, UnreadableError
 from holdfast.objectstore.pickling.exceptions import trace_of
@@ -79,26 +79,26 @@ def read(
             left = None if deadline is None else deadline - time.monotonic()
             if not (yield Ready(core.session, (state,), left)):
                 raise not_done((state,), timeout)
-        place = state.place
-        if place is None:
+        location = state.location
+        if location is None:
             if state.status == PENDING or state.status == FINISHED:
                 continue  # it changed between two looks
             raise_in_operation((yield from failure_of(core, state)))
         try:
-            if place.inline is not None:
+            if location.inline is not None:
                 outer = bound.to
                 bound.to = core
                 try:
-                    return read_inline(place.inline, writable)
+                    return read_inline(location.inline, writable)
                 finally:
                     bound.to = outer
             return (
                 yield Elsewhere(
-                    partial(_load, core, place, deadline, writable), partial(_load_at_once, core, place, writable)
+                    partial(_load, core, location, deadline, writable), partial(_load_at_once, core, location, writable)
                 )
             )
         except UnreadableError as error:
-            what = f"the result of {state.key!r:.200}{core.stores.words_for(place)}"
+            what = f"the result of {state.key!r:.200}{core.stores.words_for(location)}"
             unreadable = UnreadableError(what, error.type_name, error.__cause__ or error)
             unreadable.__cause__ = error.__cause__
             raise_as_it_was(unreadable)
@@ -109,24 +109,24 @@ def read(
                 core.session.check_open()
             except ConnectError as ended:
                 raise ConnectError(f"the result of {state.key!r} can't be read: {error}; and {ended}") from None
-            core.table.missing(state, place)
+            core.table.missing(state, location)
     raise ObjectLostError(f"the result of {state.key!r} was looked for {MAX_READS} times and could never be read")
 
 
-def _load(core: Core, place: Place, deadline: float | None, writable: bool) -> Any:
+def _load(core: Core, location: Location, deadline: float | None, writable: bool) -> Any:
     outer = bound.to
     bound.to = core
     try:
-        return core.stores.read(place, deadline, writable=writable)
+        return core.stores.read(location, deadline, writable=writable)
     finally:
         bound.to = outer
 
 
-def _load_at_once(core: Core, place: Place, writable: bool) -> Any:
+def _load_at_once(core: Core, location: Location, writable: bool) -> Any:
     outer = bound.to
     bound.to = core
     try:
-        return core.stores.read_at_once(place, writable=writable)
+        return core.stores.read_at_once(location, writable=writable)
     finally:
         bound.to = outer
 
@@ -135,11 +135,11 @@ def failure_of(core: Core, state: KeyState) -> Operation[BaseException]:
     """What to raise for a state that is done and not finished; a large exception is read from where it lies."""
     failure = state.failure
     blob: bytes | None = None
-    if failure is not None and isinstance(failure[0], Place):
-        place = failure[0]
+    if failure is not None and isinstance(failure[0], Location):
+        location = failure[0]
         try:
-            read_it = partial(core.stores.read, place, time.monotonic() + ERROR_READ_SECONDS)
-            blob = bytes((yield Elsewhere(read_it, partial(core.stores.read_at_once, place, writable=False))))
+            read_it = partial(core.stores.read, location, time.monotonic() + ERROR_READ_SECONDS)
+            blob = bytes((yield Elsewhere(read_it, partial(core.stores.read_at_once, location, writable=False))))
         except (StoreError, ConnectError, ReadTimeoutError) as error:
             logger.debug("can't read an exception: %s", error)
     return error_of(state, blob)
@@ -177,12 +177,12 @@ def _read_inline(core: Core, states: Collection[KeyState], writable: bool) -> tu
     bound.to = core
     try:
         for state in states:
-            place = state.place
-            if place is None or place.inline is None:
+            location = state.location
+            if location is None or location.inline is None:
                 others.append(state)
                 continue
             try:
-                values[id(state)] = read_inline(place.inline, writable)
+                values[id(state)] = read_inline(location.inline, writable)
             except UnreadableError:
                 others.append(state)  # reading it says what it is
     finally:

@@ -181,7 +181,7 @@ def _token_for(address: str) -> bytes:
     AuthenticationError
         As of `load_token`.
     """
-    task = registry.task_place()
+    task = registry.running_task()
     if task is not None and task.scheduler_address == format_address(*parse_address(address)):
         return task.token
     return load_token()

@@ -20,7 +20,7 @@ from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
 from holdfast.client.packing.keys import check_together, random_token, wire_key
 from holdfast.client.packing.options import names_of_workers
 from holdfast.client.stores.access import AT_ONCE_NBYTES, StoreAccess
-from holdfast.client.stores.place import Place
+from holdfast.client.stores.location import Location
 from holdfast.client.stores.tokens import hashes_in_place, token_of_content
 from holdfast.cluster.errors import CancelledError
 from holdfast.objectstore import Encoded, encode
@@ -98,7 +98,7 @@ def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Futu
         assert isinstance(future, Future)
         mine.append(own(core, future) if future._core is core else (yield from adopting(core, future)))
     check_together(f"a {type(value).__name__} that is scattered", [future.key for future in mine])
-    place = None
+    location = None
     chosen = key is not None
     if chosen:
         held = yield from _held_content(core, key, plain, scattering.left)
@@ -108,38 +108,38 @@ def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Futu
         key = f"{encoded.type_name}-{random_token()}"
     else:
         if not in_store and hashes_in_place(stores, encoded, stores.targets(scattering.names)):
-            place = yield from _write(scattering, encoded, None)
+            location = yield from _write(scattering, encoded, None)
         try:
             token = yield Elsewhere(
-                partial(token_of_content, stores, plain, place), partial(_token_at_once, stores, plain)
+                partial(token_of_content, stores, plain, location), partial(_token_at_once, stores, plain)
             )
         except BaseException:
-            if place is not None:
-                take_back(core, place, encoded.type_name)
+            if location is not None:
+                take_back(core, location, encoded.type_name)
             raise
         key = f"{encoded.type_name}-{token}"
         known = borrow(core, key)
         if known is not None and known.done() and not everywhere:
-            if place is not None:
-                stores.forget(place)
+            if location is not None:
+                stores.forget(location)
             return known
-    if place is None:
-        place = yield from _write(scattering, encoded, str(key))
-    return announce(core, key, place, encoded.type_name, mine, chosen=chosen)
+    if location is None:
+        location = yield from _write(scattering, encoded, str(key))
+    return announce(core, key, location, encoded.type_name, mine, chosen=chosen)
 
 
-def _write(scattering: _Scattering, encoded: Encoded, key: str | None) -> Operation[Place]:
+def _write(scattering: _Scattering, encoded: Encoded, key: str | None) -> Operation[Location]:
     stores, names, everywhere = scattering.core.stores, scattering.names, scattering.everywhere
 
-    def at_once() -> Place:
+    def at_once() -> Location:
         if everywhere or encoded.nbytes > AT_ONCE_NBYTES:
             raise NotAtOnce
         return stores.write_at_once(encoded, key, stores.targets(names))
 
     write = partial(stores.write, encoded, key, names, everywhere=everywhere, timeout=scattering.left)
     undo = partial(take_back, scattering.core, type_name=encoded.type_name)
-    place: Place = yield Elsewhere(write, at_once, undo=undo)
-    return place
+    location: Location = yield Elsewhere(write, at_once, undo=undo)
+    return location
 
 
 def _token_at_once(stores: StoreAccess, encoded: Encoded) -> str:

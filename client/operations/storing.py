@@ -21,7 +21,7 @@ from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.keys import random_token
 from holdfast.client.packing.sizes import LARGE_NBYTES
 from holdfast.client.stores.access import STORE_TIMEOUT_SECONDS
-from holdfast.client.stores.place import Place
+from holdfast.client.stores.location import Location
 from holdfast.client.stores.tokens import fingerprint, fingerprint_of
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import ConnectError
@@ -40,20 +40,20 @@ def _store_constant(core: Core, value: Any) -> Future | None:
     if not _has_store(core, encoded):
         return None
     stores = core.stores
-    place = None
+    location = None
     token = fingerprint(stores, encoded)
     if token is None:
-        place = core.driver.finish(_write(core, encoded, None))
-        token = fingerprint_of(stores, encoded, place)
+        location = core.driver.finish(_write(core, encoded, None))
+        token = fingerprint_of(stores, encoded, location)
     key = f"{encoded.type_name}-{token}"
     known = borrow(core, key)
     if known is not None and known.done():
-        if place is not None:
-            stores.forget(place)
+        if location is not None:
+            stores.forget(location)
         return known
-    if place is None:
-        place = core.driver.finish(_write(core, encoded, key))
-    return announce(core, key, place, encoded.type_name, inside, chosen=False, at_once=False)
+    if location is None:
+        location = core.driver.finish(_write(core, encoded, key))
+    return announce(core, key, location, encoded.type_name, inside, chosen=False, at_once=False)
 
 
 def store_as(core: Core, value: Any, key: Any) -> Future | None:
@@ -61,18 +61,18 @@ def store_as(core: Core, value: Any, key: Any) -> Future | None:
     encoded, inside = _encoded(core, value)
     if not _has_store(core, encoded):
         return None
-    place = core.driver.finish(_write(core, encoded, str(key)))
-    return announce(core, key, place, encoded.type_name, inside, chosen=True, at_once=False)
+    location = core.driver.finish(_write(core, encoded, str(key)))
+    return announce(core, key, location, encoded.type_name, inside, chosen=True, at_once=False)
 
 
-def _write(core: Core, encoded: Encoded, key: str | None) -> Operation[Place]:
+def _write(core: Core, encoded: Encoded, key: str | None) -> Operation[Location]:
     stores = core.stores
-    place: Place = yield Elsewhere(
+    location: Location = yield Elsewhere(
         partial(stores.write, encoded, key, None, everywhere=False, timeout=None),
         at_once=lambda: stores.write_at_once(encoded, key, stores.targets(None)),
         undo=partial(take_back, core, type_name=encoded.type_name),
     )
-    return place
+    return location
 
 
 def _encoded(core: Core, value: Any) -> tuple[Encoded, list[Future]]:
@@ -99,7 +99,14 @@ def _has_store(core: Core, encoded: Encoded) -> bool:
 
 
 def announce(
-    core: Core, key: Any, place: Place, type_name: str, inside: list[Future], *, chosen: bool, at_once: bool = True
+    core: Core,
+    key: Any,
+    location: Location,
+    type_name: str,
+    inside: list[Future],
+    *,
+    chosen: bool,
+    at_once: bool = True,
 ) -> Future:
     """Tell the scheduler of an object that this client has stored, with futures in it; the future of it.
 
@@ -107,16 +114,16 @@ def announce(
     with what is sent next.
     """
     table, session = core.table, core.session
-    entries = [(key, place.object_id, place.nbytes, type_name, node, place.inline) for node in place.nodes]
+    entries = [(key, location.object_id, location.nbytes, type_name, node, location.inline) for node in location.nodes]
     with table.lock, table.beginning() as begun:
         session.check_open()
         state, new = table.state_of(key)
         if new:
             begun.append(state)
-            state.call = place.object_id if chosen else None
+            state.call = location.object_id if chosen else None
         future = Future._of(state, core)
         if state.status == PENDING:
-            table.scattered(state, place)
+            table.scattered(state, location)
         messages: list[tuple[Any, ...]] = [protocol.client.SCATTERED(entries, chosen)]
         if inside:
             keys = list(dict.fromkeys([future.key for future in inside]))
@@ -128,11 +135,11 @@ def announce(
     return future
 
 
-def take_back(core: Core, place: Place, type_name: str) -> None:
+def take_back(core: Core, location: Location, type_name: str) -> None:
     """Have an object deleted that this client has stored and has told no other of. In any thread."""
-    if core.stores.is_here(place):
-        core.stores.forget(place)
+    if core.stores.is_here(location):
+        core.stores.forget(location)
         return
     # A store of another host is the scheduler's to clear: it is told of the object, and that it is not wanted.
     with contextlib.suppress(ConnectError):
-        announce(core, f"{type_name}-{random_token()}", place, type_name, [], chosen=False)
+        announce(core, f"{type_name}-{random_token()}", location, type_name, [], chosen=False)

@@ -10,7 +10,7 @@ Theory of operation. A graph goes through six steps:
    of another client, or on some that were cancelled. If it says how to make them, they are made; if not, this client
    holds the keys too, or says why it can't.
 4. *Order* the rest with `dask.order`: the scheduler prefers what comes first, so this is where memory is saved.
-5. *Leave out* the tasks that only take one piece of a result: the task that reads the piece takes it (`pieces.py`).
+5. *Leave out* the tasks that only take one item of a result: the task that reads the item takes it (`items.py`).
 6. *Pack* each node. A task whose arguments are values and references, also in lists, tuples, sets and dictionaries,
    becomes a call of a function that is sent once. Whatever is more involved is pickled as the node that it is. Data
    that is large is put into a store.
@@ -42,8 +42,8 @@ from holdfast.client.packing.dask_internals import (
 from holdfast.client.packing.foreign import check_targets
 from holdfast.client.packing.functions import Function, FunctionCache
 from holdfast.client.packing.futures import FutureLike, Own, is_future
+from holdfast.client.packing.items import Taken, items_taken
 from holdfast.client.packing.keys import check_together, wire_key
-from holdfast.client.packing.pieces import Piece, pieces_taken
 from holdfast.client.packing.structures import futures_in_fields
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.protocol.payloads import Item, Reference
@@ -127,7 +127,7 @@ class GraphPacker:
         self._sent_functions: dict[bytes, Function] = {}
         self._packers: dict[int, Packer] = {}
         self._targets: dict[Any, Any] = {}
-        self._pieces: dict[Any, Piece] = {}
+        self._taken: dict[Any, Taken] = {}
         self._stored: dict[Any, FutureLike] = {}
         self._borrowed: dict[Any, FutureLike] = {}
         self._given: dict[Any, FutureLike] = {}  # by the graph
@@ -162,10 +162,10 @@ class GraphPacker:
         needed = self._cull(nodes, targets)
         check_targets(needed)
         ranks = order(needed)
-        self._pieces = pieces_taken(needed, set(targets.values()), self._is_call, options)
+        self._taken = items_taken(needed, set(targets.values()), self._is_call, options)
         tasks = []
         for key in sorted(needed, key=ranks.__getitem__):
-            task = self._pack_node(key, needed[key]) if key not in self._pieces else None
+            task = self._pack_node(key, needed[key]) if key not in self._taken else None
             if task is not None:
                 tasks.append(task)
         functions = list(self._sent_functions.values())
@@ -302,10 +302,10 @@ class GraphPacker:
         kind: type = type(value)
         if kind is TaskRef or kind is Alias:
             key = value.key if kind is TaskRef else value.target
-            piece = self._pieces.get(key)
-            target = wire_key(key if piece is None else piece.source)
+            taken = self._taken.get(key)
+            target = wire_key(key if taken is None else taken.source)
             referred[target] = None
-            return Reference(target) if piece is None else Item(target, piece.item)
+            return Reference(target) if taken is None else Item(target, taken.item)
         if not issubclass(kind, GraphNode):
             return value
         container = _CONTAINERS.get(kind)

@@ -18,7 +18,7 @@ from hashlib import blake2b
 from typing import Any
 
 from holdfast.client.drivers.effects import NotAtOnce, Operation, Sleep
-from holdfast.client.stores.place import Place
+from holdfast.client.stores.location import Location
 from holdfast.cluster.errors import MAKE_ROOM, ConnectError, NoWorkerError
 from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES
@@ -148,7 +148,7 @@ class StoreAccess:
 
     # -- reading
 
-    def read(self, place: Place, deadline: float | None = None, *, writable: bool = False) -> Any:
+    def read(self, location: Location, deadline: float | None = None, *, writable: bool = False) -> Any:
         """The value of a result.
 
         Parameters
@@ -165,13 +165,13 @@ class StoreAccess:
         ReadTimeoutError
             It did not come before the deadline. Whether there is a copy is not known then.
         """
-        if place.inline is not None:
-            return read_inline(place.inline, writable)
+        if location.inline is not None:
+            return read_inline(location.inline, writable)
         local = self.local
         if local is not None:
             store, address = local
             try:
-                return self._read_here(store, address, place, deadline, writable)
+                return self._read_here(store, address, location, deadline, writable)
             except StoreClosedError:
                 self._lost(store)
             except DecodeError:
@@ -179,26 +179,26 @@ class StoreAccess:
             except StoreError as error:
                 # Gone from here, or no room to bring it here: its bytes may still be read over the network.
                 logger.debug("can't read an object in place: %s", error)
-        for address in place.nodes:
+        for address in location.nodes:
             patience = _left(deadline, SILENCE_SECONDS)
             if not patience:
                 break
             try:
-                data = self._peers.fetch_bytes(address, place.object_id, timeout=patience)
+                data = self._peers.fetch_bytes(address, location.object_id, timeout=patience)
             except DamagedError as error:
-                logger.warning("object %s, read by %s: %s", ObjectID(place.object_id), self._owner, error)
+                logger.warning("object %s, read by %s: %s", ObjectID(location.object_id), self._owner, error)
                 continue
             except ConnectError as error:
                 logger.debug("can't read an object from %s: %s", address, error)
                 continue
             if data is not None:
                 return decode(data if writable else memoryview(data).toreadonly())
-        what = f"object {ObjectID(place.object_id)} can't be read from {', '.join(place.nodes) or 'any host'}"
+        what = f"object {ObjectID(location.object_id)} can't be read from {', '.join(location.nodes) or 'any host'}"
         if _left(deadline, FETCH_TIMEOUT_SECONDS):
             raise ObjectNotFoundError(what)
         raise ReadTimeoutError(what)
 
-    def read_at_once(self, place: Place, *, writable: bool) -> Any:
+    def read_at_once(self, location: Location, *, writable: bool) -> Any:
         """As `read`, if it is small and lies in this host's store.
 
         Raises
@@ -207,28 +207,28 @@ class StoreAccess:
             It isn't, or doesn't.
         """
         local = self.local
-        if local is None or local[1] not in place.nodes or place.nbytes > AT_ONCE_NBYTES:
+        if local is None or local[1] not in location.nodes or location.nbytes > AT_ONCE_NBYTES:
             raise NotAtOnce
         try:
-            return local[0].get(ObjectID(place.object_id), timeout=0, patience=AT_ONCE_SECONDS, writable=writable)
+            return local[0].get(ObjectID(location.object_id), timeout=0, patience=AT_ONCE_SECONDS, writable=writable)
         except DecodeError:
             raise
         except StoreError:
             raise NotAtOnce from None
 
-    def words_for(self, place: Place) -> str:
+    def words_for(self, location: Location) -> str:
         """Where a result lies, for a message."""
         nodes = self._nodes()
-        places = [f"{nodes[address]['hostname']} ({address})" for address in place.nodes if address in nodes]
+        places = [f"{nodes[address]['hostname']} ({address})" for address in location.nodes if address in nodes]
         return f" on {', '.join(places)}" if places else ""
 
-    def _read_here(self, store: Store, address: str, place: Place, deadline: float | None, writable: bool) -> Any:
+    def _read_here(self, store: Store, address: str, location: Location, deadline: float | None, writable: bool) -> Any:
         """Read from this host's store, which brings the object here from where it is.
 
         An agent that is stopped answers nothing. So it is waited for as long as it is in the cluster.
         """
-        object_id = ObjectID(place.object_id)
-        sources = tuple(node for node in place.nodes if node != address)
+        object_id = ObjectID(location.object_id)
+        sources = tuple(node for node in location.nodes if node != address)
         if not sources:
             patience = _left(deadline, LATE_SEAL_SECONDS)
             return store.get(object_id, timeout=patience, patience=LOOK_SECONDS, writable=writable)
@@ -312,7 +312,7 @@ class StoreAccess:
         *,
         everywhere: bool,
         timeout: float | None,
-    ) -> Place:
+    ) -> Location:
         """Store an encoded value: in this host's store if that is among the targets, else in one of them in turn.
 
         If a target turns out to have died, another one is taken, once there is one.
@@ -349,7 +349,7 @@ class StoreAccess:
                 if not self._leaves(nodes.keys()):
                     raise
 
-    def write_at_once(self, encoded: Encoded, key: str | None, targets: Sequence[str]) -> Place:
+    def write_at_once(self, encoded: Encoded, key: str | None, targets: Sequence[str]) -> Location:
         """As `write`, into this host's store.
 
         Raises
@@ -376,7 +376,7 @@ class StoreAccess:
 
     def _write_to(
         self, targets: Sequence[str], encoded: Encoded, key: str | None, *, everywhere: bool, limit: float
-    ) -> Place:
+    ) -> Location:
         key = None if key is None else key[:_MAX_NAME_LENGTH]
         inline = encoded.to_bytes() if encoded.nbytes <= INLINE_LIMIT_NBYTES else None
         local = self.local
@@ -405,18 +405,18 @@ class StoreAccess:
                         raise
                 else:
                     written.append(address)
-        return Place(bytes(object_id), encoded.nbytes, inline, tuple(written))
+        return Location(bytes(object_id), encoded.nbytes, inline, tuple(written))
 
-    def is_here(self, place: Place) -> bool:
+    def is_here(self, location: Location) -> bool:
         """Whether this host's store has an object that this client has stored, and no other one."""
         local = self.local
-        return local is not None and place.nodes == (local[1],)
+        return local is not None and location.nodes == (local[1],)
 
-    def forget(self, place: Place) -> None:
+    def forget(self, location: Location) -> None:
         """Delete from this host's store an object that the scheduler never heard of."""
         local = self.local
         if local is not None:
-            local[0].delete(ObjectID(place.object_id))
+            local[0].delete(ObjectID(location.object_id))
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:

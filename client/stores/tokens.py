@@ -8,7 +8,7 @@ import xxhash
 
 from holdfast.client.packing.keys import content_token
 from holdfast.client.stores.access import StoreAccess
-from holdfast.client.stores.place import Place
+from holdfast.client.stores.location import Location
 from holdfast.objectstore import Encoded, ObjectID
 
 #: Contents up to this size are copied for hashing; larger ones are hashed where they are stored.
@@ -27,12 +27,12 @@ def fingerprint(stores: StoreAccess, encoded: Encoded) -> str | None:
     return _fingerprint(stores, encoded.type_name, (encoded.to_bytes(),) if sources is None else sources)
 
 
-def fingerprint_of(stores: StoreAccess, encoded: Encoded, place: Place) -> str:
+def fingerprint_of(stores: StoreAccess, encoded: Encoded, location: Location) -> str:
     """The token of bytes that have been stored. They are read where they lie, if that is this host's store."""
     local = stores.local
-    if local is None or local[1] not in place.nodes:
+    if local is None or local[1] not in location.nodes:
         return _fingerprint(stores, encoded.type_name, (encoded.to_bytes(),))
-    return _fingerprint(stores, encoded.type_name, (memoryview(local[0].get_buffer(ObjectID(place.object_id))),))
+    return _fingerprint(stores, encoded.type_name, (memoryview(local[0].get_buffer(ObjectID(location.object_id))),))
 
 
 def _fingerprint(stores: StoreAccess, type_name: str, parts: Iterable[memoryview | bytes]) -> str:
@@ -42,12 +42,12 @@ def _fingerprint(stores: StoreAccess, type_name: str, parts: Iterable[memoryview
     return hasher.hexdigest()
 
 
-def token_of_content(stores: StoreAccess, encoded: Encoded, place: Place | None = None) -> str:
-    """A token of the encoded bytes; ``place`` where they lie in this host's store already, to read them there."""
+def token_of_content(stores: StoreAccess, encoded: Encoded, location: Location | None = None) -> str:
+    """A token of the encoded bytes; ``location`` where they lie in this host's store already, to read them there."""
     local = stores.local
-    if place is None or local is None or local[1] not in place.nodes:
+    if location is None or local is None or local[1] not in location.nodes:
         return content_token(encoded.type_name.encode(), *encoded.blocks())
-    buffer = local[0].get_buffer(ObjectID(place.object_id))
+    buffer = local[0].get_buffer(ObjectID(location.object_id))
     return content_token(encoded.type_name.encode(), memoryview(buffer))
 
 

@@ -49,7 +49,7 @@ class _Scheduler:
         """
         from holdfast.client import in_task  # as there
 
-        task = in_task.place()
+        task = in_task.running_task()
         if task is None:
             raise AttributeError("only a task's own thread has a client that persists")
         return task.core().client.persist

@@ -1,4 +1,4 @@
-"""Results that are taken apart: whose pieces are taken by those who read them, and whose by a task of their own."""
+"""Results that are taken apart: whose items are taken by those who read them, and whose by a task of their own."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pandas.testing import assert_frame_equal
 from waiting import DEADLINE_SECONDS
 
 from holdfast import wait
-from holdfast.client.packing.pieces import PIECES_MIN
+from holdfast.client.packing.items import ITEMS_MIN
 
-N = PIECES_MIN + 1
+N = ITEMS_MIN + 1
 
 
 def split(number, n=N):
@@ -28,7 +28,7 @@ def split(number, n=N):
 
 
 def shuffle(n=N):
-    """What dask makes of a shuffle: N dictionaries, N x N takings, N tasks that read N pieces each."""
+    """What dask makes of a shuffle: N dictionaries, N x N takings, N tasks that read N items each."""
     graph = {("group", i): (split, i, n) for i in range(n)}
     graph |= {("split", k, i): (operator.getitem, ("group", i), k) for i in range(n) for k in range(n)}
     return graph | {("out", k): (sum, [("split", k, i) for i in range(n)]) for k in range(n)}
@@ -38,7 +38,7 @@ def sent(packed):
     return {task[0][0] if isinstance(task[0], tuple) else task[0] for task in packed.tasks}
 
 
-def test_the_readers_of_a_shuffle_take_their_pieces():
+def test_the_readers_of_a_shuffle_take_their_items():
     outputs = [("out", k) for k in range(N)]
     packed = pack(shuffle(), outputs)
     assert len(packed.tasks) == 2 * N
@@ -46,7 +46,7 @@ def test_the_readers_of_a_shuffle_take_their_pieces():
     assert run(packed) == dict(zip(outputs, dask.get(shuffle(), outputs), strict=True))
 
 
-def test_pieces_are_taken_wherever_they_stand_among_the_arguments():
+def test_items_are_taken_wherever_they_stand_among_the_arguments():
     graph = {
         "group": Task("group", split, 0),
         **{f"s{i}": Task(f"s{i}", operator.getitem, TaskRef("group"), i) for i in range(N)},
@@ -58,7 +58,7 @@ def test_pieces_are_taken_wherever_they_stand_among_the_arguments():
     assert run(packed) == {"a": {"x": 0, "y": [1, 5], "z": 2}, "b": list(range(3, N))}
 
 
-def test_pieces_of_what_is_held_already_are_taken_too():
+def test_items_of_what_is_held_already_are_taken_too():
     graph = shuffle()
     outputs = [("out", k) for k in range(N)]
     packed = pack(graph, outputs, borrow=lambda key: f"future of {key}" if key[0] == "group" else None)
@@ -74,7 +74,7 @@ def with_aliases(graph):
     return graph
 
 
-#: Graphs in which one piece, ("split", 3, 0), stays a task; and the outputs of each.
+#: Graphs in which one item, ("split", 3, 0), stays a task; and the outputs of each.
 STAYS = {
     "who wants it itself": (shuffle(), [("out", 3), ("split", 3, 0)]),
     "two who read it": ({**shuffle(), "more": (operator.neg, ("split", 3, 0))}, [("out", 3), "more"]),
@@ -98,7 +98,7 @@ def test_it_stays_a_task_for(name):
     assert run(packed) == dict(zip(outputs, dask.get(graph, outputs), strict=True))
 
 
-def test_a_piece_of_a_piece_is_taken_of_a_task():
+def test_an_item_of_an_item_is_taken_of_a_task():
     graph = {
         "group": Task("group", lambda: {i: [i] for i in range(N)}),
         **{f"s{i}": Task(f"s{i}", operator.getitem, TaskRef("group"), i) for i in range(N)},
@@ -108,8 +108,8 @@ def test_a_piece_of_a_piece_is_taken_of_a_task():
     assert run(pack(graph, ["all"])) == {"all": list(range(N))}
 
 
-def test_few_pieces_are_let_go_one_by_one():
-    n = PIECES_MIN - 1
+def test_few_items_are_let_go_one_by_one():
+    n = ITEMS_MIN - 1
     packed = pack(shuffle(n), [("out", k) for k in range(n)])
     assert len(packed.tasks) == 2 * n + n * n
 
@@ -133,7 +133,7 @@ def test_aliases_of_what_is_taken_apart():
 
 @settings(max_examples=150)
 @given(st.integers(0, 2**32))
-def test_any_graph_with_pieces_gives_what_dask_computes(seed):
+def test_any_graph_with_items_gives_what_dask_computes(seed):
     rng = random.Random(seed)
     graph = {}
     for i in range(rng.randrange(1, 4)):
@@ -141,15 +141,15 @@ def test_any_graph_with_pieces_gives_what_dask_computes(seed):
         graph["group", i] = DataNode(("group", i), values)
         for k in values:
             for j in range(rng.choice([0, 1, 1, 1, 2])):
-                graph["piece", i, k, j] = Task(("piece", i, k, j), operator.getitem, TaskRef(("group", i)), k)
-    pieces = [key for key in graph if key[0] == "piece"]
+                graph["item", i, k, j] = Task(("item", i, k, j), operator.getitem, TaskRef(("group", i)), k)
+    takings = [key for key in graph if key[0] == "item"]
     for i in range(rng.randrange(1, 8)):
-        read = [TaskRef(key) for key in rng.sample(pieces, rng.randrange(len(pieces) + 1))]
+        read = [TaskRef(key) for key in rng.sample(takings, rng.randrange(len(takings) + 1))]
         total = List(*read, 1)
         graph["sum", i] = Task(("sum", i), sum, Task(None, list, total) if rng.random() < 0.2 else total)
     items = list(graph.items())
     rng.shuffle(items)
-    outputs = [key for key in graph if key[0] == "sum"] + rng.sample(pieces, min(len(pieces), rng.randrange(3)))
+    outputs = [key for key in graph if key[0] == "sum"] + rng.sample(takings, min(len(takings), rng.randrange(3)))
     expected = dict(zip(outputs, dask.get(graph, outputs), strict=True))
     assert run(pack(dict(items), outputs)) == expected
 
@@ -162,7 +162,7 @@ def sealed(client):
     return stats["sealed"], stats["sealed_nbytes"]
 
 
-def test_a_shuffle_writes_every_partition_once_and_its_readers_write_no_piece_again(client):
+def test_a_shuffle_writes_every_partition_once_and_its_readers_write_no_item_again(client):
     n, rows = 10, 100_000
     values = np.random.default_rng(0).integers(0, 1000, n * rows)
     frame = dd.from_pandas(pd.DataFrame({"key": values, "x": values * 0.5}), npartitions=n).persist()
@@ -178,7 +178,7 @@ def test_a_shuffle_writes_every_partition_once_and_its_readers_write_no_piece_ag
     assert_frame_equal(shuffled.compute().sort_index(), frame.compute().sort_index(), check_dtype=False)
 
 
-def test_pieces_of_what_was_persisted_and_published(client):
+def test_items_of_what_was_persisted_and_published(client):
     groups = {("group", i): (split, i, N) for i in range(N)}
     futures = client.get(groups, list(groups), sync=False)
     client.publish_dataset(futures, name="groups")
@@ -189,7 +189,7 @@ def test_pieces_of_what_was_persisted_and_published(client):
     client.unpublish_dataset("groups")
 
 
-def test_a_missing_piece_is_an_error_that_names_it_and_of_what_it_is(client):
+def test_a_missing_item_is_an_error_that_names_it_and_of_what_it_is(client):
     graph = {**shuffle(), ("split", 0, 0): (operator.getitem, ("group", 0), "nobody")}
     (future,) = client.get(graph, [("out", 0)], sync=False)
     error = future.exception(timeout=DEADLINE_SECONDS)
