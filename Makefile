@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 help:
 	@echo "make demo         the main job end to end, on the flights of New York in 2013 (examples/flights)"
 	@echo "make test         the tests"
-	@echo "make test-fast    those that start no process, server or cluster: within a minute"
+	@echo "make test-fast    those that start no process, server or cluster: about a minute on two idle cores"
 	@echo "make test-all     the tests on every Python that is promised and that this machine has; ARGS=\"-- tests/client\""
 	@echo "make attack       the long campaigns of tests/attack: ten minutes each, or SECONDS=N; SEED=N repeats one"
 	@echo "make check        lint, types and tests"

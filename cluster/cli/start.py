@@ -128,7 +128,10 @@ _OPTIONS = {
     help="Where the object store puts objects that don't fit into memory. Default: the first on a disk of $TMPDIR, "
     "/tmp, /var/tmp and ~/.cache.",
 )
-@click.option("--name", help="This host's name in the cluster. Default: its host name.")
+@click.option(
+    "--name",
+    help="This host's name in the cluster. Default: its host name. Hosts may share a name; then it means all of them.",
+)
 @click.option(
     "--log-directory",
     type=click.Path(path_type=Path),

@@ -39,9 +39,9 @@ from holdfast.cluster.protocol.shapes import (
 
 TURN_BEGINS = Message(
     "turn",
-    "Counts up, in front of what the client says after a release, at least. The scheduler's reports carry the number "
-    "of the last turn that it has read. So the client knows a report for stale that was under way already when it "
-    "released a key and held it again.",
+    "The number grows. The client sends it at least before the first message that follows a release. The scheduler's "
+    "reports carry the number of the last turn that the scheduler has read. So the client can tell that a report is "
+    "stale: the report was under way when the client released the key and held it again.",
     number=TURN,
 )
 FUNCTIONS_SENT = Message(
@@ -50,8 +50,8 @@ FUNCTIONS_SENT = Message(
 FUNCTIONS_FORGOTTEN = Message(
     "forget",
     "This client doesn't name these functions any more, unless it sends them again. So the functions that the "
-    "scheduler keeps have a limit. Of a function with futures or much data in it the client says so right after the "
-    "tasks that name it, and the function goes with these tasks.",
+    "scheduler keeps have a limit. If a function has futures or much data in it, the client sends this right after the "
+    "tasks that name the function, and the function goes with these tasks.",
     cut="digests",
     digests=DIGESTS,
 )
@@ -70,7 +70,7 @@ SUBMIT = Message(
 SCATTERED = Message(
     "scattered",
     "Objects that the client has put into a store. It holds their keys. If the user has `chosen` the keys, and they "
-    "are not made of the data, then an object that comes under a key that is free is other data than the one before.",
+    "are not made of the data, then an object that comes under a free key is other data than the object before it.",
     cut="objects",
     objects=Listed(Entry(key=KEY, object_id=OBJECT, nbytes=NBYTES, type=TEXT, node=ADDRESS, inline=Maybe(INLINE))),
     chosen=Boolean(),
