@@ -324,31 +324,23 @@ class FrameReader:
                 return
             else:
                 data = received[0]
-                batch = self._whole(data)
-                if batch is None:
+                nbytes = len(data)
+                header_nbytes, count = _PREFIX.unpack_from(data) if nbytes >= _PREFIX_NBYTES else (0, 0)
+                if count or nbytes != _PREFIX_NBYTES + header_nbytes or nbytes > self.max_frame_nbytes:
                     self._take_several(data)
                     continue
-                nbytes = len(data)
+                # One frame without buffers, as most of what is received.
+                batch = _messages(data[_PREFIX_NBYTES:])
                 # No call in between: all of it is done, or nothing.
                 self.batches += (batch,)
                 self.taken += 1
                 self.taken_nbytes += nbytes
                 del received[0]
 
-    def _whole(self, data: bytes) -> tuple[Any, ...] | None:
-        """The batch, if this is one frame and has no buffers, as most of what is received."""
-        nbytes = len(data)
-        if nbytes < _PREFIX_NBYTES:
-            return None
-        header_nbytes, count = _PREFIX.unpack_from(data)
-        if count or nbytes != header_nbytes + _PREFIX_NBYTES or nbytes > self.max_frame_nbytes:
-            return None
-        return _messages(data[_PREFIX_NBYTES:])
-
     def _take_several(self, data: bytes) -> None:
         """Take what is received when nothing is begun."""
         found, end, needed = self._cut(data)
-        rest = bytearray(data[end:])
+        rest = bytearray(data[end:]) if end < len(data) else self._begun
         count = len(found)
         # No call in between:
         self.batches += found
@@ -385,36 +377,32 @@ class FrameReader:
         start = 0
         while available - start >= _PREFIX_NBYTES:
             header_nbytes, count = _PREFIX.unpack_from(view, start)
-            begin = start + _PREFIX_NBYTES
-            end = begin + header_nbytes
-            if count:
-                end = start + self._nbytes(view, start, header_nbytes, count)
-            elif header_nbytes > MAX_HEADER_NBYTES or end - start > self.max_frame_nbytes:
-                raise _too_large(header_nbytes, 0)
+            header = start + _PREFIX_NBYTES + 8 * count
+            behind = end = header + header_nbytes
+            if header_nbytes > MAX_HEADER_NBYTES or count > MAX_BUFFERS or end - start > self.max_frame_nbytes:
+                if count != _IS_CONTROL or header_nbytes not in (_TAKEN, _GOODBYE):
+                    raise ProtocolError(
+                        f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit"
+                    )
+                if available - start < _CONTROL.size:
+                    return batches, start, _CONTROL.size
+                self._take_control(*_CONTROL.unpack_from(view, start))
+                start += _CONTROL.size
+                continue
+            sizes: tuple[int, ...] = ()
+            if count and header <= available:
+                sizes = struct.unpack_from(f"<{count}Q", view, start + _PREFIX_NBYTES)
+                end += sum(sizes)
+                if end - start > self.max_frame_nbytes:
+                    raise ProtocolError(
+                        f"a frame of {end - start:,} bytes is over the limit of {self.max_frame_nbytes:,}"
+                    )
             if end > available:
                 return batches, start, end - start
-            if not count:
-                batches.append(_messages(view[begin:end]))
-            elif count == _IS_CONTROL:
-                self._take_control(*_CONTROL.unpack_from(view, start))
-            else:
-                batches.append(_messages_with_buffers(view[start:end], header_nbytes, count))
+            hook = _behind(view[behind:end], sizes, end - start) if count else _no_buffers
+            batches.append(_messages(view[header:behind], hook))
             start = end
         return batches, start, _PREFIX_NBYTES
-
-    def _nbytes(self, view: memoryview, start: int, header_nbytes: int, count: int) -> int:
-        """How many bytes a frame with buffers has, or a control; if its beginning isn't complete, no more than that."""
-        if count == _IS_CONTROL and header_nbytes in (_TAKEN, _GOODBYE):
-            return _CONTROL.size
-        begin = _PREFIX_NBYTES + 8 * count
-        nbytes = begin + header_nbytes
-        if header_nbytes > MAX_HEADER_NBYTES or count > MAX_BUFFERS or nbytes > self.max_frame_nbytes:
-            raise _too_large(header_nbytes, count)
-        if len(view) - start >= begin:
-            nbytes += sum(struct.unpack_from(f"<{count}Q", view, start + _PREFIX_NBYTES))
-            if nbytes > self.max_frame_nbytes:
-                raise ProtocolError(f"a frame of {nbytes:,} bytes is over the limit of {self.max_frame_nbytes:,}")
-        return nbytes
 
     def _take_control(self, kind: int, _: int, value: int) -> None:
         """To take it twice is no harm."""
@@ -424,12 +412,27 @@ class FrameReader:
             self.acknowledged = value
 
 
-def _too_large(header_nbytes: int, count: int) -> ProtocolError:
-    return ProtocolError(f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit")
-
-
 def _no_buffers(code: int, data: bytes) -> Any:
     raise ProtocolError(f"unexpected MessagePack extension type {code}")
+
+
+def _behind(view: memoryview, sizes: tuple[int, ...], frame_nbytes: int) -> Callable[[int, bytes], Any]:
+    """What finds the buffers of a frame, which lie one behind the other."""
+    buffers: list[memoryview] = []
+    start = 0
+    for size in sizes:
+        buffer = view[start : start + size]
+        # A view keeps the whole frame. That is what makes a large payload free, and a small one dear.
+        buffers.append(buffer if size > frame_nbytes // 2 else memoryview(bytes(buffer)))
+        start += size
+
+    def hook(code: int, data: bytes) -> Any:
+        index = int.from_bytes(data, "little")
+        if code != _RAW or index >= len(buffers):
+            raise ProtocolError(f"unexpected MessagePack extension {code}:{index}")
+        return buffers[index]
+
+    return hook
 
 
 def _messages(header: bytes | memoryview, hook: Callable[[int, bytes], Any] = _no_buffers) -> tuple[Any, ...]:
@@ -446,23 +449,3 @@ def _messages(header: bytes | memoryview, hook: Callable[[int, bytes], Any] = _n
         if type(message) is not tuple or not message or type(message[0]) is not str:
             raise ProtocolError("a header is not an array of messages")
     return messages
-
-
-def _messages_with_buffers(frame: memoryview, header_nbytes: int, count: int) -> tuple[Any, ...]:
-    sizes = struct.unpack_from(f"<{count}Q", frame, _PREFIX_NBYTES)
-    header = _PREFIX_NBYTES + 8 * count
-    position = header + header_nbytes
-    buffers: list[memoryview] = []
-    for size in sizes:
-        buffer = frame[position : position + size]
-        # A view keeps the whole frame. That is what makes a large payload free, and a small one dear.
-        buffers.append(buffer if size > len(frame) // 2 else memoryview(bytes(buffer)))
-        position += size
-
-    def hook(code: int, data: bytes) -> Any:
-        index = int.from_bytes(data, "little")
-        if code != _RAW or index >= len(buffers):
-            raise ProtocolError(f"unexpected MessagePack extension {code}:{index}")
-        return buffers[index]
-
-    return _messages(frame[header : header + header_nbytes], hook)
