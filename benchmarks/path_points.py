@@ -23,6 +23,7 @@ from holdfast.client.core.key_table import KeyTable
 from holdfast.client.core.session import Session
 from holdfast.client.packing.arguments import Packer
 from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.worker.execution import TaskRunner
@@ -160,7 +161,7 @@ def _wrap_messages(recorder: Recorder) -> None:
         return traced
 
     def around_take(take: Callable[..., Any]) -> Callable[..., Any]:
-        def traced(self: frames.FrameReader) -> None:
+        def traced(self: FrameReader) -> None:
             there = len(self.batches)
             began = now()
             take(self)
@@ -173,7 +174,7 @@ def _wrap_messages(recorder: Recorder) -> None:
         return traced
 
     _wrap(frames, "packed", around_packed)
-    _wrap(frames.FrameReader, "take", around_take)
+    _wrap(FrameReader, "take", around_take)
 
 
 def _wrap_client(recorder: Recorder) -> None:

@@ -1,7 +1,8 @@
 """The wire: frames, the authenticated opening, connections. See `docs/architecture.md`, "The wire".
 
 ====================  ======================================================================================
-``frames.py``         how a batch of messages lies on the wire
+``frames.py``         how a batch of messages lies on the wire, and is put there
+``frame_reader.py``   batches out of the bytes that were read
 ``connection.py``     a connection: batches in both directions over one socket, and its opening
 ``resumable.py``      a connection that outlives its sockets
 ``resume.py``         the protocol of that, without I/O

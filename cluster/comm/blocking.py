@@ -13,6 +13,7 @@ from typing import Any
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address, parse_address, unknown_host
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, TryLater, refusal
 from holdfast.cluster.comm.strangers import FIRST_NBYTES, GREETING, foreign_answer, who_answers
 from holdfast.cluster.errors import ConnectError, ProtocolError
@@ -51,7 +52,7 @@ def _header_nbytes(prefix: bytes, max_nbytes: int) -> int:
 
 
 def _message(prefix: bytes, header: bytes) -> Any:
-    batches = frames.FrameReader(frames.MAX_HEADER_NBYTES).feed(prefix + header)
+    batches = FrameReader(frames.MAX_HEADER_NBYTES).feed(prefix + header)
     if len(batches) != 1 or len(batches[0]) != 1:
         raise ProtocolError("a frame of the opening holds one message")
     return batches[0][0]

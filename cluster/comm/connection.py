@@ -26,6 +26,7 @@ from typing import Any, cast
 
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.addresses import format_address
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.machine_watch import MachineWatch
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, refusal
 from holdfast.cluster.comm.shared import SharedTransport
@@ -74,7 +75,7 @@ class Connection(asyncio.Protocol):
         self.info: dict[str, Any] = {}
         self.peer = "?"
         self._loop = asyncio.get_running_loop()
-        self._reader = frames.FrameReader(frames.MAX_OPENING_NBYTES)
+        self._reader = FrameReader(frames.MAX_OPENING_NBYTES)
         self._take: Callable[[], None] = self._reader.take
         self.received = self._reader.received
         self.batches = self._reader.batches
@@ -267,7 +268,7 @@ class Connection(asyncio.Protocol):
             os.dup2(nothing, sock.fileno(), inheritable=False)
             os.close(nothing)
 
-    def hand_over(self) -> tuple[asyncio.Transport, frames.FrameReader]:
+    def hand_over(self) -> tuple[asyncio.Transport, FrameReader]:
         """Let go of the socket, and of what has come by it: another connection goes on over it."""
         transport = self._transport
         assert transport is not None

@@ -8,25 +8,22 @@ unpacked by a process that only relays it.
 A *control* stands between two frames: ``u32 kind | u32 0xFFFFFFFF | u64 value``, in the place of a frame that has too
 many buffers. It says how many frames were taken, or that nothing more will come (`resume`).
 
-Nothing here does I/O: `pack` returns chunks to write, `FrameReader.feed` takes what was read.
+Nothing here does I/O: `pack` returns chunks to write. What was read is `frame_reader`'s.
 """
 
 from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgpack
 
-from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.cutting import where_cut
 
-_PREFIX = struct.Struct("<II")
-_PREFIX_NBYTES = _PREFIX.size
-_RAW = 1  # MessagePack extension type: the payload is the index of a buffer
+PREFIX = struct.Struct("<II")
+RAW_EXTENSION = 1  # MessagePack extension type: the payload is the index of a buffer
 
 #: Payloads from this size on travel behind the header.
 RAW_THRESHOLD_NBYTES = 32 * 1024
@@ -49,21 +46,19 @@ MAX_FRAME_NBYTES = 8 << 30
 #: What a listener accepts from a peer that has not authenticated yet.
 MAX_OPENING_NBYTES = 64 << 10
 
-_CONTROL = struct.Struct("<IIQ")
-_IS_CONTROL = 0xFFFFFFFF
-_TAKEN, _GOODBYE = 1, 2
+CONTROL = struct.Struct("<IIQ")
+IS_CONTROL = 0xFFFFFFFF
+SAYS_TAKEN, SAYS_GOODBYE = 1, 2
 
 #: Says that nothing more will come, on purpose.
-GOODBYE = _CONTROL.pack(_GOODBYE, _IS_CONTROL, 0)
+GOODBYE = CONTROL.pack(SAYS_GOODBYE, IS_CONTROL, 0)
 
 Message = Sequence[Any]
-
-_unpack = partial(msgpack.unpackb, use_list=False, strict_map_key=False, unicode_errors="surrogatepass")
 
 
 def acknowledgement(taken: int) -> bytes:
     """Says that so many frames were taken."""
-    return _CONTROL.pack(_TAKEN, _IS_CONTROL, taken)
+    return CONTROL.pack(SAYS_TAKEN, IS_CONTROL, taken)
 
 
 class Raw:
@@ -108,7 +103,7 @@ class _Packing:
             data = value.data if type(value.data) is bytes else memoryview(value.data).cast("B")
             self.buffers.append(data)
             self.buffers_nbytes += len(data)
-            return msgpack.ExtType(_RAW, (len(self.buffers) - 1).to_bytes(4, "little"))
+            return msgpack.ExtType(RAW_EXTENSION, (len(self.buffers) - 1).to_bytes(4, "little"))
         raise TypeError(f"a message can't hold a {type(value).__name__}: {value!r}")
 
     @property
@@ -163,7 +158,7 @@ def packed(messages: Sequence[Message]) -> Iterable[tuple[list[bytes | memoryvie
             header = packing.packer.pack(messages)
             if not packing.buffers:
                 if len(header) <= HEADER_TARGET_NBYTES:
-                    return (([_PREFIX.pack(len(header), 0) + header], count),)
+                    return (([PREFIX.pack(len(header), 0) + header], count),)
             elif len(header) <= HEADER_TARGET_NBYTES and not packing.is_large:
                 buffers = packing.buffers
                 packing.clear()
@@ -202,7 +197,7 @@ def _frame_by_frame(
 
 def _frame(header: bytes, buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
     sizes = struct.pack(f"<{len(buffers)}Q", *map(len, buffers))
-    return [_PREFIX.pack(len(header), len(buffers)) + sizes + header, *buffers]
+    return [PREFIX.pack(len(header), len(buffers)) + sizes + header, *buffers]
 
 
 def _packed_in_pieces(message: Message, place: int, packing: _Packing) -> Iterator[bytes]:
@@ -240,212 +235,5 @@ def _packed_in_pieces(message: Message, place: int, packing: _Packing) -> Iterat
 
 def prefix(data: bytes) -> tuple[int, int]:
     """The first 8 bytes of a frame: the size of its header in bytes and the number of its buffers."""
-    header_nbytes, count = _PREFIX.unpack(data)
+    header_nbytes, count = PREFIX.unpack(data)
     return header_nbytes, count
-
-
-class FrameReader:
-    """Cuts a stream of bytes into batches of messages.
-
-    What is read goes into `received`, and `take` makes batches of it; `feed` is both in one. `take` may be cut short by
-    an interrupt at any point; the next one goes on.
-
-    Parameters
-    ----------
-    max_frame_nbytes:
-        Frames larger than this raise `ProtocolError`. Can be set later: a listener starts with
-        `MAX_OPENING_NBYTES`.
-
-    Attributes
-    ----------
-    received : list of bytes
-        What `take` has not looked at yet.
-    batches : list of tuple
-        What it has found, for others to take out.
-    taken, taken_nbytes : int
-        How many frames it has found, and their bytes, since `begin_counting`.
-    acknowledged : int
-        How many frames the other end said last that it has taken; -1 if it has not said anything about it.
-    said_goodbye : bool
-        Whether the other end has said that nothing more will come.
-    """
-
-    def __init__(self, max_frame_nbytes: int = MAX_FRAME_NBYTES) -> None:
-        self.max_frame_nbytes = max_frame_nbytes
-        self.received: list[bytes] = []
-        self.batches: list[tuple[Any, ...]] = []
-        self.taken = 0
-        self.taken_nbytes = 0
-        self.acknowledged = -1
-        self.said_goodbye = False
-        self._begun = bytearray()  # a frame that is not complete
-        self._needed = 0  # of its bytes, at least
-
-    def begin_counting(self) -> None:
-        """The opening is over: what is there and was not taken out is the first that counts."""
-        self.taken = len(self.batches)
-        self.taken_nbytes = 0
-
-    def go_on_with(self, other: FrameReader) -> None:
-        """Read from another stream from now on, which ``other`` has begun to read and counts from its beginning.
-
-        What this one has found stays in `batches`, with what the other one has found after it; of a frame that was not
-        complete the other stream has the whole.
-        """
-        self._begun, self._needed = other._begun, other._needed
-        self.received[:] = other.received
-        self.batches += other.batches
-        self.taken += other.taken
-        self.taken_nbytes += other.taken_nbytes
-        self.acknowledged = max(self.acknowledged, other.acknowledged)
-        self.said_goodbye = other.said_goodbye
-
-    def feed(self, data: bytes) -> list[tuple[Any, ...]]:
-        """Take bytes; return the batches that they complete, each a tuple of messages.
-
-        Raises
-        ------
-        ProtocolError
-            The bytes are no valid frame, or it is larger than is allowed.
-        """
-        self.received.append(data)
-        self.take()
-        batches, self.batches = self.batches, []
-        return batches
-
-    def take(self) -> None:
-        """Make batches of what was received. Raises as `feed`."""
-        received = self.received
-        while True:
-            if self._begun:
-                if not self._take_begun():
-                    return
-            elif not received:
-                return
-            else:
-                data = received[0]
-                nbytes = len(data)
-                header_nbytes, count = _PREFIX.unpack_from(data) if nbytes >= _PREFIX_NBYTES else (0, 0)
-                if count or nbytes != _PREFIX_NBYTES + header_nbytes or nbytes > self.max_frame_nbytes:
-                    self._take_several(data)
-                    continue
-                # One frame without buffers, as most of what is received.
-                batch = _messages(data[_PREFIX_NBYTES:])
-                # No call in between: all of it is done, or nothing.
-                self.batches += (batch,)
-                self.taken += 1
-                self.taken_nbytes += nbytes
-                del received[0]
-
-    def _take_several(self, data: bytes) -> None:
-        """Take what is received when nothing is begun."""
-        found, end, needed = self._cut(data)
-        rest = bytearray(data[end:]) if end < len(data) else self._begun
-        count = len(found)
-        # No call in between:
-        self.batches += found
-        self.taken += count
-        self.taken_nbytes += end
-        self._begun, self._needed = rest, needed
-        del self.received[0]
-
-    def _take_begun(self) -> bool:
-        """Take what is begun, if it is complete, or add to it. False if there is nothing to add."""
-        begun = self._begun
-        if len(begun) >= self._needed:
-            found, end, needed = self._cut(begun)
-            rest = begun[end:]  # another one: views of this may live on in messages
-            count = len(found)
-            # No call in between:
-            self.batches += found
-            self.taken += count
-            self.taken_nbytes += end
-            self._begun, self._needed = rest, needed
-        elif self.received:
-            # No call in between:
-            begun += self.received[0]
-            del self.received[0]
-        else:
-            return False
-        return True
-
-    def _cut(self, data: bytes | bytearray) -> tuple[list[tuple[Any, ...]], int, int]:
-        """The batches that are complete, where they end, and how many bytes from there on the next one needs."""
-        view = memoryview(data)
-        available = len(view)
-        batches: list[tuple[Any, ...]] = []
-        start = 0
-        while available - start >= _PREFIX_NBYTES:
-            header_nbytes, count = _PREFIX.unpack_from(view, start)
-            header = start + _PREFIX_NBYTES + 8 * count
-            behind = end = header + header_nbytes
-            if header_nbytes > MAX_HEADER_NBYTES or count > MAX_BUFFERS or end - start > self.max_frame_nbytes:
-                if count != _IS_CONTROL or header_nbytes not in (_TAKEN, _GOODBYE):
-                    raise ProtocolError(
-                        f"a frame with a header of {header_nbytes:,} bytes and {count:,} buffers is over the limit"
-                    )
-                if available - start < _CONTROL.size:
-                    return batches, start, _CONTROL.size
-                self._take_control(*_CONTROL.unpack_from(view, start))
-                start += _CONTROL.size
-                continue
-            sizes: tuple[int, ...] = ()
-            if count and header <= available:
-                sizes = struct.unpack_from(f"<{count}Q", view, start + _PREFIX_NBYTES)
-                end += sum(sizes)
-                if end - start > self.max_frame_nbytes:
-                    raise ProtocolError(
-                        f"a frame of {end - start:,} bytes is over the limit of {self.max_frame_nbytes:,}"
-                    )
-            if end > available:
-                return batches, start, end - start
-            hook = _behind(view[behind:end], sizes, end - start) if count else _no_buffers
-            batches.append(_messages(view[header:behind], hook))
-            start = end
-        return batches, start, _PREFIX_NBYTES
-
-    def _take_control(self, kind: int, _: int, value: int) -> None:
-        """To take it twice is no harm."""
-        if kind == _GOODBYE:
-            self.said_goodbye = True
-        elif value > self.acknowledged:
-            self.acknowledged = value
-
-
-def _no_buffers(code: int, data: bytes) -> Any:
-    raise ProtocolError(f"unexpected MessagePack extension type {code}")
-
-
-def _behind(view: memoryview, sizes: tuple[int, ...], frame_nbytes: int) -> Callable[[int, bytes], Any]:
-    """What finds the buffers of a frame, which lie one behind the other."""
-    buffers: list[memoryview] = []
-    start = 0
-    for size in sizes:
-        buffer = view[start : start + size]
-        # A view keeps the whole frame. That is what makes a large payload free, and a small one dear.
-        buffers.append(buffer if size > frame_nbytes // 2 else memoryview(bytes(buffer)))
-        start += size
-
-    def hook(code: int, data: bytes) -> Any:
-        index = int.from_bytes(data, "little")
-        if code != _RAW or index >= len(buffers):
-            raise ProtocolError(f"unexpected MessagePack extension {code}:{index}")
-        return buffers[index]
-
-    return hook
-
-
-def _messages(header: bytes | memoryview, hook: Callable[[int, bytes], Any] = _no_buffers) -> tuple[Any, ...]:
-    """What a header holds: a batch of messages."""
-    try:
-        messages = _unpack(header, ext_hook=hook)
-    except ProtocolError:
-        raise
-    except Exception as error:  # msgpack raises a dozen unrelated types for malformed input
-        raise ProtocolError(f"a header is not valid MessagePack: {error}") from None
-    if type(messages) is not tuple:
-        raise ProtocolError("a header is not an array of messages")
-    for message in messages:
-        if type(message) is not tuple or not message or type(message[0]) is not str:
-            raise ProtocolError("a header is not an array of messages")
-    return messages

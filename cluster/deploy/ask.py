@@ -11,6 +11,7 @@ from typing import Any
 from holdfast.cluster import protocol
 from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.blocking import StalledError, UnknownHostError, connect_blocking
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.strangers import StrangerError
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
@@ -100,7 +101,7 @@ def _connect(address: str, purpose: str, token: bytes, timeout: float) -> socket
 
 
 def _reply(sock: socket.socket) -> Any:
-    reader = frames.FrameReader()
+    reader = FrameReader()
     listening = _Listening()
     while data := sock.recv(1 << 20):
         for batch in reader.feed(data):

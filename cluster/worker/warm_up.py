@@ -18,6 +18,7 @@ import numpy as np
 
 from holdfast.cluster import protocol
 from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.protocol import payloads
 from holdfast.objectstore import ObjectID, Store, encode
@@ -89,7 +90,7 @@ class _PretendedScheduler:
 
     def __init__(self, worker: socket.socket) -> None:
         self._worker = worker
-        self._reader = frames.FrameReader()
+        self._reader = FrameReader()
 
     def ask(self, *messages: frames.Message) -> ObjectID:
         """Say something that ends with one task to run; the id of its result."""

@@ -10,6 +10,7 @@ from holdfast import Client, LocalCluster, StoreFullError
 from holdfast.client.packing.graphs import split
 from holdfast.client.packing.keys import wire_key
 from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.protocol import limits
 
 MB = 1_000_000
@@ -121,7 +122,7 @@ def test_the_messages_of_a_graph_are_cut_where_their_keys_take_much():
 class TestFrames:
     def test_a_list_is_cut_by_bytes(self):
         keys = [f"{number:03}" + "k" * MB for number in range(10)]
-        batches = frames.FrameReader().feed(b"".join(frames.pack([("first",), ("release", keys), ("last",)])))
+        batches = FrameReader().feed(b"".join(frames.pack([("first",), ("release", keys), ("last",)])))
         messages = [message for batch in batches for message in batch]
         assert messages[0] == ("first",)
         assert messages[-1] == ("last",)
@@ -133,7 +134,7 @@ class TestFrames:
         monkeypatch.setattr(frames, "MESSAGE_TARGET_NBYTES", 4000)
         payload = bytes(range(256)) * 4096
         functions = [(bytes([n]) * 16, frames.raw(payload) if n % 3 == 0 else b"x" * 100) for n in range(200)]
-        reader = frames.FrameReader()
+        reader = FrameReader()
         batches = reader.feed(b"".join(map(bytes, frames.pack([("functions", functions), ("forget", [])]))))
         assert len(batches) > 10
         found = [entry for batch in batches for message in batch if message[0] == "functions" for entry in message[1]]
@@ -145,7 +146,7 @@ class TestFrames:
     @pytest.mark.parametrize("count", [1, 15, 16, 63, 64, 65, 79, 80, 128, 129, 500])
     def test_what_is_small_stays_one_message(self, count):
         message = ("cancelled", tuple(range(count)), "reason", 7)
-        assert frames.FrameReader().feed(b"".join(frames.pack([message]))) == [(message,)]
+        assert FrameReader().feed(b"".join(frames.pack([message]))) == [(message,)]
 
     def test_what_cannot_be_cut_and_is_too_large_is_an_error(self, monkeypatch):
         monkeypatch.setattr(frames, "MAX_HEADER_NBYTES", 2 << 20)

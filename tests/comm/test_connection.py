@@ -14,6 +14,7 @@ import pytest
 from holdfast.cluster.comm import blocking, entrance, frames, opening, shortcut, strangers
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connecting import connect
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import LoopThread, run
 from holdfast.cluster.comm.opening import Refused
@@ -152,7 +153,7 @@ def test_another_version_is_named_on_both_ends(caplog):
                 await reader.read(1000)
                 hello = ("hello", opening.MAGIC, 0, "client", bytes(32), b"", {})
                 writer.write(b"".join(frames.pack([hello])))
-                answer = frames.FrameReader().feed(await reader.read(1000))
+                answer = FrameReader().feed(await reader.read(1000))
                 writer.close()
                 return answer[0][0]
 

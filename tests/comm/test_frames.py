@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.cluster.comm import frames
-from holdfast.cluster.comm.frames import FrameReader, Raw, pack, raw
+from holdfast.cluster.comm.frame_reader import FrameReader
+from holdfast.cluster.comm.frames import Raw, pack, raw
 from holdfast.cluster.errors import ProtocolError
 
 scalars = (

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from holdfast.cluster.comm import connecting, frames, resume
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.listening import GraceOverError
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.opening import ResumeError
@@ -319,7 +320,7 @@ class End:
 
     def __init__(self, terms):
         self.session = Resumption(terms)
-        self.reader = frames.FrameReader()
+        self.reader = FrameReader()
         self.heard = []
         self.said = 0
 
@@ -370,7 +371,7 @@ def _history(chance, seed):
                 # The listener answers, and its answer is lost: the other end comes back once more.
                 ends[1].session.resumed(ends[0].reader.taken, ends[1].reader.taken)
             for end, link, other in zip(ends, links, reversed(ends), strict=True):
-                end.reader.go_on_with(frames.FrameReader())
+                end.reader.go_on_with(FrameReader())
                 for frame in end.session.resumed(other.reader.taken, end.reader.taken):
                     link += b"".join(frame)
         for end, other in zip(ends, reversed(ends), strict=True):

@@ -10,6 +10,7 @@ import pytest
 
 from holdfast.cluster.comm import connecting, frames, resumable, resume
 from holdfast.cluster.comm.addresses import parse_address
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.listening import _Known
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.opening import ConnectorOpening, Refused, ResumeError, Return
@@ -141,7 +142,7 @@ def test_what_was_sent_before_the_close_arrives_also_of_an_end_that_is_full(monk
 
 def test_a_thread_that_reads_while_the_connection_goes_on_finds_all_in_order(monkeypatch):
     """The thread reads at the very moment at which there is another socket."""
-    go_on_with = frames.FrameReader.go_on_with
+    go_on_with = FrameReader.go_on_with
 
     async def main():
         async with Served(60) as served:
@@ -155,7 +156,7 @@ def test_a_thread_that_reads_while_the_connection_goes_on_finds_all_in_order(mon
                     thread.join()
                 go_on_with(reader, other)
 
-            monkeypatch.setattr(frames.FrameReader, "go_on_with", read_first)
+            monkeypatch.setattr(FrameReader, "go_on_with", read_first)
             said = 0
             for _ in range(3):
                 for payload in (b"", bytes(30_000)):  # some arrive with the welcome, and some in pieces

@@ -10,6 +10,7 @@ import pytest
 from messages import Maker
 
 from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol import client, cutting, requests, worker
 from holdfast.cluster.protocol.client import FROM_CLIENT
@@ -233,7 +234,7 @@ def test_the_list_that_is_cut_may_stand_anywhere(monkeypatch):
     monkeypatch.setattr(frames, "MESSAGE_TARGET_NBYTES", 1000)
     whole = ("later", "name", tuple(f"number {number}" for number in range(2000)), 5)
     assert [len(piece[2]) for piece in cutting.pieces(whole)] == [500] * 4
-    (received,) = frames.FrameReader().feed(b"".join(frames.pack([whole])))
+    (received,) = FrameReader().feed(b"".join(frames.pack([whole])))
     assert len(received) > 10
     assert sum([message[2] for message in received], ()) == whole[2]
     assert {(message[:2], message[3:]) for message in received} == {(("later", "name"), (5,))}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.protocol import shapes
 from holdfast.cluster.protocol.limits import MAX_KEY_NBYTES
 from holdfast.cluster.protocol.message import Carrier, Message
@@ -172,7 +173,7 @@ def mistakes(shape: Shape, value: Any, name: str) -> Iterator[tuple[str, Any]]:
 def as_received(message: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """A message as it comes out at the other end; None if it can't be sent."""
     try:
-        (batch,) = frames.FrameReader().feed(b"".join(map(bytes, frames.pack([message]))))
+        (batch,) = FrameReader().feed(b"".join(map(bytes, frames.pack([message]))))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return None
     received: tuple[Any, ...] = batch[0]

@@ -7,6 +7,7 @@ a message as far as the socket. Nothing of it is left.
 from __future__ import annotations
 
 from holdfast.cluster.comm import frames
+from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.scheduler.io.instruction_messages import message_of
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks import events
@@ -20,7 +21,7 @@ _ROUNDS = 2  # the first has the memory copied, the second has the interpreter s
 def warm_up() -> None:
     """Handle the events of a few tasks."""
     state = SchedulerState()
-    reader = frames.FrameReader()
+    reader = FrameReader()
 
     def handle(event: events.Event) -> None:
         messages = [message_of(instruction) for instruction in state.handle(event, 0.0)]
