@@ -49,7 +49,7 @@ class Answer:
             self._wake()
 
     def fail(self, reason: Exception) -> None:
-        """It will say nothing any more."""
+        """The scheduler will say nothing any more."""
         self.give(False, reason)
 
     def value(self) -> Any:

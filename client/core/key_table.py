@@ -420,7 +420,7 @@ class KeyTable:
 
 
 def _waited_for(states: Collection[KeyState], first: bool, on_error: bool) -> list[KeyState]:
-    """Those that a wait, as for `KeyTable.wait`, is for: none when it is over."""
+    """The states that a wait, as for `KeyTable.wait`, is for: none when it is over."""
     pending = [state for state in states if state.status == PENDING]
     if first and len(pending) < len(states):
         return []

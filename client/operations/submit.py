@@ -142,7 +142,7 @@ def map_calls(
 def _options(
     options: task_options.Options,
 ) -> tuple[task_options.Options, task_options.Called | None]:
-    """Those of all calls, and what says those of each, if something does."""
+    """The options of all calls, and what says the options of each call, if something does."""
     annotations = get_annotations()
     if not annotations:
         return options, None

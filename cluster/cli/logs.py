@@ -144,7 +144,7 @@ def _services() -> list[dict[str, Any]]:
 
 
 def _directories(address: str | None) -> list[Path]:
-    """Those of the cluster at an address that has processes here, of all that run here, or of the last that did."""
+    """The directories of the cluster at an address, of all that have processes here, or of the last that had."""
     services = _services()
     if address is not None:
         wanted = format_address(*parse_address(address))

@@ -189,7 +189,7 @@ class _Packer:
 
 
 def _dumps(value: Any, persistent_id: PersistentId) -> bytes:
-    """As `payload.dumps`, with a persistent id in the place of each value that is given one."""
+    """As `payloads.dumps`, with a persistent id in the place of each value that is given one."""
     try:
         if b"__main__" not in (data := _dumps_by(_ByName, value, persistent_id)):
             return data

@@ -326,7 +326,7 @@ class ForkedProcess(ChildProcess):
         return os.dup(self._pidfd)
 
     def _end(self) -> None:
-        """It has ended, which the fork server is told at the same time as this process."""
+        """The process has ended. The fork server is told of that at the same time as this process."""
         said = os.read(self._exit_fd, 16) if _is_readable(self._exit_fd, REPORT_SECONDS) else b""
         self._set_code(int(said) if said else UNKNOWN_EXIT)
 

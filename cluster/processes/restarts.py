@@ -70,12 +70,12 @@ class Restarts:
         self._ready = math.inf
 
     def ready(self) -> None:
-        """It is ready."""
+        """The process is ready."""
         self.state = "running"
         self._ready = self._clock()
 
     def ended(self, reason: str) -> float:
-        """It has ended, or there was none; returns the seconds until the next one may start."""
+        """The process has ended, or there was none; returns the seconds until the next one may start."""
         now = self._clock()
         self.state = "down"
         self.deaths += 1

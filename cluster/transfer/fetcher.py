@@ -39,7 +39,7 @@ LATE_SEAL_SECONDS = 0.5
 
 
 class _Absent(Exception):
-    """That host does not have it."""
+    """The host that was asked does not have the object."""
 
 
 class _Source:

@@ -39,7 +39,7 @@ class FunctionTable:
             self._with_data.discard(digest)
 
     def known(self) -> dict[bytes, Callable[..., Any]]:
-        """Those that have been unpickled, the latest last."""
+        """The functions that have been unpickled, the latest last."""
         return self._functions.copy()
 
     def find(self, digest: bytes) -> Callable[..., Any] | None:

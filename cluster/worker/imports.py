@@ -27,7 +27,7 @@ class ImportsFreezer:
         self._running.add(run_id)
 
     def ended(self, run_id: int) -> None:
-        """It has ended, and nothing holds its values any more."""
+        """A task has ended, and nothing holds its values any more."""
         self._running.discard(run_id)
         modules = len(sys.modules)
         if modules >= self._modules + MODULES_MIN and not self._running:

@@ -7,7 +7,7 @@
 ``reader.py``               how an object is found, pinned and shown
 ``spilled_map.py``          maps of the files of spilled objects
 ``pins.py``                 what keeps an object's bytes in place
-``ledger.py``               what is pinned and reserved, and what of it has died
+``holdings.py``             what is pinned and reserved, and what of it has died
 ``views.py``                what this process looks at, by where it lies
 ``index_view.py``           a client's side of the object index
 ``connection.py``           the connection to the server

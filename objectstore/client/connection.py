@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.objectstore.client.ledger import Ledger
+from holdfast.objectstore.client.holdings import Holdings
 from holdfast.objectstore.errors import ObjectNotFoundError, SpillError, StoreClosedError, StoreError, StoreFullError
 from holdfast.objectstore.shared.frames import MessageReader, pack
 from holdfast.objectstore.shared.protocol import REPLY_NBYTES_MAX, SEALS_PER_FRAME, Op, SealItem, Status
@@ -70,7 +70,7 @@ class StoreConnection:
 
     def __init__(self, sock: socket.socket, where: str) -> None:
         self.where = where
-        self.ledger: Ledger | None = None
+        self.holdings: Holdings | None = None
         self._socket = sock
         self._frames = MessageReader(REPLY_NBYTES_MAX)
         self._calls: dict[int, _Call] = {}
@@ -127,8 +127,8 @@ class StoreConnection:
         """Takes all that goes one way into the outgoing bytes."""
         # What has died is looked at before the seals are, and sent after them: an array that was sealed and dropped by
         # another thread at this moment is then unpinned with or after its seal, never before.
-        ledger = self.ledger
-        dead = ledger.dead() if ledger is not None and ledger.pending else None
+        holdings = self.holdings
+        dead = holdings.dead() if holdings is not None and holdings.pending else None
         if seals := self._seals[:]:
             count = len(seals)
             starts = range(0, count, SEALS_PER_FRAME)
@@ -136,8 +136,8 @@ class StoreConnection:
             # Only what is packed is taken: others' seals must not vanish because of a failure here.
             self._outgoing += frames
             del self._seals[:count]
-        if ledger is not None and dead is not None:
-            ledger.tell(dead, self._outgoing)
+        if holdings is not None and dead is not None:
+            holdings.tell(dead, self._outgoing)
 
     def _send(self) -> None:
         outgoing, sent = self._outgoing, self._sent
@@ -276,8 +276,8 @@ class StoreConnection:
             self._lost = reason
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
-            if self.ledger is not None:
-                self.ledger.stop()
+            if self.holdings is not None:
+                self.holdings.stop()
 
     @property
     def is_open(self) -> bool:
@@ -297,8 +297,8 @@ class StoreConnection:
         self._lost = "a store isn't shared with a forked process: connect again in the child"
         self._socket.close()
         self._begin()
-        if self.ledger is not None:
-            self.ledger.disown()
+        if self.holdings is not None:
+            self.holdings.disown()
 
 
 def _disown_all() -> None:

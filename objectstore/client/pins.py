@@ -9,7 +9,7 @@ aren't an object yet.
 A finaliser may run anywhere: on any thread, in the middle of a garbage collection, while this very
 process holds this very store's locks. So it does three things only, none of which takes a lock: it appends to a list
 or a deque, it takes its note out of a dictionary (``views.py``), and it may put a token into a ``SimpleQueue``, which
-is made for finalisers. The ledger (``ledger.py``) tells the server.
+is made for finalisers. The holdings (``holdings.py``) tell the server.
 
 An interrupt (Ctrl-C) may come anywhere too: whenever a function begins, or one that is written in C returns. What must
 happen together is written so that nothing is called in between.
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from holdfast.objectstore.client.arena_maps import ArenaMaps
-from holdfast.objectstore.client.ledger import Ledger
+from holdfast.objectstore.client.holdings import Holdings
 from holdfast.objectstore.codecs.flat import SHARE_NBYTES
 from holdfast.objectstore.shared.ids import ObjectID
 
@@ -30,11 +30,11 @@ from holdfast.objectstore.shared.ids import ObjectID
 class Pin:
     """A pin that the server was asked for, once it's granted: when its ``nbytes`` are known. Held by buffers."""
 
-    __slots__ = ("_born", "_ledger", "nbytes", "object_id")
+    __slots__ = ("_born", "_holdings", "nbytes", "object_id")
 
-    def __init__(self, ledger: Ledger, object_id: ObjectID) -> None:
-        self._ledger = ledger
-        self._born = ledger.fork_count
+    def __init__(self, holdings: Holdings, object_id: ObjectID) -> None:
+        self._holdings = holdings
+        self._born = holdings.fork_count
         self.object_id = object_id
         self.nbytes = 0
 
@@ -44,17 +44,17 @@ class Pin:
         except AttributeError:  # an interrupt came before it had begun
             return
         if granted:
-            self._ledger.drop(self.object_id, granted, self._born)
-            self._ledger.views.drop(self)
+            self._holdings.drop(self.object_id, granted, self._born)
+            self._holdings.views.drop(self)
 
 
 class IndexPin:
     """A pin on the object in one slot of the index. Held by buffers."""
 
-    __slots__ = ("_ledger", "nbytes", "slot")
+    __slots__ = ("_holdings", "nbytes", "slot")
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, holdings: Holdings) -> None:
+        self._holdings = holdings
         self.slot = 0
         self.nbytes = 0
 
@@ -64,9 +64,9 @@ class IndexPin:
         except AttributeError:  # an interrupt came before it had begun
             return
         if slot:
-            self._ledger.drop_slot(slot, self.nbytes)
+            self._holdings.drop_slot(slot, self.nbytes)
             if self.nbytes >= SHARE_NBYTES:
-                self._ledger.views.drop(self)
+                self._holdings.views.drop(self)
 
 
 class WritableExtent:
@@ -86,11 +86,11 @@ class WritableExtent:
         Whether a seal takes it as it is: its owner writes no more, and no pin is kept.
     """
 
-    __slots__ = ("__array_interface__", "_born", "_ledger", "_maps", "handed_over", "nbytes", "offset", "sealed_as")
+    __slots__ = ("__array_interface__", "_born", "_holdings", "_maps", "handed_over", "nbytes", "offset", "sealed_as")
 
-    def __init__(self, ledger: Ledger, maps: ArenaMaps, nbytes: int) -> None:
-        self._ledger = ledger
-        self._born = ledger.fork_count
+    def __init__(self, holdings: Holdings, maps: ArenaMaps, nbytes: int) -> None:
+        self._holdings = holdings
+        self._born = holdings.fork_count
         self._maps = maps
         self.nbytes = nbytes
         self.offset = -1
@@ -113,7 +113,7 @@ class WritableExtent:
         except AttributeError:  # an interrupt came before it had begun
             return
         if handed_over:
-            self._ledger.drop(None, 0)
+            self._holdings.drop(None, 0)
         elif self.offset >= 0:
-            self._ledger.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes, self._born)
-            self._ledger.views.drop(self)
+            self._holdings.drop(self.offset if self.sealed_as is None else self.sealed_as, self.nbytes, self._born)
+            self._holdings.views.drop(self)

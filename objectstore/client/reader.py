@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from holdfast.objectstore.client.arena_maps import ArenaMaps
 from holdfast.objectstore.client.connection import PATIENCE_SECONDS, StoreConnection
-from holdfast.objectstore.client.ledger import Ledger
+from holdfast.objectstore.client.holdings import Holdings
 from holdfast.objectstore.client.pins import IndexPin, Pin
 from holdfast.objectstore.client.spilled_map import map_spilled
 from holdfast.objectstore.codecs import TAKES_WRITES
@@ -37,15 +37,15 @@ class ObjectReader:
         To the server.
     maps : ArenaMaps
         Of the arena.
-    ledger : Ledger
+    holdings : Holdings
         What the connection holds at the server.
     """
 
-    def __init__(self, connection: StoreConnection, maps: ArenaMaps, ledger: Ledger) -> None:
+    def __init__(self, connection: StoreConnection, maps: ArenaMaps, holdings: Holdings) -> None:
         self._connection = connection
         self._maps = maps
-        self._ledger = ledger
-        self._index = ledger.index if ORDERED else None
+        self._holdings = holdings
+        self._index = holdings.index if ORDERED else None
 
     def open(
         self,
@@ -92,36 +92,36 @@ class ObjectReader:
         sources: Sequence[str],
         patience: float,
     ) -> _Located:
-        ledger = self._ledger
+        holdings = self._holdings
         if self._index is not None:
-            pin = IndexPin(ledger)
-            offset = ledger.pin(object_id, pin)
+            pin = IndexPin(holdings)
+            offset = holdings.pin(object_id, pin)
             if offset is not None:
                 if pin.nbytes >= SHARE_NBYTES:
-                    ledger.views.add(pin, object_id, ((0, offset, pin.nbytes),))
+                    holdings.views.add(pin, object_id, ((0, offset, pin.nbytes),))
                 return pin, offset, None, None
         return self._ask_for_pin(object_id, timeout, sources, patience)
 
     def _ask_for_pin(
         self, object_id: ObjectID, timeout: float | None, sources: Sequence[str], patience: float
     ) -> _Located:
-        ledger = self._ledger
+        holdings = self._holdings
         timeout = None if timeout is None else seconds(timeout)
         limit = patience + timeout if timeout is not None else None if sources else patience
 
         def undo(answer: list[Any]) -> None:
-            ledger.add()
-            ledger.drop(object_id, answer[1])
+            holdings.add()
+            holdings.drop(object_id, answer[1])
 
-        pin = Pin(ledger, object_id)
-        ledger.add()
+        pin = Pin(holdings, object_id)
+        holdings.add()
         try:
             offset, pin.nbytes, path, segments = self._connection.call(
                 Op.GET, object_id, timeout, sources[:SOURCES_MAX], timeout=limit, undo=undo
             )
         except BaseException:
-            ledger.discard()
+            holdings.discard()
             raise
         if pin.nbytes >= SHARE_NBYTES and path is None:
-            ledger.views.add(pin, object_id, segments or ((0, offset, pin.nbytes),))
+            holdings.views.add(pin, object_id, segments or ((0, offset, pin.nbytes),))
         return pin, offset, path, segments

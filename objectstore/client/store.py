@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from holdfast.objectstore.client.arena_maps import ArenaMaps
 from holdfast.objectstore.client.connection import PATIENCE_SECONDS, StoreConnection
+from holdfast.objectstore.client.holdings import Holdings
 from holdfast.objectstore.client.index_view import IndexView
-from holdfast.objectstore.client.ledger import Ledger
 from holdfast.objectstore.client.names import Names, checked_id, checked_name, clean
 from holdfast.objectstore.client.opening import open_connection
 from holdfast.objectstore.client.pending import Pending
@@ -67,18 +67,18 @@ class Store:
         self.name = name
         self._connection = connection
         self._maps = maps
-        self._ledger = Ledger(index, connection.try_flush, connection.close, maps, soon)
+        self._holdings = Holdings(index, connection.try_flush, connection.close, maps, soon)
         self._resident = Resident(lambda address: maps.offset_of(address) is not None)
-        connection.ledger = self._ledger
+        connection.holdings = self._holdings
         self._mint = IDMinter()
         self._warmer = Warmer(maps, connection)
         if soon is not None:
             self._warmer.stop()
-        self._writer = Writer(connection, maps, self._ledger, self._warmer)
-        self._reader = ObjectReader(connection, maps, self._ledger)
+        self._writer = Writer(connection, maps, self._holdings, self._warmer)
+        self._reader = ObjectReader(connection, maps, self._holdings)
         self._closed = False
-        # A store that is forgotten is closed; what its views hold is the ledger, never the store.
-        self._closer = weakref.finalize(self, self._ledger.abandon)
+        # A store that is forgotten is closed; what its views hold is the holdings, never the store.
+        self._closer = weakref.finalize(self, self._holdings.abandon)
         self._closer.atexit = False
 
     def new_id(self) -> ObjectID:
@@ -128,7 +128,7 @@ class Store:
 
     def encode(self, value: Any) -> Encoded:
         """A value for ``put_encoded``: like ``codecs.encode``, but so that ``put`` can share what lies here already."""
-        return encode(value, self._resident if self._ledger.views else None)
+        return encode(value, self._resident if self._holdings.views else None)
 
     def shares(self, encoded: Encoded) -> bool:
         """Whether large data of a value from ``encode`` lies here already, so that ``put`` needn't copy it."""
@@ -354,11 +354,11 @@ class Store:
 
         Otherwise another thread is woken for each large object whose last view is gone, just when this one goes on.
         """
-        self._ledger.defer()
+        self._holdings.defer()
 
     def settle_releases(self) -> None:
         """Tells the server what this thread has deferred. No error if that was nothing, or the store is gone."""
-        self._ledger.settle()
+        self._holdings.settle()
 
     def stats(self) -> dict[str, Any]:
         """The store's figures: capacity, used, free, objects, pins, requests that wait, in bytes and counts."""
@@ -393,7 +393,7 @@ class Store:
             self._warmer.stop()
             if self._connection.is_open:
                 self._writer.stop()
-            self._ledger.close()
+            self._holdings.close()
             self._warmer.join()
 
     def __enter__(self) -> Self:

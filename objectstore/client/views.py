@@ -45,7 +45,7 @@ class Views:
         self._alive[id(holder)] = object_id, segments
 
     def drop(self, holder: object) -> None:
-        """It lives no more. Safe in a finaliser."""
+        """``holder`` lives no more. Safe in a finaliser."""
         self._alive.pop(id(holder), None)
 
     def clear(self) -> None:

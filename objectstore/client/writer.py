@@ -19,7 +19,7 @@ from typing import Any
 
 from holdfast.objectstore.client.arena_maps import ArenaMaps
 from holdfast.objectstore.client.connection import PATIENCE_SECONDS, StoreConnection
-from holdfast.objectstore.client.ledger import Ledger
+from holdfast.objectstore.client.holdings import Holdings
 from holdfast.objectstore.client.names import Names
 from holdfast.objectstore.client.pins import WritableExtent
 from holdfast.objectstore.client.views import ObjectOffset
@@ -69,17 +69,17 @@ class Writer:
         To the server.
     maps : ArenaMaps
         Of the arena.
-    ledger : Ledger
+    holdings : Holdings
         What the connection holds at the server.
     warmer : Warmer
         Maps pages ahead of large copies.
     """
 
-    def __init__(self, connection: StoreConnection, maps: ArenaMaps, ledger: Ledger, warmer: Warmer) -> None:
+    def __init__(self, connection: StoreConnection, maps: ArenaMaps, holdings: Holdings, warmer: Warmer) -> None:
         self.lock = threading.Lock()  # of the slab: seals have to come in the order of their offsets
         self._connection = connection
         self._maps = maps
-        self._ledger = ledger
+        self._holdings = holdings
         self._warmer = warmer
         self._slab = _Slab()
         self._copies = False  # into the slab, at this moment
@@ -97,7 +97,7 @@ class Writer:
             If the connection is gone.
         """
         nbytes = encoded.nbytes
-        if self._ledger.views and nbytes >= SHARE_NBYTES and self._share(object_id, encoded, names, timeout):
+        if self._holdings.views and nbytes >= SHARE_NBYTES and self._share(object_id, encoded, names, timeout):
             return
         if nbytes > SMALL_NBYTES:
             extent = self._write_apart(encoded, timeout, object_id)
@@ -106,7 +106,7 @@ class Writer:
             self._connection.queue_seal(item)
             self._connection.flush()
             if is_new:
-                self._ledger.index.add_own(object_id)
+                self._holdings.index.add_own(object_id)
             return
         with self.lock:
             offset = self._write_in_slab(encoded, timeout)
@@ -144,20 +144,20 @@ class Writer:
         if nbytes > NUMBER_MAX:
             raise ValueError(f"nothing has {nbytes} bytes")
         timeout = CREATE_TIMEOUT_SECONDS if timeout is None else seconds(timeout)
-        ledger = self._ledger
-        extent = WritableExtent(ledger, self._maps, nbytes)
+        holdings = self._holdings
+        extent = WritableExtent(holdings, self._maps, nbytes)
 
         def undo(answer: list[Any]) -> None:
-            ledger.add()
-            ledger.drop(answer[0], nbytes)
+            holdings.add()
+            holdings.drop(answer[0], nbytes)
 
-        ledger.add()
+        holdings.add()
         try:
             extent.offset, _ = self._connection.call(
                 Op.CREATE, nbytes, timeout, object_id, timeout=timeout + PATIENCE_SECONDS, undo=undo
             )
         except BaseException:
-            ledger.discard()
+            holdings.discard()
             raise
         if nbytes >= _WARM_NBYTES:
             self._warmer.ahead()
@@ -169,9 +169,9 @@ class Writer:
         extent.sealed_as = object_id  # together with the next line, also for an interrupt (see connection.py)
         self._connection.queue_seal(item)
         self._connection.flush()
-        self._ledger.index.add_own(object_id)
+        self._holdings.index.add_own(object_id)
         if extent.nbytes >= SHARE_NBYTES:
-            self._ledger.views.add(extent, object_id, ((0, extent.offset, extent.nbytes),))
+            self._holdings.views.add(extent, object_id, ((0, extent.offset, extent.nbytes),))
 
     def _write_apart(self, encoded: Encoded, timeout: float | None, object_id: ObjectID | None) -> WritableExtent:
         """Room of its own that it was written to. It's the caller's to hand over to a seal."""
@@ -249,7 +249,7 @@ class Writer:
         for span in encoded.spans():
             offset = self._maps.offset_of(span.address)
             if offset is not None and len(shares) < SHARES_MAX:
-                views = views or self._ledger.views.in_order()
+                views = views or self._holdings.views.in_order()
                 place = views.find(offset, span.nbytes)
                 if place is not None and self._maps.is_as_stored(span.address, offset, span.nbytes):
                     shares[span] = place

@@ -30,7 +30,7 @@ class AddressMap:
             strip[record.offset] = record
 
     def remove(self, record: ObjectRecord) -> None:
-        """It doesn't any more."""
+        """The object lies at its offset no more."""
         number = record.offset // STRIP_NBYTES
         strip = self._strips[number]
         del strip[record.offset]

@@ -86,7 +86,7 @@ class CreateQueue:
                 self.remove(wait)
 
     def remove(self, wait: CreateWait) -> None:
-        """It waits no longer. Those behind it are served by the next ``serve``."""
+        """The request waits no longer. The requests behind it are served by the next ``serve``."""
         wait.done = True
         self._waiting.remove(wait)
 

@@ -60,7 +60,7 @@ def test_a_forked_child_is_told_to_connect_itself(store: Store) -> None:
             store.put(2)
 
     uses: list[Callable[[], object]] = [lambda: store.get(object_id), put_many, lambda: store.create(3), store.stats]
-    with store._connection._send_lock, store._connection._lock, store._ledger._lock, store._writer.lock:
+    with store._connection._send_lock, store._connection._lock, store._holdings._lock, store._writer.lock:
         answers = [in_fork(use) for use in uses]
     assert [answer for answer in answers if "connect again in the child" not in answer] == []
     assert all(answer.startswith("StoreClosedError") for answer in answers)

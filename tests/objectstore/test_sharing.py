@@ -121,7 +121,7 @@ def test_what_lies_in_the_arena_is_not_copied_again(
     store.delete([ObjectID.fromhex(item["id"]) for item in store.list()])
     wait_until(lambda: taken() == 0, "everything is free")
     assert store.stats()["shared_nbytes"] == 0
-    assert not store._ledger.views, "what nobody looks at is still noted"
+    assert not store._holdings.views, "what nobody looks at is still noted"
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_what_the_server_does_not_know_any_more_is_copied(
     view = store.get(store.put(NUMBERS))
     holder = object()
     for own in (1, 100_000):  # in a lease, and in an extent of its own
-        store._ledger.views.clear()
-        store._ledger.views.add(holder, store.new_id(), ((64, view.ctypes.data - store.arena_address, view.nbytes),))
+        store._holdings.views.clear()
+        store._holdings.views.add(holder, store.new_id(), ((64, view.ctypes.data - store.arena_address, view.nbytes),))
         before = taken()
         object_id = store.put([view, np.zeros(own)])
         check()

@@ -132,11 +132,11 @@ def test_releases_that_are_deferred_wake_nobody_and_go_when_they_are_settled(
     server: StoreServer, store: Store, wait_until: Callable[..., Any]
 ) -> None:
     view = store.get(store.put(np.zeros(400_000)))
-    ledger = store._ledger
-    wait_until(lambda: not ledger._armed, what="nothing is on its way")
+    holdings = store._holdings
+    wait_until(lambda: not holdings._armed, what="nothing is on its way")
     store.defer_releases()
     del view
-    assert ledger._tokens.empty()
+    assert holdings._tokens.empty()
     assert server.stats()["pins"] == 1
     store.settle_releases()
     assert server.stats()["pins"] == 0

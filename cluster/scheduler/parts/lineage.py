@@ -34,7 +34,7 @@ class Lineage:
                         (self.roots if task.state in ("memory", "lost") else self._gone).append(task)
 
     def orphans(self) -> list[Task]:
-        """Those of the tasks that are made of data which is gone, and not of another one of these tasks."""
+        """The ones of these tasks that are made of data which is gone, and not of another one of these tasks."""
         if not self._gone:
             return []
         found: list[Task] = []

@@ -125,7 +125,7 @@ class Waits:
             yield from waits
 
     def of(self, client: str) -> list[Wait]:
-        """Those of a client, in the order in which they began."""
+        """The waits of a client, in the order in which they began."""
         return list(self._of.get(client, ()))
 
     def demand_room(self, client: str) -> None:

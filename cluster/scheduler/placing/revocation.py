@@ -84,7 +84,7 @@ class Revocation(Timed):
             self.unanswered.setdefault(worker, now)
 
     def answered(self, worker: Worker) -> None:
-        """It has said so, or is gone."""
+        """The worker has said so, or is gone."""
         self.unanswered.pop(worker, None)
 
     @property

@@ -148,7 +148,7 @@ class Suspects(Timed):
         return charged
 
     def _submitters(self, tasks: Iterable[Task], died: Sequence[Worker]) -> list[Task]:
-        """Those that have submitted one of the tasks, directly or by others, and were blocked on one of the workers."""
+        """The tasks that have submitted one of these, directly or by others, and were blocked on one of the workers."""
         parents = self._life.parents
         found: dict[Task, None] = {}
         for task in tasks if parents else ():

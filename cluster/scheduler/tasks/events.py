@@ -29,7 +29,7 @@ class ObjectsReported(NamedTuple):
 
 
 class HostReady(NamedTuple):
-    """That was all."""
+    """A host that has joined has said all that it has."""
 
     host: str
 

@@ -53,7 +53,7 @@ class Joined(NamedTuple):
 
 
 class Left(NamedTuple):
-    """It is gone."""
+    """A host, a worker or a client is gone."""
 
     kind: str
     address: str

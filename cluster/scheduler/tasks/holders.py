@@ -26,7 +26,7 @@ class Client(Holder):
         return HolderDescription(self.kind, self.name)
 
     def leave(self) -> None:
-        """It hears nothing any more."""
+        """The client is gone, and hears nothing any more."""
         self.peer = ""
 
 

@@ -1,14 +1,14 @@
-"""The ledger: what one connection holds at the server, and what of it has died and is to be told there.
+"""The holdings: what one connection holds at the server, and what of it has died and is to be told there.
 
 A finaliser of a pin (``pins.py``) only notes what has died, in a list. The list is emptied by the next message that
-goes to the server anyhow. If there is none, a token wakes a thread of the ledger that empties it: at once if the object
+goes to the server anyhow. If there is none, a token wakes a thread for this, which empties it: at once if the object
 is large, within milliseconds if it's small. A thread that is about to let go of objects and will have a moment soon can
-undertake to empty the list itself (``Ledger.defer``).
+undertake to empty the list itself (``Holdings.defer``).
 
 A fork has the views, too, and no connection: what is alive when this process forks is *kept* for the fork, and isn't
 dropped at the server before the fork has ended (``forks.py``).
 
-The ledger also counts what is alive. The connection of a store that was closed stays open until that
+The holdings also count what is alive. The connection of a store that was closed stays open until that
 count is zero, since the server takes a closed connection for the end of all of its pins.
 """
 
@@ -70,7 +70,7 @@ class Dead(NamedTuple):
         )
 
 
-class Ledger:
+class Holdings:
     """What one connection holds at the server, and what of it has died.
 
     Parameters
@@ -78,14 +78,14 @@ class Ledger:
     index : IndexView
         With the pins that this process has taken by itself.
     flush : callable
-        Sends what has died. Called by the ledger's own thread; false once the connection is gone.
+        Sends what has died. Called by a thread of this object; false once the connection is gone.
     on_end : callable
         Called after ``close``, when nothing is alive any more or the connection is gone.
     maps : ArenaMaps
         Kept while anything looks into the arena, and then let go of.
     soon : callable, optional
         ``soon(function, seconds)`` has the function called after so many seconds, from wherever it is called itself,
-        also in a finaliser: an event loop, which takes the place of the ledger's thread until ``close``.
+        also in a finaliser: an event loop, which takes the place of that thread until ``close``.
 
     Attributes
     ----------
