@@ -79,7 +79,7 @@ async def connect(
         try:
             async with asyncio.timeout(max(0.1, timeout - (time.monotonic() - started))):
                 connection = await _connect(host, port, shared)
-                opening = ConnectorOpening(token, role, info, where)
+                opening = ConnectorOpening(token, role, info, where, comes_back=True)
                 await connection.open_as_connector(opening)
                 if opening.terms is None:
                     return connection

@@ -40,7 +40,7 @@ FULL_NBYTES = 8 << 20
 #: A peer for which more messages than this wait is given up.
 MAX_HELD_MESSAGES = 1 << 20
 #: The role of the other end, seen from a connecting one.
-LISTENER = "scheduler"
+_LISTENER = "scheduler"
 #: What packing raises for what can't be sent.
 UNPACKABLE = (TypeError, ValueError, OverflowError)
 
@@ -418,7 +418,7 @@ class Connection(asyncio.Protocol):
             if answer is None:
                 break
             self.send(answer)
-        self._opened(LISTENER, opening.info)
+        self._opened(_LISTENER, opening.info)
 
 
 def _drop(frame: list[bytes | memoryview]) -> None:

@@ -51,7 +51,7 @@ class FrameReader:
     taken, taken_nbytes : int
         How many frames it has found, and their bytes, since `begin_counting`.
     acknowledged : int
-        How many frames the other end said last that it has taken; -1 if it has not said anything about it.
+        How many frames the other end said last that it has taken.
     said_goodbye : bool
         Whether the other end has said that nothing more will come.
     """
@@ -62,7 +62,7 @@ class FrameReader:
         self.batches: list[tuple[Any, ...]] = []
         self.taken = 0
         self.taken_nbytes = 0
-        self.acknowledged = -1
+        self.acknowledged = 0
         self.said_goodbye = False
         self._begun = bytearray()  # a frame that is not complete
         self._needed = 0  # of its bytes, at least

@@ -149,12 +149,19 @@ class ListenerOpening:
         return self._dispatch(message)
 
     def _on_hello(
-        self, magic: str, version: int, role: str, nonce: bytes, proof: bytes, info: dict[str, Any]
+        self,
+        magic: str,
+        version: int,
+        role: str,
+        nonce: bytes,
+        proof: bytes,
+        info: dict[str, Any],
+        comes_back: bool,
     ) -> tuple[Any, ...]:
         self._check_token(role, nonce, proof)
         self.role, self.info = role, info
         reply = self._welcome(role, info)
-        self.terms = None if self._sessions is None else self._sessions.begin(role)
+        self.terms = self._sessions.begin(role) if comes_back and self._sessions is not None else None
         return WELCOME(
             _proof(self._token, "listener", role, self._nonce, nonce),
             reply,
@@ -211,6 +218,8 @@ class ConnectorOpening:
         What it has connected to, for messages to people.
     back:
         The session that it comes back to, if it does.
+    comes_back:
+        Whether it does when the connection breaks.
 
     Attributes
     ----------
@@ -222,8 +231,18 @@ class ConnectorOpening:
         How many frames of an earlier connection's the listener has taken.
     """
 
-    def __init__(self, token: bytes, role: str, info: dict[str, Any], where: str, back: Return | None = None) -> None:
+    def __init__(
+        self,
+        token: bytes,
+        role: str,
+        info: dict[str, Any],
+        where: str,
+        back: Return | None = None,
+        *,
+        comes_back: bool = False,
+    ) -> None:
         self._token = token
+        self._comes_back = comes_back
         self._back = back
         self._role = role
         self._info = info
@@ -264,7 +283,7 @@ class ConnectorOpening:
         self._listener_nonce = nonce
         proof = _proof(self._token, "connector", self._role, nonce, self._nonce)
         if self._back is None:
-            return HELLO(MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, self._info)
+            return HELLO(MAGIC, PROTOCOL_VERSION, self._role, self._nonce, proof, self._info, self._comes_back)
         terms, attempt, taken = self._back
         session = {"id": terms.id, "epoch": terms.epoch, "attempt": attempt, "taken": taken}
         session_proof = terms.proof("connector", nonce, self._nonce, attempt, taken)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from holdfast.cluster.comm import frames
-from holdfast.cluster.comm.connection import FULL_NBYTES, LISTENER, UNPACKABLE, Connection
+from holdfast.cluster.comm.connection import FULL_NBYTES, UNPACKABLE, Connection
 from holdfast.cluster.comm.machine_watch import MachineWatch
 from holdfast.cluster.comm.resume import (
     KEPT_FRAMES,
@@ -92,8 +92,6 @@ class ResumableConnection(Connection):
         transport, reader = opened.hand_over()
         self._reader.go_on_with(reader)
         self._go_on(transport)
-        if self.role == LISTENER:
-            transport.write(frames.acknowledgement(0))  # the listener knows by this that the terms have arrived
 
     @property
     def is_full(self) -> bool:
@@ -280,9 +278,7 @@ class ResumableConnection(Connection):
         """Whether the end of a socket is a break."""
         if self._aborted or self._leaves or self._reader.said_goodbye:
             return False
-        if isinstance(error, OSError) and error.errno == errno.EBADF:
-            return False  # this very process has closed it
-        return self.role == LISTENER or self._reader.acknowledged >= 0
+        return not (isinstance(error, OSError) and error.errno == errno.EBADF)  # this very process has closed it
 
     def _break(self, error: Exception | None) -> None:
         with self.write_lock:

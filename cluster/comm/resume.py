@@ -51,8 +51,8 @@ recorded opening is of no use. It also names the listener's *epoch*: that of a l
 says so. The attempts to come back are numbered: a proxy may hold back what one of them has said, and deliver it when a
 later one has succeeded.
 
-A listener counts on a connecting end to come back only if that has acknowledged anything, be it that it has taken
-nothing. Otherwise it may not know the secret, or be one that doesn't come back: a command that asks one thing.
+A connecting end says in its hello whether it comes back; a command that asks one thing does not. One whose welcome was
+lost knows no secret. It joins anew, and takes its own place.
 
 Acknowledging costs a round trip nothing: a control rides along with a frame when `RIDE_FRAMES` have come since the last
 one, leaves by itself when `TELL_FRAMES` or `TELL_NBYTES` have, and otherwise a moment after the last frame.

@@ -4,7 +4,7 @@
 
     connecting → the greeting (`comm.strangers.GREETING`)
     listener   → hello: magic, protocol, nonce
-    connecting → hello: magic, protocol, role, nonce, proof, info
+    connecting → hello: magic, protocol, role, nonce, proof, info, whether it comes back
     listener   → welcome: proof, info, session      or      refused: code, text
 
 The connecting end of a connection that has broken says in the place of its hello that it takes up the session again
@@ -38,6 +38,7 @@ from holdfast.cluster.protocol.limits import MAX_THREADS
 from holdfast.cluster.protocol.message import Message, Vocabulary
 from holdfast.cluster.protocol.shapes import (
     Anything,
+    Boolean,
     Fields,
     Identity,
     Integer,
@@ -72,13 +73,15 @@ LISTENER_HELLO = Message(
 )
 HELLO = Message(
     "hello",
-    "The connecting end's answer: what it is, and the proof that it knows the token.",
+    "The connecting end's answer: what it is, the proof that it knows the token, and whether it comes back if the "
+    "connection breaks.",
     magic=Text(),
     protocol=Integer(),
     role=TEXT,
     nonce=Identity(NONCE_NBYTES),
     proof=Identity(PROOF_NBYTES),
     info=_INFO,
+    comes_back=Boolean(),
 )
 RESUME = Message(
     "resume",
@@ -98,7 +101,7 @@ RESUME = Message(
 WELCOME = Message(
     "welcome",
     "The connection is open, and the listener knows the token too. If it may break and be taken up again, the session "
-    "says how: for so many seconds after a break the listener waits.",
+    "says how: for so many seconds after a break the listener waits. A connecting end that does not get it joins anew.",
     proof=Identity(PROOF_NBYTES),
     info=_INFO,
     session=Maybe(

@@ -14,7 +14,7 @@ from holdfast.cluster.comm import connecting, frames, resume
 from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.listening import GraceOverError
 from holdfast.cluster.comm.loops import run
-from holdfast.cluster.comm.opening import ResumeError
+from holdfast.cluster.comm.opening import ConnectorOpening, ResumeError
 from holdfast.cluster.comm.resume import Resumption, Terms
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from tests.comm.served import Served
@@ -297,12 +297,11 @@ def test_a_fork_neither_comes_back_nor_keeps_the_secret():
     run(main())
 
 
-def test_a_welcome_that_may_not_have_arrived_is_not_waited_for(monkeypatch):
-    """The connecting end knows no secret then: it joins anew."""
+def test_an_end_that_does_not_say_that_it_comes_back_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(connecting, "ConnectorOpening", lambda *options, comes_back: ConnectorOpening(*options))
 
     async def main():
         async with Served(60) as served:
-            monkeypatch.setattr(connecting, "ResumableConnection", lambda opened, terms, way_back: opened)
             ours = await served.connect()
             ours.send(("op", 0))
             await served.until(lambda: served.heard)
@@ -311,6 +310,42 @@ def test_a_welcome_that_may_not_have_arrived_is_not_waited_for(monkeypatch):
             assert served.breaks == []
 
     run(main())
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_cut_at_any_byte_of_the_opening_is_nothing_to_the_end_that_connects(part):
+    """It joins anew if it knows no secret yet, and comes back if it knows one."""
+
+    async def main():
+        async with Served(60) as served:
+            served.proxy.nbytes = (1 << 20, 1 << 20)
+            ours = await served.connect()
+            (link,) = served.proxy._links
+            whole = (1 << 20) - link.left
+            ours.abort()
+            for nbytes in range(whole - part, whole // 2, -12):
+                # The first connection lives for so many bytes, and those that follow for ever.
+                served.proxy._chance = OneFate(nbytes)
+                ours = await served.connect()
+                heard = len(served.heard)
+                ours.send(("op", nbytes))
+                await served.until(lambda n=heard: len(served.heard) > n)
+                assert served.heard[-1] == ("op", nbytes)
+                ours.close()
+            assert served.proxy.cuts.total() > whole // 30
+
+    run(main())
+
+
+class OneFate(random.Random):
+    """The chance by which one connection is cut after so many bytes, and no other is."""
+
+    def __init__(self, nbytes):
+        super().__init__(nbytes)
+        self._fates = iter([nbytes])
+
+    def randint(self, low, high):
+        return next(self._fates, 1 << 40)
 
 
 # -- without a network
@@ -336,7 +371,7 @@ class End:
         self.reader.take()
         self.heard += [message[1] for batch in self.reader.batches for message in batch]
         self.reader.batches.clear()
-        self.session.acknowledge(max(self.reader.acknowledged, 0))
+        self.session.acknowledge(self.reader.acknowledged)
 
 
 @pytest.mark.parametrize("block", range(10))

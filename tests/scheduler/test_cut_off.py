@@ -11,6 +11,7 @@ from holdfast.cluster.comm import connecting as connecting_module
 from holdfast.cluster.comm import shortcut
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.scheduler.io.membership import Membership
 
 LONG_SECONDS = 600.0
 
@@ -32,8 +33,6 @@ def way(monkeypatch):
 async def cut(scheduler, peer, name):
     """Break the connection of a peer, and wait until both ends know."""
     async with asyncio.timeout(20):
-        while scheduler._peers[name].connection._reader.acknowledged < 0:
-            await asyncio.sleep(0.001)
         peer.connection._transport.abort()
         while not (name not in scheduler._peers or scheduler._peers[name].is_cut_off):
             await asyncio.sleep(0.001)
@@ -139,6 +138,25 @@ def test_what_a_client_holds_is_there_when_it_is_back(way):
             await setup.client.next("memory")
             setup.client.connection.send(("release", ["x"]))
             await until(lambda: "x" not in setup.scheduler.state.tasks)
+
+    run(main())
+
+
+def test_a_host_that_comes_back_while_the_cluster_ends_is_told(way, monkeypatch):
+    async def no_probe(members, node):
+        """Somebody listens at its port."""
+
+    monkeypatch.setattr(Membership, "_probe", no_probe)
+
+    async def main():
+        async with Setup() as setup:
+            await cut(setup.scheduler, setup.node, NODE)
+            closing = asyncio.ensure_future(setup.scheduler.close())
+            await setup.client.next("closing")
+            way.set()
+            await setup.node.next("close")
+            setup.node.connection.close()
+            await closing
 
     run(main())
 

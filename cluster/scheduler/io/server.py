@@ -156,8 +156,8 @@ class Scheduler:
             self._timer.cancel()
         self._members.begin_closing()
         self._rounds.cancel()
-        await self._listener.close()
         await self._members.close(reason)
+        await self._listener.close()  # not before: a peer that is cut off may come back, and is told then
         if self._feed_log is not None:
             self._feed_log.close()
         self.finished.set()
