@@ -44,8 +44,8 @@ def main() -> int:
         type=_resume_seconds,
         metavar="SECONDS",
         default=os.environ.get("HOLDFAST_RESUME_TIMEOUT", RESUME_SECONDS),
-        help="a node or worker whose connection broke has left if it is not back after this; 0: at once "
-        "(default: %(default)s)",
+        help="a node or worker whose connection broke has left if it is not back after this, and a node also after "
+        "--silence-timeout; 0: at once (default: %(default)s)",
     )
     parser.add_argument(
         "--client-resume-timeout",

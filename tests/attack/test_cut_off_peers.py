@@ -341,6 +341,25 @@ def test_a_client_may_be_closed_while_it_is_cut_off(impatient, monkeypatch):
         until(lambda: observer._request(protocol.requests.STATUS)["clients"] == 1, "it has left")
 
 
+def test_a_process_that_is_forked_while_its_client_is_cut_off_is_none_of_the_cluster(cluster, observer, monkeypatch):
+    with World(random.Random(SEED), cluster, monkeypatch, None) as world, client_of(world) as client:
+        link = world.links["client"]
+        held = client.submit(pow, 2, 10, pure=False)
+        assert held.result() == 1024
+        refuse_and_cut(link)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                client.submit(pow, 2, 3)
+            except ConnectError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        let_in(link)
+        assert client.submit(pow, 2, 3).result(DEADLINE_SECONDS) == 8
+        assert observer._request(protocol.requests.STATUS)["clients"] == 2
+
+
 def test_many_awaits_of_an_asynchronous_client_go_on_after_cuts(cluster, monkeypatch):
     async def main(world):
         link = world.links["client"]
@@ -364,6 +383,18 @@ def test_many_awaits_of_an_asynchronous_client_go_on_after_cuts(cluster, monkeyp
 
     with World(random.Random(SEED), cluster, monkeypatch, None) as world:
         asyncio.run(main(world))
+
+
+def test_a_host_may_leave_while_it_is_cut_off(impatient, monkeypatch):
+    with (
+        Client(impatient, attach=False) as observer,
+        World(random.Random(SEED), impatient, monkeypatch, None) as world,
+    ):
+        far_workers(observer, world)
+        refuse_and_cut(world.links["node"])
+        world._thread.run(world.agent.close(), timeout=DEADLINE_SECONDS)
+        until(lambda: len(observer.nthreads()) == 1, "it has left")
+        assert observer.submit(pow, 2, 3, pure=False).result(DEADLINE_SECONDS) == 8
 
 
 def test_a_cluster_is_stopped_while_peers_are_cut_off(monkeypatch):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import os
 import threading
+from collections import Counter
 
 import pytest
 
 from holdfast.cluster.comm import connecting, frames, resumable, resume
 from holdfast.cluster.comm.addresses import parse_address
+from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.listening import _Known
 from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.machine_watch import MachineWatch
 from holdfast.cluster.comm.opening import ConnectorOpening, Refused, ResumeError, Return
+from holdfast.cluster.comm.resume import Resumption
+from holdfast.cluster.comm.shared import SharedTransport
 from holdfast.cluster.comm.strangers import GREETING
 from holdfast.cluster.errors import ProtocolError
 from tests.comm.served import Served
@@ -272,6 +279,39 @@ def test_acknowledgements_that_go_backward_change_nothing():
             await served.cut()
             say(theirs, 10)
             await served.until(lambda: len(heard) == 11)
+
+    run(main())
+
+
+# -- what stays
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_nothing_stays_of_connections_that_broke(shared):
+    def there_is():
+        gc.collect()
+        kinds = (Connection, SharedTransport, MachineWatch, Resumption, asyncio.Task, asyncio.TimerHandle)
+        counts = Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))
+        return counts.total() + len(os.listdir("/proc/self/fd"))
+
+    async def main():
+        async with Served(60) as served:
+            ours, theirs, heard, _ = await both_ends(served, shared=shared)
+
+            async def cut_and_say(times):
+                for number in range(times):
+                    say(theirs, number)
+                    say(ours, number)
+                    await served.cut(("reset", "end", "half")[number % 3])
+                    await served.until(lambda n=number: served.heard[-1:] == heard[-1:] == [("op", n)])
+                await served.until(lambda: not ours.session.kept and not theirs.session.kept)
+
+            await cut_and_say(10)
+            before = there_is()
+            await cut_and_say(100)
+            # The proxy may be about to close some.
+            await served.until(lambda: there_is() < before + 20)
+            assert len(served.listener._sessions) == 1
 
     run(main())
 
