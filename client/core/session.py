@@ -158,14 +158,16 @@ class Session:
         """Send what was posted, since something is waited for on the running loop: with all else of this turn of it."""
         if not self._has_posted:
             return
+        pause = self._flush_pause
         if not self.transport.is_current:
             self.send_posted()
-        elif self._flush_pause is None:
+        elif pause is None:
             self.flush_soon()
         else:
-            self._flush_pause.cancel()
-            self._flush_pause = None
+            # In this order: an interrupt in between has it flushed twice, and not never.
             self.transport.call_later(0, self._flush_in_loop)
+            self._flush_pause = None
+            pause.cancel()
 
     def ask(self, request: Request, timeout: float | None, /, **arguments: Any) -> Any:
         """Ask the scheduler; block until it answers, and return the answer or raise its error.
