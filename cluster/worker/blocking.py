@@ -92,8 +92,14 @@ class Blocking:
             if self._stopped:
                 return
             self._grants[run_id] = gate
-        self._deliver([protocol.worker.RECLAIM([run_id])])
-        if not self._read_while(gate.locked):
+        try:
+            self._deliver([protocol.worker.RECLAIM([run_id])])
+            self._await_grant(run_id, gate)
+        finally:
+            self._await_grant(run_id, gate)  # whatever is raised in this thread from another one, as in `threads`
+
+    def _await_grant(self, run_id: int, gate: threading.Lock) -> None:
+        if run_id in self._grants and not self._read_while(gate.locked):
             gate.acquire()
 
     # -- what the scheduler says, and the end

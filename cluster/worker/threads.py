@@ -246,17 +246,27 @@ class TaskThreads:
         try:
             yield True
         finally:
-            self._return(thread, blocked, run_id)
-            tell_returned(run_id)
+            try:
+                self._return(thread, blocked, run_id)
+            finally:
+                tell_returned(run_id)
 
     def _return(self, thread: int, blocked: Blocked, run_id: int) -> None:
-        with self._taking:
-            if not self._stopping:
-                self._slots.want(blocked)
+        try:
+            with self._taking:
+                if not self._stopping:
+                    self._slots.want(blocked)
+            self._await_slot(blocked)
+        finally:
+            # Code that gives tasks a time limit may raise an exception in this thread from another one. It comes out
+            # when the slot is here, which would be lost otherwise.
+            self._await_slot(blocked)
+            with self._taking:
+                self._slots.returned(thread, run_id)
+
+    def _await_slot(self, blocked: Blocked) -> None:
         if blocked.slot is None and not self._stopping:
             blocked.gate.acquire()
-        with self._taking:
-            self._slots.returned(thread, run_id)
 
     def _start_spare(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 
 import pytest
@@ -160,6 +161,57 @@ def test_a_worker_that_closes_waits_for_no_resources_and_no_slots(scheduler, sta
     event("slot").set()
     scheduler.wait(lambda: peer.gone, "the worker leaves")
     assert not [message for message in peer.received if message[0] == "returned"], "it has neither of them again"
+
+
+def wait_and_name_thread(name):
+    notes.append(threading.get_ident())
+    wait_for(name)
+
+
+def raise_in_its_thread(error):
+    (thread,) = [note for note in notes if isinstance(note, int)]
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+def test_a_task_that_is_interrupted_while_it_waits_for_its_slot_has_it_then(scheduler, start_worker, eventually):
+    """From another thread, as code does that gives calls a time limit."""
+    worker, peer = start_worker()
+    waits, holds = scheduler.task(peer, wait_and_name_thread, "x"), scheduler.task(peer, hold_slot)
+    scheduler.send(peer, ("run", [waits]))
+    scheduler.message(peer, "blocked")
+    scheduler.send(peer, ("run", [holds]))
+    assert event("held").wait(DEADLINE_SECONDS)
+    event("x").set()
+    eventually(lambda: worker._threads._slots.returning)
+    raise_in_its_thread(KeyboardInterrupt)
+    event("slot").set()
+    scheduler.message(peer, "returned")
+    after = scheduler.task(peer, give, "y")
+    scheduler.send(peer, ("run", [after]))
+    outcomes = scheduler.outcomes(peer, [task[1] for task in (waits, holds, after)])
+    assert [outcomes[task[0]][0] for task in (waits, holds, after)] == ["erred", "finished", "finished"]
+
+
+def test_a_task_that_is_interrupted_while_it_waits_for_its_resources_has_them_then(scheduler, start_worker, eventually):
+    worker, peer = start_worker()
+    waits, holds = scheduler.task(peer, wait_and_name_thread, "x"), scheduler.task(peer, hold_slot)
+    scheduler.send(peer, ("holding", [waits[1]]), ("run", [waits]))
+    scheduler.message(peer, "blocked")
+    scheduler.send(peer, ("run", [holds]))
+    assert event("held").wait(DEADLINE_SECONDS)
+    event("x").set()
+    scheduler.message(peer, "reclaim")
+    raise_in_its_thread(KeyboardInterrupt)
+    other = scheduler.task(peer, give, "y")
+    scheduler.send(peer, ("run", [other]))  # which that thread receives: no other one has time for it
+    eventually(lambda: worker._threads._queued)
+    event("slot").set()
+    scheduler.outcomes(peer, [holds[1], other[1]])
+    assert not [message for message in peer.received if message[0] == "returned"]
+    scheduler.send(peer, ("granted", [waits[1]]))
+    scheduler.message(peer, "returned")
+    kind, _ = scheduler.outcomes(peer, [waits[1]])[waits[0]]
+    assert kind == "erred"
 
 
 # -- the client that the tasks are
