@@ -42,7 +42,13 @@ FETCH_TIMEOUT_SECONDS = 300.0
 #: A host from which nothing comes for so long is given up, as the scheduler does with it.
 SILENCE_SECONDS = 30.0
 #: A thread that waits for this host's store looks so often whether its agent is still in the cluster.
-LOOK_SECONDS = 5.0
+#: Not a part of `transfer.server.ROOM_SECONDS`, after which a fetch that finds no room fails: what fails between two
+#: looks is not heard of, and begins again.
+LOOK_SECONDS = 7.0
+#: When an object has waited for room in this host's store in vain, longer than `HELD_UP_SECONDS`, those after it are
+#: read over the network for so long.
+NO_ROOM_SECONDS = 60.0
+HELD_UP_SECONDS = 1.0
 #: How long an object that should be here is waited for: its seal may be on its way.
 LATE_SEAL_SECONDS = 1.0
 #: How long an object waits for room in a store.
@@ -100,6 +106,7 @@ class StoreAccess:
         self.hash_seed = int.from_bytes(blake2b(token, digest_size=8, person=b"fingerprint").digest(), "little")
         self._turns = itertools.count()
         self._closed = False
+        self._no_room_until = 0.0  # of `time.monotonic`
 
     # -- the store of this host
 
@@ -170,6 +177,7 @@ class StoreAccess:
         local = self.local
         if local is not None:
             store, address = local
+            began = time.monotonic()
             try:
                 return self._read_here(store, address, location, deadline, writable)
             except StoreClosedError:
@@ -178,6 +186,8 @@ class StoreAccess:
                 raise
             except StoreError as error:
                 # Gone from here, or no room to bring it here: its bytes may still be read over the network.
+                if isinstance(error, StoreFullError) and (now := time.monotonic()) > began + HELD_UP_SECONDS:
+                    self._no_room_until = now + NO_ROOM_SECONDS
                 logger.debug("can't read an object in place: %s", error)
         for address in location.nodes:
             patience = _left(deadline, SILENCE_SECONDS)
@@ -232,6 +242,8 @@ class StoreAccess:
         if not sources:
             patience = _left(deadline, LATE_SEAL_SECONDS)
             return store.get(object_id, timeout=patience, patience=LOOK_SECONDS, writable=writable)
+        if time.monotonic() < self._no_room_until:  # most likely this client's own views fill the store
+            return store.get(object_id, timeout=0, patience=LOOK_SECONDS, writable=writable)
         end = time.monotonic() + _left(deadline, FETCH_TIMEOUT_SECONDS)
         while True:
             next_look = min(end, time.monotonic() + LOOK_SECONDS)
