@@ -122,7 +122,7 @@ REVOKE = Message(
 PARTED = Message(
     "parted",
     "The connection between the scheduler and this worker has ended. Its process is to end too, and the node lets it "
-    "live for some seconds only.",
+    "live for some seconds only. A pid of 0: no process is to end, or the scheduler does not know which one.",
     worker=ADDRESS,
     pid=Integer(),
 )

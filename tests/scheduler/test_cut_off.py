@@ -102,6 +102,28 @@ def test_a_worker_in_the_place_of_one_that_is_cut_off_takes_it():
     run(main())
 
 
+@pytest.mark.parametrize(("pid", "to_end"), [(17, 0), (18, 17)])
+def test_of_a_worker_that_joins_anew_the_process_is_not_ended_unless_it_is_another_one(pid, to_end):
+    """It may have joined and not got the welcome."""
+
+    async def main():
+        async with Setup(resume_seconds=LONG_SECONDS) as setup:
+            setup.worker.connection.close()
+            await until(lambda: WORKER not in setup.scheduler._peers)
+            await setup.node.next("parted")
+            info = {"address": WORKER, "name": "here-0", "node": NODE, "nthreads": 1, "incarnation": pid}
+            setup.worker = await Peer.join(setup.scheduler, "worker", pid=17, **{**info, "incarnation": 17})
+            await cut(setup.scheduler, setup.worker, WORKER)
+            successor = await Peer.join(setup.scheduler, "worker", pid=pid, **info)
+            _, _, ended = await setup.node.next("parted")
+            assert ended == to_end
+            setup.submit("x")
+            await successor.next("run")
+            setup.worker.connection.abort()
+
+    run(main())
+
+
 def test_a_node_that_is_cut_off_and_at_whose_port_nobody_listens_leaves_at_once():
     async def main():
         async with Setup(resume_seconds=LONG_SECONDS) as setup:

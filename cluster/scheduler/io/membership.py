@@ -155,6 +155,8 @@ class Membership:
             # The very agent that is connected connects anew: its old connection has ended at its side.
             former.give_up(MayLiveError("it connects anew"))
         elif former is not None and former.is_cut_off:
+            if isinstance(former, WorkerPeer):
+                former.joins_anew = all(former.info.get(field) == info.get(field) for field in ("pid", "incarnation"))
             former.give_up(ConnectError("another one has come in its place"))
         if role == "worker":
             host = self._state.hosts.get(info["node"])
@@ -309,7 +311,9 @@ class Membership:
             self._node_left(peer, reason, may_live=may_live)
         elif isinstance(peer, WorkerPeer):
             self.peers.pop(id_of_tasks(peer.name), None)  # which leaves with the worker
-            self._happen(events.WorkerParted(peer.name, reason, peer.info.get("pid") or 0))
+            # Its agent sees to it that the process ends, if it knows which one.
+            pid = 0 if peer.joins_anew else peer.info.get("pid") or 0
+            self._happen(events.WorkerParted(peer.name, reason, pid))
         else:
             self._happen(events.ClientLeft(peer.name))
 

@@ -169,9 +169,19 @@ class NodePeer(Peer):
 
 
 class WorkerPeer(Peer):
-    """A worker."""
+    """A worker.
+
+    Attributes
+    ----------
+    joins_anew : bool
+        Its very process does, because it has not got the welcome.
+    """
 
     role = "worker"
+
+    def __init__(self, name: str, info: dict[str, Any], connection: Connection) -> None:
+        super().__init__(name, info, connection)
+        self.joins_anew = False
 
     @property
     def node(self) -> str:
