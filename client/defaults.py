@@ -3,7 +3,7 @@
 The client that was opened last as a default, and is open still, is the current one of its process and dask's default
 scheduler. When it is closed, the one before it is again; when none is left, dask's configuration is what it was before
 the first. An asynchronous client that is left open is closed when its event loop ends in order
-(`holdfast.client.operations.closing`). A loop that ends otherwise tells nobody, so that is noticed when a default is
+(`holdfast.client.operations.closing`). A loop that ends otherwise does not say so, so that is noticed when a default is
 looked for.
 """
 

@@ -23,7 +23,7 @@ room's own docstring says what it adds)::
     memory/      the arena: which bytes of it are free, and its pages
     system/      what the kernel and this host offer: maps, pages, mounts, limits, directories, forks
 
-    errors.py, sizes.py, lazy.py     for everybody
+    errors.py, sizes.py, lazy.py     for all rooms
 
 The command line (``__main__.py``, ``stats_command.py``) stands on top of all.
 

@@ -13,7 +13,10 @@ from names_of_code import Names
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("holdfast", "objectstore", "cluster", "client", "benchmarks", "examples", "tests")
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *map(ROOT.joinpath, ["README.md", "CONTRIBUTING.md", "SECURITY.md"]),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 #: Whose names are not ours, though a document has them.
 OTHERS = {"dask", "np", "threading", "memory.high"}
 _NAME = re.compile(r"[\w/]+\.py\b")

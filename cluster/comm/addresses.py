@@ -63,7 +63,7 @@ def format_address(host: str, port: int) -> str:
 
 
 def unknown_host(error: Exception, host: str) -> str | None:
-    """What to say of an error if it means that nobody knows a host of this name; None if it means something else.
+    """What to say of an error if it means that no host is known by this name; None if it means something else.
 
     >>> unknown_host(socket.gaierror(socket.EAI_NONAME, "unknown"), "nowhere")
     "no host is known by the name 'nowhere'; check the name"

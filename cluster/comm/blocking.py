@@ -1,6 +1,6 @@
 """The opening of a connection over a plain socket, for code that moves bytes in threads of its own.
 
-The connecting end blocks. The accepting end lives in an event loop, so that a thread is given only to somebody who
+The connecting end blocks. The accepting end lives in an event loop, so that a thread is given only to a peer that
 knows the token. After the opening the socket is the caller's, to use as it likes.
 """
 
@@ -68,7 +68,7 @@ class StalledError(ConnectError):
 
 
 class UnknownHostError(ConnectError):
-    """Nobody knows a host of the name that an address has."""
+    """No host is known by the name that an address has."""
 
 
 def connect_blocking(
@@ -89,7 +89,7 @@ def connect_blocking(
     StalledError
         The other end said nothing in time.
     UnknownHostError
-        Nobody knows a host of that name.
+        No host is known by that name.
     ConnectError
         Or another of its subclasses: there is no answer, or one of a program that can't be worked with.
     """

@@ -52,7 +52,7 @@ class Entrance:
         A socket that listens, which is this object's from here on.
     open_connection:
         ``await open_connection(sock, peer)`` runs the opening over an accepted socket, which doesn't block, and hands
-        the connection over to whom it is for. It closes the socket if it raises, or is cancelled.
+        the connection over to the code that it is for. It closes the socket if it raises, or is cancelled.
     """
 
     def __init__(self, listening: socket.socket, open_connection: Open) -> None:

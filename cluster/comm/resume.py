@@ -46,7 +46,7 @@ broken     its end by this end, or a refusal  ended
 =========  =================================  ==================================================================
 
 The connecting end comes back; the listening end waits for it, for `Terms.seconds`. A session is known by an id, and
-whoever takes it up again proves a secret that it got in its first welcome, over the nonces of both ends, so that a
+the end that takes it up again proves a secret that it got in its first welcome, over the nonces of both ends, so that a
 recorded opening is of no use. It also names the listener's *epoch*: that of a listener which is another one by now
 says so. The attempts to come back are numbered: a proxy may hold back what one of them has said, and deliver it when a
 later one has succeeded.

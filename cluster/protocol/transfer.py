@@ -125,7 +125,7 @@ def put(object_id: bytes, nbytes: int, description: Description) -> bytes:
 def announcement(nbytes: int, description: Description) -> bytes:
     """What goes in front of an object's bytes."""
     packed = _packed(description)
-    if len(packed) > MAX_DESCRIPTION_NBYTES:  # a key of this length helps nobody to recognise an object
+    if len(packed) > MAX_DESCRIPTION_NBYTES:  # a key of this length helps no user to recognise an object
         packed = _packed(description._replace(key=None))
     return ANNOUNCEMENT.pack(nbytes, len(packed)) + packed
 

@@ -1,7 +1,7 @@
 """The asking side of the protocol in which objects travel between hosts (`holdfast.cluster.protocol.transfer`).
 
 Everything here blocks; the bytes move in threads. A host's agent keeps its connections in a `PeerPool`, and so may
-anybody who reads much.
+any process that reads much.
 """
 
 from __future__ import annotations

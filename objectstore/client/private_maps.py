@@ -1,7 +1,7 @@
 """Private views: memory that a reader may write to, of which only the written pages are copied.
 
 A *private map* shows a piece of the arena, or of the file of a spilled object. The kernel gives the process a page of
-its own as soon as it writes to one; until then the page is everybody's, so such a map has a pin too. Each
+its own as soon as it writes to one; until then the page is shared by all readers, so such a map has a pin too. Each
 get has a map of its own, and no get sees what is written through another one.
 
 **What is mapped.** A map costs about ten microseconds, and as much again for its end. A copy costs more than that from

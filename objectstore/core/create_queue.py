@@ -3,7 +3,7 @@
 First come, first served, so that a large object is never starved by a stream of small ones, with one
 exception, so that small ones aren't held up by a large one either: while the first in line can't be
 satisfied, requests behind it may overtake it, all of them together for at most an eighth of the bytes
-that it asks for. After that they wait like everybody. Each waits until its own deadline.
+that it asks for. After that they wait like all others. Each waits until its own deadline.
 
 The bound is one of bytes, not of places: what overtook may lie in the middle of the piece that the first is
 waiting for, as any other object may.

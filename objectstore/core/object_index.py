@@ -68,7 +68,7 @@ class ObjectIndex(IndexTables):
         return slot
 
     def seal(self, slot: int) -> None:
-        """An open object is there for everybody."""
+        """An open object is there for all clients."""
         self._words[slot * SLOT_WORDS + STATE_WORD] = SEALED
 
     def withdraw(self, slot: int) -> bool:

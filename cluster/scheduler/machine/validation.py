@@ -60,8 +60,8 @@ def validate_state(state: SchedulerState) -> None:
         try:
             _validate_task(state, task, known, holders)
             # 8, 9
-            assert task in to_settle or task.is_needed or task.state == "released", "nobody needs it"
-            assert task in to_settle or task.is_needed or task.dependents, "nobody can ask for it again"
+            assert task in to_settle or task.is_needed or task.state == "released", "nothing needs it"
+            assert task in to_settle or task.is_needed or task.dependents, "nothing can ask for it again"
             if task.state in ACTIVE and task not in to_fail:
                 assert all(dependency.state in ("memory", "lost", *ACTIVE) for dependency in task.dependencies)
         except AssertionError as error:
@@ -200,7 +200,7 @@ def _validate_errors(state: SchedulerState, known: set[Task]) -> None:
         assert error.object_id is None or state.life.errors.table.get(error.object_id) is error
     for object_id, error in state.life.errors.table.items():
         assert error.object_id == object_id
-        assert error in errors, "nobody failed for it"
+        assert error in errors, "no task failed for it"
         for host in error.where:
             assert state.hosts.get(host.address) is host
             assert error in host.errors
@@ -218,7 +218,7 @@ def _validate_reserved(worker: Worker) -> None:
     if task.worker is worker:
         assert worker.nactive <= 1, f"{task!r} is not alone"
     else:
-        assert task.state == "ready", f"{worker!r} is reserved for nobody"
+        assert task.state == "ready", f"{worker!r} is reserved for no task"
     if task.isolation == ISOLATED_ON_HOST:
         assert not others, f"{task!r} is not the only suspect of its host"
 

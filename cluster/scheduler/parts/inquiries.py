@@ -96,6 +96,6 @@ class Inquiries(Part, WaitOwner):
     def check(self) -> None:
         assert set(self._inquiries) == {wait for wait in self.shared.waits if isinstance(wait, Inquiry)}
         for inquiry in self._inquiries:
-            assert inquiry.hosts, f"{inquiry!r} waits for nobody"
+            assert inquiry.hosts, f"{inquiry!r} waits for no host"
             for host in inquiry.hosts:
                 assert self.shared.hosts.get(host.address) is host

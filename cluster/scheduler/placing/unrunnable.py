@@ -62,14 +62,14 @@ class Unrunnable(Timed):
 
     def why(self, requirements: Requirements | None) -> tuple[str, str]:
         """What tasks with these requirements wait for, and what can be done about it."""
-        everybody: list[Worker | WorkerPlace] = [*self._workers.values()]
-        everybody += (place for host in self._hosts.values() for place in host.places)
-        if not everybody or requirements is None:
+        candidates: list[Worker | WorkerPlace] = [*self._workers.values()]
+        candidates += (place for host in self._hosts.values() for place in host.places)
+        if not candidates or requirements is None:
             return (
                 "for a worker, and the cluster has none",
                 "start some with 'holdfast start --address HOST:PORT'",
             )
-        named = [worker for worker in everybody if requirements.names(worker)]
+        named = [worker for worker in candidates if requirements.names(worker)]
         if not named and not requirements.loose:
             return (
                 f"for a worker called {' or '.join(_some(requirements.workers))}, and there is none; there are "
@@ -79,7 +79,7 @@ class Unrunnable(Timed):
         wanted = " and ".join(f"{amount:g} {name}" for name, amount in requirements.resources)
         return (
             f"for a worker with {wanted}, and there is none; the most that one has: "
-            f"{_most_resources(named or everybody, requirements)}",
+            f"{_most_resources(named or candidates, requirements)}",
             "ask for less, or start a bigger worker ('holdfast start --resources' and '--memory', "
             "LocalCluster(resources=, memory_limit=))",
         )

@@ -1,7 +1,7 @@
 """What a key means: the generations of its tasks.
 
 The table `Generations.tasks` has the task that a key means now. Dependents refer to tasks, not to keys. So when a key
-that nobody holds is specified anew, and by another specification, its task leaves the table (`Generations.free_key`)
+that no holder holds is specified anew, and by another specification, its task leaves the table (`Generations.free_key`)
 and the next generation of the key takes the place. The earlier one goes on for its dependents, can be computed again
 for them, and is forgotten with the last of them:
 
