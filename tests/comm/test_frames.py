@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import struct
 
@@ -65,6 +66,31 @@ def test_a_long_batch_becomes_several_frames():
     assert len(chunks) > 1
     received = [message for frame in FrameReader().feed(b"".join(chunks)) for message in frame]
     assert received == batch
+
+
+def test_a_few_messages_that_are_too_much_for_a_frame_become_several():
+    batch = [("op", i, bytes(60_000)) for i in range(frames.FEW_MESSAGES)]
+    chunks = pack(batch)
+    assert len(chunks) == 3
+    received = FrameReader().feed(b"".join(chunks))
+    assert [len(frame) for frame in received] == [3, 3, 2]
+    assert [message for frame in received for message in frame] == batch
+
+
+def test_what_a_message_that_cannot_be_packed_has_put_behind_travels_with_no_other():
+    with pytest.raises(TypeError):
+        pack([("op", Raw(b"lost"), object())])
+    assert len(pack([("op", 1)])) == 1
+    with pytest.raises(TypeError):
+        pack([("op", Raw(b"lost"), object())])
+    assert pack([("op", Raw(b"sent"))])[1:] == [b"sent"]
+
+
+def test_a_buffer_of_wider_items_is_sent_as_bytes():
+    numbers = array.array("d", range(10))
+    ((message,),) = FrameReader().feed(wire([("op", Raw(memoryview(numbers)))]))
+    assert bytes(message[1]) == numbers.tobytes()
+    assert all(memoryview(chunk).format == "B" for chunk in pack([("op", Raw(memoryview(numbers)))]))
 
 
 def test_many_large_payloads_become_several_frames():

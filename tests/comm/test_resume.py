@@ -11,13 +11,17 @@ import threading
 import pytest
 
 from holdfast.cluster.comm import connecting, frames, resume
+from holdfast.cluster.comm.connecting import connect
+from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.listening import GraceOverError
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.opening import ConnectorOpening, ResumeError
+from holdfast.cluster.comm.resumable import ResumableConnection
 from holdfast.cluster.comm.resume import Resumption, Terms
 from holdfast.cluster.errors import ConnectError, ProtocolError
 from tests.comm.served import Served
+from tests.comm.server import TOKEN
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -345,6 +349,19 @@ class OneFate(random.Random):
 
     def randint(self, low, high):
         return next(self._fates, 1 << 40)
+
+
+def test_only_a_connection_over_the_network_is_one_that_can_be_taken_up_again():
+    async def main():
+        async with Served(60) as served:
+            over_the_network = await served.connect()
+            within_the_host = await connect(served.listener.address, token=TOKEN, role="client", info={}, timeout=5)
+            await served.until(lambda: len(served.connections) == 2)
+            assert type(over_the_network) is type(served.connections[0]) is ResumableConnection
+            assert type(within_the_host) is type(served.connections[1]) is Connection
+            within_the_host.abort()
+
+    run(main())
 
 
 # -- without a network
