@@ -364,11 +364,12 @@ class TaskThreads:
                 if not self._read_while(self.nothing_queued):
                     self._wait()
                 continue
-            may_begin = revocations[0] == confirmed
-            if not may_begin:
-                may_begin, confirmed = self._await_word(run_id)
-            if may_begin:
+            if revocations[0] == confirmed:
                 self._run(task)
+            else:
+                may_begin, confirmed = self._await_word(run_id)
+                if may_begin:
+                    self._run(task)
             del task  # it holds its inline dependencies
 
     @property
