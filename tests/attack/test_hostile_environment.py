@@ -197,7 +197,7 @@ def base() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="hf-test-", dir="/var/tmp"))
     made.chmod(0o755)
     yield made
-    for left in (made, Path(f"/tmp/holdfast-{USER}"), Path(f"/var/tmp/holdfast-{USER}")):
+    for left in (made, *other_user.left_behind()):
         shutil.rmtree(left, ignore_errors=True)
     for left in Path("/tmp").glob("holdfast-logs-*"):  # if there was no other place for them
         if owner(left) == USER:

@@ -44,6 +44,8 @@ def open_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield place
     os.umask(before)
     shutil.rmtree(place)
+    for left in other_user.left_behind():
+        shutil.rmtree(left, ignore_errors=True)
 
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1"}

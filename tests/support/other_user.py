@@ -56,6 +56,11 @@ def run(commands: Sequence[str], env: Mapping[str, str], *, setup: str = ":", ti
     return said
 
 
+def left_behind() -> list[Path]:
+    """The directories that the user's processes share in public places, there or not. They stay when these end."""
+    return [Path(f"/tmp/holdfast-{USER}"), Path(f"/var/tmp/holdfast-{USER}"), Path(f"/tmp/holdfast-leftovers-{USER}")]
+
+
 def _reachable() -> list[str]:
     """Commands that let everybody read the repository and the interpreter, in this mount namespace."""
     lines = ["mount -t tmpfs -o mode=755 none /mnt", f"mkdir {SOURCE}", f"mount --bind {_REPOSITORY} {SOURCE}"]
