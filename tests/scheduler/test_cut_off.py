@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 from scheduler_peers import NODE, WORKER, Peer, Setup
@@ -181,6 +184,17 @@ def test_a_host_that_comes_back_while_the_cluster_ends_is_told(way, monkeypatch)
             await closing
 
     run(main())
+
+
+@pytest.mark.parametrize("variable", ["HOLDFAST_RESUME_TIMEOUT", "HOLDFAST_CLIENT_RESUME_TIMEOUT"])
+@pytest.mark.parametrize("value", ["soon", "inf"])
+def test_how_long_peers_are_waited_for_has_to_be_seconds(variable, value):
+    command = [sys.executable, "-m", "holdfast.cluster.scheduler", "--port", "0"]
+    done = subprocess.run(
+        command, env={**os.environ, variable: value}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert f"seconds from 0 to 1e+06 expected, {value!r} found" in done.stderr
 
 
 @pytest.mark.parametrize("role", ["client", "worker"])
