@@ -62,7 +62,12 @@ class AsynchronousDriver:
                 f"{'on another one' if here else 'where none is running'}: await it there "
                 "(asyncio.run_coroutine_threadsafe), or open another client here"
             )
-        return self._drive(operation)
+        coroutine = self._drive(operation)
+        named: Any = coroutine
+        named.__qualname__ = (
+            f"holdfast.{getattr(operation, '__name__', 'operation')}"  # Python's words if none awaits it
+        )
+        return coroutine
 
     async def _drive(self, operation: Operation[T]) -> T:
         try:

@@ -99,7 +99,7 @@ def _listed(fs: Any) -> Any:
     if is_dask_collection(fs) or isinstance(fs, dict):
         return fs
     check_no_foreign_future(fs, "what is waited for")
-    if not isinstance(fs, Iterable):
+    if not isinstance(fs, Iterable) or isinstance(fs, str | bytes):
         raise TypeError(f"wait takes a future, an iterable of futures or a dask collection, not {fs!r:.100}")
     check_ends((fs,), "what is waited for")
     return list(fs)

@@ -30,8 +30,16 @@ from holdfast.objectstore.pickling.outline import name_in
 
 #: Data in a dataset from this size on is stored by itself.
 LARGE_NBYTES = 8 << 10
-#: Of a default that was not given.
-NO_DEFAULT: Any = object()
+
+
+class _NoDefault:
+    """Stands for a default that was not given."""
+
+    def __repr__(self) -> str:
+        return "<an error>"
+
+
+NO_DEFAULT: Any = _NoDefault()
 
 
 def check_name(name: Any) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
+import contextlib
 import inspect
 import operator
 import os
@@ -436,6 +436,13 @@ class TestOnALoop:
 
             loop = asyncio.get_running_loop()
             assert await asyncio.to_thread(elsewhere) == 8
+
+        opened(case)
+
+    def test_a_coroutine_that_is_never_awaited_is_named(self, opened):
+        async def case(client):
+            with pytest.warns(RuntimeWarning, match=r"'holdfast\.gather' was never awaited"):
+                client.gather([client.submit(abs, -1)])
 
         opened(case)
 

@@ -39,6 +39,11 @@ class TestFuturesOfOthers:
         with pytest.raises(TypeError, match=r"concurrent.futures"):
             client.compute(dask.delayed(operator.add)(1, wrap(future)))
 
+    @pytest.mark.parametrize("fs", [None, 3, "inc-1", b"inc-1"])
+    def test_what_has_no_futures_is_not_waited_for(self, fs):
+        with pytest.raises(TypeError, match="wait takes a future, an iterable of futures or a dask collection"):
+            wait(fs)
+
     def test_those_of_asyncio_and_coroutines(self, client):
         async def one():
             return 1
