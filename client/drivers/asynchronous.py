@@ -64,9 +64,7 @@ class AsynchronousDriver:
             )
         coroutine = self._drive(operation)
         named: Any = coroutine
-        named.__qualname__ = (
-            f"holdfast.{getattr(operation, '__name__', 'operation')}"  # Python's words if none awaits it
-        )
+        named.__qualname__ = f"holdfast.{getattr(operation, '__name__', 'operation')}"  # for Python's warning
         return coroutine
 
     async def _drive(self, operation: Operation[T]) -> T:
