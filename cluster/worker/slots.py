@@ -16,6 +16,9 @@ Invariants
 2. Of the tasks that return, the one that was blocked last comes first: it is the deepest of its kind, and what it
    brings about lets the others return.
 3. If a slot is free, nothing waits to return.
+4. Each slot is free, held, or on its way to a blocked task. Code that gives calls a time limit may raise an exception
+   in a task's thread from another thread, between any two steps of what is done here. So when a run ends that has lent
+   its slot, this is put in order again.
 
 All methods are called with one lock held, that of the queue of tasks (`threads`): a thread takes a task together with a
 slot.
@@ -28,6 +31,9 @@ import itertools
 import threading
 
 from holdfast.cluster.worker.ledger import WorkerLedger
+
+#: What Python calls no thread.
+_NO_THREAD = 0
 
 
 class Slot:
@@ -103,7 +109,8 @@ class Slots:
     def __init__(self, count: int, ledger: WorkerLedger) -> None:
         self._ledger = ledger
         self._order = itertools.count()
-        self.free = [Slot(number, ledger) for number in reversed(range(count))]
+        self._all = [Slot(number, ledger) for number in reversed(range(count))]
+        self.free = list(self._all)
         self.held: dict[int, Slot] = {}
         self.blocked: dict[int, Blocked] = {}
         self.returning: list[tuple[int, Blocked]] = []
@@ -150,9 +157,24 @@ class Slots:
             slot.hold(thread)
             slot.take(run_id)
 
-    def ended(self, place: int) -> None:
-        """A run that had lent its slot has ended; ``place`` is what `lent` had of it."""
+    def ended(self, thread: int, place: int) -> None:
+        """A run of a thread that had lent its slot has ended; ``place`` is what `lent` had of it."""
         self._ledger.end(place)
+        blocked = self.blocked.pop(thread, None)
+        if blocked is not None:  # it was interrupted on its way back
+            self.returning[:] = [entry for entry in self.returning if entry[1] is not blocked]
+            heapq.heapify(self.returning)
+        self._take_back_lost()
+
+    def _take_back_lost(self) -> None:
+        """Give away the slots that nothing has (4)."""
+        waiting = [blocked.slot for blocked in self.blocked.values() if blocked.slot is not None]
+        if len(self.free) + len(self.held) + len(waiting) < len(self._all):
+            known = {*self.free, *self.held.values(), *waiting}
+            for slot in self._all:
+                if slot not in known:
+                    self.held[_NO_THREAD] = slot
+                    self.leave(_NO_THREAD)
 
     def stop(self) -> None:
         """This worker ends: nothing waits for a slot any longer."""

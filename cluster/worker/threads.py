@@ -346,7 +346,7 @@ class TaskThreads:
         while True:
             with taking:  # which is the fence of the ledger as well
                 if lent and (place := lent.pop(run_id, None)) is not None:
-                    slots.ended(place)
+                    slots.ended(thread, place)
                     slot = slots.held.get(thread)  # it need not be the one that the task has begun in
                 if not queued or returning or slot is None or self._stopping:
                     if slot is not None:

@@ -11,6 +11,7 @@ import pytest
 from holdfast.cluster.errors import BlockedTasksError
 from holdfast.cluster.ledger import REVOKES
 from holdfast.cluster.node.ledger import AgentLedger
+from holdfast.cluster.worker import slots as slots_module
 from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.threads import SPARE_MAX, TaskThreads
 
@@ -241,6 +242,48 @@ def test_a_thread_that_a_task_has_started_lends_nothing(eventually):
         slots.submit(1, run)
         assert ended.wait(DEADLINE_SECONDS)
     assert not slots.told
+
+
+def lent(count):
+    """Slots of which the first thread has lent its own, in the middle of its run 7."""
+    slots = slots_module.Slots(count, WorkerLedger(count))
+    for thread in range(1, count + 1):
+        slots.take(thread)
+    slots.blocked[1] = slots_module.Blocked()
+    slots.lend(1, 7)
+    return slots
+
+
+def test_a_slot_that_a_task_was_given_and_did_not_take_since_it_was_interrupted_is_there_when_it_has_ended():
+    slots = lent(1)
+    slots.want(slots.blocked[1])
+    assert not slots.free
+    slots.ended(1, slots.lent.pop(7))
+    assert len(slots.free) == 1
+    assert not slots.blocked
+
+
+def test_one_that_was_interrupted_before_it_got_a_slot_gets_none_when_it_has_ended():
+    slots = lent(1)
+    slots.take(2)
+    slots.want(slots.blocked[1])
+    assert slots.returning
+    slots.ended(1, slots.lent.pop(7))
+    slots.leave(2)
+    assert len(slots.free) == 1
+    assert not slots.returning
+
+
+def test_a_slot_that_was_lost_between_two_steps_goes_to_one_that_returns():
+    slots = lent(2)
+    slots.free.clear()
+    slots.blocked[3] = waits = slots_module.Blocked()
+    slots.want(waits)
+    slots.ended(1, slots.lent.pop(7))
+    assert waits.slot is not None
+    assert not waits.gate.locked()
+    slots.returned(3, 8)
+    assert set(slots.held) == {2, 3}
 
 
 def test_a_worker_that_stops_waits_for_no_slot(eventually):
