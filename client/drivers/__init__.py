@@ -13,7 +13,7 @@ Rules that hold in the whole client:
 3. Where an operation yields, it may end: by an interrupt, by a cancellation, because its driver does not go on with it.
    What it has begun until then is in order, or is put in order by its ``finally``, which doesn't yield.
 4. What an operation calls between two yields is short. What may be long, or blocks on something else than the
-   connection to the scheduler, is yielded as `effects.Elsewhere`.
+   connection to the scheduler, is yielded as `effects.Blocking`.
 
 This room imports nothing of the client's other rooms.
 """

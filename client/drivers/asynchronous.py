@@ -1,6 +1,6 @@
 """The driver of an asynchronous client: a coroutine on the loop that the client was opened on.
 
-No thread is the client's own. What would block the loop runs in the loop's default executor, as `effects.Elsewhere`
+No thread is the client's own. What would block the loop runs in the loop's default executor, as `effects.Blocking`
 says. A call that never waits, such as `Client.submit`, has no coroutine: where it would have to wait after all, because
 there is no room in a store, say, it raises `WouldWaitError`.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from holdfast.client.drivers.blocking import BLOCKING, BlockingDriver
-from holdfast.client.drivers.effects import Effect, Elsewhere, InLoop, NotAtOnce, Operation, WouldWaitError
+from holdfast.client.drivers.effects import Blocking, Effect, InLoop, NotAtOnce, Operation, WouldWaitError
 from holdfast.client.raising import CarriedError, hide_own_frames
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class _AtOnceDriver(BlockingDriver):
     """Takes an operation to its end in the thread of the loop, if that can be done there at once."""
 
     def block(self, effect: Effect) -> Any:
-        if isinstance(effect, Elsewhere) and effect.at_once is not None:
+        if isinstance(effect, Blocking):
             with contextlib.suppress(NotAtOnce):
                 return effect.at_once()
         raise WouldWaitError(

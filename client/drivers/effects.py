@@ -97,20 +97,49 @@ class NotAtOnce(Exception):  # an outcome that is no error
     """Something that was tried on the event loop can't be done there at once."""
 
 
-class Elsewhere(Effect):
+class Blocking(Effect):
     """What blocks on another socket, or computes long: on a loop, it runs in the loop's default executor.
+
+    Attributes
+    ----------
+    undo : callable or None
+        Called with what `block` gave, if it is not waited for any more.
+    """
+
+    __slots__ = ()
+    undo: Callable[[Any], object] | None = None
+
+    def at_once(self) -> Any:
+        """Tried first on a loop: does the same as `block` if that takes no time, else raises `NotAtOnce`."""
+        raise NotAtOnce
+
+    async def wait(self) -> Any:
+        try:
+            return self.at_once()
+        except NotAtOnce:
+            pass
+        job = _Job(self.block, self.undo)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, job.run)
+        except BaseException:  # also when the coroutine is not gone on with
+            job.abandon()
+            raise
+
+
+class Elsewhere(Blocking):
+    """A function that blocks, or computes long.
 
     Parameters
     ----------
     function
         Does it, in any thread.
     at_once
-        Tried first on a loop: does the same if that takes no time, else raises `NotAtOnce`.
+        As `Blocking.at_once`.
     undo
-        Called with what ``function`` gave, if it is not waited for any more.
+        As `Blocking.undo`.
     """
 
-    __slots__ = ("at_once", "function", "undo")
+    __slots__ = ("_at_once", "_function", "undo")
 
     def __init__(
         self,
@@ -118,25 +147,17 @@ class Elsewhere(Effect):
         at_once: Callable[[], Any] | None = None,
         undo: Callable[[Any], object] | None = None,
     ) -> None:
-        self.function = function
-        self.at_once = at_once
+        self._function = function
+        self._at_once = at_once
         self.undo = undo
 
     def block(self) -> Any:
-        return self.function()
+        return self._function()
 
-    async def wait(self) -> Any:
-        if self.at_once is not None:
-            try:
-                return self.at_once()
-            except NotAtOnce:
-                pass
-        job = _Job(self.function, self.undo)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(None, job.run)
-        except BaseException:  # also when the coroutine is not gone on with
-            job.abandon()
-            raise
+    def at_once(self) -> Any:
+        if self._at_once is None:
+            raise NotAtOnce
+        return self._at_once()
 
 
 class _Job:

@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import ERROR, FINISHED, PENDING, KeyState
 from holdfast.client.core.waits import Ready
-from holdfast.client.drivers.effects import Elsewhere, Operation
+from holdfast.client.drivers.effects import Blocking, Elsewhere, Operation
 from holdfast.client.futures.binding import bound
 from holdfast.client.futures.errors import error_of, not_done
 from holdfast.client.raising import raise_as_it_was, raise_in_operation
@@ -92,11 +92,7 @@ def read(
                     return read_inline(location.inline, writable)
                 finally:
                     bound.to = outer
-            return (
-                yield Elsewhere(
-                    partial(_load, core, location, deadline, writable), partial(_load_at_once, core, location, writable)
-                )
-            )
+            return (yield _Load(core, location, deadline, writable))
         except UnreadableError as error:
             what = f"the result of {state.key!r:.200}{core.stores.words_for(location)}"
             unreadable = UnreadableError(what, error.type_name, error.__cause__ or error)
@@ -113,22 +109,34 @@ def read(
     raise ObjectLostError(f"the result of {state.key!r} was looked for {MAX_READS} times and could never be read")
 
 
-def _load(core: Core, location: Location, deadline: float | None, writable: bool) -> Any:
-    outer = bound.to
-    bound.to = core
-    try:
-        return core.stores.read(location, deadline, writable=writable)
-    finally:
-        bound.to = outer
+class _Load(Blocking):
+    """The value of a result is read from where it lies."""
 
+    __slots__ = ("core", "deadline", "location", "writable")
 
-def _load_at_once(core: Core, location: Location, writable: bool) -> Any:
-    outer = bound.to
-    bound.to = core
-    try:
-        return core.stores.read_at_once(location, writable=writable)
-    finally:
-        bound.to = outer
+    def __init__(self, core: Core, location: Location, deadline: float | None, writable: bool) -> None:
+        self.core = core
+        self.location = location
+        self.deadline = deadline
+        self.writable = writable
+
+    def block(self) -> Any:
+        core = self.core
+        outer = bound.to
+        bound.to = core
+        try:
+            return core.stores.read(self.location, self.deadline, writable=self.writable)
+        finally:
+            bound.to = outer
+
+    def at_once(self) -> Any:
+        core = self.core
+        outer = bound.to
+        bound.to = core
+        try:
+            return core.stores.read_at_once(self.location, writable=self.writable)
+        finally:
+            bound.to = outer
 
 
 def failure_of(core: Core, state: KeyState) -> Operation[BaseException]:

@@ -177,7 +177,6 @@ class StoreAccess:
         local = self.local
         if local is not None:
             store, address = local
-            began = time.monotonic()
             try:
                 return self._read_here(store, address, location, deadline, writable)
             except StoreClosedError:
@@ -186,8 +185,6 @@ class StoreAccess:
                 raise
             except StoreError as error:
                 # Gone from here, or no room to bring it here: its bytes may still be read over the network.
-                if isinstance(error, StoreFullError) and (now := time.monotonic()) > began + HELD_UP_SECONDS:
-                    self._no_room_until = now + NO_ROOM_SECONDS
                 logger.debug("can't read an object in place: %s", error)
         for address in location.nodes:
             patience = _left(deadline, SILENCE_SECONDS)
@@ -238,18 +235,27 @@ class StoreAccess:
         An agent that is stopped answers nothing. So it is waited for as long as it is in the cluster.
         """
         object_id = ObjectID(location.object_id)
-        sources = tuple(node for node in location.nodes if node != address)
+        if location.nodes == (address,):  # as most do
+            sources: tuple[str, ...] = ()
+        else:
+            sources = tuple([node for node in location.nodes if node != address])
         if not sources:
             patience = _left(deadline, LATE_SEAL_SECONDS)
             return store.get(object_id, timeout=patience, patience=LOOK_SECONDS, writable=writable)
         if time.monotonic() < self._no_room_until:  # most likely this client's own views fill the store
             return store.get(object_id, timeout=0, patience=LOOK_SECONDS, writable=writable)
-        end = time.monotonic() + _left(deadline, FETCH_TIMEOUT_SECONDS)
+        began = time.monotonic()
+        end = began + _left(deadline, FETCH_TIMEOUT_SECONDS)
         while True:
             next_look = min(end, time.monotonic() + LOOK_SECONDS)
             patience = max(0.0, next_look - time.monotonic())
             try:
                 return store.get(object_id, timeout=patience, sources=sources, patience=LOOK_SECONDS, writable=writable)
+            except StoreFullError:
+                now = time.monotonic()
+                if now > began + HELD_UP_SECONDS:
+                    self._no_room_until = now + NO_ROOM_SECONDS
+                raise
             except StoreError as error:
                 is_late = type(error) in (ObjectNotFoundError, StoreError) and time.monotonic() >= next_look
                 if not is_late or next_look >= end or address not in self._nodes():

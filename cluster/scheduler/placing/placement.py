@@ -254,7 +254,9 @@ class Placement:
         host = worker.host
         nearly_full = host.nbytes + host.expected_nbytes > NEARLY_FULL * host.capacity > 0
         for queues in (self._queues[None], self._queues.get(host)):
-            for queue in queues.values() if queues else ():
+            if not queues:
+                continue
+            for queue in queues.values():
                 if queue.requirements is None or self.eligibility.may_run_now(worker, queue.requirements):
                     task = queue.head()
                     if (
@@ -263,14 +265,12 @@ class Placement:
                         or (nearly_full and queue.roots, task.priority) < (nearly_full and source.roots, best.priority)
                     ):
                         best, source = task, queue
-        is_idle = len(worker.runs) - worker.nblocked < worker.nthreads
-        may_start = source is None or is_idle or self._may_start_ahead(source, nearly_full)
-        if best is not None and not may_start:
-            return None  # nothing is sent ahead of it: then a thread for it falls idle
-        if best is None:
+        if best is None or source is None:
             best = self._steal(worker, now)
-        if best is None:
-            return None
+            if best is None:
+                return None
+        elif (nearly_full or source.requirements is not None) and not _may_start(source, worker, nearly_full):
+            return None  # nothing is sent ahead of it: then a thread for it falls idle
         source = self.remove(best)
         assert source is not None
         if best.nwaiters and source.host is None and len(self._hosts) > 1 and source.requirements is None:
@@ -287,12 +287,6 @@ class Placement:
                 return
             source.live -= 1
             self._queue(None, host, source.roots).add(task)
-
-    def _may_start_ahead(self, queue: Queue, nearly_full: bool) -> bool:
-        """Not everything is sent ahead: tasks would hold their resources while they wait, or fill a store sooner."""
-        if nearly_full and queue.roots:
-            return False
-        return queue.requirements is None or not queue.requirements.resources
 
     def _steal(self, worker: Worker, now: float) -> Task | None:
         if worker.nactive:
@@ -313,6 +307,15 @@ class Placement:
             if gain > longest:
                 best, longest = task, gain
         return best
+
+
+def _may_start(queue: Queue, worker: Worker, nearly_full: bool) -> bool:
+    """Not everything is sent ahead: tasks would hold their resources while they wait, or fill a store sooner."""
+    if len(worker.runs) - worker.nblocked < worker.nthreads:
+        return True  # it isn't sent ahead
+    if nearly_full and queue.roots:
+        return False
+    return queue.requirements is None or not queue.requirements.resources
 
 
 def transfer_seconds(task: Task, host: Host) -> float:
