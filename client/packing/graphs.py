@@ -42,8 +42,8 @@ from holdfast.client.packing.dask_internals import (
 from holdfast.client.packing.foreign import check_targets
 from holdfast.client.packing.functions import Function, FunctionCache
 from holdfast.client.packing.futures import FutureLike, Own, is_future
-from holdfast.client.packing.items import Taken, items_taken
 from holdfast.client.packing.keys import check_together, wire_key
+from holdfast.client.packing.shuffle_items import Taken, items_taken
 from holdfast.client.packing.structures import futures_in_fields
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.protocol.payloads import Item, Reference

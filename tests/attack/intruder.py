@@ -62,12 +62,12 @@ def get_into(pid: int) -> list[str]:
     for name in ("fd", "map_files"):
         try:
             done.append(f"listed {name} of {pid}: {os.listdir(f'/proc/{pid}/{name}')}")
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):  # or the process has ended
             continue
     try:
         os.kill(pid, 0)
         done.append(f"sent a signal to {pid}")
-    except PermissionError:
+    except (PermissionError, ProcessLookupError):
         pass
     return done
 

@@ -18,7 +18,7 @@ from pandas.testing import assert_frame_equal
 from waiting import DEADLINE_SECONDS
 
 from holdfast import wait
-from holdfast.client.packing.items import ITEMS_MIN
+from holdfast.client.packing.shuffle_items import ITEMS_MIN
 
 N = ITEMS_MIN + 1
 
