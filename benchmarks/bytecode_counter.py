@@ -50,6 +50,12 @@ class Counter:
 
         return count
 
+    def forget(self) -> None:
+        """Begin anew with nothing."""
+        for _, counted in list(self._counted):
+            for of_function in list(counted.values()):
+                of_function[:] = 0, 0
+
     def write(self, directory: Path) -> None:
         """Leave in a file of this process its command line, and what was counted so far."""
         rows = [

@@ -440,9 +440,8 @@ def test_without_descriptors_or_threads_what_a_fork_sees_is_kept(
     refill(other)
     assert fork.look() == "0"
     fork.end()
-    for holder in [store._ledger]:
-        (forked,) = holder._forks
-        forked.end()  # as the end of this process would
+    (forked,) = store._holdings._forks
+    forked.end()  # as the end of this process would
 
 
 def test_a_fork_costs_little_where_nothing_is_looked_at(server: StoreServer, store: Store) -> None:

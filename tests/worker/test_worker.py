@@ -182,16 +182,16 @@ def test_no_other_thread_is_woken_for_the_views_of_a_task(
         task = scheduler.node_task(Task("t", np.sum, TaskRef("big")), depends=depends)
     else:
         task = scheduler.task(peer, np.sum, Reference("big"), depends=depends)
-    ledger = worker.store._ledger
+    holdings = worker.store._holdings
     wakers = []
 
-    def wake(nbytes, wake=ledger._wake):
-        before = ledger._tokens.qsize()
+    def wake(nbytes, wake=holdings._wake):
+        before = holdings._tokens.qsize()
         wake(nbytes)
-        if nbytes >= 1 << 20 and ledger._tokens.qsize() > before:
+        if nbytes >= 1 << 20 and holdings._tokens.qsize() > before:
             wakers.append(threading.current_thread().name)
 
-    monkeypatch.setattr(ledger, "_wake", wake)
+    monkeypatch.setattr(holdings, "_wake", wake)
     assert scheduler.value(peer, task) == 0
     eventually(lambda: pins(store) == 0, what="the task's views die with it")
     assert not wakers
