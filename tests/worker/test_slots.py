@@ -146,12 +146,13 @@ def test_the_one_that_was_blocked_last_returns_first_and_before_those_that_have_
 
             return run
 
-        holding, done = threading.Event(), threading.Event()
+        holds, holding, done = threading.Event(), threading.Event(), threading.Event()
         for number in range(3):
             slots.submit(number + 1, blocks(number))
-        slots.submit(4, lambda run_id: holding.wait(DEADLINE_SECONDS))
+        slots.submit(4, lambda run_id: (holds.set(), holding.wait(DEADLINE_SECONDS)))
         slots.submit(5, lambda run_id: (order.append("new"), done.set()))
-        eventually(lambda: slots.threads.blocked == 3)
+        assert holds.wait(DEADLINE_SECONDS), "the three before it have lent the one slot"
+        assert slots.threads.blocked == 3
         for wait in waits:
             wait.set()
         eventually(lambda: len(slots.threads._slots.returning) == 3)
@@ -307,8 +308,7 @@ def test_a_run_that_is_blocked_or_was_has_begun_for_its_agent(eventually):
             done.set()
 
         slots.submit(1, run)
-        eventually(lambda: slots.threads.blocked)
-        assert 1 not in slots.agent.running, "it isn't what the process is doing"
+        eventually(lambda: slots.told and 1 not in slots.agent.running, what="it isn't what the process is doing")
         for run_id in range(2, 5000):
             slots.submit(run_id, lambda run_id: None)
         eventually(lambda: slots.threads.nothing_queued())
