@@ -10,7 +10,8 @@ Theory of operation. A graph goes through six steps:
    of another client, or on some that were cancelled. If it says how to make them, they are made; if not, this client
    holds the keys too, or says why it can't.
 4. *Order* the rest with `dask.order`: the scheduler prefers what comes first, so this is where memory is saved.
-5. *Leave out* the tasks that only take one item of a result: the task that reads the item takes it (`shuffle_items.py`).
+5. *Leave out* the tasks that only take one item of a result: the task that reads the item takes it
+   (`shuffle_items.py`).
 6. *Pack* each node. A task whose arguments are values and references, also in lists, tuples, sets and dictionaries,
    becomes a call of a function that is sent once. Whatever is more involved is pickled as the node that it is. Data
    that is large is put into a store.
