@@ -23,7 +23,8 @@ incarnation    which of the processes that fill a worker's place one after the o
 heard          grows while the loop of the worker goes round                                worker
 revocations    how many there were                                                          agent
 running        for each slot the run that was begun in it last; 0 while that is blocked     worker
-threads        for each slot what Python calls its thread (``threading.get_ident()``)       worker
+threads        for each slot what Python calls its thread (``threading.get_ident()``);      worker
+               0 if that has another slot since
 lent           the runs that have lent their slots, from then on until they have ended      worker
 earlier        a ring of the runs that have been in the slots before                        worker
 =============  ===========================================================================  ==============

@@ -98,6 +98,10 @@ class WorkerLedger:
         """This thread has a slot."""
         self._words[self._threads + slot] = threading.get_ident()
 
+    def forget_thread(self, slot: int) -> None:
+        """The thread that had a slot has another one."""
+        self._words[self._threads + slot] = 0
+
     def lend(self, run_id: int) -> int:
         """A run that has a slot is about to lend it for the first time. Returns what `end` takes when it has ended."""
         place = self._free.pop()

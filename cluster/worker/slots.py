@@ -16,7 +16,9 @@ Invariants
 2. Of the tasks that return, the one that was blocked last comes first: it is the deepest of its kind, and what it
    brings about lets the others return.
 3. If a slot is free, nothing waits to return.
-4. Each slot is free, held, or on its way to a blocked task. Code that gives calls a time limit may raise an exception
+4. The ledger names a thread in one slot at most, the one that it had last: there the agent finds what a thread was
+   doing that a signal came in.
+5. Each slot is free, held, or on its way to a blocked task. Code that gives calls a time limit may raise an exception
    in a task's thread from another thread, between any two steps of what is done here. So when a run ends that has lent
    its slot, this is put in order again.
 
@@ -44,7 +46,7 @@ class Slot:
     take
         ``take(run_id)`` notes in the ledger which run is in it; 0 for none.
     thread : int
-        The thread that had it last.
+        The thread that had it last; 0 if that has another one since.
     """
 
     __slots__ = ("_ledger", "_number", "take", "thread")
@@ -59,6 +61,11 @@ class Slot:
         """The calling thread, which is another one than before, has it from now on."""
         self.thread = thread
         self._ledger.hold(self._number)
+
+    def forget_thread(self) -> None:
+        """The thread that had it has another one."""
+        self.thread = 0
+        self._ledger.forget_thread(self._number)
 
 
 class Blocked:
@@ -120,8 +127,15 @@ class Slots:
         """The calling thread takes a slot that is free."""
         slot = self.held[thread] = self.free.pop()
         if slot.thread != thread:
-            slot.hold(thread)
+            self._hold(slot, thread)
         return slot
+
+    def _hold(self, slot: Slot, thread: int) -> None:
+        """The calling thread has a slot that is not the one that it had last (4)."""
+        for other in self._all:
+            if other.thread == thread:
+                other.forget_thread()
+        slot.hold(thread)
 
     def leave(self, thread: int) -> None:
         """A thread has no use for its slot any more: a task that returns gets it, if there is one."""
@@ -154,7 +168,7 @@ class Slots:
         slot = self.blocked.pop(thread).slot
         if slot is not None:
             self.held[thread] = slot
-            slot.hold(thread)
+            self._hold(slot, thread)
             slot.take(run_id)
 
     def ended(self, thread: int, place: int) -> None:
@@ -167,7 +181,7 @@ class Slots:
         self._take_back_lost()
 
     def _take_back_lost(self) -> None:
-        """Give away the slots that nothing has (4)."""
+        """Give away the slots that nothing has (5)."""
         waiting = [blocked.slot for blocked in self.blocked.values() if blocked.slot is not None]
         if len(self.free) + len(self.held) + len(waiting) < len(self._all):
             known = {*self.free, *self.held.values(), *waiting}

@@ -28,16 +28,6 @@ def client(cluster):
         yield client
 
 
-@pytest.fixture
-def new_client():
-    """Of a cluster in which no worker has died yet: none has just been started in the place of another one."""
-    with (
-        LocalCluster(2, 2, object_store_memory="64 MiB", silence_logs=logging.CRITICAL) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
 def log_run(folder):
     with open(folder / "runs", "a") as file:
         file.write("x")
@@ -135,9 +125,7 @@ def test_native_code_that_asks_nobody_runs_once_more_and_then_at_once(client, tm
     assert matrix.result(DEADLINE_SECONDS).sum() == 200
 
 
-def test_a_node_of_a_graph_does_so_too(new_client, tmp_path):
-    client = new_client
-
+def test_a_node_of_a_graph_does_so_too(client, tmp_path):
     def overwrite(block, *_):
         log_run(tmp_path)
         ctypes.memset(block.ctypes.data, 0, block.nbytes)

@@ -296,6 +296,26 @@ def test_a_worker_that_stops_waits_for_no_slot(eventually):
         event.set()
 
 
+def test_the_agent_finds_what_a_thread_does_that_has_changed_its_slot():
+    agent = AgentLedger(1, 2)
+    slots = slots_module.Slots(2, WorkerLedger.of_descriptor(os.dup(agent.fd), 2))
+    here = threading.get_ident()
+
+    def there():
+        slots.take(threading.get_ident()).take(8)
+        slots.leave(here)
+        slots.leave(threading.get_ident())
+
+    slots.take(here).take(7)
+    other = threading.Thread(target=there)
+    other.start()
+    other.join(DEADLINE_SECONDS)
+    slots.take(here).take(9)  # in the slot that the other thread had
+    assert agent.running == [7, 9] or agent.running == [9, 7]
+    assert agent.running[agent.slot_of(here)] == 9
+    agent.close()
+
+
 @revokes
 def test_a_run_that_is_blocked_or_was_has_begun_for_its_agent(eventually):
     with Slots(2) as slots:
