@@ -52,7 +52,7 @@ from holdfast.cluster.protocol.shapes import (
 
 MAGIC = "holdfast"
 #: Both ends must speak the same one: a change of a message changes it.
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 NONCE_NBYTES = 32
 PROOF_NBYTES = 32
 SESSION_NBYTES = 16

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from scripted_scheduler import TOKEN, Peer, ScriptedScheduler
 
 from holdfast import Client, LocalCluster
+from tests.support.kinds import KINDS, OUTSIDE, Case, run_in_task, run_outside
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,36 @@ def two_hosts() -> Iterator[LocalCluster]:
     """Two hosts with a store and a worker each."""
     with LocalCluster(n_workers=2, threads_per_worker=1, n_hosts=2, object_store_memory="128 MiB") as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def in_process() -> Iterator[LocalCluster]:
+    """Two workers in this process."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, object_store_memory="256 MiB") as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=OUTSIDE)
+def run_outside_of_tasks(request: pytest.FixtureRequest, cluster: LocalCluster) -> Callable[..., None]:
+    """Runs ``case(client, got)`` with a client of each kind outside of tasks, which has the options that are given."""
+
+    def run(case: Case, **options: Any) -> None:
+        run_outside(request.param, cluster, case, **options)
+
+    return run
+
+
+@pytest.fixture(params=KINDS)
+def run(request: pytest.FixtureRequest) -> Callable[[Case], None]:
+    """Runs ``case(client, got)`` with a client of each kind, also in a task (`tests.support.kinds`)."""
+
+    def run(case: Case) -> None:
+        if request.param == "task":
+            run_in_task(request.getfixturevalue("in_process"), case)
+        else:
+            run_outside(request.param, request.getfixturevalue("cluster"), case)
+
+    return run
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import inspect
 import operator
 import os
 import signal
@@ -22,64 +21,14 @@ import numpy as np
 import pytest
 import tornado.gen
 import tornado.ioloop
-import uvloop
 from scripted_scheduler import TOKEN, ScriptedScheduler
 
 from holdfast import CancelledError, Client, ConnectError, DatasetNotFoundError, Future, LocalCluster, futures_of, wait
 from holdfast.client.drivers.effects import WouldWaitError
+from tests.support.kinds import DEADLINE_SECONDS, LOOPS, in_tornado
 from tests.support.waiting import until
 
-DEADLINE_SECONDS = 30
 LARGE = 4 << 20
-
-
-def on_asyncio(coroutine):
-    return asyncio.run(coroutine)
-
-
-def on_uvloop(coroutine):
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(coroutine)
-
-
-def on_tornado(coroutine):
-    async def run():
-        return await coroutine
-
-    return in_tornado(run)
-
-
-def in_tornado(function):
-    loop = tornado.ioloop.IOLoop(make_current=False)
-    try:
-        return loop.run_sync(function)
-    finally:
-        loop.run_sync(loop.asyncio_loop.shutdown_default_executor)
-        loop.close()
-
-
-LOOPS = {"asyncio": on_asyncio, "uvloop": on_uvloop, "tornado": on_tornado}
-
-
-@pytest.fixture(params=["blocking", *LOOPS])
-def run(request, cluster):
-    """Runs ``case(client, got)`` with a client of each kind; ``got`` gives what a call gives, awaited if need be."""
-
-    async def got(given):
-        return await given if inspect.iscoroutine(given) else given
-
-    def run(case, **options):
-        async def with_asynchronous():
-            async with Client(cluster, asynchronous=True, set_as_default=False, **options) as client:
-                await asyncio.wait_for(case(client, got), DEADLINE_SECONDS)
-
-        if request.param == "blocking":
-            with Client(cluster, set_as_default=False, **options) as client:
-                asyncio.run(case(client, got))
-        else:
-            LOOPS[request.param](with_asynchronous())
-
-    return run
 
 
 @pytest.fixture
@@ -131,7 +80,7 @@ class TestInEachKind:
 
         run(case)
 
-    def test_without_a_store_of_this_host(self, run):
+    def test_without_a_store_of_this_host(self, run_outside_of_tasks):
         async def case(client, got):
             scattered = await got(client.scatter(np.arange(LARGE // 8)))
             assert await got(client.submit(np.sum, scattered).result()) == (LARGE // 8 - 1) * (LARGE // 16)
@@ -139,7 +88,7 @@ class TestInEachKind:
             # This much travels with the task where it can't be stored at once.
             assert await got(client.submit(np.sum, np.ones(100_000)).result()) == 100_000
 
-        run(case, attach=False)
+        run_outside_of_tasks(case, attach=False)
 
     def test_what_fails(self, run):
         async def case(client, got):
@@ -250,7 +199,7 @@ class TestInEachKind:
 
         run(case)
 
-    def test_futures_of_another_client(self, run, cluster):
+    def test_futures_of_another_client(self, run_outside_of_tasks, cluster):
         with Client(cluster, set_as_default=False) as other:
 
             async def case(client, got):
@@ -262,9 +211,9 @@ class TestInEachKind:
                 await got(client.cancel([theirs, never(other)]))
                 assert theirs.cancelled()
 
-            run(case)
+            run_outside_of_tasks(case)
 
-    def test_a_client_is_closed(self, run):
+    def test_a_client_is_closed(self, run_outside_of_tasks):
         async def case(client, got):
             future = never(client)
             done = client.submit(abs, -1)
@@ -282,7 +231,7 @@ class TestInEachKind:
             assert await got(done.result()) == 1
             await got(client.close())
 
-        run(case)
+        run_outside_of_tasks(case)
 
 
 class TestOnALoop:

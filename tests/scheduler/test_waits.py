@@ -75,6 +75,12 @@ class TestWorkers:
         pass_time(cluster, cluster.now)
         assert [ok for _, ok, _ in answers(cluster)] == [False]
 
+    def test_what_waits_for_others_says_so_in_its_definition(self, cluster, monkeypatch):
+        monkeypatch.setattr(WAIT_FOR_WORKERS, "waits", False)
+        wait_for_workers(cluster, 1, 2, timeout=0.5)
+        with pytest.raises(AssertionError, match="'wait-for-workers' isn't said to wait"):
+            wait_for_workers(cluster, 2, 2, timeout=5.0)
+
 
 class TestInquiries:
     def test_all_hosts_are_asked_and_the_answer_has_what_they_say(self, cluster):

@@ -9,13 +9,17 @@ from collections import Counter
 from typing import Any
 
 from holdfast.cluster.ledger import runs_max
+from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
+from holdfast.cluster.scheduler.parts.waits import QUICK_SECONDS
 from holdfast.cluster.scheduler.placing.placement import PREFETCH_SECONDS
-from holdfast.cluster.scheduler.tasks.events import Event
+from holdfast.cluster.scheduler.tasks.events import Event, Requested
 from holdfast.cluster.scheduler.tasks.instructions import Instruction
 from holdfast.cluster.scheduler.tasks.model import ISOLATED_ON_HOST, Holder, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, TRANSITIONS, State
+
+_DEFINITIONS = {request.operation: request for request in REQUESTS}
 
 
 class CheckedMoves(Moves):
@@ -41,8 +45,17 @@ class CheckedState(SchedulerState):
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         instructions = super().handle(event, now)
+        if isinstance(event, Requested):
+            self._validate_wait(event)
         validate_state(self)
         return instructions
+
+    def _validate_wait(self, event: Requested) -> None:
+        """A task lends its slot while a request waits for what others do, if its definition says that it may wait."""
+        for wait in self.waits.of(event.client):
+            if wait.request == event.request and not _DEFINITIONS[event.operation].waits:
+                left = wait.seconds_left(self.life.now)
+                assert left < QUICK_SECONDS + 0.001, f"the request {event.operation!r} isn't said to wait"
 
 
 def validate_state(state: SchedulerState) -> None:

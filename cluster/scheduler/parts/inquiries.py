@@ -11,13 +11,13 @@ from typing import Any
 
 from holdfast.cluster.protocol.requests import MEMORY, STATUS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
-from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
+from holdfast.cluster.scheduler.parts.waits import QUICK_SECONDS, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import Answer, AskForReport
 from holdfast.cluster.scheduler.tasks.model import Host
 
 #: How long nodes get to say how they are, before a request is answered with what they said last.
-REPORT_SECONDS = 1.0
+REPORT_SECONDS = QUICK_SECONDS
 
 
 class Inquiry(Wait):

@@ -27,6 +27,8 @@ from holdfast.cluster.scheduler.tasks.instructions import Instructions
 
 #: Requests of one client that may wait for something at a time.
 MAX_WAITING = 1_000
+#: A request that may wait for longer says so in its definition (`Request.waits`): a task lends its slot meanwhile.
+QUICK_SECONDS = 1.0
 
 
 class Refusal(Exception):

@@ -1,23 +1,11 @@
-"""What clients ask the scheduler: the arguments of each request, and what its answer is."""
+"""What clients ask about what there is: the arguments of each request, and what its answer is."""
 
 from __future__ import annotations
 
-from holdfast.cluster.protocol.kinds import ADDRESS, KEY, KEYS, NAME, NBYTES, NODES, PAYLOAD, TEXT
+from holdfast.cluster.protocol.kinds import ADDRESS, KEY, KEYS, NAME, NBYTES, NODES, TEXT
 from holdfast.cluster.protocol.limits import MAX_DATASETS, MAX_NAMED, MAX_THREADS
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.protocol.shapes import (
-    Anything,
-    Boolean,
-    Entry,
-    Fields,
-    Integer,
-    Listed,
-    Mapped,
-    Maybe,
-    Nothing,
-    Number,
-    Plain,
-)
+from holdfast.cluster.protocol.shapes import Anything, Fields, Integer, Listed, Mapped, Maybe, Number, Plain
 
 _NAMES = Maybe(Listed(TEXT, MAX_NAMED))
 _ANY_NUMBER = 1 << 26
@@ -91,43 +79,5 @@ MEMORY = Request(
         others=Anything("for people"),
     ),
 )
-LIST_DATASETS = Request("list-datasets", "The names of what is published.", answer=Listed(NAME, MAX_DATASETS))
-PUBLISH = Request(
-    "publish",
-    "Keeps these under their names, with the keys that they hold: all of them, or none.",
-    needed={"datasets": Listed(Entry(name=NAME, data=PAYLOAD, keys=KEYS), MAX_DATASETS)},
-    known={"override": Boolean()},
-    answer=Nothing(),
-    waits=True,
-)
-UNPUBLISH = Request("unpublish", "Forgets a name.", needed={"name": TEXT}, answer=Nothing())
-GET_DATASET = Request(
-    "get-dataset",
-    "What was published under a name. The client holds its keys from then on.",
-    needed={"name": TEXT},
-    answer=Fields({"data": PAYLOAD, "keys": KEYS}),
-)
-WAIT_FOR_WORKERS = Request(
-    "wait-for-workers",
-    "Answers as soon as there are so many workers, with their number; an error after `timeout` seconds.",
-    needed={"n": Integer(0, (1 << 64) - 1)},
-    known={"timeout": Maybe(Number(0.0, 1e9))},
-    answer=Integer(),
-    waits=True,
-)
-SHUTDOWN = Request("shutdown", "Shuts the cluster down.", answer=Nothing())
 
-REQUESTS = (
-    WHO_HAS,
-    HAS_WHAT,
-    NTHREADS,
-    INFO,
-    STATUS,
-    MEMORY,
-    LIST_DATASETS,
-    PUBLISH,
-    UNPUBLISH,
-    GET_DATASET,
-    WAIT_FOR_WORKERS,
-    SHUTDOWN,
-)
+REQUESTS = (WHO_HAS, HAS_WHAT, NTHREADS, INFO, STATUS, MEMORY)

@@ -1,0 +1,26 @@
+"""What clients ask the scheduler, by topic. `REQUESTS` has all requests, and each stands here by its name."""
+
+from __future__ import annotations
+
+from holdfast.cluster.protocol.requests import cluster, datasets, looking
+from holdfast.cluster.protocol.requests.cluster import SHUTDOWN, WAIT_FOR_WORKERS
+from holdfast.cluster.protocol.requests.datasets import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
+from holdfast.cluster.protocol.requests.looking import HAS_WHAT, INFO, MEMORY, NTHREADS, STATUS, WHO_HAS
+
+REQUESTS = (*looking.REQUESTS, *datasets.REQUESTS, *cluster.REQUESTS)
+
+__all__ = [
+    "GET_DATASET",
+    "HAS_WHAT",
+    "INFO",
+    "LIST_DATASETS",
+    "MEMORY",
+    "NTHREADS",
+    "PUBLISH",
+    "REQUESTS",
+    "SHUTDOWN",
+    "STATUS",
+    "UNPUBLISH",
+    "WAIT_FOR_WORKERS",
+    "WHO_HAS",
+]
