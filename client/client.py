@@ -12,14 +12,16 @@ from typing import Any, Self
 from holdfast.client import defaults
 from holdfast.client.core.core import Callbacks, Core
 from holdfast.client.core.resources import Resources
-from holdfast.client.drivers.asynchronous import AsynchronousDriver
+from holdfast.client.drivers.asynchronous import AsynchronousDriver, run_here
 from holdfast.client.drivers.blocking import BlockingDriver
 from holdfast.client.drivers.effects import Driver, Operation
 from holdfast.client.futures.callbacks import LoopCallbacks, ThreadCallbacks
 from holdfast.client.methods.calls import CallMethods
+from holdfast.client.methods.collections import CollectionMethods
 from holdfast.client.methods.datasets import DatasetMethods
 from holdfast.client.methods.graphs import GraphMethods
 from holdfast.client.methods.information import InformationMethods
+from holdfast.client.methods.loops import LoopMethods
 from holdfast.client.methods.results import ResultMethods
 from holdfast.client.operations import closing, information, opening
 from holdfast.cluster.durations import seconds
@@ -29,7 +31,15 @@ from holdfast.objectstore import Store
 from holdfast.objectstore.sizes import format_size
 
 
-class Client(CallMethods, ResultMethods, GraphMethods, DatasetMethods, InformationMethods):
+class Client(
+    CallMethods,
+    ResultMethods,
+    GraphMethods,
+    CollectionMethods,
+    DatasetMethods,
+    InformationMethods,
+    LoopMethods,
+):
     """A connection to a cluster: submit work, read results, compute dask collections, share datasets.
 
     Without an address, also in ``HOLDFAST_ADDRESS`` and in dask's configuration (``scheduler-address``), or with
@@ -131,7 +141,7 @@ class Client(CallMethods, ResultMethods, GraphMethods, DatasetMethods, Informati
             cluster_options=cluster_options,
         )
         if not self._asynchronous:
-            driver = BlockingDriver()
+            driver = BlockingDriver(run_here)
             callbacks = ThreadCallbacks()
             resources = Resources(driver)
             resources.others.append(callbacks.close)
@@ -205,14 +215,17 @@ class Client(CallMethods, ResultMethods, GraphMethods, DatasetMethods, Informati
 
     @property
     def asynchronous(self) -> bool:
-        """Whether its methods give awaitables.
+        """Whether its methods give awaitables, called in this thread.
+
+        Those of a blocking client do so in a coroutine that `sync` runs, and only there.
 
         Examples
         --------
         >>> client.asynchronous
         False
         """
-        return self._asynchronous
+        core = self._core_or_none
+        return self._asynchronous if core is None else core.driver.gives_awaitables
 
     @property
     def store(self) -> Store | None:

@@ -25,11 +25,12 @@ class AsynchronousDriver:
     """Waits on the event loop that is running where it is made."""
 
     asynchronous = True
+    gives_awaitables = True
     #: The loop is the user's.
     thread = None
 
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._process = os.getpid()
 
@@ -100,6 +101,11 @@ class AsynchronousDriver:
 
     def in_loop(self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None = None) -> Effect:
         return InLoop(make, timeout, None)
+
+
+def run_here(operation: Operation[T]) -> Coroutine[Any, Any, T]:
+    """An awaitable of what an operation gives, on the loop that is running here."""
+    return AsynchronousDriver().run(operation)
 
 
 class _AtOnceDriver(BlockingDriver):

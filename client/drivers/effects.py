@@ -48,7 +48,15 @@ class Driver(Protocol):
 
     @property
     def asynchronous(self) -> bool:
-        """Whether `run` gives awaitables."""
+        """Whether it is that of an asynchronous client, on a loop of the user's."""
+
+    @property
+    def gives_awaitables(self) -> bool:
+        """Whether `run` gives awaitables in the calling thread."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop of the client's connection; None where it has none of its own, as inside of tasks."""
 
     @property
     def thread(self) -> LoopThread | None:
@@ -71,7 +79,7 @@ class Driver(Protocol):
         """The run of the task that the calling thread runs: what is submitted here is its. None outside of tasks."""
 
     def run(self, operation: Operation[Any]) -> Any:
-        """What the operation gives; an awaitable of it, if it is an asynchronous driver."""
+        """What the operation gives; an awaitable of it, if it `gives_awaitables`."""
 
     def finish(self, operation: Operation[T]) -> T:
         """What the operation gives, in any kind of client: for what can't be left and taken up again, as a pickler.

@@ -283,7 +283,7 @@ class Future(TaskRef):
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Of an asynchronous client: ``await future`` is ``await future.result()``."""
-        if not self._core.driver.asynchronous:
+        if not self._core.driver.gives_awaitables:
             raise TypeError(
                 f"the future of {self.key!r:.200} is one of a blocking client, which can't be awaited: call its "
                 "result(), or open a client with Client(..., asynchronous=True)"

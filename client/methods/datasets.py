@@ -181,7 +181,7 @@ class Datasets(MutableMapping[str, Any]):
         return names
 
     def _check_blocking(self, instead: str) -> None:
-        if self._client._core.driver.asynchronous:
+        if self._client._core.driver.gives_awaitables:
             raise TypeError(f"this is a mapping of an asynchronous client: await {instead}")
 
     def __repr__(self) -> str:
@@ -194,7 +194,7 @@ class Datasets(MutableMapping[str, Any]):
         """The names, or why they aren't known: what is shown in passing neither raises nor waits for long."""
         client = self._client
         try:
-            if client._core.driver.asynchronous:
+            if client._core.driver.gives_awaitables:
                 return "await client.list_datasets()"
             names = client._run(information.ask(client._core, protocol.requests.LIST_DATASETS, _SHOW_SECONDS, {}))
         except (HoldfastError, RuntimeError, TimeoutError) as error:

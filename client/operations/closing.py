@@ -27,6 +27,8 @@ def close(core: Core, timeout: float | None = None) -> Operation[None]:
     resources = core.resources
     if resources is None or resources.inherited:
         return
+    if core.driver.gives_awaitables and not core.driver.asynchronous:
+        raise RuntimeError("a client can't be closed by a coroutine in its own loop: close it in another thread")
     yield from _let_others_hold(core, timeout)
     defaults.closed(core)
     if core.finalizer is not None:

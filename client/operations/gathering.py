@@ -23,7 +23,7 @@ def gather(core: Core, futures: Any, errors: str = "raise", writable: bool | Non
     if errors not in ("raise", "skip"):
         raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
     if isinstance(futures, Iterator):
-        if not core.driver.asynchronous:
+        if not core.driver.gives_awaitables:
             return _each(core, futures, errors, writable)
         return iter((yield from _gather(core, list(futures), errors, writable)) or ())
     return (yield from _gather(core, futures, errors, writable))

@@ -44,7 +44,7 @@ def scatter(
     names = None if workers is None else names_of_workers(workers)
 
     # Small ones are announced to the store together, as long as this is one thread's.
-    with contextlib.nullcontext() if core.driver.asynchronous else stores.batch():
+    with contextlib.nullcontext() if core.driver.gives_awaitables else stores.batch():
         return (yield from _scatter(_Scattering(core, names, everywhere, hashed, deadline), data))
 
 

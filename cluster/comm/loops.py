@@ -45,6 +45,13 @@ class LoopThread:
         self.loop.run_forever()
 
     @property
+    def ident(self) -> int:
+        """The number of the loop's thread, as `threading.get_ident` gives it there."""
+        ident = self._thread.ident
+        assert ident is not None
+        return ident
+
+    @property
     def is_current(self) -> bool:
         """Whether the caller runs in the loop's thread, where waiting for it would never end."""
         return threading.current_thread() is self._thread
