@@ -26,6 +26,9 @@ from holdfast.client.futures.collections import futures_of  # noqa: E402
 from holdfast.client.futures.future import Future  # noqa: E402
 from holdfast.client.futures.waiting import wait  # noqa: E402
 
+#: The first name of `Client`.
+Executor = Client
+
 
 def _running_task() -> RunningTask | None:
     """The task that runs in this thread. A process without a worker needs nothing of one."""
@@ -39,4 +42,4 @@ def _running_task() -> RunningTask | None:
 
 registry.running_task = _running_task
 
-__all__ = ["Client", "Future", "futures_of", "get_client", "wait"]
+__all__ = ["Client", "Executor", "Future", "futures_of", "get_client", "wait"]

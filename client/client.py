@@ -16,6 +16,8 @@ from holdfast.client.drivers.asynchronous import AsynchronousDriver, run_here
 from holdfast.client.drivers.blocking import BlockingDriver
 from holdfast.client.drivers.effects import Driver, Operation
 from holdfast.client.futures.callbacks import LoopCallbacks, ThreadCallbacks
+from holdfast.client.futures.future import Future
+from holdfast.client.futures.holding import held_by
 from holdfast.client.methods.calls import CallMethods
 from holdfast.client.methods.collections import CollectionMethods
 from holdfast.client.methods.datasets import DatasetMethods
@@ -80,7 +82,7 @@ class Client(
     Attributes
     ----------
     id : str
-        ``client-...``, as others see it.
+        ``Client-...``, as others see it: its type, its name if it has one, and a number.
     scheduler_address : str
         ``tcp://host:port``.
     cluster : LocalCluster or None
@@ -139,6 +141,7 @@ class Client(
             attach=attach,
             writable=writable,
             cluster_options=cluster_options,
+            type_name=type(self).__name__,
         )
         if not self._asynchronous:
             driver = BlockingDriver(run_here)
@@ -171,12 +174,12 @@ class Client(
 
     @property
     def id(self) -> str:
-        """``client-...``, as others see it.
+        """``Client-...``, as others see it: its type, its name if it has one, and a number.
 
         Examples
         --------
         >>> client.id
-        'client-...'
+        'Client-...'
         """
         return self._core.id
 
@@ -241,6 +244,18 @@ class Client(
         local = self._core.stores.local
         return None if local is None else local[0]
 
+    @property
+    def futures(self) -> dict[Any, Future]:
+        """The keys that this client holds, each with a future of it.
+
+        Examples
+        --------
+        >>> total = client.submit(sum, [1, 2], key="total")
+        >>> "total" in client.futures
+        True
+        """
+        return held_by(self._core)
+
     @classmethod
     def current(cls, allow_global: bool = True) -> Client:
         """The client that was opened last as a default and is open; inside a task, the worker's own.
@@ -275,6 +290,28 @@ class Client(
         False
         """
         return self._core_or_none is not None and self._core_or_none.closed
+
+    def start(self, **kwargs: Any) -> Any:
+        """This client, open: a blocking one is so from the beginning. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        **kwargs
+            Taken for compatibility.
+
+        Raises
+        ------
+        ConnectError
+            The client is closed, or could not connect.
+
+        Examples
+        --------
+        >>> client.start() is client
+        True
+        """
+        if self._core_or_none is None:
+            return self._open()
+        return self._run(opening.opened(self._core, self))
 
     def close(self, timeout: float | str | None = None) -> Any:
         """Close this client, and the cluster if it started one. Futures that are pending are cancelled.

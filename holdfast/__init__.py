@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "Client": "holdfast.client",
+    "Executor": "holdfast.client",
     "Future": "holdfast.client",
     "futures_of": "holdfast.client",
     "get_client": "holdfast.client",
@@ -52,6 +53,7 @@ __all__ = [
     "ConnectError",
     "DatasetExistsError",
     "DatasetNotFoundError",
+    "Executor",
     "Future",
     "HoldfastError",
     "KilledWorker",
@@ -71,7 +73,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from holdfast.client import Client, Future, futures_of, get_client, wait
+    from holdfast.client import Client, Executor, Future, futures_of, get_client, wait
     from holdfast.cluster.deploy import LocalCluster
     from holdfast.cluster.errors import (
         AuthenticationError,

@@ -131,3 +131,11 @@ def hold_all(core: Core, keys: Iterable[Any]) -> dict[Any, Future]:
             begun.commit()
     core.session.flush_soon()
     return held
+
+
+def held_by(core: Core) -> dict[Any, Future]:
+    """What a client holds, each key with a future of it."""
+    table = core.table
+    table.settle_all()
+    with table.lock:
+        return {key: Future._of(state, core) for key, state in table.states.items()}

@@ -8,6 +8,7 @@ from typing import Any
 from holdfast.client.futures.future import Future
 from holdfast.client.methods.face import Face
 from holdfast.client.operations.submit import map_calls, submit
+from holdfast.client.packing.checks import warn_without_effect
 from holdfast.client.packing.options import options_of
 
 
@@ -50,7 +51,7 @@ class CallMethods(Face):
         priority : float
             Higher ones run first; among equals, what was submitted first.
         fifo_timeout
-            Taken for compatibility. Priorities always follow the order of submission.
+            Has no effect, as a warning says: priorities always follow the order of submission.
         allow_other_workers : bool
             Whether ``workers`` is only a preference.
         pure : bool
@@ -86,6 +87,8 @@ class CallMethods(Face):
         >>> client.submit(pow, total, 2).result()
         36
         """
+        if fifo_timeout is not None:
+            warn_without_effect("fifo_timeout", fifo_timeout)
         return submit(
             self._core,
             func,
@@ -145,6 +148,8 @@ class CallMethods(Face):
         >>> client.gather(client.map(pow, [1, 2, 3], [2, 2, 2]))
         [1, 4, 9]
         """
+        if fifo_timeout is not None:
+            warn_without_effect("fifo_timeout", fifo_timeout)
         return map_calls(
             self._core,
             func,

@@ -9,7 +9,7 @@ from holdfast.client.core.core import Core
 from holdfast.client.core.registry import core_here
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import gathering, graphs
-from holdfast.client.packing.checks import check_in_one
+from holdfast.client.packing.checks import check_in_one, warn_without_effect
 from holdfast.client.packing.options import options_of
 from holdfast.client.raising import hides_own_frames
 
@@ -60,7 +60,9 @@ class GraphMethods(Face):
             As for `submit`, for the tasks that ``keys`` name.
         writable : bool, optional
             As for `Future.result`, if ``sync``. dask passes it on: ``x.compute(writable=False)``.
-        asynchronous, direct, fifo_timeout, **kwargs
+        direct, fifo_timeout
+            Have no effect, as a warning says: see `gather` and `submit`.
+        asynchronous, **kwargs
             Taken for compatibility; dask passes what it was given for other schedulers.
 
         Returns
@@ -81,6 +83,7 @@ class GraphMethods(Face):
         >>> client.get({"x": (sum, [1, 2]), "y": (pow, "x", 2)}, ["x", "y"])
         [3, 9]
         """
+        _warn_without_effect(fifo_timeout, direct)
         core = core_here(self._core)
         futures = graphs.get(
             core,
@@ -133,7 +136,7 @@ class GraphMethods(Face):
         priority : float
             Higher ones run first.
         fifo_timeout
-            Taken for compatibility.
+            Has no effect, as for `submit`.
         traverse : bool
             Whether to look for collections in nested containers.
         writable : bool, optional
@@ -159,6 +162,7 @@ class GraphMethods(Face):
         """
         check_in_one("compute", sync)
         check_in_one("compute", optimize_graph)
+        _warn_without_effect(fifo_timeout)
         core = self._core
         futures = graphs.compute(
             core,
@@ -212,6 +216,7 @@ class GraphMethods(Face):
         1000000.0
         """
         check_in_one("persist", optimize_graph)
+        _warn_without_effect(fifo_timeout)
         return graphs.persist(
             self._core,
             collections,
@@ -226,3 +231,10 @@ class GraphMethods(Face):
 def _values(core: Core, futures: Any, writable: bool | None) -> Any:
     """The results of futures that a call has just made for them."""
     return core.driver.run(gathering.gather(core, futures, writable=writable))
+
+
+def _warn_without_effect(fifo_timeout: Any, direct: bool | None = None) -> None:
+    if fifo_timeout is not None:
+        warn_without_effect("fifo_timeout", fifo_timeout)
+    if direct is False:
+        warn_without_effect("direct", direct)

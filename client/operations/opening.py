@@ -7,7 +7,7 @@ import socket
 import uuid
 import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from holdfast.client import defaults
 from holdfast.client.core.core import Callbacks, Core
@@ -23,8 +23,12 @@ from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import ConnectError
 
+T = TypeVar("T")
+
 #: How long to try to connect, where no time is said.
 CONNECT_SECONDS = 10.0
+#: So much of a client's name stands in its id.
+SHOWN_NAME_LENGTH = 100
 _PARAMETERS = ("address", "timeout", "set_as_default", "name", "token", "attach", "writable", "asynchronous")
 
 
@@ -39,6 +43,7 @@ class Wanted(NamedTuple):
     attach: bool
     writable: bool
     cluster_options: dict[str, Any]
+    type_name: str
 
 
 def wanted(
@@ -51,6 +56,7 @@ def wanted(
     attach: bool,
     writable: bool,
     cluster_options: dict[str, Any],
+    type_name: str,
 ) -> Wanted:
     """What `Client` was given, checked.
 
@@ -75,6 +81,7 @@ def wanted(
         attach,
         writable,
         cluster_options,
+        type_name,
     )
 
 
@@ -123,7 +130,7 @@ def _connect(
     callbacks: Callbacks,
     make_client: Callable[[Core], Any],
 ) -> Operation[Core]:
-    id = f"client-{uuid.uuid4().hex}"
+    id = "-".join(filter(None, (asked.type_name, asked.name[:SHOWN_NAME_LENGTH], uuid.uuid4().hex)))
     address = format_address(*parse_address(where))
     info = {
         "id": id,
@@ -164,6 +171,13 @@ def _connect(
     core.finalizer = weakref.finalize(core, resources.close_elsewhere, "the client was garbage collected")
     core.finalizer.atexit = False
     return core
+
+
+def opened(core: Core, client: T) -> Operation[T]:
+    """The client, if it is open still."""
+    core.session.check_open()
+    yield from ()
+    return client
 
 
 def _start_cluster(options: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Arguments of calls that stand in the place of others."""
+"""Arguments of calls that stand in the place of others, or have no effect here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from typing import Any
 from dask.base import is_dask_collection
 
 from holdfast.client.packing.futures import is_future
+from holdfast.cluster.user_warnings import warn_user
+
+#: Arguments that dask's client knows, and why they have no effect here.
+_WITHOUT_EFFECT = {
+    "fifo_timeout": "tasks of one priority run in the order in which they are submitted",
+    "direct": "results never pass through the scheduler, unless they are small",
+}
 
 
 def check_in_one(call: str, option: Any) -> None:
@@ -16,3 +23,8 @@ def check_in_one(call: str, option: Any) -> None:
     several = option if isinstance(option, (list, tuple, set)) else (option,)
     if any(is_future(one) or is_dask_collection(one) for one in several):
         raise TypeError(f"{call} takes one argument for all that it is about: write {call}([x, y]), not {call}(x, y)")
+
+
+def warn_without_effect(argument: str, value: Any) -> None:
+    """Warn that an argument has no effect, and why."""
+    warn_user(f"{argument}={value!r:.100} has no effect: {_WITHOUT_EFFECT[argument]}")

@@ -1,7 +1,8 @@
 """Keywords that dask's documentation gives to its `Client` and `LocalCluster`, and what becomes of them here.
 
-Some have another name here. Others ask for what is always so, and are taken with that value. With any other value they
-would be ignored without a word: they are refused, and the error says what to use instead.
+Some have another name here. Others ask for what is always so, and are taken with that value. Any other value can have
+no effect. If a program works without it, a warning says why there is none. Else the value is refused, and the error
+says what to use instead.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
+
+from holdfast.cluster.user_warnings import warn_user
 
 
 class _Known(NamedTuple):
@@ -19,11 +22,14 @@ class _Known(NamedTuple):
     values
         With one of these it asks for what is so anyway.
     instead
-        What to use instead of another value.
+        What to use instead of another value, or why it has no effect.
+    refused
+        Whether another value is refused. Else there is a warning.
     """
 
     values: tuple[Any, ...]
     instead: str
+    refused: bool = True
 
 
 _BLOCKS = "a LocalCluster blocks while it starts: Client(..., asynchronous=True) starts one without blocking the loop"
@@ -33,26 +39,30 @@ _PROTOCOL = "all connections are TCP, or Unix sockets within a host; processes=F
 _PICKLE = "values travel as Arrow, pickle or cloudpickle, whichever fits; a class says how with __reduce__"
 _WORKERS = "workers are processes of one kind; what each of them is to do first can be a task"
 _STORES = "each host's object store moves to disk what doesn't fit: see object_store_memory and spill_directory"
+_LOOP = "a blocking client has an event loop of its own, and an asynchronous one takes that which is running"
 _STARTED = "Holdfast's agents start their workers again, and decide by themselves when to give up"
 
 #: Of both: `Client` hands what it does not know itself to the cluster that it starts.
 _OF_BOTH = {
-    "loop": _Known((None,), "each client has an event loop of its own"),
     "security": _Known((None, False), _SECURITY),
     "protocol": _Known((None, "tcp", "tcp://"), _PROTOCOL),
 }
 _OF_CLIENT = {
     **_OF_BOTH,
     "scheduler_file": _Known((None,), "give the address that is in the file, or set HOLDFAST_ADDRESS"),
-    "heartbeat_interval": _Known((None,), "a client needs no heartbeats: the scheduler sees its connection end"),
-    "serializers": _Known((None,), _PICKLE),
-    "deserializers": _Known((None,), _PICKLE),
-    "extensions": _Known((None, ()), "a client can't be extended by classes"),
-    "direct_to_workers": _Known((None, True), "results never pass through the scheduler"),
-    "connection_limit": _Known((None, 512), "a client has one connection to each host"),
+    "loop": _Known((None,), _LOOP, refused=False),
+    "heartbeat_interval": _Known(
+        (None,), "a client needs no heartbeats: the scheduler sees its connection end", refused=False
+    ),
+    "serializers": _Known((None,), _PICKLE, refused=False),
+    "deserializers": _Known((None,), _PICKLE, refused=False),
+    "extensions": _Known((None, ()), "a client can't be extended by classes", refused=False),
+    "direct_to_workers": _Known((None, True), "results never pass through the scheduler", refused=False),
+    "connection_limit": _Known((None, 512), "a client has one connection to each host", refused=False),
 }
 _OF_CLUSTER = {
     **_OF_BOTH,
+    "loop": _Known((None,), _LOOP, refused=False),
     "asynchronous": _Known((False, None), _BLOCKS),
     "dashboard": _Known((None, False), _NO_DASHBOARD),
     "dashboard_address": _Known((None, False, ""), _NO_DASHBOARD),
@@ -137,5 +147,7 @@ def _is_taken(name: str, value: Any, known: _Known | None) -> bool:
     if known is None:
         return False
     if not any(value is fit or (type(value) is type(fit) and value == fit) for fit in known.values):
-        raise TypeError(f"{name}={value!r:.100} has no meaning here: {known.instead}")
+        if known.refused:
+            raise TypeError(f"{name}={value!r:.100} has no meaning here: {known.instead}")
+        warn_user(f"{name}={value!r:.100} has no effect: {known.instead}")
     return True

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import dask
+import dask.array as da
 import pytest
 
-from holdfast import Client, ConnectError, LocalCluster
+from holdfast import Client, ConnectError, Executor, LocalCluster
 from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.plan import plan_nodes
 from holdfast.objectstore.system import memory_limits
@@ -43,6 +45,24 @@ class TestWithoutAnAddress:
             assert client.scheduler_address == cluster.scheduler_address
 
 
+class TestIdentity:
+    def test_the_id_has_the_type_and_the_name(self, run_outside_of_tasks):
+        async def case(client, got):
+            assert re.fullmatch(r"Client-etl-[0-9a-f]{32}", client.id)
+            assert client.name == "etl"
+            assert await got(client.start()) is client
+            total = client.submit(sum, [1, 2], key="total")
+            assert client.futures["total"].key == total.key
+            assert set(client.futures) == {"total"}
+
+        run_outside_of_tasks(case, name="etl")
+
+    def test_the_first_name_of_the_client(self, cluster):
+        with Executor(cluster, set_as_default=False) as executor:
+            assert type(executor) is Client
+            assert executor.submit(pow, 2, 3).result() == 8
+
+
 class TestKeywordsOfDask:
     def test_those_that_ask_for_what_is_so_anyway_are_taken(self, tmp_path):
         with Client(
@@ -76,11 +96,6 @@ class TestKeywordsOfDask:
             ("security", object(), r"docs/security\.md"),
             ("protocol", "tls://", "TCP"),
             ("scheduler_file", "x.json", "HOLDFAST_ADDRESS"),
-            ("heartbeat_interval", "5s", "no heartbeats"),
-            ("deserializers", ["pickle"], "__reduce__"),
-            ("extensions", {"x": int}, "extended"),
-            ("direct_to_workers", False, "scheduler"),
-            ("connection_limit", 5, "one connection"),
             ("dashboard_address", ":8787", "holdfast status"),
             ("memory_target_fraction", 0.5, "object_store_memory"),
             ("interface", "eth0", "host="),
@@ -97,6 +112,38 @@ class TestKeywordsOfDask:
         if name in keywords._OF_CLUSTER:
             with pytest.raises(TypeError, match=instead):
                 LocalCluster(n_workers=1, **{name: value})
+
+    @pytest.mark.parametrize(
+        ("name", "value", "why"),
+        [
+            ("heartbeat_interval", "5s", "no heartbeats"),
+            ("serializers", ["pickle"], "__reduce__"),
+            ("deserializers", ["pickle"], "__reduce__"),
+            ("extensions", {"x": int}, "extended"),
+            ("direct_to_workers", False, "scheduler"),
+            ("connection_limit", 5, "one connection"),
+            ("loop", object(), "an event loop of its own"),
+        ],
+    )
+    def test_what_can_do_without_has_a_warning(self, cluster, name, value, why):
+        with pytest.warns(UserWarning, match=rf"{name}=.* has no effect: .*{why}") as caught:
+            Client(cluster, set_as_default=False, **{name: value}).close()
+        assert caught[0].filename == __file__
+
+    def test_arguments_of_calls_without_effect(self, client):
+        x = da.ones(10, chunks=5)
+        for call in (
+            lambda: client.submit(abs, -1, fifo_timeout="1 s"),
+            lambda: client.map(abs, [-1], fifo_timeout="1 s"),
+            lambda: client.compute(x, fifo_timeout="1 s"),
+            lambda: client.persist(x, fifo_timeout="1 s"),
+            lambda: client.get({"x": (abs, -1)}, "x", fifo_timeout="1 s"),
+        ):
+            with pytest.warns(UserWarning, match="fifo_timeout='1 s' has no effect: tasks of one priority") as caught:
+                call()
+            assert caught[0].filename == __file__
+        with pytest.warns(UserWarning, match="direct=False has no effect: results never pass through"):
+            assert client.get({"x": (abs, -1)}, "x", direct=False) == 1
 
     def test_what_nobody_knows_is_refused_with_what_may_have_been_meant(self):
         for wrong, right in {"adress": "address", "writeable": "writable", "nworkers": "n_workers"}.items():
