@@ -5,6 +5,8 @@
 ``scheduler_link.py``   the connection to the scheduler
 ``supervisor.py``       worker processes: start, watch, restart, stop
 ``in_process.py``       workers in the process of the agent
+``workers.py``          all workers of a host, and how they come and go
+``worker_plan.py``      what one of them is to be
 ``ledger.py``            which runs the worker processes have begun, read without asking them
 ``deaths.py``           how a worker's process has ended, and what it was doing
 ``memory_watch.py``     the memory that is a process's own, and the limit on it

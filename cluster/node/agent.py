@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import dataclasses
 import logging
 import os
 import socket
@@ -18,10 +18,10 @@ from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import Heartbeat
-from holdfast.cluster.node.in_process import InProcessWorkers
 from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.scheduler_link import SchedulerLink
-from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
+from holdfast.cluster.node.worker_plan import WorkerPlan
+from holdfast.cluster.node.workers import HostWorkers
 from holdfast.cluster.processes import run_directory
 from holdfast.cluster.processes.forking import Forker
 from holdfast.cluster.transfer.fetcher import Fetcher
@@ -45,7 +45,9 @@ class NodeAgent:
     host, port:
         Where other hosts reach this one; port 0: any free one.
     n_workers, threads_per_worker:
-        The workers of this host.
+        The workers that this host begins with.
+    indices:
+        The numbers of these workers, if not those from zero on.
     memory_limit:
         Bytes of memory of its own that each worker may use; more, and it is killed.
     store_capacity:
@@ -92,7 +94,10 @@ class NodeAgent:
         port: int = 0,
         n_workers: int = 1,
         threads_per_worker: int = 1,
+        indices: Sequence[int] | None = None,
         memory_limit: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        preload: Sequence[tuple[str, Sequence[str]]] = (),
         store_capacity: int | str | None = None,
         spill_directory: str | None = None,
         resources: Mapping[str, float] | None = None,
@@ -106,15 +111,12 @@ class NodeAgent:
         worker_logs: Path | None = None,
         dask_config: bytes = b"",
     ) -> None:
-        if n_workers < 0 or threads_per_worker < 1:
+        indices = range(n_workers) if indices is None else indices
+        if n_workers < 0 or threads_per_worker < 1 or len(set(indices)) != len(indices):
             raise ValueError(f"a host can't have {n_workers} workers with {threads_per_worker} threads each")
         self.scheduler_address = scheduler_address
         self.address = ""
         self.name = name or socket.gethostname()
-        self.n_workers = n_workers
-        self.threads_per_worker = threads_per_worker
-        self.memory_limit = memory_limit
-        self.resources = dict(resources or {})
         self.reason: str | None = None
         self._deaths = deaths
         self._last_death = last_death
@@ -122,6 +124,18 @@ class NodeAgent:
         self._token = token
         self._host = host
         self._port = port
+        self._indices = list(indices)
+        # Of workers that are like those which this host begins with.
+        self._like = WorkerPlan(
+            0,
+            "",
+            nthreads=threads_per_worker,
+            memory_limit=memory_limit,
+            resources=dict(resources or {}),
+            environment=dict(environment or {}),
+            preload=preload,
+            in_process=not processes,
+        )
         self._store_capacity = store_capacity
         self._spill_directory = spill_directory
         self._processes = processes
@@ -135,7 +149,7 @@ class NodeAgent:
         self._link: SchedulerLink | None = None
         self._fetcher: Fetcher | None = None
         self._transfer_server: TransferServer | None = None
-        self._workers: Supervisor | InProcessWorkers | None = None
+        self._workers: HostWorkers | None = None
         self._page_maker: PageMaker | None = None
         self._heartbeat: Heartbeat | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -185,7 +199,10 @@ class NodeAgent:
             token=self._token,
             clock=self._clock,
             inventory=self._inventory,
+            places=self._places,
             on_delete=self._delete,
+            on_add=self._add,
+            on_remove=self._remove,
             on_copy=self._copy,
             on_report=self._report,
             on_parted=self._parted,
@@ -201,8 +218,19 @@ class NodeAgent:
         )
         self._transfer_server.start()
         # Importing takes a worker process most of its start; the scheduler is looked for meanwhile.
-        self._workers = self._supervisor() if self._processes else self._in_process()
-        self._workers.start()
+        self._workers = workers = HostWorkers(
+            scheduler_address=self.scheduler_address,
+            node_address=self.address,
+            store_socket=self.store.socket_path,
+            token=self._token,
+            forker=self._forker,
+            on_exit=self._exited,
+            on_change=self._places_changed,
+            log_level=self._log_level,
+            log_directory=self._worker_logs,
+            dask_config=self._dask_config,
+        )
+        workers.begin(self._plan(index) for index in self._indices)
         self._heartbeat = Heartbeat(
             self._workers,
             stats=self.store.stats,
@@ -221,9 +249,6 @@ class NodeAgent:
             "store_socket": self.store.socket_path,
             "capacity": self.store.stats()["capacity"],
             "pid": os.getpid(),
-            "nthreads": self.n_workers * self.threads_per_worker,
-            "places": [self._place(index) for index in range(self.n_workers)],
-            "resources": self._resources_of_a_worker(),
             "deaths": self._deaths,
             "last_death": self._last_death,
         }
@@ -241,7 +266,7 @@ class NodeAgent:
                 "address": self.address,
                 "scheduler": self.scheduler_address,
                 "store_socket": self.store.socket_path,
-                "workers": self.n_workers,
+                "workers": len(self._indices),
             }
         )
 
@@ -321,58 +346,31 @@ class NodeAgent:
         assert self._workers is not None
         return self._workers.revoke(worker_address, incarnation, run_ids)
 
-    def _place(self, index: int) -> tuple[str, str]:
-        """The address and the name of a worker."""
-        return f"{self.address}/{index}", f"{self.name}-{index}"
+    # -- workers that come and go
 
-    def _resources_of_a_worker(self) -> dict[str, float]:
-        memory = {} if self.memory_limit is None else {"memory": float(self.memory_limit)}
-        return {**memory, **self.resources}
+    @property
+    def workers(self) -> HostWorkers:
+        """The workers of this host. Known from `start` on."""
+        if self._workers is None:
+            raise RuntimeError("the node agent is not started")
+        return self._workers
 
-    def _in_process(self) -> InProcessWorkers:
-        from holdfast.cluster.worker import Worker  # here, because an agent whose workers are processes needs no numpy
+    def _plan(self, index: int) -> WorkerPlan:
+        """A worker like those that this host begins with."""
+        return dataclasses.replace(self._like, index=index, name=f"{self.name}-{index}")
 
-        return InProcessWorkers(
-            Worker(
-                self.scheduler_address,
-                token=self._token,
-                node_address=self.address,
-                store_socket=self.store.socket_path,
-                index=index,
-                name=self._place(index)[1],
-                nthreads=self.threads_per_worker,
-                resources=self.resources,
-                memory_limit=self.memory_limit,
-            )
-            for index in range(self.n_workers)
-        )
+    def _add(self, indices: Sequence[int]) -> None:
+        self.workers.keep(map(self._plan, indices))
 
-    def _supervisor(self) -> Supervisor:
-        places = []
-        for index in range(self.n_workers):
-            address, name = self._place(index)
-            arguments = [
-                "--name", name,  # first, because ``ps`` may not have room for all of them
-                "--index", str(index),
-                "--scheduler", self.scheduler_address,
-                "--node", self.address,
-                "--store", self.store.socket_path,
-                "--threads", str(self.threads_per_worker),
-                "--resources", json.dumps(self.resources),
-            ]  # fmt: skip
-            if self.memory_limit is not None:
-                arguments += ["--memory-limit", str(self.memory_limit)]
-            places.append(WorkerProcess(address, name, self.threads_per_worker, arguments))
-        return Supervisor(
-            places,
-            forker=self._forker,
-            token=self._token,
-            memory_limit=self.memory_limit,
-            on_exit=self._exited,
-            log_level=self._log_level,
-            log_directory=self._worker_logs,
-            dask_config=self._dask_config,
-        )
+    def _remove(self, addresses: Sequence[str]) -> None:
+        self.workers.remove_soon(addresses)
+
+    def _places(self) -> tuple[int, list[tuple[str, str, int, dict[str, float]]]]:
+        return self.workers.nthreads, self.workers.places()
+
+    def _places_changed(self) -> None:
+        if self._link is not None:
+            self._link.places_changed()
 
 
 def _reachable(host: str, scheduler_address: str) -> str:

@@ -9,9 +9,8 @@ from typing import Any
 
 from holdfast.cluster.clock import ListeningClock
 from holdfast.cluster.node.conditions import LOOK_SECONDS, Conditions
-from holdfast.cluster.node.in_process import InProcessWorkers
 from holdfast.cluster.node.memory_watch import private_nbytes
-from holdfast.cluster.node.supervisor import Supervisor
+from holdfast.cluster.node.workers import HostWorkers
 from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH
 
 INTERVAL_SECONDS = 2.0
@@ -86,7 +85,7 @@ class Heartbeat:
 
     def __init__(
         self,
-        workers: Supervisor | InProcessWorkers,
+        workers: HostWorkers,
         *,
         stats: Callable[[], Mapping[str, Any]],
         send: Callable[[dict[str, Any]], None],
@@ -121,9 +120,8 @@ class Heartbeat:
         report: dict[str, Any] = {
             "store": store_figures(self._stats()),
             "workers": {address: {**figures, **doing.get(address, {})} for address, figures in vitals.items()},
+            "places": self._workers.describe(),
         }
-        if (places := self._workers.describe()) is not None:
-            report["places"] = places
         if self._died is not None:
             report["last_death_seconds"] = time.monotonic() - self._died
         self._send(report)
@@ -141,4 +139,4 @@ class Heartbeat:
 
     def _look(self) -> bool:
         """Whether a worker does something else than it did."""
-        return self._conditions.look(self._workers.workers, self._clock.time())
+        return self._conditions.look(self._workers.processes, self._clock.time())

@@ -4,55 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from holdfast.cluster.node.supervisor import WorkerProcess
     from holdfast.cluster.worker import Worker
 
 
 class InProcessWorkers:
-    """Workers in this process. Has the methods of a `Supervisor`, as far as an agent calls them.
+    """Workers in this process. One that has lost the scheduler closes by itself, so nothing looks after them."""
 
-    Parameters
-    ----------
-    workers
-        Made, and not started yet.
-    """
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
 
-    #: Processes of workers: there is none.
-    workers: Sequence[WorkerProcess] = ()
+    async def add(self, worker: Worker) -> None:
+        """Start a worker. The scheduler has to know this host. Raises what the worker raises, which is forgotten."""
+        self._workers[worker.address] = worker
+        try:
+            await worker.start()
+        except BaseException:
+            self._workers.pop(worker.address, None)
+            raise
 
-    def __init__(self, workers: Iterable[Worker]) -> None:
-        self._workers = list(workers)
-        self._are_started = False
+    def get(self, address: str) -> Worker | None:
+        """The worker of this address, if it is one of these."""
+        return self._workers.get(address)
 
-    def start(self) -> None:
-        """Nothing: a worker in this process is started when the scheduler knows this host (`ready`)."""
-
-    async def ready(self) -> None:
-        """Start all workers. Raises what one of them raises."""
-        self._are_started = True
-        await asyncio.gather(*(worker.start() for worker in self._workers))
+    async def remove(self, address: str) -> None:
+        """Close a worker and forget it."""
+        worker = self._workers.pop(address, None)
+        if worker is not None:
+            await worker.close()
 
     async def close(self) -> None:
-        """Close all workers that were started."""
-        if self._are_started:
-            await asyncio.gather(*(worker.close() for worker in self._workers))
+        """Close all workers."""
+        await asyncio.gather(*(self.remove(address) for address in list(self._workers)))
 
     @property
     def pids(self) -> dict[str, int | None]:
         """This process, by the address of each worker."""
-        return {worker.address: os.getpid() for worker in self._workers}
-
-    def describe(self) -> dict[str, dict[str, Any]] | None:
-        """None: no place is filled again and again."""
-        return None
-
-    def parted(self, address: str, pid: int) -> None:
-        """Nothing: a worker in this process that has lost the scheduler closes by itself."""
-
-    def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> tuple[int, list[int], list[int]] | None:
-        """None: a worker in this process is as deaf as its agent, which could not answer for it."""
-        return None
+        return dict.fromkeys(self._workers, os.getpid())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 from holdfast.objectstore.sizes import format_size
 
@@ -38,21 +38,32 @@ def private_nbytes(pid: int) -> int:
 
 
 async def watch(
-    pids: Callable[[], Iterable[int]],
-    limit: int,
+    limits: Callable[[], Mapping[int, int]],
     kill: Callable[[int, str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Call ``kill(pid, reason)`` for each process found to use more than ``limit`` bytes of its own; forever."""
+    """Call ``kill(pid, reason)`` for each process that uses more bytes of its own than its limit; forever.
+
+    Parameters
+    ----------
+    limits
+        Gives the limit of each process that has one, by its id.
+    kill
+        Ends a process.
+    clock
+        Seconds, counting up.
+    """
     due: dict[int, float] = {}
     while True:
         now = clock()
-        due = {pid: due.get(pid, now) for pid in pids()}
+        known = limits()
+        due = {pid: due.get(pid, now) for pid in known}
         least = max(INTERVAL_SECONDS_MIN, len(due) / LOOKS_PER_SECOND_MAX)
         # A new process may come right after a look at the others.
-        most = min(INTERVAL_SECONDS_MAX, max(least, limit / NBYTES_PER_SECOND_MAX))
+        smallest = min(known.values(), default=NBYTES_PER_SECOND_MAX)
+        most = min(INTERVAL_SECONDS_MAX, max(least, smallest / NBYTES_PER_SECOND_MAX))
         for pid in [pid for pid, when in due.items() if when <= now]:
-            used = private_nbytes(pid)
+            used, limit = private_nbytes(pid), known[pid]
             due[pid] = now + min(most, max(least, (limit - used) / NBYTES_PER_SECOND_MAX))
             if used > limit:
                 kill(

@@ -56,6 +56,12 @@ class SchedulerLink:
         By which time passes here.
     inventory:
         Gives what the store has.
+    places:
+        Gives the number of threads of all workers of this host, and the places where it keeps workers.
+    on_add:
+        Called with the numbers of workers that the scheduler wants to have here, too.
+    on_remove:
+        Called with the addresses of workers that are to be closed for good.
     on_delete:
         Called with the object ids that the scheduler wants forgotten.
     on_copy:
@@ -83,6 +89,9 @@ class SchedulerLink:
         token: bytes,
         clock: ListeningClock,
         inventory: Callable[[], Iterable[ObjectMeta]],
+        places: Callable[[], tuple[int, list[tuple[str, str, int, dict[str, float]]]]],
+        on_add: Callable[[Sequence[int]], None],
+        on_remove: Callable[[Sequence[str]], None],
         on_delete: Callable[[Iterable[bytes]], None],
         on_copy: Callable[[Iterable[tuple[bytes, Sequence[str]]]], None],
         on_report: Callable[[], None],
@@ -95,6 +104,7 @@ class SchedulerLink:
         self._token = token
         self._clock = clock
         self._inventory = inventory
+        self._places = places
         self._on_revoke = on_revoke
         self._on_end = on_end
         self._dispatch: Dispatch[None] = Dispatch(
@@ -105,6 +115,8 @@ class SchedulerLink:
                 protocol.node.REPORT: on_report,
                 protocol.node.REVOKE: self._revoke,
                 protocol.node.PARTED: on_parted,
+                protocol.node.ADD_WORKERS: on_add,
+                protocol.node.REMOVE_WORKERS: on_remove,
                 protocol.node.CLOSE: lambda: self._end(None),
             },
         )
@@ -125,9 +137,14 @@ class SchedulerLink:
         self._join(connection)
 
     async def _open(self, timeout: float, *, again: bool = False) -> Connection:
-        return await connect(
-            self._address, token=self._token, role="node", info=self._info, timeout=timeout, again=again
+        nthreads, places = self._places()
+        info = {**self._info, "nthreads": nthreads, "places": places}
+        connection = await connect(
+            self._address, token=self._token, role="node", info=info, timeout=timeout, again=again
         )
+        if self._places()[1] != places:  # they have changed meanwhile
+            connection.send(protocol.node.PLACES_CHANGED(self._places()[1]))
+        return connection
 
     def _join(self, connection: Connection) -> None:
         self._connection = connection
@@ -173,6 +190,10 @@ class SchedulerLink:
         objects = [{"id": object_id} for object_id in object_ids]
         for message in pieces(protocol.node.LEFT(objects, name[:MAX_NAME_LENGTH])):
             self._send(message)
+
+    def places_changed(self) -> None:
+        """This host keeps other workers now."""
+        self._send(protocol.node.PLACES_CHANGED(self._places()[1]))
 
     def heartbeat(self, report: dict[str, Any]) -> None:
         self._send(protocol.node.HEARTBEAT(report))

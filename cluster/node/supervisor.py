@@ -20,6 +20,7 @@ from holdfast.cluster.comm import tokens
 from holdfast.cluster.node import memory_watch
 from holdfast.cluster.node.deaths import Death, death_of
 from holdfast.cluster.node.ledger import AgentLedger
+from holdfast.cluster.node.worker_plan import WorkerPlan
 from holdfast.cluster.processes import log_files
 from holdfast.cluster.processes.child import CLOSE_SECONDS, EXIT_SECONDS
 from holdfast.cluster.processes.forking import ForkedProcess, Forker
@@ -37,16 +38,22 @@ PARTED_SECONDS = CLOSE_SECONDS + EXIT_SECONDS + 3.0
 class WorkerProcess:
     """One place for a worker: its identity, and the process that fills it now."""
 
-    def __init__(self, address: str, name: str, nthreads: int, arguments: Sequence[str]) -> None:
+    def __init__(self, address: str, plan: WorkerPlan, arguments: Sequence[str]) -> None:
         self.address = address
-        self.name = name
-        self.nthreads = nthreads
+        self.plan = plan
         self.arguments = list(arguments)
         self.restarts = Restarts(tasks_may_kill=True)
         self.child: ForkedProcess | None = None
         self.ledger: AgentLedger | None = None  # which that process shares
         self.killed_because: str | None = None
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closing = asyncio.Event()  # it is to end, and not to be started again
+        self.keeper: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.plan.name
 
     @property
     def pid(self) -> int | None:
@@ -56,7 +63,7 @@ class WorkerProcess:
     @contextlib.contextmanager
     def with_ledger(self, incarnation: int) -> Iterator[AgentLedger]:
         """While the next process fills it."""
-        with contextlib.closing(AgentLedger(incarnation, self.nthreads)) as self.ledger:
+        with contextlib.closing(AgentLedger(incarnation, self.plan.nthreads)) as self.ledger:
             try:
                 yield self.ledger
             finally:
@@ -68,14 +75,10 @@ class Supervisor:
 
     Parameters
     ----------
-    workers:
-        The places to fill.
     forker:
         What forks the processes.
     token:
         The cluster's token.
-    memory_limit:
-        Bytes of private memory above which a worker is killed; None for no limit.
     on_exit:
         ``on_exit(address, death)``, called when a worker's process has ended while it should run.
     log_level:
@@ -88,38 +91,37 @@ class Supervisor:
 
     def __init__(
         self,
-        workers: Sequence[WorkerProcess],
         *,
         forker: Forker,
         token: bytes,
-        memory_limit: int | None,
         on_exit: Callable[[str, Death], None],
         log_level: str = "INFO",
         log_directory: Path | None = None,
         dask_config: bytes = b"",
     ) -> None:
-        self.workers = list(workers)
+        self.workers: list[WorkerProcess] = []
         self._forker = forker
         self._token = token
-        self._memory_limit = memory_limit
         self._on_exit = on_exit
         self._log_level = log_level
         self._log_directory = log_directory
         self._dask_config = dask_config
         self._incarnations = itertools.count(1)
-        self._closing = asyncio.Event()
-        self._keepers: list[asyncio.Task[None]] = []
-        self._watches: list[asyncio.Task[None]] = []
+        self._is_closing = False
+        self._memory_watch: asyncio.Task[None] | None = None
+        self._log_watch: asyncio.Task[None] | None = None
         self._partings: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        """Start all workers, without waiting for them."""
-        self._keepers = [asyncio.ensure_future(self._keep(worker)) for worker in self.workers]
-        if self._memory_limit is not None:
-            watch = memory_watch.watch(self._pids, self._memory_limit, self._kill)
-            self._watches.append(asyncio.ensure_future(watch))
-        if self._log_directory is not None:
-            self._watches.append(asyncio.ensure_future(self._bound_logs(self._log_directory)))
+    def add(self, worker: WorkerProcess) -> None:
+        """Start a worker, without waiting for it, and again when it dies."""
+        self.workers.append(worker)
+        if self._is_closing:
+            worker.closing.set()
+        worker.keeper = asyncio.ensure_future(self._keep(worker))
+        if worker.plan.memory_limit is not None and self._memory_watch is None:
+            self._memory_watch = asyncio.ensure_future(memory_watch.watch(self._limits, self._kill))
+        if self._log_directory is not None and self._log_watch is None:
+            self._log_watch = asyncio.ensure_future(self._bound_logs(self._log_directory))
 
     async def ready(self) -> None:
         """Wait until all workers are registered with the scheduler.
@@ -131,22 +133,42 @@ class Supervisor:
         """
         await asyncio.gather(*(worker.started for worker in self.workers))
 
+    def get(self, address: str) -> WorkerProcess | None:
+        """The worker of this address, if there is one."""
+        return next((worker for worker in self.workers if worker.address == address), None)
+
+    async def remove(self, address: str) -> None:
+        """Ask a worker to close, end it if it takes too long, and forget it. The scheduler is told of its end."""
+        worker = self.get(address)
+        if worker is not None:
+            await self._end([worker])
+            if worker in self.workers:
+                self.workers.remove(worker)
+                self._on_exit(address, Death("was closed"))
+
     async def close(self) -> None:
         """Ask the workers to close, and end those that take too long. None is left when this returns."""
-        self._closing.set()
-        for task in (*self._watches, *self._partings):
-            task.cancel()
-        for worker in self.workers:
+        self._is_closing = True
+        for task in (self._memory_watch, self._log_watch, *self._partings):
+            if task is not None:
+                task.cancel()
+        await self._end(list(self.workers))
+
+    async def _end(self, workers: Sequence[WorkerProcess]) -> None:
+        for worker in workers:
+            worker.closing.set()
             worker.started.cancel()
             if worker.child is not None and worker.child.returncode is None:
                 worker.child.terminate()
-        if not self._keepers:
+        keepers = [worker.keeper for worker in workers if worker.keeper is not None]
+        if not keepers:
             return
-        _, late = await asyncio.wait(self._keepers, timeout=STOP_TIMEOUT_SECONDS)
+        _, late = await asyncio.wait(keepers, timeout=STOP_TIMEOUT_SECONDS)
         if late:
-            for worker, keeper in zip(self.workers, self._keepers, strict=True):
+            for worker in workers:
                 if worker.child is None:  # it still waits for a process
-                    keeper.cancel()
+                    if worker.keeper is not None:
+                        worker.keeper.cancel()
                 elif worker.child.returncode is None:
                     logger.warning("%s does not end and is killed", worker.name)
                     worker.child.kill()
@@ -157,7 +179,7 @@ class Supervisor:
         return {worker.address: {"name": worker.name, **worker.restarts.describe()} for worker in self.workers}
 
     async def _keep(self, worker: WorkerProcess) -> None:
-        while not self._closing.is_set():
+        while not worker.closing.is_set():
             worker.restarts.begin()
             try:
                 with worker.with_ledger(next(self._incarnations)) as ledger:
@@ -169,7 +191,7 @@ class Supervisor:
                 death = Death(f"could not be started: {error}")
                 if not worker.started.done():
                     worker.started.set_exception(HoldfastError(f"{worker.name} {death.reason}"))
-            if self._closing.is_set():
+            if worker.closing.is_set():
                 return
             self._on_exit(worker.address, death)
             pause = worker.restarts.ended(death.reason)
@@ -177,7 +199,7 @@ class Supervisor:
             where = f"\n{death.frames}" if death.frames else ""
             logger.warning("%s %s: starting it again%s%s", worker.name, death.reason, when, where)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), pause or 0.001)
+                await asyncio.wait_for(worker.closing.wait(), pause or 0.001)
 
     async def _run_once(self, worker: WorkerProcess, ledger: AgentLedger) -> Death:
         """Run one process to its end; says how it ended. Only this supervisor asks it to."""
@@ -193,12 +215,13 @@ class Supervisor:
                     *(["--prefix-lines"] if log_file is not None else []),
                 ],
                 worker.name,
+                env=worker.plan.environment,
                 log_file=log_file,
                 pass_fds={tokens.OPTION: token_fd, "--ledger-fd": ledger.fd, **config_fd},
             )
         ledger.close_fd()
         worker.child = child
-        if self._closing.is_set():  # too late for `close` to find it
+        if worker.closing.is_set():  # too late for `_end` to find it
             child.terminate()
         try:
             try:
@@ -232,9 +255,9 @@ class Supervisor:
         return None
 
     async def _bound_logs(self, directory: Path) -> None:
-        logs = [log_files.file_of(directory, worker.name) for worker in self.workers]
         while True:
             await asyncio.sleep(log_files.CHECK_SECONDS)
+            logs = [log_files.file_of(directory, worker.name) for worker in self.workers]
             await asyncio.to_thread(log_files.cut_large, logs)
 
     def parted(self, address: str, pid: int) -> None:
@@ -254,8 +277,13 @@ class Supervisor:
         """The process of each worker, by its address; None for one that has none now."""
         return {worker.address: worker.pid for worker in self.workers}
 
-    def _pids(self) -> list[int]:
-        return [worker.pid for worker in self.workers if worker.pid is not None]
+    def _limits(self) -> dict[int, int]:
+        """Bytes of private memory above which a process is killed, of those that have such a limit."""
+        return {
+            worker.pid: worker.plan.memory_limit
+            for worker in self.workers
+            if worker.pid is not None and worker.plan.memory_limit is not None
+        }
 
     def _kill(self, pid: int, reason: str) -> None:
         for worker in self.workers:

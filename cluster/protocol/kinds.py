@@ -73,6 +73,9 @@ TASK_OPTIONS = Fields({}, _OPTIONS)
 #: Of a client that is the tasks of a worker, ``parent`` is the run in which they are submitted.
 OPTIONS = Fields({}, {**_OPTIONS, "parent": RUN, "per_key": Mapped(KEY, TASK_OPTIONS, 1 << 26)})
 
+#: Where a node keeps a worker.
+PLACE = Entry(address=ADDRESS, name=NAME, nthreads=Integer(1, MAX_THREADS), resources=RESOURCES)
+PLACES = Listed(PLACE, MAX_NAMED)
 #: What a node says about itself, and the scheduler passes on. Later versions may add fields.
 NODE_DESCRIPTION = Fields(
     {"address": ADDRESS, "incarnation": NAME, "hostname": TEXT, "capacity": NBYTES},
@@ -81,8 +84,7 @@ NODE_DESCRIPTION = Fields(
         "store_socket": TEXT,
         "pid": Integer(),
         "nthreads": Integer(0, MAX_THREADS),
-        "places": Listed(Entry(address=ADDRESS, name=NAME), MAX_NAMED),
-        "resources": RESOURCES,
+        "places": PLACES,
         "deaths": Plain(),
         "last_death": Plain(),
     },
@@ -121,14 +123,15 @@ GLOSSARY: dict[str, tuple[Shape, str]] = {
         "Of all tasks of a message, and of some of them by key (`per_key`). In a task, with its run (`parent`).",
     ),
     "task options": (TASK_OPTIONS, "Where a task may run, how often, and before which others."),
+    "places": (PLACES, "Where a node keeps workers, and what each of these has."),
     "object": (OBJECT_DESCRIPTION, "What a store says of an object that it has."),
     "named object": (OBJECT_NAMED, "The same, where all but its id may be unknown."),
     "node": (
         NODE_DESCRIPTION,
         "What a node says about itself. Two processes with the same `host_id` can reach each other's Unix sockets: it "
         "is the kernel's boot id and the ids of the network and mount namespaces. `nthreads` counts those of all its "
-        "workers, `places` are those where it keeps workers, each of which has the `resources`. `deaths` and "
-        "`last_death` are of agents that were in its place before.",
+        "workers, `places` are those where it keeps workers. `deaths` and `last_death` are of agents that were in its "
+        "place before.",
     ),
     "known node": (NODE_KNOWN, "The same, where all but its address may be unknown."),
 }

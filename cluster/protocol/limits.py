@@ -31,6 +31,8 @@ MAX_DATASETS = 10_000
 #: How many workers or resources the options of a task may name.
 MAX_NAMED = 10_000
 MAX_THREADS = 1 << 16
+#: The number of a worker on its host.
+MAX_INDEX = (1 << 31) - 1
 #: Of plain data in a message, which is for people: how deep, and how many things in all.
 MAX_PLAIN_DEPTH = 8
 MAX_PLAIN_ITEMS = 20_000

@@ -11,13 +11,14 @@ from holdfast.cluster.protocol.kinds import (
     OBJECT_DESCRIPTION,
     OBJECT_NAMED,
     OBJECTS,
+    PLACES,
     REASON,
     RUN,
     RUNS,
     SECONDS,
     TEXT,
 )
-from holdfast.cluster.protocol.limits import MAX_NAMED
+from holdfast.cluster.protocol.limits import MAX_INDEX, MAX_NAMED
 from holdfast.cluster.protocol.message import Message, Vocabulary
 from holdfast.cluster.protocol.shapes import Boolean, Entry, Fields, Integer, Listed, Mapped, Maybe, Number, Plain
 
@@ -33,6 +34,7 @@ INVENTORY = Message(
     objects=Listed(OBJECT_DESCRIPTION),
 )
 READY = Message("ready", "That was all that the store has. Workers of this node may join from now on.")
+PLACES_CHANGED = Message("places", "Where the node keeps workers from now on.", places=PLACES)
 COPIED = Message("copied", "The node's store has a copy of these now.", cut="object_ids", object_ids=OBJECTS)
 NOT_COPIED = Message(
     "not-copied",
@@ -98,7 +100,7 @@ HEARTBEAT = Message(
 )
 
 FROM_NODE = Vocabulary(
-    "a node", "the scheduler", INVENTORY, READY, COPIED, NOT_COPIED, EXITED, LEFT, REVOKED, HEARTBEAT
+    "a node", "the scheduler", INVENTORY, READY, COPIED, NOT_COPIED, EXITED, LEFT, REVOKED, HEARTBEAT, PLACES_CHANGED
 )
 
 # -- from the scheduler
@@ -126,6 +128,18 @@ PARTED = Message(
     worker=ADDRESS,
     pid=Integer(),
 )
+ADD_WORKERS = Message(
+    "add-workers",
+    "The node keeps a worker of each of these numbers, too, like those that it has begun with. `places` says where.",
+    indices=Listed(Integer(0, MAX_INDEX)),
+)
+REMOVE_WORKERS = Message(
+    "remove-workers",
+    "The node closes these workers, and keeps none in their places.",
+    workers=Listed(ADDRESS),
+)
 CLOSE = Message("close", "The node stops its workers and its store, and exits.")
 
-TO_NODE = Vocabulary("the scheduler", "a node", DELETE, COPY, REPORT, REVOKE, PARTED, CLOSE)
+TO_NODE = Vocabulary(
+    "the scheduler", "a node", DELETE, COPY, REPORT, REVOKE, PARTED, ADD_WORKERS, REMOVE_WORKERS, CLOSE
+)

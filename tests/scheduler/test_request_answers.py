@@ -22,6 +22,8 @@ ARGUMENTS = {
     requests.GET_DATASET: {"name": "d"},
     requests.UNPUBLISH: {"name": "d"},
     requests.WAIT_FOR_WORKERS: {"n": 1},
+    requests.ADD_WORKERS: {"node": NODE, "indices": [7]},
+    requests.ADAPTIVE_TARGET: {"target_duration": 5.0, "brings_memory": True},
     requests.SHUTDOWN: {},
 }
 

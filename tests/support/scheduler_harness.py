@@ -155,9 +155,9 @@ class Cluster:
         name = f"host{len(self.stores)}"
         address = f"tcp://{name}:1"
         self.stores[address] = set()
-        description: dict[str, Any] = {"hostname": name, "capacity": capacity, "resources": resources}
+        description: dict[str, Any] = {"hostname": name, "capacity": capacity}
         description["incarnation"] = address
-        description["places"] = [(f"{address}/place{n}", f"{name}-place{n}") for n in range(places)]
+        description["places"] = [(f"{address}/place{n}", f"{name}-place{n}", 1, resources or {}) for n in range(places)]
         self.handle(events.HostJoined(address, description))
         self.handle(events.HostReady(address))
         return address

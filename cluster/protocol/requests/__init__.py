@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from holdfast.cluster.protocol.requests import cluster, datasets, looking
+from holdfast.cluster.protocol.requests import cluster, datasets, looking, scaling
 from holdfast.cluster.protocol.requests.cluster import SHUTDOWN, WAIT_FOR_WORKERS
 from holdfast.cluster.protocol.requests.datasets import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
 from holdfast.cluster.protocol.requests.looking import HAS_WHAT, INFO, MEMORY, NTHREADS, STATUS, WHO_HAS
+from holdfast.cluster.protocol.requests.scaling import ADAPTIVE_TARGET, ADD_WORKERS
 
-REQUESTS = (*looking.REQUESTS, *datasets.REQUESTS, *cluster.REQUESTS)
+REQUESTS = (*looking.REQUESTS, *datasets.REQUESTS, *cluster.REQUESTS, *scaling.REQUESTS)
 
 __all__ = [
+    "ADAPTIVE_TARGET",
+    "ADD_WORKERS",
     "GET_DATASET",
     "HAS_WHAT",
     "INFO",

@@ -53,6 +53,8 @@ MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.ReplyPart: lambda i: protocol.client.PART(i.request, i.fragment),
     to_do.AskForReport: lambda i: protocol.node.REPORT(),
     to_do.AskForExit: lambda i: protocol.node.PARTED(i.worker, i.pid),
+    to_do.AddWorkers: lambda i: protocol.node.ADD_WORKERS(i.items),
+    to_do.RemoveWorkers: lambda i: protocol.node.REMOVE_WORKERS(i.items),
 }
 
 #: What became of keys. A client that reads slowly is owed these (`debts`), and nothing else.

@@ -379,6 +379,7 @@ class Scheduler:
                 {
                     protocol.node.INVENTORY: self._taking(events.ObjectsReported),
                     protocol.node.READY: self._taking(events.HostReady),
+                    protocol.node.PLACES_CHANGED: self._places_changed,
                     protocol.node.COPIED: self._taking(events.ObjectsFound),
                     protocol.node.NOT_COPIED: self._taking(events.CopiesFailed),
                     protocol.node.EXITED: self._worker_exited,
@@ -410,6 +411,11 @@ class Scheduler:
         if len(tasks) > MAX_ITEMS:  # one that could not be cut
             raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
         self._handle(events.TasksSubmitted(peer, tasks, wants, options))
+
+    def _places_changed(self, peer: str, places: Sequence[Any]) -> None:
+        self._handle(events.PlacesChanged(peer, places))
+        if (host := self.state.hosts.get(peer)) is not None:
+            self._members.tell_clients(protocol.client.NODES_CHANGED([host.description], []))
 
     def _worker_exited(self, peer: str, worker: str, reason: str, *how: Any) -> None:
         logger.warning("worker %s ended: %s", worker, reason)

@@ -50,6 +50,7 @@ class Hosts:
         self.events: EventHandlers = {
             events.HostJoined: self._host_joined,
             events.HostReady: self._host_ready,
+            events.PlacesChanged: self._places_changed,
             events.HostReported: self._host_reported,
             events.HostLeft: self._host_left,
         }
@@ -89,6 +90,14 @@ class Hosts:
             part.host_ready(host)
         restored, host.restored = host.restored, []
         self._life.run_again(restored)
+
+    def _places_changed(self, event: events.PlacesChanged) -> None:
+        host = self._hosts.get(event.host)
+        if host is None:
+            return
+        host.keep(event.places)
+        self._workers.reconsider_unrunnable()
+        self._workers.reconsider_ready()
 
     def _host_reported(self, event: events.HostReported) -> None:
         host = self._hosts.get(event.host)

@@ -70,6 +70,13 @@ class WorkerExited(NamedTuple):
     fault: bool = False
 
 
+class PlacesChanged(NamedTuple):
+    """A host keeps its workers in these places now: the address, the name, the threads and the resources of each."""
+
+    host: str
+    places: Sequence[tuple[str, str, int, Mapping[str, float]]]
+
+
 class HostReported(NamedTuple):
     """How a host is, with its store and its workers: the report of its heartbeat, and when that came (``time``)."""
 
@@ -240,6 +247,7 @@ Event: TypeAlias = (
     | HostLeft
     | ObjectsReported
     | HostReady
+    | PlacesChanged
     | WorkerJoined
     | WorkerParted
     | WorkerCutOff

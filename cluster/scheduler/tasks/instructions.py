@@ -144,6 +144,16 @@ class AskForExit(NamedTuple):
     pid: int  # 0: it is not known
 
 
+class AddWorkers(NamedTuple):
+    peer: str  # the node that is to keep workers of these numbers, too
+    items: Sequence[int]
+
+
+class RemoveWorkers(NamedTuple):
+    peer: str  # the node that is to close these workers for good
+    items: Sequence[str]
+
+
 class Disconnect(NamedTuple):
     peer: str  # whose connection is to be closed
 
@@ -171,6 +181,8 @@ Instruction: TypeAlias = (
     | Answer
     | AskForReport
     | AskForExit
+    | AddWorkers
+    | RemoveWorkers
     | Disconnect
 )
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from holdfast.cluster.naming import names_of_host, names_of_worker
@@ -224,6 +225,10 @@ class Queue:
             return heap[0][1]
         return line[0]
 
+    def some(self) -> Iterator[Task]:
+        """All tasks, in any order. It must not change meanwhile."""
+        return (task for task in chain(self._line, (task for _, task in self._heap)) if task.queue is self)
+
     def tasks(self) -> list[Task]:
         """All tasks, the best one first."""
         entries = {task: None for task in (*self._line, *(task for _, task in self._heap)) if task.queue is self}
@@ -260,15 +265,21 @@ class Host:
         self.nbytes = 0  # of all of these
         self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)
-        resources = {str(name): float(amount) for name, amount in (description.get("resources") or {}).items()}
-        self.places = [
-            WorkerPlace(name, _names(self, address, name), resources)
-            for address, name in description.get("places") or ()
-        ]
+        self.places: list[WorkerPlace] = []
+        self.keep(description.get("places") or ())
         self.incarnation: str | None = description.get("incarnation")
         self.is_ready = False  # it has said what it has
         self.report: dict[str, Any] = {}  # how it is, as it has said last; only for people
         self.restored: list[Task] = []  # that have their results again, until it is ready
+
+    def keep(self, places: Sequence[tuple[str, str, int, Mapping[str, float]]]) -> None:
+        """It keeps its workers in these places from now on."""
+        nthreads = sum(threads for _, _, threads, _ in places)
+        self.description = {**self.description, "places": places, "nthreads": nthreads}
+        self.places = [
+            WorkerPlace(name, _names(self, address, name), {key: float(amount) for key, amount in resources.items()})
+            for address, name, _, resources in places
+        ]
 
     def __repr__(self) -> str:
         return f"<Host {self.address}>"

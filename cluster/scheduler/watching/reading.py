@@ -10,10 +10,10 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias
 
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.protocol.requests import HAS_WHAT, INFO, MEMORY, NTHREADS, STATUS, WHO_HAS
+from holdfast.cluster.protocol.requests import ADAPTIVE_TARGET, HAS_WHAT, INFO, MEMORY, NTHREADS, STATUS, WHO_HAS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Reply, ReplyPart
-from holdfast.cluster.scheduler.watching import introspection
+from holdfast.cluster.scheduler.watching import introspection, scaling
 
 
 class Surroundings(NamedTuple):
@@ -37,6 +37,7 @@ READERS: dict[Request, Reader] = {
     INFO: lambda state, around: introspection.info(state, around.describe()),
     STATUS: lambda state, around: introspection.status(state, around.describe(), around.silences(), around.absent()),
     MEMORY: lambda state, _: introspection.memory(state),
+    ADAPTIVE_TARGET: lambda state, _, **arguments: scaling.adaptive_target(state, **arguments),
 }
 _READERS = {request.operation: reader for request, reader in READERS.items()}
 

@@ -1,0 +1,28 @@
+"""Has hosts keep more workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.cluster.protocol.requests import ADD_WORKERS
+from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.waits import Refusal
+from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.instructions import AddWorkers
+
+
+class Scaling(Part):
+    """Answers `add-workers`. The host says by itself which workers it keeps (`machine.hosts`)."""
+
+    name = "scaling"
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self.requests = {ADD_WORKERS: self._add_workers}
+
+    def _add_workers(self, client: Client, request: int, node: str, indices: Sequence[int]) -> None:
+        if node not in self.shared.hosts:
+            raise Refusal("ValueError", f"there is no host {node}, which was to have more workers")
+        if indices:
+            self.shared.instructions.put(AddWorkers(node, list(indices)))
+        self.answer(client, request, None)
