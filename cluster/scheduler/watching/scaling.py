@@ -45,7 +45,7 @@ def adaptive_target(
 
 
 def _for_memory(state: SchedulerState, nworkers: int) -> int:
-    """As many workers as come with twice the room, if what there is is nearly used up; as hold what there is, if not."""
+    """As many workers as hold what there is; twice as many as there are, if their room is nearly used up."""
     capacity = sum(host.capacity for host in state.hosts.values() if host.workers)
     nbytes = sum(host.nbytes for host in state.hosts.values())
     if not capacity:
