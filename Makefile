@@ -8,7 +8,7 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
+.PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make check        lint, types and tests"
 	@echo "make lint         ruff, and the contracts of layering (.importlinter)"
 	@echo "make types        mypy"
+	@echo "make docs         the documentation site, into site/: open site/index.html"
 	@echo "make protocol-docs  docs/protocol.md from the definitions of the messages"
 	@echo "make bench        every workload of the peers on Holdfast alone; ARGS=\"--help\" for more"
 	@echo "make bench-peers  on the peers too, in turn, with the ratios (docs/performance.md)"
@@ -59,6 +60,10 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "built site/index.html"
+
 protocol-docs: $(VENV)/.test
 	$(BIN)/python -m holdfast.cluster.protocol.document docs/protocol.md
 
@@ -95,7 +100,7 @@ bench-fragmentation: $(VENV)/.test
 install: $(VENV)/.test $(VENV)/.demo
 
 clean:
-	rm -rf $(VENV) .nox build dist *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .nox build dist site *.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.test: $(VENV)/.venv pyproject.toml

@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 import shlex
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from command_line import SMALL, holdfast, services
+from documents import BLOCK, run_python
 
 import holdfast as package
 
@@ -22,22 +21,7 @@ TEXT = README.read_text()
 FIVE_MINUTES, REST = re.split(
     r"^## (?=The API in brief)", TEXT[TEXT.index("## Five minutes") :], maxsplit=1, flags=re.M
 )
-#: With its language: "python", or "" for commands and what they print.
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DEFAULT_PORT = "8786"
-
-
-def run_python(code: str, directory: Path) -> str:
-    """Run a script of the README; it prints what the comments behind its prints say."""
-    script = directory / "script.py"
-    script.write_text(code)
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=90, cwd=directory)
-    assert result.returncode == 0, f"{code}\n{result.stderr}"
-    assert result.stderr == "", code
-    expected = re.findall(r"print\(.*# (.*)$", code, re.MULTILINE)
-    assert not expected or result.stdout.splitlines() == expected
-    assert result.stdout or "print(" not in code
-    return result.stdout
 
 
 def free_port() -> str:
