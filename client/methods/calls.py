@@ -7,7 +7,8 @@ from typing import Any
 
 from holdfast.client.futures.future import Future
 from holdfast.client.methods.face import Face
-from holdfast.client.operations.submit import map_calls, submit
+from holdfast.client.operations.queues import is_queue
+from holdfast.client.operations.submit import map_calls, map_queues, submit
 from holdfast.client.packing.checks import warn_without_effect
 from holdfast.client.packing.options import options_of
 
@@ -114,7 +115,7 @@ class CallMethods(Face):
         writable: bool = False,
         batch_size: int | None = None,
         **kwargs: Any,
-    ) -> list[Future]:
+    ) -> Any:
         """Have ``func`` applied to the items of iterables, as `map` does.
 
         Much faster than a loop over `submit`.
@@ -122,8 +123,9 @@ class CallMethods(Face):
         Parameters
         ----------
         func : callable
-        *iterables : iterable
-            Of arguments, which may be futures; up to the end of the shortest, which must have one.
+        *iterables : iterable, or queue.Queue
+            Of arguments, which may be futures; up to the end of the shortest, which must have one. What is put into
+            queues is submitted as it comes.
         key : str or list of str, optional
             The beginning of the keys, or all of them.
         workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure, writable
@@ -136,6 +138,7 @@ class CallMethods(Face):
         Returns
         -------
         list of Future
+            Of queues a `queue.Queue` of futures. Its ``get`` raises what went wrong when an item was submitted.
 
         Raises
         ------
@@ -150,6 +153,9 @@ class CallMethods(Face):
         """
         if fifo_timeout is not None:
             warn_without_effect("fifo_timeout", fifo_timeout)
+        options = options_of(priority, retries, workers, allow_other_workers, resources, writable)
+        if any(map(is_queue, iterables)):
+            return map_queues(self._core, func, iterables, kwargs, key=key, pure=pure, options=options)
         return map_calls(
             self._core,
             func,
@@ -158,5 +164,5 @@ class CallMethods(Face):
             key=key,
             pure=pure,
             batch_size=batch_size,
-            options=options_of(priority, retries, workers, allow_other_workers, resources, writable),
+            options=options,
         )

@@ -27,7 +27,7 @@ class ResultMethods(Face):
 
         Parameters
         ----------
-        futures : Future, or nested list, tuple, set, dict or iterator of futures
+        futures : Future, or nested list, tuple, set, dict, iterator or queue.Queue of futures
             Also of other clients of the same cluster.
         errors : {"raise", "skip"}
             Whether a task that failed raises, or its future is left out of what is returned. A result that is there
@@ -39,8 +39,9 @@ class ResultMethods(Face):
 
         Returns
         -------
-        What was given, with results in the place of futures. Of an iterator an iterator, which reads as it goes. A
-        future that is there twice has one result.
+        What was given, with results in the place of futures. Of an iterator an iterator, which reads as it goes. Of a
+        queue a queue, into which the results go in the order of the futures, and whose ``get`` raises what a task
+        raised. A future that is there twice has one result.
 
         Raises
         ------
@@ -73,8 +74,9 @@ class ResultMethods(Face):
 
         Parameters
         ----------
-        data : list, tuple, set, frozenset, dict, range, iterator, or object
+        data : list, tuple, set, frozenset, dict, range, iterator, queue.Queue, or object
             Containers are taken apart: each item becomes an object. The keys of a dictionary are the futures' keys.
+            What is put into a queue is stored as it comes, and its future goes into a queue.
             What is of a class derived from these becomes one object. Futures inside an object live as long as it.
         workers : str or list of str, optional
             Workers or hosts in whose stores it goes, by turns. Default: this host's, if it has a store; else all.

@@ -11,6 +11,7 @@ from holdfast.client.drivers.effects import Operation
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import adopting
 from holdfast.client.futures.reading import read_many
+from holdfast.client.operations.queues import fed_by, is_queue
 from holdfast.client.packing.foreign import check_no_foreign_future
 from holdfast.client.raising import hide_own_frames
 
@@ -22,6 +23,8 @@ def gather(core: Core, futures: Any, errors: str = "raise", writable: bool | Non
     """Replace the futures in a nested container by their results; see `Client.gather`."""
     if errors not in ("raise", "skip"):
         raise ValueError(f"errors is 'raise' or 'skip', not {errors!r}")
+    if is_queue(futures):
+        return fed_by(core, [futures], lambda core, items: _read(core, items, errors, writable))
     if isinstance(futures, Iterator):
         if not core.driver.gives_awaitables:
             return _each(core, futures, errors, writable)
@@ -47,6 +50,11 @@ def _gather(core: Core, futures: Any, errors: str, writable: bool | None) -> Ope
             values[id(future._state)] = values[id(mine._state)]
     result = _fill(futures, values)
     return None if result is _SKIPPED else result
+
+
+def _read(core: Core, items: tuple[Any, ...], errors: str, writable: bool | None) -> list[Any]:
+    given: list[Any] = core.driver.run(_gather(core, list(items), errors, writable))
+    return given
 
 
 def _each(core: Core, futures: Iterator[Any], errors: str, writable: bool | None) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from holdfast.client.drivers.effects import Elsewhere, NotAtOnce, Operation
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import adopting, borrow, own
 from holdfast.client.futures.reading import read
+from holdfast.client.operations.queues import fed_by, is_queue
 from holdfast.client.operations.storing import announce, take_back
 from holdfast.client.packing.checks import check_in_one
 from holdfast.client.packing.collecting import collecting
@@ -34,6 +35,8 @@ def scatter(
 ) -> Operation[Any]:
     """See `Client.scatter`."""
     check_in_one("scatter", workers)
+    if is_queue(data):
+        return fed_by(core, [data], lambda core, items: _each_of(core, items, workers, everywhere, hashed, timeout))
     if isinstance(data, Iterator):
         check_ends((data,), "what is scattered")
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -46,6 +49,13 @@ def scatter(
     # Small ones are announced to the store together, as long as this is one thread's.
     with contextlib.nullcontext() if core.driver.gives_awaitables else stores.batch():
         return (yield from _scatter(_Scattering(core, names, everywhere, hashed, deadline), data))
+
+
+def _each_of(
+    core: Core, items: tuple[Any, ...], workers: Any, everywhere: bool, hashed: bool, timeout: float | None
+) -> list[Future]:
+    futures: list[Future] = core.driver.run(scatter(core, list(items), workers, everywhere, hashed, timeout))
+    return futures
 
 
 class _Scattering(NamedTuple):

@@ -16,6 +16,7 @@ from holdfast.client.core.key_state import KeyState
 from holdfast.client.core.key_table import KeyTable
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import borrow, own
+from holdfast.client.operations.queues import fed_by
 from holdfast.client.operations.storing import constants as constants_of
 from holdfast.client.packing import options as task_options
 from holdfast.client.packing.arguments import Packer
@@ -137,6 +138,28 @@ def map_calls(
                 "submitted is cancelled; map parts of it, as itertools.islice takes them"
             )
         futures += _submit(core, tasks, stored, function, options, called, None if keys is None else digests)
+
+
+def map_queues(
+    core: Core,
+    func: Callable[..., Any],
+    queues: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    key: Any,
+    pure: bool,
+    options: task_options.Options,
+) -> Any:
+    """A queue of futures; see `Client.map`."""
+    if key is not None and not isinstance(key, str):
+        raise TypeError(f"the keys of what comes out of a queue begin with a text, and {key!r:.100} is none")
+    core.functions.get(func, partial(own, core), constants_of(core))  # it is refused here rather than with each item
+
+    def submitted(core: Core, items: tuple[Any, ...]) -> list[Future]:
+        one = [[item] for item in items]
+        return map_calls(core, func, tuple(one), kwargs, key=key, pure=pure, batch_size=None, options=options)
+
+    return fed_by(core, queues, submitted)
 
 
 def _options(
