@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -78,6 +78,11 @@ def raw(data: Any) -> Any:
     if data is not None and len(data) >= RAW_THRESHOLD_NBYTES:
         return Raw(data)
     return data
+
+
+def raw_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields, with those that are large bytes wrapped."""
+    return {name: raw(value) if isinstance(value, (bytes, memoryview)) else value for name, value in fields.items()}
 
 
 class _Packing:

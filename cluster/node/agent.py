@@ -10,12 +10,15 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from holdfast.cluster.clock import ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.connecting import NoAnswerError
 from holdfast.cluster.comm.listening import bound_socket
+from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.node import errands
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import Heartbeat
 from holdfast.cluster.node.pages import PageMaker
@@ -31,6 +34,9 @@ from holdfast.objectstore import ObjectID, StoreServer
 from holdfast.objectstore.core.objects import ObjectMeta
 
 logger = logging.getLogger(__name__)
+
+#: How long `NodeAgent.close` waits for errands that are being done. They can't be stopped.
+ERRANDS_SECONDS = 1.0
 
 
 class NodeAgent:
@@ -151,6 +157,7 @@ class NodeAgent:
         self._transfer_server: TransferServer | None = None
         self._workers: HostWorkers | None = None
         self._page_maker: PageMaker | None = None
+        self._errands: ErrandThreads | None = None
         self._heartbeat: Heartbeat | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -194,6 +201,7 @@ class NodeAgent:
         except BaseException:
             listening.close()
             raise
+        self._errands = ErrandThreads("node", errands.handlers(), self._say, f"holdfast-errand-{self.name}")
         self._link = link = SchedulerLink(
             self.scheduler_address,
             token=self._token,
@@ -207,6 +215,7 @@ class NodeAgent:
             on_report=self._report,
             on_parted=self._parted,
             on_revoke=self._revoke,
+            on_errand=self._errands.take,
             on_end=self._end,
         )
         self._fetcher = Fetcher(
@@ -279,6 +288,8 @@ class NodeAgent:
     async def _close(self) -> None:
         if self._heartbeat is not None:
             self._heartbeat.stop()
+        if self._errands is not None:
+            self._errands.stop()
         if self._workers is not None:
             await self._workers.close()
         if self._page_maker is not None:
@@ -286,6 +297,8 @@ class NodeAgent:
         self._forker.close()
         if self._link is not None:
             self._link.close()
+        if self._errands is not None:
+            await asyncio.to_thread(self._errands.join, ERRANDS_SECONDS)
         # The threads that move bytes into the arena before the arena.
         if self._fetcher is not None:
             await self._fetcher.close()
@@ -331,6 +344,10 @@ class NodeAgent:
     def _left(self, name: str, object_ids: list[ObjectID]) -> None:
         if self._link is not None and object_ids:
             self._link.left(name, object_ids)
+
+    def _say(self, message: tuple[Any, ...]) -> None:
+        if self._link is not None:
+            self._link.say(message)
 
     def _report(self) -> None:
         assert self._heartbeat is not None

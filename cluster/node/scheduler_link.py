@@ -12,6 +12,7 @@ It doesn't wait for a scheduler that is gone: when no scheduler listens any more
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -73,6 +74,9 @@ class SchedulerLink:
     on_revoke:
         ``on_revoke(worker_address, incarnation, run_ids)``: the scheduler wants to have runs back from a worker that
         does not answer. Returns the three parts of the answer, or None for none (`AgentLedger.revoke`).
+    on_errand:
+        ``on_errand(number, operation, arguments)``: something that the agent is to do beside all else. It answers with
+        `say`.
     on_end:
         Called once, with None when the scheduler asked this host to close and with a reason when it is gone.
 
@@ -97,6 +101,7 @@ class SchedulerLink:
         on_report: Callable[[], None],
         on_parted: Callable[[str, int], None],
         on_revoke: Callable[[str, int, Sequence[int]], tuple[int, list[int], list[int]] | None],
+        on_errand: Callable[[int, str, dict[str, Any]], None],
         on_end: Callable[[str | None], None],
     ) -> None:
         self.heartbeat_seconds = INTERVAL_SECONDS
@@ -117,6 +122,7 @@ class SchedulerLink:
                 protocol.node.PARTED: on_parted,
                 protocol.node.ADD_WORKERS: on_add,
                 protocol.node.REMOVE_WORKERS: on_remove,
+                protocol.errands.ERRAND: on_errand,
                 protocol.node.CLOSE: lambda: self._end(None),
             },
         )
@@ -131,6 +137,7 @@ class SchedulerLink:
 
     async def connect(self, info: dict[str, Any], *, again: bool = False) -> None:
         """Register this host; raises `ConnectError` when that can't be done. ``again``: as of `comm.connecting`'s."""
+        self._loop = asyncio.get_running_loop()
         self._info = {**info, "incarnation": secrets.token_hex(8)}
         connection = await self._open(CONNECT_TIMEOUT_SECONDS, again=again)
         self._scheduler_id = _scheduler_id(connection)
@@ -194,6 +201,11 @@ class SchedulerLink:
     def places_changed(self) -> None:
         """This host keeps other workers now."""
         self._send(protocol.node.PLACES_CHANGED(self._places()[1]))
+
+    def say(self, message: tuple[Any, ...]) -> None:
+        """What an errand has come to. In any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: this agent has ended
+            self._loop.call_soon_threadsafe(self._send, message)
 
     def heartbeat(self, report: dict[str, Any]) -> None:
         self._send(protocol.node.HEARTBEAT(report))

@@ -3,6 +3,7 @@
 ==============================  ==========================================================================
 `client`, `worker`, `node`      what each of the three and the scheduler say to each other
 `requests`                      what a client asks, and what the answers are
+`errands`                       what a client has workers and nodes do beside their tasks, by way of the scheduler
 `opening`                       what the two ends of a new connection say about themselves
 `payloads`                      what a task carries, which the scheduler never looks into
 `kinds`, `limits`               keys, objects, names and the like; how much there may be of each
@@ -18,6 +19,6 @@ what is malformed costs the peer that sent it, and no other. Nothing here does I
 store's rooms, and nothing from the cluster's but errors.
 """
 
-from holdfast.cluster.protocol import client, node, requests, worker
+from holdfast.cluster.protocol import client, errands, node, requests, worker
 
-__all__ = ["client", "node", "requests", "worker"]
+__all__ = ["client", "errands", "node", "requests", "worker"]

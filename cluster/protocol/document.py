@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from holdfast.cluster.protocol import opening, payloads, transfer
+from holdfast.cluster.protocol.errands import ERRANDS
 from holdfast.cluster.protocol.kinds import GLOSSARY
 from holdfast.cluster.protocol.limits import (
     MAX_INTEGER,
@@ -70,6 +71,7 @@ def text() -> str:
     for vocabulary in VOCABULARIES:
         parts += _vocabulary(vocabulary)
     parts += _requests()
+    parts += _errands()
     parts += _opening()
     parts += _payloads()
     parts += _transfer()
@@ -79,7 +81,7 @@ def text() -> str:
 
 def _contents() -> Iterator[str]:
     titles = [_title(vocabulary) for vocabulary in VOCABULARIES]
-    for title in [*titles, "Requests", "The opening", "Payloads", "Between hosts", "Glossary"]:
+    for title in [*titles, "Requests", "Errands", "The opening", "Payloads", "Between hosts", "Glossary"]:
         yield f"* [{title}](#{title.lower().replace(' ', '-')})"
     yield ""
 
@@ -128,6 +130,19 @@ def _requests() -> Iterator[str]:
         for request in REQUESTS
     ]
     yield from _table(("request", "arguments", "answer", "meaning"), rows)
+
+
+def _errands() -> Iterator[str]:
+    yield "## Errands\n"
+    yield _paragraph(
+        "What a client has workers or nodes do beside their tasks, with the request `errand`. The scheduler sends each "
+        "of them `errand`, and passes on what they answer: with `errand-done` the answer of this table."
+    )
+    rows = [
+        (f"`{errand.operation}`", errand.by, _arguments(errand), describe(errand.answer), errand.meaning)
+        for errand in ERRANDS
+    ]
+    yield from _table(("errand", "done by", "arguments", "answer", "meaning"), rows)
 
 
 def _arguments(request: Request) -> str:

@@ -347,7 +347,7 @@ class Answering(Generic[Result]):
         """
         entry = self._handlers.get(operation)
         if entry is None:
-            raise RequestError(f"the scheduler knows no request {operation!r:.80}")
+            raise RequestError(f"there is no request {operation!r:.80}")
         shape, handle = entry
         try:
             shape.check(arguments, operation)

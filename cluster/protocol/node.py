@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.cluster.protocol.errands import ERRAND, ERRAND_DONE, ERRAND_STORED
 from holdfast.cluster.protocol.kinds import (
     ADDRESS,
     INCARNATION,
@@ -100,7 +101,19 @@ HEARTBEAT = Message(
 )
 
 FROM_NODE = Vocabulary(
-    "a node", "the scheduler", INVENTORY, READY, COPIED, NOT_COPIED, EXITED, LEFT, REVOKED, HEARTBEAT, PLACES_CHANGED
+    "a node",
+    "the scheduler",
+    INVENTORY,
+    READY,
+    COPIED,
+    NOT_COPIED,
+    EXITED,
+    LEFT,
+    REVOKED,
+    HEARTBEAT,
+    PLACES_CHANGED,
+    ERRAND_DONE,
+    ERRAND_STORED,
 )
 
 # -- from the scheduler
@@ -141,5 +154,5 @@ REMOVE_WORKERS = Message(
 CLOSE = Message("close", "The node stops its workers and its store, and exits.")
 
 TO_NODE = Vocabulary(
-    "the scheduler", "a node", DELETE, COPY, REPORT, REVOKE, PARTED, ADD_WORKERS, REMOVE_WORKERS, CLOSE
+    "the scheduler", "a node", DELETE, COPY, REPORT, REVOKE, PARTED, ADD_WORKERS, REMOVE_WORKERS, ERRAND, CLOSE
 )

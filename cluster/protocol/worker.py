@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast.cluster.protocol import quick
 from holdfast.cluster.protocol.client import FROM_CLIENT, TO_CLIENT
+from holdfast.cluster.protocol.errands import ERRAND, ERRAND_DONE, ERRAND_STORED
 from holdfast.cluster.protocol.kinds import (
     DIGEST,
     DIGESTS,
@@ -102,6 +103,8 @@ FROM_WORKER = Vocabulary(
     RETURNED,
     TASKS_OPENED,
     FROM_TASKS,
+    ERRAND_DONE,
+    ERRAND_STORED,
 )
 
 # -- from the scheduler
@@ -187,5 +190,6 @@ TO_WORKER = Vocabulary(
     DROP,
     REVOKED,
     TO_TASKS,
+    ERRAND,
     CLOSE,
 )

@@ -25,6 +25,9 @@ from holdfast.cluster.worker.ledger import WorkerLedger, leave_last_words
 #: How long the last ones on a host wait for a dead agent's directory to be theirs to remove.
 SWEEP_SECONDS = 2.0
 
+#: How the names of those threads begin that run what users have written.
+_OF_USERS = ("holdfast-task-", "holdfast-errand-")
+
 #: What signals threads that are forking had blocked before.
 _masks: dict[int, set[int | signal.Signals]] = {}
 
@@ -80,8 +83,8 @@ def main() -> int:
         _sweep_after_agent(Path(options.store).parent)
     if worker.reason is not None:
         code = 1
-    if any(thread.daemon and thread.name.startswith("holdfast-task-") for thread in threading.enumerate()):
-        # A task still runs, and the end of the interpreter would pull the modules from under it.
+    if any(thread.daemon and thread.name.startswith(_OF_USERS) for thread in threading.enumerate()):
+        # A task or an errand still runs, and the end of the interpreter would pull the modules from under it.
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

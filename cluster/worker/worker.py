@@ -21,9 +21,10 @@ from holdfast import objectstore
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.connecting import connect, shared_connection
 from holdfast.cluster.comm.connection import Connection
+from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.message import Dispatch
-from holdfast.cluster.worker import context, output
+from holdfast.cluster.worker import context, errands, output
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.execution import Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
@@ -179,6 +180,13 @@ class Worker:
                 cannot_report=self._cannot_report,
                 store_is_gone=self._store_is_gone,
             )
+            self._errands = ErrandThreads(
+                "worker",
+                errands.handlers(),
+                lambda message: self._deliver([message]),
+                f"holdfast-errand-{self.name}",
+                inside=self._in_errand,
+            )
             self._dispatch: Dispatch[None] = Dispatch(
                 protocol.worker.TO_WORKER,
                 {
@@ -191,6 +199,7 @@ class Worker:
                     protocol.worker.DROP: self._drop,
                     protocol.worker.REVOKED: self._revoked,
                     protocol.worker.TO_TASKS: self._tell_tasks,
+                    protocol.errands.ERRAND: self._errands.take,
                     protocol.worker.CLOSE: lambda: self._end(None),
                 },
             )
@@ -294,8 +303,11 @@ class Worker:
         if self._threads is not None:
             self._blocking.stop()
             self._threads.stop()
+            self._errands.stop()
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
+            if not await asyncio.to_thread(self._errands.join, CLOSE_TIMEOUT_SECONDS):
+                logger.info("%s closes while an errand is still being done", self.name)
             await asyncio.to_thread(self._outcomes.close)
             await asyncio.to_thread(self._write_behind.close)
         if self._connection is not None:
@@ -382,6 +394,16 @@ class Worker:
 
     def _run(self, task: Task) -> None:
         self._running.run(task)
+
+    # -- errands, in theirs
+
+    @contextlib.contextmanager
+    def _in_errand(self) -> Iterator[None]:
+        context.enter(self)
+        try:
+            yield
+        finally:
+            context.enter(None)
 
     def _cannot_report(self) -> None:
         if self._watchdog is not None:

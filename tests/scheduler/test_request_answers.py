@@ -24,6 +24,7 @@ ARGUMENTS = {
     requests.WAIT_FOR_WORKERS: {"n": 1},
     requests.ADD_WORKERS: {"node": NODE, "indices": [7]},
     requests.ADAPTIVE_TARGET: {"target_duration": 5.0, "brings_memory": True},
+    requests.ERRAND: {"operation": "versions", "arguments": {}, "timeout": 0.0},
     requests.SHUTDOWN: {},
 }
 

@@ -61,6 +61,7 @@ class History:
                 requests.UNPUBLISH(name=name),
                 requests.GET_DATASET(name=name),
                 requests.LIST_DATASETS(),
+                requests.ERRAND(operation="versions", arguments={}, names=None, timeout=chance.choice(WAIT_SECONDS)),
             ]
         )
         self.cluster.ask(asked, client=client)
@@ -129,6 +130,7 @@ def test_who_asks_is_answered_once_and_in_time(seed):
     assert answered.isdisjoint(history.left)
     limits = {"wait-for-workers": max(WAIT_SECONDS), "status": REPORT_SECONDS, "memory": REPORT_SECONDS}
     limits["publish"] = PUBLISH_SECONDS
+    limits["errand"] = max(WAIT_SECONDS)
     for each in cluster.answers:
         assert each.seconds <= limits.get(each.operation, 0.0) + SLACK_SECONDS, each
     assert not cluster.state.waits

@@ -55,6 +55,8 @@ class Cluster:
         self.open: dict[tuple[str, int], None] = {}  # requests that have no answer yet: client and number
         self.reports: list[str] = []  # hosts that were asked how they are, and have not said so yet
         self.exits: list[tuple[str, str]] = []  # hosts that were asked how a worker has ended, and which
+        self.errands: list[to_do.SendErrand] = []  # that nobody has answered yet
+        self.outcomes: dict[tuple[str, int], dict[str, Any]] = {}  # of the errands of a request, by address
         self.disconnected: list[str] = []
         self.departing: dict[str, bool] = {}  # workers of which there is one sign, and whether that explains it
         self.reasons: dict[Any, str] = {}
@@ -134,6 +136,13 @@ class Cluster:
             self.reports.append(peer)
         elif isinstance(instruction, to_do.AskForExit):
             self.exits.append((peer, instruction.worker))
+        elif isinstance(instruction, to_do.SendErrand):
+            self.errands.append(instruction)
+        elif isinstance(instruction, to_do.TellOutcome):
+            assert (peer, instruction.request) in self.open, "the answer has ended already"
+            outcomes = self.outcomes.setdefault((peer, instruction.request), {})
+            assert instruction.address not in outcomes, "it has come to something already"
+            outcomes[instruction.address] = instruction.outcome
         elif isinstance(instruction, to_do.Disconnect):
             self.disconnected.append(peer)
 

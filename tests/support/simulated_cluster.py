@@ -274,6 +274,8 @@ class SimulatedCluster:
                 self.later(2 * LATENCY_SECONDS, lambda worker=worker: self._say_how_it_ended(worker))
             elif isinstance(instruction, to_do.Disconnect):
                 self.tell(events.WorkerParted(peer, "it was told to"))
+            elif isinstance(instruction, to_do.SendErrand):
+                self.later(2 * LATENCY_SECONDS, lambda errand=instruction: self._answer_errand(errand))
             elif isinstance(instruction, to_do.CopyObjects):
                 self._send(self._bring, [(peer, object_id) for object_id, _ in instruction.items])
             elif isinstance(instruction, to_do.DeleteObjects | to_do.DiscardResults):
@@ -304,6 +306,19 @@ class SimulatedCluster:
     def _report(self, host: str) -> None:
         if host in self.state.hosts and host not in self.silent:
             self._handle(events.HostReported(host, {"store": {"used": self._hosts[host].nbytes}}))
+
+    def _answer_errand(self, errand: to_do.SendErrand) -> None:
+        """A worker answers with a value, with an object, or never, by the number of the errand."""
+        worker = self._workers[errand.peer]
+        if worker.lost or errand.number % 5 == 0:
+            return
+        if errand.number % 3:
+            self.tell(events.ErrandDone(errand.peer, errand.number, True, {"host": {}, "packages": {}}))
+            return
+        object_id = next(self._numbers).to_bytes(16, "big")
+        self._keys[object_id] = ("errand", errand.number)
+        self._store(worker.host, object_id)
+        self.tell(events.ErrandStored(errand.peer, errand.number, object_id, MB, "ndarray"))
 
     def _bring(self, items: list[tuple[str, bytes]]) -> None:
         for host, object_id in items:

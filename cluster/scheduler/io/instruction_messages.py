@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster import protocol
-from holdfast.cluster.comm.frames import raw
+from holdfast.cluster.comm.frames import raw, raw_values
 from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 
@@ -26,6 +26,13 @@ def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
     if type(value) is dict and "data" in value:
         value = {**value, "data": raw(value["data"])}
     return protocol.client.REPLY(instruction.request, instruction.ok, value)
+
+
+def _outcome(instruction: to_do.TellOutcome) -> tuple[Any, ...]:
+    outcome = instruction.outcome
+    if type(value := outcome.get("value")) is dict:
+        outcome = {"value": raw_values(value)}
+    return protocol.client.PART(instruction.request, {instruction.address: outcome})
 
 
 def message_of(instruction: to_do.Instruction, turn: int = 0) -> tuple[Any, ...]:
@@ -51,6 +58,8 @@ MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.Warn: lambda i: protocol.client.WARNING(i.text[:MAX_REASON_LENGTH]),
     to_do.Reply: _reply,
     to_do.ReplyPart: lambda i: protocol.client.PART(i.request, i.fragment),
+    to_do.TellOutcome: _outcome,
+    to_do.SendErrand: lambda i: protocol.errands.ERRAND(i.number, i.operation, raw_values(i.arguments)),
     to_do.AskForReport: lambda i: protocol.node.REPORT(),
     to_do.AskForExit: lambda i: protocol.node.PARTED(i.worker, i.pid),
     to_do.AddWorkers: lambda i: protocol.node.ADD_WORKERS(i.items),

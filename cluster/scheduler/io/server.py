@@ -372,6 +372,8 @@ class Scheduler:
                     protocol.worker.RETURNED: self._taking(events.RunsReturned),
                     protocol.worker.TASKS_OPENED: self._members.tasks_opened,
                     protocol.worker.FROM_TASKS: self._tasks_said,
+                    protocol.errands.ERRAND_DONE: self._taking(events.ErrandDone),
+                    protocol.errands.ERRAND_STORED: self._taking(events.ErrandStored),
                 },
             ),
             "node": Dispatch(
@@ -386,6 +388,8 @@ class Scheduler:
                     protocol.node.LEFT: self._taking(events.OwnerLeft),
                     protocol.node.REVOKED: self._taking(events.RunsRevoked),
                     protocol.node.HEARTBEAT: self._heart_beat,
+                    protocol.errands.ERRAND_DONE: self._taking(events.ErrandDone),
+                    protocol.errands.ERRAND_STORED: self._taking(events.ErrandStored),
                 },
             ),
         }

@@ -50,6 +50,7 @@ from holdfast.cluster.scheduler.machine.timeouts import Awaited, NoWorkerTimeout
 from holdfast.cluster.scheduler.machine.workers import Workers
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
+from holdfast.cluster.scheduler.parts.errands import Errands
 from holdfast.cluster.scheduler.parts.inquiries import Inquiries
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.parts.scaling import Scaling
@@ -175,6 +176,7 @@ class SchedulerState:
             WorkerWaits(shared, address=address),
             Inquiries(shared),
             Scaling(shared),
+            Errands(shared),
         )
         missing = Missing(self.instructions, self.life)
         self.objects = Objects(shared, self.copies)

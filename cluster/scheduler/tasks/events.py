@@ -229,6 +229,25 @@ class OwnerLeft(NamedTuple):
     name: str  # a worker's name, or a client's id
 
 
+class ErrandDone(NamedTuple):
+    """What an errand has come to at a worker or node."""
+
+    peer: str
+    number: int
+    ok: bool
+    value: Any
+
+
+class ErrandStored(NamedTuple):
+    """What an errand has given is an object in the store of the host."""
+
+    peer: str
+    number: int
+    object_id: ObjectId
+    nbytes: int
+    type: str
+
+
 class Requested(NamedTuple):
     """A client asks for something, by the number that the answer is to have. The arguments have been checked."""
 
@@ -277,6 +296,8 @@ Event: TypeAlias = (
     | ObjectsFound
     | CopiesFailed
     | OwnerLeft
+    | ErrandDone
+    | ErrandStored
     | Requested
     | TimePassed
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
@@ -125,6 +125,15 @@ class ReplyPart(NamedTuple):
     fragment: Any
 
 
+class TellOutcome(NamedTuple):
+    """What an errand of a client's has come to at an address: a fragment of the answer to the request."""
+
+    peer: str
+    request: int
+    address: str
+    outcome: dict[str, Any]
+
+
 class Answer(NamedTuple):
     """It is time to answer a request that only reads the state (`watching`), step by step."""
 
@@ -154,6 +163,15 @@ class RemoveWorkers(NamedTuple):
     items: Sequence[str]
 
 
+class SendErrand(NamedTuple):
+    """Something that a worker or node is to do beside all tasks."""
+
+    peer: str
+    number: int
+    operation: str
+    arguments: Mapping[str, Any]
+
+
 class Disconnect(NamedTuple):
     peer: str  # whose connection is to be closed
 
@@ -178,11 +196,13 @@ Instruction: TypeAlias = (
     | Warn
     | Reply
     | ReplyPart
+    | TellOutcome
     | Answer
     | AskForReport
     | AskForExit
     | AddWorkers
     | RemoveWorkers
+    | SendErrand
     | Disconnect
 )
 

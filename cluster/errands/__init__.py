@@ -1,0 +1,9 @@
+"""Errands: how a process does what the scheduler asks of it beside its tasks.
+
+==================  ==========================================================================================
+``threads.py``      takes errands, does each in a thread, and sends what it has come to
+==================  ==========================================================================================
+
+What errands there are is in `cluster/protocol/errands.py`. What is done about each is in the process that does it:
+`cluster/worker/errands.py`, `cluster/node/errands.py`.
+"""

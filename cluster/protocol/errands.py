@@ -1,0 +1,108 @@
+"""Errands: what a worker or a node does for a client beside its tasks, by way of the scheduler.
+
+A client asks for an errand with the request `requests.ERRAND`. The scheduler sends it to those that are to do it
+(`ERRAND`), each under a number of its own, and passes on what each of them says in the end: a value (`ERRAND_DONE`), or
+that the value lies in the store of its host (`ERRAND_STORED`). What an errand says and gives is defined here, like a
+request: its name, its arguments, its answer. The scheduler holds both against the definition and looks no further, so
+the bytes of a user stay closed.
+
+An errand is done in a thread of its own, which no task waits for. So it may take as long as it likes.
+
+A further errand is one definition here, and one handler in the table of those that do it: `cluster/worker/errands.py`,
+`cluster/node/errands.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from holdfast.cluster.protocol.kinds import NBYTES, OBJECT, TEXT
+from holdfast.cluster.protocol.limits import MAX_NAMED
+from holdfast.cluster.protocol.message import Message, Request
+from holdfast.cluster.protocol.shapes import Anything, Boolean, Fields, Integer, Listed, Mapped, Plain, Shape
+
+#: The kinds of processes that do errands.
+Doer: TypeAlias = Literal["worker", "node"]
+
+
+class Errand(Request):
+    """One kind of errand.
+
+    Parameters
+    ----------
+    operation
+        Its name.
+    meaning
+        What is done, for the docs, in full sentences.
+    by
+        Who does it.
+    answer
+        What its value is. Its limits are those of the message that brings it: what may be larger goes into the store
+        of the host.
+    needed, known
+        The arguments that have to be there, and those that may, by name.
+
+    Examples
+    --------
+    >>> from holdfast.cluster.protocol.shapes import Nothing
+    >>> NAP = Errand("nap", "Sleeps.", by="worker", answer=Nothing(), needed={"seconds": Integer()})
+    >>> NAP(seconds=3)
+    ('nap', {'seconds': 3})
+    """
+
+    __slots__ = ("by",)
+
+    def __init__(
+        self,
+        operation: str,
+        meaning: str,
+        /,
+        *,
+        by: Doer,
+        answer: Shape,
+        needed: Mapping[str, Shape] | None = None,
+        known: Mapping[str, Shape] | None = None,
+    ) -> None:
+        super().__init__(operation, meaning, answer=answer, needed=needed, known=known, waits=True)
+        self.by = by
+
+
+ERRAND = Message(
+    "errand",
+    "Something to do beside all tasks. `errand-done` or `errand-stored` of the same number answers.",
+    number=Integer(1),
+    operation=TEXT,
+    arguments=Mapped(TEXT, Anything("what the errand says"), MAX_NAMED),
+)
+ERRAND_DONE = Message(
+    "errand-done",
+    "What an errand has come to. If it is not `ok`, its value is the name and the text of an error, one of "
+    "`cluster/errors.py` or a built-in one.",
+    number=Integer(1),
+    ok=Boolean(),
+    value=Anything("what the errand gives"),
+)
+ERRAND_STORED = Message(
+    "errand-stored",
+    "The value of an errand is this object, which is sealed in the store of the host.",
+    number=Integer(1),
+    object_id=OBJECT,
+    nbytes=NBYTES,
+    type=TEXT,
+)
+
+VERSIONS = Errand(
+    "versions",
+    "The versions of Python, of the libraries that matter to a cluster, and of these packages, as the worker has them.",
+    by="worker",
+    known={"packages": Listed(TEXT, MAX_NAMED)},
+    answer=Fields({"host": Plain(), "packages": Plain()}),
+)
+
+ERRANDS = (VERSIONS,)
+
+
+def done_by(doer: Doer) -> tuple[Errand, ...]:
+    """The errands that such a process does."""
+    return tuple([errand for errand in ERRANDS if errand.by == doer])

@@ -1,0 +1,355 @@
+"""Errands: what clients, and other parts, have workers and nodes do beside their tasks.
+
+Each errand that is under way has a number, under which it was sent to one worker or node. Its outcome goes to its
+*commission*, which is a client's request (`ErrandWait`) or something of another part. It is one of these:
+
+====================================  ================================================================================
+`errand-done`                         the value, or the error
+`errand-stored`                       a key of the client's that stands for the object: the client holds it from then on
+its worker or node leaves             an error
+the commission is not kept up         none: what comes is dropped, and an object deleted
+====================================  ================================================================================
+
+A client hears of each outcome as soon as it is there, in a fragment of the reply. So nothing that somebody answers is
+kept here, however many answer.
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.naming import names_of_host
+from holdfast.cluster.protocol.errands import ERRANDS, Doer, Errand
+from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
+from holdfast.cluster.protocol.requests import ERRAND
+from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.waits import Refusal, Wait, WaitOwner
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, SendErrand, TellOutcome
+from holdfast.cluster.scheduler.tasks.model import Host, Worker
+from holdfast.cluster.scheduler.tasks.names import ObjectId
+from holdfast.cluster.scheduler.tasks.wording import some
+
+#: So many errands may be under way to one worker or node; its arguments are kept until it has read them.
+MAX_OF_ONE = 1_000
+#: And so many in all.
+MAX_UNDER_WAY = 100_000
+#: Longer is for ever.
+LONGEST_SECONDS = 1e8
+
+_BY_NAME = {errand.operation: errand for errand in ERRANDS}
+#: ``{"value": …}``, ``{"key": …}`` or ``{"error": [name, text]}``: see `requests.ERRAND`.
+Outcome = dict[str, Any]
+
+
+class Commission(abc.ABC):
+    """Who has errands done: it hears of each outcome.
+
+    Attributes
+    ----------
+    under_way
+        The errands that have no outcome yet: where each was sent, by number.
+    """
+
+    __slots__ = ()
+
+    under_way: dict[int, str]
+
+    @property
+    @abc.abstractmethod
+    def holder(self) -> Client | None:
+        """The client that is to hold an outcome that is an object; None: no outcome may be one."""
+
+    @abc.abstractmethod
+    def came(self, address: str, outcome: Outcome) -> None:
+        """One errand has come to this. It is no longer under way."""
+
+
+class _Sent(NamedTuple):
+    """An errand under way."""
+
+    address: str
+    errand: Errand
+    commission: Commission
+
+
+class ErrandWait(Wait, Commission):
+    """A client that waits for errands."""
+
+    __slots__ = ("_errands", "operation", "seconds", "under_way")
+
+    kind: ClassVar[str] = "errand"
+
+    def __init__(
+        self, part: Errands, client: str, request: int, due: float, operation: str, seconds: float | None
+    ) -> None:
+        super().__init__(part, client, request, due)
+        self._errands = part
+        self.operation = operation
+        self.seconds = seconds
+        self.under_way: dict[int, str] = {}
+
+    @property
+    def holder(self) -> Client | None:
+        return self._errands.shared.clients[self.client]
+
+    def came(self, address: str, outcome: Outcome) -> None:
+        self._errands.came(self, address, outcome)
+
+    def snapshot(self) -> Any:
+        return [self.operation, self.seconds, list(self.under_way.values())]
+
+
+class Errands(Part, WaitOwner):
+    """Sends errands, and passes on what they come to."""
+
+    name = "errands"
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self.requests = {ERRAND: self._asked}
+        self.events = {events.ErrandDone: self._done, events.ErrandStored: self._stored}
+        self._numbers = itertools.count(1)
+        self._sent: dict[int, _Sent] = {}
+        self._of: dict[str, dict[int, None]] = {}  # the numbers by address
+        self._waits: dict[ErrandWait, None] = {}
+
+    # -- for clients
+
+    def _asked(
+        self,
+        client: Client,
+        request: int,
+        operation: str,
+        arguments: Mapping[str, Any],
+        names: Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        errand = _BY_NAME.get(operation)
+        if errand is None:
+            raise Refusal("ValueError", f"nobody does an errand {operation!r:.80}; there are {some(_BY_NAME, 20)}")
+        try:
+            errand.arguments.check(arguments, operation)
+        except ProtocolError as error:
+            raise Refusal("ProtocolError", str(error)) from None
+        addresses = self.addresses(errand.by, names)
+        self.shared.waits.demand_room(client.id)
+        self.demand_room(len(addresses))
+        seconds = LONGEST_SECONDS if timeout is None else min(float(timeout), LONGEST_SECONDS)
+        wait = ErrandWait(self, client.id, request, self.shared.now + seconds, operation, timeout)
+        self._waits[wait] = None
+        self.shared.waits.begin(wait)
+        for address, outcome in self.send(wait, errand, arguments, addresses).items():
+            self._tell(wait, address, outcome)
+        self._conclude_if_over(wait)
+
+    def addresses(self, doer: Doer, names: Sequence[str] | None) -> list[str]:
+        """The workers or nodes that are meant.
+
+        Parameters
+        ----------
+        doer
+            Which of the two.
+        names
+            Of workers, nodes or hosts (`naming`); None: all.
+
+        Raises
+        ------
+        Refusal
+            A name is none of these.
+        """
+        there = self._named_workers() if doer == "worker" else self._named_hosts()
+        if names is None:
+            return list(there)
+        wanted = set(names)
+        if unknown := [name for name in names if not any(name in known for known in there.values())]:
+            known = some(there, 20) if there else "none"
+            raise Refusal("ValueError", f"no {doer} is called {some(map(repr, unknown))}; there are: {known}")
+        return [address for address, known in there.items() if not wanted.isdisjoint(known)]
+
+    def _named_workers(self) -> dict[str, frozenset[str]]:
+        return {worker.address: worker.names for worker in self.shared.workers.values()}
+
+    def _named_hosts(self) -> dict[str, frozenset[str]]:
+        return {
+            host.address: names_of_host(host.address, str(host.description.get("hostname") or "")).union(
+                *(worker.names for worker in host.workers)
+            )
+            for host in self.shared.hosts.values()
+        }
+
+    def came(self, wait: ErrandWait, address: str, outcome: Outcome) -> None:
+        """One outcome of what a client waits for is there."""
+        self._tell(wait, address, outcome)
+        self._conclude_if_over(wait)
+
+    def _tell(self, wait: ErrandWait, address: str, outcome: Outcome) -> None:
+        self.shared.instructions.put(TellOutcome(wait.client, wait.request, address, outcome))
+
+    def _conclude_if_over(self, wait: ErrandWait) -> None:
+        if not wait.under_way:
+            self.shared.waits.answer(wait, {})
+
+    def expired(self, wait: Wait) -> None:
+        assert isinstance(wait, ErrandWait)
+        seconds = LONGEST_SECONDS if wait.seconds is None else wait.seconds
+        self._fail(wait, "TimeoutError", f"{wait.operation!r} has not ended after {seconds:g} s")
+
+    def _fail(self, wait: ErrandWait, error: str, text: str) -> None:
+        """What a client still waits for has come to this."""
+        late = list(wait.under_way.values())
+        self.drop(wait)
+        for address in late:
+            self._tell(wait, address, _error(error, f"{address}: {text}"))
+        self.shared.waits.answer(wait, {})
+
+    def forget(self, wait: Wait) -> None:
+        assert isinstance(wait, ErrandWait)
+        del self._waits[wait]
+        self.drop(wait)
+
+    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
+        """Another scheduler had sent these. What they come to is not known here, and to send them twice is no way."""
+        if kind != ErrandWait.kind:
+            return None
+        operation, seconds, addresses = data
+        wait = ErrandWait(self, client, request, due, operation, seconds)
+        self._waits[wait] = None
+        self.shared.waits.begin(wait)
+        wait.under_way = {-number: address for number, address in enumerate(addresses)}  # numbers that none has
+        self._fail(wait, "ConnectError", "the scheduler was started again before there was an answer")
+        return wait
+
+    # -- for other parts as well
+
+    def demand_room(self, count: int) -> None:
+        """To be called before anything is done for a client.
+
+        Raises
+        ------
+        Refusal
+            So many errands more would be too many.
+        """
+        if len(self._sent) + count > MAX_UNDER_WAY:
+            text = f"{len(self._sent):,} errands are under way, and there may be {MAX_UNDER_WAY:,}: ask again later"
+            raise Refusal("RuntimeError", text)
+
+    def send(
+        self, commission: Commission, errand: Errand, arguments: Mapping[str, Any], addresses: Iterable[str]
+    ) -> dict[str, Outcome]:
+        """Send an errand to each of these. Returns what it has come to at those that have too much to do already."""
+        refused = {}
+        for address in addresses:
+            numbers = self._of.setdefault(address, {})
+            if len(numbers) >= MAX_OF_ONE:
+                refused[address] = _error("RuntimeError", f"{address} has {MAX_OF_ONE:,} errands to do already")
+                continue
+            number = next(self._numbers)
+            numbers[number] = None
+            self._sent[number] = _Sent(address, errand, commission)
+            commission.under_way[number] = address
+            self.shared.instructions.put(SendErrand(address, number, errand.operation, arguments))
+        return refused
+
+    def drop(self, commission: Commission) -> None:
+        """A commission is not kept up: it hears of no outcome any more."""
+        for number in list(commission.under_way):
+            if number in self._sent:
+                self._take(number)
+        commission.under_way.clear()
+
+    def _take(self, number: int) -> _Sent:
+        """An errand is no longer under way."""
+        sent = self._sent.pop(number)
+        del sent.commission.under_way[number]
+        numbers = self._of[sent.address]
+        del numbers[number]
+        if not numbers:
+            del self._of[sent.address]
+        return sent
+
+    def _expected(self, peer: str, number: int) -> _Sent | None:
+        """The errand that a peer answers; None if the answer comes too late."""
+        sent = self._sent.get(number)
+        return None if sent is None or sent.address != peer else sent
+
+    # -- what comes back
+
+    def _done(self, event: events.ErrandDone) -> None:
+        sent = self._expected(event.peer, event.number)
+        if sent is None:
+            return
+        if event.ok:
+            sent.errand.answer.check(event.value, sent.errand.operation)
+            outcome: Outcome = {"value": event.value}
+        else:
+            outcome = _error(*_error_said(event.value))
+        self._take(event.number)
+        sent.commission.came(sent.address, outcome)
+
+    def _stored(self, event: events.ErrandStored) -> None:
+        sent = self._expected(event.peer, event.number)
+        worker = self.shared.workers.get(event.peer)
+        host = self.shared.hosts.get(event.peer) if worker is None else worker.host
+        if host is None:
+            return
+        holder = None if sent is None else sent.commission.holder
+        if sent is None or holder is None:
+            self.shared.instructions.add(DeleteObjects, host.address, event.object_id)
+            return
+        key = self._hold(holder, host, event.object_id, event.nbytes, event.type)
+        self._take(event.number)
+        sent.commission.came(sent.address, {"key": key})
+
+    def _hold(self, client: Client, host: Host, object_id: ObjectId, nbytes: int, type_name: str) -> str:
+        """Have a client hold an object, as if it had brought that itself; the key of it."""
+        life = self.shared.life
+        key = f"{type_name}-errand-{object_id.hex()}"
+        if life.results.get(object_id) is not None or key in life.generations.tasks:
+            raise ProtocolError("errand-stored.object_id is that of a key already")
+        task = life.create(key, None, client.name)
+        life.holding.hold(client, task)
+        life.restore(task, host, object_id, nbytes, None, type_name)
+        return key
+
+    # -- who leaves
+
+    def worker_left(self, worker: Worker) -> None:
+        self._left(worker.address, f"the worker {worker.name} at {worker.address} left before it had answered")
+
+    def host_left(self, host: Host) -> None:
+        name = host.description.get("hostname") or host.address
+        self._left(host.address, f"the host {name} at {host.address} left before it had answered")
+
+    def _left(self, address: str, text: str) -> None:
+        for number in list(self._of.get(address, ())):
+            if number in self._sent:
+                sent = self._take(number)
+                sent.commission.came(address, _error("ConnectError", text))
+
+    def check(self) -> None:
+        assert set(self._waits) == {wait for wait in self.shared.waits if isinstance(wait, ErrandWait)}
+        for wait in self._waits:
+            assert wait.under_way, f"{wait!r} waits for nothing"
+        assert sum(map(len, self._of.values())) == len(self._sent) <= MAX_UNDER_WAY
+        for number, sent in self._sent.items():
+            assert number in self._of[sent.address]
+            assert sent.commission.under_way[number] == sent.address
+            there = self.shared.workers if sent.errand.by == "worker" else self.shared.hosts
+            assert sent.address in there, f"an errand is under way to {sent.address}, which has left"
+
+
+def _error(name: str, text: str) -> Outcome:
+    return {"error": [name, text[:MAX_REASON_LENGTH]]}
+
+
+def _error_said(value: Any) -> tuple[str, str]:
+    """The name and the text of an error that a peer has said."""
+    if type(value) is not tuple or [type(word) for word in value] != [str, str]:
+        raise ProtocolError("errand-done.value: the name and the text of an error expected")
+    return value[0][:MAX_REASON_LENGTH], value[1]
