@@ -23,6 +23,7 @@ _EXPORTS = {
     "Client": "holdfast.client",
     "Executor": "holdfast.client",
     "Future": "holdfast.client",
+    "Lock": "holdfast.client",
     "futures_of": "holdfast.client",
     "get_client": "holdfast.client",
     "wait": "holdfast.client",
@@ -58,6 +59,7 @@ __all__ = [
     "HoldfastError",
     "KilledWorker",
     "LocalCluster",
+    "Lock",
     "NoWorkerError",
     "ObjectLostError",
     "ObjectNotFoundError",
@@ -73,7 +75,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from holdfast.client import Client, Executor, Future, futures_of, get_client, wait
+    from holdfast.client import Client, Executor, Future, Lock, futures_of, get_client, wait
     from holdfast.cluster.deploy import LocalCluster
     from holdfast.cluster.errors import (
         AuthenticationError,

@@ -23,6 +23,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from holdfast.client.core.answers import Answer
@@ -44,6 +45,8 @@ _MEMORY = protocol.client.MEMORY.operation
 RELEASE_PAUSE_SECONDS = 0.01
 #: How long what is posted may wait after a frame has been sent: then all of it needs one wake-up, and one frame.
 FLUSH_PAUSE_SECONDS = 0.0005
+#: A task that asks keeps its slot for so long: what is answered at once is not worth that others take it.
+MOMENT_SECONDS = 0.002
 #: Messages that are sent at once: what has come is looked at in between.
 MAX_SENT_TOGETHER = 32
 
@@ -169,8 +172,34 @@ class Session:
             self._flush_pause = None
             pause.cancel()
 
-    def ask(self, request: Request, timeout: float | None, /, **arguments: Any) -> Any:
+    def tell(self, request: Request, number: int = 0, /, **arguments: Any) -> None:
+        """Say something that has no answer (`Request.quiet`), soon. Also inside the garbage collector."""
+        self.post(protocol.client.REQUEST(number, *request(**arguments)))
+
+    def tell_now(self, request: Request, number: int = 0, /, **arguments: Any) -> None:
+        """`tell`, and send it at once; in the transport's thread, with all else of this turn of its loop."""
+        self.check_open()
+        try:
+            self.enqueue(protocol.client.REQUEST(number, *request(**arguments)))
+            if self.transport.is_current:
+                self.flush_soon()
+            else:
+                self.send_posted()
+        except BaseException:  # an interrupt: others may wait for what was said
+            self.flush_soon()
+            raise
+
+    def ask(
+        self,
+        request: Request,
+        timeout: float | None,
+        lend: Callable[[], AbstractContextManager[None]] | None = None,
+        /,
+        **arguments: Any,
+    ) -> Any:
         """Ask the scheduler; block until it answers, and return the answer or raise its error.
+
+        With ``lend``, the thread waits within ``lend()`` if there is no answer after a moment.
 
         Raises
         ------
@@ -183,15 +212,23 @@ class Session:
         self._answers[number] = answer = Answer()
         try:
             self._pose(number, answer, request, arguments)
-            deadline = None if timeout is None else time.monotonic() + timeout
-            over = self._read_while(answer.gate.locked, timeout) or answer.gate.acquire(
-                timeout=-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
-            )
+            if lend is None:
+                over = self._await(answer, timeout)
+            elif not (over := self._await(answer, MOMENT_SECONDS)):
+                with lend():
+                    over = self._await(answer, timeout)
         finally:
             self._answers.pop(number, None)
         if not over:
             raise _not_answered(timeout)
         return answer.value()
+
+    def _await(self, answer: Answer, timeout: float | None) -> bool:
+        """Block until there is an answer. Whether there is one after ``timeout`` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._read_while(answer.gate.locked, timeout) or answer.gate.acquire(
+            timeout=-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
+        )
 
     async def ask_on_loop(self, request: Request, timeout: float | None, /, **arguments: Any) -> Any:
         """`ask`, on the running loop, which may be any."""

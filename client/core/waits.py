@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 from holdfast.client.core.key_state import KeyState
@@ -72,6 +73,9 @@ class Ask(Effect):
 
     def block(self) -> Any:
         return self.session.ask(self.request, self.timeout, **self.arguments)
+
+    def block_lending(self, lend: Callable[[], AbstractContextManager[None]]) -> Any:
+        return self.session.ask(self.request, self.timeout, lend, **self.arguments)
 
     async def wait(self) -> Any:
         return await self.session.ask_on_loop(self.request, self.timeout, **self.arguments)

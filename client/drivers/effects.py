@@ -13,6 +13,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from holdfast.cluster.comm.loops import LoopThread
@@ -33,6 +34,11 @@ class Effect(abc.ABC):
     @abc.abstractmethod
     def block(self) -> Any:
         """Wait for it in this thread."""
+
+    def block_lending(self, lend: Callable[[], AbstractContextManager[None]]) -> Any:
+        """Wait for it in the thread of a task, within ``lend()`` if it waits for others."""
+        with lend():
+            return self.block()
 
     @abc.abstractmethod
     async def wait(self) -> Any:

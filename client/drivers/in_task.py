@@ -50,8 +50,7 @@ class InTaskDriver(BlockingDriver):
         if not effect.waits_for_others:
             return effect.block()
         self._flush()
-        with self._lend():
-            return effect.block()
+        return effect.block_lending(self._lend)
 
     def in_loop(self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None = None) -> Effect:
         raise RuntimeError("the connection is the worker's, so nothing is opened or closed in its loop")

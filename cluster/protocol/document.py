@@ -118,11 +118,12 @@ def _requests() -> Iterator[str]:
     yield _paragraph(
         "What a client asks with `request`, and what the `reply` gives. An argument without a question mark has to be "
         "there. The scheduler answers soon, except if a request *waits*: then the answer may take until tasks have run "
-        "or workers have come, and a task that asks lends its slot meanwhile."
+        "or workers have come, and a task that asks lends its slot meanwhile. A *quiet* request is answered only if it "
+        "is refused."
     )
     rows = [
         (
-            f"`{request.operation}`{' *waits*' if request.waits else ''}",
+            f"`{request.operation}`{' *waits*' if request.waits else ''}{' *quiet*' if request.quiet else ''}",
             _arguments(request),
             describe(request.answer),
             request.meaning,

@@ -39,3 +39,5 @@ MAX_PLAIN_ITEMS = 20_000
 MAX_PLAIN_TEXT_LENGTH = 1 << 16
 #: How many clients a scheduler serves at a time.
 MAX_CLIENTS = 10_000
+#: How many locks, and how many leases of semaphores, are held or waited for at a time.
+MAX_LEASES = 100_000

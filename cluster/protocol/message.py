@@ -263,6 +263,9 @@ class Request:
     waits
         Whether the answer may take until tasks have run or workers have come: a task that asks lends its slot
         meanwhile. The scheduler answers all other requests soon.
+    quiet
+        Whether it has no answer, unless the scheduler refuses it. Then the number names what it is about, and several
+        may have the same.
 
     Examples
     --------
@@ -272,7 +275,7 @@ class Request:
     ('wait', {'seconds': 3})
     """
 
-    __slots__ = ("answer", "arguments", "meaning", "operation", "waits")
+    __slots__ = ("answer", "arguments", "meaning", "operation", "quiet", "waits")
 
     def __init__(
         self,
@@ -284,12 +287,14 @@ class Request:
         needed: Mapping[str, Shape] | None = None,
         known: Mapping[str, Shape] | None = None,
         waits: bool = False,
+        quiet: bool = False,
     ) -> None:
         self.operation = operation
         self.meaning = meaning
         self.arguments = Fields(needed or {}, known or {})
         self.answer = answer
         self.waits = waits
+        self.quiet = quiet
 
     def __repr__(self) -> str:
         return f"<request {self.operation!r}: {', '.join(self.arguments.known) or 'nothing'}>"

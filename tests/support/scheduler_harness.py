@@ -19,6 +19,9 @@ from holdfast.cluster.scheduler.watching import reading
 FUNCTION = b"f" * 16
 Value = bytes
 SMALL, LARGE = 10, 10_000_000
+#: The operations of requests that have no answer, and the number that they have here.
+QUIET = {request.operation for request in requests.REQUESTS if request.quiet}
+QUIETLY = -1
 
 
 class Cluster:
@@ -128,7 +131,8 @@ class Cluster:
             self.clients[peer].update(dict.fromkeys(instruction.items, "cancelled"))
             self.reasons.update(dict.fromkeys(instruction.items, instruction.reason))
         elif isinstance(instruction, to_do.Reply):
-            del self.open[peer, instruction.request]  # else there is no such request, or it was answered already
+            if instruction.request != QUIETLY:
+                del self.open[peer, instruction.request]  # else there is no such request, or it was answered already
             self.replies.append(instruction)
         elif isinstance(instruction, to_do.Answer):
             self._apply(self._read(instruction))
@@ -299,8 +303,14 @@ class Cluster:
     def request(self, client: str, number: int, asked: tuple[str, dict[str, Any]]) -> None:
         """A client asks for something; ``asked`` is a `Request` of the protocol with its arguments."""
         assert (client, number) not in self.open
-        self.open[client, number] = None
+        if asked[0] not in QUIET:
+            self.open[client, number] = None
         self.handle(events.Requested(client, number, *asked))
+
+    def tell(self, client: str, asked: tuple[str, dict[str, Any]]) -> None:
+        """A client says something that has no answer unless it is refused."""
+        assert asked[0] in QUIET
+        self.request(client, QUIETLY, asked)
 
     def new_number(self) -> int:
         """A number for a request that none has had."""

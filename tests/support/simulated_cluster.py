@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.tasks import events
@@ -25,6 +26,8 @@ LATENCY_SECONDS = 0.0002
 TRANSFER_NBYTES_PER_SECOND = 1e9
 MB = 1_000_000
 _FUNCTION = b"f" * 16
+#: The operations of requests that have no answer.
+QUIET = {request.operation for request in REQUESTS if request.quiet}
 
 #: ``{key: keys that it reads}``, each after those that it reads, in order of priority.
 Graph = Mapping[Any, Iterable[Any]]
@@ -189,8 +192,11 @@ class SimulatedCluster:
 
     def ask(self, asked: tuple[str, dict[str, Any]], *, client: str = "client") -> int:
         """Ask the scheduler for something (a `Request` of the protocol with its arguments); the number of it."""
-        number = next(self._numbers)
         operation, arguments = asked
+        if operation in QUIET:
+            self._handle(events.Requested(client, 0, operation, arguments))
+            return 0
+        number = next(self._numbers)
         self.asked[client, number] = self.now, operation
         self._handle(events.Requested(client, number, operation, arguments))
         return number

@@ -52,6 +52,7 @@ from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
 from holdfast.cluster.scheduler.parts.errands import Errands
 from holdfast.cluster.scheduler.parts.inquiries import Inquiries
+from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.parts.scaling import Scaling
 from holdfast.cluster.scheduler.parts.waits import Refusal
@@ -177,6 +178,7 @@ class SchedulerState:
             Inquiries(shared),
             Scaling(shared),
             Errands(shared),
+            Locks(shared),
         )
         missing = Missing(self.instructions, self.life)
         self.objects = Objects(shared, self.copies)

@@ -19,7 +19,8 @@ A part gets all that it works with from `Shared`, and reads the state of tasks, 
 
 A handler of a request is called as ``handler(client, request, **arguments)``. The arguments have been checked by their
 definition in the protocol. The handler answers at once (`Part.answer`), has the request wait (`Waits.begin`), or raises
-a `Refusal`, before it has changed anything: exactly one of these.
+a `Refusal`, before it has changed anything: exactly one of these. That of a quiet request (`Request.quiet`) returns or
+raises a `Refusal`.
 """
 
 from __future__ import annotations

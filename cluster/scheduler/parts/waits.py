@@ -19,6 +19,7 @@ A client may have `MAX_WAITING` waits at a time. Of several that one event ends,
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -27,6 +28,8 @@ from holdfast.cluster.scheduler.tasks.instructions import Instructions
 
 #: Requests of one client that may wait for something at a time.
 MAX_WAITING = 1_000
+#: When a wait is due that ends only by what it waits for.
+NO_END = math.inf
 #: A request that may wait for longer says so in its definition (`Request.waits`): a task lends its slot meanwhile.
 QUICK_SECONDS = 1.0
 
@@ -72,7 +75,7 @@ class Wait(Timed):
     request
         The number that the client has given to it.
     due
-        Until when it waits at most.
+        Until when it waits at most; `NO_END`: as long as it takes.
     """
 
     __slots__ = ("client", "due", "part", "request")
@@ -145,7 +148,8 @@ class Waits:
     def begin(self, wait: Wait) -> None:
         """Have a request wait."""
         self._of.setdefault(wait.client, {})[wait] = None
-        self._deadlines.watch(wait)
+        if wait.due != NO_END:
+            self._deadlines.watch(wait)
 
     def answer(self, wait: Wait, value: Any) -> None:
         """What a request waits for is there."""
@@ -183,5 +187,7 @@ class Waits:
             for wait in waits:
                 assert wait.client == client
                 assert wait.due is not None, f"{wait!r} has ended"
+                if wait.due == NO_END:
+                    continue
                 assert wait.entered is not None, f"{wait!r} would never expire"
                 assert wait.entered <= wait.due, f"{wait!r} would expire too late"

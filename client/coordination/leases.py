@@ -1,0 +1,145 @@
+"""How a client asks for leases, and gives them back.
+
+A lease has a number that the client gives to it. Whatever ends a wait for it, a timeout of the caller's own, a
+cancelled ``await``, an interrupt, the client says that it does not want the lease; the scheduler knows whether it was
+granted meanwhile, and passes it on (`holdfast.cluster.scheduler.parts.leases`). To release a lease needs no answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from holdfast.client.coordination.named import Named, check_blocking, on_loop
+from holdfast.client.core.core import Core
+from holdfast.client.drivers.effects import Effect, Operation
+from holdfast.cluster.protocol.message import Request
+
+#: What names the leases of this process. No two clients with one identity are in two processes.
+_numbers = itertools.count(1)
+
+
+class Lease:
+    """One that a client asks for, or has.
+
+    Parameters
+    ----------
+    core
+        The client's.
+    release
+        What says that it isn't wanted any more.
+    held
+        Where it is noted while it is granted, by its number.
+    """
+
+    __slots__ = ("core", "held", "number", "release")
+
+    def __init__(self, core: Core, release: Request, held: dict[int, Lease]) -> None:
+        self.core = core
+        self.release = release
+        self.held = held
+        self.number = next(_numbers)
+
+    def acquire(self, ask: Callable[[int], Effect]) -> Operation[bool]:
+        """Ask for it. Whether it was granted."""
+        try:
+            granted: bool = yield ask(self.number)
+            if granted:
+                self.held[self.number] = self
+        except BaseException:
+            self.give_up()
+            raise
+        return granted
+
+    def give_up(self) -> None:
+        """It isn't wanted, whatever has become of it. Twice is no harm."""
+        self.held.pop(self.number, None)
+        self.core.session.tell(self.release, lease=self.number)
+
+    def give_back(self) -> bool:
+        """Release it. False if another thread has done so."""
+        self.core.session.tell_now(self.release, lease=self.number)
+        return self.held.pop(self.number, None) is not None
+
+
+class Leasing(Named):
+    """What is acquired and released: ``with`` it in a blocking client and in tasks, ``async with`` it anywhere."""
+
+    _release: Request
+
+    def __init__(self, name: Any, client: Any) -> None:
+        super().__init__(name, client)
+        self._held: dict[int, Lease] = {}
+
+    def _ask(self, core: Core, timeout: float | None, number: int) -> Effect:
+        """What asks for a lease."""
+        raise NotImplementedError
+
+    def _acquire(self, timeout: float | None) -> Any:
+        core = self._core
+        lease = Lease(core, self._release, self._held)
+        try:
+            return core.driver.run(lease.acquire(lambda number: self._ask(core, timeout, number)))
+        except BaseException:  # an interrupt after the operation has ended
+            lease.give_up()
+            raise
+
+    def _releasing(self) -> Operation[None]:
+        """Release what was acquired first."""
+        while True:
+            lease = next(iter(self._held.values()), None)
+            if lease is None:
+                raise RuntimeError(f"{self!r} was released, but this object has not acquired it")
+            try:
+                if lease.give_back():
+                    return
+            except BaseException:
+                lease.give_up()
+                raise
+        yield
+
+    def __enter__(self) -> Self:
+        check_blocking(self._core, f"async with {type(self).__name__}(...)")
+        self._acquire(None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # No call before the try: an interrupt comes after one. Nor can it be helped that one comes before all of this.
+        numbers = [*self._held]
+        try:
+            self._run(self._releasing())
+        except BaseException:
+            lease = self._held.get(numbers[0]) if numbers else None
+            if lease is not None:
+                lease.give_up()
+            raise
+
+    async def __aenter__(self) -> Self:
+        core = self._core
+        lease = Lease(core, self._release, self._held)
+        await on_loop(lease.acquire(lambda number: self._ask(core, None, number)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await on_loop(self._releasing())
+
+
+def waiting_time(blocking: bool, timeout: float | None) -> float | None:
+    """For how long to wait, as the ``acquire`` of locks is told.
+
+    Raises
+    ------
+    ValueError
+        There is a timeout, and nothing is to be waited for.
+    """
+    if blocking:
+        return None if timeout is None else max(0.0, timeout)
+    if timeout is not None:
+        raise ValueError("can't specify a timeout for a non-blocking call")
+    return 0.0

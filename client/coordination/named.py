@@ -1,0 +1,104 @@
+"""What has a name in the cluster, by which clients and tasks share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, ClassVar, Self
+
+from holdfast.client import defaults
+from holdfast.client.core.core import Core
+from holdfast.client.core.registry import core_here, registry
+from holdfast.client.drivers.asynchronous import AsynchronousDriver
+from holdfast.client.drivers.effects import Operation
+from holdfast.client.futures.binding import bound
+from holdfast.client.packing.keys import random_token, wire_key
+
+
+class Named:
+    """The way of one client to what a name stands for.
+
+    Without a client, it is the current one where the object is used first; in a task that of the task. One that is
+    unpickled belongs to the client that unpickles it: so it can be sent to tasks, and come back from them.
+
+    Parameters
+    ----------
+    name : str or tuple, optional
+        Default: one that nobody else has.
+    client : Client, optional
+        Default: the current client.
+    """
+
+    #: What the names that are made up begin with.
+    _kind: ClassVar[str]
+
+    def __init__(self, name: Any, client: Any) -> None:
+        self.name = f"{self._kind}-{random_token()}" if name is None else wire_key(name)
+        self._given: Core | None = None if client is None else client._core
+        self._found: Core | None = None
+
+    @property
+    def _core(self) -> Core:
+        if self._given is not None:
+            return core_here(self._given)
+        core = self._found
+        if core is not None and not core.closed:
+            return core_here(core)
+        core = defaults.current()
+        if registry.running_task() is None:
+            self._found = core
+        return core
+
+    @property
+    def client(self) -> Any:
+        """The client that it is used by here.
+
+        Examples
+        --------
+        >>> from holdfast import Lock
+        >>> Lock("x", client=client).client is client
+        True
+        """
+        return self._core.client
+
+    def _run(self, operation: Operation[Any]) -> Any:
+        """What an operation gives; in an asynchronous client an awaitable of that."""
+        return self._core.driver.run(operation)
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        """The object itself, for code that awaits what it makes."""
+        return _given(self).__await__()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.name!r}>"
+
+    # -- how it travels
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """What makes an equal one, without the client."""
+        return (self.name,)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _unpickled, (type(self), *self._arguments())
+
+
+def _unpickled(kind: type[Named], *arguments: Any) -> Named:
+    made = kind(*arguments)
+    to = getattr(bound.to, "core", bound.to)
+    if isinstance(to, Core):
+        made._given = to
+    return made
+
+
+async def _given(value: Any) -> Any:
+    return value
+
+
+def check_blocking(core: Core, instead: str) -> None:
+    """Raise a `TypeError` where a ``with`` would have to await."""
+    if core.driver.asynchronous:
+        raise TypeError(f"the client is an asynchronous one: use '{instead}'")
+
+
+async def on_loop(operation: Operation[Any]) -> Any:
+    """What an operation gives, on the running loop, whatever kind of client it is of."""
+    return await AsynchronousDriver().run(operation)
