@@ -25,7 +25,8 @@ def test_it_tells_of_every_message_request_and_role():
         for message in vocabulary:
             assert f'### `["{", ".join([message.operation + chr(34), *message.fields])}]`' in text
     for request in REQUESTS:
-        assert f"| `{request.operation}`{' *waits*' if request.waits else ''} |" in text
+        manner = f"{' *waits*' if request.waits else ''}{' *quiet*' if request.quiet else ''}"
+        assert f"| `{request.operation}`{manner} |" in text
     for name in ROLES:
         assert f"| `{name}` |" in text
 
