@@ -6,6 +6,7 @@ from holdfast.cluster.protocol.requests import cluster, datasets, errands, locks
 from holdfast.cluster.protocol.requests.cluster import SHUTDOWN, WAIT_FOR_WORKERS
 from holdfast.cluster.protocol.requests.datasets import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
 from holdfast.cluster.protocol.requests.errands import ERRAND
+from holdfast.cluster.protocol.requests.locks import ACQUIRE_LOCKS, IS_LOCKED, RELEASE_LOCKS
 from holdfast.cluster.protocol.requests.looking import HAS_WHAT, INFO, MEMORY, NTHREADS, STATUS, WHO_HAS
 from holdfast.cluster.protocol.requests.scaling import ADAPTIVE_TARGET, ADD_WORKERS
 
@@ -17,7 +18,6 @@ REQUESTS = (
     *errands.REQUESTS,
     *locks.REQUESTS,
 )
-from holdfast.cluster.protocol.requests.locks import ACQUIRE_LOCKS, IS_LOCKED, RELEASE_LOCKS
 
 __all__ = [
     "ACQUIRE_LOCKS",
