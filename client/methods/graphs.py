@@ -193,6 +193,7 @@ class GraphMethods(Face):
         Parameters
         ----------
         collections : dask collection, or list of them
+            A container with collections in it, as a dictionary, may stand in the place of a collection.
         optimize_graph, workers, allow_other_workers, resources, retries, priority, fifo_timeout
             As for `compute`.
         **kwargs

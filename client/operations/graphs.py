@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from dask.base import get_annotations, is_dask_collection
-from dask.delayed import Delayed, delayed
+from dask.base import get_annotations, is_dask_collection, unpack_collections
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from holdfast.client.core.core import Core
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import borrow, elsewhere, own
 from holdfast.client.operations.storing import constants, store_as
+from holdfast.client.operations.submit import submit
 from holdfast.client.packing import options as task_options
 from holdfast.client.packing.dask_internals import (
     CompositeExpr,
@@ -150,12 +151,15 @@ def compute(
     """Futures of finalized collections; see `Client.compute`."""
     single = not isinstance(collections, (list, tuple, set, frozenset, Iterator))
     given = [collections] if single else list(collections)
-    if traverse:
-        given = [
-            delayed(item) if isinstance(item, (*_CONTAINERS, dict, Iterator)) and _has_collection(item) else item
-            for item in given
-        ]
+    containers: dict[int, _Container] = {}
+    for index, item in enumerate(given):
+        if traverse and isinstance(item, (*_CONTAINERS, dict, Iterator)):
+            given[index] = whole = list(item) if isinstance(item, Iterator) else item
+            found, repack = unpack_collections(whole)
+            if found:
+                containers[id(whole)] = (found, repack)
     wanted = [item for item in given if is_dask_collection(item)]
+    wanted += [each for found, _ in containers.values() for each in found]
     futures: dict[int, Future] = {}
     for group in _groups(wanted, optimize_graph):
         expr = FinalizeCompute(collections_to_expr(group, optimize_graph)).optimize()
@@ -165,8 +169,20 @@ def compute(
         )
         by_output = submit_graph(core, expr, outputs, common=common, of_outputs=of_outputs)
         futures.update({id(c): by_output[key] for c, key in zip(group, outputs, strict=True)})
+    for of, (found, repack) in containers.items():
+        (filled,) = repack([futures[id(each)] for each in found])
+        futures[of] = submit(core, _itself, (filled,), {}, key=None, pure=True, options=dict(common))
     results = [futures.get(id(item), item) for item in given]
     return results[0] if single else results
+
+
+#: The collections in a container, and what puts others in their places: ``(repacked,) = repack(others)``.
+_Container = tuple[list[Any], Callable[[list[Any]], tuple[Any]]]
+
+
+def _itself(container: Any) -> Any:
+    """A container, once what is in it is there."""
+    return container
 
 
 def persist(
@@ -182,14 +198,25 @@ def persist(
     """Collections on futures; see `Client.persist`."""
     single = not isinstance(collections, (*_CONTAINERS, Iterator))
     given = [collections] if single else list(collections)
-    for item in given:
-        if not is_dask_collection(item):
-            raise TypeError(f"only dask collections can be persisted, not a {type(item).__name__}: {item!r:.100}")
+    inside = [_unpacked(item) for item in given]
     persisted: dict[int, Any] = {}
-    for group in _groups(given, optimize_graph):
+    for group in _groups([each for found, _ in inside for each in found], optimize_graph):
         results = _persist_group(core, group, optimize_graph, workers, allow_other_workers, resources, common)
         persisted.update({id(c): result for c, result in zip(group, results, strict=True)})
-    return persisted[id(given[0])] if single else [persisted[id(item)] for item in given]
+    whole = [repack([persisted[id(each)] for each in found]) for found, repack in inside]
+    return whole[0] if single else whole
+
+
+def _unpacked(item: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+    """The collections that a collection or a container is or has in it, and what puts others in their places."""
+    if is_dask_collection(item):
+        return [item], lambda persisted: persisted[0]
+    found: list[Any] = []
+    if isinstance(item, (*_CONTAINERS, dict)):
+        found, repack = unpack_collections(item)
+    if not found:
+        raise TypeError(f"only dask collections can be persisted, not a {type(item).__name__}: {item!r:.100}")
+    return found, lambda persisted: repack(persisted)[0]
 
 
 def _persist_group(
@@ -247,16 +274,6 @@ def _of_outputs(
         for key in {**on, **needs}
     }
     return {key: options for key, options in found.items() if options}
-
-
-def _has_collection(value: Any) -> bool:
-    if is_dask_collection(value):
-        return True
-    if isinstance(value, _CONTAINERS):
-        return any(map(_has_collection, value))
-    if isinstance(value, dict):
-        return any(map(_has_collection, value.values()))
-    return isinstance(value, Iterator)
 
 
 def get(
