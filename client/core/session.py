@@ -29,6 +29,7 @@ from typing import Any
 from holdfast.client.core.answers import Answer
 from holdfast.client.core.key_state import CANCELLED, LOST
 from holdfast.client.core.key_table import KeyTable
+from holdfast.client.core.subscriptions import Subscriptions
 from holdfast.client.core.transport import Transport
 from holdfast.client.drivers.effects import Signal
 from holdfast.cluster import protocol
@@ -71,6 +72,8 @@ class Session:
         The description of every node by its address. Replaced, never changed: any thread may read it.
     scheduler : dict
         What the scheduler said about itself.
+    subscriptions : Subscriptions
+        The topics of which this client is told.
     ended : exception or None
         Why nothing can be said any more.
     """
@@ -80,6 +83,7 @@ class Session:
         self.table = KeyTable(self._outbox, self.flush_soon, self._read_while, transport.wake_reader)
         self._outbox.append(self.table.first_turn())
         self.nodes: dict[str, dict[str, Any]] = {node["address"]: node for node in welcome.get("nodes", ())}
+        self.subscriptions = Subscriptions()
         self.scheduler: dict[str, Any] = dict(welcome.get("scheduler") or {})
         self.ended: Exception | None = None
         #: Called in the transport's thread when the connection is lost.
@@ -108,6 +112,7 @@ class Session:
                 protocol.client.KEPT: self.table.kept,
                 protocol.client.NODES_CHANGED: self._on_nodes,
                 protocol.client.WARNING: self._on_warning,
+                protocol.client.EVENTS: self.subscriptions.tell,
                 protocol.client.PART: self._on_part,
                 protocol.client.REPLY: self._on_reply,
                 protocol.client.CLOSING: self._on_closing,

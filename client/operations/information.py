@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.futures.collections import futures_of
-from holdfast.client.packing.keys import MAX_INTEGER
+from holdfast.client.futures.future import Future
+from holdfast.client.packing.keys import MAX_INTEGER, wire_key
 from holdfast.client.packing.options import names_of_workers
 from holdfast.cluster import protocol
 from holdfast.cluster.protocol.message import Request
@@ -23,22 +26,33 @@ _GRACE_SECONDS = 10.0
 _LONGEST_WAIT_SECONDS = 1e8
 
 
-def who_has(core: Core, futures: Any) -> Operation[dict[Any, list[str]]]:
+#: What results can be said to lie at.
+_PLACES = ("host", "worker")
+
+
+def _by_workers(by: str) -> bool:
+    if by not in _PLACES:
+        raise ValueError(f"by={by!r:.100} is unknown: results lie at each {' or '.join(map(repr, _PLACES))}")
+    return by == "worker"
+
+
+def who_has(core: Core, futures: Any, by: str) -> Operation[dict[Any, list[str]]]:
     """See `Client.who_has`."""
+    workers = _by_workers(by)
     if futures is None:
-        answers = [(yield Ask(core.session, protocol.requests.WHO_HAS, keys=None))]
+        answers = [(yield Ask(core.session, protocol.requests.WHO_HAS, keys=None, workers=workers))]
     else:
         keys = [future.key for future in futures_of(futures)]
         answers = []
         for part in in_slices(keys, MAX_ASKED, MAX_ASKED_NBYTES):
-            answers.append((yield Ask(core.session, protocol.requests.WHO_HAS, keys=part)))
+            answers.append((yield Ask(core.session, protocol.requests.WHO_HAS, keys=part, workers=workers)))
     return {key: list(dict.fromkeys(nodes)) for answer in answers for key, nodes in answer.items()}
 
 
-def has_what(core: Core, workers: Any) -> Operation[dict[str, list[Any]]]:
+def has_what(core: Core, workers: Any, by: str) -> Operation[dict[str, list[Any]]]:
     """See `Client.has_what`."""
     nodes = None if workers is None else names_of_workers(workers)
-    answer = yield Ask(core.session, protocol.requests.HAS_WHAT, nodes=nodes)
+    answer = yield Ask(core.session, protocol.requests.HAS_WHAT, nodes=nodes, workers=_by_workers(by))
     return {node: list(dict.fromkeys(keys)) for node, keys in answer.items()}
 
 
@@ -48,9 +62,40 @@ def nthreads(core: Core, workers: Any) -> Operation[dict[str, int]]:
     return dict((yield Ask(core.session, protocol.requests.NTHREADS, workers=named)))
 
 
-def scheduler_info(core: Core) -> Operation[dict[str, Any]]:
+def processing(core: Core, workers: Any) -> Operation[dict[str, tuple[Any, ...]]]:
+    """See `Client.processing`."""
+    named = None if workers is None else names_of_workers(workers)
+    answer = yield Ask(core.session, protocol.requests.PROCESSING, workers=named)
+    return {worker: tuple(dict.fromkeys(keys)) for worker, keys in answer.items()}
+
+
+def nbytes(core: Core, keys: Any, summary: bool) -> Operation[dict[Any, int]]:
+    """See `Client.nbytes`."""
+    if keys is None:
+        return dict((yield Ask(core.session, protocol.requests.SIZES, keys=None, summary=bool(summary))))
+    found: Counter[Any] = Counter()
+    wanted = list(dict.fromkeys(keys_named(keys)))
+    for part in in_slices(wanted, MAX_ASKED, MAX_ASKED_NBYTES):
+        found.update((yield Ask(core.session, protocol.requests.SIZES, keys=part, summary=bool(summary))))
+    return dict(found)
+
+
+def keys_named(keys: Any) -> list[Any]:
+    """Keys that a user names: one, or several in a list or set, each as itself or by its future."""
+    several = list(keys) if isinstance(keys, (list, set, frozenset, dict, Iterator)) else [keys]
+    return [key.key if isinstance(key, Future) else wire_key(key) for key in several]
+
+
+def prefix_states(core: Core) -> Operation[dict[str, dict[str, int]]]:
+    """See `Client.get_task_prefix_states`."""
+    return dict((yield Ask(core.session, protocol.requests.PREFIX_STATES)))
+
+
+def scheduler_info(core: Core, n_workers: int) -> Operation[dict[str, Any]]:
     """See `Client.scheduler_info`."""
-    return dict((yield Ask(core.session, protocol.requests.INFO)))
+    if isinstance(n_workers, bool) or not isinstance(n_workers, int) or not -1 <= n_workers <= MAX_INTEGER:
+        raise ValueError(f"n_workers is a number of workers, or -1 for all of them, not {n_workers!r:.100}")
+    return dict((yield Ask(core.session, protocol.requests.INFO, n=None if n_workers == -1 else n_workers)))
 
 
 def wait_for_workers(core: Core, n_workers: int, timeout: float | None) -> Operation[None]:

@@ -8,10 +8,12 @@ from holdfast.cluster.protocol.kinds import (
     DIGEST,
     DIGESTS,
     ERROR_TEXT,
+    EVENT,
     FUNCTIONS,
     INLINE,
     KEY,
     KEYS,
+    NAME,
     NBYTES,
     NODE_KNOWN,
     NODES,
@@ -98,6 +100,12 @@ RESULTS_MISSING = Message(
     cut="results",
     results=Listed(Entry(key=KEY, object_id=OBJECT, node=TEXT)),
 )
+EVENTS_HEARD = Message(
+    "heard",
+    "The client has handled the events of this topic up to this number. It is sent no more of them before.",
+    topic=NAME,
+    number=Integer(),
+)
 REQUEST = Message(
     "request",
     "Asks the scheduler something. A `reply` of the same number answers, perhaps after some `part` messages.",
@@ -119,6 +127,7 @@ FROM_CLIENT = Vocabulary(
     RELEASE,
     CANCEL,
     RESULTS_MISSING,
+    EVENTS_HEARD,
     REQUEST,
 )
 
@@ -167,6 +176,15 @@ WARNING = Message(
     "lacking, some seconds before such tasks fail.",
     text=REASON,
 )
+EVENTS = Message(
+    "events",
+    "Events of a topic that the client is subscribed to. The client says `heard` with this number when it has handled "
+    "them. Before these, it has missed so many that were not kept for so long.",
+    topic=NAME,
+    number=Integer(),
+    missed=Integer(),
+    events=Listed(EVENT),
+)
 PART = Message(
     "part",
     "The beginning of a long answer, or a further part of it. The reply has the last one. Of fragments that are "
@@ -194,6 +212,7 @@ TO_CLIENT = Vocabulary(
     KEPT,
     NODES_CHANGED,
     WARNING,
+    EVENTS,
     PART,
     REPLY,
     CLOSING,

@@ -13,6 +13,8 @@ from holdfast.cluster.protocol.limits import (
     MAX_OBJECT_NBYTES,
     MAX_PAYLOAD_NBYTES,
     MAX_REASON_LENGTH,
+    MAX_RECORD_DEPTH,
+    MAX_RECORD_LEAVES,
     MAX_THREADS,
 )
 from holdfast.cluster.protocol.shapes import (
@@ -27,7 +29,9 @@ from holdfast.cluster.protocol.shapes import (
     Listed,
     Mapped,
     Maybe,
+    Nothing,
     Number,
+    OneOf,
     Plain,
     Shape,
     Text,
@@ -99,6 +103,23 @@ OBJECT_DESCRIPTION = Fields({"id": OBJECT, "nbytes": NBYTES}, _DESCRIPTION, othe
 #: The same, of an object whose size need not be known.
 OBJECT_NAMED = Fields({"id": OBJECT}, {"nbytes": NBYTES, **_DESCRIPTION}, others=Plain())
 
+#: What users leave with the scheduler (`records.py`).
+PATH = Listed(KEY, MAX_RECORD_DEPTH)
+LEAF = OneOf(
+    "nothing, a number, a text, pickled bytes, or an empty array for an empty dictionary",
+    Nothing(),
+    Boolean(),
+    Integer(-MAX_INTEGER - 1),
+    Number(-float("inf"), float("inf")),
+    Text(MAX_PAYLOAD_NBYTES),
+    PAYLOAD,
+    Entry(),
+)
+RECORD = Listed(Entry(path=PATH, leaf=LEAF), MAX_RECORD_LEAVES)
+EVENT = Entry(time=Number(), record=RECORD)
+TOPICS = Listed(NAME, MAX_RECORD_LEAVES)
+
+
 #: What the docs call those of them that stand in many messages, and what is said of each there.
 GLOSSARY: dict[str, tuple[Shape, str]] = {
     "key": (KEY, "The name of a computation."),
@@ -133,5 +154,8 @@ GLOSSARY: dict[str, tuple[Shape, str]] = {
         "workers, `places` are those where it keeps workers. `deaths` and `last_death` are of agents that were in its "
         "place before.",
     ),
+    "path": (PATH, "The keys that lead to a place in dictionaries inside of dictionaries."),
+    "record": (RECORD, "A value that a user has left with the scheduler: what is at each place in it (`records.py`)."),
+    "event": (EVENT, "What was logged, and when: in seconds since 1970."),
     "known node": (NODE_KNOWN, "The same, where all but its address may be unknown."),
 }

@@ -37,6 +37,11 @@ MAX_INDEX = (1 << 31) - 1
 MAX_PLAIN_DEPTH = 8
 MAX_PLAIN_ITEMS = 20_000
 MAX_PLAIN_TEXT_LENGTH = 1 << 16
+#: What users leave with the scheduler: so many dictionaries inside of each other, and items in all of one value.
+MAX_RECORD_DEPTH = 16
+MAX_RECORD_LEAVES = 10_000
+#: So many topics have events.
+MAX_TOPICS = 10_000
 #: How many clients a scheduler serves at a time.
 MAX_CLIENTS = 10_000
 #: How many locks, and how many leases of semaphores, are held or waited for at a time.

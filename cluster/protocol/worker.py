@@ -18,10 +18,12 @@ from holdfast.cluster.protocol.kinds import (
     OBJECTS,
     PAYLOAD,
     RAISED,
+    RECORD,
     RUN,
     RUNS,
     SECONDS,
     TEXT,
+    TOPICS,
 )
 from holdfast.cluster.protocol.message import Carrier, Message, Vocabulary
 from holdfast.cluster.protocol.shapes import Boolean, Entry, Identity, Integer, Listed, Maybe, OneOf
@@ -83,6 +85,12 @@ TASKS_OPENED = Message(
     "The worker's tasks share a client from now on, which lives and dies with the worker's connection; one that there "
     "was before has ended. The scheduler answers with `tasks`, and in that with `nodes`: all that there are.",
 )
+EVENT_LOGGED = Message(
+    "event",
+    "A task, or what else goes on in the worker, adds an event to these topics.",
+    topics=TOPICS,
+    record=RECORD,
+)
 FROM_TASKS = Carrier(
     "tasks",
     "What follows is a message of the client that the worker's tasks share, with its operation first.",
@@ -102,6 +110,7 @@ FROM_WORKER = Vocabulary(
     RECLAIM,
     RETURNED,
     TASKS_OPENED,
+    EVENT_LOGGED,
     FROM_TASKS,
     ERRAND_DONE,
     ERRAND_STORED,

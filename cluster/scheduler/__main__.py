@@ -17,6 +17,7 @@ from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS
 from holdfast.cluster.scheduler.io.server import CLIENT_RESUME_SECONDS, RESUME_SECONDS, Scheduler
 from holdfast.cluster.scheduler.io.warm_up import warm_up
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS
+from holdfast.cluster.scheduler.parts import topics
 
 
 def main() -> int:
@@ -54,10 +55,23 @@ def main() -> int:
         default=os.environ.get("HOLDFAST_CLIENT_RESUME_TIMEOUT", CLIENT_RESUME_SECONDS),
         help="the same for a client (default: %(default)s)",
     )
+    parser.add_argument(
+        "--events-log-length",
+        type=_count,
+        metavar="N",
+        default=os.environ.get("HOLDFAST_EVENTS_LOG_LENGTH", str(topics.KEPT)),
+        help="how many events of each topic are kept (default: %(default)s)",
+    )
     child.add_process_options(parser)
     options = parser.parse_args()
     garbage.collect_young_only()
     return run(_serve(options))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= topics.MOST_KEPT:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {topics.MOST_KEPT:,} expected, {text!r:.80} found")
+    return int(text)
 
 
 def _resume_seconds(text: str) -> float:
@@ -95,6 +109,7 @@ class _Process:
             silence_timeout=float(options.silence_timeout),
             resume_seconds=float(options.resume_timeout),
             client_resume_seconds=float(options.client_resume_timeout),
+            events_kept=options.events_log_length,
         )
         await self.scheduler.start()
         warm_up()

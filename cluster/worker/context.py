@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -26,6 +27,9 @@ class RunsTasks(Protocol):
     @property
     def tasks(self) -> TasksTransport:
         """The way of what its tasks say as a client."""
+
+    def log_event(self, topic: str | Iterable[str], msg: Any) -> None:
+        """Log an event, which clients can get."""
 
     def lend(self) -> AbstractContextManager[None]:
         """Within it, the task of this thread waits for others, which run in its slot meanwhile."""

@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from holdfast import objectstore
@@ -24,6 +24,7 @@ from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.message import Dispatch
+from holdfast.cluster.protocol.records import record_of, topic_names
 from holdfast.cluster.worker import context, errands, output
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.execution import Task, TaskRunner
@@ -279,6 +280,23 @@ class Worker:
     def lend(self) -> contextlib.AbstractContextManager[None]:
         """Within it, the task of this thread waits for others, which run in its slot meanwhile (`blocking`)."""
         return self._blocking.lend()
+
+    def log_event(self, topic: str | Iterable[str], msg: Any) -> None:
+        """Log an event, as `Client.log_event`, without waiting until the scheduler has it. In any thread.
+
+        Parameters
+        ----------
+        topic
+            The name of a topic, or several.
+        msg
+            Up to 1 MiB.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A topic has no such name, or the message is too large.
+        """
+        self._deliver([protocol.worker.EVENT_LOGGED(topic_names(topic), record_of(msg))])
 
     @property
     def store(self) -> objectstore.Store:

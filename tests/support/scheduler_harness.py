@@ -152,7 +152,7 @@ class Cluster:
 
     def _read(self, instruction: to_do.Answer) -> to_do.Reply:
         """Read an answer from the state, step by step, and put it together."""
-        around = reading.Surroundings(dict, dict, list)
+        around = reading.Surroundings(dict, dict, list, lambda peer: {})
         steps = reading.answer(self.state, around, *instruction)
         fragments = []
         while True:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from holdfast.cluster.protocol.kinds import ADDRESS, KEY, KEYS, NAME, NBYTES, NODES, TEXT
 from holdfast.cluster.protocol.limits import MAX_DATASETS, MAX_NAMED, MAX_THREADS
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.protocol.shapes import Anything, Fields, Integer, Listed, Mapped, Maybe, Number, Plain
+from holdfast.cluster.protocol.shapes import Anything, Boolean, Fields, Integer, Listed, Mapped, Maybe, Number, Plain
 
 _NAMES = Maybe(Listed(TEXT, MAX_NAMED))
 _ANY_NUMBER = 1 << 26
 
 WHO_HAS = Request(
     "who-has",
-    "At which nodes each of these keys has its result; nil stands for all keys that have one.",
-    known={"keys": Maybe(KEYS)},
+    "At which nodes each of these keys has its result; nil stands for all keys that have one. With `workers` the "
+    "answer names all workers of these nodes instead.",
+    known={"keys": Maybe(KEYS), "workers": Boolean()},
     answer=Mapped(KEY, NODES, _ANY_NUMBER),
 )
 HAS_WHAT = Request(
     "has-what",
-    "Of which keys each of these nodes has the results; nil stands for all nodes.",
-    known={"nodes": _NAMES},
+    "Of which keys each of these nodes has the results; nil stands for all nodes. With `workers` the same by worker.",
+    known={"nodes": _NAMES, "workers": Boolean()},
     answer=Mapped(ADDRESS, Listed(KEY), _ANY_NUMBER),
 )
 NTHREADS = Request(
@@ -30,11 +31,29 @@ NTHREADS = Request(
 )
 INFO = Request(
     "info",
-    "What `Client.scheduler_info` gives.",
+    "What `Client.scheduler_info` gives, with `n` of the workers; nil stands for all.",
+    known={"n": Maybe(Integer())},
     answer=Fields(
         {"address": ADDRESS, "id": NAME, "workers": Mapped(ADDRESS, Plain(), _ANY_NUMBER)},
         others=Anything("for people"),
     ),
+)
+PROCESSING = Request(
+    "processing",
+    "The keys of the tasks that each of these workers has been sent; nil stands for all workers.",
+    known={"workers": _NAMES},
+    answer=Mapped(ADDRESS, Listed(KEY), _ANY_NUMBER),
+)
+SIZES = Request(
+    "nbytes",
+    "The sizes of the results of these keys; nil stands for all. With `summary`, of those of each prefix together.",
+    known={"keys": Maybe(KEYS), "summary": Boolean()},
+    answer=Mapped(KEY, Integer(), _ANY_NUMBER),
+)
+PREFIX_STATES = Request(
+    "prefix-states",
+    "How many tasks of each prefix are in each state.",
+    answer=Mapped(TEXT, Mapped(TEXT, Integer(), MAX_NAMED), _ANY_NUMBER),
 )
 STATUS = Request(
     "status",
@@ -80,4 +99,4 @@ MEMORY = Request(
     ),
 )
 
-REQUESTS = (WHO_HAS, HAS_WHAT, NTHREADS, INFO, STATUS, MEMORY)
+REQUESTS = (WHO_HAS, HAS_WHAT, NTHREADS, PROCESSING, SIZES, PREFIX_STATES, INFO, STATUS, MEMORY)

@@ -56,6 +56,7 @@ MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.DiscardResults: lambda i: protocol.worker.DISCARD(i.items),
     to_do.ReportKept: lambda i: protocol.client.KEPT(i.items),
     to_do.Warn: lambda i: protocol.client.WARNING(i.text[:MAX_REASON_LENGTH]),
+    to_do.TellEvents: lambda i: protocol.client.EVENTS(i.topic, i.number, i.missed, i.events),
     to_do.Reply: _reply,
     to_do.ReplyPart: lambda i: protocol.client.PART(i.request, i.fragment),
     to_do.TellOutcome: _outcome,

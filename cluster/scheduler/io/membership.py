@@ -125,6 +125,11 @@ class Membership:
         for peer in list(self.peers.values()):
             peer.close()
 
+    def what_it_said(self, name: str) -> dict[str, Any]:
+        """What a peer has said about itself when it joined; nothing of one that isn't there."""
+        peer = self.peers.get(name)
+        return {} if peer is None else peer.info
+
     def begin(self, client: str, job: Iterator[None]) -> None:
         """Have a job done for a client, if it is there."""
         peer = self.peers.get(client)

@@ -26,6 +26,7 @@ from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
 from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
+from holdfast.cluster.scheduler.parts import topics
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
@@ -63,6 +64,8 @@ class Scheduler:
     resume_seconds, client_resume_seconds
         For so long a node or worker, and a client, may be cut off without having left. Zero: a connection that breaks
         has ended.
+    events_kept
+        How many events of each topic are kept.
     validate
         Check all invariants after every event: for tests.
     """
@@ -77,6 +80,7 @@ class Scheduler:
         stopped_seconds: float = STOPPED_SECONDS,
         resume_seconds: float = RESUME_SECONDS,
         client_resume_seconds: float = CLIENT_RESUME_SECONDS,
+        events_kept: int = topics.KEPT,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
@@ -87,6 +91,8 @@ class Scheduler:
             no_worker_timeout=no_worker_timeout,
             stopped_seconds=stopped_seconds,
             address=format_address(*sock.getsockname()[:2]),
+            events_kept=events_kept,
+            wall_time=time.time,
             on_failure=None if validate else self._failed,
         )
         # All that a peer may be late with counts in time in which this process listened.
@@ -110,7 +116,9 @@ class Scheduler:
             epoch=self.id,
             call_later=lambda seconds, callback: self._rounds.call_later(seconds, callback),
         )
-        self._surroundings = Surroundings(self.describe, self._members.silences, self._members.absent.describe)
+        self._surroundings = Surroundings(
+            self.describe, self._members.silences, self._members.absent.describe, self._members.what_it_said
+        )
         self._requests = self._handlers_of_requests()
         self._dispatches = self._handlers_of_messages()
         self._failed_at = self._handlers_of_failures()
@@ -355,6 +363,7 @@ class Scheduler:
                     protocol.client.RELEASE: self._taking(events.KeysReleased),
                     protocol.client.CANCEL: self._taking(events.KeysCancelled),
                     protocol.client.RESULTS_MISSING: self._taking(events.ResultsMissing),
+                    protocol.client.EVENTS_HEARD: self._taking(events.EventsHeard),
                     protocol.client.REQUEST: self._request,
                 },
             ),
@@ -371,6 +380,7 @@ class Scheduler:
                     protocol.worker.RECLAIM: self._taking(events.ResourcesReclaimed),
                     protocol.worker.RETURNED: self._taking(events.RunsReturned),
                     protocol.worker.TASKS_OPENED: self._members.tasks_opened,
+                    protocol.worker.EVENT_LOGGED: self._taking(events.EventLogged),
                     protocol.worker.FROM_TASKS: self._tasks_said,
                     protocol.errands.ERRAND_DONE: self._taking(events.ErrandDone),
                     protocol.errands.ERRAND_STORED: self._taking(events.ErrandStored),

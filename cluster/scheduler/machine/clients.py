@@ -21,7 +21,7 @@ class Clients:
     shared
         The tables.
     parts
-        Are told that a client has left.
+        Are told that a client has come or left.
     unrunnable
         Forgets what a client was told.
     objects
@@ -52,6 +52,8 @@ class Clients:
         self._clients[event.client] = Client(event.client, event.name, worker)
         if self._feed.is_heard:
             self._feed.tell(Joined("client", event.client, event.name))
+        for part in self._parts:
+            part.client_joined(self._clients[event.client])
 
     def _client_left(self, event: events.ClientLeft) -> None:
         self.remove(event.client)

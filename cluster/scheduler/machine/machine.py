@@ -53,8 +53,11 @@ from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
 from holdfast.cluster.scheduler.parts.errands import Errands
 from holdfast.cluster.scheduler.parts.inquiries import Inquiries
 from holdfast.cluster.scheduler.parts.locks import Locks
+from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.parts.scaling import Scaling
+from holdfast.cluster.scheduler.parts.topics import KEPT as EVENTS_KEPT
+from holdfast.cluster.scheduler.parts.topics import Topics
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.parts.worker_waits import WorkerWaits
 from holdfast.cluster.scheduler.placing.lending import Lending
@@ -107,6 +110,11 @@ class SchedulerState:
         How long a publisher waits for second copies of what can't be made again.
     address
         Of the scheduler: messages to people name it, so that they can add workers.
+    events_kept
+        How many events of each topic are kept.
+    wall_time
+        Gives the times that stand in records for people, and by which nothing is decided; the times of the events that
+        are handled, if not given.
     on_failure
         ``on_failure(what, error)``: takes a failure in what follows from earlier events. None: it is raised.
     moves
@@ -129,6 +137,8 @@ class SchedulerState:
         stopped_seconds: float = STOPPED_SECONDS,
         publish_seconds: float = PUBLISH_SECONDS,
         address: str = "",
+        events_kept: int = EVENTS_KEPT,
+        wall_time: Callable[[], float] | None = None,
         on_failure: Callable[[str, Exception], None] | None = None,
         moves: Moves | None = None,
     ) -> None:
@@ -171,9 +181,13 @@ class SchedulerState:
         )
         self.copies = Copies(shared)
         self.datasets = Datasets(shared, self.copies, publish_seconds=publish_seconds)
+        self.metadata = Metadata(shared)
+        self.topics = Topics(shared, kept=events_kept, wall_time=wall_time)
         self.parts: tuple[Part, ...] = (
             self.copies,
             self.datasets,
+            self.metadata,
+            self.topics,
             WorkerWaits(shared, address=address),
             Inquiries(shared),
             Scaling(shared),

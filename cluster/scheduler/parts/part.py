@@ -138,6 +138,9 @@ class Part:
     def worker_left(self, worker: Worker) -> None:
         """A worker is gone."""
 
+    def client_joined(self, client: Client) -> None:
+        """A client has come."""
+
     def client_left(self, client: Client) -> None:
         """A client is gone, and its waits with it."""
 

@@ -140,6 +140,22 @@ class KeysCancelled(NamedTuple):
     force: bool
 
 
+class EventLogged(NamedTuple):
+    """A worker adds an event to topics, which clients may be told of."""
+
+    worker: str
+    topics: Sequence[str]
+    record: tuple[tuple[tuple[Any, ...], Any], ...]
+
+
+class EventsHeard(NamedTuple):
+    """A client has handled the events of a topic up to this number."""
+
+    client: str
+    topic: str
+    number: int
+
+
 class ResultsMissing(NamedTuple):
     client: str
     results: Sequence[tuple[Key, ObjectId, str]]
@@ -283,6 +299,8 @@ Event: TypeAlias = (
     | KeysReleased
     | KeysCancelled
     | ResultsMissing
+    | EventLogged
+    | EventsHeard
     | TasksFinished
     | TasksErred
     | FunctionsWrote

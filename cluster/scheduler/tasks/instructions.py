@@ -110,6 +110,16 @@ class Warn(NamedTuple):
     text: str
 
 
+class TellEvents(NamedTuple):
+    """Events of a topic, up to the one of this number; so many before these were missed."""
+
+    peer: str
+    topic: str
+    number: int
+    missed: int
+    events: list[tuple[float, Any]]
+
+
 class Reply(NamedTuple):
     peer: str
     request: int
@@ -194,6 +204,7 @@ Instruction: TypeAlias = (
     | ReportCancelled
     | ReportKept
     | Warn
+    | TellEvents
     | Reply
     | ReplyPart
     | TellOutcome

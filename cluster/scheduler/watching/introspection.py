@@ -11,7 +11,7 @@ or went meanwhile may be in the answer or not, and what was made anew may be in 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
@@ -31,13 +31,12 @@ MAX_HOLDERS_LISTED = 20
 Steps: TypeAlias = Generator[Any, None, Any]
 
 
-def who_has(state: SchedulerState, keys: Sequence[Key] | None) -> Steps:
-    """The node addresses that have each key's object; of all keys that have one when ``keys`` is None."""
+def who_has(state: SchedulerState, keys: Sequence[Key] | None, workers: bool = False) -> Steps:
+    """The node addresses that have each key's object, or those of their workers; of all keys without ``keys``."""
+    places = _workers_of if workers else _hosts_of
     if keys is None:
         for tasks in state.life.results.table.slices(STEP_ITEMS):
-            where = {
-                task.key: [host.address for host in task.where] for task in tasks if state.tasks.get(task.key) is task
-            }
+            where = {task.key: places(task) for task in tasks if state.tasks.get(task.key) is task}
             for part in in_slices(list(where), STEP_ITEMS):
                 yield {key: where[key] for key in part}
     else:
@@ -45,19 +44,30 @@ def who_has(state: SchedulerState, keys: Sequence[Key] | None) -> Steps:
             found = {}
             for key in part:
                 task = state.tasks.get(key)
-                found[key] = [] if task is None else [host.address for host in task.where]
+                found[key] = [] if task is None else places(task)
             yield found
     return {}
 
 
-def has_what(state: SchedulerState, names: Iterable[str] | None) -> Steps:
-    """The keys whose objects lie in each node's store."""
-    hosts = list(_hosts(state, names))
-    for host in hosts:
+def _hosts_of(task: Task) -> list[str]:
+    return [host.address for host in task.where]
+
+
+def _workers_of(task: Task) -> list[str]:
+    return [worker.address for host in task.where for worker in host.workers]
+
+
+def has_what(state: SchedulerState, names: Iterable[str] | None, workers: bool = False) -> Steps:
+    """The keys whose objects lie in each node's store; or those that each worker can read in place."""
+    if workers:
+        addresses = {worker.address: worker.host for worker in workers_named(state, names)}
+    else:
+        addresses = {host.address: host for host in _hosts(state, names)}
+    for address, host in addresses.items():
         for tasks in host.objects.slices(STEP_ITEMS):
             for part in in_slices([task.key for task in tasks], STEP_ITEMS):
-                yield {host.address: part}
-    return {host.address: [] for host in hosts}
+                yield {address: part}
+    return {address: [] for address in addresses}
 
 
 def _hosts(state: SchedulerState, names: Iterable[str] | None) -> Iterable[Host]:
@@ -73,29 +83,60 @@ def _hosts(state: SchedulerState, names: Iterable[str] | None) -> Iterable[Host]
 
 def nthreads(state: SchedulerState, names: Iterable[str] | None) -> dict[str, int]:
     """The number of threads of each worker."""
-    wanted = None if names is None else set(names)
-    return {
-        worker.address: worker.nthreads
-        for worker in state.workers.values()
-        if wanted is None or not wanted.isdisjoint(worker.names)
-    }
+    return {worker.address: worker.nthreads for worker in workers_named(state, names)}
 
 
-def info(state: SchedulerState, description: dict[str, Any]) -> dict[str, Any]:
-    """What `Client.scheduler_info` gives."""
+def workers_named(state: SchedulerState, names: Iterable[str] | None) -> list[Worker]:
+    """The workers that can be called by one of these names; all of them without any."""
+    if names is None:
+        return list(state.workers.values())
+    wanted = set(names)
+    return [worker for worker in state.workers.values() if not wanted.isdisjoint(worker.names)]
+
+
+def info(
+    state: SchedulerState,
+    description: dict[str, Any],
+    joined: Callable[[str], Mapping[str, Any]] = lambda peer: {},
+    n: int | None = None,
+) -> dict[str, Any]:
+    """What `Client.scheduler_info` gives, with ``n`` of the workers."""
     workers = {}
-    for worker in state.workers.values():
+    for worker in islice(state.workers.values(), n):
         beat = worker.host.report
+        figures = _worker(worker, beat, state.life.now)
+        said = joined(worker.address)
         workers[worker.address] = {
-            **_worker(worker, beat, state.life.now),
+            **figures,
             "type": "Worker",
+            "id": worker.address,
             "node": worker.host.address,
             "host": worker.host.description.get("hostname", ""),
+            "pid": said.get("pid"),
+            "memory_limit": said.get("memory_limit"),
             "resources": dict(worker.resources),
             "last-seen": beat.get("time"),
+            "metrics": {
+                "memory": figures["memory"],
+                "cpu": figures["cpu"],
+                "executing": sum(run.begun for run in worker.active),
+                "ready": worker.nactive,
+                "blocked": worker.nblocked,
+                "time": beat.get("time"),
+                "store": beat.get("store") or {},
+            },
         }
     places = {place: how for host in state.hosts.values() for place, how in (host.report.get("places") or {}).items()}
-    return {**description, "type": "Scheduler", "services": {}, "workers": workers, "places": places}
+    threads = sum(worker.nthreads for worker in state.workers.values())
+    return {
+        **description,
+        "type": "Scheduler",
+        "services": {},
+        "n_workers": len(state.workers),
+        "total_threads": threads,
+        "workers": workers,
+        "places": places,
+    }
 
 
 def _worker(worker: Worker, beat: dict[str, Any], now: float) -> dict[str, Any]:

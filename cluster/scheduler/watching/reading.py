@@ -10,10 +10,23 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias
 
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.protocol.requests import ADAPTIVE_TARGET, HAS_WHAT, INFO, MEMORY, NTHREADS, STATUS, WHO_HAS
+from holdfast.cluster.protocol.requests import (
+    ADAPTIVE_TARGET,
+    GET_EVENTS,
+    GET_METADATA,
+    HAS_WHAT,
+    INFO,
+    MEMORY,
+    NTHREADS,
+    PREFIX_STATES,
+    PROCESSING,
+    SIZES,
+    STATUS,
+    WHO_HAS,
+)
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Reply, ReplyPart
-from holdfast.cluster.scheduler.watching import introspection, scaling
+from holdfast.cluster.scheduler.watching import introspection, records, scaling, tasks
 
 
 class Surroundings(NamedTuple):
@@ -25,16 +38,23 @@ class Surroundings(NamedTuple):
     silences: Callable[[], dict[str, float]]
     #: The hosts that were given up.
     absent: Callable[[], list[dict[str, Any]]]
+    #: What a peer has said about itself when it joined, by its name; nothing of one that isn't there.
+    joined: Callable[[str], dict[str, Any]]
 
 
 #: ``reader(state, surroundings, **arguments)``: the answer, or the steps that make it.
 Reader: TypeAlias = Callable[..., Any]
 
 READERS: dict[Request, Reader] = {
-    WHO_HAS: lambda state, _, keys=None: introspection.who_has(state, keys),
-    HAS_WHAT: lambda state, _, nodes=None: introspection.has_what(state, nodes),
+    WHO_HAS: lambda state, _, keys=None, workers=False: introspection.who_has(state, keys, workers),
+    HAS_WHAT: lambda state, _, nodes=None, workers=False: introspection.has_what(state, nodes, workers),
     NTHREADS: lambda state, _, workers=None: introspection.nthreads(state, workers),
-    INFO: lambda state, around: introspection.info(state, around.describe()),
+    PROCESSING: lambda state, _, workers=None: tasks.processing(state, workers),
+    SIZES: lambda state, _, keys=None, summary=False: tasks.nbytes(state, keys, summary),
+    PREFIX_STATES: lambda state, _: tasks.prefix_states(state),
+    INFO: lambda state, around, n=None: introspection.info(state, around.describe(), around.joined, n),
+    GET_METADATA: lambda state, _, path: records.metadata(state, path),
+    GET_EVENTS: lambda state, _, topic=None: records.events(state, topic),
     STATUS: lambda state, around: introspection.status(state, around.describe(), around.silences(), around.absent()),
     MEMORY: lambda state, _: introspection.memory(state),
     ADAPTIVE_TARGET: lambda state, _, **arguments: scaling.adaptive_target(state, **arguments),
