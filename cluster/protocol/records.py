@@ -87,13 +87,11 @@ def is_key(key: Any) -> bool:
 
 
 def _is_plain(value: Any, kind: type) -> bool:
-    if value is None or kind is bool:
-        return True
     if kind is int:
-        return -MAX_INTEGER <= value <= MAX_INTEGER
+        return bool(abs(value) <= MAX_INTEGER)
     if kind is float:
         return not math.isnan(value)
-    return kind is str and len(value) <= MAX_PAYLOAD_NBYTES
+    return value is None or kind is bool or (kind is str and len(value) <= MAX_PAYLOAD_NBYTES)
 
 
 def value_of(record: Iterable[tuple[Path, Any]]) -> Any:
