@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from dask.base import get_annotations, is_dask_collection, unpack_collections
+from dask.base import get_annotations, is_dask_collection
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
@@ -26,6 +26,7 @@ from holdfast.client.packing.dask_internals import (
     collections_to_expr,
     flatten,
     rebuild_composite_collection,
+    unpack_collections,
 )
 from holdfast.client.packing.graphs import GraphPacker, annotations_of, split
 from holdfast.client.packing.large_graphs import warn_if_large

@@ -45,7 +45,7 @@ def fed_by(core: Core, sources: Sequence[Any], call: Callable[[Core, tuple[Any, 
     sources
         Queues.
     call
-        ``call(core, items)`` gives what is to be put; it may wait, and what it raises is raised by `OutputQueue.get`.
+        ``call(core, items)`` gives what is to be put; it may wait. What it raises is raised by ``get``.
 
     Raises
     ------

@@ -30,6 +30,7 @@ GraphExprSequence: Any = _expr._HLGExprSequence
 FinalizeCompute: Any = _expr.FinalizeCompute
 collections_to_expr: Any = base.collections_to_expr
 rebuild_composite_collection: Any = base._rebuild_composite_collection
+unpack_collections: Any = base.unpack_collections
 flatten: Any = core.flatten
 identity_cast: Any = _task_spec._identity_cast
 execute_subgraph: Any = _task_spec._execute_subgraph
@@ -56,4 +57,5 @@ __all__ = [
     "flatten",
     "identity_cast",
     "rebuild_composite_collection",
+    "unpack_collections",
 ]
