@@ -26,6 +26,7 @@ from holdfast.client.methods.information import InformationMethods
 from holdfast.client.methods.loops import LoopMethods
 from holdfast.client.methods.records import RecordMethods
 from holdfast.client.methods.results import ResultMethods
+from holdfast.client.methods.running import RunningMethods
 from holdfast.client.operations import closing, information, opening
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.notebook import card
@@ -37,6 +38,7 @@ from holdfast.objectstore.sizes import format_size
 class Client(
     CallMethods,
     ResultMethods,
+    RunningMethods,
     GraphMethods,
     CollectionMethods,
     DatasetMethods,

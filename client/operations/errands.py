@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.client.core.answers import error_named
@@ -39,7 +39,7 @@ def have_done(
     errand: Errand,
     names: Sequence[str] | None = None,
     timeout: float | None = None,
-    /,
+    decoded: Callable[[Any], Outcome] | None = None,
     **arguments: Any,
 ) -> Operation[dict[str, Outcome]]:
     """Have workers or nodes do something; what each has come to, by its address.
@@ -52,6 +52,8 @@ def have_done(
         Those that are meant, by names or addresses of them, of their hosts or their workers. None: all that there are.
     timeout
         In seconds. Those that take longer have a TimeoutError for their outcome.
+    decoded
+        ``decoded(answer)``: what the answer to the errand stands for. One that lies in a store is the value itself.
     **arguments
         Of the errand.
 
@@ -76,14 +78,16 @@ def have_done(
     held = hold_all(core, [answer["key"] for answer in answers.values() if "key" in answer])
     outcomes = {}
     for address, answer in sorted(answers.items()):
-        if "key" not in answer:
-            error = error_named(*answer["error"]) if "error" in answer else None
-            outcomes[address] = Outcome(answer.get("value"), error)
-            continue
         try:
-            outcomes[address] = Outcome((yield from read(core, held[answer["key"]]._state)), None)
+            if "error" in answer:
+                outcomes[address] = Outcome(None, error_named(*answer["error"]))
+            elif "key" in answer:
+                outcomes[address] = Outcome((yield from read(core, held[answer["key"]]._state)), None)
+            else:
+                value = answer["value"]
+                outcomes[address] = Outcome(value, None) if decoded is None else decoded(value)
         except CarriedError as carried:
             outcomes[address] = Outcome(None, carried.error)
-        except Exception as failure:  # its host has left, or it can't be unpickled here
+        except Exception as failure:  # its host has left, or it can't be read here
             outcomes[address] = Outcome(None, failure)
     return outcomes

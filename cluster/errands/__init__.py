@@ -2,6 +2,7 @@
 
 ==================  ==========================================================================================
 ``threads.py``      takes errands, does each in a thread, and sends what it has come to
+``calls.py``        functions of users, called for an errand
 ==================  ==========================================================================================
 
 What errands there are is in `cluster/protocol/errands.py`. What is done about each is in the process that does it:

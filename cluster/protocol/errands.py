@@ -17,10 +17,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from holdfast.cluster.protocol.kinds import NBYTES, OBJECT, TEXT
+from holdfast.cluster.protocol.kinds import ERROR_TEXT, INLINE, KEY, NBYTES, NODES, OBJECT, PAYLOAD, TEXT
 from holdfast.cluster.protocol.limits import MAX_NAMED
 from holdfast.cluster.protocol.message import Message, Request
-from holdfast.cluster.protocol.shapes import Anything, Boolean, Fields, Integer, Listed, Mapped, Plain, Shape
+from holdfast.cluster.protocol.shapes import (
+    Anything,
+    Blob,
+    Boolean,
+    Entry,
+    Fields,
+    Integer,
+    Listed,
+    Mapped,
+    Maybe,
+    Plain,
+    Shape,
+)
+
+#: What the scheduler passes on of the result of a function; a larger one lies in a store.
+RESULT_NBYTES = 64 << 10
+#: What a function has come to that was called for an errand.
+CALLED = Fields({}, {"result": Blob(RESULT_NBYTES), "raised": PAYLOAD, "text": ERROR_TEXT})
+#: What the references in a payload stand for.
+DEPENDENCIES = Listed(Entry(key=KEY, object_id=OBJECT, inline=Maybe(INLINE), nodes=NODES), MAX_NAMED)
 
 #: The kinds of processes that do errands.
 Doer: TypeAlias = Literal["worker", "node"]
@@ -92,6 +111,16 @@ ERRAND_STORED = Message(
     type=TEXT,
 )
 
+RUN = Errand(
+    "run",
+    "Calls a function of a user's. `call` is the pickle of the function with its arguments, in which references stand "
+    "for `dependencies`. If it `waits`, the answer has what the function returns in its flat encoding, or what it "
+    "raises, with a text. An answer in the store is what it returns.",
+    by="worker",
+    needed={"call": PAYLOAD},
+    known={"dependencies": DEPENDENCIES, "waits": Boolean()},
+    answer=CALLED,
+)
 VERSIONS = Errand(
     "versions",
     "The versions of Python, of the libraries that matter to a cluster, and of these packages, as the worker has them.",
@@ -100,7 +129,7 @@ VERSIONS = Errand(
     answer=Fields({"host": Plain(), "packages": Plain()}),
 )
 
-ERRANDS = (VERSIONS,)
+ERRANDS = (RUN, VERSIONS)
 
 
 def done_by(doer: Doer) -> tuple[Errand, ...]:

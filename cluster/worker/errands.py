@@ -2,17 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.cluster import versions
-from holdfast.cluster.errands.threads import Handlers
-from holdfast.cluster.protocol.errands import VERSIONS
+from holdfast.cluster.errands.calls import Calls
+from holdfast.cluster.errands.threads import Handlers, Stored
+from holdfast.cluster.protocol.errands import RESULT_NBYTES, RUN, VERSIONS
+from holdfast.cluster.worker.dependencies import Dependencies, Missing
+from holdfast.objectstore import Encoded, Store
+
+#: How long a result waits for room in the store.
+STORE_TIMEOUT_SECONDS = 60.0
 
 
-def handlers() -> Handlers:
-    """What is done about each."""
-    return {VERSIONS: _versions}
+class WorkerErrands:
+    """Does the errands of a worker.
+
+    Parameters
+    ----------
+    worker
+        What functions get that have a parameter ``dask_worker``.
+    name
+        The worker's, for messages to people.
+    store
+        Where large results go.
+    inside
+        The threads that call functions do it within ``inside()``.
+    """
+
+    def __init__(
+        self,
+        worker: Any,
+        name: str,
+        store: Store,
+        inside: Callable[[], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._store = store
+        self.calls = Calls(
+            f"worker {name!r}",
+            {"dask_worker": worker},
+            encode=store.encode,
+            store=self._put,
+            inside=inside,
+            name=f"holdfast-errand-{name}",
+            inline_nbytes=RESULT_NBYTES,
+        )
+
+    def handlers(self) -> Handlers:
+        """What is done about each."""
+        return {RUN: self._run, VERSIONS: _versions}
+
+    def _run(self, call: bytes | memoryview, dependencies: Any = (), waits: bool = True) -> dict[str, Any] | Stored:
+        return self.calls.call(call, self._values(dependencies), waits=waits)
+
+    def _values(self, dependencies: Any) -> _Values | None:
+        return _Values(self._store, dependencies, private=True) if dependencies else None
+
+    def _put(self, encoded: Encoded) -> Stored:
+        object_id = self._store.put_encoded(encoded, key="the result of a run", timeout=STORE_TIMEOUT_SECONDS)
+        self._store.flush()  # the seal is on its way before anybody hears of the object
+        return Stored(bytes(object_id), encoded.nbytes, encoded.type_name)
+
+
+class _Values(Dependencies):
+    """Large data among the arguments of a function."""
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return super().__getitem__(key)
+        except Missing:
+            raise LookupError(f"{key!r:.200}, which is data among the arguments, can't be read from any host") from None
 
 
 def _versions(packages: Sequence[str] = ()) -> dict[str, Any]:

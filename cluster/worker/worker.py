@@ -25,8 +25,9 @@ from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.protocol.records import record_of, topic_names
-from holdfast.cluster.worker import context, errands, output
+from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.blocking import Blocking
+from holdfast.cluster.worker.errands import WorkerErrands
 from holdfast.cluster.worker.execution import Task, TaskRunner
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
@@ -181,9 +182,10 @@ class Worker:
                 cannot_report=self._cannot_report,
                 store_is_gone=self._store_is_gone,
             )
+            self._does = WorkerErrands(self, self.name, self._store, self._in_errand)
             self._errands = ErrandThreads(
                 "worker",
-                errands.handlers(),
+                self._does.handlers(),
                 lambda message: self._deliver([message]),
                 f"holdfast-errand-{self.name}",
                 inside=self._in_errand,
@@ -322,6 +324,7 @@ class Worker:
             self._blocking.stop()
             self._threads.stop()
             self._errands.stop()
+            await asyncio.to_thread(self._does.calls.close)
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
             if not await asyncio.to_thread(self._errands.join, CLOSE_TIMEOUT_SECONDS):
