@@ -21,7 +21,11 @@ def _import_dask() -> None:
 _import_dask()
 
 from holdfast.client.client import Client, get_client  # noqa: E402
+from holdfast.client.coordination.event import Event  # noqa: E402
 from holdfast.client.coordination.lock import Lock  # noqa: E402
+from holdfast.client.coordination.multi_lock import MultiLock  # noqa: E402
+from holdfast.client.coordination.rlock import RLock  # noqa: E402
+from holdfast.client.coordination.semaphore import Semaphore  # noqa: E402
 from holdfast.client.core.registry import RunningTask, registry  # noqa: E402
 from holdfast.client.futures.collections import futures_of  # noqa: E402
 from holdfast.client.futures.future import Future  # noqa: E402
@@ -43,4 +47,16 @@ def _running_task() -> RunningTask | None:
 
 registry.running_task = _running_task
 
-__all__ = ["Client", "Executor", "Future", "Lock", "futures_of", "get_client", "wait"]
+__all__ = [
+    "Client",
+    "Event",
+    "Executor",
+    "Future",
+    "Lock",
+    "MultiLock",
+    "RLock",
+    "Semaphore",
+    "futures_of",
+    "get_client",
+    "wait",
+]

@@ -24,6 +24,10 @@ _EXPORTS = {
     "Executor": "holdfast.client",
     "Future": "holdfast.client",
     "Lock": "holdfast.client",
+    "Semaphore": "holdfast.client",
+    "RLock": "holdfast.client",
+    "MultiLock": "holdfast.client",
+    "Event": "holdfast.client",
     "futures_of": "holdfast.client",
     "get_client": "holdfast.client",
     "wait": "holdfast.client",
@@ -54,16 +58,20 @@ __all__ = [
     "ConnectError",
     "DatasetExistsError",
     "DatasetNotFoundError",
+    "Event",
     "Executor",
     "Future",
     "HoldfastError",
     "KilledWorker",
     "LocalCluster",
     "Lock",
+    "MultiLock",
     "NoWorkerError",
     "ObjectLostError",
     "ObjectNotFoundError",
+    "RLock",
     "RemoteError",
+    "Semaphore",
     "StoreError",
     "StoreFullError",
     "UnreadableError",
@@ -75,7 +83,19 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from holdfast.client import Client, Executor, Future, Lock, futures_of, get_client, wait
+    from holdfast.client import (
+        Client,
+        Event,
+        Executor,
+        Future,
+        Lock,
+        MultiLock,
+        RLock,
+        Semaphore,
+        futures_of,
+        get_client,
+        wait,
+    )
     from holdfast.cluster.deploy import LocalCluster
     from holdfast.cluster.errors import (
         AuthenticationError,

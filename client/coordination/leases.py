@@ -17,8 +17,10 @@ from holdfast.client.core.core import Core
 from holdfast.client.drivers.effects import Effect, Operation
 from holdfast.cluster.protocol.message import Request
 
-#: What names the leases of this process. No two clients with one identity are in two processes.
-_numbers = itertools.count(1)
+#: Gives the numbers of leases, and of whatever else is given up by number. No client is in two processes.
+new_number = itertools.count(1).__next__
+#: ``ask(core, timeout, number)`` asks for a lease.
+_Asking = Callable[[Core, float | None, int], Effect]
 
 
 class Lease:
@@ -40,7 +42,7 @@ class Lease:
         self.core = core
         self.release = release
         self.held = held
-        self.number = next(_numbers)
+        self.number = new_number()
 
     def acquire(self, ask: Callable[[int], Effect]) -> Operation[bool]:
         """Ask for it. Whether it was granted."""
@@ -77,11 +79,12 @@ class Leasing(Named):
         """What asks for a lease."""
         raise NotImplementedError
 
-    def _acquire(self, timeout: float | None) -> Any:
+    def _acquire(self, timeout: float | None, ask: _Asking | None = None) -> Any:
         core = self._core
+        asking = self._ask if ask is None else ask
         lease = Lease(core, self._release, self._held)
         try:
-            return core.driver.run(lease.acquire(lambda number: self._ask(core, timeout, number)))
+            return core.driver.run(lease.acquire(lambda number: asking(core, timeout, number)))
         except BaseException:  # an interrupt after the operation has ended
             lease.give_up()
             raise

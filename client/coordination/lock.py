@@ -7,7 +7,7 @@ from typing import Any
 from holdfast.client.coordination.leases import Leasing, waiting_time
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
-from holdfast.client.drivers.effects import Effect
+from holdfast.client.drivers.effects import Effect, Operation
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.protocol import requests
 
@@ -105,8 +105,9 @@ class Lock(Leasing):
         True
         """
         core = self._core
-        return core.driver.run(_locked(core, self.name))
+        return core.driver.run(is_locked(core, self.name))
 
 
-def _locked(core: Core, name: Any) -> Any:
+def is_locked(core: Core, name: Any) -> Operation[bool]:
+    """Whether a client or task has the lock of this name."""
     return (yield Ask(core.session, requests.IS_LOCKED, None, name=name))

@@ -71,18 +71,32 @@ class Named:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.name!r}>"
 
+    def _run_now(self, operation: Callable[[Core], Operation[Any]]) -> None:
+        """Do what a new object begins with, in a client that blocks; others do it when they are awaited or used."""
+        try:
+            core = self._core
+        except ValueError:  # there is no client yet
+            return
+        if not core.driver.asynchronous and not core.session.transport.is_current:
+            core.driver.run(operation(core))
+
     # -- how it travels
 
     def _arguments(self) -> tuple[Any, ...]:
-        """What makes an equal one, without the client."""
+        """What `_again` takes."""
         return (self.name,)
+
+    @classmethod
+    def _again(cls, *arguments: Any) -> Self:
+        """One that was pickled. It asks the scheduler for nothing."""
+        return cls(*arguments)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _unpickled, (type(self), *self._arguments())
 
 
 def _unpickled(kind: type[Named], *arguments: Any) -> Named:
-    made = kind(*arguments)
+    made = kind._again(*arguments)
     to = getattr(bound.to, "core", bound.to)
     if isinstance(to, Core):
         made._given = to

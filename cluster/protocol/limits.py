@@ -46,3 +46,6 @@ MAX_TOPICS = 10_000
 MAX_CLIENTS = 10_000
 #: How many locks, and how many leases of semaphores, are held or waited for at a time.
 MAX_LEASES = 100_000
+#: How many semaphores there are at a time, and how many events are set.
+MAX_SEMAPHORES = 10_000
+MAX_EVENTS = 100_000

@@ -28,6 +28,16 @@ ARGUMENTS = {
     requests.ACQUIRE_LOCKS: {"names": ["a", ("b", 1)], "lease": 1},
     requests.IS_LOCKED: {"name": "a"},
     requests.RELEASE_LOCKS: {"lease": 1},
+    requests.OPEN_SEMAPHORE: {"name": "s", "max_leases": 2},
+    requests.ACQUIRE_SEMAPHORE: {"name": "s", "lease": 2},
+    requests.SEMAPHORE_VALUE: {"name": "s"},
+    requests.CLOSE_SEMAPHORE: {"name": "s"},
+    requests.RELEASE_SEMAPHORE: {"lease": 2},
+    requests.SET_EVENT: {"name": "e"},
+    requests.IS_EVENT_SET: {"name": "e"},
+    requests.WAIT_FOR_EVENT: {"name": "e", "wait": 3},
+    requests.STOP_WAITING: {"wait": 3},
+    requests.CLEAR_EVENT: {"name": "e"},
     requests.SHUTDOWN: {},
 }
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from holdfast.cluster.protocol.requests import cluster, datasets, errands, locks, looking, records, scaling
+from holdfast.cluster.protocol.requests import (
+    cluster,
+    datasets,
+    errands,
+    events,
+    locks,
+    looking,
+    records,
+    scaling,
+    semaphores,
+)
 from holdfast.cluster.protocol.requests.cluster import SHUTDOWN, WAIT_FOR_WORKERS
 from holdfast.cluster.protocol.requests.datasets import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
 from holdfast.cluster.protocol.requests.errands import ERRAND
+from holdfast.cluster.protocol.requests.events import CLEAR_EVENT, IS_EVENT_SET, SET_EVENT, STOP_WAITING, WAIT_FOR_EVENT
 from holdfast.cluster.protocol.requests.locks import ACQUIRE_LOCKS, IS_LOCKED, RELEASE_LOCKS
 from holdfast.cluster.protocol.requests.looking import (
     HAS_WHAT,
@@ -27,6 +38,13 @@ from holdfast.cluster.protocol.requests.records import (
     UNSUBSCRIBE,
 )
 from holdfast.cluster.protocol.requests.scaling import ADAPTIVE_TARGET, ADD_WORKERS
+from holdfast.cluster.protocol.requests.semaphores import (
+    ACQUIRE_SEMAPHORE,
+    CLOSE_SEMAPHORE,
+    OPEN_SEMAPHORE,
+    RELEASE_SEMAPHORE,
+    SEMAPHORE_VALUE,
+)
 
 REQUESTS = (
     *looking.REQUESTS,
@@ -36,35 +54,47 @@ REQUESTS = (
     *errands.REQUESTS,
     *locks.REQUESTS,
     *records.REQUESTS,
+    *semaphores.REQUESTS,
+    *events.REQUESTS,
 )
 
 __all__ = [
     "ACQUIRE_LOCKS",
+    "ACQUIRE_SEMAPHORE",
     "ADAPTIVE_TARGET",
     "ADD_WORKERS",
+    "CLEAR_EVENT",
+    "CLOSE_SEMAPHORE",
     "ERRAND",
     "GET_DATASET",
     "GET_EVENTS",
     "GET_METADATA",
     "HAS_WHAT",
     "INFO",
+    "IS_EVENT_SET",
     "IS_LOCKED",
     "LIST_DATASETS",
     "LOG_EVENT",
     "MEMORY",
     "NTHREADS",
+    "OPEN_SEMAPHORE",
     "PREFIX_STATES",
     "PROCESSING",
     "PUBLISH",
     "RELEASE_LOCKS",
+    "RELEASE_SEMAPHORE",
     "REQUESTS",
+    "SEMAPHORE_VALUE",
+    "SET_EVENT",
     "SET_METADATA",
     "SHUTDOWN",
     "SIZES",
     "STATUS",
+    "STOP_WAITING",
     "SUBSCRIBE",
     "UNPUBLISH",
     "UNSUBSCRIBE",
+    "WAIT_FOR_EVENT",
     "WAIT_FOR_WORKERS",
     "WHO_HAS",
 ]

@@ -51,11 +51,13 @@ from holdfast.cluster.scheduler.machine.workers import Workers
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
 from holdfast.cluster.scheduler.parts.errands import Errands
+from holdfast.cluster.scheduler.parts.events import Events
 from holdfast.cluster.scheduler.parts.inquiries import Inquiries
 from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.parts.scaling import Scaling
+from holdfast.cluster.scheduler.parts.semaphores import Semaphores
 from holdfast.cluster.scheduler.parts.topics import KEPT as EVENTS_KEPT
 from holdfast.cluster.scheduler.parts.topics import Topics
 from holdfast.cluster.scheduler.parts.waits import Refusal
@@ -193,6 +195,8 @@ class SchedulerState:
             Scaling(shared),
             Errands(shared),
             Locks(shared),
+            Semaphores(shared),
+            Events(shared),
         )
         missing = Missing(self.instructions, self.life)
         self.objects = Objects(shared, self.copies)

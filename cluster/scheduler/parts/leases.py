@@ -40,7 +40,7 @@ from holdfast.cluster.protocol.limits import MAX_LEASES
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import NO_END, Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.names import Key
+from holdfast.cluster.scheduler.tasks.names import Key, name_of
 
 
 class Line:
@@ -289,13 +289,13 @@ class LeasePart(Part, WaitOwner):
     def restore(self, data: Any) -> None:
         lines, leases = data
         for name, size, is_open, _, _ in lines:
-            self.lines[_name(name)] = Line(_name(name), size, is_open=is_open)
+            self.lines[name_of(name)] = Line(name_of(name), size, is_open=is_open)
         for client, number, names, needed in leases:
-            lease = Lease(client, number, [self.lines[_name(name)] for name in names], needed)
+            lease = Lease(client, number, [self.lines[name_of(name)] for name in names], needed)
             self.leases.setdefault(client, {})[number] = lease
             self._count += 1
         for name, _, _, taken, waiting in lines:
-            line = self.lines[_name(name)]
+            line = self.lines[name_of(name)]
             for client, number in taken:
                 self._place(self.leases[client][number], line)
             for client, number in waiting:
@@ -338,8 +338,3 @@ class LeasePart(Part, WaitOwner):
 
 def _tables(line: Line) -> tuple[dict[Lease, None], OrderedDict[Lease, None]]:
     return line.taken, line.waiting
-
-
-def _name(name: Any) -> Any:
-    """A name as it was: a tuple may have been written down as a list."""
-    return tuple(map(_name, name)) if isinstance(name, list) else name
