@@ -110,4 +110,5 @@ class Lock(Leasing):
 
 def is_locked(core: Core, name: Any) -> Operation[bool]:
     """Whether a client or task has the lock of this name."""
-    return (yield Ask(core.session, requests.IS_LOCKED, None, name=name))
+    locked: bool = yield Ask(core.session, requests.IS_LOCKED, None, name=name)
+    return locked

@@ -173,7 +173,8 @@ class Semaphore(Leasing):
 
 
 def _value(core: Core, name: Any) -> Operation[int]:
-    return (yield Ask(core.session, requests.SEMAPHORE_VALUE, None, name=name))
+    value: int = yield Ask(core.session, requests.SEMAPHORE_VALUE, None, name=name)
+    return value
 
 
 def _closing(core: Core, name: Any) -> Operation[None]:

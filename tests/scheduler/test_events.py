@@ -95,6 +95,8 @@ class TestEvents:
         kept, waits = json.loads(json.dumps([part.snapshot(), cluster.state.waits.snapshot(0.0)]))
         other = Cluster()
         other.add_client("b")
+        while other.new_number() < number:
+            pass
         again = part_of(other, "events")
         again.restore(kept)
         ((kind, client, request, due, data),) = waits
