@@ -24,6 +24,7 @@ from holdfast.client.methods.datasets import DatasetMethods
 from holdfast.client.methods.graphs import GraphMethods
 from holdfast.client.methods.information import InformationMethods
 from holdfast.client.methods.loops import LoopMethods
+from holdfast.client.methods.moving import MovingMethods
 from holdfast.client.methods.records import RecordMethods
 from holdfast.client.methods.results import ResultMethods
 from holdfast.client.methods.running import RunningMethods
@@ -44,6 +45,7 @@ class Client(
     DatasetMethods,
     InformationMethods,
     LoopMethods,
+    MovingMethods,
     RecordMethods,
 ):
     """A connection to a cluster: submit work, read results, compute dask collections, share datasets.

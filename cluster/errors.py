@@ -49,6 +49,10 @@ class ObjectLostError(HoldfastError):
     """The only copies of an object are gone and there is no way to compute it again."""
 
 
+class NotCopiedError(HoldfastError):
+    """Data could not be copied to another host, where it was to lie."""
+
+
 class CancelledError(HoldfastError, _CancelledError):
     """The result was asked for of a future that was cancelled or released."""
 

@@ -476,5 +476,5 @@ def _left(deadline: float | None, limit: float) -> float:
 def _names(address: str, node: dict[str, Any]) -> frozenset[str]:
     """What a node, or a worker of it, can be called."""
     names = names_of_host(address, node.get("hostname", ""))
-    workers = [names_of_worker(worker, name, names) for worker, name in node.get("places") or ()]
+    workers = [names_of_worker(worker, name, names) for worker, name, *_ in node.get("places") or ()]
     return names.union(*workers)

@@ -52,7 +52,7 @@ def test_a_worker_that_is_cut_off_gets_nothing_new_and_is_said_to_be_until_it_is
         async with Setup() as setup:
             await cut(setup.scheduler, setup.worker, WORKER)
             worker = setup.scheduler.state.workers[WORKER]
-            assert worker.unresponsive
+            assert worker.barred
             setup.submit("x")
             setup.client.connection.send(("request", 1, "info", {}))
             said = (await setup.client.next("reply"))[3]["workers"][WORKER]
@@ -61,7 +61,7 @@ def test_a_worker_that_is_cut_off_gets_nothing_new_and_is_said_to_be_until_it_is
             way.set()
             ((key, *_),) = (await setup.worker.next("run"))[1]
             assert key == "x"
-            assert not worker.unresponsive
+            assert not worker.barred
             assert not setup.worker.gone
 
     run(main())

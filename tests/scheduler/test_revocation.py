@@ -238,7 +238,7 @@ def test_one_host_says_nothing_about_anothers_workers(cluster, client):
     other = cluster.add_host()
     stopped = {"condition": "stopped", "seconds": 1.0}
     cluster.handle(events.HostReported(other, {"workers": {worker: stopped, "nobody": stopped}}))
-    assert not cluster.state.workers[worker].unresponsive
+    assert not cluster.state.workers[worker].barred
 
 
 # -- what a stopped worker has begun

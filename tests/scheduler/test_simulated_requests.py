@@ -16,6 +16,7 @@ from holdfast.cluster.scheduler.tasks import events
 
 PUBLISH_SECONDS = 5.0
 WAIT_SECONDS = (0.0, 1.0, 3.0)
+MOVE_SECONDS = (0.5, 5.0, 20.0)
 STEPS = 120
 CLIENTS = ("client", "b", "c")
 NAMES = ("one", "two")
@@ -62,9 +63,23 @@ class History:
                 requests.GET_DATASET(name=name),
                 requests.LIST_DATASETS(),
                 requests.ERRAND(operation="versions", arguments={}, names=None, timeout=chance.choice(WAIT_SECONDS)),
+                self.moving(),
             ]
         )
         self.cluster.ask(asked, client=client)
+
+    def moving(self):
+        """Something about workers that are to go."""
+        state, chance = self.cluster.state, self.chance
+        there = [*state.workers, *(host.address for host in state.hosts.values() if host.workers)]
+        return requests.RETIRE_WORKERS(
+            workers=chance.sample(there, min(len(there), chance.choice([1, 1, 2]))),
+            close_workers=chance.random() < 0.8,
+            close_hosts=chance.random() < 0.8,
+            awaits_end=chance.random() < 0.8,
+            grace=chance.choice([0.0, 0.1, 1.0]),
+            timeout=chance.choice(MOVE_SECONDS),
+        )
 
     def work(self):
         client = self.chance.choice(CLIENTS)
@@ -75,7 +90,7 @@ class History:
         self.keys[client].append(key)
 
     def scatter(self):
-        hosts = list(self.cluster.state.hosts)
+        hosts = [host.address for host in self.cluster.state.hosts.values() if not host.leaving]
         if hosts:
             client = self.chance.choice(CLIENTS)
             key = ("data", (client, len(self.keys[client])))
@@ -131,6 +146,7 @@ def test_who_asks_is_answered_once_and_in_time(seed):
     limits = {"wait-for-workers": max(WAIT_SECONDS), "status": REPORT_SECONDS, "memory": REPORT_SECONDS}
     limits["publish"] = PUBLISH_SECONDS
     limits["errand"] = max(WAIT_SECONDS)
+    limits["retire-workers"] = max(MOVE_SECONDS)
     for each in cluster.answers:
         assert each.seconds <= limits.get(each.operation, 0.0) + SLACK_SECONDS, each
     assert not cluster.state.waits

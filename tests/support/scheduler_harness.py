@@ -61,6 +61,9 @@ class Cluster:
         self.errands: list[to_do.SendErrand] = []  # that nobody has answered yet
         self.outcomes: dict[tuple[str, int], dict[str, Any]] = {}  # of the errands of a request, by address
         self.disconnected: list[str] = []
+        self.ending: list[tuple[str, bool]] = []  # workers whose nodes were told to end them, and whether again
+        self.closing: list[str] = []  # hosts that were told to close
+        self.nodes: dict[str, set[str]] = {}  # whose stores a client may use, if it was told
         self.departing: dict[str, bool] = {}  # workers of which there is one sign, and whether that explains it
         self.reasons: dict[Any, str] = {}
         self._ids = itertools.count(1)
@@ -147,6 +150,14 @@ class Cluster:
             outcomes = self.outcomes.setdefault((peer, instruction.request), {})
             assert instruction.address not in outcomes, "it has come to something already"
             outcomes[instruction.address] = instruction.outcome
+        elif isinstance(instruction, to_do.RemoveWorkers):
+            self.ending += [(address, False) for address in instruction.items]
+        elif isinstance(instruction, to_do.CloseNode):
+            self.closing.append(peer)
+        elif isinstance(instruction, to_do.TellNodes):
+            known = self.nodes.setdefault(peer, set(self.state.hosts))
+            known |= {description["address"] for description in instruction.more}
+            known -= set(instruction.fewer)
         elif isinstance(instruction, to_do.Disconnect):
             self.disconnected.append(peer)
 
@@ -169,6 +180,12 @@ class Cluster:
         address = f"tcp://{name}:1"
         self.stores[address] = set()
         description: dict[str, Any] = {"hostname": name, "capacity": capacity}
+        description: dict[str, Any] = {
+            "address": address,
+            "hostname": name,
+            "capacity": capacity,
+            "resources": resources,
+        }
         description["incarnation"] = address
         description["places"] = [(f"{address}/place{n}", f"{name}-place{n}", 1, resources or {}) for n in range(places)]
         self.handle(events.HostJoined(address, description))
@@ -190,7 +207,7 @@ class Cluster:
     def begin_to_join_again(self, address: str, piece: int = 500) -> Iterator[None]:
         """The same, event by event."""
         self.stores[address] = self.away.pop(address)
-        description = {"hostname": address, "capacity": 100 * LARGE, "incarnation": address}
+        description = {"address": address, "hostname": address, "capacity": 100 * LARGE, "incarnation": address}
         self.handle(events.HostJoined(address, description))
         objects = [
             {"id": object_id, "nbytes": self.nbytes.get(object_id, LARGE), "type": "bytes"}

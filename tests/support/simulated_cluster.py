@@ -76,6 +76,8 @@ class SimulatedCluster:
         The answers in the order in which they left the scheduler.
     silent
         The hosts whose agents say nothing when they are asked.
+    closed_hosts
+        The hosts that were told to close.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class SimulatedCluster:
         self.asked: dict[tuple[str, int], tuple[float, str]] = {}
         self.answers: list[Answered] = []
         self.silent: set[str] = set()
+        self.closed_hosts: list[str] = []
         self.ran_on: dict[Any, str] = {}
         self.finished_at: dict[Any, float] = {}
         self.moved_nbytes = 0
@@ -157,6 +160,23 @@ class SimulatedCluster:
     def _say_how_it_ended(self, worker: _Worker) -> None:
         if worker.host.address in self.state.hosts and worker.is_noticed:
             self._handle(events.WorkerExited(worker.host.address, worker.address, "killed by signal 9", []))
+
+    def _end_workers(self, addresses: Iterable[str]) -> None:
+        for address in addresses:
+            worker = self._workers[address]
+            if worker.host.address in self.state.hosts and not worker.lost:
+                self.lose_worker(address)
+
+    def _check_saved(self, address: str) -> None:
+        """What a host has that is told to close is somewhere else."""
+        for task in self.state.hosts[address].objects:
+            others = [self._hosts[host.address] for host in task.where if host.address != address]
+            assert any(task.object_id in other.objects for other in others), f"{task!r} would be lost"
+
+    def _close_host(self, address: str) -> None:
+        if address in self.state.hosts:
+            self.closed_hosts.append(address)
+            self.lose_host(address)
 
     def is_lost(self, worker: str) -> bool:
         """Whether a worker has died, though the scheduler may not know."""
@@ -271,13 +291,18 @@ class SimulatedCluster:
             elif isinstance(instruction, to_do.Reply):
                 self._answered(instruction)
             elif isinstance(instruction, to_do.Answer):
-                around = reading.Surroundings(dict, dict, list)
+                around = reading.Surroundings(dict, dict, list, lambda peer: {})
                 self._read(reading.answer(self.state, around, *instruction), instruction.peer)
             elif isinstance(instruction, to_do.AskForReport):
                 self.later(2 * LATENCY_SECONDS, lambda host=peer: self._report(host))
             elif isinstance(instruction, to_do.AskForExit):
                 worker = self._workers[instruction.worker]
                 self.later(2 * LATENCY_SECONDS, lambda worker=worker: self._say_how_it_ended(worker))
+            elif isinstance(instruction, to_do.RemoveWorkers):
+                self._send(self._end_workers, instruction.items)
+            elif isinstance(instruction, to_do.CloseNode):
+                self._check_saved(peer)
+                self._send(self._close_host, peer)
             elif isinstance(instruction, to_do.Disconnect):
                 self.tell(events.WorkerParted(peer, "it was told to"))
             elif isinstance(instruction, to_do.SendErrand):

@@ -12,6 +12,7 @@ from holdfast.cluster.protocol.requests import (
     records,
     scaling,
     semaphores,
+    workers,
 )
 from holdfast.cluster.protocol.requests.cluster import SHUTDOWN, WAIT_FOR_WORKERS
 from holdfast.cluster.protocol.requests.datasets import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
@@ -45,6 +46,7 @@ from holdfast.cluster.protocol.requests.semaphores import (
     RELEASE_SEMAPHORE,
     SEMAPHORE_VALUE,
 )
+from holdfast.cluster.protocol.requests.workers import RETIRE_WORKERS, WORKERS_TO_CLOSE
 
 REQUESTS = (
     *looking.REQUESTS,
@@ -56,8 +58,8 @@ REQUESTS = (
     *records.REQUESTS,
     *semaphores.REQUESTS,
     *events.REQUESTS,
+    *workers.REQUESTS,
 )
-
 __all__ = [
     "ACQUIRE_LOCKS",
     "ACQUIRE_SEMAPHORE",
@@ -84,6 +86,7 @@ __all__ = [
     "RELEASE_LOCKS",
     "RELEASE_SEMAPHORE",
     "REQUESTS",
+    "RETIRE_WORKERS",
     "SEMAPHORE_VALUE",
     "SET_EVENT",
     "SET_METADATA",
@@ -97,4 +100,5 @@ __all__ = [
     "WAIT_FOR_EVENT",
     "WAIT_FOR_WORKERS",
     "WHO_HAS",
+    "WORKERS_TO_CLOSE",
 ]

@@ -173,10 +173,14 @@ class Membership:
             raise Refused("later", f"{name} is connected already")
         welcome: dict[str, Any] = {"scheduler": self._describe()}
         if role == "client":
-            welcome["nodes"] = [host.description for host in self._state.hosts.values()]
+            welcome["nodes"] = self._descriptions()
         elif role == "node":
             welcome["heartbeat"] = min(HEARTBEAT_SECONDS, self._silence_timeout / 5)
         return welcome
+
+    def _descriptions(self) -> list[dict[str, Any]]:
+        """The hosts whose stores a client may use."""
+        return [host.description for host in self._state.hosts.values() if not host.leaving]
 
     def connected(self, connection: Connection) -> None:
         """A peer that is welcome has connected."""
@@ -268,7 +272,7 @@ class Membership:
         self.peers[tasks.name] = tasks
         worker.connection.on_room = lambda: self._has_room(tasks)
         self._handle(events.ClientJoined(tasks.name, f"the tasks of {worker.info['name']}", worker.name))
-        tasks.send(protocol.client.NODES_CHANGED([host.description for host in self._state.hosts.values()], []))
+        tasks.send(protocol.client.NODES_CHANGED(self._descriptions(), []))
 
     def tasks_closed(self, name: str) -> None:
         """The tasks of a worker are no client any more; no error if they were none."""

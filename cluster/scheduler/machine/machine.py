@@ -48,6 +48,7 @@ from holdfast.cluster.scheduler.machine.orders import Orders
 from holdfast.cluster.scheduler.machine.runs import Runs
 from holdfast.cluster.scheduler.machine.timeouts import Awaited, NoWorkerTimeout
 from holdfast.cluster.scheduler.machine.workers import Workers
+from holdfast.cluster.scheduler.parts.carrying import Carrying
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
 from holdfast.cluster.scheduler.parts.errands import Errands
@@ -56,6 +57,7 @@ from holdfast.cluster.scheduler.parts.inquiries import Inquiries
 from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.parts.retiring import Retiring
 from holdfast.cluster.scheduler.parts.scaling import Scaling
 from holdfast.cluster.scheduler.parts.semaphores import Semaphores
 from holdfast.cluster.scheduler.parts.topics import KEPT as EVENTS_KEPT
@@ -182,15 +184,18 @@ class SchedulerState:
             self.life.awaited,
         )
         self.copies = Copies(shared)
+        self.carrying = Carrying(shared, self.copies)
         self.datasets = Datasets(shared, self.copies, publish_seconds=publish_seconds)
         self.metadata = Metadata(shared)
         self.topics = Topics(shared, kept=events_kept, wall_time=wall_time)
         self.parts: tuple[Part, ...] = (
             self.copies,
+            self.carrying,
             self.datasets,
             self.metadata,
             self.topics,
             WorkerWaits(shared, address=address),
+            Retiring(shared, self.carrying, self.copies, self.revocation),
             Inquiries(shared),
             Scaling(shared),
             Errands(shared),
@@ -199,7 +204,7 @@ class SchedulerState:
             Events(shared),
         )
         missing = Missing(self.instructions, self.life)
-        self.objects = Objects(shared, self.copies)
+        self.objects = Objects(shared, self.copies, self.carrying)
         clients = Clients(shared, self.parts, self.unrunnable, self.objects)
         self._worker_events = Workers(
             shared,

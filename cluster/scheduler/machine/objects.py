@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from holdfast.cluster.scheduler.parts.carrying import Carrying
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.tasks import events
@@ -27,9 +28,11 @@ class Objects:
         The tables.
     copies
         Sees to second copies of data.
+    carrying
+        Waits for copies that hosts were told to bring.
     """
 
-    def __init__(self, shared: Shared, copies: Copies) -> None:
+    def __init__(self, shared: Shared, copies: Copies, carrying: Carrying) -> None:
         self.events: EventHandlers = {
             events.ObjectsReported: self._objects_reported,
             events.ObjectsFound: self._objects_found,
@@ -41,6 +44,7 @@ class Objects:
         self._instructions = shared.instructions
         self._life = shared.life
         self._copies = copies
+        self._carrying = carrying
         self._unclaimed: dict[str, list[tuple[Host, list[ObjectId]]]] = {}  # by owner
 
     def _objects_reported(self, event: events.ObjectsReported) -> None:
@@ -75,6 +79,7 @@ class Objects:
         for object_id in object_ids:
             if not self._enter(host, object_id):
                 self._instructions.add(DeleteObjects, host.address, object_id)
+            self._carrying.found(host, object_id)
 
     def _enter(self, host: Host, object_id: ObjectId) -> bool:
         """A host has an object. Whether it is the result of a task, or the error of one."""

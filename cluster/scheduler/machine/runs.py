@@ -51,7 +51,7 @@ class Runs:
     def _speaker(self, address: str) -> Worker | None:
         """A worker that has said something; None if it is gone."""
         worker = self._workers.get(address)
-        if worker is not None and worker.unresponsive:
+        if worker is not None and worker.barred:
             self._revocation.heard_from(worker)
         return worker
 

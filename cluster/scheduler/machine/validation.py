@@ -111,7 +111,7 @@ def validate_state(state: SchedulerState) -> None:
         if worker in state.placement.ahead:
             assert worker.nactive > worker.nthreads
     assert list(state.placement.ahead.values()) == sorted(state.placement.ahead.values())
-    taking = [worker for worker in state.workers.values() if not worker.unresponsive and worker.reserved_for is None]
+    taking = [worker for worker in state.workers.values() if not worker.barred and worker.reserved_for is None]
     assert state.placement.somebody_is_idle == any(w.nactive < w.nthreads for w in taking)
     for task, contents in state.life.holding.contents.items():
         assert contents.task is task
@@ -247,13 +247,17 @@ def _validate_worker(worker: Worker) -> None:
     assert worker.nactive <= runs_max(worker.nthreads)
     assert worker.asked >= 0
     assert worker.unconfirmed >= 0
-    assert worker.unresponsive == (
-        worker.condition != "running" or worker.asked > 0 or worker.unconfirmed > 0 or worker.cut_off is not None
+    assert worker.barred == (
+        worker.retiring
+        or worker.condition != "running"
+        or worker.asked > 0
+        or worker.unconfirmed > 0
+        or worker.cut_off is not None
     )
     expected = sum(run.seconds for run in worker.active)
     assert abs(worker.expected_seconds - expected) < 1e-6
     room = worker.nactive < worker.nthreads or worker.expected_seconds < PREFETCH_SECONDS * worker.nthreads
-    assert (room and not worker.unresponsive and worker.reserved_for is None) == (worker in worker.host.available)
+    assert (room and not worker.barred and worker.reserved_for is None) == (worker in worker.host.available)
     _validate_reserved(worker)
     for name, total in worker.resources.items():
         used = sum(

@@ -9,6 +9,7 @@ the first sign was        and then comes                                … so
 ========================  ============================================  ==========================================
 its connection has ended  what its node says                            it is gone, and it is known how
 its connection has ended  nothing, for `EXIT_REASON_SECONDS`            it is gone, and it is not known how
+its connection has ended  nothing is waited for: it was told to end     it is gone, and no task is charged for it
 its connection has ended  a worker at the same address: its successor   it is gone, and it is not known how
 what its node says        the end of its connection                     it is gone, and it is known how
 what its node says        nothing, for `EXIT_REASON_SECONDS`            its connection is closed: a process that it has
@@ -147,7 +148,11 @@ class Workers:
         if departure is not None:
             self._depart(departure)
             return
-        self._begin(_Departure(self, worker, event.reason, self._life.now + EXIT_REASON_SECONDS))
+        departure = _Departure(self, worker, event.reason, self._life.now + EXIT_REASON_SECONDS)
+        self._begin(departure)
+        if worker.ending:  # its reason is known
+            self._depart(departure)
+            return
         self._shared.instructions.put(AskForExit(worker.host.address, worker.address, event.pid))
 
     def _worker_exited(self, event: events.WorkerExited) -> None:
@@ -178,7 +183,9 @@ class Workers:
 
     def _depart(self, departure: _Departure) -> None:
         worker, how = departure.worker, departure.exit
-        if how is None:
+        if worker.ending:
+            departure.reason = "it was told to end"
+        elif how is None:
             self._suspects.worker_died(worker, None, None, fault=False)
         else:
             departure.reason = how.reason

@@ -34,7 +34,6 @@ from collections.abc import Iterable, Iterator
 from holdfast.cluster.scheduler.parts.lineage import Lineage
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
-from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.holders import Contents
 from holdfast.cluster.scheduler.tasks.instructions import CopyObjects
@@ -124,7 +123,6 @@ class Copies(Part):
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
-        self.events = {events.CopiesFailed: self._copies_failed}
         self.wanting: dict[Task, _Want] = {}
         self._instructions = shared.instructions
         self._life = shared.life
@@ -145,6 +143,10 @@ class Copies(Part):
         for root in lineage.roots:
             self._life.holding.hold(holder, root)
         self._orphans.update(lineage.orphans())
+
+    def wanted(self, task: Task) -> int:
+        """On how many hosts a result is to lie at least."""
+        return max((holder.copies for holder in _keepers_of(task)), default=1) if self.is_root(task) else 1
 
     def is_root(self, task: Task) -> bool:
         """Whether a task can't be made again."""
@@ -208,13 +210,7 @@ class Copies(Part):
         elif task in self.wanting:
             self._drop(task)
 
-    def _copies_failed(self, event: events.CopiesFailed) -> None:
-        host = self._hosts.get(event.host)
-        if host is not None:
-            for object_id, reason in event.failures:
-                self._failed(host, object_id, reason)
-
-    def _failed(self, host: Host, object_id: ObjectId, reason: str) -> None:
+    def failed(self, host: Host, object_id: ObjectId, reason: str) -> None:
         """A host could not bring a copy."""
         task = self._life.results.get(object_id)
         want = None if task is None else self.wanting.get(task)
@@ -302,7 +298,9 @@ class Copies(Part):
 
     def _host_for(self, task: Task, want: _Want) -> Host | None:
         """The host with most room. What a publisher waits for may push other objects to disk, if need be."""
-        others = [host for host in self._hosts.values() if host.is_ready and host not in task.where]
+        others = [
+            host for host in self._hosts.values() if host.is_ready and not host.leaving and host not in task.where
+        ]
         if not others:
             want.reason = NO_OTHER_HOST
             return None

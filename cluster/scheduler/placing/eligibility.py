@@ -54,7 +54,7 @@ class Eligibility:
         workers = list(self._workers.values())
         if requirements is None:
             return workers
-        named = [w for w in workers if requirements.names(w)]
+        named = [w for w in workers if requirements.names(w) and not (requirements.loose and w.retiring)]
         if requirements.loose and not named:
             named = workers
         return [w for w in named if requirements.could_run_on(w)]
@@ -82,4 +82,4 @@ class Eligibility:
         """Whether these requirements mean a worker, by its name, or since the one that they wish for isn't there."""
         if requirements.names(worker):
             return True
-        return requirements.loose and not any(requirements.names(w) for w in self._workers.values())
+        return requirements.loose and not any(requirements.names(w) and not w.retiring for w in self._workers.values())

@@ -87,7 +87,7 @@ class Placement:
     def update_room(self, worker: Worker, now: float) -> None:
         """To be called when a worker came, or its runs changed."""
         idle_threads = worker.nthreads - len(worker.runs) + worker.nblocked
-        takes = not worker.unresponsive and worker.reserved_for is None
+        takes = not worker.barred and worker.reserved_for is None
         if takes and idle_threads > 0:
             self._idle[worker] = None
         else:
@@ -142,7 +142,7 @@ class Placement:
             task.waiting_on == 1
             and task.requirements is None
             and mean is not None
-            and not worker.unresponsive
+            and not worker.barred
             and worker.reserved_for is None
             and not task.isolation
             and worker.expected_seconds + mean < PREFETCH_SECONDS * worker.nthreads
@@ -298,7 +298,7 @@ class Placement:
             if host is None or host is worker.host or host.available or not host.workers:
                 continue
             task = queue.head()
-            hearing = [w for w in host.workers if not w.unresponsive]
+            hearing = [w for w in host.workers if not w.barred]
             threads = sum(w.nthreads for w in hearing)
             busy = min((max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in hearing), default=math.inf)
             seconds = task.group.mean_seconds

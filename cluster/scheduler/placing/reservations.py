@@ -51,15 +51,13 @@ class Reservations:
         for worker in list(self.workers):
             task = worker.reserved_for
             assert task is not None
-            if task in self.isolated and task.isolation != STARVED and not worker.unresponsive:
+            if task in self.isolated and task.isolation != STARVED and not worker.barred:
                 reserved_for[task] = worker
             elif task.worker is not worker:
                 self._reserve_for(worker, None, now)
         if not self.isolated:
             return
-        free = [
-            worker for worker in self._all_workers.values() if worker.reserved_for is None and not worker.unresponsive
-        ]
+        free = [worker for worker in self._all_workers.values() if worker.reserved_for is None and not worker.barred]
         for task in list(self.isolated):
             if task.isolation == STARVED:
                 if (found := self._in_company(task)) is not None:
@@ -88,7 +86,7 @@ class Reservations:
         """A worker that may run a task now, beside others, but not beside one that is to be alone."""
         for worker in self._all_workers.values():
             is_alone = worker.reserved_for is not None and worker.reserved_for.worker is worker
-            takes = not is_alone and not worker.unresponsive and worker.nactive < worker.nthreads
+            takes = not is_alone and not worker.barred and worker.nactive < worker.nthreads
             if takes and self._eligibility.may_run_now(worker, task.requirements):
                 return worker
         return None

@@ -9,7 +9,8 @@ what it has begun. But the agent of its host can, and sees to it that the rest w
 
 Of either, those runs are asked for that an idle worker may run, if bringing over what they read is expected to take
 less than the wait. What the agent has revoked is put back into the queues, and its worker is told. In between a worker
-begins nothing, so it has no room until it has confirmed what it was told, nor while it hears nothing:
+begins nothing, so it has no room until it has confirmed what it was told, nor while it hears nothing, nor when it is to
+end:
 
 ===================  ===========================================================================================
 worker.…             is above zero, or another than "running", …
@@ -18,6 +19,7 @@ condition            since its agent says so; until that says otherwise, or the 
 asked                from when its agent is asked to revoke runs until the answer
 unconfirmed          from when the worker is told of a revocation until it has confirmed that
 cut_off              (it isn't None) from when its connection breaks until that goes on
+retiring             (it is True) from when it is to end, for good or to be started again, until it has
 ===================  ===========================================================================================
 
 A run that has begun stays where it is, however long it takes: a long call into C and one that never ends look the same.
@@ -35,7 +37,7 @@ from collections.abc import Sequence
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.placing.placement import Placement, transfer_seconds
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
-from holdfast.cluster.scheduler.tasks.instructions import Instructions, RevokeRuns, TellRevoked
+from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Instructions, RevokeRuns, TellRevoked
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
@@ -127,7 +129,24 @@ class Revocation(Timed):
             worker.condition = "running"
             self._update(worker)
 
+    def retire(self, worker: Worker, is_retiring: bool) -> None:
+        """The worker is to end, and gets nothing new to run; or it isn't any more."""
+        worker.retiring = is_retiring
+        self._update(worker)
+        if is_retiring:
+            self._take_back_what_has_not_begun(worker)
+
     # -- what is taken away
+
+    def _take_back_what_has_not_begun(self, worker: Worker) -> None:
+        """Tell a worker to drop its runs. It answers for those that it has not begun; the others go on."""
+        told = False
+        for run in worker.active:
+            if run.task is not None and not run.recalled and not run.begun:
+                run.recalled = told = True
+                self._instructions.add(DropRuns, worker.address, run.run_id)
+        if told:
+            self.told_to_drop(worker, self._life.now)
 
     def _ask(self, worker: Worker, wait_seconds: float) -> None:
         """Have those runs revoked that an idle worker would rather run than wait as long again."""
@@ -158,7 +177,7 @@ class Revocation(Timed):
             requirements = task.requirements
             if requirements not in others:
                 others[requirements] = any(
-                    not other.unresponsive for other in self._placement.eligibility.candidates(requirements)
+                    not other.barred for other in self._placement.eligibility.candidates(requirements)
                 )
             if not others[requirements]:
                 continue
@@ -201,7 +220,10 @@ class Revocation(Timed):
         self._update(worker)
 
     def _update(self, worker: Worker) -> None:
-        worker.unresponsive = (
-            worker.condition != "running" or bool(worker.asked or worker.unconfirmed) or worker.cut_off is not None
+        worker.barred = (
+            worker.retiring
+            or worker.condition != "running"
+            or bool(worker.asked or worker.unconfirmed)
+            or worker.cut_off is not None
         )
         self._placement.update_room(worker, self._life.now)

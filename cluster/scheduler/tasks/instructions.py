@@ -182,6 +182,18 @@ class SendErrand(NamedTuple):
     arguments: Mapping[str, Any]
 
 
+class CloseNode(NamedTuple):
+    peer: str  # the node that is to leave
+
+
+class TellNodes(NamedTuple):
+    """Which nodes a client may use the stores of, beyond those that it knows of, and which not any more."""
+
+    peer: str
+    more: Sequence[dict[str, Any]]  # their descriptions
+    fewer: Sequence[str]
+
+
 class Disconnect(NamedTuple):
     peer: str  # whose connection is to be closed
 
@@ -214,6 +226,8 @@ Instruction: TypeAlias = (
     | AddWorkers
     | RemoveWorkers
     | SendErrand
+    | CloseNode
+    | TellNodes
     | Disconnect
 )
 

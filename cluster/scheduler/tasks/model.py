@@ -247,6 +247,7 @@ class Host:
         "expected_nbytes",
         "incarnation",
         "is_ready",
+        "leaving",
         "nbytes",
         "objects",
         "places",
@@ -269,6 +270,7 @@ class Host:
         self.keep(description.get("places") or ())
         self.incarnation: str | None = description.get("incarnation")
         self.is_ready = False  # it has said what it has
+        self.leaving = False  # its store is to go: nothing new is put there (`parts/retiring.py`)
         self.report: dict[str, Any] = {}  # how it is, as it has said last; only for people
         self.restored: list[Task] = []  # that have their results again, until it is ready
 
@@ -308,8 +310,10 @@ class Worker:
     __slots__ = (
         "address",
         "asked",
+        "barred",
         "condition",
         "cut_off",
+        "ending",
         "expected_seconds",
         "free_resources",
         "functions",
@@ -323,9 +327,9 @@ class Worker:
         "reclaiming",
         "reserved_for",
         "resources",
+        "retiring",
         "runs",
         "unconfirmed",
-        "unresponsive",
     )
 
     def __init__(self, address: str, name: str, host: Host, nthreads: int, resources: dict[str, float]) -> None:
@@ -349,7 +353,9 @@ class Worker:
         self.asked = 0  # revocations that its node was asked for, and has not answered
         self.unconfirmed = 0  # those that it was told of, and has not confirmed
         self.cut_off: float | None = None  # since when its connection is broken, and may be taken up again
-        self.unresponsive = False  # it is not known to hear, by one of these four: it has no room
+        self.retiring = False  # it is to end, or takes no tasks any more for good (`parts/retiring.py`)
+        self.ending = False  # it was told to end: so no task is charged for that
+        self.barred = False  # it has no room, by one of these five: it is not known to hear, or it is to end
 
     @property
     def nactive(self) -> int:

@@ -23,10 +23,12 @@ from holdfast.cluster.protocol.requests import (
     SIZES,
     STATUS,
     WHO_HAS,
+    WORKERS_TO_CLOSE,
 )
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Reply, ReplyPart
 from holdfast.cluster.scheduler.watching import introspection, records, scaling, tasks
+from holdfast.cluster.scheduler.watching.closing import workers_to_close
 
 
 class Surroundings(NamedTuple):
@@ -58,6 +60,9 @@ READERS: dict[Request, Reader] = {
     STATUS: lambda state, around: introspection.status(state, around.describe(), around.silences(), around.absent()),
     MEMORY: lambda state, _: introspection.memory(state),
     ADAPTIVE_TARGET: lambda state, _, **arguments: scaling.adaptive_target(state, **arguments),
+    WORKERS_TO_CLOSE: lambda state, _, n=None, target=None, minimum=None, memory_ratio=None, groups=None: (
+        workers_to_close(state, n, target, minimum, memory_ratio, groups)
+    ),
 }
 _READERS = {request.operation: reader for request, reader in READERS.items()}
 

@@ -1,0 +1,173 @@
+"""Taking all that hosts have to other hosts, before these hosts go.
+
+What only hosts that go have is *unsaved*, and so is what would have fewer copies without them than its holders want
+(`Holder.copies`). Small results, which the scheduler has itself, are saved. An evacuation has the other hosts bring
+what is unsaved, the one with most room first, and tries another one where a host can't. What no host could take is a
+failure. Nothing is forgotten: as long as the hosts are there, all that they had is there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from holdfast.cluster.scheduler.parts.carrying import Carrying, Order, Subject
+from holdfast.cluster.scheduler.parts.copies import Copies
+from holdfast.cluster.scheduler.tasks.model import Host, TaskError
+
+#: So many deliveries of one evacuation are given out at a time.
+WINDOW = 200
+#: Of so many hosts with most room each object gets one, as long as one of them can take it.
+MAX_RANKED = 32
+
+NO_OTHER_HOST = "there is no other host"
+
+
+class Evacuation(Order):
+    """Takes all that hosts have to other hosts.
+
+    Parameters
+    ----------
+    hosts
+        That go.
+    others
+        All that there are, by address: those that don't go take it.
+    carrying
+        Has it brought.
+    copies
+        Knows how many copies there are to be.
+    on_change
+        Called when it may have something to do (`go_on`).
+
+    Attributes
+    ----------
+    failures
+        Why what could be taken nowhere could not.
+    """
+
+    branching = 1 << 16
+
+    def __init__(
+        self,
+        hosts: Iterable[Host],
+        others: Mapping[str, Host],
+        carrying: Carrying,
+        copies: Copies,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.hosts = dict.fromkeys(hosts)
+        self.failures: dict[Subject, str] = {}
+        self._others = others
+        self._carrying = carrying
+        self._copies = copies
+        self._on_change = on_change
+        self._waiting: deque[Subject] = deque()
+        self._tried: dict[Subject, dict[Host, str]] = {}
+
+    def look(self) -> bool:
+        """Find what is unsaved; whether there is anything. To be called when nothing is `under_way`."""
+        self._waiting.extend(self._unsaved())
+        return bool(self._waiting)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether something is to be brought still."""
+        return bool(self._waiting) or self._carrying.outstanding(self) > 0
+
+    @property
+    def left(self) -> int:
+        """How many objects are to be brought still."""
+        return len(self._waiting) + self._carrying.outstanding(self)
+
+    def go_on(self) -> None:
+        """Have more brought, as much as may be under way."""
+        free = WINDOW - self._carrying.outstanding(self)
+        if free <= 0 or not self._waiting:
+            return
+        takers = [host for host in self._others.values() if host.is_ready and not host.leaving]
+        ranked = heapq.nlargest(MAX_RANKED, takers, key=self._carrying.room_in)
+        while free > 0 and self._waiting:
+            free -= 1
+            subject = self._waiting.popleft()
+            for _ in range(self._lacks(subject, len(takers))):
+                host = self._host_for(subject, ranked) or self._host_for(subject, takers)
+                if host is None:
+                    if self._staying(subject) == 0 and not self._is_coming(subject, takers):
+                        self.failures[subject] = self._why_not(subject, takers)
+                    break
+                self._carrying.bring(self, subject, host)
+
+    def stop(self) -> None:
+        """Have no more brought."""
+        self._waiting.clear()
+        self._carrying.withdraw(self)
+
+    def arrived(self, subject: Subject, host: Host) -> None:
+        self._tried.pop(subject, None)
+        self._on_change()
+
+    def failed(self, subject: Subject, host: Host, reason: str) -> None:
+        self._tried.setdefault(subject, {})[host] = reason
+        self._waiting.append(subject)
+        self._on_change()
+
+    def failures_in_words(self, limit: int = 3) -> str:
+        """What could not be taken anywhere, and why."""
+        named = [
+            f"{subject.key!r:.200} ({subject.nbytes:,} bytes): {reason}"
+            for subject, reason in list(self.failures.items())[:limit]
+        ]
+        more = f"; and {len(self.failures) - limit:,} more" if len(self.failures) > limit else ""
+        return "; ".join(named) + more
+
+    # -- what is unsaved
+
+    def _unsaved(self) -> Iterator[Subject]:
+        stay = sum(host.is_ready and not host.leaving for host in self._others.values())
+        seen: set[Subject] = set()
+        for host in self.hosts:
+            objects: tuple[Subject, ...] = (*host.objects, *host.errors)
+            for subject in objects:
+                if subject not in seen and self._lacks(subject, stay):
+                    seen.add(subject)
+                    yield subject
+
+    def _lacks(self, subject: Subject, stay: int) -> int:
+        """How many copies have to be made of an object while so many hosts stay."""
+        if not any(host in self.hosts for host in subject.where):
+            return 0  # it was released or lost, or it is made again
+        if isinstance(subject, TaskError):
+            wanted = 1
+        elif subject.inline is not None:
+            return 0
+        else:
+            wanted = max(1, min(self._copies.wanted(subject), stay))
+        return max(0, wanted - self._staying(subject))
+
+    def _staying(self, subject: Subject) -> int:
+        return sum(not host.leaving for host in subject.where)
+
+    # -- where it goes
+
+    def _host_for(self, subject: Subject, hosts: Iterable[Host]) -> Host | None:
+        tried = self._tried.get(subject, ())
+        found = [
+            host
+            for host in hosts
+            if host not in subject.where
+            and host not in tried
+            and subject.nbytes <= host.capacity
+            and not self._carrying.is_coming(subject, host)
+        ]
+        return max(found, key=self._carrying.room_in, default=None)
+
+    def _is_coming(self, subject: Subject, hosts: Iterable[Host]) -> bool:
+        return any(self._carrying.is_coming(subject, host) for host in hosts)
+
+    def _why_not(self, subject: Subject, takers: Iterable[Host]) -> str:
+        tried = self._tried.get(subject)
+        if tried:
+            return next(reversed(tried.values()))
+        largest = max((host.capacity for host in takers), default=None)
+        return NO_OTHER_HOST if largest is None else f"no other host's store has more than {largest:,} bytes"
