@@ -20,14 +20,23 @@ def _import_dask() -> None:
 
 _import_dask()
 
-from holdfast.client.client import Client, get_client  # noqa: E402
+from holdfast.client.client import Client  # noqa: E402
 from holdfast.client.coordination.event import Event  # noqa: E402
 from holdfast.client.coordination.lock import Lock  # noqa: E402
 from holdfast.client.coordination.multi_lock import MultiLock  # noqa: E402
 from holdfast.client.coordination.rlock import RLock  # noqa: E402
 from holdfast.client.coordination.semaphore import Semaphore  # noqa: E402
 from holdfast.client.core.registry import RunningTask, registry  # noqa: E402
+from holdfast.client.current import (  # noqa: E402
+    default_client,
+    get_client,
+    get_worker,
+    rejoin,
+    secede,
+    worker_client,
+)
 from holdfast.client.futures.collections import futures_of  # noqa: E402
+from holdfast.client.futures.completing import as_completed  # noqa: E402
 from holdfast.client.futures.future import Future  # noqa: E402
 from holdfast.client.futures.waiting import wait  # noqa: E402
 
@@ -45,7 +54,13 @@ def _running_task() -> RunningTask | None:
     return running_task()
 
 
+def _runs_tasks() -> bool:
+    context = sys.modules.get("holdfast.cluster.worker.context")
+    return context is not None and context.runs_tasks()
+
+
 registry.running_task = _running_task
+registry.runs_tasks = _runs_tasks
 
 __all__ = [
     "Client",
@@ -56,7 +71,13 @@ __all__ = [
     "MultiLock",
     "RLock",
     "Semaphore",
+    "as_completed",
+    "default_client",
     "futures_of",
     "get_client",
+    "get_worker",
+    "rejoin",
+    "secede",
     "wait",
+    "worker_client",
 ]

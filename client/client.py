@@ -5,7 +5,8 @@ Here is how a client begins and ends, and what it is. What is done with it stand
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -264,25 +265,43 @@ class Client(
 
     @classmethod
     def current(cls, allow_global: bool = True) -> Client:
-        """The client that was opened last as a default and is open; inside a task, the worker's own.
+        """The client of the innermost `as_current`; else inside a task the worker's own; else the one that was opened
+        last as a default and is open.
 
         Parameters
         ----------
         allow_global : bool
-            Taken for compatibility.
+            Whether the default may be meant.
 
         Raises
         ------
         ValueError
-            There is none.
+            There is none; says what to do.
 
         Examples
         --------
         >>> Client.current() is client
         True
         """
-        client: Client = defaults.current().client
+        client: Client = defaults.current(allow_global=allow_global).client
         return client
+
+    @contextlib.contextmanager
+    def as_current(self) -> Iterator[Self]:
+        """Within it this is the current client of this thread, or of this coroutine, and dask's default scheduler.
+
+        `Client.current`, `get_client` and all that is called without a client use it. dask's configuration is one for
+        the process: two threads that compute collections of two clusters choose with ``x.compute(scheduler=client)``.
+
+        Examples
+        --------
+        >>> with Client(client.scheduler_address, set_as_default=False) as other, other.as_current():
+        ...     Client.current() is other
+        True
+        """
+        core = self._core
+        with defaults.chosen(core):
+            yield self
 
     # -- its end
 
@@ -429,33 +448,3 @@ class Client(
 
     def _nthreads(self) -> int:
         return sum(node.get("nthreads") or 0 for node in self._core.session.nodes.values())
-
-
-def get_client() -> Client:
-    """The client to use here: inside a task that of its worker, else the one that was opened last as a default.
-
-    The tasks of a worker share a client, which uses the worker's connection and store. A task that waits by it, in
-    `Future.result`, `Client.gather` or ``x.compute()``, lends its slot to other tasks, and goes on when there is a slot
-    again. So tasks may wait for tasks that they have submitted, on a cluster of any size.
-
-    Returns
-    -------
-    Client
-
-    Raises
-    ------
-    ValueError
-        There is none.
-
-    Examples
-    --------
-    >>> from holdfast import get_client
-    >>> def fibonacci(n):
-    ...     if n < 2:
-    ...         return n
-    ...     client = get_client()
-    ...     return sum(client.gather([client.submit(fibonacci, n - 1), client.submit(fibonacci, n - 2)]))
-    >>> client.submit(fibonacci, 10).result()
-    55
-    """
-    return Client.current()

@@ -9,7 +9,9 @@ looked for.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import dask.config
@@ -31,22 +33,46 @@ _ABSENT = object()
 _before: dict[str, Any] = {}
 
 
-def current() -> Core:
-    """The core of the client that is meant when none is named: in a task the worker's own, else the default one.
+def current(*, allow_global: bool = True) -> Core:
+    """The core of the client that is meant when none is named: the chosen one, in a task the worker's own, the default.
 
     Raises
     ------
     ValueError
         There is none.
     """
+    core = registry.chosen.get()
+    if core is not None:
+        return core
     task = registry.running_task()
     if task is not None:
         return task.core()
     with registry.lock:
         forget_ended()
-        if registry.defaults:
+        if registry.defaults and allow_global:
             return registry.defaults[-1]
+    if not allow_global:
+        raise ValueError("no client is the current one here: use 'with client.as_current():'")
+    if registry.runs_tasks():
+        raise ValueError(
+            "this thread runs no task, so it has no client: call get_client() in the thread of the task, and hand the "
+            "client that it gives to the threads which the task starts"
+        )
     raise ValueError("there is no client in this process: connect one first, with holdfast.Client(address)")
+
+
+@contextlib.contextmanager
+def chosen(core: Core) -> Iterator[None]:
+    """Within it a core is the current one of this thread or coroutine, and dask's default scheduler."""
+    outer = registry.chosen.set(core)
+    try:
+        if registry.running_task() is not None:  # there dask asks for the current client anyway
+            yield
+        else:
+            with dask.config.set({_SCHEDULER: core.client}):
+                yield
+    finally:
+        registry.chosen.reset(outer)
 
 
 def opened(core: Core, set_as_default: bool) -> None:

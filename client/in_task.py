@@ -8,7 +8,8 @@ what                is …
 ==================  ===================================================================================================
 its connection      the worker's, in which its messages travel (`holdfast.cluster.worker.tasks_transport`)
 its store           the worker's
-its waiting         that of a blocking client, with the slot of the task lent (`holdfast.client.drivers.in_task`)
+its waiting         that of a blocking client, or on the loop of a task that is a coroutine; with the slot of the task
+                    lent (`holdfast.client.drivers.in_task`)
 its identity        its own: what it holds is let go of when the worker is gone
 ==================  ===================================================================================================
 
@@ -29,11 +30,12 @@ from holdfast.client.core.registry import RunningTask, registry
 from holdfast.client.core.session import Session
 from holdfast.client.drivers.in_task import InTaskDriver
 from holdfast.client.futures.callbacks import ThreadCallbacks
+from holdfast.client.futures.future import Future
 from holdfast.client.packing.dask_internals import Expr, flatten
 from holdfast.client.packing.graphs import nodes_of
 from holdfast.client.stores.access import StoreAccess
 from holdfast.cluster.naming import id_of_tasks
-from holdfast.cluster.worker.context import RunsTasks, current_run, current_worker
+from holdfast.cluster.worker.context import RunsTasks, current_run, current_task_loop, current_worker
 from holdfast.objectstore import Store
 
 _lock = threading.Lock()
@@ -43,20 +45,30 @@ class _RunningTask:
     """The task that is running in this thread, on its worker."""
 
     def __init__(self, worker: RunsTasks) -> None:
-        self._worker = worker
+        self.worker = worker
         self.scheduler_address = worker.scheduler_address
         self.token = worker.token
 
     def core(self) -> Core:
-        tasks = self._worker.tasks
-        client = tasks.client
-        if client is None or client._core.session.ended is not None:
-            with _lock:
-                client = tasks.client
-                if client is None or (client._core.session.ended is not None and not tasks.closed):
-                    client = tasks.client = Client._of_core(_open(self._worker))
-        core: Core = client._core
-        return core
+        return core_of(self.worker)
+
+
+def core_of(worker: RunsTasks) -> Core:
+    """The core of the client that the tasks of a worker share."""
+    tasks = worker.tasks
+    client = tasks.client
+    if client is None or client._core.session.ended is not None:
+        with _lock:
+            client = tasks.client
+            if client is None or (client._core.session.ended is not None and not tasks.closed):
+                client = tasks.client = Client._of_core(_open(worker))
+    core: Core = client._core
+    return core
+
+
+def value_of(client: Client, key: Any) -> Any:
+    """The result that a key which the cluster knows stands for."""
+    return client.gather(Future._wanted(key, client._core))
 
 
 def running_task() -> RunningTask | None:
@@ -84,7 +96,7 @@ def _open(worker: RunsTasks) -> Core:
         scheduler_address=worker.scheduler_address,
         session=session,
         stores=stores,
-        driver=InTaskDriver(session.send_posted, worker.lend, current_run),
+        driver=InTaskDriver(session.send_posted, worker.lend, current_run, current_task_loop),
         callbacks=callbacks,
         make_client=Client._of_core,
     )

@@ -61,6 +61,21 @@ class RemoteError(HoldfastError):
     """Stands for a task's exception that could not be sent; carries its type, message and traceback as text."""
 
 
+class Reschedule(HoldfastError):
+    """A task raises it to be run again, on another worker if there is one that may run it.
+
+    That is no failure, and takes nothing of the task's ``retries``. A task that raises it a thousand times fails with
+    it.
+
+    Examples
+    --------
+    >>> def on_a_free_gpu():
+    ...     if not gpu_is_free():
+    ...         raise Reschedule
+    ...     return compute()
+    """
+
+
 class _DatasetError(HoldfastError, KeyError):
     """About the name of a dataset."""
 

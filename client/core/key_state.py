@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from holdfast.client.stores.location import Location
 
@@ -49,7 +49,7 @@ class KeyState:
     location: Location | None = None
     failure: tuple[bytes | Location, str] | None = None
     reason: Exception | None = None
-    waiters: list[Waiter] | None = None
+    waiters: list[Hears] | None = None
     callbacks: list[Callable[[], None]] | None = None
     keeps: tuple[Any, ...] = ()
     token: str | None = None
@@ -61,6 +61,13 @@ class KeyState:
 
     def __repr__(self) -> str:
         return f"<KeyState {self.key!r}: {self.status}>"
+
+
+class Hears(Protocol):
+    """Is told of states that become ready."""
+
+    def notify(self, state: KeyState) -> bool:
+        """A state is ready; whether a thread that reads is to look whether it still waits. Under the table's lock."""
 
 
 class Waiter:

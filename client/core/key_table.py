@@ -24,6 +24,7 @@ of its result may not be named by the key alone: `KeyTable.meaning_of` says what
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -31,7 +32,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from holdfast.client.core.key_state import CANCELLED, ERROR, FINAL, FINISHED, LOST, PENDING, KeyState, Waiter
+from holdfast.client.core.completions import Completions
+from holdfast.client.core.key_state import CANCELLED, ERROR, FINAL, FINISHED, LOST, PENDING, Hears, KeyState, Waiter
 from holdfast.client.packing.keys import is_made_of_content, random_token
 from holdfast.client.stores.location import Location
 from holdfast.cluster import protocol
@@ -134,6 +136,15 @@ class KeyTable:
         location = state.location
         if not self.lingers or location is None or location.inline is None:
             self._flush_soon()
+
+    def release(self, state: KeyState) -> None:
+        """Take a holder away that a user lets go of: if it was the last one, what waits for the state is over."""
+        self.drop(state)
+        if state.waiters is not None or state.callbacks is not None:
+            self.settle_all()
+            with self.lock:
+                if not state.holders:
+                    self._end(state, CANCELLED, CancelledError("it was released"))
 
     @property
     def has_dropped(self) -> bool:
@@ -411,7 +422,39 @@ class KeyTable:
                     state.waiters.append(waiter)
         return waiter
 
-    def end_wait(self, waiter: Waiter, states: Iterable[KeyState]) -> None:
+    def hear(self, completions: Completions, states: Iterable[KeyState]) -> None:
+        """Have it told of each of the states when that is ready, or now."""
+        with self.lock:
+            for state in states:
+                if state.status != PENDING:
+                    completions.notify(state)
+                elif state.waiters is None:
+                    state.waiters = [completions]
+                else:
+                    state.waiters.append(completions)
+
+    def wait_for_one(self, completions: Completions, timeout: float | None) -> bool:
+        """Block until one of the states is ready that it hears of; False if ``timeout`` seconds passed before."""
+        gate = threading.Lock()
+        gate.acquire()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # another one has become ready before
+                gate.release()
+            self._wake_reader()
+
+        completions.wakes.append(wake)
+        try:
+            if completions.ready:
+                return True
+            deadline = None if timeout is None else time.monotonic() + timeout
+            return self._read_while(gate.locked, timeout) or gate.acquire(
+                timeout=-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
+            )
+        finally:
+            completions.wakes.remove(wake)
+
+    def end_wait(self, waiter: Hears, states: Iterable[KeyState]) -> None:
         """Wait no longer for those of the states that are pending still."""
         with self.lock:
             for state in states:

@@ -9,7 +9,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 from holdfast.client.core.core import Core
 
@@ -19,6 +20,8 @@ class RunningTask(Protocol):
 
     scheduler_address: str
     token: bytes
+    #: The worker that runs it, as `holdfast.cluster.worker.context` describes it.
+    worker: Any
 
     def core(self) -> Core:
         """The core of the client that the task has."""
@@ -26,6 +29,10 @@ class RunningTask(Protocol):
 
 def _no_task() -> RunningTask | None:
     return None
+
+
+def _never() -> bool:
+    return False
 
 
 class _Registry:
@@ -37,6 +44,10 @@ class _Registry:
         self.known: weakref.WeakSet[Core] = weakref.WeakSet()
         self.opened_in_tasks: weakref.WeakSet[Core] = weakref.WeakSet()
         self.running_task: Callable[[], RunningTask | None] = _no_task
+        #: That of the innermost `Client.as_current`, in each thread and each coroutine.
+        self.chosen: ContextVar[Core | None] = ContextVar("holdfast-client", default=None)
+        #: Whether this is the process of a worker, in which nothing but tasks goes on.
+        self.runs_tasks: Callable[[], bool] = _never
 
 
 registry = _Registry()

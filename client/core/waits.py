@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
+from holdfast.client.core.completions import Completions
 from holdfast.client.core.key_state import KeyState
 from holdfast.client.core.session import Session
 from holdfast.client.drivers.effects import Effect, Signal
@@ -54,6 +55,38 @@ class Ready(Effect):
             if not over or waiter.pending:
                 table.end_wait(waiter, self.states)
         return over
+
+
+class Completed(Effect):
+    """One of the states is ready that some completions hear of. Gives whether one is in time."""
+
+    __slots__ = ("completions", "session", "timeout")
+
+    def __init__(self, session: Session, completions: Completions, timeout: float | None) -> None:
+        self.session = session
+        self.completions = completions
+        self.timeout = timeout
+
+    @property
+    def waits_for_others(self) -> bool:
+        return not self.completions.ready
+
+    def block(self) -> bool:
+        self.session.check_may_block()
+        return self.session.table.wait_for_one(self.completions, self.timeout)
+
+    async def wait(self) -> bool:
+        signal = Signal()
+        wakes = self.completions.wakes
+        wake = signal.give
+        wakes.append(wake)
+        try:
+            if self.completions.ready:
+                return True
+            self.session.flush_to_wait()
+            return await signal.wait(self.timeout)
+        finally:
+            wakes.remove(wake)
 
 
 class Ask(Effect):

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from holdfast.client.drivers.blocking import BLOCKING, BlockingDriver
@@ -33,6 +34,8 @@ class AsynchronousDriver:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._process = os.getpid()
+        #: Gives the awaitable of an effect.
+        self._wait_for: Callable[[Effect], Awaitable[Any]] = operator.methodcaller("wait")
 
     @property
     def parent(self) -> int | None:
@@ -73,7 +76,7 @@ class AsynchronousDriver:
             effect = operation.send(None)
             while True:
                 try:
-                    value = await effect.wait()
+                    value = await self._wait_for(effect)
                 except BaseException as error:
                     effect = operation.throw(error)
                 else:

@@ -1,4 +1,4 @@
-"""The driver of the client inside tasks: the thread that calls waits, and lends the slot of its task meanwhile.
+"""The driver of the client inside tasks: what waits is the thread of the task, which lends its slot meanwhile.
 
 A task keeps its thread and its stack while it waits. What it lends is the right to run (`holdfast.cluster.worker`): so
 tasks that wait for tasks come to an end on a worker of one thread. A thread that a task has started waits like that of
@@ -6,20 +6,35 @@ any blocking client.
 
 Only what may take until others have done something is worth that (`Effect.waits_for_others`). What the scheduler
 answers at once isn't: the slot might be gone for hours.
+
+In a task that is a coroutine the client gives awaitables: each is waited for on the loop of the task, which lends the
+slot where it would sleep (`holdfast.cluster.worker.coroutines`). A call that never waits may block there all the same:
+nothing but the task goes on in that loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
+from holdfast.client.drivers.asynchronous import AsynchronousDriver
 from holdfast.client.drivers.blocking import BlockingDriver
-from holdfast.client.drivers.effects import Effect
+from holdfast.client.drivers.effects import Effect, Operation
+
+
+class TaskLoop(Protocol):
+    """The loop of a task that is a coroutine."""
+
+    #: Kept here for the client.
+    driver: Any
+
+    def wait(self) -> AbstractContextManager[None]:
+        """Within it the coroutine waits for what others bring about."""
 
 
 class InTaskDriver(BlockingDriver):
-    """Blocks the calling thread, and lends the slot of the task that it runs.
+    """Blocks the calling thread, and lends the slot of the task that it runs; or waits on the loop of that task.
 
     Parameters
     ----------
@@ -29,6 +44,8 @@ class InTaskDriver(BlockingDriver):
         ``with lend():`` the slot is lent. May raise, if too many tasks wait.
     current_run
         The number of the run in this thread; None in a thread that runs no task.
+    current_loop
+        The loop of the coroutine that runs in this thread; None if the task is none.
     """
 
     def __init__(
@@ -36,15 +53,32 @@ class InTaskDriver(BlockingDriver):
         flush: Callable[[], object],
         lend: Callable[[], AbstractContextManager[None]],
         current_run: Callable[[], int | None],
+        current_loop: Callable[[], TaskLoop | None],
     ) -> None:
         super().__init__()
         self._flush = flush
         self._lend = lend
         self._current_run = current_run
+        self._current_loop = current_loop
 
     @property
     def parent(self) -> int | None:
         return self._current_run()
+
+    @property
+    def gives_awaitables(self) -> bool:
+        return self._current_loop() is not None
+
+    def run(self, operation: Operation[Any]) -> Any:
+        loop = self._current_loop()
+        if loop is None:
+            return super().run(operation)
+        if loop.driver is None:
+            loop.driver = _OnTaskLoop(loop)
+        return loop.driver.run(operation)
+
+    def finish(self, operation: Operation[Any]) -> Any:
+        return super().run(operation)
 
     def block(self, effect: Effect) -> Any:
         if not effect.waits_for_others:
@@ -54,3 +88,18 @@ class InTaskDriver(BlockingDriver):
 
     def in_loop(self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None = None) -> Effect:
         raise RuntimeError("the connection is the worker's, so nothing is opened or closed in its loop")
+
+
+class _OnTaskLoop(AsynchronousDriver):
+    """Waits on the loop of a task."""
+
+    def __init__(self, loop: TaskLoop) -> None:
+        super().__init__()
+        self._wait_for = self._wait
+        self._task_loop = loop
+
+    async def _wait(self, effect: Effect) -> Any:
+        if not effect.waits_for_others:
+            return await effect.wait()
+        with self._task_loop.wait():
+            return await effect.wait()

@@ -343,7 +343,7 @@ class Future(TaskRef):
         """
         if self._held:
             self._held = False
-            self._core.table.drop(self._state)
+            self._core.table.release(self._state)
 
     def __del__(self) -> None:
         # Any thread, any moment: `KeyTable.drop` is made for it. A future that failed in its constructor holds nothing.

@@ -53,6 +53,12 @@ DEPENDENCIES_MISSING = Message(
     cut="missing",
     missing=Listed(Entry(key=KEY, run_id=RUN, dependency=KEY, object_id=Identity(16, or_empty=True))),
 )
+RESCHEDULED = Message(
+    "rescheduled",
+    "These tasks want to be run again, on other workers if there are some that may run them.",
+    cut="runs",
+    runs=Listed(Entry(key=KEY, run_id=RUN)),
+)
 WROTE = Message(
     "wrote",
     "The functions of these tasks write into what they read, as was just found out.",
@@ -103,6 +109,7 @@ FROM_WORKER = Vocabulary(
     FINISHED,
     ERRED,
     DEPENDENCIES_MISSING,
+    RESCHEDULED,
     WROTE,
     DROPPED,
     CONFIRMED,

@@ -7,6 +7,7 @@
 ``running.py``         what a thread does with one task, around its execution
 ``execution.py``       one task, from its message to its outcome
 ``blocking.py``        what a task does around a wait for others
+``coroutines.py``      tasks that are coroutines
 ``tasks_transport.py`` the way of what the tasks say as a client
 ``dask_scheduler.py``  what computes dask's collections here
 ``outcomes.py``        outcomes on their way to the scheduler, and the seals of their results
@@ -25,6 +26,7 @@
 ``warm_up.py``         what a worker does before its first task
 ``tracebacks.py``      what a user sees of a task's failure
 ``watchdog.py``        whether this process is any use still
+``face.py``            what tasks see of their worker
 ``context.py``         which task runs in this thread
 ====================== ======================================================================
 """

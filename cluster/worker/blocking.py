@@ -1,5 +1,7 @@
 """What a task does around a wait for other tasks: it lends what it has, and has it again before it goes on.
 
+A task that secedes does the first half, goes on without a slot, and does the second half when it rejoins, if it does.
+
 =====================  =============================================================================================
 before the wait        the scheduler is told (`blocked`), and then the slot is lent (`threads`)
 after it               the resources that the run holds are asked for (`reclaim`), and the task waits for them
@@ -73,9 +75,31 @@ class Blocking:
                 if lent and run_id in self._holding:
                     self._reclaim(run_id)
 
+    def secede(self) -> bool:
+        """The task of this thread lends what it has until `rejoin`, or until it ends; false if it does so already.
+
+        Raises
+        ------
+        BlockedTasksError
+            As for `lend`.
+        """
+        run_id = context.current_run()
+        return run_id is not None and self._threads.secede(run_id, self._tell_blocked)
+
+    def rejoin(self) -> None:
+        """The task of this thread waits until it has again what `secede` has lent."""
+        run_id = context.current_run()
+        if run_id is None or not self._threads.is_blocked:
+            return
+        try:
+            if run_id in self._holding:
+                self._reclaim(run_id)
+        finally:
+            self._threads.rejoin(run_id, self._tell_returned)
+
     @property
     def is_lending(self) -> bool:
-        """Whether the task of this thread is within `lend`."""
+        """Whether the task of this thread is within `lend`, or has seceded."""
         return self._threads.is_blocked
 
     def _tell_blocked(self, run_id: int) -> None:

@@ -11,6 +11,20 @@ from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.objectstore import Store
 
 
+class TaskLoop(Protocol):
+    """The event loop of a task that is a coroutine."""
+
+    #: The client's side keeps its driver here.
+    driver: Any
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the loop that runs in this thread."""
+
+    def wait(self) -> AbstractContextManager[None]:
+        """Within it the coroutine waits for what others bring about."""
+
+
 class RunsTasks(Protocol):
     """A worker, as far as its tasks know it."""
 
@@ -19,6 +33,7 @@ class RunsTasks(Protocol):
     address: str
     name: str
     token: bytes
+    own_process: bool
 
     @property
     def store(self) -> Store:
@@ -31,17 +46,29 @@ class RunsTasks(Protocol):
     def log_event(self, topic: str | Iterable[str], msg: Any) -> None:
         """Log an event, which clients can get."""
 
+    @property
+    def face(self) -> Any:
+        """What its tasks see of it (`face.WorkerFace`)."""
+
     def lend(self) -> AbstractContextManager[None]:
         """Within it, the task of this thread waits for others, which run in its slot meanwhile."""
+
+    def secede(self) -> bool:
+        """The task of this thread lends its slot until `rejoin`, or its end; false if it has done so before."""
+
+    def rejoin(self) -> None:
+        """The task of this thread waits for a slot, if `secede` has lent its own."""
 
 
 class _Context(threading.local):
     worker: RunsTasks | None = None
     key: Any = None
     run_id: int | None = None
+    loop: TaskLoop | None = None
 
 
 _context = _Context()
+_runs_tasks = False
 
 
 def current_worker() -> RunsTasks | None:
@@ -61,7 +88,26 @@ def current_run() -> int | None:
 
 def enter(worker: RunsTasks | None) -> None:
     """From now on this thread runs tasks of ``worker``."""
+    global _runs_tasks
+    if worker is not None and worker.own_process:
+        _runs_tasks = True
     _context.worker = worker
+
+
+def runs_tasks() -> bool:
+    """Whether this is the process of a worker, in which nothing else goes on."""
+    return _runs_tasks
+
+
+def current_task_loop() -> TaskLoop | None:
+    """The loop of the coroutine that is the task of this thread, within that coroutine; else None."""
+    loop = _context.loop
+    return loop if loop is not None and loop.is_current else None
+
+
+def enter_loop(loop: TaskLoop | None) -> None:
+    """From now on the task of this thread is a coroutine, which ``loop`` runs; None: it is none."""
+    _context.loop = loop
 
 
 def run(key: Any, run_id: int | None) -> None:

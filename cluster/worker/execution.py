@@ -7,6 +7,7 @@ between lies everything that a task costs a worker besides its own work:
 a function by its digest    a dictionary look-up
 a dependency                inline: decode its bytes; else: the store maps it, and it is decoded in place
 the arguments               one unpickling; references become values while it runs
+a coroutine                 a look at the type of what a call gives; a loop of its own, if it is one (`coroutines`)
 a small result              one encoding; it rides along, and is stored later if it's still wanted then (`write_behind`)
 another one                 one encoding, one copy into the arena, one seal that leaves with those of its neighbours;
                             what it shows of a dependency isn't copied, which is worth a round trip
@@ -22,15 +23,17 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Hashable
+from types import CoroutineType as Coroutine
 from typing import Any
 
 from holdfast.cluster.comm import frames
-from holdfast.cluster.errors import MAKE_ROOM
+from holdfast.cluster.errors import MAKE_ROOM, Reschedule
 from holdfast.cluster.failures import dumping
 from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.protocol.message import Message
-from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING, ERRED, FINISHED
+from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING, ERRED, FINISHED, RESCHEDULED
+from holdfast.cluster.worker import coroutines
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.display_names import display_name
 from holdfast.cluster.worker.forks import Forks
@@ -117,6 +120,9 @@ class TaskRunner:
             return FINISHED, (key, run_id, object_id, nbytes, inline, encoded.type_name, seconds)
         except Missing as missing:
             return DEPENDENCIES_MISSING, (key, run_id, missing.key, missing.object_id)
+        except Reschedule as error:
+            forget_locals(error)
+            return RESCHEDULED, (key, run_id)
         except BaseException as error:  # a task may raise anything, and none of it may end this thread
             if not self._store.is_open and issubclass(type(error), StoreClosedError):
                 raise  # of another store it's an error like any other
@@ -183,8 +189,9 @@ class TaskRunner:
                     ((source, _, _, _),) = dependencies
                     return values.item(source, *item)
             args, kwargs = self._arguments(key, payload, values)
-            return function(*args, **kwargs)
-        except (Missing, StoreError):
+            result = function(*args, **kwargs)
+            return coroutines.run(result) if type(result) is Coroutine else result
+        except (Missing, StoreError, Reschedule):
             raise
         except Exception as error:
             if not self._is_refused_write(error, values):
@@ -195,7 +202,7 @@ class TaskRunner:
             self._store.defer_releases()
             if values is not None:
                 values.forget()
-            function = values = args = kwargs = None
+            function = values = args = kwargs = result = None
         self._store.settle_releases()
         return self._call(task, private=True)
 
@@ -214,8 +221,9 @@ class TaskRunner:
             if not private and values and name in self._writers:
                 values = self._dependencies(task, private=True)
                 node = self._arguments(key, payload, values)
-            return node(values)
-        except (Missing, StoreError):
+            result = node(values)
+            return coroutines.run(result) if type(result) is Coroutine else result
+        except (Missing, StoreError, Reschedule):
             raise
         except Exception as error:
             if not self._is_refused_write(error, values):
@@ -227,7 +235,7 @@ class TaskRunner:
             self._store.defer_releases()
             if values is not None:
                 values.forget()
-            values = node = None
+            values = node = result = None
         self._store.settle_releases()
         return self._evaluate(task, private=True)
 

@@ -17,7 +17,8 @@ has nothing to run                  leaves its slot, if it has one; reads what t
                                     does; else waits to be woken; or ends, if enough others wait
 lends its slot                      gives it to a task that returns; else leaves it, and wakes a thread if tasks are
                                     queued
-returns                             takes a slot that is free; else waits for one
+secedes                             the same as one that lends its slot, and goes on
+returns, or rejoins                 takes a slot that is free; else waits for one
 ==================================  ==================================================================================
 
 A thread with nothing to do reads what the scheduler sends, if no other one does: a task that comes then is run by the
@@ -219,10 +220,38 @@ class TaskThreads:
             Too many tasks wait already, or the system has no thread for another task; says how many there may be.
         """
         thread = threading.get_ident()
+        blocked = self._lend(thread, run_id, tell_blocked)
+        try:
+            yield blocked is not None
+        finally:
+            if blocked is not None:
+                try:
+                    self._return(thread, blocked, run_id)
+                finally:
+                    tell_returned(run_id)
+
+    def secede(self, run_id: int, tell_blocked: Callable[[int], None]) -> bool:
+        """The task that this thread runs has no slot from now on, until `rejoin` or until it ends.
+
+        Does nothing in a thread that holds no slot. Gives whether it does. The parameters and errors are those of
+        `lend`.
+        """
+        return self._lend(threading.get_ident(), run_id, tell_blocked) is not None
+
+    def rejoin(self, run_id: int, tell_returned: Callable[[int], None]) -> None:
+        """The task that this thread runs waits for a slot, if it has none."""
+        thread = threading.get_ident()
+        blocked = self._slots.blocked.get(thread)
+        if blocked is not None:
+            try:
+                self._return(thread, blocked, run_id)
+            finally:
+                tell_returned(run_id)
+
+    def _lend(self, thread: int, run_id: int, tell_blocked: Callable[[int], None]) -> Blocked | None:
         slots = self._slots
         if thread not in slots.held:
-            yield False
-            return
+            return None
         blocked = Blocked()
         with self._taking:
             if len(slots.blocked) >= self._blocked_max:
@@ -243,13 +272,7 @@ class TaskThreads:
             has_work = bool(self._queued and slots.free)
         if has_work:
             self._wake(1)
-        try:
-            yield True
-        finally:
-            try:
-                self._return(thread, blocked, run_id)
-            finally:
-                tell_returned(run_id)
+        return blocked
 
     def _return(self, thread: int, blocked: Blocked, run_id: int) -> None:
         try:

@@ -29,6 +29,7 @@ from holdfast.cluster.worker import context, output
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.errands import WorkerErrands
 from holdfast.cluster.worker.execution import Task, TaskRunner
+from holdfast.cluster.worker.face import WorkerFace
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.ledger import WorkerLedger
@@ -126,6 +127,8 @@ class Worker:
         self._ledger = ledger or WorkerLedger(nthreads)
         self._hearing: asyncio.TimerHandle | None = None
         self.functions = FunctionTable()
+        #: What its tasks see of it.
+        self.face = WorkerFace(self)
         self._imports = ImportsFreezer() if own_process else None
         self.own_process = own_process
         self._on_joining = on_joining
@@ -182,7 +185,7 @@ class Worker:
                 cannot_report=self._cannot_report,
                 store_is_gone=self._store_is_gone,
             )
-            self._does = WorkerErrands(self, self.name, self._store, self._in_errand)
+            self._does = WorkerErrands(self.face, self.name, self._store, self._in_errand)
             self._errands = ErrandThreads(
                 "worker",
                 self._does.handlers(),
@@ -300,6 +303,19 @@ class Worker:
         """
         self._deliver([protocol.worker.EVENT_LOGGED(topic_names(topic), record_of(msg))])
 
+    def secede(self) -> bool:
+        """The task of this thread lends its slot until `rejoin`, or its end; false if it has done so before."""
+        return self._blocking.secede()
+
+    def rejoin(self) -> None:
+        """The task of this thread waits for a slot, if `secede` has lent its own."""
+        self._blocking.rejoin()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop in which it was started."""
+        return self._loop
+
     @property
     def store(self) -> objectstore.Store:
         """The connection to the store of this host."""
@@ -335,6 +351,7 @@ class Worker:
             self._connection.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
+        self.face.close()
         self.finished.set()
 
     def _end(self, reason: str | None) -> None:

@@ -373,6 +373,7 @@ class Scheduler:
                     protocol.worker.FINISHED: self._taking(events.TasksFinished),
                     protocol.worker.ERRED: self._taking(events.TasksErred),
                     protocol.worker.DEPENDENCIES_MISSING: self._taking(events.DependenciesMissing),
+                    protocol.worker.RESCHEDULED: self._taking(events.RunsRescheduled),
                     protocol.worker.WROTE: self._taking(events.FunctionsWrote),
                     protocol.worker.DROPPED: self._taking(events.RunsDropped),
                     protocol.worker.CONFIRMED: self._taking(events.RevocationConfirmed),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.errors import ProtocolError, Reschedule
 from holdfast.cluster.scheduler.machine.missing import Missing
+from holdfast.cluster.scheduler.machine.rescheduled import MAX_RESCHEDULES, Rescheduled
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.placing.lending import Lending
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
 from holdfast.cluster.scheduler.tasks.model import TaskError, Worker
+from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 
 class Runs:
@@ -33,6 +35,7 @@ class Runs:
             events.TasksErred: self._tasks_erred,
             events.FunctionsWrote: self._functions_wrote,
             events.DependenciesMissing: self._dependencies_missing,
+            events.RunsRescheduled: self._runs_rescheduled,
             events.RunsDropped: self._runs_dropped,
             events.RunsBlocked: self._runs_blocked,
             events.ResourcesReclaimed: self._resources_reclaimed,
@@ -47,6 +50,7 @@ class Runs:
         self._revocation = revocation
         self._lending = lending
         self._missing = missing
+        self._rescheduled = Rescheduled()
 
     def _speaker(self, address: str) -> Worker | None:
         """A worker that has said something; None if it is gone."""
@@ -116,6 +120,25 @@ class Runs:
                 self._life.fail(task, error)
             elif task.state == "processing":
                 self._life.requeue(task)
+
+    def _runs_rescheduled(self, event: events.RunsRescheduled) -> None:
+        worker = self._speaker(event.worker)
+        if worker is None:
+            return
+        self._placement.progressed(worker, self._life.now)
+        for _, run_id in event.runs:
+            task = self._life.end_run(worker, run_id)
+            if task is None:
+                continue
+            if self._rescheduled.may_run_again(task):
+                task.requirements = self._placement.eligibility.elsewhere(task.requirements, worker)
+                self._life.requeue(task)
+            else:
+                text = (
+                    f"{task.key!r:.200} was run {MAX_RESCHEDULES:,} times, and has raised Reschedule each time: have "
+                    "it wait for what it needs, or say with 'workers' or 'resources' where that is"
+                )
+                self._life.fail(task, task_error(task.key, Reschedule(text)))
 
     def _runs_dropped(self, event: events.RunsDropped) -> None:
         worker = self._speaker(event.worker)

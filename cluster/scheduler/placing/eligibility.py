@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.tasks.model import Host, Worker
-from holdfast.cluster.scheduler.tasks.requirements import Requirements
+from holdfast.cluster.scheduler.tasks.requirements import Elsewhere, Requirements
 
 
 class Eligibility:
@@ -49,14 +49,24 @@ class Eligibility:
             found = self._requirements[key] = Requirements(*key)
         return found
 
+    def elsewhere(self, requirements: Requirements | None, worker: Worker) -> Requirements:
+        """The shared `Requirements` of tasks that are to run on another worker than this one, if they can."""
+        if isinstance(requirements, Elsewhere):
+            requirements = requirements.requirements
+        key = (requirements, worker.address)
+        found = self._requirements.get(key)
+        if found is None:
+            found = self._requirements[key] = Elsewhere(requirements, worker.address)
+        return found
+
     def candidates(self, requirements: Requirements | None) -> list[Worker]:
         """The workers that may run tasks with these requirements, busy or not."""
         workers = list(self._workers.values())
         if requirements is None:
             return workers
-        named = [w for w in workers if requirements.names(w) and not (requirements.loose and w.retiring)]
-        if requirements.loose and not named:
-            named = workers
+        named = [w for w in workers if requirements.names(w) and not (requirements.yields and w.retiring)]
+        if not named:
+            named = [w for w in workers if requirements.falls_back_on(w)]
         return [w for w in named if requirements.could_run_on(w)]
 
     def can_run(self, requirements: Requirements | None) -> bool:
@@ -67,7 +77,8 @@ class Eligibility:
         if requirements is None:
             return next(places, None) is not None
         return any(
-            (requirements.loose or requirements.names(place)) and requirements.could_run_on(place) for place in places
+            (requirements.names(place) or requirements.falls_back_on(place)) and requirements.could_run_on(place)
+            for place in places
         )
 
     def may_run_now(self, worker: Worker, requirements: Requirements | None) -> bool:
@@ -82,4 +93,5 @@ class Eligibility:
         """Whether these requirements mean a worker, by its name, or since the one that they wish for isn't there."""
         if requirements.names(worker):
             return True
-        return requirements.loose and not any(requirements.names(w) and not w.retiring for w in self._workers.values())
+        others = (w for w in self._workers.values() if not w.retiring)
+        return requirements.falls_back_on(worker) and not any(map(requirements.names, others))

@@ -183,6 +183,13 @@ class DependenciesMissing(NamedTuple):
     missing: Sequence[tuple[Key, int, Key, ObjectId]]
 
 
+class RunsRescheduled(NamedTuple):
+    """These tasks, by key and run, want to be run again, on other workers if they can be."""
+
+    worker: str
+    runs: Sequence[tuple[Key, int]]
+
+
 class RunsDropped(NamedTuple):
     worker: str
     run_ids: Sequence[int]
@@ -305,6 +312,7 @@ Event: TypeAlias = (
     | TasksErred
     | FunctionsWrote
     | DependenciesMissing
+    | RunsRescheduled
     | RunsDropped
     | RunsBlocked
     | ResourcesReclaimed

@@ -42,6 +42,15 @@ class Requirements:
         """Whether ``workers`` means this worker, or the one of this place."""
         return not self.workers or any(name in candidate.names for name in self.workers)
 
+    @property
+    def yields(self) -> bool:
+        """Whether other workers will do when there is none that `names` means."""
+        return self.loose
+
+    def falls_back_on(self, candidate: Candidate) -> bool:
+        """Whether this worker will do when there is none that `names` means."""
+        return self.loose
+
     def could_run_on(self, candidate: Candidate) -> bool:
         """Whether the worker has the resources when nothing else runs there."""
         return all(candidate.resources.get(name, 0.0) >= amount for name, amount in self.resources)
@@ -49,3 +58,36 @@ class Requirements:
     def fits_now(self, worker: FreeCandidate) -> bool:
         """Whether the worker has the resources now."""
         return all(worker.free_resources.get(name, 0.0) >= amount for name, amount in self.resources)
+
+
+class Elsewhere(Requirements):
+    """The requirements of a task that wants to be run on another worker than before, if one of them may run it.
+
+    Parameters
+    ----------
+    requirements
+        Those of the task, None for none.
+    avoided
+        The name of the worker that has run it last.
+    """
+
+    __slots__ = ("_avoided", "requirements")
+
+    def __init__(self, requirements: Requirements | None, avoided: str) -> None:
+        if requirements is None:
+            super().__init__((), (), False)
+        else:
+            super().__init__(requirements.workers, requirements.resources, requirements.loose)
+        self.requirements = requirements
+        self._avoided = avoided
+
+    def names(self, candidate: Candidate) -> bool:
+        avoids = self._avoided in candidate.names
+        return not avoids and super().names(candidate) and self.could_run_on(candidate)
+
+    @property
+    def yields(self) -> bool:
+        return True
+
+    def falls_back_on(self, candidate: Candidate) -> bool:
+        return self.loose or super().names(candidate)
