@@ -13,6 +13,87 @@ from holdfast.cluster.durations import seconds
 class MovingMethods(Face):
     """The methods of a client that move data between hosts, and let workers go."""
 
+    def replicate(
+        self,
+        futures: Any,
+        n: int | None = None,
+        workers: Any = None,
+        branching_factor: int = 2,
+        *,
+        timeout: float | str | None = None,
+    ) -> Any:
+        """Have results lie on several hosts. In an asynchronous client: await it.
+
+        A host has one store, which all of its workers read in place. So ``n`` counts hosts, and on one host there is
+        nothing to replicate. It waits for the futures, and until the copies are there. What comes later than this call
+        gets no copies: hosts that join, and results that are made again.
+
+        Parameters
+        ----------
+        futures : Future, dask collection, or container of these
+        n : int, optional
+            On how many hosts. Default: all. Copies beyond ``n`` are forgotten, but not those that a published dataset
+            wants, or that tasks read now. Of results of at most 2 KiB the scheduler has a copy, too.
+        workers : str or list of str, optional
+            The hosts, by their names or by those of their workers: of these ``n`` are to have copies. Default: all.
+        branching_factor : int
+            To how many others a host gives a result at a time: what goes to many hosts spreads as a tree.
+        timeout : float or str, optional
+            How long the copying may take, in seconds or as text. Default: 5 min.
+
+        Raises
+        ------
+        NotCopiedError
+            There are fewer copies than wanted; names the results, and says why.
+        NoWorkerError
+            ``workers`` names one that is not there.
+        TimeoutError
+            It has taken too long; the copies that were made stay.
+        Exception
+            That of a task that failed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> future = client.scatter(np.arange(1_000_000), hash=False)
+        >>> client.replicate([future])
+        >>> client.replicate(future, n=1)
+        >>> len(client.who_has(future)[future.key])
+        1
+        """
+        return self._run(moving.replicate(self._core, futures, n, workers, branching_factor, seconds(timeout)))
+
+    def rebalance(self, futures: Any = None, workers: Any = None, *, timeout: float | str | None = None) -> Any:
+        """Even out how full the stores of hosts are. In an asynchronous client: await it.
+
+        Results move from the fuller stores to the emptier ones, until all are about equally full, in parts of their
+        capacity. Each is copied first, and forgotten where it was when the copy is there. So a host that dies in the
+        middle takes nothing with it that was to move. What tasks read now stays, and so do small results.
+
+        Parameters
+        ----------
+        futures : Future, dask collection, or container of these, optional
+            What may move. It is waited for. Default: everything.
+        workers : str or list of str, optional
+            The hosts, by their names or by those of their workers. Default: all.
+        timeout : float or str, optional
+            How long it may take, in seconds or as text. Default: 5 min.
+
+        Raises
+        ------
+        NotCopiedError
+            Some results could not be moved, and stay where they are; says why.
+        NoWorkerError
+            ``workers`` names one that is not there.
+        TimeoutError
+            It has taken too long; says how much has moved.
+
+        Examples
+        --------
+        >>> client.rebalance()
+        """
+        return self._run(moving.rebalance(self._core, futures, workers, seconds(timeout)))
+
     def retire_workers(
         self,
         workers: Any = None,

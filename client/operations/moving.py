@@ -8,17 +8,31 @@ from typing import Any
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
+from holdfast.client.futures.collections import futures_of
+from holdfast.client.futures.future import Future
+from holdfast.client.futures.holding import adopting
+from holdfast.client.futures.reading import failure_of, ready
 from holdfast.client.packing.keys import MAX_INTEGER
 from holdfast.client.packing.options import names_of_workers
+from holdfast.client.raising import raise_in_operation
 from holdfast.cluster import protocol
+from holdfast.cluster.errors import NotCopiedError
+from holdfast.cluster.protocol.shapes import in_slices
 
 #: How long what runs on workers that are to go gets to end, and how long all of it may take.
 GRACE_SECONDS = 30.0
 RETIRE_SECONDS = 300.0
+#: How long copies may take, and how many keys are asked about with one request, and how much they may take.
+MOVE_SECONDS = 300.0
+MAX_ASKED = 10_000
+MAX_ASKED_NBYTES = 16 << 20
+#: Of what could not be copied, so much is named.
+MAX_NAMED = 3
 #: The scheduler answers for itself; this is for one that does not.
 REPLY_SECONDS = 10.0
 #: Longer is for ever.
 _LONGEST_SECONDS = 1e8
+_MAX_BRANCHING = 1 << 16
 
 
 def limited(seconds: float | None, default: float, name: str = "timeout") -> float:
@@ -66,6 +80,73 @@ def retire(
         timeout=patience,
     )
     return dict(answer)
+
+
+def replicate(
+    core: Core, futures: Any, n: int | None, workers: Any, branching: int, timeout: float | None
+) -> Operation[None]:
+    """See `Client.replicate`."""
+    for name, number in (("n", n), ("branching_factor", branching)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f"{name} is a number from 1 on, not {number!r:.100}")
+    named = None if workers is None else names_of_workers(workers)
+    held = yield from _finished(core, futures)
+    patience = limited(timeout, MOVE_SECONDS)
+    short: list[dict[str, Any]] = []
+    for keys in in_slices([future.key for future in held], MAX_ASKED, MAX_ASKED_NBYTES):
+        answer = yield Ask(
+            core.session,
+            protocol.requests.REPLICATE,
+            patience + REPLY_SECONDS,
+            keys=keys,
+            n=None if n is None else min(n, MAX_INTEGER),
+            workers=named,
+            branching=min(branching, _MAX_BRANCHING),
+            timeout=patience,
+        )
+        short += answer["short"]
+    if short:
+        words = [f"{each['key']!r:.200} has {each['copies']} of {each['wanted']}: {each['reason']}" for each in short]
+        more = f"; and {len(words) - MAX_NAMED:,} more" if len(words) > MAX_NAMED else ""
+        raise NotCopiedError(f"fewer copies than wanted: {'; '.join(words[:MAX_NAMED])}{more}")
+
+
+def rebalance(core: Core, futures: Any, workers: Any, timeout: float | None) -> Operation[None]:
+    """See `Client.rebalance`."""
+    named = None if workers is None else names_of_workers(workers)
+    patience = limited(timeout, MOVE_SECONDS)
+    if futures is None:
+        slices: list[Any] = [None]
+    else:
+        held = yield from _finished(core, futures)
+        slices = list(in_slices([future.key for future in held], MAX_ASKED, MAX_ASKED_NBYTES))
+    for keys in slices:
+        answer = yield Ask(
+            core.session,
+            protocol.requests.REBALANCE,
+            patience + REPLY_SECONDS,
+            keys=keys,
+            workers=named,
+            timeout=patience,
+        )
+        if answer["failed"]:
+            raise NotCopiedError(
+                f"{answer['failed']:,} results could not be moved, and stay where they are: {answer['reason']}"
+            )
+
+
+def _finished(core: Core, futures: Any) -> Operation[list[Future]]:
+    """This client's futures of what is given, once all of them have results."""
+    mine: list[Future] = []
+    for future in [futures] if isinstance(futures, Future) else futures_of(futures):
+        mine.append(future if future._core is core else (yield from adopting(core, future)))
+    states = list(dict.fromkeys(future._state for future in mine))
+    if states:
+        yield from ready(core, states, on_error=True)
+    for state in states:
+        if state.failure is not None or state.reason is not None:
+            raise_in_operation((yield from failure_of(core, state)))
+    return mine
 
 
 def to_close(

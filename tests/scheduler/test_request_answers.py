@@ -38,6 +38,8 @@ ARGUMENTS = {
     requests.WAIT_FOR_EVENT: {"name": "e", "wait": 3},
     requests.STOP_WAITING: {"wait": 3},
     requests.CLEAR_EVENT: {"name": "e"},
+    requests.REPLICATE: {"keys": ["data"], "n": 1},
+    requests.REBALANCE: {},
     requests.WORKERS_TO_CLOSE: {"n": 1},
     requests.RETIRE_WORKERS: {"workers": [NODE], "close_workers": False, "close_hosts": False},
     requests.SHUTDOWN: {},

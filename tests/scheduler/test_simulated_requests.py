@@ -63,14 +63,20 @@ class History:
                 requests.GET_DATASET(name=name),
                 requests.LIST_DATASETS(),
                 requests.ERRAND(operation="versions", arguments={}, names=None, timeout=chance.choice(WAIT_SECONDS)),
-                self.moving(),
+                self.moving(client),
             ]
         )
         self.cluster.ask(asked, client=client)
 
-    def moving(self):
-        """Something about workers that are to go."""
+    def moving(self, client):
+        """Something about workers that are to go, or about where data lies."""
         state, chance = self.cluster.state, self.chance
+        kind, timeout = chance.random(), chance.choice(MOVE_SECONDS)
+        keys = chance.sample(self.keys[client], min(3, len(self.keys[client])))
+        if kind < 0.3:
+            return requests.REPLICATE(keys=keys, n=chance.choice([None, 1, 2]), timeout=timeout)
+        if kind < 0.5:
+            return requests.REBALANCE(keys=chance.choice([None, keys]), timeout=timeout)
         there = [*state.workers, *(host.address for host in state.hosts.values() if host.workers)]
         return requests.RETIRE_WORKERS(
             workers=chance.sample(there, min(len(there), chance.choice([1, 1, 2]))),
@@ -78,7 +84,7 @@ class History:
             close_hosts=chance.random() < 0.8,
             awaits_end=chance.random() < 0.8,
             grace=chance.choice([0.0, 0.1, 1.0]),
-            timeout=chance.choice(MOVE_SECONDS),
+            timeout=timeout,
         )
 
     def work(self):
@@ -146,7 +152,7 @@ def test_who_asks_is_answered_once_and_in_time(seed):
     limits = {"wait-for-workers": max(WAIT_SECONDS), "status": REPORT_SECONDS, "memory": REPORT_SECONDS}
     limits["publish"] = PUBLISH_SECONDS
     limits["errand"] = max(WAIT_SECONDS)
-    limits["retire-workers"] = max(MOVE_SECONDS)
+    limits |= dict.fromkeys(["retire-workers", "replicate", "rebalance"], max(MOVE_SECONDS))
     for each in cluster.answers:
         assert each.seconds <= limits.get(each.operation, 0.0) + SLACK_SECONDS, each
     assert not cluster.state.waits

@@ -9,6 +9,7 @@ from holdfast.cluster.protocol.requests import (
     events,
     locks,
     looking,
+    moving,
     records,
     scaling,
     semaphores,
@@ -30,6 +31,7 @@ from holdfast.cluster.protocol.requests.looking import (
     STATUS,
     WHO_HAS,
 )
+from holdfast.cluster.protocol.requests.moving import REBALANCE, REPLICATE
 from holdfast.cluster.protocol.requests.records import (
     GET_EVENTS,
     GET_METADATA,
@@ -59,6 +61,7 @@ REQUESTS = (
     *semaphores.REQUESTS,
     *events.REQUESTS,
     *workers.REQUESTS,
+    *moving.REQUESTS,
 )
 __all__ = [
     "ACQUIRE_LOCKS",
@@ -83,8 +86,10 @@ __all__ = [
     "PREFIX_STATES",
     "PROCESSING",
     "PUBLISH",
+    "REBALANCE",
     "RELEASE_LOCKS",
     "RELEASE_SEMAPHORE",
+    "REPLICATE",
     "REQUESTS",
     "RETIRE_WORKERS",
     "SEMAPHORE_VALUE",

@@ -57,6 +57,7 @@ from holdfast.cluster.scheduler.parts.inquiries import Inquiries
 from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.parts.replicas import Replicas
 from holdfast.cluster.scheduler.parts.retiring import Retiring
 from holdfast.cluster.scheduler.parts.scaling import Scaling
 from holdfast.cluster.scheduler.parts.semaphores import Semaphores
@@ -196,6 +197,7 @@ class SchedulerState:
             self.topics,
             WorkerWaits(shared, address=address),
             Retiring(shared, self.carrying, self.copies, self.revocation),
+            Replicas(shared, self.carrying, self.copies),
             Inquiries(shared),
             Scaling(shared),
             Errands(shared),

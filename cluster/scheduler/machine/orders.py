@@ -197,10 +197,13 @@ class Orders:
 
     def _results_missing(self, event: events.ResultsMissing) -> None:
         client = self._clients[event.client]
-        for key, object_id, _ in event.results:
+        for key, object_id, node in event.results:
             task = self._life.generations.tasks.get(key)
             if task is None:
                 self._instructions.cancelled(client.id, key, "it was cancelled or released before")
+                continue
+            if task.object_id == object_id and task.where and all(host.address != node for host in task.where):
+                self._life.reports.tell(client, task)  # it has moved since the client was told where it is
                 continue
             error = self._missing.could_not_read(task, object_id)
             if error is not None:

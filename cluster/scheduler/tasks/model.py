@@ -274,6 +274,11 @@ class Host:
         self.report: dict[str, Any] = {}  # how it is, as it has said last; only for people
         self.restored: list[Task] = []  # that have their results again, until it is ready
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What it can be called."""
+        return names_of_host(self.address, self.description.get("hostname", ""))
+
     def keep(self, places: Sequence[tuple[str, str, int, Mapping[str, float]]]) -> None:
         """It keeps its workers in these places from now on."""
         nthreads = sum(threads for _, _, threads, _ in places)

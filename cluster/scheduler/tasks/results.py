@@ -69,6 +69,16 @@ class Results:
         host.nbytes -= task.nbytes
         return bool(task.where or task.inline is not None)
 
+    def forget_copy(self, task: Task, host: Host) -> None:
+        """Have a host delete its copy. There must be another one."""
+        assert task.object_id is not None
+        assert len(task.where) > 1
+        self.remove_copy(task, host)
+        if task.maker is not None and task.maker.host is host:
+            self.discard(task.maker, task.object_id)
+        else:
+            self._instructions.add(DeleteObjects, host.address, task.object_id)
+
     def delete(self, task: Task) -> None:
         """Forget the result of a task and let every store delete it."""
         object_id = task.object_id
