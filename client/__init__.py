@@ -39,6 +39,7 @@ from holdfast.client.futures.collections import futures_of  # noqa: E402
 from holdfast.client.futures.completing import as_completed  # noqa: E402
 from holdfast.client.futures.future import Future  # noqa: E402
 from holdfast.client.futures.waiting import wait  # noqa: E402
+from holdfast.client.task_stream import get_task_stream  # noqa: E402
 
 #: The first name of `Client`.
 Executor = Client
@@ -75,6 +76,7 @@ __all__ = [
     "default_client",
     "futures_of",
     "get_client",
+    "get_task_stream",
     "get_worker",
     "rejoin",
     "secede",

@@ -22,6 +22,7 @@ from holdfast.client.futures.holding import held_by
 from holdfast.client.methods.calls import CallMethods
 from holdfast.client.methods.collections import CollectionMethods
 from holdfast.client.methods.datasets import DatasetMethods
+from holdfast.client.methods.diagnostics import DiagnosticMethods
 from holdfast.client.methods.graphs import GraphMethods
 from holdfast.client.methods.information import InformationMethods
 from holdfast.client.methods.loops import LoopMethods
@@ -44,6 +45,7 @@ class Client(
     GraphMethods,
     CollectionMethods,
     DatasetMethods,
+    DiagnosticMethods,
     InformationMethods,
     LoopMethods,
     MovingMethods,

@@ -203,7 +203,7 @@ class InformationMethods(Face):
         ----------
         n_workers : int
         timeout : float or str, optional
-            In seconds, or as text such as ``"1 min"``.
+            In seconds, or as text such as ``"1 minute"``.
 
         Raises
         ------

@@ -78,7 +78,7 @@ class LocalCluster:
     log_directory : path, optional
         Log to files in this directory instead.
     timeout : float or str, default 30 s
-        How long starting may take, in seconds or as text such as ``"1 min"``.
+        How long starting may take, in seconds or as text such as ``"1 minute"``.
     name : str, optional
         For its hosts and workers, and for messages.
     **others

@@ -25,7 +25,7 @@ from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.scheduler_link import SchedulerLink
 from holdfast.cluster.node.worker_plan import WorkerPlan
 from holdfast.cluster.node.workers import HostWorkers
-from holdfast.cluster.processes import run_directory
+from holdfast.cluster.processes import kept_logs, run_directory
 from holdfast.cluster.processes.forking import Forker
 from holdfast.cluster.transfer.fetcher import Fetcher
 from holdfast.cluster.transfer.host_id import host_id
@@ -170,6 +170,7 @@ class NodeAgent:
             Something could not start. All that had started has been taken down again.
         """
         self.finished = asyncio.Event()
+        kept_logs.keep_own()
         try:
             await self._start()
         except BaseException:

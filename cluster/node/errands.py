@@ -6,8 +6,14 @@ A handler runs in a thread of its own. What it needs of the agent's it asks for 
 from __future__ import annotations
 
 from holdfast.cluster.errands.threads import Handlers
+from holdfast.cluster.processes import kept_logs
+from holdfast.cluster.protocol.errands import NODE_LOGS
 
 
 def handlers() -> Handlers:
     """What is done about each."""
-    return {}
+    return {NODE_LOGS: _logs}
+
+
+def _logs(n: int | None = None) -> list[tuple[str, str]]:
+    return kept_logs.newest(n, "holdfast.cluster.node")

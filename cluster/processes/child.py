@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from holdfast.cluster.processes import run_directory
+from holdfast.cluster.processes import kept_logs, run_directory
 from holdfast.objectstore.errors import HoldfastError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 8.0
 #: And how long the interpreter may take after that: threads that run tasks don't hold up the end.
 EXIT_SECONDS = 4.0
-LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
 #: The exit code of a node agent that has left its cluster for a reason of its own: it has lost the scheduler.
 LEFT_EXIT_CODE = 3
 #: What comes before the line on a ready pipe: an empty one.
@@ -59,10 +58,10 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
 
 def configure_logging(options: argparse.Namespace) -> None:
     """Log as the options of `add_process_options` say."""
-    level = str(options.log_level).upper()
-    logging.basicConfig(
-        filename=options.log_file, level=int(level) if level.isdecimal() else level, format=LOG_FORMAT, force=True
-    )
+    said = str(options.log_level).upper()
+    level = int(said) if said.isdecimal() else said
+    logging.basicConfig(filename=options.log_file, level=level, format=kept_logs.LOG_FORMAT, force=True)
+    kept_logs.keep_all()
 
 
 def default_signals() -> None:

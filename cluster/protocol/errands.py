@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from holdfast.cluster.protocol.kinds import ERROR_TEXT, INLINE, KEY, NBYTES, NODES, OBJECT, PAYLOAD, TEXT
-from holdfast.cluster.protocol.limits import MAX_NAMED
+from holdfast.cluster.protocol.kinds import ERROR_TEXT, INLINE, KEY, NBYTES, NODES, OBJECT, PAYLOAD, REASON, TEXT
+from holdfast.cluster.protocol.limits import MAX_NAMED, MAX_PLAIN_ITEMS
 from holdfast.cluster.protocol.message import Message, Request
 from holdfast.cluster.protocol.shapes import (
     Anything,
@@ -30,6 +30,7 @@ from holdfast.cluster.protocol.shapes import (
     Listed,
     Mapped,
     Maybe,
+    Number,
     Plain,
     Shape,
 )
@@ -129,7 +130,49 @@ VERSIONS = Errand(
     answer=Fields({"host": Plain(), "packages": Plain()}),
 )
 
-ERRANDS = (RUN, VERSIONS)
+# -- what clients look at
+
+_LINES = Listed(Entry(level=TEXT, text=REASON), MAX_PLAIN_ITEMS)
+
+CALL_STACKS = Errand(
+    "call-stacks",
+    "The tasks that run at the worker, and the frames of each as texts: the outermost first.",
+    by="worker",
+    answer=Listed(Entry(key=KEY, frames=Listed(REASON, MAX_PLAIN_ITEMS)), MAX_PLAIN_ITEMS),
+)
+WORKER_LOGS = Errand(
+    "worker-logs",
+    "The last lines that were logged in the worker's process, the newest first: so many, or of nil all that are kept.",
+    by="worker",
+    known={"n": Maybe(Integer())},
+    answer=_LINES,
+)
+NODE_LOGS = Errand(
+    "node-logs",
+    "The last lines that were logged in the agent's process, the newest first: so many, or of nil all that are kept.",
+    by="node",
+    known={"n": Maybe(Integer())},
+    answer=_LINES,
+)
+PROFILE = Errand(
+    "profile",
+    "How often tasks of this prefix were seen in which functions, between two times: the pickle of a tree "
+    "(`processes/profiling.py`). With `server`, in which functions the worker's loop was seen, since it was asked for "
+    "first.",
+    by="worker",
+    known={"key": Maybe(TEXT), "start": Maybe(Number()), "stop": Maybe(Number()), "server": Boolean()},
+    answer=PAYLOAD,
+)
+TASK_STREAM = Errand(
+    "task-stream",
+    "What each task took that ran between two times: the pickle of a list of the last ones, so many. The worker "
+    "records it from the first time on that it is asked for.",
+    by="worker",
+    known={"start": Maybe(Number()), "stop": Maybe(Number()), "count": Maybe(Integer())},
+    answer=PAYLOAD,
+)
+
+ERRANDS = (RUN, VERSIONS, CALL_STACKS, WORKER_LOGS, NODE_LOGS, PROFILE, TASK_STREAM)
 
 
 def done_by(doer: Doer) -> tuple[Errand, ...]:

@@ -72,6 +72,10 @@ class Running:
         self._cannot_report = cannot_report
         self._store_is_gone = store_is_gone
 
+    def run_with(self, runner: TaskRunner) -> None:
+        """From the next task on, another runner runs them."""
+        self._runner = runner
+
     def run(self, task: Task) -> None:
         """Run a task; lets no error out."""
         key, run_id, _, _, _, _ = task

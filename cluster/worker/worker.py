@@ -23,6 +23,7 @@ from holdfast.cluster.comm.connecting import connect, shared_connection
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.processes import kept_logs
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.protocol.records import record_of, topic_names
 from holdfast.cluster.worker import context, output
@@ -33,6 +34,7 @@ from holdfast.cluster.worker.face import WorkerFace
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.ledger import WorkerLedger
+from holdfast.cluster.worker.looking import Looking
 from holdfast.cluster.worker.outcomes import OutcomeSender
 from holdfast.cluster.worker.running import Running
 from holdfast.cluster.worker.tasks_transport import TasksTransport
@@ -149,6 +151,7 @@ class Worker:
         ConnectError, StoreError
             One of them is not there or does not take this worker.
         """
+        kept_logs.keep_own()
         if self._prefixes_lines:
             output.prefix_lines()
         self._loop = asyncio.get_running_loop()
@@ -185,10 +188,17 @@ class Worker:
                 cannot_report=self._cannot_report,
                 store_is_gone=self._store_is_gone,
             )
+            self._looking = Looking(
+                lambda: self._threads.threads if self._threads else [],
+                self._store,
+                runner,
+                self._running.run_with,
+                self.name,
+            )
             self._does = WorkerErrands(self.face, self.name, self._store, self._in_errand)
             self._errands = ErrandThreads(
                 "worker",
-                self._does.handlers(),
+                {**self._does.handlers(), **self._looking.handlers()},
                 lambda message: self._deliver([message]),
                 f"holdfast-errand-{self.name}",
                 inside=self._in_errand,
@@ -235,6 +245,7 @@ class Worker:
             raise
         self._tasks = TasksTransport(self._connection, self._flush_seals, lambda: self._blocking.is_lending)
         self._connection.on_break = self._on_break
+        self._looking.start()
         if self.own_process:
             self._watchdog = self._watch()
         self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
@@ -345,6 +356,7 @@ class Worker:
                 logger.info("%s closes while a task still runs", self.name)
             if not await asyncio.to_thread(self._errands.join, CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while an errand is still being done", self.name)
+            await asyncio.to_thread(self._looking.close)
             await asyncio.to_thread(self._outcomes.close)
             await asyncio.to_thread(self._write_behind.close)
         if self._connection is not None:

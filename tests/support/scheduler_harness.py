@@ -163,7 +163,7 @@ class Cluster:
 
     def _read(self, instruction: to_do.Answer) -> to_do.Reply:
         """Read an answer from the state, step by step, and put it together."""
-        around = reading.Surroundings(dict, dict, list, lambda peer: {})
+        around = reading.Surroundings(dict, dict, list, lambda peer: {}, lambda start, stop: {})
         steps = reading.answer(self.state, around, *instruction)
         fragments = []
         while True:

@@ -27,6 +27,8 @@ from holdfast.cluster.protocol.requests.looking import (
     NTHREADS,
     PREFIX_STATES,
     PROCESSING,
+    SCHEDULER_LOGS,
+    SCHEDULER_PROFILE,
     SIZES,
     STATUS,
     WHO_HAS,
@@ -63,6 +65,7 @@ REQUESTS = (
     *workers.REQUESTS,
     *moving.REQUESTS,
 )
+
 __all__ = [
     "ACQUIRE_LOCKS",
     "ACQUIRE_SEMAPHORE",
@@ -92,6 +95,8 @@ __all__ = [
     "REPLICATE",
     "REQUESTS",
     "RETIRE_WORKERS",
+    "SCHEDULER_LOGS",
+    "SCHEDULER_PROFILE",
     "SEMAPHORE_VALUE",
     "SET_EVENT",
     "SET_METADATA",

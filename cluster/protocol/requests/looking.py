@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from holdfast.cluster.protocol.kinds import ADDRESS, KEY, KEYS, NAME, NBYTES, NODES, TEXT
+from holdfast.cluster.protocol.kinds import ADDRESS, KEY, KEYS, NAME, NBYTES, NODES, REASON, TEXT
 from holdfast.cluster.protocol.limits import MAX_DATASETS, MAX_NAMED, MAX_THREADS
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.protocol.shapes import Anything, Boolean, Fields, Integer, Listed, Mapped, Maybe, Number, Plain
+from holdfast.cluster.protocol.shapes import (
+    Anything,
+    Boolean,
+    Entry,
+    Fields,
+    Integer,
+    Listed,
+    Mapped,
+    Maybe,
+    Number,
+    Plain,
+)
 
 _NAMES = Maybe(Listed(TEXT, MAX_NAMED))
 _ANY_NUMBER = 1 << 26
@@ -99,4 +110,30 @@ MEMORY = Request(
     ),
 )
 
-REQUESTS = (WHO_HAS, HAS_WHAT, NTHREADS, PROCESSING, SIZES, PREFIX_STATES, INFO, STATUS, MEMORY)
+SCHEDULER_LOGS = Request(
+    "scheduler-logs",
+    "The last lines that were logged in the scheduler's process, the newest first: so many, or all that are kept.",
+    known={"n": Maybe(Integer())},
+    answer=Fields({"lines": Listed(Entry(level=TEXT, text=REASON))}),
+)
+SCHEDULER_PROFILE = Request(
+    "scheduler-profile",
+    "How often the scheduler's loop was seen in which functions, between two times: a tree (`processes/profiling.py`). "
+    "It is looked at from the first request on.",
+    known={"start": Maybe(Number()), "stop": Maybe(Number())},
+    answer=Fields({"profile": Anything("a tree of functions")}),
+)
+
+REQUESTS = (
+    WHO_HAS,
+    HAS_WHAT,
+    NTHREADS,
+    PROCESSING,
+    SIZES,
+    PREFIX_STATES,
+    INFO,
+    STATUS,
+    MEMORY,
+    SCHEDULER_LOGS,
+    SCHEDULER_PROFILE,
+)

@@ -18,6 +18,7 @@ from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.listening import Listener
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.naming import id_of_tasks
+from holdfast.cluster.processes import kept_logs
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Answering, Dispatch, Request, RequestError
 from holdfast.cluster.protocol.opening import PROTOCOL_VERSION
@@ -31,6 +32,7 @@ from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
 from holdfast.cluster.scheduler.watching import feed_log, reading
+from holdfast.cluster.scheduler.watching.process import LoopProfile
 from holdfast.cluster.scheduler.watching.reading import READERS, Surroundings
 
 logger = logging.getLogger(__name__)
@@ -117,7 +119,11 @@ class Scheduler:
             call_later=lambda seconds, callback: self._rounds.call_later(seconds, callback),
         )
         self._surroundings = Surroundings(
-            self.describe, self._members.silences, self._members.absent.describe, self._members.what_it_said
+            self.describe,
+            self._members.silences,
+            self._members.absent.describe,
+            self._members.what_it_said,
+            lambda start, stop: self._profile.ask(start, stop),
         )
         self._requests = self._handlers_of_requests()
         self._dispatches = self._handlers_of_messages()
@@ -129,6 +135,8 @@ class Scheduler:
         self._closing = False
 
     async def start(self) -> None:
+        kept_logs.keep_own()
+        self._profile = LoopProfile()
         self._loop = asyncio.get_running_loop()
         self._rounds = Rounds(self._clock)
         self.finished = asyncio.Event()
@@ -168,6 +176,7 @@ class Scheduler:
         await self._listener.close()  # not before: a peer that is cut off may come back, and is told then
         if self._feed_log is not None:
             self._feed_log.close()
+        self._profile.close()
         self.finished.set()
 
     def _shut_down(self, reason: str) -> None:

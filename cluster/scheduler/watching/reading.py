@@ -20,6 +20,8 @@ from holdfast.cluster.protocol.requests import (
     NTHREADS,
     PREFIX_STATES,
     PROCESSING,
+    SCHEDULER_LOGS,
+    SCHEDULER_PROFILE,
     SIZES,
     STATUS,
     WHO_HAS,
@@ -27,7 +29,7 @@ from holdfast.cluster.protocol.requests import (
 )
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Reply, ReplyPart
-from holdfast.cluster.scheduler.watching import introspection, records, scaling, tasks
+from holdfast.cluster.scheduler.watching import introspection, process, records, scaling, tasks
 from holdfast.cluster.scheduler.watching.closing import workers_to_close
 
 
@@ -42,6 +44,8 @@ class Surroundings(NamedTuple):
     absent: Callable[[], list[dict[str, Any]]]
     #: What a peer has said about itself when it joined, by its name; nothing of one that isn't there.
     joined: Callable[[str], dict[str, Any]]
+    #: What the scheduler's process does: ``profile(start, stop)``.
+    profile: Callable[[float | None, float | None], dict[str, Any]]
 
 
 #: ``reader(state, surroundings, **arguments)``: the answer, or the steps that make it.
@@ -59,6 +63,8 @@ READERS: dict[Request, Reader] = {
     GET_EVENTS: lambda state, _, topic=None: records.events(state, topic),
     STATUS: lambda state, around: introspection.status(state, around.describe(), around.silences(), around.absent()),
     MEMORY: lambda state, _: introspection.memory(state),
+    SCHEDULER_LOGS: lambda _, around, n=None: process.logs(n),
+    SCHEDULER_PROFILE: lambda _, around, start=None, stop=None: around.profile(start, stop),
     ADAPTIVE_TARGET: lambda state, _, **arguments: scaling.adaptive_target(state, **arguments),
     WORKERS_TO_CLOSE: lambda state, _, n=None, target=None, minimum=None, memory_ratio=None, groups=None: (
         workers_to_close(state, n, target, minimum, memory_ratio, groups)
