@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, Self
 
-from holdfast.client.core.cancelling import cancel_keys
+from holdfast.client.core.cancelling import cancel_keys, manner_of
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import CANCELLED, PENDING, KeyState
 from holdfast.client.core.registry import registry
@@ -317,8 +317,15 @@ class Future(TaskRef):
 
     # -- what ends it
 
-    def cancel(self, force: bool = False) -> Any:
+    def cancel(
+        self, force: bool = False, reason: str | None = None, msg: str | None = None, *, kill: bool = False
+    ) -> Any:
         """Don't compute it, nor what depends on it; see `Client.cancel`. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        force, reason, msg, kill
+            As for `Client.cancel`.
 
         Examples
         --------
@@ -329,7 +336,7 @@ class Future(TaskRef):
         'cancelled'
         """
         self._check_held()
-        return self._core.driver.run(cancel_keys(self._core, [self._state], force))
+        return self._core.driver.run(cancel_keys(self._core, [self._state], manner_of(force, kill, reason, msg)))
 
     def release(self) -> None:
         """Let go of the result now, as deleting the last reference to this future would. Twice is no error.

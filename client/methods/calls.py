@@ -29,6 +29,7 @@ class CallMethods(Face):
         allow_other_workers: bool = False,
         pure: bool = True,
         writable: bool = False,
+        run_timeout: float | str | None = None,
         **kwargs: Any,
     ) -> Future:
         """Have ``func(*args, **kwargs)`` computed by a worker.
@@ -63,6 +64,12 @@ class CallMethods(Face):
             copied as it writes to them, and no other task sees what it has written. Without, it shares memory that
             can't be written. A call that fails or dies for that is run once more as if ``writable=True`` had been said,
             as are all further calls of the function: say it where a call has effects that must not happen twice.
+        run_timeout : float or str, optional
+            How long a run may take, in seconds or as text such as ``"10 s"``, from when it begins. The time in which it
+            waits for tasks that it has submitted doesn't count. A run that takes longer is ended with the process of
+            its worker, which another one replaces at once, and the task fails with a TimeoutError that names it, after
+            ``retries`` further runs. What the process ran besides is run again. Under ``processes=False`` the run
+            goes on to its end, and its result is dropped.
 
         Returns
         -------
@@ -97,7 +104,7 @@ class CallMethods(Face):
             kwargs,
             key=key,
             pure=pure,
-            options=options_of(priority, retries, workers, allow_other_workers, resources, writable),
+            options=options_of(priority, retries, workers, allow_other_workers, resources, writable, run_timeout),
         )
 
     def map(
@@ -113,6 +120,7 @@ class CallMethods(Face):
         fifo_timeout: Any = None,
         pure: bool = True,
         writable: bool = False,
+        run_timeout: float | str | None = None,
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -128,7 +136,7 @@ class CallMethods(Face):
             queues is submitted as it comes.
         key : str or list of str, optional
             The beginning of the keys, or all of them.
-        workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure, writable
+        workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure, writable, run_timeout
             As for `submit`, for each call.
         batch_size : int, optional
             How many calls are sent at once.
@@ -153,7 +161,7 @@ class CallMethods(Face):
         """
         if fifo_timeout is not None:
             warn_without_effect("fifo_timeout", fifo_timeout)
-        options = options_of(priority, retries, workers, allow_other_workers, resources, writable)
+        options = options_of(priority, retries, workers, allow_other_workers, resources, writable, run_timeout)
         if any(map(is_queue, iterables)):
             return map_queues(self._core, func, iterables, kwargs, key=key, pure=pure, options=options)
         return map_calls(

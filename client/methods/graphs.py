@@ -34,6 +34,7 @@ class GraphMethods(Face):
         workers: Any = None,
         allow_other_workers: bool | None = None,
         writable: bool | None = None,
+        run_timeout: float | str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Compute a dask graph. This is what dask calls when this client is its scheduler.
@@ -62,6 +63,8 @@ class GraphMethods(Face):
             As for `Future.result`, if ``sync``. dask passes it on: ``x.compute(writable=False)``.
         direct, fifo_timeout
             Have no effect, as a warning says: see `gather` and `submit`.
+        run_timeout : float or str, optional
+            How long a run of a task may take, each for itself, as for `submit`.
         asynchronous, **kwargs
             Taken for compatibility; dask passes what it was given for other schedulers.
 
@@ -94,7 +97,7 @@ class GraphMethods(Face):
             resources=resources,
             workers=workers,
             allow_other_workers=allow_other_workers,
-            common=options_of(priority=priority, retries=retries),
+            common=options_of(priority=priority, retries=retries, run_timeout=run_timeout),
         )
         return _values(core, futures, writable) if sync else futures
 
@@ -112,6 +115,7 @@ class GraphMethods(Face):
         fifo_timeout: Any = None,
         traverse: bool = True,
         writable: bool | None = None,
+        run_timeout: float | str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Compute dask collections in the background, each to one value.
@@ -141,6 +145,8 @@ class GraphMethods(Face):
             Whether to look for collections in nested containers.
         writable : bool, optional
             As for `Future.result`, if ``sync``.
+        run_timeout : float or str, optional
+            How long a run of a task may take, each for itself, as for `submit`.
         **kwargs
             Taken for compatibility.
 
@@ -172,7 +178,7 @@ class GraphMethods(Face):
             workers=workers,
             allow_other_workers=allow_other_workers,
             resources=resources,
-            common=options_of(priority=priority, retries=retries),
+            common=options_of(priority=priority, retries=retries, run_timeout=run_timeout),
         )
         return _values(core, futures, writable) if sync else futures
 
@@ -186,6 +192,7 @@ class GraphMethods(Face):
         retries: int | None = None,
         priority: float = 0,
         fifo_timeout: Any = None,
+        run_timeout: float | str | None = None,
         **kwargs: Any,
     ) -> Any:
         """Compute dask collections in the background and keep their parts in the cluster.
@@ -194,7 +201,7 @@ class GraphMethods(Face):
         ----------
         collections : dask collection, or list of them
             A container with collections in it, as a dictionary, may stand in the place of a collection.
-        optimize_graph, workers, allow_other_workers, resources, retries, priority, fifo_timeout
+        optimize_graph, workers, allow_other_workers, resources, retries, priority, fifo_timeout, run_timeout
             As for `compute`.
         **kwargs
             Taken for compatibility.
@@ -225,7 +232,7 @@ class GraphMethods(Face):
             workers=workers,
             allow_other_workers=allow_other_workers,
             resources=resources,
-            common=options_of(priority=priority, retries=retries),
+            common=options_of(priority=priority, retries=retries, run_timeout=run_timeout),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from holdfast.client.core.cancelling import manner_of
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import cancelling, gathering, scattering
 from holdfast.client.packing.checks import check_in_one
@@ -113,12 +114,22 @@ class ResultMethods(Face):
         """
         return self._run(scattering.scatter(self._core, data, workers, broadcast, hash, seconds(timeout)))
 
-    def cancel(self, futures: Any, asynchronous: bool | None = None, force: bool = False) -> Any:
+    def cancel(
+        self,
+        futures: Any,
+        asynchronous: bool | None = None,
+        force: bool = False,
+        reason: str | None = None,
+        msg: str | None = None,
+        *,
+        kill: bool = False,
+    ) -> Any:
         """Don't compute futures that are not done, forget those that are, and whatever depends on them.
         In an asynchronous client: await it.
 
-        A task that is running runs to its end; its result is dropped. What other clients hold stays, without ``force``;
-        a future of another client in this process is cancelled as by that one.
+        A task that waits for a worker, or in the queue of one, never runs. A task that is running runs to its end,
+        and its result is dropped, unless ``kill`` ends it. What other clients hold stays, without ``force``; a future
+        of another client in this process is cancelled as by that one.
 
         Parameters
         ----------
@@ -127,6 +138,22 @@ class ResultMethods(Face):
             Taken for compatibility.
         force : bool
             Whether to cancel them for other clients, too.
+        reason, msg : str, optional
+            Why, for the error that waiting for one of them raises, here and in other clients.
+        kill : bool
+            Whether to end what is running and not needed any more: these futures, what depends on them, and what is
+            computed for them only. A run is ended with the process of its worker, and what that has started; another
+            process takes its place in milliseconds. All else that the process was running is run again elsewhere,
+            and counts for no task as a death. What those runs have submitted is cancelled like them, but goes on to
+            its end where it runs in another process. When this returns, the processes have ended.
+
+        Raises
+        ------
+        RuntimeError
+            With ``kill``: a run can't be ended, since its worker shares its process with others (``processes=False``,
+            or the task that calls this). Everything is cancelled all the same, and the run goes on to its end.
+        TimeoutError
+            With ``kill``: the host of a worker has not answered. Everything is cancelled all the same.
 
         Examples
         --------
@@ -136,5 +163,6 @@ class ResultMethods(Face):
         >>> future.cancelled()
         True
         """
-        check_in_one("cancel", asynchronous)
-        return self._run(cancelling.cancel(self._core, futures, force))
+        for option in (asynchronous, force, reason, msg):
+            check_in_one("cancel", option)
+        return self._run(cancelling.cancel(self._core, futures, manner_of(force, kill, reason, msg)))

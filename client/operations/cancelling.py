@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from holdfast.client.core.cancelling import cancel_keys
+from holdfast.client.core.cancelling import Manner, cancel_keys
 from holdfast.client.core.core import Core
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.futures.collections import futures_of
 from holdfast.client.futures.future import Future
-from holdfast.client.packing.checks import check_in_one
 from holdfast.cluster.errors import CancelledError, ConnectError
 
 
-def cancel(core: Core, futures: Any, force: bool) -> Operation[None]:
+def cancel(core: Core, futures: Any, manner: Manner) -> Operation[None]:
     """See `Client.cancel`."""
-    check_in_one("cancel", force)
     if isinstance(futures, Future):
         found = [futures]
     else:
@@ -31,7 +29,7 @@ def cancel(core: Core, futures: Any, force: bool) -> Operation[None]:
     for each, its in of_cores.items():
         if each is core or each.session.ended is None:
             try:
-                yield from cancel_keys(each, [future._state for future in its], force)
+                yield from cancel_keys(each, [future._state for future in its], manner)
             except ConnectError:
                 if each is core or not (each.closed or each.session.ended):
                     raise  # another one has ended just now, and holds nothing any more

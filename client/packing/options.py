@@ -11,13 +11,16 @@ from dask.base import is_dask_collection
 
 from holdfast.client.packing.dask_internals import flatten
 from holdfast.client.packing.keys import MAX_INTEGER, check_text, wire_key
+from holdfast.cluster.durations import seconds
 from holdfast.cluster.protocol.limits import MAX_NAMED
 
-NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources", "writable")
+NAMES = ("priority", "retries", "workers", "allow_other_workers", "resources", "writable", "run_timeout")
 Options = dict[str, Any]
 _NONE: Options = {}
 #: Of a resource; more is a mistake, and infinity as well.
 MAX_AMOUNT = 1e18
+#: Of the time of a run; for a longer one there's no need to say any.
+MAX_SECONDS = 1e9
 
 
 def options_of(
@@ -27,6 +30,7 @@ def options_of(
     allow_other_workers: bool | None = None,
     resources: Mapping[str, float] | None = None,
     writable: bool | None = None,
+    run_timeout: float | str | None = None,
 ) -> Options:
     """Options as messages carry them; only those that say something.
 
@@ -40,7 +44,7 @@ def options_of(
     >>> options_of(priority=10, workers="alice")
     {'priority': 10.0, 'workers': ['alice']}
     """
-    if workers is None and not (priority or retries or resources or writable):
+    if workers is None and not (priority or retries or resources or writable) and run_timeout is None:
         return _NONE
     options: Options = {}
     if priority:
@@ -68,7 +72,18 @@ def options_of(
         if writable is not True:
             raise TypeError(f"writable is True or False, not {writable!r}")
         options["writable"] = True
+    if run_timeout is not None:
+        options["run_timeout"] = _run_timeout(run_timeout)
     return options
+
+
+def _run_timeout(limit: float | str) -> float:
+    if isinstance(limit, bool) or not isinstance(limit, (int, float, str)):
+        raise TypeError(f"run_timeout is a number of seconds, or text such as '10 s', not {limit!r}")
+    found = seconds(limit)
+    if found is None or not 0 < found <= MAX_SECONDS:
+        raise ValueError(f"run_timeout is a time above zero, and not {limit!r}; None is no limit")
+    return float(found)
 
 
 def _amount(name: str, amount: Any) -> float:

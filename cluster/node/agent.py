@@ -21,6 +21,7 @@ from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node import errands
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import Heartbeat
+from holdfast.cluster.node.ledger import Revoked
 from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.scheduler_link import SchedulerLink
 from holdfast.cluster.node.worker_plan import WorkerPlan
@@ -216,6 +217,7 @@ class NodeAgent:
             on_report=self._report,
             on_parted=self._parted,
             on_revoke=self._revoke,
+            on_kill=self._kill,
             on_errand=self._errands.take,
             on_end=self._end,
         )
@@ -358,11 +360,13 @@ class NodeAgent:
         assert self._workers is not None
         self._workers.parted(worker_address, pid)
 
-    def _revoke(
-        self, worker_address: str, incarnation: int, run_ids: Sequence[int]
-    ) -> tuple[int, list[int], list[int]] | None:
+    def _revoke(self, worker_address: str, incarnation: int, run_ids: Sequence[int]) -> Revoked | None:
         assert self._workers is not None
         return self._workers.revoke(worker_address, incarnation, run_ids)
+
+    def _kill(self, worker_address: str, incarnation: int, run_ids: Sequence[int], reason: str) -> Revoked | None:
+        assert self._workers is not None
+        return self._workers.kill(worker_address, incarnation, run_ids, reason)
 
     # -- workers that come and go
 

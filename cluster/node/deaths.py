@@ -49,6 +49,8 @@ class Death(NamedTuple):
         The one of these that has crashed the process, if that is known.
     fault
         Whether it was killed as a process is that writes where it can't.
+    asked
+        Whether it was ended for the scheduler, because of what it was running.
     frames
         What the crashed thread was doing, innermost first, for people.
     """
@@ -57,6 +59,7 @@ class Death(NamedTuple):
     running: tuple[int, ...] = ()
     crashed: int | None = None
     fault: bool = False
+    asked: bool = False
     frames: str = ""
 
 

@@ -6,6 +6,7 @@ import mmap
 import os
 import threading
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from holdfast.cluster.ledger import (
     HEARD,
@@ -13,9 +14,14 @@ from holdfast.cluster.ledger import (
     LAST_WORDS_NBYTES,
     REASON_NBYTES,
     REVOCATIONS,
+    REVOKES,
     RUNNING,
+    lent_words,
     words_nbytes,
 )
+
+#: A number, what was revoked, and what had begun: see `AgentLedger.revoke`.
+Revoked: TypeAlias = tuple[int, list[int], list[int]]
 
 
 class AgentLedger:
@@ -50,6 +56,7 @@ class AgentLedger:
         self._words[INCARNATION] = incarnation
         self._threads = RUNNING + nthreads
         self._lent = self._threads + nthreads
+        self._ring = self._lent + lent_words(nthreads)
         self._fence = threading.Lock()
 
     @property
@@ -77,8 +84,16 @@ class AgentLedger:
         """Why the process was about to end itself; empty if it wasn't."""
         return self._text[:REASON_NBYTES].tobytes().partition(b"\0")[0].decode(errors="replace")
 
-    def revoke(self, run_ids: Iterable[int]) -> tuple[int, list[int], list[int]]:
-        """Take runs away from the worker, as far as it has not begun them.
+    def is_at(self, run_ids: Iterable[int]) -> bool:
+        """Whether one of these runs was begun last in its slot, or has lent one: so it is going on, or is blocked.
+
+        What has ended last in a slot counts as well, until another run begins there.
+        """
+        return not {*self.running, *self._words[self._lent : self._ring].tolist()}.isdisjoint(run_ids)
+
+    def revoke(self, run_ids: Iterable[int]) -> Revoked:
+        """Take runs away from the worker, as far as it has not begun them. Where nothing can be revoked (`REVOKES`),
+        the answer is that nothing is known of any.
 
         Returns
         -------
@@ -89,6 +104,8 @@ class AgentLedger:
         list of int
             Those that it has begun, or will.
         """
+        if not REVOKES:
+            return 0, [], []
         begun = self._begun()
         run_ids = list(run_ids)
         if begun.issuperset(run_ids):

@@ -25,6 +25,7 @@ from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import INTERVAL_SECONDS
+from holdfast.cluster.node.ledger import Revoked
 from holdfast.cluster.protocol.cutting import pieces
 from holdfast.cluster.protocol.limits import MAX_ITEMS, MAX_NAME_LENGTH, MAX_REASON_LENGTH
 from holdfast.cluster.protocol.message import Dispatch
@@ -74,6 +75,9 @@ class SchedulerLink:
     on_revoke:
         ``on_revoke(worker_address, incarnation, run_ids)``: the scheduler wants to have runs back from a worker that
         does not answer. Returns the three parts of the answer, or None for none (`AgentLedger.revoke`).
+    on_kill:
+        ``on_kill(worker_address, incarnation, run_ids, reason)``: the scheduler wants to have a worker ended that is
+        at one of these runs. Returns None if it ends or is gone, and an answer as `on_revoke` does if it goes on.
     on_errand:
         ``on_errand(number, operation, arguments)``: something that the agent is to do beside all else. It answers with
         `say`.
@@ -100,7 +104,8 @@ class SchedulerLink:
         on_copy: Callable[[Iterable[tuple[bytes, Sequence[str]]]], None],
         on_report: Callable[[], None],
         on_parted: Callable[[str, int], None],
-        on_revoke: Callable[[str, int, Sequence[int]], tuple[int, list[int], list[int]] | None],
+        on_revoke: Callable[[str, int, Sequence[int]], Revoked | None],
+        on_kill: Callable[[str, int, Sequence[int], str], Revoked | None],
         on_errand: Callable[[int, str, dict[str, Any]], None],
         on_end: Callable[[str | None], None],
     ) -> None:
@@ -111,6 +116,7 @@ class SchedulerLink:
         self._inventory = inventory
         self._places = places
         self._on_revoke = on_revoke
+        self._on_kill = on_kill
         self._on_end = on_end
         self._dispatch: Dispatch[None] = Dispatch(
             protocol.node.TO_NODE,
@@ -119,6 +125,7 @@ class SchedulerLink:
                 protocol.node.COPY: on_copy,
                 protocol.node.REPORT: on_report,
                 protocol.node.REVOKE: self._revoke,
+                protocol.node.KILL: self._kill,
                 protocol.node.PARTED: on_parted,
                 protocol.node.ADD_WORKERS: on_add,
                 protocol.node.REMOVE_WORKERS: on_remove,
@@ -189,7 +196,7 @@ class SchedulerLink:
     def exited(self, worker_address: str, death: Death) -> None:
         """A worker's process has ended."""
         reason = death.reason[:MAX_REASON_LENGTH]
-        self._send(protocol.node.EXITED(worker_address, reason, death.running, death.crashed, death.fault))
+        self._send(protocol.node.EXITED(worker_address, reason, death.running, death.crashed, death.fault, death.asked))
 
     def left(self, name: str, object_ids: list[Any]) -> None:
         """A process that used this host's store has gone, and has put these objects there."""
@@ -229,6 +236,10 @@ class SchedulerLink:
 
     def _revoke(self, worker_address: str, incarnation: int, run_ids: Sequence[int]) -> None:
         if (answer := self._on_revoke(worker_address, incarnation, run_ids)) is not None:
+            self._send(protocol.node.REVOKED(worker_address, incarnation, *answer))
+
+    def _kill(self, worker_address: str, incarnation: int, run_ids: Sequence[int], reason: str) -> None:
+        if (answer := self._on_kill(worker_address, incarnation, run_ids, reason)) is not None:
             self._send(protocol.node.REVOKED(worker_address, incarnation, *answer))
 
     def _on_lost(self, error: Exception | None) -> None:

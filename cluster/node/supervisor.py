@@ -19,7 +19,7 @@ from holdfast.cluster import dask_config
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.node import memory_watch
 from holdfast.cluster.node.deaths import Death, death_of
-from holdfast.cluster.node.ledger import AgentLedger
+from holdfast.cluster.node.ledger import AgentLedger, Revoked
 from holdfast.cluster.node.worker_plan import WorkerPlan
 from holdfast.cluster.processes import log_files
 from holdfast.cluster.processes.child import CLOSE_SECONDS, EXIT_SECONDS
@@ -46,6 +46,7 @@ class WorkerProcess:
         self.child: ForkedProcess | None = None
         self.ledger: AgentLedger | None = None  # which that process shares
         self.killed_because: str | None = None
+        self.is_asked_to_end = False  # by the scheduler, because of what it runs
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closing = asyncio.Event()  # it is to end, and not to be started again
         self.keeper: asyncio.Task[None] | None = None
@@ -194,16 +195,18 @@ class Supervisor:
             if worker.closing.is_set():
                 return
             self._on_exit(worker.address, death)
-            pause = worker.restarts.ended(death.reason)
+            pause = worker.restarts.ended(death.reason, asked=death.asked)
             when = f" in {pause:.2g} s" if pause else ""
             where = f"\n{death.frames}" if death.frames else ""
-            logger.warning("%s %s: starting it again%s%s", worker.name, death.reason, when, where)
+            level = logging.INFO if death.asked else logging.WARNING
+            logger.log(level, "%s %s: starting it again%s%s", worker.name, death.reason, when, where)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(worker.closing.wait(), pause or 0.001)
 
     async def _run_once(self, worker: WorkerProcess, ledger: AgentLedger) -> Death:
         """Run one process to its end; says how it ended. Only this supervisor asks it to."""
         worker.killed_because = None
+        worker.is_asked_to_end = False
         log_file = None if self._log_directory is None else log_files.file_of(self._log_directory, worker.name)
         with tokens.handed_down(self._token) as token_fd, dask_config.handed_down(self._dask_config) as config_fd:
             child = await self._forker.fork_async(
@@ -245,13 +248,31 @@ class Supervisor:
             if child.returncode is None:  # it can't be watched
                 child.stop(0)
         death = death_of(code, ledger)
-        return death._replace(reason=worker.killed_because) if worker.killed_because else death
+        if worker.killed_because is None:
+            return death
+        return death._replace(reason=worker.killed_because, asked=worker.is_asked_to_end)
 
-    def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> tuple[int, list[int], list[int]] | None:
+    def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> Revoked | None:
         """Take runs away from a worker (`AgentLedger.revoke`). None if that process is gone, and its runs with it."""
         for worker in self.workers:
             if worker.address == address and worker.ledger is not None and worker.ledger.incarnation == incarnation:
                 return worker.ledger.revoke(run_ids)
+        return None
+
+    def kill(self, address: str, incarnation: int, run_ids: Sequence[int], reason: str) -> Revoked | None:
+        """End a worker that is at one of these runs, with the processes of its group; another one takes its place at
+        once. If it is at none, take them away from it. None if that process ends, or is gone."""
+        revoked = self.revoke(address, incarnation, run_ids)
+        if revoked is None:
+            return None
+        worker = next(worker for worker in self.workers if worker.address == address)
+        assert worker.ledger is not None
+        if worker.child is None or not worker.ledger.is_at(run_ids):
+            number, taken, _ = revoked
+            return number, taken, [run_id for run_id in run_ids if run_id not in taken]
+        if worker.killed_because is None:
+            worker.killed_because, worker.is_asked_to_end = reason, True
+        worker.child.kill_group()
         return None
 
     async def _bound_logs(self, directory: Path) -> None:

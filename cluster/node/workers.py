@@ -16,6 +16,7 @@ from typing import Any
 
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.in_process import InProcessWorkers
+from holdfast.cluster.node.ledger import Revoked
 from holdfast.cluster.node.supervisor import Supervisor, WorkerProcess
 from holdfast.cluster.node.worker_plan import WorkerPlan
 from holdfast.cluster.processes.forking import Forker
@@ -196,9 +197,13 @@ class HostWorkers:
         """A worker has lost the scheduler: it is to end by itself."""
         self._supervisor.parted(address, pid)
 
-    def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> tuple[int, list[int], list[int]] | None:
+    def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> Revoked | None:
         """Take runs away from a worker. None if it is no process: then it is as deaf as this agent."""
         return self._supervisor.revoke(address, incarnation, run_ids)
+
+    def kill(self, address: str, incarnation: int, run_ids: Sequence[int], reason: str) -> Revoked | None:
+        """End a worker that is at one of these runs (`Supervisor.kill`). None if it is no process."""
+        return self._supervisor.kill(address, incarnation, run_ids, reason)
 
     # -- making them
 

@@ -170,6 +170,13 @@ class ChildProcess(abc.ABC):
         """End it at once (SIGKILL)."""
         self.send_signal(signal.SIGKILL)
 
+    def kill_group(self) -> None:
+        """End it at once, and the processes that it has started, as far as they are in its group still."""
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self.kill()
+
     def stop(self, timeout: float) -> bool:
         """Ask it to close, wait, kill it when ``timeout`` seconds are over. Returns whether it closed itself."""
         self.terminate()

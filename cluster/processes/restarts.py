@@ -9,6 +9,7 @@ after it was ready          of a worker, a task's: what becomes of    none, unle
                             the task is the scheduler's to decide     of one place are `SPACING_SECONDS` apart
                             (`KilledWorker`)
                             of anything else, the host's              a pause, as above
+since that was asked for    nobody's                                  nothing: the next one starts at once
 =========================== ========================================= ==============================================
 
 A process that was ready for `RUN_WELL_SECONDS` has run well: the next pause is a short one again.
@@ -74,10 +75,19 @@ class Restarts:
         self.state = "running"
         self._ready = self._clock()
 
-    def ended(self, reason: str) -> float:
-        """The process has ended, or there was none; returns the seconds until the next one may start."""
+    def ended(self, reason: str, *, asked: bool = False) -> float:
+        """The process has ended, or there was none; returns the seconds until the next one may start.
+
+        Parameters
+        ----------
+        asked
+            Whether somebody wanted it to end and another one to take its place: that is no death.
+        """
         now = self._clock()
         self.state = "down"
+        if asked:
+            self._next_start = now
+            return 0.0
         self.deaths += 1
         self._ended = now
         self.last_death = reason.partition("\n")[0][:MAX_REASON_LENGTH]

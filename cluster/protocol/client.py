@@ -89,10 +89,13 @@ RELEASE = Message("release", "The client holds these keys no longer.", cut="keys
 CANCEL = Message(
     "cancel",
     "The scheduler forgets these keys and all that depends on them; with `force`, also what other clients hold. What "
-    "is published stays.",
+    "is published stays. With a `kill`, a number of the client's, the processes of the workers end that run "
+    "what is not needed any more by that (`await-kills`). The `reason` is the user's, and may be empty.",
     cut="keys",
     keys=KEYS,
     force=Boolean(),
+    kill=Maybe(Integer()),
+    reason=TEXT,
 )
 RESULTS_MISSING = Message(
     "missing",

@@ -72,6 +72,7 @@ _OPTIONS: dict[str, Shape] = {
     "allow_other_workers": Boolean(),
     "resources": RESOURCES,
     "writable": Boolean(),
+    "run_timeout": SECONDS,
 }
 TASK_OPTIONS = Fields({}, _OPTIONS)
 #: Of a client that is the tasks of a worker, ``parent`` is the run in which they are submitted.
@@ -143,7 +144,7 @@ GLOSSARY: dict[str, tuple[Shape, str]] = {
         OPTIONS,
         "Of all tasks of a message, and of some of them by key (`per_key`). In a task, with its run (`parent`).",
     ),
-    "task options": (TASK_OPTIONS, "Where a task may run, how often, and before which others."),
+    "task options": (TASK_OPTIONS, "Where a task may run, how often, how long, and before which others."),
     "places": (PLACES, "Where a node keeps workers, and what each of these has."),
     "object": (OBJECT_DESCRIPTION, "What a store says of an object that it has."),
     "named object": (OBJECT_NAMED, "The same, where all but its id may be unknown."),

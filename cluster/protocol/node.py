@@ -46,12 +46,14 @@ NOT_COPIED = Message(
 EXITED = Message(
     "exited",
     "A worker process ended. Its threads had taken the `running` ones last; `crashed` is the one of them that has "
-    "crashed it, if that is known. `fault` says whether it was killed as a process is that writes where it can't.",
+    "crashed it, if that is known. `fault` says whether it was killed as a process is that writes where it can't; "
+    "`asked`, whether the node has ended it since the scheduler wanted that (`kill`).",
     worker=ADDRESS,
     reason=REASON,
     running=RUNS,
     crashed=Maybe(RUN),
     fault=Boolean(),
+    asked=Boolean(),
 )
 LEFT = Message(
     "left",
@@ -63,8 +65,9 @@ LEFT = Message(
 )
 REVOKED = Message(
     "revoked",
-    "The answer to `revoke`: the `revoked` runs will never begin there, the others have begun. The number is zero if "
-    "none was revoked. There is no answer if there is no such process any more.",
+    "The answer to `revoke`, and to `kill` if the process goes on: the `revoked` runs will never begin there, the "
+    "others have begun. The number is zero if none was revoked. There is no answer if there is no such process any "
+    "more.",
     worker=ADDRESS,
     incarnation=INCARNATION,
     number=Integer(),
@@ -134,6 +137,15 @@ REVOKE = Message(
     incarnation=INCARNATION,
     run_ids=RUNS,
 )
+KILL = Message(
+    "kill",
+    "The node ends this process of a worker if it is at one of these runs; if it is at none, the node revokes them as "
+    "`revoke` does. The reason is for people.",
+    worker=ADDRESS,
+    incarnation=INCARNATION,
+    run_ids=RUNS,
+    reason=REASON,
+)
 PARTED = Message(
     "parted",
     "The connection between the scheduler and this worker has ended. Its process is to end too, and the node lets it "
@@ -154,5 +166,5 @@ REMOVE_WORKERS = Message(
 CLOSE = Message("close", "The node stops its workers and its store, and exits.")
 
 TO_NODE = Vocabulary(
-    "the scheduler", "a node", DELETE, COPY, REPORT, REVOKE, PARTED, ADD_WORKERS, REMOVE_WORKERS, ERRAND, CLOSE
+    "the scheduler", "a node", DELETE, COPY, REPORT, REVOKE, KILL, PARTED, ADD_WORKERS, REMOVE_WORKERS, ERRAND, CLOSE
 )

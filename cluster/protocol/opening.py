@@ -158,7 +158,8 @@ ROLES: Mapping[str, Role] = {
         Fields({}, {**_SCHEDULER, "heartbeat": Number(0.0, 1e6)}, others=Plain()),
     ),
     "worker": Role(
-        "A worker, to the scheduler. Without an incarnation, runs of it can't be revoked.",
+        "A worker, to the scheduler. One without an incarnation has no process of its own: its runs can't be revoked, "
+        "and it can't be ended alone.",
         Fields(
             {"address": ADDRESS, "name": NAME, "node": ADDRESS, "nthreads": Integer(1, MAX_THREADS)},
             {

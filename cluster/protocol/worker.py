@@ -73,6 +73,7 @@ DROPPED = Message(
 )
 CONFIRMED = Message("confirmed", "The worker knows of the revocation of this number.", number=Integer(1))
 
+BEGUN = Message("begun", "These runs, whose time is limited, begin.", cut="run_ids", run_ids=RUNS)
 BLOCKED = Message(
     "blocked",
     "These runs wait for other runs. Their slots and resources are lent meanwhile.",
@@ -113,6 +114,7 @@ FROM_WORKER = Vocabulary(
     WROTE,
     DROPPED,
     CONFIRMED,
+    BEGUN,
     BLOCKED,
     RECLAIM,
     RETURNED,
@@ -166,6 +168,12 @@ HOLDING = Message(
     cut="run_ids",
     run_ids=RUNS,
 )
+TIMED = Message(
+    "timed",
+    "Of the runs that follow these have a limited time. The worker says when each of them has `begun`.",
+    cut="run_ids",
+    run_ids=RUNS,
+)
 GRANTED = Message("granted", "These runs have the resources back that they hold.", cut="run_ids", run_ids=RUNS)
 DISCARD = Message(
     "discard",
@@ -200,6 +208,7 @@ TO_WORKER = Vocabulary(
     FUNCTIONS_SENT,
     FUNCTIONS_FORGOTTEN,
     HOLDING,
+    TIMED,
     RUN_TASKS,
     GRANTED,
     DISCARD,

@@ -17,7 +17,6 @@ from holdfast.cluster.ledger import (
     INCARNATION,
     REASON_NBYTES,
     REVOCATIONS,
-    REVOKES,
     RUNNING,
     lent_words,
     ring_words,
@@ -61,8 +60,8 @@ class WorkerLedger:
 
     @property
     def incarnation(self) -> int | None:
-        """Names this process to its agent when runs are to be revoked; None if that can't be."""
-        return (self._words[INCARNATION] or None) if REVOKES else None
+        """Names this process to its agent, which may revoke runs of it, and end it; None if it isn't an agent's."""
+        return self._words[INCARNATION] or None
 
     def hear(self) -> None:
         """The worker's loop goes round."""

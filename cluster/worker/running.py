@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from holdfast.cluster.errors import RemoteError
 from holdfast.cluster.failures import dumping
@@ -39,6 +39,8 @@ class Running:
         Whether lines that tasks print are kept until they are whole.
     is_idle
         Whether no other task waits to be run.
+    tell_begun
+        ``tell_begun(run_id)`` is called when a run begins whose time is limited.
     cannot_report
         Called when it is found out that failures can't be reported at all any more.
     store_is_gone
@@ -57,6 +59,7 @@ class Running:
         imports: ImportsFreezer | None,
         prefixes_lines: bool,
         is_idle: Callable[[], bool],
+        tell_begun: Callable[[int], None],
         cannot_report: Callable[[], None],
         store_is_gone: Callable[[StoreClosedError], None],
     ) -> None:
@@ -69,6 +72,8 @@ class Running:
         self._imports = imports
         self._prefixes_lines = prefixes_lines
         self._is_idle = is_idle
+        self._limited: set[int] = set()  # runs whose time is limited, and that have not begun
+        self._tell_begun = tell_begun
         self._cannot_report = cannot_report
         self._store_is_gone = store_is_gone
 
@@ -76,10 +81,21 @@ class Running:
         """From the next task on, another runner runs them."""
         self._runner = runner
 
+    def limit(self, run_ids: Iterable[int]) -> None:
+        """The time of these runs, which are about to come, is limited."""
+        self._limited.update(run_ids)
+
+    def forget(self, run_ids: Iterable[int]) -> None:
+        """These runs never begin."""
+        self._limited.difference_update(run_ids)
+
     def run(self, task: Task) -> None:
         """Run a task; lets no error out."""
         key, run_id, _, _, _, _ = task
         context.run(key, run_id)
+        if self._limited and run_id in self._limited:
+            self._limited.discard(run_id)
+            self._tell_begun(run_id)
         if self._imports is not None:
             self._imports.started(run_id)
         outcome: Outcome | None = None

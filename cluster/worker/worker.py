@@ -185,6 +185,7 @@ class Worker:
                 imports=self._imports,
                 prefixes_lines=self._prefixes_lines,
                 is_idle=self._threads.nothing_queued,
+                tell_begun=self._tell_begun,
                 cannot_report=self._cannot_report,
                 store_is_gone=self._store_is_gone,
             )
@@ -207,6 +208,7 @@ class Worker:
                 protocol.worker.TO_WORKER,
                 {
                     protocol.worker.HOLDING: self._blocking.hold,
+                    protocol.worker.TIMED: self._running.limit,
                     protocol.worker.RUN_TASKS: self._waiting_runs.add,
                     protocol.worker.GRANTED: self._blocking.granted,
                     protocol.worker.FUNCTIONS_SENT: self.functions.add,
@@ -409,14 +411,19 @@ class Worker:
     def _drop(self, run_ids: Sequence[int]) -> None:
         assert self._threads is not None
         if dropped := self._waiting_runs.drop(run_ids, self._threads.drop):
-            self._blocking.ended(dropped)
+            self._forget(dropped)
             self._deliver([protocol.worker.DROPPED(dropped)])
 
     def _revoked(self, number: int, run_ids: Sequence[int]) -> None:
         assert self._threads is not None
-        self._blocking.ended(self._waiting_runs.drop(run_ids, self._threads.revoke))
+        self._forget(self._waiting_runs.drop(run_ids, self._threads.revoke))
         self._threads.confirm(number)
         self._deliver([protocol.worker.CONFIRMED(number)])
+
+    def _forget(self, run_ids: Sequence[int]) -> None:
+        """These runs never begin."""
+        self._blocking.ended(run_ids)
+        self._running.forget(run_ids)
 
     def _tell_tasks(self, *message: Any) -> None:
         if self._tasks is not None:
@@ -444,6 +451,9 @@ class Worker:
 
     def _run(self, task: Task) -> None:
         self._running.run(task)
+
+    def _tell_begun(self, run_id: int) -> None:
+        self._deliver([protocol.worker.BEGUN([run_id])])
 
     # -- errands, in theirs
 

@@ -270,7 +270,7 @@ class TestFutures:
         future = script.client.submit(operator.neg, 1, key="x")
         canceller = threading.Thread(target=future.cancel)
         canceller.start()
-        assert script.next("cancel") == ("cancel", ("x",), False)
+        assert script.next("cancel") == ("cancel", ("x",), False, None, "")
         script.send(("cancelled", ["x"], "cancelled by somebody"))
         script.answer({})
         canceller.join(10)

@@ -87,7 +87,7 @@ def test_a_worker_that_is_cut_off_and_has_ended_as_its_node_says_leaves_at_once(
     async def main():
         async with Setup(resume_seconds=LONG_SECONDS) as setup:
             await cut(setup.scheduler, setup.worker, WORKER)
-            setup.node.connection.send(("exited", WORKER, "killed", [], None, False))
+            setup.node.connection.send(("exited", WORKER, "killed", [], None, False, False))
             await until(lambda: WORKER not in setup.scheduler.state.workers)
 
     run(main())

@@ -131,7 +131,7 @@ def test_what_is_kept_for_a_client_that_reads_nothing_has_a_limit_and_it_hears_o
             assert ours.is_full
             assert ours._transport.get_write_buffer_size() < 3 << 20
             # Others are served meanwhile, and what changes takes no room.
-            setup.client.connection.send(("cancel", keys[:100], True))
+            setup.client.connection.send(("cancel", keys[:100], True, None, ""))
             setup.client.connection.send(("request", 2, "list-datasets", {}))
             await setup.client.next("reply")
             assert len(setup.scheduler._peers["slow"].debts) <= KEYS

@@ -155,7 +155,7 @@ def test_leaving_that_fails_does_no_harm_to_others(clock, caplog):
 
 def test_pieces_say_the_same_one_after_the_other():
     keys = list(range(2 * MAX_ITEMS + 1))
-    cut = list(pieces(("cancel", keys, True)))
+    cut = list(pieces(("cancel", keys, True, None, "")))
     assert [message[0] for message in cut] == ["cancel"] * 3
     assert all(message[2] is True for message in cut)
     assert [key for message in cut for key in message[1]] == keys

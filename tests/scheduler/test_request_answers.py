@@ -42,6 +42,7 @@ ARGUMENTS = {
     requests.REBALANCE: {},
     requests.WORKERS_TO_CLOSE: {"n": 1},
     requests.RETIRE_WORKERS: {"workers": [NODE], "close_workers": False, "close_hosts": False},
+    requests.AWAIT_KILLS: {"kill": 1},
     requests.SHUTDOWN: {},
 }
 

@@ -46,6 +46,8 @@ class Cluster:
         self.begun: set[int] = set()  # runs that workers' ledgers have
         self.blocked: set[int] = set()  # runs that wait for others
         self.holding: set[int] = set()  # runs that were told that they hold resources
+        self.timed: set[int] = set()  # runs whose workers are to say when they begin
+        self.killing: list[to_do.KillRuns] = []  # what nodes are to end
         self.granted: set[int] = set()  # and those of them that have them again
         self.asked: list[to_do.RevokeRuns] = []  # of nodes, and not answered yet
         self.copying: list[tuple[str, bytes]] = []  # what hosts were told to bring
@@ -113,6 +115,10 @@ class Cluster:
             self.dropped[peer] += instruction.items
         elif isinstance(instruction, to_do.RevokeRuns):
             self.asked.append(instruction)
+        elif isinstance(instruction, to_do.KillRuns):
+            self.killing.append(instruction)
+        elif isinstance(instruction, to_do.TellTimed):
+            self.timed.update(instruction.items)
         elif isinstance(instruction, to_do.TellRevoked):
             self.told.append(instruction)
         elif isinstance(instruction, to_do.DeleteObjects):
@@ -245,6 +251,7 @@ class Cluster:
         crashed: Any = None,
         *,
         fault: bool = False,
+        asked: bool = False,
         parted_first: bool = False,
     ) -> None:
         """A worker dies; its node knows which keys its threads had taken last, or nothing."""
@@ -253,7 +260,7 @@ class Cluster:
         host = address.rpartition("/")[0]
         del self.runs[address], self.dropped[address]
         signs: list[events.Event] = [
-            events.WorkerExited(host, address, "killed by signal 9", run_ids, crashed, fault),
+            events.WorkerExited(host, address, "killed by signal 9", run_ids, crashed, fault, asked),
             events.WorkerParted(address, "its connection closed"),
         ]
         for sign in reversed(signs) if parted_first else signs:
@@ -419,8 +426,12 @@ class Cluster:
         self.handle(events.RunsReturned(worker, [entry[1]]))
 
     def begin(self, key: Any) -> None:
-        """The worker writes into its ledger that it has begun this."""
-        self.begun.add(self.startable_entry(key)[1][1])
+        """The worker writes into its ledger that it has begun this, and says so if it is to."""
+        worker, entry = self.startable_entry(key)
+        self.begun.add(entry[1])
+        if entry[1] in self.timed:
+            self.timed.discard(entry[1])
+            self.handle(events.RunsBegun(worker, [entry[1]]))
 
     def see(self, worker: str, condition: str, seconds: float = 0.0) -> None:
         """The worker's node says what it is doing."""
@@ -439,6 +450,21 @@ class Cluster:
                 del runs[run_id]
             number = next(self._ids) if revoked else 0
             self.handle(events.RunsRevoked(host, worker, incarnation, number, revoked, begun))
+
+    def answer_kills(self) -> list[str]:
+        """Nodes end the workers that are at what they are to end, and revoke the rest; returns those that are gone."""
+        killing, self.killing = self.killing, []
+        gone = []
+        for host, worker, incarnation, run_ids, _ in killing:
+            if worker not in self.runs:
+                continue
+            if any(run_id in self.runs[worker] and run_id in self.begun for run_id in run_ids):
+                self.remove_worker(worker, [], asked=True)
+                gone.append(worker)
+            else:
+                self.asked.append(to_do.RevokeRuns(host, worker, incarnation, run_ids))
+        self.answer_revocations()
+        return gone
 
     def confirm_revocations(self) -> None:
         """Workers confirm what they were told of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast.cluster.protocol.requests import (
+    cancelling,
     cluster,
     datasets,
     errands,
@@ -15,6 +16,7 @@ from holdfast.cluster.protocol.requests import (
     semaphores,
     workers,
 )
+from holdfast.cluster.protocol.requests.cancelling import AWAIT_KILLS
 from holdfast.cluster.protocol.requests.cluster import SHUTDOWN, WAIT_FOR_WORKERS
 from holdfast.cluster.protocol.requests.datasets import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
 from holdfast.cluster.protocol.requests.errands import ERRAND
@@ -64,6 +66,7 @@ REQUESTS = (
     *events.REQUESTS,
     *workers.REQUESTS,
     *moving.REQUESTS,
+    *cancelling.REQUESTS,
 )
 
 __all__ = [
@@ -71,6 +74,7 @@ __all__ = [
     "ACQUIRE_SEMAPHORE",
     "ADAPTIVE_TARGET",
     "ADD_WORKERS",
+    "AWAIT_KILLS",
     "CLEAR_EVENT",
     "CLOSE_SEMAPHORE",
     "ERRAND",

@@ -386,6 +386,7 @@ class Scheduler:
                     protocol.worker.WROTE: self._taking(events.FunctionsWrote),
                     protocol.worker.DROPPED: self._taking(events.RunsDropped),
                     protocol.worker.CONFIRMED: self._taking(events.RevocationConfirmed),
+                    protocol.worker.BEGUN: self._taking(events.RunsBegun),
                     protocol.worker.BLOCKED: self._taking(events.RunsBlocked),
                     protocol.worker.RECLAIM: self._taking(events.ResourcesReclaimed),
                     protocol.worker.RETURNED: self._taking(events.RunsReturned),
@@ -441,10 +442,11 @@ class Scheduler:
         if (host := self.state.hosts.get(peer)) is not None:
             self._members.tell_clients(protocol.client.NODES_CHANGED([host.description], []))
 
-    def _worker_exited(self, peer: str, worker: str, reason: str, *how: Any) -> None:
-        logger.warning("worker %s ended: %s", worker, reason)
-        self._handle(events.WorkerExited(peer, worker, reason, *how))
-        self._members.worker_exited(worker)
+    def _worker_exited(self, peer: str, *how: Any) -> None:
+        event = events.WorkerExited(peer, *how)
+        logger.log(logging.INFO if event.asked else logging.WARNING, "worker %s ended: %s", event.worker, event.reason)
+        self._handle(event)
+        self._members.worker_exited(event.worker)
 
     def _tasks_said(self, worker: str, *message: Any) -> Iterator[None] | None:
         tasks = self._peers.get(id_of_tasks(worker))

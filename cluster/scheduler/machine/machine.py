@@ -54,6 +54,7 @@ from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
 from holdfast.cluster.scheduler.parts.errands import Errands
 from holdfast.cluster.scheduler.parts.events import Events
 from holdfast.cluster.scheduler.parts.inquiries import Inquiries
+from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
@@ -189,12 +190,14 @@ class SchedulerState:
         self.datasets = Datasets(shared, self.copies, publish_seconds=publish_seconds)
         self.metadata = Metadata(shared)
         self.topics = Topics(shared, kept=events_kept, wall_time=wall_time)
+        kills = Kills(shared, self.revocation)
         self.parts: tuple[Part, ...] = (
             self.copies,
             self.carrying,
             self.datasets,
             self.metadata,
             self.topics,
+            kills,
             WorkerWaits(shared, address=address),
             Retiring(shared, self.carrying, self.copies, self.revocation),
             Replicas(shared, self.carrying, self.copies),
@@ -216,6 +219,7 @@ class SchedulerState:
             self.lending,
             self.suspects,
             self.objects,
+            kills,
             max_failures=max_failures,
         )
         hosts = Hosts(
@@ -227,8 +231,8 @@ class SchedulerState:
             self._worker_events.events,
             self.objects.events,
             clients.events,
-            Orders(shared, self.copies, missing).events,
-            Runs(shared, self.revocation, self.lending, missing).events,
+            Orders(shared, self.copies, missing, kills).events,
+            Runs(shared, self.revocation, self.lending, missing, kills).events,
             *(part.events for part in self.parts),
         )
         self._answers = table_of_requests(self.parts)

@@ -7,6 +7,7 @@ from typing import Any
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.parts.copies import Copies
+from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.placing.lending import submitted_in
 from holdfast.cluster.scheduler.placing.placement import Placement
@@ -31,9 +32,11 @@ class Orders:
         Sees to second copies of data.
     missing
         Takes results that could not be read.
+    kills
+        Ends runs of what is cancelled.
     """
 
-    def __init__(self, shared: Shared, copies: Copies, missing: Missing) -> None:
+    def __init__(self, shared: Shared, copies: Copies, missing: Missing, kills: Kills) -> None:
         self.events: EventHandlers = {
             events.TasksSubmitted: self._tasks_submitted,
             events.ObjectsScattered: self._objects_scattered,
@@ -50,6 +53,7 @@ class Orders:
         self._life = shared.life
         self._copies = copies
         self._missing = missing
+        self._kills = kills
         self._submitted = 0
 
     def _tasks_submitted(self, event: events.TasksSubmitted) -> None:
@@ -58,7 +62,7 @@ class Orders:
         tasks = life.generations.tasks
         options = event.options
         per_key = options.get("per_key") or {}
-        shared = chosen = _Options(options, self._placement)
+        shared = chosen = _Options.read(options, self._placement) if options else _NO_OPTIONS
         parent = _submitting_task(client, options)
         unknown: list[tuple[Task, Key]] = []
         specified: list[Task] = []
@@ -82,7 +86,7 @@ class Orders:
                 if dependency_keys and key in dependency_keys:
                     raise ProtocolError(f"task {key!r:.200} depends on itself")
                 if per_key:
-                    chosen = _Options({**options, **per_key[key]}, self._placement) if key in per_key else shared
+                    chosen = _Options.read({**options, **per_key[key]}, self._placement) if key in per_key else shared
                 if not is_held:
                     if task is not None:
                         life.generations.free_key(task)
@@ -102,6 +106,8 @@ class Orders:
                 task.requirements = chosen.requirements
                 task.retries = chosen.retries
                 task.private = chosen.private
+                if chosen.run_timeout:
+                    life.run_timeouts[task] = chosen.run_timeout
                 self._submitted += 1
                 task.priority = (-chosen.priority, self._submitted)
                 if parent is not None:
@@ -192,8 +198,11 @@ class Orders:
                 self._life.holding.unhold(client, task)
 
     def _keys_cancelled(self, event: events.KeysCancelled) -> None:
+        client = self._clients[event.client]
         found = [task for key in event.keys if (task := self._life.generations.tasks.get(key)) is not None]
-        self._life.holding.cancel(found, self._clients[event.client], force=event.force)
+        cancelled = self._life.holding.cancel(found, client, force=event.force, reason=event.reason)
+        if event.kill is not None:
+            self._kills.cancelled(client, cancelled, event.kill)
 
     def _results_missing(self, event: events.ResultsMissing) -> None:
         client = self._clients[event.client]
@@ -225,15 +234,27 @@ def _submitting_task(client: Client, options: dict[str, Any]) -> Task | None:
 
 
 class _Options:
-    """The options of a submit, read and checked once."""
+    """The options of a submit; of one that says nothing, those of the class."""
 
-    __slots__ = ("priority", "private", "requirements", "retries")
+    priority = 0.0
+    retries = 0
+    private = False
+    run_timeout = 0.0
+    requirements: Requirements | None = None
 
-    def __init__(self, options: dict[str, Any], placement: Placement) -> None:
+    @classmethod
+    def read(cls, options: dict[str, Any], placement: Placement) -> _Options:
+        """Read and check what a submit says."""
+        self = cls()
         try:
             self.priority = float(options.get("priority") or 0)
             self.retries = int(options.get("retries") or 0)
             self.private = bool(options.get("writable"))
+            self.run_timeout = float(options.get("run_timeout") or 0)
         except (TypeError, ValueError) as error:
             raise ProtocolError(f"malformed options of a task: {error}") from None
-        self.requirements: Requirements | None = placement.eligibility.requirements(options)
+        self.requirements = placement.eligibility.requirements(options)
+        return self
+
+
+_NO_OPTIONS = _Options()

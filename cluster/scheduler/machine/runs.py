@@ -5,6 +5,7 @@ from __future__ import annotations
 from holdfast.cluster.errors import ProtocolError, Reschedule
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.rescheduled import MAX_RESCHEDULES, Rescheduled
+from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.placing.lending import Lending
 from holdfast.cluster.scheduler.placing.revocation import Revocation
@@ -27,9 +28,13 @@ class Runs:
         Keeps account of runs that are blocked.
     missing
         Takes results that could not be read.
+    kills
+        Ends runs that take too long.
     """
 
-    def __init__(self, shared: Shared, revocation: Revocation, lending: Lending, missing: Missing) -> None:
+    def __init__(
+        self, shared: Shared, revocation: Revocation, lending: Lending, missing: Missing, kills: Kills
+    ) -> None:
         self.events: EventHandlers = {
             events.TasksFinished: self._tasks_finished,
             events.TasksErred: self._tasks_erred,
@@ -37,6 +42,7 @@ class Runs:
             events.DependenciesMissing: self._dependencies_missing,
             events.RunsRescheduled: self._runs_rescheduled,
             events.RunsDropped: self._runs_dropped,
+            events.RunsBegun: self._runs_begun,
             events.RunsBlocked: self._runs_blocked,
             events.ResourcesReclaimed: self._resources_reclaimed,
             events.RunsReturned: self._runs_returned,
@@ -51,6 +57,7 @@ class Runs:
         self._lending = lending
         self._missing = missing
         self._rescheduled = Rescheduled()
+        self._kills = kills
 
     def _speaker(self, address: str) -> Worker | None:
         """A worker that has said something; None if it is gone."""
@@ -155,9 +162,15 @@ class Runs:
             if task.state == "processing":
                 self._life.requeue(task)
 
+    def _runs_begun(self, event: events.RunsBegun) -> None:
+        worker = self._speaker(event.worker)
+        if worker is not None:
+            self._kills.begun(worker, event.run_ids)
+
     def _runs_blocked(self, event: events.RunsBlocked) -> None:
         worker = self._speaker(event.worker)
         if worker is not None:
+            self._kills.blocked(worker, event.run_ids)
             self._lending.blocked(worker, event.run_ids, self._life.now)
 
     def _resources_reclaimed(self, event: events.ResourcesReclaimed) -> None:
@@ -169,6 +182,7 @@ class Runs:
         worker = self._speaker(event.worker)
         if worker is not None:
             self._lending.returned(worker, event.run_ids, self._life.now)
+            self._kills.returned(worker, event.run_ids)
 
     def _runs_revoked(self, event: events.RunsRevoked) -> None:
         worker = self._workers.get(event.worker)
@@ -177,6 +191,7 @@ class Runs:
         if not worker.asked:
             raise ProtocolError(f"{event.host} revoked runs of {event.worker} that it was not told to revoke")
         self._revocation.revoked(worker, event.number, event.revoked, event.begun)
+        self._kills.spared(worker, [*event.revoked, *event.begun])
 
     def _revocation_confirmed(self, event: events.RevocationConfirmed) -> None:
         worker = self._speaker(event.worker)

@@ -26,6 +26,7 @@ from holdfast.cluster.errors import KilledWorker, ProtocolError
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.scheduler.machine.clients import Clients
 from holdfast.cluster.scheduler.machine.objects import Objects
+from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.placing.lending import Lending
 from holdfast.cluster.scheduler.placing.revocation import Revocation
@@ -76,6 +77,8 @@ class Workers:
         What else is known of workers.
     objects
         Knows what workers have put into stores and not told of.
+    kills
+        Knows which processes were to end.
     max_failures
         Number of deaths for which a task is charged before it fails.
     """
@@ -89,6 +92,7 @@ class Workers:
         lending: Lending,
         suspects: Suspects,
         objects: Objects,
+        kills: Kills,
         *,
         max_failures: int,
     ) -> None:
@@ -109,6 +113,7 @@ class Workers:
         self._lending = lending
         self._suspects = suspects
         self._objects = objects
+        self._kills = kills
         self._max_failures = max_failures
         self._departures: dict[Worker, _Departure] = {}
 
@@ -186,10 +191,12 @@ class Workers:
         if worker.ending:
             departure.reason = "it was told to end"
         elif how is None:
-            self._suspects.worker_died(worker, None, None, fault=False)
+            if not self._kills.is_asked_for(worker):
+                self._suspects.worker_died(worker, None, None, fault=False)
         else:
             departure.reason = how.reason
-            self._suspects.worker_died(worker, how.running, how.crashed, fault=how.fault)
+            if not how.asked:
+                self._suspects.worker_died(worker, how.running, how.crashed, fault=how.fault)
         self.remove(worker, departure.reason)
         self._objects.owner_left(worker.address)
 

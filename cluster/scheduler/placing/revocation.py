@@ -16,7 +16,7 @@ end:
 worker.…             is above zero, or another than "running", …
 ===================  ===========================================================================================
 condition            since its agent says so; until that says otherwise, or the worker says anything
-asked                from when its agent is asked to revoke runs until the answer
+asked                from when its agent is asked to revoke runs, or to end its process, until the answer
 unconfirmed          from when the worker is told of a revocation until it has confirmed that
 cut_off              (it isn't None) from when its connection breaks until that goes on
 retiring             (it is True) from when it is to end, for good or to be started again, until it has
@@ -37,7 +37,7 @@ from collections.abc import Sequence
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.placing.placement import Placement, transfer_seconds
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
-from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Instructions, RevokeRuns, TellRevoked
+from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Instructions, KillRuns, RevokeRuns, TellRevoked
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
 from holdfast.cluster.scheduler.tasks.model import Worker
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
@@ -196,6 +196,16 @@ class Revocation(Timed):
             worker.asked += 1
             some = run_ids[start : start + MAX_ITEMS]
             self._instructions.put(RevokeRuns(worker.host.address, worker.address, worker.incarnation, some))
+        self._update(worker)
+
+    def kill(self, worker: Worker, run_ids: Sequence[int], reason: str) -> None:
+        """Have the process of a worker ended that is at one of these runs; if it is at none, they never begin there.
+
+        The answer is that it has ended, or `revoked`.
+        """
+        assert worker.incarnation is not None
+        worker.asked += 1
+        self._instructions.put(KillRuns(worker.host.address, worker.address, worker.incarnation, run_ids, reason))
         self._update(worker)
 
     def revoked(self, worker: Worker, number: int, revoked: Sequence[int], begun: Sequence[int]) -> None:

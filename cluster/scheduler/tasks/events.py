@@ -40,7 +40,7 @@ class WorkerJoined(NamedTuple):
     host: str
     nthreads: int
     resources: dict[str, float]
-    incarnation: int | None = None  # by which its node may revoke runs of it
+    incarnation: int | None = None  # by which its node may revoke runs of it, and end it
 
 
 class WorkerParted(NamedTuple):
@@ -68,6 +68,7 @@ class WorkerExited(NamedTuple):
     running: Sequence[int] | None = None
     crashed: int | None = None
     fault: bool = False
+    asked: bool = False  # the node has ended it, since it was told to
 
 
 class PlacesChanged(NamedTuple):
@@ -138,6 +139,8 @@ class KeysCancelled(NamedTuple):
     client: str
     keys: Sequence[Key]
     force: bool
+    kill: int | None = None  # its number, if the processes end that run what is not needed any more by that
+    reason: str = ""  # the user's
 
 
 class EventLogged(NamedTuple):
@@ -191,6 +194,13 @@ class RunsRescheduled(NamedTuple):
 
 
 class RunsDropped(NamedTuple):
+    worker: str
+    run_ids: Sequence[int]
+
+
+class RunsBegun(NamedTuple):
+    """These runs, whose time is limited, begin."""
+
     worker: str
     run_ids: Sequence[int]
 
@@ -314,6 +324,7 @@ Event: TypeAlias = (
     | DependenciesMissing
     | RunsRescheduled
     | RunsDropped
+    | RunsBegun
     | RunsBlocked
     | ResourcesReclaimed
     | RunsReturned

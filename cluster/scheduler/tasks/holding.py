@@ -94,11 +94,17 @@ class Holding:
         if contents is not None:
             self.let_go(contents)
 
-    def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool) -> None:
+    def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool, reason: str) -> dict[Task, None]:
         """Give up ``client``'s holds (with ``force`` those of all that hear) on tasks and on all that depend on them.
 
-        What others hold, such as published datasets, stays.
+        What others hold, such as published datasets, stays. Returns all of these tasks.
+
+        Parameters
+        ----------
+        reason
+            Why, in the words of a user, for those that held them; may be empty.
         """
+        text = f"cancelled by {client.name}{reason and ': '}{reason}"
         closure: dict[Task, None] = dict.fromkeys(tasks)
         stack = list(closure)
         while stack:
@@ -110,4 +116,5 @@ class Holding:
             for holder in task.holders:
                 if holder.peer and (force or holder is client):
                     self.unhold(holder, task)
-                    self._instructions.cancelled(holder.peer, task.key, f"cancelled by {client.name}")
+                    self._instructions.cancelled(holder.peer, task.key, text)
+        return closure

@@ -39,6 +39,13 @@ class TellHolding(NamedTuple):
     items: list[int]
 
 
+class TellTimed(NamedTuple):
+    """Of the runs that follow these have a limited time: their worker is to say when each begins."""
+
+    peer: str
+    items: list[int]
+
+
 class GrantResources(NamedTuple):
     """These runs, which are blocked, have their resources again."""
 
@@ -56,6 +63,16 @@ class RevokeRuns(NamedTuple):
     worker: str
     incarnation: int
     run_ids: Sequence[int]
+
+
+class KillRuns(NamedTuple):
+    """The process of a worker is to end if it is at one of these runs, and never to begin the others."""
+
+    peer: str  # the node
+    worker: str
+    incarnation: int
+    run_ids: Sequence[int]
+    reason: str
 
 
 class TellRevoked(NamedTuple):
@@ -203,9 +220,11 @@ Instruction: TypeAlias = (
     | ForgetFunctions
     | RunTasks
     | TellHolding
+    | TellTimed
     | GrantResources
     | DropRuns
     | RevokeRuns
+    | KillRuns
     | TellRevoked
     | DeleteObjects
     | CopyObjects

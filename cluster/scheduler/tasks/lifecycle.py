@@ -90,6 +90,8 @@ class Lifecycle:
         self.unrunnable: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         #: Of what tasks have submitted: the run that has.
         self.parents: dict[Task, int] = {}
+        #: The seconds that a run of a task may take, of those for which that is limited.
+        self.run_timeouts: dict[Task, float] = {}
         self.lost = Lost()
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
         self.functions = functions
@@ -101,7 +103,7 @@ class Lifecycle:
         self._eligibility = placement.eligibility
         self._awaits_lost = awaits_lost
         self._moves = moves or Moves()
-        self._sender = Sender(instructions, placement, functions, self._moves)
+        self._sender = Sender(instructions, placement, functions, self._moves, self.run_timeouts)
         self._freed: dict[Worker, None] = {}  # that have ended runs in this event
         self.follow_up = FollowUp(
             self.holding,
@@ -261,6 +263,16 @@ class Lifecycle:
         run.task, run.late = None, task
         task.worker = None
         self.requeue(task)
+
+    def give_up_run(self, task: Task, error: TaskError) -> None:
+        """A task in state "processing" doesn't wait for its run any longer: it runs again if it has retries left, and
+        fails if not."""
+        if task.retries:
+            task.retries -= 1
+            self.withdraw(task)
+            self.requeue(task)
+        else:
+            self.fail(task, error)
 
     def withdraw(self, task: Task) -> None:
         """Take a task out of the queue, table or worker where it is (1); its state is for the caller to change."""
@@ -462,6 +474,8 @@ class Lifecycle:
             self.lost.supersede(task)
         if self.parents:
             self.parents.pop(task, None)
+        if self.run_timeouts:
+            self.run_timeouts.pop(task, None)
         self.generations.forget(task)
         group = task.group
         group.tasks -= 1

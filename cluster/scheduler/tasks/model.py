@@ -353,7 +353,7 @@ class Worker:
         self.heard = 0.0  # when it last ended a run, or was sent one while it had none
         self.reserved_for: Task | None = None  # which runs here alone, or is to: so there is no room for others
         #: See `revocation` for what follows.
-        self.incarnation: int | None = None  # names its process to its node; None: nothing can be revoked
+        self.incarnation: int | None = None  # names its process to its node; None: it has none of its own
         self.condition = "running"  # what its process is doing
         self.asked = 0  # revocations that its node was asked for, and has not answered
         self.unconfirmed = 0  # those that it was told of, and has not confirmed

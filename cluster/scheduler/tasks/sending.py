@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 from holdfast.cluster.scheduler.tasks.functions import Functions
-from holdfast.cluster.scheduler.tasks.instructions import Instructions, RunTasks, SendFunctions, TellHolding
+from holdfast.cluster.scheduler.tasks.instructions import Instructions, RunTasks, SendFunctions, TellHolding, TellTimed
 from holdfast.cluster.scheduler.tasks.model import Run, Task, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.placer import Placer
@@ -26,15 +27,25 @@ class Sender:
         The functions of tasks.
     moves
         Changes the states of tasks.
+    run_timeouts
+        The tasks whose runs may take so many seconds only.
     """
 
-    __slots__ = ("_functions", "_instructions", "_moves", "_placement", "_run_ids")
+    __slots__ = ("_functions", "_instructions", "_moves", "_placement", "_run_ids", "_run_timeouts")
 
-    def __init__(self, instructions: Instructions, placement: Placer, functions: Functions, moves: Moves) -> None:
+    def __init__(
+        self,
+        instructions: Instructions,
+        placement: Placer,
+        functions: Functions,
+        moves: Moves,
+        run_timeouts: Mapping[Task, float],
+    ) -> None:
         self._instructions = instructions
         self._placement = placement
         self._functions = functions
         self._moves = moves
+        self._run_timeouts = run_timeouts
         self._run_ids = itertools.count(1)
 
     def send(self, task: Task, worker: Worker, now: float) -> None:
@@ -55,6 +66,8 @@ class Sender:
             self._instructions.add(SendFunctions, worker.address, (digest, self._functions.table[digest].blob))
         if requirements is not None and requirements.resources:
             self._instructions.add(TellHolding, worker.address, run_id)
+        if self._run_timeouts and task in self._run_timeouts:
+            self._instructions.add(TellTimed, worker.address, run_id)
         assert task.payload is not None
         dependencies = [dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
         self._instructions.add(

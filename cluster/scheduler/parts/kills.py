@@ -1,0 +1,363 @@
+"""Runs that end with the process of their worker: what a client has cancelled with `kill`, and what takes too long.
+
+No thread can be stopped from outside, so to end a run is to end its process. The agent of the host does that, since it
+knows what the process is at (`cluster/ledger.py`):
+
+=================================  ====================================================================================
+the run …                          … then
+=================================  ====================================================================================
+is going on, or blocked            its process is killed, and another one takes its place at once. All other runs of
+                                   the process are run again, and no task is charged for this death
+has not begun                      it is revoked, and never begins there; nothing else happens
+has ended                          the same. A process that has begun nothing since may be taken for one that is at it
+is in a process with other things  it goes on to its end, and its outcome is not used: workers without a process of
+                                   their own, and the worker of the very task that wants it
+=================================  ====================================================================================
+
+What is cancelled with `kill` is what nothing needs any more by that: what the client named and what depends on it, as
+far as no other holder keeps it; and what these read, if it is needed for nothing else. `await-kills` is answered when
+the agents have done their part.
+
+The time of a run is limited if its task has a `run_timeout`. It counts from when its worker says that the run has
+begun. While the run is blocked, since it waits for others, it counts no time. When it is over, the task runs again, if
+it has retries left, or fails with a `TimeoutError`; and the run is ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.protocol.requests import AWAIT_KILLS
+from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
+from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.tasks.deadlines import Timed
+from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.model import Task, Worker
+from holdfast.cluster.scheduler.tasks.names import Key
+from holdfast.cluster.scheduler.tasks.states import ACTIVE
+from holdfast.cluster.scheduler.tasks.stored_errors import task_error
+
+#: How long a client waits for processes to end: longer than the connection of an agent may be broken.
+KILL_SECONDS = 30.0
+#: Of the runs that can't be ended, so many are named.
+NAMED_MAX = 3
+
+
+class Kill:
+    """A process that is to end, if it is at one of these runs. ``client`` and ``number`` say for whom; or None."""
+
+    __slots__ = ("client", "number", "run_ids", "worker")
+
+    def __init__(self, worker: Worker, run_ids: frozenset[int], client: str | None, number: int | None) -> None:
+        self.worker = worker
+        self.run_ids = run_ids
+        self.client = client
+        self.number = number
+
+
+class KillsWait(Wait):
+    """A client that waits until processes have ended."""
+
+    __slots__ = ("kills", "number")
+
+    kind = "kills"
+
+    def __init__(
+        self, part: Kills, client: str, request: int, due: float, number: int, kills: dict[Kill, None]
+    ) -> None:
+        super().__init__(part, client, request, due)
+        self.number = number
+        self.kills = kills
+
+    def snapshot(self) -> Any:
+        return self.number
+
+
+class _Clock:
+    """Of one run: when its time is over, or while it is blocked, the seconds that are left of it."""
+
+    __slots__ = ("end", "key", "left", "seconds")
+
+    def __init__(self, key: Key, seconds: float, now: float) -> None:
+        self.key = key
+        self.seconds = seconds
+        self.end: float | None = now + seconds
+        self.left = 0.0
+
+
+class RunClocks(Timed):
+    """The time of the runs of one worker, as far as it is limited."""
+
+    __slots__ = ("_part", "of_runs", "worker")
+
+    def __init__(self, part: Kills, worker: Worker) -> None:
+        super().__init__()
+        self._part = part
+        self.worker = worker
+        self.of_runs: dict[int, _Clock] = {}
+
+    def begin(self, run_id: int, clock: _Clock) -> None:
+        """A run begins."""
+        runs = self.worker.runs
+        self.of_runs = {other: its for other, its in self.of_runs.items() if other in runs}  # the others have ended
+        self.of_runs[run_id] = clock
+
+    @property
+    def due(self) -> float | None:
+        """When the time of a run is over that has not ended."""
+        runs = self.worker.runs
+        return min((c.end for run_id, c in self.of_runs.items() if c.end is not None and run_id in runs), default=None)
+
+    def expire(self, now: float) -> None:
+        """End the runs whose time is over."""
+        over = [run_id for run_id, clock in self.of_runs.items() if clock.end is not None and clock.end <= now]
+        for run_id in over:
+            clock = self.of_runs.pop(run_id)
+            if run_id in self.worker.runs:
+                self._part.time_is_over(self.worker, run_id, clock)
+
+
+class Kills(Part, WaitOwner):
+    """Has the processes of workers ended, and answers `await-kills`.
+
+    Parameters
+    ----------
+    shared
+        What all parts work with.
+    revocation
+        Asks the agents.
+    """
+
+    name = "kills"
+
+    def __init__(self, shared: Shared, revocation: Revocation) -> None:
+        super().__init__(shared)
+        self.requests = {AWAIT_KILLS: self._await_kills}
+        self._revocation = revocation
+        self._kills: dict[Worker, list[Kill]] = {}
+        self._waits: dict[KillsWait, None] = {}
+        #: The runs that can't be ended, by client and number: the key, and the worker's name.
+        self._out_of_reach: dict[str, dict[int, list[tuple[Key, str]]]] = {}
+        self._clocks: dict[Worker, RunClocks] = {}
+
+    def is_asked_for(self, worker: Worker) -> bool:
+        """Whether the process of a worker is to end, and it is not known that it does not."""
+        return worker in self._kills
+
+    # -- what is cancelled
+
+    def cancelled(self, client: Client, tasks: Iterable[Task], number: int) -> None:
+        """A client has given up these tasks: end the runs of all that nothing needs any more."""
+        runs: dict[Worker, list[int]] = {}
+        for task in _unneeded(tasks, self.shared.life.holding.is_held):
+            worker = task.worker
+            if task.state != "processing" or worker is None:
+                continue
+            if worker.incarnation is not None and worker is not client.worker:
+                runs.setdefault(worker, []).append(task.run_id)
+            elif worker.runs[task.run_id].blocked or worker.runs[task.run_id] in worker.active[: worker.nthreads]:
+                out_of_reach = self._out_of_reach.setdefault(client.id, {}).setdefault(number, [])
+                out_of_reach.append((task.key, worker.name))
+        for worker, run_ids in runs.items():
+            reason = f"was ended, since {client.name} has cancelled what it was running (kill=True)"
+            for start in range(0, len(run_ids), MAX_ITEMS):
+                self._kill(worker, run_ids[start : start + MAX_ITEMS], reason, client.id, number)
+
+    def _kill(
+        self, worker: Worker, run_ids: Sequence[int], reason: str, client: str | None = None, number: int | None = None
+    ) -> None:
+        self._kills.setdefault(worker, []).append(Kill(worker, frozenset(run_ids), client, number))
+        self._revocation.kill(worker, run_ids, reason)
+
+    def spared(self, worker: Worker, run_ids: Iterable[int]) -> None:
+        """The agent of a worker has answered for these runs: if they were to be ended, they were not going on."""
+        kills = self._kills.get(worker, ())
+        answered = frozenset(run_ids)
+        kill = next((kill for kill in kills if kill.run_ids == answered), None)
+        if kill is not None:
+            self._kills[worker].remove(kill)
+            if not self._kills[worker]:
+                del self._kills[worker]
+            self._done([kill])
+
+    def worker_left(self, worker: Worker) -> None:
+        self._done(self._kills.pop(worker, ()))
+        if (clocks := self._clocks.pop(worker, None)) is not None:
+            clocks.of_runs.clear()
+            self.shared.deadlines.forget(clocks)
+
+    def client_left(self, client: Client) -> None:
+        self._out_of_reach.pop(client.id, None)
+
+    # -- clients that wait for it
+
+    def _await_kills(self, client: Client, request: int, kill: int) -> None:
+        self.shared.waits.demand_room(client.id)
+        self._begin(client.id, request, self.shared.now + KILL_SECONDS, kill)
+
+    def _begin(self, client: str, request: int, due: float, number: int) -> KillsWait:
+        all_kills = (kill for kills in self._kills.values() for kill in kills)
+        mine = {kill: None for kill in all_kills if kill.client == client and kill.number == number}
+        wait = KillsWait(self, client, request, due, number, mine)
+        self._waits[wait] = None
+        self.shared.waits.begin(wait)
+        if not mine:
+            self._answer(wait)
+        return wait
+
+    def _done(self, kills: Iterable[Kill]) -> None:
+        for kill in kills:
+            for wait in list(self._waits):
+                if kill in wait.kills:
+                    del wait.kills[kill]
+                    if not wait.kills:
+                        self._answer(wait)
+
+    def _answer(self, wait: KillsWait) -> None:
+        of_client = self._out_of_reach.get(wait.client, {})
+        out_of_reach = of_client.pop(wait.number, None)
+        if out_of_reach is None:
+            self.shared.waits.answer(wait, None)
+            return
+        if not of_client:
+            del self._out_of_reach[wait.client]
+        named = ", ".join(f"{key!r:.200} on {name}" for key, name in out_of_reach[:NAMED_MAX])
+        more = f" and {len(out_of_reach) - NAMED_MAX:,} more" if len(out_of_reach) > NAMED_MAX else ""
+        text = (
+            f"cancelled, but not killed: {named}{more}. A worker that shares its process with others (processes=False, "
+            "or with the very task that cancels) can't be ended alone: what it runs goes on to its end, and the "
+            "result is dropped"
+        )
+        self.shared.waits.refuse(wait, "RuntimeError", text)
+
+    def expired(self, wait: Wait) -> None:
+        assert isinstance(wait, KillsWait)
+        names = ", ".join(dict.fromkeys(kill.worker.name for kill in wait.kills))
+        text = (
+            f"cancelled, but the agent of {names:.1000} has not said for {KILL_SECONDS:g} s that its process has ended"
+        )
+        self.shared.waits.refuse(wait, "TimeoutError", text)
+
+    def forget(self, wait: Wait) -> None:
+        assert isinstance(wait, KillsWait)
+        del self._waits[wait]
+
+    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
+        return self._begin(client, request, due, data) if kind == KillsWait.kind else None
+
+    # -- the time of runs
+
+    def begun(self, worker: Worker, run_ids: Iterable[int]) -> None:
+        """A worker begins runs whose time is limited."""
+        clocks = self._clocks.get(worker)
+        if clocks is None:
+            clocks = self._clocks[worker] = RunClocks(self, worker)
+        life = self.shared.life
+        for run_id in run_ids:
+            run = worker.runs.get(run_id)
+            if run is None:
+                continue
+            run.begun = True
+            seconds = None if run.task is None else life.run_timeouts.get(run.task)
+            if run.task is not None and seconds is not None:
+                clocks.begin(run_id, _Clock(run.task.key, seconds, life.now))
+        self.shared.deadlines.watch(clocks)
+
+    def blocked(self, worker: Worker, run_ids: Iterable[int]) -> None:
+        """Runs of a worker wait for others."""
+        for clock in self._of_runs(worker, run_ids):
+            if clock.end is not None:
+                clock.left, clock.end = clock.end - self.shared.now, None
+
+    def returned(self, worker: Worker, run_ids: Iterable[int]) -> None:
+        """Runs of a worker go on that were blocked."""
+        for clock in self._of_runs(worker, run_ids):
+            clock.end = self.shared.now + clock.left
+        if worker in self._clocks:
+            self.shared.deadlines.watch(self._clocks[worker])
+
+    def _of_runs(self, worker: Worker, run_ids: Iterable[int]) -> list[_Clock]:
+        clocks = self._clocks.get(worker)
+        return [] if clocks is None else [clock for r in run_ids if (clock := clocks.of_runs.get(r)) is not None]
+
+    def time_is_over(self, worker: Worker, run_id: int, clock: _Clock) -> None:
+        """A run has taken as long as it may."""
+        task = worker.runs[run_id].task
+        can_be_ended = worker.incarnation is not None
+        text = f"{clock.key!r:.200} ran longer than its run_timeout of {clock.seconds:g} s"
+        if task is not None and task.state == "processing":
+            where = f"on worker {worker.name!r} at {worker.address}"
+            how = "whose process was ended" if can_be_ended else "which can't be ended alone: the run goes on there"
+            error = TimeoutError(f"{text}, {where}, {how}")
+            self.shared.life.give_up_run(task, task_error(task.key, error))
+        if can_be_ended:
+            self._kill(worker, [run_id], f"was ended, since {text}")
+
+    # -- the rest
+
+    def snapshot(self) -> Any:
+        kills = [[k.worker.address, sorted(k.run_ids), k.client, k.number] for its in self._kills.values() for k in its]
+        now = self.shared.now
+        clocks = [
+            [clocks.worker.address, run_id, c.key, c.seconds, c.left if c.end is None else c.end - now, c.end is None]
+            for clocks in self._clocks.values()
+            for run_id, c in clocks.of_runs.items()
+            if run_id in clocks.worker.runs
+        ]
+        out_of_reach = [
+            [client, number, keys] for client, its in self._out_of_reach.items() for number, keys in its.items()
+        ]
+        return [kills, clocks, out_of_reach] if kills or clocks or out_of_reach else None
+
+    def restore(self, data: Any) -> None:
+        kills, clocks, out_of_reach = data
+        workers = self.shared.workers
+        for address, run_ids, client, number in kills:
+            if address in workers:
+                kill = Kill(workers[address], frozenset(run_ids), client, number)
+                self._kills.setdefault(kill.worker, []).append(kill)
+        for address, run_id, key, seconds, left, is_blocked in clocks:
+            if address in workers:
+                worker = workers[address]
+                of_worker = self._clocks.setdefault(worker, RunClocks(self, worker))
+                clock = of_worker.of_runs[run_id] = _Clock(key, seconds, self.shared.now)
+                clock.left, clock.end = left, None if is_blocked else self.shared.now + left
+                self.shared.deadlines.watch(of_worker)
+        for client, number, keys in out_of_reach:
+            self._out_of_reach.setdefault(client, {})[number] = [(key, name) for key, name in keys]
+
+    def check(self) -> None:
+        workers = self.shared.workers
+        known = {kill for kills in self._kills.values() for kill in kills}
+        for worker, kills in self._kills.items():
+            assert workers.get(worker.address) is worker, f"{worker!r} is gone, and is to end"
+            assert kills
+            assert worker.asked >= len(kills), f"the agent of {worker!r} has answered"
+        assert set(self._waits) == {wait for wait in self.shared.waits if isinstance(wait, KillsWait)}
+        for wait in self._waits:
+            assert wait.kills, f"{wait!r} has what it waits for"
+            assert known.issuperset(wait.kills)
+        for worker in self._clocks:
+            assert workers.get(worker.address) is worker, f"{worker!r} is gone, and a run of it has time left"
+        self.shared.deadlines.check(self._clocks.values())
+        assert self._out_of_reach.keys() <= self.shared.clients.keys()
+
+
+def _unneeded(tasks: Iterable[Task], is_held: Callable[[Task], bool]) -> Iterable[Task]:
+    """Of these tasks, and of what they depend on, all that nothing needs: no holder, and no other task but these."""
+    found: dict[Task, None] = {}
+    waiters: dict[Task, int] = {}  # of a task, those that are active and not found
+    stack = list(tasks)
+    while stack:
+        task = stack.pop()
+        if task in found or waiters.get(task, task.nwaiters) or is_held(task):
+            continue
+        found[task] = None
+        if task.state in ACTIVE:
+            for dependency in task.dependencies:
+                waiters[dependency] = waiters.get(dependency, dependency.nwaiters) - 1
+                stack.append(dependency)
+    return found
