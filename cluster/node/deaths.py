@@ -49,18 +49,18 @@ class Death(NamedTuple):
         The one of these that has crashed the process, if that is known.
     fault
         Whether it was killed as a process is that writes where it can't.
-    asked
-        Whether it was ended for the scheduler, because of what it was running.
     frames
         What the crashed thread was doing, innermost first, for people.
+    asked
+        Whether it was ended for the scheduler, because of what it was running.
     """
 
     reason: str
     running: tuple[int, ...] = ()
     crashed: int | None = None
     fault: bool = False
-    asked: bool = False
     frames: str = ""
+    asked: bool = False
 
 
 def death_of(code: int, ledger: AgentLedger) -> Death:
