@@ -20,7 +20,7 @@ _SHOWN_MAX = 50
 class DatasetMethods(Face):
     """The methods of a client that publish, list, get and unpublish datasets."""
 
-    def publish_dataset(self, *args: Any, name: str | None = None, override: bool = False, **kwargs: Any) -> Any:
+    def publish_dataset(self, *args: Any, name: Any = None, override: bool = False, **kwargs: Any) -> Any:
         """Give collections or futures a name in the cluster; they stay when this client is gone.
         In an asynchronous client: await it.
 
@@ -32,7 +32,7 @@ class DatasetMethods(Face):
         ----------
         *args
             A dataset, published as ``name``. Several are published as one list.
-        name : str, optional
+        name : str, number or tuple of these, optional
         override : bool
             Whether it may replace a dataset of this name.
         **kwargs
@@ -43,7 +43,7 @@ class DatasetMethods(Face):
         DatasetExistsError
             A name is taken.
         TypeError
-            It can't be pickled.
+            It can't be pickled, or the name is none.
         ValueError
             A name is too long, or there are too many datasets; says how many there may be.
         StoreFullError
@@ -55,12 +55,18 @@ class DatasetMethods(Face):
         >>> x = da.arange(10, chunks=5)
         >>> client.publish_dataset(numbers=x.persist())
         >>> client.publish_dataset(x + 1, name="numbers", override=True)
+        >>> client.publish_dataset(x, name=("numbers", 2026))
         """
         named = datasets.named(args, name, kwargs)
         return self._run(datasets.publish(self._core, named, override))
 
     def list_datasets(self) -> Any:
         """The names of all published datasets. In an asynchronous client: await it.
+
+        Returns
+        -------
+        tuple
+            Names that are text come first, in order.
 
         Examples
         --------
@@ -70,14 +76,21 @@ class DatasetMethods(Face):
         """
         return self._run(datasets.names(self._core))
 
-    def get_dataset(self, name: str, default: Any = datasets.NO_DEFAULT) -> Any:
+    def get_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT, default: Any = datasets.NO_DEFAULT) -> Any:
         """A published dataset: the same collection, on futures of this client. In an asynchronous client: await it.
 
         Parameters
         ----------
-        name : str
+        *names : str, number or tuple of these
+            Of one dataset, or of several.
+        name : optional
+            One more, by this keyword.
         default : object, optional
-            What to return if there is none of this name.
+            What to return where there is none of a name.
+
+        Returns
+        -------
+        The dataset; of several names a tuple of them.
 
         Raises
         ------
@@ -89,23 +102,26 @@ class DatasetMethods(Face):
         Examples
         --------
         >>> import dask.array as da
-        >>> client.publish_dataset(numbers=da.arange(10, chunks=5).persist())
+        >>> client.publish_dataset(numbers=da.arange(10, chunks=5).persist(), words=["a", "b"])
         >>> int(client.get_dataset("numbers").sum().compute())
         45
+        >>> client.get_dataset("words", "letters", default=[])
+        (['a', 'b'], [])
         """
-        return self._run(datasets.get(self._core, name, default))
+        all_names = names if name is datasets.NO_DEFAULT else (*names, name)
+        return self._run(datasets.get(self._core, all_names, default))
 
-    def unpublish_dataset(self, name: str) -> Any:
-        """Take a dataset's name away. Its data goes with its last holder. In an asynchronous client: await it.
+    def unpublish_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT) -> Any:
+        """Take datasets' names away. Their data goes with its last holder. In an asynchronous client: await it.
+
+        Nothing happens where there is no dataset of a name.
 
         Parameters
         ----------
-        name : str
-
-        Raises
-        ------
-        DatasetNotFoundError
-            There is none of this name.
+        *names : str, number or tuple of these
+            Of one dataset, or of several.
+        name : optional
+            One more, by this keyword.
 
         Examples
         --------
@@ -114,7 +130,8 @@ class DatasetMethods(Face):
         >>> client.list_datasets()
         ()
         """
-        return self._run(datasets.unpublish(self._core, name))
+        all_names = names if name is datasets.NO_DEFAULT else (*names, name)
+        return self._run(datasets.unpublish(self._core, all_names))
 
     @property
     def datasets(self) -> Datasets:
@@ -129,7 +146,7 @@ class DatasetMethods(Face):
         return Datasets(self)
 
 
-class Datasets(MutableMapping[str, Any]):
+class Datasets(MutableMapping[Any, Any]):
     """The published datasets as a mapping: ``client.datasets``.
 
     Examples
@@ -149,35 +166,37 @@ class Datasets(MutableMapping[str, Any]):
     def __init__(self, client: DatasetMethods) -> None:
         self._client = client
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: Any) -> Any:
         return self._client.get_dataset(name)
 
-    def __setitem__(self, name: str, data: Any) -> None:
+    def __setitem__(self, name: Any, data: Any) -> None:
         self._check_blocking("client.publish_dataset(data, name=name, override=True)")
         self._client.publish_dataset(data, name=name, override=True)
 
-    def __delitem__(self, name: str) -> None:
+    def __delitem__(self, name: Any) -> None:
         self._check_blocking("client.unpublish_dataset(name)")
         if name not in self:
-            raise DatasetNotFoundError(f"there is no dataset {name!r}; there are: {', '.join(self) or 'none'}")
+            raise DatasetNotFoundError(
+                f"there is no dataset {name!r}; there are: {', '.join(map(str, self)) or 'none'}"
+            )
         self._client.unpublish_dataset(name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names()
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self._names())
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[Any]:
         for name in await self._client.list_datasets():
             yield name
 
     def __len__(self) -> int:
         return len(self._names())
 
-    def _names(self) -> tuple[str, ...]:
+    def _names(self) -> tuple[Any, ...]:
         self._check_blocking("client.list_datasets()")
-        names: tuple[str, ...] = self._client.list_datasets()
+        names: tuple[Any, ...] = self._client.list_datasets()
         return names
 
     def _check_blocking(self, instead: str) -> None:
@@ -200,4 +219,4 @@ class Datasets(MutableMapping[str, Any]):
         except (HoldfastError, RuntimeError, TimeoutError) as error:
             return f"unknown: {error}"
         more = f", … {len(names) - _SHOWN_MAX:,} more" if len(names) > _SHOWN_MAX else ""
-        return (", ".join(names[:_SHOWN_MAX]) or "none") + more
+        return (", ".join(map(str, names[:_SHOWN_MAX])) or "none") + more

@@ -20,10 +20,12 @@ from holdfast.client.futures.reading import read
 from holdfast.client.operations.storing import constants
 from holdfast.client.packing import expressions
 from holdfast.client.packing.constants import REFUSALS
-from holdfast.client.packing.keys import check_text, check_together
+from holdfast.client.packing.keys import check_text, check_together, wire_key
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
+from holdfast.cluster.protocol.limits import MAX_DATASET_NAME_NBYTES
+from holdfast.cluster.protocol.shapes import key_nbytes
 from holdfast.objectstore.errors import HoldfastError, UnreadableError
 from holdfast.objectstore.pickling.exceptions import ends_an_await
 from holdfast.objectstore.pickling.outline import name_in
@@ -42,32 +44,58 @@ class _NoDefault:
 NO_DEFAULT: Any = _NoDefault()
 
 
-def check_name(name: Any) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"the name of a dataset is a string, not {name!r}")
-    if not name:
-        raise ValueError("the name of a dataset has a character at least, and this one is empty")
-    check_text("the dataset", name)
+def wire_name(name: Any) -> Any:
+    """The name of a dataset, as messages carry it: equal to the one given, made of builtin types only.
+
+    Raises
+    ------
+    TypeError
+        It can't be a name.
+    ValueError
+        It is empty, or too long.
+    """
+    if name is None or name is False or name is True:
+        raise TypeError(f"the name of a dataset is a text, a number or a tuple of these, not {name!r}")
+    if isinstance(name, str):
+        if not name:
+            raise ValueError("the name of a dataset has a character at least, and this one is empty")
+        check_text("the dataset", name)
+    try:
+        wire = wire_key(name)
+    except TypeError:
+        raise TypeError(f"the name of a dataset is a text, a number or a tuple of these, not {name!r:.200}") from None
+    except ValueError as error:
+        raise ValueError(str(error).replace("can't be a key", "can't be the name of a dataset")) from None
+    nbytes = key_nbytes(wire)
+    if nbytes > MAX_DATASET_NAME_NBYTES:
+        raise ValueError(
+            f"{name!r:.40}… can't be the name of a dataset: it takes {nbytes:,} bytes, and a name may take "
+            f"{MAX_DATASET_NAME_NBYTES:,}"
+        )
+    return wire
 
 
-def named(args: tuple[Any, ...], name: str | None, by_keyword: dict[str, Any]) -> dict[str, Any]:
+def named(args: tuple[Any, ...], name: Any, by_keyword: dict[str, Any]) -> dict[Any, Any]:
     """The datasets that a call of `Client.publish_dataset` gives, by their names."""
-    if bool(args) == bool(by_keyword):
-        raise ValueError("publish one dataset with name=, or several by keyword: publish_dataset(flights=frame)")
-    if args:
-        if name is None:
-            raise ValueError("a dataset needs a name: publish_dataset(frame, name='flights')")
-        return {name: args[0] if len(args) == 1 else list(args)}
-    if name is not None:
-        raise ValueError("name= is for a dataset that is given without one")
-    return by_keyword
+    if not args and not by_keyword:
+        raise ValueError("publish a dataset with name=, or several by keyword: publish_dataset(flights=frame)")
+    if not args:
+        if name is not None:
+            raise ValueError("name= is for a dataset that is given without one")
+        return dict(by_keyword)
+    if name is None:
+        raise ValueError("a dataset needs a name: publish_dataset(frame, name='flights')")
+    wire = wire_name(name)
+    if wire in by_keyword:
+        raise ValueError(f"two datasets of one call have the name {name!r}")
+    return {wire: args[0] if len(args) == 1 else list(args), **by_keyword}
 
 
-def publish(core: Core, named: Mapping[str, Any], override: bool) -> Operation[None]:
+def publish(core: Core, named: Mapping[Any, Any], override: bool) -> Operation[None]:
     """Publish datasets: all of them, or none."""
     for name in named:
-        check_name(name)
-    packed: dict[str, _Recipe] = yield Elsewhere(
+        wire_name(name)
+    packed: dict[Any, _Recipe] = yield Elsewhere(
         lambda: {name: _pack(core, name, data) for name, data in named.items()}
     )
     datasets = [(name, raw(recipe.data), list(recipe.held)) for name, recipe in packed.items()]
@@ -82,7 +110,7 @@ class _Recipe(NamedTuple):
     held: dict[Any, Future]
 
 
-def _pack(core: Core, name: str, data: Any) -> _Recipe:
+def _pack(core: Core, name: Any, data: Any) -> _Recipe:
     try:
         with core.stores.batch():
             packed = constants(core, LARGE_NBYTES).pack(data)
@@ -100,20 +128,29 @@ def _pack(core: Core, name: str, data: Any) -> _Recipe:
     return _Recipe(packed.data, held)
 
 
-def unpublish(core: Core, name: str) -> Operation[None]:
+def unpublish(core: Core, names: Sequence[Any]) -> Operation[None]:
     """See `Client.unpublish_dataset`."""
-    check_name(name)
-    yield Ask(core.session, protocol.requests.UNPUBLISH, name=name)
+    for name in [wire_name(name) for name in names]:
+        yield Ask(core.session, protocol.requests.UNPUBLISH, name=name)
 
 
-def names(core: Core, timeout: float | None = None) -> Operation[tuple[str, ...]]:
+def names(core: Core, timeout: float | None = None) -> Operation[tuple[Any, ...]]:
     """The names of all datasets."""
     return tuple((yield Ask(core.session, protocol.requests.LIST_DATASETS, timeout)))
 
 
-def get(core: Core, name: str, default: Any = NO_DEFAULT) -> Operation[Any]:
-    """A published dataset, on futures of this client."""
-    check_name(name)
+def get(core: Core, names: Sequence[Any], default: Any = NO_DEFAULT) -> Operation[Any]:
+    """Published datasets, on futures of this client: one, or a tuple of several."""
+    if not names:
+        raise TypeError("get_dataset takes the name of a dataset, or several")
+    wire_names = [wire_name(name) for name in names]
+    found = []
+    for name in wire_names:
+        found.append((yield from _get(core, name, default)))
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def _get(core: Core, name: Any, default: Any) -> Operation[Any]:
     try:
         answer = yield Ask(core.session, protocol.requests.GET_DATASET, name=name)
     except DatasetNotFoundError:
@@ -126,7 +163,7 @@ def get(core: Core, name: str, default: Any = NO_DEFAULT) -> Operation[Any]:
     return (yield Elsewhere(lambda: _load(core, name, answer["data"], held)))
 
 
-def _load(core: Core, name: str, data: bytes | memoryview, held: Mapping[Any, Future]) -> Any:
+def _load(core: Core, name: Any, data: bytes | memoryview, held: Mapping[Any, Future]) -> Any:
     bound_futures: dict[Any, Future] = {}
 
     def bind(key: Any) -> Future:

@@ -19,7 +19,6 @@ from holdfast.cluster.protocol.limits import (
     MAX_INTEGER,
     MAX_ITEMS,
     MAX_KEY_DEPTH,
-    MAX_KEY_NBYTES,
     MAX_PLAIN_DEPTH,
     MAX_PLAIN_ITEMS,
 )
@@ -254,10 +253,10 @@ def _spelled_out(shape: Shape) -> str:
             return f"{nbytes} bytes{' or none' if or_empty else ''}"
         case Blob(most):
             return f"up to {most:,} bytes"
-        case KeyShape():
+        case KeyShape(limit=limit):
             return (
                 f"a text, a number, bytes, nil, or an array of these up to {MAX_KEY_DEPTH} deep; up to "
-                f"{MAX_KEY_NBYTES:,} bytes in all"
+                f"{limit:,} bytes in all"
             )
         case Maybe(inner):
             return f"{describe(inner)} or nil"

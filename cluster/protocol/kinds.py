@@ -7,6 +7,7 @@ from holdfast.cluster.protocol.limits import (
     ERROR_INLINE_NBYTES,
     ERROR_TEXT_LENGTH,
     INLINE_LIMIT_NBYTES,
+    MAX_DATASET_NAME_NBYTES,
     MAX_INTEGER,
     MAX_NAME_LENGTH,
     MAX_NAMED,
@@ -38,6 +39,7 @@ from holdfast.cluster.protocol.shapes import (
 )
 
 KEY = KeyShape()
+DATASET = KeyShape(MAX_DATASET_NAME_NBYTES)
 OBJECT = Identity(16)
 DIGEST = Identity(16)
 NAME = Text(MAX_NAME_LENGTH, 1)
@@ -124,9 +126,10 @@ TOPICS = Listed(NAME, MAX_RECORD_LEAVES)
 #: What the docs call those of them that stand in many messages, and what is said of each there.
 GLOSSARY: dict[str, tuple[Shape, str]] = {
     "key": (KEY, "The name of a computation."),
+    "dataset name": (DATASET, f"As a key, of at most {MAX_DATASET_NAME_NBYTES:,} bytes."),
     "object id": (OBJECT, "The name of bytes in a store. None is used twice."),
     "run": (RUN, "The number of one run of a task. It grows; those of a worker's warm-up are not positive."),
-    "name": (NAME, "The name of a worker, a dataset or the like."),
+    "name": (NAME, "The name of a worker or the like."),
     "short text": (TEXT, "A name where it may be empty, and the like."),
     "address": (ADDRESS, "Of a node, `tcp://host:port`; or of a worker, `<its node's address>/<its number there>`."),
     "reason": (REASON, "Why something happened, for people."),

@@ -26,8 +26,9 @@ MAX_REASON_LENGTH = 1 << 14
 #: What the scheduler keeps and passes on without looking into it: a task's arguments, a function, a dataset's recipe.
 #: Clients put what is larger into a store, and less than this as well, where there is one.
 MAX_PAYLOAD_NBYTES = 1 << 20
-#: How many datasets the scheduler keeps.
+#: How many datasets the scheduler keeps, and how much the name of each may take.
 MAX_DATASETS = 10_000
+MAX_DATASET_NAME_NBYTES = 4 << 10
 #: How many workers or resources the options of a task may name.
 MAX_NAMED = 10_000
 MAX_THREADS = 1 << 16

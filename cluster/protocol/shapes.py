@@ -22,6 +22,7 @@ from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.limits import (
+    MAX_DATASET_NAME_NBYTES,
     MAX_INTEGER,
     MAX_KEY_DEPTH,
     MAX_KEY_NBYTES,
@@ -132,16 +133,18 @@ class Blob(Shape):
 class KeyShape(Shape):
     """The name of a computation: a text, a number, bytes, nothing, or a tuple of these."""
 
+    limit: int = MAX_KEY_NBYTES
+
     def check(self, value: Any, where: str) -> None:
         if type(value) is str and len(value) <= _SHORT:
             return
         nbytes = _key_nbytes(value, where, 0)
-        if nbytes > MAX_KEY_NBYTES:
-            raise ProtocolError(f"{where}: a key of up to {MAX_KEY_NBYTES:,} bytes expected, one of {nbytes:,} found")
+        if nbytes > self.limit:
+            raise ProtocolError(f"{where}: a key of up to {self.limit:,} bytes expected, one of {nbytes:,} found")
 
 
-#: What so short a text takes is within the limit, whatever its characters are.
-_SHORT = MAX_KEY_NBYTES // 4
+#: What so short a text takes is within all limits, whatever its characters are.
+_SHORT = MAX_DATASET_NAME_NBYTES // 4
 
 
 def _key_nbytes(part: Any, where: str, depth: int) -> int:

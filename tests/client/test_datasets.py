@@ -23,7 +23,7 @@ def _unpublished(cluster):
             client.unpublish_dataset(name)
 
 
-def run(code, cluster):
+def run_program(code, cluster):
     """Run a program in a process of its own."""
     code = f"ADDRESS = {cluster.scheduler_address!r}\n" + textwrap.dedent(code)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -52,23 +52,63 @@ def test_a_taken_name(client):
 
 def test_an_unknown_name(client):
     client.publish_dataset(known=1)
-    for call in (client.get_dataset, client.unpublish_dataset):
-        with pytest.raises(DatasetNotFoundError, match="known"):
-            call("unknown")
+    with pytest.raises(DatasetNotFoundError, match="known"):
+        client.get_dataset("unknown")
     assert client.get_dataset("unknown", default=None) is None
+    client.unpublish_dataset("unknown")
+    assert client.list_datasets() == ("known",)
 
 
 def test_wrong_calls(client):
     import threading
 
-    for wrong in ({"args": ()}, {"args": (1,)}, {"args": (1,), "name": "x", "y": 2}):
+    for wrong in ({"args": ()}, {"args": (1,)}, {"args": (), "name": "x", "y": 2}, {"args": (1,), "name": "y", "y": 2}):
         arguments = dict(wrong)
         with pytest.raises(ValueError, match="dataset"):
             client.publish_dataset(*arguments.pop("args"), **arguments)
-    with pytest.raises(TypeError, match="string"):
-        client.publish_dataset(1, name=3)
+    for name in ([], {}, object(), True):
+        with pytest.raises(TypeError, match="the name of a dataset is a text, a number or a tuple"):
+            client.publish_dataset(1, name=name)
+    for name in ("", "x" * 2_000, ("x" * 5_000,), 2**70, float("nan")):
+        with pytest.raises(ValueError, match="name"):
+            client.publish_dataset(1, name=name)
+    with pytest.raises(TypeError, match="takes the name"):
+        client.get_dataset()
     with pytest.raises(TypeError, match="'x' can't be pickled"):
         client.publish_dataset(x=threading.Lock())
+
+
+NAMES = ["text", 7, 2.5, ("flights", 2026, ("a", None)), b"bytes", np.int64(9)]
+
+
+def test_names_of_all_kinds_and_several_in_one_call(run):
+    async def case(client, got):
+        for number, name in enumerate(NAMES):
+            await got(client.publish_dataset(number, name=name))
+        await got(client.publish_dataset(-1, name="with others", another=-2))
+        there = await got(client.list_datasets())
+        assert there[:3] == ("another", "text", "with others")
+        assert set(there) == {*NAMES, "another", "with others"}
+        assert await got(client.get_dataset(*NAMES)) == tuple(range(len(NAMES)))
+        assert await got(client.get_dataset(name=7)) == 1
+        assert await got(client.get_dataset("text", "none", default=None)) == (0, None)
+        with pytest.raises(DatasetNotFoundError, match=r"\('none',\)"):
+            await got(client.get_dataset("text", ("none",)))
+        if client.asynchronous:
+            assert [name async for name in client.datasets] == list(there)
+            assert await client.datasets[NAMES[3]] == 3
+        else:
+            assert client.datasets[NAMES[3]] == 3
+            assert NAMES[3] in client.datasets
+            assert list(client.datasets) == list(there)
+            client.datasets[("more", 1)] = 5
+            del client.datasets[("more", 1)]
+            assert "flights" in repr(client.datasets)
+        await got(client.unpublish_dataset(*there, "unknown", ("unknown", 1)))
+        await got(client.unpublish_dataset(name="unknown"))
+        assert await got(client.list_datasets()) == ()
+
+    run(case)
 
 
 def test_as_a_mapping(client):
@@ -107,7 +147,7 @@ def test_what_was_not_persisted_is_a_recipe(client):
 
 def test_from_one_process_to_another(cluster, client):
     """The main job: one process persists and publishes, and ends; another one reads in place."""
-    published = run(
+    published = run_program(
         """
         import numpy as np, pandas as pd, dask.dataframe as dd
         from holdfast import Client
@@ -142,7 +182,7 @@ def test_from_one_process_to_another(cluster, client):
         part = future.result(timeout=20, writable=False)
         assert store.address_in_arena(part["double"].to_numpy().__array_interface__["data"][0])
     assert (
-        run(
+        run_program(
             """
         from holdfast import Client
         with Client(ADDRESS) as client:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.cluster.protocol.kinds import ADDRESS, KEY, KEYS, NAME, NBYTES, NODES, REASON, TEXT
+from holdfast.cluster.protocol.kinds import ADDRESS, DATASET, KEY, KEYS, NAME, NBYTES, NODES, REASON, TEXT
 from holdfast.cluster.protocol.limits import MAX_DATASETS, MAX_NAMED, MAX_THREADS
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.shapes import (
@@ -76,8 +76,8 @@ STATUS = Request(
             "absent": Listed(Plain()),
             "tasks": Mapped(TEXT, Integer(), MAX_NAMED),
             "clients": Integer(),
-            "datasets": Listed(NAME, MAX_DATASETS),
-            "one_copy": Mapped(NAME, Plain(), MAX_DATASETS),
+            "datasets": Listed(DATASET, MAX_DATASETS),
+            "one_copy": Mapped(TEXT, Plain(), MAX_DATASETS),
         },
         others=Anything("for people"),
     ),

@@ -23,7 +23,7 @@ from holdfast.cluster.scheduler.tasks.wording import some
 #: A publisher has its answer after this, whatever has become of the copies.
 PUBLISH_SECONDS = 60.0
 
-_Entries = Sequence[tuple[str, Payload, Sequence[Key]]]
+_Entries = Sequence[tuple[Key, Payload, Sequence[Key]]]
 
 
 class Dataset(Holder):
@@ -34,7 +34,7 @@ class Dataset(Holder):
     kind: ClassVar[str] = "dataset"
     copies: ClassVar[int] = 2
 
-    def __init__(self, name: str, data: Payload, publisher: str, published: float) -> None:
+    def __init__(self, name: Key, data: Payload, publisher: str, published: float) -> None:
         super().__init__(name)
         self.name = name
         self.data = data
@@ -42,7 +42,7 @@ class Dataset(Holder):
         self.published = published
 
     def describe(self) -> HolderDescription:
-        return HolderDescription(self.kind, repr(self.name))
+        return HolderDescription(self.kind, _shown(self.name))
 
 
 class Publication(CopiesWait):
@@ -100,7 +100,7 @@ class Datasets(Part, WaitOwner):
             GET_DATASET: self._get,
             LIST_DATASETS: self._list,
         }
-        self.published: dict[str, Dataset] = {}
+        self.published: dict[Key, Dataset] = {}
         self._copies = copies
         self._publish_seconds = publish_seconds
         self._publications: dict[Publication, None] = {}
@@ -133,12 +133,12 @@ class Datasets(Part, WaitOwner):
         for name, _, keys in datasets:
             old = self.published.get(name)
             if old is not None and not override:
-                text = f"a dataset {name!r} is published already (by {old.publisher}); override=True replaces it"
+                text = f"a dataset {_shown(name)} is published already (by {old.publisher}); override=True replaces it"
                 raise Refusal("DatasetExistsError", text)
             new += old is None
             gone = [key for key in keys if key not in self.shared.life.generations.tasks]
             if gone:
-                text = f"{name!r} can't be published: {some(map(repr, gone))} was cancelled or released"
+                text = f"{_shown(name)} can't be published: {some(map(repr, gone))} was cancelled or released"
                 raise Refusal("CancelledError", text)
         if len({name for name, _, _ in datasets}) < len(datasets):
             raise Refusal("ValueError", "two datasets of one request have the same name")
@@ -146,26 +146,30 @@ class Datasets(Part, WaitOwner):
             there = f"{len(self.published):,} datasets are published, and there may be {MAX_DATASETS:,}"
             raise Refusal("ValueError", f"{there}: unpublish some")
 
-    def _unpublish(self, client: Client, request: int, name: str) -> None:
-        dataset = self._find(name)
-        del self.published[dataset.name]
-        self._let_go(dataset)
+    def _unpublish(self, client: Client, request: int, name: Key) -> None:
+        dataset = self.published.pop(name, None)
+        if dataset is not None:
+            self._let_go(dataset)
         self.answer(client, request, None)
 
-    def _get(self, client: Client, request: int, name: str) -> None:
+    def _get(self, client: Client, request: int, name: Key) -> None:
         dataset = self._find(name)
         keys = [task.key for task in dataset.holds]
         self.answer(client, request, {"data": dataset.data, "keys": keys})
         self.shared.life.want(client, keys)
 
     def _list(self, client: Client, request: int) -> None:
-        self.answer(client, request, sorted(self.published))
+        self.answer(client, request, self.names())
 
-    def _find(self, name: str) -> Dataset:
+    def names(self) -> list[Key]:
+        """All names: texts first, in order."""
+        return sorted(self.published, key=lambda name: (not isinstance(name, str), str(name)))
+
+    def _find(self, name: Key) -> Dataset:
         dataset = self.published.get(name)
         if dataset is None:
-            there = f"there are {some(map(repr, self.published), 20)}" if self.published else "there are none"
-            raise Refusal("DatasetNotFoundError", f"no dataset {name!r} is published; {there}")
+            there = f"there are {some(map(_shown, self.published), 20)}" if self.published else "there are none"
+            raise Refusal("DatasetNotFoundError", f"no dataset {_shown(name)} is published; {there}")
         return dataset
 
     def _let_go(self, dataset: Dataset) -> None:
@@ -231,3 +235,7 @@ class Datasets(Part, WaitOwner):
         for name, dataset in self.published.items():
             assert dataset.name == name
         assert set(self._publications) == {wait for wait in self.shared.waits if isinstance(wait, Publication)}
+
+
+def _shown(name: Key) -> str:
+    return f"{name!r:.200}"

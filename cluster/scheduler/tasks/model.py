@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from holdfast.cluster.naming import names_of_host, names_of_worker
+from holdfast.cluster.protocol.limits import MAX_THREADS
 from holdfast.cluster.scheduler.tasks.groups import Group
 from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.partitioned import PartitionedSet
@@ -281,7 +282,7 @@ class Host:
 
     def keep(self, places: Sequence[tuple[str, str, int, Mapping[str, float]]]) -> None:
         """It keeps its workers in these places from now on."""
-        nthreads = sum(threads for _, _, threads, _ in places)
+        nthreads = min(MAX_THREADS, sum(threads for _, _, threads, _ in places))
         self.description = {**self.description, "places": places, "nthreads": nthreads}
         self.places = [
             WorkerPlace(name, _names(self, address, name), {key: float(amount) for key, amount in resources.items()})

@@ -170,7 +170,7 @@ def status(
         for task in roots[start : start + STEP_ITEMS]:
             datasets, reason = state.copies.single(task) or ((), "")
             for dataset in datasets:
-                figures = single.setdefault(str(dataset.id), {"objects": 0, "nbytes": 0, "reason": reason})
+                figures = single.setdefault(str(dataset.id)[:200], {"objects": 0, "nbytes": 0, "reason": reason})
                 figures["objects"] += 1
                 figures["nbytes"] += task.nbytes
         yield None
@@ -195,7 +195,7 @@ def status(
         "tasks": dict(counts),
         "unplaced": state.unrunnable.describe(),
         "clients": sum(client.worker is None for client in state.clients.values()),
-        "datasets": sorted(state.datasets.published),
+        "datasets": state.datasets.names(),
         "one_copy": single,
     }
 
