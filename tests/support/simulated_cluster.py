@@ -291,7 +291,7 @@ class SimulatedCluster:
             elif isinstance(instruction, to_do.Reply):
                 self._answered(instruction)
             elif isinstance(instruction, to_do.Answer):
-                around = reading.Surroundings(dict, dict, list, lambda peer: {})
+                around = reading.Surroundings(dict, dict, list, lambda peer: {}, lambda start, stop: {})
                 self._read(reading.answer(self.state, around, *instruction), instruction.peer)
             elif isinstance(instruction, to_do.AskForReport):
                 self.later(2 * LATENCY_SECONDS, lambda host=peer: self._report(host))
