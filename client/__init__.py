@@ -24,8 +24,10 @@ from holdfast.client.client import Client  # noqa: E402
 from holdfast.client.coordination.event import Event  # noqa: E402
 from holdfast.client.coordination.lock import Lock  # noqa: E402
 from holdfast.client.coordination.multi_lock import MultiLock  # noqa: E402
+from holdfast.client.coordination.queue import Queue  # noqa: E402
 from holdfast.client.coordination.rlock import RLock  # noqa: E402
 from holdfast.client.coordination.semaphore import Semaphore  # noqa: E402
+from holdfast.client.coordination.variable import Variable  # noqa: E402
 from holdfast.client.core.registry import RunningTask, registry  # noqa: E402
 from holdfast.client.current import (  # noqa: E402
     default_client,
@@ -70,8 +72,10 @@ __all__ = [
     "Future",
     "Lock",
     "MultiLock",
+    "Queue",
     "RLock",
     "Semaphore",
+    "Variable",
     "as_completed",
     "default_client",
     "futures_of",

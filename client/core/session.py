@@ -17,6 +17,7 @@ A thread that waits for results takes what the scheduler says of them from the t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import threading
@@ -26,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from holdfast.client.core.answers import Answer
+from holdfast.client.core.answers import Answer, error_named
 from holdfast.client.core.key_state import CANCELLED, LOST
 from holdfast.client.core.key_table import KeyTable
 from holdfast.client.core.subscriptions import Subscriptions
@@ -46,6 +47,8 @@ _MEMORY = protocol.client.MEMORY.operation
 RELEASE_PAUSE_SECONDS = 0.01
 #: How long what is posted may wait after a frame has been sent: then all of it needs one wake-up, and one frame.
 FLUSH_PAUSE_SECONDS = 0.0005
+#: What is of use to nobody else may wait this long for others.
+LATER_SECONDS = 0.002
 #: A task that asks keeps its slot for so long: what is answered at once is not worth that others take it.
 MOMENT_SECONDS = 0.002
 #: Messages that are sent at once: what has come is looked at in between.
@@ -79,7 +82,8 @@ class Session:
     """
 
     def __init__(self, transport: Transport, address: str, welcome: Mapping[str, Any]) -> None:
-        self._outbox: list[tuple[Any, ...]] = []
+        #: What was posted and is not sent yet. Who may not be interrupted after that adds to it without a call.
+        self.outbox = self._outbox = list[tuple[Any, ...]]()
         self.table = KeyTable(self._outbox, self.flush_soon, self._read_while, transport.wake_reader)
         self._outbox.append(self.table.first_turn())
         self.nodes: dict[str, dict[str, Any]] = {node["address"]: node for node in welcome.get("nodes", ())}
@@ -101,6 +105,9 @@ class Session:
         self._submitted = 0  # the last turn in which something was
         self._request_ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
+        self._refusals: dict[int, Callable[[Exception], object]] = {}  # by the numbers of quiet requests
+        self._sent_alone = 0.0  # when `flush_promptly` has sent something itself
+        self._flushes_later = False
         self._closed: asyncio.Future[None] | None = None  # for `close`, which waits for it
         self._dispatch: Dispatch[None] = Dispatch(
             protocol.client.TO_CLIENT,
@@ -176,6 +183,41 @@ class Session:
             self.transport.call_later(0, self._flush_in_loop)
             self._flush_pause = None
             pause.cancel()
+
+    def flush_promptly(self) -> None:
+        """Send what was posted: at once, or with all else of the moment in which much is said without an answer."""
+        if self._flush_pending:
+            return
+        now = time.monotonic()
+        if now - self._sent_alone > FLUSH_PAUSE_SECONDS and not self.transport.is_current:
+            self._sent_alone = now
+            self.send_posted()
+        else:
+            self.flush_soon()
+
+    def flush_later(self) -> None:
+        """Have the loop send what is posted within some milliseconds, if nothing else is sent until then."""
+        if not self._flushes_later:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._flushes_later = True
+                self._call_soon(self._begin_to_flush_later)
+
+    def _begin_to_flush_later(self) -> None:
+        self.transport.call_later(LATER_SECONDS, self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._flushes_later = False
+        self.flush_soon()
+
+    def number_for(self, refused: Callable[[Exception], object]) -> int:
+        """A number for quiet requests. ``refused(error)`` is called, in any thread, for each that is refused."""
+        number = next(self._request_ids)
+        self._refusals[number] = refused
+        return number
+
+    def forget_number(self, number: int) -> None:
+        """Nothing more is to be heard of such a number."""
+        self._refusals.pop(number, None)
 
     def tell(self, request: Request, number: int = 0, /, **arguments: Any) -> None:
         """Say something that has no answer (`Request.quiet`), soon. Also inside the garbage collector."""
@@ -429,6 +471,8 @@ class Session:
         if answer is not None:
             answer.give(ok, value)
             self._wake_reader()
+        elif not ok and number in self._refusals:
+            self._refusals[number](error_named(*value))
 
     def _on_closing(self, reason: str) -> None:
         self._end(ConnectError(f"the cluster at {self._address} shut down: {reason}"))

@@ -1,14 +1,13 @@
 """Published datasets: collections and futures that have a name in the cluster and outlive their publisher.
 
-What is published is a pickle of a limited size, which the scheduler never looks into, and the keys that the dataset
-holds from then on: of the futures in it, of the large data in it, which lies in stores (`constants.py`), and of such
-data that these futures' results are made of.
+What is published is a recipe (`recipes.py`): a pickle that the scheduler never looks into, and the keys that the
+dataset holds from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
@@ -32,6 +31,7 @@ from holdfast.objectstore.pickling.outline import name_in
 
 #: Data in a dataset from this size on is stored by itself.
 LARGE_NBYTES = 8 << 10
+from holdfast.client.operations.recipes import Recipe, load, pack
 
 
 class _NoDefault:
@@ -97,6 +97,9 @@ def publish(core: Core, named: Mapping[Any, Any], override: bool) -> Operation[N
         wire_name(name)
     packed: dict[Any, _Recipe] = yield Elsewhere(
         lambda: {name: _pack(core, name, data) for name, data in named.items()}
+        check_name(name)
+    packed: dict[str, Recipe] = yield Elsewhere(
+        lambda: {name: pack(core, f"the dataset {name!r}", data) for name, data in named.items()}
     )
     datasets = [(name, raw(recipe.data), list(recipe.held)) for name, recipe in packed.items()]
     yield Ask(core.session, protocol.requests.PUBLISH, datasets=datasets, override=bool(override))
@@ -129,6 +132,7 @@ def _pack(core: Core, name: Any, data: Any) -> _Recipe:
 
 
 def unpublish(core: Core, names: Sequence[Any]) -> Operation[None]:
+def unpublish(core: Core, name: str) -> Operation[None]:
     """See `Client.unpublish_dataset`."""
     for name in [wire_name(name) for name in names]:
         yield Ask(core.session, protocol.requests.UNPUBLISH, name=name)
@@ -215,3 +219,4 @@ class _Stored(Mapping[Any, Any]):
 
     def __len__(self) -> int:
         return len(self._held)
+    return (yield Elsewhere(lambda: load(core, f"the dataset {name!r}", answer["data"], held)))

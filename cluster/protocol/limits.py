@@ -50,3 +50,10 @@ MAX_LEASES = 100_000
 #: How many semaphores there are at a time, and how many events are set.
 MAX_SEMAPHORES = 10_000
 MAX_EVENTS = 100_000
+#: How many queues with a limited size there are, how many items all queues have, and how many bytes of these.
+MAX_QUEUES = 10_000
+MAX_QUEUED_ITEMS = 1_000_000
+MAX_QUEUED_NBYTES = 256 << 20
+#: How many variables there are, and how many bytes of their values.
+MAX_VARIABLES = 10_000
+MAX_VARIABLES_NBYTES = 256 << 20

@@ -43,6 +43,18 @@ ARGUMENTS = {
     requests.WORKERS_TO_CLOSE: {"n": 1},
     requests.RETIRE_WORKERS: {"workers": [NODE], "close_workers": False, "close_hosts": False},
     requests.AWAIT_KILLS: {"kill": 1},
+    requests.OPEN_QUEUE: {"name": "q", "maxsize": 3},
+    requests.PUT: {"name": "q", "data": b"item", "keys": ["x"], "lease": 4},
+    requests.PUT_QUIETLY: {"name": "q", "data": b"item", "keys": []},
+    requests.QUEUE_SIZE: {"name": "q"},
+    requests.GET: {"name": "q", "lease": 5, "count": 2},
+    requests.CONFIRM_ITEMS: {"lease": 5},
+    requests.GIVE_UP_ITEMS: {"lease": 5},
+    requests.CLOSE_QUEUE: {"name": "q"},
+    requests.SET_VARIABLE: {"name": "v", "data": b"value", "keys": ["x"]},
+    requests.GET_VARIABLE: {"name": "v", "lease": 6},
+    requests.END_READING: {"lease": 6},
+    requests.DELETE_VARIABLE: {"name": "v"},
     requests.SHUTDOWN: {},
 }
 

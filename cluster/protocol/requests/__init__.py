@@ -11,9 +11,11 @@ from holdfast.cluster.protocol.requests import (
     locks,
     looking,
     moving,
+    queues,
     records,
     scaling,
     semaphores,
+    variables,
     workers,
 )
 from holdfast.cluster.protocol.requests.cancelling import AWAIT_KILLS
@@ -36,6 +38,16 @@ from holdfast.cluster.protocol.requests.looking import (
     WHO_HAS,
 )
 from holdfast.cluster.protocol.requests.moving import REBALANCE, REPLICATE
+from holdfast.cluster.protocol.requests.queues import (
+    CLOSE_QUEUE,
+    CONFIRM_ITEMS,
+    GET,
+    GIVE_UP_ITEMS,
+    OPEN_QUEUE,
+    PUT,
+    PUT_QUIETLY,
+    QUEUE_SIZE,
+)
 from holdfast.cluster.protocol.requests.records import (
     GET_EVENTS,
     GET_METADATA,
@@ -52,6 +64,7 @@ from holdfast.cluster.protocol.requests.semaphores import (
     RELEASE_SEMAPHORE,
     SEMAPHORE_VALUE,
 )
+from holdfast.cluster.protocol.requests.variables import DELETE_VARIABLE, END_READING, GET_VARIABLE, SET_VARIABLE
 from holdfast.cluster.protocol.requests.workers import RETIRE_WORKERS, WORKERS_TO_CLOSE
 
 REQUESTS = (
@@ -64,6 +77,8 @@ REQUESTS = (
     *records.REQUESTS,
     *semaphores.REQUESTS,
     *events.REQUESTS,
+    *queues.REQUESTS,
+    *variables.REQUESTS,
     *workers.REQUESTS,
     *moving.REQUESTS,
     *cancelling.REQUESTS,
@@ -76,11 +91,18 @@ __all__ = [
     "ADD_WORKERS",
     "AWAIT_KILLS",
     "CLEAR_EVENT",
+    "CLOSE_QUEUE",
     "CLOSE_SEMAPHORE",
+    "CONFIRM_ITEMS",
+    "DELETE_VARIABLE",
+    "END_READING",
     "ERRAND",
+    "GET",
     "GET_DATASET",
     "GET_EVENTS",
     "GET_METADATA",
+    "GET_VARIABLE",
+    "GIVE_UP_ITEMS",
     "HAS_WHAT",
     "INFO",
     "IS_EVENT_SET",
@@ -89,10 +111,14 @@ __all__ = [
     "LOG_EVENT",
     "MEMORY",
     "NTHREADS",
+    "OPEN_QUEUE",
     "OPEN_SEMAPHORE",
     "PREFIX_STATES",
     "PROCESSING",
     "PUBLISH",
+    "PUT",
+    "PUT_QUIETLY",
+    "QUEUE_SIZE",
     "REBALANCE",
     "RELEASE_LOCKS",
     "RELEASE_SEMAPHORE",
@@ -104,6 +130,7 @@ __all__ = [
     "SEMAPHORE_VALUE",
     "SET_EVENT",
     "SET_METADATA",
+    "SET_VARIABLE",
     "SHUTDOWN",
     "SIZES",
     "STATUS",

@@ -23,8 +23,11 @@ def _erred_entry(entry: to_do.ErredEntry) -> tuple[Any, ...]:
 
 def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
     value = instruction.value
-    if type(value) is dict and "data" in value:
-        value = {**value, "data": raw(value["data"])}
+    if type(value) is dict:
+        if "data" in value:
+            value = {**value, "data": raw(value["data"])}
+        elif "items" in value:
+            value = {**value, "items": [(raw(data), keys) for data, keys in value["items"]]}
     return protocol.client.REPLY(instruction.request, instruction.ok, value)
 
 

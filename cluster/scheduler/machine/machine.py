@@ -58,12 +58,14 @@ from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.parts.queues import Queues
 from holdfast.cluster.scheduler.parts.replicas import Replicas
 from holdfast.cluster.scheduler.parts.retiring import Retiring
 from holdfast.cluster.scheduler.parts.scaling import Scaling
 from holdfast.cluster.scheduler.parts.semaphores import Semaphores
 from holdfast.cluster.scheduler.parts.topics import KEPT as EVENTS_KEPT
 from holdfast.cluster.scheduler.parts.topics import Topics
+from holdfast.cluster.scheduler.parts.variables import Variables
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.parts.worker_waits import WorkerWaits
 from holdfast.cluster.scheduler.placing.lending import Lending
@@ -207,6 +209,8 @@ class SchedulerState:
             Locks(shared),
             Semaphores(shared),
             Events(shared),
+            Queues(shared),
+            Variables(shared),
         )
         missing = Missing(self.instructions, self.life)
         self.objects = Objects(shared, self.copies, self.carrying)

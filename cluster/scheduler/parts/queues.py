@@ -1,0 +1,612 @@
+"""Queues between clients: who gets which item, and what becomes of an item whose getter has gone.
+
+An item is bytes that only clients read, and keys, whose tasks it holds. Those that wait to get or to put are served in
+the order in which they came. What a client gets is *handed out*: it belongs to the client when the client has confirmed
+that. Until then the scheduler keeps the item, and the item holds its tasks.
+
+==============  =================================================  ==================================================
+an item is …    what happens                                       what comes of it
+==============  =================================================  ==================================================
+at the door     there is room, or a getter waits                   queued, or collected
+at the door     the putter's time is up, it gives up, or it leaves forgotten
+queued          it is the first, and a client gets                 collected
+collected       its getter has as many as it wants                 handed out
+collected       the getter's time is up, it gives up, or it leaves queued, in front
+handed out      the client confirms                                forgotten: the client holds the tasks itself
+handed out      the client gives up, or it leaves                  queued, in front
+any of these    its queue is closed                                forgotten
+==============  =================================================  ==================================================
+
+So an item is neither lost nor given to two clients, whenever a client stops waiting. (A client that dies between using
+an item and confirming it has used an item that another client gets again.)
+
+A queue is kept as long as somebody needs it: while it has items, while clients wait, and, if its size is limited, until
+it is closed.
+
+Invariants: (1) getters wait only where nothing is queued; (2) putters wait only where there is no room; (3) a getter
+that waits has fewer items than it wants; (4) a queue that nobody needs isn't kept; (5) the sums are right.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+from holdfast.cluster.protocol.limits import MAX_QUEUED_ITEMS, MAX_QUEUED_NBYTES, MAX_QUEUES
+from holdfast.cluster.protocol.requests import (
+    CLOSE_QUEUE,
+    CONFIRM_ITEMS,
+    GET,
+    GIVE_UP_ITEMS,
+    OPEN_QUEUE,
+    PUT,
+    PUT_QUIETLY,
+    QUEUE_SIZE,
+)
+from holdfast.cluster.protocol.shapes import key_weight
+from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.waits import NO_END, Refusal, Wait, WaitOwner
+from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription
+from holdfast.cluster.scheduler.tasks.names import Key, Payload, name_of
+
+#: A client gets no more items at a time when they are so large together.
+MAX_ANSWER_NBYTES = 1 << 20
+#: What an item takes beside its data and its keys.
+ITEM_NBYTES = 200
+
+
+class QueueItem(Holder):
+    """What an item of a queue holds."""
+
+    __slots__ = ()
+
+    kind: ClassVar[str] = "queue"
+
+    def describe(self) -> HolderDescription:
+        return HolderDescription(self.kind, repr(self.id))
+
+
+class Item:
+    """An item of a queue.
+
+    Attributes
+    ----------
+    data, keys
+        What clients get.
+    holder
+        Holds the tasks of the keys; None without keys.
+    """
+
+    __slots__ = ("data", "holder", "keys", "nbytes")
+
+    def __init__(self, data: Payload, keys: Sequence[Key]) -> None:
+        self.data = bytes(data)  # a view would keep the whole frame
+        self.keys = keys
+        self.holder: QueueItem | None = None
+        self.nbytes = ITEM_NBYTES + len(data) + (sum(map(key_weight, keys)) if keys else 0)
+
+
+class Queue:
+    """A queue.
+
+    Attributes
+    ----------
+    maxsize
+        How many items there is room for; 0: any number. One with a limit is kept until it is closed.
+    items
+        What is queued.
+    getters, putters
+        The clients that wait, the first one first.
+    """
+
+    __slots__ = ("getters", "items", "maxsize", "name", "putters")
+
+    def __init__(self, name: Key, maxsize: int) -> None:
+        self.name = name
+        self.maxsize = maxsize
+        self.items: deque[Item] = deque()
+        self.getters: OrderedDict[GetWait, None] = OrderedDict()
+        self.putters: OrderedDict[PutWait, None] = OrderedDict()
+
+    @property
+    def has_room(self) -> bool:
+        return not self.maxsize or len(self.items) < self.maxsize
+
+    @property
+    def is_needed(self) -> bool:
+        return bool(self.maxsize or self.items or self.getters or self.putters)
+
+
+class _QueueWait(Wait):
+    """A client that waits for a queue, and calls that by a number.
+
+    Attributes
+    ----------
+    items
+        What it has collected, or is to put.
+    nbytes
+        What these take.
+    place
+        Of a wait that was taken up again, where it stood among those that wait for the same.
+    """
+
+    __slots__ = ("began", "items", "lease", "nbytes", "place", "queue")
+
+    def __init__(
+        self, part: Queues, client: str, request: int, due: float, queue: Queue, lease: int, items: list[Item]
+    ) -> None:
+        super().__init__(part, client, request, due)
+        self.queue = queue
+        self.lease = lease
+        self.items = items
+        self.nbytes = sum([item.nbytes for item in items])
+        self.place = NO_END
+        self.began = part.shared.now
+
+
+class PutWait(_QueueWait):
+    """A client that waits for room."""
+
+    __slots__ = ()
+
+    kind = "put"
+
+    def snapshot(self) -> Any:
+        place = list(self.queue.putters).index(self)
+        return [self.queue.name, self.lease, place, _written(self.items)]
+
+
+class GetWait(_QueueWait):
+    """A client that waits for items."""
+
+    __slots__ = ("count",)
+
+    kind = "get"
+
+    def __init__(
+        self,
+        part: Queues,
+        client: str,
+        request: int,
+        due: float,
+        queue: Queue,
+        lease: int,
+        items: list[Item],
+        count: int,
+    ) -> None:
+        super().__init__(part, client, request, due, queue, lease, items)
+        self.count = count
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has what it wants."""
+        return len(self.items) >= self.count or self.nbytes >= MAX_ANSWER_NBYTES
+
+    def snapshot(self) -> Any:
+        place = list(self.queue.getters).index(self)
+        return [self.queue.name, self.lease, place, _written(self.items), self.count]
+
+
+class Handed:
+    """Items that a client was given, and has not confirmed yet.
+
+    Attributes
+    ----------
+    queue
+        The name of their queue; None if it was closed.
+    """
+
+    __slots__ = ("items", "queue")
+
+    def __init__(self, queue: Key | None, items: list[Item]) -> None:
+        self.queue: Key | None = queue
+        self.items = items
+
+
+class Queues(Part, WaitOwner):
+    """Keeps queues.
+
+    Attributes
+    ----------
+    queues
+        All of them, by name.
+    handed
+        What is handed out, by client and lease, in the order in which it was.
+    """
+
+    name = "queues"
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self.requests = {
+            OPEN_QUEUE: self._open,
+            PUT: self._put,
+            PUT_QUIETLY: self._put_quietly,
+            GET: self._get,
+            CONFIRM_ITEMS: self._confirm,
+            GIVE_UP_ITEMS: self._give_up,
+            QUEUE_SIZE: self._size,
+            CLOSE_QUEUE: self._close,
+        }
+        self.queues: dict[Key, Queue] = {}
+        self.handed: dict[str, dict[int, Handed]] = {}
+        self._limited = 0  # queues with a limit
+        self._waits: dict[tuple[str, int], _QueueWait] = {}  # by client and lease
+        self._count = 0  # of all items
+        self._nbytes = 0
+        self._unserved: dict[Key, None] = {}  # queues to which items came back while waits were ended
+
+    def holders(self) -> Iterable[Holder]:
+        return [item.holder for item in self._items() if item.holder is not None]
+
+    def _items(self) -> Iterator[Item]:
+        """All items that there are."""
+        for queue in self.queues.values():
+            yield from queue.items
+        for wait in self._waits.values():
+            yield from wait.items
+        for of_client in self.handed.values():
+            for handed in of_client.values():
+                yield from handed.items
+
+    # -- queues
+
+    def _queue(self, name: Key, maxsize: int = 0) -> Queue:
+        """A queue, which may be new."""
+        queue = self.queues.get(name)
+        if queue is not None and (queue.maxsize == maxsize or not maxsize):
+            return queue
+        if queue is not None and queue.maxsize:
+            text = f"the queue {name!r} has maxsize={queue.maxsize}, and can't have maxsize={maxsize} as well"
+            raise Refusal("ValueError", text)
+        if maxsize:
+            if self._limited >= MAX_QUEUES:
+                text = f"there are {MAX_QUEUES:,} queues with a maxsize, and no more may be: close some"
+                raise Refusal("RuntimeError", text)
+            self._limited += 1
+        if queue is None:
+            queue = self.queues[name] = Queue(name, maxsize)
+        queue.maxsize = maxsize
+        return queue
+
+    def _forget_unneeded(self, queue: Queue) -> None:
+        if not queue.is_needed and self.queues.get(queue.name) is queue:
+            del self.queues[queue.name]
+
+    def _open(self, client: Client, request: int, name: Key, maxsize: int) -> None:
+        self._forget_unneeded(self._queue(name, maxsize))
+        self.answer(client, request, None)
+
+    def _size(self, client: Client, request: int, name: Key) -> None:
+        queue = self.queues.get(name)
+        self.answer(client, request, 0 if queue is None else len(queue.items))
+
+    def _close(self, client: Client, request: int, name: Key) -> None:
+        for of_client in self.handed.values():
+            for handed in of_client.values():
+                if handed.queue == name:
+                    handed.queue = None
+        queue = self.queues.pop(name, None)
+        if queue is not None:
+            self._limited -= bool(queue.maxsize)
+            for item in queue.items:
+                self._forget_item(item)
+            queue.items.clear()
+            for wait in (*queue.getters, *queue.putters):
+                for item in wait.items:
+                    self._forget_item(item)
+                wait.items = []
+                self.shared.waits.refuse(wait, "RuntimeError", f"the queue {name!r} was closed")
+        self.answer(client, request, None)
+
+    # -- items
+
+    def _demand_room(self, item: Item) -> None:
+        if self._count >= MAX_QUEUED_ITEMS or self._nbytes + item.nbytes > MAX_QUEUED_NBYTES:
+            raise Refusal(
+                "RuntimeError",
+                f"the queues of this cluster have {self._count:,} items of {self._nbytes:,} bytes, and no more may be: "
+                "get some, or give the queue a maxsize, so that putting waits for getting",
+            )
+
+    def _admit(self, item: Item, name: Key) -> None:
+        """An item has come. It holds its tasks, those that are still there."""
+        self._count += 1
+        self._nbytes += item.nbytes
+        if item.keys:
+            item.holder = QueueItem(name)
+            tasks = self.shared.life.generations.tasks
+            for key in item.keys:
+                task = tasks.get(key)
+                if task is not None:
+                    self.shared.life.holding.hold(item.holder, task)
+
+    def _forget_item(self, item: Item) -> None:
+        self._count -= 1
+        self._nbytes -= item.nbytes
+        if item.holder is not None:
+            self.shared.life.holding.let_go(item.holder)
+
+    # -- putting
+
+    def _put(
+        self,
+        client: Client,
+        request: int,
+        name: Key,
+        data: Payload,
+        keys: Sequence[Key],
+        lease: int,
+        maxsize: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        item = Item(data, keys)
+        self._demand_room(item)
+        queue = self._queue(name, maxsize)
+        if queue.has_room:
+            self._admit(item, name)
+            self._enqueue(queue, item)
+            self.answer(client, request, queue.maxsize)
+        elif timeout is not None and timeout <= 0:
+            raise Refusal("TimeoutError", f"the queue {name!r} is full: maxsize={queue.maxsize}")
+        else:
+            self._demand_wait(client.id, lease)
+            self._admit(item, name)
+            wait = PutWait(self, client.id, request, self._due(timeout), queue, lease, [item])
+            self._begin(wait)
+            queue.putters[wait] = None
+
+    def _put_quietly(self, client: Client, request: int, name: Key, data: Payload, keys: Sequence[Key]) -> None:
+        item = Item(data, keys)
+        self._demand_room(item)
+        self._admit(item, name)
+        self._enqueue(self._queue(name), item)
+
+    def _enqueue(self, queue: Queue, item: Item) -> None:
+        """Give an item to the first getter, or queue it."""
+        queue.items.append(item)
+        if queue.getters:
+            self._serve(queue)
+
+    # -- getting
+
+    def _get(
+        self,
+        client: Client,
+        request: int,
+        name: Key,
+        lease: int,
+        count: int = 1,
+        at_once: bool = False,
+        maxsize: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        if lease in self.handed.get(client.id, ()):
+            raise Refusal("ProtocolError", f"this client was given items as {lease} already")
+        waits = not at_once and (timeout is None or timeout > 0)
+        if waits:
+            self._demand_wait(client.id, lease)
+        queue = self._queue(name, maxsize)
+        wait = GetWait(self, client.id, request, self._due(timeout), queue, lease, [], count)
+        self._collect(queue, wait)
+        if wait.is_over or at_once:
+            self._hand_out(wait)
+            self.answer(client, request, self._given(wait))
+            self._forget_unneeded(queue)
+        elif waits:
+            self._begin(wait)
+            queue.getters[wait] = None
+        else:
+            self._put_back(queue, wait.items)
+            self._forget_unneeded(queue)
+            raise Refusal("TimeoutError", f"the queue {name!r} has fewer items than were asked for")
+
+    def _collect(self, queue: Queue, wait: GetWait) -> None:
+        """Give a getter what it wants, as far as it is there; let items in for which there is room then."""
+        items = queue.items
+        while items and not wait.is_over:
+            item = items.popleft()
+            wait.items.append(item)
+            wait.nbytes += item.nbytes
+            if queue.putters:
+                self._let_in(queue)
+
+    def _let_in(self, queue: Queue) -> None:
+        while queue.putters and queue.has_room:
+            wait = next(iter(queue.putters))
+            queue.items.extend(wait.items)
+            wait.items = []
+            self.shared.waits.answer(wait, queue.maxsize)
+
+    def _serve(self, queue: Queue) -> None:
+        """Let those go on that wait for items, as far as there are some."""
+        while queue.getters and queue.items:
+            wait = next(iter(queue.getters))
+            self._collect(queue, wait)
+            if not wait.is_over:
+                return
+            answer = self._given(wait)
+            self._hand_out(wait)
+            self.shared.waits.answer(wait, answer)
+        self._forget_unneeded(queue)
+
+    def _given(self, wait: GetWait) -> dict[str, Any]:
+        return {"items": [(item.data, item.keys) for item in wait.items], "left": len(wait.queue.items)}
+
+    def _hand_out(self, wait: GetWait) -> None:
+        if wait.items:
+            self.handed.setdefault(wait.client, {})[wait.lease] = Handed(wait.queue.name, wait.items)
+
+    def _put_back(self, queue: Queue, items: list[Item]) -> None:
+        """Items are the first of a queue again."""
+        queue.items.extendleft(reversed(items))
+
+    # -- leases
+
+    def _demand_wait(self, client: str, lease: int) -> None:
+        self.shared.waits.demand_room(client)
+        if (client, lease) in self._waits:
+            raise Refusal("ProtocolError", f"this client waits for a queue as {lease} already")
+
+    def _due(self, timeout: float | None) -> float:
+        return NO_END if timeout is None else self.shared.now + timeout
+
+    def _begin(self, wait: _QueueWait) -> None:
+        self._waits[wait.client, wait.lease] = wait
+        self.shared.waits.begin(wait)
+
+    def _take_handed(self, client: str, lease: int) -> Handed | None:
+        of_client = self.handed.get(client)
+        handed = None if of_client is None else of_client.pop(lease, None)
+        if of_client is not None and not of_client:
+            del self.handed[client]
+        return handed
+
+    def _confirm(self, client: Client, request: int, lease: int) -> None:
+        handed = self._take_handed(client.id, lease)
+        if handed is not None:
+            for item in handed.items:
+                self._forget_item(item)
+
+    def _give_up(self, client: Client, request: int, lease: int) -> None:
+        wait = self._waits.get((client.id, lease))
+        if wait is not None:
+            self.expired(wait)  # an answer that nobody reads
+        handed = self._take_handed(client.id, lease)
+        if handed is not None:
+            self._return(handed)
+
+    def _return(self, handed: Handed) -> None:
+        """Items that were handed out are given back."""
+        if handed.queue is None:
+            for item in handed.items:
+                self._forget_item(item)
+        elif handed.items:
+            queue = self._queue(handed.queue)
+            self._put_back(queue, handed.items)
+            self._serve(queue)
+
+    def client_left(self, client: Client) -> None:
+        for handed in reversed(self.handed.pop(client.id, {}).values()):
+            self._return(handed)
+
+    # -- waits
+
+    def expired(self, wait: Wait) -> None:
+        assert isinstance(wait, _QueueWait)
+        queue, seconds = wait.queue, self.shared.now - wait.began
+        if isinstance(wait, PutWait):
+            text = f"the queue {queue.name!r} has been full for {seconds:.3g} s: maxsize={queue.maxsize}"
+        else:
+            text = f"the queue {queue.name!r} had fewer items than were asked for, for {seconds:.3g} s"
+        self.shared.waits.refuse(wait, "TimeoutError", text)
+
+    def forget(self, wait: Wait) -> None:
+        assert isinstance(wait, _QueueWait)
+        queue = wait.queue
+        del self._waits[wait.client, wait.lease]
+        items = wait.items
+        if isinstance(wait, PutWait):
+            del queue.putters[wait]
+            for item in items:
+                self._forget_item(item)
+        else:
+            assert isinstance(wait, GetWait)
+            del queue.getters[wait]
+            handed = self.handed.get(wait.client, {}).get(wait.lease)
+            if items and (handed is None or handed.items is not items):
+                self._put_back(queue, items)
+        wait.items = []
+        if queue.items or not queue.is_needed:
+            # Not now: others of the same client may be about to end, which are not to be served.
+            self._unserved[queue.name] = None
+            self.ask_to_follow_up()
+
+    def follow_up(self) -> None:
+        while self._unserved:
+            queue = self.queues.get(next(iter(self._unserved)))
+            if queue is not None:
+                self._let_in(queue)
+                self._serve(queue)
+                self._forget_unneeded(queue)
+            del self._unserved[next(iter(self._unserved))]
+
+    # -- the rest
+
+    def snapshot(self) -> Any:
+        queues = [[queue.name, queue.maxsize, _written(queue.items)] for queue in self.queues.values()]
+        handed = [
+            [client, lease, each.queue, _written(each.items)]
+            for client, of_client in self.handed.items()
+            for lease, each in of_client.items()
+        ]
+        return [queues, handed]
+
+    def restore(self, data: Any) -> None:
+        queues, handed = data
+        for name, maxsize, items in queues:
+            queue = self.queues[name_of(name)] = Queue(name_of(name), maxsize)
+            self._limited += bool(maxsize)
+            queue.items.extend(self._read(items, queue.name))
+        for client, lease, name, items in handed:
+            read = self._read(items, name_of(name))
+            self.handed.setdefault(client, {})[lease] = Handed(name_of(name), read)
+
+    def _read(self, written: Any, name: Key) -> list[Item]:
+        items = [Item(data, tuple(map(name_of, keys))) for data, keys in written]
+        for item in items:
+            self._admit(item, name)
+        return items
+
+    def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
+        if kind not in (PutWait.kind, GetWait.kind):
+            return None
+        name, lease, place, items, *rest = data
+        queue = self._queue(name_of(name))
+        read = self._read(items, queue.name)
+        wait: _QueueWait
+        if kind == PutWait.kind:
+            wait = PutWait(self, client, request, due, queue, lease, read)
+            wait.place = place
+            _insert(queue.putters, wait)
+        else:
+            wait = GetWait(self, client, request, due, queue, lease, read, *rest)
+            wait.place = place
+            _insert(queue.getters, wait)
+        self._begin(wait)
+        return wait
+
+    def check(self) -> None:
+        assert not self._unserved
+        for name, queue in self.queues.items():
+            assert queue.name == name
+            assert queue.is_needed, "4"
+            assert not (queue.getters and queue.items), "1"
+            assert not (queue.putters and queue.has_room), "2"
+            for wait in (*queue.getters, *queue.putters):
+                assert wait.queue is queue
+                assert self._waits[wait.client, wait.lease] is wait
+            assert all(not wait.is_over for wait in queue.getters), "3"
+            assert all(len(wait.items) == 1 for wait in queue.putters)
+        assert set(self._waits.values()) == {wait for wait in self.shared.waits if wait.part is self}
+        assert len(self._waits) == sum(len(each.getters) + len(each.putters) for each in self.queues.values())
+        items = list(self._items())
+        assert len(set(items)) == len(items) == self._count, "5"
+        assert sum(item.nbytes for item in items) == self._nbytes, "5"
+        assert self._limited == sum(queue.maxsize > 0 for queue in self.queues.values()), "5"
+        for client, of_client in self.handed.items():
+            assert of_client
+            assert client in self.shared.clients, f"{client} has left, and still has items"
+
+
+def _written(items: Iterable[Item]) -> list[Any]:
+    return [[item.data, list(item.keys)] for item in items]
+
+
+def _insert(waiting: OrderedDict[Any, None], wait: _QueueWait) -> None:
+    """Have a wait that is taken up again stand in its place among those that are there already."""
+    waiting[wait] = None
+    for other in sorted(waiting, key=lambda each: each.place):
+        waiting.move_to_end(other)
