@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any, Self
 
 from holdfast.client.coordination.items import packing, unpacking
@@ -363,5 +363,5 @@ def _size(core: Core, name: Any) -> Operation[int]:
     return size
 
 
-def _confirmation(lease: int) -> Sequence[Any]:
+def _confirmation(lease: int) -> tuple[Any, ...]:
     return protocol.client.REQUEST(0, *requests.CONFIRM_ITEMS(lease=lease))

@@ -124,7 +124,7 @@ class Semaphore(Leasing):
         >>> semaphore = Semaphore(2)
         >>> semaphore.acquire(), semaphore.acquire(), semaphore.acquire(timeout="10 ms")
         (True, True, False)
-        >>> semaphore.close()
+        >>> semaphore.release(); semaphore.release(); semaphore.close()
         """
         limit = seconds(timeout)
         return self._acquire(None if limit is None else max(0.0, limit))
