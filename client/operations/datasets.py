@@ -6,32 +6,20 @@ dataset holds from then on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Elsewhere, Operation
-from holdfast.client.futures.binding import bound
-from holdfast.client.futures.future import Future
-from holdfast.client.futures.holding import another, hold_all, own
-from holdfast.client.futures.reading import read
-from holdfast.client.operations.storing import constants
-from holdfast.client.packing import expressions
-from holdfast.client.packing.constants import REFUSALS
-from holdfast.client.packing.keys import check_text, check_together, wire_key
+from holdfast.client.futures.holding import hold_all
+from holdfast.client.operations.recipes import Recipe, load, pack
+from holdfast.client.packing.keys import check_text, wire_key
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
 from holdfast.cluster.protocol.limits import MAX_DATASET_NAME_NBYTES
 from holdfast.cluster.protocol.shapes import key_nbytes
-from holdfast.objectstore.errors import HoldfastError, UnreadableError
-from holdfast.objectstore.pickling.exceptions import ends_an_await
-from holdfast.objectstore.pickling.outline import name_in
-
-#: Data in a dataset from this size on is stored by itself.
-LARGE_NBYTES = 8 << 10
-from holdfast.client.operations.recipes import Recipe, load, pack
 
 
 class _NoDefault:
@@ -95,10 +83,7 @@ def publish(core: Core, named: Mapping[Any, Any], override: bool) -> Operation[N
     """Publish datasets: all of them, or none."""
     for name in named:
         wire_name(name)
-    packed: dict[Any, _Recipe] = yield Elsewhere(
-        lambda: {name: _pack(core, name, data) for name, data in named.items()}
-        check_name(name)
-    packed: dict[str, Recipe] = yield Elsewhere(
+    packed: dict[Any, Recipe] = yield Elsewhere(
         lambda: {name: pack(core, f"the dataset {name!r}", data) for name, data in named.items()}
     )
     datasets = [(name, raw(recipe.data), list(recipe.held)) for name, recipe in packed.items()]
@@ -106,33 +91,7 @@ def publish(core: Core, named: Mapping[Any, Any], override: bool) -> Operation[N
     del packed  # until here this client holds what the datasets are to hold
 
 
-class _Recipe(NamedTuple):
-    """What is sent of a dataset, with futures of the keys that it is to hold."""
-
-    data: bytes
-    held: dict[Any, Future]
-
-
-def _pack(core: Core, name: Any, data: Any) -> _Recipe:
-    try:
-        with core.stores.batch():
-            packed = constants(core, LARGE_NBYTES).pack(data)
-    except REFUSALS:
-        raise
-    except Exception as error:
-        raise TypeError(f"the dataset {name!r} can't be pickled, so it can't be published: {error}") from error
-    held: dict[Any, Any] = {future.key: future for future in packed.stored}
-    for future in packed.inside:
-        assert isinstance(future, Future)
-        mine = own(core, future)
-        held[mine.key] = mine
-        held.update((kept.key, kept) for kept in mine._state.keeps)
-    check_together(f"the dataset {name!r}", list(held))
-    return _Recipe(packed.data, held)
-
-
 def unpublish(core: Core, names: Sequence[Any]) -> Operation[None]:
-def unpublish(core: Core, name: str) -> Operation[None]:
     """See `Client.unpublish_dataset`."""
     for name in [wire_name(name) for name in names]:
         yield Ask(core.session, protocol.requests.UNPUBLISH, name=name)
@@ -164,59 +123,4 @@ def _get(core: Core, name: Any, default: Any) -> Operation[Any]:
     # The scheduler counts this client as a holder of these keys from its answer on. Saying that it wants them as well
     # is needed where it let go of one of them in the meantime, and has the results announced.
     held = hold_all(core, answer["keys"])
-    return (yield Elsewhere(lambda: _load(core, name, answer["data"], held)))
-
-
-def _load(core: Core, name: Any, data: bytes | memoryview, held: Mapping[Any, Future]) -> Any:
-    bound_futures: dict[Any, Future] = {}
-
-    def bind(key: Any) -> Future:
-        future = bound_futures[key] = another(held[key]) if key in held else Future._wanted(key, core)
-        return future
-
-    stored = _Stored(core, held)
-    outer = bound.to
-    bound.to = bind
-    try:
-        value = expressions.loads(data, stored)
-    except (HoldfastError, TimeoutError):  # its data is lost, or can't be read
-        raise
-    except BaseException as error:  # unpickling runs a user's code, which may raise anything
-        if not (isinstance(error, Exception) or ends_an_await(error)):
-            raise
-        raise UnreadableError(f"the dataset {name!r}", name_in(data), error) from error
-    finally:
-        bound.to = outer
-    others = [held[key] for key in held if key not in bound_futures and key not in stored.read]
-    _keep_origins(core, bound_futures.values(), others)
-    return value
-
-
-def _keep_origins(core: Core, futures: Iterable[Future], others: Sequence[Future]) -> None:
-    """What results are made of is held as long as futures of them, as by the client that made them."""
-    if others:
-        keeps = tuple(others)
-        with core.table.lock:
-            for future in futures:
-                future._state.keeps = future._state.keeps or keeps
-
-
-class _Stored(Mapping[Any, Any]):
-    """The data of a dataset that lies in stores, by its key."""
-
-    def __init__(self, core: Core, held: Mapping[Any, Future]) -> None:
-        self._core = core
-        self._held = held
-        self.read: dict[Any, Any] = {}
-
-    def __getitem__(self, key: Any) -> Any:
-        if key not in self.read:
-            self.read[key] = self._core.driver.finish(read(self._core, self._held[key]._state))
-        return self.read[key]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._held)
-
-    def __len__(self) -> int:
-        return len(self._held)
     return (yield Elsewhere(lambda: load(core, f"the dataset {name!r}", answer["data"], held)))
