@@ -25,6 +25,7 @@ from holdfast.client.methods.datasets import DatasetMethods
 from holdfast.client.methods.diagnostics import DiagnosticMethods
 from holdfast.client.methods.graphs import GraphMethods
 from holdfast.client.methods.information import InformationMethods
+from holdfast.client.methods.looking import LookingMethods
 from holdfast.client.methods.loops import LoopMethods
 from holdfast.client.methods.moving import MovingMethods
 from holdfast.client.methods.records import RecordMethods
@@ -47,6 +48,7 @@ class Client(
     DatasetMethods,
     DiagnosticMethods,
     InformationMethods,
+    LookingMethods,
     LoopMethods,
     MovingMethods,
     RecordMethods,

@@ -9,7 +9,7 @@ import click
 
 from holdfast.cluster import protocol
 from holdfast.cluster.cli.find import address_option, ask_cluster
-from holdfast.cluster.cli.tables import MISSING, count, format_duration, share, shorten, size, table, terminal_width
+from holdfast.cluster.tables import MISSING, count, format_duration, share, shorten, size, table, terminal_width
 
 KEY_WIDTH = 48
 NAME_WIDTH = 30

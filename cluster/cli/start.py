@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 
-from holdfast.cluster.cli.tables import count
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, is_loopback, parse_address
 from holdfast.cluster.deploy.ask import wait_for_scheduler
@@ -22,6 +21,7 @@ from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, NodePlan, plan_nod
 from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
 from holdfast.cluster.processes.log_files import default_root
 from holdfast.cluster.processes.parent import ChildProcess, spawn
+from holdfast.cluster.tables import count
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size, parse_size
 from holdfast.objectstore.spill.location import default_location

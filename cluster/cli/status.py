@@ -12,7 +12,7 @@ import click
 from holdfast.cluster import protocol
 from holdfast.cluster.cli.find import address_option, ask_cluster, restarting_here
 from holdfast.cluster.cli.screen import Screen
-from holdfast.cluster.cli.tables import (
+from holdfast.cluster.tables import (
     MISSING,
     count,
     format_duration,

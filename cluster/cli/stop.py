@@ -14,12 +14,12 @@ from typing import Any
 import click
 
 from holdfast.cluster import protocol
-from holdfast.cluster.cli.tables import count, format_duration, shorten
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.cluster_processes import kill_strays
 from holdfast.cluster.processes import run_directory
 from holdfast.cluster.processes.parent import require_pidfds
+from holdfast.cluster.tables import count, format_duration, shorten
 from holdfast.objectstore.errors import HoldfastError
 
 #: The states of tasks that may still be waited for.

@@ -171,6 +171,7 @@ class NodeAgent:
             Something could not start. All that had started has been taken down again.
         """
         self.finished = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         kept_logs.keep_own()
         try:
             await self._start()
@@ -203,7 +204,8 @@ class NodeAgent:
         except BaseException:
             listening.close()
             raise
-        self._errands = ErrandThreads("node", errands.handlers(), self._say, f"holdfast-errand-{self.name}")
+        handlers = errands.handlers(self._describe)
+        self._errands = ErrandThreads("node", handlers, self._say, f"holdfast-errand-{self.name}")
         self._link = link = SchedulerLink(
             self.scheduler_address,
             token=self._token,
@@ -332,6 +334,14 @@ class NodeAgent:
     def _inventory(self) -> Iterator[ObjectMeta]:
         # The scheduler takes it in pieces, and some of it may be gone meanwhile.
         return (m for m in self.store.inventory() if m.object_id is not None and self.store.contains(m.object_id))
+
+    def _describe(self, object_id: ObjectID) -> dict[str, Any] | None:
+        """What the store has of an object. In the thread of an errand."""
+
+        async def describe() -> dict[str, Any] | None:
+            return self.store.describe(object_id)
+
+        return asyncio.run_coroutine_threadsafe(describe(), self._loop).result()
 
     def _delete(self, object_ids: Iterable[bytes]) -> None:
         self.store.delete([ObjectID(object_id) for object_id in object_ids])

@@ -5,14 +5,35 @@ A handler runs in a thread of its own. What it needs of the agent's it asks for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from holdfast.cluster.errands.threads import Handlers
 from holdfast.cluster.processes import kept_logs
-from holdfast.cluster.protocol.errands import NODE_LOGS
+from holdfast.cluster.protocol.errands import NODE_LOGS, OBJECT_HERE
+from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH
+from holdfast.objectstore import ObjectID
+
+#: Of the processes that look at an object, so many are named.
+MAX_READERS = 20
 
 
-def handlers() -> Handlers:
-    """What is done about each."""
-    return {NODE_LOGS: _logs}
+def handlers(describe: Callable[[ObjectID], dict[str, Any] | None]) -> Handlers:
+    """What is done about each.
+
+    Parameters
+    ----------
+    describe
+        Says what the store has of an object, in any thread.
+    """
+    return {NODE_LOGS: _logs, OBJECT_HERE: lambda object_id: _object(describe(ObjectID(object_id)))}
+
+
+def _object(description: dict[str, Any] | None) -> dict[str, Any] | None:
+    if description is None:
+        return None
+    readers = [str(name)[:MAX_NAME_LENGTH] for name in description["pinned_by"][:MAX_READERS]]
+    return {name: description[name] for name in ("state", "age", "pins")} | {"readers": readers}
 
 
 def _logs(n: int | None = None) -> list[tuple[str, str]]:

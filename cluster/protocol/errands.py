@@ -154,6 +154,14 @@ NODE_LOGS = Errand(
     known={"n": Maybe(Integer())},
     answer=_LINES,
 )
+OBJECT_HERE = Errand(
+    "object",
+    "What the node's store has of an object: the state of it there, how old it is, and which processes look at it now. "
+    "Nil: it isn't there.",
+    by="node",
+    needed={"object_id": OBJECT},
+    answer=Maybe(Fields({"state": TEXT, "age": Number(), "pins": Integer(), "readers": Listed(TEXT, MAX_NAMED)})),
+)
 PROFILE = Errand(
     "profile",
     "How often tasks of this prefix were seen in which functions, between two times: the pickle of a tree "
@@ -172,7 +180,7 @@ TASK_STREAM = Errand(
     answer=PAYLOAD,
 )
 
-ERRANDS = (RUN, VERSIONS, CALL_STACKS, WORKER_LOGS, NODE_LOGS, PROFILE, TASK_STREAM)
+ERRANDS = (RUN, VERSIONS, CALL_STACKS, WORKER_LOGS, NODE_LOGS, OBJECT_HERE, PROFILE, TASK_STREAM)
 
 
 def done_by(doer: Doer) -> tuple[Errand, ...]:

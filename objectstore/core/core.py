@@ -475,6 +475,10 @@ class StoreCore:
         """The figures of the store, in bytes, counts and seconds."""
         return self._reporting.stats()
 
+    def describe_one(self, object_id: ObjectID) -> dict[str, Any] | None:
+        """An object, like `describe`; None if it isn't here."""
+        return self._reporting.describe_one(object_id)
+
     def describe(self, start: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
         """The objects, and the bytes reserved for ones to come, from the ``start``-th on."""
         return self._reporting.describe(start, limit)

@@ -22,6 +22,7 @@ from holdfast.objectstore.core.spill_policy import SpillPolicy
 from holdfast.objectstore.core.table import ObjectTable
 from holdfast.objectstore.memory.allocator import Allocator
 from holdfast.objectstore.memory.free_extents import footprint
+from holdfast.objectstore.shared.ids import ObjectID
 from holdfast.objectstore.sizes import format_size
 
 _HOLDERS_NAMED = 3
@@ -108,19 +109,17 @@ class Reporting:
         stop = None if limit is None else start + limit
         return [*itertools.islice(self._descriptions(now), start, stop)]
 
+    def describe_one(self, object_id: ObjectID) -> dict[str, Any] | None:
+        """An object, like `describe`; None if it isn't here."""
+        record = self._table.find(object_id)
+        if record is None:
+            return None
+        ((_, pins),) = self._table.pins_of([record])
+        return self._description(record, pins, self._clock())
+
     def _descriptions(self, now: float) -> Iterator[dict[str, Any]]:
         for record, pins in self._table.pins_of(itertools.chain(self._table.records(), self._table.doomed())):
-            yield {
-                "id": record.object_id.hex(),
-                "key": record.key,
-                "owner": record.owner,
-                "type": record.type_name,
-                "nbytes": record.nbytes,
-                "age": now - record.created,
-                "pins": sum(pins.values()),
-                "pinned_by": [self._clients[client].name for client in pins],
-                "state": record.state.value,
-            }
+            yield self._description(record, pins, now)
         for client in self._clients.values():
             for reservation in client.reserved.values():
                 yield {
@@ -134,6 +133,19 @@ class Reporting:
                     "pinned_by": [],
                     "state": "created",
                 }
+
+    def _description(self, record: ObjectRecord, pins: dict[int, int], now: float) -> dict[str, Any]:
+        return {
+            "id": record.object_id.hex(),
+            "key": record.key,
+            "owner": record.owner,
+            "type": record.type_name,
+            "nbytes": record.nbytes,
+            "age": now - record.created,
+            "pins": sum(pins.values()),
+            "pinned_by": [self._clients[client].name for client in pins],
+            "state": record.state.value,
+        }
 
     # The errors of a full store
 

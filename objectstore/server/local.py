@@ -261,6 +261,11 @@ class LocalStore:
         """Every object: id, key, owner, type, nbytes, age in seconds, pins, pinned_by and state."""
         return self._core.describe()
 
+    @in_loop
+    def describe(self, object_id: ObjectID) -> dict[str, Any] | None:
+        """One object, as `list_objects` has it; None if it isn't here."""
+        return self._core.describe_one(object_id)
+
     # Answers to its own requests
 
     def _answer(self, answer: Answer) -> None:

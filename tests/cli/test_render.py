@@ -6,7 +6,7 @@ import re
 import time
 
 from holdfast.cluster.cli import memory, status
-from holdfast.cluster.cli.tables import format_duration, shorten, table
+from holdfast.cluster.tables import format_duration, shorten, table
 
 
 def test_a_status_report() -> None:

@@ -25,6 +25,7 @@ from holdfast.cluster.protocol.requests.errands import ERRAND
 from holdfast.cluster.protocol.requests.events import CLEAR_EVENT, IS_EVENT_SET, SET_EVENT, STOP_WAITING, WAIT_FOR_EVENT
 from holdfast.cluster.protocol.requests.locks import ACQUIRE_LOCKS, IS_LOCKED, RELEASE_LOCKS
 from holdfast.cluster.protocol.requests.looking import (
+    EXPLAIN,
     HAS_WHAT,
     INFO,
     MEMORY,
@@ -97,6 +98,7 @@ __all__ = [
     "DELETE_VARIABLE",
     "END_READING",
     "ERRAND",
+    "EXPLAIN",
     "GET",
     "GET_DATASET",
     "GET_EVENTS",

@@ -104,12 +104,19 @@ MEMORY = Request(
             ),
             "count": Integer(),
             "nbytes": Integer(),
+            "groups": Mapped(TEXT, Mapped(TEXT, Entry(count=Integer(), nbytes=Integer()), MAX_NAMED), MAX_NAMED),
             "stores": Mapped(ADDRESS, Plain(), MAX_NAMED),
         },
         others=Anything("for people"),
     ),
 )
 
+EXPLAIN = Request(
+    "explain",
+    "What the scheduler knows of a key: its state, what holds it, what it waits for, where it is. Nil: there is none.",
+    needed={"key": KEY},
+    answer=Maybe(Anything("for people")),
+)
 SCHEDULER_LOGS = Request(
     "scheduler-logs",
     "The last lines that were logged in the scheduler's process, the newest first: so many, or all that are kept.",
@@ -134,6 +141,7 @@ REQUESTS = (
     INFO,
     STATUS,
     MEMORY,
+    EXPLAIN,
     SCHEDULER_LOGS,
     SCHEDULER_PROFILE,
 )

@@ -15,7 +15,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
-from holdfast.cluster.protocol.limits import MAX_INTEGER
+from holdfast.cluster.key_prefixes import prefix_of
+from holdfast.cluster.protocol.limits import MAX_INTEGER, MAX_NAME_LENGTH
 from holdfast.cluster.protocol.shapes import in_slices
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError, Worker
@@ -27,6 +28,8 @@ STEP_ITEMS = 500
 #: The answer of `memory` names at most this many objects, the largest first, and of each so many of its holders.
 MAX_OBJECTS_LISTED = 10_000
 MAX_HOLDERS_LISTED = 20
+#: And so many groups of objects of each kind, the largest first.
+MAX_GROUPS_LISTED = 1_000
 
 Steps: TypeAlias = Generator[Any, None, Any]
 
@@ -204,9 +207,11 @@ def memory(state: SchedulerState) -> Steps:
     """What ``holdfast memory`` shows: each object with its size, what holds it and where it lies."""
     largest: list[Task] = []
     count = nbytes = 0
+    groups = Groups()
     for tasks in state.life.results.table.slices(STEP_ITEMS):
         count += len(tasks)
         nbytes += sum(map(_nbytes, tasks))
+        groups.add(tasks)
         largest += tasks
         if len(largest) >= 2 * MAX_OBJECTS_LISTED:
             largest.sort(key=_nbytes, reverse=True)
@@ -228,8 +233,41 @@ def memory(state: SchedulerState) -> Steps:
         "objects": [],
         "count": count,
         "nbytes": min(nbytes, MAX_INTEGER),
+        "groups": groups.largest(),
         "stores": {host.address: host.report.get("store") for host in state.hosts.values() if host.report},
     }
+
+
+class Groups:
+    """How many objects, of how many bytes, have what in common: the prefix of their keys, their owner, a holder."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, dict[str, list[int]]] = {"prefix": {}, "owner": {}, "client": {}, "dataset": {}}
+
+    def add(self, tasks: Iterable[Task]) -> None:
+        """Count these."""
+        for task in tasks:
+            self._count("prefix", prefix_of(task.key), task.nbytes)
+            self._count("owner", task.owner, task.nbytes)
+            for holder in task.holders[:MAX_HOLDERS_LISTED]:
+                kind, name = holder.describe()
+                self._count(kind if kind in self._of else "client", name if kind in self._of else kind, task.nbytes)
+
+    def _count(self, kind: str, name: str, nbytes: int) -> None:
+        group = self._of[kind].setdefault(name[:MAX_NAME_LENGTH], [0, 0])
+        group[0] += 1
+        group[1] += nbytes
+
+    def largest(self) -> dict[str, dict[str, list[int]]]:
+        """Of each kind so many groups, the largest first."""
+        return {
+            kind: {name: [count, min(nbytes, MAX_INTEGER)] for name, (count, nbytes) in _by_size(groups)}
+            for kind, groups in self._of.items()
+        }
+
+
+def _by_size(groups: dict[str, list[int]]) -> list[tuple[str, list[int]]]:
+    return sorted(groups.items(), key=lambda group: group[1][1], reverse=True)[:MAX_GROUPS_LISTED]
 
 
 def _nbytes(task: Task) -> int:

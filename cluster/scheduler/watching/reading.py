@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.requests import (
     ADAPTIVE_TARGET,
+    EXPLAIN,
     GET_EVENTS,
     GET_METADATA,
     HAS_WHAT,
@@ -29,7 +30,7 @@ from holdfast.cluster.protocol.requests import (
 )
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Reply, ReplyPart
-from holdfast.cluster.scheduler.watching import introspection, process, records, scaling, tasks
+from holdfast.cluster.scheduler.watching import explaining, introspection, process, records, scaling, tasks
 from holdfast.cluster.scheduler.watching.closing import workers_to_close
 
 
@@ -63,6 +64,7 @@ READERS: dict[Request, Reader] = {
     GET_EVENTS: lambda state, _, topic=None: records.events(state, topic),
     STATUS: lambda state, around: introspection.status(state, around.describe(), around.silences(), around.absent()),
     MEMORY: lambda state, _: introspection.memory(state),
+    EXPLAIN: lambda state, _, key: explaining.explain(state, key),
     SCHEDULER_LOGS: lambda _, around, n=None: process.logs(n),
     SCHEDULER_PROFILE: lambda _, around, start=None, stop=None: around.profile(start, stop),
     ADAPTIVE_TARGET: lambda state, _, **arguments: scaling.adaptive_target(state, **arguments),

@@ -1,0 +1,162 @@
+"""What lies in a cluster, and why tasks are in their states."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+
+import numpy as np
+import pytest
+from waiting import until
+
+from holdfast import Client, LocalCluster, get_client
+from holdfast.client.explanation import Explanation
+from holdfast.client.memory_report import Group
+
+_gates = {}
+
+
+@pytest.fixture
+def gate():
+    name = f"gate-{time.monotonic()}"
+    _gates[name] = threading.Event()
+    yield name
+    _gates.pop(name).set()
+
+
+def wait_at_gate(name, *_):
+    return _gates[name].wait(30)
+
+
+def wait_for_another(name):
+    return get_client().submit(wait_at_gate, name, pure=False).result()
+
+
+class TestMemory:
+    def test_objects_and_groups_of_them(self, run):
+        async def case(client, got):
+            one = await got(client.scatter(np.zeros(500_000), hash=False))
+            two = client.submit(np.ones, 250_000, pure=False)
+            await got(client.gather(two))
+            report = await got(client.memory())
+            of_key = {each["key"]: each for each in report.objects}
+            assert 4_000_000 <= of_key[one.key]["nbytes"] < 4_100_000
+            assert of_key[one.key]["type"] == "numpy.ndarray"
+            assert of_key[one.key]["owner"] == (client._core.name or client.id)
+            assert len(report) == report.count >= 2
+            assert report.nbytes >= 6_000_000
+            assert report.by_prefix["ones"].nbytes >= 2_000_000
+            assert report.by_owner[(client._core.name or client.id)].nbytes >= 6_000_000
+            assert report.by_client[(client._core.name or client.id)].objects >= 2
+            sizes = [each["nbytes"] for each in report.objects]
+            assert sizes == sorted(sizes, reverse=True)
+            assert all(store["capacity"] for store in report.stores.values() if store)
+
+        run(case)
+
+    def test_datasets_and_how_it_is_shown(self, client):
+        future = client.scatter(np.zeros(300_000), hash=False)
+        client.publish_dataset(future, name="<numbers>")
+        try:
+            report = client.memory()
+            group = report.by_dataset["'<numbers>'"]
+            assert group == Group(1, group.nbytes)
+            assert group.nbytes >= 2_400_000
+            text = repr(report)
+            assert f"{report.count:,} object" in text
+            assert "'<numbers>'" in text
+            assert "numpy.ndarray" in text
+            shown = report._repr_html_()
+            assert "&lt;numbers&gt;" in shown
+            assert "<numbers>" not in shown
+            frame = report.to_frame()
+            assert list(frame["nbytes"]) == [each["nbytes"] for each in report.objects]
+            assert future.key in set(frame["key"])
+        finally:
+            client.unpublish_dataset("<numbers>")
+
+
+class TestExplain:
+    def test_a_result_lies_in_stores_and_is_held(self, run):
+        async def case(client, got):
+            future = await got(client.scatter(np.zeros(300_000), hash=False))
+            found = await got(client.explain(future))
+            assert isinstance(found, Explanation)
+            assert found.state == "memory"
+            assert found.nbytes >= 2_400_000
+            assert ("client", (client._core.name or client.id)) in found.holders
+            (place,) = found.where
+            assert place["state"] == "in memory"
+            text = repr(found)
+            assert text.startswith(f"<Explanation: {future.key} memory>")
+            assert "It is in memory in the store of" in text
+            assert "It is data that was brought, and can't be computed again." in text
+            assert f"It is kept by the client {(client._core.name or client.id)}." in text
+            assert "<table>" in found._repr_html_()
+
+        run(case)
+
+    def test_who_looks_at_it_now(self, client):
+        future = client.submit(np.ones, 300_000, pure=False)
+        view = future.result()
+        found = client.explain(future)
+        assert found.where[0]["readers"] == [client.id], found
+        assert f"and {client.id} looks at it now" in repr(found)
+        del view
+
+    def test_what_was_spilled_is_on_disk(self, tmp_path):
+        with (
+            LocalCluster(1, 1, object_store_memory="16 MiB", spill_directory=tmp_path) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            futures = [client.submit(np.full, 500_000, n, pure=False) for n in range(8)]
+            client.gather(futures)
+            until(lambda: any(client.explain(f).where[0]["state"] == "on disk" for f in futures), "one is on disk")
+
+    def test_tasks_that_run_wait_and_queue(self, in_process, gate):
+        with Client(in_process, set_as_default=False) as client:
+            running = client.submit(wait_at_gate, gate, key="running")
+            until(lambda: "It runs on" in repr(client.explain(running)), "it runs")
+            after = client.submit(wait_at_gate, gate, running, key=("after", 1))
+            assert client.explain(after).waits_for == [("running", "processing")]
+            assert "when 'running' (processing) has a result" in repr(client.explain(after)) or (
+                "It waits until 'running' (processing) has a result." in repr(client.explain(after))
+            )
+            assert "1 task that read it" in repr(client.explain("running"))
+            others = client.map(wait_at_gate, [gate] * 300, pure=False)
+            until(lambda: any("waits for a free thread" in repr(client.explain(f)) for f in others[-5:]), "one queues")
+            blocked = client.submit(wait_for_another, gate, key="blocked", priority=10)
+            _gates[gate].set()
+            client.gather([running, after, blocked, *others])
+            assert client.explain(running).state == "memory"
+
+    def test_a_task_that_waits_for_tasks_of_its_own(self, in_process, gate):
+        with Client(in_process, set_as_default=False) as client:
+            blocked = client.submit(wait_for_another, gate, key="blocked-there")
+            until(lambda: "waits there for tasks that it has submitted" in repr(client.explain(blocked)), "it waits")
+            _gates[gate].set()
+            blocked.result(timeout=30)
+
+    def test_why_there_is_no_worker(self, client):
+        future = client.submit(abs, 1, workers="nobody", key="no-worker")
+        until(lambda: client.explain(future).state == "no-worker", "it is known")
+        assert "It waits for a worker called nobody, and there is none" in repr(client.explain(future))
+        assert "name one of these" in repr(client.explain(future))
+        future.cancel()
+
+    def test_failures_and_what_failed_for_them(self, client):
+        bad = client.submit(operator.truediv, 1, 0, key="bad")
+        later = client.submit(abs, bad, key="later")
+        assert later.exception() is not None
+        assert "It failed: ZeroDivisionError: division by zero" in repr(client.explain(bad))
+        assert "'bad', which it depends on, failed: ZeroDivisionError" in repr(client.explain("later"))
+
+    def test_what_nobody_knows(self, run):
+        async def case(client, got):
+            found = await got(client.explain("no such key"))
+            assert found.state == "unknown"
+            assert "The cluster knows no such key" in repr(found)
+            assert found.where == []
+
+        run(case)
