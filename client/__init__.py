@@ -20,6 +20,8 @@ def _import_dask() -> None:
 
 _import_dask()
 
+from holdfast.client.actors.actor import Actor  # noqa: E402
+from holdfast.client.actors.actor_future import ActorFuture  # noqa: E402
 from holdfast.client.client import Client  # noqa: E402
 from holdfast.client.coordination.event import Event  # noqa: E402
 from holdfast.client.coordination.lock import Lock  # noqa: E402
@@ -66,6 +68,8 @@ registry.running_task = _running_task
 registry.runs_tasks = _runs_tasks
 
 __all__ = [
+    "Actor",
+    "ActorFuture",
     "Client",
     "Event",
     "Executor",

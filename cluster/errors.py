@@ -53,6 +53,10 @@ class NotCopiedError(HoldfastError):
     """Data could not be copied to another host, where it was to lie."""
 
 
+class ActorLostError(HoldfastError):
+    """The worker that had an actor is gone, and the actor's state with it."""
+
+
 class CancelledError(HoldfastError, _CancelledError):
     """The result was asked for of a future that was cancelled or released."""
 

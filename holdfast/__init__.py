@@ -20,6 +20,8 @@ from holdfast.objectstore.lazy import lazy
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "Actor": "holdfast.client",
+    "ActorFuture": "holdfast.client",
     "Client": "holdfast.client",
     "Executor": "holdfast.client",
     "Future": "holdfast.client",
@@ -41,6 +43,7 @@ _EXPORTS = {
     "wait": "holdfast.client",
     "worker_client": "holdfast.client",
     "LocalCluster": "holdfast.cluster.deploy",
+    "ActorLostError": "holdfast.cluster.errors",
     "AuthenticationError": "holdfast.cluster.errors",
     "BlockedTasksError": "holdfast.cluster.errors",
     "CancelledError": "holdfast.cluster.errors",
@@ -62,6 +65,9 @@ _EXPORTS = {
 }
 
 __all__ = [
+    "Actor",
+    "ActorFuture",
+    "ActorLostError",
     "AuthenticationError",
     "BlockedTasksError",
     "CancelledError",
@@ -106,6 +112,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from holdfast.client import (
+        Actor,
+        ActorFuture,
         Client,
         Event,
         Executor,
@@ -129,6 +137,7 @@ if TYPE_CHECKING:
     )
     from holdfast.cluster.deploy import LocalCluster
     from holdfast.cluster.errors import (
+        ActorLostError,
         AuthenticationError,
         BlockedTasksError,
         CancelledError,

@@ -316,6 +316,24 @@ class KeyTable:
             state.status = FINISHED
             self._ready(state)
 
+    def given(self, key: Any, location: Location) -> KeyState:
+        """The scheduler has given this client a key to hold, with a result. The state, which the caller holds."""
+        with self.lock:
+            state, _ = self.state_of(key)
+            state.holders += 1
+            self.scattered(state, location)
+        return state
+
+    def wanted(self, key: Any) -> KeyState:
+        """The scheduler has given this client a key to hold: the state, which the caller holds."""
+        with self.lock:
+            state, new = self.state_of(key)
+            state.holders += 1
+            if new:  # it is asked for, so that what the scheduler says of it counts from this turn on
+                self._outbox += (protocol.client.WANT([key]),)
+                self._flush_soon()
+        return state
+
     def missing(self, state: KeyState, location: Location) -> None:
         """A result could not be read anywhere: tell the scheduler, which says in any case what is to be done."""
         with self.lock:

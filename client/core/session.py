@@ -28,6 +28,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from holdfast.client.core.answers import Answer, error_named
+from holdfast.client.core.calls import Call, CallTable
 from holdfast.client.core.key_state import CANCELLED, LOST
 from holdfast.client.core.key_table import KeyTable
 from holdfast.client.core.subscriptions import Subscriptions
@@ -71,6 +72,8 @@ class Session:
     ----------
     table : KeyTable
         The keys that this client holds.
+    calls : CallTable
+        Its calls of actors that have no answer yet.
     nodes : dict
         The description of every node by its address. Replaced, never changed: any thread may read it.
     scheduler : dict
@@ -85,6 +88,7 @@ class Session:
         #: What was posted and is not sent yet. Who may not be interrupted after that adds to it without a call.
         self.outbox = self._outbox = list[tuple[Any, ...]]()
         self.table = KeyTable(self._outbox, self.flush_soon, self._read_while, transport.wake_reader)
+        self.calls = CallTable(self._outbox, self.table)
         self._outbox.append(self.table.first_turn())
         self.nodes: dict[str, dict[str, Any]] = {node["address"]: node for node in welcome.get("nodes", ())}
         self.subscriptions = Subscriptions()
@@ -117,6 +121,7 @@ class Session:
                 protocol.client.PENDING: self.table.pending,
                 protocol.client.CANCELLED: self._on_cancelled,
                 protocol.client.KEPT: self.table.kept,
+                protocol.client.CALLED: self._on_called,
                 protocol.client.NODES_CHANGED: self._on_nodes,
                 protocol.client.WARNING: self._on_warning,
                 protocol.client.EVENTS: self.subscriptions.tell,
@@ -129,6 +134,7 @@ class Session:
         self._handlers_anywhere: dict[str, Callable[..., None]] = {
             _MEMORY: self._on_memory_anywhere,
             protocol.client.REPLY.operation: self._on_reply,
+            protocol.client.CALLED.operation: self._on_called,
         }
 
     # -- any thread
@@ -293,6 +299,18 @@ class Session:
             raise _not_answered(timeout)
         return answer.value()
 
+    def wait_for_call(self, call: Call, timeout: float | None) -> bool:
+        """Block until a call is answered; False if ``timeout`` seconds passed before."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        gate = threading.Lock()
+        gate.acquire()
+        call.wakes.append(gate.release)
+        if call.is_done:
+            return True
+        return self._read_while(gate.locked, timeout) or gate.acquire(
+            timeout=-1 if deadline is None else max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))
+        )
+
     def _pose(self, number: int, answer: Answer, request: Request, arguments: dict[str, Any]) -> None:
         self.enqueue(protocol.client.REQUEST(number, *request(**arguments)))
         if self.ended is not None:  # since it was looked at: then this one was not seen
@@ -321,6 +339,7 @@ class Session:
         self._sending = threading.RLock()
         self.transport.leave_to_parent()
         self.table.leave_to_parent(self.ended)
+        self.calls.leave_to_parent(self.ended)
 
     def _read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
         self.send_posted()
@@ -474,6 +493,11 @@ class Session:
         elif not ok and number in self._refusals:
             self._refusals[number](error_named(*value))
 
+    def _on_called(self, results: tuple[tuple[Any, ...], ...]) -> None:
+        if self.calls.called(results):
+            self.flush_soon()
+        self._wake_reader()
+
     def _on_closing(self, reason: str) -> None:
         self._end(ConnectError(f"the cluster at {self._address} shut down: {reason}"))
 
@@ -491,6 +515,7 @@ class Session:
             self.on_end()
 
     def _fail_requests(self, reason: Exception) -> None:
+        self.calls.fail_all(reason)
         for answer in list(self._answers.values()):
             answer.fail(reason)
             self._wake_reader()

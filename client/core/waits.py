@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any
 
+from holdfast.client.core.calls import Call
 from holdfast.client.core.completions import Completions
 from holdfast.client.core.key_state import KeyState
 from holdfast.client.core.session import Session
@@ -112,3 +113,31 @@ class Ask(Effect):
 
     async def wait(self) -> Any:
         return await self.session.ask_on_loop(self.request, self.timeout, **self.arguments)
+
+
+class Answered(Effect):
+    """A call of an actor is answered. Gives whether it is in time."""
+
+    __slots__ = ("call", "session", "timeout")
+
+    def __init__(self, session: Session, call: Call, timeout: float | None = None) -> None:
+        self.session = session
+        self.call = call
+        self.timeout = timeout
+
+    @property
+    def waits_for_others(self) -> bool:
+        return not self.call.is_done
+
+    def block(self) -> bool:
+        self.session.check_may_block()
+        return self.session.wait_for_call(self.call, self.timeout)
+
+    async def wait(self) -> bool:
+        call = self.call
+        signal = Signal()
+        call.wakes.append(signal.give)
+        if call.is_done:
+            return True
+        self.session.flush_to_wait()
+        return await signal.wait(self.timeout)

@@ -22,6 +22,35 @@ from holdfast.client.raising import CarriedError, hide_own_frames
 T = TypeVar("T")
 
 
+#: Gives the awaitable of an effect.
+WaitFor = Callable[[Effect], Awaitable[Any]]
+_WAIT: WaitFor = operator.methodcaller("wait")
+
+
+async def drive(operation: Operation[T], wait_for: WaitFor = _WAIT) -> T:
+    """Take an operation to its end on the running loop, which may be any."""
+    try:
+        effect = operation.send(None)
+        while True:
+            try:
+                value = await wait_for(effect)
+            except BaseException as error:
+                effect = operation.throw(error)
+            else:
+                effect = operation.send(value)
+    except StopIteration as done:
+        given: T = done.value
+        return given
+    except CarriedError as carried:
+        # No coroutine can raise this one.
+        raise RuntimeError(f"a task raised {carried.error!r}") from carried.error
+    except BaseException as error:
+        hide_own_frames(error)
+        raise
+    finally:
+        operation.close()
+
+
 class AsynchronousDriver:
     """Waits on the event loop that is running where it is made."""
 
@@ -34,8 +63,7 @@ class AsynchronousDriver:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._process = os.getpid()
-        #: Gives the awaitable of an effect.
-        self._wait_for: Callable[[Effect], Awaitable[Any]] = operator.methodcaller("wait")
+        self._wait_for = _WAIT
 
     @property
     def parent(self) -> int | None:
@@ -66,32 +94,10 @@ class AsynchronousDriver:
                 f"{'on another one' if here else 'where none is running'}: await it there "
                 "(asyncio.run_coroutine_threadsafe), or open another client here"
             )
-        coroutine = self._drive(operation)
+        coroutine = drive(operation, self._wait_for)
         named: Any = coroutine
         named.__qualname__ = f"holdfast.{getattr(operation, '__name__', 'operation')}"  # for Python's warning
         return coroutine
-
-    async def _drive(self, operation: Operation[T]) -> T:
-        try:
-            effect = operation.send(None)
-            while True:
-                try:
-                    value = await self._wait_for(effect)
-                except BaseException as error:
-                    effect = operation.throw(error)
-                else:
-                    effect = operation.send(value)
-        except StopIteration as done:
-            given: T = done.value
-            return given
-        except CarriedError as carried:
-            # No coroutine can raise this one.
-            raise RuntimeError(f"a task raised {carried.error!r}") from carried.error
-        except BaseException as error:
-            hide_own_frames(error)
-            raise
-        finally:
-            operation.close()
 
     def call_in(self, function: Callable[[], object], seconds: float) -> object:
         """Call on the loop after a while; from any thread, also inside the garbage collector."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from holdfast.client.actors.making import as_actor, is_actor
 from holdfast.client.futures.future import Future
 from holdfast.client.methods.face import Face
 from holdfast.client.operations.queues import is_queue
@@ -27,7 +28,9 @@ class CallMethods(Face):
         priority: float = 0,
         fifo_timeout: Any = None,
         allow_other_workers: bool = False,
-        pure: bool = True,
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool | None = None,
         writable: bool = False,
         run_timeout: float | str | None = None,
         **kwargs: Any,
@@ -56,9 +59,16 @@ class CallMethods(Face):
             Has no effect, as a warning says: priorities always follow the order of submission.
         allow_other_workers : bool
             Whether ``workers`` is only a preference.
-        pure : bool
+        actor : bool
+            Whether what ``func`` makes, usually an instance of the class that it is, stays on the worker as an actor.
+            The result is an `Actor` then, a handle. ``workers`` and ``resources`` choose where it is made, which is
+            where few actors are, if that is free; it keeps no resources. ``retries`` is how often ``func`` is called
+            again when it fails.
+        actors : bool
+            The same as ``actor``.
+        pure : bool, optional
             Whether the same call gives the same result. If so, calls that are the same are one computation as long as
-            a client holds a future of it. ``pure=False`` computes anew every time.
+            a client holds a future of it. ``pure=False`` computes anew every time. Default: true, but not for actors.
         writable : bool
             Whether ``func`` writes into its arguments. It gets views of large results that are its own then: pages are
             copied as it writes to them, and no other task sees what it has written. Without, it shares memory that
@@ -97,14 +107,17 @@ class CallMethods(Face):
         """
         if fifo_timeout is not None:
             warn_without_effect("fifo_timeout", fifo_timeout)
+        makes_actor = (actor or actors) and is_actor(actor, actors)
         return submit(
             self._core,
-            func,
+            as_actor(func) if makes_actor else func,
             args,
             kwargs,
             key=key,
-            pure=pure,
-            options=options_of(priority, retries, workers, allow_other_workers, resources, writable, run_timeout),
+            pure=not makes_actor if pure is None else pure,
+            options=options_of(
+                priority, retries, workers, allow_other_workers, resources, writable, run_timeout, makes_actor
+            ),
         )
 
     def map(
@@ -118,7 +131,9 @@ class CallMethods(Face):
         priority: float = 0,
         allow_other_workers: bool = False,
         fifo_timeout: Any = None,
-        pure: bool = True,
+        actor: bool = False,
+        actors: bool = False,
+        pure: bool | None = None,
         writable: bool = False,
         run_timeout: float | str | None = None,
         batch_size: int | None = None,
@@ -136,7 +151,8 @@ class CallMethods(Face):
             queues is submitted as it comes.
         key : str or list of str, optional
             The beginning of the keys, or all of them.
-        workers, retries, resources, priority, allow_other_workers, fifo_timeout, pure, writable, run_timeout
+        workers, retries, resources, priority, allow_other_workers, fifo_timeout, actor, actors, pure, writable,
+        run_timeout
             As for `submit`, for each call.
         batch_size : int, optional
             How many calls are sent at once.
@@ -161,7 +177,13 @@ class CallMethods(Face):
         """
         if fifo_timeout is not None:
             warn_without_effect("fifo_timeout", fifo_timeout)
-        options = options_of(priority, retries, workers, allow_other_workers, resources, writable, run_timeout)
+        makes_actors = (actor or actors) and is_actor(actor, actors)
+        if makes_actors:
+            func = as_actor(func)
+        pure = not makes_actors if pure is None else pure
+        options = options_of(
+            priority, retries, workers, allow_other_workers, resources, writable, run_timeout, makes_actors
+        )
         if any(map(is_queue, iterables)):
             return map_queues(self._core, func, iterables, kwargs, key=key, pure=pure, options=options)
         return map_calls(

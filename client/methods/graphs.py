@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from holdfast.client.actors.making import as_actor
 from holdfast.client.core.core import Core
 from holdfast.client.core.registry import core_here
 from holdfast.client.methods.face import Face
@@ -33,6 +34,7 @@ class GraphMethods(Face):
         fifo_timeout: Any = None,
         workers: Any = None,
         allow_other_workers: bool | None = None,
+        actors: Any = None,
         writable: bool | None = None,
         run_timeout: float | str | None = None,
         **kwargs: Any,
@@ -59,6 +61,9 @@ class GraphMethods(Face):
             Higher ones run first.
         workers, allow_other_workers
             As for `submit`, for the tasks that ``keys`` name.
+        actors : bool or dict, optional
+            Whether what ``keys`` name stays on its worker as an actor, as for `submit`; or of which keys that holds,
+            ``{key: True}``.
         writable : bool, optional
             As for `Future.result`, if ``sync``. dask passes it on: ``x.compute(writable=False)``.
         direct, fifo_timeout
@@ -97,6 +102,8 @@ class GraphMethods(Face):
             resources=resources,
             workers=workers,
             allow_other_workers=allow_other_workers,
+            actors=actors,
+            as_actor=as_actor,
             common=options_of(priority=priority, retries=retries, run_timeout=run_timeout),
         )
         return _values(core, futures, writable) if sync else futures
@@ -113,6 +120,7 @@ class GraphMethods(Face):
         retries: int | None = None,
         priority: float = 0,
         fifo_timeout: Any = None,
+        actors: Any = None,
         traverse: bool = True,
         writable: bool | None = None,
         run_timeout: float | str | None = None,
@@ -141,6 +149,9 @@ class GraphMethods(Face):
             Higher ones run first.
         fifo_timeout
             Has no effect, as for `submit`.
+        actors : bool or dict, optional
+            Whether the results stay on their workers as actors, as for `submit`; or of which collections or keys that
+            holds, ``{x: True}``.
         traverse : bool
             Whether to look for collections in nested containers.
         writable : bool, optional
@@ -178,6 +189,8 @@ class GraphMethods(Face):
             workers=workers,
             allow_other_workers=allow_other_workers,
             resources=resources,
+            actors=actors,
+            as_actor=as_actor,
             common=options_of(priority=priority, retries=retries, run_timeout=run_timeout),
         )
         return _values(core, futures, writable) if sync else futures
@@ -192,6 +205,7 @@ class GraphMethods(Face):
         retries: int | None = None,
         priority: float = 0,
         fifo_timeout: Any = None,
+        actors: Any = None,
         run_timeout: float | str | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -201,7 +215,8 @@ class GraphMethods(Face):
         ----------
         collections : dask collection, or list of them
             A container with collections in it, as a dictionary, may stand in the place of a collection.
-        optimize_graph, workers, allow_other_workers, resources, retries, priority, fifo_timeout, run_timeout
+        optimize_graph, workers, allow_other_workers, resources, retries, priority, fifo_timeout, actors,
+        run_timeout
             As for `compute`.
         **kwargs
             Taken for compatibility.
@@ -232,6 +247,8 @@ class GraphMethods(Face):
             workers=workers,
             allow_other_workers=allow_other_workers,
             resources=resources,
+            actors=actors,
+            as_actor=as_actor,
             common=options_of(priority=priority, retries=retries, run_timeout=run_timeout),
         )
 

@@ -34,6 +34,7 @@ from holdfast.cluster import protocol
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 
 _CONTAINERS = (list, tuple, set, frozenset)
+AsActor = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def submit_graph(
@@ -43,6 +44,7 @@ def submit_graph(
     *,
     common: Mapping[str, Any],
     of_outputs: Mapping[Any, Mapping[str, Any]],
+    as_actor: AsActor,
 ) -> dict[Any, Future]:
     """Submit what the outputs of a graph need.
 
@@ -53,6 +55,8 @@ def submit_graph(
         Options of all tasks.
     of_outputs:
         Further ones of some outputs, by output key.
+    as_actor:
+        Gives a function that makes an actor of what the one that is given makes.
 
     Returns
     -------
@@ -80,7 +84,8 @@ def submit_graph(
         elsewhere=partial(elsewhere, core),
         constants=constants(core),
         store_as=partial(store_as, core),
-    ).pack(graph, outputs, per_key)
+        as_actor=as_actor,
+    ).pack(graph, outputs, per_key, [key for key, chosen in of_outputs.items() if chosen.get("actor")])
     warn_if_large(packed)
     if called:
         per_key = {**{key: called.of(key) for key, _, _, _ in packed.tasks}, **per_key}
@@ -147,6 +152,8 @@ def compute(
     workers: Any,
     allow_other_workers: Any,
     resources: Any,
+    actors: Any,
+    as_actor: AsActor,
     common: Mapping[str, Any],
 ) -> Any:
     """Futures of finalized collections; see `Client.compute`."""
@@ -166,9 +173,9 @@ def compute(
         expr = FinalizeCompute(collections_to_expr(group, optimize_graph)).optimize()
         outputs = list(flatten(expr.__dask_keys__()))
         of_outputs = _of_outputs(
-            [(c, [key]) for c, key in zip(group, outputs, strict=True)], workers, allow_other_workers, resources
+            [(c, [key]) for c, key in zip(group, outputs, strict=True)], workers, allow_other_workers, resources, actors
         )
-        by_output = submit_graph(core, expr, outputs, common=common, of_outputs=of_outputs)
+        by_output = submit_graph(core, expr, outputs, common=common, of_outputs=of_outputs, as_actor=as_actor)
         futures.update({id(c): by_output[key] for c, key in zip(group, outputs, strict=True)})
     for of, (found, repack) in containers.items():
         (filled,) = repack([futures[id(each)] for each in found])
@@ -194,6 +201,8 @@ def persist(
     workers: Any,
     allow_other_workers: Any,
     resources: Any,
+    actors: Any,
+    as_actor: AsActor,
     common: Mapping[str, Any],
 ) -> Any:
     """Collections on futures; see `Client.persist`."""
@@ -202,7 +211,9 @@ def persist(
     inside = [_unpacked(item) for item in given]
     persisted: dict[int, Any] = {}
     for group in _groups([each for found, _ in inside for each in found], optimize_graph):
-        results = _persist_group(core, group, optimize_graph, workers, allow_other_workers, resources, common)
+        results = _persist_group(
+            core, group, optimize_graph, workers, allow_other_workers, resources, actors, as_actor, common
+        )
         persisted.update({id(c): result for c, result in zip(group, results, strict=True)})
     whole = [repack([persisted[id(each)] for each in found]) for found, repack in inside]
     return whole[0] if single else whole
@@ -227,6 +238,8 @@ def _persist_group(
     workers: Any,
     allow_other_workers: Any,
     resources: Any,
+    actors: Any,
+    as_actor: AsActor,
     common: Mapping[str, Any],
 ) -> list[Any]:
     expr = collections_to_expr(given, optimize_graph)
@@ -238,8 +251,9 @@ def _persist_group(
     outputs = [list(flatten(keys)) for keys in expr.__dask_keys__()]
     if not (len(outputs) == len(given) == len(expressions)):
         raise RuntimeError(f"{len(given)} collections were optimized to {len(outputs)}")
-    of_outputs = _of_outputs(list(zip(given, outputs, strict=True)), workers, allow_other_workers, resources)
-    futures = submit_graph(core, expr, [key for keys in outputs for key in keys], common=common, of_outputs=of_outputs)
+    of_outputs = _of_outputs(list(zip(given, outputs, strict=True)), workers, allow_other_workers, resources, actors)
+    keys_of_all = [key for keys in outputs for key in keys]
+    futures = submit_graph(core, expr, keys_of_all, common=common, of_outputs=of_outputs, as_actor=as_actor)
     results = []
     for collection, part, keys in zip(given, expressions, outputs, strict=True):
         if isinstance(part, CompositeExpr):
@@ -265,14 +279,17 @@ def _groups(collections: list[Any], optimize_graph: bool) -> list[list[Any]]:
 
 
 def _of_outputs(
-    collections: list[tuple[Any, list[Any]]], workers: Any, allow_other_workers: Any, resources: Any
+    collections: list[tuple[Any, list[Any]]], workers: Any, allow_other_workers: Any, resources: Any, actors: Any
 ) -> dict[Any, Mapping[str, Any]]:
     on = task_options.chosen(workers, collections, nested=False)
     loose = task_options.loose(allow_other_workers, collections)
     needs = task_options.chosen(resources, collections, nested=True)
+    stay = task_options.chosen(actors, collections, nested=False)
     found = {
-        key: task_options.options_of(workers=on.get(key), allow_other_workers=loose.get(key), resources=needs.get(key))
-        for key in {**on, **needs}
+        key: task_options.options_of(
+            workers=on.get(key), allow_other_workers=loose.get(key), resources=needs.get(key), actor=stay.get(key)
+        )
+        for key in {**on, **needs, **stay}
     }
     return {key: options for key, options in found.items() if options}
 
@@ -287,6 +304,8 @@ def get(
     resources: Mapping[Any, Any] | None,
     workers: Any,
     allow_other_workers: bool | None,
+    actors: Any,
+    as_actor: AsActor,
     common: Mapping[str, Any],
 ) -> Any:
     """Futures, nested like ``keys``; see `Client.get`."""
@@ -304,6 +323,7 @@ def get(
         choose("resources", resources or {})
     choose("workers", task_options.chosen(workers, whole, nested=False))
     choose("workers", restrictions or {})
+    choose("actor", task_options.chosen(actors, whole, nested=False))
     for key in of_outputs:
         if allow_other_workers or loose_restrictions is True or key in (loose_restrictions or ()):
             of_outputs[key]["allow_other_workers"] = True
@@ -313,6 +333,7 @@ def get(
         outputs,
         common=common,
         of_outputs={key: task_options.options_of(**chosen) for key, chosen in of_outputs.items()},
+        as_actor=as_actor,
     )
     return _repack(keys, futures)
 

@@ -106,6 +106,8 @@ class GraphPacker:
         Where large data in the graph goes.
     store_as:
         Puts a value into a store under a key. Returns its future, None without a store.
+    as_actor:
+        ``as_actor(function)``: a function that makes an actor of what that one gives.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class GraphPacker:
         elsewhere: Callable[[Any], FutureLike | None],
         constants: Constants,
         store_as: Callable[[Any, Any], FutureLike | None],
+        as_actor: Callable[[Callable[..., Any]], Callable[..., Any]],
     ) -> None:
         self._functions = functions
         self._borrow = borrow
@@ -124,6 +127,7 @@ class GraphPacker:
         self._elsewhere = elsewhere
         self._constants = constants
         self._store_as = store_as
+        self._as_actor = as_actor
         self._packed_functions: dict[int, tuple[Any, Function]] = {}
         self._sent_functions: dict[bytes, Function] = {}
         self._packers: dict[int, Packer] = {}
@@ -134,7 +138,11 @@ class GraphPacker:
         self._given: dict[Any, FutureLike] = {}  # by the graph
 
     def pack(
-        self, graph: Mapping[Any, Any], outputs: Iterable[Any], options: Mapping[Any, Any] = MappingProxyType({})
+        self,
+        graph: Mapping[Any, Any],
+        outputs: Iterable[Any],
+        options: Mapping[Any, Any] = MappingProxyType({}),
+        actors: Collection[Any] = (),
     ) -> Graph:
         """Pack what the outputs need.
 
@@ -144,6 +152,8 @@ class GraphPacker:
             The graph, and which of its keys are to be computed.
         options:
             Those that single keys have.
+        actors:
+            Keys whose results are to stay on their workers as actors.
 
         Raises
         ------
@@ -161,6 +171,8 @@ class GraphPacker:
         nodes = nodes_of(graph)
         targets = {output: self._target(nodes, output) for output in outputs}
         needed = self._cull(nodes, targets)
+        for key in actors:
+            self._make_actor(needed, self._target(nodes, key) if key in nodes else key)
         check_targets(needed)
         ranks = order(needed)
         self._taken = items_taken(needed, set(targets.values()), self._is_call, options)
@@ -232,6 +244,14 @@ class GraphPacker:
             needed[key] = node
             work.extend(node.dependencies)
         return needed
+
+    def _make_actor(self, needed: dict[Any, GraphNode], key: Any) -> None:
+        node = needed.get(key)
+        if node is None:
+            return  # it isn't computed, or held already
+        if type(node) is not Task:
+            raise ValueError(f"{key!r:.200} can't be an actor: it is data, and not what a call makes")
+        needed[key] = Task(node.key, self._as_actor(node.func), *node.args, **node.kwargs)
 
     # -- packing
 

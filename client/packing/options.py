@@ -31,6 +31,7 @@ def options_of(
     resources: Mapping[str, float] | None = None,
     writable: bool | None = None,
     run_timeout: float | str | None = None,
+    actor: bool | None = None,
 ) -> Options:
     """Options as messages carry them; only those that say something.
 
@@ -44,7 +45,7 @@ def options_of(
     >>> options_of(priority=10, workers="alice")
     {'priority': 10.0, 'workers': ['alice']}
     """
-    if workers is None and not (priority or retries or resources or writable) and run_timeout is None:
+    if workers is None and not (priority or retries or resources or writable or actor) and run_timeout is None:
         return _NONE
     options: Options = {}
     if priority:
@@ -74,6 +75,10 @@ def options_of(
         options["writable"] = True
     if run_timeout is not None:
         options["run_timeout"] = _run_timeout(run_timeout)
+    if actor:
+        if actor is not True:
+            raise TypeError(f"actor is True or False, not {actor!r}")
+        options["actor"] = options["writable"] = True  # what it is made of is its own to change
     return options
 
 

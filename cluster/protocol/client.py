@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from holdfast.cluster.protocol import quick
 from holdfast.cluster.protocol.kinds import (
+    ACTOR,
     ADDRESS,
     DIGEST,
     DIGESTS,
+    ERROR,
     ERROR_TEXT,
     EVENT,
     FUNCTIONS,
     INLINE,
     KEY,
     KEYS,
+    METHOD,
     NAME,
     NBYTES,
     NODE_KNOWN,
@@ -109,6 +112,16 @@ EVENTS_HEARD = Message(
     topic=NAME,
     number=Integer(),
 )
+CALL = Message(
+    "call",
+    "Calls of actors' methods, by numbers that this client has not used. The calls of one actor begin in the order in "
+    "which they are sent. A call waits until its dependencies are there, and the later calls of this client to this "
+    "actor wait behind it. Without a payload it asks for an attribute. `called` answers each, also with an error.",
+    cut="calls",
+    calls=Listed(
+        Entry(number=Integer(), actor=ACTOR, method=METHOD, payload=Maybe(PAYLOAD), dependencies=KEYS),
+    ),
+)
 REQUEST = Message(
     "request",
     "Asks the scheduler something. A `reply` of the same number answers, perhaps after some `part` messages.",
@@ -131,6 +144,7 @@ FROM_CLIENT = Vocabulary(
     CANCEL,
     RESULTS_MISSING,
     EVENTS_HEARD,
+    CALL,
     REQUEST,
 )
 
@@ -166,6 +180,23 @@ KEPT = Message(
     "scattered under them.",
     cut="keys",
     keys=KEYS,
+)
+CALLED = Message(
+    "called",
+    "What calls of actors came to. If one is not `ok`, its value is an exception, and the text says it in words. The "
+    "value rides along, or it is `stored` as an object, under a key that the client holds from then on; an exception "
+    "without a key is another task's. The client holds `keys` as well, whose futures are in the value.",
+    cut="results",
+    results=Listed(
+        Entry(
+            number=Integer(),
+            ok=Boolean(),
+            value=Maybe(ERROR),
+            stored=Maybe(Entry(key=Maybe(KEY), object_id=OBJECT, nbytes=NBYTES, nodes=NODES)),
+            text=ERROR_TEXT,
+            keys=KEYS,
+        )
+    ),
 )
 NODES_CHANGED = Message(
     "nodes",
@@ -213,6 +244,7 @@ TO_CLIENT = Vocabulary(
     PENDING,
     CANCELLED,
     KEPT,
+    CALLED,
     NODES_CHANGED,
     WARNING,
     EVENTS,

@@ -57,6 +57,8 @@ ERROR = Blob(ERROR_INLINE_NBYTES)
 ERROR_TEXT = Text(ERROR_TEXT_LENGTH)
 RESOURCES = Mapped(TEXT, Number(), MAX_NAMED)
 
+ACTOR = Integer(1)
+METHOD = Text(MAX_NAME_LENGTH, 1)
 KEYS = Listed(KEY, quick=quick.are_keys)
 NODES = Listed(ADDRESS)
 OBJECTS = Listed(OBJECT)
@@ -75,6 +77,7 @@ _OPTIONS: dict[str, Shape] = {
     "resources": RESOURCES,
     "writable": Boolean(),
     "run_timeout": SECONDS,
+    "actor": Boolean(),
 }
 TASK_OPTIONS = Fields({}, _OPTIONS)
 #: Of a client that is the tasks of a worker, ``parent`` is the run in which they are submitted.
@@ -137,6 +140,8 @@ GLOSSARY: dict[str, tuple[Shape, str]] = {
     "seconds": (SECONDS, "A time."),
     "payload": (PAYLOAD, "What the scheduler passes on and never looks into: arguments, a function, a recipe."),
     "inline": (INLINE, "A small object, in its flat encoding."),
+    "actor": (ACTOR, "An actor: the number of the run that made it."),
+    "method": (METHOD, "The name of an actor's method, or of another of its attributes."),
     "digest": (DIGEST, "The BLAKE2b digest of a function's pickle."),
     "turn": (TURN, "Counts what a client says: see `turn`."),
     "incarnation": (INCARNATION, "The number of a worker's process among those that its agent has started."),

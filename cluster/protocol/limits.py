@@ -10,6 +10,10 @@ MAX_ITEMS = 500
 INLINE_LIMIT_NBYTES = 2048
 #: The exception of a task, pickled, rides along up to this size; a larger one lies in the store of its host.
 ERROR_INLINE_NBYTES = 64 << 10
+#: What an actor's method gives rides along up to this size; what is larger lies in the store of its host.
+CALL_INLINE_NBYTES = 32 << 10
+#: How many calls of one client to one actor may be under way. A client keeps further ones for itself meanwhile.
+MAX_CALLS = 1_000
 #: The text of an exception is cut to so many characters.
 ERROR_TEXT_LENGTH = 1 << 14
 #: A key has at most so many bytes, and so deeply nested tuples.

@@ -6,12 +6,17 @@ from holdfast.cluster.protocol import quick
 from holdfast.cluster.protocol.client import FROM_CLIENT, TO_CLIENT
 from holdfast.cluster.protocol.errands import ERRAND, ERRAND_DONE, ERRAND_STORED
 from holdfast.cluster.protocol.kinds import (
+    ACTOR,
     DIGEST,
     DIGESTS,
+    ERROR,
     ERROR_TEXT,
     FUNCTIONS,
     INLINE,
     KEY,
+    KEYS,
+    METHOD,
+    NAME,
     NBYTES,
     NODES,
     OBJECT,
@@ -74,6 +79,36 @@ DROPPED = Message(
 CONFIRMED = Message("confirmed", "The worker knows of the revocation of this number.", number=Integer(1))
 
 BEGUN = Message("begun", "These runs, whose time is limited, begin.", cut="run_ids", run_ids=RUNS)
+ACTORS_MADE = Message(
+    "actors-made",
+    "These runs have made actors, which stay with the worker, and their results, which follow, are handles of these.",
+    cut="actors",
+    actors=Listed(Entry(actor=ACTOR, name=TEXT)),
+)
+CALLS_DONE = Message(
+    "calls-done",
+    "What calls of actors came to; see the client's `called`. What is `stored` is sealed in the store of the worker's "
+    "host.",
+    cut="results",
+    results=Listed(
+        Entry(
+            call=Integer(1),
+            ok=Boolean(),
+            value=Maybe(ERROR),
+            stored=Maybe(Entry(object_id=OBJECT, nbytes=NBYTES, type=TEXT)),
+            text=ERROR_TEXT,
+            keys=KEYS,
+        )
+    ),
+)
+CALLS_MISSING = Message(
+    "calls-missing",
+    "These calls could not read a dependency anywhere, and have not begun. The worker begins no later call of their "
+    "callers to these actors before each has come once more, or is dropped.",
+    cut="calls",
+    calls=Listed(Entry(call=Integer(1), dependency=KEY, object_id=OBJECT)),
+)
+
 BLOCKED = Message(
     "blocked",
     "These runs wait for other runs. Their slots and resources are lent meanwhile.",
@@ -115,6 +150,9 @@ FROM_WORKER = Vocabulary(
     DROPPED,
     CONFIRMED,
     BEGUN,
+    ACTORS_MADE,
+    CALLS_DONE,
+    CALLS_MISSING,
     BLOCKED,
     RECLAIM,
     RETURNED,
@@ -136,6 +174,9 @@ FUNCTIONS_SENT = Message(
 FUNCTIONS_FORGOTTEN = Message(
     "forget", "Functions that no task refers to, and no client may name.", cut="digests", digests=DIGESTS
 )
+_DEPENDENCIES = Listed(
+    Entry(key=KEY, object=OneOf("an object or a run", OBJECT, RUN), inline=Maybe(INLINE), nodes=NODES)
+)
 RUN_TASKS = Message(
     "run",
     "Tasks to run, in this order. A `private` run gets views of its own of what it reads, which it may write to. In "
@@ -148,14 +189,7 @@ RUN_TASKS = Message(
             run_id=RUN,
             digest=Maybe(DIGEST),
             payload=PAYLOAD,
-            dependencies=Listed(
-                Entry(
-                    key=KEY,
-                    object=OneOf("an object or a run", OBJECT, RUN),
-                    inline=Maybe(INLINE),
-                    nodes=NODES,
-                )
-            ),
+            dependencies=_DEPENDENCIES,
             private=Boolean(),
         ),
         quick=quick.are_runs,
@@ -195,6 +229,30 @@ REVOKED = Message(
     number=Integer(1),
     run_ids=RUNS,
 )
+CALLS = Message(
+    "calls",
+    "Calls of actors' methods. Those of one caller to one actor begin in this order, and in this order among all that "
+    "is sent. An actor begins one call at a time.",
+    cut="calls",
+    calls=Listed(
+        Entry(
+            call=Integer(1),
+            actor=ACTOR,
+            caller=NAME,
+            method=METHOD,
+            payload=Maybe(PAYLOAD),
+            dependencies=_DEPENDENCIES,
+        )
+    ),
+)
+DROP_CALLS = Message(
+    "drop-calls",
+    "The worker does not begin these calls: their caller has left, or what they depend on has failed. No word is due "
+    "on them.",
+    cut="calls",
+    calls=Listed(Integer(1)),
+)
+DROP_ACTORS = Message("drop-actors", "Nothing refers to these actors.", cut="actors", actors=Listed(ACTOR))
 TO_TASKS = Carrier(
     "tasks",
     "What follows is a message to the client that the worker's tasks share, with its operation first.",
@@ -214,6 +272,9 @@ TO_WORKER = Vocabulary(
     DISCARD,
     DROP,
     REVOKED,
+    CALLS,
+    DROP_CALLS,
+    DROP_ACTORS,
     TO_TASKS,
     ERRAND,
     CLOSE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -25,6 +25,13 @@ class TaskLoop(Protocol):
         """Within it the coroutine waits for what others bring about."""
 
 
+class MakesActors(Protocol):
+    """The actors of a worker, as far as its tasks know them."""
+
+    def make(self, construct: Callable[[], Any], collecting: Any) -> tuple[Any, ...]:
+        """Make an actor in this task; what its handle has to know."""
+
+
 class RunsTasks(Protocol):
     """A worker, as far as its tasks know it."""
 
@@ -34,6 +41,10 @@ class RunsTasks(Protocol):
     name: str
     token: bytes
     own_process: bool
+
+    @property
+    def actors(self) -> MakesActors:
+        """Its actors."""
 
     @property
     def store(self) -> Store:
@@ -84,6 +95,11 @@ def current_key() -> Any:
 def current_run() -> int | None:
     """The run of the task that is running in this thread; None outside of tasks."""
     return _context.run_id
+
+
+def is_beside_tasks() -> bool:
+    """Whether this thread is one of the worker's that runs no task: an actor's."""
+    return _context.worker is not None and _context.run_id is None
 
 
 def enter(worker: RunsTasks | None) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.cluster.protocol.message import Message
-from holdfast.cluster.protocol.worker import ERRED, FINISHED
+from holdfast.cluster.protocol.worker import CALLS_DONE, ERRED, FINISHED
 from holdfast.cluster.worker.execution import Outcome
 
 
@@ -97,4 +97,7 @@ def _rides_along(message: Message, entry: tuple[Any, ...]) -> bool:
     if message is ERRED:
         _, _, raised, _, _ = entry
         return type(raised) is not tuple
+    if message is CALLS_DONE:
+        _, _, _, stored, _, _ = entry
+        return stored is None
     return True

@@ -27,6 +27,7 @@ from holdfast.cluster.processes import kept_logs
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.protocol.records import record_of, topic_names
 from holdfast.cluster.worker import context, output
+from holdfast.cluster.worker.actors import Actors
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.errands import WorkerErrands
 from holdfast.cluster.worker.execution import Task, TaskRunner
@@ -89,12 +90,15 @@ class Worker:
 
     Attributes
     ----------
+    actors : Actors
+        Those that live here. Made by `start`.
     finished : asyncio.Event
         Set when the worker has ended by itself or was closed. Made by `start`.
     reason : str or None
         Why it ended by itself, if that was not asked for.
     """
 
+    actors: Actors
     finished: asyncio.Event
 
     def __init__(
@@ -175,6 +179,15 @@ class Worker:
             )
             self._waiting_runs = WaitingRuns(self._threads.submit, self._outcomes.put)
             self._blocking = Blocking(self._threads, self._deliver, self._read_while, self._wake_reader)
+            self.actors = Actors(
+                self._store,
+                self._outcomes,
+                self._deliver,
+                self._in_thread,
+                self.lend,
+                self._store_is_gone,
+                self.name,
+            )
             self._running = Running(
                 runner,
                 self._outcomes,
@@ -216,6 +229,9 @@ class Worker:
                     protocol.worker.DISCARD: self._write_behind.discard,
                     protocol.worker.DROP: self._drop,
                     protocol.worker.REVOKED: self._revoked,
+                    protocol.worker.CALLS: self.actors.call,
+                    protocol.worker.DROP_CALLS: self.actors.drop_calls,
+                    protocol.worker.DROP_ACTORS: self.actors.drop,
                     protocol.worker.TO_TASKS: self._tell_tasks,
                     protocol.errands.ERRAND: self._errands.take,
                     protocol.worker.CLOSE: lambda: self._end(None),
@@ -245,7 +261,9 @@ class Worker:
         except BaseException:
             await self.close()
             raise
-        self._tasks = TasksTransport(self._connection, self._flush_seals, lambda: self._blocking.is_lending)
+        self._tasks = TasksTransport(
+            self._connection, self._flush_seals, lambda: self._blocking.is_lending or context.is_beside_tasks()
+        )
         self._connection.on_break = self._on_break
         self._looking.start()
         if self.own_process:
@@ -264,7 +282,7 @@ class Worker:
                 "its connection to the scheduler": connection.descriptors,
                 "its connection to the object store": of_store,
             },
-            lambda: [*threads.threads, self._outcomes.thread, self._write_behind.thread],
+            lambda: [*threads.threads, *self.actors.threads, self._outcomes.thread, self._write_behind.thread],
             lambda: self._ledger.heard,
             self._give_up,
             f"holdfast-watchdog-{self.name}",
@@ -351,6 +369,7 @@ class Worker:
             self._tasks.end(ConnectError(f"the worker {self.name} ends"))
         if self._threads is not None:
             self._blocking.stop()
+            self.actors.stop()
             self._threads.stop()
             self._errands.stop()
             await asyncio.to_thread(self._does.calls.close)

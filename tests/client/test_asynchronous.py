@@ -98,7 +98,7 @@ class TestInEachKind:
             frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
             assert frames[0] == "case"
             assert frames[-1] == "fail"
-            assert not [name for name in frames if name in ("read", "send", "_drive", "result")]
+            assert not [name for name in frames if name in ("read", "send", "drive", "result")]
             assert isinstance(await got(failed.exception()), LookupError)
             assert (await got(failed.traceback())).tb_frame is not None
             assert await got(client.gather([failed, client.submit(abs, -1)], errors="skip")) == [1]

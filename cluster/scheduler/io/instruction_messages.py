@@ -21,6 +21,16 @@ def _erred_entry(entry: to_do.ErredEntry) -> tuple[Any, ...]:
     return (key, raised if type(raised) is tuple else raw(raised), text)
 
 
+def _call_entry(entry: to_do.CallEntry) -> tuple[Any, ...]:
+    call, actor, caller, method, payload, dependencies = entry
+    return (call, actor, caller, method, raw(payload), dependencies)
+
+
+def _called_entry(entry: to_do.CalledEntry) -> tuple[Any, ...]:
+    number, ok, value, stored, text, keys = entry
+    return (number, ok, raw(value), stored, text, keys)
+
+
 def _reply(instruction: to_do.Reply) -> tuple[Any, ...]:
     value = instruction.value
     if type(value) is dict:
@@ -53,6 +63,10 @@ MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.TellTimed: lambda i: protocol.worker.TIMED(i.items),
     to_do.GrantResources: lambda i: protocol.worker.GRANTED(i.items),
     to_do.DropRuns: lambda i: protocol.worker.DROP(i.items),
+    to_do.RunCalls: lambda i: protocol.worker.CALLS([_call_entry(entry) for entry in i.items]),
+    to_do.DropCalls: lambda i: protocol.worker.DROP_CALLS(i.items),
+    to_do.DropActors: lambda i: protocol.worker.DROP_ACTORS(i.items),
+    to_do.ReportCalled: lambda i: protocol.client.CALLED([_called_entry(entry) for entry in i.items]),
     to_do.RevokeRuns: lambda i: protocol.node.REVOKE(i.worker, i.incarnation, i.run_ids),
     to_do.KillRuns: lambda i: protocol.node.KILL(i.worker, i.incarnation, i.run_ids, i.reason[:MAX_REASON_LENGTH]),
     to_do.TellRevoked: lambda i: protocol.worker.REVOKED(i.number, i.run_ids),

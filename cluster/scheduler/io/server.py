@@ -16,7 +16,8 @@ from holdfast.cluster import protocol
 from holdfast.cluster.clock import STEP_SECONDS, ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.listening import Listener
-from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.errors import InternalError, ProtocolError
+from holdfast.cluster.failures import dumping
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.processes import kept_logs
 from holdfast.cluster.protocol.limits import MAX_ITEMS
@@ -263,6 +264,7 @@ class Scheduler:
                 protocol.client.SUBMIT: self._submit_failed,
                 protocol.client.SCATTERED: self._scattered_failed,
                 protocol.client.WANT: self._keys_failed,
+                protocol.client.CALL: self._calls_failed,
             },
             otherwise=lambda peer, message: None,
         )
@@ -275,6 +277,11 @@ class Scheduler:
 
     def _scattered_failed(self, peer: str, objects: Sequence[Any], chosen: bool) -> None:
         self._keys_failed(peer, [key for key, _, _, _, _, _ in objects])
+
+    def _calls_failed(self, peer: str, calls: Sequence[Any]) -> None:
+        for number in self.state.actors.unanswered(peer, [number for number, _, _, _, _ in calls]):
+            blob, text = dumping.dump_exception(InternalError(FAILED))
+            self._send(peer, protocol.client.CALLED([(number, False, blob, None, text, ())]))
 
     def _keys_failed(self, peer: str, keys: Sequence[Any]) -> None:
         """The client was to hold these keys."""
@@ -373,6 +380,7 @@ class Scheduler:
                     protocol.client.CANCEL: self._taking(events.KeysCancelled),
                     protocol.client.RESULTS_MISSING: self._taking(events.ResultsMissing),
                     protocol.client.EVENTS_HEARD: self._taking(events.EventsHeard),
+                    protocol.client.CALL: self._taking(events.CallsSent),
                     protocol.client.REQUEST: self._request,
                 },
             ),
@@ -387,6 +395,9 @@ class Scheduler:
                     protocol.worker.DROPPED: self._taking(events.RunsDropped),
                     protocol.worker.CONFIRMED: self._taking(events.RevocationConfirmed),
                     protocol.worker.BEGUN: self._taking(events.RunsBegun),
+                    protocol.worker.ACTORS_MADE: self._taking(events.ActorsMade),
+                    protocol.worker.CALLS_DONE: self._taking(events.CallsDone),
+                    protocol.worker.CALLS_MISSING: self._taking(events.CallsMissing),
                     protocol.worker.BLOCKED: self._taking(events.RunsBlocked),
                     protocol.worker.RECLAIM: self._taking(events.ResourcesReclaimed),
                     protocol.worker.RETURNED: self._taking(events.RunsReturned),

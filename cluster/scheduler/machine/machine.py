@@ -48,6 +48,7 @@ from holdfast.cluster.scheduler.machine.orders import Orders
 from holdfast.cluster.scheduler.machine.runs import Runs
 from holdfast.cluster.scheduler.machine.timeouts import Awaited, NoWorkerTimeout
 from holdfast.cluster.scheduler.machine.workers import Workers
+from holdfast.cluster.scheduler.parts.actors import Actors
 from holdfast.cluster.scheduler.parts.carrying import Carrying
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
@@ -193,6 +194,8 @@ class SchedulerState:
         self.metadata = Metadata(shared)
         self.topics = Topics(shared, kept=events_kept, wall_time=wall_time)
         kills = Kills(shared, self.revocation)
+        missing = Missing(self.instructions, self.life)
+        self.actors = Actors(shared, missing.could_not_read)
         self.parts: tuple[Part, ...] = (
             self.copies,
             self.carrying,
@@ -200,6 +203,7 @@ class SchedulerState:
             self.metadata,
             self.topics,
             kills,
+            self.actors,
             WorkerWaits(shared, address=address),
             Retiring(shared, self.carrying, self.copies, self.revocation),
             Replicas(shared, self.carrying, self.copies),
@@ -212,7 +216,6 @@ class SchedulerState:
             Queues(shared),
             Variables(shared),
         )
-        missing = Missing(self.instructions, self.life)
         self.objects = Objects(shared, self.copies, self.carrying)
         clients = Clients(shared, self.parts, self.unrunnable, self.objects)
         self._worker_events = Workers(

@@ -211,6 +211,7 @@ class Workers:
         if departure is not None:
             departure.due = None
             self._shared.deadlines.forget(departure)
+        worker.reason = reason
         del self._workers[worker.address]
         if self._feed.is_heard:
             self._feed.tell(Left("worker", worker.address, reason))

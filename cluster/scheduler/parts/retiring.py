@@ -20,6 +20,8 @@ something can't be moved then, the host stays, without workers: nothing is lost.
 stays as well.
 
 A worker that dies while it drains is started again by its node. Its successor is barred like it.
+
+Actors can't be moved (`actors`). So the retirement of a worker that has some, and is to be closed, is refused.
 """
 
 from __future__ import annotations
@@ -161,6 +163,10 @@ class Retiring(Part, WaitOwner):
         if not chosen:
             self.answer(client, request, {})
             return
+        if close_workers and (occupied := [worker for worker in named if worker.actors and not worker.ending]):
+            having = some((f"{worker.name!r} has {worker.actors:,}" for worker in occupied), 5)
+            text = f"actors can't be moved, and {having}: let go of their handles before, or retire other workers"
+            raise Refusal("RuntimeError", text)
         now = self.shared.now
         self._begin(
             Retirement(

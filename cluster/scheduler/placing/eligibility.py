@@ -32,7 +32,7 @@ class Eligibility:
         """The shared `Requirements` that the options of a task ask for, None for none."""
         named = options.get("workers") or ()
         resources = options.get("resources") or {}
-        if not named and not resources:
+        if not named and not resources and "actor" not in options:
             return None
         try:
             workers = (named,) if isinstance(named, str) else tuple(map(str, named))
@@ -41,6 +41,7 @@ class Eligibility:
                 # To ask for nothing of a resource is no requirement: a worker that doesn't know it may run the task.
                 tuple(sorted((str(name), float(amount)) for name, amount in resources.items() if amount)),
                 bool(options.get("allow_other_workers")),
+                bool(options.get("actor")),
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise ProtocolError(f"malformed requirements of a task: {error}") from None

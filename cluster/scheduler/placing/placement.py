@@ -257,7 +257,11 @@ class Placement:
             if not queues:
                 continue
             for queue in queues.values():
-                if queue.requirements is None or self.eligibility.may_run_now(worker, queue.requirements):
+                requirements = queue.requirements
+                if requirements is None or (
+                    self.eligibility.may_run_now(worker, requirements)
+                    and not (requirements.actor and self._has_many_actors(worker, requirements))
+                ):
                     task = queue.head()
                     if (
                         source is None
@@ -276,6 +280,15 @@ class Placement:
         if best.nwaiters and source.host is None and len(self._hosts) > 1 and source.requirements is None:
             self._claim(source, host)
         return best
+
+    def _has_many_actors(self, worker: Worker, requirements: Requirements) -> bool:
+        """Whether another worker that would make an actor as soon as this one has fewer of them."""
+        count = _count_actors(worker)
+        return any(
+            _count_actors(other) < count
+            for other in (self._idle if worker in self._idle else self._available)
+            if other is not worker and self.eligibility.may_run_now(other, requirements)
+        )
 
     def _claim(self, source: Queue, host: Host) -> None:
         """A host has taken a task from a queue of no host: so it gets those that come next there."""
@@ -307,6 +320,12 @@ class Placement:
             if gain > longest:
                 best, longest = task, gain
         return best
+
+
+def _count_actors(worker: Worker) -> int:
+    """How many actors a worker has, with those that it has been told to make."""
+    making = (run.requirements for run in worker.runs.values() if run.requirements is not None)
+    return worker.actors + sum(requirements.actor for requirements in making)
 
 
 def _may_start(queue: Queue, worker: Worker, nearly_full: bool) -> bool:

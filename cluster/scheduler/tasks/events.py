@@ -281,6 +281,32 @@ class ErrandStored(NamedTuple):
     type: str
 
 
+class ActorsMade(NamedTuple):
+    """These runs have made actors, which stay with the worker: the number of each run, and what its actor is."""
+
+    worker: str
+    actors: Sequence[tuple[int, str]]
+
+
+class CallsSent(NamedTuple):
+    """A client calls methods of actors."""
+
+    client: str
+    calls: Sequence[tuple[int, int, str, Payload | None, Sequence[Key]]]
+
+
+class CallsDone(NamedTuple):
+    worker: str
+    results: Sequence[tuple[int, bool, Payload | None, tuple[ObjectId, int, str] | None, str, Sequence[Key]]]
+
+
+class CallsMissing(NamedTuple):
+    """These calls could not read a dependency, and have not begun."""
+
+    worker: str
+    calls: Sequence[tuple[int, Key, ObjectId]]
+
+
 class Requested(NamedTuple):
     """A client asks for something, by the number that the answer is to have. The arguments have been checked."""
 
@@ -335,6 +361,10 @@ Event: TypeAlias = (
     | OwnerLeft
     | ErrandDone
     | ErrandStored
+    | ActorsMade
+    | CallsSent
+    | CallsDone
+    | CallsMissing
     | Requested
     | TimePassed
 )

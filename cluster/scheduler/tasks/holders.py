@@ -31,9 +31,17 @@ class Client(Holder):
 
 
 class Contents(Holder):
-    """What an object that a client brought contains: futures of other tasks, which it holds."""
+    """What an object that a client brought contains: futures of other tasks, which it holds.
+
+    Attributes
+    ----------
+    loss : str
+        If something belongs to the object that can't be made again: what to say when the object is lost. Else empty.
+    """
 
     __slots__ = ("task",)
+
+    loss: ClassVar[str] = ""
 
     kind: ClassVar[str] = "object"
 
@@ -43,3 +51,6 @@ class Contents(Holder):
 
     def describe(self) -> HolderDescription:
         return HolderDescription(self.kind, f"{self.task.key!r:.200}")
+
+    def forgotten(self) -> None:
+        """The task is not needed."""

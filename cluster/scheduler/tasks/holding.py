@@ -92,6 +92,7 @@ class Holding:
         """A task is not needed: what its object contains isn't kept for it any more."""
         contents = self.contents.pop(task, None)
         if contents is not None:
+            contents.forgotten()
             self.let_go(contents)
 
     def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool, reason: str) -> dict[Task, None]:

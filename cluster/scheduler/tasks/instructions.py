@@ -17,6 +17,14 @@ StoredError: TypeAlias = tuple[ObjectId, int, Sequence[str]]
 ErredEntry: TypeAlias = tuple[Key, Payload | StoredError, str]
 
 
+#: Call, actor, caller, method, arguments, and what they depend on.
+CallEntry: TypeAlias = tuple[int, int, str, str, Payload | None, Sequence[DependencyEntry]]
+#: A call by its client's number, whether it has a result, that or the exception, where it lies, a text, and keys in it.
+CalledEntry: TypeAlias = tuple[
+    int, bool, Payload | None, tuple[Key | None, ObjectId, int, Sequence[str]] | None, str, Sequence[Key]
+]
+
+
 class SendFunctions(NamedTuple):
     peer: str
     items: list[tuple[Digest, Payload]]
@@ -56,6 +64,26 @@ class GrantResources(NamedTuple):
 class DropRuns(NamedTuple):
     peer: str
     items: list[int]
+
+
+class RunCalls(NamedTuple):
+    peer: str
+    items: list[CallEntry]
+
+
+class DropCalls(NamedTuple):
+    peer: str
+    items: list[int]
+
+
+class DropActors(NamedTuple):
+    peer: str
+    items: list[int]
+
+
+class ReportCalled(NamedTuple):
+    peer: str
+    items: list[CalledEntry]
 
 
 class RevokeRuns(NamedTuple):
@@ -223,6 +251,10 @@ Instruction: TypeAlias = (
     | TellTimed
     | GrantResources
     | DropRuns
+    | RunCalls
+    | DropCalls
+    | DropActors
+    | ReportCalled
     | RevokeRuns
     | KillRuns
     | TellRevoked

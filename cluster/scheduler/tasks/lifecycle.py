@@ -34,7 +34,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from holdfast.cluster.errors import CancelledError, InternalError, ObjectLostError
+from holdfast.cluster.errors import ActorLostError, CancelledError, InternalError, ObjectLostError
 from holdfast.cluster.scheduler.tasks.follow_up import FollowUp
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.generations import Generations
@@ -366,6 +366,29 @@ class Lifecycle:
         """A task in state "memory" has no result any more: compute it again if it is needed (3, 4)."""
         self.results.forget(task)
         self._moves.move(task, "released")
+        contents = self.holding.contents.get(task)
+        if contents is not None and contents.loss:
+            self._give_up(task, task_error(task.key, ActorLostError(contents.loss)))
+            return
+        self._wait_again(task)
+        if task.is_needed:
+            self.reports.pending(task)
+            self.activate(task)
+        else:
+            self.holding.unneeded.append(task)
+
+    def give_up_result(self, task: Task, error: TaskError) -> None:
+        """The result of a task in state "memory" is no use any more, and none is to be made in its place."""
+        self.results.delete(task)
+        self._moves.move(task, "released")
+        self._give_up(task, error)
+
+    def _give_up(self, task: Task, error: TaskError) -> None:
+        self._wait_again(task)
+        self.fail(task, error)
+
+    def _wait_again(self, task: Task) -> None:
+        """A task has no result any more: those that wait for it have one less (3)."""
         for waiter in task.waiters:
             if waiter.state == "waiting":
                 waiter.waiting_on += 1
@@ -374,11 +397,6 @@ class Lifecycle:
                 self._moves.move(waiter, "waiting")
                 waiter.waiting_on = 1
             # One that is processing may have read it already; if not, it will say so.
-        if task.is_needed:
-            self.reports.pending(task)
-            self.activate(task)
-        else:
-            self.holding.unneeded.append(task)
 
     def fail(self, task: Task, error: TaskError) -> None:
         """A task has failed (1, 2, 5), and soon all that wait for it have (9)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -314,6 +314,7 @@ class Worker:
     """A worker process."""
 
     __slots__ = (
+        "actors",
         "address",
         "asked",
         "barred",
@@ -330,6 +331,7 @@ class Worker:
         "names",
         "nblocked",
         "nthreads",
+        "reason",
         "reclaiming",
         "reserved_for",
         "resources",
@@ -352,6 +354,8 @@ class Worker:
         self.reclaiming: dict[Run, None] = {}  # those of them that want their resources back
         self.expected_seconds = 0.0  # of all runs together that aren't blocked
         self.heard = 0.0  # when it last ended a run, or was sent one while it had none
+        self.actors = 0  # how many live there
+        self.reason = ""  # why it is gone, when it is
         self.reserved_for: Task | None = None  # which runs here alone, or is to: so there is no room for others
         #: See `revocation` for what follows.
         self.incarnation: int | None = None  # names its process to its node; None: it has none of its own
@@ -400,12 +404,15 @@ class Holder:
         The tasks. Each of them has the holder in its ``holders``.
     copies
         On how many hosts what it holds is to lie, if that can't be made again (`copies`).
+    watch
+        ``watch(holder)`` is called when a task that it holds has a result, or has failed. None: it isn't told.
     """
 
     __slots__ = ("holds", "id", "peer")
 
     kind: ClassVar[str]
     copies: ClassVar[int] = 1
+    watch: ClassVar[Callable[[Any], None] | None] = None
 
     def __init__(self, id: Hashable, peer: str = "") -> None:
         self.id = id

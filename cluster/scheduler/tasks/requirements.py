@@ -29,14 +29,19 @@ class Requirements:
         What a run takes from its worker while it lasts, by name.
     loose
         ``workers`` is a wish: when none of them is there, any worker will do.
+    actor
+        The task makes an actor, which goes to a worker that has few.
     """
 
-    __slots__ = ("__weakref__", "loose", "resources", "workers")
+    __slots__ = ("__weakref__", "actor", "loose", "resources", "workers")
 
-    def __init__(self, workers: tuple[str, ...], resources: tuple[tuple[str, float], ...], loose: bool) -> None:
+    def __init__(
+        self, workers: tuple[str, ...], resources: tuple[tuple[str, float], ...], loose: bool, actor: bool = False
+    ) -> None:
         self.workers = workers
         self.resources = resources
         self.loose = loose
+        self.actor = actor
 
     def names(self, candidate: Candidate) -> bool:
         """Whether ``workers`` means this worker, or the one of this place."""

@@ -40,7 +40,7 @@ TRANSITIONS: dict[tuple[State, State], str] = {
     ("released", "no-worker"): "the same, but no worker may run it",
     ("released", "memory"): "a client has put its data into a store",
     ("released", "lost"): "its data is needed, can't be computed, and went with a host that may come back",
-    ("released", "erred"): "its data is needed, and is lost for good",
+    ("released", "erred"): "its data is needed, and is lost for good; or it was an actor's, whose worker is gone",
     ("released", "forgotten"): "neither a task nor a client can ask for it",
     ("waiting", "processing"): "it is lined up on a worker, behind the run of the one task that it waits for",
     ("waiting", "ready"): "the last dependency that it waited for has its result; a worker may run it",
