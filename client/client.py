@@ -28,6 +28,7 @@ from holdfast.client.methods.information import InformationMethods
 from holdfast.client.methods.looking import LookingMethods
 from holdfast.client.methods.loops import LoopMethods
 from holdfast.client.methods.moving import MovingMethods
+from holdfast.client.methods.plugins import PluginMethods
 from holdfast.client.methods.records import RecordMethods
 from holdfast.client.methods.results import ResultMethods
 from holdfast.client.methods.running import RunningMethods
@@ -41,6 +42,7 @@ from holdfast.objectstore.sizes import format_size
 
 class Client(
     CallMethods,
+    PluginMethods,
     ResultMethods,
     RunningMethods,
     GraphMethods,

@@ -57,6 +57,12 @@ _EXPORTS = {
     "RemoteError": "holdfast.cluster.errors",
     "Reschedule": "holdfast.cluster.errors",
     "VersionMismatchError": "holdfast.cluster.errors",
+    "Environ": "holdfast.cluster.plugins.environment",
+    "PackageInstall": "holdfast.cluster.plugins.packages",
+    "PipInstall": "holdfast.cluster.plugins.packages",
+    "UploadDirectory": "holdfast.cluster.plugins.files",
+    "UploadFile": "holdfast.cluster.plugins.files",
+    "WorkerPlugin": "holdfast.cluster.plugins.base",
     "HoldfastError": "holdfast.objectstore.errors",
     "ObjectNotFoundError": "holdfast.objectstore.errors",
     "StoreError": "holdfast.objectstore.errors",
@@ -75,6 +81,7 @@ __all__ = [
     "ConnectError",
     "DatasetExistsError",
     "DatasetNotFoundError",
+    "Environ",
     "Event",
     "Executor",
     "Future",
@@ -87,6 +94,8 @@ __all__ = [
     "NotCopiedError",
     "ObjectLostError",
     "ObjectNotFoundError",
+    "PackageInstall",
+    "PipInstall",
     "Queue",
     "RLock",
     "RemoteError",
@@ -95,8 +104,11 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "UnreadableError",
+    "UploadDirectory",
+    "UploadFile",
     "Variable",
     "VersionMismatchError",
+    "WorkerPlugin",
     "__version__",
     "as_completed",
     "default_client",
@@ -152,6 +164,10 @@ if TYPE_CHECKING:
         Reschedule,
         VersionMismatchError,
     )
+    from holdfast.cluster.plugins.base import WorkerPlugin
+    from holdfast.cluster.plugins.environment import Environ
+    from holdfast.cluster.plugins.files import UploadDirectory, UploadFile
+    from holdfast.cluster.plugins.packages import PackageInstall, PipInstall
     from holdfast.objectstore.errors import (
         HoldfastError,
         ObjectNotFoundError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.client.core.answers import error_named
@@ -75,6 +75,13 @@ def have_done(
         names=None if names is None else list(names),
         timeout=timeout,
     )
+    return (yield from outcomes_of(core, answers, decoded))
+
+
+def outcomes_of(
+    core: Core, answers: Mapping[str, Any], decoded: Callable[[Any], Outcome] | None = None
+) -> Operation[dict[str, Outcome]]:
+    """What errands have come to, of the answer to a request that has them done."""
     held = hold_all(core, [answer["key"] for answer in answers.values() if "key" in answer])
     outcomes = {}
     for address, answer in sorted(answers.items()):

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from holdfast.cluster.protocol.kinds import ERROR_TEXT, INLINE, KEY, NBYTES, NODES, OBJECT, PAYLOAD, REASON, TEXT
+from holdfast.cluster.protocol.kinds import ERROR_TEXT, INLINE, KEY, NAME, NBYTES, NODES, OBJECT, PAYLOAD, REASON, TEXT
 from holdfast.cluster.protocol.limits import MAX_NAMED, MAX_PLAIN_ITEMS
 from holdfast.cluster.protocol.message import Message, Request
 from holdfast.cluster.protocol.shapes import (
@@ -39,6 +39,8 @@ from holdfast.cluster.protocol.shapes import (
 RESULT_NBYTES = 64 << 10
 #: What a function has come to that was called for an errand.
 CALLED = Fields({}, {"result": Blob(RESULT_NBYTES), "raised": PAYLOAD, "text": ERROR_TEXT})
+#: The plugins that have failed, and how.
+FAILED = Fields({"failed": Listed(Entry(name=NAME, raised=PAYLOAD, text=ERROR_TEXT), MAX_NAMED)})
 #: What the references in a payload stand for.
 DEPENDENCIES = Listed(Entry(key=KEY, object_id=OBJECT, inline=Maybe(INLINE), nodes=NODES), MAX_NAMED)
 
@@ -122,6 +124,21 @@ RUN = Errand(
     known={"dependencies": DEPENDENCIES, "waits": Boolean()},
     answer=CALLED,
 )
+SET_UP_PLUGINS = Errand(
+    "set-up-plugins",
+    "Sets up plugins, one after the other, each of which is the pickle of one. The answer has those that have failed, "
+    "with what they have raised.",
+    by="worker",
+    needed={"plugins": Listed(Entry(name=NAME, call=PAYLOAD, dependencies=DEPENDENCIES), MAX_NAMED)},
+    answer=FAILED,
+)
+TAKE_DOWN_PLUGIN = Errand(
+    "take-down-plugin",
+    "Takes down a plugin, if it is there.",
+    by="worker",
+    needed={"name": NAME},
+    answer=FAILED,
+)
 VERSIONS = Errand(
     "versions",
     "The versions of Python, of the libraries that matter to a cluster, and of these packages, as the worker has them.",
@@ -180,7 +197,18 @@ TASK_STREAM = Errand(
     answer=PAYLOAD,
 )
 
-ERRANDS = (RUN, VERSIONS, CALL_STACKS, WORKER_LOGS, NODE_LOGS, OBJECT_HERE, PROFILE, TASK_STREAM)
+ERRANDS = (
+    RUN,
+    SET_UP_PLUGINS,
+    TAKE_DOWN_PLUGIN,
+    VERSIONS,
+    CALL_STACKS,
+    WORKER_LOGS,
+    NODE_LOGS,
+    OBJECT_HERE,
+    PROFILE,
+    TASK_STREAM,
+)
 
 
 def done_by(doer: Doer) -> tuple[Errand, ...]:

@@ -9,8 +9,10 @@ from typing import Any
 from holdfast.cluster import versions
 from holdfast.cluster.errands.calls import Calls
 from holdfast.cluster.errands.threads import Handlers, Stored
-from holdfast.cluster.protocol.errands import RESULT_NBYTES, RUN, VERSIONS
+from holdfast.cluster.protocol.errands import RESULT_NBYTES, RUN, SET_UP_PLUGINS, TAKE_DOWN_PLUGIN, VERSIONS
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
+from holdfast.cluster.worker.execution import Outcome, Task
+from holdfast.cluster.worker.plugins import WorkerPlugins
 from holdfast.objectstore import Encoded, Store
 
 #: How long a result waits for room in the store.
@@ -30,6 +32,8 @@ class WorkerErrands:
         Where large results go.
     inside
         The threads that call functions do it within ``inside()``.
+    run_by, run
+        See `WorkerPlugins`.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class WorkerErrands:
         name: str,
         store: Store,
         inside: Callable[[], contextlib.AbstractContextManager[None]],
+        run_by: Callable[[Callable[[Task], None] | None], None],
+        run: Callable[[Task], Outcome | None],
     ) -> None:
         self._store = store
         self.calls = Calls(
@@ -49,10 +55,21 @@ class WorkerErrands:
             name=f"holdfast-errand-{name}",
             inline_nbytes=RESULT_NBYTES,
         )
+        self.plugins = WorkerPlugins(worker, self.calls, self._values, run_by, run)
 
     def handlers(self) -> Handlers:
         """What is done about each."""
-        return {RUN: self._run, VERSIONS: _versions}
+        return {
+            RUN: self._run,
+            SET_UP_PLUGINS: self.plugins.set_up,
+            TAKE_DOWN_PLUGIN: self.plugins.take_down,
+            VERSIONS: _versions,
+        }
+
+    def close(self) -> None:
+        """Take the plugins down, and end what runs. Not in the loop's thread."""
+        self.plugins.close()
+        self.calls.close()
 
     def _run(self, call: bytes | memoryview, dependencies: Any = (), waits: bool = True) -> dict[str, Any] | Stored:
         return self.calls.call(call, self._values(dependencies), waits=waits)

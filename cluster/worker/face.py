@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from holdfast.cluster.worker import context
@@ -23,6 +23,23 @@ class Faced(context.RunsTasks, Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop in which it moves messages."""
+
+    @property
+    def status(self) -> str:
+        """``"running"``, or ``"closing"``."""
+
+    @property
+    def shared_directory(self) -> str:
+        """A folder of this host that its workers share. It is gone with its node agent."""
+
+    def forget_functions(self) -> None:
+        """What tasks have imported may have changed: their functions are unpickled anew."""
+
+    def restart(self, reason: str) -> None:
+        """Start again as another process, as soon as the plugin that asks for it has been set up."""
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """Call a function with what it asks for by the names of its parameters."""
 
 
 class WorkerFace:
@@ -46,6 +63,8 @@ class WorkerFace:
         Those of the scheduler, and of the node agent of this host.
     plugins : dict
         The worker plugins that there are, by name.
+    started : float
+        When it began, by ``time.time()``.
 
     Examples
     --------
@@ -69,6 +88,7 @@ class WorkerFace:
         self.scheduler_address = worker.scheduler_address
         self.node_address = worker.node_address
         self.plugins: dict[str, Any] = {}
+        self.started = time.time()
         self.data: Mapping[Any, Any] = _Data(self)
         self._lock = threading.Lock()
         self._directory: str | None = None
@@ -83,12 +103,37 @@ class WorkerFace:
 
     @property
     def local_directory(self) -> str:
-        """A directory of its own, in that for temporary files. It is made when it is first asked for, and goes with
-        the worker, if that ends in order."""
+        """A directory of its own. It is made when it is first asked for, and goes with the worker, or with its node
+        agent if the worker was killed."""
         with self._lock:
             if self._directory is None:
-                self._directory = tempfile.mkdtemp(prefix="holdfast-worker-")
+                path = os.path.join(self.shared_directory, f"worker-{self.address.rpartition('/')[2]}")
+                shutil.rmtree(path, ignore_errors=True)  # of one that was killed here
+                os.makedirs(path, mode=0o700)
+                self._directory = path
             return self._directory
+
+    @property
+    def shared_directory(self) -> str:
+        """A directory that all workers of this host share. It goes with their node agent."""
+        return self._worker.shared_directory
+
+    @property
+    def status(self) -> str:
+        """``"running"``, or ``"closing"``."""
+        return self._worker.status
+
+    def forget_functions(self) -> None:
+        """Have functions of tasks unpickled anew, since what they are imported from may have changed."""
+        self._worker.forget_functions()
+
+    def restart(self, reason: str) -> None:
+        """Have the worker start again as another process, as soon as the plugin that calls this has been set up."""
+        self._worker.restart(reason)
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """Call a function as `Client.run` does: with what it asks for by the names of its parameters."""
+        return self._worker.call(function)
 
     @property
     def loop(self) -> Any:

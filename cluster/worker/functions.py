@@ -15,6 +15,9 @@ from holdfast.cluster.worker.dependencies import Dependencies
 from holdfast.objectstore.errors import in_words, way_to_unpickle
 from holdfast.objectstore.pickling.outline import name_in
 
+#: A pickle of this size stays, so that it can be unpickled again; one by name is much smaller.
+KEPT_NBYTES = 4 << 10
+
 
 class FunctionTable:
     """The functions that the scheduler has sent.
@@ -37,6 +40,12 @@ class FunctionTable:
             self._blobs.pop(digest, None)
             self._functions.pop(digest, None)
             self._with_data.discard(digest)
+
+    def unload(self) -> None:
+        """Functions are unpickled anew at their next use: what they are imported from may have changed."""
+        for digest in list(self._functions):
+            if self._blobs.get(digest):
+                self._functions.pop(digest, None)
 
     def known(self) -> dict[bytes, Callable[..., Any]]:
         """The functions that have been unpickled, the latest last."""
@@ -88,7 +97,7 @@ class FunctionTable:
             return function
         # Two threads may get here at once: both have the same function, and one of the copies stays.
         function = self._functions.setdefault(digest, function)
-        if not has_data:
+        if not has_data and len(blob) > KEPT_NBYTES:
             self._blobs[digest] = b""  # has done its work; the empty blob still says that it was sent
         return function
 

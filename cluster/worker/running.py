@@ -89,8 +89,8 @@ class Running:
         """These runs never begin."""
         self._limited.difference_update(run_ids)
 
-    def run(self, task: Task) -> None:
-        """Run a task; lets no error out."""
+    def run(self, task: Task) -> Outcome | None:
+        """Run a task; lets no error out. Returns the outcome, None if that could not even be reported."""
         key, run_id, _, _, _, _ = task
         context.run(key, run_id)
         if self._limited and run_id in self._limited:
@@ -131,6 +131,7 @@ class Running:
         self._waiting_runs.ended(run_id, result)
         if self._imports is not None:
             self._imports.ended(run_id)
+        return outcome
 
 
 def _can_report() -> bool:

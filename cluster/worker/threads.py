@@ -134,6 +134,10 @@ class TaskThreads:
         """Whether the task of this thread is."""
         return threading.get_ident() in self._slots.blocked
 
+    def run_by(self, run: Callable[[Task], None]) -> None:
+        """From now on tasks are run by this."""
+        self._run = run
+
     def submit(self, tasks: Sequence[Task]) -> None:
         """Run these after those that wait already."""
         if self._stopping:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -52,6 +53,8 @@ logger = logging.getLogger(__name__)
 CONNECT_TIMEOUT_SECONDS = 30.0
 #: How long `Worker.close` waits for the tasks that run. They can't be stopped, and their results are not awaited.
 CLOSE_TIMEOUT_SECONDS = 1.0
+#: How long it waits for its plugins to be taken down.
+CLOSE_PLUGINS_SECONDS = 3.0
 #: How often the loop writes into the ledger that it goes round.
 HEAR_SECONDS = 1.0
 #: Messages that a task's thread can't handle like the others.
@@ -135,6 +138,7 @@ class Worker:
         self.functions = FunctionTable()
         #: What its tasks see of it.
         self.face = WorkerFace(self)
+        self._restart_reason: str | None = None
         self._imports = ImportsFreezer() if own_process else None
         self.own_process = own_process
         self._on_joining = on_joining
@@ -209,11 +213,13 @@ class Worker:
                 self._running.run_with,
                 self.name,
             )
-            self._does = WorkerErrands(self.face, self.name, self._store, self._in_errand)
+            self._does = WorkerErrands(
+                self.face, self.name, self._store, self._in_errand, self._run_tasks_by, self._running.run
+            )
             self._errands = ErrandThreads(
                 "worker",
                 {**self._does.handlers(), **self._looking.handlers()},
-                lambda message: self._deliver([message]),
+                self._deliver_errand,
                 f"holdfast-errand-{self.name}",
                 inside=self._in_errand,
             )
@@ -313,6 +319,31 @@ class Worker:
             raise RuntimeError(f"{self.name} is not started")
         return self._tasks
 
+    @property
+    def status(self) -> str:
+        """``"running"``, or ``"closing"``, as functions of `Client.run` may ask."""
+        return "running" if self._closing is None and self._connection is not None else "closing"
+
+    @property
+    def shared_directory(self) -> str:
+        """A folder of this host that its workers share. It is gone with its node agent."""
+        return os.path.dirname(self._store_socket)
+
+    def forget_functions(self) -> None:
+        """What tasks have imported may have changed: their functions are unpickled anew."""
+        self.functions.unload()
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """Call a function as `Client.run` does: with what it asks for by the names of its parameters."""
+        return self._does.calls.result_of(function)
+
+    def restart(self, reason: str) -> None:
+        """Start again as another process, as soon as the plugin that asks for it has been set up."""
+        if self.own_process:
+            self._restart_reason = reason
+        else:
+            logger.warning("%s is to start again (%s), and can't within the process of others", self.name, reason)
+
     def lend(self) -> contextlib.AbstractContextManager[None]:
         """Within it, the task of this thread waits for others, which run in its slot meanwhile (`blocking`)."""
         return self._blocking.lend()
@@ -372,7 +403,8 @@ class Worker:
             self.actors.stop()
             self._threads.stop()
             self._errands.stop()
-            await asyncio.to_thread(self._does.calls.close)
+            if not await _within(CLOSE_PLUGINS_SECONDS, self._does.close):
+                logger.info("%s closes while a plugin is still being taken down", self.name)
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
             if not await asyncio.to_thread(self._errands.join, CLOSE_TIMEOUT_SECONDS):
@@ -474,7 +506,16 @@ class Worker:
     def _tell_begun(self, run_id: int) -> None:
         self._deliver([protocol.worker.BEGUN([run_id])])
 
+    def _run_tasks_by(self, run: Callable[[Task], None] | None) -> None:
+        assert self._threads is not None
+        self._threads.run_by(run or self._run)
+
     # -- errands, in theirs
+
+    def _deliver_errand(self, message: tuple[Any, ...]) -> None:
+        self._deliver([message])
+        if self._restart_reason is not None:  # which a plugin has asked for in this errand
+            self._loop.call_soon_threadsafe(self._end, self._restart_reason)
 
     @contextlib.contextmanager
     def _in_errand(self) -> Iterator[None]:
@@ -521,6 +562,27 @@ class Worker:
     def _store_is_gone(self, error: StoreClosedError) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: this worker has ended before
             self._loop.call_soon_threadsafe(self._end, f"the object store is gone ({error})")
+
+
+async def _within(seconds: float, function: Callable[[], object]) -> bool:
+    """Call a function in a thread of its own, and wait for it so long; whether it has ended."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        try:
+            function()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and did not wait that long
+                loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=call, name="holdfast-errand-end", daemon=True).start()
+    try:
+        async with asyncio.timeout(seconds):
+            await ended.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()

@@ -95,7 +95,7 @@ def test_a_name_that_is_none_is_refused_and_nobody_is_asked(cluster):
 @pytest.mark.parametrize(
     ("operation", "arguments", "error", "text"),
     [
-        ("fetch-coffee", {}, "ValueError", "there are versions"),
+        ("fetch-coffee", {}, "ValueError", "there are run, "),
         ("versions", {"packages": 3}, "ProtocolError", "versions.packages"),
         ("versions", {"milk": True}, "ProtocolError", "milk"),
     ],

@@ -24,6 +24,8 @@ ARGUMENTS = {
     requests.WAIT_FOR_WORKERS: {"n": 1},
     requests.ADD_WORKERS: {"node": NODE, "indices": [7]},
     requests.ADAPTIVE_TARGET: {"target_duration": 5.0, "brings_memory": True},
+    requests.REGISTER_PLUGIN: {"kind": "worker", "name": "p", "call": b"plugin", "keys": ["x"]},
+    requests.UNREGISTER_PLUGIN: {"kind": "worker", "name": "p"},
     requests.ERRAND: {"operation": "versions", "arguments": {}, "timeout": 0.0},
     requests.ACQUIRE_LOCKS: {"names": ["a", ("b", 1)], "lease": 1},
     requests.IS_LOCKED: {"name": "a"},

@@ -15,6 +15,8 @@ from holdfast.cluster.scheduler.parts.inquiries import REPORT_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 
 PUBLISH_SECONDS = 5.0
+#: A worker is known to be gone after that.
+DEPARTURE_SECONDS = 3.0
 WAIT_SECONDS = (0.0, 1.0, 3.0)
 MOVE_SECONDS = (0.5, 5.0, 20.0)
 STEPS = 120
@@ -62,6 +64,8 @@ class History:
                 requests.UNPUBLISH(name=name),
                 requests.GET_DATASET(name=name),
                 requests.LIST_DATASETS(),
+                requests.REGISTER_PLUGIN(kind="worker", name=name, call=b"plugin", keys=keys),
+                requests.UNREGISTER_PLUGIN(kind="worker", name=name),
                 requests.ERRAND(operation="versions", arguments={}, names=None, timeout=chance.choice(WAIT_SECONDS)),
                 self.moving(client),
             ]
@@ -151,6 +155,7 @@ def test_who_asks_is_answered_once_and_in_time(seed):
     assert answered.isdisjoint(history.left)
     limits = {"wait-for-workers": max(WAIT_SECONDS), "status": REPORT_SECONDS, "memory": REPORT_SECONDS}
     limits["publish"] = PUBLISH_SECONDS
+    limits["register-plugin"] = limits["unregister-plugin"] = DEPARTURE_SECONDS
     limits["errand"] = max(WAIT_SECONDS)
     limits |= dict.fromkeys(["retire-workers", "replicate", "rebalance"], max(MOVE_SECONDS))
     for each in cluster.answers:
@@ -171,6 +176,7 @@ def test_with_everybody_gone_nothing_is_waited_for(seed):
     cluster, state = history.cluster, history.cluster.state
     for name in NAMES:
         cluster.ask(requests.UNPUBLISH(name=name))
+        cluster.ask(requests.UNREGISTER_PLUGIN(kind="worker", name=name))
     for client in CLIENTS:
         cluster.lose_client(client)
     for host in list(state.hosts):

@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from holdfast.cluster.protocol.errands import VERSIONS
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
@@ -341,7 +342,12 @@ class SimulatedCluster:
     def _answer_errand(self, errand: to_do.SendErrand) -> None:
         """A worker answers with a value, with an object, or never, by the number of the errand."""
         worker = self._workers[errand.peer]
-        if worker.lost or errand.number % 5 == 0:
+        if worker.lost:
+            return
+        if errand.operation != VERSIONS.operation:
+            self.tell(events.ErrandDone(errand.peer, errand.number, True, {"failed": ()}))
+            return
+        if errand.number % 5 == 0:
             return
         if errand.number % 3:
             self.tell(events.ErrandDone(errand.peer, errand.number, True, {"host": {}, "packages": {}}))

@@ -11,6 +11,7 @@ from holdfast.cluster.protocol.requests import (
     locks,
     looking,
     moving,
+    plugins,
     queues,
     records,
     scaling,
@@ -39,6 +40,7 @@ from holdfast.cluster.protocol.requests.looking import (
     WHO_HAS,
 )
 from holdfast.cluster.protocol.requests.moving import REBALANCE, REPLICATE
+from holdfast.cluster.protocol.requests.plugins import REGISTER_PLUGIN, UNREGISTER_PLUGIN
 from holdfast.cluster.protocol.requests.queues import (
     CLOSE_QUEUE,
     CONFIRM_ITEMS,
@@ -74,6 +76,7 @@ REQUESTS = (
     *cluster.REQUESTS,
     *scaling.REQUESTS,
     *errands.REQUESTS,
+    *plugins.REQUESTS,
     *locks.REQUESTS,
     *records.REQUESTS,
     *semaphores.REQUESTS,
@@ -122,6 +125,7 @@ __all__ = [
     "PUT_QUIETLY",
     "QUEUE_SIZE",
     "REBALANCE",
+    "REGISTER_PLUGIN",
     "RELEASE_LOCKS",
     "RELEASE_SEMAPHORE",
     "REPLICATE",
@@ -139,6 +143,7 @@ __all__ = [
     "STOP_WAITING",
     "SUBSCRIBE",
     "UNPUBLISH",
+    "UNREGISTER_PLUGIN",
     "UNSUBSCRIBE",
     "WAIT_FOR_EVENT",
     "WAIT_FOR_WORKERS",

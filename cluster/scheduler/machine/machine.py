@@ -59,6 +59,7 @@ from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.parts.plugins import Plugins
 from holdfast.cluster.scheduler.parts.queues import Queues
 from holdfast.cluster.scheduler.parts.replicas import Replicas
 from holdfast.cluster.scheduler.parts.retiring import Retiring
@@ -196,6 +197,7 @@ class SchedulerState:
         kills = Kills(shared, self.revocation)
         missing = Missing(self.instructions, self.life)
         self.actors = Actors(shared, missing.could_not_read)
+        errands = Errands(shared)
         self.parts: tuple[Part, ...] = (
             self.copies,
             self.carrying,
@@ -209,7 +211,8 @@ class SchedulerState:
             Replicas(shared, self.carrying, self.copies),
             Inquiries(shared),
             Scaling(shared),
-            Errands(shared),
+            errands,
+            Plugins(shared, errands, self.copies, self.topics, self.revocation),
             Locks(shared),
             Semaphores(shared),
             Events(shared),

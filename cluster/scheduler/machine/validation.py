@@ -249,6 +249,7 @@ def _validate_worker(worker: Worker) -> None:
     assert worker.unconfirmed >= 0
     assert worker.barred == (
         worker.retiring
+        or worker.preparing
         or worker.condition != "running"
         or worker.asked > 0
         or worker.unconfirmed > 0

@@ -138,10 +138,21 @@ class Errands(Part, WaitOwner):
         except ProtocolError as error:
             raise Refusal("ProtocolError", str(error)) from None
         addresses = self.addresses(errand.by, names)
-        self.shared.waits.demand_room(client.id)
-        self.demand_room(len(addresses))
+        self.demand_room_for(client, len(addresses))
+        self.begin(client, request, errand, arguments, addresses, timeout)
+
+    def begin(
+        self,
+        client: Client,
+        request: int,
+        errand: Errand,
+        arguments: Mapping[str, Any],
+        addresses: Iterable[str],
+        timeout: float | None = None,
+    ) -> None:
+        """Have an errand done for a client, for which there is room; what comes back is the answer to its request."""
         seconds = LONGEST_SECONDS if timeout is None else min(float(timeout), LONGEST_SECONDS)
-        wait = ErrandWait(self, client.id, request, self.shared.now + seconds, operation, timeout)
+        wait = ErrandWait(self, client.id, request, self.shared.now + seconds, errand.operation, timeout)
         self._waits[wait] = None
         self.shared.waits.begin(wait)
         for address, outcome in self.send(wait, errand, arguments, addresses).items():
@@ -227,7 +238,7 @@ class Errands(Part, WaitOwner):
 
     # -- for other parts as well
 
-    def demand_room(self, count: int) -> None:
+    def demand_room_for(self, client: Client, count: int) -> None:
         """To be called before anything is done for a client.
 
         Raises
@@ -235,6 +246,7 @@ class Errands(Part, WaitOwner):
         Refusal
             So many errands more would be too many.
         """
+        self.shared.waits.demand_room(client.id)
         if len(self._sent) + count > MAX_UNDER_WAY:
             text = f"{len(self._sent):,} errands are under way, and there may be {MAX_UNDER_WAY:,}: ask again later"
             raise Refusal("RuntimeError", text)

@@ -123,6 +123,11 @@ class Revocation(Timed):
         worker.cut_off = self._life.now if is_cut_off else None
         self._update(worker)
 
+    def prepare(self, worker: Worker, is_preparing: bool) -> None:
+        """The worker has something to do before its first task; or it has done that."""
+        worker.preparing = is_preparing
+        self._update(worker)
+
     def heard_from(self, worker: Worker) -> None:
         """The worker has said something."""
         if worker.condition != "running":
@@ -232,6 +237,7 @@ class Revocation(Timed):
     def _update(self, worker: Worker) -> None:
         worker.barred = (
             worker.retiring
+            or worker.preparing
             or worker.condition != "running"
             or bool(worker.asked or worker.unconfirmed)
             or worker.cut_off is not None

@@ -331,6 +331,7 @@ class Worker:
         "names",
         "nblocked",
         "nthreads",
+        "preparing",
         "reason",
         "reclaiming",
         "reserved_for",
@@ -365,7 +366,8 @@ class Worker:
         self.cut_off: float | None = None  # since when its connection is broken, and may be taken up again
         self.retiring = False  # it is to end, or takes no tasks any more for good (`parts/retiring.py`)
         self.ending = False  # it was told to end: so no task is charged for that
-        self.barred = False  # it has no room, by one of these five: it is not known to hear, or it is to end
+        self.preparing = False  # it does what comes before its first task (`parts/plugins.py`)
+        self.barred = False  # it has no room, by one of these six: it is not known to hear, is to end, or has just come
 
     @property
     def nactive(self) -> int:

@@ -1,0 +1,232 @@
+"""Plugins: what is registered, as bytes, and that each worker has it before its first task.
+
+A plugin is sent by an errand to all that are there when it is registered, and to each that comes later. A worker that
+comes gets all of them in one errand, in the order in which they were registered, and is being *prepared* until it has
+answered: it counts as a worker and gets no task (`revocation.prepare`).
+
+What fails on those that are there is told to the client that registers. What fails on one that comes later has no
+client to tell: it is an event of the topic `TOPIC`, and in the log of the worker. The worker is used all the same.
+
+Data that is too large to be sent lies in stores, and the plugin holds it as a dataset does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from holdfast.cluster.protocol.errands import SET_UP_PLUGINS, TAKE_DOWN_PLUGIN
+from holdfast.cluster.protocol.records import record_of
+from holdfast.cluster.protocol.requests import REGISTER_PLUGIN, UNREGISTER_PLUGIN
+from holdfast.cluster.scheduler.parts.copies import Copies
+from holdfast.cluster.scheduler.parts.errands import Commission, Errands, Outcome
+from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.topics import Topics
+from holdfast.cluster.scheduler.parts.waits import Refusal
+from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Worker
+from holdfast.cluster.scheduler.tasks.names import Key, Payload
+from holdfast.cluster.scheduler.tasks.wording import some
+
+#: How many plugins there may be of each kind, and how much all of them may take that are not in stores.
+MAX_PLUGINS = 256
+MAX_NBYTES = 64 << 20
+#: Where events tell of plugins that have failed.
+TOPIC = "plugins"
+
+#: Those for whom there are plugins.
+KINDS = ("worker",)
+
+
+class Plugin(Holder):
+    """A registered plugin: bytes that only those read that it is for, and the data that it holds."""
+
+    __slots__ = ("call", "name")
+
+    kind: ClassVar[str] = "plugin"
+    copies: ClassVar[int] = 2
+
+    def __init__(self, kind: str, name: str, call: Payload) -> None:
+        super().__init__((kind, name))
+        self.name = name
+        self.call = call
+
+    def describe(self) -> HolderDescription:
+        return HolderDescription(self.kind, repr(self.name))
+
+    def entry(self) -> tuple[Any, ...]:
+        """How it is sent."""
+        dependencies = [
+            (task.key, task.object_id or bytes(16), task.inline, [host.address for host in task.where])
+            for task in self.holds
+        ]
+        return self.name, self.call, dependencies
+
+
+class _Preparation(Commission):
+    """A worker that sets up the plugins that were there before it."""
+
+    def __init__(self, part: Plugins, worker: Worker) -> None:
+        self._part = part
+        self.worker = worker
+        self.under_way: dict[int, str] = {}
+
+    @property
+    def holder(self) -> None:
+        return None
+
+    def came(self, address: str, outcome: Outcome) -> None:
+        self._part.prepared(self.worker, outcome)
+
+
+class Plugins(Part):
+    """Keeps plugins.
+
+    Parameters
+    ----------
+    shared
+        What all parts work with.
+    errands
+        Sends them.
+    copies
+        Sees to the second copies of their data.
+    topics
+        Where failures are told.
+    revocation
+        Knows which workers get tasks.
+    """
+
+    name = "plugins"
+
+    def __init__(
+        self, shared: Shared, errands: Errands, copies: Copies, topics: Topics, revocation: Revocation
+    ) -> None:
+        super().__init__(shared)
+        self.requests = {REGISTER_PLUGIN: self._register, UNREGISTER_PLUGIN: self._unregister}
+        self.registered: dict[str, dict[str, Plugin]] = {kind: {} for kind in KINDS}
+        self._errands = errands
+        self._copies = copies
+        self._topics = topics
+        self._revocation = revocation
+        self._preparations: dict[Worker, _Preparation] = {}
+
+    def holders(self) -> Iterable[Holder]:
+        for plugins in self.registered.values():
+            yield from plugins.values()
+
+    # -- requests
+
+    def _register(
+        self,
+        client: Client,
+        request: int,
+        kind: str,
+        name: str,
+        call: Payload,
+        keys: Sequence[Key] = (),
+        idempotent: bool = False,
+    ) -> None:
+        plugins = self._of(kind)
+        if idempotent and name in plugins:
+            self.answer(client, request, {})
+            return
+        self._demand_room(plugins, name, call)
+        tasks = self.shared.life.generations.tasks
+        if gone := [key for key in keys if key not in tasks]:
+            text = f"the plugin {name!r} can't be registered: {some(map(repr, gone))} was cancelled or released"
+            raise Refusal("CancelledError", text)
+        addresses = self._errands.addresses("worker", None)
+        self._errands.demand_room_for(client, len(addresses))
+        old = plugins.get(name)
+        plugin = plugins[name] = self._keep(kind, name, call, keys)
+        self._copies.urge([plugin])
+        if old is not None:
+            self._let_go(old)
+        self._errands.begin(client, request, SET_UP_PLUGINS, {"plugins": [plugin.entry()]}, addresses)
+
+    def _demand_room(self, plugins: dict[str, Plugin], name: str, call: Payload) -> None:
+        if name not in plugins and len(plugins) >= MAX_PLUGINS:
+            raise Refusal("ValueError", f"{MAX_PLUGINS:,} plugins are registered, and no more may be: unregister some")
+        nbytes = len(call) + sum(len(plugin.call) for plugin in plugins.values() if plugin.name != name)
+        if nbytes > MAX_NBYTES:
+            text = f"the plugins would take {nbytes:,} bytes, and {MAX_NBYTES:,} may be: unregister some"
+            raise Refusal("ValueError", text)
+
+    def _keep(self, kind: str, name: str, call: Payload, keys: Iterable[Key]) -> Plugin:
+        plugin = Plugin(kind, name, call)
+        for key in keys:
+            self.shared.life.holding.hold(plugin, self.shared.life.generations.tasks[key])
+        self._copies.hold_lineage(plugin)
+        return plugin
+
+    def _unregister(self, client: Client, request: int, kind: str, name: str) -> None:
+        plugins = self._of(kind)
+        if name not in plugins:
+            there = f"there are {some(map(repr, plugins), 20)}" if plugins else "there are none"
+            raise Refusal("ValueError", f"no {kind} plugin {name!r} is registered; {there}")
+        addresses = self._errands.addresses("worker", None)
+        self._errands.demand_room_for(client, len(addresses))
+        self._let_go(plugins.pop(name))
+        self._errands.begin(client, request, TAKE_DOWN_PLUGIN, {"name": name}, addresses)
+
+    def _of(self, kind: str) -> dict[str, Plugin]:
+        if kind not in self.registered:
+            raise Refusal("ValueError", f"there are plugins for {' and '.join(KINDS)}, and not for {kind!r:.80}")
+        return self.registered[kind]
+
+    def _let_go(self, plugin: Plugin) -> None:
+        self.shared.life.holding.let_go(plugin)
+        self._copies.let_go(plugin)
+
+    # -- those that come later
+
+    def worker_joined(self, worker: Worker) -> None:
+        plugins = self.registered["worker"]
+        if not plugins:
+            return
+        preparation = self._preparations[worker] = _Preparation(self, worker)
+        self._revocation.prepare(worker, True)
+        entries = [plugin.entry() for plugin in plugins.values()]
+        self._errands.send(preparation, SET_UP_PLUGINS, {"plugins": entries}, [worker.address])
+
+    def prepared(self, worker: Worker, outcome: Outcome) -> None:
+        """A worker that has come has its plugins, or those of them that have not failed."""
+        del self._preparations[worker]
+        if self.shared.workers.get(worker.address) is not worker:
+            return  # it has left meanwhile
+        if "value" in outcome:
+            for name, _, text in outcome["value"].get("failed", ()):
+                self._note(worker, name, text)
+        else:
+            self._note(worker, "", outcome["error"][1])
+        self._revocation.prepare(worker, False)
+
+    def _note(self, worker: Worker, name: str, text: str) -> None:
+        what = {"action": "plugin-failed", "plugin": name, "worker": worker.address, "text": text}
+        self._topics.log((TOPIC, "all", worker.address), record_of(what))
+
+    # -- the rest
+
+    def snapshot(self) -> Any:
+        return [
+            [kind, plugin.name, plugin.call, [task.key for task in plugin.holds]]
+            for kind, plugins in self.registered.items()
+            for plugin in plugins.values()
+        ]
+
+    def restore(self, data: Any) -> None:
+        for kind, name, call, keys in data:
+            self.registered[kind][name] = self._keep(kind, name, call, keys)
+        self._copies.urge(self.holders())
+
+    def check(self) -> None:
+        for plugins in self.registered.values():
+            assert len(plugins) <= MAX_PLUGINS
+            for name, plugin in plugins.items():
+                assert plugin.name == name
+        for worker, preparation in self._preparations.items():
+            assert worker.preparing
+            assert preparation.under_way, f"{worker!r} would never be prepared"
+        for worker in self.shared.workers.values():
+            assert worker.preparing == (worker in self._preparations)

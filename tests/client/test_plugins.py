@@ -1,0 +1,460 @@
+"""Plugins of workers: where they run, what they are told, and that later workers have them before their first task."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+import zipfile
+
+import pytest
+from waiting import until
+
+from holdfast import (
+    Client,
+    Environ,
+    LocalCluster,
+    PackageInstall,
+    PipInstall,
+    UploadDirectory,
+    UploadFile,
+    WorkerPlugin,
+)
+
+
+class Noting(WorkerPlugin):
+    """Notes what happens to it, on its worker."""
+
+    name = "noting"
+
+    def __init__(self, mark="first"):
+        self.mark = mark
+
+    def setup(self, worker):
+        worker.notes = [*getattr(worker, "notes", ()), ("setup", self.mark, worker.name)]
+
+    def teardown(self, worker):
+        worker.notes = [*worker.notes, ("teardown", self.mark, worker.name)]
+
+
+def notes_of(dask_worker):
+    return [note[:2] for note in getattr(dask_worker, "notes", ())]
+
+
+def forget(dask_worker):
+    dask_worker.notes = []
+
+
+def test_a_plugin_is_set_up_replaced_and_taken_down_on_each_worker(run):
+    async def case(client, got):
+        workers = sorted(await got(client.nthreads()))
+        await got(client.run(forget))
+        ok = {address: {"status": "OK"} for address in workers}
+        assert await got(client.register_plugin(Noting())) == ok
+        assert await got(client.register_plugin(Noting("idle"), idempotent=True)) == {}
+        assert await got(client.register_plugin(Noting("second"))) == ok
+        assert await got(client.unregister_worker_plugin("noting")) == ok
+        wanted = [("setup", "first"), ("teardown", "first"), ("setup", "second"), ("teardown", "second")]
+        assert await got(client.run(notes_of)) == dict.fromkeys(workers, wanted)
+        with pytest.raises(ValueError, match="no worker plugin 'noting' is registered"):
+            await got(client.unregister_worker_plugin("noting"))
+
+    run(case)
+
+
+def test_any_object_with_a_setup_is_a_worker_plugin_in_the_old_way(run):
+    class Plain:
+        def setup(self, worker):
+            worker.plain = 1
+
+    async def case(client, got):
+        await got(client.register_worker_plugin(Plain(), name="plain"))
+        assert set((await got(client.run(lambda dask_worker: dask_worker.plain))).values()) == {1}
+        assert set((await got(client.run(lambda dask_worker: list(dask_worker.plugins)))).popitem()[1]) >= {"plain"}
+        await got(client.unregister_worker_plugin("plain"))
+        with pytest.raises(TypeError, match="below WorkerPlugin"):
+            await got(client.register_plugin(Plain()))
+        for wrong in (Plain, 3):
+            with pytest.raises(TypeError, match="setup, teardown or transition"):
+                await got(client.register_worker_plugin(wrong))
+        with pytest.raises(TypeError, match="the name of a plugin"):
+            await got(client.register_worker_plugin(Plain(), name=3))
+
+    run(case)
+
+
+def test_setup_and_teardown_may_be_coroutine_functions(client):
+    class Slow(WorkerPlugin):
+        async def setup(self, worker):
+            await asyncio.sleep(0)
+            worker.slow = True
+
+        async def teardown(self, worker):
+            await asyncio.sleep(0)
+            worker.slow = False
+
+    client.register_plugin(Slow(), name="slow")
+    assert set(client.run(lambda dask_worker: dask_worker.slow).values()) == {True}
+    client.unregister_worker_plugin("slow")
+    assert set(client.run(lambda dask_worker: dask_worker.slow).values()) == {False}
+
+
+def test_what_fails_is_raised_with_its_traceback(run):
+    class Failing(WorkerPlugin):
+        name = "failing"
+
+        def __init__(self, where):
+            self.where = where
+
+        def setup(self, worker):
+            if self.where == "setup":
+                raise ValueError(f"not on {worker.name}")
+
+        def teardown(self, worker):
+            raise KeyError("never")
+
+    async def case(client, got):
+        with pytest.raises(ValueError, match="not on") as raised:
+            await got(client.register_plugin(Failing("setup")))
+        assert traceback.extract_tb(raised.value.__traceback__)[-1].name == "setup"
+        assert any("the plugin 'failing'" in note for note in raised.value.__notes__)
+        await got(client.register_plugin(Failing("teardown")))
+        with pytest.raises(KeyError, match="never"):
+            await got(client.unregister_worker_plugin("failing"))
+
+    run(case)
+
+
+def test_what_can_not_be_pickled_is_refused(client):
+    class Odd(WorkerPlugin):
+        def __reduce__(self):
+            raise ValueError("no")
+
+    with pytest.raises(TypeError, match="the plugin 'odd' can't be pickled"):
+        client.register_plugin(Odd(), name="odd")
+
+
+def test_transitions_of_tasks_are_told_while_a_plugin_wants_to_hear(client):
+    class Listening(WorkerPlugin):
+        name = "listening"
+
+        def setup(self, worker):
+            self.heard = []
+
+        def transition(self, key, start, finish, **kwargs):
+            self.heard.append((key, start, finish))
+            if key == "odd":
+                raise ValueError("a plugin's fault")
+
+    def fail():
+        raise ValueError("a task's fault")
+
+    def runs_by(dask_worker):
+        return dask_worker._worker._threads._run == dask_worker._worker._run
+
+    assert all(client.run(runs_by).values())
+    client.register_plugin(Listening())
+    assert not any(client.run(runs_by).values())
+    assert client.submit(pow, 2, 3, key="good").result() == 8
+    assert client.submit(pow, 2, 3, key="odd").result() == 8
+    with pytest.raises(ValueError, match="a task's fault"):
+        client.submit(fail, key="bad").result()
+
+    def heard():
+        found = client.run(lambda dask_worker: dask_worker.plugins["listening"].heard)
+        return [told for each in found.values() for told in each]
+
+    until(lambda: len(heard()) == 6, "all is told, the end of a task after its result is on its way")
+    for key, end in (("good", "memory"), ("odd", "memory"), ("bad", "error")):
+        assert [told[1:] for told in heard() if told[0] == key] == [("ready", "executing"), ("executing", end)]
+    client.unregister_worker_plugin("listening")
+    assert all(client.run(runs_by).values())
+
+
+def test_large_data_of_a_plugin_goes_through_the_store_and_outlives_its_client(cluster):
+    class Large(WorkerPlugin):
+        name = "large"
+
+        def __init__(self):
+            self.data = os.urandom(3 << 20)
+
+        def setup(self, worker):
+            worker.large = len(self.data)
+
+    with Client(cluster, set_as_default=False) as client:
+        client.register_plugin(Large())
+    with Client(cluster, set_as_default=False) as client:
+        assert set(client.run(lambda dask_worker: dask_worker.large).values()) == {3 << 20}
+        address = kill_one(client)
+        assert client.run(lambda dask_worker: dask_worker.large, workers=[address]) == {address: 3 << 20}
+        client.unregister_worker_plugin("large")
+
+
+def kill_one(client):
+    """Kill a worker, and wait until another one is there in its place."""
+    address, pid = client.run(os.getpid).popitem()
+    os.kill(pid, signal.SIGKILL)
+
+    def is_back():
+        found = client.run(os.getpid, on_error="ignore")
+        return found.get(address, pid) != pid and len(found) == 2
+
+    until(is_back, "it starts again")
+    return address
+
+
+def test_a_worker_that_starts_again_has_its_plugins_before_its_first_task(client, tmp_path):
+    class Late(WorkerPlugin):
+        name = "late"
+
+        def __init__(self, path):
+            self.path = path
+
+        def setup(self, worker):
+            if os.path.exists(os.path.join(self.path, "slowly")):
+                until(lambda: os.path.exists(os.path.join(self.path, "go")), "the test says so")
+            worker.is_prepared = True
+
+    def is_prepared():
+        from holdfast import get_worker
+
+        return getattr(get_worker(), "is_prepared", False)
+
+    client.register_plugin(Late(str(tmp_path)))
+    (tmp_path / "slowly").touch()
+    address, pid = client.run(os.getpid).popitem()
+    os.kill(pid, signal.SIGKILL)
+    future = client.submit(is_prepared, workers=[address], pure=False)
+    until(lambda: client.run(os.getpid, on_error="ignore").get(address, pid) != pid, "it starts again")
+    assert not future.done()
+    (tmp_path / "go").touch()
+    assert future.result(30)
+    client.unregister_worker_plugin("late")
+
+
+def test_what_fails_later_is_an_event_and_the_worker_is_used(client, tmp_path):
+    class Moody(WorkerPlugin):
+        name = "moody"
+
+        def __init__(self, path):
+            self.path = path
+
+        def setup(self, worker):
+            if os.path.exists(self.path):
+                raise OSError("not any more")
+
+    client.register_plugin(Moody(str(tmp_path / "moody")))
+    (tmp_path / "moody").touch()
+    address = kill_one(client)
+    assert client.submit(pow, 2, 3, workers=[address], pure=False).result(30) == 8
+    ((_, event),) = [event for event in client.get_events("plugins") if event[1]["plugin"] == "moody"]
+    assert event["worker"] == address
+    assert "OSError: not any more" in event["text"]
+    client.unregister_worker_plugin("moody")
+
+
+def test_callbacks_are_called_on_each_worker(run):
+    async def case(client, got):
+        def callback(dask_worker):
+            dask_worker.called = dask_worker.name
+
+        await got(client.register_worker_callbacks(callback))
+        await got(client.register_worker_callbacks(setup=lambda: None))
+        assert all((await got(client.run(lambda dask_worker: dask_worker.called == dask_worker.name))).values())
+        with pytest.raises(TypeError, match="setup is a function"):
+            await got(client.register_worker_callbacks(3))
+
+    run(case)
+
+
+def test_plugins_are_taken_down_with_their_worker(tmp_path):
+    class Leaving(WorkerPlugin):
+        def __init__(self, path):
+            self.path = path
+
+        def teardown(self, worker):
+            with open(os.path.join(self.path, worker.name), "w"):
+                pass
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, object_store_memory="64 MiB") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.register_plugin(Leaving(str(tmp_path)))
+    until(lambda: len(list(tmp_path.iterdir())) == 2, "both are taken down")
+
+
+# -- those that are there
+
+
+def value_in(module):
+    import importlib
+
+    return importlib.import_module(module).VALUE
+
+
+def test_a_module_is_uploaded_and_replaced(run_outside_of_tasks, tmp_path, request):
+    name = f"uploaded_{request.node.callspec.id}"
+    path = tmp_path / f"{name}.py"
+
+    async def case(client, got):
+        path.write_text("VALUE = 1\ndef give():\n    return VALUE\n")
+        workers = sorted(await got(client.nthreads()))
+        assert list(await got(client.upload_file(path))) == workers
+        sys.path.insert(0, str(tmp_path))
+        try:
+            give = __import__(name).give
+            assert await got(client.gather(client.submit(give, pure=False))) == 1
+            path.write_text("VALUE = 2\ndef give():\n    return VALUE\n")
+            await got(client.upload_file(str(path)))
+            assert set((await got(client.run(value_in, name))).values()) == {2}
+            assert await got(client.gather(client.submit(give, pure=False, workers=workers[:1]))) == 2
+            assert await got(client.gather(client.submit(give, pure=False, workers=workers[1:]))) == 2
+        finally:
+            sys.path.remove(str(tmp_path))
+            sys.modules.pop(name, None)
+        with pytest.raises(FileNotFoundError):
+            await got(client.upload_file(tmp_path / "none.py"))
+
+    run_outside_of_tasks(case)
+
+
+def test_a_task_may_upload_a_module(run, tmp_path, request):
+    name = f"sent_{request.node.callspec.id}"
+    path = tmp_path / f"{name}.py"
+
+    async def case(client, got):
+        for value in (1, 2):
+            path.write_text(f"VALUE = {value}\n")
+            await got(client.upload_file(path))
+            assert set((await got(client.run(value_in, name))).values()) == {value}
+
+    run(case)
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".egg", ".whl"])
+def test_an_archive_is_uploaded_and_replaced(client, tmp_path, suffix):
+    name = f"packed_{suffix[1:]}"
+    path = tmp_path / f"{name}{suffix}"
+    for value in (1, 2):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"{name}/__init__.py", f"from {name}.inner import VALUE\n")
+            archive.writestr(f"{name}/inner.py", f"VALUE = {value}\n")
+        client.upload_file(path)
+        assert set(client.run(value_in, name).values()) == {value}
+    client.unregister_worker_plugin(f"upload-file-{path.name}")
+    assert all(client.run(lambda: not any(str(each).endswith(path.name) for each in sys.path)).values())
+
+
+def test_a_file_that_is_no_module_only_lies_there(client, tmp_path):
+    path = tmp_path / "numbers.txt"
+    path.write_text("1 2 3")
+
+    def read(dask_worker):
+        with open(os.path.join(dask_worker.local_directory, "numbers.txt")) as file:
+            return file.read()
+
+    client.upload_file(path)
+    assert set(client.run(read).values()) == {"1 2 3"}
+
+
+def test_a_module_that_can_not_be_imported_says_so(client, tmp_path):
+    path = tmp_path / "broken_module.py"
+    path.write_text("import nothing_like_this\n")
+    with pytest.raises(ModuleNotFoundError, match="nothing_like_this"):
+        client.upload_file(path)
+    client.upload_file(path, load=False)
+    client.unregister_worker_plugin("upload-file-broken_module.py")
+
+
+def test_later_workers_have_what_was_uploaded(client, tmp_path):
+    path = tmp_path / "early_module.py"
+    path.write_text("VALUE = 7\n")
+    client.upload_file(path)
+    address = kill_one(client)
+    assert client.submit(value_in, "early_module", workers=[address], pure=False).result(30) == 7
+
+
+def test_a_folder_is_uploaded_and_replaced(client, tmp_path):
+    folder = tmp_path / "uploaded_folder"
+    (folder / "tests").mkdir(parents=True)
+    (folder / "tests" / "test_it.py").touch()
+    (folder / "old.pyc").touch()
+    for value in (1, 2):
+        (folder / "__init__.py").write_text(f"VALUE = {value}\n")
+        (folder / "top_module.py").write_text(f"VALUE = {10 * value}\n")
+        client.register_plugin(UploadDirectory(folder))
+        assert set(client.run(value_in, "uploaded_folder").values()) == {value}
+        assert set(client.run(value_in, "uploaded_folder.top_module").values()) == {10 * value}
+    client.register_plugin(UploadDirectory(str(folder), update_path=True))
+    assert set(client.run(value_in, "top_module").values()) == {20}
+
+    def listed(dask_worker):
+        return sorted(os.listdir(os.path.join(dask_worker.local_directory, "uploaded_folder")))
+
+    for files in client.run(listed).values():
+        assert "__init__.py" in files
+        assert "tests" not in files
+        assert "old.pyc" not in files
+    client.unregister_worker_plugin("upload-directory-uploaded_folder")
+    with pytest.raises(NotADirectoryError):
+        UploadDirectory(tmp_path / "none")
+
+
+def test_variables_of_the_environment(client):
+    client.register_plugin(Environ({"MY_OWN_VARIABLE": 3}))
+    assert client.submit(os.getenv, "MY_OWN_VARIABLE", pure=False).result() == "3"
+    address = kill_one(client)
+    assert client.submit(os.getenv, "MY_OWN_VARIABLE", workers=[address], pure=False).result(30) == "3"
+    client.register_plugin(Environ({"MY_OWN_VARIABLE": None}))
+    assert set(client.run(os.getenv, "MY_OWN_VARIABLE").values()) == {None}
+    client.unregister_worker_plugin("environ")
+
+
+class Pretended(PackageInstall):
+    """Installs nothing, and notes that."""
+
+    INSTALLER = "pretended"
+
+    def __init__(self, path, **options):
+        super().__init__([str(path)], **options)
+
+    def install(self):
+        with open(self.packages[0], "a") as file:
+            file.write("installed\n")
+
+
+def test_workers_of_one_environment_install_once(client, tmp_path):
+    client.register_plugin(Pretended(tmp_path / "log"))
+    assert (tmp_path / "log").read_text() == "installed\n"
+    kill_one(client)
+    assert (tmp_path / "log").read_text() == "installed\n"
+
+
+def test_workers_start_again_after_an_installation_that_wants_it(client, tmp_path):
+    before = client.run(os.getpid)
+    client.register_plugin(Pretended(tmp_path / "log", restart_workers=True))
+
+    def started_again():
+        now = client.run(os.getpid, on_error="ignore")
+        return len(now) == 2 and not set(now.values()) & set(before.values())
+
+    until(started_again, "both start again")
+    assert (tmp_path / "log").read_text() == "installed\n"
+    assert client.submit(pow, 2, 3, pure=False).result(30) == 8
+
+
+def test_pip_says_why_it_could_not(client):
+    with pytest.raises(RuntimeError, match=r"'pip install .*no-such' has failed"):
+        client.register_plugin(PipInstall(["/no-such"], ["--no-index"]))
+    assert PipInstall(["a"]).name != PipInstall(["a"], ["--upgrade"]).name
+    with pytest.raises(TypeError, match="packages is a list"):
+        PipInstall("scikit-learn")
+
+
+def test_uploading_again_needs_no_second_name(tmp_path):
+    path = tmp_path / "m.py"
+    path.touch()
+    assert UploadFile(path).name == UploadFile(str(path), load=False).name

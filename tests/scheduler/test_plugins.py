@@ -1,0 +1,183 @@
+"""Plugins in the state machine: who gets them, that no worker runs a task before, and what they keep."""
+
+from __future__ import annotations
+
+import pytest
+from scheduler_harness import Cluster
+
+from holdfast.cluster.protocol.records import value_of
+from holdfast.cluster.protocol.requests import REGISTER_PLUGIN, UNREGISTER_PLUGIN
+from holdfast.cluster.scheduler.parts import plugins
+from holdfast.cluster.scheduler.tasks import events
+
+HOST = "tcp://host0:1"
+NOTHING_FAILED = {"failed": ()}
+
+
+@pytest.fixture
+def cluster():
+    """A host with two workers, and a client."""
+    cluster = Cluster(hosts=1, workers=2)
+    cluster.add_client("client")
+    return cluster
+
+
+def register(cluster, name="one", call=b"pickle", keys=(), idempotent=False, kind="worker"):
+    number = cluster.new_number()
+    asked = REGISTER_PLUGIN(kind=kind, name=name, call=call, keys=keys, idempotent=idempotent)
+    cluster.request("client", number, asked)
+    return number
+
+
+def unregister(cluster, name="one"):
+    number = cluster.new_number()
+    cluster.request("client", number, UNREGISTER_PLUGIN(kind="worker", name=name))
+    return number
+
+
+def answer(cluster, value=NOTHING_FAILED, ok=True):
+    """All that have something to do have done it."""
+    answered, cluster.errands = cluster.errands, []
+    for errand in answered:
+        if errand.peer in cluster.state.workers:
+            cluster.handle(events.ErrandDone(errand.peer, errand.number, ok, value))
+    return answered
+
+
+def names(errand):
+    return [name for name, _, _ in errand.arguments["plugins"]]
+
+
+def test_those_that_are_there_are_asked_and_their_answers_are_the_client_s(cluster):
+    number = register(cluster)
+    assert [(errand.peer, names(errand)) for errand in cluster.errands] == [
+        (worker, ["one"]) for worker in cluster.state.workers
+    ]
+    assert cluster.answer_of("client", number) is None
+    answer(cluster)
+    assert cluster.answer_of("client", number).ok
+    assert cluster.outcomes["client", number] == {worker: {"value": NOTHING_FAILED} for worker in cluster.state.workers}
+
+
+def test_those_that_come_later_get_all_of_them_in_order_and_no_task_before(cluster):
+    for name in ("one", "two", "one"):
+        register(cluster, name)
+        answer(cluster)
+    for worker in list(cluster.state.workers):
+        cluster.remove_worker(worker)
+    cluster.submit("client", {"x": ()})
+    worker = cluster.add_worker(HOST)
+    (errand,) = cluster.errands
+    assert (errand.peer, names(errand)) == (worker, ["one", "two"])
+    assert not cluster.running
+    assert cluster.state.workers[worker].preparing
+    answer(cluster)
+    assert cluster.running == {"x": worker}
+
+
+@pytest.mark.parametrize(
+    ("value", "ok"), [({"failed": (("one", b"error", "its text"),)}, True), (("OSError", "no"), False)]
+)
+def test_a_worker_is_used_whose_plugin_has_failed_and_an_event_tells_it(cluster, value, ok):
+    register(cluster)
+    answer(cluster)
+    worker = cluster.add_worker(HOST)
+    answer(cluster, value, ok)
+    assert not cluster.state.workers[worker].preparing
+    (told,) = cluster.state.topics.topics[plugins.TOPIC].events.values()
+    event = value_of(told.record)
+    assert event["worker"] == worker
+    assert event["text"] == ("its text" if ok else "no")
+
+
+def test_one_that_leaves_while_it_prepares_is_forgotten(cluster):
+    register(cluster)
+    answer(cluster)
+    worker = cluster.add_worker(HOST)
+    cluster.remove_worker(worker)
+    late = answer(cluster)
+    assert late[0].peer == worker
+    cluster.add_worker(HOST)
+    cluster.remove_host(HOST)
+    assert not cluster.state.waits
+
+
+def test_a_worker_that_was_cut_off_is_prepared_still(cluster):
+    register(cluster)
+    answer(cluster)
+    worker = cluster.add_worker(HOST)
+    cluster.handle(events.WorkerCutOff(worker, True))
+    cluster.handle(events.WorkerCutOff(worker, False))
+    assert cluster.state.workers[worker].barred
+    answer(cluster)
+    assert not cluster.state.workers[worker].barred
+
+
+def test_a_name_that_is_there_is_replaced_or_left_alone(cluster):
+    register(cluster, call=b"first")
+    answer(cluster)
+    number = register(cluster, call=b"second", idempotent=True)
+    assert cluster.answer_of("client", number).value == {}
+    assert not cluster.errands
+    register(cluster, call=b"third")
+    assert cluster.errands[0].arguments["plugins"][0][1] == b"third"
+    answer(cluster)
+    cluster.add_worker(HOST)
+    assert [entry[1] for entry in cluster.errands[0].arguments["plugins"]] == [b"third"]
+
+
+def test_one_that_is_unregistered_is_taken_down_and_comes_no_more(cluster):
+    register(cluster)
+    answer(cluster)
+    number = unregister(cluster)
+    assert {errand.operation for errand in cluster.errands} == {"take-down-plugin"}
+    answer(cluster)
+    assert cluster.answer_of("client", number).ok
+    cluster.add_worker(HOST)
+    assert not cluster.errands
+    refused = cluster.answer_of("client", unregister(cluster))
+    assert refused.value == ["ValueError", "no worker plugin 'one' is registered; there are none"]
+
+
+def test_what_can_not_be_registered_is_refused(cluster, monkeypatch):
+    assert "not for 'milk'" in cluster.answer_of("client", register(cluster, kind="milk")).value[1]
+    assert cluster.answer_of("client", register(cluster, keys=["gone"])).value[0] == "CancelledError"
+    monkeypatch.setattr(plugins, "MAX_PLUGINS", 1)
+    monkeypatch.setattr(plugins, "MAX_NBYTES", 10)
+    assert "would take 11 bytes" in cluster.answer_of("client", register(cluster, call=b"x" * 11)).value[1]
+    register(cluster, call=b"x" * 10)
+    register(cluster, call=b"y" * 10)
+    assert "1 plugins are registered" in cluster.answer_of("client", register(cluster, "two", b"")).value[1]
+
+
+def test_its_data_is_held_and_copied_and_goes_with_it(cluster):
+    other = cluster.add_host()
+    object_id = cluster.scatter("client", "data", HOST)
+    register(cluster, keys=["data"])
+    name, _, dependencies = cluster.errands[0].arguments["plugins"][0]
+    assert (name, dependencies) == ("one", [("data", object_id, None, [HOST])])
+    assert cluster.copying == [(other, object_id)]
+    answer(cluster)
+    cluster.remove_client("client")
+    assert object_id in cluster.stores[HOST]
+    cluster.add_client("client")
+    unregister(cluster)
+    assert object_id not in cluster.stores[HOST]
+
+
+def test_all_of_it_is_plain_data_and_comes_back(cluster):
+    cluster.scatter("client", "data", HOST, inline=b"small")
+    register(cluster, keys=["data"])
+    register(cluster, "two")
+    answer(cluster)
+    (part,) = [part for part in cluster.state.parts if part.name == "plugins"]
+    kept = part.snapshot()
+    assert kept == [["worker", "one", b"pickle", ["data"]], ["worker", "two", b"pickle", []]]
+    again = Cluster(hosts=1)
+    again.add_client("client")
+    again.scatter("client", "data", HOST, inline=b"small")
+    (other,) = [part for part in again.state.parts if part.name == "plugins"]
+    other.restore(kept)
+    assert other.snapshot() == kept
+    again.add_worker(HOST)
+    assert names(again.errands[0]) == ["one", "two"]
