@@ -30,6 +30,7 @@ from holdfast.client.methods.loops import LoopMethods
 from holdfast.client.methods.moving import MovingMethods
 from holdfast.client.methods.plugins import PluginMethods
 from holdfast.client.methods.records import RecordMethods
+from holdfast.client.methods.restarting import RestartMethods
 from holdfast.client.methods.results import ResultMethods
 from holdfast.client.methods.running import RunningMethods
 from holdfast.client.operations import closing, information, opening
@@ -54,6 +55,7 @@ class Client(
     LoopMethods,
     MovingMethods,
     RecordMethods,
+    RestartMethods,
 ):
     """A connection to a cluster: submit work, read results, compute dask collections, share datasets.
 

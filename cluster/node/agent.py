@@ -215,6 +215,7 @@ class NodeAgent:
             on_delete=self._delete,
             on_add=self._add,
             on_remove=self._remove,
+            on_restart=self._restart,
             on_copy=self._copy,
             on_report=self._report,
             on_parted=self._parted,
@@ -393,6 +394,9 @@ class NodeAgent:
 
     def _add(self, indices: Sequence[int]) -> None:
         self.workers.keep(map(self._plan, indices))
+
+    def _restart(self, addresses: Sequence[str]) -> None:
+        self.workers.restart_soon(addresses)
 
     def _remove(self, addresses: Sequence[str]) -> None:
         self.workers.remove_soon(addresses)

@@ -64,6 +64,8 @@ class SchedulerLink:
         Called with the numbers of workers that the scheduler wants to have here, too.
     on_remove:
         Called with the addresses of workers that are to be closed for good.
+    on_restart:
+        Called with the addresses of workers whose places new processes are to take.
     on_delete:
         Called with the object ids that the scheduler wants forgotten.
     on_copy:
@@ -100,6 +102,7 @@ class SchedulerLink:
         places: Callable[[], tuple[int, list[tuple[str, str, int, dict[str, float]]]]],
         on_add: Callable[[Sequence[int]], None],
         on_remove: Callable[[Sequence[str]], None],
+        on_restart: Callable[[Sequence[str]], None],
         on_delete: Callable[[Iterable[bytes]], None],
         on_copy: Callable[[Iterable[tuple[bytes, Sequence[str]]]], None],
         on_report: Callable[[], None],
@@ -129,6 +132,7 @@ class SchedulerLink:
                 protocol.node.PARTED: on_parted,
                 protocol.node.ADD_WORKERS: on_add,
                 protocol.node.REMOVE_WORKERS: on_remove,
+                protocol.node.RESTART_WORKERS: on_restart,
                 protocol.errands.ERRAND: on_errand,
                 protocol.node.CLOSE: lambda: self._end(None),
             },

@@ -30,9 +30,12 @@ from holdfast.objectstore.errors import HoldfastError
 logger = logging.getLogger(__name__)
 
 READY_TIMEOUT_SECONDS = 60.0
+RESTARTED = "was told to make room for a new process"
 STOP_TIMEOUT_SECONDS = 5.0
 #: How long a worker may take to end that has lost the scheduler: longer than any takes that ends by itself.
 PARTED_SECONDS = CLOSE_SECONDS + EXIT_SECONDS + 3.0
+#: How long one may take to end that is to be started again: a moment more than it gives the tasks that it runs.
+RESTART_SECONDS = 2.0
 
 
 class WorkerProcess:
@@ -285,13 +288,27 @@ class Supervisor:
         """A worker has lost the scheduler, so it's to end by itself; if it doesn't, it's of no use."""
         for worker in self.workers:
             if worker.address == address and worker.pid == pid:
-                parting = asyncio.ensure_future(self._part(pid))
-                self._partings.add(parting)
-                parting.add_done_callback(self._partings.discard)
+                self._kill_late(pid, PARTED_SECONDS, "had lost the scheduler, and did not end")
 
-    async def _part(self, pid: int) -> None:
-        await asyncio.sleep(PARTED_SECONDS)
-        self._kill(pid, "had lost the scheduler, and did not end")
+    def restart(self, address: str) -> None:
+        """End a worker's process and start another one in its place, at once; no error if there is none now."""
+        worker = self.get(address)
+        if worker is None or worker.child is None or worker.child.returncode is not None:
+            return  # another one is being started
+        worker.killed_because, worker.is_asked_to_end = RESTARTED, True
+        worker.child.terminate()
+        self._kill_late(worker.child.pid, RESTART_SECONDS, RESTARTED)
+
+    def _kill_late(self, pid: int, seconds: float, reason: str) -> None:
+        """Kill a process of a worker, if it has not ended until then."""
+
+        async def kill() -> None:
+            await asyncio.sleep(seconds)
+            self._kill(pid, reason)
+
+        killing = asyncio.ensure_future(kill())
+        self._partings.add(killing)
+        killing.add_done_callback(self._partings.discard)
 
     @property
     def pids(self) -> dict[str, int | None]:

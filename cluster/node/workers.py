@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +142,36 @@ class HostWorkers:
     def remove_soon(self, addresses: Sequence[str]) -> None:
         """`remove` several, without waiting."""
         for address in addresses:
-            task = asyncio.ensure_future(self._removing(address))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._removing(address))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _removing(self, address: str) -> None:
         try:
             await self.remove(address)
         except Exception:
             logger.exception("%s could not be closed", address)
+
+    def restart_soon(self, addresses: Sequence[str]) -> None:
+        """Have new processes take the places of these workers, without waiting; those of this process start anew."""
+        for address in addresses:
+            plan = self.plans.get(address)
+            if plan is not None and plan.in_process:
+                self._begin(self._starting_anew(address, plan))
+            else:
+                self._supervisor.restart(address)
+
+    async def _starting_anew(self, address: str, plan: WorkerPlan) -> None:
+        try:
+            await self._in_process.remove(address)
+            self._on_exit(address, Death("was started anew", asked=True))
+            if self.plans.get(address) is plan:
+                await self._in_process.add(self._part(plan))
+        except Exception:
+            logger.exception("%s could not be started anew", address)
 
     async def close(self) -> None:
         """Close all of them. None is left when this returns."""

@@ -163,8 +163,25 @@ REMOVE_WORKERS = Message(
     "The node closes these workers, and keeps none in their places.",
     workers=Listed(ADDRESS),
 )
+RESTART_WORKERS = Message(
+    "restart-workers",
+    "The node has new processes take the places of these workers.",
+    workers=Listed(ADDRESS),
+)
 CLOSE = Message("close", "The node stops its workers and its store, and exits.")
 
 TO_NODE = Vocabulary(
-    "the scheduler", "a node", DELETE, COPY, REPORT, REVOKE, KILL, PARTED, ADD_WORKERS, REMOVE_WORKERS, ERRAND, CLOSE
+    "the scheduler",
+    "a node",
+    DELETE,
+    COPY,
+    REPORT,
+    REVOKE,
+    KILL,
+    PARTED,
+    ADD_WORKERS,
+    REMOVE_WORKERS,
+    RESTART_WORKERS,
+    ERRAND,
+    CLOSE,
 )

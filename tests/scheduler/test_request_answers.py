@@ -57,6 +57,8 @@ ARGUMENTS = {
     requests.GET_VARIABLE: {"name": "v", "lease": 6},
     requests.END_READING: {"lease": 6},
     requests.DELETE_VARIABLE: {"name": "v"},
+    requests.RESTART_WORKERS: {"workers": [NODE], "timeout": 0.0},
+    requests.RESTART: {"timeout": 0.0},
     requests.SHUTDOWN: {},
 }
 

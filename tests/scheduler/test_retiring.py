@@ -124,6 +124,7 @@ class TestWorkers:
         assert cluster.state.tasks["x"].failures == 1
         pass_time(cluster, 1.0)
         assert answer(cluster)[0], "none of them is there any more"
+        assert cluster.ending == [(worker, False)], "its node starts no other one"
 
     def test_those_that_are_named_by_their_host(self, cluster):
         retire(cluster, "host0")

@@ -81,6 +81,8 @@ class History:
             return requests.REPLICATE(keys=keys, n=chance.choice([None, 1, 2]), timeout=timeout)
         if kind < 0.5:
             return requests.REBALANCE(keys=chance.choice([None, keys]), timeout=timeout)
+        if kind < 0.6:
+            return requests.RESTART(timeout=timeout, wait_for_workers=chance.random() < 0.5)
         there = [*state.workers, *(host.address for host in state.hosts.values() if host.workers)]
         return requests.RETIRE_WORKERS(
             workers=chance.sample(there, min(len(there), chance.choice([1, 1, 2]))),
@@ -157,7 +159,7 @@ def test_who_asks_is_answered_once_and_in_time(seed):
     limits["publish"] = PUBLISH_SECONDS
     limits["register-plugin"] = limits["unregister-plugin"] = DEPARTURE_SECONDS
     limits["errand"] = max(WAIT_SECONDS)
-    limits |= dict.fromkeys(["retire-workers", "replicate", "rebalance"], max(MOVE_SECONDS))
+    limits |= dict.fromkeys(["retire-workers", "replicate", "rebalance", "restart"], max(MOVE_SECONDS))
     for each in cluster.answers:
         assert each.seconds <= limits.get(each.operation, 0.0) + SLACK_SECONDS, each
     assert not cluster.state.waits

@@ -158,6 +158,8 @@ class Cluster:
             outcomes[instruction.address] = instruction.outcome
         elif isinstance(instruction, to_do.RemoveWorkers):
             self.ending += [(address, False) for address in instruction.items]
+        elif isinstance(instruction, to_do.RestartWorkers):
+            self.ending += [(address, True) for address in instruction.items]
         elif isinstance(instruction, to_do.CloseNode):
             self.closing.append(peer)
         elif isinstance(instruction, to_do.TellNodes):
@@ -236,8 +238,15 @@ class Cluster:
             self.clients.pop(id_of_tasks(worker), None)
         self.stores[address] = set()
 
-    def add_worker(self, host: str, nthreads: int = 1, resources: dict[str, float] | None = None) -> str:
-        address = f"{host}/{next(self._ids)}"
+    def add_worker(
+        self,
+        host: str,
+        nthreads: int = 1,
+        resources: dict[str, float] | None = None,
+        *,
+        address: str | None = None,
+    ) -> str:
+        address = address or f"{host}/{next(self._ids)}"
         self.runs[address] = {}
         self.dropped[address] = []
         name = address.rpartition(":")[2]

@@ -24,6 +24,7 @@ from holdfast.cluster.scheduler.tasks import instructions as to_do
 from holdfast.cluster.scheduler.watching import reading
 
 LATENCY_SECONDS = 0.0002
+RESTART_SECONDS = 1.2
 TRANSFER_NBYTES_PER_SECOND = 1e9
 MB = 1_000_000
 _FUNCTION = b"f" * 16
@@ -168,6 +169,18 @@ class SimulatedCluster:
             if worker.host.address in self.state.hosts and not worker.lost:
                 self.lose_worker(address)
 
+    def _restart_workers(self, addresses: Iterable[str]) -> None:
+        self._end_workers(addresses)
+        for address in addresses:
+            self.later(RESTART_SECONDS, lambda address=address: self._start_again(address))
+
+    def _start_again(self, address: str) -> None:
+        host = self._workers[address].host
+        if host.address in self.state.hosts and address not in self.state.workers:
+            self._workers[address] = _Worker(self, address, host, self._nthreads)
+            name = f"{self.state.hosts[host.address].description['hostname']}-{address.rpartition('/')[2]}"
+            self._handle(events.WorkerJoined(address, name, host.address, self._nthreads, {}))
+
     def _check_saved(self, address: str) -> None:
         """What a host has that is told to close is somewhere else."""
         for task in self.state.hosts[address].objects:
@@ -301,6 +314,8 @@ class SimulatedCluster:
                 self.later(2 * LATENCY_SECONDS, lambda worker=worker: self._say_how_it_ended(worker))
             elif isinstance(instruction, to_do.RemoveWorkers):
                 self._send(self._end_workers, instruction.items)
+            elif isinstance(instruction, to_do.RestartWorkers):
+                self._send(self._restart_workers, instruction.items)
             elif isinstance(instruction, to_do.CloseNode):
                 self._check_saved(peer)
                 self._send(self._close_host, peer)

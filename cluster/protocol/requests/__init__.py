@@ -68,7 +68,7 @@ from holdfast.cluster.protocol.requests.semaphores import (
     SEMAPHORE_VALUE,
 )
 from holdfast.cluster.protocol.requests.variables import DELETE_VARIABLE, END_READING, GET_VARIABLE, SET_VARIABLE
-from holdfast.cluster.protocol.requests.workers import RETIRE_WORKERS, WORKERS_TO_CLOSE
+from holdfast.cluster.protocol.requests.workers import RESTART, RESTART_WORKERS, RETIRE_WORKERS, WORKERS_TO_CLOSE
 
 REQUESTS = (
     *looking.REQUESTS,
@@ -130,6 +130,8 @@ __all__ = [
     "RELEASE_SEMAPHORE",
     "REPLICATE",
     "REQUESTS",
+    "RESTART",
+    "RESTART_WORKERS",
     "RETIRE_WORKERS",
     "SCHEDULER_LOGS",
     "SCHEDULER_PROFILE",

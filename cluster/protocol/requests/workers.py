@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.cluster.protocol.kinds import ADDRESS, SECONDS, TEXT
 from holdfast.cluster.protocol.limits import MAX_NAMED
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.protocol.shapes import Boolean, Integer, Listed, Mapped, Maybe, Number, Plain
+from holdfast.cluster.protocol.shapes import Boolean, Fields, Integer, Listed, Mapped, Maybe, Number, Plain
 
 _NAMES = Listed(TEXT, MAX_NAMED)
 _WORKERS = Mapped(ADDRESS, Plain(), MAX_NAMED)
@@ -42,4 +42,23 @@ WORKERS_TO_CLOSE = Request(
     },
     answer=Listed(ADDRESS),
 )
-REQUESTS = (RETIRE_WORKERS, WORKERS_TO_CLOSE)
+RESTART = Request(
+    "restart",
+    "All keys that clients hold are cancelled, and new processes take the places of all workers. Datasets stay, with "
+    "what they hold. The answer comes when the old ones have left, and with `wait_for_workers` when the new ones are "
+    "there. It says of each worker what `restart-workers` says.",
+    known={"timeout": SECONDS, "wait_for_workers": Boolean()},
+    answer=Fields({"workers": Mapped(ADDRESS, TEXT, MAX_NAMED)}),
+    waits=True,
+)
+RESTART_WORKERS = Request(
+    "restart-workers",
+    "New processes take the places of these workers; what they ran runs again. The answer says of each whether the new "
+    "one is there: `OK`, `timed out`, or `removed` if its host has gone.",
+    needed={"workers": _NAMES},
+    known={"timeout": SECONDS},
+    answer=Mapped(ADDRESS, TEXT, MAX_NAMED),
+    waits=True,
+)
+
+REQUESTS = (RETIRE_WORKERS, WORKERS_TO_CLOSE, RESTART, RESTART_WORKERS)

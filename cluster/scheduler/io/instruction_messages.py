@@ -81,6 +81,7 @@ MESSAGES: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     to_do.TellOutcome: _outcome,
     to_do.SendErrand: lambda i: protocol.errands.ERRAND(i.number, i.operation, raw_values(i.arguments)),
     to_do.AskForReport: lambda i: protocol.node.REPORT(),
+    to_do.RestartWorkers: lambda i: protocol.node.RESTART_WORKERS(i.items),
     to_do.CloseNode: lambda i: protocol.node.CLOSE(),
     to_do.TellNodes: lambda i: protocol.client.NODES_CHANGED(i.more, i.fewer),
     to_do.AskForExit: lambda i: protocol.node.PARTED(i.worker, i.pid),

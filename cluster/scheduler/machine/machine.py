@@ -62,6 +62,7 @@ from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.parts.plugins import Plugins
 from holdfast.cluster.scheduler.parts.queues import Queues
 from holdfast.cluster.scheduler.parts.replicas import Replicas
+from holdfast.cluster.scheduler.parts.restarting import Restarting
 from holdfast.cluster.scheduler.parts.retiring import Retiring
 from holdfast.cluster.scheduler.parts.scaling import Scaling
 from holdfast.cluster.scheduler.parts.semaphores import Semaphores
@@ -209,6 +210,7 @@ class SchedulerState:
             WorkerWaits(shared, address=address),
             Retiring(shared, self.carrying, self.copies, self.revocation),
             Replicas(shared, self.carrying, self.copies),
+            Restarting(shared, self.revocation),
             Inquiries(shared),
             Scaling(shared),
             errands,

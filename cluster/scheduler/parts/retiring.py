@@ -240,8 +240,8 @@ class Retiring(Part, WaitOwner):
     def worker_joined(self, worker: Worker) -> None:
         for retirement in self._retirements:
             if worker.address in retirement.workers:
-                if not retirement.is_ending:
-                    self._bar(retirement, worker)
+                self._bar(retirement, worker)
+                worker.ending = retirement.is_ending
                 return
         if worker.host.leaving and worker.host not in self._closing:
             self._keep(worker.host)
@@ -317,12 +317,14 @@ class Retiring(Part, WaitOwner):
             self.shared.waits.answer(retirement, retirement.described)
             return
         retirement.is_ending = True
-        of_hosts: dict[Host, list[str]] = {}
         for worker in self._workers_of(retirement):
             worker.ending = True
-            of_hosts.setdefault(worker.host, []).append(worker.address)
-        for host, addresses in of_hosts.items():
-            self.shared.instructions.put(RemoveWorkers(host.address, addresses))
+        of_nodes: dict[str, list[str]] = {}
+        for address in retirement.workers:  # also of one that has just died, and would be started again
+            of_nodes.setdefault(address.rpartition("/")[0], []).append(address)
+        for node, addresses in of_nodes.items():
+            if node in self.shared.hosts:
+                self.shared.instructions.put(RemoveWorkers(node, addresses))
         for host in retirement.evacuation.hosts:
             self._emptied[host] = self._evacuation([host])
         if not retirement.awaits_end:
@@ -423,7 +425,7 @@ class Retiring(Part, WaitOwner):
         for retirement in self._retirements:
             for worker in self._workers_of(retirement):
                 assert worker.retiring, f"{worker!r} is to go, and may get something to run"
-                assert worker.ending == retirement.is_ending
+                assert worker.ending or not retirement.is_ending
             for host in retirement.evacuation.hosts:
                 assert host.leaving
                 assert self.shared.hosts.get(host.address) is host

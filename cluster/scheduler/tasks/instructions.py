@@ -227,6 +227,11 @@ class SendErrand(NamedTuple):
     arguments: Mapping[str, Any]
 
 
+class RestartWorkers(NamedTuple):
+    peer: str  # the node that is to have new processes in the places of these workers
+    items: Sequence[str]
+
+
 class CloseNode(NamedTuple):
     peer: str  # the node that is to leave
 
@@ -277,6 +282,7 @@ Instruction: TypeAlias = (
     | AddWorkers
     | RemoveWorkers
     | SendErrand
+    | RestartWorkers
     | CloseNode
     | TellNodes
     | Disconnect
