@@ -6,6 +6,7 @@ Here is how a client begins and ends, and what it is. What is done with it stand
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +34,7 @@ from holdfast.client.methods.records import RecordMethods
 from holdfast.client.methods.restarting import RestartMethods
 from holdfast.client.methods.results import ResultMethods
 from holdfast.client.methods.running import RunningMethods
+from holdfast.client.methods.scheduler_file import SchedulerFileMethods
 from holdfast.client.operations import closing, information, opening
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.notebook import card
@@ -56,6 +58,7 @@ class Client(
     MovingMethods,
     RecordMethods,
     RestartMethods,
+    SchedulerFileMethods,
 ):
     """A connection to a cluster: submit work, read results, compute dask collections, share datasets.
 
@@ -75,6 +78,9 @@ class Client(
     address : str or cluster, optional
         The scheduler's, ``"HOST:PORT"`` or ``"tcp://HOST:PORT"``, or a `LocalCluster`. Default: that of
         ``HOLDFAST_ADDRESS``, or of dask's configuration.
+    scheduler_file : path, optional
+        A file that says where the scheduler is: `write_scheduler_file`, ``holdfast start --scheduler-file`` and
+        `Scheduler` write one. It is waited for, as long as the scheduler itself.
     timeout : float or str
         How long to try to connect, in seconds or as text such as ``"5 s"``.
     set_as_default : bool
@@ -136,6 +142,7 @@ class Client(
         self,
         address: Any = None,
         *,
+        scheduler_file: str | os.PathLike[str] | None = None,
         timeout: float | str = 10,
         set_as_default: bool = True,
         name: str | None = None,
@@ -149,6 +156,7 @@ class Client(
         self._is_opening = False
         self._wanted = opening.wanted(
             address,
+            scheduler_file=scheduler_file,
             timeout=timeout,
             set_as_default=set_as_default,
             name=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from concurrent.futures import CancelledError as _CancelledError
 
 from holdfast.objectstore.errors import HoldfastError
@@ -93,3 +94,17 @@ class DatasetExistsError(_DatasetError, ValueError):
 
 class DatasetNotFoundError(_DatasetError):
     """No dataset of this name is published."""
+
+
+def error_named(name: str, text: str) -> Exception:
+    """The error that the scheduler named: one of these, or a builtin one.
+
+    Examples
+    --------
+    >>> error_named("KilledWorker", "it died"), error_named("Unknown", "what?")
+    (KilledWorker('it died'), RemoteError('Unknown: what?'))
+    """
+    kind = globals().get(name) or getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        return RemoteError(f"{name}: {text}")
+    return kind(text)

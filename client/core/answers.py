@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from holdfast.cluster import errors
-from holdfast.cluster.errors import RemoteError
+from holdfast.cluster.errors import error_named
 from holdfast.cluster.protocol.answers import merged
 
 
@@ -59,11 +57,3 @@ class Answer:
         if ok:
             return merged([*self._fragments, value]) if self._fragments else value
         raise type(value)(*value.args) if isinstance(value, Exception) else error_named(*value)
-
-
-def error_named(name: str, text: str) -> Exception:
-    """The error that the scheduler named: one of `holdfast.cluster.errors` or a builtin one."""
-    kind = getattr(errors, name, None) or getattr(builtins, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        return RemoteError(f"{name}: {text}")
-    return kind(text)

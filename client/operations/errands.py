@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from holdfast.client.core.answers import error_named
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
@@ -13,6 +12,7 @@ from holdfast.client.futures.holding import hold_all
 from holdfast.client.futures.reading import read
 from holdfast.client.raising import CarriedError
 from holdfast.cluster import protocol
+from holdfast.cluster.errors import error_named
 from holdfast.cluster.protocol.errands import Errand
 
 #: The scheduler answers in time; this is for one that does not.

@@ -29,13 +29,24 @@ T = TypeVar("T")
 CONNECT_SECONDS = 10.0
 #: So much of a client's name stands in its id.
 SHOWN_NAME_LENGTH = 100
-_PARAMETERS = ("address", "timeout", "set_as_default", "name", "token", "attach", "writable", "asynchronous")
+_PARAMETERS = (
+    "address",
+    "scheduler_file",
+    "timeout",
+    "set_as_default",
+    "name",
+    "token",
+    "attach",
+    "writable",
+    "asynchronous",
+)
 
 
 class Wanted(NamedTuple):
     """A client as it was asked for; checked by `wanted`."""
 
     address: Any
+    scheduler_file: str | None
     timeout: float | None
     set_as_default: bool
     name: str
@@ -49,6 +60,7 @@ class Wanted(NamedTuple):
 def wanted(
     address: Any,
     *,
+    scheduler_file: str | os.PathLike[str] | None,
     timeout: float | str | None,
     set_as_default: bool,
     name: str | None,
@@ -72,8 +84,11 @@ def wanted(
         if cluster_options:
             _check_known(cluster_options)
     check_text("the client", name or "")
+    if scheduler_file is not None and address is not None:
+        raise TypeError("give the address of the scheduler or scheduler_file, and not both")
     return Wanted(
         address,
+        None if scheduler_file is None else os.fspath(scheduler_file),
         seconds(timeout),
         set_as_default,
         name or "",
@@ -93,7 +108,9 @@ def open_core(
         address, options = asked.address, asked.cluster_options
         source = ""
         cluster: Any = None
-        if address is None and not options:
+        if (file := asked.scheduler_file) is not None:
+            address, source = (yield Elsewhere(lambda: _address_in(file, asked.timeout))), f"the file {file}"
+        elif address is None and not options:
             address, source = defaults.default_address()
         if address is None:
             cluster = resources.cluster = yield Elsewhere(lambda: _start_cluster(options), undo=lambda it: it.close())
@@ -185,6 +202,12 @@ def _start_cluster(options: dict[str, Any]) -> Any:
     from holdfast.cluster.deploy import LocalCluster
 
     return LocalCluster(**options)
+
+
+def _address_in(file: str, timeout: float | None) -> str:
+    from holdfast.cluster.deploy.scheduler_file import wait_for_address
+
+    return wait_for_address(file, CONNECT_SECONDS if timeout is None else timeout)
 
 
 def _token_for(address: str) -> bytes:

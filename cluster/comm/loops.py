@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -82,6 +83,46 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    async def run_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the loop for a coroutine of another one, which waits for its result.
+
+        If the waiting coroutine is cancelled, the other one is cancelled too, and its end is waited for.
+        """
+        here = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = here.create_future()
+        task: asyncio.Future[T] | None = None
+
+        def begin() -> None:
+            nonlocal task
+            task = asyncio.ensure_future(coroutine)
+            task.add_done_callback(tell)
+
+        def tell(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the other loop is closed: nobody waits any more
+                here.call_soon_threadsafe(end)
+
+        def end() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        def cancel() -> None:
+            assert task is not None
+            task.cancel()
+
+        try:
+            self.loop.call_soon_threadsafe(begin)
+        except RuntimeError:
+            coroutine.close()
+            raise
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self.call_soon(cancel)
+            await asyncio.wait([ended])
+            raise
+        assert task is not None
+        return task.result()
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call in the loop's thread, soon. May be called from anywhere; after `close` it does nothing."""

@@ -46,6 +46,8 @@ class LocalProcesses:
         Where each process gets a log file; None: they share this process's standard error.
     dask_config : bytes
         For the workers; see `holdfast.cluster.dask_config`.
+    scheduler_options : dict, optional
+        Of `holdfast.cluster.scheduler.io.server.Scheduler`.
 
     Attributes
     ----------
@@ -65,6 +67,7 @@ class LocalProcesses:
         log_level: str = "WARNING",
         log_directory: Path | None = None,
         dask_config: bytes = b"",
+        scheduler_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.scheduler: ChildProcess | None = None
@@ -75,6 +78,7 @@ class LocalProcesses:
         self._log_level = log_level
         self._log_directory = log_directory
         self._dask_config = dask_config
+        self._scheduler_options = dict(scheduler_options or {})
         self._forker = Forker(
             env={CLUSTER_ID_VARIABLE: self.id},
             log_file=self._log_of("fork-server"),
@@ -95,7 +99,7 @@ class LocalProcesses:
         try:
             bound_host, bound_port = sock.getsockname()[:2]
             self.scheduler_address = format_address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), bound_port)
-            arguments = ["--host", bound_host, "--port", str(bound_port)]
+            arguments = ["--host", bound_host, "--port", str(bound_port), *self._scheduler_arguments()]
             self.scheduler = self._fork(
                 "scheduler", "scheduler", arguments, deadline, pass_fds={"--listen-fd": sock.fileno()}
             )
@@ -134,10 +138,21 @@ class LocalProcesses:
         self.keeper = AgentKeeper(self.places, self.scheduler, self._fork_again, on_change)
         return self.keeper
 
+    def _scheduler_arguments(self) -> list[str]:
+        arguments = []
+        for name, value in self._scheduler_options.items():
+            if name == "blocked_requests":
+                arguments += ["--blocked-requests", json.dumps(sorted(value))]
+            elif name == "validate":
+                arguments += ["--validate"] if value else []
+            else:
+                arguments += [f"--{name.replace('_', '-')}", str(value)]
+        return arguments
+
     def _node_arguments(self, place: AgentPlace) -> list[str]:
         plan = place.plan
         arguments = ["--scheduler", self.scheduler_address, "--host", plan.host]
-        arguments += ["--workers", str(plan.n_workers), "--threads", str(plan.threads_per_worker)]
+        arguments += ["--indices", json.dumps(plan.numbers), "--threads", str(plan.threads_per_worker)]
         arguments += ["--object-store-memory", str(plan.store_capacity)]
         if plan.spill_directory is not None:
             arguments += ["--spill-directory", plan.spill_directory]
@@ -147,6 +162,10 @@ class LocalProcesses:
             arguments += ["--resources", json.dumps(dict(plan.resources))]
         if self._log_directory is not None:
             arguments += ["--worker-logs", str(self._log_directory)]
+        if plan.environment:
+            arguments += ["--environment", json.dumps(dict(plan.environment))]
+        if plan.preload:
+            arguments += ["--preload", json.dumps(plan.preload)]
         if plan.name is not None:
             arguments += ["--name", plan.name]
         if place.restarts.last_death is not None:
@@ -190,6 +209,19 @@ class LocalProcesses:
                 pass_fds={tokens.OPTION: token_fd, **config_fd},
                 may_fork=True,
             )
+
+    @property
+    def owner_pid(self) -> int:
+        """The process whose these are."""
+        return self._owner_pid
+
+    def addresses(self) -> list[str | None]:
+        """The address of each node agent; None for one that does not run now."""
+        return [None if (info := place.info) is None else info["address"] for place in self.places]
+
+    def plan(self, index: int, plan: NodePlan) -> None:
+        """What the next agent is to be that is started in a place."""
+        self.places[index].plan = plan
 
     @property
     def log_files(self) -> list[Path]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -58,10 +58,11 @@ class LastingExecutor(ThreadPoolExecutor):
 class LocalThreads:
     """Starts and stops it."""
 
-    def __init__(self, token: bytes) -> None:
+    def __init__(self, token: bytes, scheduler_options: Mapping[str, Any] | None = None) -> None:
         self.scheduler_address = ""
         self.node_infos: list[dict[str, Any]] = []
         self._token = token
+        self._scheduler_options = dict(scheduler_options or {})
         self._thread: LoopThread | None = None
         self._scheduler: Any = None
         self._agents: list[Any] = []
@@ -86,7 +87,7 @@ class LocalThreads:
         from holdfast.cluster.scheduler.io.server import Scheduler
 
         asyncio.get_running_loop().set_default_executor(LastingExecutor())
-        self._scheduler = Scheduler(token=self._token, sock=sock)
+        self._scheduler = Scheduler(token=self._token, sock=sock, **self._scheduler_options)
         await self._scheduler.start()
         self.scheduler_address = self._scheduler.address
         self._agents = [
@@ -96,6 +97,8 @@ class LocalThreads:
                 host=plan.host,
                 n_workers=plan.n_workers,
                 threads_per_worker=plan.threads_per_worker,
+                environment=plan.environment,
+                preload=[(text, words) for text, words in plan.preload],
                 memory_limit=plan.memory_limit,
                 store_capacity=plan.store_capacity,
                 spill_directory=plan.spill_directory,
@@ -107,6 +110,18 @@ class LocalThreads:
         ]
         await asyncio.gather(*(agent.start() for agent in self._agents))
         self.node_infos = [{"address": agent.address, "pid": os.getpid()} for agent in self._agents]
+
+    @property
+    def owner_pid(self) -> int:
+        """The process whose these are."""
+        return self._owner_pid
+
+    def addresses(self) -> list[str | None]:
+        """The address of each node agent."""
+        return [agent.address for agent in self._agents]
+
+    def plan(self, index: int, plan: NodePlan) -> None:
+        """Nothing: these agents are not started again."""
 
     async def _close(self) -> None:
         # One that was stopped before it began has nothing to close.

@@ -1,20 +1,22 @@
-"""Keywords that dask's documentation gives to its `Client` and `LocalCluster`, and what becomes of them here.
+"""Keywords that dask's documentation gives to its `Client`, clusters, `Scheduler`, `Worker` and `Nanny`.
 
-Some have another name here. Others ask for what is always so, and are taken with that value. Any other value can have
-no effect. If a program works without it, a warning says why there is none. Else the value is refused, and the error
-says what to use instead.
+Most of them are parameters of ours, some by another name. Others ask for what is always so, and are taken with that
+value. Any other value can have no effect. If a program works without it, a warning says why there is none: `NO_EFFECT`
+has all of these. What must not be ignored, such as encryption, is refused, and the error says what to use instead.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from holdfast.cluster.comm.addresses import is_loopback
 from holdfast.cluster.user_warnings import warn_user
 
 
-class _Known(NamedTuple):
+class Known(NamedTuple):
     """A keyword that is no parameter here.
 
     Attributes
@@ -29,66 +31,77 @@ class _Known(NamedTuple):
 
     values: tuple[Any, ...]
     instead: str
-    refused: bool = True
+    refused: bool = False
 
 
-_BLOCKS = "a LocalCluster blocks while it starts: Client(..., asynchronous=True) starts one without blocking the loop"
-_NO_DASHBOARD = "there is no dashboard: 'holdfast status' and 'holdfast memory' show the cluster; leave it out"
+_NO_DASHBOARD = "there is no dashboard; 'holdfast status' and 'holdfast memory' show the cluster"
 _SECURITY = "connections prove that they know the cluster's token, and are not encrypted; see docs/security.md"
 _PROTOCOL = "all connections are TCP, or Unix sockets within a host; processes=False keeps a cluster in one process"
 _PICKLE = "values travel as Arrow, pickle or cloudpickle, whichever fits; a class says how with __reduce__"
-_WORKERS = "workers are processes of one kind; what each of them is to do first can be a task"
 _STORES = "each host's object store moves to disk what doesn't fit: see object_store_memory and spill_directory"
 _LOOP = "a blocking client has an event loop of its own, and an asynchronous one takes that which is running"
-_STARTED = "Holdfast's agents start their workers again, and decide by themselves when to give up"
+_AGENT = "the agent of a host starts workers again that die, for as long as it takes"
+_CONNECTS = "a worker connects with the scheduler, and nothing connects with a worker"
+_PLUGINS = "register plugins by a client (Client.register_plugin); workers that come later get them too"
+_PROFILE = "workers take no profiles by themselves"
+_CLASSES = "it can't be extended by classes; see preload, and Client.register_plugin"
+_LIFETIME = "a worker runs until it is closed; Client.retire_workers and scale() close some without losing data"
 
-#: Of both: `Client` hands what it does not know itself to the cluster that it starts.
 _OF_BOTH = {
-    "security": _Known((None, False), _SECURITY),
-    "protocol": _Known((None, "tcp", "tcp://"), _PROTOCOL),
+    "security": Known((None, False), _SECURITY, refused=True),
+    "protocol": Known((None, "tcp", "tcp://"), _PROTOCOL, refused=True),
 }
 _OF_CLIENT = {
     **_OF_BOTH,
-    "scheduler_file": _Known((None,), "give the address that is in the file, or set HOLDFAST_ADDRESS"),
-    "loop": _Known((None,), _LOOP, refused=False),
-    "heartbeat_interval": _Known(
-        (None,), "a client needs no heartbeats: the scheduler sees its connection end", refused=False
-    ),
-    "serializers": _Known((None,), _PICKLE, refused=False),
-    "deserializers": _Known((None,), _PICKLE, refused=False),
-    "extensions": _Known((None, ()), "a client can't be extended by classes", refused=False),
-    "direct_to_workers": _Known((None, True), "results never pass through the scheduler", refused=False),
-    "connection_limit": _Known((None, 512), "a client has one connection to each host", refused=False),
+    "loop": Known((None,), _LOOP),
+    "heartbeat_interval": Known((None,), "a client needs no heartbeats: the scheduler sees its connection end"),
+    "serializers": Known((None,), _PICKLE),
+    "deserializers": Known((None,), _PICKLE),
+    "extensions": Known((None, ()), "a client can't be extended by classes"),
+    "direct_to_workers": Known((None, True), "results never pass through the scheduler"),
+    "connection_limit": Known((None, 512), "a client has one connection to each host"),
 }
-_OF_CLUSTER = {
-    **_OF_BOTH,
-    "loop": _Known((None,), _LOOP, refused=False),
-    "asynchronous": _Known((False, None), _BLOCKS),
-    "dashboard": _Known((None, False), _NO_DASHBOARD),
-    "dashboard_address": _Known((None, False, ""), _NO_DASHBOARD),
-    "worker_dashboard_address": _Known((None, False, ""), _NO_DASHBOARD),
-    "diagnostics_port": _Known((None, False), _NO_DASHBOARD),
-    "services": _Known((None,), _NO_DASHBOARD),
-    "worker_services": _Known((None,), _NO_DASHBOARD),
-    "service_kwargs": _Known((None,), _NO_DASHBOARD),
-    "memory_target_fraction": _Known((None,), _STORES),
-    "memory_spill_fraction": _Known((None,), _STORES),
-    "memory_pause_fraction": _Known((None,), _STORES),
-    "memory_terminate_fraction": _Known((None,), "memory_limit= is what a worker is killed above"),
-    "interface": _Known((None,), "give the interface's address as host="),
-    "worker_class": _Known((None,), _WORKERS),
-    "preload": _Known((None, (), []), _WORKERS),
-    "preload_argv": _Known((None, (), []), _WORKERS),
-    "preload_nanny": _Known((None, (), []), _WORKERS),
-    "plugins": _Known((None, (), []), _WORKERS),
-    "nanny": _Known((None, True), _STARTED),
-    "death_timeout": _Known((None,), _STARTED),
-    "lifetime": _Known((None,), _STARTED),
-    "start": _Known((None, True), "a cluster starts when it is made"),
-    "env": _Known((None, {}), "set os.environ before: the workers have the environment of the process that makes them"),
-    "blocked_handlers": _Known((None,), "which messages there are is no matter of configuration"),
-    "scheduler_kwargs": _Known((None, {}), "the scheduler has no parameters beside the cluster's"),
-    "scheduler_sync_interval": _Known((None, 1), "the cluster is told what changes when it does"),
+#: Of clusters, schedulers, workers and nannies: what is taken and has no effect, and why.
+NO_EFFECT = {
+    "loop": Known((None,), _LOOP),
+    "dashboard": Known((None, False), _NO_DASHBOARD),
+    "dashboard_address": Known((None, False, ""), _NO_DASHBOARD),
+    "worker_dashboard_address": Known((None, False, ""), _NO_DASHBOARD),
+    "diagnostics_port": Known((None, False), _NO_DASHBOARD),
+    "services": Known((None, {}), _NO_DASHBOARD),
+    "worker_services": Known((None, {}), _NO_DASHBOARD),
+    "service_kwargs": Known((None, {}), _NO_DASHBOARD),
+    "http_prefix": Known((None, "/"), _NO_DASHBOARD),
+    "http_server_modules": Known((None,), _NO_DASHBOARD),
+    "jupyter": Known((None, False), _NO_DASHBOARD),
+    "memory_target_fraction": Known((None,), _STORES),
+    "memory_spill_fraction": Known((None,), _STORES),
+    "memory_pause_fraction": Known((None,), _STORES),
+    "max_spill": Known((None, False), _STORES),
+    "data": Known((None,), _STORES),
+    "memory_terminate_fraction": Known((None,), "a worker that takes more than its memory_limit is ended"),
+    "nanny": Known((None, True), _AGENT),
+    "quiet": Known((None, True, False), _AGENT),
+    "death_timeout": Known((None,), _AGENT),
+    "reconnect": Known((None, True), _AGENT),
+    "preload_nanny": Known((None, (), []), _AGENT),
+    "preload_nanny_argv": Known((None, (), []), _AGENT),
+    "heartbeat_interval": Known((None,), "the agent of a host says every two seconds how it and its workers are"),
+    "worker_port": Known((None, 0), _CONNECTS),
+    "contact_address": Known((None,), _CONNECTS),
+    "plugins": Known((None, (), []), _PLUGINS),
+    "extensions": Known((None, (), {}), _CLASSES),
+    "executor": Known((None,), _CLASSES),
+    "metrics": Known((None, {}), _CLASSES),
+    "startup_information": Known((None, {}), _CLASSES),
+    "profile_cycle_interval": Known((None,), _PROFILE),
+    "low_level_profiler": Known((None, False), _PROFILE),
+    "lifetime": Known((None,), _LIFETIME),
+    "lifetime_stagger": Known((None,), _LIFETIME),
+    "lifetime_restart": Known((None, False), _LIFETIME),
+    "idle_timeout": Known((None,), "a cluster closes when it is told to"),
+    "transition_counter_max": Known((None, False), "there is nothing to count for a user"),
+    "start": Known((None, True), "a cluster starts when it is made"),
 }
 #: Other names for parameters of `LocalCluster`.
 _RENAMED = {
@@ -97,6 +110,15 @@ _RENAMED = {
     "ncores": "threads_per_worker",
     "nthreads": "threads_per_worker",
 }
+
+
+def parameters_of(made: type) -> tuple[str, ...]:
+    """The names of what can be given to a class."""
+    return tuple(
+        name
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    )
 
 
 def of_client(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,19 +138,55 @@ def of_cluster(given: Mapping[str, Any], parameters: Collection[str]) -> dict[st
     Raises
     ------
     TypeError
-        One is not known, or has another value than it can have here; says what to use instead.
+        One is not known, or is given twice.
     """
     meant: dict[str, Any] = {}
+    others: dict[str, Any] = {}
     for name, value in given.items():
         parameter = _RENAMED.get(name)
-        if parameter is not None:
+        if parameter is None:
+            others[name] = value
+        elif value is not None:
             if parameter in meant:
                 raise TypeError(f"{name} is another name for {parameter}, which is given twice")
             meant[parameter] = value
-        elif not _is_taken(name, value, known := _OF_CLUSTER.get(name)):
-            assert known is None
-            raise unexpected("LocalCluster", name, parameters)
+    without_effect("LocalCluster", others, parameters)
     return meant
+
+
+def without_effect(whose: str, given: Mapping[str, Any], parameters: Collection[str]) -> None:
+    """Take keywords that have no effect, with a warning for each that asks for something.
+
+    Raises
+    ------
+    TypeError
+        One is not known; names what is like it.
+    """
+    for name, value in given.items():
+        if not _is_taken(name, value, NO_EFFECT.get(name)):
+            raise unexpected(whose, name, parameters)
+
+
+def check_security(security: Any, protocol: str | None, host: str) -> None:
+    """Take what asks for encryption, with a warning, for a cluster that nobody beyond this machine can reach.
+
+    Raises
+    ------
+    TypeError
+        Others could reach it, and would read what is meant to be secret.
+    """
+    scheme = (protocol or "tcp").removesuffix("://")
+    if scheme in ("tls", "wss"):
+        security = security or protocol
+    elif scheme not in ("tcp", "inproc"):
+        warn_user(f"protocol={protocol!r:.100} has no effect: {_PROTOCOL}")
+    if security in (None, False):
+        return
+    if not is_loopback(host):
+        raise TypeError(f"security={security!r:.100} can't be had for a cluster that others can reach: {_SECURITY}")
+    warn_user(
+        f"security={security!r:.100} has no effect: nobody beyond this machine can reach the cluster; {_SECURITY}"
+    )
 
 
 def unexpected(whose: str, name: str, parameters: Collection[str]) -> TypeError:
@@ -140,10 +198,10 @@ def unexpected(whose: str, name: str, parameters: Collection[str]) -> TypeError:
 
 def is_for_cluster(name: str) -> bool:
     """Whether a keyword is one of dask's cluster that is known here, by whatever name."""
-    return name in _OF_CLUSTER or name in _RENAMED
+    return name in NO_EFFECT or name in _RENAMED
 
 
-def _is_taken(name: str, value: Any, known: _Known | None) -> bool:
+def _is_taken(name: str, value: Any, known: Known | None) -> bool:
     if known is None:
         return False
     if not any(value is fit or (type(value) is type(fit) and value == fit) for fit in known.values):

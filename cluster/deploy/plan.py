@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.objectstore.sizes import format_size, parse_size
 from holdfast.objectstore.system import control_groups, memory_limits
@@ -48,6 +49,12 @@ class NodePlan:
         Where it moves objects that don't fit. None: the first of the usual places that is on a disk.
     name : str or None
         None: this machine's name.
+    indices : sequence of int or None
+        The numbers of its workers. None: those from zero on.
+    environment : dict or None
+        Environment variables of its workers.
+    preload : sequence of pairs
+        What its workers run first, each with its arguments.
     """
 
     n_workers: int
@@ -58,6 +65,14 @@ class NodePlan:
     spill_directory: str | None = None
     resources: Mapping[str, float] | None = None
     name: str | None = None
+    indices: Sequence[int] | None = None
+    environment: Mapping[str, str] | None = None
+    preload: Sequence[Sequence[Any]] = ()
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of its workers."""
+        return list(range(self.n_workers) if self.indices is None else self.indices)
 
 
 def cores() -> int:
@@ -97,9 +112,11 @@ def workers_and_threads(
         assert threads_per_worker is not None
         threads_per_worker = _count("threads_per_worker", threads_per_worker, MAX_THREADS)
         n_workers = max(1, min(n_cores // threads_per_worker, workers_max))
-    n_workers = _count("n_workers", n_workers, MAX_WORKERS)
+    n_workers = _count("n_workers", n_workers, MAX_WORKERS, least=0)
     if threads_per_worker is None:
-        threads_per_worker = max(1, n_cores // n_workers)
+        # Of a cluster without workers, those that come are as if it had begun with the usual number.
+        usual = min(_processes_for(n_cores), workers_max) if processes else 1
+        threads_per_worker = max(1, n_cores // (n_workers or usual))
     return n_workers, _count("threads_per_worker", threads_per_worker, MAX_THREADS)
 
 
@@ -110,11 +127,11 @@ def _processes_for(n_cores: int) -> int:
     return min(n for n in range(1, n_cores + 1) if n_cores % n == 0 and n * n >= n_cores)
 
 
-def _count(name: str, value: object, limit: int) -> int:
+def _count(name: str, value: object, limit: int, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if not 1 <= value <= limit:
-        raise ValueError(f"{name} must be from 1 to {limit}, not {value}")
+    if not least <= value <= limit:
+        raise ValueError(f"{name} must be from {least} to {limit}, not {value}")
     return value
 
 
@@ -130,6 +147,8 @@ def plan_nodes(
     spill_directory: str | os.PathLike[str] | None = None,
     resources: Mapping[str, float] | None = None,
     name: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    preload: Sequence[Sequence[Any]] = (),
 ) -> list[NodePlan]:
     """Check what was asked for and share it out over ``n_hosts`` hosts.
 
@@ -140,38 +159,29 @@ def plan_nodes(
     """
     n_hosts = _count("n_hosts", n_hosts, MAX_WORKERS)
     given = n_workers is not None
-    if object_store_memory is None:
-        capacity = max(1, default_capacity() // n_hosts)
-    else:
-        capacity = _size("object_store_memory", object_store_memory, n_hosts)
-        if capacity < CAPACITY_NBYTES_MIN:
-            raise ValueError(
-                f"object_store_memory: {format_size(capacity)} is too little for a store: give "
-                f"{format_size(CAPACITY_NBYTES_MIN)} at least, as in '2 GB'"
-            )
+    capacity = store_capacity(object_store_memory, n_hosts)
     if spill_directory is not None:
         spill_directory = os.path.abspath(spill_directory)
     for_workers = _left_for_workers(n_hosts * capacity, spill_directory)
     n_workers, threads_per_worker = workers_and_threads(
         n_workers, threads_per_worker, processes=processes, workers_max=max(1, for_workers // WORKER_NBYTES_MIN)
     )
-    if n_hosts > n_workers:
+    if n_hosts > n_workers > 0:
         if given:
             raise ValueError(f"n_hosts={n_hosts} hosts need a worker each, but n_workers is {n_workers}")
         n_workers = n_hosts
-    worker_memory: int | None
+    limit: int | None
     if memory_limit in (None, "auto"):
         # Nothing limits a worker that is a part of this process.
-        worker_memory = max(LIMIT_NBYTES_MIN, for_workers // n_workers) if processes else None
+        limit = (
+            max(LIMIT_NBYTES_MIN, for_workers // (n_workers or max(1, cores() // threads_per_worker)))
+            if processes
+            else None
+        )
     elif memory_limit in (0, "0"):
-        worker_memory = None
+        limit = None
     else:
-        worker_memory = _size("memory_limit", memory_limit)
-        if worker_memory < LIMIT_NBYTES_MIN:
-            raise ValueError(
-                f"memory_limit: {format_size(worker_memory)} is less than a worker takes to start, and it would be "
-                f"killed: give {format_size(LIMIT_NBYTES_MIN)} at least, as in '2 GB', or 0 for no limit"
-            )
+        limit = _at_least(memory_limit)
     if name is None and n_hosts > 1:
         name = socket.gethostname()
     each, more = divmod(n_workers, n_hosts)
@@ -181,10 +191,12 @@ def plan_nodes(
             threads_per_worker=threads_per_worker,
             store_capacity=capacity,
             host=host,
-            memory_limit=worker_memory,
+            memory_limit=limit,
             spill_directory=spill_directory,
-            resources=_resources(resources),
+            resources=resources_of(resources),
             name=f"{name}-{index}" if n_hosts > 1 else name,
+            environment=environment,
+            preload=preload,
         )
         for index in range(n_hosts)
     ]
@@ -214,7 +226,63 @@ def _size(name: str, value: float | str | None, times: int = 1) -> int:
     return nbytes
 
 
-def _resources(resources: Mapping[str, float] | None) -> dict[str, float] | None:
+def worker_memory(memory_limit: float | str | None, nthreads: int, *, processes: bool) -> int | None:
+    """Bytes that one worker of a program that brings its workers about by itself may use; None: any number.
+
+    With "auto", a process gets as much of what the object store leaves as it has of the cores.
+
+    Raises
+    ------
+    ValueError
+        It is no size, or one that no worker could start with.
+    """
+    if memory_limit == "auto":
+        if not processes:
+            return None
+        share = _left_for_workers(default_capacity(), None) * nthreads // max(nthreads, cores())
+        return max(LIMIT_NBYTES_MIN, share)
+    if memory_limit in (None, 0, "0"):
+        return None
+    return _at_least(memory_limit)
+
+
+def _at_least(memory_limit: float | str | None) -> int:
+    nbytes = _size("memory_limit", memory_limit)
+    if nbytes < LIMIT_NBYTES_MIN:
+        raise ValueError(
+            f"memory_limit: {format_size(nbytes)} is less than a worker takes to start, and it would be "
+            f"killed: give {format_size(LIMIT_NBYTES_MIN)} at least, as in '2 GB', or 0 for no limit"
+        )
+    return nbytes
+
+
+def store_capacity(nbytes: float | str | None, n_hosts: int = 1) -> int:
+    """The bytes of each of so many object stores, if they are to be this large; by default each gets its share.
+
+    Raises
+    ------
+    ValueError
+        It is no size, or too small or large a one.
+    """
+    if nbytes is None:
+        return max(1, default_capacity() // n_hosts)
+    capacity = _size("object_store_memory", nbytes, n_hosts)
+    if capacity < CAPACITY_NBYTES_MIN:
+        raise ValueError(
+            f"object_store_memory: {format_size(capacity)} is too little for a store: give "
+            f"{format_size(CAPACITY_NBYTES_MIN)} at least, as in '2 GB'"
+        )
+    return capacity
+
+
+def resources_of(resources: Mapping[str, float] | None) -> dict[str, float] | None:
+    """What a worker has of things that tasks can ask for, checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It maps no names to amounts.
+    """
     if not resources:
         return None
     if not isinstance(resources, Mapping):

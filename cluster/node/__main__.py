@@ -24,6 +24,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="where other hosts reach this one (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="for transfers between hosts (default: any free one)")
     parser.add_argument("--workers", type=int, default=1, metavar="N")
+    parser.add_argument("--indices", type=json.loads, metavar="JSON", help="the numbers of the workers, if not 0 on")
+    parser.add_argument("--environment", type=json.loads, metavar="JSON", help="of each worker, besides this one's")
+    parser.add_argument("--preload", type=json.loads, default=(), metavar="JSON", help="what each worker runs first")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each worker")
     parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES", help="of each worker")
     parser.add_argument("--object-store-memory", type=int, default=None, metavar="BYTES")
@@ -61,6 +64,9 @@ def main() -> int:
         port=options.port,
         n_workers=options.workers,
         threads_per_worker=options.threads,
+        indices=options.indices,
+        environment=options.environment,
+        preload=options.preload,
         memory_limit=options.memory_limit,
         store_capacity=options.object_store_memory,
         spill_directory=options.spill_directory,

@@ -194,7 +194,7 @@ class NodeAgent:
         listening = bound_socket(self._host, self._port)
         try:
             self.address = format_address(
-                _reachable(listening.getsockname()[0], self.scheduler_address), listening.getsockname()[1]
+                reachable(listening.getsockname()[0], self.scheduler_address), listening.getsockname()[1]
             )
             await self.store.start()
             self._store_started = True
@@ -409,7 +409,7 @@ class NodeAgent:
             self._link.places_changed()
 
 
-def _reachable(host: str, scheduler_address: str) -> str:
+def reachable(host: str, scheduler_address: str) -> str:
     """The address to give to others: of a host bound to all its addresses, the one that faces the scheduler."""
     if host not in ("0.0.0.0", "::"):
         return host

@@ -148,7 +148,7 @@ class Supervisor:
             await self._end([worker])
             if worker in self.workers:
                 self.workers.remove(worker)
-                self._on_exit(address, Death("was closed"))
+                self._on_exit(address, Death("was closed", asked=True))
 
     async def close(self) -> None:
         """Ask the workers to close, and end those that take too long. None is left when this returns."""

@@ -25,7 +25,7 @@ class WorkerPlan:
     environment : dict
         Environment variables of its process, besides those of the agent.
     preload : sequence of (str, sequence of str)
-        What it runs when it starts, with the arguments of each.
+        What it runs when it starts, with the arguments of each (`worker/preloading.py`).
     in_process : bool
         Whether it runs in the process and the event loop of its agent.
     """

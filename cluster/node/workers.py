@@ -115,15 +115,22 @@ class HostWorkers:
         return address
 
     def keep(self, plans: Iterable[WorkerPlan]) -> None:
-        """Keep these workers too, as processes; don't wait for them. Those that there are already stay as they are."""
+        """Keep these workers too; don't wait for them. Those that there are already stay as they are.
+
+        A process that can't start says so in the log, and is tried again.
+        """
         new = [plan for plan in plans if self.address_of(plan.index) not in self.plans]
-        self.begin(new)
-        if new:
-            self._on_change()
         for plan in new:
+            if plan.in_process:
+                self._soon(self.add(plan), f"starting {plan.name}")
+        processes = [plan for plan in new if not plan.in_process]
+        self.begin(processes)
+        for plan in processes:
             worker = self._supervisor.get(self.address_of(plan.index))
-            if worker is not None:  # which says in its log why it could not start, and is tried again
-                worker.started.add_done_callback(lambda started: started.cancelled() or started.exception())
+            assert worker is not None
+            worker.started.add_done_callback(lambda started: started.cancelled() or started.exception())
+        if processes:
+            self._on_change()
 
     # -- going
 
@@ -135,43 +142,40 @@ class HostWorkers:
         self._on_change()
         if plan.in_process:
             await self._in_process.remove(address)
-            self._on_exit(address, Death("was closed"))
+            self._on_exit(address, Death("was closed", asked=True))
         else:
             await self._supervisor.remove(address)
 
     def remove_soon(self, addresses: Sequence[str]) -> None:
         """`remove` several, without waiting."""
         for address in addresses:
-            self._begin(self._removing(address))
+            self._soon(self.remove(address), f"closing {address}")
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _soon(self, coroutine: Coroutine[Any, Any, Any], what: str) -> None:
+        async def run() -> None:
+            try:
+                await coroutine
+            except Exception:
+                logger.exception("%s failed", what)
+
+        task = asyncio.ensure_future(run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _removing(self, address: str) -> None:
-        try:
-            await self.remove(address)
-        except Exception:
-            logger.exception("%s could not be closed", address)
 
     def restart_soon(self, addresses: Sequence[str]) -> None:
         """Have new processes take the places of these workers, without waiting; those of this process start anew."""
         for address in addresses:
             plan = self.plans.get(address)
             if plan is not None and plan.in_process:
-                self._begin(self._starting_anew(address, plan))
+                self._soon(self._start_anew(address, plan), f"starting {plan.name} anew")
             else:
                 self._supervisor.restart(address)
 
-    async def _starting_anew(self, address: str, plan: WorkerPlan) -> None:
-        try:
-            await self._in_process.remove(address)
-            self._on_exit(address, Death("was started anew", asked=True))
-            if self.plans.get(address) is plan:
-                await self._in_process.add(self._part(plan))
-        except Exception:
-            logger.exception("%s could not be started anew", address)
+    async def _start_anew(self, address: str, plan: WorkerPlan) -> None:
+        await self._in_process.remove(address)
+        self._on_exit(address, Death("was started anew", asked=True))
+        if self.plans.get(address) is plan:
+            await self._in_process.add(self._part(plan))
 
     async def close(self) -> None:
         """Close all of them. None is left when this returns."""
@@ -241,6 +245,7 @@ class HostWorkers:
             nthreads=plan.nthreads,
             resources=dict(plan.resources),
             memory_limit=plan.memory_limit,
+            preload=plan.preload,
         )
 
     def _process(self, plan: WorkerPlan) -> WorkerProcess:
@@ -253,6 +258,8 @@ class HostWorkers:
             "--threads", str(plan.nthreads),
             "--resources", json.dumps(dict(plan.resources)),
         ]  # fmt: skip
+        if plan.preload:
+            arguments += ["--preload", json.dumps([(text, list(words)) for text, words in plan.preload])]
         if plan.memory_limit is not None:
             arguments += ["--memory-limit", str(plan.memory_limit)]
         return WorkerProcess(self.address_of(plan.index), plan, arguments)

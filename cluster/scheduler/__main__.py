@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import sys
@@ -16,7 +17,7 @@ from holdfast.cluster.protocol.opening import MAX_RESUME_SECONDS
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS
 from holdfast.cluster.scheduler.io.server import CLIENT_RESUME_SECONDS, RESUME_SECONDS, Scheduler
 from holdfast.cluster.scheduler.io.warm_up import warm_up
-from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS
+from holdfast.cluster.scheduler.machine.machine import MAX_FAILURES, NO_WORKER_TIMEOUT_SECONDS
 from holdfast.cluster.scheduler.parts import topics
 
 
@@ -62,6 +63,17 @@ def main() -> int:
         default=os.environ.get("HOLDFAST_EVENTS_LOG_LENGTH", str(topics.KEPT)),
         help="how many events of each topic are kept (default: %(default)s)",
     )
+    parser.add_argument(
+        "--max-failures",
+        type=int,
+        metavar="N",
+        default=MAX_FAILURES,
+        help="a task that is charged for so many deaths of workers fails (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--blocked-requests", type=json.loads, default=(), metavar="JSON", help="what no client may ask, by name"
+    )
+    parser.add_argument("--validate", action="store_true", help="check everything after each event: slow, for tests")
     child.add_process_options(parser)
     options = parser.parse_args()
     garbage.collect_young_only()
@@ -110,6 +122,9 @@ class _Process:
             resume_seconds=float(options.resume_timeout),
             client_resume_seconds=float(options.client_resume_timeout),
             events_kept=options.events_log_length,
+            max_failures=options.max_failures,
+            blocked_requests=options.blocked_requests,
+            validate=options.validate,
         )
         await self.scheduler.start()
         warm_up()

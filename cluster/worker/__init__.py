@@ -26,6 +26,7 @@
 ``forks.py``           processes that tasks fork
 ``main_module.py``     what ``__main__`` is in a worker
 ``output.py``          what tasks print, line by line
+``preloading.py``      what its maker wants it to run before its first task
 ``warm_up.py``         what a worker does before its first task
 ``tracebacks.py``      what a user sees of a task's failure
 ``watchdog.py``        whether this process is any use still

@@ -41,6 +41,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--name", required=True)
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     parser.add_argument("--resources", type=json.loads, default=None, metavar="JSON")
+    parser.add_argument("--preload", type=json.loads, default=(), metavar="JSON", help="what to run first, as pairs")
     parser.add_argument("--memory-limit", type=int, default=None, metavar="BYTES")
     add_token_option(parser)
     dask_config.add_option(parser)
@@ -67,6 +68,7 @@ def main() -> int:
         nthreads=options.threads,
         resources=options.resources,
         memory_limit=options.memory_limit,
+        preload=options.preload,
         own_process=True,
         on_joining=lambda: tell_at_work(options.ready_fd),
         ledger=ledger,

@@ -38,6 +38,7 @@ from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.looking import Looking
 from holdfast.cluster.worker.outcomes import OutcomeSender
+from holdfast.cluster.worker.preloading import Preloads
 from holdfast.cluster.worker.running import Running
 from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.cluster.worker.threads import TaskThreads
@@ -86,6 +87,8 @@ class Worker:
         Bytes of memory of its own that it may use. The node agent enforces it; the worker only tells the scheduler.
     own_process:
         Whether nothing but this worker goes on in this process.
+    preload:
+        What it runs before it registers, with arguments (`preloading`).
     on_joining:
         Called before it registers: from then on there are tasks, and what they do to this process is theirs.
     ledger:
@@ -117,6 +120,7 @@ class Worker:
         resources: dict[str, float] | None = None,
         memory_limit: int | None = None,
         own_process: bool = False,
+        preload: Sequence[tuple[str, Sequence[str]]] = (),
         on_joining: Callable[[], None] | None = None,
         ledger: WorkerLedger | None = None,
         prefixes_lines: bool = False,
@@ -141,6 +145,7 @@ class Worker:
         self._restart_reason: str | None = None
         self._imports = ImportsFreezer() if own_process else None
         self.own_process = own_process
+        self._preloads = Preloads(preload)
         self._on_joining = on_joining
         self._prefixes_lines = prefixes_lines
         self._store: objectstore.Store | None = None
@@ -245,6 +250,7 @@ class Worker:
             )
             if self.own_process:
                 await self._warm_up()
+            await self._preloads.setup(self)
             if self._on_joining is not None:
                 self._on_joining()
             self._connection = await connect(
@@ -412,6 +418,7 @@ class Worker:
             await asyncio.to_thread(self._looking.close)
             await asyncio.to_thread(self._outcomes.close)
             await asyncio.to_thread(self._write_behind.close)
+        await self._preloads.teardown(self)
         if self._connection is not None:
             self._connection.close()
         if self._store is not None:

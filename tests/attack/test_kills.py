@@ -167,11 +167,11 @@ def test_whatever_is_killed_work_goes_on(monkeypatch):
             campaign.counts.update(load.counts)
         assert not campaign.counts["wrong"]
         assert not campaign.counts["hung"]
-        until(lambda: is_whole(cluster.status()), "all hosts and workers are there again", PATIENCE_SECONDS)
+        until(lambda: is_whole(cluster.describe()), "all hosts and workers are there again", PATIENCE_SECONDS)
         assert all((value == i).all() for i, value in enumerate(client.gather(kept)))
         del kept
         client.unpublish_dataset("kept")
-        until(lambda: is_empty(cluster.status()), "nothing is left of what was done")
+        until(lambda: is_empty(cluster.describe()), "nothing is left of what was done")
 
 
 def kill_one(cluster, campaign):

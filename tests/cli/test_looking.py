@@ -150,7 +150,7 @@ def test_a_local_cluster_is_shown_too_but_not_stopped(tmp_path: Path) -> None:
             assert holdfast("stop") == "Nothing was running.\n"
             said = holdfast("logs", "--address", local.scheduler_address, code=1)
             assert "is a LocalCluster: what it logs goes to the standard error of the process that made it" in said
-            assert len(local.status()["nodes"]) == 1
+            assert len(local.describe()["nodes"]) == 1
 
 
 def test_joining_with_a_wrong_token_is_refused(cluster: str) -> None:

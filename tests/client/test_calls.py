@@ -79,10 +79,10 @@ def test_tasks_can_submit_tasks(client):
     def outer(n):
         return sum(Client.current().gather(Client.current().map(operator.neg, range(n))))
 
-    before = client.cluster.status()["clients"]
+    before = client.cluster.describe()["clients"]
     # One thread of two waits; the other one computes.
     assert client.submit(outer, 10).result(timeout=30) == -45
-    assert client.cluster.status()["clients"] == before, "the worker's own client is no user's"
+    assert client.cluster.describe()["clients"] == before, "the worker's own client is no user's"
 
 
 def test_tasks_can_pass_futures_on_to_their_own_tasks(client):

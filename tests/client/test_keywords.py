@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 
 import dask
 import dask.array as da
@@ -95,23 +96,28 @@ class TestKeywordsOfDask:
         [
             ("security", object(), r"docs/security\.md"),
             ("protocol", "tls://", "TCP"),
-            ("scheduler_file", "x.json", "HOLDFAST_ADDRESS"),
-            ("dashboard_address", ":8787", "holdfast status"),
-            ("memory_target_fraction", 0.5, "object_store_memory"),
-            ("interface", "eth0", "host="),
-            ("worker_class", int, "processes of one kind"),
-            ("nanny", False, "start their workers again"),
-            ("death_timeout", 60, "by themselves"),
-            ("preload", ["x.py"], "a task"),
-            ("env", {"X": "1"}, r"os\.environ"),
+            ("worker_class", int, "SpecCluster takes others"),
         ],
     )
-    def test_any_other_value_is_refused_with_what_to_use_instead(self, name, value, instead):
+    def test_what_must_not_be_ignored_is_refused_with_what_to_use_instead(self, name, value, instead):
         with pytest.raises(TypeError, match=rf"{name}=.*: .*{instead}"):
             Client(n_workers=1, **{name: value})
-        if name in keywords._OF_CLUSTER:
-            with pytest.raises(TypeError, match=instead):
-                LocalCluster(n_workers=1, **{name: value})
+
+    @pytest.mark.parametrize("name", sorted(keywords.NO_EFFECT))
+    def test_what_has_no_effect_in_a_cluster_says_why(self, name):
+        known = keywords.NO_EFFECT[name]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for value in known.values:
+                keywords.without_effect("LocalCluster", {name: value}, ())
+        assert caught == [], "these ask for what is so anyway"
+        with pytest.warns(UserWarning, match=f"{name}=.* has no effect: {re.escape(known.instead)}"):
+            keywords.without_effect("LocalCluster", {name: object()}, ())
+
+    def test_the_warning_is_shown_at_the_users_line(self):
+        with pytest.warns(UserWarning, match="dashboard_address=':8787' has no effect: there is no dash") as caught:
+            LocalCluster(0, 1, processes=False, dashboard_address=":8787", object_store_memory="64 MiB").close()
+        assert [warning.filename for warning in caught] == [__file__]
 
     @pytest.mark.parametrize(
         ("name", "value", "why"),

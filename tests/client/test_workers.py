@@ -75,7 +75,7 @@ class TestNobody:
             assert "20 tasks wait for a worker called nope, and there is none; there are alpha-0" in said
             assert "3 tasks wait for a worker with 2 GPU" in said
             more = small.submit(operator.neg, 99, workers="nope")
-            until(lambda: small.cluster.status()["unplaced"][0]["tasks"] == 21, "it waits, too")
+            until(lambda: small.cluster.describe()["unplaced"][0]["tasks"] == 21, "it waits, too")
             del more
             assert len(caught) == 3
 
@@ -83,7 +83,7 @@ class TestNobody:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".* waits? for a worker")
             future = small.submit(operator.neg, 1, workers="nowhere")
-            until(lambda: small.cluster.status()["unplaced"], "it is known")
+            until(lambda: small.cluster.describe()["unplaced"], "it is known")
             assert small.submit(operator.neg, 2).result(timeout=30) == -2
         assert future.status == "pending"
 

@@ -123,7 +123,7 @@ def test_many_tasks_that_kill_their_workers_take_nothing_from_others(n_workers):
         assert other.gather(theirs) == list(range(1, 101))
         assert other.submit(inc, 1, pure=False).result(DEADLINE_SECONDS) == 2
         client.wait_for_workers(n_workers, timeout=DEADLINE_SECONDS)
-        (node,) = cluster.status()["nodes"].values()
+        (node,) = cluster.describe()["nodes"].values()
         assert sum(place["deaths"] for place in node["places"].values()) >= 36
 
 
@@ -140,7 +140,7 @@ def test_a_task_that_kills_its_hosts_agent_takes_nothing_from_others():
         with pytest.raises(KilledWorker, match=r"kill_agents-.*3 workers that died"):
             client.submit(kill_agents, pure=False).result(4 * DEADLINE_SECONDS)
         assert client.submit(sum, others).result(DEADLINE_SECONDS) == 210
-        until(lambda: [node["deaths"] for node in cluster.status()["nodes"].values()] == [3], "the third is told of")
+        until(lambda: [node["deaths"] for node in cluster.describe()["nodes"].values()] == [3], "the third is told of")
 
 
 def test_tasks_wait_for_a_worker_that_is_started_again_however_long_it_takes(monkeypatch):
@@ -148,7 +148,7 @@ def test_tasks_wait_for_a_worker_that_is_started_again_however_long_it_takes(mon
     with LocalCluster(1, 1, object_store_memory="64 MiB") as cluster, Client(cluster) as client:
 
         def place():
-            (node,) = cluster.status()["nodes"].values()
+            (node,) = cluster.describe()["nodes"].values()
             return next(iter(node["places"].values()))
 
         (directory,) = (Path(entry["directory"]) for entry in run_directory.running("node"))

@@ -94,7 +94,7 @@ def client(cluster):
 
 
 def deaths(cluster):
-    (node,) = cluster.status()["nodes"].values()
+    (node,) = cluster.describe()["nodes"].values()
     (place,) = node["places"].values()
     return place["deaths"]
 

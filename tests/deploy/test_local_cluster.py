@@ -36,7 +36,7 @@ def small(n_workers: int = 1, **options: Any) -> LocalCluster:
 
 
 def workers(cluster: LocalCluster) -> list[str]:
-    return [worker for node in cluster.status()["nodes"].values() for worker in node["workers"]]
+    return [worker for node in cluster.describe()["nodes"].values() for worker in node["workers"]]
 
 
 def processes(module: str) -> list[psutil.Process]:
@@ -71,7 +71,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def test_it_starts_what_it_says() -> None:
     with small(2) as cluster:
-        status = cluster.status()
+        status = cluster.describe()
         assert status["scheduler"]["address"] == cluster.scheduler_address
         (node,) = status["nodes"].values()
         assert len(node["workers"]) == 2
@@ -83,7 +83,7 @@ def test_it_starts_what_it_says() -> None:
     assert repr(cluster) == "LocalCluster(closed)"
     cluster.close()
     with pytest.raises(HoldfastError, match="the cluster is closed"):
-        cluster.status()
+        cluster.describe()
 
 
 def test_its_processes_are_shown_as_what_they_are_and_only_workers_load_numpy() -> None:
@@ -106,7 +106,7 @@ def _libraries(*processes: psutil.Process) -> set[str]:
 
 def test_two_hosts_have_stores_of_their_own() -> None:
     with small(3, n_hosts=2, name="pair") as cluster:
-        nodes = cluster.status()["nodes"]
+        nodes = cluster.describe()["nodes"]
         assert sorted(len(node["workers"]) for node in nodes.values()) == [1, 2]
         assert sorted(node["hostname"] for node in nodes.values()) == ["pair-0", "pair-1"]
         assert len({node["pid"] for node in nodes.values()}) == 2
@@ -117,7 +117,7 @@ def test_two_hosts_have_stores_of_their_own() -> None:
 def test_without_processes_all_is_in_this_one(n_hosts: int) -> None:
     with LocalCluster(2, 1, processes=False, n_hosts=n_hosts, **SMALL) as cluster:
         assert len(workers(cluster)) == 2
-        assert len(cluster.status()["nodes"]) == n_hosts
+        assert len(cluster.describe()["nodes"]) == n_hosts
         assert cluster.scheduler_pid == os.getpid()
         assert psutil.Process().children() == []
 
@@ -154,8 +154,8 @@ def test_a_wrong_token_does_not_get_in() -> None:
 
 
 def test_arguments_are_checked_before_anything_starts() -> None:
-    with pytest.raises(ValueError, match="n_workers must be from 1"):
-        LocalCluster(0)
+    with pytest.raises(ValueError, match="n_workers must be from 0"):
+        LocalCluster(-1)
     with pytest.raises(ValueError, match="scheduler_port must be from 0"):
         LocalCluster(1, scheduler_port=70000)
     with pytest.raises(ValueError, match="n_hosts=2 hosts need a worker each"):
@@ -237,7 +237,7 @@ def test_a_fork_does_not_close_it() -> None:
             cluster.close()
             sys.exit()  # runs what is registered for the end
         os.wait()
-        assert len(cluster.status()["nodes"]) == 1
+        assert len(cluster.describe()["nodes"]) == 1
         cluster.close()
     """
     finish(run_script(script))
@@ -252,7 +252,7 @@ def test_a_child_of_multiprocessing_does_not_close_it() -> None:
             child = multiprocessing.get_context("fork").Process(target=repr, args=(cluster,))
             child.start(); child.join()
             assert child.exitcode == 0
-            assert len(cluster.status()["nodes"]) == 1
+            assert len(cluster.describe()["nodes"]) == 1
     """
     finish(run_script(script))
 
@@ -264,7 +264,7 @@ def test_killing_the_scheduler_leaves_nothing() -> None:
     with small() as cluster:
         os.kill(cluster.scheduler_pid, signal.SIGKILL)
         with pytest.raises(ConnectError):
-            cluster.status()
+            cluster.describe()
 
 
 def kill_agent(cluster: LocalCluster, index: int = 0) -> str:
@@ -276,7 +276,7 @@ def kill_agent(cluster: LocalCluster, index: int = 0) -> str:
 
 def hosts_without(cluster: LocalCluster, gone: str) -> list[dict[str, Any]]:
     """The hosts of a cluster by its status, once one has gone; those that have workers."""
-    nodes = cluster.status()["nodes"]
+    nodes = cluster.describe()["nodes"]
     return [] if gone in nodes else [node for node in nodes.values() if node["workers"]]
 
 
@@ -307,7 +307,7 @@ def test_a_killed_node_agent_is_started_again_and_its_tasks_are_made_again(event
         (host,) = hosts_without(cluster, gone)
         assert (host["deaths"], host["last_death"]) == (1, "was killed by SIGKILL")
         client.wait_for_workers(2, timeout=30)
-        assert cluster.status()["restarting"] == []
+        assert cluster.describe()["restarting"] == []
         assert repr(cluster).endswith("workers=2, threads=2)")
 
 
@@ -317,7 +317,7 @@ def test_each_of_several_hosts_is_started_again(eventually: Any) -> None:
         assert kept.result().sum() == 100_000
         gone = kill_agent(cluster)
         eventually(lambda: len(hosts_without(cluster, gone)) == 2, 30, "both are there")
-        assert {node["hostname"]: node["deaths"] for node in cluster.status()["nodes"].values()} == {
+        assert {node["hostname"]: node["deaths"] for node in cluster.describe()["nodes"].values()} == {
             "pair-0": 1,
             "pair-1": 0,
         }
@@ -338,7 +338,7 @@ def test_an_agent_that_cannot_start_is_tried_again_until_it_can(
         gone = kill_agent(cluster)
 
         def away() -> dict[str, Any]:
-            places = cluster.status()["restarting"]
+            places = cluster.describe()["restarting"]
             return places[0] if places else {}
 
         eventually(lambda: away().get("deaths", 0) >= 3, 30, "it was tried more than once")
@@ -365,7 +365,7 @@ def test_closing_while_an_agent_is_started_again_leaves_nothing(
             fork_server.suspend()  # it forks nothing, and says nothing
         kill_agent(cluster)
         state = {"pause": "down", "start": "starting"}[moment]
-        eventually(lambda: [each["state"] for each in cluster.status()["restarting"]] == [state])
+        eventually(lambda: [each["state"] for each in cluster.describe()["restarting"]] == [state])
     assert processes("node") == []
 
 
@@ -390,7 +390,7 @@ def test_an_agent_that_was_told_to_close_is_not_started_again(eventually: Any) -
         node = cluster.nodes[0]
         os.kill(node["pid"], signal.SIGTERM)
         eventually(lambda: len(cluster.nodes) == 1, what="it has left")
-        assert cluster.status()["restarting"] == []
+        assert cluster.describe()["restarting"] == []
         assert len(hosts_without(cluster, node["address"])) == 1
         assert "node-0 exited with code 0" in repr(cluster)
 

@@ -110,8 +110,7 @@ def test_there_are_no_more_workers_than_there_is_memory_for(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"n_workers": 0}, ValueError, "n_workers must be from 1 to"),
-        ({"n_workers": -2}, ValueError, "n_workers must be from 1 to"),
+        ({"n_workers": -2}, ValueError, "n_workers must be from 0 to"),
         ({"n_workers": 2.5}, TypeError, "n_workers must be a whole number, not 2.5"),
         ({"threads_per_worker": 0}, ValueError, "threads_per_worker must be from 1 to"),
         ({"n_hosts": 0}, ValueError, "n_hosts must be from 1 to"),

@@ -23,6 +23,7 @@ ARGUMENTS = {
     requests.UNPUBLISH: {"name": "d"},
     requests.WAIT_FOR_WORKERS: {"n": 1},
     requests.ADD_WORKERS: {"node": NODE, "indices": [7]},
+    requests.REMOVE_WORKERS: {"node": NODE, "workers": []},
     requests.ADAPTIVE_TARGET: {"target_duration": 5.0, "brings_memory": True},
     requests.REGISTER_PLUGIN: {"kind": "worker", "name": "p", "call": b"plugin", "keys": ["x"]},
     requests.UNREGISTER_PLUGIN: {"kind": "worker", "name": "p"},

@@ -59,7 +59,7 @@ from holdfast.cluster.protocol.requests.records import (
     SUBSCRIBE,
     UNSUBSCRIBE,
 )
-from holdfast.cluster.protocol.requests.scaling import ADAPTIVE_TARGET, ADD_WORKERS
+from holdfast.cluster.protocol.requests.scaling import ADAPTIVE_TARGET, ADD_WORKERS, REMOVE_WORKERS
 from holdfast.cluster.protocol.requests.semaphores import (
     ACQUIRE_SEMAPHORE,
     CLOSE_SEMAPHORE,
@@ -128,6 +128,7 @@ __all__ = [
     "REGISTER_PLUGIN",
     "RELEASE_LOCKS",
     "RELEASE_SEMAPHORE",
+    "REMOVE_WORKERS",
     "REPLICATE",
     "REQUESTS",
     "RESTART",

@@ -14,6 +14,13 @@ ADD_WORKERS = Request(
     needed={"node": ADDRESS, "indices": Listed(Integer(0, MAX_INDEX), MAX_ITEMS)},
     answer=Nothing(),
 )
+REMOVE_WORKERS = Request(
+    "remove-workers",
+    "The node closes these workers, and keeps none in their places. Those that it has not are no error. What "
+    "they run is not waited for: see `retire-workers`.",
+    needed={"node": ADDRESS, "workers": Listed(ADDRESS, MAX_ITEMS)},
+    answer=Nothing(),
+)
 ADAPTIVE_TARGET = Request(
     "adaptive-target",
     "How many workers the cluster should have, so that what it has to do is done in about `target_duration` seconds. "
@@ -22,4 +29,4 @@ ADAPTIVE_TARGET = Request(
     answer=Integer(0, MAX_INTEGER),
 )
 
-REQUESTS = (ADD_WORKERS, ADAPTIVE_TARGET)
+REQUESTS = (ADD_WORKERS, REMOVE_WORKERS, ADAPTIVE_TARGET)

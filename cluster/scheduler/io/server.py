@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import holdfast
@@ -26,7 +26,11 @@ from holdfast.cluster.protocol.opening import PROTOCOL_VERSION
 from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS, message_of
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
-from holdfast.cluster.scheduler.machine.machine import NO_WORKER_TIMEOUT_SECONDS, SchedulerState
+from holdfast.cluster.scheduler.machine.machine import (
+    MAX_FAILURES,
+    NO_WORKER_TIMEOUT_SECONDS,
+    SchedulerState,
+)
 from holdfast.cluster.scheduler.machine.validation import CheckedState
 from holdfast.cluster.scheduler.parts import topics
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
@@ -69,6 +73,10 @@ class Scheduler:
         has ended.
     events_kept
         How many events of each topic are kept.
+    blocked_requests
+        What no client may ask.
+    max_failures
+        A task that is charged for so many deaths of workers fails.
     validate
         Check all invariants after every event: for tests.
     """
@@ -84,6 +92,8 @@ class Scheduler:
         resume_seconds: float = RESUME_SECONDS,
         client_resume_seconds: float = CLIENT_RESUME_SECONDS,
         events_kept: int = topics.KEPT,
+        blocked_requests: Collection[str] = (),
+        max_failures: int = MAX_FAILURES,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
@@ -93,6 +103,7 @@ class Scheduler:
         self.state = state(
             no_worker_timeout=no_worker_timeout,
             stopped_seconds=stopped_seconds,
+            max_failures=max_failures,
             address=format_address(*sock.getsockname()[:2]),
             events_kept=events_kept,
             wall_time=time.time,
@@ -126,6 +137,7 @@ class Scheduler:
             self._members.what_it_said,
             lambda start, stop: self._profile.ask(start, stop),
         )
+        self._blocked_requests = frozenset(blocked_requests)
         self._requests = self._handlers_of_requests()
         self._dispatches = self._handlers_of_messages()
         self._failed_at = self._handlers_of_failures()
@@ -319,6 +331,10 @@ class Scheduler:
         """Answer a request. A job, if that is done step by step."""
         if operation not in self._requests:
             self._refuse(client, number, "ValueError", f"the scheduler knows no request {operation!r}")
+            return None
+        if operation in self._blocked_requests:
+            text = f"the scheduler was told to answer no request {operation!r} (blocked_handlers)"
+            self._refuse(client, number, "PermissionError", text)
             return None
         try:
             return self._requests(operation, arguments, client, number)

@@ -31,7 +31,7 @@ def adaptive_target(
     It is never more than can have a task each, nor less than there are workers that run something. So it is zero when
     there is nothing to do; with ``brings_memory``, if there is no data that would be lost either.
     """
-    workers = list(state.workers.values())
+    workers = [worker for worker in state.workers.values() if not worker.retiring]
     each = max(1, round(sum(worker.nthreads for worker in workers) / len(workers))) if workers else 1
     seen = list(islice(_ready(state), TASKS_SEEN))
     ready = state.placement.queued + len(state.placement.reservations.isolated)

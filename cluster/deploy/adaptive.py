@@ -1,0 +1,234 @@
+"""`Adaptive`: how many workers a cluster has, by what it has to do.
+
+Now and then the scheduler is asked how many workers there should be (`Adaptive.target`). More come at once. Fewer are
+had only if that was so `wait_count` times in turn for the same worker, because work often comes in waves, and a worker
+that is closed and started again costs more than one that idles a little. Workers that have not come yet go first, then
+those that it costs least to close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from inspect import isawaitable
+from typing import Any
+
+from holdfast.cluster.durations import seconds
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 1.0
+TARGET_DURATION_SECONDS = 5.0
+WAIT_COUNT = 3
+MAX_LOG_ENTRIES = 10_000
+
+
+class Adaptive:
+    """Makes a cluster larger and smaller, by what it has to do. Most often `Cluster.adapt` makes one.
+
+    Subclass it to decide otherwise: `target`, `workers_to_close` and `recommendations` may be overridden, and
+    ``cluster.adapt(Adaptive=MyAdaptive)`` takes the subclass.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Has ``scale_up(n)``, ``scale_down(workers)``, ``plan``, ``requested``, ``observed`` and ``scheduler_comm``.
+    interval : float or str
+        How often it looks, in seconds or as text. Default: ``"1s"``. None or 0: only when `adapt` is called.
+    minimum, maximum : int
+        Of the number of workers.
+    wait_count : int
+        How many times in turn a worker has to be found to be too many before it goes. Default: 3.
+    target_duration : float or str
+        How long what there is to do should take. A shorter time brings more workers. Default: ``"5s"``.
+    worker_key : callable or str, optional
+        Workers with the same ``key(worker)`` go together or stay, as of `Client.workers_to_close`.
+    **options
+        Further ones of the scheduler's choice of workers to close: ``memory_ratio``, ``minimum``.
+
+    Attributes
+    ----------
+    log : deque
+        Pairs of a time and what was recommended then.
+    close_counts : dict
+        How many times in turn each worker was found to be too many.
+
+    Examples
+    --------
+    >>> from holdfast import Adaptive, LocalCluster
+    >>> class Evenings(Adaptive):
+    ...     async def target(self):
+    ...         return min(4, await super().target())
+    >>> with LocalCluster(n_workers=0, threads_per_worker=1) as cluster:
+    ...     adaptive = cluster.adapt(Adaptive=Evenings, maximum=2, interval="100 ms")
+    ...     with cluster.get_client() as client:
+    ...         client.submit(pow, 2, 5).result()
+    32
+    """
+
+    def __init__(
+        self,
+        cluster: Any = None,
+        interval: float | str | None = INTERVAL_SECONDS,
+        minimum: int = 0,
+        maximum: float = math.inf,
+        wait_count: int | None = None,
+        target_duration: float | str | None = None,
+        worker_key: Callable[[dict[str, Any]], Any] | str | None = None,
+        **options: Any,
+    ) -> None:
+        self.cluster = cluster
+        self.interval = seconds(interval) or 0.0
+        self.minimum = minimum
+        self.maximum = maximum
+        self.wait_count = WAIT_COUNT if wait_count is None else wait_count
+        duration = seconds(target_duration)
+        self.target_duration = TARGET_DURATION_SECONDS if duration is None else duration
+        self.worker_key = worker_key
+        self.log: deque[tuple[float, dict[str, Any]]] = deque(maxlen=MAX_LOG_ENTRIES)
+        self.close_counts: Counter[Any] = Counter()
+        self._options = options
+        self._is_adapting = False
+        self._stopped = False
+        self._running: asyncio.Task[None] | None = None
+        if self.interval and cluster is not None:
+            cluster._runner.soon(self._begin(weakref.ref(self)), "adapting")
+
+    # -- what may be overridden
+
+    async def target(self) -> int:
+        """How many workers there should be, by what there is to do."""
+        return int(await self.scheduler.adaptive_target(self.target_duration, self._brings_memory))
+
+    async def workers_to_close(self, target: int) -> list[Any]:
+        """The names of workers that may go, so that ``target`` of them stay; the scheduler chooses."""
+        options = {"minimum": self.minimum, **self._options}
+        return list(
+            await self.scheduler.workers_to_close(target=target, key=self.worker_key, attribute="name", **options)
+        )
+
+    async def scale_up(self, n: int) -> None:
+        """Have so many workers."""
+        await _done(self.cluster.scale_up(n))
+
+    async def scale_down(self, workers: Iterable[Any]) -> None:
+        """Have these workers no more. The cluster sees to it that their data is moved first."""
+        await _done(self.cluster.scale_down(list(workers)))
+
+    async def recommendations(self, target: int) -> dict[str, Any]:
+        """What is to be done about the number of workers, if there should be ``target`` of them.
+
+        Returns
+        -------
+        dict
+            ``{"status": "same"}``, ``{"status": "up", "n": …}`` or ``{"status": "down", "workers": […]}``.
+        """
+        plan, requested, observed = self.plan, self.requested, self.observed
+        if target >= len(plan):
+            self.close_counts.clear()
+            return {"status": "same"} if target == len(plan) else {"status": "up", "n": target}
+        surplus = len(plan) - target
+        names = {str(name): name for name in plan}  # the scheduler knows them as text
+        missing = [name for name in requested if name in plan and str(name) not in {str(each) for each in observed}]
+        to_close = missing[:surplus]
+        if len(to_close) < surplus:
+            stay = max(0, len(observed) - (surplus - len(to_close)))
+            to_close += [names[str(name)] for name in await self.workers_to_close(stay) if str(name) in names]
+        for name in to_close:
+            self.close_counts[name] += 1
+        firmly = [name for name in to_close if self.close_counts[name] >= self.wait_count]
+        for name in list(self.close_counts):
+            if name in firmly or name not in to_close:
+                del self.close_counts[name]
+        return {"status": "down", "workers": firmly} if firmly else {"status": "same"}
+
+    # -- what it does
+
+    async def safe_target(self) -> int:
+        """`target`, between the minimum and the maximum."""
+        return int(max(self.minimum, min(self.maximum, await self.target())))
+
+    async def adapt(self) -> None:
+        """Look once, and do what is recommended. While another call of this goes on, nothing."""
+        if self._is_adapting or self._stopped:
+            return
+        self._is_adapting = True
+        try:
+            await self.cluster.refresh()
+            recommended = dict(await self.recommendations(await self.safe_target()))
+            status = recommended.pop("status")
+            if status == "same":
+                return
+            self.log.append((time.time(), {"status": status, **recommended}))
+            if status == "up":
+                await self.scale_up(**recommended)
+            else:
+                await self.scale_down(**recommended)
+        finally:
+            self._is_adapting = False
+
+    def stop(self) -> None:
+        """Adapt no more; may be called from any thread. Workers stay as they are. Twice is no error."""
+        self._stopped = True
+        if self._running is not None:
+            loop, running, self._running = self._running.get_loop(), self._running, None
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(running.cancel)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it looks by itself."""
+        return bool(self.interval) and not self._stopped
+
+    @staticmethod
+    async def _begin(ref: weakref.ref[Adaptive]) -> None:
+        self = ref()
+        if self is not None and not self._stopped:
+            self._running = asyncio.ensure_future(self._run(ref, self.interval))
+
+    @staticmethod
+    async def _run(ref: weakref.ref[Adaptive], interval: float) -> None:
+        while (self := ref()) is not None and not self._stopped:
+            try:
+                await self.adapt()
+            except Exception:  # of a subclass too: the next time may be better
+                if not self.cluster.closed:
+                    logger.exception("adapting the cluster failed, and is tried again")
+            del self
+            await asyncio.sleep(interval)
+
+    # -- what it knows
+
+    @property
+    def scheduler(self) -> Any:
+        """What the scheduler is asked by."""
+        return self.cluster.scheduler_comm
+
+    @property
+    def plan(self) -> set[Any]:
+        """The names of the workers that there are to be."""
+        return set(self.cluster.plan)
+
+    @property
+    def requested(self) -> set[Any]:
+        """The names of the workers that were asked for."""
+        return set(self.cluster.requested)
+
+    @property
+    def observed(self) -> set[Any]:
+        """The names of the workers that the scheduler has."""
+        return set(self.cluster.observed)
+
+    @property
+    def _brings_memory(self) -> bool:
+        return bool(getattr(self.cluster, "workers_bring_memory", True))
+
+
+async def _done(result: Any) -> None:
+    if isawaitable(result):
+        await result
