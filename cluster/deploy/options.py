@@ -43,7 +43,7 @@ def scheduler_options(given: Mapping[str, Any] | None, blocked_handlers: list[st
 
     Examples
     --------
-    >>> scheduler_options({"allowed_failures": 0, "worker_ttl": "1 min"}, None)
+    >>> scheduler_options({"allowed_failures": 0, "worker_ttl": "1 minute"}, None)
     {'max_failures': 1, 'silence_timeout': 60.0}
     """
     wanted = dict(given or {})
