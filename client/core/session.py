@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from holdfast.client.core.answers import Answer, error_named
+from holdfast.client.core.answers import Answer
 from holdfast.client.core.calls import Call, CallTable
 from holdfast.client.core.key_state import CANCELLED, LOST
 from holdfast.client.core.key_table import KeyTable
@@ -35,7 +35,7 @@ from holdfast.client.core.subscriptions import Subscriptions
 from holdfast.client.core.transport import Transport
 from holdfast.client.drivers.effects import Signal
 from holdfast.cluster import protocol
-from holdfast.cluster.errors import CancelledError, ConnectError
+from holdfast.cluster.errors import CancelledError, ConnectError, error_named
 from holdfast.cluster.protocol.cutting import in_pieces
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Dispatch, Request
