@@ -8,7 +8,7 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-store bench-fragmentation install clean
+.PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-fragmentation install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-bounds how long others wait while one client asks very much of the scheduler"
 	@echo "make bench-placement  hard graphs beside distributed, time and memory (docs/performance.md)"
 	@echo "make bench-transfer  objects from one host's store to another's, beside what the machine can do"
+	@echo "make bench-coordination  locks, queues, variables and events beside distributed's, with the ratios"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
 	@echo "make bench-fragmentation  how the store's allocator bears a million operations"
 	@echo "make install      a virtual environment in $(VENV) with everything needed to develop"
@@ -90,6 +91,9 @@ bench-placement: $(VENV)/.test
 
 bench-transfer: $(VENV)/.test
 	$(BIN)/python -m benchmarks.transfer $(ARGS)
+
+bench-coordination: $(VENV)/.test
+	$(BIN)/python -m benchmarks.coordination $(ARGS)
 
 bench-store: $(VENV)/.test
 	$(BIN)/python -m benchmarks.store $(ARGS)

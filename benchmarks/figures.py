@@ -79,6 +79,11 @@ class Figures:
     def __init__(self, figures: Iterable[Figure]) -> None:
         self._found = {(figure.system, figure.metric): figure for figure in figures}
 
+    @property
+    def metrics(self) -> list[str]:
+        """What was measured of any system, each once."""
+        return list(dict.fromkeys(metric for _, metric in self._found))
+
     def get(self, system: str, metric: str) -> Figure | None:
         """The figure, if it was measured."""
         return self._found.get((system, metric))

@@ -18,6 +18,8 @@ from holdfast.client.operations.recipes import LARGE_NBYTES, Recipe, load, pack,
 
 #: What is packed at once, if it has no more characters, bytes or items than this.
 SHORT = 1_000
+#: The operation of a pickle without which there is no class and no function in it.
+_STACK_GLOBAL = pickle.STACK_GLOBAL
 _ATOMS = (int, float, bool, type(None), complex)
 _TEXTS = (str, bytes)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
@@ -36,11 +38,18 @@ def packing(core: Core, what: str, value: Any) -> Operation[Recipe]:
     return recipe
 
 
+def is_plain(data: bytes | memoryview) -> bool:
+    """Whether a recipe without keys has nothing but builtin values, so that it needs no more than to be unpickled."""
+    return type(data) is bytes and _STACK_GLOBAL not in data
+
+
 def unpacking(core: Core, what: str, data: bytes | memoryview, keys: Sequence[Any]) -> Operation[Any]:
     """The value of a recipe. The scheduler keeps what it holds until it hears that this client holds the keys."""
     if keys:
         held = hold_all(core, keys)
         return (yield Elsewhere(lambda: load(core, what, data, held)))
+    if is_plain(data):
+        return pickle.loads(data)
     if len(data) <= LARGE_NBYTES:
         return load(core, what, data, {})
     return (yield Elsewhere(lambda: load(core, what, data, {})))

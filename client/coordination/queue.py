@@ -8,11 +8,12 @@ error of the next call that uses the queue.
 from __future__ import annotations
 
 import logging
+import pickle
 import weakref
 from collections.abc import Generator
 from typing import Any, Self
 
-from holdfast.client.coordination.items import packing, unpacking
+from holdfast.client.coordination.items import is_plain, packing, unpacking
 from holdfast.client.coordination.leases import new_number
 from holdfast.client.coordination.named import Named, on_loop
 from holdfast.client.core.core import Core
@@ -287,7 +288,10 @@ class Queue(Named):
             what = f"an item of the queue {self.name!r}"
             values = []
             for data, keys in items:
-                values.append((yield from unpacking(core, what, data, keys)))
+                if not keys and is_plain(data):
+                    values.append(pickle.loads(data))
+                else:
+                    values.append((yield from unpacking(core, what, data, keys)))
             confirmed = tuple([_confirmation(lease) for lease in leases])
             given = values if batch is not False else values[0]
             session.flush_later()

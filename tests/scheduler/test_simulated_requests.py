@@ -5,6 +5,7 @@ Every event is validated. A history is made from its seed alone, so one that fai
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -19,7 +20,7 @@ PUBLISH_SECONDS = 5.0
 DEPARTURE_SECONDS = 3.0
 WAIT_SECONDS = (0.0, 1.0, 3.0)
 MOVE_SECONDS = (0.5, 5.0, 20.0)
-STEPS = 120
+STEPS = 160
 CLIENTS = ("client", "b", "c")
 NAMES = ("one", "two")
 #: What the way of a message and some of a clock's rounding may add to a limit.
@@ -40,6 +41,7 @@ class History:
             no_worker_timeout=20.0,
         )
         self.keys = {name: [] for name in CLIENTS}
+        self.leases = itertools.count(1)
         self.left = []  # requests of clients that have left before they were answered
         for name in CLIENTS[1:]:
             self.cluster.add_client(name)
@@ -47,7 +49,8 @@ class History:
     def run(self):
         for _ in range(STEPS):
             self.cluster.work(self.cluster.now + self.chance.choice([0.0, 0.0001, 0.01, 0.5]))
-            self.chance.choice([self.ask, self.ask, self.ask, self.work, self.scatter, self.come, self.go, self.mute])()
+            rare = [self.work, self.scatter, self.come, self.go, self.mute]
+            self.chance.choice([*[self.ask] * 3, *[self.share] * 4, *rare])()
         self.cluster.work(self.cluster.now + 30.0)
         return [answered[:5] for answered in self.cluster.answers]
 
@@ -92,6 +95,41 @@ class History:
             grace=chance.choice([0.0, 0.1, 1.0]),
             timeout=timeout,
         )
+
+    def share(self):
+        """Ask for something that clients share by name, or give it up."""
+        chance, client, name = self.chance, self.chance.choice(CLIENTS), self.chance.choice(NAMES)
+        timeout, lease = chance.choice(WAIT_SECONDS), next(self.leases)
+        keys = chance.sample(self.keys[client], min(1, len(self.keys[client])))
+        earlier = chance.randrange(max(1, lease - 20), lease + 1)
+        asked = chance.choice(
+            [
+                requests.ACQUIRE_LOCKS(
+                    names=chance.sample(NAMES, chance.randrange(1, 3)), lease=lease, timeout=timeout
+                ),
+                requests.ACQUIRE_SEMAPHORE(name=name, lease=lease, timeout=timeout, max_leases=2),
+                requests.CLOSE_SEMAPHORE(name=name),
+                requests.WAIT_FOR_EVENT(name=name, wait=lease, timeout=timeout),
+                requests.SET_EVENT(name=name),
+                requests.CLEAR_EVENT(name=name),
+                requests.PUT(name=name, data=b"item", keys=keys, lease=lease, timeout=timeout),
+                requests.PUT(name=name, data=b"item", keys=keys, lease=lease, timeout=timeout),
+                requests.GET(name=name, lease=lease, count=chance.randrange(1, 3), timeout=timeout),
+                requests.GET(name=name, lease=lease, timeout=timeout),
+                requests.CLOSE_QUEUE(name=name),
+                requests.OPEN_QUEUE(name=name, maxsize=2),
+                requests.SET_VARIABLE(name=name, data=b"value", keys=keys),
+                requests.GET_VARIABLE(name=name, lease=lease, timeout=timeout),
+                requests.DELETE_VARIABLE(name=name),
+                requests.RELEASE_LOCKS(lease=earlier),
+                requests.RELEASE_SEMAPHORE(lease=earlier),
+                requests.STOP_WAITING(wait=earlier),
+                requests.CONFIRM_ITEMS(lease=earlier),
+                requests.GIVE_UP_ITEMS(lease=earlier),
+                requests.END_READING(lease=earlier),
+            ]
+        )
+        self.cluster.ask(asked, client=client)
 
     def work(self):
         client = self.chance.choice(CLIENTS)
@@ -158,6 +196,8 @@ def test_who_asks_is_answered_once_and_in_time(seed):
     limits = {"wait-for-workers": max(WAIT_SECONDS), "status": REPORT_SECONDS, "memory": REPORT_SECONDS}
     limits["publish"] = PUBLISH_SECONDS
     limits["register-plugin"] = limits["unregister-plugin"] = DEPARTURE_SECONDS
+    waits = {request.operation for request in requests.REQUESTS if request.waits}
+    limits.update(dict.fromkeys(waits - limits.keys(), max(WAIT_SECONDS)))
     limits["errand"] = max(WAIT_SECONDS)
     limits |= dict.fromkeys(["retire-workers", "replicate", "rebalance", "restart"], max(MOVE_SECONDS))
     for each in cluster.answers:
@@ -179,6 +219,8 @@ def test_with_everybody_gone_nothing_is_waited_for(seed):
     for name in NAMES:
         cluster.ask(requests.UNPUBLISH(name=name))
         cluster.ask(requests.UNREGISTER_PLUGIN(kind="worker", name=name))
+        for asked in (requests.UNPUBLISH, requests.CLOSE_QUEUE, requests.DELETE_VARIABLE):
+            cluster.ask(asked(name=name))
     for client in CLIENTS:
         cluster.lose_client(client)
     for host in list(state.hosts):
