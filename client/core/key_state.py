@@ -41,6 +41,8 @@ class KeyState:
         Tells this life of the key from all others, for dask's tokens; made when it is first asked for.
     call : bytes or None
         Stands for what was submitted or stored under a key that a user chose, if that is known here.
+    expected : bool
+        The key was named before anything was submitted under it, as far as is known here.
     """
 
     # Defaults of the class: millions of states are made, most differ in few of these.
@@ -54,6 +56,7 @@ class KeyState:
     keeps: tuple[Any, ...] = ()
     token: str | None = None
     call: bytes | None = None
+    expected = False
 
     def __init__(self, key: Any, since: int) -> None:
         self.key = key

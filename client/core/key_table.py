@@ -122,8 +122,22 @@ class KeyTable:
             if self._released:  # by one that was interrupted: what is posted for the key now comes after that
                 self._post_released()
             state = self.states[key] = KeyState(key, self._turn + 1)
+        elif state is not None and state.expected:
+            state.expected = False  # what is submitted now is what it means, unless others have submitted something
+            new = state.status == PENDING
         assert state is not None
         return state, new
+
+    def retry(self, states: Iterable[KeyState]) -> None:
+        """Those of the states that have failed are computed again: the scheduler says in any case what they become."""
+        with self.lock:
+            failed = [state for state in states if state.status == ERROR and self.states.get(state.key) is state]
+            for state in failed:
+                state.failure = None
+                state.status = PENDING
+            if failed:
+                self._outbox += (protocol.client.RETRY([state.key for state in failed]),)
+                self._flush_soon()
 
     def beginning(self) -> Beginning:
         """Within it, and the lock, keys are begun, which are forgotten again if it ends with an exception."""

@@ -9,9 +9,10 @@ from holdfast.client.core.cancelling import cancel_keys, manner_of
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import CANCELLED, PENDING, KeyState
 from holdfast.client.core.registry import registry
+from holdfast.client.core.retrying import retry_keys
 from holdfast.client.defaults import current
 from holdfast.client.futures.binding import bound
-from holdfast.client.futures.reading import exception, read, traceback
+from holdfast.client.futures.reading import exception, read, traceback, type_of
 from holdfast.client.packing.collecting import pickled, stands_for_value
 from holdfast.client.packing.dask_internals import TaskRef
 from holdfast.client.packing.keys import wire_key
@@ -20,6 +21,7 @@ from holdfast.cluster import protocol
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import CancelledError
 from holdfast.cluster.notebook import card
+from holdfast.cluster.protocol.message import Message
 from holdfast.cluster.protocol.payloads import Reference
 from holdfast.objectstore import ObjectID
 from holdfast.objectstore.sizes import format_size
@@ -35,15 +37,35 @@ class Future(TaskRef):
     Parameters
     ----------
     key : str or tuple
-        The key of a computation that the cluster knows.
+        The key of a computation. If nobody has submitted it yet, the future is pending until somebody does.
     client : Client, optional
         Default: the current client.
+    inform : bool
+        Taken for compatibility: the scheduler always hears of a new future.
+    state
+        Taken for compatibility: what is known of the key is always that of the client.
+
+    Raises
+    ------
+    ValueError
+        ``inform`` is false, or there is a ``state``: a future without the scheduler's word would never be done.
+    TypeError
+        The key is none.
+    ConnectError
+        The connection with the scheduler is gone.
 
     Examples
     --------
     >>> future = client.submit(pow, 2, 10)
     >>> future.result()
     1024
+
+    A future by its key, before the computation is submitted:
+
+    >>> total = Future("total", client)
+    >>> other = client.submit(sum, [1, 2], key="total")
+    >>> total.result()
+    3
     """
 
     __slots__ = ("__weakref__", "_core", "_held", "_state")
@@ -56,10 +78,12 @@ class Future(TaskRef):
     _held: bool
     _state: KeyState
 
-    def __init__(self, key: Any, client: Any = None) -> None:
+    def __init__(self, key: Any, client: Any = None, inform: bool = True, state: Any = None) -> None:
         self._held = False
+        if not inform or state is not None:
+            raise ValueError("a future is one that the scheduler hears of, and has the state that its client knows")
         self._core = current() if client is None else client._core
-        self._want(key)
+        self._want(key, protocol.client.EXPECT)
 
     @classmethod
     def _wanted(cls, key: Any, core: Core) -> Self:
@@ -67,7 +91,7 @@ class Future(TaskRef):
         self = cls.__new__(cls)
         self._held = False
         self._core = core
-        self._want(key)
+        self._want(key, protocol.client.WANT)
         return self
 
     @classmethod
@@ -79,14 +103,15 @@ class Future(TaskRef):
         self._hold(state)
         return self
 
-    def _want(self, key: Any) -> None:
+    def _want(self, key: Any, message: Message) -> None:
         table, session = self._core.table, self._core.session
         with table.lock, table.beginning() as begun:
             session.check_open()  # no answer would ever say what became of it
             state, new = table.state_of(wire_key(key))
             if new:
                 begun.append(state)
-                session.enqueue(protocol.client.WANT((state.key,)))
+                session.enqueue(message((state.key,)))
+                state.expected = message is protocol.client.EXPECT
             self._hold(state)
             begun.commit()
         session.flush_soon()
@@ -120,6 +145,31 @@ class Future(TaskRef):
         True
         """
         return self._core.client
+
+    @property
+    def executor(self) -> Any:
+        """The client that it belongs to, under the name that futures of other libraries have for it.
+
+        Examples
+        --------
+        >>> client.submit(sum, [1, 2]).executor is client
+        True
+        """
+        return self._core.client
+
+    @property
+    def type(self) -> Any:
+        """The class of the result, once it is finished; None before, and when it failed.
+
+        It is told without fetching the result: it is None as well for a large result that lies on other hosts only.
+
+        Examples
+        --------
+        >>> future = client.submit(sum, [1, 2])
+        >>> future.result(), future.type
+        (3, <class 'int'>)
+        """
+        return type_of(self._core, self._state)
 
     @property
     def status(self) -> str:
@@ -337,6 +387,22 @@ class Future(TaskRef):
         """
         self._check_held()
         return self._core.driver.run(cancel_keys(self._core, [self._state], manner_of(force, kill, reason, msg)))
+
+    def retry(self) -> Any:
+        """Compute it again, if it has failed, and what it has failed for; see `Client.retry`.
+        In an asynchronous client: await it.
+
+        Examples
+        --------
+        >>> future = client.submit(int, "seven")
+        >>> future.exception()
+        ValueError("invalid literal for int() with base 10: 'seven'")
+        >>> future.retry()
+        >>> future.exception()
+        ValueError("invalid literal for int() with base 10: 'seven'")
+        """
+        self._check_held()
+        return self._core.driver.run(retry_keys(self._core, [self._state]))
 
     def release(self) -> None:
         """Let go of the result now, as deleting the last reference to this future would. Twice is no error.

@@ -100,6 +100,8 @@ def borrow(core: Core, key: Any, *, failed: bool = False) -> Future | None:
         state = table.states.get(key)
         if state is None or state.status not in (PENDING, FINISHED, ERROR if failed else FINISHED):
             return None
+        if state.expected and state.status == PENDING:
+            return None  # it may be this client that is to submit it
         return Future._of(state, core)
 
 

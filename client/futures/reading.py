@@ -12,7 +12,7 @@ from typing import Any
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import ERROR, FINISHED, PENDING, KeyState
 from holdfast.client.core.waits import Ready
-from holdfast.client.drivers.effects import Blocking, Elsewhere, Operation
+from holdfast.client.drivers.effects import Blocking, Elsewhere, NotAtOnce, Operation
 from holdfast.client.futures.binding import bound
 from holdfast.client.futures.errors import error_of, not_done
 from holdfast.client.raising import raise_as_it_was, raise_in_operation
@@ -210,3 +210,20 @@ def traceback(core: Core, state: KeyState, timeout: float | None, holder: object
     """Wait until it is done; the traceback of what the task raised, None if it did not."""
     error = yield from exception(core, state, timeout, holder)
     return None if error is None else trace_of(error)
+
+
+def type_of(core: Core, state: KeyState) -> Any:
+    """The class of a result, as far as it can be told without fetching it; None if not."""
+    location = state.location
+    if location is None:
+        return None
+    outer = bound.to
+    bound.to = core
+    try:
+        if location.inline is not None:
+            return type(read_inline(location.inline, False))
+        return type(core.stores.read_at_once(location, writable=False))
+    except (NotAtOnce, StoreError, ConnectError, ReadTimeoutError):
+        return None
+    finally:
+        bound.to = outer

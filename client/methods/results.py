@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from holdfast.client.core.cancelling import manner_of
 from holdfast.client.methods.face import Face
-from holdfast.client.operations import cancelling, gathering, scattering
+from holdfast.client.operations import cancelling, gathering, retrying, scattering
 from holdfast.client.packing.checks import check_in_one
 from holdfast.client.raising import hides_own_frames
 from holdfast.cluster.durations import seconds
@@ -113,6 +113,41 @@ class ResultMethods(Face):
         499999500000
         """
         return self._run(scattering.scatter(self._core, data, workers, broadcast, hash, seconds(timeout)))
+
+    def retry(self, futures: Any, asynchronous: bool | None = None) -> Any:
+        """Compute futures again that have failed, and what they have failed for. In an asynchronous client: await it.
+
+        All that depends on these, and has failed with them, is computed again too; also for other clients that hold it.
+        What has not failed is left alone. When this returns, none of them has its old error any more.
+
+        Parameters
+        ----------
+        futures : Future, dask collection, or container of these
+            Also of other clients of this process.
+        asynchronous
+            Taken for compatibility.
+
+        Raises
+        ------
+        CancelledError
+            One of them was cancelled or released.
+        ConnectError
+            The connection with the scheduler is gone.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> future = client.submit(os.listdir, f"{folder}/new")
+        >>> future.exception()
+        FileNotFoundError(2, 'No such file or directory')
+        >>> os.mkdir(f"{folder}/new")
+        >>> client.retry(future)
+        >>> future.result()
+        []
+        """
+        check_in_one("retry", asynchronous)
+        return self._run(retrying.retry(self._core, futures))
 
     def cancel(
         self,

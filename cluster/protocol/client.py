@@ -88,6 +88,26 @@ CONTAINS = Message(
     objects=Listed(Entry(key=KEY, keys=KEYS)),
 )
 WANT = Message("want", "The client holds these keys too.", cut="keys", keys=KEYS)
+EXPECT = Message(
+    "expect",
+    "The client holds these keys too. Those of them that are unknown it holds as soon as they are submitted or "
+    "scattered.",
+    cut="keys",
+    keys=KEYS,
+)
+RETRY = Message(
+    "retry",
+    "The client wants these to be computed again, which have failed, and what they have failed for. In any case it is "
+    "told what becomes of each.",
+    cut="keys",
+    keys=KEYS,
+)
+RUN_UNATTENDED = Message(
+    "run-unattended",
+    "The scheduler has these computed even if no client holds them any more. A failure is logged.",
+    cut="keys",
+    keys=KEYS,
+)
 RELEASE = Message("release", "The client holds these keys no longer.", cut="keys", keys=KEYS)
 CANCEL = Message(
     "cancel",
@@ -140,6 +160,9 @@ FROM_CLIENT = Vocabulary(
     SCATTERED,
     CONTAINS,
     WANT,
+    EXPECT,
+    RETRY,
+    RUN_UNATTENDED,
     RELEASE,
     CANCEL,
     RESULTS_MISSING,

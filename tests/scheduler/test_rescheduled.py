@@ -6,17 +6,8 @@ import pytest
 from scheduler_harness import Cluster
 
 from holdfast.cluster.scheduler.machine.rescheduled import _COUNTED_MIN, MAX_RESCHEDULES, Rescheduled
-from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.groups import Group
 from holdfast.cluster.scheduler.tasks.model import Task
-
-
-def reschedule(cluster, key):
-    """The run of a key ends with the wish for another one; where it was."""
-    worker, entry = cluster.entry(key)
-    del cluster.runs[worker][entry[1]]
-    cluster.handle(events.RunsRescheduled(worker, [(key, entry[1])]))
-    return worker
 
 
 def started(**options):
@@ -28,7 +19,7 @@ def started(**options):
 def test_it_goes_to_another_worker():
     cluster = started()
     cluster.submit("client", {"x": []})
-    seen = [reschedule(cluster, "x") for _ in range(4)]
+    seen = [cluster.reschedule("x") for _ in range(4)]
     assert seen == [seen[0], seen[1]] * 2
     assert seen[0] != seen[1]
     cluster.finish("x")
@@ -39,7 +30,7 @@ def test_it_waits_for_another_worker_that_is_busy():
     cluster = started()
     cluster.submit("client", {"x": [], "y": []})
     cluster.submit("client", {"z": []})
-    reschedule(cluster, "x")
+    cluster.reschedule("x")
     assert set(cluster.running) == {"y", "z"}
     cluster.finish("y")
     assert set(cluster.running) == {"x", "z"}
@@ -49,7 +40,7 @@ def test_it_runs_on_the_same_if_there_is_no_other():
     cluster = Cluster(1, 1)
     cluster.add_client()
     cluster.submit("client", {"x": []})
-    assert reschedule(cluster, "x") == cluster.running["x"]
+    assert cluster.reschedule("x") == cluster.running["x"]
 
 
 def test_only_where_it_may_run():
@@ -57,20 +48,20 @@ def test_only_where_it_may_run():
     other, named = cluster.runs
     cluster.submit("client", {"x": []}, workers=[named])
     for _ in range(3):
-        assert reschedule(cluster, "x") == named
+        assert cluster.reschedule("x") == named
     third = cluster.add_worker("tcp://host0:1", resources={"GPU": 1})
     cluster.submit("client", {"g": []}, resources={"GPU": 1})
     for _ in range(3):
-        assert reschedule(cluster, "g") == third
+        assert cluster.reschedule("g") == third
     cluster.finish("x")
     cluster.submit("client", {"l": []}, workers=[named, other])
-    assert {reschedule(cluster, "l") for _ in range(2)} == {named, other}
+    assert {cluster.reschedule("l") for _ in range(2)} == {named, other}
 
 
 def test_if_the_other_worker_leaves_it_comes_back():
     cluster = started()
     cluster.submit("client", {"x": []})
-    first = reschedule(cluster, "x")
+    first = cluster.reschedule("x")
     cluster.remove_worker(cluster.running["x"])
     assert cluster.running["x"] == first
 
@@ -79,7 +70,7 @@ def test_it_takes_no_retry_and_is_no_failure():
     cluster = started()
     cluster.submit("client", {"x": []}, retries=1)
     for _ in range(5):
-        reschedule(cluster, "x")
+        cluster.reschedule("x")
     assert cluster.state.tasks["x"].retries == 1
     assert cluster.state.tasks["x"].failures == 0
 
@@ -88,9 +79,9 @@ def test_it_fails_when_it_was_run_too_often_and_may_be_retried():
     cluster = started()
     cluster.submit("client", {"x": [], "y": ["x"]})
     for _ in range(MAX_RESCHEDULES - 1):
-        reschedule(cluster, "x")
+        cluster.reschedule("x")
         assert cluster.clients["client"]["x"] == "pending"
-    reschedule(cluster, "x")
+    cluster.reschedule("x")
     assert cluster.clients["client"] == {"x": "erred", "y": "erred"}
     assert "was run 1,000 times" in cluster.reasons["x"]
 
@@ -99,7 +90,7 @@ def test_one_that_is_not_wanted_any_more_ends():
     cluster = started()
     cluster.submit("client", {"x": []})
     cluster.release("client", "x")
-    reschedule(cluster, "x")
+    cluster.reschedule("x")
     assert not cluster.running
     assert "x" not in cluster.state.tasks
 

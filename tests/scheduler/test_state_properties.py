@@ -89,6 +89,24 @@ class History(RuleBasedStateMachine):
         self.cluster.handle(events.KeysCancelled(client, keys, force))
 
     @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=3))
+    def expect(self, client, keys):
+        self.cluster.clients[client].update(dict.fromkeys(keys, "pending"))
+        self.cluster.handle(events.KeysExpected(client, keys))
+
+    @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=3))
+    def retry(self, client, keys):
+        """A client takes those for pending that it wants to be retried, and is told of each what it is."""
+        told = self.cluster.clients[client]
+        failed = [key for key in keys if told.get(key) == "erred"]
+        told.update(dict.fromkeys(failed, "pending"))
+        self.cluster.handle(events.KeysRetried(client, failed))
+        self.cluster.catch_up()
+
+    @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=3))
+    def leave_unattended(self, client, keys):
+        self.cluster.handle(events.KeysUnattended(client, keys))
+
+    @rule(client=st.sampled_from(CLIENTS), keys=st.lists(st.sampled_from(KEYS), max_size=3))
     def want(self, client, keys):
         self.cluster.clients[client].update(dict.fromkeys(keys, "pending"))
         self.cluster.handle(events.KeysWanted(client, keys))
@@ -169,6 +187,11 @@ class History(RuleBasedStateMachine):
     @rule(data=st.data())
     def err(self, data):
         self.cluster.err(data.draw(st.sampled_from(self.cluster.startable)))
+
+    @precondition(lambda self: self.cluster.startable)
+    @rule(data=st.data())
+    def reschedule(self, data):
+        self.cluster.reschedule(data.draw(st.sampled_from(self.cluster.startable)))
 
     @precondition(lambda self: self.cluster.startable)
     @rule(data=st.data())
@@ -317,7 +340,8 @@ class History(RuleBasedStateMachine):
 
     def is_held(self, task):
         state = self.cluster.state
-        holders = {*state.clients.values(), *state.datasets.published.values(), *state.life.holding.contents.values()}
+        holders = {*state.clients.values(), *state.life.holding.contents.values()}
+        holders.update(*(part.holders() for part in state.parts))
         return not holders.isdisjoint(task.holders)
 
     def is_retold(self, task):

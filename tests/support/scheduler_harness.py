@@ -505,6 +505,14 @@ class Cluster:
         self.handle(events.TasksErred(worker, [(key, entry[1], b"exception", text, 0.001)]))
         self._miss_those_behind(worker, entry[1])
 
+    def reschedule(self, key: Any) -> str:
+        """A run ends with the wish for another one; where it was."""
+        worker, entry = self.startable_entry(key)
+        del self.runs[worker][entry[1]]
+        self.handle(events.RunsRescheduled(worker, [(key, entry[1])]))
+        self._miss_those_behind(worker, entry[1])
+        return worker
+
     def miss(self, key: Any, position: int = 0) -> None:
         """The worker can't read a dependency."""
         worker, entry = self.startable_entry(key)

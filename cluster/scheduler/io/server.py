@@ -230,6 +230,8 @@ class Scheduler:
         for instruction in instructions:
             peer = self._peers.get(instruction.peer)
             if peer is None:
+                if isinstance(instruction, to_do.Log):
+                    logger.warning("%s", instruction.text)
                 continue
             kind = type(instruction)
             if kind in MESSAGES:
@@ -277,6 +279,8 @@ class Scheduler:
                 protocol.client.SCATTERED: self._scattered_failed,
                 protocol.client.WANT: self._keys_failed,
                 protocol.client.CALL: self._calls_failed,
+                protocol.client.EXPECT: self._keys_failed,
+                protocol.client.RETRY: self._retry_failed,
             },
             otherwise=lambda peer, message: None,
         )
@@ -294,6 +298,10 @@ class Scheduler:
         for number in self.state.actors.unanswered(peer, [number for number, _, _, _, _ in calls]):
             blob, text = dumping.dump_exception(InternalError(FAILED))
             self._send(peer, protocol.client.CALLED([(number, False, blob, None, text, ())]))
+
+    def _retry_failed(self, peer: str, keys: Sequence[Any]) -> None:
+        """The client takes these for pending."""
+        self._send(peer, protocol.client.CANCELLED(list(keys), FAILED, self._turn_of(peer)))
 
     def _keys_failed(self, peer: str, keys: Sequence[Any]) -> None:
         """The client was to hold these keys."""
@@ -392,6 +400,9 @@ class Scheduler:
                     protocol.client.SCATTERED: self._taking(events.ObjectsScattered),
                     protocol.client.CONTAINS: self._taking(events.ReferencesFound),
                     protocol.client.WANT: self._taking(events.KeysWanted),
+                    protocol.client.EXPECT: self._taking(events.KeysExpected),
+                    protocol.client.RETRY: self._taking(events.KeysRetried),
+                    protocol.client.RUN_UNATTENDED: self._taking(events.KeysUnattended),
                     protocol.client.RELEASE: self._taking(events.KeysReleased),
                     protocol.client.CANCEL: self._taking(events.KeysCancelled),
                     protocol.client.RESULTS_MISSING: self._taking(events.ResultsMissing),

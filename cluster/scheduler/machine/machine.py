@@ -54,6 +54,7 @@ from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
 from holdfast.cluster.scheduler.parts.errands import Errands
 from holdfast.cluster.scheduler.parts.events import Events
+from holdfast.cluster.scheduler.parts.expectations import Expectations
 from holdfast.cluster.scheduler.parts.inquiries import Inquiries
 from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.locks import Locks
@@ -68,6 +69,7 @@ from holdfast.cluster.scheduler.parts.scaling import Scaling
 from holdfast.cluster.scheduler.parts.semaphores import Semaphores
 from holdfast.cluster.scheduler.parts.topics import KEPT as EVENTS_KEPT
 from holdfast.cluster.scheduler.parts.topics import Topics
+from holdfast.cluster.scheduler.parts.unattended import Unattended
 from holdfast.cluster.scheduler.parts.variables import Variables
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.parts.worker_waits import WorkerWaits
@@ -199,6 +201,7 @@ class SchedulerState:
         missing = Missing(self.instructions, self.life)
         self.actors = Actors(shared, missing.could_not_read)
         errands = Errands(shared)
+        self.expectations = Expectations(shared)
         self.parts: tuple[Part, ...] = (
             self.copies,
             self.carrying,
@@ -215,6 +218,8 @@ class SchedulerState:
             Scaling(shared),
             errands,
             Plugins(shared, errands, self.copies, self.topics, self.revocation),
+            self.expectations,
+            Unattended(shared),
             Locks(shared),
             Semaphores(shared),
             Events(shared),
@@ -243,7 +248,7 @@ class SchedulerState:
             self._worker_events.events,
             self.objects.events,
             clients.events,
-            Orders(shared, self.copies, missing, kills).events,
+            Orders(shared, self.copies, self.expectations, missing, kills).events,
             Runs(shared, self.revocation, self.lending, missing, kills).events,
             *(part.events for part in self.parts),
         )

@@ -7,6 +7,7 @@ from typing import Any
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.parts.copies import Copies
+from holdfast.cluster.scheduler.parts.expectations import Expectations
 from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.placing.lending import submitted_in
@@ -30,18 +31,23 @@ class Orders:
         The tables.
     copies
         Sees to second copies of data.
+    expectations
+        Knows which keys clients expect.
     missing
         Takes results that could not be read.
     kills
         Ends runs of what is cancelled.
     """
 
-    def __init__(self, shared: Shared, copies: Copies, missing: Missing, kills: Kills) -> None:
+    def __init__(
+        self, shared: Shared, copies: Copies, expectations: Expectations, missing: Missing, kills: Kills
+    ) -> None:
         self.events: EventHandlers = {
             events.TasksSubmitted: self._tasks_submitted,
             events.ObjectsScattered: self._objects_scattered,
             events.ReferencesFound: self._references_found,
             events.KeysWanted: self._keys_wanted,
+            events.KeysRetried: self._keys_retried,
             events.KeysReleased: self._keys_released,
             events.KeysCancelled: self._keys_cancelled,
             events.ResultsMissing: self._results_missing,
@@ -52,6 +58,8 @@ class Orders:
         self._placement = shared.placement
         self._life = shared.life
         self._copies = copies
+        self._expectations = expectations
+        self._expected = expectations.table
         self._missing = missing
         self._kills = kills
         self._submitted = 0
@@ -123,6 +131,8 @@ class Orders:
                 life.want(client, event.wants)
             for task, dependency_key in unknown:
                 life.fail_unknown_dependency(task, dependency_key)
+            if self._expected:
+                self._expectations.meet([key for key, _, _, _ in event.tasks])
         finally:
             life.settle(specified)
 
@@ -176,6 +186,8 @@ class Orders:
                     self._life.reports.tell(client, task)
                 if task.state != "erred":
                     self._life.reports.pending(task)
+        if self._expected:
+            self._expectations.meet([key for key, _, _, _, _, _ in event.objects])
 
     def _references_found(self, event: events.ReferencesFound) -> None:
         client = self._clients[event.client]
@@ -190,16 +202,37 @@ class Orders:
     def _keys_wanted(self, event: events.KeysWanted) -> None:
         self._life.want(self._clients[event.client], event.keys)
 
+    def _keys_retried(self, event: events.KeysRetried) -> None:
+        client = self._clients[event.client]
+        failed = []
+        for key in event.keys:
+            task = self._life.generations.tasks.get(key)
+            if task is None:
+                self._instructions.cancelled(client.id, key, "it was cancelled or released before")
+            elif task.error is not None and not task.error.is_lasting:
+                failed.append(task)
+            else:
+                self._life.reports.tell(client, task)
+        self._life.retry(failed)
+
     def _keys_released(self, event: events.KeysReleased) -> None:
         client = self._clients[event.client]
         for key in event.keys:
             task = self._life.generations.tasks.get(key)
             if task is not None:
                 self._life.holding.unhold(client, task)
+            elif self._expected:
+                self._expectations.forget(client, key)
 
     def _keys_cancelled(self, event: events.KeysCancelled) -> None:
         client = self._clients[event.client]
-        found = [task for key in event.keys if (task := self._life.generations.tasks.get(key)) is not None]
+        found = []
+        for key in event.keys:
+            task = self._life.generations.tasks.get(key)
+            if task is not None:
+                found.append(task)
+            elif self._expected:
+                self._expectations.forget(client, key)
         cancelled = self._life.holding.cancel(found, client, force=event.force, reason=event.reason)
         if event.kill is not None:
             self._kills.cancelled(client, cancelled, event.kill)

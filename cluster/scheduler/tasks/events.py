@@ -130,6 +130,27 @@ class KeysWanted(NamedTuple):
     keys: Sequence[Key]
 
 
+class KeysExpected(NamedTuple):
+    """A client wants the results of these keys, as soon as there are tasks of them."""
+
+    client: str
+    keys: Sequence[Key]
+
+
+class KeysRetried(NamedTuple):
+    """A client wants these, which have failed, to be computed again."""
+
+    client: str
+    keys: Sequence[Key]
+
+
+class KeysUnattended(NamedTuple):
+    """These are to be computed even if no client holds them."""
+
+    client: str
+    keys: Sequence[Key]
+
+
 class KeysReleased(NamedTuple):
     client: str
     keys: Sequence[Key]
@@ -339,6 +360,9 @@ Event: TypeAlias = (
     | ObjectsScattered
     | ReferencesFound
     | KeysWanted
+    | KeysExpected
+    | KeysRetried
+    | KeysUnattended
     | KeysReleased
     | KeysCancelled
     | ResultsMissing

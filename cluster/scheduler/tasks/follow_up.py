@@ -36,14 +36,14 @@ class FollowUp:
     fail_for_a_dependency
         Fails a task that depends on one that has erred.
     run_again
-        Lets a task run again that has failed for the loss of a result that is there again.
+        Lets a task run again that has failed, for the loss of a result that is there again or as a client wants it.
 
     Attributes
     ----------
     to_fail
         The tasks that depend on something that has erred.
     to_retry
-        The tasks that depend on something that was lost and is there again.
+        The tasks that are worth another try, those last that come first.
     """
 
     __slots__ = (

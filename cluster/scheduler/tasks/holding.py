@@ -115,7 +115,8 @@ class Holding:
                     stack.append(dependent)
         for task in closure:
             for holder in task.holders:
-                if holder.peer and (force or holder is client):
+                if holder is client or (force and holder.yields):
                     self.unhold(holder, task)
-                    self._instructions.cancelled(holder.peer, task.key, text)
+                    if holder.peer:
+                        self._instructions.cancelled(holder.peer, task.key, text)
         return closure

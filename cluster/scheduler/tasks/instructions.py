@@ -165,6 +165,13 @@ class TellEvents(NamedTuple):
     events: list[tuple[float, Any]]
 
 
+class Log(NamedTuple):
+    """Something for the scheduler's log, since no peer is there to be told."""
+
+    text: str
+    peer: str = ""
+
+
 class Reply(NamedTuple):
     peer: str
     request: int
@@ -272,6 +279,7 @@ Instruction: TypeAlias = (
     | ReportCancelled
     | ReportKept
     | Warn
+    | Log
     | TellEvents
     | Reply
     | ReplyPart

@@ -48,6 +48,7 @@ from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payloa
 from holdfast.cluster.scheduler.tasks.placer import Placer
 from holdfast.cluster.scheduler.tasks.reports import Reports
 from holdfast.cluster.scheduler.tasks.results import Results
+from holdfast.cluster.scheduler.tasks.retrying import failed_below
 from holdfast.cluster.scheduler.tasks.run_accounts import end_run
 from holdfast.cluster.scheduler.tasks.sending import Sender
 from holdfast.cluster.scheduler.tasks.states import ACTIVE
@@ -93,6 +94,7 @@ class Lifecycle:
         #: The seconds that a run of a task may take, of those for which that is limited.
         self.run_timeouts: dict[Task, float] = {}
         self.lost = Lost()
+        self._retried: dict[Task, None] = {}  # those that clients want to run again, and that have yet to begin
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
         self.functions = functions
         self.groups = Groups()
@@ -348,13 +350,28 @@ class Lifecycle:
             if task.state == "memory":
                 self.follow_up.to_retry.extend(task.dependents)
 
+    def retry(self, tasks: Sequence[Task]) -> None:
+        """Let tasks that have failed run again, soon; before them what failed below them (1, 5)."""
+        failed = [task for task in failed_below(tasks) if task.error is not None and not task.error.is_lasting]
+        for task in failed:
+            assert task.error is not None
+            task.error.is_retried = True
+            self._retried[task] = None
+        self.follow_up.to_retry.extend(reversed(failed))
+
     def _run_again(self, task: Task) -> None:
-        if task.state != "erred" or task.error is None or not task.error.is_loss:
+        if self._retried:
+            if any(dependency in self._retried for dependency in task.dependencies):
+                return  # it comes after these
+            self._retried.pop(task, None)
+        error = task.error
+        if error is None or not (error.is_loss or error.is_retried):
             return
-        if any(dependency.state == "erred" for dependency in task.dependencies):
-            return
+        if not error.is_retried and any(dependency.error is not None for dependency in task.dependencies):
+            return  # it comes after these
         self.errors.take_from(task)
         self._moves.move(task, "released")
+        task.failures = 0
         self.follow_up.to_retry.extend(task.dependents)
         if task.is_needed:
             self.reports.pending(task)
@@ -425,7 +442,9 @@ class Lifecycle:
             f"{task.key!r} depends on {key!r}, which was cancelled or released: make that again, and keep a future "
             "of it, or publish it"
         )
-        self.fail(task, task_error(task.key, CancelledError(text)))
+        error = task_error(task.key, CancelledError(text))
+        error.is_lasting = True
+        self.fail(task, error)
 
     def _leave_dependencies(self, task: Task) -> None:
         """A task is active no longer (2), so what it depends on may be unneeded (8)."""

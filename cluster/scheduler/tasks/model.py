@@ -141,15 +141,32 @@ class TaskError:
         How many tasks have failed for it.
     is_loss
         It failed because data was lost with a host, which may come back.
+    is_lasting
+        Another run would not help.
+    is_retried
+        A client wants what has failed for it to run again.
     """
 
-    __slots__ = ("blob", "is_loss", "key", "nbytes", "object_id", "tasks", "text", "where")
+    __slots__ = (
+        "blob",
+        "is_lasting",
+        "is_loss",
+        "is_retried",
+        "key",
+        "nbytes",
+        "object_id",
+        "tasks",
+        "text",
+        "where",
+    )
 
     def __init__(self, key: Key, blob: Payload | None, text: str, *, is_loss: bool = False) -> None:
         self.key = key
         self.blob = blob
         self.text = text
         self.is_loss = is_loss
+        self.is_lasting = False
+        self.is_retried = False
         self.object_id: ObjectId | None = None
         self.nbytes = 0
         self.where: tuple[Host, ...] = ()
@@ -425,6 +442,16 @@ class Holder:
     def hears(self) -> bool:
         """Whether a peer is told what becomes of the tasks."""
         return bool(self.peer)
+
+    @property
+    def yields(self) -> bool:
+        """Whether it gives up what a client cancels for others, too."""
+        return bool(self.peer)
+
+    def ended(self, task: Task) -> None:
+        """A task that it holds has a result, or has failed. Called if no peer is told."""
+        if self.watch is not None:
+            self.watch()
 
     def describe(self) -> HolderDescription:
         """What it is called."""

@@ -42,16 +42,16 @@ class Reports:
             if peer := holder.peer:
                 entry = entry or memory_entry(task)
                 self._instructions.add(ReportMemory, peer, entry)
-            elif holder.watch is not None:
-                holder.watch()
+            else:
+                holder.ended(task)
 
     def failed(self, task: Task) -> None:
         """Tell all that hold a task of its error."""
         for holder in task.holders:
             if peer := holder.peer:
                 self._instructions.add(ReportErred, peer, erred_entry(task))
-            elif holder.watch is not None:
-                holder.watch()
+            else:
+                holder.ended(task)
 
     def pending(self, task: Task) -> None:
         """Tell all that hold a task that what it had is gone, and that it has no result yet."""

@@ -69,5 +69,5 @@ TRANSITIONS: dict[tuple[State, State], str] = {
     ("lost", "memory"): "its host is back, or a client has put the data into a store again",
     ("lost", "erred"): "its host has not come back in time",
     ("lost", "released"): "nothing needs it, or a client has said how it is computed",
-    ("erred", "released"): "nothing needs it, or what it failed for is there again",
+    ("erred", "released"): "nothing needs it, what it failed for is there again, or a client wants another try",
 }

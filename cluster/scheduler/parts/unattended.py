@@ -1,0 +1,73 @@
+"""Tasks that are to run even if no client holds them any more (`fire_and_forget`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.holding import Holding
+from holdfast.cluster.scheduler.tasks.instructions import Instructions, Log
+from holdfast.cluster.scheduler.tasks.model import Holder, Task
+
+#: So much of an error's text is logged.
+LOGGED_LENGTH = 2_000
+
+
+class UnattendedTasks(Holder):
+    """Holds tasks until they have ended. Nobody is told of a failure, so that is logged."""
+
+    __slots__ = ("_holding", "_instructions")
+
+    kind: ClassVar[str] = "fire-and-forget"
+
+    def __init__(self, holding: Holding, instructions: Instructions) -> None:
+        super().__init__(self.kind)
+        self._holding = holding
+        self._instructions = instructions
+
+    @property
+    def yields(self) -> bool:
+        return True
+
+    def ended(self, task: Task) -> None:
+        self._holding.unhold(self, task)
+        if task.error is not None:
+            text = f"{task.key!r:.200}, which was to run unattended (fire_and_forget), has failed: {task.error.text}"
+            self._instructions.put(Log(text[:LOGGED_LENGTH]))
+
+
+class Unattended(Part):
+    """Keeps tasks that are to run unattended."""
+
+    name: ClassVar[str] = "unattended"
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self.events = {events.KeysUnattended: self._keep}
+        self._tasks = UnattendedTasks(shared.life.holding, shared.instructions)
+
+    def holders(self) -> Iterable[Holder]:
+        return (self._tasks,)
+
+    def _keep(self, event: events.KeysUnattended) -> None:
+        life = self.shared.life
+        for key in event.keys:
+            task = life.generations.tasks.get(key)
+            if task is None or task.state in ("memory", "erred"):
+                continue  # it has ended
+            life.holding.hold(self._tasks, task)
+            if task.state == "released":
+                life.activate(task)
+
+    def snapshot(self) -> Any:
+        return [task.key for task in self._tasks.holds]
+
+    def restore(self, data: Any) -> None:
+        for key in data:
+            self.shared.life.holding.hold(self._tasks, self.shared.life.generations.tasks[key])
+
+    def check(self) -> None:
+        for task in self._tasks.holds:
+            assert task.state not in ("memory", "erred"), f"{task!r} has ended, and is held"
