@@ -1,69 +1,22 @@
 """How a client asks for leases, and gives them back.
 
-A lease has a number that the client gives to it. Whatever ends a wait for it, a timeout of the caller's own, a
-cancelled ``await``, an interrupt, the client says that it does not want the lease; the scheduler knows whether it was
-granted meanwhile, and passes it on (`holdfast.cluster.scheduler.parts.leases`). To release a lease needs no answer.
+`holdfast.client.core.leases` says what a lease is for a client.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from holdfast.client.coordination.named import Named, check_blocking, on_loop
 from holdfast.client.core.core import Core
+from holdfast.client.core.leases import Lease
 from holdfast.client.drivers.effects import Effect, Operation
 from holdfast.cluster.protocol.message import Request
 
-#: Gives the numbers of leases, and of whatever else is given up by number. No client is in two processes.
-new_number = itertools.count(1).__next__
 #: ``ask(core, timeout, number)`` asks for a lease.
 _Asking = Callable[[Core, float | None, int], Effect]
-
-
-class Lease:
-    """One that a client asks for, or has.
-
-    Parameters
-    ----------
-    core
-        The client's.
-    release
-        What says that it isn't wanted any more.
-    held
-        Where it is noted while it is granted, by its number.
-    """
-
-    __slots__ = ("core", "held", "number", "release")
-
-    def __init__(self, core: Core, release: Request, held: dict[int, Lease]) -> None:
-        self.core = core
-        self.release = release
-        self.held = held
-        self.number = new_number()
-
-    def acquire(self, ask: Callable[[int], Effect]) -> Operation[bool]:
-        """Ask for it. Whether it was granted."""
-        try:
-            granted: bool = yield ask(self.number)
-            if granted:
-                self.held[self.number] = self
-        except BaseException:
-            self.give_up()
-            raise
-        return granted
-
-    def give_up(self) -> None:
-        """It isn't wanted, whatever has become of it. Twice is no harm."""
-        self.held.pop(self.number, None)
-        self.core.session.tell(self.release, lease=self.number)
-
-    def give_back(self) -> bool:
-        """Release it. False if another thread has done so."""
-        self.core.session.tell_now(self.release, lease=self.number)
-        return self.held.pop(self.number, None) is not None
 
 
 class Leasing(Named):

@@ -14,9 +14,9 @@ from collections.abc import Generator
 from typing import Any, Self
 
 from holdfast.client.coordination.items import is_plain, packing, unpacking
-from holdfast.client.coordination.leases import new_number
 from holdfast.client.coordination.named import Named, on_loop
 from holdfast.client.core.core import Core
+from holdfast.client.core.leases import new_number
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.operations.recipes import Recipe

@@ -13,10 +13,11 @@ import weakref
 from types import TracebackType
 from typing import Any, Self
 
-from holdfast.client.coordination.leases import Lease, waiting_time
+from holdfast.client.coordination.leases import waiting_time
 from holdfast.client.coordination.lock import is_locked
 from holdfast.client.coordination.named import Named, check_blocking, on_loop
 from holdfast.client.core.core import Core
+from holdfast.client.core.leases import Lease
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.cluster.durations import seconds

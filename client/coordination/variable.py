@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.client.coordination.items import packing, unpacking
-from holdfast.client.coordination.leases import new_number
 from holdfast.client.coordination.named import Named
 from holdfast.client.core.core import Core
+from holdfast.client.core.leases import new_number
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.operations.recipes import Recipe

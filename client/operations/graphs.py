@@ -15,6 +15,7 @@ from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import borrow, elsewhere, own
 from holdfast.client.operations.storing import constants, store_as
 from holdfast.client.operations.submit import submit
+from holdfast.client.operations.write_locks import write_lock
 from holdfast.client.packing import options as task_options
 from holdfast.client.packing.dask_internals import (
     CompositeExpr,
@@ -85,6 +86,7 @@ def submit_graph(
         constants=constants(core),
         store_as=partial(store_as, core),
         as_actor=as_actor,
+        write_lock=write_lock,
     ).pack(graph, outputs, per_key, [key for key, chosen in of_outputs.items() if chosen.get("actor")])
     warn_if_large(packed)
     if called:

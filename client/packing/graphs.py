@@ -46,6 +46,7 @@ from holdfast.client.packing.futures import FutureLike, Own, is_future
 from holdfast.client.packing.keys import check_together, wire_key
 from holdfast.client.packing.shuffle_items import Taken, items_taken
 from holdfast.client.packing.structures import futures_in_fields
+from holdfast.client.packing.write_tasks import with_locks
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.protocol.payloads import Item, Reference
 from holdfast.cluster.protocol.shapes import key_weight
@@ -108,6 +109,8 @@ class GraphPacker:
         Puts a value into a store under a key. Returns its future, None without a store.
     as_actor:
         ``as_actor(function)``: a function that makes an actor of what that one gives.
+    write_lock:
+        What a task that writes gets in the place of its lock.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class GraphPacker:
         constants: Constants,
         store_as: Callable[[Any, Any], FutureLike | None],
         as_actor: Callable[[Callable[..., Any]], Callable[..., Any]],
+        write_lock: Callable[[Any], Any],
     ) -> None:
         self._functions = functions
         self._borrow = borrow
@@ -128,6 +132,7 @@ class GraphPacker:
         self._constants = constants
         self._store_as = store_as
         self._as_actor = as_actor
+        self._write_lock = write_lock
         self._packed_functions: dict[int, tuple[Any, Function]] = {}
         self._sent_functions: dict[bytes, Function] = {}
         self._packers: dict[int, Packer] = {}
@@ -174,6 +179,7 @@ class GraphPacker:
         for key in actors:
             self._make_actor(needed, self._target(nodes, key) if key in nodes else key)
         check_targets(needed)
+        needed = with_locks(needed, self._write_lock)
         ranks = order(needed)
         self._taken = items_taken(needed, set(targets.values()), self._is_call, options)
         tasks = []

@@ -23,6 +23,8 @@ def pack(graph, outputs, options=MappingProxyType({}), **settings):
         "elsewhere": lambda key: None,
         "constants": Constants(lambda value: None),
         "store_as": lambda v, k: None,
+        "as_actor": refuse,
+        "write_lock": lambda lock: lock,
     }
     return GraphPacker(FunctionCache(), **{**defaults, **settings}).pack(graph, outputs, options)
 
