@@ -18,6 +18,7 @@ from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, is_loopback, parse_address
 from holdfast.cluster.deploy.ask import wait_for_scheduler
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, NodePlan, plan_nodes
+from holdfast.cluster.deploy.scheduler_file import wait_for_address
 from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
 from holdfast.cluster.processes.log_files import default_root
 from holdfast.cluster.processes.parent import ChildProcess, spawn
@@ -81,6 +82,13 @@ _OPTIONS = {
 @click.command()
 @click.option("--head", is_flag=True, help="Start a new cluster: its scheduler, and this host as its first host.")
 @click.option("--address", metavar="HOST:PORT", help="Join this host to the cluster whose scheduler is there.")
+@click.option(
+    "--scheduler-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="With --head: write a file that says where the scheduler is, for Client(scheduler_file=). Without --head and "
+    "--address: join the cluster whose scheduler has written this file.",
+)
 @click.option(
     "--host",
     metavar="ADDRESS",
@@ -156,6 +164,7 @@ _OPTIONS = {
 def start(
     head: bool,
     address: str | None,
+    scheduler_file: Path | None,
     host: str | None,
     port: int | None,
     workers: int | None,
@@ -183,6 +192,8 @@ def start(
       holdfast start --head --resources 'GPU=2'
       holdfast start --head --host 10.0.0.1 --port 8786
       holdfast start --address 10.0.0.1:8786
+      holdfast start --head --scheduler-file scheduler.json
+      holdfast start --scheduler-file scheduler.json
 
     Each process that connects must have the cluster's token. The first start makes it, in ~/.config/holdfast/token (or
     the file that HOLDFAST_TOKEN_FILE names). To join from another host, copy that file there, or set HOLDFAST_TOKEN to
@@ -195,6 +206,10 @@ def start(
       HOLDFAST_SILENCE_TIMEOUT        for a host that says nothing (30)
       HOLDFAST_NO_WORKER_TIMEOUT      for a worker that may run a task (30)
     """
+    if not head and address is None and scheduler_file is not None:
+        address = wait_for_address(scheduler_file, min(timeout, JOIN_SECONDS))
+    elif not head and scheduler_file is not None:
+        raise click.UsageError("--scheduler-file says where the scheduler is, as --address does: give one of them")
     if head == (address is not None):
         raise click.UsageError("say either --head, to start a cluster, or --address HOST:PORT, to join one")
     if address is not None and port is not None:
@@ -232,6 +247,7 @@ def start(
         address=address or "",
         log_directory=logs,
         timeout=timeout,
+        scheduler_file=scheduler_file if head else None,
     )
     with tokens.handed_down(token) as token_fd:
         child = spawn(

@@ -293,6 +293,45 @@ class Cluster:
         if not self.quiet:
             print(text)
 
+    def get_logs(self, cluster: bool = True, scheduler: bool = True, workers: bool | Iterable[str] = True) -> Any:
+        """The last lines that the cluster object, the scheduler and the workers have logged. Where methods are awaited:
+        await it.
+
+        Parameters
+        ----------
+        cluster, scheduler : bool
+            Whether those are wanted.
+        workers : bool or list of str
+            Whether those of all workers are wanted; or of which ones, by address or name.
+
+        Returns
+        -------
+        dict of str to str
+            The text of ``"Cluster"``, of ``"Scheduler"``, and of each worker by its address; oldest lines first.
+        """
+        wanted = workers if isinstance(workers, bool) else list(workers)
+        return self.sync(self._get_logs, cluster, scheduler, wanted)
+
+    def logs(self, *args: Any, **kwargs: Any) -> Any:
+        """The first name of `get_logs`."""
+        return self.get_logs(*args, **kwargs)
+
+    async def _get_logs(self, cluster: bool, scheduler: bool, workers: bool | list[str]) -> dict[str, str]:
+        from holdfast.client import Client
+
+        def ask() -> dict[str, str]:
+            found = {}
+            with Client(self.scheduler_address, token=self.token, attach=False, set_as_default=False) as client:
+                if scheduler:
+                    found["Scheduler"] = _text_of(client.get_scheduler_logs())
+                if workers:
+                    lines = client.get_worker_logs(workers=None if workers is True else workers)
+                    found.update({address: _text_of(each) for address, each in lines.items()})
+            return found
+
+        own = {"Cluster": "\n".join(text for _, text in self._cluster_manager_logs)} if cluster else {}
+        return {**own, **(await asyncio.to_thread(ask) if scheduler or workers else {})}
+
     # -- size
 
     def scale(self, n: int = 0, memory: float | str | None = None, cores: int | None = None) -> Any:
@@ -464,6 +503,10 @@ def _known(each: int | None, what: str) -> int:
     if not each:
         raise ValueError(f"this cluster can't be scaled by {what}: it is not known how much of that a worker has")
     return each
+
+
+def _text_of(lines: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(reversed([text for _, text in lines]))
 
 
 async def _coroutine(result: Any) -> Any:

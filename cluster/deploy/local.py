@@ -499,14 +499,25 @@ class LocalCluster(Cluster):
             there = (await comm.identity())["workers"]
             if known := [address for address in addresses if address in there]:
                 try:
-                    await comm.retire_workers(known, close_workers=True, close_hosts=False)
-                except (TimeoutError, NoWorkerError, ValueError) as error:
-                    logger.warning("%s: workers are closed without being retired: %s", self.name, error)
+                    await comm.retire_workers(known, close_hosts=False)
+                except (NoWorkerError, ValueError):
+                    pass  # they have just gone, or others let them go
+                except (TimeoutError, RuntimeError) as error:  # they have actors, say
+                    logger.warning("%s keeps the workers %s: %s", self.name, ", ".join(known), error)
+                    self._keep(known)
+                    addresses = [address for address in addresses if address not in known]
             # Also those that have come meanwhile.
             hosts = {address.rpartition("/")[0] for address in addresses}
             for host in hosts & set(self._parts.addresses()):
                 theirs = [address for address in addresses if address.rpartition("/")[0] == host]
                 await comm.ask(protocol.requests.REMOVE_WORKERS, node=host, workers=theirs)
+
+    def _keep(self, addresses: Iterable[str]) -> None:
+        """Workers that were to go stay."""
+        for host, at in enumerate(self._parts.addresses()):
+            numbers = [int(address.rpartition("/")[2]) for address in addresses if address.rpartition("/")[0] == at]
+            if numbers:
+                self._plan(host, sorted({*self._plans[host].numbers, *numbers}))
 
     def _check_open(self) -> None:
         if self.closed or self.status != Status.running:

@@ -18,10 +18,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from holdfast.cluster import protocol
 from holdfast.cluster.comm.tokens import add_token_option, token_of
+from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.cluster_processes import LocalProcesses
 from holdfast.cluster.deploy.keeper import AgentKeeper
 from holdfast.cluster.deploy.plan import NodePlan
+from holdfast.cluster.deploy.scheduler_file import write_scheduler_file
 from holdfast.cluster.processes import log_files
 from holdfast.cluster.processes.child import add_process_options, configure_logging, default_signals, tell_parent
 from holdfast.cluster.processes.run_directory import RunDirectory, sweep
@@ -53,7 +56,15 @@ def _ignore_signals() -> None:
 
 
 def service_arguments(
-    kind: str, plan: NodePlan, *, host: str, port: int, address: str, log_directory: Path, timeout: float
+    kind: str,
+    plan: NodePlan,
+    *,
+    host: str,
+    port: int,
+    address: str,
+    log_directory: Path,
+    timeout: float,
+    scheduler_file: Path | None = None,
 ) -> list[str]:
     """The command line of a service. ``kind``: ``head`` (``host`` and ``port`` count) or ``host`` (``address``)."""
     options = {
@@ -65,6 +76,8 @@ def service_arguments(
         "--log-directory": str(log_directory),
         "--timeout": str(timeout),
     }
+    if scheduler_file is not None:
+        options["--scheduler-file"] = os.path.abspath(scheduler_file)
     return [part for option in options.items() for part in option]
 
 
@@ -77,13 +90,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--plan", required=True)
     parser.add_argument("--log-directory", type=Path, required=True)
     parser.add_argument("--timeout", type=float, default=30.0)
+    parser.add_argument("--scheduler-file", type=Path)
     add_token_option(parser)
     add_process_options(parser)
     options = parser.parse_args(arguments)
     configure_logging(options)
     default_signals()
-    parts = LocalProcesses(token_of(options), log_level=options.log_level, log_directory=options.log_directory)
+    token = token_of(options)
+    parts = LocalProcesses(token, log_level=options.log_level, log_directory=options.log_directory)
     directory: RunDirectory | None = None
+    file: Path | None = None
     code = 0
     ready_fd = options.ready_fd
     for number in _SIGNALS:
@@ -99,6 +115,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return info
 
             info = tell()
+            if options.scheduler_file is not None:
+                identity = ask(parts.scheduler_address, protocol.requests.INFO, token=token)
+                write_scheduler_file(options.scheduler_file, identity)
+                file = options.scheduler_file
             logger.info("ready: %s", info)
             tell_parent(ready_fd, info)
             ready_fd = None
@@ -123,6 +143,8 @@ def main(arguments: list[str] | None = None) -> int:
         logger.exception("stopping failed")
         code = 1
     finally:
+        if file is not None:
+            file.unlink(missing_ok=True)
         if directory is not None:
             directory.close()
         logger.info("stopped")

@@ -25,7 +25,7 @@ from holdfast.cluster.deploy.cluster import SYNC_SECONDS, Cluster
 from holdfast.cluster.deploy.process_interface import Status
 from holdfast.cluster.deploy.runner import Runner
 from holdfast.cluster.deploy.scheduler import Scheduler
-from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.errors import ConnectError, NoWorkerError
 from holdfast.cluster.processes.restarts import Restarts
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import parse_size
@@ -153,6 +153,7 @@ class SpecCluster(Cluster):
         self._parts = _Parts(shutdown_on_close)
         self._restarts: dict[Any, Restarts] = {}
         self._paused: dict[Any, float] = {}  # until when what can't be started isn't tried again
+        self._made: dict[Any, Any] = {}  # the specification of each worker
         self._seen: dict[Any, float] = {}  # when the scheduler last had each worker
         self._lock = asyncio.Lock()
         self._correcting: asyncio.Task[None] | None = None  # that has not begun
@@ -296,28 +297,43 @@ class SpecCluster(Cluster):
             self._paused[name] = time.monotonic() + self._restarts_of(name).ended("it has ended")
             logger.warning("the worker %s of %s has ended, and is made anew", name, self.name)
         if surplus:
-            await self._retire(surplus)
+            surplus = await self._retire(surplus)
         going = [(name, workers.pop(name)) for name in (*surplus, *ended)]
         results = await asyncio.gather(*(worker.close() for _, worker in going), return_exceptions=True)
         for name in surplus:
-            for table in (self._restarts, self._paused, self._seen):
+            for table in (self._restarts, self._paused, self._seen, self._made):
                 table.pop(name, None)
         for (name, _), result in zip(going, results, strict=True):
             if isinstance(result, Exception):
                 logger.error("the worker %s of %s could not be closed", name, self.name, exc_info=result)
 
-    async def _retire(self, names: Iterable[Any]) -> None:
-        """Have the scheduler let workers go, which moves what only they have."""
+    async def _retire(self, names: list[Any]) -> list[Any]:
+        """Have the scheduler let workers go, which moves what only they have. Returns those that may be closed.
+
+        If something can't be moved, they stay: the specification has them again.
+        """
         comm = self.scheduler_comm
         if comm is None or comm.is_over:
-            return
+            return names
         known = {worker["name"] for worker in (await comm.identity())["workers"].values()}
-        leaving = [each for name in names for each in self._names_of(name, self.workers[name]) if each in known]
-        if leaving:
-            try:
-                await comm.retire_workers(names=leaving, close_workers=False, close_hosts=False)
-            except (HoldfastError, TimeoutError, ValueError) as error:
-                logger.warning("%s: workers are closed without being retired: %s", self.name, error)
+        leaving = [each for name in names for each in self._names_of(name, self._made.get(name)) if each in known]
+        if not leaving:
+            return names
+        # Of workers of this process the store stays, as long as the scheduler does.
+        stays = isinstance(self.scheduler, Scheduler) and not any(
+            getattr(self.workers[name], "brings_memory", True) for name in names
+        )
+        try:
+            await comm.retire_workers(names=leaving, close_hosts=not stays)
+        except (NoWorkerError, ValueError):
+            pass  # they have just gone, or others let them go
+        except (HoldfastError, TimeoutError, RuntimeError) as error:
+            if comm.is_over:
+                return names
+            logger.warning("%s keeps the workers %s: %s", self.name, ", ".join(map(str, names)), error)
+            self.worker_spec.update({name: self._made[name] for name in names if name in self._made})
+            return []
+        return names
 
     async def _open_missing(self) -> None:
         now = time.monotonic()
@@ -328,6 +344,7 @@ class SpecCluster(Cluster):
             options = dict(spec.get("options", {}))
             options.setdefault("name", name)
             self._restarts_of(name).begin()
+            self._made[name] = spec
             worker = made[name] = _class_of(spec)(self._address_for_workers, **options)
             self.workers[name] = worker
         results = await asyncio.gather(*(_await(worker) for worker in made.values()), return_exceptions=True)
@@ -358,7 +375,7 @@ class SpecCluster(Cluster):
         now = time.monotonic()
         observed = {worker["name"] for worker in self._info["workers"].values()}
         for name, worker in list(self.workers.items()):
-            if not observed.isdisjoint(self._names_of(name, worker)):
+            if not observed.isdisjoint(self._names_of(name, self._made.get(name))):
                 self._seen[name] = now
             elif name in self._seen and now - self._seen[name] > LOST_SECONDS:
                 del self._seen[name]
@@ -481,7 +498,7 @@ class SpecCluster(Cluster):
     def _all_names(self, names: Iterable[Any]) -> set[Any]:
         found: set[Any] = set()
         for name in names:
-            spec = self.worker_spec.get(name) or {}
+            spec = self.worker_spec.get(name) or self._made.get(name) or {}
             found.update({name} if spec.get("group") is None else self._names_of(name, spec))
         return found
 

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from holdfast import Client, HoldfastError, Nanny, ProcessInterface, Scheduler, SpecCluster, Status, Worker
-from holdfast.cluster.comm.loops import run
+from holdfast.cluster.comm.loops import LoopThread, run
+from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy import spec as spec_module
+from holdfast.cluster.node import NodeAgent
+from holdfast.cluster.node.worker_plan import WorkerPlan
 from holdfast.cluster.processes import restarts
 from tests.support.waiting import until
 
@@ -347,3 +350,65 @@ def test_a_process_interface_is_what_it_says() -> None:
         assert repr(job) == "<ProcessInterface 'a': closed>"
 
     run(main())
+
+
+class Host(ProcessInterface):
+    """A job that brings a host of its own, with a store and a worker."""
+
+    def __init__(self, scheduler: str, name: Any = None) -> None:
+        super().__init__(scheduler=scheduler, name=name)
+        self._agent: Any = None
+
+    async def start(self) -> None:
+        self._agent = NodeAgent(
+            str(self.scheduler), token=load_token(), n_workers=0, processes=False, store_capacity=64 << 20
+        )
+        self._thread = LoopThread("a-host-of-its-own")
+        await self._thread.run_for(self._agent.start())
+        plan = WorkerPlan(0, str(self.name), in_process=True)
+        await self._thread.run_for(self._agent.workers.add(plan))
+        await super().start()
+
+    async def close(self) -> None:
+        if self.status == "running":
+            await self._thread.run_for(self._agent.close())
+            await asyncio.to_thread(self._thread.close)
+        await super().close()
+
+
+def test_what_only_a_host_has_is_moved_before_it_goes() -> None:
+    with SpecCluster(worker={"cls": Host}) as cluster, Client(cluster, set_as_default=False, attach=False) as client:
+        assert cluster.workers_bring_memory
+        cluster.scale(2)
+        cluster.wait_for_workers(2, timeout=30)
+        data = client.scatter(np.arange(100_000), workers=["1"], hash=False)
+        cluster.scale(1)
+        until(lambda: list(cluster.workers) == [0] and names(cluster) == {"0"}, "the other one has gone")
+        assert int(data.result().sum()) == sum(range(100_000))
+
+
+def test_the_last_one_that_has_data_stays(caplog: pytest.LogCaptureFixture) -> None:
+    with SpecCluster(worker={"cls": Host}) as cluster, Client(cluster, set_as_default=False, attach=False) as client:
+        cluster.scale(1)
+        cluster.wait_for_workers(1, timeout=30)
+        data = client.scatter(np.arange(100_000), hash=False)
+        until(client.who_has, "the scheduler knows of it")
+        cluster.scale(0)
+        until(lambda: list(cluster.worker_spec) == [0] and "keeps the workers 0" in caplog.text, "it says why")
+        assert int(data.result().sum()) == sum(range(100_000))
+        assert client.submit(np.sum, data).result() == sum(range(100_000))
+        del data
+        until(lambda: not client.who_has(), "nothing is held any more")
+        cluster.scale(0)
+        until(lambda: not cluster.workers, "now it goes")
+
+
+def test_its_logs() -> None:
+    with SpecCluster(workers={"a": WORKER}) as cluster:
+        cluster._log("submitted")
+        (worker,) = cluster.scheduler_info["workers"]
+        logs = cluster.get_logs()
+        assert logs["Cluster"] == "submitted"
+        assert set(logs) == {"Cluster", "Scheduler", worker}
+        assert list(cluster.logs(cluster=False, scheduler=False, workers=[worker])) == [worker]
+        assert cluster.get_logs(scheduler=False, workers=False) == {"Cluster": "submitted"}
