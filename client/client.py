@@ -35,6 +35,7 @@ from holdfast.client.methods.restarting import RestartMethods
 from holdfast.client.methods.results import ResultMethods
 from holdfast.client.methods.running import RunningMethods
 from holdfast.client.methods.scheduler_file import SchedulerFileMethods
+from holdfast.client.methods.versions import VersionMethods
 from holdfast.client.operations import closing, information, opening
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.notebook import card
@@ -48,6 +49,7 @@ class Client(
     PluginMethods,
     ResultMethods,
     RunningMethods,
+    VersionMethods,
     GraphMethods,
     CollectionMethods,
     DatasetMethods,

@@ -78,6 +78,8 @@ class Session:
         The description of every node by its address. Replaced, never changed: any thread may read it.
     scheduler : dict
         What the scheduler said about itself.
+    versions : dict
+        Which versions the scheduler and workers had when the client joined.
     subscriptions : Subscriptions
         The topics of which this client is told.
     ended : exception or None
@@ -93,6 +95,7 @@ class Session:
         self.nodes: dict[str, dict[str, Any]] = {node["address"]: node for node in welcome.get("nodes", ())}
         self.subscriptions = Subscriptions()
         self.scheduler: dict[str, Any] = dict(welcome.get("scheduler") or {})
+        self.versions: dict[str, Any] = dict(welcome.get("versions") or {})
         self.ended: Exception | None = None
         #: Called in the transport's thread when the connection is lost.
         self.on_end: Callable[[], None] = _nothing

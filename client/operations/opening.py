@@ -18,10 +18,12 @@ from holdfast.client.core.transport import connected
 from holdfast.client.drivers.effects import Driver, Elsewhere, Operation
 from holdfast.client.packing.keys import check_text
 from holdfast.client.stores.access import StoreAccess
+from holdfast.cluster import versions
 from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.user_warnings import warn_user
 
 T = TypeVar("T")
 
@@ -154,6 +156,7 @@ def _connect(
         "name": asked.name,
         "pid": os.getpid(),
         "hostname": socket.gethostname(),
+        "versions": versions.own(),
     }
     timeout = CONNECT_SECONDS if asked.timeout is None else asked.timeout
 
@@ -167,6 +170,7 @@ def _connect(
 
     session: Session = yield driver.in_loop(connect)
     resources.session = session
+    _warn_of_versions(address, session.versions)
     stores = resources.stores = StoreAccess(
         lambda: session.nodes, token=token, owner=id, attach=asked.attach, soon=driver.call_in
     )
@@ -195,6 +199,14 @@ def opened(core: Core, client: T) -> Operation[T]:
     core.session.check_open()
     yield from ()
     return client
+
+
+def _warn_of_versions(address: str, theirs: dict[str, Any]) -> None:
+    """Say once in which versions this process and those of the cluster differ."""
+    here = versions.own()
+    table = versions.differences(here, theirs.get("scheduler") or here, theirs.get("workers") or {})
+    if table is not None:
+        warn_user(f"this client and the cluster at {address} have different versions, which may not work:\n{table}")
 
 
 def _start_cluster(options: dict[str, Any]) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from holdfast.cluster.protocol.kinds import ERROR_TEXT, INLINE, KEY, NAME, NBYTES, NODES, OBJECT, PAYLOAD, REASON, TEXT
-from holdfast.cluster.protocol.limits import MAX_NAMED, MAX_PLAIN_ITEMS
+from holdfast.cluster.protocol.limits import MAX_NAMED, MAX_PACKAGES, MAX_PLAIN_ITEMS
 from holdfast.cluster.protocol.message import Message, Request
 from holdfast.cluster.protocol.shapes import (
     Anything,
@@ -143,7 +143,7 @@ VERSIONS = Errand(
     "versions",
     "The versions of Python, of the libraries that matter to a cluster, and of these packages, as the worker has them.",
     by="worker",
-    known={"packages": Listed(TEXT, MAX_NAMED)},
+    known={"packages": Listed(TEXT, MAX_PACKAGES)},
     answer=Fields({"host": Plain(), "packages": Plain()}),
 )
 

@@ -35,6 +35,8 @@ MAX_DATASETS = 10_000
 MAX_DATASET_NAME_NBYTES = 4 << 10
 #: How many workers or resources the options of a task may name.
 MAX_NAMED = 10_000
+#: The versions of how many packages are asked for together: to look one up takes a while.
+MAX_PACKAGES = 100
 MAX_THREADS = 1 << 16
 #: The number of a worker on its host.
 MAX_INDEX = (1 << 31) - 1

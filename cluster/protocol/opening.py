@@ -34,7 +34,7 @@ from holdfast.cluster.protocol.kinds import (
     RESOURCES,
     TEXT,
 )
-from holdfast.cluster.protocol.limits import MAX_THREADS
+from holdfast.cluster.protocol.limits import MAX_NAMED, MAX_THREADS
 from holdfast.cluster.protocol.message import Message, Vocabulary
 from holdfast.cluster.protocol.shapes import (
     Anything,
@@ -43,6 +43,7 @@ from holdfast.cluster.protocol.shapes import (
     Identity,
     Integer,
     Listed,
+    Mapped,
     Maybe,
     Number,
     Plain,
@@ -145,12 +146,26 @@ class Role(NamedTuple):
 
 
 _SCHEDULER: dict[str, Shape] = {"scheduler": Plain()}
+#: The versions of Python and of libraries, by name.
+_VERSIONS = Mapped(TEXT, Maybe(TEXT), MAX_NAMED)
 
 ROLES: Mapping[str, Role] = {
     "client": Role(
         "A client, to the scheduler.",
-        Fields({"id": NAME}, {"name": Maybe(TEXT), "pid": Integer(), "hostname": TEXT}, others=Plain()),
-        Fields({}, {**_SCHEDULER, "nodes": Listed(NODE_KNOWN)}, others=Plain()),
+        Fields(
+            {"id": NAME},
+            {"name": Maybe(TEXT), "pid": Integer(), "hostname": TEXT, "versions": _VERSIONS},
+            others=Plain(),
+        ),
+        Fields(
+            {},
+            {
+                **_SCHEDULER,
+                "nodes": Listed(NODE_KNOWN),
+                "versions": Fields({"scheduler": _VERSIONS, "workers": Mapped(ADDRESS, _VERSIONS, MAX_NAMED)}),
+            },
+            others=Plain(),
+        ),
     ),
     "node": Role(
         "A host's agent, to the scheduler. The welcome says how many seconds lie between two heartbeats.",
@@ -167,6 +182,7 @@ ROLES: Mapping[str, Role] = {
                 "memory_limit": Maybe(NBYTES),
                 "pid": Integer(),
                 "incarnation": Maybe(INCARNATION),
+                "versions": _VERSIONS,
             },
             others=Plain(),
         ),

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from holdfast import objectstore
-from holdfast.cluster import protocol
+from holdfast.cluster import protocol, versions
 from holdfast.cluster.comm.connecting import connect, shared_connection
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errands.threads import ErrandThreads
@@ -266,6 +266,7 @@ class Worker:
                     "memory_limit": self.memory_limit,
                     "pid": os.getpid(),
                     "incarnation": self._ledger.incarnation,
+                    "versions": versions.own(),
                 },
                 timeout=CONNECT_TIMEOUT_SECONDS,
                 shared=True,

@@ -11,6 +11,7 @@ from holdfast.cluster.protocol.requests import REQUESTS
 
 #: In the order in which they are asked.
 ARGUMENTS = {
+    requests.VERSIONS: {"packages": ["zarr"]},
     requests.WHO_HAS: {"keys": ["x", "data"]},
     requests.HAS_WHAT: {},
     requests.NTHREADS: {"workers": None},

@@ -92,8 +92,8 @@ class Setup:
             while len(known) > 1 or state.life.follow_up.has_more:
                 await asyncio.sleep(0.001)
 
-    def add_worker(self):
-        return Peer.join(self.scheduler, "worker", address=WORKER, name="here-0", node=NODE, nthreads=1)
+    def add_worker(self, **info):
+        return Peer.join(self.scheduler, "worker", address=WORKER, name="here-0", node=NODE, nthreads=1, **info)
 
     async def __aexit__(self, *exc_info):
         # A node leaves when it is told to, and the scheduler waits for that.

@@ -37,6 +37,7 @@ from holdfast.cluster.protocol.requests.looking import (
     SCHEDULER_PROFILE,
     SIZES,
     STATUS,
+    VERSIONS,
     WHO_HAS,
 )
 from holdfast.cluster.protocol.requests.moving import REBALANCE, REPLICATE
@@ -148,6 +149,7 @@ __all__ = [
     "UNPUBLISH",
     "UNREGISTER_PLUGIN",
     "UNSUBSCRIBE",
+    "VERSIONS",
     "WAIT_FOR_EVENT",
     "WAIT_FOR_WORKERS",
     "WHO_HAS",

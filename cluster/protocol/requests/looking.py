@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.cluster.protocol.kinds import ADDRESS, DATASET, KEY, KEYS, NAME, NBYTES, NODES, REASON, TEXT
-from holdfast.cluster.protocol.limits import MAX_DATASETS, MAX_NAMED, MAX_THREADS
+from holdfast.cluster.protocol.limits import MAX_DATASETS, MAX_NAMED, MAX_PACKAGES, MAX_THREADS
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.shapes import (
     Anything,
@@ -131,7 +131,16 @@ SCHEDULER_PROFILE = Request(
     answer=Fields({"profile": Anything("a tree of functions")}),
 )
 
+VERSIONS = Request(
+    "versions",
+    "The versions of Python, of the libraries that matter to a cluster, and of these packages, as the scheduler has "
+    "them.",
+    known={"packages": Listed(TEXT, MAX_PACKAGES)},
+    answer=Fields({"host": Plain(), "packages": Plain()}),
+)
+
 REQUESTS = (
+    VERSIONS,
     WHO_HAS,
     HAS_WHAT,
     NTHREADS,

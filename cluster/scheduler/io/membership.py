@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from holdfast.cluster import protocol
+from holdfast.cluster import protocol, versions
 from holdfast.cluster.clock import Alarm, ListeningClock, Rounds
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.comm.connection import Connection
@@ -42,6 +42,8 @@ SILENCE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
 #: How long a node's port is tried when its connection has broken.
 PROBE_SECONDS = 5.0
+#: A client is told of so many sets of versions that workers have.
+MAX_VERSIONS = 20
 #: How long nodes get to take leave when the cluster shuts down.
 CLOSE_SECONDS = 5.0
 
@@ -154,6 +156,8 @@ class Membership:
             check_opening(role, info)
         except ProtocolError as error:
             raise Refused("role", str(error)) from None
+        if role != NodePeer.role and (why := versions.refusal(role, info.get("versions") or {})) is not None:
+            raise Refused("version", why)
         name = info["id"] if role == "client" else info["address"]
         former = self.peers.get(name)
         if isinstance(former, NodePeer) and former.info["incarnation"] == info["incarnation"]:
@@ -174,6 +178,7 @@ class Membership:
         welcome: dict[str, Any] = {"scheduler": self._describe()}
         if role == "client":
             welcome["nodes"] = self._descriptions()
+            welcome["versions"] = {"scheduler": versions.own(), "workers": self._versions_of_workers()}
         elif role == "node":
             welcome["heartbeat"] = min(HEARTBEAT_SECONDS, self._silence_timeout / 5)
         return welcome
@@ -181,6 +186,17 @@ class Membership:
     def _descriptions(self) -> list[dict[str, Any]]:
         """The hosts whose stores a client may use."""
         return [host.description for host in self._state.hosts.values() if not host.leaving]
+
+    def _versions_of_workers(self) -> dict[str, dict[str, str | None]]:
+        """The versions that workers have, each of which stands once, with one of those that have them."""
+        found: dict[tuple[Any, ...], str] = {}
+        for address in self._state.workers:
+            peer = self.peers.get(address)
+            if peer is not None and (theirs := peer.info.get("versions")):
+                found.setdefault(tuple(theirs.items()), address)
+                if len(found) >= MAX_VERSIONS:
+                    break
+        return {address: dict(theirs) for theirs, address in found.items()}
 
     def connected(self, connection: Connection) -> None:
         """A peer that is welcome has connected."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias
 
+from holdfast.cluster import versions
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.requests import (
     ADAPTIVE_TARGET,
@@ -25,6 +26,7 @@ from holdfast.cluster.protocol.requests import (
     SCHEDULER_PROFILE,
     SIZES,
     STATUS,
+    VERSIONS,
     WHO_HAS,
     WORKERS_TO_CLOSE,
 )
@@ -63,6 +65,7 @@ READERS: dict[Request, Reader] = {
     GET_METADATA: lambda state, _, path: records.metadata(state, path),
     GET_EVENTS: lambda state, _, topic=None: records.events(state, topic),
     STATUS: lambda state, around: introspection.status(state, around.describe(), around.silences(), around.absent()),
+    VERSIONS: lambda _, __, packages=(): versions.describe(packages),
     MEMORY: lambda state, _: introspection.memory(state),
     EXPLAIN: lambda state, _, key: explaining.explain(state, key),
     SCHEDULER_LOGS: lambda _, around, n=None: process.logs(n),
