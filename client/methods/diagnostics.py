@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from holdfast.client.methods.face import Face
@@ -87,6 +88,45 @@ class DiagnosticMethods(Face):
         ['... WARNING ...mine: something is odd']
         """
         return self._run(diagnostics.worker_logs(self._core, n, workers, nanny))
+
+    def forward_logging(self, logger_name: str | None = None, level: int | str = logging.INFO) -> Any:
+        """Log here what is logged on the workers, those too that join later. In an asynchronous client: await it.
+
+        A record comes to the logger of the same name in this process, if that takes its level. What the workers have
+        logged before is in `get_worker_logs`.
+
+        Parameters
+        ----------
+        logger_name : str, optional
+            Which logger on the workers, with those below it. Default: all.
+        level : int or str
+            From which level on. The logger there takes this level while it is forwarded, if it had a higher one.
+
+        Examples
+        --------
+        >>> client.forward_logging("mine", level="INFO")
+        >>> client.unforward_logging("mine")
+        """
+        return self._run(diagnostics.forward_logging(self._core, logger_name, level))
+
+    def unforward_logging(self, logger_name: str | None = None) -> Any:
+        """Undo `forward_logging`. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        logger_name : str, optional
+
+        Raises
+        ------
+        ValueError
+            It is not forwarded.
+
+        Examples
+        --------
+        >>> client.forward_logging()
+        >>> client.unforward_logging()
+        """
+        return self._run(diagnostics.unforward_logging(self._core, logger_name))
 
     def profile(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from holdfast.client.methods.face import Face
-from holdfast.client.operations import looking
+from holdfast.client.operations import dumping, looking
 
 
 class LookingMethods(Face):
@@ -58,3 +59,78 @@ class LookingMethods(Face):
           It was brought by ...
         """
         return self._run(looking.explain(self._core, future))
+
+    def story(self, *keys_or_stimuli: Any, on_error: str = "raise") -> Any:
+        """What has become of tasks: how they moved from state to state. In an asynchronous client: await it.
+
+        The scheduler remembers moves from the first time on that it is asked, the last 100,000, since that costs it
+        some microseconds for each task. So call it once before what you want to know about.
+
+        Parameters
+        ----------
+        *keys_or_stimuli : Future, key, or list of these
+            Of which tasks.
+        on_error : "raise" or "ignore"
+            Without effect: only the scheduler is asked, and no worker can fail at it.
+
+        Returns
+        -------
+        list of tuple
+            ``("scheduler", key, before, after, where, time)`` for each move, the oldest first: the states
+            (``before`` is None of a task that has come to be), the address of the worker that runs it then or of the
+            host that has its result, and the time in seconds since 1970.
+
+        Examples
+        --------
+        >>> client.story("any")
+        []
+        >>> future = client.submit(pow, 2, 5)
+        >>> _ = future.result()
+        >>> [after for _, _, _, after, *_ in client.story(future)]
+        ['released', 'ready', 'processing', 'memory']
+        """
+        return self._run(looking.story(self._core, keys_or_stimuli, on_error))
+
+    def dump_cluster_state(
+        self,
+        filename: str = "holdfast-cluster-dump",
+        write_from_scheduler: bool | None = None,
+        exclude: Collection[str] = ("run_spec",),
+        format: str = "msgpack",
+        **storage_options: Any,
+    ) -> Any:
+        """Write all that the cluster knows of itself into a file: for reports of faults. Asynchronous client: await it.
+
+        Parameters
+        ----------
+        filename : str or path
+            A file, or a URL that fsspec can write to, such as ``"s3://bucket/dump"``. ``.msgpack.gz`` or ``.yaml`` is
+            added.
+        write_from_scheduler : bool, optional
+            ``True`` is refused: the client writes, also to URLs.
+        exclude : list of str
+            Fields to leave out, wherever they are: by default what tasks were submitted as (``"run_spec"``).
+            ``"events"`` and ``"logs"`` are large sometimes.
+        format : "msgpack" or "yaml"
+        **storage_options
+            For fsspec, of a URL.
+
+        Raises
+        ------
+        ValueError
+            The format is unknown, or the scheduler is to write.
+        TypeError
+            There are options, and no URL.
+
+        Examples
+        --------
+        >>> import gzip, msgpack, os, tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     client.dump_cluster_state(os.path.join(directory, "dump"))
+        ...     with gzip.open(os.path.join(directory, "dump.msgpack.gz")) as file:
+        ...         sorted(msgpack.unpack(file))
+        ['scheduler', 'versions', 'workers']
+        """
+        return self._run(
+            dumping.dump_cluster_state(self._core, filename, write_from_scheduler, exclude, format, storage_options)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import time
 import warnings
@@ -15,6 +16,7 @@ from holdfast.client.drivers.effects import Elsewhere, Operation
 from holdfast.client.futures.collections import futures_of
 from holdfast.client.operations.errands import have_done
 from holdfast.client.operations.information import keys_named
+from holdfast.client.operations.records import subscribe, unsubscribe
 from holdfast.client.packing.options import names_of_workers
 from holdfast.cluster import protocol
 from holdfast.cluster.durations import seconds
@@ -22,13 +24,19 @@ from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.processes import profiling
 from holdfast.cluster.protocol.errands import (
     CALL_STACKS,
+    FORWARD_LOGS,
     NODE_LOGS,
     PROFILE,
+    RECORD_TASKS,
     TASK_STREAM,
     WORKER_LOGS,
     Errand,
 )
 
+logger = logging.getLogger(__name__)
+
+#: Marks a record that was forwarded, as `cluster/worker/log_forwarding.py` does.
+FORWARDED = "holdfast_forwarded"
 #: How long a worker has to answer. One that is in a long call into C, or stopped, has to say nothing.
 ANSWER_SECONDS = 10.0
 
@@ -76,6 +84,50 @@ def scheduler_logs(core: Core, n: int | None) -> Operation[tuple[tuple[str, str]
     """See `Client.get_scheduler_logs`."""
     answer = yield Ask(core.session, protocol.requests.SCHEDULER_LOGS, n=_number("n", n))
     return tuple([(level, text) for level, text in answer["lines"]])
+
+
+def forward_logging(core: Core, logger_name: str | None, level: Any) -> Operation[None]:
+    """See `Client.forward_logging`."""
+    number = _level(level)
+    if logger_name is not None and not isinstance(logger_name, str):
+        raise TypeError(f"logger_name is the name of a logger, or None for the root's, not {logger_name!r:.100}")
+    topic = _topic_of(core, logger_name)
+    said = {"topic": topic, "logger": logger_name, "level": number}
+    yield from subscribe(core, topic, _log_here, _warn_of_missed)
+    yield from stand(core, topic, FORWARD_LOGS, {**said, "on": True}, {**said, "on": False})
+    yield from _answers(core, FORWARD_LOGS, None, **said, on=True)
+
+
+def unforward_logging(core: Core, logger_name: str | None) -> Operation[None]:
+    """See `Client.unforward_logging`."""
+    topic = _topic_of(core, logger_name)
+    if topic not in core.session.subscriptions:
+        raise ValueError(f"the logger {logger_name or 'root'!r} is not forwarded to this client")
+    yield Ask(core.session, protocol.requests.WITHDRAW, name=topic)
+    yield from unsubscribe(core, topic)
+
+
+def _topic_of(core: Core, logger_name: str | None) -> str:
+    return f"forward-logging/{core.id}/{logger_name or ''}"
+
+
+def _level(level: Any) -> int:
+    number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ValueError(f"a level is a number, or a name such as 'INFO', not {level!r:.100}")
+    return number
+
+
+def _log_here(event: tuple[float, dict[str, Any]]) -> None:
+    """Log here what was logged in a worker."""
+    record = logging.makeLogRecord({**event[1], FORWARDED: True})
+    here = logging.getLogger(record.name)
+    if here.isEnabledFor(record.levelno):
+        here.handle(record)
+
+
+def _warn_of_missed(missed: int) -> None:
+    logger.warning("%d lines of workers' logs were missed: there were more than could be forwarded", missed)
 
 
 def worker_logs(core: Core, n: int | None, workers: Any, nanny: bool) -> Operation[dict[str, Any]]:
@@ -148,13 +200,28 @@ def _moment(moment: Any) -> float | None:
 # -- records of tasks
 
 
+def stand(core: Core, name: str, errand: Errand, arguments: dict[str, Any], undo: dict[str, Any]) -> Operation[None]:
+    """Have workers do an errand that join from now on, until this client leaves."""
+    yield Ask(
+        core.session,
+        protocol.requests.STAND,
+        name=name,
+        operation=errand.operation,
+        arguments=arguments,
+        undo=undo,
+    )
+
+
 def task_stream(
     core: Core, start: Any, stop: Any, count: int | None, plot: bool | str, filename: str, resources: Any
 ) -> Operation[Any]:
     """See `Client.get_task_stream`."""
     begin, end = _moment(start), _moment(stop)
     limit = None if begin is not None and end is not None else _number("count", count)
-    answers = yield from _answers(core, TASK_STREAM, None, start=begin, stop=end, count=limit)
+    yield from stand(
+        core, "record-tasks", RECORD_TASKS, {"client": core.id, "on": True}, {"client": core.id, "on": False}
+    )
+    answers = yield from _answers(core, TASK_STREAM, None, client=core.id, start=begin, stop=end, count=limit)
     records = yield Elsewhere(lambda: _records(answers))
     if limit is not None:
         records = records[len(records) - limit :] if limit else ()

@@ -30,6 +30,7 @@ from holdfast.cluster.protocol.shapes import (
     Listed,
     Mapped,
     Maybe,
+    Nothing,
     Number,
     Plain,
     Shape,
@@ -188,14 +189,32 @@ PROFILE = Errand(
     known={"key": Maybe(TEXT), "start": Maybe(Number()), "stop": Maybe(Number()), "server": Boolean()},
     answer=PAYLOAD,
 )
+RECORD_TASKS = Errand(
+    "record-tasks",
+    "The worker records what each task takes, from now on and for this client, or no longer.",
+    by="worker",
+    needed={"client": NAME, "on": Boolean()},
+    answer=Nothing(),
+)
+FORWARD_LOGS = Errand(
+    "forward-logs",
+    "The worker logs what this logger, or the root, logs from a level on as events of a topic, or does so no longer.",
+    by="worker",
+    needed={"topic": NAME, "logger": Maybe(TEXT), "level": Integer(), "on": Boolean()},
+    answer=Nothing(),
+)
 TASK_STREAM = Errand(
     "task-stream",
     "What each task took that ran between two times: the pickle of a list of the last ones, so many. The worker "
-    "records it from the first time on that it is asked for.",
+    "records it for this client from now on.",
     by="worker",
+    needed={"client": NAME},
     known={"start": Maybe(Number()), "stop": Maybe(Number()), "count": Maybe(Integer())},
     answer=PAYLOAD,
 )
+
+#: Those that workers may be told to do as long as a client is there.
+STANDING = (RECORD_TASKS, FORWARD_LOGS)
 
 ERRANDS = (
     RUN,
@@ -208,6 +227,8 @@ ERRANDS = (
     OBJECT_HERE,
     PROFILE,
     TASK_STREAM,
+    RECORD_TASKS,
+    FORWARD_LOGS,
 )
 
 

@@ -13,9 +13,17 @@ from holdfast.cluster.errands.threads import Handlers, Stored
 from holdfast.cluster.key_prefixes import prefix_of
 from holdfast.cluster.processes import kept_logs, profiling
 from holdfast.cluster.processes.profiling import Profiler, Stack, stack_of
-from holdfast.cluster.protocol.errands import CALL_STACKS, PROFILE, TASK_STREAM, WORKER_LOGS
+from holdfast.cluster.protocol.errands import (
+    CALL_STACKS,
+    FORWARD_LOGS,
+    PROFILE,
+    RECORD_TASKS,
+    TASK_STREAM,
+    WORKER_LOGS,
+)
 from holdfast.cluster.worker import stacks
 from holdfast.cluster.worker.execution import TaskRunner
+from holdfast.cluster.worker.log_forwarding import LogForwarding
 from holdfast.cluster.worker.recording import Record, Recorder
 from holdfast.objectstore import Store, encode
 
@@ -40,6 +48,8 @@ class Looking:
         What runs the tasks.
     run_with
         Has tasks run by something else, from the next one on.
+    log_event
+        ``log_event(topic, message)``: adds an event to a topic.
     name
         The worker's.
     """
@@ -50,6 +60,7 @@ class Looking:
         store: Store,
         runner: TaskRunner,
         run_with: Callable[[TaskRunner], None],
+        log_event: Callable[[str, Any], None],
         name: str,
     ) -> None:
         self._threads = threads
@@ -58,6 +69,8 @@ class Looking:
         self._run_with = run_with
         self._loop_thread = threading.get_ident()
         self._recorder: Recorder | None = None
+        self._recorded_for: set[str] = set()  # the ids of clients
+        self._logs = LogForwarding(log_event)
         self._lock = threading.Lock()
         self._interval = profile_interval()
         interval = self._interval or profiling.INTERVAL_SECONDS
@@ -76,12 +89,15 @@ class Looking:
             WORKER_LOGS: _logs,
             PROFILE: self._profile,
             TASK_STREAM: self._task_stream,
+            RECORD_TASKS: self._record,
+            FORWARD_LOGS: self._logs.forward,
         }
 
     def close(self) -> None:
         """Look no more. Not for the loop's thread."""
         self._profiler.stop()
         self._loop_profiler.stop()
+        self._logs.close()
 
     # -- stacks
 
@@ -114,14 +130,26 @@ class Looking:
 
     # -- records
 
-    def _task_stream(
-        self, start: float | None = None, stop: float | None = None, count: int | None = None
-    ) -> bytes | Stored:
+    def _record(self, client: str, on: bool) -> None:
+        """Record tasks for a client, or for it no longer."""
         with self._lock:
-            if self._recorder is None:
+            if on:
+                self._recorded_for.add(client)
+            else:
+                self._recorded_for.discard(client)
+            if self._recorded_for and self._recorder is None:
                 self._recorder = Recorder(self._runner)
                 self._run_with(self._recorder)
-            records = list(self._recorder.records)
+            elif not self._recorded_for and self._recorder is not None:
+                self._recorder = None
+                self._run_with(self._runner)
+
+    def _task_stream(
+        self, client: str, start: float | None = None, stop: float | None = None, count: int | None = None
+    ) -> bytes | Stored:
+        self._record(client, True)
+        recorder = self._recorder
+        records = [] if recorder is None else list(recorder.records)
         found = [
             record
             for record in records

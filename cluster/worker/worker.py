@@ -216,6 +216,7 @@ class Worker:
                 self._store,
                 runner,
                 self._running.run_with,
+                self.log_event,
                 self.name,
             )
             self._does = WorkerErrands(

@@ -49,6 +49,13 @@ def warn(text):
     logging.getLogger("of.a.user").warning("%s", text)
 
 
+def log_info(text):
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        logging.getLogger("of.a.user").info("%s 100 %%", text, exc_info=True)
+
+
 class TestCallStack:
     def test_it_shows_where_running_tasks_are_and_nothing_of_the_worker(self, in_process, gate):
         with Client(in_process, set_as_default=False) as client:
@@ -132,6 +139,76 @@ class TestLogs:
             assert stamps == sorted(stamps, reverse=True)
             assert client.get_scheduler_logs(n=2) == lines[:2] or len(client.get_scheduler_logs(n=2)) == 2
             assert len(client.get_worker_logs(nanny=True)) == 1
+
+
+class TestForwarding:
+    @pytest.fixture
+    def caught(self):
+        """Records that the logger of a user takes in this process."""
+        records = []
+
+        class Catching(logging.Handler):
+            def emit(self, record):
+                records.append(record)
+
+        logger = logging.getLogger("of.a.user")
+        handler = Catching()
+        logger.addHandler(handler)
+        before = logger.level
+        logger.setLevel(logging.DEBUG)
+        yield records
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+    def test_what_workers_log_is_logged_here(self, client, caught):
+        client.forward_logging("of.a", level="INFO")
+        client.submit(log_info, "one").result()
+        record = until(lambda: caught and caught[0], "it is here")
+        assert record.name == "of.a.user"
+        assert record.getMessage() == "one 100 %"
+        assert record.levelno == logging.INFO
+        assert record.funcName == "log_info"
+        assert record.process != os.getpid()
+        assert "log_info" in str(record.task)
+        assert "ZeroDivisionError" in record.exc_text
+        client.unforward_logging("of.a")
+        client.submit(log_info, "two").result()
+        client.submit(warn, "three").result()
+        client.forward_logging()
+        client.submit(warn, "four").result()
+        until(lambda: "four" in [each.getMessage() for each in caught], "it is forwarded again")
+        assert not {"two", "three"} & {each.getMessage().split()[0] for each in caught}
+        client.unforward_logging()
+
+    def test_in_all_kinds_of_clients(self, run):
+        async def case(client, got):
+            await got(client.forward_logging("some.logger", logging.ERROR))
+            await got(client.unforward_logging("some.logger"))
+            with pytest.raises(ValueError, match=r"the logger 'some\.logger' is not forwarded"):
+                await got(client.unforward_logging("some.logger"))
+            with pytest.raises(ValueError, match="a level is a number, or a name such as 'INFO'"):
+                await got(client.forward_logging(level="loud"))
+            with pytest.raises(TypeError, match="logger_name is the name of a logger"):
+                await got(client.forward_logging(3))
+
+        run(case)
+
+    def test_workers_that_join_later_forward_and_record_too(self, caught):
+        with (
+            LocalCluster(1, 1, object_store_memory="64 MiB") as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            client.forward_logging("of.a")
+            client.get_task_stream(count=0)
+            (worker,) = client.scheduler_info()["workers"].values()
+            os.kill(worker["pid"], signal.SIGKILL)
+
+            def another_has_logged():
+                client.submit(warn, "hello", pure=False).result(timeout=30)
+                return any(record.process != worker["pid"] for record in caught)
+
+            until(another_has_logged, "the one in its place forwards")
+            until(client.get_task_stream, "it records")
 
 
 class TestProfile:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import operator
 import threading
 import time
 
+import msgpack
 import numpy as np
 import pytest
+import yaml
 from waiting import until
 
 from holdfast import Client, LocalCluster, get_client
@@ -160,3 +164,60 @@ class TestExplain:
             assert found.where == []
 
         run(case)
+
+
+class TestStory:
+    def test_moves_of_tasks_from_the_first_time_on(self, run):
+        async def case(client, got):
+            await got(client.story())
+            one = client.submit(operator.neg, 1, pure=False)
+            two = client.submit(operator.neg, one, pure=False)
+            await got(client.gather(two))
+            story = await got(client.story(one, [two]))
+            for future in (one, two):
+                moves = [(before, after) for _, key, before, after, _, _ in story if key == future.key]
+                assert moves[0] == (None, "released")
+                assert moves[-1] == ("processing", "memory")
+                assert all(a[1] == b[0] for a, b in itertools.pairwise(moves))
+            assert [entry[-1] for entry in story] == sorted(entry[-1] for entry in story)
+            assert {entry[0] for entry in story} == {"scheduler"}
+            workers = await got(client.nthreads())
+            assert all(entry[4] in workers for entry in story if entry[3] == "processing")
+            assert await got(client.story("no such key", on_error="ignore")) == []
+            with pytest.raises(ValueError, match="on_error='what' is unknown"):
+                await got(client.story(one, on_error="what"))
+
+        run(case)
+
+
+class TestDump:
+    def test_it_is_written_and_can_be_read(self, run, tmp_path):
+        async def case(client, got):
+            future = client.submit(operator.neg, 1, key=("tuple", 1))
+            await got(client.gather(future))
+            await got(client.dump_cluster_state(tmp_path / "dump"))
+            with gzip.open(tmp_path / "dump.msgpack.gz") as file:
+                state = msgpack.unpack(file)
+            task = state["scheduler"]["tasks"]["('tuple', 1)"]
+            assert task["state"] == "memory"
+            assert "run_spec" not in task
+            assert set(state["workers"]) == set(await got(client.nthreads()))
+            assert set(state["versions"]["workers"]) == set(state["workers"])
+            assert state["scheduler"]["events"]["all"]
+            await got(client.dump_cluster_state(tmp_path / "all", exclude=(), format="yaml"))
+            task = yaml.safe_load((tmp_path / "all.yaml").read_text())["scheduler"]["tasks"]["('tuple', 1)"]
+            assert task["run_spec"]
+            await got(client.dump_cluster_state(f"file://{tmp_path}/url", exclude="events", auto_mkdir=True))
+            with gzip.open(tmp_path / "url.msgpack.gz") as file:
+                assert "events" not in msgpack.unpack(file)["scheduler"]
+
+        run(case)
+
+    def test_what_can_not_be_is_refused(self, client, tmp_path):
+        with pytest.raises(ValueError, match="the scheduler writes no files"):
+            client.dump_cluster_state(tmp_path / "x", write_from_scheduler=True)
+        with pytest.raises(ValueError, match="format='json' is unknown"):
+            client.dump_cluster_state(tmp_path / "x", format="json")
+        with pytest.raises(TypeError, match="options are for a URL"):
+            client.dump_cluster_state(tmp_path / "x", key="secret")
+        assert list(tmp_path.iterdir()) == []

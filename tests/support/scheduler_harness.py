@@ -171,7 +171,7 @@ class Cluster:
 
     def _read(self, instruction: to_do.Answer) -> to_do.Reply:
         """Read an answer from the state, step by step, and put it together."""
-        around = reading.Surroundings(dict, dict, list, lambda peer: {}, lambda start, stop: {})
+        around = reading.Surroundings(dict, dict, list, lambda peer: {}, lambda start, stop: {}, lambda keys: iter(()))
         steps = reading.answer(self.state, around, *instruction)
         fragments = []
         while True:

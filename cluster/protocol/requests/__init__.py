@@ -16,6 +16,7 @@ from holdfast.cluster.protocol.requests import (
     records,
     scaling,
     semaphores,
+    standing,
     variables,
     workers,
 )
@@ -26,6 +27,7 @@ from holdfast.cluster.protocol.requests.errands import ERRAND
 from holdfast.cluster.protocol.requests.events import CLEAR_EVENT, IS_EVENT_SET, SET_EVENT, STOP_WAITING, WAIT_FOR_EVENT
 from holdfast.cluster.protocol.requests.locks import ACQUIRE_LOCKS, IS_LOCKED, RELEASE_LOCKS
 from holdfast.cluster.protocol.requests.looking import (
+    DUMP,
     EXPLAIN,
     HAS_WHAT,
     INFO,
@@ -37,6 +39,7 @@ from holdfast.cluster.protocol.requests.looking import (
     SCHEDULER_PROFILE,
     SIZES,
     STATUS,
+    STORY,
     VERSIONS,
     WHO_HAS,
 )
@@ -68,6 +71,7 @@ from holdfast.cluster.protocol.requests.semaphores import (
     RELEASE_SEMAPHORE,
     SEMAPHORE_VALUE,
 )
+from holdfast.cluster.protocol.requests.standing import STAND, WITHDRAW
 from holdfast.cluster.protocol.requests.variables import DELETE_VARIABLE, END_READING, GET_VARIABLE, SET_VARIABLE
 from holdfast.cluster.protocol.requests.workers import RESTART, RESTART_WORKERS, RETIRE_WORKERS, WORKERS_TO_CLOSE
 
@@ -87,6 +91,7 @@ REQUESTS = (
     *workers.REQUESTS,
     *moving.REQUESTS,
     *cancelling.REQUESTS,
+    *standing.REQUESTS,
 )
 
 __all__ = [
@@ -100,6 +105,7 @@ __all__ = [
     "CLOSE_SEMAPHORE",
     "CONFIRM_ITEMS",
     "DELETE_VARIABLE",
+    "DUMP",
     "END_READING",
     "ERRAND",
     "EXPLAIN",
@@ -143,8 +149,10 @@ __all__ = [
     "SET_VARIABLE",
     "SHUTDOWN",
     "SIZES",
+    "STAND",
     "STATUS",
     "STOP_WAITING",
+    "STORY",
     "SUBSCRIBE",
     "UNPUBLISH",
     "UNREGISTER_PLUGIN",
@@ -153,5 +161,6 @@ __all__ = [
     "WAIT_FOR_EVENT",
     "WAIT_FOR_WORKERS",
     "WHO_HAS",
+    "WITHDRAW",
     "WORKERS_TO_CLOSE",
 ]

@@ -117,6 +117,20 @@ EXPLAIN = Request(
     needed={"key": KEY},
     answer=Maybe(Anything("for people")),
 )
+STORY = Request(
+    "story",
+    "The moves of the tasks of these keys, the oldest first. They are remembered from the first request on.",
+    needed={"keys": KEYS},
+    answer=Fields(
+        {"moves": Listed(Entry(key=KEY, before=Maybe(TEXT), after=TEXT, where=TEXT, time=Number()))},
+    ),
+)
+DUMP = Request(
+    "dump",
+    "All that the scheduler knows of tasks and clients; with `run_spec` also what tasks were submitted as.",
+    known={"run_spec": Boolean()},
+    answer=Anything("for people"),
+)
 SCHEDULER_LOGS = Request(
     "scheduler-logs",
     "The last lines that were logged in the scheduler's process, the newest first: so many, or all that are kept.",
@@ -151,6 +165,8 @@ REQUESTS = (
     STATUS,
     MEMORY,
     EXPLAIN,
+    STORY,
+    DUMP,
     SCHEDULER_LOGS,
     SCHEDULER_PROFILE,
 )

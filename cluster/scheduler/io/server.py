@@ -39,6 +39,7 @@ from holdfast.cluster.scheduler.tasks import instructions as to_do
 from holdfast.cluster.scheduler.watching import feed_log, reading
 from holdfast.cluster.scheduler.watching.process import LoopProfile
 from holdfast.cluster.scheduler.watching.reading import READERS, Surroundings
+from holdfast.cluster.scheduler.watching.story import Story
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class Scheduler:
             self._members.absent.describe,
             self._members.what_it_said,
             lambda start, stop: self._profile.ask(start, stop),
+            lambda keys: self._story.of(keys),
         )
         self._blocked_requests = frozenset(blocked_requests)
         self._requests = self._handlers_of_requests()
@@ -151,6 +153,7 @@ class Scheduler:
         kept_logs.keep_own()
         self._profile = LoopProfile()
         self._loop = asyncio.get_running_loop()
+        self._story = Story(self.state.feed, self._loop.call_soon)
         self._rounds = Rounds(self._clock)
         self.finished = asyncio.Event()
         await self._listener.listen(self._sock)
@@ -190,6 +193,7 @@ class Scheduler:
         if self._feed_log is not None:
             self._feed_log.close()
         self._profile.close()
+        self._story.close()
         self.finished.set()
 
     def _shut_down(self, reason: str) -> None:

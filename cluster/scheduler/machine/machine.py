@@ -67,6 +67,7 @@ from holdfast.cluster.scheduler.parts.restarting import Restarting
 from holdfast.cluster.scheduler.parts.retiring import Retiring
 from holdfast.cluster.scheduler.parts.scaling import Scaling
 from holdfast.cluster.scheduler.parts.semaphores import Semaphores
+from holdfast.cluster.scheduler.parts.standing import Standing
 from holdfast.cluster.scheduler.parts.topics import KEPT as EVENTS_KEPT
 from holdfast.cluster.scheduler.parts.topics import Topics
 from holdfast.cluster.scheduler.parts.unattended import Unattended
@@ -220,6 +221,7 @@ class SchedulerState:
             Plugins(shared, errands, self.copies, self.topics, self.revocation),
             self.expectations,
             Unattended(shared),
+            Standing(shared, errands),
             Locks(shared),
             Semaphores(shared),
             Events(shared),

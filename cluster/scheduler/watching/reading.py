@@ -6,13 +6,14 @@ at once. What isn't in the state, such as the scheduler's own address, is asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from holdfast.cluster import versions
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.requests import (
     ADAPTIVE_TARGET,
+    DUMP,
     EXPLAIN,
     GET_EVENTS,
     GET_METADATA,
@@ -26,13 +27,15 @@ from holdfast.cluster.protocol.requests import (
     SCHEDULER_PROFILE,
     SIZES,
     STATUS,
+    STORY,
     VERSIONS,
     WHO_HAS,
     WORKERS_TO_CLOSE,
 )
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Reply, ReplyPart
-from holdfast.cluster.scheduler.watching import explaining, introspection, process, records, scaling, tasks
+from holdfast.cluster.scheduler.tasks.names import Key
+from holdfast.cluster.scheduler.watching import dump, explaining, introspection, process, records, scaling, tasks
 from holdfast.cluster.scheduler.watching.closing import workers_to_close
 
 
@@ -49,6 +52,8 @@ class Surroundings(NamedTuple):
     joined: Callable[[str], dict[str, Any]]
     #: What the scheduler's process does: ``profile(start, stop)``.
     profile: Callable[[float | None, float | None], dict[str, Any]]
+    #: The moves of tasks that are remembered: ``story(keys)``, the steps of an answer.
+    story: Callable[[Sequence[Key]], Generator[Any, None, Any]]
 
 
 #: ``reader(state, surroundings, **arguments)``: the answer, or the steps that make it.
@@ -67,6 +72,8 @@ READERS: dict[Request, Reader] = {
     STATUS: lambda state, around: introspection.status(state, around.describe(), around.silences(), around.absent()),
     VERSIONS: lambda _, __, packages=(): versions.describe(packages),
     MEMORY: lambda state, _: introspection.memory(state),
+    STORY: lambda _, around, keys: around.story(keys),
+    DUMP: lambda state, _, run_spec=False: dump.dump(state, run_spec),
     EXPLAIN: lambda state, _, key: explaining.explain(state, key),
     SCHEDULER_LOGS: lambda _, around, n=None: process.logs(n),
     SCHEDULER_PROFILE: lambda _, around, start=None, stop=None: around.profile(start, stop),
