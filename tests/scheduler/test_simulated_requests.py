@@ -73,6 +73,8 @@ class History:
                 self.moving(client),
             ]
         )
+        if chance.random() < 0.1:
+            asked = self.cancel(client)
         self.cluster.ask(asked, client=client)
 
     def moving(self, client):
@@ -130,6 +132,13 @@ class History:
             ]
         )
         self.cluster.ask(asked, client=client)
+
+    def cancel(self, client):
+        """Cancel something, and ask for the end of what runs."""
+        number = len(self.cluster.asked)
+        keys = [self.keys[client].pop(self.chance.randrange(len(self.keys[client])))] if self.keys[client] else []
+        self.cluster.cancel(keys, number, client=client)
+        return requests.AWAIT_KILLS(kill=number)
 
     def work(self):
         client = self.chance.choice(CLIENTS)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from holdfast.cluster.protocol.errands import VERSIONS
@@ -223,6 +223,9 @@ class SimulatedCluster:
 
     def release(self, *keys: Any, client: str = "client") -> None:
         self._handle(events.KeysReleased(client, keys))
+
+    def cancel(self, keys: Sequence[Any], kill: int, *, client: str = "client") -> None:
+        self._handle(events.KeysCancelled(client, keys, False, kill))
 
     def ask(self, asked: tuple[str, dict[str, Any]], *, client: str = "client") -> int:
         """Ask the scheduler for something (a `Request` of the protocol with its arguments); the number of it."""
