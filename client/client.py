@@ -29,6 +29,7 @@ from holdfast.client.methods.information import InformationMethods
 from holdfast.client.methods.looking import LookingMethods
 from holdfast.client.methods.loops import LoopMethods
 from holdfast.client.methods.moving import MovingMethods
+from holdfast.client.methods.objects import ObjectMethods
 from holdfast.client.methods.plugins import PluginMethods
 from holdfast.client.methods.records import RecordMethods
 from holdfast.client.methods.restarting import RestartMethods
@@ -58,6 +59,7 @@ class Client(
     LookingMethods,
     LoopMethods,
     MovingMethods,
+    ObjectMethods,
     RecordMethods,
     RestartMethods,
     SchedulerFileMethods,

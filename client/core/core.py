@@ -87,6 +87,8 @@ class Core:
         self.cluster: Any = None
         self.borrowers: weakref.WeakSet[Core] = weakref.WeakSet()
         self.told_turn = 0
+        #: Futures of what was put (`Client.put`), by object, until it is freed.
+        self.kept: dict[bytes, Any] = {}
         #: Closes the resources of one that is garbage.
         self.finalizer: weakref.finalize[Any, Any] | None = None
         #: Ends with the loop of an asynchronous client that is left open, and closes it then.

@@ -36,6 +36,7 @@ def close(core: Core, timeout: float | None = None) -> Operation[None]:
     yield from resources.closing(
         "the client was closed; open another one", CLOSE_TIMEOUT_SECONDS if timeout is None else timeout
     )
+    core.kept.clear()
 
 
 def close_with_loop(core: Core) -> Operation[None]:

@@ -58,6 +58,16 @@ def _each_of(
     return futures
 
 
+def scatter_one(core: Core, value: Any, workers: Any, timeout: float | None) -> Operation[Future]:
+    """A value as one object, under a name of its own, in one store."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    core.session.check_open()
+    if not core.stores.any_node:
+        yield from core.stores.waiting_for_node(SCATTER_TIMEOUT_SECONDS if timeout is None else timeout)
+    names = None if workers is None else names_of_workers(workers)
+    return (yield from _one(_Scattering(core, names, False, False, deadline), value))
+
+
 class _Scattering(NamedTuple):
     """What holds for all values of one call."""
 

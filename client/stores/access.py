@@ -25,6 +25,7 @@ from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES
 from holdfast.cluster.transfer.host_id import host_id
 from holdfast.cluster.transfer.pool import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
+from holdfast.objectstore.client.pending import Pending
 from holdfast.objectstore.codecs import TAKES_WRITES
 from holdfast.objectstore.errors import (
     DecodeError,
@@ -382,6 +383,29 @@ class StoreAccess:
             return self._write_to([local[1]], encoded, key, everywhere=False, limit=0)
         except (StoreError, ConnectError):
             raise NotAtOnce from None
+
+    def create(self, shape: Any, dtype: Any, key: str, timeout: float | None) -> tuple[Any, Pending, str]:
+        """An array in this host's store to be filled in place, what seals it, and the address of this host's node.
+
+        Raises
+        ------
+        StoreError
+            This client has no store on its host.
+        StoreFullError
+            There is no room.
+        """
+        local = self.local
+        if local is None:
+            raise StoreError(
+                "this client has no object store on its host to create an array in: there is no worker here, or it was "
+                "opened with attach=False. Client.put and Client.scatter send data to the stores of other hosts"
+            )
+        limit = STORE_TIMEOUT_SECONDS if timeout is None else timeout
+        try:
+            array, pending = local[0].create(shape, dtype, key=key, owner=self._owner, timeout=limit)
+        except StoreFullError as error:
+            raise StoreFullError(f"there is no room for data of this client: {error}. {MAKE_ROOM}") from None
+        return array, pending, local[1]
 
     def _leaves(self, addresses: Set[str]) -> bool:
         """Whether the scheduler says of one of these nodes that it has left, or will soon."""

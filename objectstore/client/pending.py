@@ -36,6 +36,18 @@ class Pending:
         self._array = value
         self._names: Names = checked_name(key), checked_name(owner), type_name
 
+    @property
+    def nbytes(self) -> int:
+        """Of the whole object, with what says what the array is. Not after it was sealed or aborted."""
+        if self._extent is None:
+            raise StoreClosedError("this object was sealed or aborted before")
+        return self._extent.nbytes
+
+    @property
+    def type_name(self) -> str:
+        """What the object is."""
+        return self._names[2]
+
     def seal(self) -> ObjectID:
         """Makes the object visible to everyone, and the array read-only. The array may be kept and read.
 

@@ -44,6 +44,7 @@ ARGUMENTS = {
     requests.CLEAR_EVENT: {"name": "e"},
     requests.REPLICATE: {"keys": ["data"], "n": 1},
     requests.REBALANCE: {},
+    requests.FIND_OBJECT: {"object_id": b"o" * 16},
     requests.WORKERS_TO_CLOSE: {"n": 1},
     requests.RETIRE_WORKERS: {"workers": [NODE], "close_workers": False, "close_hosts": False},
     requests.AWAIT_KILLS: {"kill": 1},

@@ -11,6 +11,7 @@ from holdfast.cluster.protocol.requests import (
     locks,
     looking,
     moving,
+    objects,
     plugins,
     queues,
     records,
@@ -44,6 +45,7 @@ from holdfast.cluster.protocol.requests.looking import (
     WHO_HAS,
 )
 from holdfast.cluster.protocol.requests.moving import REBALANCE, REPLICATE
+from holdfast.cluster.protocol.requests.objects import FIND_OBJECT
 from holdfast.cluster.protocol.requests.plugins import REGISTER_PLUGIN, UNREGISTER_PLUGIN
 from holdfast.cluster.protocol.requests.queues import (
     CLOSE_QUEUE,
@@ -90,6 +92,7 @@ REQUESTS = (
     *variables.REQUESTS,
     *workers.REQUESTS,
     *moving.REQUESTS,
+    *objects.REQUESTS,
     *cancelling.REQUESTS,
     *standing.REQUESTS,
 )
@@ -109,6 +112,7 @@ __all__ = [
     "END_READING",
     "ERRAND",
     "EXPLAIN",
+    "FIND_OBJECT",
     "GET",
     "GET_DATASET",
     "GET_EVENTS",

@@ -55,6 +55,7 @@ from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
 from holdfast.cluster.scheduler.parts.errands import Errands
 from holdfast.cluster.scheduler.parts.events import Events
 from holdfast.cluster.scheduler.parts.expectations import Expectations
+from holdfast.cluster.scheduler.parts.finding import Finding
 from holdfast.cluster.scheduler.parts.inquiries import Inquiries
 from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.locks import Locks
@@ -215,6 +216,7 @@ class SchedulerState:
             Retiring(shared, self.carrying, self.copies, self.revocation),
             Replicas(shared, self.carrying, self.copies),
             Restarting(shared, self.revocation),
+            Finding(shared),
             Inquiries(shared),
             Scaling(shared),
             errands,
