@@ -46,7 +46,7 @@ class Pending:
     @property
     def type_name(self) -> str:
         """What the object is."""
-        return self._names[2]
+        return self._names[2] or ""
 
     def seal(self) -> ObjectID:
         """Makes the object visible to everyone, and the array read-only. The array may be kept and read.
