@@ -80,6 +80,10 @@ class Named:
         if not core.driver.asynchronous and not core.session.transport.is_current:
             core.driver.run(operation(core))
 
+    def __dask_tokenize__(self) -> tuple[str, Any]:
+        # What it is in a graph is its name, whatever client it is used by.
+        return (type(self).__name__, self.name)
+
     # -- how it travels
 
     def _arguments(self) -> tuple[Any, ...]:

@@ -10,8 +10,9 @@ import sys
 import threading
 
 import pytest
+from dask.base import tokenize
 
-from holdfast import Client, ConnectError, LocalCluster, Lock, get_client
+from holdfast import Client, ConnectError, LocalCluster, Lock, RLock, get_client
 from tests.support.interrupts import Interrupt
 from tests.support.waiting import until
 
@@ -123,6 +124,10 @@ class TestNames:
             done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
         assert done.stdout.split() == ["False", "True"], done.stderr
         assert is_free(client, "other"), "its process has ended"
+
+    def test_one_name_is_one_thing_in_a_graph(self, client):
+        assert tokenize(Lock("x")) == tokenize(Lock("x", client=client)) != tokenize(Lock("y"))
+        assert tokenize(Lock("x")) != tokenize(RLock("x"))
 
     def test_it_is_found_where_it_is_used(self, cluster, client, other):
         lock = Lock("found")
