@@ -24,6 +24,7 @@ from holdfast.client.methods.calls import CallMethods
 from holdfast.client.methods.collections import CollectionMethods
 from holdfast.client.methods.datasets import DatasetMethods
 from holdfast.client.methods.diagnostics import DiagnosticMethods
+from holdfast.client.methods.executor import ExecutorMethods
 from holdfast.client.methods.graphs import GraphMethods
 from holdfast.client.methods.information import InformationMethods
 from holdfast.client.methods.looking import LookingMethods
@@ -32,6 +33,7 @@ from holdfast.client.methods.moving import MovingMethods
 from holdfast.client.methods.objects import ObjectMethods
 from holdfast.client.methods.plugins import PluginMethods
 from holdfast.client.methods.records import RecordMethods
+from holdfast.client.methods.replaying import ReplayMethods
 from holdfast.client.methods.restarting import RestartMethods
 from holdfast.client.methods.results import ResultMethods
 from holdfast.client.methods.running import RunningMethods
@@ -55,12 +57,14 @@ class Client(
     CollectionMethods,
     DatasetMethods,
     DiagnosticMethods,
+    ExecutorMethods,
     InformationMethods,
     LookingMethods,
     LoopMethods,
     MovingMethods,
     ObjectMethods,
     RecordMethods,
+    ReplayMethods,
     RestartMethods,
     SchedulerFileMethods,
 ):

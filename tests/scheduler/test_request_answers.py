@@ -62,6 +62,10 @@ ARGUMENTS = {
     requests.DELETE_VARIABLE: {"name": "v"},
     requests.RESTART_WORKERS: {"workers": [NODE], "timeout": 0.0},
     requests.RESTART: {"timeout": 0.0},
+    requests.BEGUN: {"keys": ["x"]},
+    requests.CANCEL_UNSTARTED: {"keys": ["x"]},
+    requests.RECIPE: {"key": "x", "blamed": False},
+    requests.PROGRESS: {"keys": ["x"]},
     requests.SHUTDOWN: {},
 }
 

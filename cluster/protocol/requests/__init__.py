@@ -8,6 +8,7 @@ from holdfast.cluster.protocol.requests import (
     datasets,
     errands,
     events,
+    futures,
     locks,
     looking,
     moving,
@@ -26,6 +27,7 @@ from holdfast.cluster.protocol.requests.cluster import SHUTDOWN, WAIT_FOR_WORKER
 from holdfast.cluster.protocol.requests.datasets import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
 from holdfast.cluster.protocol.requests.errands import ERRAND
 from holdfast.cluster.protocol.requests.events import CLEAR_EVENT, IS_EVENT_SET, SET_EVENT, STOP_WAITING, WAIT_FOR_EVENT
+from holdfast.cluster.protocol.requests.futures import BEGUN, CANCEL_UNSTARTED, PROGRESS, RECIPE
 from holdfast.cluster.protocol.requests.locks import ACQUIRE_LOCKS, IS_LOCKED, RELEASE_LOCKS
 from holdfast.cluster.protocol.requests.looking import (
     DUMP,
@@ -88,6 +90,7 @@ REQUESTS = (
     *records.REQUESTS,
     *semaphores.REQUESTS,
     *events.REQUESTS,
+    *futures.REQUESTS,
     *queues.REQUESTS,
     *variables.REQUESTS,
     *workers.REQUESTS,
@@ -103,6 +106,8 @@ __all__ = [
     "ADAPTIVE_TARGET",
     "ADD_WORKERS",
     "AWAIT_KILLS",
+    "BEGUN",
+    "CANCEL_UNSTARTED",
     "CLEAR_EVENT",
     "CLOSE_QUEUE",
     "CLOSE_SEMAPHORE",
@@ -131,11 +136,13 @@ __all__ = [
     "OPEN_SEMAPHORE",
     "PREFIX_STATES",
     "PROCESSING",
+    "PROGRESS",
     "PUBLISH",
     "PUT",
     "PUT_QUIETLY",
     "QUEUE_SIZE",
     "REBALANCE",
+    "RECIPE",
     "REGISTER_PLUGIN",
     "RELEASE_LOCKS",
     "RELEASE_SEMAPHORE",

@@ -72,6 +72,7 @@ from holdfast.cluster.scheduler.parts.standing import Standing
 from holdfast.cluster.scheduler.parts.topics import KEPT as EVENTS_KEPT
 from holdfast.cluster.scheduler.parts.topics import Topics
 from holdfast.cluster.scheduler.parts.unattended import Unattended
+from holdfast.cluster.scheduler.parts.unstarted import Unstarted
 from holdfast.cluster.scheduler.parts.variables import Variables
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.parts.worker_waits import WorkerWaits
@@ -224,6 +225,7 @@ class SchedulerState:
             self.expectations,
             Unattended(shared),
             Standing(shared, errands),
+            Unstarted(shared),
             Locks(shared),
             Semaphores(shared),
             Events(shared),

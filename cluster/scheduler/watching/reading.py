@@ -13,6 +13,7 @@ from holdfast.cluster import versions
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.requests import (
     ADAPTIVE_TARGET,
+    BEGUN,
     DUMP,
     EXPLAIN,
     GET_EVENTS,
@@ -23,6 +24,8 @@ from holdfast.cluster.protocol.requests import (
     NTHREADS,
     PREFIX_STATES,
     PROCESSING,
+    PROGRESS,
+    RECIPE,
     SCHEDULER_LOGS,
     SCHEDULER_PROFILE,
     SIZES,
@@ -35,7 +38,16 @@ from holdfast.cluster.protocol.requests import (
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.instructions import Reply, ReplyPart
 from holdfast.cluster.scheduler.tasks.names import Key
-from holdfast.cluster.scheduler.watching import dump, explaining, introspection, process, records, scaling, tasks
+from holdfast.cluster.scheduler.watching import (
+    dump,
+    explaining,
+    futures,
+    introspection,
+    process,
+    records,
+    scaling,
+    tasks,
+)
 from holdfast.cluster.scheduler.watching.closing import workers_to_close
 
 
@@ -72,6 +84,9 @@ READERS: dict[Request, Reader] = {
     STATUS: lambda state, around: introspection.status(state, around.describe(), around.silences(), around.absent()),
     VERSIONS: lambda _, __, packages=(): versions.describe(packages),
     MEMORY: lambda state, _: introspection.memory(state),
+    BEGUN: lambda state, _, keys: futures.begun(state, keys),
+    RECIPE: lambda state, _, key, blamed: futures.recipe(state, key, blamed),
+    PROGRESS: lambda state, _, keys: futures.progress(state, keys),
     STORY: lambda _, around, keys: around.story(keys),
     DUMP: lambda state, _, run_spec=False: dump.dump(state, run_spec),
     EXPLAIN: lambda state, _, key: explaining.explain(state, key),
