@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -70,8 +71,17 @@ def recreate(core: Core, future: Any, *, blamed: bool) -> Operation[Any]:
     except StopIteration as error:
         raise_in_operation(error)
     if inspect.iscoroutine(result):
-        result = yield Elsewhere(partial(asyncio.run, result))
+        result = yield Elsewhere(partial(_to_its_end, result))
     return result
+
+
+def _to_its_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:  # a blocking client in a coroutine of somebody's
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def _recipe(core: Core, future: Any, *, blamed: bool) -> Operation[dict[str, Any]]:

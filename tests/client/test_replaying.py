@@ -47,8 +47,7 @@ def test_any_task_can_run_here(run):
         assert await got(client.recreate_task_locally(future)) == 4999950000
         here = await got(client.recreate_task_locally(client.submit(os.getpid, pure=False)))
         assert here == os.getpid()
-        if not client.asynchronous:
-            assert await got(client.recreate_task_locally(client.submit(later, 1, 2))) == 0.5
+        assert await got(client.recreate_task_locally(client.submit(later, 1, 2))) == 0.5
 
     run(case)
 
