@@ -37,6 +37,7 @@ class ExecutorFuture(concurrent.futures.Future):  # type: ignore[type-arg]  # it
     def __init__(self, future: Future) -> None:
         super().__init__()
         self._future = future
+        self._cancelling = threading.RLock()
 
     @property
     def key(self) -> Any:
@@ -68,11 +69,11 @@ class ExecutorFuture(concurrent.futures.Future):  # type: ignore[type-arg]  # it
         return super().running()
 
     def result(self, timeout: float | None = None) -> Any:
-        """As of `concurrent.futures.Future`."""
+        """As of ``concurrent.futures.Future``."""
         return super().result(self._left(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As of `concurrent.futures.Future`."""
+        """As of ``concurrent.futures.Future``."""
         return super().exception(self._left(timeout))
 
     def _left(self, timeout: float | None) -> float | None:
@@ -88,14 +89,12 @@ class ExecutorFuture(concurrent.futures.Future):  # type: ignore[type-arg]  # it
     # -- how it ends, which may be said twice
 
     def _be_cancelled(self) -> None:
-        with self._condition:
-            if self._state in ("PENDING", "RUNNING"):
-                self._state = "CANCELLED"
-                self._condition.notify_all()
-            elif self._state != "CANCELLED":
-                return
-        if self.set_running_or_notify_cancel() is False:
-            self._invoke_callbacks()
+        with self._cancelling:
+            with self._condition:
+                if self._state == "RUNNING":  # its client has cancelled it all the same
+                    self._state = "PENDING"
+            if super().cancel() and self._state == "CANCELLED":
+                self.set_running_or_notify_cancel()
 
     def _end(self, set_it: Callable[[Any], None], value: Any) -> None:
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was cancelled
