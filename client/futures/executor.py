@@ -69,11 +69,11 @@ class ExecutorFuture(concurrent.futures.Future):  # type: ignore[type-arg]  # it
         return super().running()
 
     def result(self, timeout: float | None = None) -> Any:
-        """As of ``concurrent.futures.Future``."""
+        """As that of ``concurrent.futures``."""
         return super().result(self._left(timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As of ``concurrent.futures.Future``."""
+        """As that of ``concurrent.futures``."""
         return super().exception(self._left(timeout))
 
     def _left(self, timeout: float | None) -> float | None:

@@ -19,7 +19,7 @@ class ExecutorMethods(Face):
     def get_executor(self, **kwargs: Any) -> ClientExecutor:
         """An executor of `concurrent.futures` that runs calls on the cluster.
 
-        Its futures are those of `concurrent.futures`, and work with ``concurrent.futures.wait`` and ``as_completed``.
+        Its futures are those of `concurrent.futures`, and work with its ``wait`` and ``as_completed``.
         ``cancel()`` cancels what no worker has yet; ``running()`` says whether one has it. Each call is computed anew,
         and is so too if nobody keeps its future. The client stays open when the executor is shut down.
 
