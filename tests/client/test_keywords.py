@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -186,3 +187,10 @@ def test_memory_of_workers_as_dask_takes_it():
         plan_nodes(1, 1, memory_limit=True)
     with pytest.raises(ValueError, match="memory_limit: '4 GBB' is not a size"):
         plan_nodes(1, 1, memory_limit="4 GBB")
+
+
+def test_the_docs_say_of_all_of_them_why_they_have_no_effect():
+    page = (Path(__file__).parents[2] / "docs" / "from-dask.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for name, known in keywords.NO_EFFECT.items():
+        assert name == "loop" or any(f"`{name}`" in row and known.instead in row for row in rows), name
