@@ -26,13 +26,16 @@ INTERVAL_SECONDS = 1.0
 TARGET_DURATION_SECONDS = 5.0
 WAIT_COUNT = 3
 MAX_LOG_ENTRIES = 10_000
+#: As dask's configuration says.
+CONFIGURED = "configured"
 
 
 class Adaptive:
     """Makes a cluster larger and smaller, by what it has to do. Most often `Cluster.adapt` makes one.
 
     Subclass it to decide otherwise: `target`, `workers_to_close` and `recommendations` may be overridden, and
-    ``cluster.adapt(Adaptive=MyAdaptive)`` takes the subclass.
+    ``cluster.adapt(Adaptive=MyAdaptive)`` takes the subclass. What is not given is what dask's configuration says under
+    ``distributed.adaptive`` (``interval``, ``minimum``, ``maximum``, ``wait-count``, ``target-duration``).
 
     Parameters
     ----------
@@ -74,21 +77,24 @@ class Adaptive:
     def __init__(
         self,
         cluster: Any = None,
-        interval: float | str | None = INTERVAL_SECONDS,
-        minimum: int = 0,
-        maximum: float = math.inf,
+        interval: float | str | None = CONFIGURED,
+        minimum: int | None = None,
+        maximum: float | None = None,
         wait_count: int | None = None,
         target_duration: float | str | None = None,
         worker_key: Callable[[dict[str, Any]], Any] | str | None = None,
         **options: Any,
     ) -> None:
         self.cluster = cluster
+        if interval == CONFIGURED:
+            interval = _configured("interval", INTERVAL_SECONDS)
         self.interval = seconds(interval) or 0.0
-        self.minimum = minimum
-        self.maximum = maximum
-        self.wait_count = WAIT_COUNT if wait_count is None else wait_count
-        duration = seconds(target_duration)
-        self.target_duration = TARGET_DURATION_SECONDS if duration is None else duration
+        self.minimum = int(_configured("minimum", 0) if minimum is None else minimum)
+        self.maximum = float(_configured("maximum", math.inf) if maximum is None else maximum)
+        self.wait_count = int(_configured("wait-count", WAIT_COUNT) if wait_count is None else wait_count)
+        if target_duration is None:
+            target_duration = _configured("target-duration", TARGET_DURATION_SECONDS)
+        self.target_duration = seconds(target_duration) or 0.0
         self.worker_key = worker_key
         self.log: deque[tuple[float, dict[str, Any]]] = deque(maxlen=MAX_LOG_ENTRIES)
         self.close_counts: Counter[Any] = Counter()
@@ -227,6 +233,13 @@ class Adaptive:
     @property
     def _brings_memory(self) -> bool:
         return bool(getattr(self.cluster, "workers_bring_memory", True))
+
+
+def _configured(name: str, default: Any) -> Any:
+    """What dask's configuration says."""
+    import dask.config  # only now: a cluster starts without dask
+
+    return dask.config.get(f"distributed.adaptive.{name}", default)
 
 
 async def _done(result: Any) -> None:

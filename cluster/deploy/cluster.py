@@ -370,8 +370,8 @@ class Cluster:
         Adaptive: type[Adaptive] | None = None,
         *,
         adaptive: type[Adaptive] | None = None,
-        minimum: int = 0,
-        maximum: float = math.inf,
+        minimum: int | None = None,
+        maximum: float | None = None,
         minimum_cores: int | None = None,
         maximum_cores: int | None = None,
         minimum_memory: float | str | None = None,
@@ -400,18 +400,18 @@ class Cluster:
         """
         kind = Adaptive or adaptive or _adaptive_class()
         for name, value in (("minimum", minimum), ("maximum", maximum)):
-            if isinstance(value, bool) or value < 0:
+            if isinstance(value, bool) or (value is not None and value < 0):
                 raise ValueError(f"{name} is a number of workers, not {value!r}")
         if minimum_cores is not None:
-            minimum = max(minimum, self._cores_to_n(minimum_cores))
+            minimum = max(minimum or 0, self._cores_to_n(minimum_cores))
         if minimum_memory is not None:
-            minimum = max(minimum, self._memory_to_n(minimum_memory))
+            minimum = max(minimum or 0, self._memory_to_n(minimum_memory))
         if maximum_cores is not None:
-            maximum = min(maximum, self._whole(maximum_cores, self._threads_per_worker(), "maximum_cores"))
+            maximum = min(_or_more(maximum), self._whole(maximum_cores, self._threads_per_worker(), "maximum_cores"))
         if maximum_memory is not None:
             nbytes = parse_size(maximum_memory)  # type: ignore[arg-type] # it says what it can't read
-            maximum = min(maximum, self._whole(nbytes, self._memory_per_worker(), "maximum_memory"))
-        if minimum > maximum:
+            maximum = min(_or_more(maximum), self._whole(nbytes, self._memory_per_worker(), "maximum_memory"))
+        if (minimum or 0) > _or_more(maximum):
             raise ValueError(f"minimum={minimum} workers are more than maximum={maximum:g}")
         self._stop_adapting()
         self._adaptive_options |= options
@@ -497,6 +497,10 @@ class Cluster:
 
 def _adaptive_class() -> type[Adaptive]:
     return Adaptive
+
+
+def _or_more(maximum: float | None) -> float:
+    return math.inf if maximum is None else maximum
 
 
 def _known(each: int | None, what: str) -> int:

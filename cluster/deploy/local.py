@@ -68,6 +68,21 @@ class LocalWorker(NamedTuple):
         return self.address
 
 
+class LocalScheduler(NamedTuple):
+    """The scheduler of a `LocalCluster`, as that knows it.
+
+    Attributes
+    ----------
+    address : str
+        ``tcp://host:port``.
+    pid : int
+        Of its process.
+    """
+
+    address: str
+    pid: int
+
+
 class LocalCluster(Cluster):
     """A scheduler, node agents with their object stores, and workers, on this machine.
 
@@ -329,6 +344,11 @@ class LocalCluster(Cluster):
     def nodes(self) -> list[dict[str, Any]]:
         """For each host whose node agent runs the agent's ``address`` and ``pid``."""
         return [dict(info) for info in self._parts.node_infos]
+
+    @property
+    def scheduler(self) -> LocalScheduler:
+        """The scheduler: its ``address`` and ``pid``."""
+        return LocalScheduler(self.scheduler_address, self.scheduler_pid)
 
     @property
     def scheduler_pid(self) -> int:

@@ -144,8 +144,8 @@ class SpecCluster(Cluster):
     ) -> None:
         super().__init__(asynchronous, name=name, scheduler_sync_interval=scheduler_sync_interval)
         keywords.without_effect(type(self).__name__, {"loop": loop}, ())
-        keywords.check_security(security, None, "127.0.0.1")
         self.scheduler_spec: dict[str, Any] = dict(scheduler or {"cls": Scheduler, "options": {}})
+        keywords.check_security(security, None, self.scheduler_spec.get("options", {}).get("host") or "127.0.0.1")
         self.worker_spec: dict[Any, Any] = dict(workers or {})
         self.new_spec: dict[str, Any] | None = None if worker is None else dict(worker)
         self.security = security

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import numpy as np
 import pytest
 
@@ -398,3 +400,33 @@ def test_a_spec_cluster_adapts() -> None:
             until(lambda: len(names(cluster)) == 1 == len(cluster.workers), "the others go again")
             assert client.submit(sum, client.map(np.size, made)).result() == sum(range(100_000, 100_020))
         adaptive.stop()
+
+
+def test_what_is_not_given_is_what_dasks_configuration_says() -> None:
+    with dask.config.set(
+        {
+            "distributed.adaptive": {
+                "minimum": 2,
+                "maximum": 7,
+                "wait-count": 5,
+                "target-duration": "3s",
+                "interval": "9s",
+            }
+        }
+    ):
+        adaptive = Adaptive()
+        assert (adaptive.minimum, adaptive.maximum, adaptive.wait_count) == (2, 7, 5)
+        assert (adaptive.target_duration, adaptive.interval) == (3, 9)
+        assert Adaptive(minimum=1, interval="1s").minimum == 1
+    assert (Adaptive().minimum, Adaptive().maximum, Adaptive().wait_count) == (0, math.inf, 3)
+
+
+def test_a_cluster_that_adapts_is_garbage_like_any_other() -> None:
+    adapted()
+    gc.collect()
+
+
+def adapted() -> None:
+    cluster = small(1, processes=False)
+    cluster.adapt(minimum=1, maximum=1, interval="10 ms")
+    until(lambda: cluster.scheduler_comm is not None, "it has begun")
