@@ -8,7 +8,7 @@ SEED ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-fragmentation install clean
+.PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-fragmentation bench-actors install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo "make bench-transfer  objects from one host's store to another's, beside what the machine can do"
 	@echo "make bench-coordination  locks, queues, variables and events beside distributed's, with the ratios"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
+	@echo "make bench-actors calls of actors beside distributed's and Ray's (docs/performance.md)"
 	@echo "make bench-fragmentation  how the store's allocator bears a million operations"
 	@echo "make install      a virtual environment in $(VENV) with everything needed to develop"
 	@echo "make clean        remove it, and what tools have cached"
@@ -97,6 +98,9 @@ bench-coordination: $(VENV)/.test
 
 bench-store: $(VENV)/.test
 	$(BIN)/python -m benchmarks.store $(ARGS)
+
+bench-actors: $(VENV)/.test
+	$(BIN)/python -m benchmarks.actors $(ARGS)
 
 bench-fragmentation: $(VENV)/.test
 	$(BIN)/python benchmarks/fragmentation.py

@@ -38,6 +38,8 @@ class Comparison:
         One for each metric, in the order of the table.
     ratios : tuple of str
         The systems that have a column with how many times better than theirs Holdfast's figures are.
+    suffix : str
+        What follows the name of a peer in that of its module.
     """
 
     target: str
@@ -45,6 +47,7 @@ class Comparison:
     systems: tuple[str, ...]
     goals: tuple[goals.Goal, ...]
     ratios: tuple[str, ...] = ()
+    suffix: str = ""
 
     def run(self, options: argparse.Namespace, given: Sequence[str] = ()) -> int:
         """Measure as the options of `parser` say; ``given`` goes to Holdfast's workloads. The exit status."""
@@ -93,7 +96,7 @@ class Comparison:
                 if name == goals.SYSTEM:
                     commands[name] = systems.module(self.workloads, *(["--quick"] if options.quick else []), *given)
                 else:
-                    commands[name] = systems.peer(name, _say)
+                    commands[name] = systems.peer(name, _say, self.suffix)
             except UnavailableError as error:
                 _say(f"{error}\ngoing on without {name}")
         if not commands:

@@ -197,3 +197,27 @@ CLUSTER = (
     Goal("scheduler_cpu_per_task_tree"),
     Goal("scheduler_cpu_per_wait"),
 )
+
+
+def best_of_actors(factor: float) -> tuple[Condition, ...]:
+    """A time is at most ``factor`` times that of the best peer."""
+    return (AtMostTimes(factor, ("distributed", "ray")),)
+
+
+def more_than_actors(factor: float) -> tuple[Condition, ...]:
+    """A rate is at least ``factor`` times that of the best peer."""
+    return (Times(factor, ("distributed", "ray")),)
+
+
+#: Of actors: better than both peers in everything.
+ACTORS = (
+    Goal("actor_call", must=best_of_actors(1), aim=best_of_actors(0.5)),
+    Goal("actor_call_p99", must=best_of_actors(1), aim=best_of_actors(0.5)),
+    Goal("actor_calls", must=more_than_actors(1), aim=more_than_actors(2)),
+    Goal("actor_call_100kb_argument", must=best_of_actors(1), aim=best_of_actors(0.5)),
+    Goal("actor_call_100kb_result", must=best_of_actors(1), aim=best_of_actors(0.5)),
+    Goal("actor_call_10mb_argument", must=best_of_actors(1), aim=best_of_actors(0.5)),
+    Goal("actor_call_10mb_result", must=best_of_actors(1), aim=best_of_actors(0.5)),
+    Goal("actor_calls_100kb", must=more_than_actors(1), aim=more_than_actors(2)),
+    Goal("actor_calls_of_tasks", must=more_than_actors(1), aim=more_than_actors(2)),
+)

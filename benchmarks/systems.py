@@ -33,15 +33,15 @@ def module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"benchmarks.{name}", *arguments]
 
 
-def peer(name: str, progress: Callable[[str], None]) -> list[str]:
-    """The command that runs a peer, in its environment.
+def peer(name: str, progress: Callable[[str], None], suffix: str = "") -> list[str]:
+    """The command that runs a peer, in its environment. ``suffix`` follows its name in that of its module.
 
     Raises
     ------
     UnavailableError
         If the environment isn't there and can't be made.
     """
-    return [environments.interpreter(name, progress), "-W", "ignore", "-m", f"benchmarks.peers.{name}"]
+    return [environments.interpreter(name, progress), "-W", "ignore", "-m", f"benchmarks.peers.{name}{suffix}"]
 
 
 def measure(name: str, command: list[str], progress: Callable[[str], None]) -> list[Figure]:

@@ -4,6 +4,7 @@
 ``environments.py``    what each peer needs, and the environment that is made of it when it's missing
 ``reporting.py``       how a peer's figures are taken and printed
 ``dask_workloads.py``  the workloads of dask's collections
+``actor_calls.py``     the workloads of actors
 ``floor.py``           no peer: what the machine, and dask on threads, can do
 ``distributed.py``     dask.distributed
 ``ray.py``             Ray

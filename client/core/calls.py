@@ -151,6 +151,10 @@ class CallTable:
         self._actor_of: dict[int, int] = {}  # by the number of a call that was sent
         self._ended: Exception | None = None
 
+    def are_under_way(self, actor: int) -> bool:
+        """Whether calls to an actor have no answer yet."""
+        return actor in self._lines
+
     def first_of_full(self, actor: int) -> Call | None:
         """The call whose answer brings room for another one to this actor; None if there is room."""
         line = self._lines.get(actor)

@@ -21,6 +21,7 @@ from holdfast.client.stores.access import ReadTimeoutError, read_inline
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import ConnectError, RemoteError
 from holdfast.cluster.failures.loading import load_exception
+from holdfast.cluster.protocol.limits import CALL_INLINE_NBYTES, CALLS_INLINE_NBYTES
 from holdfast.objectstore.errors import StoreError, UnreadableError
 
 #: The arguments of very many calls: none.
@@ -33,7 +34,8 @@ def call(core: Core, actor: Any, number: int, name: str, method: str, args: tupl
     core.session.check_open()
     if not args and not kwargs:
         return _begin(core, actor, number, title, method, _NO_ARGUMENTS, [], ())
-    packed = Packer(title, None, partial(own, core), constants(core)).pack(args, kwargs)
+    large_nbytes = CALLS_INLINE_NBYTES if core.session.calls.are_under_way(number) else CALL_INLINE_NBYTES
+    packed = Packer(title, None, partial(own, core), constants(core, large_nbytes)).pack(args, kwargs)
     check_together(f"a call of {title}", packed.dependencies)
     return _begin(core, actor, number, title, method, raw(packed.payload), packed.dependencies, packed.stored)
 

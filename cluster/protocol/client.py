@@ -6,9 +6,9 @@ from holdfast.cluster.protocol import quick
 from holdfast.cluster.protocol.kinds import (
     ACTOR,
     ADDRESS,
+    CALLED_VALUE,
     DIGEST,
     DIGESTS,
-    ERROR,
     ERROR_TEXT,
     EVENT,
     FUNCTIONS,
@@ -214,7 +214,7 @@ CALLED = Message(
         Entry(
             number=Integer(),
             ok=Boolean(),
-            value=Maybe(ERROR),
+            value=Maybe(CALLED_VALUE),
             stored=Maybe(Entry(key=Maybe(KEY), object_id=OBJECT, nbytes=NBYTES, nodes=NODES)),
             text=ERROR_TEXT,
             keys=KEYS,

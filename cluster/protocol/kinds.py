@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from holdfast.cluster.protocol import quick
 from holdfast.cluster.protocol.limits import (
+    CALL_INLINE_NBYTES,
     ERROR_INLINE_NBYTES,
     ERROR_TEXT_LENGTH,
     INLINE_LIMIT_NBYTES,
@@ -54,6 +55,7 @@ INLINE = Blob(INLINE_LIMIT_NBYTES)
 TURN = Integer()
 INCARNATION = Integer(1)
 ERROR = Blob(ERROR_INLINE_NBYTES)
+CALLED_VALUE = Blob(CALL_INLINE_NBYTES)
 ERROR_TEXT = Text(ERROR_TEXT_LENGTH)
 RESOURCES = Mapped(TEXT, Number(), MAX_NAMED)
 
@@ -146,6 +148,7 @@ GLOSSARY: dict[str, tuple[Shape, str]] = {
     "turn": (TURN, "Counts what a client says: see `turn`."),
     "incarnation": (INCARNATION, "The number of a worker's process among those that its agent has started."),
     "error": (ERROR, "An exception, pickled value by value."),
+    "called value": (CALLED_VALUE, "What a call of an actor gave, in its flat encoding; or an exception."),
     "error text": (ERROR_TEXT, "An exception as text. Of a longer one, the middle is left out."),
     "resources": (RESOURCES, "Names of what a worker has or a task takes, and how much of each."),
     "options": (

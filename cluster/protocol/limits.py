@@ -10,8 +10,10 @@ MAX_ITEMS = 500
 INLINE_LIMIT_NBYTES = 2048
 #: The exception of a task, pickled, rides along up to this size; a larger one lies in the store of its host.
 ERROR_INLINE_NBYTES = 64 << 10
-#: What an actor's method gives rides along up to this size; what is larger lies in the store of its host.
-CALL_INLINE_NBYTES = 32 << 10
+#: What an actor's method takes or gives rides along up to the first size, of calls that are made one at a time. While
+#: several are under way it does up to the second one, so that no process keeps much for others.
+CALL_INLINE_NBYTES = 128 << 10
+CALLS_INLINE_NBYTES = 32 << 10
 #: How many calls of one client to one actor may be under way. A client keeps further ones for itself meanwhile.
 MAX_CALLS = 1_000
 #: The text of an exception is cut to so many characters.

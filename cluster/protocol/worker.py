@@ -7,9 +7,9 @@ from holdfast.cluster.protocol.client import FROM_CLIENT, TO_CLIENT
 from holdfast.cluster.protocol.errands import ERRAND, ERRAND_DONE, ERRAND_STORED
 from holdfast.cluster.protocol.kinds import (
     ACTOR,
+    CALLED_VALUE,
     DIGEST,
     DIGESTS,
-    ERROR,
     ERROR_TEXT,
     FUNCTIONS,
     INLINE,
@@ -94,7 +94,7 @@ CALLS_DONE = Message(
         Entry(
             call=Integer(1),
             ok=Boolean(),
-            value=Maybe(ERROR),
+            value=Maybe(CALLED_VALUE),
             stored=Maybe(Entry(object_id=OBJECT, nbytes=NBYTES, type=TEXT)),
             text=ERROR_TEXT,
             keys=KEYS,

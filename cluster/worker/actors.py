@@ -34,7 +34,7 @@ from holdfast.cluster.comm import frames
 from holdfast.cluster.errors import MAKE_ROOM, RemoteError
 from holdfast.cluster.failures import dumping
 from holdfast.cluster.protocol import payloads
-from holdfast.cluster.protocol.limits import CALL_INLINE_NBYTES, ERROR_INLINE_NBYTES, MAX_CALLS, MAX_NAME_LENGTH
+from holdfast.cluster.protocol.limits import CALL_INLINE_NBYTES, CALLS_INLINE_NBYTES, MAX_CALLS, MAX_NAME_LENGTH
 from holdfast.cluster.protocol.worker import ACTORS_MADE, CALLS_DONE, CALLS_MISSING
 from holdfast.cluster.worker import context
 from holdfast.cluster.worker.actor_calls import Call, WaitingCalls
@@ -369,7 +369,7 @@ class _Actor:
             finally:
                 del value
         inline = stored = None
-        if encoded.nbytes <= CALL_INLINE_NBYTES:
+        if encoded.nbytes <= (CALLS_INLINE_NBYTES if self._waiting.ready else CALL_INLINE_NBYTES):
             inline = frames.raw(encoded.to_bytes())
         else:
             stored = self._store_result(method, encoded)
@@ -388,7 +388,7 @@ class _Actor:
         except BaseException:  # no memory, perhaps: whatever it is, this thread goes on, and the call has an end
             blob, text = UNSPEAKABLE
         inline = stored = None
-        if len(blob) <= ERROR_INLINE_NBYTES:
+        if len(blob) <= CALLS_INLINE_NBYTES:
             inline = frames.raw(blob)
         else:
             try:

@@ -622,6 +622,19 @@ def test_a_blocking_client_waits_for_room_and_an_asynchronous_one_keeps_calls(ru
     run_outside_of_tasks(case)
 
 
+def test_what_is_not_small_travels_in_each_way(run):
+    async def case(client, got):
+        holder = await made(client, got, Holder)
+        for nbytes in (100, 50_000, 120_000, 300_000):
+            array = np.arange(nbytes // 8)
+            back = await got(holder.give_back(array).result())
+            assert (back == array).all()
+            many = [holder.give_back(array) for _ in range(20)]
+            assert all([(await got(each.result()) == array).all() for each in many])
+
+    run(case)
+
+
 def test_reprs(client):
     counter = client.submit(Counter, key="mine", actor=True).result()
     assert repr(counter) == "<Actor: Counter, key: 'mine'>"
