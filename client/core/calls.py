@@ -99,7 +99,7 @@ class Call:
                 self.location = location
             elif self.state is None:  # as it is, unless an interrupt came right after this
                 self.state = self._table.given(key, location)
-        if keys:
+        if keys and not self._held:
             self._held = tuple([self._table.wanted(key) for key in keys])
         self._end()
 
@@ -193,9 +193,11 @@ class CallTable:
 
     def _send(self, line: _Line, message: _Message, call: Call) -> None:
         number, actor, _, _, _ = message
+        posted = (protocol.client.CALL([message]),)
+        # No call in here: an interrupt comes before it or after it.
         line.sent[number] = call
         self._actor_of[number] = actor
-        self._outbox += (protocol.client.CALL([message]),)
+        self._outbox += posted
 
     def called(self, results: Sequence[tuple[Any, ...]]) -> bool:
         """Calls are answered. Whether others were posted, for which there is room now. To be told twice is no harm."""

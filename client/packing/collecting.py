@@ -41,6 +41,11 @@ def pickled(future: FutureLike) -> bool:
     return True
 
 
+def is_collected() -> bool:
+    """Whether the futures are collected that are pickled in this thread."""
+    return getattr(collector, "found", None) is not None
+
+
 def stands_for_value(future: FutureLike) -> bool:
     """Whether a reference is to be pickled in the place of a future that is collected."""
     return id(future) in getattr(collector.found, "references", ())

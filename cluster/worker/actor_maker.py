@@ -29,14 +29,14 @@ class ActorMaker:
         self.handle = handle
         self.__name__ = getattr(function, "__name__", type(function).__name__)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Made:
+    def __call__(self, *args: Any, **kwargs: Any) -> ActorHandle:
         worker = current_worker()
         assert worker is not None
         made = worker.actors.make(partial(self.function, *args, **kwargs), self.collecting)
-        return Made(self.handle, made)
+        return ActorHandle(self.handle, made)
 
 
-class Made:
+class ActorHandle:
     """The result of a task that has made an actor. What is read of it is a handle."""
 
     def __init__(self, handle: Callable[..., Any], made: tuple[Any, ...]) -> None:

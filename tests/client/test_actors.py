@@ -14,8 +14,10 @@ import dask
 import numpy as np
 import pytest
 
-from holdfast import Actor, ActorFuture, CancelledError, Client, RemoteError, get_client
+from holdfast import Actor, ActorFuture, CancelledError, Client, Queue, RemoteError, Variable, get_client
 from holdfast.cluster.protocol.limits import MAX_CALLS
+from holdfast.cluster.worker.context import current_worker
+from holdfast.objectstore import ObjectID
 
 
 class Counter:
@@ -633,6 +635,64 @@ def test_what_is_not_small_travels_in_each_way(run):
             assert all([(await got(each.result()) == array).all() for each in many])
 
     run(case)
+
+
+def lose(object_id):
+    worker = current_worker()
+    worker.store.delete([ObjectID(object_id)])
+    worker.store.flush()
+
+
+def test_an_argument_that_is_lost_is_made_again_and_the_order_of_calls_stays(client):
+    counter = client.submit(Counter, actor=True).result()
+    array = client.submit(np.ones, 100_000, pure=False)
+    array.result()
+    client.submit(lose, bytes(array.object_id), pure=False).result()
+    counter.note(client.submit(inc, 1))
+    counter.note(array)
+    counter.note("later")
+    seen = counter.notes().result(timeout=30)
+    assert [type(each).__name__ for each in seen] == ["int", "ndarray", "str"]
+    assert seen[1].sum() == 100_000
+
+
+def gives_a_handle():
+    return get_client().submit(Counter, actor=True).result()
+
+
+def test_a_handle_can_not_be_the_result_of_a_task_which_says_what_to_do(client):
+    with pytest.raises(pickle.PicklingError, match=r"a handle of the actor Counter .* publish it, or put it into a Queue"):
+        client.submit(gives_a_handle).result()
+
+
+def test_handles_lie_in_queues_variables_and_data(run):
+    async def case(client, got):
+        counter = await made(client, got, Counter)
+        queue, variable = Queue("handles", client=client), Variable("handle", client=client)
+        await got(queue.put(counter))
+        await got(variable.set(counter))
+        assert await got((await got(queue.get())).add().result()) == 1
+        del counter
+        kept = await got(variable.get())
+        assert await got(kept.add().result()) == 2
+        future = (await got(client.scatter({"handles": [kept]})))["handles"]
+        del kept
+        await got(variable.delete())
+        ((again),) = await got(future.result())
+        assert await got(again.add().result()) == 3
+
+    run(case)
+
+
+def test_an_actor_on_another_host_is_given_large_data(two_hosts):
+    with Client(two_hosts, set_as_default=False) as client:
+        workers = list(client.scheduler_info()["workers"])
+        holders = [client.submit(Holder, actor=True, workers=[worker]).result() for worker in workers]
+        array = np.arange(500_000.0)
+        for holder in holders:
+            assert (holder.give_back(array).result() == array).all()
+            made = client.submit(np.ones, 500_000, workers=[workers[0]], pure=False)
+            assert holder.give_back(made).result().sum() == 500_000
 
 
 def test_reprs(client):
