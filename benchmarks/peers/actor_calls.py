@@ -66,12 +66,12 @@ class Counts:
     """How often everything is done."""
 
     roundtrips: int = 1_000
-    calls: int = 10_000
+    calls: int = 3_000
     large_roundtrips: int = 200
     largest_roundtrips: int = 40
-    large_calls: int = 1_000
+    large_calls: int = 500
     callers: int = 2
-    calls_of_each: int = 3_000
+    calls_of_each: int = 1_000
 
 
 QUICK = Counts(20, 50, 5, 3, 20, 2, 20)
