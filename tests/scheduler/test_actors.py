@@ -12,6 +12,7 @@ from holdfast.cluster.errors import ActorLostError, CancelledError, ProtocolErro
 from holdfast.cluster.protocol.limits import MAX_CALLS
 from holdfast.cluster.protocol.requests import RETIRE_WORKERS
 from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.watching.closing import workers_to_close
 
 HOST = "tcp://host0:1"
 
@@ -228,6 +229,12 @@ def test_a_worker_that_has_actors_is_not_retired(cluster):
     cluster.catch_up()
     cluster.request("a", 2, RETIRE_WORKERS(workers=[worker], close_hosts=False, awaits_end=False))
     assert cluster.state.workers[worker].retiring or cluster.state.workers[worker].ending
+
+
+def test_a_worker_that_has_actors_is_not_among_those_to_be_closed(cluster):
+    actor = cluster.make("a", "counter")
+    (closed,) = workers_to_close(cluster.state, 2, None, None, 0.0, None)
+    assert closed != cluster.worker_of(actor)
 
 
 def test_what_is_known_of_actors_is_the_same_after_a_way_through_plain_data(cluster):

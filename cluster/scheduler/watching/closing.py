@@ -2,7 +2,7 @@
 
 Data lies with hosts, so a worker that is not the last one of its host costs nothing but its threads. When the last one
 goes, the host's data has to move. So the workers of one host are chosen together where it can be, beginning with the
-host that has least.
+host that has least. A worker that has actors is not chosen, since these can't be moved.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def workers_to_close(
     for worker in workers:
         name = worker.address if groups is None else groups.get(worker.address, worker.address)
         affiliated.setdefault(name, []).append(worker)
-    ordered = sorted(affiliated.values(), key=_cost)
+    movable = [group for group in affiliated.values() if not any(worker.actors for worker in group)]
+    ordered = sorted(movable, key=_cost)
     total = sum(host.nbytes for host in state.hosts.values())
     remains = sum(host.capacity for host in state.hosts.values() if not host.leaving)
     left = Counter(worker.host for worker in workers)
