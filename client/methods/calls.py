@@ -75,11 +75,11 @@ class CallMethods(Face):
             can't be written. A call that fails or dies for that is run once more as if ``writable=True`` had been said,
             as are all further calls of the function: say it where a call has effects that must not happen twice.
         run_timeout : float or str, optional
-            How long a run may take, in seconds or as text such as ``"10 s"``, from when it begins. The time in which it
-            waits for tasks that it has submitted doesn't count. A run that takes longer is ended with the process of
-            its worker, which another one replaces at once, and the task fails with a TimeoutError that names it, after
-            ``retries`` further runs. What the process ran besides is run again. Under ``processes=False`` the run
-            goes on to its end, and its result is dropped.
+            How long a run may take, in seconds or as text such as ``"10 s"``, from when a worker begins with it. The
+            time in which it waits for tasks that it has submitted doesn't count. A run that takes longer is ended with
+            the process of its worker, which another one replaces at once, and the task fails with a TimeoutError that
+            names it, after ``retries`` further runs. What the process ran besides is run again. Under
+            ``processes=False`` the run goes on to its end, and its result is dropped.
 
         Returns
         -------

@@ -178,9 +178,9 @@ class ResultMethods(Face):
         kill : bool
             Whether to end what is running and not needed any more: these futures, what depends on them, and what is
             computed for them only. A run is ended with the process of its worker, and what that has started; another
-            process takes its place in milliseconds. All else that the process was running is run again elsewhere,
-            and counts for no task as a death. What those runs have submitted is cancelled like them, but goes on to
-            its end where it runs in another process. When this returns, the processes have ended.
+            process takes its place in milliseconds. All else that the process was running is run again elsewhere, and
+            counts for no task as a death; actors in it are lost. What those runs have submitted is cancelled like
+            them, but goes on to its end where it runs in another process. When this returns, the processes have ended.
 
         Raises
         ------

@@ -97,3 +97,14 @@ def test_it_says_how_things_are(clock: Clock) -> None:
         "last_death_seconds": pytest.approx(9.2),
         "next_start_seconds": None,
     }
+
+
+def test_what_was_asked_to_end_starts_at_once_and_has_not_died(clock: Clock) -> None:
+    restarts = Restarts(tasks_may_kill=True, clock=clock)
+    for _ in range(5):
+        restarts.begin()
+        restarts.ready()
+        assert restarts.ended("was ended, since a client wants it", asked=True) == 0.0
+    described = restarts.describe()
+    assert (described["deaths"], described["last_death"], described["next_start_seconds"]) == (0, None, 0.0)
+    assert die(restarts, clock, after=0.0) == SPACING_SECONDS

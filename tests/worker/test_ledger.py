@@ -45,6 +45,34 @@ def test_if_all_have_begun_the_worker_need_not_wait(make):
     assert worker.revocations[0] == 0
 
 
+def test_the_agent_sees_what_the_worker_is_at(make):
+    agent, worker, (take, other) = make(2)
+    take(1)
+    assert agent.is_at([1, 9])
+    assert not agent.is_at([2])
+    take(2)  # so the one before has ended
+    assert not agent.is_at([1])
+    place = worker.lend(2)
+    take(0)
+    assert agent.is_at([2]), "it is blocked"
+    other(3)
+    take(4)
+    assert agent.is_at([2])
+    worker.end(place)
+    assert not agent.is_at([2])
+    assert agent.is_at([3])
+    assert not agent.is_at([])
+
+
+def test_where_nothing_can_be_revoked_nothing_is_known(make, monkeypatch):
+    agent, worker, (take,) = make()
+    monkeypatch.setattr("holdfast.cluster.node.ledger.REVOKES", False)
+    take(1)
+    assert agent.revoke([1, 2]) == (0, [], [])
+    assert worker.revocations[0] == 0
+    assert agent.is_at([1])
+
+
 def test_the_agent_sees_that_the_worker_hears_and_which_process_it_is(make):
     agent, worker, _ = make()
     assert agent.heard == 0
