@@ -308,7 +308,9 @@ class SimulatedCluster:
             elif isinstance(instruction, to_do.Reply):
                 self._answered(instruction)
             elif isinstance(instruction, to_do.Answer):
-                around = reading.Surroundings(dict, dict, list, lambda peer: {}, lambda start, stop: {})
+                around = reading.Surroundings(
+                    dict, dict, list, lambda peer: {}, lambda start, stop: {}, lambda keys: iter(())
+                )
                 self._read(reading.answer(self.state, around, *instruction), instruction.peer)
             elif isinstance(instruction, to_do.AskForReport):
                 self.later(2 * LATENCY_SECONDS, lambda host=peer: self._report(host))
