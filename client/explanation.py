@@ -136,7 +136,7 @@ class Explanation:
 
     def _has_no_worker(self) -> list[str]:
         reason, way_out = self.figures["no_worker"]
-        return [f"It waits {reason}, since {format_duration(self.figures['seconds'])}: {way_out}."]
+        return [f"It waits {reason}. So it is for {format_duration(self.figures['seconds'])}; {way_out}."]
 
     def _is_lost(self) -> list[str]:
         return [

@@ -205,6 +205,9 @@ def start(
       HOLDFAST_CLIENT_RESUME_TIMEOUT  for a client whose connection broke (30)
       HOLDFAST_SILENCE_TIMEOUT        for a host that says nothing (30)
       HOLDFAST_NO_WORKER_TIMEOUT      for a worker that may run a task (30)
+
+    HOLDFAST_EVENTS_LOG_LENGTH says how many events of each topic its scheduler keeps (100,000), and
+    HOLDFAST_PROFILE_INTERVAL that the workers of a host take profiles from the beginning on, every so many seconds.
     """
     if not head and address is None and scheduler_file is not None:
         address = wait_for_address(scheduler_file, min(timeout, JOIN_SECONDS))

@@ -73,7 +73,7 @@ def test_every_event_has_a_handler():
 
 
 def test_every_instruction_is_a_message_a_report_or_carried_out_by_the_server():
-    carried_out = {instructions.Answer, instructions.Disconnect}
+    carried_out = {instructions.Answer, instructions.Disconnect, instructions.Log}
     ways = [*MESSAGES, *REPORTS, *carried_out]
     assert len(ways) == len(set(ways)), "each has one way"
     assert set(ways) == set(instructions.Instruction.__args__)
