@@ -71,6 +71,7 @@ _EXPORTS = {
     "PipInstall": "holdfast.cluster.plugins.packages",
     "UploadDirectory": "holdfast.cluster.plugins.files",
     "UploadFile": "holdfast.cluster.plugins.files",
+    "SchedulerPlugin": "holdfast.cluster.plugins.base",
     "WorkerPlugin": "holdfast.cluster.plugins.base",
     "HoldfastError": "holdfast.objectstore.errors",
     "ObjectNotFoundError": "holdfast.objectstore.errors",
@@ -114,6 +115,7 @@ __all__ = [
     "RemoteError",
     "Reschedule",
     "Scheduler",
+    "SchedulerPlugin",
     "Semaphore",
     "SpecCluster",
     "Status",
@@ -193,7 +195,7 @@ if TYPE_CHECKING:
         Reschedule,
         VersionMismatchError,
     )
-    from holdfast.cluster.plugins.base import WorkerPlugin
+    from holdfast.cluster.plugins.base import SchedulerPlugin, WorkerPlugin
     from holdfast.cluster.plugins.environment import Environ
     from holdfast.cluster.plugins.files import UploadDirectory, UploadFile
     from holdfast.cluster.plugins.packages import PackageInstall, PipInstall

@@ -9,7 +9,7 @@ from typing import Any
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import plugins
 from holdfast.client.raising import hides_own_frames
-from holdfast.cluster.plugins.base import WorkerPlugin
+from holdfast.cluster.plugins.base import SchedulerPlugin, WorkerPlugin
 from holdfast.cluster.plugins.callbacks import SetupCallback
 from holdfast.cluster.plugins.files import UploadFile
 
@@ -24,7 +24,7 @@ class PluginMethods(Face):
 
         Parameters
         ----------
-        plugin : WorkerPlugin
+        plugin : WorkerPlugin or SchedulerPlugin
             Its base class says where it runs. It is pickled.
         name : str, optional
             A plugin replaces the one of this name. Default: its ``name``; without one, a name of its own.
@@ -34,7 +34,8 @@ class PluginMethods(Face):
         Returns
         -------
         dict
-            ``{"status": "OK"}`` for each address where it has been set up.
+            ``{"status": "OK"}`` for each address where it has been set up; that of the process beside the scheduler is
+            ``"assistant"``.
 
         Raises
         ------
@@ -61,10 +62,12 @@ class PluginMethods(Face):
         """
         if isinstance(plugin, WorkerPlugin):
             kind = "worker"
+        elif isinstance(plugin, SchedulerPlugin):
+            kind = "scheduler"
         else:
             raise TypeError(
-                f"a plugin is an object of a class below WorkerPlugin, and {plugin!r:.200} is none: its base class "
-                "says where it runs"
+                f"a plugin is an object of a class below WorkerPlugin or SchedulerPlugin, and {plugin!r:.200} is none: "
+                "its base class says where it runs"
             )
         return self._run(plugins.register(self._core, kind, plugin, name, idempotent))
 
@@ -137,6 +140,70 @@ class PluginMethods(Face):
         {'tcp://...': {'status': 'OK'}, 'tcp://...': {'status': 'OK'}}
         """
         return self._run(plugins.unregister(self._core, "worker", name))
+
+    @hides_own_frames
+    def register_scheduler_plugin(self, plugin: Any, name: str | None = None, idempotent: bool = False) -> Any:
+        """Have a plugin run beside the scheduler, in the process of `run_on_scheduler`.
+        In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        plugin : SchedulerPlugin
+        name : str, optional
+        idempotent : bool
+            As for `register_plugin`.
+
+        Returns
+        -------
+        dict
+            As of `register_plugin`.
+
+        Raises
+        ------
+        Exception
+            What its ``start`` raises, with its traceback.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> client.register_scheduler_plugin(SchedulerPlugin(), name="idle")
+        {'assistant': {'status': 'OK'}}
+        >>> client.unregister_scheduler_plugin("idle")
+        {'assistant': {'status': 'OK'}}
+        """
+        if isinstance(plugin, type) or not any(hasattr(plugin, what) for what in ("start", "close", "transition")):
+            raise TypeError(f"a scheduler plugin is an object with a start, close or transition, not {plugin!r:.200}")
+        return self._run(plugins.register(self._core, "scheduler", plugin, name, idempotent))
+
+    @hides_own_frames
+    def unregister_scheduler_plugin(self, name: str) -> Any:
+        """Close a plugin of the scheduler, and forget it. In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        dict
+            ``{"status": "OK"}`` for where it was.
+
+        Raises
+        ------
+        ValueError
+            There is none of this name; lists those that there are.
+        Exception
+            What its ``close`` raises.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> client.register_plugin(SchedulerPlugin(), name="idle")
+        {'assistant': {'status': 'OK'}}
+        >>> client.unregister_scheduler_plugin("idle")
+        {'assistant': {'status': 'OK'}}
+        """
+        return self._run(plugins.unregister(self._core, "scheduler", name))
 
     @hides_own_frames
     def register_worker_callbacks(self, setup: Callable[..., Any] | None = None) -> Any:

@@ -109,3 +109,50 @@ class RunningMethods(Face):
         {'tcp://...': 'tcp://...', 'tcp://...': 'tcp://...'}
         """
         return self.run(function, *args, workers=workers, wait=wait, on_error=on_error, **kwargs)
+
+    @hides_own_frames
+    def run_on_scheduler(self, function: Callable[..., Any], *args: Any, wait: bool = True, **kwargs: Any) -> Any:
+        """Call a function beside the scheduler, for looking at it. In an asynchronous client: await it.
+
+        The scheduler itself never runs what users have written. The function runs in a process of its own on the
+        scheduler's machine, which is started for that when it is first needed, and stays.
+
+        Parameters
+        ----------
+        function : callable
+            If it has a parameter ``dask_scheduler``, it gets a view of the scheduler, with ``tasks``, ``workers``,
+            ``clients``, ``address``, ``id``, ``get_events``, ``log_event`` and a ``client``. It is read-only: each look
+            asks the scheduler. What a coroutine function returns is awaited.
+        *args, **kwargs
+            Its arguments. Large ones go through the object store.
+        wait : bool
+            Whether to wait for it. Without, this returns None when it has begun.
+
+        Returns
+        -------
+        object
+            What the function returns, up to 16 MiB.
+
+        Raises
+        ------
+        Exception
+            What the function raises, with its traceback.
+        ConnectError
+            The process has ended meanwhile. The next call starts another one.
+        TypeError
+            The function or an argument can't be pickled.
+
+        Examples
+        --------
+        >>> def number_of_workers(dask_scheduler):
+        ...     return len(dask_scheduler.workers)
+        >>> client.run_on_scheduler(number_of_workers)
+        2
+        """
+        return self._run(running.run_on_scheduler(self._core, function, args, kwargs, wait))
+
+    def _list_tasks(self) -> Any:
+        return self._run(running.list_tasks(self._core))
+
+    def _list_clients(self) -> Any:
+        return self._run(running.list_clients(self._core))

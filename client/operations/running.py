@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from holdfast.client.core.core import Core
+from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Elsewhere, Operation
 from holdfast.client.futures.future import Future
 from holdfast.client.operations.errands import Outcome, have_done
@@ -13,9 +14,10 @@ from holdfast.client.operations.storing import constants
 from holdfast.client.packing.constants import REFUSALS, Packed
 from holdfast.client.packing.options import names_of_workers
 from holdfast.client.raising import raise_in_operation
+from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.failures.loading import load_exception
-from holdfast.cluster.protocol.errands import RUN, Errand
+from holdfast.cluster.protocol.errands import ASSISTANT, RUN, RUN_ON_SCHEDULER, Errand
 from holdfast.objectstore import decode
 
 ON_ERROR = ("raise", "return", "ignore")
@@ -93,6 +95,24 @@ def results_of(outcomes: Mapping[str, Outcome], on_error: str) -> dict[str, Any]
         elif on_error == "return":
             results[address] = outcome.error
     return results
+
+
+def run_on_scheduler(
+    core: Core, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], wait: bool
+) -> Operation[Any]:
+    """See `Client.run_on_scheduler`."""
+    results = yield from run(core, RUN_ON_SCHEDULER, function, args, kwargs, wait=wait)
+    return None if results is None else results[ASSISTANT]
+
+
+def list_tasks(core: Core) -> Operation[list[Any]]:
+    """All tasks of the cluster, as `requests.LIST_TASKS` says."""
+    return list((yield Ask(core.session, protocol.requests.LIST_TASKS))["tasks"])
+
+
+def list_clients(core: Core) -> Operation[dict[str, str]]:
+    """The names of all clients, by id."""
+    return dict((yield Ask(core.session, protocol.requests.LIST_CLIENTS)))
 
 
 def run_on_workers(

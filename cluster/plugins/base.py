@@ -75,3 +75,125 @@ class WorkerPlugin:
         >>> from holdfast import WorkerPlugin
         >>> WorkerPlugin().transition("x-1", "ready", "executing")
         """
+
+
+class SchedulerPlugin:
+    """Runs beside the scheduler, in its assistant process, and hears of what happens in it.
+
+    A subclass overrides what it needs, and hears of nothing else. What it is told has happened a moment ago. ``start``
+    and ``close`` may be coroutine functions, and so may the others.
+
+    Examples
+    --------
+    >>> from holdfast import SchedulerPlugin
+    >>> class Welcome(SchedulerPlugin):
+    ...     name = "welcome"
+    ...     def add_client(self, scheduler, client):
+    ...         scheduler.log_event("welcome", client)
+    >>> client.register_plugin(Welcome())
+    {'assistant': {'status': 'OK'}}
+    >>> client.unregister_scheduler_plugin("welcome")
+    {'assistant': {'status': 'OK'}}
+    """
+
+    def start(self, scheduler: Any) -> Any:
+        """The plugin is there from now on.
+
+        Parameters
+        ----------
+        scheduler : SchedulerView
+            Has ``workers``, ``tasks``, ``clients``, ``address``, ``id``, ``log_event``, ``client``, ...
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().start(scheduler=None)
+        """
+
+    def close(self) -> Any:
+        """The plugin was unregistered or replaced, or the scheduler closes.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().close()
+        """
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> Any:
+        """A task has gone from one state to another.
+
+        Parameters
+        ----------
+        key : key
+        start, finish : str
+            States; a task that has come to be was ``"released"``.
+        *args, **kwargs
+            Nothing yet.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().transition("x-1", "released", "waiting")
+        """
+
+    def add_worker(self, scheduler: Any, worker: str) -> Any:
+        """A worker has come.
+
+        Parameters
+        ----------
+        scheduler : SchedulerView
+        worker : str
+            Its address.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().add_worker(None, "tcp://10.0.0.1:40123/0")
+        """
+
+    def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> Any:
+        """A worker is gone.
+
+        Parameters
+        ----------
+        scheduler : SchedulerView
+        worker : str
+            Its address.
+        **kwargs
+            Nothing yet.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().remove_worker(None, "tcp://10.0.0.1:40123/0")
+        """
+
+    def add_client(self, scheduler: Any, client: str) -> Any:
+        """A client has come.
+
+        Parameters
+        ----------
+        scheduler : SchedulerView
+        client : str
+            Its id.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().add_client(None, "client-1")
+        """
+
+    def remove_client(self, scheduler: Any, client: str) -> Any:
+        """A client is gone.
+
+        Parameters
+        ----------
+        scheduler : SchedulerView
+        client : str
+            Its id.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().remove_client(None, "client-1")
+        """

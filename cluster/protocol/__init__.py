@@ -2,6 +2,7 @@
 
 ==============================  ==========================================================================
 `client`, `worker`, `node`      what each of the three and the scheduler say to each other
+`assistant`                     what the scheduler and the process beside it say to each other
 `requests`                      what a client asks, and what the answers are
 `errands`                       what a client has workers and nodes do beside their tasks, by way of the scheduler
 `opening`                       what the two ends of a new connection say about themselves
@@ -19,6 +20,6 @@ what is malformed costs the peer that sent it, and no other. Nothing here does I
 store's rooms, and nothing from the cluster's but errors.
 """
 
-from holdfast.cluster.protocol import client, errands, node, requests, worker
+from holdfast.cluster.protocol import assistant, client, errands, node, requests, worker
 
-__all__ = ["client", "errands", "node", "requests", "worker"]
+__all__ = ["assistant", "client", "errands", "node", "requests", "worker"]

@@ -38,6 +38,8 @@ from holdfast.cluster.protocol.shapes import (
 
 #: What the scheduler passes on of the result of a function; a larger one lies in a store.
 RESULT_NBYTES = 64 << 10
+#: The same, of the process beside the scheduler, which has no store.
+ASSISTANT_RESULT_NBYTES = 16 << 20
 #: What a function has come to that was called for an errand.
 CALLED = Fields({}, {"result": Blob(RESULT_NBYTES), "raised": PAYLOAD, "text": ERROR_TEXT})
 #: The plugins that have failed, and how.
@@ -46,7 +48,9 @@ FAILED = Fields({"failed": Listed(Entry(name=NAME, raised=PAYLOAD, text=ERROR_TE
 DEPENDENCIES = Listed(Entry(key=KEY, object_id=OBJECT, inline=Maybe(INLINE), nodes=NODES), MAX_NAMED)
 
 #: The kinds of processes that do errands.
-Doer: TypeAlias = Literal["worker", "node"]
+Doer: TypeAlias = Literal["worker", "node", "assistant"]
+#: The name of the process beside the scheduler, where that of a worker or node would be.
+ASSISTANT = "assistant"
 
 
 class Errand(Request):
@@ -125,6 +129,14 @@ RUN = Errand(
     known={"dependencies": DEPENDENCIES, "waits": Boolean()},
     answer=CALLED,
 )
+RUN_ON_SCHEDULER = Errand(
+    "run-on-scheduler",
+    "As `run`, in the process beside the scheduler. There is no store for what it returns.",
+    by="assistant",
+    needed={"call": PAYLOAD},
+    known={"dependencies": DEPENDENCIES, "waits": Boolean()},
+    answer=Fields({}, {"result": Blob(ASSISTANT_RESULT_NBYTES), "raised": PAYLOAD, "text": ERROR_TEXT}),
+)
 SET_UP_PLUGINS = Errand(
     "set-up-plugins",
     "Sets up plugins, one after the other, each of which is the pickle of one. The answer has those that have failed, "
@@ -137,6 +149,20 @@ TAKE_DOWN_PLUGIN = Errand(
     "take-down-plugin",
     "Takes down a plugin, if it is there.",
     by="worker",
+    needed={"name": NAME},
+    answer=FAILED,
+)
+SET_UP_SCHEDULER_PLUGINS = Errand(
+    "set-up-scheduler-plugins",
+    "As `set-up-plugins`, of plugins of the scheduler.",
+    by="assistant",
+    needed={"plugins": Listed(Entry(name=NAME, call=PAYLOAD, dependencies=DEPENDENCIES), MAX_NAMED)},
+    answer=FAILED,
+)
+TAKE_DOWN_SCHEDULER_PLUGIN = Errand(
+    "take-down-scheduler-plugin",
+    "Closes a plugin of the scheduler, if it is there.",
+    by="assistant",
     needed={"name": NAME},
     answer=FAILED,
 )
@@ -218,6 +244,9 @@ STANDING = (RECORD_TASKS, FORWARD_LOGS)
 
 ERRANDS = (
     RUN,
+    RUN_ON_SCHEDULER,
+    SET_UP_SCHEDULER_PLUGINS,
+    TAKE_DOWN_SCHEDULER_PLUGIN,
     SET_UP_PLUGINS,
     TAKE_DOWN_PLUGIN,
     VERSIONS,

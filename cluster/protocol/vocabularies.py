@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from holdfast.cluster.protocol.assistant import FROM_ASSISTANT, TO_ASSISTANT
 from holdfast.cluster.protocol.client import FROM_CLIENT, TO_CLIENT
 from holdfast.cluster.protocol.message import Vocabulary
 from holdfast.cluster.protocol.node import FROM_NODE, TO_NODE
 from holdfast.cluster.protocol.worker import FROM_WORKER, TO_WORKER
 
-VOCABULARIES: tuple[Vocabulary, ...] = (FROM_CLIENT, TO_CLIENT, FROM_WORKER, TO_WORKER, FROM_NODE, TO_NODE)
+VOCABULARIES: tuple[Vocabulary, ...] = (
+    FROM_CLIENT,
+    TO_CLIENT,
+    FROM_WORKER,
+    TO_WORKER,
+    FROM_NODE,
+    TO_NODE,
+    FROM_ASSISTANT,
+    TO_ASSISTANT,
+)

@@ -11,6 +11,8 @@ from holdfast.cluster.protocol.requests import REQUESTS
 
 #: In the order in which they are asked.
 ARGUMENTS = {
+    requests.LIST_TASKS: {},
+    requests.LIST_CLIENTS: {},
     requests.VERSIONS: {"packages": ["zarr"]},
     requests.WHO_HAS: {"keys": ["x", "data"]},
     requests.HAS_WHAT: {},

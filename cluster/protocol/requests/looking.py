@@ -153,7 +153,17 @@ VERSIONS = Request(
     answer=Fields({"host": Plain(), "packages": Plain()}),
 )
 
+LIST_TASKS = Request(
+    "list-tasks",
+    "All tasks: the state of each, the nodes that have its result, the worker that runs it (or an empty text), and the "
+    "size of its result.",
+    answer=Fields({"tasks": Listed(Entry(key=KEY, state=TEXT, nodes=NODES, worker=TEXT, nbytes=NBYTES), _ANY_NUMBER)}),
+)
+LIST_CLIENTS = Request("list-clients", "The names of all clients, by id.", answer=Mapped(TEXT, TEXT, _ANY_NUMBER))
+
 REQUESTS = (
+    LIST_CLIENTS,
+    LIST_TASKS,
     VERSIONS,
     WHO_HAS,
     HAS_WHAT,

@@ -20,9 +20,11 @@ from holdfast.cluster.errors import InternalError, ProtocolError
 from holdfast.cluster.failures import dumping
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.processes import kept_logs
+from holdfast.cluster.protocol.errands import ASSISTANT
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Answering, Dispatch, Request, RequestError
 from holdfast.cluster.protocol.opening import PROTOCOL_VERSION
+from holdfast.cluster.scheduler.io.assistant import Assistant
 from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS, message_of
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
@@ -113,6 +115,7 @@ class Scheduler:
         # All that a peer may be late with counts in time in which this process listened.
         self._clock = ListeningClock(min(STEP_SECONDS, silence_timeout / 10))
         self._sock = sock
+        self._token = token
         self._members = Membership(
             self.state,
             clock=self._clock,
@@ -158,6 +161,13 @@ class Scheduler:
         self.finished = asyncio.Event()
         await self._listener.listen(self._sock)
         self._members.start(self._rounds)
+        self._assistant = Assistant(
+            token=self._token,
+            feed=self.state.feed,
+            done=lambda *fields: self._happen(events.ErrandDone(ASSISTANT, *fields)),
+            stored=lambda *fields: self._happen(events.ErrandStored(ASSISTANT, *fields)),
+            left=lambda reason: self._happen(events.AssistantLeft(reason)),
+        )
         if feed_log.logger.isEnabledFor(logging.DEBUG):
             self._feed_log = feed_log.FeedLog(self.state.feed, self._loop.call_soon)
         logger.info("scheduler %s listens on %s", self.id, self.address)
@@ -188,6 +198,7 @@ class Scheduler:
             self._timer.cancel()
         self._members.begin_closing()
         self._rounds.cancel()
+        await self._assistant.close()
         await self._members.close(reason)
         await self._listener.close()  # not before: a peer that is cut off may come back, and is told then
         if self._feed_log is not None:
@@ -233,6 +244,9 @@ class Scheduler:
     def _carry_out(self, instructions: list[to_do.Instruction]) -> None:
         for instruction in instructions:
             peer = self._peers.get(instruction.peer)
+            if peer is None and isinstance(instruction, to_do.SendErrand) and instruction.peer == ASSISTANT:
+                self._assistant.send(message_of(instruction), self.address)
+                continue
             if peer is None:
                 if isinstance(instruction, to_do.Log):
                     logger.warning("%s", instruction.text)

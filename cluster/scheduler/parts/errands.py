@@ -1,4 +1,4 @@
-"""Errands: what clients, and other parts, have workers and nodes do beside their tasks.
+"""Errands: what clients, and other parts, have workers, nodes and the assistant do beside all else.
 
 Each errand that is under way has a number, under which it was sent to one worker or node. Its outcome goes to its
 *commission*, which is a client's request (`ErrandWait`) or something of another part. It is one of these:
@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.naming import names_of_host
-from holdfast.cluster.protocol.errands import ERRANDS, Doer, Errand
+from holdfast.cluster.protocol.errands import ASSISTANT, ERRANDS, Doer, Errand
 from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
 from holdfast.cluster.protocol.requests import ERRAND
 from holdfast.cluster.scheduler.parts.part import Part, Shared
@@ -113,7 +113,13 @@ class Errands(Part, WaitOwner):
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
         self.requests = {ERRAND: self._asked}
-        self.events = {events.ErrandDone: self._done, events.ErrandStored: self._stored}
+        self.events = {
+            events.ErrandDone: self._done,
+            events.ErrandStored: self._stored,
+            events.AssistantLeft: self._assistant_left,
+        }
+        #: Called when the process beside the scheduler is gone, after its errands have come to an error.
+        self.on_assistant_left: Callable[[], None] = _nothing
         self._numbers = itertools.count(1)
         self._sent: dict[int, _Sent] = {}
         self._of: dict[str, dict[int, None]] = {}  # the numbers by address
@@ -174,6 +180,8 @@ class Errands(Part, WaitOwner):
         Refusal
             A name is none of these.
         """
+        if doer == "assistant":
+            return [ASSISTANT]  # which is started when there is something to do
         there = self._named_workers() if doer == "worker" else self._named_hosts()
         if names is None:
             return list(there)
@@ -338,6 +346,10 @@ class Errands(Part, WaitOwner):
         name = host.description.get("hostname") or host.address
         self._left(host.address, f"the host {name} at {host.address} left before it had answered")
 
+    def _assistant_left(self, event: events.AssistantLeft) -> None:
+        self._left(ASSISTANT, event.reason)
+        self.on_assistant_left()
+
     def _left(self, address: str, text: str) -> None:
         for number in list(self._of.get(address, ())):
             if number in self._sent:
@@ -352,8 +364,12 @@ class Errands(Part, WaitOwner):
         for number, sent in self._sent.items():
             assert number in self._of[sent.address]
             assert sent.commission.under_way[number] == sent.address
-            there = self.shared.workers if sent.errand.by == "worker" else self.shared.hosts
+            there = {ASSISTANT, *self.shared.workers, *self.shared.hosts}
             assert sent.address in there, f"an errand is under way to {sent.address}, which has left"
+
+
+def _nothing() -> None:
+    pass
 
 
 def _error(name: str, text: str) -> Outcome:

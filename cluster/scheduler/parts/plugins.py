@@ -15,7 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from holdfast.cluster.protocol.errands import SET_UP_PLUGINS, TAKE_DOWN_PLUGIN
+from holdfast.cluster.protocol.errands import (
+    ASSISTANT,
+    SET_UP_PLUGINS,
+    SET_UP_SCHEDULER_PLUGINS,
+    TAKE_DOWN_PLUGIN,
+    TAKE_DOWN_SCHEDULER_PLUGIN,
+    Errand,
+)
 from holdfast.cluster.protocol.records import record_of
 from holdfast.cluster.protocol.requests import REGISTER_PLUGIN, UNREGISTER_PLUGIN
 from holdfast.cluster.scheduler.parts.copies import Copies
@@ -36,7 +43,14 @@ MAX_NBYTES = 64 << 20
 TOPIC = "plugins"
 
 #: Those for whom there are plugins.
-KINDS = ("worker",)
+KINDS = ("worker", "scheduler")
+#: What sets plugins of a kind up, and what takes one down.
+_ERRANDS: dict[str, tuple[Errand, Errand]] = {
+    "worker": (SET_UP_PLUGINS, TAKE_DOWN_PLUGIN),
+    "scheduler": (SET_UP_SCHEDULER_PLUGINS, TAKE_DOWN_SCHEDULER_PLUGIN),
+}
+#: The process beside the scheduler is started again for its plugins so often, if it ends before they are set up.
+MAX_STARTS = 3
 
 
 class Plugin(Holder):
@@ -80,6 +94,21 @@ class _Preparation(Commission):
         self._part.prepared(self.worker, outcome)
 
 
+class _Restoration(Commission):
+    """The process beside the scheduler sets up its plugins again, after one before it has died."""
+
+    def __init__(self, part: Plugins) -> None:
+        self._part = part
+        self.under_way: dict[int, str] = {}
+
+    @property
+    def holder(self) -> None:
+        return None
+
+    def came(self, address: str, outcome: Outcome) -> None:
+        self._part.restored(outcome)
+
+
 class Plugins(Part):
     """Keeps plugins.
 
@@ -110,6 +139,8 @@ class Plugins(Part):
         self._topics = topics
         self._revocation = revocation
         self._preparations: dict[Worker, _Preparation] = {}
+        self._starts = 0  # of the process beside the scheduler, since its plugins were set up
+        errands.on_assistant_left = self._assistant_left
 
     def holders(self) -> Iterable[Holder]:
         for plugins in self.registered.values():
@@ -136,14 +167,15 @@ class Plugins(Part):
         if gone := [key for key in keys if key not in tasks]:
             text = f"the plugin {name!r} can't be registered: {some(map(repr, gone))} was cancelled or released"
             raise Refusal("CancelledError", text)
-        addresses = self._errands.addresses("worker", None)
+        set_up, _ = _ERRANDS[kind]
+        addresses = self._errands.addresses(set_up.by, None)
         self._errands.demand_room_for(client, len(addresses))
         old = plugins.get(name)
         plugin = plugins[name] = self._keep(kind, name, call, keys)
         self._copies.urge([plugin])
         if old is not None:
             self._let_go(old)
-        self._errands.begin(client, request, SET_UP_PLUGINS, {"plugins": [plugin.entry()]}, addresses)
+        self._errands.begin(client, request, set_up, {"plugins": [plugin.entry()]}, addresses)
 
     def _demand_room(self, plugins: dict[str, Plugin], name: str, call: Payload) -> None:
         if name not in plugins and len(plugins) >= MAX_PLUGINS:
@@ -165,10 +197,11 @@ class Plugins(Part):
         if name not in plugins:
             there = f"there are {some(map(repr, plugins), 20)}" if plugins else "there are none"
             raise Refusal("ValueError", f"no {kind} plugin {name!r} is registered; {there}")
-        addresses = self._errands.addresses("worker", None)
+        _, take_down = _ERRANDS[kind]
+        addresses = self._errands.addresses(take_down.by, None)
         self._errands.demand_room_for(client, len(addresses))
         self._let_go(plugins.pop(name))
-        self._errands.begin(client, request, TAKE_DOWN_PLUGIN, {"name": name}, addresses)
+        self._errands.begin(client, request, take_down, {"name": name}, addresses)
 
     def _of(self, kind: str) -> dict[str, Plugin]:
         if kind not in self.registered:
@@ -197,14 +230,34 @@ class Plugins(Part):
             return  # it has left meanwhile
         if "value" in outcome:
             for name, _, text in outcome["value"].get("failed", ()):
-                self._note(worker, name, text)
+                self._note(worker.address, name, text)
         else:
-            self._note(worker, "", outcome["error"][1])
+            self._note(worker.address, "", outcome["error"][1])
         self._revocation.prepare(worker, False)
 
-    def _note(self, worker: Worker, name: str, text: str) -> None:
-        what = {"action": "plugin-failed", "plugin": name, "worker": worker.address, "text": text}
-        self._topics.log((TOPIC, "all", worker.address), record_of(what))
+    def _assistant_left(self) -> None:
+        plugins = self.registered["scheduler"]
+        if not plugins:
+            return
+        if self._starts >= MAX_STARTS:
+            self._note(
+                ASSISTANT, "", f"the process beside the scheduler has ended {self._starts} times with its plugins"
+            )
+            return
+        self._starts += 1
+        entries = [plugin.entry() for plugin in plugins.values()]
+        self._errands.send(_Restoration(self), SET_UP_SCHEDULER_PLUGINS, {"plugins": entries}, [ASSISTANT])
+
+    def restored(self, outcome: Outcome) -> None:
+        """The process beside the scheduler has its plugins again, or has died once more."""
+        if "value" in outcome:
+            self._starts = 0
+            for name, _, text in outcome["value"].get("failed", ()):
+                self._note(ASSISTANT, name, text)
+
+    def _note(self, where: str, name: str, text: str) -> None:
+        what = {"action": "plugin-failed", "plugin": name, "worker": where, "text": text}
+        self._topics.log((TOPIC, "all", where), record_of(what))
 
     # -- the rest
 

@@ -328,6 +328,12 @@ class CallsMissing(NamedTuple):
     calls: Sequence[tuple[int, Key, ObjectId]]
 
 
+class AssistantLeft(NamedTuple):
+    """The process beside the scheduler is gone."""
+
+    reason: str
+
+
 class Requested(NamedTuple):
     """A client asks for something, by the number that the answer is to have. The arguments have been checked."""
 
@@ -385,6 +391,7 @@ Event: TypeAlias = (
     | OwnerLeft
     | ErrandDone
     | ErrandStored
+    | AssistantLeft
     | ActorsMade
     | CallsSent
     | CallsDone

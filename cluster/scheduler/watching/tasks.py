@@ -25,6 +25,24 @@ def processing(state: SchedulerState, names: Iterable[str] | None) -> Steps:
     return {worker.address: [] for worker in workers}
 
 
+def listed(state: SchedulerState) -> Steps:
+    """All tasks, as `LIST_TASKS` says."""
+    for tasks in state.tasks.slices(STEP_ITEMS):
+        yield {
+            "tasks": [
+                (
+                    task.key,
+                    task.state,
+                    [host.address for host in task.where],
+                    task.worker.address if task.worker is not None and task.state == "processing" else "",
+                    task.nbytes,
+                )
+                for task in tasks
+            ]
+        }
+    return {"tasks": []}
+
+
 def nbytes(state: SchedulerState, keys: Sequence[Key] | None, summary: bool) -> Steps:
     """The sizes of results: of each key, or of the keys of each prefix together."""
     sizes: Counter[str] = Counter()

@@ -1,0 +1,109 @@
+"""What the assistant does: the handler of each errand (`cluster/protocol/errands.py`)."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from holdfast.cluster.assistant.plugins import SchedulerPlugins
+from holdfast.cluster.assistant.view import SchedulerView
+from holdfast.cluster.errands.calls import Called, Calls
+from holdfast.cluster.errands.threads import Handlers, Stored
+from holdfast.cluster.protocol.assistant import LISTEN
+from holdfast.cluster.protocol.errands import (
+    ASSISTANT_RESULT_NBYTES,
+    RUN_ON_SCHEDULER,
+    SET_UP_SCHEDULER_PLUGINS,
+    TAKE_DOWN_SCHEDULER_PLUGIN,
+)
+from holdfast.objectstore import Encoded, decode, encode
+
+
+class AssistantErrands:
+    """Does the errands of an assistant.
+
+    Parameters
+    ----------
+    address
+        The scheduler's.
+    token
+        The cluster's.
+    send
+        Sends the scheduler a message, in any thread.
+    """
+
+    def __init__(self, address: str, token: bytes, send: Callable[[tuple[Any, ...]], None]) -> None:
+        self._address = address
+        self._token = token
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self.view = SchedulerView(address, lambda: self.client)
+        self.calls = Calls(
+            "the assistant of the scheduler",
+            {"dask_scheduler": self.view},
+            encode=encode,
+            store=_refuse,
+            inside=contextlib.nullcontext,
+            name="holdfast-errand-assistant",
+            inline_nbytes=ASSISTANT_RESULT_NBYTES,
+        )
+        self.plugins = SchedulerPlugins(self.view, self.calls, self._values, lambda listens: send(LISTEN(listens)))
+
+    def handlers(self) -> Handlers:
+        """What is done about each."""
+        return {
+            RUN_ON_SCHEDULER: self._run,
+            SET_UP_SCHEDULER_PLUGINS: self.plugins.set_up,
+            TAKE_DOWN_SCHEDULER_PLUGIN: self.plugins.take_down,
+        }
+
+    @property
+    def client(self) -> Any:
+        """A client of the cluster, which is this process's default. It is opened when it is first needed."""
+        with self._lock:
+            if self._client is None:
+                from holdfast.client import Client  # it builds on the cluster
+
+                self._client = Client(self._address, token=self._token, name="the scheduler's assistant")
+            return self._client
+
+    def close(self) -> None:
+        """Take the plugins down, and end what runs."""
+        self.plugins.close()
+        self.calls.close()
+
+    def _run(self, call: bytes | memoryview, dependencies: Any = (), waits: bool = True) -> Called:
+        return self.calls.call(call, self._values(dependencies), waits=waits)
+
+    def _values(self, dependencies: Any) -> Mapping[Any, Any] | None:
+        return _Values(dependencies, lambda: self.client) if dependencies else None
+
+
+class _Values(Mapping[Any, Any]):
+    """Large data among the arguments of a function, which lies in stores."""
+
+    def __init__(self, dependencies: Any, client: Callable[[], Any]) -> None:
+        self._entries = {key: (object_id, inline, nodes) for key, object_id, inline, nodes in dependencies}
+        self._client = client
+
+    def __getitem__(self, key: Any) -> Any:
+        object_id, inline, nodes = self._entries[key]
+        from holdfast.client.stores.location import Location  # as in `AssistantErrands.client`
+
+        location = Location(object_id, 0, inline, tuple(nodes))
+        return self._client()._core.stores.read(location, writable=True) if inline is None else decode(inline)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _refuse(encoded: Encoded) -> Stored:
+    raise ValueError(
+        f"the result takes {encoded.nbytes:,} bytes, and the scheduler passes on {ASSISTANT_RESULT_NBYTES:,} at most: "
+        "scatter it with get_client(), and publish the future"
+    )
