@@ -42,6 +42,7 @@ from holdfast.client.current import (  # noqa: E402
 from holdfast.client.futures.collections import futures_of  # noqa: E402
 from holdfast.client.futures.completing import as_completed  # noqa: E402
 from holdfast.client.futures.future import Future  # noqa: E402
+from holdfast.client.futures.progress import progress  # noqa: E402
 from holdfast.client.futures.unattended import fire_and_forget  # noqa: E402
 from holdfast.client.futures.waiting import wait  # noqa: E402
 from holdfast.client.task_stream import get_task_stream  # noqa: E402
@@ -88,6 +89,7 @@ __all__ = [
     "get_client",
     "get_task_stream",
     "get_worker",
+    "progress",
     "rejoin",
     "secede",
     "wait",
