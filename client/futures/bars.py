@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import shutil
 import sys
 import threading
@@ -49,8 +50,9 @@ class Tally:
     @property
     def whole(self) -> Group:
         """All groups together."""
-        done, failed, total = (sum(group[index] for group in self.groups) for index in (1, 2, 3))
-        return Group("", done, failed, total)
+        groups = self.groups
+        done, failed = sum(group.done for group in groups), sum(group.failed for group in groups)
+        return Group("", done, failed, sum(group.total for group in groups))
 
     def failed_in_words(self) -> Iterator[str]:
         for key, text in self.failures.items():
@@ -129,25 +131,24 @@ class NotebookBar:
         self._ended = False
         self._handle: Any = None
         self._widgets: Any = None
+        # Neither of the two is needed by what has no notebook, and a notebook need not have both.
         try:
-            import ipywidgets
+            self._widgets = importlib.import_module("ipywidgets")
         except ImportError:
             try:
-                import IPython.display  # noqa: F401
+                importlib.import_module("IPython.display")
             except ImportError:
                 raise RuntimeError("progress in a notebook needs IPython, or ipywidgets") from None
         else:
-            self._widgets = ipywidgets
-            self._box = ipywidgets.VBox([])
+            self._box = self._widgets.VBox([])
 
     def _ipython_display_(self, **kwargs: Any) -> None:
-        from IPython.display import HTML, display  # it is there: IPython calls this
-
+        ipython: Any = importlib.import_module("IPython.display")  # which calls this
         with self._lock:
             if self._widgets is not None:
-                display(self._box)
+                ipython.display(self._box)
             elif self._handle is None:
-                self._handle = display(HTML(self._html()), display_id=True)
+                self._handle = ipython.display(ipython.HTML(self._html()), display_id=True)
 
     def show(self, tally: Tally) -> None:
         with self._lock:
@@ -155,9 +156,8 @@ class NotebookBar:
             if self._widgets is not None:
                 self._box.children = tuple(self._rows(tally))
             elif self._handle is not None:
-                from IPython.display import HTML  # as there
-
-                self._handle.update(HTML(self._html()))
+                ipython: Any = importlib.import_module("IPython.display")  # as there
+                self._handle.update(ipython.HTML(self._html()))
 
     def end(self, tally: Tally) -> None:
         self._ended = True
