@@ -74,6 +74,8 @@ class Call:
     )
 
     def __init__(self, name: str, keeps: tuple[Any, ...], table: KeyTable) -> None:
+        self.state: KeyState | None = None
+        self._held: tuple[KeyState, ...] = ()
         self.name = name
         self.keeps = keeps
         self.wakes: list[Callable[[], object]] = []
@@ -81,10 +83,8 @@ class Call:
         self.ok = False
         self.value: Any = None
         self.location: Location | None = None
-        self.state: KeyState | None = None
         self.text = ""
         self.reason: Exception | None = None
-        self._held: tuple[KeyState, ...] = ()
         self._table = table
 
     def answer(self, ok: bool, value: Any, stored: Any, text: str, keys: Sequence[Any]) -> None:
@@ -115,9 +115,10 @@ class Call:
             self.wakes.pop()()
 
     def __del__(self) -> None:
-        # Any thread, any moment: `KeyTable.drop` is made for it.
-        for state in (*self._held, *(() if self.state is None else (self.state,))):
-            self._table.drop(state)
+        # Any thread, any moment: `KeyTable.drop` is made for it. One whose constructor was interrupted holds nothing.
+        for state in (*getattr(self, "_held", ()), getattr(self, "state", None)):
+            if state is not None:
+                self._table.drop(state)
 
 
 class _Line:

@@ -73,6 +73,8 @@ class Actors:
         Within ``lend()`` the task of the calling thread waits for others.
     store_is_gone
         Called when the store is gone.
+    end_lines
+        Called when a call is over: lines that it has begun to print end.
     worker
         The worker's name, for messages to people.
     """
@@ -85,6 +87,7 @@ class Actors:
         in_thread: Callable[[], AbstractContextManager[None]],
         lend: Callable[[], AbstractContextManager[None]],
         store_is_gone: Callable[[StoreClosedError], None],
+        end_lines: Callable[[], object],
         worker: str,
     ) -> None:
         self.store = store
@@ -93,6 +96,7 @@ class Actors:
         self.in_thread = in_thread
         self.lend = lend
         self.store_is_gone = store_is_gone
+        self.end_lines = end_lines
         self.worker = worker
         self.forks = Forks()
         self._actors: dict[int, _Actor] = {}
@@ -224,7 +228,12 @@ class _Actor:
     def _construct(self, construct: Callable[[], Any], made: list[BaseException | None], gate: threading.Lock) -> bool:
         context.run(self._key, None)
         try:
-            self._instance = construct()
+            try:
+                self._instance = construct()
+            except BaseException as error:
+                self._actors.forks.end(error)
+                raise
+            self._actors.forks.end(None)
             self._name = type(self._instance).__qualname__[:MAX_NAME_LENGTH]
             made.append(None)
         except BaseException as error:  # the task raises it
@@ -233,6 +242,7 @@ class _Actor:
         finally:
             succeeded = made == [None]
             gate.release()
+            self._actors.end_lines()
         return succeeded
 
     def _serve(self) -> None:
@@ -283,6 +293,7 @@ class _Actor:
         except BaseException as error:
             self._has_raised(call, error)
         finally:
+            self._actors.end_lines()
             if values is not None:
                 self._store.defer_releases()
                 values.forget()
@@ -345,6 +356,7 @@ class _Actor:
         try:
             self._has_given(call, await coroutine)
         except BaseException as error:  # whatever it is, the loop goes on
+            self._actors.forks.end(error)
             if not self._ending:
                 self._has_raised(call, error)
 

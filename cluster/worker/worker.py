@@ -195,6 +195,7 @@ class Worker:
                 self._in_thread,
                 self.lend,
                 self._store_is_gone,
+                output.end_lines if self._prefixes_lines else bool,
                 self.name,
             )
             self._running = Running(

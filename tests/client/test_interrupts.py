@@ -103,6 +103,26 @@ def test_a_call_that_is_interrupted_anywhere(client, call, monkeypatch):
     until(lambda: not client.who_has(), "the cluster holds nothing either")
 
 
+def test_a_call_of_an_actor_that_is_interrupted_anywhere_is_made_once_or_never(client):
+    """Later calls are made in order, and none waits in vain."""
+    calls = client.submit(list, actor=True).result(timeout=DEADLINE_SECONDS)
+    at = untouched = 0
+    while untouched < 20:
+        at += 1
+        interrupt = Interrupt("holdfast.c", at)
+        with contextlib.suppress(KeyboardInterrupt), interrupt.armed():
+            calls.append(at).result(timeout=DEADLINE_SECONDS)
+        assert calls.count(at).result(timeout=DEADLINE_SECONDS) <= 1, interrupt.where
+        untouched += interrupt.where is None
+    assert at - untouched > 10
+    until(lambda: not client._core.session.calls._lines, "no call is under way")
+    made = calls.copy().result(timeout=DEADLINE_SECONDS)
+    assert made == sorted(made)
+    assert set(range(at - untouched + 1, at)) <= set(made)
+    del calls
+    until(lambda: not client._core.table.states, "nothing is held any more")
+
+
 def test_a_signal_handler_that_submits_wherever_a_submit_is(client):
     done = queue.SimpleQueue()
 
