@@ -66,7 +66,7 @@ class ResultMethods(Face):
         self,
         data: Any,
         workers: Any = None,
-        broadcast: bool = False,
+        broadcast: bool | int = False,
         direct: bool | None = None,
         hash: bool = True,
         timeout: float | str | None = None,
@@ -75,18 +75,21 @@ class ResultMethods(Face):
 
         Parameters
         ----------
-        data : list, tuple, set, frozenset, dict, range, iterator, queue.Queue, or object
+        data : list, tuple, namedtuple, set, frozenset, dict, range, iterator, queue.Queue, or object
             Containers are taken apart: each item becomes an object. The keys of a dictionary are the futures' keys.
-            What is put into a queue is stored as it comes, and its future goes into a queue.
-            What is of a class derived from these becomes one object. Futures inside an object live as long as it.
+            What is put into a queue is stored as it comes, and its future goes into a queue. What is of another class
+            derived from these becomes one object. Futures inside an object live as long as it.
         workers : str or list of str, optional
             Workers or hosts in whose stores it goes, by turns. Default: this host's, if it has a store; else all.
-        broadcast : bool
-            Whether to put everything into every store.
+        broadcast : bool or int
+            Whether everything is to lie on all hosts, or on how many. It is sent to one, and spreads from there as a
+            tree (`replicate`).
         direct
             Taken for compatibility. Nothing passes through the scheduler.
         hash : bool
-            Whether to name values by their content, so that the same one is stored once. Otherwise by chance.
+            Whether to name values by their content, so that the same one is stored once. Otherwise by chance. A class
+            that is registered with ``dask.base.normalize_token``, or has a method ``__dask_tokenize__``, says by that
+            which of its values are the same.
         timeout : float or str, optional
             How long to wait for a host and for room in its store.
 
@@ -102,6 +105,8 @@ class ResultMethods(Face):
             No host with a store came in time.
         NoWorkerError
             ``workers`` names one that is not there.
+        NotCopiedError
+            Another host could not have a copy of what is broadcast; says why.
         ValueError
             A key of the dictionary is in use by a future of this client with another value.
 

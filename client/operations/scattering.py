@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from holdfast.client.core.core import Core
 from holdfast.client.drivers.effects import Elsewhere, NotAtOnce, Operation
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import adopting, borrow, own
 from holdfast.client.futures.reading import read
+from holdfast.client.operations.moving import replicate
 from holdfast.client.operations.queues import fed_by, is_queue
 from holdfast.client.operations.storing import announce, take_back
 from holdfast.client.packing.checks import check_in_one
@@ -22,21 +26,24 @@ from holdfast.client.packing.keys import check_together, random_token, wire_key
 from holdfast.client.packing.options import names_of_workers
 from holdfast.client.stores.access import AT_ONCE_NBYTES, StoreAccess
 from holdfast.client.stores.location import Location
-from holdfast.client.stores.tokens import hashes_in_place, token_of_content
+from holdfast.client.stores.tokens import hashes_in_place, registered_token, token_of_content
 from holdfast.cluster.errors import CancelledError
 from holdfast.objectstore import Encoded, encode
 
 #: How long `scatter` waits for a first host.
 SCATTER_TIMEOUT_SECONDS = 30.0
+#: To how many others a host gives what is broadcast at a time.
+BRANCHING_FACTOR = 2
 
 
 def scatter(
-    core: Core, data: Any, workers: Any, everywhere: bool, hashed: bool, timeout: float | None
+    core: Core, data: Any, workers: Any, broadcast: bool | int, hashed: bool, timeout: float | None
 ) -> Operation[Any]:
     """See `Client.scatter`."""
     check_in_one("scatter", workers)
+    n = _hosts_of(broadcast)
     if is_queue(data):
-        return fed_by(core, [data], lambda core, items: _each_of(core, items, workers, everywhere, hashed, timeout))
+        return fed_by(core, [data], lambda core, items: _each_of(core, items, workers, broadcast, hashed, timeout))
     if isinstance(data, Iterator):
         check_ends((data,), "what is scattered")
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -47,14 +54,32 @@ def scatter(
     names = None if workers is None else names_of_workers(workers)
 
     # Small ones are announced to the store together, as long as this is one thread's.
+    scattering = _Scattering(core, names, hashed, deadline, [])
     with contextlib.nullcontext() if core.driver.gives_awaitables else stores.batch():
-        return (yield from _scatter(_Scattering(core, names, everywhere, hashed, deadline), data))
+        scattered = yield from _scatter(scattering, data)
+    if broadcast and scattering.futures:
+        # From there the hosts give it to each other: this client sends it once.
+        yield from replicate(core, list(scattering.futures), n, names, BRANCHING_FACTOR, scattering.left)
+    return scattered
+
+
+def _hosts_of(broadcast: Any) -> int | None:
+    """On how many hosts everything is to lie; None: on all, if it is broadcast."""
+    if isinstance(broadcast, (bool, np.bool_)):
+        return None
+    try:
+        n = operator.index(broadcast)
+    except TypeError:
+        raise TypeError(f"broadcast is True, False or a number of hosts, not {broadcast!r:.100}") from None
+    if n < 0:
+        raise ValueError(f"broadcast is True, False or a number of hosts, not {n}")
+    return n
 
 
 def _each_of(
-    core: Core, items: tuple[Any, ...], workers: Any, everywhere: bool, hashed: bool, timeout: float | None
+    core: Core, items: tuple[Any, ...], workers: Any, broadcast: bool | int, hashed: bool, timeout: float | None
 ) -> list[Future]:
-    futures: list[Future] = core.driver.run(scatter(core, list(items), workers, everywhere, hashed, timeout))
+    futures: list[Future] = core.driver.run(scatter(core, list(items), workers, broadcast, hashed, timeout))
     return futures
 
 
@@ -65,7 +90,7 @@ def scatter_one(core: Core, value: Any, workers: Any, timeout: float | None) -> 
     if not core.stores.any_node:
         yield from core.stores.waiting_for_node(SCATTER_TIMEOUT_SECONDS if timeout is None else timeout)
     names = None if workers is None else names_of_workers(workers)
-    return (yield from _one(_Scattering(core, names, False, False, deadline), value))
+    return (yield from _one(_Scattering(core, names, False, deadline, []), value))
 
 
 class _Scattering(NamedTuple):
@@ -73,9 +98,9 @@ class _Scattering(NamedTuple):
 
     core: Core
     names: Sequence[str] | None
-    everywhere: bool
     hashed: bool
     deadline: float | None
+    futures: list[Future]  # that were scattered
 
     @property
     def left(self) -> float | None:
@@ -88,20 +113,29 @@ def _scatter(scattering: _Scattering, data: Any) -> Operation[Any]:
     if kind is dict:
         named = {}
         for key, value in data.items():
-            named[key] = yield from _one(scattering, value, wire_key(key))
+            named[key] = yield from _taken(scattering, value, wire_key(key))
         return named
-    if not (kind in (list, tuple, set, frozenset) or isinstance(data, (range, Iterator))):
-        return (yield from _one(scattering, data))
+    is_named = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    if not (is_named or kind in (list, tuple, set, frozenset) or isinstance(data, (range, Iterator))):
+        return (yield from _taken(scattering, data))
     futures = []
     for value in data:
-        futures.append((yield from _one(scattering, value)))
+        futures.append((yield from _taken(scattering, value)))
     if isinstance(data, Iterator):
         return iter(futures)
+    if is_named:
+        return kind(*futures)
     return futures if isinstance(data, range) else kind(futures)
 
 
+def _taken(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Future]:
+    future = yield from _one(scattering, value, key)
+    scattering.futures.append(future)
+    return future
+
+
 def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Future]:
-    core, stores, everywhere = scattering.core, scattering.core.stores, scattering.everywhere
+    core, stores = scattering.core, scattering.core.stores
     check_no_foreign_future(value, "something that is to be scattered")
     try:
         with collecting() as inside:
@@ -122,10 +156,15 @@ def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Futu
     chosen = key is not None
     if chosen:
         held = yield from _held_content(core, key, plain, scattering.left)
-        if held is not None and not everywhere:
+        if held is not None:
             return held
     elif not scattering.hashed or inside:  # a future's name doesn't tell for which value it stands
         key = f"{encoded.type_name}-{random_token()}"
+    elif (named := registered_token(value)) is not None:
+        key = f"{encoded.type_name}-{named}"
+        known = borrow(core, key)
+        if known is not None and known.done():
+            return known
     else:
         if not in_store and hashes_in_place(stores, encoded, stores.targets(scattering.names)):
             location = yield from _write(scattering, encoded, None)
@@ -139,7 +178,7 @@ def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Futu
             raise
         key = f"{encoded.type_name}-{token}"
         known = borrow(core, key)
-        if known is not None and known.done() and not everywhere:
+        if known is not None and known.done():
             if location is not None:
                 stores.forget(location)
             return known
@@ -149,14 +188,14 @@ def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Futu
 
 
 def _write(scattering: _Scattering, encoded: Encoded, key: str | None) -> Operation[Location]:
-    stores, names, everywhere = scattering.core.stores, scattering.names, scattering.everywhere
+    stores, names = scattering.core.stores, scattering.names
 
     def at_once() -> Location:
-        if everywhere or encoded.nbytes > AT_ONCE_NBYTES:
+        if encoded.nbytes > AT_ONCE_NBYTES:
             raise NotAtOnce
         return stores.write_at_once(encoded, key, stores.targets(names))
 
-    write = partial(stores.write, encoded, key, names, everywhere=everywhere, timeout=scattering.left)
+    write = partial(stores.write, encoded, key, names, timeout=scattering.left)
     undo = partial(take_back, scattering.core, type_name=encoded.type_name)
     location: Location = yield Elsewhere(write, at_once, undo=undo)
     return location

@@ -68,7 +68,7 @@ def store_as(core: Core, value: Any, key: Any) -> Future | None:
 def _write(core: Core, encoded: Encoded, key: str | None) -> Operation[Location]:
     stores = core.stores
     location: Location = yield Elsewhere(
-        partial(stores.write, encoded, key, None, everywhere=False, timeout=None),
+        partial(stores.write, encoded, key, None, timeout=None),
         at_once=lambda: stores.write_at_once(encoded, key, stores.targets(None)),
         undo=partial(take_back, core, type_name=encoded.type_name),
     )

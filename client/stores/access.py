@@ -329,7 +329,6 @@ class StoreAccess:
         key: str | None,
         workers: Sequence[str] | None,
         *,
-        everywhere: bool,
         timeout: float | None,
     ) -> Location:
         """Store an encoded value: in this host's store if that is among the targets, else in one of them in turn.
@@ -340,8 +339,6 @@ class StoreAccess:
         ----------
         workers:
             Names the targets, as for `targets`.
-        everywhere:
-            In all of the targets.
 
         Raises
         ------
@@ -361,7 +358,7 @@ class StoreAccess:
                 self.wait_for_node(max(0.0, deadline - time.monotonic()))
             nodes = self._nodes()
             try:
-                return self._write_to(self.targets(workers), encoded, key, everywhere=everywhere, limit=limit)
+                return self._write_to(self.targets(workers), encoded, key, limit=limit)
             except StoreFullError as error:
                 raise StoreFullError(f"there is no room for data of this client: {error}. {MAKE_ROOM}") from None
             except ConnectError:
@@ -380,7 +377,7 @@ class StoreAccess:
         if local is None or local[1] not in targets:
             raise NotAtOnce
         try:
-            return self._write_to([local[1]], encoded, key, everywhere=False, limit=0)
+            return self._write_to([local[1]], encoded, key, limit=0)
         except (StoreError, ConnectError):
             raise NotAtOnce from None
 
@@ -416,38 +413,24 @@ class StoreAccess:
             time.sleep(0.01)
         return True
 
-    def _write_to(
-        self, targets: Sequence[str], encoded: Encoded, key: str | None, *, everywhere: bool, limit: float
-    ) -> Location:
+    def _write_to(self, targets: Sequence[str], encoded: Encoded, key: str | None, *, limit: float) -> Location:
         key = None if key is None else key[:_MAX_NAME_LENGTH]
         inline = encoded.to_bytes() if encoded.nbytes <= INLINE_LIMIT_NBYTES else None
         local = self.local
-        written: list[str] = []
-        object_id: ObjectID | None = None
+        others = list(targets)
         if local is not None and local[1] in targets:
             store, address = local
             try:
-                object_id = store.put_encoded(encoded, key=key, owner=self._owner, timeout=limit)
-                written.append(address)
+                sealed = store.put_encoded(encoded, key=key, owner=self._owner, timeout=limit)
+                return Location(bytes(sealed), encoded.nbytes, inline, (address,))
             except StoreClosedError:
                 self._lost(store)
-        if object_id is None or everywhere:
-            if object_id is None:
-                object_id = self._mint()
-            others = [address for address in targets if address not in written]
-            if not everywhere:
-                others = [others[next(self._turns) % len(others)]]
-            data = encoded.to_bytes() if inline is None else inline
-            meta = (key or "", self._owner, encoded.type_name)
-            for address in others:
-                try:
-                    self._peers.push_bytes(address, object_id, data, meta, timeout=limit)
-                except ConnectError:
-                    if not written or not self._leaves({address}):
-                        raise
-                else:
-                    written.append(address)
-        return Location(bytes(object_id), encoded.nbytes, inline, tuple(written))
+                others = [other for other in targets if other != address] or others
+        object_id = self._mint()
+        address = others[next(self._turns) % len(others)]
+        data = encoded.to_bytes() if inline is None else inline
+        self._peers.push_bytes(address, object_id, data, (key or "", self._owner, encoded.type_name), timeout=limit)
+        return Location(bytes(object_id), encoded.nbytes, inline, (address,))
 
     def is_here(self, location: Location) -> bool:
         """Whether this host's store has an object that this client has stored, and no other one."""

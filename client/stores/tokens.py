@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import xxhash
+from dask.base import normalize_token, tokenize
 
 from holdfast.client.packing.keys import content_token
 from holdfast.client.stores.access import StoreAccess
@@ -49,6 +51,20 @@ def token_of_content(stores: StoreAccess, encoded: Encoded, location: Location |
         return content_token(encoded.type_name.encode(), *encoded.blocks())
     buffer = local[0].get_buffer(ObjectID(location.object_id))
     return content_token(encoded.type_name.encode(), memoryview(buffer))
+
+
+def registered_token(value: Any) -> str | None:
+    """The token that a value's class has chosen: by `dask.base.normalize_token`, or by a method `__dask_tokenize__`.
+
+    None for all other classes, and for those that dask itself knows, which the content names as well.
+    """
+    kind = type(value)
+    if not hasattr(kind, "__dask_tokenize__"):
+        normalize = normalize_token.dispatch(kind)
+        if getattr(normalize, "__module__", "").partition(".")[0] == "dask":
+            return None
+    token: str = tokenize(value)
+    return token
 
 
 def hashes_in_place(stores: StoreAccess, encoded: Encoded, targets: Sequence[str]) -> bool:

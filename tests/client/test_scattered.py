@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from dask.base import normalize_token, tokenize
 
 from holdfast import CancelledError, Client, Future, wait
+from holdfast.cluster import protocol
+from tests.support.kinds import OUTSIDE, run_outside
 
 Point = namedtuple("Point", "x y")
 
@@ -62,8 +65,6 @@ WHOLES = [
     UserDict(a=1),
     UserList([1, 2]),
     deque([1, 2], maxlen=5),
-    Point(1, 2),
-    Typed(1),
     Rows([1, 2]),
     Names({1}),
     Frozen({1}),
@@ -96,6 +97,8 @@ def test_an_object_of_any_class_of_its_own_is_one_future(client, value):
         ({1}, set, [1]),
         (frozenset({1}), frozenset, [1]),
         (range(2), list, [0, 1]),
+        (Point(1, 2), Point, [1, 2]),
+        (Typed(1), Typed, [1, 0]),
         ([], list, []),
     ],
 )
@@ -237,3 +240,52 @@ def test_a_large_argument_with_futures_inside_keeps_them(client):
     call = client.submit(lambda a: a[0].result(), array)
     array[0] = None
     assert call.result() == -7
+
+
+class Registered:
+    """Its token is its name, whatever else is in it."""
+
+    def __init__(self, name, more=0):
+        self.name = name
+        self.more = more
+
+
+class Tokenized(Registered):
+    def __dask_tokenize__(self):
+        return "tokenized", self.name
+
+
+normalize_token.register(Registered, lambda value: ("registered", value.name))
+
+
+@pytest.mark.parametrize("kind", [Registered, Tokenized])
+def test_a_class_says_which_of_its_values_are_the_same(client, kind):
+    one, same, other = client.scatter([kind("a", 1), kind("a", 2), kind("b")])
+    assert one.key == same.key != other.key
+    assert one.key.endswith(tokenize(kind("a")))
+    assert same.result().more == 1, "it was there"
+    assert client.scatter(kind("a"), hash=False).key != one.key
+
+
+def test_of_a_class_that_dask_knows_the_content_is_its_name(client):
+    assert client.scatter(np.arange(3)).key == client.scatter(np.arange(3)).key != client.scatter(np.arange(4)).key
+
+
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_broadcast_is_to_all_hosts_or_to_so_many(two_hosts, kind):
+    async def case(client, got):
+        nodes = set((await got(client._request(protocol.requests.STATUS)))["nodes"])
+        first = min(nodes)
+        for broadcast, n in ((True, 2), (2, 2), (1, 1), (0, 1), (False, 1), (5, 2)):
+            data = [np.full(10_000, broadcast), 7]
+            futures = await got(client.scatter(data, broadcast=broadcast, hash=False))
+            where = await got(client.who_has(futures))
+            assert [len(where[future.key]) for future in futures] == [n, n]
+            assert [int(np.max(each)) for each in await got(client.gather(futures))] == [int(broadcast), 7]
+        only = await got(client.scatter(np.arange(10_000), broadcast=True, workers=[first], hash=False))
+        assert (await got(client.who_has(only)))[only.key] == [first]
+        for wrong, error in ((-1, ValueError), ("all", TypeError), (1.5, TypeError)):
+            with pytest.raises(error, match="broadcast is True, False or a number of hosts"):
+                await got(client.scatter(1, broadcast=wrong))
+
+    run_outside(kind, two_hosts, case)

@@ -162,6 +162,15 @@ class TestReplicate:
         (short,) = answer(cluster)[1]["short"]
         assert short["copies"] == 0
 
+    def test_to_all_is_to_those_that_are_left(self, cluster):
+        one, two, *_ = hosts(cluster)
+        cluster.scatter("client", "x", one)
+        ask(cluster, requests.REPLICATE(keys=["x"]))
+        cluster.remove_host(two)
+        bring_all(cluster)
+        assert answer(cluster) == (True, {"short": []})
+        assert where(cluster, "x") == set(hosts(cluster))
+
     def test_a_small_result_that_is_not_stored_yet_is_waited_for(self, cluster):
         one = hosts(cluster)[0]
         cluster.add_worker(one)

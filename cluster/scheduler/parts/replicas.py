@@ -87,13 +87,18 @@ class Replication(_Moving):
     ) -> None:
         super().__init__(part, client, request, due)
         self.branching = branching
-        self.n = n
+        self._n = n
         self._part = part
         self._hosts = dict.fromkeys(hosts)
         self._todo = deque(tasks)
         self._coming: Counter[Task] = Counter()
         self._tried: dict[Task, dict[Host, str]] = {}
         self._short: dict[Task, str] = {}
+
+    @property
+    def n(self) -> int:
+        """On how many hosts: on no more than there are still."""
+        return min(self._n, len(self._hosts))
 
     def go_on(self) -> None:
         while self._todo and self.carrying.outstanding(self) < WINDOW:
@@ -169,7 +174,7 @@ class Replication(_Moving):
 
     def snapshot(self) -> Any:
         tasks = dict.fromkeys([*self._todo, *(task for task, count in self._coming.items() if count)])
-        return [[task.key for task in tasks], [host.address for host in self._hosts], self.n, self.branching]
+        return [[task.key for task in tasks], [host.address for host in self._hosts], self._n, self.branching]
 
 
 class Rebalancing(_Moving):
