@@ -88,7 +88,7 @@ class ResultMethods(Face):
             Taken for compatibility. Nothing passes through the scheduler.
         hash : bool
             Whether to name values by their content, so that the same one is stored once. Otherwise by chance. A class
-            that is registered with ``dask.base.normalize_token``, or has a method ``__dask_tokenize__``, says by that
+            that is registered with dask's ``normalize_token``, or has a method ``__dask_tokenize__``, says by that
             which of its values are the same.
         timeout : float or str, optional
             How long to wait for a host and for room in its store.

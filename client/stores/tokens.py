@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import xxhash
@@ -54,13 +54,14 @@ def token_of_content(stores: StoreAccess, encoded: Encoded, location: Location |
 
 
 def registered_token(value: Any) -> str | None:
-    """The token that a value's class has chosen: by `dask.base.normalize_token`, or by a method `__dask_tokenize__`.
+    """The token that a value's class has chosen: with dask's `normalize_token`, or by a method `__dask_tokenize__`.
 
     None for all other classes, and for those that dask itself knows, which the content names as well.
     """
     kind = type(value)
     if not hasattr(kind, "__dask_tokenize__"):
-        normalize = normalize_token.dispatch(kind)
+        dispatch: Callable[[type], Any] = normalize_token.dispatch
+        normalize = dispatch(kind)
         if getattr(normalize, "__module__", "").partition(".")[0] == "dask":
             return None
     token: str = tokenize(value)
