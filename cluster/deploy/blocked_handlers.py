@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: dask's names of handlers that have another name here.
+#: dask's names of handlers that have another name here, or are several requests. Functions of clients are run by
+#: errands, those for workers and those beside the scheduler, now and for workers that come later.
 _OURS = {
-    "adaptive_target": "adaptive-target",
-    "close": "shutdown",
-    "identity": "info",
-    "ncores": "nthreads",
-    "publish_delete": "unpublish",
-    "publish_get": "get-dataset",
-    "publish_list": "list-datasets",
-    "publish_put": "publish",
-    "run_function": "run-on-scheduler",
-    "terminate": "shutdown",
+    "adaptive_target": ("adaptive-target",),
+    "broadcast": ("errand", "stand"),
+    "close": ("shutdown",),
+    "identity": ("info",),
+    "ncores": ("nthreads",),
+    "publish_delete": ("unpublish",),
+    "publish_get": ("get-dataset",),
+    "publish_list": ("list-datasets",),
+    "publish_put": ("publish",),
+    "run_function": ("errand", "stand"),
+    "terminate": ("shutdown",),
 }
 
 
@@ -30,13 +32,13 @@ def requests_of(handlers: Iterable[str] | None) -> frozenset[str]:
     Examples
     --------
     >>> sorted(requests_of(["run_function", "who_has"]))
-    ['run-on-scheduler', 'who-has']
+    ['errand', 'stand', 'who-has']
     """
     if isinstance(handlers, str):
         raise TypeError(f"blocked_handlers is a list of names, not the text {handlers!r:.100}")
-    found = set()
+    found: set[str] = set()
     for name in handlers or ():
         if not isinstance(name, str):
             raise TypeError(f"blocked_handlers has names, and {name!r:.100} is none")
-        found.add(_OURS.get(name, name.replace("_", "-")))
+        found.update(_OURS.get(name, (name.replace("_", "-"),)))
     return frozenset(found)

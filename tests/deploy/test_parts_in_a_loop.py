@@ -255,6 +255,21 @@ def test_blocked_handlers_are_refused() -> None:
     run(main())
 
 
+def test_functions_may_be_blocked() -> None:
+    async def main() -> None:
+        async with (
+            Scheduler(blocked_handlers=["run_function"]) as scheduler,
+            Worker(scheduler.address, nthreads=1, **SMALL),
+            Client(scheduler.address, asynchronous=True) as client,
+        ):
+            for call in (client.run, client.run_on_scheduler):
+                with pytest.raises(PermissionError, match="blocked_handlers"):
+                    await call(os.getpid)
+            assert await client.submit(pow, 2, 5) == 32
+
+    run(main())
+
+
 def test_what_has_no_effect_says_so() -> None:
     with pytest.warns(UserWarning, match="dashboard_address=':0' has no effect: there is no dashboard"):
         Scheduler(dashboard_address=":0")
