@@ -27,6 +27,7 @@ from holdfast.client.methods.diagnostics import DiagnosticMethods
 from holdfast.client.methods.executor import ExecutorMethods
 from holdfast.client.methods.graphs import GraphMethods
 from holdfast.client.methods.information import InformationMethods
+from holdfast.client.methods.kernels import KernelMethods
 from holdfast.client.methods.looking import LookingMethods
 from holdfast.client.methods.loops import LoopMethods
 from holdfast.client.methods.moving import MovingMethods
@@ -60,6 +61,7 @@ class Client(
     ExecutorMethods,
     InformationMethods,
     LookingMethods,
+    KernelMethods,
     LoopMethods,
     MovingMethods,
     ObjectMethods,

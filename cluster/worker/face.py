@@ -19,6 +19,7 @@ class Faced(context.RunsTasks, Protocol):
     nthreads: int
     resources: dict[str, float]
     memory_limit: int | None
+    own_process: bool
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -117,6 +118,11 @@ class WorkerFace:
     def shared_directory(self) -> str:
         """A directory that all workers of this host share. It goes with their node agent."""
         return self._worker.shared_directory
+
+    @property
+    def own_process(self) -> bool:
+        """Whether nothing but this worker goes on in its process."""
+        return self._worker.own_process
 
     @property
     def status(self) -> str:
