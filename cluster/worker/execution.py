@@ -180,11 +180,10 @@ class TaskRunner:
         try:
             if dependencies:
                 values = self._dependencies(task, private)
-            has_data = self._functions.has_data(digest)
-            if function is None or (private and has_data):
+            if function is None or (private and self._functions.has_data(digest)):
                 function = self._functions.load(digest, values)
             if values is not None:
-                values.shares = values.shares or (has_data and not private)
+                values.shares = values.shares or (not private and self._functions.has_data(digest))
                 if (item := self._item_taken(function, task)) is not None:
                     ((source, _, _, _),) = dependencies
                     return values.item(source, *item)
