@@ -83,7 +83,7 @@ class PluginMethods(Face):
         name : str, optional
             As for `register_plugin`.
         nanny : bool, optional
-            Whether it is one for the agents of hosts. Default: as its base class says.
+            Taken to be refused: the agents of hosts run nothing of users.
 
         Returns
         -------
@@ -105,6 +105,7 @@ class PluginMethods(Face):
         >>> client.unregister_worker_plugin("marker")
         {'tcp://...': {'status': 'OK'}, 'tcp://...': {'status': 'OK'}}
         """
+        plugins.refuse_nanny(nanny)
         if isinstance(plugin, type) or not any(hasattr(plugin, what) for what in ("setup", "teardown", "transition")):
             raise TypeError(f"a worker plugin is an object with a setup, teardown or transition, not {plugin!r:.200}")
         return self._run(plugins.register(self._core, "worker", plugin, name, False))
@@ -117,7 +118,7 @@ class PluginMethods(Face):
         ----------
         name : str
         nanny : bool, optional
-            Whether it is one for the agents of hosts.
+            As for `register_worker_plugin`.
 
         Returns
         -------
@@ -139,6 +140,7 @@ class PluginMethods(Face):
         >>> client.unregister_worker_plugin("idle")
         {'tcp://...': {'status': 'OK'}, 'tcp://...': {'status': 'OK'}}
         """
+        plugins.refuse_nanny(nanny)
         return self._run(plugins.unregister(self._core, "worker", name))
 
     @hides_own_frames

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.client.methods.face import Face
-from holdfast.client.operations import running
+from holdfast.client.operations import plugins, running
 from holdfast.client.raising import hides_own_frames
 
 
@@ -20,6 +20,7 @@ class RunningMethods(Face):
         *args: Any,
         workers: Any = None,
         wait: bool = True,
+        nanny: bool = False,
         on_error: str = "raise",
         **kwargs: Any,
     ) -> Any:
@@ -40,6 +41,8 @@ class RunningMethods(Face):
         wait : bool
             Whether to wait for it. Without, this returns None when it has begun, what it returns is lost, and what it
             raises is in the worker's log.
+        nanny : bool
+            Taken to be refused: the agents of hosts run nothing of users, since all stores and workers depend on them.
         on_error : {"raise", "return", "ignore"}
             What becomes of an error: it is raised, it stands among the results, or it is left out.
 
@@ -53,7 +56,7 @@ class RunningMethods(Face):
         Exception
             What the function raises, with its traceback; or a `ConnectError` if a worker leaves meanwhile.
         ValueError
-            A name is none of the cluster's; lists those that there are.
+            A name is none of the cluster's; lists those that there are. Or ``nanny=True``.
         TypeError
             The function or an argument can't be pickled.
 
@@ -67,6 +70,7 @@ class RunningMethods(Face):
         >>> set(client.run(threads_of).values())
         {1}
         """
+        plugins.refuse_nanny(nanny)
         return self._run(
             running.run_on_workers(self._core, function, args, kwargs, workers=workers, wait=wait, on_error=on_error)
         )
@@ -78,6 +82,7 @@ class RunningMethods(Face):
         *args: Any,
         workers: Any = None,
         wait: bool = True,
+        nanny: bool = False,
         on_error: str = "raise",
         **kwargs: Any,
     ) -> Any:
@@ -88,7 +93,7 @@ class RunningMethods(Face):
         function : callable
         *args, **kwargs
             Its arguments.
-        workers, wait, on_error
+        workers, wait, nanny, on_error
             As for `run`.
 
         Returns
@@ -108,7 +113,7 @@ class RunningMethods(Face):
         >>> client.run_coroutine(address)
         {'tcp://...': 'tcp://...', 'tcp://...': 'tcp://...'}
         """
-        return self.run(function, *args, workers=workers, wait=wait, on_error=on_error, **kwargs)
+        return self.run(function, *args, workers=workers, wait=wait, nanny=nanny, on_error=on_error, **kwargs)
 
     @hides_own_frames
     def run_on_scheduler(self, function: Callable[..., Any], *args: Any, wait: bool = True, **kwargs: Any) -> Any:

@@ -1,0 +1,16 @@
+"""The plugins that come with Holdfast, and the base classes of those that users write."""
+
+from holdfast.cluster.plugins.base import SchedulerPlugin, WorkerPlugin
+from holdfast.cluster.plugins.environment import Environ
+from holdfast.cluster.plugins.files import UploadDirectory, UploadFile
+from holdfast.cluster.plugins.packages import PackageInstall, PipInstall
+
+__all__ = [
+    "Environ",
+    "PackageInstall",
+    "PipInstall",
+    "SchedulerPlugin",
+    "UploadDirectory",
+    "UploadFile",
+    "WorkerPlugin",
+]
