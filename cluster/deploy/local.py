@@ -24,7 +24,7 @@ from holdfast.cluster.deploy.cluster import SYNC_SECONDS, Cluster
 from holdfast.cluster.deploy.cluster_processes import LocalProcesses
 from holdfast.cluster.deploy.in_process import LocalThreads
 from holdfast.cluster.deploy.interfaces import address_of_interface
-from holdfast.cluster.deploy.options import environment_of, scheduler_options, works_in_processes
+from holdfast.cluster.deploy.options import environment_of, preloads_of, scheduler_options, works_in_processes
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, MAX_WORKERS, plan_nodes
 from holdfast.cluster.deploy.process_interface import Status
 from holdfast.cluster.deploy.runner import Runner
@@ -33,7 +33,6 @@ from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import ConnectError, NoWorkerError
 from holdfast.cluster.notebook import card
 from holdfast.cluster.processes.run_directory import RunDirectory
-from holdfast.cluster.worker import preloading
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.system.surroundings import fill_standard_descriptors
@@ -259,7 +258,7 @@ class LocalCluster(Cluster):
             resources=resources,
             name=name,
             environment=environment_of(env, processes=processes),
-            preload=preloading.wanted(preload, preload_argv),
+            preload=preloads_of(preload, preload_argv),
         )
         if not is_loopback(host):
             warnings.warn(BEYOND_THIS_MACHINE, stacklevel=2)

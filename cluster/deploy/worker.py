@@ -18,11 +18,10 @@ from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy import keywords, local_node
 from holdfast.cluster.deploy.interfaces import address_of_interface
 from holdfast.cluster.deploy.local_node import LocalNode
-from holdfast.cluster.deploy.options import environment_of
+from holdfast.cluster.deploy.options import environment_of, preloads_of
 from holdfast.cluster.deploy.plan import cores, resources_of, store_capacity, worker_memory
 from holdfast.cluster.deploy.process_interface import ProcessInterface, Status
 from holdfast.cluster.deploy.scheduler_file import address_in
-from holdfast.cluster.worker import preloading
 
 
 class _HostedWorker(ProcessInterface):
@@ -76,7 +75,7 @@ class _HostedWorker(ProcessInterface):
             "nthreads": self.nthreads,
             "resources": self.resources,
             "memory_limit": self.memory_limit,
-            "preload": preloading.wanted(preload, preload_argv),
+            "preload": preloads_of(preload, preload_argv),
             "environment": environment_of(environment, processes=not self._in_process),
             "in_process": self._in_process,
         }

@@ -92,29 +92,3 @@ async def _call(function: Any, worker: Any, arguments: Sequence[str]) -> None:
         result = function(worker)
     if inspect.isawaitable(result):
         await result
-
-
-def wanted(preload: Any, preload_argv: Any = None) -> list[tuple[str, list[str]]]:
-    """Pairs of what is to be run and its arguments, of what dask's keywords say.
-
-    Parameters
-    ----------
-    preload
-        One text, or several.
-    preload_argv
-        The arguments: of all, or for each of them a list of its own.
-
-    Examples
-    --------
-    >>> wanted("numpy"), wanted(["a", "b"], [["--x"], []])
-    ([('numpy', [])], [('a', ['--x']), ('b', [])])
-    """
-    texts = [preload] if isinstance(preload, str) else list(preload or ())
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"preload has names of modules, paths or code as text, not {preload!r:.100}")
-    arguments = [preload_argv] if isinstance(preload_argv, str) else list(preload_argv or ())
-    if not any(isinstance(each, (list, tuple)) for each in arguments):
-        return [(text, [str(each) for each in arguments]) for text in texts]
-    if len(arguments) != len(texts):
-        raise ValueError(f"preload_argv has {len(arguments)} lists of arguments for {len(texts)} preloads")
-    return [(text, [str(item) for item in each]) for text, each in zip(texts, arguments, strict=True)]

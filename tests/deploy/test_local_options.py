@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +156,9 @@ def test_its_logs_and_what_it_says_of_itself() -> None:
         assert "running" in cluster._repr_html_()
     assert cluster.status == "closed"
     assert "closed" in cluster._repr_html_()
+
+
+def test_making_a_cluster_imports_nothing_of_a_worker() -> None:
+    code = "import sys; from holdfast import LocalCluster; print([n for n in sys.modules if '.cluster.worker' in n])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
