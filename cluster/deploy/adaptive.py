@@ -34,8 +34,9 @@ class Adaptive:
     """Makes a cluster larger and smaller, by what it has to do. Most often `Cluster.adapt` makes one.
 
     Subclass it to decide otherwise: `target`, `workers_to_close` and `recommendations` may be overridden, and
-    ``cluster.adapt(Adaptive=MyAdaptive)`` takes the subclass. What is not given is what dask's configuration says under
-    ``distributed.adaptive`` (``interval``, ``minimum``, ``maximum``, ``wait-count``, ``target-duration``).
+    ``cluster.adapt(Adaptive=MyAdaptive)`` takes the subclass. What is not given is what dask's configuration says, in
+    its section ``adaptive`` of ``distributed``: ``interval``, ``minimum``, ``maximum``, ``wait-count`` and
+    ``target-duration``.
 
     Parameters
     ----------
