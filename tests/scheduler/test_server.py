@@ -13,6 +13,7 @@ from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.io import inbox as inbox_module
 from holdfast.cluster.scheduler.io.server import Scheduler
+from holdfast.cluster.scheduler.machine import validation
 from holdfast.cluster.scheduler.machine import workers as workers_module
 from holdfast.cluster.scheduler.parts import inquiries as inquiries_module
 
@@ -360,6 +361,7 @@ def test_status_asks_the_nodes_how_they_are_now_and_does_not_wait_for_ever(monke
             setup.client.connection.send(("request", 2, "memory", {}))
             assert (await setup.client.next("reply"))[1:3] == (2, True)
             monkeypatch.setattr(inquiries_module, "REPORT_SECONDS", 1000.0)
+            monkeypatch.setattr(validation, "QUICK_SECONDS", 1000.0)
             setup.client.connection.send(("request", 3, "status", {}))
             setup.node.connection.close()
             assert (await setup.client.next("reply"))[3]["nodes"] == {}
