@@ -20,7 +20,7 @@ from holdfast.cluster.protocol.requests import SHUTDOWN
 from holdfast.cluster.protocol.vocabularies import VOCABULARIES
 
 #: By role: what a peer may say to the scheduler.
-SAID = {spoken.speaker.removeprefix("a "): spoken for spoken in VOCABULARIES if spoken.hearer == "the scheduler"}
+SAID = {role: spoken for spoken in VOCABULARIES if (role := spoken.speaker.removeprefix("a ")) in ROLES}
 PATIENCE_SECONDS = 30.0
 
 
