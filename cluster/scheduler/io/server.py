@@ -194,6 +194,7 @@ class Scheduler:
             return
         self._closing = True
         logger.info("closing: %s", reason)
+        self._profile.close()
         if self._timer is not None:
             self._timer.cancel()
         self._members.begin_closing()
@@ -203,7 +204,6 @@ class Scheduler:
         await self._listener.close()  # not before: a peer that is cut off may come back, and is told then
         if self._feed_log is not None:
             self._feed_log.close()
-        self._profile.close()
         self._story.close()
         self.finished.set()
 
