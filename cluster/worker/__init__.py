@@ -10,7 +10,6 @@
 ``coroutines.py``      tasks that are coroutines
 ``actors.py``          the objects that live here, and the calls of their methods
 ``actor_calls.py``     calls that wait for an actor
-``actor_maker.py``     what makes an actor, in a task
 ``tasks_transport.py`` the way of what the tasks say as a client
 ``dask_scheduler.py``  what computes dask's collections here
 ``outcomes.py``        outcomes on their way to the scheduler, and the seals of their results

@@ -6,17 +6,22 @@ import os
 import traceback
 from types import TracebackType
 
+import holdfast
 from holdfast.cluster.failures.dumping import MAX_LINKS
 from holdfast.cluster.protocol import payloads
 from holdfast.objectstore.pickling.exceptions import linked, set_trace, trace_of
 
-_OWN_FOLDER = os.path.dirname(__file__) + os.sep
+#: What runs a function, and what a client sends in the place of one so that an actor is made.
+_OWN_FOLDERS = (
+    os.path.dirname(__file__) + os.sep,
+    os.path.join(os.path.dirname(holdfast.__file__), "client", "actors", ""),
+)
 _OWN_FILES = (payloads.__file__,)
 _EVALUATOR = os.path.join("dask", "_task_spec.py")
 
 
 def _is_own(filename: str) -> bool:
-    return filename.startswith(_OWN_FOLDER) or filename in _OWN_FILES or filename.endswith(_EVALUATOR)
+    return filename.startswith(_OWN_FOLDERS) or filename in _OWN_FILES or filename.endswith(_EVALUATOR)
 
 
 def trim(error: BaseException) -> None:
