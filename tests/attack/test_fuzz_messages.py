@@ -16,7 +16,7 @@ from holdfast.cluster.comm import frames
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.opening import ROLES
-from holdfast.cluster.protocol.requests import SHUTDOWN
+from holdfast.cluster.protocol.requests import RESTART, SHUTDOWN
 from holdfast.cluster.protocol.vocabularies import VOCABULARIES
 
 #: By role: what a peer may say to the scheduler.
@@ -33,14 +33,14 @@ def cluster():
 class Attacker(Speaker):
     """Makes messages as one of a role would send them.
 
-    It never has the cluster shut down, and what it is right in concerns its own keys, objects and workers.
+    It never has the cluster shut down or restarted, and what it is right in concerns its own keys, objects and workers.
     """
 
     def __init__(self, role: str, chance: random.Random) -> None:
         self.role = role
         self.number = 0
         self.node = ""
-        super().__init__(SAID[role], chance, self._choose, avoids=[SHUTDOWN])
+        super().__init__(SAID[role], chance, self._choose, avoids=[RESTART, SHUTDOWN])
 
     def _choose(self, path: str):
         if path in ("worker.node", "node.address"):
