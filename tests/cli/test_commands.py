@@ -78,7 +78,7 @@ def test_stopping_nothing_is_no_error() -> None:
         (("--head", "--memory", "900TB"), "--memory: 900.0 TB is more than the"),
         (("--head", "--object-store-memory", "0"), "'--object-store-memory': '0' is no size"),
         (("--head", "--object-store-memory", "900TB"), "--object-store-memory: 900.0 TB is more than the"),
-        (("--head", "--workers", "5000"), "--workers must be from 1 to 1024, not 5000"),
+        (("--head", "--workers", "5000"), "--workers must be from 0 to 1024, not 5000"),
         (("--head", "--resources", "GPU=2 MEM"), "'--resources': 'MEM' is no resource; one is, for example, GPU=2"),
         (("--head", "--resources", "GPU=-1"), "'--resources': 'GPU=-1' is no resource"),
         (("--head", "--resources", "=1"), "'--resources': '=1' is no resource"),
