@@ -19,15 +19,14 @@ class RecordMethods(Face):
         Parameters
         ----------
         key : str, number or list of these
-            Where: a list is a path into dictionaries inside of each other, which are made as they are needed.
+            Where: a list is a path into dictionaries inside of each other. They are made as they are needed, in the
+            place of another value that lies on the path.
         value : object
             Takes the place of what was there. A dictionary can be got as a whole, or by further keys. Anything else is
             kept as it is, pickled if need be: up to 1 MiB, and 64 MiB and 20,000 values in the whole cluster.
 
         Raises
         ------
-        TypeError
-            A key of the path leads to what is no dictionary.
         ValueError
             The value is too large, or there is too much metadata.
 

@@ -65,8 +65,8 @@ class WorkerPlugin:
         ----------
         key : key
         start, finish : str
-            ``"ready"`` to ``"executing"``, and ``"executing"`` to ``"memory"``, ``"error"`` or ``"missing"`` (it could
-            not read what it depends on).
+            ``"ready"`` to ``"executing"``, and ``"executing"`` to ``"memory"``, ``"error"``, ``"rescheduled"`` (it has
+            raised `Reschedule`) or ``"missing"`` (it could not read what it depends on).
         **kwargs
             Nothing yet.
 

@@ -15,12 +15,18 @@ from typing import Any
 from holdfast.cluster.errands.calls import Calls
 from holdfast.cluster.plugins.base import WorkerPlugin
 from holdfast.cluster.protocol.message import Message
-from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING, ERRED, FINISHED
+from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING, ERRED, FINISHED, RESCHEDULED
 from holdfast.cluster.worker.execution import Outcome, Task
 
 logger = logging.getLogger(__name__)
 
-_FINISHES: dict[Message, str] = {FINISHED: "memory", ERRED: "error", DEPENDENCIES_MISSING: "missing"}
+#: What a plugin is told of the end of a run, for each outcome that `execution` gives.
+_FINISHES: dict[Message, str] = {
+    FINISHED: "memory",
+    ERRED: "error",
+    DEPENDENCIES_MISSING: "missing",
+    RESCHEDULED: "rescheduled",
+}
 
 
 class WorkerPlugins:

@@ -18,6 +18,7 @@ from holdfast import (
     LocalCluster,
     PackageInstall,
     PipInstall,
+    Reschedule,
     UploadDirectory,
     UploadFile,
     WorkerPlugin,
@@ -136,7 +137,7 @@ def test_what_can_not_be_pickled_is_refused(client):
         client.register_plugin(Odd(), name="odd")
 
 
-def test_transitions_of_tasks_are_told_while_a_plugin_wants_to_hear(client):
+def test_transitions_of_tasks_are_told_while_a_plugin_wants_to_hear(client, tmp_path):
     class Listening(WorkerPlugin):
         name = "listening"
 
@@ -151,6 +152,13 @@ def test_transitions_of_tasks_are_told_while_a_plugin_wants_to_hear(client):
     def fail():
         raise ValueError("a task's fault")
 
+    def try_elsewhere(folder):
+        try:
+            os.mkdir(f"{folder}/tried")
+        except FileExistsError:
+            return 1
+        raise Reschedule
+
     def runs_by(dask_worker):
         return dask_worker._worker._threads._run == dask_worker._worker._run
 
@@ -161,14 +169,17 @@ def test_transitions_of_tasks_are_told_while_a_plugin_wants_to_hear(client):
     assert client.submit(pow, 2, 3, key="odd").result() == 8
     with pytest.raises(ValueError, match="a task's fault"):
         client.submit(fail, key="bad").result()
+    assert client.submit(try_elsewhere, str(tmp_path), key="twice").result() == 1
 
     def heard():
         found = client.run(lambda dask_worker: dask_worker.plugins["listening"].heard)
         return [told for each in found.values() for told in each]
 
-    until(lambda: len(heard()) == 6, "all is told, the end of a task after its result is on its way")
+    until(lambda: len(heard()) == 10, "all is told, the end of a task after its result is on its way")
     for key, end in (("good", "memory"), ("odd", "memory"), ("bad", "error")):
         assert [told[1:] for told in heard() if told[0] == key] == [("ready", "executing"), ("executing", end)]
+    ends = sorted(finish for key, _, finish in heard() if key == "twice")
+    assert ends == ["executing", "executing", "memory", "rescheduled"]
     client.unregister_worker_plugin("listening")
     assert all(client.run(runs_by).values())
 

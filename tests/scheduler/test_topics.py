@@ -223,3 +223,20 @@ def test_metadata_is_read_in_steps_and_what_replaces_it_counts_alone(cluster):
         assert cluster.ask(requests.SET_METADATA(path=["more", part], record=record_of(wide))).ok
     assert "there may be" in cluster.ask(requests.SET_METADATA(path=["x"], record=record_of(1))).value[1]
     assert cluster.state.metadata.size.leaves == metadata.MAX_LEAVES
+
+
+def test_metadata_on_the_way_to_what_is_set_gives_place_to_it(cluster):
+    def put(*path, value):
+        assert cluster.ask(requests.SET_METADATA(path=list(path), record=record_of(value))).ok
+        assert cluster.state.metadata.size == metadata.Size.of(cluster.state.metadata.below(()))
+
+    for before in (123, {}, "x" * 1000):
+        put("x", value=before)
+        put("x", "y", value=1)
+        put("x", "w", "z", value=2)
+        put("x", "y", "below", value={"a": {}, "b": 3})
+        assert dict(cluster.state.metadata.below(("x",))) == {
+            ("x", "y", "below", "a"): (),
+            ("x", "y", "below", "b"): 3,
+            ("x", "w", "z"): 2,
+        }

@@ -1,8 +1,8 @@
 """Metadata: values that clients keep in the scheduler under paths of keys, for each other.
 
 A value is a tree of dictionaries, and its leaves are small (`protocol/records.py`). To set a value at a path replaces
-what was there; what lies beside it stays. There is as much as `MAX_LEAVES` and `MAX_NBYTES` say, and no more: a client
-that would exceed it is refused.
+what was there, and a value that lay on the way to it; what lies beside the path stays. There is as much as `MAX_LEAVES`
+and `MAX_NBYTES` say, and no more: a client that would exceed it is refused.
 """
 
 from __future__ import annotations
@@ -59,9 +59,8 @@ class Metadata(Part):
     def _set(self, client: Client, request: int, path: Path, record: Record) -> None:
         if not path:
             raise Refusal("ValueError", "metadata is set at a key, and the list of keys is empty")
-        self._demand_dictionaries(path)
         tree = tree_or_refusal(record)
-        size = self.size.changed(Size.of(self.below(path)), Size.of(leaves_of(tree, path)))
+        size = self.size.changed(Size.of(self.below(self._replaced_at(path))), Size.of(leaves_of(tree, path)))
         if size.nbytes > MAX_NBYTES or size.leaves > MAX_LEAVES:
             raise Refusal(
                 "ValueError",
@@ -72,20 +71,24 @@ class Metadata(Part):
         self.size = size
         self.answer(client, request, None)
 
-    def _demand_dictionaries(self, path: Path) -> None:
-        """Refuse a path that leads through something that is no dictionary."""
+    def _replaced_at(self, path: Path) -> Path:
+        """Where something goes when a value is set at a path: there, or on the way, at what has no keys."""
         place: Any = self._root
         for depth, key in enumerate(path[:-1], 1):
             if key not in place:
-                return
+                break
             place = place[key]
-            if type(place) is not dict:
-                raise Refusal("TypeError", f"the metadata at {list(path[:depth])!r:.200} is no dictionary")
+            if type(place) is not dict or not place:
+                return path[:depth]
+        return path
 
     def _put(self, path: Path, tree: Any) -> None:
         place = self._root
         for key in path[:-1]:
-            place = place.setdefault(key, {})
+            inner = place.get(key)
+            if type(inner) is not dict:
+                inner = place[key] = {}
+            place = inner
         place[path[-1]] = tree
 
     def below(self, path: Sequence[Any]) -> Iterator[tuple[Path, Any]]:
