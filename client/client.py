@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Generator, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from holdfast.client import defaults
 from holdfast.client.core.core import Callbacks, Core
@@ -46,6 +46,19 @@ from holdfast.cluster.notebook import card
 from holdfast.cluster.protocol.message import Request
 from holdfast.objectstore import Store
 from holdfast.objectstore.sizes import format_size
+
+
+class ClusterScheduler(NamedTuple):
+    """The scheduler of a cluster, as its clients name it.
+
+    Examples
+    --------
+    >>> client.scheduler
+    ClusterScheduler(address='tcp://...')
+    """
+
+    #: ``tcp://host:port``.
+    address: str
 
 
 class Client(
@@ -237,6 +250,30 @@ class Client(
         'tcp://...'
         """
         return self._core.scheduler_address
+
+    @property
+    def scheduler(self) -> ClusterScheduler:
+        """The scheduler, of which a client has the address: ``client.scheduler.address``.
+
+        Examples
+        --------
+        >>> client.scheduler.address == client.scheduler_address
+        True
+        """
+        return ClusterScheduler(self._core.scheduler_address)
+
+    @property
+    def status(self) -> str:
+        """``"newly-created"``, ``"running"`` or ``"closed"``. A client whose connection is lost is running still.
+
+        Examples
+        --------
+        >>> client.status
+        'running'
+        """
+        if self._core_or_none is None:
+            return "newly-created"
+        return "closed" if self.closed else "running"
 
     @property
     def cluster(self) -> Any:

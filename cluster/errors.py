@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from concurrent.futures import CancelledError as _CancelledError
+from typing import Any
 
 from holdfast.objectstore.errors import HoldfastError
 
@@ -35,7 +36,25 @@ class InternalError(HoldfastError):
 
 
 class KilledWorker(HoldfastError):
-    """A task was given up because the workers that ran it kept dying."""
+    """A task was given up because the workers that ran it kept dying.
+
+    Attributes
+    ----------
+    task : key
+        That of the task; None if its key is very long.
+    last_worker : str
+        The address of the worker that died last.
+    allowed_failures : int
+        After how many deaths the task would have run once more.
+    """
+
+    def __init__(
+        self, text: str = "", task: Any = None, last_worker: str | None = None, allowed_failures: int | None = None
+    ) -> None:
+        super().__init__(text)
+        self.task = task
+        self.last_worker = last_worker
+        self.allowed_failures = allowed_failures
 
 
 class BlockedTasksError(HoldfastError, RuntimeError):

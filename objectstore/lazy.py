@@ -7,11 +7,14 @@ because an error's class is the object store's.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def lazy(namespace: dict[str, Any], exports: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy(
+    namespace: dict[str, Any], exports: Mapping[str, str], instead: Mapping[str, str] = {}
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """The ``__getattr__`` and ``__dir__`` of a package.
 
     Parameters
@@ -20,6 +23,8 @@ def lazy(namespace: dict[str, Any], exports: Mapping[str, str]) -> tuple[Callabl
         The package's ``globals()``.
     exports : mapping
         The module of each name.
+    instead : mapping, optional
+        Names that somebody may look for and that the package doesn't have: what to do instead. The error says so.
 
     Examples
     --------
@@ -33,7 +38,13 @@ def lazy(namespace: dict[str, Any], exports: Mapping[str, str]) -> tuple[Callabl
     def getattribute(name: str) -> Any:
         module = exports.get(name)
         if module is None:
-            raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
+            way_out = instead.get(name)
+            if way_out is None:
+                raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
+            text = f"{namespace['__name__']} has no {name}: {way_out}"
+            # An import statement turns an AttributeError into an ImportError that doesn't have its text.
+            imports = sys._getframe(1).f_code.co_name == "_handle_fromlist"
+            raise ImportError(text, name=name) if imports else AttributeError(text, name=name)
         value = namespace[name] = getattr(importlib.import_module(module), name)
         return value
 

@@ -96,6 +96,13 @@ class WorkerFace:
         self._io_loop: Any = None
 
     @property
+    def worker_address(self) -> str:
+        """As ``address``."""
+        return self.address
+
+    contact_address = worker_address
+
+    @property
     def client(self) -> Any:
         """The client that its tasks share; see `holdfast.get_client`."""
         from holdfast.client import in_task  # the client builds on the cluster, and most tasks need none

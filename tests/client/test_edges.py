@@ -100,8 +100,12 @@ def test_a_future_that_is_cancelled_says_by_whom(run):
 def test_a_task_that_kills_its_workers_is_named_and_what_to_do(run_outside_of_tasks):
     async def case(client, got):
         future = client.submit(os._exit, 3, key=f"kills-{random.random()}")
-        with pytest.raises(KilledWorker, match=r"'kills-.*' was running on 3 workers that died.*holdfast logs"):
+        what = r"'kills-.*' was running on 3 workers that died.*holdfast logs"
+        with pytest.raises(KilledWorker, match=what) as caught:
             await got(future.result())
+        assert caught.value.task == future.key
+        assert caught.value.last_worker in str(caught.value)
+        assert caught.value.allowed_failures == 2
         await got(client.wait_for_workers(2))
         await check_in_order(client, got)
 

@@ -41,6 +41,22 @@ class TestPlaces:
         run(case)
 
 
+class TestTheClient:
+    def test_says_how_it_is_and_where_its_scheduler_is(self, run):
+        async def case(client, got):
+            assert client.status == "running"
+            assert client.scheduler.address == client.scheduler_address
+
+        run(case)
+
+    def test_is_new_and_closed(self, cluster):
+        client = Client(cluster.scheduler_address, asynchronous=True)
+        assert client.status == "newly-created"
+        with Client(cluster, set_as_default=False) as client:
+            assert client.status == "running"
+        assert client.status == "closed"
+
+
 class TestWorkers:
     def test_what_is_known_of_each(self, run):
         async def case(client, got):
@@ -55,6 +71,9 @@ class TestWorkers:
                 assert worker["host"]
                 assert set(worker["metrics"]) >= {"memory", "cpu", "executing", "ready", "time", "store"}
                 assert worker["memory_limit"] is None or worker["memory_limit"] > 0
+                assert worker["status"] == "running"
+                assert worker["last_seen"] == worker["last-seen"]
+                assert (worker["services"], worker["nanny"]) == ({}, None)
             assert len((await got(client.scheduler_info(n_workers=1)))["workers"]) == 1
             assert (await got(client.scheduler_info(n_workers=0)))["n_workers"] == 2
             for wrong in (-2, 1.5, True, "all"):

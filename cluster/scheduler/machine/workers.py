@@ -234,7 +234,8 @@ class Workers:
                     "needs more memory than they have, make smaller pieces, or start workers with more ('holdfast "
                     "start --memory', LocalCluster(memory_limit=))"
                 )
-                self._life.fail(task, task_error(task.key, KilledWorker(text)))
+                error = KilledWorker(text, task.key, worker.address, self._max_failures - 1)
+                self._life.fail(task, task_error(task.key, error))
             elif task.state == "processing":
                 self._life.requeue(task)
         worker.host.expected_nbytes -= sum(run.nbytes for run in worker.runs.values())

@@ -119,6 +119,10 @@ def info(
             "memory_limit": said.get("memory_limit"),
             "resources": dict(worker.resources),
             "last-seen": beat.get("time"),
+            "last_seen": beat.get("time"),
+            "services": {},
+            "nanny": None,
+            "status": "closing_gracefully" if worker.retiring else "running",
             "metrics": {
                 "memory": figures["memory"],
                 "cpu": figures["cpu"],
