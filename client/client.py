@@ -101,13 +101,21 @@ class Client(
     address : str or cluster, optional
         The scheduler's, ``"HOST:PORT"`` or ``"tcp://HOST:PORT"``, or a `LocalCluster`. Default: that of
         ``HOLDFAST_ADDRESS``, or of dask's configuration.
-    scheduler_file : path, optional
-        A file that says where the scheduler is: `write_scheduler_file`, ``holdfast start --scheduler-file`` and
-        `Scheduler` write one. It is waited for, as long as the scheduler itself.
+    loop
+        Has no effect, as a warning says: a blocking client has a loop of its own, an asynchronous one takes that which
+        is running.
     timeout : float or str
         How long to try to connect, in seconds or as text such as ``"5 s"``.
     set_as_default : bool
         Whether it becomes the current client and dask's default scheduler.
+    scheduler_file : path, optional
+        A file that says where the scheduler is: `write_scheduler_file`, ``holdfast start --scheduler-file`` and
+        `Scheduler` write one. It is waited for, as long as the scheduler itself.
+    security : bool or object, optional
+        Refused: connections are not encrypted. For a cluster that the client starts for itself there is a warning, as
+        of `LocalCluster`, since nobody beyond this machine can reach that.
+    asynchronous : bool
+        Whether it belongs to the running event loop; then it is opened by ``await`` or ``async with``.
     name : str, optional
         For logs and messages.
     token : bytes or str, optional
@@ -117,8 +125,6 @@ class Client(
         read over the network, as on a host without a store.
     writable : bool
         Whether results are the caller's own to change; see `Future.result`. Each call that reads can choose for itself.
-    asynchronous : bool
-        Whether it belongs to the running event loop; then it is opened by ``await`` or ``async with``.
     **cluster_options
         For the `LocalCluster` that it starts, when there is no address: ``n_workers``, ``threads_per_worker``, ...
         Keywords of dask's own `Client` that ask for what is so anyway, such as ``connection_limit=512``, are taken.
@@ -164,15 +170,17 @@ class Client(
     def __init__(
         self,
         address: Any = None,
-        *,
-        scheduler_file: str | os.PathLike[str] | None = None,
+        loop: Any = None,
         timeout: float | str = 10,
         set_as_default: bool = True,
+        scheduler_file: str | os.PathLike[str] | None = None,
+        security: Any = None,
+        asynchronous: bool | None = False,
         name: str | None = None,
+        *,
         token: bytes | str | None = None,
         attach: bool = True,
         writable: bool = True,
-        asynchronous: bool | None = False,
         **cluster_options: Any,
     ) -> None:
         self._asynchronous = bool(asynchronous)
@@ -186,6 +194,8 @@ class Client(
             token=token,
             attach=attach,
             writable=writable,
+            loop=loop,
+            security=security,
             cluster_options=cluster_options,
             type_name=type(self).__name__,
         )

@@ -79,6 +79,7 @@ _EXPORTS = {
     "ObjectNotFoundError": "holdfast.objectstore.errors",
     "StoreError": "holdfast.objectstore.errors",
     "StoreFullError": "holdfast.objectstore.errors",
+    "TimeoutError": "builtins",
     "UnreadableError": "holdfast.objectstore.errors",
 }
 
@@ -149,6 +150,7 @@ __all__ = [
     "Status",
     "StoreError",
     "StoreFullError",
+    "TimeoutError",
     "UnreadableError",
     "UploadDirectory",
     "UploadFile",

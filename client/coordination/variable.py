@@ -11,6 +11,7 @@ from holdfast.client.core.leases import new_number
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.operations.recipes import Recipe
+from holdfast.client.packing.checks import warn_without_effect
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.durations import seconds
@@ -31,6 +32,8 @@ class Variable(Named):
         Default: one that nobody else has. A variable can be sent to tasks, which share it then.
     client : Client, optional
         Default: the current client where it is used; in a task that of the task.
+    maxsize
+        Has no effect, as a warning says: a variable has one value.
 
     Examples
     --------
@@ -46,7 +49,9 @@ class Variable(Named):
 
     _kind = "variable"
 
-    def __init__(self, name: Any = None, client: Any = None) -> None:
+    def __init__(self, name: Any = None, client: Any = None, maxsize: int = 0) -> None:
+        if maxsize:
+            warn_without_effect("maxsize", maxsize)
         super().__init__(name, client)
 
     def set(self, value: Any, timeout: float | str | None = None) -> Any:

@@ -341,15 +341,15 @@ class Future(TaskRef):
         awaited: Generator[Any, None, Any] = self.result().__await__()
         return awaited
 
-    def add_done_callback(self, callback: Callable[[Future], object]) -> None:
-        """Have ``callback(future)`` called when it is done, however it ends; soon, if it is done already.
+    def add_done_callback(self, fn: Callable[[Future], object]) -> None:
+        """Have ``fn(future)`` called when it is done, however it ends; soon, if it is done already.
 
         Callbacks run one after the other, in a thread of a blocking client and on the loop of an asynchronous one. What
         they raise is logged.
 
         Parameters
         ----------
-        callback : callable
+        fn : callable
             Takes this future.
 
         Examples
@@ -363,7 +363,7 @@ class Future(TaskRef):
         core = self._core
         if core.resources is not None and core.resources.inherited:
             core.session.check_open()
-        core.table.when_ready(self._state, lambda: core.callbacks.call(callback, self))
+        core.table.when_ready(self._state, lambda: core.callbacks.call(fn, self))
 
     # -- what ends it
 

@@ -21,6 +21,13 @@ class Face:
             raise RuntimeError("an asynchronous client is opened by 'await client', or by 'async with client'")
         return core
 
+    def _check_kind(self, asynchronous: bool | None) -> None:
+        """Raise a ValueError if a call asks for another kind of client than this one is in this thread."""
+        driver = self._core.driver
+        if asynchronous is not None and bool(asynchronous) != driver.gives_awaitables:
+            kind = "an asynchronous" if driver.gives_awaitables else "a blocking"
+            raise ValueError(f"asynchronous={asynchronous!r} is not what this client is: it is {kind} one here")
+
     def _run(self, operation: Operation[Any]) -> Any:
         """What an operation gives; in an asynchronous client an awaitable of that."""
         return self._core.driver.run(operation)

@@ -81,8 +81,5 @@ class LoopMethods(Face):
         >>> client.sync(total, client, [1, 2, 3])
         14
         """
-        core = self._core
-        if asynchronous is not None and bool(asynchronous) != core.driver.gives_awaitables:
-            kind = "an asynchronous" if core.driver.gives_awaitables else "a blocking"
-            raise ValueError(f"asynchronous={asynchronous!r} is not what this client is: it is {kind} one here")
-        return self._run(loops.call(core, func, args, kwargs, seconds(callback_timeout)))
+        self._check_kind(asynchronous)
+        return self._run(loops.call(self._core, func, args, kwargs, seconds(callback_timeout)))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from holdfast.client.core.cancelling import manner_of
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import cancelling, gathering, retrying, scattering
-from holdfast.client.packing.checks import check_in_one
+from holdfast.client.packing.checks import check_in_one, warn_without_effect
 from holdfast.client.raising import hides_own_frames
 from holdfast.cluster.durations import seconds
 
@@ -21,6 +21,7 @@ class ResultMethods(Face):
         futures: Any,
         errors: Literal["raise", "skip"] = "raise",
         direct: bool | None = None,
+        asynchronous: bool | None = None,
         *,
         writable: bool | None = None,
     ) -> Any:
@@ -34,7 +35,9 @@ class ResultMethods(Face):
             Whether a task that failed raises, or its future is left out of what is returned. A result that is there
             and can't be unpickled here raises in any case.
         direct
-            Taken for compatibility. Results never pass through the scheduler, unless they are small.
+            False has no effect, as a warning says: results never pass through the scheduler, unless they are small.
+        asynchronous : bool, optional
+            Taken for compatibility, with the value of `Client.asynchronous`.
         writable : bool, optional
             As for `Future.result`.
 
@@ -47,7 +50,7 @@ class ResultMethods(Face):
         Raises
         ------
         ValueError
-            A future is of another cluster.
+            A future is of another cluster, or ``asynchronous`` is not what the client is here.
         UnreadableError
             A result can't be unpickled here; names its key, its class, and where it lies.
         Exception
@@ -60,6 +63,9 @@ class ResultMethods(Face):
         """
         check_in_one("gather", errors)
         check_in_one("gather", direct)
+        if direct is False:
+            warn_without_effect("direct", direct)
+        self._check_kind(asynchronous)
         return self._run(gathering.gather(self._core, futures, errors, writable))
 
     def scatter(
@@ -70,6 +76,7 @@ class ResultMethods(Face):
         direct: bool | None = None,
         hash: bool = True,
         timeout: float | str | None = None,
+        asynchronous: bool | None = None,
     ) -> Any:
         """Put values into the object store. In an asynchronous client: await it.
 
@@ -85,13 +92,15 @@ class ResultMethods(Face):
             Whether everything is to lie on all hosts, or on how many. It is sent to one, and spreads from there as a
             tree (`replicate`).
         direct
-            Taken for compatibility. Nothing passes through the scheduler.
+            False has no effect, as a warning says: values never pass through the scheduler, unless they are small.
         hash : bool
             Whether to name values by their content, so that the same one is stored once. Otherwise by chance. A class
             that is registered with dask's ``normalize_token``, or has a method ``__dask_tokenize__``, says by that
             which of its values are the same.
         timeout : float or str, optional
             How long to wait for a host and for room in its store.
+        asynchronous : bool, optional
+            Taken for compatibility, with the value of `Client.asynchronous`.
 
         Returns
         -------
@@ -108,7 +117,8 @@ class ResultMethods(Face):
         NotCopiedError
             Another host could not have a copy of what is broadcast; says why.
         ValueError
-            A key of the dictionary is in use by a future of this client with another value.
+            A key of the dictionary is in use by a future of this client with another value, or ``asynchronous`` is not
+            what the client is here.
 
         Examples
         --------
@@ -117,6 +127,9 @@ class ResultMethods(Face):
         >>> int(client.submit(np.sum, future).result())
         499999500000
         """
+        if direct is False:
+            warn_without_effect("direct", direct)
+        self._check_kind(asynchronous)
         return self._run(scattering.scatter(self._core, data, workers, broadcast, hash, seconds(timeout)))
 
     def retry(self, futures: Any, asynchronous: bool | None = None) -> Any:

@@ -69,6 +69,8 @@ def wanted(
     token: bytes | str | None,
     attach: bool,
     writable: bool,
+    loop: Any,
+    security: Any,
     cluster_options: dict[str, Any],
     type_name: str,
 ) -> Wanted:
@@ -79,10 +81,14 @@ def wanted(
     TypeError, ValueError
         Something of it can't be; says what to use instead.
     """
+    for option, value in (("loop", loop), ("security", security)):
+        if value is not None:
+            cluster_options[option] = value
     if cluster_options:
         from holdfast.cluster.deploy import keywords  # with all that starts a cluster
 
-        cluster_options = keywords.of_client(cluster_options)
+        starts_one = address is None and scheduler_file is None and defaults.default_address()[0] is None
+        cluster_options = keywords.of_client(cluster_options, starts_cluster=starts_one)
         if cluster_options:
             _check_known(cluster_options)
     check_text("the client", name or "")

@@ -13,6 +13,7 @@ from holdfast.cluster.user_warnings import warn_user
 _WITHOUT_EFFECT = {
     "fifo_timeout": "tasks of one priority run in the order in which they are submitted",
     "direct": "results never pass through the scheduler, unless they are small",
+    "maxsize": "a variable has one value",
 }
 
 

@@ -121,15 +121,20 @@ def parameters_of(made: type) -> tuple[str, ...]:
     )
 
 
-def of_client(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is left of a client's keywords for the cluster that it starts.
+def of_client(given: Mapping[str, Any], *, starts_cluster: bool) -> dict[str, Any]:
+    """What is left of a client's keywords for the cluster that it starts, if it does.
 
     Raises
     ------
     TypeError
         One of them has another value than it can have here; says what to use instead.
     """
-    return {name: value for name, value in given.items() if not _is_taken(name, value, _OF_CLIENT.get(name))}
+    left = _OF_BOTH if starts_cluster else ()  # to the cluster, which knows who can reach it
+    return {
+        name: value
+        for name, value in given.items()
+        if not _is_taken(name, value, None if name in left and value is not None else _OF_CLIENT.get(name))
+    }
 
 
 def of_cluster(given: Mapping[str, Any], parameters: Collection[str]) -> dict[str, Any]:
@@ -176,17 +181,18 @@ def check_security(security: Any, protocol: str | None, host: str) -> None:
         Others could reach it, and would read what is meant to be secret.
     """
     scheme = (protocol or "tcp").removesuffix("://")
+    asked = f"security={security!r:.100}"
     if scheme in ("tls", "wss"):
+        if not security:
+            asked = f"protocol={protocol!r:.100}"
         security = security or protocol
     elif scheme not in ("tcp", "inproc"):
         warn_user(f"protocol={protocol!r:.100} has no effect: {_PROTOCOL}")
     if security in (None, False):
         return
     if not is_loopback(host):
-        raise TypeError(f"security={security!r:.100} can't be had for a cluster that others can reach: {_SECURITY}")
-    warn_user(
-        f"security={security!r:.100} has no effect: nobody beyond this machine can reach the cluster; {_SECURITY}"
-    )
+        raise TypeError(f"{asked} can't be had for a cluster that others can reach: {_SECURITY}")
+    warn_user(f"{asked} has no effect: nobody beyond this machine can reach the cluster; {_SECURITY}")
 
 
 def unexpected(whose: str, name: str, parameters: Collection[str]) -> TypeError:

@@ -11,7 +11,8 @@ import dask
 import dask.array as da
 import pytest
 
-from holdfast import Client, ConnectError, Executor, LocalCluster
+import holdfast
+from holdfast import Client, ConnectError, Executor, LocalCluster, Variable
 from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.plan import plan_nodes
 from holdfast.objectstore.system import memory_limits
@@ -65,6 +66,10 @@ class TestIdentity:
             assert executor.submit(pow, 2, 3).result() == 8
 
 
+def test_the_error_of_every_timeout_can_be_imported_from_here():
+    assert holdfast.TimeoutError is TimeoutError
+
+
 class TestKeywordsOfDask:
     def test_those_that_ask_for_what_is_so_anyway_are_taken(self, tmp_path):
         with Client(
@@ -96,13 +101,13 @@ class TestKeywordsOfDask:
         ("name", "value", "instead"),
         [
             ("security", object(), r"docs/security\.md"),
-            ("protocol", "tls://", "TCP"),
+            ("protocol", "tls://", "not encrypted"),
             ("worker_class", int, "SpecCluster takes others"),
         ],
     )
     def test_what_must_not_be_ignored_is_refused_with_what_to_use_instead(self, name, value, instead):
         with pytest.raises(TypeError, match=rf"{name}=.*: .*{instead}"):
-            Client(n_workers=1, **{name: value})
+            Client(n_workers=1, host="0.0.0.0", **{name: value})
 
     @pytest.mark.parametrize("name", sorted(keywords.NO_EFFECT))
     def test_what_has_no_effect_in_a_cluster_says_why(self, name):
@@ -149,8 +154,50 @@ class TestKeywordsOfDask:
             with pytest.warns(UserWarning, match="fifo_timeout='1 s' has no effect: tasks of one priority") as caught:
                 call()
             assert caught[0].filename == __file__
-        with pytest.warns(UserWarning, match="direct=False has no effect: results never pass through"):
-            assert client.get({"x": (abs, -1)}, "x", direct=False) == 1
+        for call in (
+            lambda: client.get({"x": (abs, -1)}, "x", direct=False),
+            lambda: client.gather(client.scatter(1), direct=False),
+            lambda: client.scatter(1, direct=False).result(),
+        ):
+            with pytest.warns(UserWarning, match="direct=False has no effect: results never pass through") as caught:
+                assert call() == 1
+            assert [warning.filename for warning in caught] == [__file__]
+        with pytest.warns(UserWarning, match="maxsize=2 has no effect: a variable has one value"):
+            Variable("one", client, 2)
+        Variable(name="one", client=client, maxsize=0)
+
+    def test_arguments_by_their_places(self, cluster):
+        with Client(cluster.scheduler_address, None, "5 s", False, None, None, False, "etl") as client:
+            assert client.name == "etl"
+            assert client.asynchronous is False
+            future = client.submit(abs, -1)
+            assert client.gather([future], "skip", True, False) == [1]
+            assert client.gather(client.scatter([1], None, False, None, True, 5, False)) == [1]
+
+    def test_the_kind_of_client_that_a_call_asks_for(self, run):
+        async def case(client, got):
+            kind = client.asynchronous
+            [future] = await got(client.scatter([1], asynchronous=kind))
+            assert await got(client.gather(future, asynchronous=kind)) == 1
+            for call in (
+                lambda: client.gather(future, asynchronous=not kind),
+                lambda: client.scatter([1], asynchronous=not kind),
+            ):
+                with pytest.raises(
+                    ValueError, match=r"is not what this client is: it is an? (blocking|asynchronous) one"
+                ):
+                    call()
+
+        run(case)
+
+    def test_the_security_of_a_cluster_that_the_client_starts(self, cluster):
+        with (
+            pytest.warns(UserWarning, match="security=True has no effect: nobody beyond this machine"),
+            Client(n_workers=1, processes=False, object_store_memory="64 MiB", security=True) as client,
+        ):
+            assert client.submit(abs, -1).result() == 1
+        with pytest.raises(TypeError, match=r"security=True has no meaning here: .*docs/security\.md"):
+            Client(cluster.scheduler_address, security=True)
 
     def test_what_nobody_knows_is_refused_with_what_may_have_been_meant(self):
         for wrong, right in {"adress": "address", "writeable": "writable", "nworkers": "n_workers"}.items():
