@@ -64,7 +64,7 @@ class get_task_stream:
             self.figure = yield from diagnostics.plot_of_stream(self.data, self._plot, self._filename)
 
     def __enter__(self) -> Self:
-        if self._core.driver.asynchronous:
+        if self._core.driver.gives_awaitables:
             raise TypeError("with an asynchronous client use 'async with get_task_stream(client)'")
         self._core.driver.run(self._begin())
         return self

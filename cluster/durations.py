@@ -17,12 +17,12 @@ def seconds(timeout: float | str | None) -> float | None:
     (0.5, 3)
     """
     if timeout is None or isinstance(timeout, (int, float)):
-        return timeout
+        return float(timeout) if isinstance(timeout, bool) else timeout
     from dask.utils import parse_timedelta  # only now: most programs give numbers, and dask takes a while to import
 
     try:
         return float(parse_timedelta(timeout, default="s"))
-    except (LookupError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         raise ValueError(
-            f"the timeout {timeout!r} is no time: give seconds, as 5 or 0.5, or text as '500 ms'"
+            f"the timeout {timeout!r:.200} is no time: give seconds, as 5 or 0.5, or text as '500 ms'"
         ) from None

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.client.coordination.named import Named
+from holdfast.client.coordination.named import Named, time_to_wait
 from holdfast.client.core.core import Core
 from holdfast.client.core.leases import new_number
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
-from holdfast.cluster.durations import seconds
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.protocol.message import Request
 
@@ -65,8 +64,7 @@ class Event(Named):
         False
         """
         core = self._core
-        limit = seconds(timeout)
-        return core.driver.run(_waiting(core, self.name, None if limit is None else max(0.0, limit)))
+        return core.driver.run(_waiting(core, self.name, time_to_wait(timeout)))
 
     def set(self) -> Any:
         """Set it: all that wait for it go on. In an asynchronous client: await it.

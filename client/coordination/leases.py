@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from holdfast.client.coordination.named import Named, check_blocking, on_loop
+from holdfast.client.coordination.named import Named, check_blocking, on_loop, time_to_wait
 from holdfast.client.core.core import Core
 from holdfast.client.core.leases import Lease
 from holdfast.client.drivers.effects import Effect, Operation
@@ -86,16 +86,16 @@ class Leasing(Named):
         await on_loop(self._releasing())
 
 
-def waiting_time(blocking: bool, timeout: float | None) -> float | None:
+def waiting_time(blocking: bool, timeout: float | str | None) -> float | None:
     """For how long to wait, as the ``acquire`` of locks is told.
 
     Raises
     ------
     ValueError
-        There is a timeout, and nothing is to be waited for.
+        There is a timeout, and nothing is to be waited for; or it is no time.
     """
     if blocking:
-        return None if timeout is None else max(0.0, timeout)
+        return time_to_wait(timeout)
     if timeout is not None:
         raise ValueError("can't specify a timeout for a non-blocking call")
     return 0.0

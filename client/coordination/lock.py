@@ -8,7 +8,6 @@ from holdfast.client.coordination.leases import Leasing, waiting_time
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Effect, Operation
-from holdfast.cluster.durations import seconds
 from holdfast.cluster.protocol import requests
 
 
@@ -74,7 +73,7 @@ class Lock(Leasing):
         (True, False)
         >>> lock.release()
         """
-        return self._acquire(waiting_time(blocking, seconds(timeout)))
+        return self._acquire(waiting_time(blocking, timeout))
 
     def release(self) -> Any:
         """Let the next one have it. In an asynchronous client: await it.

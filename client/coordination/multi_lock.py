@@ -9,7 +9,6 @@ from holdfast.client.coordination.leases import Leasing, waiting_time
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Effect
-from holdfast.cluster.durations import seconds
 from holdfast.cluster.protocol import requests
 
 
@@ -100,7 +99,7 @@ class MultiLock(Leasing):
         if num_locks is not None and not 0 < num_locks <= len(self.name):
             raise ValueError(f"num_locks is from 1 to {len(self.name)}, the number of names, and not {num_locks!r}")
         return self._acquire(
-            waiting_time(blocking, seconds(timeout)),
+            waiting_time(blocking, timeout),
             lambda core, limit, number: self._ask(core, limit, number, num_locks),
         )
 

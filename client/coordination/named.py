@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Generator
 from typing import Any, ClassVar, Self
 
@@ -12,6 +13,8 @@ from holdfast.client.drivers.asynchronous import AsynchronousDriver
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.futures.binding import bound
 from holdfast.client.packing.keys import random_token, wire_key
+from holdfast.cluster.durations import seconds
+from holdfast.cluster.protocol.limits import LONGEST_WAIT_SECONDS, MAX_INTEGER
 
 
 class Named:
@@ -77,7 +80,7 @@ class Named:
             core = self._core
         except ValueError:  # there is no client yet
             return
-        if not core.driver.asynchronous and not core.session.transport.is_current:
+        if not core.driver.gives_awaitables and not core.session.transport.is_current:
             core.driver.run(operation(core))
 
     def __dask_tokenize__(self) -> tuple[str, Any]:
@@ -113,8 +116,45 @@ async def _given(value: Any) -> Any:
 
 def check_blocking(core: Core, instead: str) -> None:
     """Raise a `TypeError` where a ``with`` would have to await."""
-    if core.driver.asynchronous:
-        raise TypeError(f"the client is an asynchronous one: use '{instead}'")
+    if core.driver.gives_awaitables:
+        raise TypeError(f"the client is an asynchronous one here: use '{instead}'")
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """An argument that is a whole number: one of Python's, or of NumPy's.
+
+    Raises
+    ------
+    TypeError
+        It is none.
+    ValueError
+        It is less than ``least``, or too large to be sent.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is a whole number, not {value!r:.200}") from None
+    if number < least:
+        raise ValueError(f"{name} is {least} at least, not {number:.0f}")
+    if number > MAX_INTEGER:
+        raise ValueError(f"{name} is at most {MAX_INTEGER:,}")
+    return number
+
+
+def time_to_wait(timeout: Any) -> float | None:
+    """For how many seconds to wait, as an argument ``timeout`` says it; None: for as long as it takes.
+
+    Raises
+    ------
+    ValueError
+        It is no time.
+    """
+    limit = seconds(timeout)
+    if limit is None or limit > LONGEST_WAIT_SECONDS:
+        return None
+    if limit != limit:
+        raise ValueError("the timeout is a number of seconds, not nan")
+    return max(0.0, float(limit))
 
 
 async def on_loop(operation: Operation[Any]) -> Any:

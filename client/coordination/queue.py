@@ -14,7 +14,7 @@ from collections.abc import Generator
 from typing import Any, Self
 
 from holdfast.client.coordination.items import is_plain, packing, unpacking
-from holdfast.client.coordination.named import Named, on_loop
+from holdfast.client.coordination.named import Named, on_loop, time_to_wait, whole_number
 from holdfast.client.core.core import Core
 from holdfast.client.core.leases import new_number
 from holdfast.client.core.waits import Ask
@@ -22,10 +22,9 @@ from holdfast.client.drivers.effects import Operation
 from holdfast.client.operations.recipes import Recipe
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
-from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol import requests
-from holdfast.cluster.protocol.limits import MAX_ITEMS
+from holdfast.cluster.protocol.limits import MAX_INTEGER, MAX_ITEMS
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +115,7 @@ class Queue(Named):
 
     def __init__(self, name: Any = None, client: Any = None, maxsize: int = 0) -> None:
         super().__init__(name, client)
-        if not isinstance(maxsize, int):
-            raise TypeError(f"maxsize is a whole number, not {maxsize!r:.200}")
-        self.maxsize = max(0, maxsize)
+        self.maxsize = max(0, whole_number("maxsize", maxsize, -MAX_INTEGER))
         self._is_open = not self.maxsize
         if self.maxsize:
             self._run_now(self._opening)
@@ -188,8 +185,7 @@ class Queue(Named):
         ['a', 'b']
         """
         core = self._core
-        limit = seconds(timeout)
-        return core.driver.run(self._putting(core, value, None if limit is None else max(0.0, limit)))
+        return core.driver.run(self._putting(core, value, time_to_wait(timeout)))
 
     def _putting(self, core: Core, value: Any, timeout: float | None) -> Operation[None]:
         session, puts = core.session, self._puts(core)
@@ -267,10 +263,13 @@ class Queue(Named):
         (0, [1, 2], [3], [])
         """
         core = self._core
-        limit = seconds(timeout)
-        if batch is not True and batch is not False and (not isinstance(batch, int) or batch < 0):
-            raise ValueError(f"batch is true, false or a number of items, not {batch!r:.200}")
-        return core.driver.run(self._getting(core, None if limit is None else max(0.0, limit), batch))
+        limit = time_to_wait(timeout)
+        if batch is not True and batch is not False:
+            try:
+                batch = whole_number("batch", batch, 0)
+            except (TypeError, ValueError):
+                raise ValueError(f"batch is true, false or a number of items, not {batch!r:.200}") from None
+        return core.driver.run(self._getting(core, limit, batch))
 
     def _getting(self, core: Core, timeout: float | None, batch: bool | int) -> Operation[Any]:
         session = core.session

@@ -20,7 +20,6 @@ from holdfast.client.core.core import Core
 from holdfast.client.core.leases import Lease
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
-from holdfast.cluster.durations import seconds
 from holdfast.cluster.protocol import requests
 
 
@@ -104,7 +103,7 @@ class RLock(Named):
         (True, True)
         >>> lock.release(); lock.release()
         """
-        return self._acquire(waiting_time(blocking, seconds(timeout)))
+        return self._acquire(waiting_time(blocking, timeout))
 
     def release(self) -> Any:
         """Undo one ``acquire``; after the last one the next owner has it. In an asynchronous client: await it.

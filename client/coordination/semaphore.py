@@ -7,11 +7,10 @@ from collections.abc import Generator
 from typing import Any, Self
 
 from holdfast.client.coordination.leases import Leasing
-from holdfast.client.coordination.named import on_loop
+from holdfast.client.coordination.named import on_loop, time_to_wait, whole_number
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Effect, Operation
-from holdfast.cluster.durations import seconds
 from holdfast.cluster.protocol import requests
 
 
@@ -59,11 +58,7 @@ class Semaphore(Leasing):
 
     def __init__(self, max_leases: int = 1, name: Any = None, client: Any = None) -> None:
         super().__init__(name, client)
-        if not isinstance(max_leases, int):
-            raise TypeError(f"max_leases is a whole number, not {max_leases!r:.200}")
-        if max_leases < 1:
-            raise ValueError(f"max_leases is 1 at least, not {max_leases}")
-        self.max_leases = max_leases
+        self.max_leases = whole_number("max_leases", max_leases, 1)
         self._is_open = False
         self._run_now(self._opening)
 
@@ -126,8 +121,7 @@ class Semaphore(Leasing):
         (True, True, False)
         >>> semaphore.release(); semaphore.release(); semaphore.close()
         """
-        limit = seconds(timeout)
-        return self._acquire(None if limit is None else max(0.0, limit))
+        return self._acquire(time_to_wait(timeout))
 
     def release(self) -> Any:
         """Give the lease back that this object has had longest. In an asynchronous client: await it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.client.coordination.items import packing, unpacking
-from holdfast.client.coordination.named import Named
+from holdfast.client.coordination.named import Named, time_to_wait
 from holdfast.client.core.core import Core
 from holdfast.client.core.leases import new_number
 from holdfast.client.core.waits import Ask
@@ -110,8 +110,7 @@ class Variable(Named):
         'value'
         """
         core = self._core
-        limit = seconds(timeout)
-        return core.driver.run(_getting(core, self.name, None if limit is None else max(0.0, limit)))
+        return core.driver.run(_getting(core, self.name, time_to_wait(timeout)))
 
     def delete(self) -> Any:
         """Take its value away, for all; no error if it has none. In an asynchronous client: await it.

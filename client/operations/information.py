@@ -11,9 +11,10 @@ from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.futures.collections import futures_of
 from holdfast.client.futures.future import Future
-from holdfast.client.packing.keys import MAX_INTEGER, wire_key
+from holdfast.client.packing.keys import wire_key
 from holdfast.client.packing.options import names_of_workers
 from holdfast.cluster import protocol
+from holdfast.cluster.protocol.limits import MAX_INTEGER
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.shapes import in_slices
 

@@ -12,11 +12,11 @@ from holdfast.client.futures.collections import futures_of
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import adopting
 from holdfast.client.futures.reading import failure_of, ready
-from holdfast.client.packing.keys import MAX_INTEGER
 from holdfast.client.packing.options import names_of_workers
 from holdfast.client.raising import raise_in_operation
 from holdfast.cluster import protocol
 from holdfast.cluster.errors import NotCopiedError
+from holdfast.cluster.protocol.limits import MAX_INTEGER
 from holdfast.cluster.protocol.shapes import in_slices
 
 #: How long what runs on workers that are to go gets to end, and how long all of it may take.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 #: What has 64 bits wherever it is kept.
 MAX_INTEGER = (1 << 63) - 1
+#: How long a client may say that it waits; it says nothing to wait for as long as it takes.
+LONGEST_WAIT_SECONDS = 1e9
 #: A message lists no more tasks, keys or objects than this: its receiver handles it in one piece.
 MAX_ITEMS = 500
 #: Encoded results up to this size ride along in the messages that announce them.

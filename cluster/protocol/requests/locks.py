@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from holdfast.cluster.protocol.kinds import KEY
-from holdfast.cluster.protocol.limits import MAX_NAMED
+from holdfast.cluster.protocol.limits import LONGEST_WAIT_SECONDS, MAX_NAMED
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.protocol.shapes import Boolean, Integer, Listed, Maybe, Nothing, Number
 
 #: How long a client waits; nil: as long as it takes.
-TIMEOUT = Maybe(Number(0.0, 1e9))
+TIMEOUT = Maybe(Number(0.0, LONGEST_WAIT_SECONDS))
 LEASE = Integer()
 
 ACQUIRE_LOCKS = Request(
