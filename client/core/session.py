@@ -315,6 +315,8 @@ class Session:
         )
 
     def _pose(self, number: int, answer: Answer, request: Request, arguments: dict[str, Any]) -> None:
+        # What was let go of before the question is no more when it is answered.
+        self.table.settle_all()
         self.enqueue(protocol.client.REQUEST(number, *request(**arguments)))
         if self.ended is not None:  # since it was looked at: then this one was not seen
             answer.fail(self.ended)

@@ -223,6 +223,11 @@ class LocalProcesses:
         """What the next agent is to be that is started in a place."""
         self.places[index].plan = plan
 
+    async def refill(self, index: int) -> None:
+        """Have an agent started in a place whose last one was told to close, as when its host was retired."""
+        if self.keeper is not None:
+            self.keeper.refill(self.places[index])
+
     @property
     def log_files(self) -> list[Path]:
         """The logs of all that were started."""

@@ -60,12 +60,12 @@ class LocalThreads:
 
     def __init__(self, token: bytes, scheduler_options: Mapping[str, Any] | None = None) -> None:
         self.scheduler_address = ""
-        self.node_infos: list[dict[str, Any]] = []
         self._token = token
         self._scheduler_options = dict(scheduler_options or {})
         self._thread: LoopThread | None = None
         self._scheduler: Any = None
         self._agents: list[Any] = []
+        self._plans: list[NodePlan] = []
         self._owner_pid = os.getpid()
 
     def start_cluster(self, host: str, port: int, plans: Sequence[NodePlan], timeout: float) -> None:
@@ -82,46 +82,65 @@ class LocalThreads:
             raise
 
     async def _start(self, sock: Any, plans: Sequence[NodePlan]) -> None:
-        # Imported here: a process whose cluster runs in other processes has no use for them.
-        from holdfast.cluster.node.agent import NodeAgent
+        # Imported here: a process whose cluster runs in other processes has no use for it.
         from holdfast.cluster.scheduler.io.server import Scheduler
 
         asyncio.get_running_loop().set_default_executor(LastingExecutor())
         self._scheduler = Scheduler(token=self._token, sock=sock, **self._scheduler_options)
         await self._scheduler.start()
         self.scheduler_address = self._scheduler.address
-        self._agents = [
-            NodeAgent(
-                self.scheduler_address,
-                token=self._token,
-                host=plan.host,
-                n_workers=plan.n_workers,
-                threads_per_worker=plan.threads_per_worker,
-                environment=plan.environment,
-                preload=[(text, words) for text, words in plan.preload],
-                memory_limit=plan.memory_limit,
-                store_capacity=plan.store_capacity,
-                spill_directory=plan.spill_directory,
-                resources=None if plan.resources is None else dict(plan.resources),
-                processes=False,
-                name=plan.name,
-            )
-            for plan in plans
-        ]
+        self._plans = list(plans)
+        self._agents = [self._agent_of(plan) for plan in plans]
         await asyncio.gather(*(agent.start() for agent in self._agents))
-        self.node_infos = [{"address": agent.address, "pid": os.getpid()} for agent in self._agents]
+
+    def _agent_of(self, plan: NodePlan) -> Any:
+        from holdfast.cluster.node.agent import NodeAgent
+
+        return NodeAgent(
+            self.scheduler_address,
+            token=self._token,
+            host=plan.host,
+            n_workers=plan.n_workers,
+            indices=plan.numbers,
+            threads_per_worker=plan.threads_per_worker,
+            environment=plan.environment,
+            preload=[(text, words) for text, words in plan.preload],
+            memory_limit=plan.memory_limit,
+            store_capacity=plan.store_capacity,
+            spill_directory=plan.spill_directory,
+            resources=None if plan.resources is None else dict(plan.resources),
+            processes=False,
+            name=plan.name,
+        )
 
     @property
     def owner_pid(self) -> int:
         """The process whose these are."""
         return self._owner_pid
 
+    @property
+    def node_infos(self) -> list[dict[str, Any]]:
+        """Of each node agent that runs its address, and the process."""
+        return [{"address": address, "pid": os.getpid()} for address in self.addresses() if address is not None]
+
     def addresses(self) -> list[str | None]:
-        """The address of each node agent."""
-        return [agent.address for agent in self._agents]
+        """The address of each node agent; None for one that has ended."""
+        return [None if _has_ended(agent) else agent.address for agent in self._agents]
 
     def plan(self, index: int, plan: NodePlan) -> None:
-        """Nothing: these agents are not started again."""
+        """What the next agent is to be that is started in a place."""
+        self._plans[index] = plan
+
+    async def refill(self, index: int) -> None:
+        """Start an agent in a place whose last one has ended, as when its host was retired."""
+        if self._thread is not None:
+            await self._thread.run_for(self._refill(index))
+
+    async def _refill(self, index: int) -> None:
+        if _has_ended(self._agents[index]):
+            agent = self._agent_of(self._plans[index])
+            await agent.start()
+            self._agents[index] = agent
 
     async def _close(self) -> None:
         # One that was stopped before it began has nothing to close.
@@ -136,7 +155,7 @@ class LocalThreads:
     def died(self) -> list[str]:
         """What has ended that was not told to, in words."""
         parts = [("scheduler", self._scheduler), *((f"node {agent.address}", agent) for agent in self._agents)]
-        return [f"{name} ended" for name, part in parts if hasattr(part, "finished") and part.finished.is_set()]
+        return [f"{name} ended" for name, part in parts if _has_ended(part)]
 
     def stop(self, timeout: float) -> None:
         """Stop all of it and wait. Twice is no error."""
@@ -152,3 +171,7 @@ class LocalThreads:
             thread.run(self._close(), timeout)
         finally:
             thread.close(max(1.0, timeout))
+
+
+def _has_ended(part: Any) -> bool:
+    return hasattr(part, "finished") and part.finished.is_set()

@@ -5,7 +5,7 @@ again what can be, and a client that asks for the rest gets an error that names 
 ended:
 
 ================================ ======================================================================================
-it was told to close (code 0)    nothing
+it was told to close (code 0)    nothing, until the cluster is to have workers there again (`AgentKeeper.refill`)
 it has left (`LEFT_EXIT_CODE`):  if the scheduler is a process of ours, and lives, another is started; if it runs
 it lost the scheduler            elsewhere, it is gone, and with it the cluster
 anything else                    another is started, for ever (`cluster/processes/restarts.py` says when)
@@ -51,7 +51,7 @@ class AgentPlace:
     ended : str
         How the last agent ended, in words.
     is_over : bool
-        There is no agent, and none will come.
+        There is no agent, and none will come by itself.
     """
 
     def __init__(self, name: str, plan: NodePlan) -> None:
@@ -106,6 +106,7 @@ class AgentKeeper:
         self._scheduler = scheduler
         self._fork = fork
         self._on_change = on_change
+        self._keepers: list[asyncio.Future[int]] = []
         self._thread = LoopThread("holdfast-agent-keeper")
         self._watching = asyncio.run_coroutine_threadsafe(self._watch(), self._thread.loop)
 
@@ -119,8 +120,17 @@ class AgentKeeper:
         self._thread.close()
         os.close(self.over_fd)
 
+    def refill(self, place: AgentPlace) -> None:
+        """Start an agent in a place whose last one was told to close; nothing, if the place is not so, or of no use."""
+        self._thread.loop.call_soon_threadsafe(self._refill, place)
+
+    def _refill(self, place: AgentPlace) -> None:
+        if place.is_over and self.scheduler_end is None:
+            place.is_over = False
+            self._keepers.append(asyncio.ensure_future(self._keep(place, self._begin)))
+
     async def _watch(self) -> None:
-        keepers = [asyncio.ensure_future(self._keep(place)) for place in self._places]
+        keepers = self._keepers = [asyncio.ensure_future(self._keep(place, self._first)) for place in self._places]
         try:
             if self._scheduler is not None:
                 code = await self._scheduler.exited()
@@ -134,20 +144,16 @@ class AgentKeeper:
                 keeper.cancel()
         os.eventfd_write(self.over_fd, 1)
 
-    async def _keep(self, place: AgentPlace) -> int:
-        """Keep an agent in its place; returns how the last one has ended."""
-        assert place.child is not None
-        code = await place.child.exited()
-        reason = _how_it_ended(code)
+    async def _keep(self, place: AgentPlace, first: Callable[[AgentPlace], Awaitable[tuple[int, str]]]) -> int:
+        """Keep an agent in its place; ``first(place)`` awaits the end of the first. Returns how the last one ended."""
+        code, reason = await first(place)
         while not self._is_last_word(code):
             place.info, place.ended = None, reason
             pause = place.restarts.ended(reason)
             logger.warning("%s %s: starting it again in %.2g s", place.name, reason, pause)
             self._changed()
             await asyncio.sleep(pause)
-            place.restarts.begin()
-            self._changed()
-            code, reason = await self._run_once(place)
+            code, reason = await self._begin(place)
         logger.info("%s %s", place.name, reason)
         place.info, place.ended = None, reason
         place.is_over = True
@@ -162,6 +168,17 @@ class AgentKeeper:
 
     def _is_last_word(self, code: int) -> bool:
         return code == 0 or (code == LEFT_EXIT_CODE and self._scheduler is None)
+
+    async def _first(self, place: AgentPlace) -> tuple[int, str]:
+        """Wait for the end of the agent that this keeper was given: its exit code, and how it ended, in words."""
+        assert place.child is not None
+        code = await place.child.exited()
+        return code, _how_it_ended(code)
+
+    async def _begin(self, place: AgentPlace) -> tuple[int, str]:
+        place.restarts.begin()
+        self._changed()
+        return await self._run_once(place)
 
     async def _run_once(self, place: AgentPlace) -> tuple[int, str]:
         """Start an agent and wait for its end: its exit code, and how it ended, in words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -494,7 +495,7 @@ class LocalCluster(Cluster):
         return None
 
     async def _add(self) -> None:
-        """Have each host keep the workers that it is to have. One that is being started again is waited for."""
+        """Have each host keep the workers that it is to have. One that has gone, and is to have some, comes back."""
         async with self._lock:
             pending = set(range(len(self._plans)))
             while pending and not self.closed:
@@ -502,7 +503,11 @@ class LocalCluster(Cluster):
                 for host in list(pending):
                     address = self._parts.addresses()[host]
                     try:
-                        if address is not None:
+                        if address is None and not self._plans[host].n_workers:
+                            pending.discard(host)
+                        elif address is None:
+                            await self._parts.refill(host)
+                        else:
                             indices = self._plans[host].numbers
                             await comm.ask(protocol.requests.ADD_WORKERS, node=address, indices=indices)
                             pending.discard(host)
@@ -529,7 +534,8 @@ class LocalCluster(Cluster):
             hosts = {address.rpartition("/")[0] for address in addresses}
             for host in hosts & set(self._parts.addresses()):
                 theirs = [address for address in addresses if address.rpartition("/")[0] == host]
-                await comm.ask(protocol.requests.REMOVE_WORKERS, node=host, workers=theirs)
+                with contextlib.suppress(ValueError):  # the host has just gone
+                    await comm.ask(protocol.requests.REMOVE_WORKERS, node=host, workers=theirs)
 
     def _keep(self, addresses: Iterable[str]) -> None:
         """Workers that were to go stay."""

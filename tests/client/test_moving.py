@@ -84,3 +84,17 @@ def test_what_can_not_be_done_is_said(run):
         assert await got(client.replicate([])) is None
 
     run(case)
+
+
+def test_what_was_let_go_of_is_gone_when_the_next_question_is_answered(run):
+    async def case(client, got):
+        for number in range(20):
+            future = client.submit(np.arange, 10 + number, pure=False)
+            await got(client.gather(future))
+            key = future.key
+            if number % 2:
+                future.release()
+            del future
+            assert key not in await got(client.who_has())
+
+    run(case)

@@ -154,6 +154,37 @@ def test_an_agent_that_is_started_again_has_the_workers_that_there_are_to_be() -
         until(lambda: names(cluster) == {"host-0", "host-2", "host-3"}, "with all of them", 60)
 
 
+@pytest.mark.parametrize("processes", [True, False])
+def test_hosts_that_were_retired_are_there_again_when_they_are_to_have_workers(processes: bool) -> None:
+    with small(2, n_hosts=2, processes=processes) as cluster, Client(cluster, set_as_default=False) as client:
+        both = {node["address"] for node in cluster.nodes}
+        first = sorted(client.nthreads())[0]
+        kept = client.scatter(np.ones(100_000), hash=False)
+        assert set(client.retire_workers(first)) == {first}
+        until(lambda: len(cluster.nodes) == 1, "its host has gone with it")
+        cluster.scale(4)
+        until(lambda: names(cluster) == set(cluster.workers) and len(names(cluster)) == 4, "all workers are there", 60)
+        assert len(both & {node["address"] for node in cluster.nodes}) == 1
+        assert (kept.result() == 1).all()
+        kept.release()
+        client.retire_workers(list(client.nthreads()))
+        cluster.scale(0)
+        cluster.scale(1)
+        assert client.submit(abs, -1, pure=False).result(timeout=60) == 1
+
+
+def test_a_loop_waits_for_hosts_that_were_retired_only_if_they_are_to_have_workers() -> None:
+    async def main() -> None:
+        async with small(1, asynchronous=True) as cluster, Client(cluster, asynchronous=True) as client:
+            await client.retire_workers(list(await client.nthreads()))
+            await cluster.scale(0)
+            await cluster.scale(2)
+            await client.wait_for_workers(2, timeout=60)
+            assert await client.submit(abs, -1) == 1
+
+    run(main())
+
+
 def test_closing_while_it_scales_leaves_nothing() -> None:
     for n in (3, 0):
         with small(1) as cluster:
