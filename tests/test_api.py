@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 from collections.abc import Iterator
@@ -70,13 +71,17 @@ def test_a_name_is_where_the_table_says(name: str, place: str) -> None:
     assert Path(source).resolve().relative_to(REPOSITORY.resolve()) == Path(place)
 
 
+@functools.cache
+def _parsed(file: Path) -> tuple[str, Any]:
+    source = file.read_text() if file.is_file() else ""
+    return source, ast.parse(source)
+
+
 def test_the_tests_that_it_names_are_there_and_use_the_names() -> None:
     wrong = []
     for name, _, node in ROWS:
         path, *inside = node.split("::")
-        file = REPOSITORY / "tests" / path
-        source = file.read_text() if file.is_file() else ""
-        scope: Any = ast.parse(source)
+        source, scope = _parsed(REPOSITORY / "tests" / path)
         for part in inside:
             scope = next((each for each in getattr(scope, "body", ()) if getattr(each, "name", "") == part), None)
         word = name.rpartition(".")[2]

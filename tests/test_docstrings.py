@@ -1,8 +1,8 @@
 """What docstrings show works as it is shown, and every public name has a docstring.
 
-The examples of all modules run. Those of the client and of plugins find a cluster's ``client``, those of the store a
-``store`` and its ``server``, and all of them the modules that users import: ``np``, ``pd``, ``pa``, ``da``, ``dd`` and
-``dask``.
+The examples of all modules run. Those of the client and of plugins find a cluster's ``client``, those of ``deploy`` a
+``cluster`` with two workers, those of the store a ``store`` and its ``server``, and all of them the modules that users
+import: ``np``, ``pd``, ``pa``, ``da``, ``dd`` and ``dask``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import holdfast
 from holdfast import client as client_package
 from holdfast import objectstore
 from holdfast.cluster.cli import main as command_line
+from tests.support.waiting import until
 
 REPOSITORY = Path(__file__).parent.parent
 ROOMS = ("client", "cluster", "objectstore")
@@ -60,6 +61,15 @@ def cluster() -> Iterator[holdfast.LocalCluster]:
 
 
 @pytest.fixture(scope="module")
+def in_process() -> Iterator[holdfast.LocalCluster]:
+    """A cluster for examples that make it larger and smaller, which takes no time here."""
+    with holdfast.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, object_store_memory="64 MiB"
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
 def server() -> Iterator[objectstore.StoreServer]:
     with objectstore.StoreServer("64 MiB") as server:
         yield server
@@ -75,6 +85,11 @@ def names(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             for name in client.list_datasets():
                 client.unpublish_dataset(name)
             yield {**given, "client": client, "Client": holdfast.Client}
+    elif example.name.startswith("holdfast.cluster.deploy"):
+        cluster: holdfast.LocalCluster = request.getfixturevalue("in_process")
+        cluster.scale(2)
+        until(lambda: cluster.observed == cluster.plan, "it has these two workers")
+        yield {**given, "cluster": cluster}
     elif example.name.startswith(("holdfast.objectstore.client", "holdfast.objectstore.server")):
         server: objectstore.StoreServer = request.getfixturevalue("server")
         with objectstore.connect(server.socket_path) as store:

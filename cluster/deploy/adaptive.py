@@ -109,22 +109,52 @@ class Adaptive:
     # -- what may be overridden
 
     async def target(self) -> int:
-        """How many workers there should be, by what there is to do."""
-        return int(await self.scheduler.adaptive_target(self.target_duration, self._brings_memory))
+        """How many workers there should be, by what there is to do.
+
+        Examples
+        --------
+        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> cluster.sync(adaptive.target)  # there is nothing to do
+        0
+        """
+        scheduler = await self._reached()
+        return int(await scheduler.adaptive_target(self.target_duration, self._brings_memory))
 
     async def workers_to_close(self, target: int) -> list[Any]:
-        """The names of workers that may go, so that ``target`` of them stay; the scheduler chooses."""
+        """The names of workers that may go, so that ``target`` of them stay; the scheduler chooses.
+
+        Examples
+        --------
+        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> len(cluster.sync(adaptive.workers_to_close, 1))
+        1
+        """
         options = {"minimum": self.minimum, **self._options}
-        return list(
-            await self.scheduler.workers_to_close(target=target, key=self.worker_key, attribute="name", **options)
-        )
+        scheduler = await self._reached()
+        return list(await scheduler.workers_to_close(target=target, key=self.worker_key, attribute="name", **options))
 
     async def scale_up(self, n: int) -> None:
-        """Have so many workers."""
+        """Have so many workers.
+
+        Examples
+        --------
+        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> cluster.sync(adaptive.scale_up, 3)
+        >>> len(cluster.plan)
+        3
+        """
         await _done(self.cluster.scale_up(n))
 
     async def scale_down(self, workers: Iterable[Any]) -> None:
-        """Have these workers no more. The cluster sees to it that their data is moved first."""
+        """Have these workers no more. The cluster sees to it that their data is moved first.
+
+        Examples
+        --------
+        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> cluster.sync(adaptive.scale_down, [max(cluster.plan)])
+        >>> len(cluster.plan)
+        1
+        """
         await _done(self.cluster.scale_down(list(workers)))
 
     async def recommendations(self, target: int) -> dict[str, Any]:
@@ -134,6 +164,12 @@ class Adaptive:
         -------
         dict
             ``{"status": "same"}``, ``{"status": "up", "n": …}`` or ``{"status": "down", "workers": […]}``.
+
+        Examples
+        --------
+        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> cluster.sync(adaptive.recommendations, 4)
+        {'status': 'up', 'n': 4}
         """
         plan, requested, observed = self.plan, self.requested, self.observed
         if target >= len(plan):
@@ -157,11 +193,26 @@ class Adaptive:
     # -- what it does
 
     async def safe_target(self) -> int:
-        """`target`, between the minimum and the maximum."""
+        """`target`, between the minimum and the maximum.
+
+        Examples
+        --------
+        >>> adaptive = Adaptive(cluster, interval=None, minimum=1, maximum=4)
+        >>> cluster.sync(adaptive.safe_target)  # there is nothing to do
+        1
+        """
         return int(max(self.minimum, min(self.maximum, await self.target())))
 
     async def adapt(self) -> None:
-        """Look once, and do what is recommended. While another call of this goes on, nothing."""
+        """Look once, and do what is recommended. While another call of this goes on, nothing.
+
+        Examples
+        --------
+        >>> adaptive = Adaptive(cluster, interval=None, minimum=3)
+        >>> cluster.sync(adaptive.adapt)
+        >>> [recommended for _, recommended in adaptive.log]
+        [{'status': 'up', 'n': 3}]
+        """
         if self._is_adapting or self._stopped:
             return
         self._is_adapting = True
@@ -180,7 +231,15 @@ class Adaptive:
             self._is_adapting = False
 
     def stop(self) -> None:
-        """Adapt no more; may be called from any thread. Workers stay as they are. Twice is no error."""
+        """Adapt no more; may be called from any thread. Workers stay as they are. Twice is no error.
+
+        Examples
+        --------
+        >>> adaptive = cluster.adapt(minimum=1, interval="500 ms")
+        >>> adaptive.stop()
+        >>> adaptive.is_running
+        False
+        """
         self._stopped = True
         if self._running is not None:
             loop, running, self._running = self._running.get_loop(), self._running, None
@@ -189,7 +248,13 @@ class Adaptive:
 
     @property
     def is_running(self) -> bool:
-        """Whether it looks by itself."""
+        """Whether it looks by itself.
+
+        Examples
+        --------
+        >>> Adaptive(cluster, interval=None).is_running  # only when it is told to
+        False
+        """
         return bool(self.interval) and not self._stopped
 
     @staticmethod
@@ -211,24 +276,56 @@ class Adaptive:
 
     # -- what it knows
 
+    async def _reached(self) -> Any:
+        """`scheduler`, also of a cluster that has not asked it anything yet."""
+        if self.scheduler is None:
+            await self.cluster.refresh()
+        return self.scheduler
+
     @property
     def scheduler(self) -> Any:
-        """What the scheduler is asked by."""
+        """What the scheduler is asked by.
+
+        Examples
+        --------
+        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> cluster.sync(cluster.refresh)
+        >>> len(cluster.sync(adaptive.scheduler.identity)["workers"])
+        2
+        """
         return self.cluster.scheduler_comm
 
     @property
     def plan(self) -> set[Any]:
-        """The names of the workers that there are to be."""
+        """The names of the workers that there are to be.
+
+        Examples
+        --------
+        >>> len(Adaptive(cluster, interval=None).plan)
+        2
+        """
         return set(self.cluster.plan)
 
     @property
     def requested(self) -> set[Any]:
-        """The names of the workers that were asked for."""
+        """The names of the workers that were asked for.
+
+        Examples
+        --------
+        >>> len(Adaptive(cluster, interval=None).requested)
+        2
+        """
         return set(self.cluster.requested)
 
     @property
     def observed(self) -> set[Any]:
-        """The names of the workers that the scheduler has."""
+        """The names of the workers that the scheduler has.
+
+        Examples
+        --------
+        >>> len(Adaptive(cluster, interval=None).observed)
+        2
+        """
         return set(self.cluster.observed)
 
     @property

@@ -57,6 +57,34 @@ class Cluster:
     status : Status
     scheduler_comm : SchedulerComm or None
         What its scheduler is asked by.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from holdfast import Cluster, Scheduler, Worker
+    >>> class Threads(Cluster):
+    ...     def __init__(self, scheduler):
+    ...         super().__init__(asynchronous=True)
+    ...         self.scheduler, self.workers = scheduler, {}
+    ...     @property
+    ...     def scheduler_address(self):
+    ...         return self.scheduler.address
+    ...     async def scale_up(self, n):
+    ...         while len(self.workers) < n:
+    ...             name = f"w{len(self.workers)}"
+    ...             self.workers[name] = await Worker(self.scheduler_address, name=name, nthreads=1)
+    ...     async def scale_down(self, workers):
+    ...         for name in workers:
+    ...             await self.workers.pop(name).close()
+    >>> async def main():
+    ...     async with Scheduler() as scheduler, Threads(scheduler) as cluster:
+    ...         await cluster.scale_up(2)
+    ...         await cluster.scale_down(["w1"])
+    ...         await cluster.refresh()
+    ...         print(cluster.observed)
+    ...         await cluster.scale_down(["w0"])
+    >>> asyncio.run(main())
+    {'w0'}
     """
 
     _supports_scaling = True
@@ -87,12 +115,24 @@ class Cluster:
 
     @property
     def asynchronous(self) -> bool:
-        """Whether its methods give awaitables here."""
+        """Whether its methods give awaitables here.
+
+        Examples
+        --------
+        >>> cluster.asynchronous
+        False
+        """
         return self._asynchronous or self._runner.is_current
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop in which it does what it does by itself."""
+        """The event loop in which it does what it does by itself.
+
+        Examples
+        --------
+        >>> cluster.loop.is_running()
+        True
+        """
         return self._runner.loop
 
     def sync(
@@ -113,6 +153,14 @@ class Cluster:
             True: an awaitable in any case.
         callback_timeout
             After this it is cancelled, with a `TimeoutError`.
+
+        Examples
+        --------
+        >>> async def count():
+        ...     await cluster.refresh()
+        ...     return len(cluster.observed)
+        >>> cluster.sync(count, callback_timeout="10 s")
+        2
         """
         coroutine = _coroutine(function(*args, **kwargs))
         timeout = seconds(callback_timeout)
@@ -154,6 +202,14 @@ class Cluster:
         ----------
         timeout
             How long it may take, in seconds or as text.
+
+        Examples
+        --------
+        >>> from holdfast import LocalCluster
+        >>> mine = LocalCluster(n_workers=0, processes=False)
+        >>> mine.close(timeout="10 s")
+        >>> mine.status.value
+        'closed'
         """
         if self.status == Status.closed:
             return _nothing() if self.asynchronous else None
@@ -196,21 +252,41 @@ class Cluster:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Whether it was closed.
+
+        Examples
+        --------
+        >>> cluster.closed
+        False
+        """
         return self.status in (Status.closed, Status.failed)
 
     # -- the scheduler
 
     @property
     def scheduler_address(self) -> str:
-        """``tcp://host:port``."""
+        """``tcp://host:port``.
+
+        Examples
+        --------
+        >>> cluster.scheduler_address
+        'tcp://127.0.0.1:...'
+        """
         if self.scheduler_comm is None:
             raise ConnectError(f"the cluster {self.name} is not open")
         return self.scheduler_comm.address
 
     @property
     def token(self) -> bytes:
-        """What connecting needs."""
+        """What connecting needs.
+
+        Examples
+        --------
+        >>> from holdfast import Client
+        >>> with Client(cluster.scheduler_address, token=cluster.token) as client:
+        ...     client.submit(sum, [1, 2]).result()
+        3
+        """
         return load_token()
 
     @staticmethod
@@ -233,23 +309,49 @@ class Cluster:
 
     @property
     def scheduler_info(self) -> dict[str, Any]:
-        """What `Client.scheduler_info` gives. Where methods are awaited: as it was at most some seconds ago."""
+        """What `Client.scheduler_info` gives. Where methods are awaited: as it was at most some seconds ago.
+
+        Examples
+        --------
+        >>> [worker["nthreads"] for worker in cluster.scheduler_info["workers"].values()]
+        [1, 1]
+        """
         if not self.asynchronous and not self.closed and self.status != Status.created:
             with contextlib.suppress(HoldfastError, TimeoutError):
                 self._runner.run(self.refresh())
         return self._info
 
     async def refresh(self) -> None:
-        """Look now how the scheduler and its workers are: a coroutine, for the loop of the cluster."""
+        """Look now how the scheduler and its workers are: a coroutine, for the loop of the cluster.
+
+        Examples
+        --------
+        >>> cluster.sync(cluster.refresh)
+        >>> len(cluster.scheduler_info["workers"])
+        2
+        """
         self._info = await (await self._connect()).identity()
 
     @property
     def dashboard_link(self) -> str:
-        """Empty: there is no dashboard. ``holdfast status`` shows the cluster in a terminal."""
+        """Empty: there is no dashboard. ``holdfast status`` shows the cluster in a terminal.
+
+        Examples
+        --------
+        >>> cluster.dashboard_link
+        ''
+        """
         return ""
 
     def get_client(self) -> Any:
-        """A `Client` of this cluster; an asynchronous one, to be awaited, where methods are awaited."""
+        """A `Client` of this cluster; an asynchronous one, to be awaited, where methods are awaited.
+
+        Examples
+        --------
+        >>> with cluster.get_client() as client:
+        ...     client.submit(pow, 2, 5).result()
+        32
+        """
         # The one way from the cluster's package to the client's, taken when asked for.
         from holdfast.client import Client
 
@@ -269,6 +371,13 @@ class Cluster:
         ------
         TimeoutError
             There were not enough in time; says how many there are.
+
+        Examples
+        --------
+        >>> cluster.scale(3)
+        >>> cluster.wait_for_workers(3, timeout="1 minute")
+        >>> len(cluster.observed)
+        3
         """
         return self.sync(self._wait_for_workers, n_workers or len(self.plan), seconds(timeout))
 
@@ -308,12 +417,23 @@ class Cluster:
         -------
         dict of str to str
             The text of ``"Cluster"``, of ``"Scheduler"``, and of each worker by its address; oldest lines first.
+
+        Examples
+        --------
+        >>> sorted(cluster.get_logs(workers=False))
+        ['Cluster', 'Scheduler']
         """
         wanted = workers if isinstance(workers, bool) else list(workers)
         return self.sync(self._get_logs, cluster, scheduler, wanted)
 
     def logs(self, *args: Any, **kwargs: Any) -> Any:
-        """The first name of `get_logs`."""
+        """The first name of `get_logs`.
+
+        Examples
+        --------
+        >>> sorted(cluster.logs(workers=False))
+        ['Cluster', 'Scheduler']
+        """
         return self.get_logs(*args, **kwargs)
 
     async def _get_logs(self, cluster: bool, scheduler: bool, workers: bool | list[str]) -> dict[str, str]:
@@ -348,11 +468,24 @@ class Cluster:
         ------
         NotImplementedError
             This class of clusters does not say how.
+
+        Examples
+        --------
+        >>> cluster.scale(cores=4)
+        >>> len(cluster.plan)
+        4
         """
         raise NotImplementedError(f"a {type(self).__name__} has no scale(): it can't have other workers than it has")
 
     def scale_up(self, n: int = 0, memory: float | str | None = None, cores: int | None = None) -> Any:
-        """Have so many workers; as `scale`."""
+        """Have so many workers; as `scale`.
+
+        Examples
+        --------
+        >>> cluster.scale_up(3)
+        >>> len(cluster.plan)
+        3
+        """
         return self.scale(n, memory=memory, cores=cores)
 
     def scale_down(self, workers: Iterable[Any]) -> Any:
@@ -362,6 +495,12 @@ class Cluster:
         ------
         NotImplementedError
             This class of clusters does not say how.
+
+        Examples
+        --------
+        >>> cluster.scale_down([max(cluster.plan)])
+        >>> len(cluster.plan)
+        1
         """
         raise NotImplementedError(f"a {type(self).__name__} has no scale_down(): it can't let single workers go")
 
@@ -397,6 +536,13 @@ class Cluster:
         -------
         Adaptive
             Its `stop` ends this.
+
+        Examples
+        --------
+        >>> adaptive = cluster.adapt(minimum=1, maximum=4, interval="500 ms")
+        >>> adaptive.is_running
+        True
+        >>> adaptive.stop()
         """
         kind = Adaptive or adaptive or _adaptive_class()
         for name, value in (("minimum", minimum), ("maximum", maximum)):
@@ -449,17 +595,37 @@ class Cluster:
 
     @property
     def plan(self) -> set[Any]:
-        """The names of the workers that there are to be."""
+        """The names of the workers that there are to be.
+
+        Examples
+        --------
+        >>> cluster.scale(3)
+        >>> len(cluster.plan)
+        3
+        """
         return set(getattr(self, "workers", ()))
 
     @property
     def requested(self) -> set[Any]:
-        """The names of the workers that were asked for, wherever they come from."""
+        """The names of the workers that were asked for, wherever they come from.
+
+        Examples
+        --------
+        >>> len(cluster.requested)
+        2
+        """
         return set(getattr(self, "workers", ()))
 
     @property
     def observed(self) -> set[Any]:
-        """The names of the workers that the scheduler has."""
+        """The names of the workers that the scheduler has.
+
+        Examples
+        --------
+        >>> cluster.wait_for_workers(2)
+        >>> cluster.observed == cluster.plan
+        True
+        """
         return {worker["name"] for worker in self.scheduler_info["workers"].values()}
 
     # -- how it is shown

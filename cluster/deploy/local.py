@@ -342,17 +342,37 @@ class LocalCluster(Cluster):
 
     @property
     def nodes(self) -> list[dict[str, Any]]:
-        """For each host whose node agent runs the agent's ``address`` and ``pid``."""
+        """For each host whose node agent runs the agent's ``address`` and ``pid``.
+
+        Examples
+        --------
+        >>> [node["address"] for node in cluster.nodes]
+        ['tcp://127.0.0.1:...']
+        """
         return [dict(info) for info in self._parts.node_infos]
 
     @property
     def scheduler(self) -> LocalScheduler:
-        """The scheduler: its ``address`` and ``pid``."""
+        """The scheduler: its ``address`` and ``pid``.
+
+        Examples
+        --------
+        >>> cluster.scheduler.address == cluster.scheduler_address
+        True
+        """
         return LocalScheduler(self.scheduler_address, self.scheduler_pid)
 
     @property
     def scheduler_pid(self) -> int:
-        """The id of the scheduler's process, this one's without ``processes``."""
+        """The id of the scheduler's process, this one's without ``processes``.
+
+        Examples
+        --------
+        >>> import os
+        >>> with LocalCluster(n_workers=0, processes=False) as here:
+        ...     here.scheduler_pid == os.getpid()
+        True
+        """
         scheduler = self._parts.scheduler if isinstance(self._parts, LocalProcesses) else None
         return scheduler.pid if scheduler is not None else os.getpid()
 
@@ -370,6 +390,11 @@ class LocalCluster(Cluster):
         ------
         HoldfastError
             It is closed, or its scheduler has died.
+
+        Examples
+        --------
+        >>> cluster.describe()["scheduler"]["address"] == cluster.scheduler_address
+        True
         """
         if self.closed:
             raise HoldfastError("the cluster is closed")
@@ -381,7 +406,13 @@ class LocalCluster(Cluster):
 
     @property
     def workers(self) -> dict[str, LocalWorker]:
-        """The workers that there are to be, by name; an agent starts those again that die."""
+        """The workers that there are to be, by name; an agent starts those again that die.
+
+        Examples
+        --------
+        >>> [worker.nthreads for worker in cluster.workers.values()]
+        [1, 1]
+        """
         addresses = self._parts.addresses()
         return {
             _name_of(plan.name, index): LocalWorker(
@@ -395,11 +426,24 @@ class LocalCluster(Cluster):
 
     @property
     def worker_spec(self) -> dict[str, dict[str, Any]]:
-        """What each worker is, by name, as of a `SpecCluster`."""
+        """What each worker is, by name, as of a `SpecCluster`.
+
+        Examples
+        --------
+        >>> [spec["options"]["nthreads"] for spec in cluster.worker_spec.values()]
+        [1, 1]
+        """
         return {name: self._spec_of(name) for name in self.workers}
 
     def new_worker_spec(self) -> dict[str, dict[str, Any]]:
-        """The name and the specification of the next worker, as a dictionary with one entry."""
+        """The name and the specification of the next worker, as a dictionary with one entry.
+
+        Examples
+        --------
+        >>> ((name, spec),) = cluster.new_worker_spec().items()
+        >>> name in cluster.workers, spec["options"]["nthreads"]
+        (False, 1)
+        """
         host = self._emptiest()
         name = _name_of(self._plans[host].name, self._next[host])
         return {name: self._spec_of(name)}

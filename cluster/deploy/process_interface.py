@@ -12,7 +12,15 @@ from holdfast.cluster.notebook import card
 
 
 class Status(StrEnum):
-    """What has become of a cluster, a scheduler or a worker. Equal to its text, such as ``"running"``."""
+    """What has become of a cluster, a scheduler or a worker. Equal to its text, such as ``"running"``.
+
+    Examples
+    --------
+    >>> Status.running == "running"
+    True
+    >>> Status("closed") is Status.closed
+    True
+    """
 
     created = "created"
     starting = "starting"
@@ -76,7 +84,20 @@ class ProcessInterface:
 
     @property
     def status(self) -> Status:
-        """What has become of it."""
+        """What has become of it.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> async def main():
+        ...     job = ProcessInterface(name="mine")
+        ...     print(job.status)
+        ...     await job
+        ...     print(job.status)
+        >>> asyncio.run(main())
+        created
+        running
+        """
         return self._status
 
     @status.setter
@@ -84,16 +105,55 @@ class ProcessInterface:
         self._status = Status(status)
 
     async def start(self) -> None:
-        """Bring it about, or ask for that: a worker may come later. A scheduler has its ``address`` afterwards."""
+        """Bring it about, or ask for that: a worker may come later. A scheduler has its ``address`` afterwards.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> class Server(ProcessInterface):
+        ...     async def start(self):
+        ...         self.address = "tcp://10.0.0.1:8786"
+        ...         await super().start()
+        >>> async def main():
+        ...     async with Server() as server:
+        ...         return server
+        >>> asyncio.run(main())
+        <Server tcp://10.0.0.1:8786: closed>
+        """
         self.status = Status.running
 
     async def close(self) -> None:
-        """End it. What a worker had to hand over it has handed over before. Twice is no error."""
+        """End it. What a worker had to hand over it has handed over before. Twice is no error.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> async def main():
+        ...     job = ProcessInterface(name="mine")
+        ...     await job
+        ...     await job.close()
+        ...     return job.status.value
+        >>> asyncio.run(main())
+        'closed'
+        """
         self.status = Status.closed
         self._event_finished.set()
 
     async def finished(self) -> None:
-        """Wait until it has ended, by itself or by `close`."""
+        """Wait until it has ended, by itself or by `close`.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> async def main():
+        ...     job = ProcessInterface(name="mine")
+        ...     await job
+        ...     asyncio.get_running_loop().call_later(0.01, asyncio.ensure_future, job.close())
+        ...     await job.finished()
+        ...     return job.status.value
+        >>> asyncio.run(main())
+        'closed'
+        """
         await self._event_finished.wait()
 
     def __await__(self) -> Generator[Any, None, Self]:

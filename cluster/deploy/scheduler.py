@@ -223,12 +223,34 @@ class Scheduler(ProcessInterface):
 
     @property
     def id(self) -> str:
-        """``scheduler-...``; another one each time."""
+        """``scheduler-...``; another one each time.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from holdfast import Scheduler
+        >>> async def main():
+        ...     async with Scheduler() as scheduler:
+        ...         return scheduler.id
+        >>> asyncio.run(main())
+        'scheduler-...'
+        """
         return str(self._state_of().id)
 
     @property
     def workers(self) -> Mapping[str, WorkerView]:
-        """The workers that there are now, by address."""
+        """The workers that there are now, by address.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from holdfast import Scheduler, Worker
+        >>> async def main():
+        ...     async with Scheduler() as scheduler, Worker(scheduler.address, name="alice"):
+        ...         return [worker.name for worker in scheduler.workers.values()]
+        >>> asyncio.run(main())
+        ['alice']
+        """
         workers = self._state_of().state.workers.values()
         return MappingProxyType(
             {
@@ -246,17 +268,50 @@ class Scheduler(ProcessInterface):
 
     @property
     def clients(self) -> Mapping[str, str]:
-        """The name of each client that is connected, by its id."""
+        """The name of each client that is connected, by its id.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from holdfast import Client, Scheduler
+        >>> async def main():
+        ...     async with Scheduler() as scheduler, Client(scheduler.address, asynchronous=True) as client:
+        ...         return client.id in scheduler.clients
+        >>> asyncio.run(main())
+        True
+        """
         clients = self._state_of().state.clients.values()
         return MappingProxyType({client.id: client.name for client in clients if client.worker is None})
 
     @property
     def total_nthreads(self) -> int:
-        """Of all workers together."""
+        """Of all workers together.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from holdfast import Scheduler, Worker
+        >>> async def main():
+        ...     async with Scheduler() as scheduler, Worker(scheduler.address, nthreads=2):
+        ...         return scheduler.total_nthreads
+        >>> asyncio.run(main())
+        2
+        """
         return sum(worker.nthreads for worker in self._state_of().state.workers.values())
 
     def identity(self) -> dict[str, Any]:
-        """What `Client.scheduler_info` gives."""
+        """What `Client.scheduler_info` gives.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from holdfast import Scheduler
+        >>> async def main():
+        ...     async with Scheduler() as scheduler:
+        ...         return scheduler.identity()["address"] == scheduler.address
+        >>> asyncio.run(main())
+        True
+        """
         from holdfast.cluster.scheduler.watching.introspection import info
 
         server = self._state_of()

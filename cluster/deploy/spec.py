@@ -175,12 +175,28 @@ class SpecCluster(Cluster):
 
     @property
     def workers(self) -> dict[Any, Any]:
-        """The workers, by name."""
+        """The workers, by name.
+
+        Examples
+        --------
+        >>> from holdfast import SpecCluster, Worker
+        >>> with SpecCluster(workers={"alice": {"cls": Worker, "options": {"nthreads": 2}}}) as cluster:
+        ...     cluster.workers["alice"].nthreads
+        2
+        """
         return self._parts.workers
 
     @property
     def scheduler(self) -> Any:
-        """The scheduler; None before it was made."""
+        """The scheduler; None before it was made.
+
+        Examples
+        --------
+        >>> from holdfast import Scheduler, SpecCluster
+        >>> with SpecCluster(scheduler={"cls": Scheduler, "options": {"port": 0}}) as cluster:
+        ...     cluster.scheduler.address == cluster.scheduler_address
+        True
+        """
         return self._parts.scheduler
 
     @scheduler.setter
@@ -189,7 +205,15 @@ class SpecCluster(Cluster):
 
     @property
     def shutdown_on_close(self) -> bool:
-        """Whether its parts end with it."""
+        """Whether its parts end with it.
+
+        Examples
+        --------
+        >>> from holdfast import SpecCluster
+        >>> with SpecCluster() as cluster:
+        ...     cluster.shutdown_on_close
+        True
+        """
         return self._parts.shutdown_on_close
 
     @shutdown_on_close.setter
@@ -198,7 +222,15 @@ class SpecCluster(Cluster):
 
     @property
     def workers_bring_memory(self) -> bool:
-        """Whether more workers come with more room for results."""
+        """Whether more workers come with more room for results.
+
+        Examples
+        --------
+        >>> from holdfast import SpecCluster, Worker
+        >>> with SpecCluster(worker={"cls": Worker}) as cluster:  # all workers of this process share a store
+        ...     cluster.workers_bring_memory
+        False
+        """
         made = None if self.new_spec is None else _class_of(self.new_spec)
         return bool(getattr(made, "brings_memory", True))
 
@@ -472,6 +504,14 @@ class SpecCluster(Cluster):
         ------
         ValueError
             The cluster was given no specification of new workers.
+
+        Examples
+        --------
+        >>> from holdfast import SpecCluster, Worker
+        >>> with SpecCluster(worker={"cls": Worker, "options": {"nthreads": 2}}) as cluster:
+        ...     cluster.scale(1)
+        ...     cluster.new_worker_spec()
+        {1: {'cls': <class '...Worker'>, 'options': {'nthreads': 2}}}
         """
         if self.new_spec is None:
             raise ValueError("there is no specification of new workers: SpecCluster(worker={'cls': …, 'options': …})")

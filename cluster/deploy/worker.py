@@ -150,19 +150,52 @@ class _HostedWorker(ProcessInterface):
 
     @property
     def worker_address(self) -> str | None:
-        """The address of the worker, by which the scheduler and its clients name it; None before it has started."""
+        """The address of the worker, by which the scheduler and its clients name it; None before it has started.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from holdfast import Scheduler, Worker
+        >>> async def main():
+        ...     async with Scheduler() as scheduler, Worker(scheduler.address, nthreads=1) as worker:
+        ...         return worker.worker_address in scheduler.workers
+        >>> asyncio.run(main())
+        True
+        """
         return self.address
 
     @property
     def worker(self) -> Any:
-        """What the worker is while it runs, as its tasks see it; None otherwise, and of a `Nanny`."""
+        """What the worker is while it runs, as its tasks see it; None otherwise, and of a `Nanny`.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from holdfast import Scheduler, Worker
+        >>> async def main():
+        ...     async with Scheduler() as scheduler, Worker(scheduler.address, name="alice") as worker:
+        ...         return worker.worker.name
+        >>> asyncio.run(main())
+        'alice'
+        """
         if self._node is None or self.address is None or not self._in_process:
             return None
         return self._node.agent.workers.worker(self.address)
 
     @property
     def pid(self) -> int | None:
-        """The process in which the tasks run; None while there is none."""
+        """The process in which the tasks run; None while there is none.
+
+        Examples
+        --------
+        >>> import asyncio, os
+        >>> from holdfast import Scheduler, Worker
+        >>> async def main():
+        ...     async with Scheduler() as scheduler, Worker(scheduler.address, nthreads=1) as worker:
+        ...         return worker.pid == os.getpid()
+        >>> asyncio.run(main())
+        True
+        """
         return None if self._node is None else self._node.agent.workers.pids.get(self.address or "")
 
 
@@ -283,6 +316,15 @@ class Nanny(_HostedWorker):
         ----------
         timeout
             Taken for compatibility.
+
+        Examples
+        --------
+        >>> import asyncio
+        >>> from holdfast import Nanny, Scheduler
+        >>> async def main():
+        ...     async with Scheduler() as scheduler, Nanny(scheduler.address, nthreads=1) as nanny:
+        ...         await nanny.kill()
+        >>> asyncio.run(main())
         """
         if (pid := self.pid) is not None:
             os.kill(pid, 9)

@@ -68,6 +68,18 @@ class PackageInstall(WorkerPlugin, abc.ABC):
         ------
         RuntimeError
             It can't be done; says why.
+
+        Examples
+        --------
+        >>> import pathlib
+        >>> class Copied(PackageInstall):
+        ...     INSTALLER = "copy"
+        ...     def install(self):
+        ...         for package in self.packages:
+        ...             if not pathlib.Path(package).exists():
+        ...                 raise RuntimeError(f"there is no package {package}")
+        >>> client.register_plugin(Copied(["/"]))
+        {'tcp://...': {'status': 'OK'}, 'tcp://...': {'status': 'OK'}}
         """
 
     def setup(self, worker: Any) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import operator
+import os
+import stat
 import threading
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from dask.utils import key_split
 from waiting import until
 
-from holdfast import Client
+from holdfast import Client, HoldfastError
 from holdfast.cluster.key_prefixes import prefix_of
 
 _gates = {}
@@ -95,6 +98,36 @@ class TestWorkers:
     def test_there_is_no_dashboard_and_what_looks_for_one_gets_a_text(self, client):
         assert client.dashboard_link == ""
         assert not client.dashboard_link.replace("/status", "")
+
+
+class TestSchedulerFile:
+    def test_others_find_the_cluster_by_it(self, run, tmp_path):
+        async def case(client, got):
+            file = tmp_path / "scheduler.json"
+            file.write_text("something else")
+            assert await got(client.write_scheduler_file(file)) is None
+            said = json.loads(file.read_text())
+            info = await got(client.scheduler_info(n_workers=-1))
+            assert (said["address"], said["id"]) == (client.scheduler_address, info["id"])
+            assert said["workers"].keys() == info["workers"].keys()
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            assert os.listdir(tmp_path) == [file.name]
+            async with Client(scheduler_file=str(file), asynchronous=True, set_as_default=False) as other:
+                assert other.scheduler_address == client.scheduler_address
+                assert await other.submit(abs, -1) == 1
+
+        run(case)
+
+    def test_it_says_where_it_can_not_be_written(self, run, tmp_path):
+        async def case(client, got):
+            with pytest.raises(HoldfastError, match=r"scheduler file .*/none/file can't be written: No such file"):
+                await got(client.write_scheduler_file(tmp_path / "none" / "file"))
+            (tmp_path / "directory").mkdir()
+            with pytest.raises(HoldfastError, match="can't be written: Is a directory"):
+                await got(client.write_scheduler_file(tmp_path / "directory"))
+            assert os.listdir(tmp_path) == ["directory"]
+
+        run(case)
 
 
 class TestProcessing:

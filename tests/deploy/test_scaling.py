@@ -367,6 +367,28 @@ def test_more_at_once_and_fewer_after_a_while() -> None:
     run(main())
 
 
+def test_its_target_is_between_the_minimum_and_the_maximum() -> None:
+    async def main() -> None:
+        adaptive = Chosen(Still(1, 1, 1), interval=0, minimum=2, maximum=5)
+        found = []
+        for adaptive.wanted in (0, 2, 3, 5, 6):
+            found.append(await adaptive.safe_target())
+        assert found == [2, 2, 3, 5, 5]
+        adaptive.maximum = math.inf
+        assert await adaptive.safe_target() == 6
+
+    run(main())
+
+
+def test_the_scheduler_is_asked_though_nobody_has_asked_it_before() -> None:
+    for ask, expected in ((Adaptive.safe_target, 1), (Adaptive.target, 0)):
+        with small(1, processes=False) as cluster:
+            assert cluster.sync(ask, Adaptive(cluster, interval=None, minimum=1)) == expected
+    with small(1, processes=False) as cluster:
+        adaptive = Adaptive(cluster, interval=None)
+        assert cluster.sync(adaptive.workers_to_close, 0) == list(cluster.workers)
+
+
 def test_those_that_have_not_come_go_first() -> None:
     async def main() -> None:
         adaptive = Chosen(Still(4, 4, 2), interval=0, wait_count=1)
