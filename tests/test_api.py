@@ -40,6 +40,7 @@ def _is_error(value: Any) -> bool:
 def public_names() -> Iterator[tuple[str, Any]]:
     """The names of the package, and those of its classes' methods and properties, each where it comes first."""
     values = {name: getattr(holdfast, name) for name in holdfast.__all__ if not name.startswith("_")}
+    values = {name: value for name, value in values.items() if _own(value) is not None}  # not Python's TimeoutError
     classes = {value for value in values.values() if inspect.isclass(value)}
     for name, value in values.items():
         yield name, value
