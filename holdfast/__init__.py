@@ -79,7 +79,6 @@ _EXPORTS = {
     "ObjectNotFoundError": "holdfast.objectstore.errors",
     "StoreError": "holdfast.objectstore.errors",
     "StoreFullError": "holdfast.objectstore.errors",
-    "TimeoutError": "builtins",
     "UnreadableError": "holdfast.objectstore.errors",
 }
 
