@@ -19,6 +19,7 @@ from holdfast.client.core.core import Core
 from holdfast.client.core.leases import new_number
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
+from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.operations.recipes import Recipe
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
@@ -152,6 +153,7 @@ class Queue(Named):
 
     # -- putting
 
+    @takes_its_kind
     def put(self, value: Any, timeout: float | str | None = None) -> Any:
         """Put something into the queue; wait for room if it is full. In an asynchronous client: await it.
 
@@ -228,6 +230,7 @@ class Queue(Named):
 
     # -- getting
 
+    @takes_its_kind
     def get(self, timeout: float | str | None = None, batch: bool | int = False) -> Any:
         """Take the first item out of the queue; wait for one if there is none. In an asynchronous client: await it.
 
@@ -321,6 +324,7 @@ class Queue(Named):
 
     # -- the rest
 
+    @takes_its_kind
     def qsize(self) -> Any:
         """How many items are in it. In an asynchronous client: await it.
 

@@ -10,6 +10,7 @@ from holdfast.client.core.core import Core
 from holdfast.client.core.leases import new_number
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
+from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.operations.recipes import Recipe
 from holdfast.client.packing.checks import warn_without_effect
 from holdfast.cluster import protocol
@@ -54,6 +55,7 @@ class Variable(Named):
             warn_without_effect("maxsize", maxsize)
         super().__init__(name, client)
 
+    @takes_its_kind
     def set(self, value: Any, timeout: float | str | None = None) -> Any:
         """Give it a value, in the place of the one that it has. In an asynchronous client: await it.
 
@@ -82,6 +84,7 @@ class Variable(Named):
         core = self._core
         return core.driver.run(_setting(core, self.name, value, seconds(timeout)))
 
+    @takes_its_kind
     def get(self, timeout: float | str | None = None) -> Any:
         """Its value; wait until it has one. In an asynchronous client: await it.
 

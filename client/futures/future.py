@@ -11,6 +11,7 @@ from holdfast.client.core.key_state import CANCELLED, PENDING, KeyState
 from holdfast.client.core.registry import registry
 from holdfast.client.core.retrying import retry_keys
 from holdfast.client.defaults import current
+from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.futures.binding import bound
 from holdfast.client.futures.reading import exception, read, traceback, type_of
 from holdfast.client.packing.collecting import pickled, stands_for_value
@@ -283,6 +284,7 @@ class Future(TaskRef):
             hide_own_frames(error)
             raise
 
+    @takes_its_kind
     def exception(self, timeout: float | str | None = None) -> Any:
         """Wait until it is done and return what the task raised; None if it did not.
 
@@ -306,6 +308,7 @@ class Future(TaskRef):
         self._check_held()
         return self._core.driver.run(exception(self._core, self._state, seconds(timeout), self))
 
+    @takes_its_kind
     def traceback(self, timeout: float | str | None = None) -> Any:
         """Wait until it is done and return the traceback of what the task raised; None if it did not.
 
@@ -367,6 +370,7 @@ class Future(TaskRef):
 
     # -- what ends it
 
+    @takes_its_kind
     def cancel(
         self, force: bool = False, reason: str | None = None, msg: str | None = None, *, kill: bool = False
     ) -> Any:
@@ -388,6 +392,7 @@ class Future(TaskRef):
         self._check_held()
         return self._core.driver.run(cancel_keys(self._core, [self._state], manner_of(force, kill, reason, msg)))
 
+    @takes_its_kind
     def retry(self) -> Any:
         """Compute it again, if it has failed, and what it has failed for; see `Client.retry`.
         In an asynchronous client: await it.

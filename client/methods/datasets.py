@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
+from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import datasets, information
 from holdfast.cluster import protocol
@@ -60,6 +61,7 @@ class DatasetMethods(Face):
         named = datasets.named(args, name, kwargs)
         return self._run(datasets.publish(self._core, named, override))
 
+    @takes_its_kind
     def list_datasets(self) -> Any:
         """The names of all published datasets. In an asynchronous client: await it.
 
@@ -76,6 +78,7 @@ class DatasetMethods(Face):
         """
         return self._run(datasets.names(self._core))
 
+    @takes_its_kind
     def get_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT, default: Any = datasets.NO_DEFAULT) -> Any:
         """A published dataset: the same collection, on futures of this client. In an asynchronous client: await it.
 
@@ -111,6 +114,7 @@ class DatasetMethods(Face):
         all_names = names if name is datasets.NO_DEFAULT else (*names, name)
         return self._run(datasets.get(self._core, all_names, default))
 
+    @takes_its_kind
     def unpublish_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT) -> Any:
         """Take datasets' names away. Their data goes with its last holder. In an asynchronous client: await it.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from holdfast.client.core.core import Core
 from holdfast.client.drivers.effects import Operation
+from holdfast.client.drivers.kinds import check_kind
 
 
 class Face:
@@ -23,10 +24,7 @@ class Face:
 
     def _check_kind(self, asynchronous: bool | None) -> None:
         """Raise a ValueError if a call asks for another kind of client than this one is in this thread."""
-        driver = self._core.driver
-        if asynchronous is not None and bool(asynchronous) != driver.gives_awaitables:
-            kind = "an asynchronous" if driver.gives_awaitables else "a blocking"
-            raise ValueError(f"asynchronous={asynchronous!r} is not what this client is: it is {kind} one here")
+        check_kind(self._core.driver, asynchronous)
 
     def _run(self, operation: Operation[Any]) -> Any:
         """What an operation gives; in an asynchronous client an awaitable of that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import information
 from holdfast.cluster.durations import seconds
@@ -12,6 +13,7 @@ from holdfast.cluster.durations import seconds
 class InformationMethods(Face):
     """The methods of a client that ask what there is, and wait until there is enough."""
 
+    @takes_its_kind
     def who_has(self, futures: Any = None, by: str = "host") -> Any:
         """The hosts that have each result. In an asynchronous client: await it.
 
@@ -41,6 +43,7 @@ class InformationMethods(Face):
         """
         return self._run(information.who_has(self._core, futures, by))
 
+    @takes_its_kind
     def has_what(self, workers: Any = None, by: str = "host") -> Any:
         """The keys whose results each host has. In an asynchronous client: await it.
 
@@ -70,6 +73,7 @@ class InformationMethods(Face):
         """
         return self._run(information.has_what(self._core, workers, by))
 
+    @takes_its_kind
     def nthreads(self, workers: Any = None) -> Any:
         """The number of threads of each worker. In an asynchronous client: await it.
 
@@ -112,6 +116,7 @@ class InformationMethods(Face):
         """
         return self._run(information.processing(self._core, workers))
 
+    @takes_its_kind
     def nbytes(self, keys: Any = None, summary: bool = True) -> Any:
         """How large results are, as they lie in the stores. In an asynchronous client: await it.
 
@@ -170,6 +175,7 @@ class InformationMethods(Face):
         """
         return ""
 
+    @takes_its_kind
     def scheduler_info(self, n_workers: int = -1) -> Any:
         """What the scheduler knows of itself and of its workers. In an asynchronous client: await it.
 

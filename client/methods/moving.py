@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import moving
 from holdfast.cluster.durations import seconds
@@ -13,6 +14,7 @@ from holdfast.cluster.durations import seconds
 class MovingMethods(Face):
     """The methods of a client that move data between hosts, and let workers go."""
 
+    @takes_its_kind
     def replicate(
         self,
         futures: Any,
@@ -63,6 +65,7 @@ class MovingMethods(Face):
         """
         return self._run(moving.replicate(self._core, futures, n, workers, branching_factor, seconds(timeout)))
 
+    @takes_its_kind
     def rebalance(self, futures: Any = None, workers: Any = None, *, timeout: float | str | None = None) -> Any:
         """Even out how full the stores of hosts are. In an asynchronous client: await it.
 
@@ -94,6 +97,7 @@ class MovingMethods(Face):
         """
         return self._run(moving.rebalance(self._core, futures, workers, seconds(timeout)))
 
+    @takes_its_kind
     def retire_workers(
         self,
         workers: Any = None,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import plugins
 from holdfast.client.raising import hides_own_frames
@@ -239,6 +240,7 @@ class PluginMethods(Face):
         return self._run(plugins.register(self._core, "worker", SetupCallback(setup), None, False))
 
     @hides_own_frames
+    @takes_its_kind
     def upload_file(self, filename: str | os.PathLike[str], load: bool = True) -> Any:
         """Have a file on each worker, also on those that come later, and import it there.
         In an asynchronous client: await it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import restarting
 from holdfast.cluster.durations import seconds
@@ -12,6 +13,7 @@ from holdfast.cluster.durations import seconds
 class RestartMethods(Face):
     """The methods of a client that restart workers."""
 
+    @takes_its_kind
     def restart(self, timeout: float | str | None = None, wait_for_workers: bool = True) -> Any:
         """Begin anew: new processes for all workers, and nothing is left of what clients have submitted or scattered.
         In an asynchronous client: await it.

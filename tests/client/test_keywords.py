@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 
 import dask
@@ -12,7 +13,7 @@ import dask.array as da
 import pytest
 
 import holdfast
-from holdfast import Client, ConnectError, Executor, LocalCluster, Variable
+from holdfast import Client, ConnectError, Executor, LocalCluster, Queue, Variable
 from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.plan import plan_nodes
 from holdfast.objectstore.system import memory_limits
@@ -179,14 +180,41 @@ class TestKeywordsOfDask:
             kind = client.asynchronous
             [future] = await got(client.scatter([1], asynchronous=kind))
             assert await got(client.gather(future, asynchronous=kind)) == 1
+            queue, variable = Queue(client=client), Variable(client=client)
             for call in (
-                lambda: client.gather(future, asynchronous=not kind),
-                lambda: client.scatter([1], asynchronous=not kind),
+                partial(queue.put, 1),
+                queue.get,
+                queue.qsize,
+                partial(variable.set, 1),
+                variable.get,
+                future.exception,
+                future.traceback,
+                future.retry,
+                client.list_datasets,
+                partial(client.get_dataset, "unknown", default=None),
+                partial(client.unpublish_dataset, "unknown"),
+                client.who_has,
+                client.has_what,
+                client.nbytes,
+                client.ncores,
+                client.nthreads,
+                client.scheduler_info,
+                partial(client.replicate, [future]),
+                client.rebalance,
+                partial(client.upload_file, __file__, load=False),
+                future.cancel,
             ):
-                with pytest.raises(
-                    ValueError, match=r"is not what this client is: it is an? (blocking|asynchronous) one"
-                ):
-                    call()
+                await got(call(asynchronous=kind))
+                with pytest.raises(ValueError, match=r"asynchronous=.* is not what this client is"):
+                    call(asynchronous=not kind)
+            for call in (
+                partial(client.gather, []),
+                partial(client.scatter, []),
+                client.restart,
+                client.retire_workers,
+            ):
+                with pytest.raises(ValueError, match=r"what this client is: it is an? (blocking|asynchronous) one"):
+                    call(asynchronous=not kind)
 
         run(case)
 
