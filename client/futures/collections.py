@@ -17,12 +17,12 @@ from holdfast.client.packing.foreign import check_no_foreign_future
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
-def futures_of(collection: Any, client: Any = None, *, skip_cancelled: bool = False) -> list[Future]:
+def futures_of(o: Any, client: Any = None, *, skip_cancelled: bool = False) -> list[Future]:
     """The futures in a collection, or in a nested container of collections and futures.
 
     Parameters
     ----------
-    collection : dask collection, Future, or container of these
+    o : dask collection, Future, or container of these
     client : Client, optional
         Only its futures.
     skip_cancelled : bool
@@ -49,7 +49,7 @@ def futures_of(collection: Any, client: Any = None, *, skip_cancelled: bool = Fa
     """
     check_in_one("futures_of", client)
     found: dict[Future, None] = {}
-    stack = [collection]
+    stack = [o]
     while stack:
         item = stack.pop()
         if isinstance(item, Future):

@@ -13,7 +13,7 @@ import dask.array as da
 import pytest
 
 import holdfast
-from holdfast import Client, ConnectError, Executor, LocalCluster, Queue, Variable
+from holdfast import Client, ConnectError, Executor, LocalCluster, Queue, Variable, futures_of
 from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.plan import plan_nodes
 from holdfast.objectstore.system import memory_limits
@@ -173,6 +173,11 @@ class TestKeywordsOfDask:
             assert client.asynchronous is False
             future = client.submit(abs, -1)
             assert client.gather([future], "skip", True, False) == [1]
+            assert futures_of(o=[future], client=client) == [future]
+            graph = {"x": (abs, -1)}
+            assert client.get(graph, "x", None, None, None, True, None, None, 1, 0, None, False) == 1
+            restrictions, loose = {"x": ["nobody"]}, ["x"]
+            assert client.get(graph, "x", restrictions, loose, {}, False, None, True, 1).result() == 1
             assert client.gather(client.scatter([1], None, False, None, True, 5, False)) == [1]
 
     def test_the_kind_of_client_that_a_call_asks_for(self, run):
