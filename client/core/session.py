@@ -354,7 +354,11 @@ class Session:
     def _has_posted(self) -> bool:
         return len(self._outbox) > 1  # there's always the number of the next turn
 
-    def send_posted(self, limit: int = MAX_SENT_TOGETHER) -> bool:
+    def send_all_posted(self) -> None:
+        """Send all that was posted, also where there is no room: what is said next by another way stands on it."""
+        self.send_posted(len(self._outbox), even_if_full=True)
+
+    def send_posted(self, limit: int = MAX_SENT_TOGETHER, even_if_full: bool = False) -> bool:
         """Send what was posted; of very much, so many messages, and have the loop go on with the rest.
 
         May be cut short by an interrupt: what has not been sent is still in the outbox. Returns whether anything was.
@@ -374,7 +378,7 @@ class Session:
                     return False
                 turn = self.table.begin_turn(outbox)
                 posted = outbox[: min(limit, len(outbox) - 1)]
-                if not posted or transport.is_full:
+                if not posted or (transport.is_full and not even_if_full):
                     return False
                 count = len(posted)
                 submits = [message[0] for message in posted].count(_SUBMIT)

@@ -307,6 +307,25 @@ def test_a_method_may_submit_tasks_and_wait_for_them(run):
     run(case)
 
 
+class Submitter:
+    def submit(self, number):
+        return {"futures": [get_client().submit(inc, number, pure=False)]}
+
+    async def submit_soon(self, number):
+        return self.submit(number)
+
+
+def test_a_method_may_give_a_future_that_it_has_only_just_submitted(run):
+    async def case(client, got):
+        submitter = await made(client, got, Submitter)
+        for number in range(40):
+            for method in (submitter.submit, submitter.submit_soon):
+                given = await got(method(number).result())
+                assert await got(given["futures"][0].result()) == number + 1
+
+    run(case)
+
+
 class Deep:
     """Makes what it is made of by tasks."""
 
