@@ -583,6 +583,7 @@ def test_other_clients_share_an_actor(client, cluster):
         same = other.get_dataset("shared")
         assert same == counter
         assert same.client is other
+        assert same.key == counter.key == "shared"
         assert same.add(2).result() == 2
         moved = pickle.loads(pickle.dumps(counter))
         assert moved.add(1).result() == 3

@@ -133,6 +133,12 @@ class Hearing(SchedulerPlugin):
     def transition(self, key, start, finish, *args, **kwargs):
         self._note("transition", key, start, finish)
 
+    def add_worker(self, scheduler, worker):
+        self._note("add_worker", scheduler.workers[worker].name)
+
+    def remove_worker(self, scheduler, worker, **kwargs):
+        self._note("remove_worker", worker, worker in scheduler.workers)
+
     def add_client(self, scheduler, client):
         self._note("add_client", client)
 
@@ -159,6 +165,22 @@ def test_a_plugin_hears_of_what_happens(cluster, client, tmp_path):
     assert "close\n" in path.read_text()
     with pytest.raises(ValueError, match="no scheduler plugin 'hearing' is registered"):
         client.unregister_scheduler_plugin("hearing")
+
+
+def test_a_plugin_hears_of_workers(tmp_path):
+    path = tmp_path / "heard"
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, object_store_memory="64 MiB") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        (first,) = cluster.workers
+        client.register_plugin(Hearing(path))
+        cluster.scale(2)
+        (second,) = [worker for name, worker in cluster.workers.items() if name != first]
+        until(lambda: f"add_worker {second.name}\n" in path.read_text(), "it hears of the new one")
+        cluster.scale_down([second.name])
+        until(lambda: f"remove_worker {second.address} False\n" in path.read_text(), "it hears that the new one goes")
+        assert f"add_worker {first}\n" not in path.read_text()
 
 
 def test_plugins_come_back_when_their_process_dies(client, tmp_path):

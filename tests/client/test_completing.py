@@ -61,6 +61,16 @@ def test_more_are_added_meanwhile(run):
     run(case)
 
 
+def test_several_are_added_at_once(run):
+    async def case(client, got):
+        ac = as_completed([])
+        ac.update(client.map(abs, [-1, -2, -3], pure=False))
+        assert ac.count() == 3
+        assert sorted([await got(future.result()) for future in await each(client, ac)]) == [1, 2, 3]
+
+    run(case)
+
+
 def test_one_that_is_there_twice_comes_twice(run):
     async def case(client, got):
         future = client.submit(abs, -1)

@@ -13,8 +13,9 @@ import pytest
 from dask.utils import key_split
 from waiting import until
 
-from holdfast import Client, HoldfastError
+from holdfast import Client, Future, HoldfastError
 from holdfast.cluster.key_prefixes import prefix_of
+from holdfast.objectstore import ObjectID
 
 _gates = {}
 
@@ -162,6 +163,16 @@ class TestSizes:
             assert (await got(client.nbytes(summary=False)))[other.key] == sizes[other.key]
             assert await got(client.nbytes(["no such key"])) == {}
             assert await got(client.nbytes(other.key, summary=False)) == {other.key: sizes[other.key]}
+
+        run(case)
+
+    def test_of_the_object_of_one_result(self, run):
+        async def case(client, got):
+            future = await got(client.scatter(np.zeros(1_000_000), hash=False))
+            assert 8_000_000 <= future.nbytes < 8_010_000
+            assert isinstance(future.object_id, ObjectID)
+            nothing = Future("nothing yet", client)
+            assert (nothing.nbytes, nothing.object_id) == (None, None)
 
         run(case)
 

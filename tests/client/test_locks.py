@@ -12,7 +12,19 @@ import threading
 import pytest
 from dask.base import tokenize
 
-from holdfast import Client, ConnectError, LocalCluster, Lock, RLock, get_client
+from holdfast import (
+    Client,
+    ConnectError,
+    Event,
+    LocalCluster,
+    Lock,
+    MultiLock,
+    Queue,
+    RLock,
+    Semaphore,
+    Variable,
+    get_client,
+)
 from tests.support.interrupts import Interrupt
 from tests.support.waiting import until
 
@@ -134,6 +146,12 @@ class TestNames:
         assert lock.client is client
         assert Lock("found", client=other).client is other
         assert repr(lock) == "<Lock: 'found'>"
+
+    @pytest.mark.parametrize("kind", [Event, Lock, MultiLock, Queue, RLock, Semaphore, Variable])
+    def test_each_kind_has_the_client_that_is_given_or_the_current_one(self, client, other, kind):
+        names = {"names": ["whose"]} if kind is MultiLock else {"name": "whose"}
+        assert kind(**names).client is client
+        assert kind(**names, client=other).client is other
 
     def test_without_a_client_it_says_so_when_it_is_used(self):
         lock = Lock("none")

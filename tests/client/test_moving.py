@@ -98,3 +98,17 @@ def test_what_was_let_go_of_is_gone_when_the_next_question_is_answered(run):
             assert key not in await got(client.who_has())
 
     run(case)
+
+
+def test_those_that_it_costs_least_to_close(run):
+    async def case(client, got):
+        workers = list(await got(client.nthreads()))
+        (one,) = await got(client.workers_to_close(n=1))
+        assert one in workers
+        assert await got(client.workers_to_close(target=1)) == [one]
+        assert sorted(await got(client.workers_to_close(target=0))) == sorted(workers)
+        assert await got(client.workers_to_close(n=2, minimum=2)) == []
+        assert await got(client.workers_to_close(n=1, key=lambda worker: "all")) == [], "all go or stay"
+        assert sorted(await got(client.workers_to_close(n=2, key=lambda worker: "all"))) == sorted(workers)
+
+    run(case)

@@ -73,6 +73,8 @@ def test_it_starts_what_it_says() -> None:
     with small(2) as cluster:
         status = cluster.describe()
         assert status["scheduler"]["address"] == cluster.scheduler_address
+        asked = ask(cluster.scheduler_address, protocol.requests.STATUS, token=cluster.token)
+        assert asked["scheduler"]["address"] == cluster.scheduler_address
         (node,) = status["nodes"].values()
         assert len(node["workers"]) == 2
         assert node["store"]["capacity"] == 64_000_000

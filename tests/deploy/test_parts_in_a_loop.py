@@ -57,6 +57,8 @@ def test_a_cluster_lives_in_one_loop_without_a_process() -> None:
             assert scheduler.total_nthreads == 2
             assert list(scheduler.clients) == [client.id]
             assert scheduler.identity()["address"] == scheduler.address
+            assert scheduler.identity()["id"] == scheduler.id
+            assert worker.pid == os.getpid()
             assert (scheduler.status, worker.status) == ("running", Status.running)
             assert repr(worker) == f"<Worker 'alice' {worker.address}: running>"
             assert "alice" in worker._repr_html_()
@@ -147,6 +149,7 @@ def test_a_nanny_has_its_worker_in_a_process_that_is_started_again() -> None:
             assert await client.submit(os.getpid, pure=False) == nanny.pid
             assert nanny.status == "running"
             assert nanny.worker is None
+            assert list(scheduler.workers) == [nanny.worker_address]
 
     run(main())
 

@@ -207,6 +207,7 @@ def test_a_cluster_belongs_to_a_loop() -> None:
             await cluster.wait_for_workers(2, timeout=30)
             assert len(cluster.scheduler_info["workers"]) == 2
             assert cluster.asynchronous
+            assert cluster.loop is asyncio.get_running_loop()
             made = client.submit(np.ones, 100_000)
             await made
             await cluster.scale(0)
@@ -387,6 +388,8 @@ def test_the_scheduler_is_asked_though_nobody_has_asked_it_before() -> None:
     with small(1, processes=False) as cluster:
         adaptive = Adaptive(cluster, interval=None)
         assert cluster.sync(adaptive.workers_to_close, 0) == list(cluster.workers)
+        assert adaptive.plan == adaptive.requested == adaptive.observed == set(cluster.workers)
+        assert cluster.sync(adaptive.scheduler.identity)["address"] == cluster.scheduler_address
 
 
 def test_those_that_have_not_come_go_first() -> None:
