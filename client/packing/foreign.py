@@ -15,8 +15,10 @@ from typing import Any
 from holdfast.client.packing.dask_internals import DataNode, GraphNode, TaskRef, execute_subgraph
 from holdfast.client.packing.futures import is_future_class
 
-#: Futures of other libraries, by module and name: what they are, and how their value is had.
+#: Futures that stand for no task's result, of other libraries and of actors' calls, by module and name: what they are,
+#: and how their value is had.
 _FUTURES = {
+    ("holdfast.client.actors.actor_future", "ActorFuture"): ("the future of an actor's call", "give its result()"),
     ("concurrent.futures._base", "Future"): ("a future of concurrent.futures", "give its result()"),
     ("_asyncio", "Future"): ("a future of asyncio", "await it, and give its result"),
     ("asyncio.futures", "Future"): ("a future of asyncio", "await it, and give its result"),

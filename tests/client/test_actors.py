@@ -14,7 +14,18 @@ import dask
 import numpy as np
 import pytest
 
-from holdfast import Actor, ActorFuture, CancelledError, Client, Queue, RemoteError, Variable, get_client
+from holdfast import (
+    Actor,
+    ActorFuture,
+    CancelledError,
+    Client,
+    Queue,
+    RemoteError,
+    Variable,
+    as_completed,
+    get_client,
+    wait,
+)
 from holdfast.cluster.protocol.limits import MAX_CALLS
 from holdfast.cluster.worker.context import current_worker
 from holdfast.objectstore import ObjectID
@@ -305,6 +316,14 @@ def test_a_method_may_submit_tasks_and_wait_for_them(run):
         assert [await got(future.result()) for future in futures] == [1, 2, 3, 4, 5]
 
     run(case)
+
+
+def test_what_takes_futures_of_tasks_says_that_a_call_is_none(client):
+    counter = client.submit(Counter, actor=True).result()
+    for call in (wait, client.gather, as_completed, client.scatter, lambda given: client.submit(sum, given)):
+        with pytest.raises(TypeError, match=r"the future of an actor's call.*give its result\(\)"):
+            call([counter.add()])
+    assert counter.add().result() == 6, "all of them were made"
 
 
 class Submitter:
