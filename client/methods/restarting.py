@@ -70,7 +70,8 @@ class RestartMethods(Face):
         Returns
         -------
         dict
-            For the address of each worker ``"OK"``, ``"timed out"``, or ``"removed"`` if its host has gone.
+            For the address of each worker ``"OK"``, ``"timed out"``, or ``"removed"`` if its host has
+            gone, or it was scaled away meanwhile.
 
         Raises
         ------

@@ -177,3 +177,25 @@ def test_a_wait_can_be_taken_up_again(cluster):
     wait = part.resume(kind, client, request, seconds, data)
     again.handle(events.TimePassed())
     assert wait not in list(again.state.waits), "all of them are there"
+
+
+def test_workers_that_are_scaled_away_meanwhile_are_not_waited_for():
+    cluster = Cluster(hosts=0, workers=0)
+    cluster.add_client("client")
+    host = cluster.add_host()
+    first, second, third = addresses = [cluster.add_worker(host) for _ in range(3)]
+
+    def keep(*kept):
+        cluster.handle(events.PlacesChanged(host, [(address, address, 1, {}) for address in kept]))
+
+    keep(*addresses)
+    cluster.request("client", 7, requests.RESTART())
+    cluster.ending = []
+    keep(first, third)  # before it has left
+    cluster.remove_worker(second, parted_first=True)
+    cluster.remove_worker(first, parted_first=True)
+    cluster.remove_worker(third, parted_first=True)
+    keep(third)  # when it has left
+    assert answer(cluster) is None
+    cluster.add_worker(host, address=third)
+    assert answer(cluster) == (True, {"workers": {first: "removed", second: "removed", third: "OK"}})

@@ -54,7 +54,7 @@ RESTART = Request(
 RESTART_WORKERS = Request(
     "restart-workers",
     "New processes take the places of these workers; what they ran runs again. The answer says of each whether the new "
-    "one is there: `OK`, `timed out`, or `removed` if its host has gone.",
+    "one is there: `OK`, `timed out`, or `removed` if its host has gone, or keeps no worker there any more.",
     needed={"workers": _NAMES},
     known={"timeout": SECONDS},
     answer=Mapped(ADDRESS, TEXT, MAX_NAMED),

@@ -95,7 +95,11 @@ class Hosts:
         host = self._hosts.get(event.host)
         if host is None:
             return
+        before = host.kept_addresses
         host.keep(event.places)
+        if gone := before - host.kept_addresses:
+            for part in self._parts:
+                part.places_left(host, gone)
         self._workers.reconsider_unrunnable()
         self._workers.reconsider_ready()
 

@@ -25,7 +25,7 @@ raises a `Refusal`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
 from holdfast.cluster.protocol.message import Request
@@ -128,6 +128,9 @@ class Part:
 
     def host_reported(self, host: Host) -> None:
         """A host has said how it is."""
+
+    def places_left(self, host: Host, addresses: Collection[str]) -> None:
+        """A host keeps no workers any more at these addresses. Those that are still there leave."""
 
     def host_left(self, host: Host) -> None:
         """A host is gone, and its workers before it."""

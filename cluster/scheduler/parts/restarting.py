@@ -9,7 +9,7 @@ A restart waits for its workers to leave, and for others at the same addresses t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from holdfast.cluster.protocol.requests import RESTART, RESTART_WORKERS
@@ -49,7 +49,7 @@ class Restart(Wait):
         self.awaits_successors = awaits_successors
         self.left = dict.fromkeys(addresses)  # those that are to leave still
         self.missing: dict[str, None] = {}  # those that have left, and whose successors are to come
-        self.statuses: dict[str, str] = {}
+        self.statuses: dict[str, str] = {}  # of those that are settled, and of those that leave and get no successor
 
     @property
     def is_over(self) -> bool:
@@ -145,7 +145,8 @@ class Restarting(Part, WaitOwner):
         for restart in self._restarts:
             if worker.address in restart.left:
                 del restart.left[worker.address]
-                restart.missing[worker.address] = None
+                if worker.address not in restart.statuses:
+                    restart.missing[worker.address] = None
                 self.ask_to_follow_up()
 
     def worker_joined(self, worker: Worker) -> None:
@@ -154,6 +155,16 @@ class Restarting(Part, WaitOwner):
                 del restart.missing[worker.address]
                 restart.statuses[worker.address] = "OK"
                 self.ask_to_follow_up()
+
+    def places_left(self, host: Host, addresses: Collection[str]) -> None:
+        for restart in self._restarts:
+            for address in addresses:
+                if address in restart.missing:
+                    del restart.missing[address]
+                    self.ask_to_follow_up()
+                elif address not in restart.left:
+                    continue
+                restart.statuses[address] = "removed"
 
     def host_left(self, host: Host) -> None:
         for restart in self._restarts:
@@ -195,7 +206,7 @@ class Restarting(Part, WaitOwner):
         restart = Restart(self, client, request, due, (), is_of_all=is_of_all, awaits_successors=awaits_successors)
         there = self.shared.workers
         restart.left = {a: None for a in addresses if a in there and there[a].ending}
-        restart.missing = {a: None for a in addresses if a not in there}
+        restart.missing = {a: None for a in addresses if a not in there and a not in statuses}
         restart.statuses = {**statuses, **{a: "OK" for a in addresses if a in there and not there[a].ending}}
         self._restarts[restart] = None
         self.shared.waits.begin(restart)

@@ -297,6 +297,11 @@ class Host:
         """What it can be called."""
         return names_of_host(self.address, self.description.get("hostname", ""))
 
+    @property
+    def kept_addresses(self) -> set[str]:
+        """At which it keeps workers."""
+        return {address for address, *_ in self.description.get("places") or ()}
+
     def keep(self, places: Sequence[tuple[str, str, int, Mapping[str, float]]]) -> None:
         """It keeps its workers in these places from now on."""
         nthreads = min(MAX_THREADS, sum(threads for _, _, threads, _ in places))
