@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import dask.config
+from dask.base import named_schedulers
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.registry import registry
@@ -29,6 +30,8 @@ _METHODS = ("dataframe.shuffle.method", "array.rechunk.method")
 _TASKS = "tasks"
 _NOT_OURS = (None, "p2p")
 _ABSENT = object()
+#: What dask calls its own distributed scheduler: ``compute(scheduler="distributed")``.
+_NAMES = ("distributed", "dask.distributed")
 
 _before: dict[str, Any] = {}
 
@@ -88,6 +91,7 @@ def opened(core: Core, set_as_default: bool) -> None:
         if not registry.defaults:
             _before.clear()
             _before.update({name: dask.config.get(name, _ABSENT) for name in (_SCHEDULER, *_METHODS)})
+            named_schedulers.update(dict.fromkeys(_NAMES, _compute))
         registry.defaults.append(core)
         dask.config.set({_SCHEDULER: core.client})
         for name in _METHODS:
@@ -116,10 +120,23 @@ def _be_default_no_longer(core: Core) -> None:
     chosen = dask.config.get(_SCHEDULER, None)
     if getattr(chosen, "_core", None) is core:  # else the user has chosen another one meanwhile
         _restore(_SCHEDULER, registry.defaults[-1].client if registry.defaults else _before[_SCHEDULER])
-    for name in _METHODS if not registry.defaults else ():
+    if registry.defaults:
+        return
+    for name in _NAMES:
+        if named_schedulers.get(name) is _compute:
+            del named_schedulers[name]
+    for name in _METHODS:
         before = _before[name]
         if (before is _ABSENT or before in _NOT_OURS) and dask.config.get(name, None) == _TASKS:
             _restore(name, before)
+
+
+def _compute(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+    """Compute a graph with the current client: what dask's name for its own distributed scheduler means here."""
+    client = current().client
+    if client.asynchronous:
+        raise RuntimeError("the current client is an asynchronous one: write 'await client.compute(collection)'")
+    return client.get(dsk, keys, **kwargs)
 
 
 def _restore(name: str, value: Any) -> None:

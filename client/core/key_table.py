@@ -18,8 +18,9 @@ turn that made it. A release ends its turn, so none has both the release of a ke
 turn the scheduler has read, what it says is of the key's life then.
 
 A key that a user chose can mean one thing now and another when it is held anew. A call that begins something under such
-a key settles first (`KeyTable.settle_all`), so that it isn't taken for held by futures that are gone. And what is made
-of its result may not be named by the key alone: `KeyTable.meaning_of` says what has to be added.
+a key settles first (`KeyTable.settle_all`), so that it isn't taken for held by futures that are gone. So does a call
+with options, such as the workers that may run it. And what is made of the result of a chosen key may not be named by
+the key alone: `KeyTable.meaning_of` says what has to be added.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def submit(
             if known is not None:
                 _compare(core, known, function, func, args, kwargs)
                 return known
-    options, called = _options(options)
+    options, called = _options(core, options)
     call = Packer(function.name, func, mine, constants).pack(args, kwargs)
     digest = _Digests(function, core.table)(call.payload, call.dependencies) if chosen or pure else b""
     if not chosen:
@@ -93,7 +93,7 @@ def map_calls(
     check_ends(iterables, "what the function is mapped over")
     constants = constants_of(core)
     function = core.functions.get(func, mine, constants)
-    options, called = _options(options)
+    options, called = _options(core, options)
     prefix, keys = function.name, None
     if isinstance(key, str):
         prefix = wire_key(key)
@@ -162,11 +162,11 @@ def map_queues(
     return fed_by(core, queues, submitted)
 
 
-def _options(
-    options: task_options.Options,
-) -> tuple[task_options.Options, task_options.Called | None]:
+def _options(core: Core, options: task_options.Options) -> tuple[task_options.Options, task_options.Called | None]:
     """The options of all calls, and what says the options of each call, if something does."""
     annotations = get_annotations()
+    if options or annotations:  # another worker, say, than what a future that is gone was computed on
+        core.table.settle_all()
     if not annotations:
         return options, None
     called = task_options.Called(annotations, options)

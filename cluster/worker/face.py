@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from holdfast.cluster.worker import context
 
@@ -41,6 +41,24 @@ class Faced(context.RunsTasks, Protocol):
 
     def call(self, function: Callable[..., Any]) -> Any:
         """Call a function with what it asks for by the names of its parameters."""
+
+
+#: What dask's workers have and these have not, and what there is instead.
+_INSTEAD = {
+    "state": "the scheduler has the states of tasks (Client.processing), and a failed task's future has its exception",
+    "tasks": "the scheduler has the states of tasks (Client.processing), and a failed task's future has its exception",
+    "executor": "tasks run in threads of the worker's own; to run something beside them, start a thread",
+    "executors": "tasks run in threads of the worker's own; to run something beside them, start a thread",
+    "batched_stream": "log_event and Client.subscribe_topic pass messages to clients",
+    "rpc": "a task's client (get_client) calls functions on other workers (Client.run)",
+}
+
+
+class SchedulerOfWorker(NamedTuple):
+    """The scheduler of a worker, as the worker shows it."""
+
+    #: ``tcp://host:port``.
+    address: str
 
 
 class WorkerFace:
@@ -101,6 +119,11 @@ class WorkerFace:
         return self.address
 
     contact_address = worker_address
+
+    @property
+    def scheduler(self) -> SchedulerOfWorker:
+        """The scheduler, of which a worker has the address."""
+        return SchedulerOfWorker(self.scheduler_address)
 
     @property
     def client(self) -> Any:
@@ -197,6 +220,10 @@ class WorkerFace:
             if self._directory is not None:
                 shutil.rmtree(self._directory, ignore_errors=True)
                 self._directory = None
+
+    def __getattr__(self, name: str) -> Any:
+        what = _INSTEAD.get(name)
+        raise AttributeError(f"a worker has no attribute {name!r}{f': {what}' if what else ''}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name}: {self.address}, threads: {self.nthreads}>"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
+import os
 
 import dask
 import dask.array as da
@@ -362,6 +364,24 @@ class TestTheDefault:
         assert dask.config.get("dataframe.shuffle.method", None) is None
         with pytest.raises(ValueError, match="no client"):
             Client.current()
+
+    @pytest.mark.parametrize("name", ["distributed", "dask.distributed"])
+    def test_dasks_names_for_its_own_mean_the_client_while_one_is_open(self, client, name):
+        x = dask.delayed(os.getpid)()
+        assert x.compute(scheduler=name) != os.getpid()
+        with dask.config.set({"scheduler": name}):
+            assert x.compute() != os.getpid()
+        client.close()
+        with pytest.raises(RuntimeError, match="no Client active"):
+            x.compute(scheduler=name)
+
+    def test_dasks_name_for_its_own_in_an_asynchronous_client(self, cluster):
+        async def case():
+            async with Client(cluster.scheduler_address, asynchronous=True):
+                with pytest.raises(RuntimeError, match=r"write 'await client.compute\(collection\)'"):
+                    dask.delayed(os.getpid)().compute(scheduler="distributed")
+
+        asyncio.run(case())
 
     def test_a_scheduler_chosen_by_the_user_is_left_alone(self, client, cluster):
         with dask.config.set({"scheduler": "sync"}):

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 
+import dask
 import pytest
 
 from holdfast import (
@@ -76,6 +77,35 @@ def test_a_task_sees_its_worker(one):
     assert said["address"] in said["repr"]
     again = one.submit(about, key="about again").result()
     assert (again["id"], again["directory"]) == (said["id"], said["directory"])
+
+
+def test_what_dasks_workers_have_is_there_or_the_error_says_what_to_do(one):
+    def looks():
+        worker = get_worker()
+        assert worker.scheduler.address == worker.scheduler_address
+        assert worker.worker_address == worker.contact_address == worker.address
+        assert not hasattr(worker, "model")
+        worker.model = 5
+        with pytest.raises(AttributeError, match=r"a worker has no attribute 'state': .*Client.processing"):
+            _ = worker.state.tasks
+        with pytest.raises(AttributeError, match=r"a worker has no attribute 'anything'$"):
+            _ = worker.anything
+        return worker.model
+
+    assert one.submit(looks, pure=False).result() == 5
+
+
+def where():
+    return get_worker().address
+
+
+def test_a_call_for_another_worker_is_another_run_once_the_future_is_gone(client):
+    for _ in range(3):
+        for address in client.nthreads():
+            assert client.submit(where, workers=[address]).result() == address
+            assert client.gather(client.map(lambda _: where(), range(3), workers=[address])) == [address] * 3
+            with dask.annotate(workers=[address]):
+                assert client.submit(where).result() == address
 
 
 def test_what_a_worker_keeps_for_its_tasks_goes_with_it():
