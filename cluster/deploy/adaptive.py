@@ -41,7 +41,8 @@ class Adaptive:
     Parameters
     ----------
     cluster : Cluster
-        Has ``scale_up(n)``, ``scale_down(workers)``, ``plan``, ``requested``, ``observed`` and ``scheduler_comm``.
+        Has ``scale_up(n)``, ``scale_down(workers)``, ``refresh()``, ``plan``, ``requested``, ``observed`` and
+        ``scheduler_comm``.
     interval : float or str
         How often it looks, in seconds or as text. Default: ``"1s"``. None or 0: only when `adapt` is called.
     minimum, maximum : int

@@ -465,6 +465,18 @@ def test_pip_says_why_it_could_not(client):
         PipInstall("scikit-learn")
 
 
+def test_a_file_is_uploaded_as_a_plugin(run, tmp_path, request):
+    name = f"plugged_{request.node.callspec.id}"
+    path = tmp_path / f"{name}.py"
+
+    async def case(client, got):
+        path.write_text("VALUE = 42\n")
+        assert len(await got(client.register_plugin(UploadFile(path)))) == 2
+        assert set((await got(client.run(value_in, name))).values()) == {42}
+
+    run(case)
+
+
 def test_uploading_again_needs_no_second_name(tmp_path):
     path = tmp_path / "m.py"
     path.touch()
