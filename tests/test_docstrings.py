@@ -87,8 +87,9 @@ def names(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
             yield {**given, "client": client, "Client": holdfast.Client}
     elif example.name.startswith("holdfast.cluster.deploy"):
         cluster: holdfast.LocalCluster = request.getfixturevalue("in_process")
+        until(lambda: cluster.observed == cluster.plan, "those that the last example asked for have come or gone")
         cluster.scale(2)
-        until(lambda: cluster.observed == cluster.plan, "it has these two workers")
+        until(lambda: cluster.observed == cluster.plan, "it has two workers")
         yield {**given, "cluster": cluster}
     elif example.name.startswith(("holdfast.objectstore.client", "holdfast.objectstore.server")):
         server: objectstore.StoreServer = request.getfixturevalue("server")
