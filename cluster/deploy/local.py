@@ -492,7 +492,7 @@ class LocalCluster(Cluster):
             raise ValueError(f"n must be from 0 to {MAX_WORKERS}, not {n}")
         surplus = self._n_workers - n
         if surplus > 0:
-            return self.scale_down(self._choose(surplus))
+            return self._change(self._remove_and_add(self._drop(self._choose(surplus))))
         for _ in range(-surplus):
             host = self._emptiest()
             index, self._next[host] = self._next[host], self._next[host] + 1
@@ -502,6 +502,10 @@ class LocalCluster(Cluster):
     def scale_down(self, workers: Iterable[Any]) -> Any:
         """Have these workers no more, which are given by name or address; as `scale`."""
         self._check_open()
+        return self._change(self._remove(self._drop(workers)))
+
+    def _drop(self, workers: Iterable[Any]) -> list[str]:
+        """These workers are in no host's plan any more: the addresses of those that have one."""
         named = {workers} if isinstance(workers, str) else {str(worker) for worker in workers}
         going = [
             worker for worker in self.workers.values() if not named.isdisjoint((worker.name, worker.address or ""))
@@ -509,7 +513,7 @@ class LocalCluster(Cluster):
         names = {worker.name for worker in going}
         for host, plan in enumerate(self._plans):
             self._plan(host, [index for index in plan.numbers if _name_of(plan.name, index) not in names])
-        return self._change(self._remove([worker.address for worker in going if worker.address is not None]))
+        return [worker.address for worker in going if worker.address is not None]
 
     def _choose(self, count: int) -> list[str]:
         """The names of so many workers that may go: those that aren't there, then idle ones, the youngest first."""
@@ -559,6 +563,11 @@ class LocalCluster(Cluster):
                         pass  # the host has just gone, and another one comes
                 if pending:
                     await asyncio.sleep(RETRY_SECONDS)
+
+    async def _remove_and_add(self, addresses: list[str]) -> None:
+        """Others than those that go may be missing, too: they were retired."""
+        await self._remove(addresses)
+        await self._add()
 
     async def _remove(self, addresses: list[str]) -> None:
         """Close workers. Those that the scheduler has are retired first."""

@@ -168,8 +168,8 @@ def test_hosts_that_were_retired_are_there_again_when_they_are_to_have_workers(p
         assert (kept.result() == 1).all()
         kept.release()
         client.retire_workers(list(client.nthreads()))
-        cluster.scale(0)
-        cluster.scale(1)
+        cluster.scale(3)  # fewer than there were to be, and more than there are
+        cluster.wait_for_workers(3, timeout=60)
         assert client.submit(abs, -1, pure=False).result(timeout=60) == 1
 
 
