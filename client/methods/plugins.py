@@ -10,7 +10,7 @@ from holdfast.client.drivers.kinds import takes_its_kind
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import plugins
 from holdfast.client.raising import hides_own_frames
-from holdfast.cluster.plugins.base import SchedulerPlugin, WorkerPlugin
+from holdfast.cluster.plugins.base import NannyPlugin, SchedulerPlugin, WorkerPlugin
 from holdfast.cluster.plugins.callbacks import SetupCallback
 from holdfast.cluster.plugins.files import UploadFile
 
@@ -25,7 +25,7 @@ class PluginMethods(Face):
 
         Parameters
         ----------
-        plugin : WorkerPlugin or SchedulerPlugin
+        plugin : WorkerPlugin, NannyPlugin or SchedulerPlugin
             Its base class says where it runs. It is pickled.
         name : str, optional
             A plugin replaces the one of this name. Default: its ``name``; without one, a name of its own.
@@ -46,6 +46,8 @@ class PluginMethods(Face):
             It is no plugin, or can't be pickled.
         ValueError
             There are too many plugins, or they take too much; says what there may be.
+        RuntimeError
+            It is for hosts, and the workers of one run in its agent's process (``processes=False``).
 
         Examples
         --------
@@ -63,12 +65,14 @@ class PluginMethods(Face):
         """
         if isinstance(plugin, WorkerPlugin):
             kind = "worker"
+        elif isinstance(plugin, NannyPlugin):
+            kind = "nanny"
         elif isinstance(plugin, SchedulerPlugin):
             kind = "scheduler"
         else:
             raise TypeError(
-                f"a plugin is an object of a class below WorkerPlugin or SchedulerPlugin, and {plugin!r:.200} is none: "
-                "its base class says where it runs"
+                f"a plugin is an object of a class below WorkerPlugin, NannyPlugin or SchedulerPlugin, and "
+                f"{plugin!r:.200} is none: its base class says where it runs"
             )
         return self._run(plugins.register(self._core, kind, plugin, name, idempotent))
 
@@ -84,7 +88,7 @@ class PluginMethods(Face):
         name : str, optional
             As for `register_plugin`.
         nanny : bool, optional
-            Taken to be refused: the agents of hosts run nothing of users.
+            Whether it is for hosts: `register_nanny_plugin`. Default: whether it is a `NannyPlugin`.
 
         Returns
         -------
@@ -106,7 +110,8 @@ class PluginMethods(Face):
         >>> client.unregister_worker_plugin("marker")
         {'tcp://...': {'status': 'OK'}, 'tcp://...': {'status': 'OK'}}
         """
-        plugins.refuse_nanny(nanny)
+        if isinstance(plugin, NannyPlugin) if nanny is None else nanny:
+            return self.register_nanny_plugin(plugin, name)
         if isinstance(plugin, type) or not any(hasattr(plugin, what) for what in ("setup", "teardown", "transition")):
             raise TypeError(f"a worker plugin is an object with a setup, teardown or transition, not {plugin!r:.200}")
         return self._run(plugins.register(self._core, "worker", plugin, name, False))
@@ -119,7 +124,7 @@ class PluginMethods(Face):
         ----------
         name : str
         nanny : bool, optional
-            As for `register_worker_plugin`.
+            Whether it is one of hosts.
 
         Returns
         -------
@@ -141,8 +146,45 @@ class PluginMethods(Face):
         >>> client.unregister_worker_plugin("idle")
         {'tcp://...': {'status': 'OK'}, 'tcp://...': {'status': 'OK'}}
         """
-        plugins.refuse_nanny(nanny)
-        return self._run(plugins.unregister(self._core, "worker", name))
+        return self._run(plugins.unregister(self._core, "nanny" if nanny else "worker", name))
+
+    @hides_own_frames
+    def register_nanny_plugin(self, plugin: Any, name: str | None = None, idempotent: bool = False) -> Any:
+        """Have a plugin run once on each host, also on those that come later. In an asynchronous client: await it.
+
+        As `register_plugin`, and takes any object with a ``setup`` or ``teardown``. It runs in a process beside the
+        host's agent, which is that of ``run(..., nanny=True)``. `unregister_worker_plugin` with ``nanny=True`` takes
+        it down.
+
+        Parameters
+        ----------
+        plugin : NannyPlugin
+            If its ``restart`` is true, the workers of each host start anew when it has been set up there.
+        name : str, optional
+        idempotent : bool
+            As for `register_plugin`.
+
+        Returns
+        -------
+        dict
+            As of `register_plugin`, by the addresses of the hosts.
+
+        Raises
+        ------
+        Exception
+            As of `register_plugin`.
+
+        Examples
+        --------
+        >>> from holdfast import NannyPlugin
+        >>> client.register_nanny_plugin(NannyPlugin(), name="idle")
+        {'tcp://...': {'status': 'OK'}}
+        >>> client.unregister_worker_plugin("idle", nanny=True)
+        {'tcp://...': {'status': 'OK'}}
+        """
+        if isinstance(plugin, type) or not any(hasattr(plugin, what) for what in ("setup", "teardown")):
+            raise TypeError(f"a node plugin is an object with a setup or teardown, not {plugin!r:.200}")
+        return self._run(plugins.register(self._core, "nanny", plugin, name, idempotent))
 
     @hides_own_frames
     def register_scheduler_plugin(self, plugin: Any, name: str | None = None, idempotent: bool = False) -> Any:

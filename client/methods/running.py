@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from holdfast.client.methods.face import Face
-from holdfast.client.operations import plugins, running
+from holdfast.client.operations import running
 from holdfast.client.raising import hides_own_frames
 
 
@@ -42,7 +42,9 @@ class RunningMethods(Face):
             Whether to wait for it. Without, this returns None when it has begun, what it returns is lost, and what it
             raises is in the worker's log.
         nanny : bool
-            Taken to be refused: the agents of hosts run nothing of users, since all stores and workers depend on them.
+            Whether it runs once on each of their hosts instead, in a process beside the host's agent, where node
+            plugins are too (`NannyPlugin`). ``dask_worker`` is then a view of the host, with ``address``, ``name``,
+            ``env``, ``plugins``, ... What it returns stands for each of these workers of the host.
         on_error : {"raise", "return", "ignore"}
             What becomes of an error: it is raised, it stands among the results, or it is left out.
 
@@ -56,7 +58,9 @@ class RunningMethods(Face):
         Exception
             What the function raises, with its traceback; or a `ConnectError` if a worker leaves meanwhile.
         ValueError
-            A name is none of the cluster's; lists those that there are. Or ``nanny=True``.
+            A name is none of the cluster's; lists those that there are.
+        RuntimeError
+            With ``nanny``: a host has no such process, since its workers run in its agent's (``processes=False``).
         TypeError
             The function or an argument can't be pickled.
 
@@ -70,10 +74,8 @@ class RunningMethods(Face):
         >>> set(client.run(threads_of).values())
         {1}
         """
-        plugins.refuse_nanny(nanny)
-        return self._run(
-            running.run_on_workers(self._core, function, args, kwargs, workers=workers, wait=wait, on_error=on_error)
-        )
+        there = running.run_on_nannies if nanny else running.run_on_workers
+        return self._run(there(self._core, function, args, kwargs, workers=workers, wait=wait, on_error=on_error))
 
     @hides_own_frames
     def run_coroutine(

@@ -73,12 +73,3 @@ def check_name(name: Any) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"the name of a plugin is a text, not {name!r:.100}")
     check_text("the plugin", name)
-
-
-def refuse_nanny(nanny: bool | None) -> None:
-    """Refuse what is to run in the agents of hosts."""
-    if nanny:
-        raise ValueError(
-            "nanny=True is refused: nothing of users runs in the agents of hosts, on which all stores and workers "
-            "depend. Leave it out: a WorkerPlugin, or Client.run, runs in each worker"
-        )

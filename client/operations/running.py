@@ -10,6 +10,7 @@ from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Elsewhere, Operation
 from holdfast.client.futures.future import Future
 from holdfast.client.operations.errands import Outcome, have_done
+from holdfast.client.operations.information import nthreads
 from holdfast.client.operations.storing import constants
 from holdfast.client.packing.constants import REFUSALS, Packed
 from holdfast.client.packing.options import names_of_workers
@@ -17,7 +18,7 @@ from holdfast.client.raising import raise_in_operation
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.failures.loading import load_exception
-from holdfast.cluster.protocol.errands import ASSISTANT, RUN, RUN_ON_SCHEDULER, Errand
+from holdfast.cluster.protocol.errands import ASSISTANT, RUN, RUN_ON_NANNY, RUN_ON_SCHEDULER, Errand
 from holdfast.objectstore import decode
 
 ON_ERROR = ("raise", "return", "ignore")
@@ -120,3 +121,20 @@ def run_on_workers(
 ) -> Operation[dict[str, Any] | None]:
     """See `Client.run`."""
     return run(core, RUN, function, args, kwargs, **options)
+
+
+def run_on_nannies(
+    core: Core,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    workers: Any = None,
+    **options: Any,
+) -> Operation[dict[str, Any] | None]:
+    """See `Client.run`. It runs once on each host, and what it returns is that of all workers there that are meant."""
+    results = yield from run(core, RUN_ON_NANNY, function, args, kwargs, workers=workers, **options)
+    if results is None:
+        return None
+    meant = yield from nthreads(core, workers)
+    return {worker: results[host] for worker in meant if (host := worker.rpartition("/")[0]) in results}

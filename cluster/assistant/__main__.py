@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import socket
 import sys
-import threading
-from typing import Any
 
 from holdfast.cluster.assistant.errands import AssistantErrands
-from holdfast.cluster.comm import frames
-from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.tokens import add_token_option, token_of
+from holdfast.cluster.errands.beside import Beside, leave
 from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.processes.child import add_process_options, configure_logging
 from holdfast.cluster.protocol.assistant import ENDED, TELL, TO_ASSISTANT
 from holdfast.cluster.protocol.errands import ERRAND
 from holdfast.cluster.protocol.message import Dispatch
-
-_RECEIVE_NBYTES = 1 << 20
 
 
 def main() -> int:
@@ -38,36 +31,18 @@ def main() -> int:
     return 0
 
 
-def _serve(scheduler: socket.socket, address: str, token: bytes) -> None:
+def _serve(sock: socket.socket, address: str, token: bytes) -> None:
     """Do what the scheduler says, until it says no more."""
-    sending = threading.Lock()
-
-    def send(message: tuple[Any, ...]) -> None:
-        with sending, contextlib.suppress(OSError):  # the scheduler is gone, and this process ends
-            scheduler.sendall(b"".join(frames.pack([message])))
-
-    errands = AssistantErrands(address, token, send)
-    threads = ErrandThreads("assistant", errands.handlers(), send, "holdfast-errand-assistant")
+    scheduler = Beside(sock)
+    errands = AssistantErrands(address, token, scheduler.send)
+    threads = ErrandThreads("assistant", errands.handlers(), scheduler.send, "holdfast-errand-assistant")
     dispatch: Dispatch[None] = Dispatch(TO_ASSISTANT, {ERRAND: threads.take, TELL: errands.plugins.tell})
-    reader = FrameReader()
-    while received := _receive(scheduler):
-        for batch in reader.feed(received):
-            for message in batch:
-                dispatch(message)
+    for message in scheduler.messages():
+        dispatch(message)
     threads.stop()
     errands.close()
-    send(ENDED())
-    # A function may run still, and is not waited for.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _receive(scheduler: socket.socket) -> bytes:
-    try:
-        return scheduler.recv(_RECEIVE_NBYTES)
-    except OSError:
-        return b""
+    scheduler.send(ENDED())
+    leave()
 
 
 if __name__ == "__main__":

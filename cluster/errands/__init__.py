@@ -3,8 +3,9 @@
 ==================  ==========================================================================================
 ``threads.py``      takes errands, does each in a thread, and sends what it has come to
 ``calls.py``        functions of users, called for an errand
+``beside.py``       the way of a process that does nothing else
 ==================  ==========================================================================================
 
 What errands there are is in `cluster/protocol/errands.py`. What is done about each is in the process that does it:
-`cluster/worker/errands.py`, `cluster/node/errands.py`.
+`cluster/worker/errands.py`, `cluster/node/errands.py`, `cluster/assistant/errands.py`, `cluster/nanny/errands.py`.
 """

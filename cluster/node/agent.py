@@ -22,6 +22,7 @@ from holdfast.cluster.node import errands
 from holdfast.cluster.node.deaths import Death
 from holdfast.cluster.node.heartbeat import Heartbeat
 from holdfast.cluster.node.ledger import Revoked
+from holdfast.cluster.node.nanny import OPERATIONS, NannyProcess
 from holdfast.cluster.node.pages import PageMaker
 from holdfast.cluster.node.scheduler_link import SchedulerLink
 from holdfast.cluster.node.worker_plan import WorkerPlan
@@ -159,6 +160,7 @@ class NodeAgent:
         self._workers: HostWorkers | None = None
         self._page_maker: PageMaker | None = None
         self._errands: ErrandThreads | None = None
+        self._nanny: NannyProcess | None = None
         self._heartbeat: Heartbeat | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -221,7 +223,7 @@ class NodeAgent:
             on_parted=self._parted,
             on_revoke=self._revoke,
             on_kill=self._kill,
-            on_errand=self._errands.take,
+            on_errand=self._do_errand,
             on_end=self._end,
         )
         self._fetcher = Fetcher(
@@ -232,6 +234,24 @@ class NodeAgent:
             on_not_copied=self._link.not_copied,
         )
         self._transfer_server.start()
+        self._nanny = nanny = NannyProcess(
+            [
+                "--scheduler",
+                self.scheduler_address,
+                "--node",
+                self.address,
+                "--store",
+                self.store.socket_path,
+                "--name",
+                self.name,
+            ],
+            self.name,
+            token=self._token,
+            forker=self._forker if self._processes else None,
+            say=self._say,
+            restart=lambda: self.workers.restart_processes(),
+            log_level=self._log_level,
+        )
         # Importing takes a worker process most of its start; the scheduler is looked for meanwhile.
         self._workers = workers = HostWorkers(
             scheduler_address=self.scheduler_address,
@@ -241,6 +261,7 @@ class NodeAgent:
             forker=self._forker,
             on_exit=self._exited,
             on_change=self._places_changed,
+            environment=lambda: nanny.environment,
             log_level=self._log_level,
             log_directory=self._worker_logs,
             dask_config=self._dask_config,
@@ -300,6 +321,8 @@ class NodeAgent:
             await self._workers.close()
         if self._page_maker is not None:
             await self._page_maker.close()
+        if self._nanny is not None:
+            await self._nanny.close()
         self._forker.close()
         if self._link is not None:
             self._link.close()
@@ -362,6 +385,12 @@ class NodeAgent:
     def _say(self, message: tuple[Any, ...]) -> None:
         if self._link is not None:
             self._link.say(message)
+
+    def _do_errand(self, number: int, operation: str, arguments: dict[str, Any]) -> None:
+        assert self._errands is not None
+        assert self._nanny is not None
+        take = self._nanny.take if operation in OPERATIONS else self._errands.take
+        take(number, operation, arguments)
 
     def _report(self) -> None:
         assert self._heartbeat is not None

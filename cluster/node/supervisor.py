@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,9 @@ class Supervisor:
         The cluster's token.
     on_exit:
         ``on_exit(address, death)``, called when a worker's process has ended while it should run.
+    environment:
+        ``environment()``: variables of the environment of the processes that start now, besides those of their plans;
+        None takes one away.
     log_level:
         How much the workers log.
     log_directory:
@@ -99,6 +102,7 @@ class Supervisor:
         forker: Forker,
         token: bytes,
         on_exit: Callable[[str, Death], None],
+        environment: Callable[[], Mapping[str, str | None]],
         log_level: str = "INFO",
         log_directory: Path | None = None,
         dask_config: bytes = b"",
@@ -107,6 +111,7 @@ class Supervisor:
         self._forker = forker
         self._token = token
         self._on_exit = on_exit
+        self._environment = environment
         self._log_level = log_level
         self._log_directory = log_directory
         self._dask_config = dask_config
@@ -221,7 +226,7 @@ class Supervisor:
                     *(["--prefix-lines"] if log_file is not None else []),
                 ],
                 worker.name,
-                env=worker.plan.environment,
+                env={**worker.plan.environment, **self._environment()},
                 log_file=log_file,
                 pass_fds={tokens.OPTION: token_fd, "--ledger-fd": ledger.fd, **config_fd},
             )
@@ -299,6 +304,16 @@ class Supervisor:
         worker.child.terminate()
         self._kill_late(worker.child.pid, RESTART_SECONDS, RESTARTED)
 
+    async def restart_all(self) -> None:
+        """`restart` all, and wait until the new processes are registered, or one of a place could not start."""
+        workers = list(self.workers)
+        await _settled(workers)
+        for worker in workers:
+            if not worker.closing.is_set() and worker.child is not None and worker.child.returncode is None:
+                worker.started = asyncio.get_running_loop().create_future()
+                self.restart(worker.address)
+        await _settled(workers)
+
     def _kill_late(self, pid: int, seconds: float, reason: str) -> None:
         """Kill a process of a worker, if it has not ended until then."""
 
@@ -328,3 +343,11 @@ class Supervisor:
             if worker.child is not None and worker.pid == pid and worker.child.returncode is None:
                 worker.killed_because = reason
                 worker.child.kill()
+
+
+async def _settled(workers: Sequence[WorkerProcess]) -> None:
+    """Wait until it is known of each whether it could start."""
+    if workers:
+        for started in (await asyncio.wait([worker.started for worker in workers]))[0]:
+            if not started.cancelled():
+                started.exception()  # it is in the log, and the place is tried again

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class HostWorkers:
         ``on_exit(address, death)``: a worker has ended that was to run, or was closed by `remove`.
     on_change
         Called when `places` have changed.
+    environment
+        ``environment()``: what the nanny sets in the environment of the worker processes that start now.
     log_level, log_directory, dask_config
         Of `Supervisor`.
     """
@@ -51,6 +53,7 @@ class HostWorkers:
         forker: Forker,
         on_exit: Callable[[str, Death], None],
         on_change: Callable[[], None],
+        environment: Callable[[], Mapping[str, str | None]],
         log_level: str = "INFO",
         log_directory: Path | None = None,
         dask_config: bytes = b"",
@@ -67,6 +70,7 @@ class HostWorkers:
             forker=forker,
             token=token,
             on_exit=on_exit,
+            environment=environment,
             log_level=log_level,
             log_directory=log_directory,
             dask_config=dask_config,
@@ -170,6 +174,13 @@ class HostWorkers:
                 self._soon(self._start_anew(address, plan), f"starting {plan.name} anew")
             else:
                 self._supervisor.restart(address)
+
+    async def restart_processes(self) -> None:
+        """Have new processes take the places of all workers that are processes, and wait until they are registered.
+
+        One that can't start is tried again, and not waited for.
+        """
+        await self._supervisor.restart_all()
 
     async def _start_anew(self, address: str, plan: WorkerPlan) -> None:
         await self._in_process.remove(address)

@@ -77,6 +77,62 @@ class WorkerPlugin:
         """
 
 
+class NannyPlugin:
+    """Runs once on each host, from its start to its end, in a process beside the host's agent: also on later hosts.
+
+    A subclass overrides what it needs. `setup` and `teardown` may be coroutine functions. A host's workers get no task
+    before the `setup` of all plugins is over that were registered before the host came. A host whose workers run in
+    its agent's process (``processes=False``) has no such process.
+
+    Attributes
+    ----------
+    restart : bool
+        Whether the workers of the host start anew after `setup`.
+
+    Examples
+    --------
+    >>> from holdfast import NannyPlugin
+    >>> class Scratch(NannyPlugin):
+    ...     name = "scratch"
+    ...     def setup(self, nanny):
+    ...         nanny.env["SCRATCH"] = nanny.local_directory
+    >>> client.register_plugin(Scratch())
+    {'tcp://...': {'status': 'OK'}}
+    >>> client.unregister_worker_plugin("scratch", nanny=True)
+    {'tcp://...': {'status': 'OK'}}
+    """
+
+    restart: bool = False
+
+    def setup(self, nanny: Any) -> Any:
+        """The plugin is there from now on.
+
+        Parameters
+        ----------
+        nanny : NannyView
+            Has ``name``, ``address``, ``scheduler_address``, ``local_directory``, ``plugins``, ``client``,
+            ``log_event``, and ``env``: variables of the environment of the worker processes that start from now on.
+
+        Examples
+        --------
+        >>> from holdfast import NannyPlugin
+        >>> NannyPlugin().setup(nanny=None)
+        """
+
+    def teardown(self, nanny: Any) -> Any:
+        """The plugin was unregistered or replaced, or the host closes.
+
+        Parameters
+        ----------
+        nanny : NannyView
+
+        Examples
+        --------
+        >>> from holdfast import NannyPlugin
+        >>> NannyPlugin().teardown(nanny=None)
+        """
+
+
 class SchedulerPlugin:
     """Runs beside the scheduler, in its assistant process, and hears of what happens in it.
 

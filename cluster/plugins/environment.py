@@ -15,6 +15,10 @@ class Environ(WorkerPlugin):
     A library that reads a variable only when it is imported has been imported by then if Holdfast needs it, as numpy;
     give such variables to 'holdfast start' or to the cluster in its own environment.
 
+    It is a plugin of workers, so those that there are have the variables at once, and need not start anew. Registered
+    with `Client.register_nanny_plugin`, it gives them instead to the worker processes that start later, from their
+    beginning: before what they preload, and before what they import.
+
     Parameters
     ----------
     environ : dict, optional
@@ -36,9 +40,18 @@ class Environ(WorkerPlugin):
         self.environ = {str(name): None if value is None else str(value) for name, value in (environ or {}).items()}
 
     def setup(self, worker: Any) -> None:
-        """Set them."""
+        """Set them, on a worker or for the workers of a nanny."""
+        if hasattr(worker, "env"):
+            worker.env.update(self.environ)
+            return
         for name, value in self.environ.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+    def teardown(self, worker: Any) -> None:
+        """Let later workers of a nanny have what they would have had. A worker keeps its variables."""
+        if hasattr(worker, "env"):
+            for name in self.environ:
+                worker.env.pop(name, None)

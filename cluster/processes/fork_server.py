@@ -156,7 +156,11 @@ def become(request: dict[str, Any]) -> int:
     """Be the process that was asked for; returns its exit code."""
     gc.enable()
     os.setpgid(0, 0)
-    os.environ.update(request["env"])
+    for variable, value in request["env"].items():
+        if value is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = value
     descriptors = request["descriptors"]
     for name, standard in (("stdout", 1), ("stderr", 2)):
         if (fd := descriptors.pop(name, None)) is not None:

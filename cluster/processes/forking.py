@@ -193,7 +193,7 @@ class _Request:
     Parameters
     ----------
     env:
-        Environment variables besides those of the fork server.
+        Environment variables besides those of the fork server; None for a value: one that the fork does not get.
     log_file:
         Appended to: what the fork logs and what it prints. It gets this process's standard output and error if not
         given.
@@ -209,7 +209,7 @@ class _Request:
         arguments: Sequence[str],
         name: str,
         *,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
         log_file: Path | None = None,
         pass_fds: Mapping[str, int] | None = None,
         may_fork: bool = False,

@@ -3,6 +3,7 @@
 ==============================  ==========================================================================
 `client`, `worker`, `node`      what each of the three and the scheduler say to each other
 `assistant`                     what the scheduler and the process beside it say to each other
+`nanny`                         what a node and the process beside it say to each other
 `requests`                      what a client asks, and what the answers are
 `errands`                       what a client has workers and nodes do beside their tasks, by way of the scheduler
 `opening`                       what the two ends of a new connection say about themselves
@@ -20,6 +21,6 @@ what is malformed costs the peer that sent it, and no other. Nothing here does I
 store's rooms, and nothing from the cluster's but errors.
 """
 
-from holdfast.cluster.protocol import assistant, client, errands, node, requests, worker
+from holdfast.cluster.protocol import assistant, client, errands, nanny, node, requests, worker
 
-__all__ = ["assistant", "client", "errands", "node", "requests", "worker"]
+__all__ = ["assistant", "client", "errands", "nanny", "node", "requests", "worker"]

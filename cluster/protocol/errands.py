@@ -9,7 +9,8 @@ the bytes of a user stay closed.
 An errand is done in a thread of its own, which no task waits for. So it may take as long as it likes.
 
 A further errand is one definition here, and one handler in the table of those that do it: `cluster/worker/errands.py`,
-`cluster/node/errands.py`.
+`cluster/node/errands.py`, `cluster/assistant/errands.py`, `cluster/nanny/errands.py`. What is for a nanny goes to the
+agent of its host, which passes it on.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ FAILED = Fields({"failed": Listed(Entry(name=NAME, raised=PAYLOAD, text=ERROR_TE
 DEPENDENCIES = Listed(Entry(key=KEY, object_id=OBJECT, inline=Maybe(INLINE), nodes=NODES), MAX_NAMED)
 
 #: The kinds of processes that do errands.
-Doer: TypeAlias = Literal["worker", "node", "assistant"]
+Doer: TypeAlias = Literal["worker", "node", "assistant", "nanny"]
 #: The name of the process beside the scheduler, where that of a worker or node would be.
 ASSISTANT = "assistant"
 
@@ -166,6 +167,33 @@ TAKE_DOWN_SCHEDULER_PLUGIN = Errand(
     needed={"name": NAME},
     answer=FAILED,
 )
+RUN_ON_NANNY = Errand(
+    "run-on-nanny",
+    "As `run`, in the process beside the node's agent.",
+    by="nanny",
+    needed={"call": PAYLOAD},
+    known={"dependencies": DEPENDENCIES, "waits": Boolean()},
+    answer=CALLED,
+)
+SET_UP_NANNY_PLUGINS = Errand(
+    "set-up-nanny-plugins",
+    "As `set-up-plugins`, of plugins of hosts. They are `first` on a host that has just come, where no worker has "
+    "had a task, and set up `again` on a host whose nanny has died. If the answer says `restart`, the agent has started "
+    "the workers of the host anew before it has passed the answer on.",
+    by="nanny",
+    needed={"plugins": Listed(Entry(name=NAME, call=PAYLOAD, dependencies=DEPENDENCIES), MAX_NAMED)},
+    known={"first": Boolean(), "again": Boolean()},
+    answer=Fields(
+        {"failed": Listed(Entry(name=NAME, raised=PAYLOAD, text=ERROR_TEXT), MAX_NAMED)}, {"restart": Boolean()}
+    ),
+)
+TAKE_DOWN_NANNY_PLUGIN = Errand(
+    "take-down-nanny-plugin",
+    "Takes down a plugin of hosts, if it is there.",
+    by="nanny",
+    needed={"name": NAME},
+    answer=FAILED,
+)
 VERSIONS = Errand(
     "versions",
     "The versions of Python, of the libraries that matter to a cluster, and of these packages, as the worker has them.",
@@ -247,6 +275,9 @@ ERRANDS = (
     RUN_ON_SCHEDULER,
     SET_UP_SCHEDULER_PLUGINS,
     TAKE_DOWN_SCHEDULER_PLUGIN,
+    RUN_ON_NANNY,
+    SET_UP_NANNY_PLUGINS,
+    TAKE_DOWN_NANNY_PLUGIN,
     SET_UP_PLUGINS,
     TAKE_DOWN_PLUGIN,
     VERSIONS,

@@ -103,6 +103,12 @@ HEARTBEAT = Message(
     ),
 )
 
+NANNY_LEFT = Message(
+    "nanny-left",
+    "The process beside the node's agent is gone, and its plugins with it. What it was doing has come to an error.",
+    reason=REASON,
+)
+
 FROM_NODE = Vocabulary(
     "a node",
     "the scheduler",
@@ -115,6 +121,7 @@ FROM_NODE = Vocabulary(
     REVOKED,
     HEARTBEAT,
     PLACES_CHANGED,
+    NANNY_LEFT,
     ERRAND_DONE,
     ERRAND_STORED,
 )

@@ -74,16 +74,21 @@ class WorkerErrands:
     def _run(self, call: bytes | memoryview, dependencies: Any = (), waits: bool = True) -> dict[str, Any] | Stored:
         return self.calls.call(call, self._values(dependencies), waits=waits)
 
-    def _values(self, dependencies: Any) -> _Values | None:
-        return _Values(self._store, dependencies, private=True) if dependencies else None
+    def _values(self, dependencies: Any) -> Values | None:
+        return Values(self._store, dependencies, private=True) if dependencies else None
 
     def _put(self, encoded: Encoded) -> Stored:
-        object_id = self._store.put_encoded(encoded, key="the result of a run", timeout=STORE_TIMEOUT_SECONDS)
-        self._store.flush()  # the seal is on its way before anybody hears of the object
-        return Stored(bytes(object_id), encoded.nbytes, encoded.type_name)
+        return put_result(self._store, encoded)
 
 
-class _Values(Dependencies):
+def put_result(store: Store, encoded: Encoded) -> Stored:
+    """Put the result of a function into a store."""
+    object_id = store.put_encoded(encoded, key="the result of a run", timeout=STORE_TIMEOUT_SECONDS)
+    store.flush()  # the seal is on its way before anybody hears of the object
+    return Stored(bytes(object_id), encoded.nbytes, encoded.type_name)
+
+
+class Values(Dependencies):
     """Large data among the arguments of a function."""
 
     def __getitem__(self, key: Any) -> Any:

@@ -459,6 +459,7 @@ class Scheduler:
                     protocol.node.INVENTORY: self._taking(events.ObjectsReported),
                     protocol.node.READY: self._taking(events.HostReady),
                     protocol.node.PLACES_CHANGED: self._places_changed,
+                    protocol.node.NANNY_LEFT: self._taking(events.NannyLeft),
                     protocol.node.COPIED: self._taking(events.ObjectsFound),
                     protocol.node.NOT_COPIED: self._taking(events.CopiesFailed),
                     protocol.node.EXITED: self._worker_exited,

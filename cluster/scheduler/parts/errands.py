@@ -171,7 +171,7 @@ class Errands(Part, WaitOwner):
         Parameters
         ----------
         doer
-            Which of the two.
+            Which kind of process. A nanny has the address of its node.
         names
             Of workers, nodes or hosts (`naming`); None: all.
 

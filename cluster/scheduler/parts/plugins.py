@@ -2,7 +2,8 @@
 
 A plugin is sent by an errand to all that are there when it is registered, and to each that comes later. A worker that
 comes gets all of them in one errand, in the order in which they were registered, and is being *prepared* until it has
-answered: it counts as a worker and gets no task (`revocation.prepare`).
+answered: it counts as a worker and gets no task (`revocation.prepare`). A host that comes gets those for hosts in the
+same way. Until it has answered, its workers are being prepared too, and only then they get the plugins for workers.
 
 What fails on those that are there is told to the client that registers. What fails on one that comes later has no
 client to tell: it is an event of the topic `TOPIC`, and in the log of the worker. The worker is used all the same.
@@ -17,8 +18,10 @@ from typing import Any, ClassVar
 
 from holdfast.cluster.protocol.errands import (
     ASSISTANT,
+    SET_UP_NANNY_PLUGINS,
     SET_UP_PLUGINS,
     SET_UP_SCHEDULER_PLUGINS,
+    TAKE_DOWN_NANNY_PLUGIN,
     TAKE_DOWN_PLUGIN,
     TAKE_DOWN_SCHEDULER_PLUGIN,
     Errand,
@@ -31,8 +34,9 @@ from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.topics import Topics
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Worker
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Host, Worker
 from holdfast.cluster.scheduler.tasks.names import Key, Payload
 from holdfast.cluster.scheduler.tasks.wording import some
 
@@ -43,13 +47,15 @@ MAX_NBYTES = 64 << 20
 TOPIC = "plugins"
 
 #: Those for whom there are plugins.
-KINDS = ("worker", "scheduler")
+KINDS = ("worker", "scheduler", "nanny")
 #: What sets plugins of a kind up, and what takes one down.
 _ERRANDS: dict[str, tuple[Errand, Errand]] = {
     "worker": (SET_UP_PLUGINS, TAKE_DOWN_PLUGIN),
     "scheduler": (SET_UP_SCHEDULER_PLUGINS, TAKE_DOWN_SCHEDULER_PLUGIN),
+    "nanny": (SET_UP_NANNY_PLUGINS, TAKE_DOWN_NANNY_PLUGIN),
 }
-#: The process beside the scheduler is started again for its plugins so often, if it ends before they are set up.
+#: A process beside the scheduler or an agent is started again for its plugins so often, if it ends before they are set
+#: up.
 MAX_STARTS = 3
 
 
@@ -94,8 +100,24 @@ class _Preparation(Commission):
         self._part.prepared(self.worker, outcome)
 
 
+class _HostPreparation(Commission):
+    """A host that sets up the plugins that were there before it."""
+
+    def __init__(self, part: Plugins, host: Host) -> None:
+        self._part = part
+        self.host = host
+        self.under_way: dict[int, str] = {}
+
+    @property
+    def holder(self) -> None:
+        return None
+
+    def came(self, address: str, outcome: Outcome) -> None:
+        self._part.host_prepared(self.host, outcome)
+
+
 class _Restoration(Commission):
-    """The process beside the scheduler sets up its plugins again, after one before it has died."""
+    """The process beside the scheduler or an agent sets up its plugins again, after one before it has died."""
 
     def __init__(self, part: Plugins) -> None:
         self._part = part
@@ -106,7 +128,7 @@ class _Restoration(Commission):
         return None
 
     def came(self, address: str, outcome: Outcome) -> None:
-        self._part.restored(outcome)
+        self._part.restored(address, outcome)
 
 
 class Plugins(Part):
@@ -138,8 +160,10 @@ class Plugins(Part):
         self._copies = copies
         self._topics = topics
         self._revocation = revocation
+        self.events = {events.NannyLeft: self._nanny_left}
         self._preparations: dict[Worker, _Preparation] = {}
-        self._starts = 0  # of the process beside the scheduler, since its plugins were set up
+        self._host_preparations: dict[Host, _HostPreparation] = {}
+        self._starts: dict[str, int] = {}  # of the processes beside scheduler and agents, since they had their plugins
         errands.on_assistant_left = self._assistant_left
 
     def holders(self) -> Iterable[Holder]:
@@ -214,46 +238,80 @@ class Plugins(Part):
 
     # -- those that come later
 
+    def host_joined(self, host: Host) -> None:
+        if entries := self._entries("nanny"):
+            preparation = self._host_preparations[host] = _HostPreparation(self, host)
+            self._errands.send(preparation, SET_UP_NANNY_PLUGINS, {"plugins": entries, "first": True}, [host.address])
+
+    def host_left(self, host: Host) -> None:
+        self._starts.pop(host.address, None)
+
+    def host_prepared(self, host: Host, outcome: Outcome) -> None:
+        """A host that has come has its plugins, or those of them that have not failed."""
+        del self._host_preparations[host]
+        if self.shared.hosts.get(host.address) is not host:
+            return  # it has left meanwhile
+        self._note_failures(host.address, outcome)
+        for worker in list(host.workers):
+            if not self._prepare(worker):
+                self._revocation.prepare(worker, False)
+
     def worker_joined(self, worker: Worker) -> None:
-        plugins = self.registered["worker"]
-        if not plugins:
-            return
-        preparation = self._preparations[worker] = _Preparation(self, worker)
-        self._revocation.prepare(worker, True)
-        entries = [plugin.entry() for plugin in plugins.values()]
-        self._errands.send(preparation, SET_UP_PLUGINS, {"plugins": entries}, [worker.address])
+        if worker.host in self._host_preparations or self._prepare(worker):
+            self._revocation.prepare(worker, True)
+
+    def _prepare(self, worker: Worker) -> bool:
+        """Have a worker set up its plugins; whether there are any."""
+        entries = self._entries("worker")
+        if entries:
+            preparation = self._preparations[worker] = _Preparation(self, worker)
+            self._errands.send(preparation, SET_UP_PLUGINS, {"plugins": entries}, [worker.address])
+        return bool(entries)
+
+    def _entries(self, kind: str) -> list[tuple[Any, ...]]:
+        return [plugin.entry() for plugin in self.registered[kind].values()]
 
     def prepared(self, worker: Worker, outcome: Outcome) -> None:
         """A worker that has come has its plugins, or those of them that have not failed."""
         del self._preparations[worker]
         if self.shared.workers.get(worker.address) is not worker:
             return  # it has left meanwhile
-        if "value" in outcome:
-            for name, _, text in outcome["value"].get("failed", ()):
-                self._note(worker.address, name, text)
-        else:
-            self._note(worker.address, "", outcome["error"][1])
+        self._note_failures(worker.address, outcome)
         self._revocation.prepare(worker, False)
 
-    def _assistant_left(self) -> None:
-        plugins = self.registered["scheduler"]
-        if not plugins:
-            return
-        if self._starts >= MAX_STARTS:
-            self._note(
-                ASSISTANT, "", f"the process beside the scheduler has ended {self._starts} times with its plugins"
-            )
-            return
-        self._starts += 1
-        entries = [plugin.entry() for plugin in plugins.values()]
-        self._errands.send(_Restoration(self), SET_UP_SCHEDULER_PLUGINS, {"plugins": entries}, [ASSISTANT])
-
-    def restored(self, outcome: Outcome) -> None:
-        """The process beside the scheduler has its plugins again, or has died once more."""
+    def _note_failures(self, where: str, outcome: Outcome) -> None:
         if "value" in outcome:
-            self._starts = 0
             for name, _, text in outcome["value"].get("failed", ()):
-                self._note(ASSISTANT, name, text)
+                self._note(where, name, text)
+        else:
+            self._note(where, "", outcome["error"][1])
+
+    def _assistant_left(self) -> None:
+        self._restore_plugins("scheduler", ASSISTANT, "the process beside the scheduler")
+
+    def _nanny_left(self, event: events.NannyLeft) -> None:
+        if event.host in self.shared.hosts:
+            self._restore_plugins("nanny", event.host, f"the nanny of the host at {event.host}")
+
+    def _restore_plugins(self, kind: str, address: str, process: str) -> None:
+        """A process beside another one has died, and its plugins are to be set up in one that takes its place."""
+        entries = self._entries(kind)
+        if not entries:
+            return
+        starts = self._starts.get(address, 0)
+        if starts >= MAX_STARTS:
+            self._note(address, "", f"{process} has ended {starts} times with its plugins")
+            return
+        self._starts[address] = starts + 1
+        set_up, _ = _ERRANDS[kind]
+        again = {"again": True} if kind == "nanny" else {}
+        self._errands.send(_Restoration(self), set_up, {"plugins": entries, **again}, [address])
+
+    def restored(self, address: str, outcome: Outcome) -> None:
+        """A process beside another one has its plugins again, or has died once more."""
+        if "value" in outcome:
+            self._starts.pop(address, None)
+            self._note_failures(address, outcome)
 
     def _note(self, where: str, name: str, text: str) -> None:
         what = {"action": "plugin-failed", "plugin": name, "worker": where, "text": text}
@@ -281,5 +339,8 @@ class Plugins(Part):
         for worker, preparation in self._preparations.items():
             assert worker.preparing
             assert preparation.under_way, f"{worker!r} would never be prepared"
+        for host, host_preparation in self._host_preparations.items():
+            assert host_preparation.under_way, f"{host!r} would never be prepared"
         for worker in self.shared.workers.values():
-            assert worker.preparing == (worker in self._preparations)
+            assert worker.preparing == (worker in self._preparations or worker.host in self._host_preparations)
+        assert self._starts.keys() <= {ASSISTANT, *self.shared.hosts}

@@ -334,6 +334,13 @@ class AssistantLeft(NamedTuple):
     reason: str
 
 
+class NannyLeft(NamedTuple):
+    """The process beside the agent of a host is gone. Its errands have come to an error already."""
+
+    host: str
+    reason: str
+
+
 class Requested(NamedTuple):
     """A client asks for something, by the number that the answer is to have. The arguments have been checked."""
 
@@ -392,6 +399,7 @@ Event: TypeAlias = (
     | ErrandDone
     | ErrandStored
     | AssistantLeft
+    | NannyLeft
     | ActorsMade
     | CallsSent
     | CallsDone
