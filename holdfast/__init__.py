@@ -228,7 +228,7 @@ if TYPE_CHECKING:
         Reschedule,
         VersionMismatchError,
     )
-    from holdfast.cluster.plugins.base import SchedulerPlugin, WorkerPlugin
+    from holdfast.cluster.plugins.base import NannyPlugin, SchedulerPlugin, WorkerPlugin
     from holdfast.cluster.plugins.environment import Environ
     from holdfast.cluster.plugins.files import UploadDirectory, UploadFile
     from holdfast.cluster.plugins.packages import PackageInstall, PipInstall

@@ -46,8 +46,6 @@ class PluginMethods(Face):
             It is no plugin, or can't be pickled.
         ValueError
             There are too many plugins, or they take too much; says what there may be.
-        RuntimeError
-            It is for hosts, and the workers of one run in its agent's process (``processes=False``).
 
         Examples
         --------
@@ -159,7 +157,7 @@ class PluginMethods(Face):
         Parameters
         ----------
         plugin : NannyPlugin
-            If its ``restart`` is true, the workers of each host start anew when it has been set up there.
+            If its ``restart`` is true, the worker processes of each host start anew when it has been set up there.
         name : str, optional
         idempotent : bool
             As for `register_plugin`.

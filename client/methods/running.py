@@ -59,8 +59,6 @@ class RunningMethods(Face):
             What the function raises, with its traceback; or a `ConnectError` if a worker leaves meanwhile.
         ValueError
             A name is none of the cluster's; lists those that there are.
-        RuntimeError
-            With ``nanny``: a host has no such process, since its workers run in its agent's (``processes=False``).
         TypeError
             The function or an argument can't be pickled.
 

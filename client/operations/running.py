@@ -136,5 +136,5 @@ def run_on_nannies(
     results = yield from run(core, RUN_ON_NANNY, function, args, kwargs, workers=workers, **options)
     if results is None:
         return None
-    meant = yield from nthreads(core, workers)
+    meant = sorted((yield from nthreads(core, workers)))
     return {worker: results[host] for worker in meant if (host := worker.rpartition("/")[0]) in results}

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH, MAX_VARIABLES, MAX_VARIABLES_NBYTES
+from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH, MAX_ENVIRONMENT, MAX_ENVIRONMENT_NBYTES
 
 
 class Environment(MutableMapping[str, str | None]):
@@ -39,10 +39,10 @@ class Environment(MutableMapping[str, str | None]):
         with self._lock:
             variables = {**self._variables, name: value}
             nbytes = sum(len(text.encode()) for variable in variables.items() for text in variable if text is not None)
-            if len(variables) > MAX_VARIABLES or nbytes > MAX_VARIABLES_NBYTES:
+            if len(variables) > MAX_ENVIRONMENT or nbytes > MAX_ENVIRONMENT_NBYTES:
                 raise ValueError(
                     f"{len(variables):,} variables of {nbytes:,} bytes are more than a nanny may set for its workers: "
-                    f"{MAX_VARIABLES:,} of {MAX_VARIABLES_NBYTES:,} bytes"
+                    f"{MAX_ENVIRONMENT:,} of {MAX_ENVIRONMENT_NBYTES:,} bytes"
                 )
             self._variables = variables
             self._changed(variables)

@@ -247,7 +247,7 @@ class NodeAgent:
             ],
             self.name,
             token=self._token,
-            forker=self._forker if self._processes else None,
+            forker=self._forker,
             say=self._say,
             restart=lambda: self.workers.restart_processes(),
             log_level=self._log_level,

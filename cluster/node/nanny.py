@@ -18,7 +18,14 @@ from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.comm.frames import raw_values
 from holdfast.cluster.processes.forking import ForkedProcess, Forker
 from holdfast.cluster.processes.parent import describe_exit
-from holdfast.cluster.protocol.errands import ERRAND, ERRAND_DONE, ERRAND_STORED, SET_UP_NANNY_PLUGINS, done_by
+from holdfast.cluster.protocol.errands import (
+    ERRAND,
+    ERRAND_DONE,
+    ERRAND_STORED,
+    SET_UP_NANNY_PLUGINS,
+    TAKE_DOWN_NANNY_PLUGIN,
+    done_by,
+)
 from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.objectstore.errors import HoldfastError
@@ -45,7 +52,7 @@ class NannyProcess:
     token
         The cluster's.
     forker
-        What forks the process; None: there is to be none, and what is asked of it is refused.
+        What forks the process.
     say
         ``say(message)`` tells the scheduler something.
     restart
@@ -65,7 +72,7 @@ class NannyProcess:
         name: str,
         *,
         token: bytes,
-        forker: Forker | None,
+        forker: Forker,
         say: Callable[[tuple[Any, ...]], None],
         restart: Callable[[], Coroutine[Any, Any, None]],
         log_level: str = "INFO",
@@ -102,29 +109,28 @@ class NannyProcess:
         """Have it do an errand. It is started if it isn't there."""
         if self._closing:
             return
-        if self._forker is None:
-            text = "the workers of this host run in its agent's process (processes=False): it has no nanny beside it"
-            self._say(ERRAND_DONE(number, False, ["RuntimeError", text]))
+        if self._connection is None and operation == TAKE_DOWN_NANNY_PLUGIN.operation:
+            self._say(ERRAND_DONE(number, True, {"failed": []}))  # there is none
             return
         if self._connection is None:
-            self._start(self._forker)
+            self._start()
         assert self._connection is not None
         self._pending[number] = operation
         self._connection.send(ERRAND(number, operation, raw_values(arguments)))
 
-    def _start(self, forker: Forker) -> None:
+    def _start(self) -> None:
         ours, theirs = socket.socketpair()
         connection = self._connection = shared_connection(ours)
         connection.trust()
         connection.start(self._on_batch, lambda error: self._ended(connection, error))
-        _keep(self._running, self._run(forker, theirs, connection))
+        _keep(self._running, self._run(theirs, connection))
 
-    async def _run(self, forker: Forker, theirs: socket.socket, connection: Connection) -> None:
+    async def _run(self, theirs: socket.socket, connection: Connection) -> None:
         """Start the process, and wait for its end."""
         try:
             with theirs, tokens.handed_down(self._token) as token_fd:
                 descriptors = {"--socket-fd": theirs.fileno(), tokens.OPTION: token_fd}
-                child = await forker.fork_async(_MODULE, self._arguments, self._name, pass_fds=descriptors)
+                child = await self._forker.fork_async(_MODULE, self._arguments, self._name, pass_fds=descriptors)
         except (OSError, HoldfastError) as error:  # there is no room for a process
             logger.warning("%s could not be started: %s", self._name, error)
             connection.abort(error)

@@ -82,12 +82,13 @@ class NannyPlugin:
 
     A subclass overrides what it needs. `setup` and `teardown` may be coroutine functions. A host's workers get no task
     before the `setup` of all plugins is over that were registered before the host came. A host whose workers run in
-    its agent's process (``processes=False``) has no such process.
+    its agent's process (``processes=False``) has them as well, but its workers have the environment of that process,
+    and don't start anew.
 
     Attributes
     ----------
     restart : bool
-        Whether the workers of the host start anew after `setup`.
+        Whether the worker processes of the host start anew after `setup`.
 
     Examples
     --------

@@ -177,9 +177,9 @@ RUN_ON_NANNY = Errand(
 )
 SET_UP_NANNY_PLUGINS = Errand(
     "set-up-nanny-plugins",
-    "As `set-up-plugins`, of plugins of hosts. They are `first` on a host that has just come, where no worker has "
-    "had a task, and set up `again` on a host whose nanny has died. If the answer says `restart`, the agent has started "
-    "the workers of the host anew before it has passed the answer on.",
+    "As `set-up-plugins`, of plugins of hosts. They are `first` on a host that has just come, where no "
+    "worker has had a task, and set up `again` on a host whose nanny has died. If the answer says `restart`, the agent "
+    "has started the workers of the host anew before it has passed the answer on.",
     by="nanny",
     needed={"plugins": Listed(Entry(name=NAME, call=PAYLOAD, dependencies=DEPENDENCIES), MAX_NAMED)},
     known={"first": Boolean(), "again": Boolean()},

@@ -40,8 +40,8 @@ MAX_DATASET_NAME_NBYTES = 4 << 10
 #: How many workers or resources the options of a task may name.
 MAX_NAMED = 10_000
 #: So many variables of the environment a nanny may set for workers, of so many bytes together.
-MAX_VARIABLES = 1_000
-MAX_VARIABLES_NBYTES = 16 << 10
+MAX_ENVIRONMENT = 1_000
+MAX_ENVIRONMENT_NBYTES = 16 << 10
 #: The versions of how many packages are asked for together: to look one up takes a while.
 MAX_PACKAGES = 100
 MAX_THREADS = 1 << 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.cluster.protocol.errands import ERRAND, ERRAND_DONE, ERRAND_STORED
 from holdfast.cluster.protocol.kinds import NAME
-from holdfast.cluster.protocol.limits import MAX_VARIABLES, MAX_VARIABLES_NBYTES
+from holdfast.cluster.protocol.limits import MAX_ENVIRONMENT, MAX_ENVIRONMENT_NBYTES
 from holdfast.cluster.protocol.message import Message, Vocabulary
 from holdfast.cluster.protocol.shapes import Mapped, Maybe, Text
 
@@ -12,7 +12,7 @@ ENVIRONMENT = Message(
     "environment",
     "What the nanny sets in the environment of the worker processes that start from now on; nil takes a variable away. "
     "It replaces what was said before.",
-    variables=Mapped(NAME, Maybe(Text(MAX_VARIABLES_NBYTES)), MAX_VARIABLES),
+    variables=Mapped(NAME, Maybe(Text(MAX_ENVIRONMENT_NBYTES)), MAX_ENVIRONMENT),
 )
 ENDED = Message("ended", "All has been taken down, and the nanny ends.")
 

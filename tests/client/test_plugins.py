@@ -483,16 +483,6 @@ def test_uploading_again_needs_no_second_name(tmp_path):
     assert UploadFile(path).name == UploadFile(str(path), load=False).name
 
 
-def test_nothing_of_users_runs_in_the_agents_of_hosts(client):
-    for refused in (
-        lambda: client.run(os.getpid, nanny=True),
-        lambda: client.register_worker_plugin(Noting(), nanny=True),
-        lambda: client.unregister_worker_plugin("noting", nanny=True),
-    ):
-        with pytest.raises(ValueError, match="nanny=True is refused"):
-            refused()
-
-
 def test_they_are_found_where_plugins_are():
     from holdfast import plugins
 
