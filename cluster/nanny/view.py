@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH, MAX_ENVIRONMENT, MAX_ENVIRONMENT_NBYTES
+from holdfast.cluster.protocol.limits import MAX_ENVIRONMENT, MAX_ENVIRONMENT_NBYTES, MAX_NAME_LENGTH
 
 
 class Environment(MutableMapping[str, str | None]):
