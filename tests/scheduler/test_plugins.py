@@ -181,3 +181,82 @@ def test_all_of_it_is_plain_data_and_comes_back(cluster):
     assert other.snapshot() == kept
     again.add_worker(HOST)
     assert names(again.errands[0]) == ["one", "two"]
+
+
+def of_hosts(cluster, name="one"):
+    """Register a plugin of hosts, which the hosts that are there set up."""
+    register(cluster, name, kind="nanny")
+    return answer_of_hosts(cluster)
+
+
+def answer_of_hosts(cluster, value=NOTHING_FAILED, ok=True):
+    answered = [errand for errand in cluster.errands if errand.peer in cluster.state.hosts]
+    cluster.errands = [errand for errand in cluster.errands if errand not in answered]
+    for errand in answered:
+        cluster.handle(events.ErrandDone(errand.peer, errand.number, ok, value))
+    return answered
+
+
+def notes(cluster):
+    return [value_of(told.record) for told in cluster.state.topics.topics[plugins.TOPIC].events.values()]
+
+
+def test_a_host_that_comes_has_its_plugins_before_its_workers_have_theirs_and_tasks(cluster):
+    assert [errand.peer for errand in of_hosts(cluster)] == [HOST]
+    register(cluster, "two")
+    answer(cluster)
+    cluster.remove_host(HOST)
+    cluster.submit("client", {"x": ()})
+    host = cluster.add_host()
+    worker = cluster.add_worker(host)
+    (errand,) = cluster.errands
+    assert (errand.peer, names(errand), errand.arguments["first"]) == (host, ["one"], True)
+    assert cluster.state.workers[worker].preparing
+    answer_of_hosts(cluster)
+    (errand,) = cluster.errands
+    assert (errand.peer, names(errand)) == (worker, ["two"])
+    assert not cluster.running
+    answer(cluster)
+    assert cluster.running == {"x": worker}
+
+
+@pytest.mark.parametrize(
+    ("value", "ok"), [({"failed": (("one", b"error", "its text"),)}, True), (("OSError", "no"), False)]
+)
+def test_a_host_is_used_whose_plugin_has_failed_and_an_event_tells_it(cluster, value, ok):
+    of_hosts(cluster)
+    host = cluster.add_host()
+    worker = cluster.add_worker(host)
+    answer_of_hosts(cluster, value, ok)
+    assert not cluster.state.workers[worker].preparing
+    (event,) = notes(cluster)
+    assert (event["worker"], event["text"]) == (host, "its text" if ok else "no")
+
+
+def test_a_host_that_leaves_while_it_prepares_is_forgotten(cluster):
+    of_hosts(cluster)
+    host = cluster.add_host()
+    cluster.add_worker(host)
+    (errand,) = cluster.errands
+    cluster.remove_host(host)
+    cluster.handle(events.ErrandDone(host, errand.number, True, NOTHING_FAILED))
+    assert not cluster.state.waits
+
+
+def test_a_nanny_that_has_died_gets_the_plugins_again_but_not_for_ever(cluster):
+    cluster.handle(events.NannyLeft(HOST, "killed"))
+    assert not cluster.errands
+    of_hosts(cluster)
+    cluster.handle(events.NannyLeft(HOST, "killed"))
+    (errand,) = answer_of_hosts(cluster)
+    assert (names(errand), errand.arguments["again"]) == (["one"], True)
+    for _ in range(plugins.MAX_STARTS):
+        cluster.handle(events.NannyLeft(HOST, "killed"))
+        assert len(answer_of_hosts(cluster, ("ConnectError", "it ended"), False)) == 1
+    cluster.handle(events.NannyLeft(HOST, "killed"))
+    assert not cluster.errands
+    (event,) = notes(cluster)
+    assert "has ended 3 times with its plugins" in event["text"]
+    cluster.remove_host(HOST)
+    cluster.handle(events.NannyLeft(HOST, "late"))
+    assert not cluster.errands

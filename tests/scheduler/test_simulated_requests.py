@@ -69,6 +69,8 @@ class History:
                 requests.LIST_DATASETS(),
                 requests.REGISTER_PLUGIN(kind="worker", name=name, call=b"plugin", keys=keys),
                 requests.UNREGISTER_PLUGIN(kind="worker", name=name),
+                requests.REGISTER_PLUGIN(kind="nanny", name=name, call=b"plugin", keys=keys),
+                requests.UNREGISTER_PLUGIN(kind="nanny", name=name),
                 requests.ERRAND(operation="versions", arguments={}, names=None, timeout=chance.choice(WAIT_SECONDS)),
                 self.moving(client),
             ]
@@ -227,7 +229,8 @@ def test_with_everybody_gone_nothing_is_waited_for(seed):
     cluster, state = history.cluster, history.cluster.state
     for name in NAMES:
         cluster.ask(requests.UNPUBLISH(name=name))
-        cluster.ask(requests.UNREGISTER_PLUGIN(kind="worker", name=name))
+        for kind in ("worker", "nanny"):
+            cluster.ask(requests.UNREGISTER_PLUGIN(kind=kind, name=name))
         for asked in (requests.UNPUBLISH, requests.CLOSE_QUEUE, requests.DELETE_VARIABLE):
             cluster.ask(asked(name=name))
     for client in CLIENTS:

@@ -360,7 +360,10 @@ class SimulatedCluster:
             self._handle(events.HostReported(host, {"store": {"used": self._hosts[host].nbytes}}))
 
     def _answer_errand(self, errand: to_do.SendErrand) -> None:
-        """A worker answers with a value, with an object, or never, by the number of the errand."""
+        """A worker answers with a value, with an object, or never, by the number of the errand; a host with a value."""
+        if errand.peer in self._hosts:
+            self.tell(events.ErrandDone(errand.peer, errand.number, True, {"failed": ()}))
+            return
         worker = self._workers[errand.peer]
         if worker.lost:
             return
