@@ -199,7 +199,11 @@ def test_large_data_of_a_plugin_goes_through_the_store_and_outlives_its_client(c
     with Client(cluster, set_as_default=False) as client:
         assert set(client.run(lambda dask_worker: dask_worker.large).values()) == {3 << 20}
         address = kill_one(client)
-        assert client.run(lambda dask_worker: dask_worker.large, workers=[address]) == {address: 3 << 20}
+
+        def sizes():
+            return client.run(lambda dask_worker: getattr(dask_worker, "large", None), workers=[address])
+
+        until(lambda: sizes() == {address: 3 << 20}, "the plugin is set up: a function may run before")
         client.unregister_worker_plugin("large")
 
 
