@@ -154,6 +154,8 @@ class MovingMethods(Face):
             One of the names means no worker; says which there are.
         ValueError
             Workers are named twice, or are being retired already.
+        RuntimeError
+            A task retires the worker that it runs on.
 
         Examples
         --------

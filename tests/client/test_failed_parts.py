@@ -178,9 +178,14 @@ def test_a_key_that_nobody_has_is_named(client):
         client.get({"l": (operator.neg, TaskRef("nobody-has-it"))}, "l")
 
 
-def test_a_future_of_a_key_that_nobody_knows(client):
+def test_a_future_of_a_key_that_nobody_knows_waits_and_what_needs_it_says_so(client, cluster):
     future = Future("nobody-has-it", client)
-    with pytest.raises(CancelledError, match=r"'nobody-has-it'.*cancelled or released"):
-        future.result(timeout=10)
-    with pytest.raises(CancelledError, match="nobody-has-it"):
-        client.submit(operator.neg, future)
+    with pytest.raises(CancelledError, match="depends on 'nobody-has-it'"):
+        client.submit(operator.neg, future).result(timeout=10)
+    with pytest.raises(TimeoutError, match="'nobody-has-it'"):
+        future.result(timeout="50 ms")
+    with Client(cluster, set_as_default=False) as other:
+        theirs = other.submit(abs, -7, key="nobody-has-it")
+        assert future.result(timeout=10) == 7
+        assert client.submit(operator.neg, future).result(timeout=10) == -7
+        del theirs

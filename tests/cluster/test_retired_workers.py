@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from waiting import until
 
-from holdfast import Client, LocalCluster, NotCopiedError, NoWorkerError
+from holdfast import Client, LocalCluster, NotCopiedError, NoWorkerError, get_client, get_worker
 from holdfast.cluster import protocol
 
 MB = 1_000_000
@@ -51,6 +51,16 @@ def test_a_worker_goes_for_good(client):
     assert len(hosts(client)) == 2
     assert client.gather(client.map(abs, range(20))) == list(range(20))
     until(lambda: worker not in client.scheduler_info()["places"], "its host keeps no worker there")
+
+
+def retire_own():
+    get_client().retire_workers([get_worker().address], grace=0)
+
+
+def test_a_task_does_not_retire_its_own_worker(client):
+    with pytest.raises(RuntimeError, match="a task can't retire its own worker"):
+        client.submit(retire_own).result()
+    assert len(client.nthreads()) == 4
 
 
 def test_a_host_goes_with_its_last_worker_and_what_it_has_moves(cluster, client):

@@ -158,6 +158,9 @@ class Retiring(Part, WaitOwner):
         named = named_workers(self.shared.workers.values(), workers)
         chosen = [worker.address for worker in named if not worker.ending]
         others = {address for each in self._retirements for address in each.workers}
+        if close_workers and client.worker is not None and client.worker.address in chosen:
+            text = f"a task can't retire its own worker, {client.worker.address}, which would end with the task"
+            raise Refusal("RuntimeError", text)
         if both := [address for address in chosen if address in others]:
             raise Refusal("ValueError", f"{some(both, 5)} is being retired already")
         if not chosen:
