@@ -16,7 +16,8 @@ class Lock(Leasing):
 
     Those that wait get it in the order in which they came. The scheduler takes it from a client that has left or whose
     process has died, and from the tasks of a worker that has died; a connection that breaks and is taken up again keeps
-    it. A task that waits for a lock lends its slot to other tasks.
+    it. A task that waits for a lock lends its slot to other tasks. A task that fails between ``acquire`` and
+    ``release`` leaves its lock held until its worker ends, so use ``with``.
 
     Parameters
     ----------
