@@ -20,6 +20,7 @@ from typing import Any
 
 _CHECKS = {"RESUME", "CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
 _CALLED_BY_C = {"__init__", "__new__"}  # their callers are told when the type's call returns
+_HANDLERS_BEGIN = {"PUSH_EXC_INFO", "CLEANUP_THROW"}  # after a call that raised, nobody looks
 
 
 @functools.cache
@@ -83,8 +84,8 @@ class Interrupt:
         done = self._last.get(frame)
         if done is None:
             return
-        self._last[frame] = _operations(frame.f_code)[offset]
-        if done in _CHECKS:
+        operation = self._last[frame] = _operations(frame.f_code)[offset]
+        if done in _CHECKS and operation not in _HANDLERS_BEGIN:
             self._left -= 1
             if not self._left:
                 self.where = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
