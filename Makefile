@@ -6,6 +6,8 @@ ARGS ?=
 SECONDS ?= 600
 SEED ?=
 BIN := $(VENV)/bin
+# Several processes share the tests (tests/conftest.py says how many); make PARALLEL= runs them in one, for a debugger.
+PARALLEL ?= --numprocesses auto --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-fragmentation bench-actors install clean
@@ -41,10 +43,10 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/flights/demo.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m fast --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m fast $(PARALLEL) $(ARGS)
 
 test-all: $(VENV)/.test
 	$(BIN)/nox $(ARGS)

@@ -31,4 +31,4 @@ os.environ["PATH"] = os.pathsep.join([*found, os.environ["PATH"]])
 def tests(session: nox.Session) -> None:
     """The tests, or what of pytest's arguments follows ``--``."""
     session.install("--editable", ".[test]")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "--numprocesses", "auto", "--dist", "worksteal", *session.posargs)

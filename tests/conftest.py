@@ -1,5 +1,8 @@
 """A private place for the session's clusters, and a check that no test leaves anything behind.
 
+Several processes may share the tests (pytest-xdist). Each is a session here: it has its own place and its own mark, so
+it sees nothing of what the others' tests start.
+
 What is checked: processes (children, and detached ones that carry this session's mark in their environment), run
 directories, arenas that this process has open or mapped, and threads that are Holdfast's or would keep this process
 from ending. A test is compared with how things were when it started. What fixtures of wider scope made may stay
@@ -29,6 +32,8 @@ from tiers import is_fast
 
 #: How long what a test has stopped may take to be gone.
 GRACE_SECONDS = 5.0
+#: Most processes that share the tests: each has its own clusters, and they need memory.
+MOST_TEST_PROCESSES = 8
 MARK = "HOLDFAST_TEST_SESSION"
 
 # -- a private place: set before anything of Holdfast is imported, undone by the end of the process
@@ -54,6 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
     campaign = any(name in os.environ for name in ("HOLDFAST_EXAMPLES", "HOLDFAST_FUZZ"))
     settings.register_profile("holdfast", deadline=None, derandomize=not campaign)
     settings.load_profile("holdfast")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes share the tests: more than there are cores, for a test waits a third of its time."""
+    cores = len(os.sched_getaffinity(0))
+    return min(MOST_TEST_PROCESSES, cores + (cores + 1) // 2)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -302,6 +314,15 @@ def _leaks(_leaks_of_module: None, request: pytest.FixtureRequest) -> Iterator[N
 
 
 # -- for tests
+
+
+@pytest.fixture
+def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The test's own ``XDG_RUNTIME_DIR``. Its path is short, as those of socket files in it have to be."""
+    place = Path(tempfile.mkdtemp(dir=_place))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    yield place
+    shutil.rmtree(place)
 
 
 @pytest.fixture

@@ -148,10 +148,11 @@ def test_what_takes_its_time_to_end_is_waited_for():
 """
 
 
-def run_session(folder: Path, sources: dict[str, str]) -> dict[str, str]:
+def run_session(folder: Path, sources: dict[str, str], grace_seconds: float = 5.0) -> dict[str, str]:
     """Run each source as a module of one session; return what was wrong with each, by name."""
     conftest = (Path(__file__).parent / "conftest.py").read_text()
-    (folder / "conftest.py").write_text(conftest.replace("GRACE_SECONDS = 5.0", "GRACE_SECONDS = 0.5"))
+    assert "GRACE_SECONDS = 5.0" in conftest
+    (folder / "conftest.py").write_text(conftest.replace("GRACE_SECONDS = 5.0", f"GRACE_SECONDS = {grace_seconds}"))
     (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {Path(__file__).parent / 'support'}\nmarkers = fast\n")
     for name, source in sources.items():
         (folder / f"test_{name}.py").write_text(textwrap.dedent(source))
@@ -172,7 +173,7 @@ def run_session(folder: Path, sources: dict[str, str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def caught(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     sources = {kind.replace(" ", "_").replace("'", "_"): source for kind, (source, _) in LEAKS.items()}
-    return run_session(tmp_path_factory.mktemp("leaks"), sources)
+    return run_session(tmp_path_factory.mktemp("leaks"), sources, grace_seconds=0.05)
 
 
 @pytest.mark.parametrize("kind", LEAKS)

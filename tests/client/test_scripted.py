@@ -194,6 +194,11 @@ class TestCalls:
             submitted = script.next("submit")
             assert list(submitted[1][0][3]) == ["theirs"]
             assert ("want", ("theirs",)) in script.peer.received
+            closing = threading.Thread(target=other.close)
+            closing.start()
+            assert script.answer({})[2] == "who-has", "it ends when the scheduler knows who else holds its keys"
+            closing.join(20)
+            assert not closing.is_alive()
             del mine
 
 

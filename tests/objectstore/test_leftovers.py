@@ -22,13 +22,10 @@ HOUR_SECONDS = 3600
 
 
 @pytest.fixture(autouse=True)
-def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A register of this test's own, empty again in the end."""
-    place = tmp_path / "run"
-    place.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+def register(runtime_directory: Path) -> Path:
+    """A register of this test's own."""
     sweep()
-    return place / "holdfast-leftovers"
+    return runtime_directory / "holdfast-leftovers"
 
 
 @pytest.fixture

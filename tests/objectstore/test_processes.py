@@ -97,7 +97,7 @@ def test_a_child_keeps_what_it_sees_of_a_killed_parent(
     try:
         assert float(total) == 1000
         assert "connect again in the child" in error
-        assert server.stats()["pins"] == 2, "the view, and what was lent to the child"
+        wait_until(lambda: server.stats()["pins"] == 2, "the view, and what was lent to the child")
         process.kill()
         wait_until(lambda: server.stats()["clients"] == 1)
         stats = server.stats()

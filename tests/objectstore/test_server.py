@@ -288,18 +288,14 @@ def test_what_is_no_size(text: Any) -> None:
         parse_size(text)
 
 
-def test_the_directories_of_killed_servers_are_removed_by_those_that_follow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-
+def test_the_directories_of_killed_servers_are_removed_by_those_that_follow(runtime_directory: Path) -> None:
     def kill_one() -> Path:
         command = [sys.executable, "-m", "holdfast.objectstore", "--capacity", "1MB"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             process.stdout.readline()
             process.kill()
-        (left,) = set(tmp_path.glob("holdfast-store-*/store.sock")) - known
+        (left,) = set(runtime_directory.glob("holdfast-store-*/store.sock")) - known
         known.add(left)
         return left
 
@@ -307,7 +303,7 @@ def test_the_directories_of_killed_servers_are_removed_by_those_that_follow(
     with StoreServer("1 MB") as alive:
         known.add(Path(alive.socket_path))
         killed = [kill_one() for _ in range(2)]
-        of_another_version = tmp_path / "holdfast-store-served" / "store.sock"
+        of_another_version = runtime_directory / "holdfast-store-served" / "store.sock"
         of_another_version.parent.mkdir()
         with StoreServer("1 MB", of_another_version):
             an_hour_ago = time.time() - 3600

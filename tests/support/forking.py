@@ -30,7 +30,7 @@ def in_fork(work: Callable[[], object], user: str | None = None) -> str:
         os.write(write, answer.encode())
         os._exit(0)
     os.close(write)
-    with os.fdopen(read) as answers:
-        answer = answers.read()
     os.waitpid(pid, 0)
-    return answer
+    os.set_blocking(read, False)  # a fork of the child's may keep the other end open
+    with os.fdopen(read, "rb", buffering=0) as answers:
+        return (answers.read() or b"").decode()

@@ -22,6 +22,8 @@ from holdfast.cluster.protocol import payloads
 from holdfast.objectstore import decode
 
 DEADLINE_SECONDS = 20.0
+#: How often a condition is looked at, while no message comes, that depends on more than messages.
+PERIOD_SECONDS = 0.02
 TOKEN = b"a token for tests, long enough"
 
 
@@ -129,7 +131,7 @@ class ScriptedScheduler:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise AssertionError(f"not within {timeout:g} s: {what}; received {self._summary()}")
-                self._changed.wait(left)
+                self._changed.wait(min(left, PERIOD_SECONDS))
             return value
 
     def _summary(self) -> str:
