@@ -148,7 +148,7 @@ def test_what_takes_its_time_to_end_is_waited_for():
 """
 
 
-def run_session(folder: Path, sources: dict[str, str], grace_seconds: float = 5.0) -> dict[str, str]:
+def run_session(folder: Path, sources: dict[str, str], *arguments: str, grace_seconds: float = 5.0) -> dict[str, str]:
     """Run each source as a module of one session; return what was wrong with each, by name."""
     conftest = (Path(__file__).parent / "conftest.py").read_text()
     assert "GRACE_SECONDS = 5.0" in conftest
@@ -158,7 +158,17 @@ def run_session(folder: Path, sources: dict[str, str], grace_seconds: float = 5.
         (folder / f"test_{name}.py").write_text(textwrap.dedent(source))
     report = folder / "report.xml"
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}", str(folder)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-q",
+            f"--junitxml={report}",
+            *arguments,
+            str(folder),
+        ],
         capture_output=True,
         timeout=100,
         cwd=folder,
@@ -185,3 +195,11 @@ def test_a_leak_is_caught(caught: dict[str, str], kind: str) -> None:
 
 def test_what_wider_fixtures_keep_is_none(tmp_path: Path) -> None:
     assert run_session(tmp_path, {"tidy": TIDY}) == {"tidy": ""}
+
+
+def test_sessions_side_by_side_each_answer_for_their_own(tmp_path: Path) -> None:
+    """The tidy tests come and go while the other session's forgotten process is there."""
+    sources = {"tidy": TIDY, "forgets": LEAKS["detached process"][0]}
+    wrong = run_session(tmp_path, sources, "--numprocesses=2", "--dist=loadfile")
+    assert wrong["tidy"] == ""
+    assert "left behind" in wrong["forgets"]
