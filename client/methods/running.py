@@ -27,7 +27,9 @@ class RunningMethods(Face):
         """Call a function on all workers now, beside their tasks. In an asynchronous client: await it.
 
         The function waits for no task, and no task waits for it: it has a thread of its own. It is for side effects
-        and for looking, and not for work: nothing runs it again when its worker dies.
+        and for looking, and not for work: nothing runs it again when its worker dies. Where a worker process is just
+        being replaced by another one (`restart`, ``cancel(kill=True)``, a ``run_timeout``), the function runs in the
+        other one, after the plugins have been set up there.
 
         Parameters
         ----------

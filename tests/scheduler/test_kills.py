@@ -9,7 +9,7 @@ from scheduler_harness import Cluster
 
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.machine.machine import MAX_FAILURES
-from holdfast.cluster.scheduler.parts.kills import KILL_SECONDS, Kills
+from holdfast.cluster.scheduler.parts.kills import END_SECONDS, KILL_SECONDS, Kills
 from holdfast.cluster.scheduler.tasks import events
 
 CLIENT = "client"
@@ -259,13 +259,27 @@ def test_a_run_that_takes_too_long_fails_its_task_and_ends_its_process(cluster):
     assert cluster.clients[CLIENT]["x"] == "pending"
     assert cluster.state.next_deadline == LIMIT
     pass_time(cluster, 0.001)
-    assert cluster.clients[CLIENT] == {"x": "erred", "y": "erred"}
     name = cluster.state.workers[worker].name
+    assert kills(cluster) == [(worker, [entry[1]])]
+    assert cluster.clients[CLIENT] == {"x": "pending", "y": "pending"}, "its process is there still"
+    assert cluster.answer_kills() == [worker]
+    assert cluster.clients[CLIENT] == {"x": "erred", "y": "erred"}
     expected = f"'x' ran longer than its run_timeout of 10 s, on worker {name!r} at {worker}, whose process was ended"
     assert cluster.reasons["x"] == expected
-    assert kills(cluster) == [(worker, [entry[1]])]
-    assert cluster.answer_kills() == [worker]
     assert cluster.state.tasks["x"].failures == 0
+
+
+def test_a_process_that_does_not_end_is_not_waited_for_for_ever(cluster):
+    submit_limited(cluster, {"x": []})
+    begin(cluster, "x")
+    pass_time(cluster, LIMIT)
+    pass_time(cluster, END_SECONDS - 0.5)
+    assert cluster.clients[CLIENT]["x"] == "pending"
+    pass_time(cluster, 0.5)
+    assert cluster.reasons["x"].endswith("whose process has not ended for 5 s since then")
+    assert len(kills(cluster)) == 1
+    cluster.answer_kills()
+    assert cluster.clients[CLIENT]["x"] == "erred"
 
 
 def test_time_counts_from_when_a_run_begins(cluster):
@@ -291,12 +305,14 @@ def test_retries_apply_and_each_run_has_the_whole_time(cluster):
     begin(cluster, "x")
     pass_time(cluster, LIMIT)
     assert cluster.clients[CLIENT]["x"] == "pending"
+    assert len(cluster.running) == 1, "two runs of it are under way"
     (gone,) = cluster.answer_kills()
     begin(cluster, "x")
     assert cluster.running["x"] != gone
     pass_time(cluster, LIMIT - 1)
     assert cluster.clients[CLIENT]["x"] == "pending"
     pass_time(cluster, 1)
+    cluster.answer_kills()
     assert cluster.clients[CLIENT]["x"] == "erred"
 
 
@@ -313,6 +329,7 @@ def test_the_time_in_which_a_run_waits_for_others_does_not_count(cluster):
     pass_time(cluster, 10 * LIMIT)
     cluster.unblock("x")
     pass_time(cluster, 1)
+    assert len(cluster.answer_kills()) == 1
     assert cluster.clients[CLIENT]["x"] == "erred"
 
 
@@ -325,14 +342,15 @@ def test_a_run_that_nobody_needs_any_more_is_ended_all_the_same(cluster):
     assert len(cluster.answer_kills()) == 1
 
 
-def test_a_result_that_comes_when_the_time_is_over_is_not_used(cluster):
+def test_a_result_that_comes_before_its_process_ends_is_used(cluster):
     submit_limited(cluster, {"x": []})
     begin(cluster, "x")
     pass_time(cluster, LIMIT)
     cluster.finish("x")
-    assert cluster.clients[CLIENT]["x"] == "erred"
+    assert cluster.clients[CLIENT]["x"] == "memory"
     assert cluster.answer_kills() == []  # its node finds it at nothing
-    assert not any(cluster.stores.values())
+    pass_time(cluster, END_SECONDS)
+    assert cluster.clients[CLIENT]["x"] == "memory"
     cluster.confirm_revocations()
     cluster.submit(CLIENT, {f"y{n}": [] for n in range(2)})
     cluster.run_all()
@@ -369,7 +387,9 @@ def test_what_is_known_can_be_written_down_and_taken_up_again(cluster):
     cluster.block("y")
     pass_time(cluster, 4)
     cluster.handle(events.KeysCancelled(CLIENT, ["x"], False, 3))
+    pass_time(cluster, LIMIT - 4)
     part = part_of(cluster)
+    assert [clock.is_over for clocks in part._clocks.values() for clock in clocks.of_runs.values()] == [True, False]
     copy = Kills(cluster.state._shared, cluster.state.revocation)
     copy.restore(part.snapshot())
     assert copy.snapshot() == part.snapshot()

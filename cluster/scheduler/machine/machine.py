@@ -69,6 +69,7 @@ from holdfast.cluster.scheduler.parts.retiring import Retiring
 from holdfast.cluster.scheduler.parts.scaling import Scaling
 from holdfast.cluster.scheduler.parts.semaphores import Semaphores
 from holdfast.cluster.scheduler.parts.standing import Standing
+from holdfast.cluster.scheduler.parts.successors import Successors
 from holdfast.cluster.scheduler.parts.topics import KEPT as EVENTS_KEPT
 from holdfast.cluster.scheduler.parts.topics import Topics
 from holdfast.cluster.scheduler.parts.unattended import Unattended
@@ -201,9 +202,10 @@ class SchedulerState:
         self.metadata = Metadata(shared)
         self.topics = Topics(shared, kept=events_kept, wall_time=wall_time)
         kills = Kills(shared, self.revocation)
+        successors = Successors(shared, kills)
         missing = Missing(self.instructions, self.life)
         self.actors = Actors(shared, missing.could_not_read)
-        errands = Errands(shared)
+        errands = Errands(shared, successors)
         self.expectations = Expectations(shared)
         self.parts: tuple[Part, ...] = (
             self.copies,
@@ -211,12 +213,13 @@ class SchedulerState:
             self.datasets,
             self.metadata,
             self.topics,
+            successors,  # before that one, which forgets what it has ended
             kills,
             self.actors,
             WorkerWaits(shared, address=address),
-            Retiring(shared, self.carrying, self.copies, self.revocation),
+            Retiring(shared, self.carrying, self.copies, self.revocation, successors),
             Replicas(shared, self.carrying, self.copies),
-            Restarting(shared, self.revocation),
+            Restarting(shared, self.revocation, successors),
             Finding(shared),
             Inquiries(shared),
             Scaling(shared),

@@ -195,7 +195,9 @@ class Workers:
                 self._suspects.worker_died(worker, None, None, fault=False)
         else:
             departure.reason = how.reason
-            if not how.asked:
+            if how.asked:
+                worker.ending = "replaced"  # by its node, for a nanny or for what it ran
+            else:
                 self._suspects.worker_died(worker, how.running, how.crashed, fault=how.fault)
         self.remove(worker, departure.reason)
         self._objects.owner_left(worker.address)
@@ -219,13 +221,11 @@ class Workers:
         self._placement.remove_worker(worker)
         self._revocation.answered(worker)
         self._lending.left(worker)
-        lost = [run.task for run in worker.runs.values()]
-        for task in lost:
-            if task is not None:
-                task.worker = None
-        for task in lost:
-            if task is None:
-                continue
+        overdue = self._kills.overdue(worker)
+        lost = [(run_id, run.task) for run_id, run in worker.runs.items() if run.task is not None]
+        for _, task in lost:
+            task.worker = None
+        for run_id, task in lost:
             if task.failures >= self._max_failures:
                 text = (
                     f"{task.key!r} was running on {task.failures} workers that died, the last of them "
@@ -236,6 +236,8 @@ class Workers:
                 )
                 error = KilledWorker(text, task.key, worker.address, self._max_failures - 1)
                 self._life.fail(task, task_error(task.key, error))
+            elif task.state == "processing" and run_id in overdue:
+                self._life.give_up_run(task, overdue[run_id])
             elif task.state == "processing":
                 self._life.requeue(task)
         worker.host.expected_nbytes -= sum(run.nbytes for run in worker.runs.values())

@@ -7,8 +7,13 @@ Each errand that is under way has a number, under which it was sent to one worke
 `errand-done`                         the value, or the error
 `errand-stored`                       a key of the client's that stands for the object: the client holds it from then on
 its worker or node leaves             an error
+its worker makes room for another     one that was not sent yet is *held* until the other one has come (`successors`), and
+                                      goes to that. One about plugins is sent, and done if its worker leaves: the
+                                      other one gets the plugins that there are (`plugins`)
 the commission is not kept up         none: what comes is dropped, and an object deleted
 ====================================  ================================================================================
+
+A user's function (`RUN`) is held as well while its worker sets up its plugins, which the function may use.
 
 A client hears of each outcome as soon as it is there, in a fragment of the reply. So nothing that somebody answers is
 kept here, however many answer.
@@ -22,11 +27,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.naming import names_of_host
-from holdfast.cluster.protocol.errands import ASSISTANT, ERRANDS, Doer, Errand
+from holdfast.cluster.protocol.errands import (
+    ASSISTANT,
+    ERRANDS,
+    RUN,
+    SET_UP_PLUGINS,
+    TAKE_DOWN_PLUGIN,
+    Doer,
+    Errand,
+)
 from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
 from holdfast.cluster.protocol.requests import ERRAND
 from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.successors import Successors
 from holdfast.cluster.scheduler.parts.waits import Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.holders import Client
@@ -41,6 +54,9 @@ MAX_OF_ONE = 1_000
 MAX_UNDER_WAY = 100_000
 #: Longer is for ever.
 LONGEST_SECONDS = 1e8
+
+#: What need not be done by a worker that makes room for another one.
+INHERITED = (SET_UP_PLUGINS, TAKE_DOWN_PLUGIN)
 
 _BY_NAME = {errand.operation: errand for errand in ERRANDS}
 #: ``{"value": …}``, ``{"key": …}`` or ``{"error": [name, text]}``: see `requests.ERRAND`.
@@ -106,13 +122,23 @@ class ErrandWait(Wait, Commission):
 
 
 class Errands(Part, WaitOwner):
-    """Sends errands, and passes on what they come to."""
+    """Sends errands, and passes on what they come to.
+
+    Parameters
+    ----------
+    shared
+        What all parts work with.
+    successors
+        Knows which workers make room for others.
+    """
 
     name = "errands"
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, successors: Successors) -> None:
         super().__init__(shared)
         self.requests = {ERRAND: self._asked}
+        self._successors = successors
+        successors.on_settled = self._settled
         self.events = {
             events.ErrandDone: self._done,
             events.ErrandStored: self._stored,
@@ -123,6 +149,7 @@ class Errands(Part, WaitOwner):
         self._numbers = itertools.count(1)
         self._sent: dict[int, _Sent] = {}
         self._of: dict[str, dict[int, None]] = {}  # the numbers by address
+        self._held: dict[str, dict[int, Mapping[str, Any]]] = {}  # of those that are not sent yet, the arguments
         self._waits: dict[ErrandWait, None] = {}
 
     # -- for clients
@@ -173,7 +200,7 @@ class Errands(Part, WaitOwner):
         doer
             Which kind of process. A nanny has the address of its node.
         names
-            Of workers, nodes or hosts (`naming`); None: all.
+            Of workers, nodes or hosts (`naming`); None: all but the workers that are being closed.
 
         Raises
         ------
@@ -184,7 +211,8 @@ class Errands(Part, WaitOwner):
             return [ASSISTANT]  # which is started when there is something to do
         there = self._named_workers() if doer == "worker" else self._named_hosts()
         if names is None:
-            return list(there)
+            workers = self.shared.workers
+            return [a for a in there if a not in workers or workers[a].ending != "closed"]
         wanted = set(names)
         if unknown := [name for name in names if not any(name in known for known in there.values())]:
             known = some(there, 20) if there else "none"
@@ -192,15 +220,10 @@ class Errands(Part, WaitOwner):
         return [address for address, known in there.items() if not wanted.isdisjoint(known)]
 
     def _named_workers(self) -> dict[str, frozenset[str]]:
-        return {worker.address: worker.names for worker in self.shared.workers.values()}
+        return {worker.address: worker.names for worker in self._successors.there}
 
     def _named_hosts(self) -> dict[str, frozenset[str]]:
-        return {
-            host.address: names_of_host(host.address, str(host.description.get("hostname") or "")).union(
-                *(worker.names for worker in host.workers)
-            )
-            for host in self.shared.hosts.values()
-        }
+        return {host.address: host.names_with_workers for host in self.shared.hosts.values()}
 
     def came(self, wait: ErrandWait, address: str, outcome: Outcome) -> None:
         """One outcome of what a client waits for is there."""
@@ -273,8 +296,46 @@ class Errands(Part, WaitOwner):
             numbers[number] = None
             self._sent[number] = _Sent(address, errand, commission)
             commission.under_way[number] = address
-            self.shared.instructions.put(SendErrand(address, number, errand.operation, arguments))
+            if self._is_held_up(address, errand):
+                self._held.setdefault(address, {})[number] = arguments
+            else:
+                self.shared.instructions.put(SendErrand(address, number, errand.operation, arguments))
         return refused
+
+    def _is_held_up(self, address: str, errand: Errand) -> bool:
+        if errand in INHERITED:
+            return False
+        if self._successors.is_awaited(address):
+            self._successors.wait_for(address)
+            return True
+        worker = self.shared.workers.get(address)
+        return errand is RUN and worker is not None and worker.preparing
+
+    def release(self, address: str) -> None:
+        """Send what was held for a worker, as far as nothing holds it up any more."""
+        for number, arguments in list(self._held.get(address, {}).items()):
+            errand = self._sent[number].errand
+            if not self._is_held_up(address, errand):
+                self._release(address, number)
+                self.shared.instructions.put(SendErrand(address, number, errand.operation, arguments))
+
+    def _release(self, address: str, number: int) -> None:
+        held = self._held.get(address, {})
+        if held.pop(number, None) is not None and not held:
+            del self._held[address]
+
+    def _settled(self, address: str, reason: str | None) -> None:
+        """No successor is awaited at an address any more."""
+        if reason is None:
+            self.ask_to_follow_up()  # parts that are told later may have a worker prepare itself
+        else:
+            for number in list(self._held.get(address, ())):
+                if number in self._sent:
+                    self._take(number).commission.came(address, _error("ConnectError", reason))
+
+    def follow_up(self) -> None:
+        for address in list(self._held):
+            self.release(address)
 
     def drop(self, commission: Commission) -> None:
         """A commission is not kept up: it hears of no outcome any more."""
@@ -287,6 +348,7 @@ class Errands(Part, WaitOwner):
         """An errand is no longer under way."""
         sent = self._sent.pop(number)
         del sent.commission.under_way[number]
+        self._release(sent.address, number)
         numbers = self._of[sent.address]
         del numbers[number]
         if not numbers:
@@ -351,10 +413,13 @@ class Errands(Part, WaitOwner):
         self.on_assistant_left()
 
     def _left(self, address: str, text: str) -> None:
-        for number in list(self._of.get(address, ())):
+        is_awaited = self._successors.is_awaited(address)
+        held = self._held.get(address, ())
+        for number in [number for number in self._of.get(address, ()) if not (is_awaited and number in held)]:
             if number in self._sent:
                 sent = self._take(number)
-                sent.commission.came(address, _error("ConnectError", text))
+                is_inherited = is_awaited and sent.errand in INHERITED
+                sent.commission.came(address, _DONE if is_inherited else _error("ConnectError", text))
 
     def check(self) -> None:
         assert set(self._waits) == {wait for wait in self.shared.waits if isinstance(wait, ErrandWait)}
@@ -364,8 +429,18 @@ class Errands(Part, WaitOwner):
         for number, sent in self._sent.items():
             assert number in self._of[sent.address]
             assert sent.commission.under_way[number] == sent.address
-            there = {ASSISTANT, *self.shared.workers, *self.shared.hosts}
+            there = {ASSISTANT, *self.shared.workers, *self.shared.hosts, *self._successors.left}
             assert sent.address in there, f"an errand is under way to {sent.address}, which has left"
+        for address, held in self._held.items():
+            assert held
+            for number in held:
+                sent = self._sent[number]
+                assert sent.address == address
+                assert self._is_held_up(address, sent.errand), f"{sent.errand.operation!r} would never be sent"
+
+
+#: What an errand comes to about plugins that need not be done.
+_DONE: Outcome = {"value": {"failed": ()}}
 
 
 def _nothing() -> None:

@@ -19,8 +19,10 @@ far as no other holder keeps it; and what these read, if it is needed for nothin
 the agents have done their part.
 
 The time of a run is limited if its task has a `run_timeout`. It counts from when its worker says that the run has
-begun. While the run is blocked, since it waits for others, it counts no time. When it is over, the task runs again, if
-it has retries left, or fails with a `TimeoutError`; and the run is ended.
+begun. While the run is blocked, since it waits for others, it counts no time. When it is over, the run is ended, and
+then the task runs again, if it has retries left, or fails with a `TimeoutError`. So two runs of the task are never
+under way at a time, and the client that hears of the error no longer meets the process. A process that has not ended
+`END_SECONDS` later is not waited for. A result that comes before the process ends is used.
 """
 
 from __future__ import annotations
@@ -35,13 +37,15 @@ from holdfast.cluster.scheduler.parts.waits import Wait, WaitOwner
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.model import Task, Worker
+from holdfast.cluster.scheduler.tasks.model import Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 #: How long a client waits for processes to end: longer than the connection of an agent may be broken.
 KILL_SECONDS = 30.0
+#: How long a task whose time is over waits for the end of the process that runs it.
+END_SECONDS = 5.0
 #: Of the runs that can't be ended, so many are named.
 NAMED_MAX = 3
 
@@ -77,15 +81,21 @@ class KillsWait(Wait):
 
 
 class _Clock:
-    """Of one run: when its time is over, or while it is blocked, the seconds that are left of it."""
+    """Of one run: when its time is over, or while it is blocked, the seconds that are left of it. When it is over, how
+    long the end of the run is waited for."""
 
-    __slots__ = ("end", "key", "left", "seconds")
+    __slots__ = ("end", "is_over", "key", "left", "seconds")
 
     def __init__(self, key: Key, seconds: float, now: float) -> None:
         self.key = key
         self.seconds = seconds
         self.end: float | None = now + seconds
         self.left = 0.0
+        self.is_over = False
+
+    def in_words(self) -> str:
+        """What is the matter when it is over."""
+        return f"{self.key!r:.200} ran longer than its run_timeout of {self.seconds:g} s"
 
 
 class RunClocks(Timed):
@@ -107,16 +117,22 @@ class RunClocks(Timed):
 
     @property
     def due(self) -> float | None:
-        """When the time of a run is over that has not ended."""
+        """When the time of a run is over that has not ended, or that for its end."""
         runs = self.worker.runs
         return min((c.end for run_id, c in self.of_runs.items() if c.end is not None and run_id in runs), default=None)
 
     def expire(self, now: float) -> None:
         """End the runs whose time is over."""
-        over = [run_id for run_id, clock in self.of_runs.items() if clock.end is not None and clock.end <= now]
-        for run_id in over:
-            clock = self.of_runs.pop(run_id)
-            if run_id in self.worker.runs:
+        due = [run_id for run_id, clock in self.of_runs.items() if clock.end is not None and clock.end <= now]
+        for run_id in due:
+            clock = self.of_runs[run_id]
+            if run_id not in self.worker.runs:
+                del self.of_runs[run_id]
+            elif clock.is_over or self.worker.incarnation is None:
+                del self.of_runs[run_id]
+                self._part.give_up(self.worker, run_id, clock)
+            else:
+                clock.is_over, clock.end = True, now + END_SECONDS
                 self._part.time_is_over(self.worker, run_id, clock)
 
 
@@ -136,6 +152,8 @@ class Kills(Part, WaitOwner):
     def __init__(self, shared: Shared, revocation: Revocation) -> None:
         super().__init__(shared)
         self.requests = {AWAIT_KILLS: self._await_kills}
+        #: ``on_spared(worker)`` is called when a process that was to end goes on.
+        self.on_spared: Callable[[Worker], None] = _nothing
         self._revocation = revocation
         self._kills: dict[Worker, list[Kill]] = {}
         self._waits: dict[KillsWait, None] = {}
@@ -182,6 +200,7 @@ class Kills(Part, WaitOwner):
             if not self._kills[worker]:
                 del self._kills[worker]
             self._done([kill])
+            self.on_spared(worker)
 
     def worker_left(self, worker: Worker) -> None:
         self._done(self._kills.pop(worker, ()))
@@ -269,13 +288,14 @@ class Kills(Part, WaitOwner):
     def blocked(self, worker: Worker, run_ids: Iterable[int]) -> None:
         """Runs of a worker wait for others."""
         for clock in self._of_runs(worker, run_ids):
-            if clock.end is not None:
+            if clock.end is not None and not clock.is_over:
                 clock.left, clock.end = clock.end - self.shared.now, None
 
     def returned(self, worker: Worker, run_ids: Iterable[int]) -> None:
         """Runs of a worker go on that were blocked."""
         for clock in self._of_runs(worker, run_ids):
-            clock.end = self.shared.now + clock.left
+            if clock.end is None:
+                clock.end = self.shared.now + clock.left
         if worker in self._clocks:
             self.shared.deadlines.watch(self._clocks[worker])
 
@@ -284,17 +304,27 @@ class Kills(Part, WaitOwner):
         return [] if clocks is None else [clock for r in run_ids if (clock := clocks.of_runs.get(r)) is not None]
 
     def time_is_over(self, worker: Worker, run_id: int, clock: _Clock) -> None:
-        """A run has taken as long as it may."""
+        """A run has taken as long as it may: have it ended."""
+        self._kill(worker, [run_id], f"was ended, since {clock.in_words()}")
+
+    def give_up(self, worker: Worker, run_id: int, clock: _Clock) -> None:
+        """A run has taken as long as it may, and is not ended: it goes on without its task."""
         task = worker.runs[run_id].task
-        can_be_ended = worker.incarnation is not None
-        text = f"{clock.key!r:.200} ran longer than its run_timeout of {clock.seconds:g} s"
         if task is not None and task.state == "processing":
-            where = f"on worker {worker.name!r} at {worker.address}"
-            how = "whose process was ended" if can_be_ended else "which can't be ended alone: the run goes on there"
-            error = TimeoutError(f"{text}, {where}, {how}")
-            self.shared.life.give_up_run(task, task_error(task.key, error))
-        if can_be_ended:
-            self._kill(worker, [run_id], f"was ended, since {text}")
+            if worker.incarnation is None:
+                how = "which can't be ended alone: the run goes on there"
+            else:
+                how = f"whose process has not ended for {END_SECONDS:g} s since then"
+            self.shared.life.give_up_run(task, _run_timeout(task.key, worker, clock, how))
+
+    def overdue(self, worker: Worker) -> dict[int, TaskError]:
+        """What the tasks of these runs of a worker fail for, when its process has ended, for their time was over."""
+        clocks = self._clocks.get(worker)
+        if clocks is None:
+            return {}
+        how = "whose process was ended"
+        over = [(run_id, clock) for run_id, clock in clocks.of_runs.items() if clock.is_over]
+        return {run_id: _run_timeout(clock.key, worker, clock, how) for run_id, clock in over}
 
     # -- the rest
 
@@ -302,7 +332,15 @@ class Kills(Part, WaitOwner):
         kills = [[k.worker.address, sorted(k.run_ids), k.client, k.number] for its in self._kills.values() for k in its]
         now = self.shared.now
         clocks = [
-            [clocks.worker.address, run_id, c.key, c.seconds, c.left if c.end is None else c.end - now, c.end is None]
+            [
+                clocks.worker.address,
+                run_id,
+                c.key,
+                c.seconds,
+                c.left if c.end is None else c.end - now,
+                c.end is None,
+                c.is_over,
+            ]
             for clocks in self._clocks.values()
             for run_id, c in clocks.of_runs.items()
             if run_id in clocks.worker.runs
@@ -319,12 +357,13 @@ class Kills(Part, WaitOwner):
             if address in workers:
                 kill = Kill(workers[address], frozenset(run_ids), client, number)
                 self._kills.setdefault(kill.worker, []).append(kill)
-        for address, run_id, key, seconds, left, is_blocked in clocks:
+        for address, run_id, key, seconds, left, is_blocked, is_over in clocks:
             if address in workers:
                 worker = workers[address]
                 of_worker = self._clocks.setdefault(worker, RunClocks(self, worker))
                 clock = of_worker.of_runs[run_id] = _Clock(key, seconds, self.shared.now)
                 clock.left, clock.end = left, None if is_blocked else self.shared.now + left
+                clock.is_over = is_over
                 self.shared.deadlines.watch(of_worker)
         for client, number, keys in out_of_reach:
             self._out_of_reach.setdefault(client, {})[number] = [(key, name) for key, name in keys]
@@ -344,6 +383,15 @@ class Kills(Part, WaitOwner):
             assert workers.get(worker.address) is worker, f"{worker!r} is gone, and a run of it has time left"
         self.shared.deadlines.check(self._clocks.values())
         assert self._out_of_reach.keys() <= self.shared.clients.keys()
+
+
+def _nothing(worker: Worker) -> None:
+    pass
+
+
+def _run_timeout(key: Key, worker: Worker, clock: _Clock, how: str) -> TaskError:
+    text = f"{clock.in_words()}, on worker {worker.name!r} at {worker.address}, {how}"
+    return task_error(key, TimeoutError(text))
 
 
 def _unneeded(tasks: Iterable[Task], is_held: Callable[[Task], bool]) -> Iterable[Task]:

@@ -254,7 +254,7 @@ class Plugins(Part):
         self._note_failures(host.address, outcome)
         for worker in list(host.workers):
             if not self._prepare(worker):
-                self._revocation.prepare(worker, False)
+                self._is_prepared(worker)
 
     def worker_joined(self, worker: Worker) -> None:
         if worker.host in self._host_preparations or self._prepare(worker):
@@ -277,7 +277,11 @@ class Plugins(Part):
         if self.shared.workers.get(worker.address) is not worker:
             return  # it has left meanwhile
         self._note_failures(worker.address, outcome)
+        self._is_prepared(worker)
+
+    def _is_prepared(self, worker: Worker) -> None:
         self._revocation.prepare(worker, False)
+        self._errands.release(worker.address)
 
     def _note_failures(self, where: str, outcome: Outcome) -> None:
         if "value" in outcome:

@@ -319,7 +319,7 @@ class Replicas(Part, WaitOwner):
             return there
         found: dict[Host, None] = {}
         for name in names:
-            its = [host for host in there if name in host.names or any(name in w.names for w in host.workers)]
+            its = [host for host in there if name in host.names_with_workers]
             if not its:
                 known = some([host.address for host in there], 10) if there else "none"
                 raise Refusal("NoWorkerError", f"there is no worker or host {name!r:.200}; the hosts are {known}")

@@ -4,7 +4,8 @@ The nodes end the processes and start others. A worker that is to be restarted g
 is charged for nothing. A restart of all also cancels every key that a client holds, of all clients. What datasets hold
 stays: it lies in stores, which live on, and what of it was not computed yet is computed by the new processes.
 
-A restart waits for its workers to leave, and for others at the same addresses to come.
+A restart waits for its workers to leave, and for others at the same addresses to come. One that makes room for another
+process already (`successors`) is told nothing, and its successor is waited for.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from holdfast.cluster.protocol.requests import RESTART, RESTART_WORKERS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.retiring import named_workers
+from holdfast.cluster.scheduler.parts.successors import Successors
 from holdfast.cluster.scheduler.parts.waits import Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks.holders import Client
@@ -69,12 +71,15 @@ class Restarting(Part, WaitOwner):
         What all parts work with.
     revocation
         Bars workers.
+    successors
+        Knows which workers make room for others.
     """
 
     name = "restarting"
 
-    def __init__(self, shared: Shared, revocation: Revocation) -> None:
+    def __init__(self, shared: Shared, revocation: Revocation, successors: Successors) -> None:
         super().__init__(shared)
+        self._successors = successors
         self.requests = {RESTART: self._restart, RESTART_WORKERS: self._restart_workers}
         self._revocation = revocation
         self._restarts: dict[Restart, None] = {}
@@ -87,7 +92,7 @@ class Restarting(Part, WaitOwner):
         self.shared.waits.demand_room(client.id)
         if client.worker is not None:
             raise Refusal("RuntimeError", "a task can't restart the workers, since it would end itself with its own")
-        workers = [worker for worker in self.shared.workers.values() if not worker.ending]
+        workers = [worker for worker in self._successors.there if worker.ending != "closed"]
         self._cancel_all(client)
         self._begin(client, request, timeout, workers, is_of_all=True, awaits_successors=wait_for_workers)
 
@@ -95,7 +100,7 @@ class Restarting(Part, WaitOwner):
         self, client: Client, request: int, workers: Sequence[str], timeout: float = RESTART_SECONDS
     ) -> None:
         self.shared.waits.demand_room(client.id)
-        chosen = [worker for worker in named_workers(self.shared.workers.values(), workers) if not worker.ending]
+        chosen = [worker for worker in named_workers(self._successors.there, workers) if worker.ending != "closed"]
         if client.worker in chosen:
             raise Refusal("RuntimeError", "a task can't restart its own worker, since it would end itself with it")
         self._begin(client, request, timeout, chosen, is_of_all=False, awaits_successors=True)
@@ -119,20 +124,24 @@ class Restarting(Part, WaitOwner):
         is_of_all: bool,
         awaits_successors: bool,
     ) -> None:
+        there = [worker for worker in workers if worker.address in self.shared.workers]
         restart = Restart(
             self,
             client.id,
             request,
             self.shared.now + timeout,
-            [worker.address for worker in workers],
+            [worker.address for worker in there],
             is_of_all=is_of_all,
             awaits_successors=awaits_successors,
         )
+        restart.missing = {worker.address: None for worker in workers if worker not in there}
         self._restarts[restart] = None
         self.shared.waits.begin(restart)
         of_hosts: dict[Host, list[str]] = {}
-        for worker in workers:
-            worker.ending = True
+        for worker in there:
+            if worker.ending:
+                continue  # another client restarts it
+            worker.ending = "replaced"
             self._revocation.retire(worker, True)
             of_hosts.setdefault(worker.host, []).append(worker.address)
         for host, addresses in of_hosts.items():

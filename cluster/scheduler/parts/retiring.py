@@ -19,7 +19,8 @@ What a run has stored until its worker left is saved while the host is emptied, 
 something can't be moved then, the host stays, without workers: nothing is lost. A host that gets a worker meanwhile
 stays as well.
 
-A worker that dies while it drains is started again by its node. Its successor is barred like it.
+A worker that dies while it drains is started again by its node. Its successor is barred like it, and so is that of a
+worker which makes room for another process when it is named (`successors`).
 
 Actors can't be moved (`actors`). So the retirement of a worker that has some, and is to be closed, is refused.
 """
@@ -34,6 +35,7 @@ from holdfast.cluster.scheduler.parts.carrying import Carrying
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.evacuating import Evacuation
 from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.successors import Successors
 from holdfast.cluster.scheduler.parts.waits import Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
@@ -125,12 +127,17 @@ class Retiring(Part, WaitOwner):
         See to where data lies.
     revocation
         Bars workers.
+    successors
+        Knows which workers make room for others.
     """
 
     name = "retiring"
 
-    def __init__(self, shared: Shared, carrying: Carrying, copies: Copies, revocation: Revocation) -> None:
+    def __init__(
+        self, shared: Shared, carrying: Carrying, copies: Copies, revocation: Revocation, successors: Successors
+    ) -> None:
         super().__init__(shared)
+        self._successors = successors
         self.requests = {RETIRE_WORKERS: self._retire}
         self.look_at: float | None = None
         self._carrying = carrying
@@ -155,8 +162,8 @@ class Retiring(Part, WaitOwner):
         timeout: float = RETIRE_SECONDS,
     ) -> None:
         self.shared.waits.demand_room(client.id)
-        named = named_workers(self.shared.workers.values(), workers)
-        chosen = [worker.address for worker in named if not worker.ending]
+        named = [w for w in named_workers(self._successors.there, workers) if w.ending != "closed"]
+        chosen = [worker.address for worker in named]
         others = {address for each in self._retirements for address in each.workers}
         if close_workers and client.worker is not None and client.worker.address in chosen:
             text = f"a task can't retire its own worker, {client.worker.address}, which would end with the task"
@@ -166,7 +173,7 @@ class Retiring(Part, WaitOwner):
         if not chosen:
             self.answer(client, request, {})
             return
-        if close_workers and (occupied := [worker for worker in named if worker.actors and not worker.ending]):
+        if close_workers and (occupied := [w for w in named if w.actors and not self._successors.is_awaited(w.address)]):
             having = some((f"{worker.name!r} has {worker.actors:,}" for worker in occupied), 5)
             text = f"actors can't be moved, and {having}: let go of their handles before, or retire other workers"
             raise Refusal("RuntimeError", text)
@@ -188,8 +195,10 @@ class Retiring(Part, WaitOwner):
     def _begin(self, retirement: Retirement) -> None:
         self._retirements[retirement] = None
         self.shared.waits.begin(retirement)
+        for worker in self._successors.there:
+            if worker.address in retirement.workers:
+                retirement.described[worker.address] = _describe(worker)
         for worker in self._workers_of(retirement):
-            retirement.described[worker.address] = _describe(worker)
             self._bar(retirement, worker)
         going = self._hosts_that_go(retirement) if retirement.close_hosts else []
         retirement.evacuation = self._evacuation(going)
@@ -207,7 +216,8 @@ class Retiring(Part, WaitOwner):
 
     def _hosts_that_go(self, retirement: Retirement) -> list[Host]:
         """The hosts that have no other worker, and no place for one."""
-        hosts = dict.fromkeys(worker.host for worker in self._workers_of(retirement))
+        addresses = dict.fromkeys(address.rpartition("/")[0] for address in retirement.workers)
+        hosts = [self.shared.hosts[address] for address in addresses if address in self.shared.hosts]
         return [
             host
             for host in hosts
@@ -244,7 +254,7 @@ class Retiring(Part, WaitOwner):
         for retirement in self._retirements:
             if worker.address in retirement.workers:
                 self._bar(retirement, worker)
-                worker.ending = retirement.is_ending
+                worker.ending = "closed" if retirement.is_ending else None
                 return
         if worker.host.leaving and worker.host not in self._closing:
             self._keep(worker.host)
@@ -321,7 +331,7 @@ class Retiring(Part, WaitOwner):
             return
         retirement.is_ending = True
         for worker in self._workers_of(retirement):
-            worker.ending = True
+            worker.ending = "closed"
         of_nodes: dict[str, list[str]] = {}
         for address in retirement.workers:  # also of one that has just died, and would be started again
             of_nodes.setdefault(address.rpartition("/")[0], []).append(address)

@@ -31,6 +31,10 @@ ISOLATED_ON_HOST: Isolation = 2
 STARVED: Isolation = 3
 
 
+#: What the node of a worker was told to do with it: to close it, or to have another process take its place.
+Ending = Literal["closed", "replaced"] | None
+
+
 class Task:
     """A computation and its result, or data that a client brought (then ``payload`` is None)."""
 
@@ -298,6 +302,11 @@ class Host:
         return names_of_host(self.address, self.description.get("hostname", ""))
 
     @property
+    def names_with_workers(self) -> frozenset[str]:
+        """What it can be called, and its workers, also those that are to come."""
+        return self.names.union(*(each.names for each in (*self.workers, *self.places)))
+
+    @property
     def kept_addresses(self) -> set[str]:
         """At which it keeps workers."""
         return {address for address, *_ in self.description.get("places") or ()}
@@ -387,7 +396,7 @@ class Worker:
         self.unconfirmed = 0  # those that it was told of, and has not confirmed
         self.cut_off: float | None = None  # since when its connection is broken, and may be taken up again
         self.retiring = False  # it is to end, or takes no tasks any more for good (`parts/retiring.py`)
-        self.ending = False  # it was told to end: so no task is charged for that
+        self.ending: Ending = None  # it was told to end: so no task is charged for that
         self.preparing = False  # it does what comes before its first task (`parts/plugins.py`)
         self.barred = False  # it has no room, by one of these six: it is not known to hear, is to end, or has just come
 
