@@ -7,8 +7,8 @@ Each errand that is under way has a number, under which it was sent to one worke
 `errand-done`                         the value, or the error
 `errand-stored`                       a key of the client's that stands for the object: the client holds it from then on
 its worker or node leaves             an error
-its worker makes room for another     one that was not sent yet is *held* until the other one has come (`successors`), and
-                                      goes to that. One about plugins is sent, and done if its worker leaves: the
+its worker makes room for another     one that was not sent yet is *held* until the other one has come (`successors`),
+                                      and goes to that. One about plugins is sent, and done if its worker leaves: the
                                       other one gets the plugins that there are (`plugins`)
 the commission is not kept up         none: what comes is dropped, and an object deleted
 ====================================  ================================================================================

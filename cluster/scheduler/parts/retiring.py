@@ -173,7 +173,9 @@ class Retiring(Part, WaitOwner):
         if not chosen:
             self.answer(client, request, {})
             return
-        if close_workers and (occupied := [w for w in named if w.actors and not self._successors.is_awaited(w.address)]):
+        if close_workers and (
+            occupied := [w for w in named if w.actors and not self._successors.is_awaited(w.address)]
+        ):
             having = some((f"{worker.name!r} has {worker.actors:,}" for worker in occupied), 5)
             text = f"actors can't be moved, and {having}: let go of their handles before, or retire other workers"
             raise Refusal("RuntimeError", text)

@@ -304,7 +304,7 @@ class Host:
     @property
     def names_with_workers(self) -> frozenset[str]:
         """What it can be called, and its workers, also those that are to come."""
-        return self.names.union(*(each.names for each in (*self.workers, *self.places)))
+        return self.names.union(*(w.names for w in self.workers), *(place.names for place in self.places))
 
     @property
     def kept_addresses(self) -> set[str]:
