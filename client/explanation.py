@@ -31,7 +31,12 @@ class Explanation:
     why : list of str
         The reasons, one sentence each.
     owner : str
-        What brought it.
+        What brought it: the name of a client.
+    origin : dict
+        What is known of that: the ``"client"``, its ``"user"``, ``"hostname"`` and ``"pid"``, the ``"call_site"``, and
+        the ``"task"`` in which that was, if it was in one.
+    call_site : str
+        The line of a user's code that has brought it: ``"file:line in function"``; empty if it isn't known.
     holders : list of (str, str)
         What keeps it, by kind and name; of very many, the first 20.
     nbytes : int
@@ -58,6 +63,8 @@ class Explanation:
         self.figures: dict[str, Any] = dict(figures or {})
         self.state: str = self.figures.get("state", "unknown")
         self.owner: str = self.figures.get("owner", "")
+        self.origin: dict[str, Any] = dict(self.figures.get("origin") or {})
+        self.call_site: str = self.origin.get("call_site", "")
         self.nbytes: int = self.figures.get("nbytes", 0)
         self.holders = [(kind, name) for kind, name in self.figures.get("holders", ())]
         self.waits_for = [(each, state) for each, state in self.figures.get("waits_for", ())]
@@ -169,12 +176,17 @@ class Explanation:
         if figures["n_waiters"]:
             names.append(count(figures["n_waiters"], "task") + " that read it")
         lines = [f"It is kept by {_few(names)}."] if names else ["Nothing keeps it."]
-        lines.append(f"It was brought by {self.owner}.")
+        lines.append(f"It was brought by {self.owner}{_identity(self.origin)}{self._by_which_line()}.")
         if figures["deaths"]:
             lines.append(f"It is charged for the deaths of {count(figures['deaths'], 'worker')}.")
         if figures["retries"]:
             lines.append(f"It is retried {figures['retries']} more times if it fails.")
         return lines
+
+    def _by_which_line(self) -> str:
+        line = f", by the line {self.call_site}" if self.call_site else ""
+        task = self.origin.get("task")
+        return line if task is None else f"{line}, in the task {task!r:.200}"
 
     def __repr__(self) -> str:
         return "\n  ".join([f"<Explanation: {self.key!s:.200} {self.state}>", *self.why])
@@ -183,6 +195,14 @@ class Explanation:
         rows: dict[str, object] = {"state": f"{self.state}: {self.figures.get('meaning', 'not known')}"}
         rows |= {str(number): line for number, line in enumerate(self.why, 1)}
         return card(f"{self.key!s:.200}", rows)
+
+
+def _identity(about: Mapping[str, Any]) -> str:
+    """`` (ada@host, process 123)``, as far as it is known."""
+    place = "@".join([about[name] for name in ("user", "hostname") if about.get(name)])
+    process = f"process {about['pid']}" if about.get("pid") else ""
+    known = ", ".join(filter(None, (place, process)))
+    return f" ({known})" if known else ""
 
 
 def _is_kept() -> list[str]:

@@ -539,24 +539,25 @@ def _nothing() -> None:
 
 
 def _merged(messages: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The messages, with neighbouring submits of equal options made one. None of those given is changed."""
+    """The messages, with neighbouring submits of equal options and one line of code made one. None of those given is changed."""
     merged: list[tuple[Any, ...]] = []
     tasks: Sequence[Any] = ()  # of the last message, if others may be added to them
     together: list[Any] | None = None  # the same, if the last message was made here
     options: dict[str, Any] | None = None  # its
+    call_site = ""  # and its
     for message in messages:
         submitted = protocol.client.SUBMIT.fields_of(message)
         if submitted is None or submitted[1] is not None:  # some of its tasks only are wanted
             merged.append(message)
             options = None
             continue
-        more, _, its_options = submitted
-        if options is None or its_options != options or len(tasks) >= MAX_ITEMS:
+        more, _, its_options, its_call_site = submitted
+        if options is None or its_call_site != call_site or its_options != options or len(tasks) >= MAX_ITEMS:
             merged.append(message)
-            tasks, together, options = more, None, its_options
+            tasks, together, options, call_site = more, None, its_options, its_call_site
             continue
         if together is None:
             tasks = together = [*tasks]
-            merged[-1] = protocol.client.SUBMIT(together, None, options)
+            merged[-1] = protocol.client.SUBMIT(together, None, options, call_site)
         together += more
     return merged

@@ -17,6 +17,7 @@ from holdfast.client.operations.storing import constants, store_as
 from holdfast.client.operations.submit import submit
 from holdfast.client.operations.write_locks import write_lock
 from holdfast.client.packing import options as task_options
+from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.dask_internals import (
     CompositeExpr,
     Expr,
@@ -64,6 +65,7 @@ def submit_graph(
     dict
         A future for each output.
     """
+    where = call_site()
     core.session.check_open()
     core.table.settle_all()  # a key of futures that are gone is one to be computed
     if isinstance(graph, Expr):
@@ -117,7 +119,7 @@ def submit_graph(
             options = dict(common)
             if per_key:
                 options["per_key"] = {key: per_key[key] for key, _, _, _ in tasks if key in per_key}
-            messages.append(protocol.client.SUBMIT(tasks, wanted, options))
+            messages.append(protocol.client.SUBMIT(tasks, wanted, options, where))
             # What the client holds by itself is not let go.
             released = [key for key in done if key not in table.states]
             if released:

@@ -14,6 +14,7 @@ from holdfast.client.futures.holding import hold_all
 from holdfast.client.futures.reading import read
 from holdfast.client.operations.scattering import scatter_one
 from holdfast.client.operations.storing import announce
+from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.keys import random_token
 from holdfast.client.stores.location import Location
 from holdfast.cluster import protocol
@@ -24,7 +25,11 @@ from holdfast.objectstore.errors import ObjectNotFoundError
 
 def put(core: Core, value: Any, workers: Any, timeout: float | None) -> Operation[ObjectID]:
     """See `Client.put`."""
-    future = yield from scatter_one(core, value, workers, timeout)
+    return _put(core, value, workers, timeout, call_site())
+
+
+def _put(core: Core, value: Any, workers: Any, timeout: float | None, where: str) -> Operation[ObjectID]:
+    future = yield from scatter_one(core, value, workers, timeout, where)
     location = future._state.location
     assert location is not None
     # Whoever is told of the object may ask for it at once: the scheduler has to know it before.

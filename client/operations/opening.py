@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import uuid
@@ -162,6 +163,7 @@ def _connect(
         "name": asked.name,
         "pid": os.getpid(),
         "hostname": socket.gethostname(),
+        "user": _user(),
         "versions": versions.own(),
     }
     timeout = CONNECT_SECONDS if asked.timeout is None else asked.timeout
@@ -198,6 +200,14 @@ def _connect(
     core.finalizer = weakref.finalize(core, resources.close_elsewhere, "the client was garbage collected")
     core.finalizer.atexit = False
     return core
+
+
+def _user() -> str:
+    """The name of the user of this process, or the number of one without a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def opened(core: Core, client: T) -> Operation[T]:

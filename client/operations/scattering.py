@@ -19,6 +19,7 @@ from holdfast.client.futures.reading import read
 from holdfast.client.operations.moving import replicate
 from holdfast.client.operations.queues import fed_by, is_queue
 from holdfast.client.operations.storing import announce, take_back
+from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.checks import check_in_one
 from holdfast.client.packing.collecting import collecting
 from holdfast.client.packing.foreign import check_ends, check_no_foreign_future
@@ -40,10 +41,24 @@ def scatter(
     core: Core, data: Any, workers: Any, broadcast: bool | int, hashed: bool, timeout: float | None
 ) -> Operation[Any]:
     """See `Client.scatter`."""
+    return _scatter_from(call_site(), core, data, workers, broadcast, hashed, timeout)
+
+
+def _scatter_from(
+    where: str, core: Core, data: Any, workers: Any, broadcast: bool | int, hashed: bool, timeout: float | None
+) -> Operation[Any]:
+    """Scatter for a line of the user's code."""
     check_in_one("scatter", workers)
     n = _hosts_of(broadcast)
     if is_queue(data):
-        return fed_by(core, [data], lambda core, items: _each_of(core, items, workers, broadcast, hashed, timeout))
+
+        def scattered_each(core: Core, items: tuple[Any, ...]) -> list[Future]:
+            futures: list[Future] = core.driver.run(
+                _scatter_from(where, core, list(items), workers, broadcast, hashed, timeout)
+            )
+            return futures
+
+        return fed_by(core, [data], scattered_each)
     if isinstance(data, Iterator):
         check_ends((data,), "what is scattered")
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -54,7 +69,7 @@ def scatter(
     names = None if workers is None else names_of_workers(workers)
 
     # Small ones are announced to the store together, as long as this is one thread's.
-    scattering = _Scattering(core, names, hashed, deadline, [])
+    scattering = _Scattering(core, names, hashed, deadline, where, [])
     with contextlib.nullcontext() if core.driver.gives_awaitables else stores.batch():
         scattered = yield from _scatter(scattering, data)
     if broadcast and scattering.futures:
@@ -76,21 +91,14 @@ def _hosts_of(broadcast: Any) -> int | None:
     return n
 
 
-def _each_of(
-    core: Core, items: tuple[Any, ...], workers: Any, broadcast: bool | int, hashed: bool, timeout: float | None
-) -> list[Future]:
-    futures: list[Future] = core.driver.run(scatter(core, list(items), workers, broadcast, hashed, timeout))
-    return futures
-
-
-def scatter_one(core: Core, value: Any, workers: Any, timeout: float | None) -> Operation[Future]:
-    """A value as one object, under a name of its own, in one store."""
+def scatter_one(core: Core, value: Any, workers: Any, timeout: float | None, where: str) -> Operation[Future]:
+    """A value as one object, under a name of its own, in one store, for a line of the user's code."""
     deadline = None if timeout is None else time.monotonic() + timeout
     core.session.check_open()
     if not core.stores.any_node:
         yield from core.stores.waiting_for_node(SCATTER_TIMEOUT_SECONDS if timeout is None else timeout)
     names = None if workers is None else names_of_workers(workers)
-    return (yield from _one(_Scattering(core, names, False, deadline, []), value))
+    return (yield from _one(_Scattering(core, names, False, deadline, where, []), value))
 
 
 class _Scattering(NamedTuple):
@@ -100,6 +108,7 @@ class _Scattering(NamedTuple):
     names: Sequence[str] | None
     hashed: bool
     deadline: float | None
+    where: str  # the line of the user's code
     futures: list[Future]  # that were scattered
 
     @property
@@ -184,7 +193,7 @@ def _one(scattering: _Scattering, value: Any, key: Any = None) -> Operation[Futu
             return known
     if location is None:
         location = yield from _write(scattering, encoded, str(key))
-    return announce(core, key, location, encoded.type_name, mine, chosen=chosen)
+    return announce(core, key, location, encoded.type_name, mine, chosen=chosen, where=scattering.where)
 
 
 def _write(scattering: _Scattering, encoded: Encoded, key: str | None) -> Operation[Location]:

@@ -16,6 +16,7 @@ from holdfast.client.core.key_state import PENDING
 from holdfast.client.drivers.effects import Elsewhere, Operation, WouldWaitError
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import borrow, own
+from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.collecting import collecting
 from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.keys import random_token
@@ -107,12 +108,14 @@ def announce(
     *,
     chosen: bool,
     at_once: bool = True,
+    where: str | None = None,
 ) -> Future:
     """Tell the scheduler of an object that this client has stored, with futures in it; the future of it.
 
     ``chosen``: the user chose the key; else it is made of the data, or of chance. Unless ``at_once``, that is said
-    with what is sent next.
+    with what is sent next. ``where``: the line of the user's code, if that is not what calls.
     """
+    where = call_site() if where is None else where
     table, session = core.table, core.session
     entries = [(key, location.object_id, location.nbytes, type_name, node, location.inline) for node in location.nodes]
     with table.lock, table.beginning() as begun:
@@ -124,7 +127,7 @@ def announce(
         future = Future._of(state, core)
         if state.status == PENDING:
             table.scattered(state, location)
-        messages: list[tuple[Any, ...]] = [protocol.client.SCATTERED(entries, chosen)]
+        messages: list[tuple[Any, ...]] = [protocol.client.SCATTERED(entries, chosen, where)]
         if inside:
             keys = list(dict.fromkeys([future.key for future in inside]))
             messages.append(protocol.client.CONTAINS([(key, keys)]))
@@ -142,4 +145,4 @@ def take_back(core: Core, location: Location, type_name: str) -> None:
         return
     # A store of another host is the scheduler's to clear: it is told of the object, and that it is not wanted.
     with contextlib.suppress(ConnectError):
-        announce(core, f"{type_name}-{random_token()}", location, type_name, [], chosen=False)
+        announce(core, f"{type_name}-{random_token()}", location, type_name, [], chosen=False, where="")

@@ -20,6 +20,7 @@ from holdfast.client.operations.queues import fed_by
 from holdfast.client.operations.storing import constants as constants_of
 from holdfast.client.packing import options as task_options
 from holdfast.client.packing.arguments import Packer
+from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.foreign import check_ends
 from holdfast.client.packing.functions import Function
@@ -51,6 +52,7 @@ def submit(
     options: task_options.Options,
 ) -> Future:
     """See `Client.submit`."""
+    where = call_site()
     mine = partial(own, core)
     constants = constants_of(core)
     function = core.functions.get(func, mine, constants)
@@ -72,7 +74,7 @@ def submit(
     check_together(f"the task {key!r:.80}", dependencies)
     task = (key, function.digest, raw(call.payload), dependencies)
     stored = (*call.stored, *function.stored)
-    return _submit(core, [task], [stored], function, options, called, [digest] if chosen else None)[0]
+    return _submit(core, [task], [stored], function, options, called, [digest] if chosen else None, where)[0]
 
 
 def map_calls(
@@ -85,8 +87,10 @@ def map_calls(
     pure: bool,
     batch_size: int | None,
     options: task_options.Options,
+    where: str | None = None,
 ) -> list[Future]:
-    """See `Client.map`."""
+    """See `Client.map`. ``where``: the line of the user's code, if that is not what calls."""
+    where = call_site() if where is None else where
     mine = partial(own, core)
     if not iterables:
         raise TypeError("map needs at least one iterable")
@@ -137,7 +141,7 @@ def map_calls(
                 f"map has been given more than {MAX_MAPPED:,} calls: does an iterable have no end? What was "
                 "submitted is cancelled; map parts of it, as itertools.islice takes them"
             )
-        futures += _submit(core, tasks, stored, function, options, called, None if keys is None else digests)
+        futures += _submit(core, tasks, stored, function, options, called, None if keys is None else digests, where)
 
 
 def map_queues(
@@ -155,9 +159,13 @@ def map_queues(
         raise TypeError(f"the keys of what comes out of a queue begin with a text, and {key!r:.100} is none")
     core.functions.get(func, partial(own, core), constants_of(core))  # it is refused here rather than with each item
 
+    where = call_site()
+
     def submitted(core: Core, items: tuple[Any, ...]) -> list[Future]:
         one = [[item] for item in items]
-        return map_calls(core, func, tuple(one), kwargs, key=key, pure=pure, batch_size=None, options=options)
+        return map_calls(
+            core, func, tuple(one), kwargs, key=key, pure=pure, batch_size=None, options=options, where=where
+        )
 
     return fed_by(core, queues, submitted)
 
@@ -181,10 +189,11 @@ def _submit(
     options: task_options.Options,
     called: task_options.Called | None,
     digests: list[bytes] | None,
+    where: str,
 ) -> list[Future]:
     """Send those of the tasks whose keys this client does not hold yet; the futures of all.
 
-    ``digests``: of the calls, if a user chose their keys.
+    ``digests``: of the calls, if a user chose their keys. ``where``: the line of the user's code.
     """
     if called is not None:
         options = {**options, "per_key": {key: called.of(key) for key, _, _, _ in tasks}}
@@ -209,7 +218,7 @@ def _submit(
         others = [] if digests is None else _note_calls(futures, begun, digests)
         if unknown:
             core.sent.send((function,))
-            session.enqueue(protocol.client.SUBMIT(unknown, None, options))
+            session.enqueue(protocol.client.SUBMIT(unknown, None, options, where))
             begun.commit()
             core.sent.forget((function,))
     if unknown:

@@ -6,16 +6,14 @@ has to be packed, sent, kept and sent on, while the cluster waits for the client
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
 from collections import Counter
 from operator import itemgetter
 from typing import Any
 
-import dask
 from dask.utils import key_split
 
+from holdfast.client.packing.call_sites import stacklevel
 from holdfast.client.packing.graphs import Graph
 from holdfast.objectstore.sizes import format_size
 
@@ -23,15 +21,13 @@ LARGE_GRAPH_NBYTES = 10_000_000
 #: A task that takes more has data among its arguments.
 _BARE_TASK_NBYTES = 4_000
 _NAMED_MAX = 3
-_HOLDFAST_CLIENT = os.path.dirname(os.path.dirname(__file__))
-_NOT_THE_USERS = tuple(place + os.sep for place in (_HOLDFAST_CLIENT, os.path.dirname(dask.__file__)))
 
 
 def warn_if_large(graph: Graph) -> None:
     """Warn where the user's code asks for a graph of more than 10 MB; once for each such place and graph."""
     nbytes = sum(map(len, map(itemgetter(2), graph.tasks))) + sum(len(function.blob) for function in graph.functions)
     if nbytes > LARGE_GRAPH_NBYTES:
-        warnings.warn(_text(graph, nbytes), stacklevel=_stacklevel())
+        warnings.warn(_text(graph, nbytes), stacklevel=stacklevel())
 
 
 def _text(graph: Graph, nbytes: int) -> str:
@@ -60,13 +56,3 @@ def _text(graph: Graph, nbytes: int) -> str:
 
 def _name(key: Any) -> str:
     return str(key_split(key))[:100]
-
-
-def _stacklevel() -> int:
-    """Where the user's code is, as `warnings.warn` counts from where it is called."""
-    level = 1
-    frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USERS):
-        frame = frame.f_back  # type: ignore[assignment]
-        level += 1
-    return level

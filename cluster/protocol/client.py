@@ -65,20 +65,23 @@ SUBMIT = Message(
     "Tasks to be run. Each task stands behind those that it depends on, and otherwise they stand in the order of "
     "their priority. `wants` are the keys of them that this client holds; nil stands for all. A message with `wants` "
     "has at most 500 tasks: the scheduler forgets a task that is not wanted, so no task may come later than the "
-    "message that wants it.",
+    "message that wants it. The `call_site` is the line of the user's code that has submitted them, for people.",
     cut="tasks",
     unless="wants",
     tasks=Listed(Entry(key=KEY, digest=Maybe(DIGEST), payload=PAYLOAD, dependencies=KEYS), quick=quick.are_tasks),
     wants=Maybe(KEYS),
     options=OPTIONS,
+    call_site=TEXT,
 )
 SCATTERED = Message(
     "scattered",
     "Objects that the client has put into a store. It holds their keys. If the user has `chosen` the keys, and they "
-    "are not made of the data, then an object that comes under a free key is other data than the object before it.",
+    "are not made of the data, then an object that comes under a free key is other data than the object before it. "
+    "The `call_site` is as of `submit`.",
     cut="objects",
     objects=Listed(Entry(key=KEY, object_id=OBJECT, nbytes=NBYTES, type=TEXT, node=ADDRESS, inline=Maybe(INLINE))),
     chosen=Boolean(),
+    call_site=TEXT,
 )
 CONTAINS = Message(
     "contains",

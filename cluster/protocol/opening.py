@@ -154,7 +154,7 @@ ROLES: Mapping[str, Role] = {
         "A client, to the scheduler.",
         Fields(
             {"id": NAME},
-            {"name": Maybe(TEXT), "pid": Integer(), "hostname": TEXT, "versions": _VERSIONS},
+            {"name": Maybe(TEXT), "pid": Integer(), "hostname": TEXT, "user": TEXT, "versions": _VERSIONS},
             others=Plain(),
         ),
         Fields(

@@ -126,9 +126,9 @@ class TestCalls:
     def test_a_map_is_one_message_unless_it_is_too_long_for_one(self, script):
         futures = script.client.map(operator.neg, range(MAX_ITEMS + 1), key="neg")
         messages = [script.next("submit"), script.next("submit")]
-        assert [len(tasks) for _, tasks, _, _ in messages] == [MAX_ITEMS, 1]
-        assert [task[0] for _, tasks, _, _ in messages for task in tasks] == [future.key for future in futures]
-        assert all(message[2:] == (None, {}) for message in messages)
+        assert [len(tasks) for _, tasks, _, _, _ in messages] == [MAX_ITEMS, 1]
+        assert [task[0] for _, tasks, _, _, _ in messages for task in tasks] == [future.key for future in futures]
+        assert all(message[2:4] == (None, {}) for message in messages)
         assert all(future.key.startswith("neg-") for future in futures)
 
     def test_options_go_along(self, script):

@@ -98,7 +98,7 @@ def test_somebody_with_many_large_questions_keeps_others_waiting_for_a_step_of_e
             keys = [f"data-{number}" for number in range(TASKS)]
             ids = [number.to_bytes(16, "big") for number in range(TASKS)]
             entries = [(key, object_id, 1, "bytes", NODE, None) for key, object_id in zip(keys, ids, strict=True)]
-            setup.client.connection.send(("scattered", entries, False))
+            setup.client.connection.send(("scattered", entries, False, ""))
             setup.client.connection.send(("request", 0, "list-datasets", {}))
             await setup.client.next("reply")
             greedy = await Peer.join(setup.scheduler, "client", id="greedy")

@@ -90,7 +90,7 @@ def test_a_message_with_a_field_that_is_wrong_ends_that_peer_and_changes_nothing
         async with Setup() as setup:
             node = await setup.add_node(OTHER_NODE) if role == "worker" else None
             setup.submit("held")
-            setup.client.connection.send(("scattered", [("data", b"o" * 16, 10, "bytes", NODE, None)], False))
+            setup.client.connection.send(("scattered", [("data", b"o" * 16, 10, "bytes", NODE, None)], False, ""))
             await setup.client.next("memory")
             await setup.worker.next("run")
             before = digest(setup.scheduler)
@@ -133,10 +133,10 @@ def test_a_request_whose_arguments_are_wrong_is_answered_so(operation):
 def test_an_object_of_another_key_is_no_result_and_no_data():
     async def main():
         async with Setup() as setup:
-            setup.client.connection.send(("scattered", [("data", b"o" * 16, 10, "bytes", NODE, None)], False))
+            setup.client.connection.send(("scattered", [("data", b"o" * 16, 10, "bytes", NODE, None)], False, ""))
             await setup.client.next("memory")
             other = await Peer.join(setup.scheduler, "client", id="other")
-            other.connection.send(("scattered", [("mine", b"o" * 16, 10, "bytes", NODE, None)], False))
+            other.connection.send(("scattered", [("mine", b"o" * 16, 10, "bytes", NODE, None)], False, ""))
             await other.until(lambda: other.gone)
             setup.submit("x")
             ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
@@ -158,9 +158,9 @@ def test_a_task_that_depends_on_itself_is_refused(tasks):
         async with Setup() as setup:
             other = await Peer.join(setup.scheduler, "client", id="other")
             # Data that was lost has no recipe yet, and may be given one.
-            other.connection.send(("scattered", [("data", b"o" * 16, 10, "bytes", "tcp://gone:1", None)], False))
+            other.connection.send(("scattered", [("data", b"o" * 16, 10, "bytes", "tcp://gone:1", None)], False, ""))
             await other.next("erred")
-            other.connection.send(("submit", tasks, None, {}))
+            other.connection.send(("submit", tasks, None, {}, ""))
             await other.until(lambda: other.gone)
             while setup.scheduler.state.tasks:
                 await asyncio.sleep(0)
@@ -171,7 +171,7 @@ def test_a_task_that_depends_on_itself_is_refused(tasks):
 def test_a_task_that_needs_nothing_of_a_resource_runs_on_a_worker_without_it():
     async def main():
         async with Setup() as setup:
-            setup.client.connection.send(("submit", [("x", None, b"", ())], None, {"resources": {"GPU": 0, "": 0.0}}))
+            setup.client.connection.send(("submit", [("x", None, b"", ())], None, {"resources": {"GPU": 0, "": 0.0}}, ""))
             ((key, *_),) = (await setup.worker.next("run"))[1]
             assert key == "x"
 

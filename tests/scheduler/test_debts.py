@@ -115,7 +115,7 @@ def test_what_is_kept_for_a_client_that_reads_nothing_has_a_limit_and_it_hears_o
             ids = [number.to_bytes(16, "big") for number in range(KEYS)]
             entries = [(key, object_id, 2_000, "bytes", NODE, INLINE) for key, object_id in zip(keys, ids, strict=True)]
             awaited = [(*entry[:4], "tcp://gone:1", None) for entry in entries]
-            setup.client.connection.send(("scattered", awaited, False))
+            setup.client.connection.send(("scattered", awaited, False, ""))
             setup.client.connection.send(("request", 1, "list-datasets", {}))
             await setup.client.next("reply")
             slow.connection.send(("want", keys))
@@ -123,7 +123,7 @@ def test_what_is_kept_for_a_client_that_reads_nothing_has_a_limit_and_it_hears_o
             await slow.next("reply")
             assert len(setup.scheduler.state.clients["slow"].holds) == KEYS
             slow.connection.pause()
-            setup.client.connection.send(("scattered", entries, False))
+            setup.client.connection.send(("scattered", entries, False, ""))
             setup.client.connection.send(("request", 1, "list-datasets", {}))
             await setup.client.next("reply")
             assert len(setup.scheduler._peers["slow"].debts) > KEYS / 2

@@ -15,6 +15,7 @@ from holdfast.cluster.scheduler.tasks.feed import Move
 from holdfast.cluster.scheduler.tasks.groups import Group
 from holdfast.cluster.scheduler.tasks.instructions import RunTasks
 from holdfast.cluster.scheduler.tasks.model import Task
+from holdfast.cluster.scheduler.tasks.origins import Origin
 from holdfast.cluster.scheduler.tasks.states import FIRST, TRANSITIONS
 
 ROOT = Path(scheduler.__file__).parent if scheduler.__file__ else Path(next(iter(scheduler.__path__)))
@@ -47,7 +48,7 @@ def _functions_that_set_a_state(tree):
 
 
 def test_an_illegal_move_is_an_error():
-    task = Task("x", Group("x"), "me")
+    task = Task("x", Group("x"), Origin("me", "me", {}, "", None))
     moves = CheckedMoves()
     moves.move(task, "ready")
     with pytest.raises(AssertionError, match=r"'x' ready.* can't move to 'forgotten'"):

@@ -136,7 +136,7 @@ def test_every_answer_is_what_its_request_says():
 
     async def main():
         async with Setup() as setup:
-            setup.client.connection.send(client.SCATTERED([("data", b"o" * 16, 10, "bytes", NODE, None)], False))
+            setup.client.connection.send(client.SCATTERED([("data", b"o" * 16, 10, "bytes", NODE, None)], False, ""))
             setup.submit("x")
             ((_, run_id, *_),) = (await setup.worker.next("run"))[1]
             result = ("x", run_id, b"r" * 16, 10, b"inline", "bytes", 0.1)

@@ -67,7 +67,7 @@ def test_a_second_client_is_answered_in_the_middle_of_a_large_graph(monkeypatch)
     async def main():
         async with Setup(validate=False) as setup:
             other = await Peer.join(setup.scheduler, "client", id="other")
-            setup.client.connection.send(("submit", TASKS, None, {}))
+            setup.client.connection.send(("submit", TASKS, None, {}, ""))
             while not (known := len(setup.scheduler.state.tasks)):
                 await asyncio.sleep(0)
             assert known < len(TASKS) / 2
@@ -84,7 +84,7 @@ def test_a_second_client_is_answered_in_the_middle_of_a_large_graph(monkeypatch)
 def test_a_client_that_leaves_in_the_middle_of_its_graph_leaves_nothing_behind():
     async def main():
         async with Setup(validate=False) as setup:
-            setup.client.connection.send(("submit", TASKS, None, {}))
+            setup.client.connection.send(("submit", TASKS, None, {}, ""))
             while not setup.scheduler.state.tasks:
                 await asyncio.sleep(0)
             setup.client.connection.close()
@@ -100,7 +100,7 @@ def test_a_graph_that_is_given_up_behind_its_submission_leaves_nothing_behind(op
     async def main():
         async with Setup(validate=False) as setup:
             keys = [task[0] for task in TASKS]
-            setup.client.connection.send(("submit", TASKS, None, {}))
+            setup.client.connection.send(("submit", TASKS, None, {}, ""))
             setup.client.connection.send(
                 (operation, keys) if operation == "release" else (operation, keys, False, None, "")
             )
@@ -115,7 +115,7 @@ def test_a_graph_that_is_given_up_behind_its_submission_leaves_nothing_behind(op
 def test_more_tasks_in_a_message_than_are_handled_at_once_are_refused(caplog):
     async def main():
         async with Setup() as setup:
-            setup.client.connection.send(("submit", TASKS, [TASKS[-1][0]], {}))
+            setup.client.connection.send(("submit", TASKS, [TASKS[-1][0]], {}, ""))
             await setup.client.until(lambda: setup.client.gone)
 
     run(main())
@@ -201,7 +201,7 @@ REPORTED = {"id": b"x" * 16, "key": "x", "nbytes": 5, "type": "bytes", "owner": 
 def test_a_node_that_was_given_up_comes_back_with_what_it_has():
     async def main():
         async with Setup(silence_timeout=0.2) as setup:
-            setup.client.connection.send(("scattered", [SCATTERED], False))
+            setup.client.connection.send(("scattered", [SCATTERED], False, ""))
             await setup.client.next("memory")
             await setup.client.next("pending")
             unknown = {"id": b"y" * 16, "nbytes": 5, "owner": "here-0", "of a later version": [1, 2]}
@@ -218,7 +218,7 @@ def test_a_node_that_was_given_up_comes_back_with_what_it_has():
 def test_an_agent_that_connects_anew_supersedes_itself_and_its_workers():
     async def main():
         async with Setup() as setup:
-            setup.client.connection.send(("scattered", [SCATTERED], False))
+            setup.client.connection.send(("scattered", [SCATTERED], False, ""))
             await setup.client.next("memory")
             again = await Peer.join_as_node(setup.scheduler, [REPORTED])
             assert setup.node.gone
@@ -265,7 +265,7 @@ def test_what_a_client_put_and_may_be_about_to_tell_of_is_not_deleted_before_it_
             told, untold = ({"id": object_id * 16, "nbytes": 5, "owner": "other"} for object_id in (b"o", b"u"))
             setup.node = await Peer.join_as_node(setup.scheduler, [told, untold])
             await until(lambda: setup.scheduler.state.hosts[NODE].is_ready)
-            other.connection.send(("scattered", [("o", b"o" * 16, 5, "bytes", NODE, None)], False))
+            other.connection.send(("scattered", [("o", b"o" * 16, 5, "bytes", NODE, None)], False, ""))
             setup.client.connection.send(("want", ["o"]))
             await other.next("memory")
             setup.client.connection.send(("want", ["o"]))

@@ -47,7 +47,7 @@ def test_it_submits_and_holds_like_any_client():
     async def main(setup):
         send = setup.worker.connection.send
         send(("tasks", "functions", [(b"f" * 16, b"blob")]))
-        send(("tasks", "submit", [("x", b"f" * 16, b"args", ())], None, {}))
+        send(("tasks", "submit", [("x", b"f" * 16, b"args", ())], None, {}, ""))
         ((key, run_id, *_),) = (await setup.worker.next("run"))[1]
         send(("finished", [(key, run_id, b"o" * 16, 1, b"v", "int", 0.0)]))
         (result,), _ = await said(setup.worker, "memory")
@@ -64,7 +64,7 @@ def test_it_submits_and_holds_like_any_client():
 def test_one_that_says_what_can_not_be_is_closed_and_its_worker_stays():
     async def main(setup):
         send = setup.worker.connection.send
-        send(("tasks", "submit", [("x", b"?" * 16, b"args", ())], None, {}))
+        send(("tasks", "submit", [("x", b"?" * 16, b"args", ())], None, {}, ""))
         (reason,) = await said(setup.worker, "closing")
         assert "a function that was never sent" in reason
         send(("tasks", "release", ["x"]))  # was on its way

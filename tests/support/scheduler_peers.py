@@ -102,4 +102,4 @@ class Setup:
 
     def submit(self, key):
         self.client.connection.send(("functions", [(b"f" * 16, b"blob")]))
-        self.client.connection.send(("submit", [(key, b"f" * 16, b"args", ())], None, {}))
+        self.client.connection.send(("submit", [(key, b"f" * 16, b"args", ())], None, {}, ""))

@@ -267,7 +267,7 @@ class Membership:
                 events.WorkerJoined(peer.name, info["name"], peer.node, info["nthreads"], resources, incarnation)
             )
         else:
-            self._handle(events.ClientJoined(peer.name, info.get("name") or peer.name))
+            self._handle(events.ClientJoined(peer.name, info.get("name") or peer.name, None, _about(info)))
 
     def _has_room(self, client: ClientPeer) -> None:
         """A client has read what was written for it."""
@@ -287,7 +287,8 @@ class Membership:
         tasks = TasksPeer(worker)
         self.peers[tasks.name] = tasks
         worker.connection.on_room = lambda: self._has_room(tasks)
-        self._handle(events.ClientJoined(tasks.name, f"the tasks of {worker.info['name']}", worker.name))
+        about = _about({**self.what_it_said(worker.node), **worker.info})
+        self._handle(events.ClientJoined(tasks.name, f"the tasks of {worker.info['name']}", worker.name, about))
         tasks.send(protocol.client.NODES_CHANGED(self._descriptions(), []))
 
     def tasks_closed(self, name: str) -> None:
@@ -384,3 +385,8 @@ class Membership:
         for node in filter(self._is_silent, self._nodes()):
             silent = self._clock.time() - node.heard
             node.give_up(MayLiveError(f"it has said nothing for {silent:.0f} s"))
+
+
+def _about(info: dict[str, Any]) -> dict[str, Any]:
+    """What people are told of a peer besides its name."""
+    return {name: info[name] for name in ("user", "hostname", "pid") if info.get(name)}

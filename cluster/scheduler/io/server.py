@@ -306,10 +306,10 @@ class Scheduler:
     def _request_failed(self, peer: str, number: int, operation: str, arguments: dict[str, Any]) -> None:
         self._refuse(peer, number, "InternalError", FAILED)
 
-    def _submit_failed(self, peer: str, tasks: Sequence[Any], wants: Any, options: Any) -> None:
+    def _submit_failed(self, peer: str, tasks: Sequence[Any], wants: Any, options: Any, call_site: str) -> None:
         self._keys_failed(peer, [key for key, _, _, _ in tasks])
 
-    def _scattered_failed(self, peer: str, objects: Sequence[Any], chosen: bool) -> None:
+    def _scattered_failed(self, peer: str, objects: Sequence[Any], chosen: bool, call_site: str) -> None:
         self._keys_failed(peer, [key for key, _, _, _, _, _ in objects])
 
     def _calls_failed(self, peer: str, calls: Sequence[Any]) -> None:
@@ -489,10 +489,12 @@ class Scheduler:
         client = self._peers.get(name)
         return client.turn if isinstance(client, ClientPeer) else 0
 
-    def _submitted(self, peer: str, tasks: Sequence[Any], wants: Sequence[Any] | None, options: dict[str, Any]) -> None:
+    def _submitted(
+        self, peer: str, tasks: Sequence[Any], wants: Sequence[Any] | None, options: dict[str, Any], call_site: str
+    ) -> None:
         if len(tasks) > MAX_ITEMS:  # one that could not be cut
             raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
-        self._handle(events.TasksSubmitted(peer, tasks, wants, options))
+        self._handle(events.TasksSubmitted(peer, tasks, wants, options, call_site))
 
     def _places_changed(self, peer: str, places: Sequence[Any]) -> None:
         self._handle(events.PlacesChanged(peer, places))

@@ -49,7 +49,7 @@ class Clients:
         worker = None
         if event.worker is not None and (worker := self._shared.workers.get(event.worker)) is None:
             raise ProtocolError(f"the tasks of {event.worker} can't be a client, since there is no such worker")
-        self._clients[event.client] = Client(event.client, event.name, worker)
+        self._clients[event.client] = Client(event.client, event.name, worker, event.about)
         if self._feed.is_heard:
             self._feed.tell(Joined("client", event.client, event.name))
         for part in self._parts:

@@ -69,9 +69,15 @@ class Orders:
         life = self._life
         tasks = life.generations.tasks
         options = event.options
-        per_key = options.get("per_key") or {}
-        shared = chosen = _Options.read(options, self._placement) if options else _NO_OPTIONS
-        parent = _submitting_task(client, options)
+        if options:
+            per_key = options.get("per_key")
+            shared = chosen = _Options.read(options, self._placement)
+            parent = _submitting_task(client, options)
+            origin = client.origin(event.call_site, None if parent is None else parent.key)
+        else:  # as most have none
+            per_key = parent = None
+            shared = chosen = _NO_OPTIONS
+            origin = client.origin(event.call_site)
         unknown: list[tuple[Task, Key]] = []
         specified: list[Task] = []
         submitted: list[Task] = []
@@ -99,7 +105,7 @@ class Orders:
                     if task is not None:
                         life.generations.free_key(task)
                         frees = True
-                    task = life.create(key, digest, client.name)
+                    task = life.create(key, digest, origin)
                 specified.append(task)
                 submitted.append(task)
                 dependencies = []
@@ -148,7 +154,7 @@ class Orders:
                 self._life.generations.free_key(task)
                 task = None
             if task is None:
-                task = self._life.create(key, None, client.name)
+                task = self._life.create(key, None, client.origin(event.call_site))
             self._life.holding.hold(client, task)
             if task.state == "memory":
                 if object_id == task.object_id and host is not None:

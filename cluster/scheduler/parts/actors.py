@@ -407,7 +407,7 @@ class Actors(Part):
         key = f"{call.actor.name}.{call.method}-{object_id.hex()}"
         if key in life.generations.tasks or life.results.get(object_id) is not None:
             raise ProtocolError("calls-done: an object that is there already")
-        task = life.create(key, None, client.name)
+        task = life.create(key, None, client.origin())
         life.restore(task, host, object_id, nbytes, None, type_name)
         life.holding.hold(client, task)
         return (key, object_id, nbytes, (host.address,))

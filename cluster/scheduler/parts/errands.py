@@ -394,7 +394,7 @@ class Errands(Part, WaitOwner):
         key = f"{type_name}-errand-{object_id.hex()}"
         if life.results.get(object_id) is not None or key in life.generations.tasks:
             raise ProtocolError("errand-stored.object_id is that of a key already")
-        task = life.create(key, None, client.name)
+        task = life.create(key, None, client.origin())
         life.holding.hold(client, task)
         life.restore(task, host, object_id, nbytes, None, type_name)
         return key

@@ -89,6 +89,7 @@ class ClientJoined(NamedTuple):
     client: str
     name: str
     worker: str | None = None  # the one whose tasks share it
+    about: dict[str, Any] | None = None  # what it has said about itself, for people
 
 
 class ClientLeft(NamedTuple):
@@ -110,12 +111,14 @@ class TasksSubmitted(NamedTuple):
     tasks: Sequence[tuple[Key, Digest | None, Payload, Sequence[Key]]]
     wants: Sequence[Key] | None
     options: dict[str, Any]
+    call_site: str = ""
 
 
 class ObjectsScattered(NamedTuple):
     client: str
     objects: Sequence[tuple[Key, ObjectId, int, str, str, Payload | None]]
     chosen: bool = False  # a user chose the keys; else they are made of the data
+    call_site: str = ""
 
 
 class ReferencesFound(NamedTuple):

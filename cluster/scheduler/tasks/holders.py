@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task, Worker
-from holdfast.cluster.scheduler.tasks.names import Digest
+from holdfast.cluster.scheduler.tasks.names import Digest, Key
+from holdfast.cluster.scheduler.tasks.origins import Origin
+
+#: Of each client so many are remembered.
+MAX_ORIGINS = 1_000
 
 
 class Client(Holder):
     """A connected client, or one that has left while its holds are given up."""
 
-    __slots__ = ("functions", "name", "worker")
+    __slots__ = ("_origins", "about", "functions", "name", "worker")
 
     id: str
     kind: ClassVar[str] = "client"
 
-    def __init__(self, id: str, name: str, worker: Worker | None = None) -> None:
+    def __init__(
+        self, id: str, name: str, worker: Worker | None = None, about: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(id, peer=id)
         self.name = name
         self.worker = worker  # whose tasks share it; it lives and dies with that worker
+        self.about = about or {}  # what it has said about itself, for people
         self.functions: dict[Digest, None] = {}
+        self._origins: dict[tuple[str, Key | None], Origin] = {}
+
+    def origin(self, call_site: str = "", task: Key | None = None) -> Origin:
+        """That of what the client brings by a line of code, which is in a task or in none."""
+        origin = self._origins.get((call_site, task))
+        if origin is None:
+            if len(self._origins) >= MAX_ORIGINS:
+                self._origins.clear()  # what has been brought keeps its own
+            origin = self._origins[call_site, task] = Origin(self.id, self.name, self.about, call_site, task)
+        return origin
 
     def describe(self) -> HolderDescription:
         return HolderDescription(self.kind, self.name)

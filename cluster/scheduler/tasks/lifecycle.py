@@ -45,6 +45,7 @@ from holdfast.cluster.scheduler.tasks.lost import Lost
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Run, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.moves import Moves
 from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.origins import Origin
 from holdfast.cluster.scheduler.tasks.placer import Placer
 from holdfast.cluster.scheduler.tasks.reports import Reports
 from holdfast.cluster.scheduler.tasks.results import Results
@@ -117,9 +118,9 @@ class Lifecycle:
 
     # -- coming to be
 
-    def create(self, key: Key, digest: Digest | None, owner: str) -> Task:
+    def create(self, key: Key, digest: Digest | None, origin: Origin) -> Task:
         """Make a task under a key that has none."""
-        task = self.generations.tasks[key] = Task(key, self.groups.join(key, digest), owner)
+        task = self.generations.tasks[key] = Task(key, self.groups.join(key, digest), origin)
         self._moves.appear(task)
         return task
 

@@ -19,6 +19,7 @@ from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.protocol.limits import MAX_THREADS
 from holdfast.cluster.scheduler.tasks.groups import Group
 from holdfast.cluster.scheduler.tasks.names import Digest, Key, ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.origins import Origin
 from holdfast.cluster.scheduler.tasks.partitioned import PartitionedSet
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, State
@@ -54,7 +55,7 @@ class Task:
         "nbytes",
         "nwaiters",
         "object_id",
-        "owner",
+        "origin",
         "payload",
         "priority",
         "private",
@@ -71,10 +72,10 @@ class Task:
         "worker",
     )
 
-    def __init__(self, key: Key, group: Group, owner: str) -> None:
+    def __init__(self, key: Key, group: Group, origin: Origin) -> None:
         self.key = key
         self.group = group
-        self.owner = owner  # the name of the client that brought it
+        self.origin = origin
         self.state: State = FIRST  # `moves.Moves` changes it, and nothing else
         self.digest: Digest | None = None
         self.payload: Payload | None = None

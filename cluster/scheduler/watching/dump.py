@@ -47,7 +47,7 @@ def _task(task: Task, run_spec: bool) -> dict[str, Any]:
         "key": task.key,
         "prefix": prefix_of(task.key),
         "state": task.state,
-        "owner": task.owner,
+        "owner": task.origin.owner,
         "type": task.type_name,
         "nbytes": task.nbytes,
         "priority": list(task.priority),

@@ -9,6 +9,7 @@ from holdfast.cluster.key_prefixes import prefix_of
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.model import Host, Task
 from holdfast.cluster.scheduler.tasks.names import Key
+from holdfast.cluster.scheduler.tasks.origins import Origin
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, STATES
 
 #: So many holders, tasks and the like are named, and so many are looked at to find them.
@@ -31,7 +32,8 @@ def explain(state: SchedulerState, key: Key) -> dict[str, Any] | None:
         "state": task.state,
         "meaning": STATES[task.state],
         "seconds": state.life.now - task.since if task.state in _DATED else None,
-        "owner": task.owner,
+        "owner": task.origin.owner,
+        "origin": origin(task.origin),
         "type": task.type_name,
         "nbytes": task.nbytes,
         "object_id": task.object_id,
@@ -53,6 +55,11 @@ def explain(state: SchedulerState, key: Key) -> dict[str, Any] | None:
         "is_computed": task.can_be_computed,
         "error": None if task.error is None else [task.error.key, task.error.text],
     }
+
+
+def origin(where: Origin) -> dict[str, Any]:
+    """Who has brought a task, and by which line of code."""
+    return {"client": where.client, **where.about, "call_site": where.call_site, "task": where.task}
 
 
 def _named(tasks: list[Task]) -> list[tuple[Key, str]]:

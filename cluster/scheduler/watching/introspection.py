@@ -252,7 +252,7 @@ class Groups:
         """Count these."""
         for task in tasks:
             self._count("prefix", prefix_of(task.key), task.nbytes)
-            self._count("owner", task.owner, task.nbytes)
+            self._count("owner", task.origin.owner, task.nbytes)
             for holder in task.holders[:MAX_HOLDERS_LISTED]:
                 kind, name = holder.describe()
                 self._count(kind if kind in self._of else "client", name if kind in self._of else kind, task.nbytes)
@@ -284,7 +284,7 @@ def _object(task: Task, now: float) -> dict[str, Any]:
         "object_id": (task.object_id or b"").hex(),
         "nbytes": task.nbytes,
         "type": task.type_name,
-        "owner": task.owner,
+        "owner": task.origin.owner,
         "holders": _holders(task),
         "where": [host.address for host in task.where],
         "age": now - task.since,
