@@ -171,7 +171,9 @@ def test_a_task_that_depends_on_itself_is_refused(tasks):
 def test_a_task_that_needs_nothing_of_a_resource_runs_on_a_worker_without_it():
     async def main():
         async with Setup() as setup:
-            setup.client.connection.send(("submit", [("x", None, b"", ())], None, {"resources": {"GPU": 0, "": 0.0}}, ""))
+            setup.client.connection.send(
+                ("submit", [("x", None, b"", ())], None, {"resources": {"GPU": 0, "": 0.0}}, "")
+            )
             ((key, *_),) = (await setup.worker.next("run"))[1]
             assert key == "x"
 

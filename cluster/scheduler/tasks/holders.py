@@ -20,9 +20,7 @@ class Client(Holder):
     id: str
     kind: ClassVar[str] = "client"
 
-    def __init__(
-        self, id: str, name: str, worker: Worker | None = None, about: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, id: str, name: str, worker: Worker | None = None, about: dict[str, Any] | None = None) -> None:
         super().__init__(id, peer=id)
         self.name = name
         self.worker = worker  # whose tasks share it; it lives and dies with that worker
