@@ -539,7 +539,7 @@ def _nothing() -> None:
 
 
 def _merged(messages: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The messages, with neighbouring submits of equal options and of one line made one. None of those given is changed."""
+    """The messages, with neighbouring submits of one line and of equal options made one. None given is changed."""
     merged: list[tuple[Any, ...]] = []
     tasks: Sequence[Any] = ()  # of the last message, if others may be added to them
     together: list[Any] | None = None  # the same, if the last message was made here
