@@ -12,7 +12,7 @@ import time
 import psutil
 
 _PAUSE_SECONDS = 0.3
-_LOOKS = 7  # who maps pages ahead of use looks again after 1.6 s at most
+_LOOKS = 7  # the store, which maps pages ahead of use, looks again after 1.6 s at most
 _SETTLED_NBYTES = 2_000_000
 _SETTLING_SECONDS_MAX = 15.0
 

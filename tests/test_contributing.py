@@ -1,4 +1,4 @@
-"""What is said to those who work on Holdfast is true: the targets are there, and all checks check the same."""
+"""CONTRIBUTING.md is true: the targets are there, and all checks check the same."""
 
 from __future__ import annotations
 

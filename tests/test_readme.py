@@ -45,7 +45,7 @@ def test_the_first_five_minutes(tmp_path: Path) -> None:
         holdfast("stop")
     commands = [command for command in printed if "\n" not in command]
     assert commands == ["start --head", "memory", "stop"]
-    # The last script has read what another process had published, and 'memory' names who keeps it.
+    # The last script has read what another process had published, and 'memory' names what keeps it.
     (means,) = [text for block, text in printed.items() if "get_dataset" in block]
     assert {"Alice", "Zelda"} <= set(means.split())
     assert "readings" in printed["memory"]

@@ -1,7 +1,7 @@
 """Whatever refers to bytes of the arena after the call that named them keeps them, until it is done with them.
 
 ======================================  ====================================================  ==========================
-what refers to the bytes                who keeps them, until when                            tested
+what refers to the bytes                what keeps them, until when                           tested
 ======================================  ====================================================  ==========================
 a view, also a private one (``get``)    a pin, as long as the view or anything made of it     here, ``test_lifetimes``
 a view of a file (a spilled object)     the map itself: a file is never written to again      here, ``test_spill``

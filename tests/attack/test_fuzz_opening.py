@@ -1,4 +1,4 @@
-"""Who hasn't proved anything says anything at all, to the scheduler's port and to a node's."""
+"""A stranger, which hasn't proved anything, says anything at all, to the scheduler's port and to a node's."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def hello(chance: random.Random):
 
 
 def stream(chance: random.Random) -> bytes:
-    """What somebody sends who is not one of us, or not quite."""
+    """What a stranger sends that is not one of us, or not quite."""
     packed = b"".join(map(bytes, frames.pack([hello(chance)])))
     choice = chance.randrange(7)
     if choice == 0:

@@ -128,7 +128,7 @@ class Load:
 
 
 def processes(cluster, kind):
-    """The cluster's processes of a kind, whoever has started them."""
+    """The cluster's processes of a kind, started by the cluster or by the test."""
     mark = f"-m holdfast.cluster.{MODULES[kind]} "
     found = []
     for pid in sorted(processes_of(cluster)):

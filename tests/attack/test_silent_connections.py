@@ -1,4 +1,4 @@
-"""Many who connect and never show that they know the token: they take nothing from those who have."""
+"""Many processes connect and never show that they know the token: they take nothing from peers that have shown it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_objects_travel_and_new_peers_are_let_in_while_silent_connections_flood_
                 assert fetch_bytes(host.address, object_id, token=TOKEN) == data
                 assert pool.fetch_bytes(host.address, object_id) == data
                 assert server._entrance.unopened <= entrance.UNOPENED_MAX
-            assert host.in_loop(lambda: kept in server._connections), "who has opened is not closed for those"
+            assert host.in_loop(lambda: kept in server._connections), "a peer that has opened is not closed for those"
             assert end() > SILENT, "those that were closed have come again"
 
 
@@ -98,7 +98,7 @@ def test_silent_connections_of_one_address_do_not_close_those_of_another(host, m
             slow.recv(1000)
 
 
-def test_what_is_said_of_those_who_are_turned_away_is_limited(host, monkeypatch, caplog):
+def test_what_is_said_of_connections_that_are_turned_away_is_limited(host, monkeypatch, caplog):
     monkeypatch.setattr(limited_log, "LINES", 5)
     with caplog.at_level(logging.WARNING):
         for _ in range(25):

@@ -1,4 +1,4 @@
-"""The benchmark of who waits while one client asks much: that it runs, and sees all that it is to see."""
+"""The benchmark of how long others wait while one client asks much: that it runs, and sees all that it is to see."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_start_says_how_to_connect_and_stop_what_it_stopped(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("stopped")
-def test_its_logs_are_bounded_whoever_writes_to_them(tmp_path: Path, eventually: Callable[..., Any]) -> None:
+def test_its_logs_are_bounded_whatever_writes_to_them(tmp_path: Path, eventually: Callable[..., Any]) -> None:
     holdfast("start", "--head", "--port", "0", "--log-directory", str(tmp_path), *SMALL)
     mine = tmp_path / "mine.log"
     for log in (tmp_path / "node-0.log", tmp_path / "service.log", mine):
@@ -138,7 +138,7 @@ def test_what_workers_have_and_how_much_is_logged(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stopped")
-def test_stop_says_what_others_lose_and_asks_who_can_answer() -> None:
+def test_stop_says_what_others_lose_and_asks_if_there_is_a_terminal() -> None:
     address = address_in(holdfast("start", "--head", "--port", "0", *SMALL))
     with Client(address, set_as_default=False) as client:
         client.publish_dataset(flights=1, planes=2)

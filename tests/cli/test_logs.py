@@ -112,7 +112,7 @@ def test_a_log_can_be_followed(cluster: str) -> None:
     assert "Traceback" not in terminal.shown
 
 
-def test_who_is_not_there_is_said_with_those_who_are(cluster: str) -> None:
+def test_a_part_that_is_not_there_is_named_with_those_that_are(cluster: str) -> None:
     said = holdfast("logs", "--worker", "beta-0", code=1)
     assert "there is no log of 'beta-0'" in said
     assert "alpha-0, alpha-1, fork-server, node-0, scheduler, service" in said

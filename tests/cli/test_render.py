@@ -168,7 +168,7 @@ def test_a_memory_report_shows_the_largest_first() -> None:
     assert "small" in lines[7]
 
 
-def test_a_memory_report_names_those_who_still_read_what_is_deleted() -> None:
+def test_a_memory_report_names_the_readers_of_what_is_deleted() -> None:
     store = {"used": 8e6, "capacity": 1e8, "deleted_but_pinned_nbytes": 8e6, "deleted_but_pinned_by": ["client-1"]}
     lines = memory.render({"objects": [], "stores": {"tcp://here:1": store}}).splitlines()
     assert lines[-1] == "  8.0 MB of tcp://here:1 is deleted, and still read by client-1"

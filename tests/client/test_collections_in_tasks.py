@@ -84,7 +84,7 @@ def test_what_a_task_persists_stays_in_the_cluster(client):
     assert client.submit(persisted).result() == (2, [0])
 
 
-def test_who_computes_can_be_chosen(client):
+def test_the_scheduler_that_computes_can_be_chosen(client):
     def with_threads():
         return os.getpid(), delayed(os.getpid)().compute(scheduler="synchronous")
 

@@ -331,7 +331,7 @@ class TestTaskStream:
         until(lambda: len(client.get_task_stream(start="1 minute")) >= 3_000, "all are recorded")
 
 
-def test_who_does_not_answer_in_time_is_warned_of_and_left_out(monkeypatch):
+def test_a_process_that_does_not_answer_in_time_is_warned_of_and_left_out(monkeypatch):
     with (
         LocalCluster(1, 1, object_store_memory="64 MiB") as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -33,7 +33,7 @@ class TestWithoutAnAddress:
             with dask.config.set({name: cluster.scheduler_address}), Client() as client:
                 assert client.scheduler_address == cluster.scheduler_address
 
-    def test_who_asks_for_workers_gets_a_cluster(self, monkeypatch):
+    def test_a_client_that_asks_for_workers_gets_a_cluster(self, monkeypatch):
         monkeypatch.setenv("HOLDFAST_ADDRESS", "192.0.2.1:1")
         with Client(n_workers=1, processes=False, object_store_memory="64 MiB") as client:
             assert isinstance(client.cluster, LocalCluster)

@@ -1,4 +1,4 @@
-"""Locks between clients, threads and tasks: who has one, and that nobody has one that does not know of it."""
+"""Locks between clients, threads and tasks: which of them has one, and that none has one without knowing."""
 
 from __future__ import annotations
 

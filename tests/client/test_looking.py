@@ -101,7 +101,7 @@ class TestExplain:
 
         run(case)
 
-    def test_who_looks_at_it_now(self, client):
+    def test_the_readers_of_an_object(self, client):
         future = client.submit(np.ones, 300_000, pure=False)
         view = future.result()
         found = client.explain(future)

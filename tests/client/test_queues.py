@@ -1,4 +1,4 @@
-"""Queues between clients, threads and tasks: what goes through them, who waits, and that no item is lost."""
+"""Queues between clients, threads and tasks: what goes through them, what waits, and that no item is lost."""
 
 from __future__ import annotations
 

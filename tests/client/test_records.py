@@ -210,7 +210,7 @@ class TestEvents:
         expected = {(kind, n) for kind in ("client", "worker") for n in range(5)}
         assert {message for _, message in client.get_events("tasks")} == expected
 
-    def test_the_scheduler_logs_who_comes_and_goes(self, cluster, client):
+    def test_the_scheduler_logs_peers_that_come_and_go(self, cluster, client):
         with Client(cluster, set_as_default=False, name="visitor") as visitor:
             name = visitor.id
         until(lambda: len(client.get_events(name)) == 2, "it has left")

@@ -151,7 +151,7 @@ def inside(value):
 
 @pytest.mark.parametrize("way", SCATTER)
 class TestAFutureInside:
-    def test_is_kept_and_works_for_whoever_gets_it(self, client, cluster, eventually, way):
+    def test_is_kept_and_works_for_every_client_that_gets_it(self, client, cluster, eventually, way):
         future = client.submit(operator.neg, 7, pure=False)
         key = future.key
         wait(future)

@@ -196,7 +196,7 @@ class TestCalls:
             assert ("want", ("theirs",)) in script.peer.received
             closing = threading.Thread(target=other.close)
             closing.start()
-            assert script.answer({})[2] == "who-has", "it ends when the scheduler knows who else holds its keys"
+            assert script.answer({})[2] == "who-has", "it ends when the scheduler knows what others hold of it"
             closing.join(20)
             assert not closing.is_alive()
             del mine

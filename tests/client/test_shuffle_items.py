@@ -1,4 +1,4 @@
-"""Results that are taken apart: whose items are taken by those who read them, and whose by a task of their own."""
+"""Results that are taken apart: whose items the tasks that read them take, and whose have a task of their own."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def with_aliases(graph):
 
 #: Graphs in which one item, ("split", 3, 0), stays a task; and the outputs of each.
 STAYS = {
-    "who wants it itself": (shuffle(), [("out", 3), ("split", 3, 0)]),
-    "two who read it": ({**shuffle(), "more": (operator.neg, ("split", 3, 0))}, [("out", 3), "more"]),
+    "the client wants it itself": (shuffle(), [("out", 3), ("split", 3, 0)]),
+    "two tasks read it": ({**shuffle(), "more": (operator.neg, ("split", 3, 0))}, [("out", 3), "more"]),
     "a reader that has tasks in its arguments": (
         {**shuffle(), ("out", 3): (sum, [(operator.neg, ("split", 3, 0))])},
         [("out", k) for k in range(N)],

@@ -149,7 +149,7 @@ class TestAnnotations:
         keys = [f"annotated-{n}" for n in range(4)]
         with dask.annotate(workers=lambda key: [first, second][int(key[-1]) % 2]):
             assert client.gather(client.map(here, range(4), key=keys)) == [first, second, first, second]
-            # Whoever says it at the call has the last word.
+            # What the call says has the last word.
             assert client.submit(here, key="annotated-0b", workers=second).result(timeout=30) == second
 
     def test_a_function_that_fails_says_so_and_sends_nothing(self, client):

@@ -164,7 +164,7 @@ def test_every_kind_can_be_changed(shared: Client, far: Client, kind: str, n: in
 
 
 @pytest.mark.parametrize("n", SIZES)
-def test_who_asks_for_views_gets_views(cluster: LocalCluster, shared: Client, far: Client, n: int) -> None:
+def test_a_task_that_asks_for_views_gets_views(cluster: LocalCluster, shared: Client, far: Client, n: int) -> None:
     x = da.arange(n, chunks=n)
     future = shared.submit(np.arange, n)
     with Client(cluster, writable=False, set_as_default=False) as reader:

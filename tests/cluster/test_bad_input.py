@@ -151,7 +151,7 @@ def test_scattered_data_larger_than_the_store(client):
     assert "start the host with a larger object store" in str(info.value)
 
 
-def test_a_store_that_is_full_names_who_holds_the_space(client):
+def test_a_store_that_is_full_names_the_holders_of_its_space(client):
     held = client.submit(np.ones, 6_000_000, pure=False)
     viewed = held.result(30)  # what is looked at stays in memory
     with pytest.raises(StoreFullError, match=r"40\.0 MB requested, 19\.\d MB free of 67\.1 MB .*holders: .*48\.0 MB"):

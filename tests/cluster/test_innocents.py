@@ -1,4 +1,4 @@
-"""Whoever runs beside a task that kills workers isn't charged for it."""
+"""A task that runs beside one that kills workers isn't charged for it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def numbers(client):
     return client.scatter(np.ones(10_000), hash=False)
 
 
-def test_who_says_that_it_writes_runs_once(client, numbers, tmp_path):
+def test_a_task_that_says_that_it_writes_runs_once(client, numbers, tmp_path):
     def scale_it(array, folder):
         return scale(array, folder)
 

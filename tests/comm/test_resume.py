@@ -156,7 +156,7 @@ def test_a_new_connection_supersedes_one_that_the_listener_believes_to_live():
 
 
 @pytest.mark.parametrize("what", ["secret", "id", "epoch"])
-def test_who_does_not_prove_the_session_is_refused_and_the_session_goes_on(what):
+def test_a_peer_that_does_not_prove_the_session_is_refused_and_the_session_goes_on(what):
     async def main():
         async with Served() as served:
             heard, ends = [], []

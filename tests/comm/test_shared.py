@@ -327,7 +327,7 @@ def test_an_interrupt_loses_nothing_and_repeats_no_message(peer):
                 peer.wait()
         except KeyboardInterrupt:
             pass
-        if outbox:  # it came before the message was taken: whoever sends next sends it
+        if outbox:  # it came before the message was taken: the next thread that sends sends it
             peer.connection.send_now(outbox[:1], outbox, 1)
         answer = ("answer", at)
         until(lambda answer=answer: (answer, True) in peer.heard or (answer, False) in peer.heard, interrupt.where)

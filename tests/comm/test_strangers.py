@@ -1,4 +1,4 @@
-"""Others who come to a port of a cluster, and others who answer where one was looked for."""
+"""Strangers that come to a port of a cluster, and strangers that answer where one was looked for."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def say(address: str, what: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("what", "who", "answer"),
+    ("what", "named", "answer"),
     [
         (DISTRIBUTED, "a client or worker of dask's distributed: connect with holdfast.Client", b""),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + bytes(3000), "a browser, or another HTTP client", b"HTTP/1.1 400 "),
@@ -49,14 +49,14 @@ async def say(address: str, what: bytes) -> bytes:
         (b"HOLD the line\r\n", "the other end does not speak Holdfast's protocol", b""),
     ],
 )
-def test_whoever_comes_is_answered_at_once_and_named_in_the_log(what, who, answer, caplog):
+def test_every_stranger_is_answered_at_once_and_named_in_the_log(what, named, answer, caplog):
     async def main():
         async with Server() as server:
             given = await say(server.listener.address, what)
             assert given.startswith(answer)
             assert bool(given) == bool(answer)
             async with asyncio.timeout(10):
-                while who not in caplog.text:
+                while named not in caplog.text:
                     await asyncio.sleep(0.002)
 
     with caplog.at_level(logging.WARNING):
@@ -154,7 +154,7 @@ def both_ways(address: str, timeout: float = 10) -> list[ConnectError]:
 
 
 @pytest.mark.parametrize(
-    ("what", "first", "who"),
+    ("what", "first", "named"),
     [
         (DISTRIBUTED, True, "a scheduler or worker of dask's distributed"),
         (b"HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n", False, "an HTTP server"),
@@ -166,14 +166,14 @@ def both_ways(address: str, timeout: float = 10) -> list[ConnectError]:
         (bytes(range(200, 250)), True, "what answers at"),
     ],
 )
-def test_whoever_answers_is_named(what, first, who):
+def test_a_stranger_that_answers_is_named(what, first, named):
     with _Answers(what, first) as server:
         for error in both_ways(server.address):
             assert isinstance(error, StrangerError)
-            assert str(error).startswith(who)
+            assert str(error).startswith(named)
             assert server.address in str(error)
-        if who != "what answers at":
-            with pytest.raises(StrangerError, match=who):  # at once, and not after a minute
+        if named != "what answers at":
+            with pytest.raises(StrangerError, match=named):  # at once, and not after a minute
                 wait_for_scheduler(server.address, timeout=60, token=TOKEN)
 
 
@@ -194,7 +194,7 @@ class _Quiet(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_whoever_says_nothing():
+def test_a_stranger_that_says_nothing():
     with _Answers(b"", False) as server:
         asynchronous, blocking = both_ways(server.address, timeout=0.3)
     assert isinstance(asynchronous, NoAnswerError)

@@ -1,4 +1,4 @@
-"""The fork server: what its forks have of their own, and what becomes of them, and of those who ask for them."""
+"""The fork server: what its forks have of their own, how they end, and what the processes that ask for them hear."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_they_go_on_when_it_is_killed_and_another_is_started(forker: Forker) -> 
     assert other.stop(20)
 
 
-def test_who_cannot_wait_for_another_is_told_how_it_ended(forker: Forker) -> None:
+def test_a_process_that_cannot_wait_for_another_is_told_how_it_ended(forker: Forker) -> None:
     child, _ = fork(forker)
     parent(child).kill()
     with pytest.raises(HoldfastError, match=r"^b could not start: the fork server was killed by SIGKILL$"):
@@ -232,7 +232,7 @@ def test_one_that_takes_too_long_is_late(forker: Forker) -> None:
         forker.fork("hf_forked", [], "a", 0.001)
 
 
-def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) -> None:
+def test_killing_its_starter_ends_all_of_it(tmp_path: Path, eventually: Any) -> None:
     (tmp_path / "hf_forked.py").write_text(FORKED)
     script = """
         import json, os, sys, time
@@ -264,7 +264,7 @@ def test_killing_who_started_it_ends_all_of_it(tmp_path: Path, eventually: Any) 
         os.kill(fork, signal.SIGKILL)
 
 
-def test_an_answer_counts_though_whoever_waited_for_it_was_stopped(
+def test_an_answer_counts_though_the_process_that_waited_for_it_was_stopped(
     forker: Forker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forking, "FORK_TIMEOUT_SECONDS", 0.3)

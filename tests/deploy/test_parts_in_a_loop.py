@@ -1,4 +1,4 @@
-"""`Scheduler`, `Worker` and `Nanny` in the event loop of whoever makes them. That nothing stays behind is checked."""
+"""`Scheduler`, `Worker` and `Nanny` in the event loop that they are made in. Nothing stays behind."""
 
 from __future__ import annotations
 

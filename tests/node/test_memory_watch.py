@@ -74,7 +74,7 @@ def test_it_looks_again_when_a_process_could_have_reached_its_limit(monkeypatch:
     monkeypatch.setattr(memory_watch.asyncio, "sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(watch(lambda: dict.fromkeys(used, 16 * GB), lambda *call: killed.append(call), clock=lambda: now))
-    of_each = {pid: [when - 100 for who, when in looks if who == pid] for pid in used}
+    of_each = {pid: [when - 100 for looked, when in looks if looked == pid] for pid in used}
     assert of_each[1] == [0, INTERVAL_SECONDS_MAX], "which stays far from it"
     assert of_each[2] == pytest.approx([0, 1, 1.25, 1.3125, 1.3125 + INTERVAL_SECONDS_MIN])
     ((pid, reason),) = killed

@@ -220,7 +220,7 @@ class Silent:
 
 @contextlib.contextmanager
 def asking(host, count, source):
-    """So many objects are asked for; all who ask have their answer afterwards."""
+    """So many threads ask for an object each; all of them have their answer afterwards."""
 
     def ask(number):
         with contextlib.suppress(StoreError):
@@ -248,7 +248,7 @@ def test_a_host_that_does_not_answer_holds_up_nothing_that_others_give(hosts, mo
         silent.sock.close()
 
 
-def test_those_who_wait_for_a_host_that_does_not_answer_wait_once(hosts, monkeypatch):
+def test_all_that_wait_for_a_host_that_does_not_answer_wait_once(hosts, monkeypatch):
     _, there = hosts
     monkeypatch.setattr(fetcher, "STALL_SECONDS", 1.0)
     with Silent() as silent:
@@ -318,7 +318,7 @@ def test_closing_breaks_off_what_is_on_its_way(start_host, nbytes):
         assert errors
 
 
-# -- for those who are no store
+# -- for processes that are no store
 
 
 def test_a_process_on_no_stores_host_reads_and_writes_over_the_network(hosts):
@@ -461,7 +461,7 @@ def test_a_reader_that_stops_reading_does_not_hold_up_the_end(start_host):
     sock.close()
 
 
-def test_somebody_who_waits_for_room_does_not_hold_up_the_end(start_host, eventually):
+def test_a_transfer_that_waits_for_room_does_not_hold_up_the_end(start_host, eventually):
     host = start_host(store_capacity=16 << 20)
     with hoarding(host):
         sock, _ = connect_blocking(host.address, token=TOKEN, role="peer", info={}, timeout=5)

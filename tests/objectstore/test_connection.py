@@ -56,7 +56,7 @@ def line() -> Iterator[Line]:
     line.peer.close()
 
 
-def test_who_waits_while_another_reads_has_a_deadline_too(line: Line, wait_until: Callable[..., Any]) -> None:
+def test_a_thread_that_waits_while_another_reads_has_a_deadline_too(line: Line, wait_until: Callable[..., Any]) -> None:
     failures: list[BaseException] = []
 
     def read() -> None:

@@ -386,7 +386,7 @@ def test_when_the_first_in_line_gives_up_the_next_is_served() -> None:
     assert world.status(small) is Status.OK
 
 
-def test_a_full_store_names_who_holds_it() -> None:
+def test_a_full_store_names_its_holders() -> None:
     world = World(capacity=8 * MIB)
     etl, viewer, writer = world.client("etl"), world.client("viewer"), world.client("writer")
     for number in range(3):
@@ -613,35 +613,35 @@ class CoreMachine(RuleBasedStateMachine):
         index.attach(client, row)
         return IndexView(index.slots, self.index, row)
 
-    @rule(who=st.integers(0, 2), back=st.integers(0, 8))
-    def pin_on_index(self, who: int, back: int) -> None:
+    @rule(which_client=st.integers(0, 2), back=st.integers(0, 8))
+    def pin_on_index(self, which_client: int, back: int) -> None:
         number, pin = max(0, self.numbers - back), Held()
-        if (place := self.views[who].pin(oid(number), pin)) is not None:
-            self.on_index[who].append((number, pin.slot, *place))
+        if (place := self.views[which_client].pin(oid(number), pin)) is not None:
+            self.on_index[which_client].append((number, pin.slot, *place))
         elif pin.slot:
-            self.on_index[who].append((None, pin.slot, 0, 0))
+            self.on_index[which_client].append((None, pin.slot, 0, 0))
 
-    @rule(who=st.integers(0, 2))
-    def pin_what_is_being_copied(self, who: int) -> None:
+    @rule(which_client=st.integers(0, 2))
+    def pin_what_is_being_copied(self, which_client: int) -> None:
         for record in self.world.core.describe():
             if record["state"] in ("spilling", "moving") and record["id"] not in self.sharers:
                 pin = Held()
-                place = self.views[who].pin(ObjectID.fromhex(record["id"]), pin)
+                place = self.views[which_client].pin(ObjectID.fromhex(record["id"]), pin)
                 assert place is not None
-                self.on_index[who].append((int(record["id"], 16), pin.slot, *place))
+                self.on_index[which_client].append((int(record["id"], 16), pin.slot, *place))
 
-    @rule(who=st.integers(0, 2), slot=st.integers(1, 8))
-    def pin_by_mistake(self, who: int, slot: int) -> None:
+    @rule(which_client=st.integers(0, 2), slot=st.integers(1, 8))
+    def pin_by_mistake(self, which_client: int, slot: int) -> None:
         """The slot was another object's when it was found, or the state is read after it changed twice."""
-        self.views[who]._row[slot] += 1
-        self.views[who].held += 1
-        self.on_index[who].append((None, slot, 0, 0))
+        self.views[which_client]._row[slot] += 1
+        self.views[which_client].held += 1
+        self.on_index[which_client].append((None, slot, 0, 0))
 
-    @rule(who=st.integers(0, 2), which=st.integers(0, 5), at_once=st.booleans())
-    def unpin_on_index(self, who: int, which: int, at_once: bool) -> None:
-        if self.on_index[who]:
-            _, slot, *_ = self.on_index[who].pop(which % len(self.on_index[who]))
-            if unpin(self.views[who], slot):
+    @rule(which_client=st.integers(0, 2), which=st.integers(0, 5), at_once=st.booleans())
+    def unpin_on_index(self, which_client: int, which: int, at_once: bool) -> None:
+        if self.on_index[which_client]:
+            _, slot, *_ = self.on_index[which_client].pop(which % len(self.on_index[which_client]))
+            if unpin(self.views[which_client], slot):
                 self.last_unpins.append(slot)
         if at_once:
             self.last_unpins_arrive()
@@ -655,9 +655,9 @@ class CoreMachine(RuleBasedStateMachine):
     def look_for_nothing(self, slots: list[int]) -> None:
         self.world.core.last_unpins(slots)
 
-    @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), seal=st.booleans(), keep=st.booleans())
-    def put(self, who: int, nbytes: int, seal: bool, keep: bool) -> None:
-        client = self.clients[who]
+    @rule(which_client=st.integers(0, 2), nbytes=st.integers(1, MIB), seal=st.booleans(), keep=st.booleans())
+    def put(self, which_client: int, nbytes: int, seal: bool, keep: bool) -> None:
+        client = self.clients[which_client]
         reply = self.world.reply(self.world.create(client, nbytes))
         assert reply is not None
         if reply.status is Status.OK and seal:
@@ -665,11 +665,11 @@ class CoreMachine(RuleBasedStateMachine):
             self.world.write(reply.payload[0], nbytes, self.numbers)
             self.world.core.seal(client, [item(self.numbers, reply.payload[0], nbytes, keep=keep)])
 
-    @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), looks=st.booleans(), deleted=st.booleans())
-    def put_open(self, who: int, nbytes: int, looks: bool, deleted: bool) -> None:
+    @rule(which_client=st.integers(0, 2), nbytes=st.integers(1, MIB), looks=st.booleans(), deleted=st.booleans())
+    def put_open(self, which_client: int, nbytes: int, looks: bool, deleted: bool) -> None:
         """The writer looks at what it has sealed before the server reads the seal."""
-        number, view = self.numbers + 1, self.views[who]
-        reply = self.world.reply(self.world.create(self.clients[who], nbytes, number=number))
+        number, view = self.numbers + 1, self.views[which_client]
+        reply = self.world.reply(self.world.create(self.clients[which_client], nbytes, number=number))
         assert reply is not None
         if reply.status is not Status.OK:
             return
@@ -682,27 +682,27 @@ class CoreMachine(RuleBasedStateMachine):
             view.add_own(oid(number))
             pin = Held()
             assert view.pin(oid(number), pin) == (reply.payload[0], nbytes)
-            self.on_index[who].append((number, pin.slot, reply.payload[0], nbytes))
+            self.on_index[which_client].append((number, pin.slot, reply.payload[0], nbytes))
         if deleted:
             self.world.core.delete([oid(number)])
         self.world.write(reply.payload[0], nbytes, number)
-        self.world.core.seal(self.clients[who], [item(number, reply.payload[0], nbytes)])
+        self.world.core.seal(self.clients[which_client], [item(number, reply.payload[0], nbytes)])
 
-    @rule(who=st.integers(0, 2))
-    def fill_up(self, who: int) -> None:
+    @rule(which_client=st.integers(0, 2))
+    def fill_up(self, which_client: int) -> None:
         before = -1
         while before < self.numbers:
             before = self.numbers
-            self.put(who, 300_000, seal=True, keep=False)
+            self.put(which_client, 300_000, seal=True, keep=False)
 
     @rule(
-        who=st.integers(0, 2),
+        which_client=st.integers(0, 2),
         parts=st.lists(st.tuples(st.integers(0, 8), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=4),
         rest=st.integers(0, 100),
     )
-    def share(self, who: int, parts: list[tuple[int, float, float]], rest: int) -> None:
+    def share(self, which_client: int, parts: list[tuple[int, float, float]], rest: int) -> None:
         """An object with a header, parts of others, and some more of its own."""
-        client, core = self.clients[who], self.world.core
+        client, core = self.clients[which_client], self.world.core
         reply = self.world.reply(self.world.create(client, 64 + rest))
         assert reply is not None
         if reply.status is not Status.OK:
@@ -735,13 +735,13 @@ class CoreMachine(RuleBasedStateMachine):
             assert not states <= {"sealed", "spilling", "moving"}, "the others are all there"
             core.abort(client, offset)
 
-    @rule(who=st.integers(0, 2), nbytes=st.integers(1, MIB), timeout=st.floats(0.1, 5))
-    def wait_for_room(self, who: int, nbytes: int, timeout: float) -> None:
-        self.world.create(self.clients[who], nbytes, timeout)
+    @rule(which_client=st.integers(0, 2), nbytes=st.integers(1, MIB), timeout=st.floats(0.1, 5))
+    def wait_for_room(self, which_client: int, nbytes: int, timeout: float) -> None:
+        self.world.create(self.clients[which_client], nbytes, timeout)
 
-    @rule(who=st.integers(0, 2), nbytes=st.integers(1, 60_000), skip=st.integers(0, 3))
-    def put_small(self, who: int, nbytes: int, skip: int) -> None:
-        client = self.clients[who]
+    @rule(which_client=st.integers(0, 2), nbytes=st.integers(1, 60_000), skip=st.integers(0, 3))
+    def put_small(self, which_client: int, nbytes: int, skip: int) -> None:
+        client = self.clients[which_client]
         lease = self.leases.get(client)
         if lease is None or lease[0] + nbytes + 64 * (skip + 1) > lease[1]:
             done = [lease[2]] if lease is not None and lease[2] else []
@@ -761,30 +761,30 @@ class CoreMachine(RuleBasedStateMachine):
             self.world.core.seal(client, [item(self.numbers, offset, nbytes)])
             lease[0] = offset + -(-nbytes // 64) * 64
 
-    @rule(who=st.integers(0, 2), back=st.integers(-2, 8), timeout=st.one_of(st.none(), st.floats(0.1, 5)))
-    def get(self, who: int, back: int, timeout: float | None) -> None:
-        self.world.get(self.clients[who], max(0, self.numbers - back), timeout)
+    @rule(which_client=st.integers(0, 2), back=st.integers(-2, 8), timeout=st.one_of(st.none(), st.floats(0.1, 5)))
+    def get(self, which_client: int, back: int, timeout: float | None) -> None:
+        self.world.get(self.clients[which_client], max(0, self.numbers - back), timeout)
 
-    @rule(who=st.integers(0, 2), back=st.integers(-2, 8))
-    def ask(self, who: int, back: int) -> None:
-        self.world.ask(self.clients[who], max(0, self.numbers - back))
+    @rule(which_client=st.integers(0, 2), back=st.integers(-2, 8))
+    def ask(self, which_client: int, back: int) -> None:
+        self.world.ask(self.clients[which_client], max(0, self.numbers - back))
 
     @rule()
     def others_are_read(self) -> None:
         self.world.read_others()
 
-    @rule(who=st.integers(0, 2), back=st.integers(-2, 3), sources=st.lists(st.sampled_from("abc"), min_size=1))
-    def fetch(self, who: int, back: int, sources: list[str]) -> None:
-        self.world.get(self.clients[who], max(0, self.numbers - back), None, sources)
+    @rule(which_client=st.integers(0, 2), back=st.integers(-2, 3), sources=st.lists(st.sampled_from("abc"), min_size=1))
+    def fetch(self, which_client: int, back: int, sources: list[str]) -> None:
+        self.world.get(self.clients[which_client], max(0, self.numbers - back), None, sources)
 
     @rule(number=st.integers(0, 30), fine=st.booleans())
     def fetch_ends(self, number: int, fine: bool) -> None:
         self.world.core.fetch_done(oid(number), None if fine else "failed")
 
-    @rule(who=st.integers(0, 2), back=st.integers(0, 8))
-    def unpin(self, who: int, back: int) -> None:
+    @rule(which_client=st.integers(0, 2), back=st.integers(0, 8))
+    def unpin(self, which_client: int, back: int) -> None:
         with contextlib.suppress(StoreProtocolError):
-            self.world.core.unpin(self.clients[who], [oid(max(0, self.numbers - back))])
+            self.world.core.unpin(self.clients[which_client], [oid(max(0, self.numbers - back))])
 
     @rule(back=st.integers(-2, 8))
     def delete(self, back: int) -> None:
@@ -798,15 +798,15 @@ class CoreMachine(RuleBasedStateMachine):
     def a_move_ends(self, done: bool) -> None:
         self.world.end_move(done=done)
 
-    @rule(who=st.integers(0, 2), back=st.integers(0, 8))
-    def wait_for_room_between(self, who: int, back: int) -> None:
+    @rule(which_client=st.integers(0, 2), back=st.integers(0, 8))
+    def wait_for_room_between(self, which_client: int, back: int) -> None:
         """Somebody looks away from all but one object, and somebody waits for half of the room."""
         for view, held in zip(self.views, self.on_index, strict=True):
             while held:
                 unpin(view, held.pop()[1])
         self.world.core.last_unpins(range(1, 100))
-        self.pin_on_index(who, back)
-        self.world.create(self.clients[who], MIB // 2 + 64 * back, 5.0)
+        self.pin_on_index(which_client, back)
+        self.world.create(self.clients[which_client], MIB // 2 + 64 * back, 5.0)
 
     @rule(error=st.booleans(), lost=st.booleans())
     def a_verification_ends(self, error: bool, lost: bool) -> None:
@@ -817,14 +817,14 @@ class CoreMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 
-    @rule(who=st.integers(0, 2))
-    def die(self, who: int) -> None:
-        client = self.clients[who]
+    @rule(which_client=st.integers(0, 2))
+    def die(self, which_client: int) -> None:
+        client = self.clients[which_client]
         self.world.core.disconnect(client)
         self.leases.pop(client, None)
-        self.clients[who] = self.world.client("another")
-        self.views[who] = self.view_of(self.clients[who])
-        self.on_index[who].clear()
+        self.clients[which_client] = self.world.client("another")
+        self.views[which_client] = self.view_of(self.clients[which_client])
+        self.on_index[which_client].clear()
 
     @invariant()
     def the_books_agree(self) -> None:

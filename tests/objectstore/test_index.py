@@ -219,7 +219,7 @@ def test_a_get_needs_no_word_from_the_server(remote: tuple[subprocess.Popen[str]
         assert len(by_id[ids[-1].hex()]["pinned_by"]) == 1
 
 
-def test_what_was_put_is_there_at_once_for_who_put_it(remote: tuple[subprocess.Popen[str], str]) -> None:
+def test_what_was_put_is_there_at_once_for_its_writer(remote: tuple[subprocess.Popen[str], str]) -> None:
     process, path = remote
     with connect(path) as writer, connect(path) as reader:
         array, pending = writer.create(100_000)

@@ -1,4 +1,4 @@
-"""What killed processes leave is removed by whoever looks next, and nothing else is."""
+"""What killed processes leave is removed by the next process that looks, and nothing else is."""
 
 from __future__ import annotations
 

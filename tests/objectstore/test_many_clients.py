@@ -1,4 +1,4 @@
-"""Many at once, some of them slow or stopped, and some who have no business here."""
+"""Many clients at once, some of them slow or stopped, and strangers among them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_client_stopped_in_the_middle_of_anything_stalls_nobody(
     assert store.get(store.put(np.ones(40 * MIB, "u1"), timeout=10))[-1] == 1
 
 
-def test_room_for_the_stopped_goes_on_to_who_is_next(
+def test_room_for_a_stopped_client_goes_on_to_the_next(
     server: StoreServer, store: Store, child: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     blocker = store.put(np.ones(50 * MIB, "u1"))

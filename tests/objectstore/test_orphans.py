@@ -79,7 +79,7 @@ def test_it_keeps_its_views_and_its_reservations_until_its_process_ends(
     wait_until(lambda: server.stats()["used"] == 0)
 
 
-def test_who_waits_for_that_room_gets_it_when_the_process_ends(
+def test_a_client_that_waits_for_that_room_gets_it_when_the_process_ends(
     server: StoreServer, store: Store, child: Callable[..., Any], wait_until: Callable[..., Any]
 ) -> None:
     object_id = store.put(np.ones(6_000_000))
@@ -179,7 +179,7 @@ def test_a_clients_lifeline_is_closed_once_and_takes_no_bytes(
     assert pipes() == before
 
 
-def test_who_holds_nothing_is_gone_at_once(server: StoreServer, wait_until: Callable[..., Any]) -> None:
+def test_a_client_that_holds_nothing_is_gone_at_once(server: StoreServer, wait_until: Callable[..., Any]) -> None:
     with connect(server.socket_path) as store:
         store._connection._socket.sendall(pack([Op.GET, 1, b"short", None, []]))
         wait_until(lambda: server.stats()["clients"] == 0)

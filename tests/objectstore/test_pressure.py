@@ -1,4 +1,4 @@
-"""A store that is full: who waits, who is told what, and when the memory goes back."""
+"""A store that is full: which clients wait, what each is told, and when the memory goes back."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_an_object_larger_than_the_store_fails_at_once(store: Store) -> None:
     assert store.get(store.put(1)) == 1
 
 
-def test_who_waits_gets_the_room_that_a_delete_makes(
+def test_a_client_that_waits_gets_the_room_that_a_delete_makes(
     server: StoreServer, store: Store, wait_until: Callable[..., Any]
 ) -> None:
     first = store.put(np.zeros(50 * MIB, "u1"))

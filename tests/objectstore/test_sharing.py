@@ -179,7 +179,7 @@ def test_only_what_is_shared_outlives_the_object_that_it_came_from(
     wait_until(lambda: taken() == 0)
 
 
-def test_who_borrows_from_a_borrower_needs_neither(
+def test_an_object_that_borrows_from_a_borrower_needs_neither(
     store: Store, taken: Callable[[], int], check: Callable[[], None], wait_until: Callable[..., Any]
 ) -> None:
     first = store.put(NUMBERS)

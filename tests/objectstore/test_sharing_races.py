@@ -17,7 +17,7 @@ def server(tmp_path: Path) -> Iterator[StoreServer]:
         yield server
 
 
-def test_many_who_share_and_spill_read_what_was_put(
+def test_many_clients_that_share_and_spill_read_what_was_put(
     server: StoreServer, child: Callable[..., Any], check: Callable[[], None], wait_until: Callable[..., Any]
 ) -> None:
     sharers = [child("share_and_check", server.socket_path, seed, 400) for seed in range(3)]

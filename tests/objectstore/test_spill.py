@@ -233,7 +233,7 @@ def test_what_was_lost_with_its_directory_does_not_count_for_the_limit(tmp_path:
     directory.close()
 
 
-def test_a_directory_that_cannot_be_made_anew_is_an_error_for_those_who_wait(
+def test_a_directory_that_cannot_be_made_anew_is_an_error_for_clients_that_wait(
     server: StoreServer, store: Store, tmp_path: Path
 ) -> None:
     (directory,) = tmp_path.glob("holdfast-spill-*")
@@ -263,7 +263,7 @@ def test_the_limit_is_kept(tmp_path: Path, wait_until: Callable[..., Any]) -> No
         wait_until(lambda: server.stats()["spill_file_nbytes"] == 0)
 
 
-def test_a_disk_that_is_full_is_an_error_for_those_who_wait(
+def test_a_disk_that_is_full_is_an_error_for_clients_that_wait(
     tmp_path: Path, child: Callable[..., subprocess.Popen[str]]
 ) -> None:
     # A file may not be larger than this in that process: the kernel's own failure of a write.
@@ -466,7 +466,7 @@ def test_objects_that_share_their_data_are_spilled_each_for_itself(store: Store,
     assert (store.get(parts[0], writable=True)["x"] == numbers).all()
 
 
-def test_what_somebody_looks_at_stays_when_others_who_share_it_go(store: Store) -> None:
+def test_bytes_that_a_view_is_on_stay_when_other_objects_that_share_them_go(store: Store) -> None:
     numbers = np.arange(MIB, dtype="f8")
     base = store.put(numbers)
     part = store.put(store.get(base)[1000:3000].reshape(-1))

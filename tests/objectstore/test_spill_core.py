@@ -1,4 +1,4 @@
-"""The core alone, spilling: who goes to disk and when, who is told, and what views in the index do to it."""
+"""The core alone, spilling: which objects go to disk and when, what clients are told, and what views do to it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_an_object_that_is_got_or_deleted_while_it_is_spilled_is_not_spilled() -
     assert world.status(waiting) is Status.OK
 
 
-def test_a_spilled_object_is_verified_once_for_all_who_ask() -> None:
+def test_a_spilled_object_is_verified_once_for_all_that_ask() -> None:
     world = spilling_world()
     a, b = world.client("a"), world.client("b")
     world.put(a, 1, 5 * MIB)
@@ -108,7 +108,7 @@ def test_a_spilled_object_is_verified_once_for_all_who_ask() -> None:
     assert len(world.verifications) == 1
     world.core.delete([oid(1)])
     world.settle()
-    assert len(world.in_files) == 1, "a file was dropped under those who wait to read it"
+    assert len(world.in_files) == 1, "a file was dropped under clients that wait to read it"
     world.end_verification()
     for client, request in ((a, first), (b, second)):
         reply = world.reply(request)
@@ -215,7 +215,7 @@ def test_what_is_looked_at_in_the_index_stays_and_its_end_is_told() -> None:
     assert viewer.look_at(3) == slots[2]
 
 
-def test_who_looks_at_an_object_while_it_is_copied_keeps_it_in_memory() -> None:
+def test_a_view_that_is_taken_while_an_object_is_copied_keeps_it_in_memory() -> None:
     world = spilling_world()
     viewer, a = Viewer(world, "viewer"), world.client("a")
     world.put(a, 1, 5 * MIB)
@@ -268,7 +268,7 @@ def test_what_was_looked_at_in_the_index_gets_a_second_chance() -> None:
     assert set(world.states().values()) == {"spilled", "created"}
 
 
-def test_who_waits_for_what_a_dead_viewer_saw_is_served() -> None:
+def test_a_client_that_waits_for_the_room_of_a_dead_viewer_is_served() -> None:
     world = spilling_world()
     viewer, a = Viewer(world, "viewer"), world.client("a")
     world.put(a, 1, 5 * MIB)
@@ -296,7 +296,7 @@ def test_a_pin_that_was_asked_for_outlasts_one_in_the_index() -> None:
     assert world.status(waiting) is Status.OK
 
 
-def test_a_full_store_names_those_who_look_at_what_stands_in_the_way() -> None:
+def test_a_full_store_names_the_readers_of_what_stands_in_the_way() -> None:
     world = spilling_world()
     viewer, a, b = Viewer(world, "viewer"), world.client("a"), world.client("b")
     for number in range(1, 4):

@@ -27,7 +27,7 @@ def rows(text: str) -> list[str]:
     return [line.split(", ")[1] for line in text.splitlines() if ", numpy.ndarray" in line]
 
 
-def test_it_shows_what_is_there_who_holds_it_and_who_pins_it(server: StoreServer, store: Store) -> None:
+def test_it_shows_the_objects_with_their_owners_and_their_readers(server: StoreServer, store: Store) -> None:
     with connect(server.socket_path, name="etl") as etl, connect(server.socket_path, name="viewer") as viewer:
         large = etl.put(np.zeros(1_000_000), key="large")
         small = etl.put(np.zeros(10_000), key="small")

@@ -1,4 +1,4 @@
-"""Actors in the state machine: where calls wait, what they come to, and who is told."""
+"""Actors in the state machine: where calls wait, what they come to, and which peers are told."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def test_a_fault_in_what_follows_from_earlier_events_is_charged_to_nobody(monkey
     assert "the scheduler failed, and goes on: what follows from earlier events" in caplog.text
 
 
-def test_a_fault_in_handling_a_message_is_told_to_whoever_waits_and_logged_with_the_event(monkeypatch, caplog):
+def test_a_fault_in_handling_a_message_is_told_to_the_client_that_waits_and_logged_with_the_event(monkeypatch, caplog):
     async def main():
         async with Setup(validate=False) as setup:
             with monkeypatch.context() as patch:

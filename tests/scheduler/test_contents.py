@@ -66,7 +66,7 @@ def test_contents_of_contents_go_one_after_the_other():
     assert keys(cluster) == []
 
 
-def test_whoever_cancels_one_leaves_it_to_the_object():
+def test_a_client_that_cancels_one_leaves_it_to_the_object():
     cluster, client = with_contents()
     cluster.handle(events.KeysWanted(client, ["inner"]))
     cluster.handle(events.KeysCancelled(client, ["inner"], True))
@@ -95,6 +95,6 @@ def test_an_object_that_is_lost_for_a_while_keeps_them():
     assert keys(cluster) == []
 
 
-def test_who_holds_them_can_be_seen():
+def test_their_holders_can_be_seen():
     cluster, _ = with_contents()
     assert introspection._holders(cluster.state.tasks["inner"]) == ["the object 'outer'"]

@@ -1,4 +1,4 @@
-"""Events and semaphores in the scheduler: who waits for them, and what is left of them."""
+"""Events and semaphores in the scheduler: what waits for them, and what is left of them."""
 
 from __future__ import annotations
 

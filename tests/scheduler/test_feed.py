@@ -53,7 +53,7 @@ def test_what_one_event_brings_about_is_one_batch_with_its_time(cluster):
     assert subscription.take() == (0, [])
 
 
-def test_who_comes_and_goes_is_told(cluster):
+def test_it_tells_of_peers_that_come_and_go(cluster):
     subscription = cluster.state.feed.subscribe()
     cluster.add_host()
     worker = cluster.add_worker("tcp://host1:1")

@@ -134,7 +134,7 @@ def test_what_somebody_holds_stays_what_it_is_and_the_client_hears_of_it(cluster
     assert value(cluster, "k") == value_of(b"one", [])
 
 
-def test_a_key_is_free_when_those_who_held_it_are_gone():
+def test_a_key_is_free_when_its_holders_are_gone():
     cluster = Cluster(hosts=1, workers=1, follow_up_limit=1)
     one, other = cluster.add_client("one"), cluster.add_client("other")
     cluster.submit(one, {f"k{n}": () for n in range(5)}, payload=b"one")

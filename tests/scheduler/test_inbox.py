@@ -1,4 +1,4 @@
-"""Who is heard next: pieces, turns, and the order of what one peer says."""
+"""Which peer is heard next: pieces, turns, and the order of what one peer says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets a lease, in which order, and what becomes of it: the table of `holdfast.cluster.scheduler.parts.leases`.
+"""Which client gets a lease, and what becomes of it: the table of `holdfast.cluster.scheduler.parts.leases`.
 
 The harness looks after every event whether all invariants hold, and whether what has no answer waits.
 """

@@ -270,7 +270,7 @@ def test_a_run_that_waits_is_never_taken_away_from_a_worker_that_does_not_answer
     assert cluster.startable_entry("parent")[0] != worker, "it has stood still for long enough"
 
 
-# -- who is to blame when a worker dies
+# -- which task is to blame when a worker dies
 
 
 def test_one_that_waits_is_not_charged_for_what_others_do():

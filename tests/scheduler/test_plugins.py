@@ -1,4 +1,4 @@
-"""Plugins in the state machine: who gets them, that no worker runs a task before, and what they keep."""
+"""Plugins in the state machine: which workers get them, that none runs a task before, and what they keep."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class TestGetting:
 
 
 class TestPutting:
-    def test_who_puts_waits_for_room(self, cluster):
+    def test_a_put_waits_for_room(self, cluster):
         assert put(cluster, "a", 1, "x", maxsize=1) == 1
         assert put(cluster, "a", 2, "y") is None
         assert put(cluster, "b", 3, "z", timeout=1.0) is None

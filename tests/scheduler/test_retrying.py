@@ -41,7 +41,7 @@ def test_and_what_it_has_failed_for_though_nobody_holds_that(cluster):
     assert cluster.clients["client"]["c"] == "memory"
 
 
-def test_and_what_others_hold_of_it_who_are_told(cluster):
+def test_and_what_other_clients_hold_of_it_and_they_are_told(cluster):
     cluster.submit("client", {"a": [], "b": ["a"], "c": ["a"]}, wants=["b"])
     cluster.submit("other", {"a": [], "c": ["a"]})
     cluster.err("a")

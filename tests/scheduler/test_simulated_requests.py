@@ -1,4 +1,4 @@
-"""Whole clusters in pretended time, in which everybody comes and goes, works and asks: who asks is answered.
+"""Whole clusters in pretended time, in which everybody comes and goes, works and asks: each request is answered.
 
 Every event is validated. A history is made from its seed alone, so one that fails can be looked at again.
 """
@@ -196,7 +196,7 @@ class History:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_who_asks_is_answered_once_and_in_time(seed):
+def test_each_request_is_answered_once_and_in_time(seed):
     history = History(seed)
     history.run()
     cluster = history.cluster

@@ -32,7 +32,7 @@ def test_a_task_runs_is_reported_and_is_freed_with_its_last_hold():
 
 @pytest.mark.parametrize("inline", [b"small", None])
 @pytest.mark.parametrize("maker_is_there", [True, False])
-def test_who_may_keep_a_small_result_is_told_that_nobody_wants_it(inline, maker_is_there):
+def test_a_holder_of_a_small_result_is_told_that_nobody_wants_it(inline, maker_is_there):
     cluster = Cluster(hosts=1, workers=2)
     client = cluster.add_client()
     cluster.submit(client, {"x": ()})

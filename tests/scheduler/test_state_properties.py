@@ -332,7 +332,7 @@ class History(RuleBasedStateMachine):
                 assert self.cluster.values[task.object_id] == self.expected[task]
 
     @invariant()
-    def a_listener_knows_what_tasks_do_and_who_is_there(self):
+    def a_listener_knows_what_tasks_do_and_which_peers_are_there(self):
         self.replay.catch_up()
         assert +self.replay.tasks == states_of(self.cluster.state)
         assert self.replay.peers == peers_of(self.cluster.state)
@@ -380,7 +380,7 @@ class History(RuleBasedStateMachine):
             cluster.remove_client(name)
         cluster.catch_up()
         cluster.run_all()
-        self.a_listener_knows_what_tasks_do_and_who_is_there()
+        self.a_listener_knows_what_tasks_do_and_which_peers_are_there()
         for before, after in self.replay.moves:
             event(f"{before} → {after}")  # so that 'pytest --hypothesis-show-statistics' says which were taken
         assert not cluster.state.tasks

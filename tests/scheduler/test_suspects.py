@@ -1,4 +1,4 @@
-"""Who is charged for the death of a worker, and what becomes of those that may have done it."""
+"""Which runs are charged for the death of a worker, and what becomes of those that may have done it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pass_time(cluster, seconds):
     cluster.handle(events.TimePassed())
 
 
-# -- who is charged
+# -- which runs are charged
 
 
 def test_the_one_that_has_crashed_is_charged_alone(cluster):
@@ -217,7 +217,7 @@ def test_a_suspect_does_not_wait_for_ever():
     pass_time(cluster, PATIENCE_SECONDS)
     assert set(cluster.running) == {"waits for x", suspects[0]}  # the other one waits on
     assert cluster.state.next_deadline == 2 * PATIENCE_SECONDS
-    # It is charged, whoever else was there, and those others are suspects now.
+    # It is charged, whatever else ran there, and the others are suspects now.
     cluster.remove_worker(busy, ["waits for x", suspects[0]])
     assert failures(cluster, "waits for x", suspects[0]) == [0, 1]
     assert [cluster.state.tasks[key].isolation for key in ("waits for x", suspects[0])] == [1, 1]
@@ -342,7 +342,7 @@ def test_a_task_that_takes_its_host_down_is_found_among_others():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_no_innocent_ever_fails_and_every_guilty_one_does(seed):
-    """Twelve that kill their worker, and a hundred that don't; nobody ever knows who it was."""
+    """Twelve that kill their worker, and a hundred that don't; nobody ever knows which it was."""
     chance = random.Random(seed)
     cluster = started(chance.randint(1, 3), chance.randint(1, 4), chance.randint(1, 2))
     nthreads = next(iter(cluster.state.workers.values())).nthreads

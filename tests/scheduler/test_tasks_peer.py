@@ -93,7 +93,7 @@ def test_it_leaves_with_its_worker(how):
     run(main)
 
 
-def test_nobody_who_connects_can_have_its_name():
+def test_no_peer_that_connects_can_have_its_name():
     async def main(setup):
         with pytest.raises(ConnectError, match=r"client\.id"):
             await Peer.join(setup.scheduler, "client", id=TASKS, name="me")

@@ -1,4 +1,4 @@
-"""Events by topic: what is kept, who is told, and what a slow subscriber costs and misses."""
+"""Events by topic: what is kept, which subscribers are told, and what a slow subscriber costs and misses."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_client_has_a_limited_number_of_subscriptions(cluster, monkeypatch):
     assert "unsubscribe some" in cluster.subscribe("d").value[1]
 
 
-def test_who_comes_and_goes_is_logged_under_all_and_under_its_own_name():
+def test_a_peer_that_comes_or_goes_is_logged_under_all_and_under_its_own_name():
     cluster = Hearing(hosts=1, workers=1)
     cluster.add_client("c")
     (worker,) = cluster.state.workers

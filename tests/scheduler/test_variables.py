@@ -1,4 +1,4 @@
-"""What variables have for a value, who waits for one, and how long it holds its tasks."""
+"""The value of a variable, the clients that wait for one, and how long it holds its tasks."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_wait_that_is_given_up_is_over(cluster):
     assert len(cluster.state.waits) == 0
 
 
-def test_it_holds_its_tasks_and_whoever_reads_it_has_the_time_to_do_so(cluster):
+def test_it_holds_its_tasks_and_its_readers_have_the_time_to_take_them(cluster):
     cluster.scatter("a", "old", HOST)
     cluster.scatter("a", "new", HOST)
     put(cluster, "a", 1, "x", "old")

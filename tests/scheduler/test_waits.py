@@ -46,7 +46,7 @@ class TestWorkers:
         assert answers(cluster) == [(1, True, 1), (2, True, 1)]
         assert cluster.state.next_deadline is None
 
-    def test_whoever_waits_for_so_many_is_answered_in_the_order_in_which_they_began(self, cluster):
+    def test_waits_for_so_many_are_answered_in_the_order_in_which_they_began(self, cluster):
         for number, n in enumerate([3, 2, 3, 2, 4]):
             wait_for_workers(cluster, number, n)
         cluster.add_worker(HOST)

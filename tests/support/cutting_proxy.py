@@ -26,7 +26,7 @@ _PIECE_NBYTES = 1 << 16
 
 
 class CuttingProxy:
-    """Carries bytes between those who connect to ``address`` and a target.
+    """Carries bytes between the peers that connect to ``address`` and a target.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from holdfast.cluster.comm.loops import LoopThread
 
 
 class Proxy:
-    """Carries bytes between those who connect to ``address`` and a target, as long as the link is there.
+    """Carries bytes between the peers that connect to ``address`` and a target, as long as the link is there.
 
     Its methods are called from the test's thread.
     """

@@ -28,7 +28,7 @@ TOKEN = b"a token for tests, long enough"
 
 
 class Peer:
-    """Somebody who has connected: what they said about themselves, and what they have sent."""
+    """A process that has connected: what it said about itself, and what it has sent."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -44,7 +44,7 @@ class ScriptedScheduler:
     def __init__(self) -> None:
         self.id = "scripted"
         self.peers: list[Peer] = []
-        #: Sent to whoever connects, in the same turn of the loop.
+        #: Sent to each peer that connects, in the same turn of the loop.
         self.greeting: list[tuple[Any, ...]] = []
         self._changed = threading.Condition()
         self._run_ids = itertools.count(1)

@@ -123,7 +123,7 @@ class SimulatedCluster:
                 self.add_worker(host)
         self.add_client("client")
 
-    # -- who comes and goes
+    # -- peers that come and go
 
     def add_host(self) -> str:
         name = f"host{len(self._hosts)}"

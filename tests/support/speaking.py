@@ -1,4 +1,4 @@
-"""Somebody who knows a vocabulary, and mostly speaks it well: what fuzzers send."""
+"""A speaker that knows a vocabulary, and mostly uses it well: what fuzzers send."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def test_the_one_that_was_blocked_last_returns_first_and_before_those_that_have_
     assert order == ["2 returned", "1 returned", "0 returned", "new"]
 
 
-def test_who_waits_says_so_before_others_begin_and_after_it_has_a_slot_again(eventually):
+def test_a_task_that_waits_says_so_before_others_begin_and_after_it_has_a_slot_again(eventually):
     with Slots() as slots:
         child, done = threading.Event(), threading.Event()
         slots.submit(1, lambda run_id: (slots.wait(run_id, child), slots.told.append("goes on"), done.set()))

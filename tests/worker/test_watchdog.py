@@ -130,7 +130,7 @@ def test_what_the_worker_lets_go_of_during_a_look_is_no_fault(process, eventuall
     assert not process.reasons
 
 
-def test_nobody_is_ended_who_is_closing(process, watchdog, eventually):
+def test_a_process_that_is_closing_is_not_ended(process, watchdog, eventually):
     watchdog.stop()
     eventually(lambda: "watchdog" not in [thread.name for thread in threading.enumerate()])
     end(process)

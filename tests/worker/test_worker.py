@@ -577,10 +577,10 @@ class RecorderReference:
 def test_a_task_knows_its_worker_and_key(scheduler, start_worker):
     _, peer = start_worker()
 
-    def who():
+    def name_itself():
         return current_worker().address, current_key()
 
-    assert scheduler.value(peer, scheduler.task(peer, who, key="me")) == (f"{HERE}/0", "me")
+    assert scheduler.value(peer, scheduler.task(peer, name_itself, key="me")) == (f"{HERE}/0", "me")
     assert current_worker() is None
     assert current_key() is None
 
@@ -682,7 +682,7 @@ def make_costly():
 
 
 @pytest.mark.parametrize("as_node", [False, True])
-def test_who_takes_one_array_of_a_dictionary_does_not_read_the_others(scheduler, peer, store, as_node):
+def test_a_task_that_takes_one_array_of_a_dictionary_does_not_read_the_others(scheduler, peer, store, as_node):
     pieces = {i: pd.DataFrame({"x": np.arange(1000) + i, "o": pd.Series([Costly()] * 1000)}) for i in range(4)}
     split = store.put(pieces)
     depends = [stored(("split", 0), split)]

@@ -79,7 +79,7 @@ def test_its_thread_sleeps_while_there_is_nothing(write_behind, quick, eventuall
     write_behind.discard([add(write_behind, 1)])
     eventually(lambda: not write_behind._awake, what="it sleeps again")
     object_id = write_behind.add("key", encode(2).to_bytes(), "int")
-    assert not write_behind._awake, "who adds has something better to do"
+    assert not write_behind._awake, "the thread that adds has something better to do"
     write_behind.tend()
     assert write_behind._awake
     write_behind.discard([object_id])
