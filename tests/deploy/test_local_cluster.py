@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,8 +199,9 @@ def test_garbage_is_closed() -> None:
 
 
 def test_garbage_in_this_process_is_closed() -> None:
-    small(processes=False)
+    cluster = weakref.ref(small(processes=False))
     gc.collect()
+    assert cluster() is None
 
 
 @pytest.mark.parametrize("processes", [True, False])

@@ -55,7 +55,10 @@ def test_it_is_raised_from_what_was_inherited_and_never_lowered() -> None:
 
 
 def test_where_it_can_not_be_raised_nothing_happens(tmp_path: Path, monkeypatch: Any) -> None:
+    mine = score_adj("self")
     monkeypatch.setattr(oom, "_FILE", tmp_path / "none")
     oom.be_killed_before_others(100)
     monkeypatch.setattr(oom, "_FILE", tmp_path)
     oom.be_killed_before_others(100)
+    assert score_adj("self") == mine
+    assert list(tmp_path.iterdir()) == []

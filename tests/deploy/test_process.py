@@ -98,8 +98,9 @@ def test_it_says_when_it_is_ready_and_stops_when_it_is_told_to(start: Start, tmp
 
 def test_it_finds_what_this_process_can_import_without_this_ones_packages(start: Start) -> None:
     # hf_server itself was found through sys.path; and a second start is not the worse for it.
-    start().wait_ready(20)
-    start().wait_ready(20)
+    for _ in range(2):
+        child = start()
+        assert child.wait_ready(20) == {"pid": child.pid}
 
 
 def test_a_failure_arrives_in_its_own_words(start: Start) -> None:

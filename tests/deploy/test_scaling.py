@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -478,11 +479,13 @@ def test_what_is_not_given_is_what_dasks_configuration_says() -> None:
 
 
 def test_a_cluster_that_adapts_is_garbage_like_any_other() -> None:
-    adapted()
+    cluster = adapted()
     gc.collect()
+    assert cluster() is None
 
 
-def adapted() -> None:
+def adapted() -> weakref.ref[LocalCluster]:
     cluster = small(1, processes=False)
     cluster.adapt(minimum=1, maximum=1, interval="10 ms")
     until(lambda: cluster.scheduler_comm is not None, "it has begun")
+    return weakref.ref(cluster)
