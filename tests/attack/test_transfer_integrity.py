@@ -25,6 +25,7 @@ from waiting import until
 from holdfast.cluster.comm.blocking import connect_blocking
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol import transfer
+from holdfast.cluster.transfer import pool as peer_pool
 from holdfast.cluster.transfer import server
 from holdfast.cluster.transfer.pool import PeerPool, fetch_bytes, push_bytes
 from holdfast.objectstore import ObjectID, connect, decode, encode
@@ -182,7 +183,10 @@ def test_an_asker_with_a_slow_link_is_waited_for_as_long_as_it_takes_something(h
 @matrix
 @readers
 @pytest.mark.parametrize("left", [100, 1_000_000, None])
-def test_an_object_whose_holder_dies_before_its_last_word_is_not_used(how, where, left, holder, start_host):
+def test_an_object_whose_holder_dies_before_its_last_word_is_not_used(
+    how, where, left, holder, start_host, monkeypatch
+):
+    monkeypatch.setattr(peer_pool, "OPENING_SECONDS", 0.1)  # the link lets nothing more pass: it is given up sooner
     there = start_host()
     value = np.arange(WORDS)
     object_id = put_where(holder, where, value)
