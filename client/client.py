@@ -107,7 +107,8 @@ class Client(
     timeout : float or str
         How long to try to connect, in seconds or as text such as ``"5 s"``.
     set_as_default : bool
-        Whether it becomes the current client and dask's default scheduler.
+        Whether it becomes the current client and dask's default scheduler. As long as it is that, it is kept: a program
+        may write ``Client()`` as a statement. Any other client ends when neither it nor a future of it is referred to.
     scheduler_file : path, optional
         A file that says where the scheduler is: `write_scheduler_file`, ``holdfast start --scheduler-file`` and
         `Scheduler` write one. It is waited for, as long as the scheduler itself.

@@ -5,12 +5,17 @@ scheduler. When it is closed, the one before it is again; when none is left, das
 the first. An asynchronous client that is left open is closed when its event loop ends in order
 (`holdfast.client.operations.closing`). A loop that ends otherwise does not say so, so that is noticed when a default is
 looked for.
+
+Programs write ``Client()`` as a statement, and compute collections then. So the default is kept, though nothing else
+refers to it, until it is closed or another client is the default. Those that were the default before it are not kept:
+one that nothing else refers to is garbage, and ends as such (`holdfast.client.core.core`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,8 +57,8 @@ def current(*, allow_global: bool = True) -> Core:
         return task.core()
     with registry.lock:
         forget_ended()
-        if registry.defaults and allow_global:
-            return registry.defaults[-1]
+        if registry.default is not None and allow_global:
+            return registry.default
     if not allow_global:
         raise ValueError("no client is the current one here: use 'with client.as_current():'")
     if registry.runs_tasks():
@@ -88,11 +93,17 @@ def opened(core: Core, set_as_default: bool) -> None:
         if not set_as_default:
             return
         forget_ended()
-        if not registry.defaults:
+        if registry.default is None:
             _before.clear()
             _before.update({name: dask.config.get(name, _ABSENT) for name in (_SCHEDULER, *_METHODS)})
+            chosen = _core_of(_before[_SCHEDULER])
+            if chosen is not None and chosen.closed:  # 'with dask.config.set(...)' has brought it back as it ended
+                _before[_SCHEDULER] = _ABSENT
             named_schedulers.update(dict.fromkeys(_NAMES, _compute))
-        registry.defaults.append(core)
+        else:
+            there = [each for each in registry.earlier_defaults if each() is not None]
+            registry.earlier_defaults = [*there, weakref.ref(registry.default)]
+        registry.default = core
         dask.config.set({_SCHEDULER: core.client})
         for name in _METHODS:
             if dask.config.get(name, None) in _NOT_OURS:
@@ -103,24 +114,40 @@ def closed(core: Core) -> None:
     """A client is no longer open. Twice is no error."""
     with registry.lock:
         registry.open.discard(core)
-        if core in registry.defaults:
-            _be_default_no_longer(core)
-            forget_ended()
+        _forget(core)
+        forget_ended()
 
 
 def forget_ended() -> None:
     """No client whose event loop is closed is a default: it can do nothing any more, and nothing will close it."""
     with registry.lock:
-        for core in [each for each in registry.defaults if each.driver.is_over]:
-            _be_default_no_longer(core)
+        while registry.default is not None and registry.default.driver.is_over:
+            _forget(registry.default)
 
 
-def _be_default_no_longer(core: Core) -> None:
-    registry.defaults.remove(core)
-    chosen = dask.config.get(_SCHEDULER, None)
-    if getattr(chosen, "_core", None) is core:  # else the user has chosen another one meanwhile
-        _restore(_SCHEDULER, registry.defaults[-1].client if registry.defaults else _before[_SCHEDULER])
-    if registry.defaults:
+def _forget(core: Core) -> None:
+    """A client is no default any longer."""
+    if core is registry.default:
+        registry.default = _earlier_default()
+        _be_no_longer_dasks(core)
+    else:
+        registry.earlier_defaults = [each for each in registry.earlier_defaults if each() is not core]
+
+
+def _earlier_default() -> Core | None:
+    """The latest of those that were the default before, and that are there still."""
+    while registry.earlier_defaults:
+        core = registry.earlier_defaults.pop()()
+        if core is not None and not core.closed:
+            return core
+    return None
+
+
+def _be_no_longer_dasks(core: Core) -> None:
+    now = registry.default
+    if _core_of(dask.config.get(_SCHEDULER, None)) is core:  # else the user has chosen another one meanwhile
+        _restore(_SCHEDULER, _before[_SCHEDULER] if now is None else now.client)
+    if now is not None:
         return
     for name in _NAMES:
         if named_schedulers.get(name) is _compute:
@@ -129,6 +156,12 @@ def _be_default_no_longer(core: Core) -> None:
         before = _before[name]
         if (before is _ABSENT or before in _NOT_OURS) and dask.config.get(name, None) == _TASKS:
             _restore(name, before)
+
+
+def _core_of(scheduler: Any) -> Core | None:
+    """The core of a client that is dask's scheduler; None if that is something else."""
+    core: Core | None = getattr(scheduler, "_core_or_none", None)
+    return core
 
 
 def _compute(dsk: Any, keys: Any, **kwargs: Any) -> Any:

@@ -38,8 +38,10 @@ def _never() -> bool:
 class _Registry:
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        #: Those that were opened as a default, the latest last.
-        self.defaults: list[Core] = []
+        #: The default: that which was opened last as one, of those that are open.
+        self.default: Core | None = None
+        #: Those that were the default before it, the latest last. They are not kept for that.
+        self.earlier_defaults: list[weakref.ref[Core]] = []
         self.open: weakref.WeakSet[Core] = weakref.WeakSet()
         self.known: weakref.WeakSet[Core] = weakref.WeakSet()
         self.opened_in_tasks: weakref.WeakSet[Core] = weakref.WeakSet()

@@ -393,6 +393,14 @@ class TestTheDefault:
                 assert dask.config.get("dataframe.shuffle.method") == "disk"
             assert dask.config.get("scheduler") == "sync"
 
+    def test_one_that_was_closed_meanwhile_does_not_come_back(self, client, cluster):
+        with dask.config.set({"scheduler": "sync"}):
+            client.close()
+        assert dask.config.get("scheduler") is client  # so dask says that it is closed, and computes nothing elsewhere
+        with Client(cluster):
+            assert dask.delayed(operator.neg)(3).compute() == -3
+        assert dask.config.get("scheduler", None) is None
+
     def test_a_scheduler_for_one_call(self, cluster):
         with Client(cluster, set_as_default=False) as other:
             assert da.ones(10, chunks=5).sum().compute(scheduler=other) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import operator
 import os
 import signal
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
+import dask
 import numpy as np
 import pytest
 
@@ -185,6 +188,51 @@ class TestForks:
                     os._exit(1)
             assert os.waitpid(pid, 0)[1] == 0
             assert thread.run(asyncio.sleep(0, 3)) == 3
+
+
+class TestTheDefault:
+    def test_it_is_kept_though_nothing_refers_to_it(self, cluster):
+        Client(cluster)
+        gc.collect()
+        with Client.current() as client:
+            assert dask.config.get("scheduler") is client
+            assert dask.delayed(os.getpid)().compute() != os.getpid()
+        assert dask.config.get("scheduler", None) is None
+
+    def test_one_that_was_the_default_ends_with_the_last_reference_to_it(self, cluster):
+        def ours():
+            return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("holdfast"))
+
+        def sockets():
+            links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+            return sum("socket:" in os.readlink(link) for link in links if os.path.lexists(link))
+
+        before = ours(), sockets()
+        for _ in range(3):  # as in a function that is called again and again, or in a cell that is run again
+            client = Client(cluster)
+            future = client.submit(operator.neg, 3)
+            assert future.result() == -3
+        face, core = weakref.ref(client), weakref.ref(client._core)
+        with Client(cluster) as last:
+            del client
+            gc.collect()
+            assert face() is None
+            assert future.result() == -3  # a future keeps the connection that it has its result by
+            assert future.client.submit(operator.neg, future).result() == 3
+            del future
+            until(lambda: gc.collect() is not None and core() is None, "nothing keeps it")
+            assert Client.current() is last
+        until(lambda: (ours(), sockets()) == before, "their threads and sockets have gone")
+        with pytest.raises(ValueError, match="no client"):
+            Client.current()
+
+    def test_one_that_a_future_keeps_is_the_default_again(self, cluster):
+        future = Client(cluster).submit(operator.neg, 3)
+        with Client(cluster):
+            gc.collect()
+        assert Client.current() is future.client
+        assert dask.delayed(os.getpid)().compute() != os.getpid()
+        Client.current().close()
 
 
 def test_a_client_imports_nothing_of_a_worker():
