@@ -35,7 +35,13 @@ from holdfast.client.packing.dask_internals import Expr, flatten
 from holdfast.client.packing.graphs import nodes_of
 from holdfast.client.stores.access import StoreAccess
 from holdfast.cluster.naming import id_of_tasks
-from holdfast.cluster.worker.context import RunsTasks, current_run, current_task_loop, current_worker
+from holdfast.cluster.worker.context import (
+    RunsTasks,
+    current_run,
+    current_task_loop,
+    current_worker,
+    helped_task_loop,
+)
 from holdfast.objectstore import Store
 
 _lock = threading.Lock()
@@ -96,7 +102,7 @@ def _open(worker: RunsTasks) -> Core:
         scheduler_address=worker.scheduler_address,
         session=session,
         stores=stores,
-        driver=InTaskDriver(session.send_posted, worker.lend, current_run, current_task_loop),
+        driver=InTaskDriver(session.send_posted, worker.lend, current_run, current_task_loop, helped_task_loop),
         callbacks=callbacks,
         make_client=Client._of_core,
     )

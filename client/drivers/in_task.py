@@ -9,18 +9,21 @@ answers at once isn't: the slot might be gone for hours.
 
 In a task that is a coroutine the client gives awaitables: each is waited for on the loop of the task, which lends the
 slot where it would sleep (`holdfast.cluster.worker.coroutines`). A call that never waits may block there all the same:
-nothing but the task goes on in that loop.
+nothing but the task goes on in that loop. A thread that such a coroutine has work for it (`asyncio.to_thread`) blocks;
+what it waits for is waited for on the loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from holdfast.client.drivers.asynchronous import AsynchronousDriver
 from holdfast.client.drivers.blocking import BlockingDriver
 from holdfast.client.drivers.effects import Effect, Operation
+
+T = TypeVar("T")
 
 
 class TaskLoop(Protocol):
@@ -31,6 +34,13 @@ class TaskLoop(Protocol):
 
     def wait(self) -> AbstractContextManager[None]:
         """Within it the coroutine waits for what others bring about."""
+
+
+class HelpedLoop(TaskLoop, Protocol):
+    """One whose coroutine has other threads work for it."""
+
+    def run_in_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for a coroutine that runs in it; in another thread."""
 
 
 class InTaskDriver(BlockingDriver):
@@ -46,6 +56,8 @@ class InTaskDriver(BlockingDriver):
         The number of the run in this thread; None in a thread that runs no task.
     current_loop
         The loop of the coroutine that runs in this thread; None if the task is none.
+    helped_loop
+        The loop of the coroutine that has this thread work for it; None in other threads.
     """
 
     def __init__(
@@ -54,12 +66,14 @@ class InTaskDriver(BlockingDriver):
         lend: Callable[[], AbstractContextManager[None]],
         current_run: Callable[[], int | None],
         current_loop: Callable[[], TaskLoop | None],
+        helped_loop: Callable[[], HelpedLoop | None],
     ) -> None:
         super().__init__()
         self._flush = flush
         self._lend = lend
         self._current_run = current_run
         self._current_loop = current_loop
+        self._helped_loop = helped_loop
 
     @property
     def parent(self) -> int | None:
@@ -73,9 +87,7 @@ class InTaskDriver(BlockingDriver):
         loop = self._current_loop()
         if loop is None:
             return super().run(operation)
-        if loop.driver is None:
-            loop.driver = _OnTaskLoop(loop)
-        return loop.driver.run(operation)
+        return _driver_on(loop).run(operation)
 
     def finish(self, operation: Operation[Any]) -> Any:
         return super().run(operation)
@@ -84,10 +96,25 @@ class InTaskDriver(BlockingDriver):
         if not effect.waits_for_others:
             return effect.block()
         self._flush()
-        return effect.block_lending(self._lend)
+        helped = self._helped_loop()
+        if helped is None:
+            return effect.block_lending(self._lend)
+        return helped.run_in_loop(_wait_on(helped, effect))
 
     def in_loop(self, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float | None = None) -> Effect:
         raise RuntimeError("the connection is the worker's, so nothing is opened or closed in its loop")
+
+
+def _driver_on(loop: TaskLoop) -> _OnTaskLoop:
+    """The driver on the loop of a task, in whose thread this is called."""
+    if loop.driver is None:
+        loop.driver = _OnTaskLoop(loop)
+    driver: _OnTaskLoop = loop.driver
+    return driver
+
+
+async def _wait_on(loop: TaskLoop, effect: Effect) -> Any:
+    return await _driver_on(loop).wait(effect)
 
 
 class _OnTaskLoop(AsynchronousDriver):
@@ -95,10 +122,11 @@ class _OnTaskLoop(AsynchronousDriver):
 
     def __init__(self, loop: TaskLoop) -> None:
         super().__init__()
-        self._wait_for = self._wait
+        self._wait_for = self.wait
         self._task_loop = loop
 
-    async def _wait(self, effect: Effect) -> Any:
+    async def wait(self, effect: Effect) -> Any:
+        """Wait for an effect; with the slot of the task lent, if it waits for others."""
         if not effect.waits_for_others:
             return await effect.wait()
         with self._task_loop.wait():

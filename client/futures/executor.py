@@ -16,7 +16,7 @@ from typing import Any
 from holdfast.client.core.core import Core
 from holdfast.client.core.key_state import CANCELLED, ERROR, FINISHED, KeyState
 from holdfast.client.core.waits import Ask
-from holdfast.client.drivers.effects import Operation
+from holdfast.client.drivers.effects import Driver, Effect, Operation, Signal
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.reading import failure_of, read, ready
 from holdfast.cluster import protocol
@@ -31,13 +31,15 @@ Map = Callable[[Callable[..., Any], tuple[Iterable[Any], ...]], list[Future]]
 class ExecutorFuture(concurrent.futures.Future):  # type: ignore[type-arg]  # it gives whatever the task does
     """A future of `concurrent.futures` for one of the cluster.
 
-    A task that waits for it in `result` or `exception` lends its slot, as one that waits for a future of the cluster.
+    A task that waits for it, in whatever way of `concurrent.futures` or `asyncio`, lends its slot, as one that waits
+    for a future of the cluster.
     """
 
     def __init__(self, future: Future) -> None:
         super().__init__()
         self._future = future
         self._cancelling = threading.RLock()
+        self._waiters: list[Any] = _Waiters(future._core)
 
     @property
     def key(self) -> Any:
@@ -76,13 +78,29 @@ class ExecutorFuture(concurrent.futures.Future):  # type: ignore[type-arg]  # it
         """As that of ``concurrent.futures``."""
         return super().exception(self._left(timeout))
 
+    def add_done_callback(self, fn: Callable[[concurrent.futures.Future[Any]], object]) -> None:
+        """As that of ``concurrent.futures``. By it `asyncio.wrap_future` waits."""
+        super().add_done_callback(fn)
+        core = self._future._core
+        if core.driver.gives_awaitables and not core.driver.asynchronous and not self.done():
+            waiting = asyncio.ensure_future(core.driver.run(ready(core, (self._future._state,))))
+            waiting.add_done_callback(self._waited)
+
+    def _waited(self, waiting: asyncio.Future[Any]) -> None:
+        error = None if waiting.cancelled() else waiting.exception()
+        if error is not None:
+            self._end(self.set_exception, error)
+
     def _left(self, timeout: float | None) -> float | None:
         """Wait as the client does; how long to wait then for the word of the callback."""
         driver = self._future._core.driver
-        if self.done() or driver.gives_awaitables or not driver.may_block:
+        if self.done() or (timeout is not None and timeout <= 0):
+            return timeout
+        _check_may_block(driver)
+        if driver.asynchronous:
             return timeout
         started = time.monotonic()
-        driver.run(ready(self._future._core, (self._future._state,), timeout))
+        driver.finish(ready(self._future._core, (self._future._state,), timeout))
         # The callback has no more to do than to read it.
         return None if timeout is None else max(1.0, timeout - (time.monotonic() - started))
 
@@ -99,6 +117,81 @@ class ExecutorFuture(concurrent.futures.Future):  # type: ignore[type-arg]  # it
     def _end(self, set_it: Callable[[Any], None], value: Any) -> None:
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # it was cancelled
             set_it(value)
+
+
+class _Waiters(list[Any]):
+    """Those that wait for an `ExecutorFuture` in `concurrent.futures.wait` or `concurrent.futures.as_completed`.
+
+    Both wait for an event, which is in the waiter that they put here. In a task that event has to be one that lends
+    the slot.
+    """
+
+    def __init__(self, core: Core) -> None:
+        super().__init__()
+        self._core = core
+
+    def append(self, waiter: Any) -> None:
+        if not isinstance(waiter.event, _LendingEvent):
+            waiter.event = _LendingEvent(self._core)
+        super().append(waiter)
+
+
+class _LendingEvent(threading.Event):
+    """An event for which a client waits."""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__()
+        self._driver = core.driver
+        #: Called when it is set.
+        self.wakes: list[Callable[[], object]] = []
+
+    def set(self) -> None:
+        """As that of `threading`."""
+        super().set()
+        for wake in tuple(self.wakes):
+            wake()
+
+    def block(self, timeout: float | None) -> bool:
+        """As `wait` of `threading`."""
+        return super().wait(timeout)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As that of `threading`."""
+        _check_may_block(self._driver)
+        return self._driver.finish(self._waiting(timeout))
+
+    def _waiting(self, timeout: float | None) -> Operation[bool]:
+        is_set: bool = yield _Set(self, timeout)
+        return is_set
+
+
+class _Set(Effect):
+    """An event is set, of which callbacks of futures tell. Gives whether it is in time."""
+
+    __slots__ = ("_event", "_timeout")
+
+    def __init__(self, event: _LendingEvent, timeout: float | None) -> None:
+        self._event = event
+        self._timeout = timeout
+
+    @property
+    def waits_for_others(self) -> bool:
+        return not self._event.is_set()
+
+    def block(self) -> bool:
+        return self._event.block(self._timeout)
+
+    async def wait(self) -> bool:
+        signal = Signal()
+        self._event.wakes.append(signal.give)
+        return self._event.is_set() or await signal.wait(self._timeout)
+
+
+def _check_may_block(driver: Driver) -> None:
+    if not driver.may_block:
+        raise RuntimeError(
+            "this would block the event loop by which the result comes: write 'await asyncio.wrap_future(future)'"
+        )
 
 
 class ClientExecutor(concurrent.futures.Executor):

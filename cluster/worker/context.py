@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.objectstore import Store
+
+T = TypeVar("T")
 
 
 class TaskLoop(Protocol):
@@ -23,6 +25,13 @@ class TaskLoop(Protocol):
 
     def wait(self) -> AbstractContextManager[None]:
         """Within it the coroutine waits for what others bring about."""
+
+
+class HelpedLoop(TaskLoop, Protocol):
+    """One whose coroutine has other threads work for it."""
+
+    def run_in_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for a coroutine that runs in it; in another thread."""
 
 
 class MakesActors(Protocol):
@@ -76,6 +85,7 @@ class _Context(threading.local):
     key: Any = None
     run_id: int | None = None
     loop: TaskLoop | None = None
+    helps: HelpedLoop | None = None
 
 
 _context = _Context()
@@ -119,6 +129,28 @@ def current_task_loop() -> TaskLoop | None:
     """The loop of the coroutine that is the task of this thread, within that coroutine; else None."""
     loop = _context.loop
     return loop if loop is not None and loop.is_current else None
+
+
+def helped_task_loop() -> HelpedLoop | None:
+    """The loop of the coroutine that has this thread work for it (`helping`); None in other threads."""
+    return _context.helps
+
+
+def helping(loop: HelpedLoop, call: Callable[..., T]) -> Callable[..., T]:
+    """``call`` for another thread, in which it belongs to the task of this one, a coroutine: ``loop`` runs it."""
+    here = _context
+    worker, key, run_id = here.worker, here.key, here.run_id
+
+    def helped(*args: Any) -> T:
+        before = dict(_context.__dict__)
+        _context.__dict__.update(worker=worker, key=key, run_id=run_id, loop=None, helps=loop)
+        try:
+            return call(*args)
+        finally:
+            _context.__dict__.clear()
+            _context.__dict__.update(before)
+
+    return helped
 
 
 def enter_loop(loop: TaskLoop | None) -> None:

@@ -8,6 +8,10 @@ A task lends its slot while it waits for other tasks (`blocking`). A coroutine m
 and go on with whatever is there first. So its slot is lent where its loop is about to sleep, if something that it waits
 for is brought about by other tasks; and it has a slot again before the loop goes on. If the slot can't be lent, because
 too many tasks wait already, that is raised where the coroutine waits.
+
+A coroutine has threads work for it, by `asyncio.to_thread` and `loop.run_in_executor`. These belong to its task too. If
+one of them waits for other tasks, its waiting is done on the loop: the coroutine waits for the thread, so the slot can
+be lent.
 """
 
 from __future__ import annotations
@@ -15,11 +19,14 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from holdfast.cluster.errors import BlockedTasksError
 from holdfast.cluster.worker import context
+
+T = TypeVar("T")
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -103,7 +110,7 @@ class TaskLoop:
         self._lend = lend
         self.waits: dict[Wait, None] = {}
         self.driver: Any = None
-        self.loop = asyncio.SelectorEventLoop(_Selector(self))
+        self.loop = _Loop(self)
 
     @property
     def is_current(self) -> bool:
@@ -113,6 +120,10 @@ class TaskLoop:
     def wait(self) -> Wait:
         """Within it the coroutine waits for what others bring about."""
         return Wait(self)
+
+    def run_in_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Wait for a coroutine that runs in it; in another thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
 
     def sleep(self, select: Callable[[], list[Any]]) -> list[Any]:
         """Wait for events; with the slot lent, if others bring them about."""
@@ -127,6 +138,19 @@ class TaskLoop:
             return select()
         finally:
             lending.__exit__(None, None, None)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """The loop of a task. Threads that its executors have call functions as a part of the task."""
+
+    def __init__(self, of: TaskLoop) -> None:
+        super().__init__(_Selector(of))
+        self._of = of
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        if executor is None or isinstance(executor, ThreadPoolExecutor):
+            func = context.helping(self._of, func)
+        return super().run_in_executor(executor, func, *args)
 
 
 class _Selector(selectors.DefaultSelector):

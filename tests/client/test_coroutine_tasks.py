@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import threading
 import time
@@ -12,7 +13,7 @@ import dask
 import numpy as np
 import pytest
 
-from holdfast import BlockedTasksError, Client, LocalCluster, as_completed, get_client, get_worker, secede, wait
+from holdfast import BlockedTasksError, Client, LocalCluster, Queue, as_completed, get_client, get_worker, secede, wait
 from holdfast.cluster.worker import threads
 from tests.support.waiting import until
 
@@ -247,3 +248,127 @@ async def leave_something():
 def test_what_it_leaves_on_its_loop_ends_with_it(one):
     names = one.gather([one.submit(leave_something, pure=False) for _ in range(3)])
     assert all(name.startswith("holdfast-task-") for name in names)
+
+
+# -- what it waits for by others than its client
+
+
+async def by_wrapping():
+    executor = get_client().get_executor(pure=False)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wrap_future(executor.submit(divmod, 1, 0))
+    return await asyncio.gather(*[asyncio.wrap_future(executor.submit(abs, -n)) for n in range(3)])
+
+
+async def by_the_executor():
+    executor = get_client().get_executor(pure=False)
+    loop = asyncio.get_running_loop()
+    return [await loop.run_in_executor(executor, abs, -n) for n in range(3)]
+
+
+async def by_a_blocking_call():
+    executor = get_client().get_executor(pure=False)
+    return [executor.submit(abs, -n).result() for n in range(3)]
+
+
+async def by_concurrent_futures():
+    return waits_as_concurrent_futures_do()
+
+
+async def by_a_thread():
+    futures = get_client().map(abs, range(0, -3, -1), pure=False)
+    return [await asyncio.to_thread(future.result) for future in futures]
+
+
+async def by_a_thread_that_uses_the_client():
+    assert get_client().asynchronous
+    return await asyncio.to_thread(use_the_client)
+
+
+def use_the_client():
+    client = get_client()
+    assert not client.asynchronous
+    assert client is get_worker().client
+    assert {future.result() for future in as_completed(client.map(abs, [1, 2], pure=False))} == {1, 2}
+    assert len(wait(client.map(abs, [1, 2], pure=False)).done) == 2
+    waits_as_concurrent_futures_do()
+    return client.gather(client.map(abs, range(0, -3, -1), pure=False))
+
+
+async def by_a_thread_of_its_own_pool():
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return await asyncio.get_running_loop().run_in_executor(pool, use_the_client)
+
+
+async def by_a_queue():
+    queue = Queue()
+    futures = get_client().map(queue.put, range(3), pure=False, key="put")
+    items = [await queue.get() for _ in futures]
+    return sorted(items)
+
+
+def waits_as_concurrent_futures_do():
+    """Of a plain function too."""
+    executor = get_client().get_executor(pure=False)
+    assert len(concurrent.futures.wait([executor.submit(abs, -n) for n in range(3)]).done) == 3
+    first = concurrent.futures.wait([executor.submit(abs, -n) for n in range(3)], return_when="FIRST_COMPLETED")
+    assert first.done
+    assert not concurrent.futures.wait([executor.submit(abs, -1)], timeout=0).done
+    completed = concurrent.futures.as_completed([executor.submit(abs, -n) for n in range(3)])
+    return sorted(future.result() for future in completed)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        by_wrapping,
+        by_the_executor,
+        by_a_blocking_call,
+        by_concurrent_futures,
+        by_a_thread,
+        by_a_thread_that_uses_the_client,
+        by_a_thread_of_its_own_pool,
+        by_a_queue,
+        waits_as_concurrent_futures_do,
+    ],
+)
+def test_its_slot_is_lent_whatever_it_waits_by(one, task):
+    future = one.submit(task, pure=False)
+    try:
+        assert future.result(DEADLINE_SECONDS) == [0, 1, 2]
+    finally:
+        future.cancel(kill=not future.done())
+
+
+async def chain_of_executors(depth):
+    if not depth:
+        return 0
+    executor = get_client().get_executor(pure=False)
+    return 1 + await asyncio.wrap_future(executor.submit(chain_of_executors, depth - 1))
+
+
+async def chain_of_threads(depth):
+    if not depth:
+        return 0
+    return 1 + await asyncio.to_thread(get_client().submit(chain_of_threads, depth - 1, pure=False).result)
+
+
+@pytest.mark.parametrize("task", [chain_of_executors, chain_of_threads])
+def test_and_it_hears_of_it_if_it_can_not_be_lent(monkeypatch, task):
+    monkeypatch.setattr(threads, "BLOCKED_MAX", 5)
+    options = {"n_workers": 1, "threads_per_worker": 1, "object_store_memory": "64 MiB", "processes": False}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        with pytest.raises(BlockedTasksError, match=r"5 tasks of its worker wait already.*as arguments"):
+            client.submit(task, 6, pure=False).result(timeout=DEADLINE_SECONDS)
+        assert client.submit(task, 5, pure=False).result(timeout=DEADLINE_SECONDS) == 5
+
+
+async def leave_a_thread_that_waits():
+    future = get_client().submit(abs, -1, pure=False, workers="nobody", allow_other_workers=False)
+    asyncio.ensure_future(asyncio.to_thread(future.result))  # noqa: RUF006
+    await asyncio.sleep(0)
+    return "left"
+
+
+def test_a_thread_that_waits_ends_with_it(one):
+    assert one.submit(leave_a_thread_that_waits, pure=False).result(DEADLINE_SECONDS) == "left"
