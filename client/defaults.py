@@ -24,6 +24,7 @@ from dask.base import named_schedulers
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.registry import registry
+from holdfast.cluster.dask_config import SCHEDULER_NAMES
 
 #: Where a cluster is that commands and clients use which are told of none.
 ADDRESS_VARIABLE = "HOLDFAST_ADDRESS"
@@ -35,10 +36,10 @@ _METHODS = ("dataframe.shuffle.method", "array.rechunk.method")
 _TASKS = "tasks"
 _NOT_OURS = (None, "p2p")
 _ABSENT = object()
-#: What dask calls its own distributed scheduler: ``compute(scheduler="distributed")``.
-_NAMES = ("distributed", "dask.distributed")
 
+#: What dask's configuration was before the first default, and what dask's names for its own scheduler meant.
 _before: dict[str, Any] = {}
+_named_before: dict[str, Any] = {}
 
 
 def current(*, allow_global: bool = True) -> Core:
@@ -99,7 +100,9 @@ def opened(core: Core, set_as_default: bool) -> None:
             chosen = _core_of(_before[_SCHEDULER])
             if chosen is not None and chosen.closed:  # 'with dask.config.set(...)' has brought it back as it ended
                 _before[_SCHEDULER] = _ABSENT
-            named_schedulers.update(dict.fromkeys(_NAMES, _compute))
+            for name in SCHEDULER_NAMES:
+                _named_before[name] = named_schedulers.get(name)
+                named_schedulers[name] = named
         else:
             there = [each for each in registry.earlier_defaults if each() is not None]
             registry.earlier_defaults = [*there, weakref.ref(registry.default)]
@@ -149,9 +152,13 @@ def _be_no_longer_dasks(core: Core) -> None:
         _restore(_SCHEDULER, _before[_SCHEDULER] if now is None else now.client)
     if now is not None:
         return
-    for name in _NAMES:
-        if named_schedulers.get(name) is _compute:
-            del named_schedulers[name]
+    for name in SCHEDULER_NAMES:
+        if named_schedulers.get(name) is named:
+            meant = _named_before[name]
+            if meant is None:
+                del named_schedulers[name]
+            else:  # the process of a worker, where a task has opened a client
+                named_schedulers[name] = meant
     for name in _METHODS:
         before = _before[name]
         if (before is _ABSENT or before in _NOT_OURS) and dask.config.get(name, None) == _TASKS:
@@ -164,12 +171,42 @@ def _core_of(scheduler: Any) -> Core | None:
     return core
 
 
-def _compute(dsk: Any, keys: Any, **kwargs: Any) -> Any:
-    """Compute a graph with the current client: what dask's name for its own distributed scheduler means here."""
-    client = current().client
-    if client.asynchronous:
-        raise RuntimeError("the current client is an asynchronous one: write 'await client.compute(collection)'")
-    return client.get(dsk, keys, **kwargs)
+class _Current:
+    """The current client as dask's scheduler: what dask's names for its own distributed scheduler mean here."""
+
+    def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        """Compute a graph.
+
+        Raises
+        ------
+        ValueError
+            There is no client.
+        RuntimeError
+            It is an asynchronous one.
+        """
+        core = current()
+        check_gives_values(core)
+        return core.client.get(dsk, keys, **kwargs)
+
+    @property
+    def persist(self) -> Any:
+        """The client's method. dask asks for it: else it would bring all that it persists into this process."""
+        try:
+            return current().client.persist
+        except ValueError as error:
+            raise AttributeError(str(error)) from None
+
+
+#: ``compute(scheduler="distributed")``.
+named = _Current()
+
+
+def check_gives_values(core: Core) -> None:
+    """Raise if a call of dask, which is to give values, would block the event loop of an asynchronous client."""
+    if core.driver.gives_awaitables:
+        raise RuntimeError(
+            "this would block the event loop of an asynchronous client: write 'await client.compute(collection)'"
+        )
 
 
 def _restore(name: str, value: Any) -> None:

@@ -28,6 +28,7 @@ from holdfast.client.client import Client
 from holdfast.client.core.core import Core
 from holdfast.client.core.registry import RunningTask, registry
 from holdfast.client.core.session import Session
+from holdfast.client.defaults import named as named
 from holdfast.client.drivers.in_task import InTaskDriver
 from holdfast.client.futures.callbacks import ThreadCallbacks
 from holdfast.client.futures.future import Future
@@ -136,10 +137,11 @@ def get(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     ------
     NotImplementedError
         It stands on futures, and the calling thread runs no task.
+    RuntimeError
+        The task is a coroutine, whose client gives awaitables.
     """
-    task = running_task()
-    if task is not None:
-        return task.core().client.get(dsk, keys, **kwargs)
+    if running_task() is not None:
+        return named(dsk, keys, **kwargs)
     from dask import threaded  # most tasks compute no collections
 
     graph: Mapping[Any, Any] = dsk.__dask_graph__() if isinstance(dsk, Expr) else dsk

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 #: The option of a process that is started with a descriptor of it.
 OPTION = "--dask-config-fd"
 MAX_NBYTES = 1 << 20
+#: What dask calls its own distributed scheduler, in ``compute(scheduler="distributed")``.
+SCHEDULER_NAMES = ("distributed", "dask.distributed")
 #: What means something in the process only that has set it: what computes there, and what it would connect to.
 _NOT_FOR_WORKERS = frozenset({"scheduler", "get", "pool", "scheduler-address", "scheduler_address"})
 _ABSENT = object()

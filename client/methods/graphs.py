@@ -8,6 +8,7 @@ from typing import Any
 from holdfast.client.actors.making import as_actor
 from holdfast.client.core.core import Core
 from holdfast.client.core.registry import core_here
+from holdfast.client.defaults import check_gives_values
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import gathering, graphs
 from holdfast.client.packing.checks import check_in_one, warn_without_effect
@@ -93,6 +94,8 @@ class GraphMethods(Face):
         """
         _warn_without_effect(fifo_timeout, direct)
         core = core_here(self._core)
+        if core is not self._core and sync:
+            check_gives_values(core)
         futures = graphs.get(
             core,
             dsk,

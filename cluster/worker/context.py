@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from holdfast.cluster.worker.tasks_transport import TasksTransport
 from holdfast.objectstore import Store
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 class TaskLoop(Protocol):
@@ -136,12 +137,12 @@ def helped_task_loop() -> HelpedLoop | None:
     return _context.helps
 
 
-def helping(loop: HelpedLoop, call: Callable[..., T]) -> Callable[..., T]:
+def helping(loop: HelpedLoop, call: Callable[[*Arguments], T]) -> Callable[[*Arguments], T]:
     """``call`` for another thread, in which it belongs to the task of this one, a coroutine: ``loop`` runs it."""
     here = _context
     worker, key, run_id = here.worker, here.key, here.run_id
 
-    def helped(*args: Any) -> T:
+    def helped(*args: *Arguments) -> T:
         before = dict(_context.__dict__)
         _context.__dict__.update(worker=worker, key=key, run_id=run_id, loop=None, helps=loop)
         try:

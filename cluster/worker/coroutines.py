@@ -19,14 +19,15 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 from holdfast.cluster.errors import BlockedTasksError
 from holdfast.cluster.worker import context
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -147,7 +148,9 @@ class _Loop(asyncio.SelectorEventLoop):
         super().__init__(_Selector(of))
         self._of = of
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Arguments], T], *args: *Arguments
+    ) -> asyncio.Future[T]:
         if executor is None or isinstance(executor, ThreadPoolExecutor):
             func = context.helping(self._of, func)
         return super().run_in_executor(executor, func, *args)

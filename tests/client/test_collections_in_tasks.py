@@ -148,3 +148,31 @@ def test_a_client_that_a_task_opens_works(cluster, client):
     assert client.submit(with_default, client.get_dataset("array")).result() == (45, 45)
     assert client.submit(without_default).result() == 90
     assert isinstance(np.asarray(client.get_dataset("array")), np.ndarray)
+
+
+def by_name(name):
+    x = da.ones(10, chunks=5) + 1
+    persisted = dask.persist(x, scheduler=name)[0]
+    with dask.config.set(scheduler=name):
+        assert persisted.sum().compute() == 20
+    assert len(futures_of(persisted)) == 2  # it stays in the cluster
+    return x.sum().compute(scheduler=name)
+
+
+@pytest.mark.parametrize("name", ["distributed", "dask.distributed"])
+def test_dasks_names_for_its_own_mean_the_client_of_the_task(client, name):
+    assert client.submit(by_name, name, pure=False).result() == 20
+
+
+async def in_a_coroutine(scheduler):
+    x = da.ones(10, chunks=5) + 1
+    with pytest.raises(RuntimeError, match=r"write 'await client.compute\(collection\)'"):
+        x.sum().compute(scheduler=scheduler)
+    return await get_client().compute(x.sum())
+
+
+@pytest.mark.parametrize("scheduler", [None, "distributed"])
+@pytest.mark.parametrize("processes", [True, False])
+def test_a_coroutine_hears_that_it_would_block_its_loop(scheduler, processes):
+    with Client(n_workers=1, threads_per_worker=1, processes=processes, object_store_memory="64 MiB") as client:
+        assert client.submit(in_a_coroutine, scheduler).result() == 20

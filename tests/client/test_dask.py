@@ -371,6 +371,7 @@ class TestTheDefault:
         assert x.compute(scheduler=name) != os.getpid()
         with dask.config.set({"scheduler": name}):
             assert x.compute() != os.getpid()
+            assert len(futures_of(dask.persist(x))) == 1
         client.close()
         with pytest.raises(RuntimeError, match="no Client active"):
             x.compute(scheduler=name)
