@@ -120,7 +120,7 @@ class ExecutorFuture(concurrent.futures.Future):  # type: ignore[type-arg]  # it
 
 
 class _Waiters(list[Any]):
-    """Those that wait for an `ExecutorFuture` in `concurrent.futures.wait` or `concurrent.futures.as_completed`.
+    """Those that wait for an `ExecutorFuture` in ``wait`` or ``as_completed`` of ``concurrent.futures``.
 
     Both wait for an event, which is in the waiter that they put here. In a task that event has to be one that lends
     the slot.
