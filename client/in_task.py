@@ -41,6 +41,7 @@ from holdfast.cluster.worker.context import (
     current_run,
     current_task_loop,
     current_worker,
+    held_here,
     helped_task_loop,
 )
 from holdfast.objectstore import Store
@@ -103,7 +104,9 @@ def _open(worker: RunsTasks) -> Core:
         scheduler_address=worker.scheduler_address,
         session=session,
         stores=stores,
-        driver=InTaskDriver(session.send_posted, worker.lend, current_run, current_task_loop, helped_task_loop),
+        driver=InTaskDriver(
+            session.send_posted, worker.lend, current_run, current_task_loop, helped_task_loop, held_here
+        ),
         callbacks=callbacks,
         make_client=Client._of_core,
     )

@@ -20,7 +20,11 @@ _Asking = Callable[[Core, float | None, int], Effect]
 
 
 class Leasing(Named):
-    """What is acquired and released: ``with`` it in a blocking client and in tasks, ``async with`` it anywhere."""
+    """What is acquired and released: ``with`` it in a blocking client and in tasks, ``async with`` it anywhere.
+
+    The end of a ``with`` may be cut off by an interrupt before any of its code has run. So a lease of a ``with`` ends
+    with the object, at the latest. One that was acquired without a ``with`` does not: code may mean to keep it.
+    """
 
     _release: Request
 
@@ -32,10 +36,14 @@ class Leasing(Named):
         """What asks for a lease."""
         raise NotImplementedError
 
-    def _acquire(self, timeout: float | None, ask: _Asking | None = None) -> Any:
-        core = self._core
+    def __del__(self) -> None:
+        for lease in [*self.__dict__.get("_held", {}).values()]:
+            if lease.of_block:
+                lease.give_up()
+
+    def _acquire(self, core: Core, timeout: float | None, ask: _Asking | None = None, *, of_block: bool = False) -> Any:
         asking = self._ask if ask is None else ask
-        lease = Lease(core, self._release, self._held)
+        lease = Lease(core, self._release, self._held, of_block=of_block)
         try:
             return core.driver.run(lease.acquire(lambda number: asking(core, timeout, number)))
         except BaseException:  # an interrupt after the operation has ended
@@ -43,6 +51,11 @@ class Leasing(Named):
             raise
 
     def _releasing(self) -> Operation[None]:
+        self._give_back()
+        return
+        yield
+
+    def _give_back(self) -> None:
         """Release what was acquired first."""
         while True:
             lease = next(iter(self._held.values()), None)
@@ -54,11 +67,11 @@ class Leasing(Named):
             except BaseException:
                 lease.give_up()
                 raise
-        yield
 
     def __enter__(self) -> Self:
-        check_blocking(self._core, f"async with {type(self).__name__}(...)")
-        self._acquire(None)
+        core = self._core
+        check_blocking(core, type(self))
+        self._acquire(core, None, of_block=True)
         return self
 
     def __exit__(
@@ -67,7 +80,7 @@ class Leasing(Named):
         # No call before the try: an interrupt comes after one. Nor can it be helped that one comes before all of this.
         numbers = [*self._held]
         try:
-            self._run(self._releasing())
+            self._give_back()
         except BaseException:
             lease = self._held.get(numbers[0]) if numbers else None
             if lease is not None:
@@ -76,7 +89,7 @@ class Leasing(Named):
 
     async def __aenter__(self) -> Self:
         core = self._core
-        lease = Lease(core, self._release, self._held)
+        lease = Lease(core, self._release, self._held, of_block=True)
         await on_loop(lease.acquire(lambda number: self._ask(core, None, number)))
         return self
 

@@ -15,9 +15,9 @@ class Lock(Leasing):
     """A lock of the whole cluster. Clients and tasks that name it alike share it.
 
     Those that wait get it in the order in which they came. The scheduler takes it from a client that has left or whose
-    process has died, and from the tasks of a worker that has died; a connection that breaks and is taken up again keeps
-    it. A task that waits for a lock lends its slot to other tasks. A task that fails between ``acquire`` and
-    ``release`` leaves its lock held until its worker ends, so use ``with``.
+    process has died; a connection that breaks and is taken up again keeps it. What a task has acquired and not released
+    ends with the task, however that ends, and what an actor has ends with the actor. A task that waits for a lock lends
+    its slot to other tasks.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Lock(Leasing):
         (True, False)
         >>> lock.release()
         """
-        return self._acquire(waiting_time(blocking, timeout))
+        return self._acquire(self._core, waiting_time(blocking, timeout))
 
     def release(self) -> Any:
         """Let the next one have it. In an asynchronous client: await it.

@@ -99,6 +99,7 @@ class MultiLock(Leasing):
         if num_locks is not None and not 0 < num_locks <= len(self.name):
             raise ValueError(f"num_locks is from 1 to {len(self.name)}, the number of names, and not {num_locks!r}")
         return self._acquire(
+            self._core,
             waiting_time(blocking, timeout),
             lambda core, limit, number: self._ask(core, limit, number, num_locks),
         )

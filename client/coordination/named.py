@@ -114,10 +114,10 @@ async def _given(value: Any) -> Any:
     return value
 
 
-def check_blocking(core: Core, instead: str) -> None:
-    """Raise a `TypeError` where a ``with`` would have to await."""
+def check_blocking(core: Core, kind: type) -> None:
+    """Raise a `TypeError` where the ``with`` of an object of this class would have to await."""
     if core.driver.gives_awaitables:
-        raise TypeError(f"the client is an asynchronous one here: use '{instead}'")
+        raise TypeError(f"the client is an asynchronous one here: use 'async with {kind.__name__}(...)'")
 
 
 def whole_number(name: str, value: Any, least: int) -> int:

@@ -3,6 +3,10 @@
 The scheduler knows the lock as it knows any other; how often it was acquired is known here. So an owner is what runs
 in one client: a thread, a coroutine's asyncio task, a run of a task of the cluster. Which owner has which lock is noted
 for each client by name (`_Owned`), and so all `RLock` objects of one name and one client agree.
+
+An interrupt that comes before the first instruction of ``__exit__`` leaves the lock acquired, as it does with
+`threading.RLock`. `Lock` is released then when its object goes. Here the object says nothing about the lock: its owner
+may release it by another object of that name, and does so as long as it lives.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ class _Owned:
         self.owner = owner
         self.lease = lease
         self.count = 1
+
+    def is_of(self, owner: Any) -> bool:
+        """Whether this owner has it. What a run has left acquired has ended with the run."""
+        return self.owner == owner and bool(self.lease.held)
 
 
 #: Of each client what is owned, by name.
@@ -147,7 +155,7 @@ class RLock(Named):
     def _acquiring(self, core: Core, owner: Any, timeout: float | None) -> Operation[bool]:
         table = _owned.setdefault(core, {})
         owned = table.get(self.name)
-        if owned is not None and owned.owner == owner:
+        if owned is not None and owned.is_of(owner):
             owned.count += 1
             return True
         lease = Lease(core, requests.RELEASE_LOCKS, {})
@@ -168,7 +176,7 @@ class RLock(Named):
     def _releasing(self, core: Core, owner: Any) -> Operation[None]:
         table = _owned.get(core, {})
         owned = table.get(self.name)
-        if owned is None or owned.owner != owner:
+        if owned is None or not owned.is_of(owner):
             raise RuntimeError(f"{self!r} was released, but what runs here does not own it")
         count = owned.count
         try:
@@ -188,13 +196,13 @@ class RLock(Named):
     def _count(self, core: Core, owner: Any) -> int:
         """How often its owner has acquired it, if that is this one."""
         owned = _owned.get(core, {}).get(self.name)
-        return owned.count if owned is not None and owned.owner == owner else 0
+        return owned.count if owned is not None and owned.is_of(owner) else 0
 
     def _set_back(self, core: Core, owner: Any, count: int) -> None:
         """Its owner, if that is this one, has acquired it so often."""
         table = _owned.get(core, {})
         owned = table.get(self.name)
-        if owned is None or owned.owner != owner:
+        if owned is None or not owned.is_of(owner):
             return
         owned.count = count
         if not count:
@@ -202,7 +210,7 @@ class RLock(Named):
             owned.lease.give_up()
 
     def __enter__(self) -> Self:
-        check_blocking(self._core, f"async with {type(self).__name__}(...)")
+        check_blocking(self._core, type(self))
         self._acquire(None)
         return self
 

@@ -18,8 +18,9 @@ class Semaphore(Leasing):
     """A semaphore of the whole cluster. Clients and tasks that name it alike share it.
 
     It grants leases in the order in which they were asked for. The scheduler takes a lease from a client that has left
-    or whose process has died, and from the tasks of a worker that has died; no lease runs out otherwise. A task that
-    waits for a lease lends its slot to other tasks.
+    or whose process has died. What a task has acquired and not released ends with the task, however that ends, and what
+    an actor has ends with the actor; no lease runs out otherwise. A task that waits for a lease lends its slot to other
+    tasks.
 
     A semaphore is there from when it is made until it is closed, also when the client that has made it is gone.
 
@@ -121,7 +122,7 @@ class Semaphore(Leasing):
         (True, True, False)
         >>> semaphore.release(); semaphore.release(); semaphore.close()
         """
-        return self._acquire(time_to_wait(timeout))
+        return self._acquire(self._core, time_to_wait(timeout))
 
     def release(self) -> Any:
         """Give the lease back that this object has had longest. In an asynchronous client: await it.

@@ -334,7 +334,9 @@ class KeyTable:
     def given(self, key: Any, location: Location) -> KeyState:
         """The scheduler has given this client a key to hold, with a result. The state, which the caller holds."""
         with self.lock:
-            state, _ = self.state_of(key)
+            state, new = self.state_of(key)
+            if new:  # the scheduler has made the key, so nothing is under way that could be of an earlier life of it
+                state.since = self._turn
             state.holders += 1
             self.scattered(state, location)
         return state

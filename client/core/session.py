@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _SUBMIT = protocol.client.SUBMIT.operation
 _MEMORY = protocol.client.MEMORY.operation
+_REQUEST = protocol.client.REQUEST.operation
 #: How long the release of a small result may wait for others, after results have come: none is worth a wake-up.
 RELEASE_PAUSE_SECONDS = 0.01
 #: How long what is posted may wait after a frame has been sent: then all of it needs one wake-up, and one frame.
@@ -376,22 +377,32 @@ class Session:
                 if transport.closed:
                     outbox.clear()
                     return False
-                turn = self.table.begin_turn(outbox)
-                posted = outbox[: min(limit, len(outbox) - 1)]
-                if not posted or (transport.is_full and not even_if_full):
+                if len(outbox) < 2 or (transport.is_full and not even_if_full):
                     return False
-                count = len(posted)
-                submits = [message[0] for message in posted].count(_SUBMIT)
-                if submits:
-                    self._submitted = turn
-                    if submits > 1:
-                        posted = _merged(posted)
-                transport.send(in_pieces(posted), outbox, count)
+                posted = outbox[1 : limit + 1]
+                for message in posted:
+                    if message[0] != _REQUEST:
+                        self._send_in_turn(limit)
+                        break
+                else:  # nothing of it is about what this client holds, so the turn that is to come may come later
+                    transport.send(posted, outbox, slice(1, len(posted) + 1))
             finally:
                 self._is_sending = False
         if len(outbox) > 1:
             self.flush_soon()
         return True
+
+    def _send_in_turn(self, limit: int) -> None:
+        outbox = self._outbox
+        turn = self.table.begin_turn(outbox)
+        posted = outbox[: min(limit, len(outbox) - 1)]
+        count = len(posted)
+        submits = [message[0] for message in posted].count(_SUBMIT)
+        if submits:
+            self._submitted = turn
+            if submits > 1:
+                posted = _merged(posted)
+        self.transport.send(in_pieces(posted), outbox, slice(count))
 
     # -- the transport's thread
 

@@ -58,9 +58,9 @@ class Transport(Protocol):
     call_later : callable
         ``call_later(seconds, function)`` calls in the transport's thread after a while. In that thread.
     send : callable
-        ``send(messages, queue, count)`` sends messages now, in any thread, in the order of the calls. The first
-        ``count`` items of the queue, which the messages are made of, are taken out of it in the same step: so an
-        interrupt comes before both or after both.
+        ``send(messages, queue, taken)`` sends messages now, in any thread, in the order of the calls. The items of the
+        queue that the slice ``taken`` names, which the messages are made of, are taken out of it in the same step: so
+        an interrupt comes before both or after both.
     read_while : callable
         ``read_while(waits, timeout)`` receives and handles in this thread for as long as ``waits()`` is true; whether
         it is false then. Returns at once with that, if this thread can't, or something else receives already.
@@ -75,7 +75,7 @@ class Transport(Protocol):
     def call_later(self) -> Callable[[float, Callable[[], object]], asyncio.TimerHandle]: ...
 
     @property
-    def send(self) -> Callable[[list[Message], list[Any], int], None]: ...
+    def send(self) -> Callable[[list[Message], list[Any], slice], None]: ...
 
     @property
     def read_while(self) -> Callable[[Callable[[], bool], float | None], bool]: ...

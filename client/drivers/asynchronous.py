@@ -70,6 +70,10 @@ class AsynchronousDriver:
         return None
 
     @property
+    def held(self) -> dict[int, Any] | None:
+        return None
+
+    @property
     def is_over(self) -> bool:
         return self.loop.is_closed()
 

@@ -45,6 +45,10 @@ class BlockingDriver:
     def parent(self) -> int | None:
         return None
 
+    @property
+    def held(self) -> dict[int, Any] | None:
+        return None
+
     def __init__(self, on_loop: Callable[[Operation[Any]], Any] | None = None) -> None:
         self.thread: LoopThread | None = None
         self._loop_thread = 0

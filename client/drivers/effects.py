@@ -84,6 +84,10 @@ class Driver(Protocol):
     def parent(self) -> int | None:
         """The run of the task that the calling thread runs: what is submitted here is its. None outside of tasks."""
 
+    @property
+    def held(self) -> dict[int, Any] | None:
+        """What ends with the run, or with the actor, of the calling thread, by number. None where there is neither."""
+
     def run(self, operation: Operation[Any]) -> Any:
         """What the operation gives; an awaitable of it, if it `gives_awaitables`."""
 

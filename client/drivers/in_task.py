@@ -58,6 +58,8 @@ class InTaskDriver(BlockingDriver):
         The loop of the coroutine that runs in this thread; None if the task is none.
     helped_loop
         The loop of the coroutine that has this thread work for it; None in other threads.
+    held_here
+        What ends with the run, or with the actor, of this thread; None if it has neither.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class InTaskDriver(BlockingDriver):
         current_run: Callable[[], int | None],
         current_loop: Callable[[], TaskLoop | None],
         helped_loop: Callable[[], HelpedLoop | None],
+        held_here: Callable[[], dict[int, Any] | None],
     ) -> None:
         super().__init__()
         self._flush = flush
@@ -74,6 +77,11 @@ class InTaskDriver(BlockingDriver):
         self._current_run = current_run
         self._current_loop = current_loop
         self._helped_loop = helped_loop
+        self._held_here = held_here
+
+    @property
+    def held(self) -> dict[int, Any] | None:
+        return self._held_here()
 
     @property
     def parent(self) -> int | None:

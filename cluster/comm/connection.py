@@ -29,7 +29,7 @@ from holdfast.cluster.comm.addresses import format_address
 from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.machine_watch import MachineWatch
 from holdfast.cluster.comm.opening import ConnectorOpening, ListenerOpening, Refused, refusal
-from holdfast.cluster.comm.shared import SharedTransport
+from holdfast.cluster.comm.shared import NOTHING, SharedTransport
 from holdfast.cluster.comm.strangers import FIRST_NBYTES, GREETING
 from holdfast.cluster.errors import ConnectError, ProtocolError
 
@@ -167,10 +167,12 @@ class Connection(asyncio.Protocol):
         elif outbox:
             self._write(outbox)
 
-    def send_now(self, messages: Sequence[frames.Message], queue: list[Any] | None = None, count: int = 0) -> None:
+    def send_now(
+        self, messages: Sequence[frames.Message], queue: list[Any] | None = None, taken: slice = NOTHING
+    ) -> None:
         """Write messages at once, in any thread, in the order of the calls. Only if it is shared; dropped when closed.
 
-        With a ``queue``, its first ``count`` items, which the messages are made of, are taken out of it by that.
+        With a ``queue``, those items of it that ``taken`` names, which the messages are made of, are taken out by that.
         """
         try:
             chunks = frames.pack(messages)
@@ -179,7 +181,7 @@ class Connection(asyncio.Protocol):
             return
         shared = self._shared
         if shared is not None:
-            shared.write_some(chunks, queue, count)
+            shared.write_some(chunks, queue, taken)
 
     def read_while(self, waits: Callable[[], bool], timeout: float | None = None) -> bool:
         """Read in this thread while it waits, if it is shared; see `SharedTransport.read_while`."""

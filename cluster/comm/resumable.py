@@ -33,7 +33,7 @@ from holdfast.cluster.comm.resume import (
     Terms,
     frame_nbytes,
 )
-from holdfast.cluster.comm.shared import SharedTransport
+from holdfast.cluster.comm.shared import NOTHING, SharedTransport
 from holdfast.cluster.errors import ConnectError, ProtocolError
 
 logger = logging.getLogger(__name__)
@@ -124,13 +124,15 @@ class ResumableConnection(Connection):
 
     # -- sending
 
-    def send_now(self, messages: Sequence[frames.Message], queue: list[Any] | None = None, count: int = 0) -> None:
+    def send_now(
+        self, messages: Sequence[frames.Message], queue: list[Any] | None = None, taken: slice = NOTHING
+    ) -> None:
         try:
             packed = [frame for frame, _ in frames.packed(messages)]
         except UNPACKABLE as error:
             self._abort_unpackable_soon(error)
             return
-        self._share(packed, queue, count)
+        self._share(packed, queue, taken)
 
     def _write(self, messages: list[frames.Message], regardless: bool = False) -> None:
         if self.session.is_full and not regardless and not self._closed:
@@ -159,16 +161,18 @@ class ResumableConnection(Connection):
             session.told, session.told_nbytes = taken, self._reader.taken_nbytes
         transport.writelines(frame)
 
-    def _share(self, packed: list[list[bytes | memoryview]], queue: list[Any] | None = None, count: int = 0) -> None:
+    def _share(
+        self, packed: list[list[bytes | memoryview]], queue: list[Any] | None = None, taken: slice = NOTHING
+    ) -> None:
         """Write frames, and keep them until they are taken, whatever threads write; see `send_now` for the rest."""
         session = self.session
         sizes = [frame_nbytes(frame) for frame in packed]
         nbytes = sum(sizes)
         chunks = packed[0] if len(packed) == 1 else [chunk for frame in packed for chunk in frame]
-        taken = self._reader.taken
-        if taken - session.told >= RIDE_FRAMES:
-            chunks = [frames.acknowledgement(taken), *chunks]
-            session.told, session.told_nbytes = taken, self._reader.taken_nbytes
+        count = self._reader.taken
+        if count - session.told >= RIDE_FRAMES:
+            chunks = [frames.acknowledgement(count), *chunks]
+            session.told, session.told_nbytes = count, self._reader.taken_nbytes
         shared = None
         try:
             with self.write_lock:
@@ -181,7 +185,7 @@ class ResumableConnection(Connection):
                     if shared is not None and not shared.closing:
                         shared.unsent += chunks
                 if queue is not None:
-                    del queue[:count]
+                    del queue[taken]
                 # From here on it is written, in any case.
                 if shared is not None:
                     shared.send_unsent()

@@ -34,6 +34,8 @@ _LONGEST_POLL_MILLISECONDS = 1e9
 _RECEIVES = 16
 #: Buffers that are written with one system call; the kernel takes 1024.
 _WRITTEN_TOGETHER = 512
+#: Takes no item out of a queue.
+NOTHING = slice(0)
 
 
 class SharedTransport(asyncio.Transport):
@@ -110,15 +112,15 @@ class SharedTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return sum(map(len, self.unsent))
 
-    def write_some(self, chunks: list[Any], queue: list[Any] | None = None, count: int = 0) -> None:
+    def write_some(self, chunks: list[Any], queue: list[Any] | None = None, taken: slice = NOTHING) -> None:
         """Write, in any thread, in the order of the calls; dropped when closed.
 
         Parameters
         ----------
         chunks
             Bytes and views of bytes.
-        queue, count
-            What the chunks hold is so many of the queue's first items: they're taken out of it in the same step.
+        queue, taken
+            What the chunks hold is the items of the queue that ``taken`` names: they're taken out in the same step.
         """
         try:
             with self._connection.write_lock:
@@ -127,7 +129,7 @@ class SharedTransport(asyncio.Transport):
                 # No call in here:
                 self.unsent += chunks
                 if queue is not None:
-                    del queue[:count]
+                    del queue[taken]
                 # From here on it is written, in any case.
                 self.send_unsent()
         except BaseException:

@@ -29,7 +29,7 @@ from holdfast.cluster.protocol.kinds import (
     TURN,
 )
 from holdfast.cluster.protocol.limits import MAX_NAMED
-from holdfast.cluster.protocol.message import Message, Vocabulary
+from holdfast.cluster.protocol.message import Message, QuicklyChecked, Vocabulary
 from holdfast.cluster.protocol.shapes import (
     Anything,
     Boolean,
@@ -44,9 +44,10 @@ from holdfast.cluster.protocol.shapes import (
 
 TURN_BEGINS = Message(
     "turn",
-    "The number grows. The client sends it at least before the first message that follows a release. The scheduler's "
-    "reports carry the number of the last turn that the scheduler has read. So the client can tell that a report is "
-    "stale: the report was under way when the client released the key and held it again.",
+    "The number grows. The client sends it at least before the first message about keys that follows a release; a "
+    "request is none. The scheduler's reports carry the number of the last turn that the scheduler has read. So the "
+    "client can tell that a report is stale: the report was under way when the client released the key and held it "
+    "again.",
     number=TURN,
 )
 FUNCTIONS_SENT = Message(
@@ -145,12 +146,13 @@ CALL = Message(
         Entry(number=Integer(), actor=ACTOR, method=METHOD, payload=Maybe(PAYLOAD), dependencies=KEYS),
     ),
 )
-REQUEST = Message(
+REQUEST = QuicklyChecked(
     "request",
     "Asks the scheduler something. A `reply` of the same number answers, perhaps after some `part` messages.",
     number=Integer(),
     operation=TEXT,
     arguments=Mapped(TEXT, Anything("what the request says"), MAX_NAMED),
+    quick=quick.is_request,
 )
 
 FROM_CLIENT = Vocabulary(

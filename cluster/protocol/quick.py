@@ -1,7 +1,8 @@
-"""Checkers of long lists of what every task needs, written out by hand: no call for each entry.
+"""Checkers of long lists of what every task needs, and of requests, written out by hand: without further calls.
 
-Each says of most lists that they are right, and never of one that isn't. Of all others the shape of an entry
-says what is wrong (`holdfast.cluster.protocol.shapes.Listed`). A test holds the two against each other.
+Each says of most of these that they are right, and never of one that isn't. Of all others the shape of an entry, or of
+a field, says what is wrong (`holdfast.cluster.protocol.shapes.Listed`, `holdfast.cluster.protocol.message.Message`). A
+test holds the two against each other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from holdfast.cluster.protocol.limits import (
     MAX_INTEGER,
     MAX_KEY_NBYTES,
     MAX_NAME_LENGTH,
+    MAX_NAMED,
     MAX_OBJECT_NBYTES,
     MAX_PAYLOAD_NBYTES,
 )
@@ -29,6 +31,21 @@ def _is_key(key: Any) -> bool:
     for part in key:
         kind = type(part)
         if kind is not int and (kind is not str or len(part) > _PART_LENGTH):
+            return False
+    return True
+
+
+def is_request(message: Any) -> bool:
+    try:
+        _, number, operation, arguments = message
+    except ValueError:  # no array of four
+        return False
+    if type(number) is not int or not 0 <= number <= MAX_INTEGER or type(arguments) is not dict:
+        return False
+    if type(operation) is not str or len(operation) > MAX_NAME_LENGTH or len(arguments) > MAX_NAMED:
+        return False
+    for name in arguments:  # noqa: SIM110 (as below)
+        if type(name) is not str or len(name) > MAX_NAME_LENGTH:
             return False
     return True
 

@@ -289,8 +289,13 @@ class Listed(Shape):
             raise wrong(where, f"an array of up to {self.most:,}", value)
         if self.quick is None or not self.quick(value):
             check = self.item.check
-            for index, item in enumerate(value):
-                check(item, f"{where}[{index}]")
+            try:
+                for item in value:
+                    check(item, where)
+            except ProtocolError:  # where it stands is said only of what is wrong
+                for index, item in enumerate(value):
+                    check(item, f"{where}[{index}]")
+                raise
 
 
 class Mapped(Shape):
@@ -325,7 +330,7 @@ class Fields(Shape):
         What fields of other names may be, as a later version may add some; None: there may be none.
     """
 
-    __slots__ = ("known", "needed", "others")
+    __slots__ = ("_checks", "_names", "known", "needed", "others")
 
     def __init__(
         self,
@@ -336,8 +341,21 @@ class Fields(Shape):
         self.needed = dict(needed)
         self.known = {**needed, **known}
         self.others = others
+        self._names = frozenset(needed)
+        self._checks = {name: shape.check for name, shape in self.known.items()}
 
     def check(self, value: Any, where: str) -> None:
+        checks = self._checks
+        try:
+            if type(value) is dict and value.keys() >= self._names:
+                for name, item in value.items():
+                    checks[name](item, where)
+                return
+        except (KeyError, ProtocolError):
+            pass
+        self._check_each(value, where)  # what is wrong, and where, is said only if something is
+
+    def _check_each(self, value: Any, where: str) -> None:
         if type(value) is not dict:
             raise wrong(where, "a dictionary", value)
         for name in self.needed:

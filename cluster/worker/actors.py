@@ -241,6 +241,8 @@ class _Actor:
             made.append(error)
         finally:
             succeeded = made == [None]
+            if not succeeded:
+                context.end_held()
             gate.release()
             self._actors.end_lines()
         return succeeded

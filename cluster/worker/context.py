@@ -81,12 +81,20 @@ class RunsTasks(Protocol):
         """The task of this thread waits for a slot, if `secede` has lent its own."""
 
 
+class Held(Protocol):
+    """Something that belongs to what runs in a thread, and ends with that: a lease."""
+
+    def end(self) -> None:
+        """End it, before anything else is said. Twice is no harm."""
+
+
 class _Context(threading.local):
     worker: RunsTasks | None = None
     key: Any = None
     run_id: int | None = None
     loop: TaskLoop | None = None
     helps: HelpedLoop | None = None
+    held: dict[int, Held] | None = None
 
 
 _context = _Context()
@@ -113,12 +121,26 @@ def is_beside_tasks() -> bool:
     return _context.worker is not None and _context.run_id is None
 
 
-def enter(worker: RunsTasks | None) -> None:
-    """From now on this thread runs tasks of ``worker``."""
+def enter(worker: RunsTasks | None, *, holds: bool = False) -> None:
+    """From now on this thread runs tasks of ``worker``; with ``holds``, what these hold ends with them."""
     global _runs_tasks
     if worker is not None and worker.own_process:
         _runs_tasks = True
     _context.worker = worker
+    _context.held = {} if holds else None
+
+
+def held_here() -> dict[int, Held] | None:
+    """What ends with the run, or with the actor, of this thread, by number; None in a thread that has neither."""
+    return _context.held
+
+
+def end_held() -> None:
+    """What ran in this thread has ended: a run, or an actor."""
+    if _context.held:
+        for held in list(_context.held.values()):
+            held.end()
+        _context.held.clear()
 
 
 def runs_tasks() -> bool:

@@ -33,7 +33,7 @@ from holdfast.cluster.protocol import payloads
 from holdfast.cluster.protocol.limits import ERROR_INLINE_NBYTES
 from holdfast.cluster.protocol.message import Message
 from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING, ERRED, FINISHED, RESCHEDULED
-from holdfast.cluster.worker import coroutines
+from holdfast.cluster.worker import context, coroutines
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.display_names import display_name
 from holdfast.cluster.worker.forks import Forks
@@ -203,6 +203,7 @@ class TaskRunner:
                 values.forget()
             function = values = args = kwargs = result = None
         self._store.settle_releases()
+        context.end_held()
         return self._call(task, private=True)
 
     def _evaluate(self, task: Task, private: bool) -> Any:
@@ -236,6 +237,7 @@ class TaskRunner:
                 values.forget()
             values = node = result = None
         self._store.settle_releases()
+        context.end_held()
         return self._evaluate(task, private=True)
 
     def _is_refused_write(self, error: Exception, values: Dependencies | None) -> bool:

@@ -101,6 +101,7 @@ class Running:
         outcome: Outcome | None = None
         try:
             outcome = self._runner.run(task)
+            context.end_held()  # before others hear of the end
             if self._is_idle() and not self._waiting_runs.is_waited_for(run_id):
                 self._outcomes.put_now(outcome)
             else:
@@ -111,6 +112,7 @@ class Running:
             if not _can_report():
                 self._cannot_report()
             blob, text = UNSPEAKABLE
+            context.end_held()
             self._outcomes.put((ERRED, (key, run_id, blob, text, 0.0)))
             with contextlib.suppress(BaseException):
                 # As text: a record with the error itself would keep what the task had in its hands.

@@ -88,10 +88,10 @@ class TasksTransport:
         if self.closed:
             receiver.on_close(None)
 
-    def send(self, messages: list[tuple[Any, ...]], queue: list[Any], count: int) -> None:
+    def send(self, messages: list[tuple[Any, ...]], queue: list[Any], taken: slice) -> None:
         if protocol.client.SCATTERED.is_in(messages):
             self._flush_seals()  # no process may look for an object before its seal is on its way
-        self._connection.send_now([protocol.worker.FROM_TASKS(*message) for message in messages], queue, count)
+        self._connection.send_now([protocol.worker.FROM_TASKS(*message) for message in messages], queue, taken)
 
     def read_while(self, waits: Callable[[], bool], timeout: float | None) -> bool:
         # A task that has its slot must not take in other tasks, as a thread that reads does.

@@ -501,13 +501,14 @@ class Worker:
 
     @contextlib.contextmanager
     def _in_thread(self) -> Iterator[None]:
-        context.enter(self)
+        context.enter(self, holds=True)
         try:
             with self.store.batch():
                 yield
         except StoreClosedError:
             pass  # the last flush; no peer is left to tell
         finally:
+            context.end_held()  # an actor's
             context.enter(None)
 
     def _run(self, task: Task) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 from dask.base import tokenize
 
@@ -183,10 +184,66 @@ def acquire_and_die(name):
     os._exit(1)
 
 
-def acquire_for_good(name):
+#: What tasks have that outlives them.
+kept = []
+
+
+def acquire(kind, end):
+    """Acquire something without a ``with``, by an object that stays, and end in some way."""
+    lock = KINDS[kind]()
+    assert lock.acquire()
+    kept.append(lock)
+    return end()
+
+
+async def acquire_on_a_loop(kind):
+    lock = KINDS[kind]()
+    assert await lock.acquire()
+    kept.append(lock)
+
+
+KINDS = {
+    "lock": lambda: Lock("of a run"),
+    "rlock": lambda: RLock("of a run"),
+    "multi-lock": lambda: MultiLock(["of a run", "of a run 2"]),
+    "semaphore": lambda: Semaphore(1, "of a run"),
+}
+ENDS = {
+    "returns": lambda: 1,
+    "raises": lambda: 1 / 0,
+    "exits": lambda: sys.exit(1),
+    "fails to be pickled": lambda: threading.Lock(),
+}
+
+
+class Keeper:
+    """An actor that has a lock."""
+
+    def __init__(self, name, fails=False):
+        self.lock = Lock(name)
+        self.lock.acquire()
+        kept.append(self.lock)
+        if fails:
+            raise ValueError("as it was asked to")
+
+    def another(self, name):
+        kept.append(Lock(name))
+        return kept[-1].acquire(blocking=False)
+
+
+def write_in_place(array, name):
+    """Runs twice: with a private view once more, when the first try has failed."""
     lock = Lock(name)
-    lock.acquire()
-    return get_client().id
+    kept.append(lock)
+    assert lock.acquire(timeout=DEADLINE_SECONDS)
+    array[0] = 1
+    return int(array[0])
+
+
+def leave_and_wait(name, event):
+    kept.append(Lock(name))
+    kept[-1].acquire()
+    Event(event).wait(timeout=DEADLINE_SECONDS)
 
 
 class TestInTasks:
@@ -218,10 +275,47 @@ class TestInTasks:
         lock.release()
         assert client.gather(waiting) == list(range(6))
 
-    def test_a_task_has_it_as_long_as_its_worker_lives(self, client):
-        holder = client.submit(acquire_for_good, "for good").result()
-        assert Lock("for good").locked()
-        assert holder.endswith("/tasks")
+    @pytest.mark.parametrize("end", ENDS)
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_a_run_has_not_released_ends_with_it(self, client, kind, end):
+        run = client.submit(acquire, kind, ENDS[end], pure=False)
+        waiting = KINDS[kind]()
+        run.exception(timeout=DEADLINE_SECONDS)
+        # The end of a task is known only when what it had is free.
+        assert waiting.acquire(timeout=0)
+        waiting.release()
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_task_that_is_a_coroutine_is_a_run_like_any_other(self, client, kind):
+        client.submit(acquire_on_a_loop, kind, pure=False).result(timeout=DEADLINE_SECONDS)
+        assert KINDS[kind]().acquire(timeout=0)
+
+    def test_a_cancelled_run_has_it_until_its_end(self, client):
+        run = client.submit(leave_and_wait, "cancelled", "go on", pure=False)
+        until(lambda: Lock("cancelled").locked(), "it has it")
+        run.cancel()
+        assert Lock("cancelled").locked()
+        Event("go on").set()
+        assert is_free(client, "cancelled")
+
+    def test_a_second_try_of_a_run_finds_it_free(self, client):
+        array = client.scatter(np.zeros(100_000))
+        assert client.submit(write_in_place, array, "twice", pure=False).result(timeout=2 * DEADLINE_SECONDS) == 1
+
+    def test_an_actor_has_it_as_long_as_it_lives(self, client):
+        keeper = client.submit(Keeper, "an actor's", actor=True).result(timeout=DEADLINE_SECONDS)
+        assert keeper.another("an actor's 2").result(timeout=DEADLINE_SECONDS)
+        assert client.submit(abs, -1, pure=False).result() == 1
+        assert Lock("an actor's").locked()
+        assert Lock("an actor's 2").locked()
+        del keeper
+        assert is_free(client, "an actor's")
+        assert is_free(client, "an actor's 2")
+
+    def test_an_actor_that_was_not_made_has_nothing(self, client):
+        failed = client.submit(Keeper, "never made", fails=True, actor=True)
+        assert isinstance(failed.exception(timeout=DEADLINE_SECONDS), ValueError)
+        assert Lock("never made").acquire(timeout=0)
 
     def test_one_whose_worker_dies_has_it_no_longer(self, client):
         dying = client.submit(acquire_and_die, "dead", pure=False)
@@ -289,8 +383,8 @@ class TestClientsThatGo:
 
 class TestWaitsThatAreAbandoned:
     def test_one_that_is_interrupted_anywhere_has_no_lock(self, client, other):
-        """Python looks for signals where a function begins: there ``__exit__`` can do nothing about it."""
-        at = untouched = 0
+        """Python looks for signals where a function begins: where ``__exit__`` does, it goes with its object."""
+        at = untouched = left = 0
         while untouched < 3:
             at += 1
             interrupt = Interrupt("holdfast.c", at)
@@ -299,11 +393,20 @@ class TestWaitsThatAreAbandoned:
                 pass
             if lock._held:
                 assert "__exit__" in interrupt.where
-                lock.release()
+                left += 1
+                del lock
             untouched += interrupt.where is None
             assert is_free(other, "interrupted"), interrupt.where
         assert at > 20
+        assert left
         assert not client._core.session._answers
+
+    def test_what_was_acquired_without_with_stays_when_its_object_goes(self, cluster, other):
+        """As a script does that is to run once at a time."""
+        with Client(cluster, set_as_default=False) as once:
+            assert Lock("once", client=once).acquire()
+            assert not Lock("once", client=other).acquire(timeout=0.05)
+        assert is_free(other, "once")
 
     def test_one_that_is_cancelled_at_any_step_has_no_lock(self, run_outside_of_tasks):
         async def case(client, got):

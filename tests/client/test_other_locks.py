@@ -124,11 +124,13 @@ class TestReentrantLocks:
 
         asyncio.run(main())
 
-    def test_a_task_that_ends_without_a_release_is_not_the_next_one(self, client):
-        """The same thread may run both."""
+    def test_a_task_that_ends_without_a_release_lets_go(self, client):
+        """The same thread may run several."""
         worker = next(iter(client.nthreads()))
-        assert client.submit(acquire_recursive, "left", workers=worker, pure=False).result()
-        assert not client.submit(acquire_recursive, "left", workers=worker, pure=False).result()
+        for _ in range(3):
+            assert client.submit(acquire_recursive, "left", 2, workers=worker, pure=False).result()
+        assert RLock("left").acquire(timeout=DEADLINE_SECONDS)
+        RLock("left").release()
 
     def test_one_that_is_interrupted_anywhere(self, client, other):
         at = untouched = 0
@@ -148,5 +150,5 @@ class TestReentrantLocks:
         assert at > 20
 
 
-def acquire_recursive(name):
-    return RLock(name).acquire(blocking=False)
+def acquire_recursive(name, count):
+    return all(RLock(name).acquire(blocking=False) for _ in range(count))

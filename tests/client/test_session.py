@@ -45,9 +45,9 @@ class Wire:
     def start(self, receiver):
         self.receiver = receiver
 
-    def send(self, messages, queue, count):
+    def send(self, messages, queue, taken):
         self.sent += messages
-        del queue[:count]
+        del queue[taken]
 
     def read_while(self, waits, timeout):
         return not waits()
@@ -117,6 +117,43 @@ def test_what_is_posted_leaves_with_the_next_turn_in_order_and_each_once(session
     count = len(wire.sent)
     wire.turn()
     assert len(wire.sent) == count
+
+
+def test_requests_alone_need_no_turn_and_what_is_posted_after_them_has_its_own(session, wire):
+    session.tell(protocol.requests.RELEASE_LOCKS, lease=1)
+    session.tell(protocol.requests.RELEASE_LOCKS, lease=2)
+    session.send_posted()
+    assert wire.operations() == ["request", "request"]
+    state = hold(session, "a")
+    session.tell(protocol.requests.RELEASE_LOCKS, lease=3)
+    session.send_posted()
+    assert wire.operations()[2:] == ["turn", "want", "request"]
+    assert wire.sent[2][1] == state.since
+    session.tell(protocol.requests.RELEASE_LOCKS, lease=4)
+    session.send_posted()
+    assert wire.operations()[5:] == ["request"]
+    later = hold(session, "b")
+    session.send_posted()
+    assert wire.sent[6:] == [("turn", later.since), ("want", ("b",))]
+    assert later.since > state.since
+
+
+def test_a_report_of_an_earlier_life_of_a_key_is_stale_also_after_requests(session, wire):
+    state = hold(session, "a")
+    session.send_posted()
+    ((_, turn),) = [message for message in wire.sent if message[0] == "turn"]
+    session.table.drop(state)
+    session.table.settle_all()
+    session.send_posted()
+    session.tell(protocol.requests.RELEASE_LOCKS, lease=1)
+    session.send_posted()
+    again = hold(session, "a")
+    wire.receiver.on_batch((("cancelled", ("a",), "in its first life", turn),))
+    assert again.status == "pending"
+    session.send_posted()
+    ((_, turn),) = [message for message in wire.sent if message[0] == "turn"][-1:]
+    wire.receiver.on_batch((("cancelled", ("a",), "in its second life", turn),))
+    assert again.status == "cancelled"
 
 
 def test_a_transport_that_is_full_keeps_it_waiting(session, wire):

@@ -323,12 +323,12 @@ def test_an_interrupt_loses_nothing_and_repeats_no_message(peer):
         outbox.append(("op", at))
         try:
             with interrupt.armed():
-                peer.connection.send_now(outbox[:1], outbox, 1)
+                peer.connection.send_now(outbox[:1], outbox, slice(1))
                 peer.wait()
         except KeyboardInterrupt:
             pass
         if outbox:  # it came before the message was taken: the next thread that sends sends it
-            peer.connection.send_now(outbox[:1], outbox, 1)
+            peer.connection.send_now(outbox[:1], outbox, slice(1))
         answer = ("answer", at)
         until(lambda answer=answer: (answer, True) in peer.heard or (answer, False) in peer.heard, interrupt.where)
         until(lambda: not peer.waits.locked(), f"the end of the answer: {interrupt.where}")

@@ -10,7 +10,7 @@ from messages import Maker, mistakes, wrong_messages
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.client import FROM_CLIENT
 from holdfast.cluster.protocol.limits import MAX_KEY_NBYTES
-from holdfast.cluster.protocol.message import Carrier
+from holdfast.cluster.protocol.message import Carrier, Message, QuicklyChecked
 from holdfast.cluster.protocol.opening import ROLES, check_opening
 from holdfast.cluster.protocol.quick import are_keys
 from holdfast.cluster.protocol.requests import REQUESTS
@@ -102,6 +102,17 @@ def test_the_quick_check_says_yes_to_nothing_that_the_slow_one_refuses_and_to_mo
             if type(wrong) is tuple and shape.quick(wrong):
                 slow.check(wrong, "")
     assert said_yes
+
+
+@pytest.mark.parametrize("message", [m for m in FROM_CLIENT if isinstance(m, QuicklyChecked)], ids=repr)
+def test_the_quick_check_of_a_message_says_yes_to_nothing_that_the_slow_one_refuses(message):
+    maker = Maker(random.Random(7))
+    for _ in range(40):
+        right = maker.message(message)
+        assert message.quick(right)
+        for _, wrong in wrong_messages(message, right):
+            if message.quick(wrong):
+                Message.check(message, wrong)
 
 
 @pytest.mark.parametrize("n_parts", range(1, 10))
