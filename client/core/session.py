@@ -379,30 +379,24 @@ class Session:
                     return False
                 if len(outbox) < 2 or (transport.is_full and not even_if_full):
                     return False
-                posted = outbox[1 : limit + 1]
-                for message in posted:
-                    if message[0] != _REQUEST:
-                        self._send_in_turn(limit)
-                        break
-                else:  # nothing of it is about what this client holds, so the turn that is to come may come later
+                # Requests are not about keys that this client holds, so the turn that is to come may come after them.
+                if outbox[1][0] == _REQUEST and _are_requests(posted := outbox[1 : limit + 1]):
                     transport.send(posted, outbox, slice(1, len(posted) + 1))
+                else:
+                    turn = self.table.begin_turn(outbox)
+                    posted = outbox[: min(limit, len(outbox) - 1)]
+                    count = len(posted)
+                    submits = [message[0] for message in posted].count(_SUBMIT)
+                    if submits:
+                        self._submitted = turn
+                        if submits > 1:
+                            posted = _merged(posted)
+                    transport.send(in_pieces(posted), outbox, slice(count))
             finally:
                 self._is_sending = False
         if len(outbox) > 1:
             self.flush_soon()
         return True
-
-    def _send_in_turn(self, limit: int) -> None:
-        outbox = self._outbox
-        turn = self.table.begin_turn(outbox)
-        posted = outbox[: min(limit, len(outbox) - 1)]
-        count = len(posted)
-        submits = [message[0] for message in posted].count(_SUBMIT)
-        if submits:
-            self._submitted = turn
-            if submits > 1:
-                posted = _merged(posted)
-        self.transport.send(in_pieces(posted), outbox, slice(count))
 
     # -- the transport's thread
 
@@ -547,6 +541,13 @@ def _not_answered(timeout: float | None) -> TimeoutError:
 
 def _nothing() -> None:
     pass
+
+
+def _are_requests(messages: list[tuple[Any, ...]]) -> bool:
+    for message in messages:  # noqa: SIM110 (a generator would cost as much as all the rest)
+        if message[0] != _REQUEST:
+            return False
+    return True
 
 
 def _merged(messages: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
