@@ -162,11 +162,11 @@ def helped_task_loop() -> HelpedLoop | None:
 def helping(loop: HelpedLoop, call: Callable[[*Arguments], T]) -> Callable[[*Arguments], T]:
     """``call`` for another thread, in which it belongs to the task of this one, a coroutine: ``loop`` runs it."""
     here = _context
-    worker, key, run_id = here.worker, here.key, here.run_id
+    of_task = {"worker": here.worker, "key": here.key, "run_id": here.run_id, "held": here.held}
 
     def helped(*args: *Arguments) -> T:
         before = dict(_context.__dict__)
-        _context.__dict__.update(worker=worker, key=key, run_id=run_id, loop=None, helps=loop)
+        _context.__dict__.update(of_task, loop=None, helps=loop)
         try:
             return call(*args)
         finally:

@@ -200,6 +200,12 @@ async def acquire_on_a_loop(kind):
     lock = KINDS[kind]()
     assert await lock.acquire()
     kept.append(lock)
+    await asyncio.to_thread(acquire_in_a_helper, f"{kind} of a helper")
+
+
+def acquire_in_a_helper(name):
+    kept.append(Lock(name))
+    assert kept[-1].acquire()
 
 
 KINDS = {
@@ -288,7 +294,9 @@ class TestInTasks:
     @pytest.mark.parametrize("kind", KINDS)
     def test_a_task_that_is_a_coroutine_is_a_run_like_any_other(self, client, kind):
         client.submit(acquire_on_a_loop, kind, pure=False).result(timeout=DEADLINE_SECONDS)
-        assert KINDS[kind]().acquire(timeout=0)
+        for lock in (KINDS[kind](), Lock(f"{kind} of a helper")):
+            assert lock.acquire(timeout=0)
+            lock.release()
 
     def test_a_cancelled_run_has_it_until_its_end(self, client):
         run = client.submit(leave_and_wait, "cancelled", "go on", pure=False)
