@@ -1,139 +1,30 @@
-"""``python -m holdfast.cluster.scheduler``: a scheduler process, for ``holdfast start --head`` and `LocalCluster`."""
+"""``python -m holdfast.cluster.scheduler``: a scheduler process, for ``holdfast start --head`` and `LocalCluster`.
+
+The fork server imports this module, and forks. What the scheduler alone needs is imported by its own process, while the
+fork server goes on with what agents and workers need. What these need as well is imported here, once for all of them.
+"""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import socket
+import gc
 import sys
 
-from holdfast.cluster.comm.addresses import DEFAULT_PORT
-from holdfast.cluster.comm.listening import bound_socket
-from holdfast.cluster.comm.loops import run
-from holdfast.cluster.comm.tokens import add_token_option, token_of
-from holdfast.cluster.processes import child, garbage
-from holdfast.cluster.protocol.opening import MAX_RESUME_SECONDS
-from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS
-from holdfast.cluster.scheduler.io.server import CLIENT_RESUME_SECONDS, RESUME_SECONDS, Scheduler
-from holdfast.cluster.scheduler.io.warm_up import warm_up
-from holdfast.cluster.scheduler.machine.machine import MAX_FAILURES, NO_WORKER_TIMEOUT_SECONDS
-from holdfast.cluster.scheduler.parts import topics
+from holdfast.cluster import versions
+from holdfast.cluster.comm import connecting, listening, loops, tokens  # noqa: F401
+from holdfast.cluster.failures import dumping  # noqa: F401
+from holdfast.cluster.processes import child  # noqa: F401
+
+# It takes some milliseconds to find the versions, and all that is forked from here on knows them.
+versions.own()
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m holdfast.cluster.scheduler", description="Run a scheduler.")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="the port; 0: any (default: %(default)s)")
-    parser.add_argument("--listen-fd", type=int, metavar="N", help="a bound socket to use instead of --host and --port")
-    parser.add_argument(
-        "--no-worker-timeout",
-        type=float,
-        metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_NO_WORKER_TIMEOUT", NO_WORKER_TIMEOUT_SECONDS),
-        help="fail a task that no worker may run after this (default: %(default)g)",
-    )
-    add_token_option(parser)
-    parser.add_argument(
-        "--silence-timeout",
-        type=float,
-        metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_SILENCE_TIMEOUT", SILENCE_SECONDS),
-        help="give a node up that has said nothing for this long, until it comes back (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--resume-timeout",
-        type=_resume_seconds,
-        metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_RESUME_TIMEOUT", RESUME_SECONDS),
-        help="a node or worker whose connection broke has left if it is not back after this, and a node also after "
-        "--silence-timeout; 0: at once (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--client-resume-timeout",
-        type=_resume_seconds,
-        metavar="SECONDS",
-        default=os.environ.get("HOLDFAST_CLIENT_RESUME_TIMEOUT", CLIENT_RESUME_SECONDS),
-        help="the same for a client (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--events-log-length",
-        type=_count,
-        metavar="N",
-        default=os.environ.get("HOLDFAST_EVENTS_LOG_LENGTH", str(topics.KEPT)),
-        help="how many events of each topic are kept (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--max-failures",
-        type=int,
-        metavar="N",
-        default=MAX_FAILURES,
-        help="a task that is charged for so many deaths of workers fails (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--blocked-requests", type=json.loads, default=(), metavar="JSON", help="what no client may ask, by name"
-    )
-    parser.add_argument("--validate", action="store_true", help="check everything after each event: slow, for tests")
-    child.add_process_options(parser)
-    options = parser.parse_args()
-    garbage.collect_young_only()
-    return run(_serve(options))
+    gc.disable()  # nothing of what is imported is garbage
+    from holdfast.cluster.scheduler.io import process
 
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= topics.MOST_KEPT:
-        raise argparse.ArgumentTypeError(f"a number from 1 to {topics.MOST_KEPT:,} expected, {text!r:.80} found")
-    return int(text)
-
-
-def _resume_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= MAX_RESUME_SECONDS:
-        raise argparse.ArgumentTypeError(f"seconds from 0 to {MAX_RESUME_SECONDS:g} expected, {text!r:.80} found")
-    return seconds
-
-
-async def _serve(options: argparse.Namespace) -> int:
-    server = _Process(options)
-    return await child.serve(server, options, lambda: server.scheduler.describe())
-
-
-class _Process:
-    """Makes the scheduler when it is started, so that a port in use is an error of the start."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-
-    async def start(self) -> None:
-        options = self._options
-        if options.listen_fd is not None:
-            sock = socket.socket(fileno=options.listen_fd)
-            sock.setblocking(False)
-        else:
-            sock = bound_socket(options.host, options.port)
-        self.scheduler = Scheduler(
-            token=token_of(options, create=True),
-            sock=sock,
-            no_worker_timeout=float(options.no_worker_timeout),
-            silence_timeout=float(options.silence_timeout),
-            resume_seconds=float(options.resume_timeout),
-            client_resume_seconds=float(options.client_resume_timeout),
-            events_kept=options.events_log_length,
-            max_failures=options.max_failures,
-            blocked_requests=options.blocked_requests,
-            validate=options.validate,
-        )
-        await self.scheduler.start()
-        warm_up()
-        tasks = self.scheduler.state.tasks
-        garbage.collect_when_few(lambda: len(tasks))
-        self.finished = self.scheduler.finished
-
-    async def close(self) -> None:
-        await self.scheduler.close()
+    gc.freeze()
+    gc.enable()
+    return process.main()
 
 
 if __name__ == "__main__":
