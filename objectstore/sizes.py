@@ -13,18 +13,20 @@ _UNITS = {
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)\s*")
 
 
-def parse_size(text: int | str) -> int:
+def parse_size(text: float | str, *, least: int = 1) -> int:
     """The number of bytes that ``text`` names.
 
     Parameters
     ----------
-    text : int or str
+    text : int, float or str
         A number of bytes, or a number with a unit: ``"4 GB"`` (10^9), ``"512MiB"`` (2^20), ``"1.5k"``.
+    least : int
+        The least number of bytes that it may be.
 
     Raises
     ------
     ValueError
-        If it can't be read, or isn't at least one byte.
+        If it can't be read, or is less.
 
     Examples
     --------
@@ -39,8 +41,8 @@ def parse_size(text: int | str) -> int:
         nbytes = int(float(match[1]) * unit)
     else:
         nbytes = int(text)
-    if nbytes < 1:
-        raise ValueError(f"a size of {text!r} is not at least one byte")
+    if nbytes < least:
+        raise ValueError(f"a size of {text!r} is not at least {'one byte' if least == 1 else f'{least:,} bytes'}")
     return nbytes
 
 

@@ -2,8 +2,10 @@
 
 Now and then the scheduler is asked how many workers there should be (`Adaptive.target`). More come at once. Fewer are
 had only if that was so `wait_count` times in turn for the same worker, because work often comes in waves, and a worker
-that is closed and started again costs more than one that idles a little. Workers that have not come yet go first, then
+that is closed and started again costs more than one that idles a little. Workers that are not there go first, then
 those that it costs least to close.
+
+A cluster can also lack workers that it is to have, because a client has retired them. Then it is told its size again.
 """
 
 from __future__ import annotations
@@ -26,8 +28,6 @@ INTERVAL_SECONDS = 1.0
 TARGET_DURATION_SECONDS = 5.0
 WAIT_COUNT = 3
 MAX_LOG_ENTRIES = 10_000
-#: As dask's configuration says.
-CONFIGURED = "configured"
 
 
 class Adaptive:
@@ -42,9 +42,9 @@ class Adaptive:
     ----------
     cluster : Cluster
         Has ``scale_up(n)``, ``scale_down(workers)``, ``refresh()``, ``plan``, ``requested``, ``observed`` and
-        ``scheduler_comm``.
+        ``scheduler_comm``. What is planned and not requested is not there, and won't come by itself.
     interval : float or str
-        How often it looks, in seconds or as text. Default: ``"1s"``. None or 0: only when `adapt` is called.
+        How often it looks, in seconds or as text. Default: ``"1s"``. 0 or False: only when `adapt` is called.
     minimum, maximum : int
         Of the number of workers.
     wait_count : int
@@ -52,7 +52,8 @@ class Adaptive:
     target_duration : float or str
         How long what there is to do should take. A shorter time brings more workers. Default: ``"5s"``.
     worker_key : callable or str, optional
-        Workers with the same ``key(worker)`` go together or stay, as of `Client.workers_to_close`.
+        Workers with the same ``key(worker)`` go together or stay, as of `Client.workers_to_close`. Default: those that
+        the cluster makes together (`Cluster.entry_of`).
     **options
         Further ones of the scheduler's choice of workers to close: ``memory_ratio``, ``minimum``.
 
@@ -79,7 +80,7 @@ class Adaptive:
     def __init__(
         self,
         cluster: Any = None,
-        interval: float | str | None = CONFIGURED,
+        interval: float | str | None = None,
         minimum: int | None = None,
         maximum: float | None = None,
         wait_count: int | None = None,
@@ -88,15 +89,13 @@ class Adaptive:
         **options: Any,
     ) -> None:
         self.cluster = cluster
-        if interval == CONFIGURED:
-            interval = _configured("interval", INTERVAL_SECONDS)
-        self.interval = seconds(interval) or 0.0
-        self.minimum = int(_configured("minimum", 0) if minimum is None else minimum)
-        self.maximum = float(_configured("maximum", math.inf) if maximum is None else maximum)
-        self.wait_count = int(_configured("wait-count", WAIT_COUNT) if wait_count is None else wait_count)
-        if target_duration is None:
-            target_duration = _configured("target-duration", TARGET_DURATION_SECONDS)
-        self.target_duration = seconds(target_duration) or 0.0
+        self.interval = seconds(_given(interval, "interval", INTERVAL_SECONDS)) or 0.0
+        self.minimum = int(_number(_given(minimum, "minimum", 0), "minimum"))
+        self.maximum = _number(_given(maximum, "maximum", math.inf), "maximum")
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum={self.minimum} workers are more than maximum={self.maximum:g}")
+        self.wait_count = int(_given(wait_count, "wait-count", WAIT_COUNT))
+        self.target_duration = seconds(_given(target_duration, "target-duration", TARGET_DURATION_SECONDS)) or 0.0
         self.worker_key = worker_key
         self.log: deque[tuple[float, dict[str, Any]]] = deque(maxlen=MAX_LOG_ENTRIES)
         self.close_counts: Counter[Any] = Counter()
@@ -114,7 +113,7 @@ class Adaptive:
 
         Examples
         --------
-        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> adaptive = Adaptive(cluster, interval=0)
         >>> cluster.sync(adaptive.target)  # there is nothing to do
         0
         """
@@ -126,20 +125,21 @@ class Adaptive:
 
         Examples
         --------
-        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> adaptive = Adaptive(cluster, interval=0)
         >>> len(cluster.sync(adaptive.workers_to_close, 1))
         1
         """
         options = {"minimum": self.minimum, **self._options}
         scheduler = await self._reached()
-        return list(await scheduler.workers_to_close(target=target, key=self.worker_key, attribute="name", **options))
+        key = self.worker_key or (lambda worker: self._entry_of(worker["name"]))
+        return list(await scheduler.workers_to_close(target=target, key=key, attribute="name", **options))
 
     async def scale_up(self, n: int) -> None:
         """Have so many workers.
 
         Examples
         --------
-        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> adaptive = Adaptive(cluster, interval=0)
         >>> cluster.sync(adaptive.scale_up, 3)
         >>> len(cluster.plan)
         3
@@ -151,7 +151,7 @@ class Adaptive:
 
         Examples
         --------
-        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> adaptive = Adaptive(cluster, interval=0)
         >>> cluster.sync(adaptive.scale_down, [max(cluster.plan)])
         >>> len(cluster.plan)
         1
@@ -168,18 +168,20 @@ class Adaptive:
 
         Examples
         --------
-        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> adaptive = Adaptive(cluster, interval=0)
         >>> cluster.sync(adaptive.recommendations, 4)
         {'status': 'up', 'n': 4}
         """
-        plan, requested, observed = self.plan, self.requested, self.observed
+        plan, observed = self.plan, self.observed
         if target >= len(plan):
             self.close_counts.clear()
-            return {"status": "same"} if target == len(plan) else {"status": "up", "n": target}
+            # Of a cluster of the right size, workers may have been retired by others, or could not be had.
+            return (
+                {"status": "same"} if target == len(plan) and plan <= self.requested else {"status": "up", "n": target}
+            )
         surplus = len(plan) - target
         names = {str(name): name for name in plan}  # the scheduler knows them as text
-        missing = [name for name in requested if name in plan and str(name) not in {str(each) for each in observed}]
-        to_close = missing[:surplus]
+        to_close = self._absent({str(name) for name in observed}, surplus)
         if len(to_close) < surplus:
             stay = max(0, len(observed) - (surplus - len(to_close)))
             to_close += [names[str(name)] for name in await self.workers_to_close(stay) if str(name) in names]
@@ -191,6 +193,17 @@ class Adaptive:
                 del self.close_counts[name]
         return {"status": "down", "workers": firmly} if firmly else {"status": "same"}
 
+    def _absent(self, observed: set[str], surplus: int) -> list[Any]:
+        """Planned workers that are not there, at most so many. Those that come and go together do so here."""
+        together: dict[Any, list[Any]] = {}
+        for name in self.plan:
+            together.setdefault(self._entry_of(name), []).append(name)
+        found: list[Any] = []
+        for names in together.values():
+            if len(found) + len(names) <= surplus and observed.isdisjoint(map(str, names)):
+                found += names
+        return found
+
     # -- what it does
 
     async def safe_target(self) -> int:
@@ -198,7 +211,7 @@ class Adaptive:
 
         Examples
         --------
-        >>> adaptive = Adaptive(cluster, interval=None, minimum=1, maximum=4)
+        >>> adaptive = Adaptive(cluster, interval=0, minimum=1, maximum=4)
         >>> cluster.sync(adaptive.safe_target)  # there is nothing to do
         1
         """
@@ -209,7 +222,7 @@ class Adaptive:
 
         Examples
         --------
-        >>> adaptive = Adaptive(cluster, interval=None, minimum=3)
+        >>> adaptive = Adaptive(cluster, interval=0, minimum=3)
         >>> cluster.sync(adaptive.adapt)
         >>> [recommended for _, recommended in adaptive.log]
         [{'status': 'up', 'n': 3}]
@@ -253,7 +266,7 @@ class Adaptive:
 
         Examples
         --------
-        >>> Adaptive(cluster, interval=None).is_running  # only when it is told to
+        >>> Adaptive(cluster, interval=0).is_running  # only when it is told to
         False
         """
         return bool(self.interval) and not self._stopped
@@ -289,7 +302,7 @@ class Adaptive:
 
         Examples
         --------
-        >>> adaptive = Adaptive(cluster, interval=None)
+        >>> adaptive = Adaptive(cluster, interval=0)
         >>> cluster.sync(cluster.refresh)
         >>> len(cluster.sync(adaptive.scheduler.identity)["workers"])
         2
@@ -302,7 +315,7 @@ class Adaptive:
 
         Examples
         --------
-        >>> len(Adaptive(cluster, interval=None).plan)
+        >>> len(Adaptive(cluster, interval=0).plan)
         2
         """
         return set(self.cluster.plan)
@@ -313,7 +326,7 @@ class Adaptive:
 
         Examples
         --------
-        >>> len(Adaptive(cluster, interval=None).requested)
+        >>> len(Adaptive(cluster, interval=0).requested)
         2
         """
         return set(self.cluster.requested)
@@ -324,21 +337,34 @@ class Adaptive:
 
         Examples
         --------
-        >>> len(Adaptive(cluster, interval=None).observed)
+        >>> len(Adaptive(cluster, interval=0).observed)
         2
         """
         return set(self.cluster.observed)
+
+    def _entry_of(self, name: Any) -> Any:
+        """What a worker comes and goes with, if the cluster makes several at once."""
+        entry_of = getattr(self.cluster, "entry_of", None)
+        return name if entry_of is None else entry_of(name)
 
     @property
     def _brings_memory(self) -> bool:
         return bool(getattr(self.cluster, "workers_bring_memory", True))
 
 
-def _configured(name: str, default: Any) -> Any:
-    """What dask's configuration says."""
+def _given(value: Any, name: str, default: Any) -> Any:
+    """A value, or for None what dask's configuration says."""
+    if value is not None:
+        return value
     import dask.config  # only now: a cluster starts without dask
 
     return dask.config.get(f"distributed.adaptive.{name}", default)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not float(value) >= 0:
+        raise ValueError(f"{name} is a number of workers, not {value!r}")
+    return float(value)
 
 
 async def _done(result: Any) -> None:

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import math
 import time
-import uuid
-import weakref
-from collections.abc import Awaitable, Callable, Generator, Iterable
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from holdfast.cluster.comm.tokens import load_token
-from holdfast.cluster.deploy.adaptive import Adaptive
+from holdfast.cluster.deploy.amounts import WorkerSize
+from holdfast.cluster.deploy.observed_cluster import SYNC_SECONDS, ObservedCluster
 from holdfast.cluster.deploy.process_interface import Status
-from holdfast.cluster.deploy.runner import Runner
-from holdfast.cluster.deploy.scheduler_comm import SchedulerComm
 from holdfast.cluster.durations import seconds
-from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.notebook import card
 from holdfast.objectstore.errors import HoldfastError
-from holdfast.objectstore.sizes import format_size, parse_size
+from holdfast.objectstore.sizes import format_size
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from holdfast.cluster.deploy.adaptive import Adaptive
 
-#: How often a cluster looks how its workers are.
-SYNC_SECONDS = 1.0
 MAX_LOG_LINES = 10_000
 
 
-class Cluster:
+class Cluster(ObservedCluster):
     """What all clusters have in common. A class of one's own says how its workers come and go: `scale`, or both
     ``scale_up(n)`` and ``scale_down(workers)``.
 
@@ -88,7 +78,6 @@ class Cluster:
     """
 
     _supports_scaling = True
-    name: str = ""
 
     def __init__(
         self,
@@ -98,250 +87,19 @@ class Cluster:
         name: str | None = None,
         scheduler_sync_interval: float | str = SYNC_SECONDS,
     ) -> None:
-        self.name = name or self.name or uuid.uuid4().hex[:8]
+        super().__init__(bool(asynchronous), name, seconds(scheduler_sync_interval) or SYNC_SECONDS)
         self.quiet = quiet
-        self.scheduler_comm: SchedulerComm | None = None
-        self.status = Status.created
-        self._asynchronous = bool(asynchronous)
-        self._runner = Runner(self._asynchronous, "holdfast-cluster-object")
-        self._sync_seconds = seconds(scheduler_sync_interval) or SYNC_SECONDS
-        self._info: dict[str, Any] = {"workers": {}}
         self._adaptive: Adaptive | None = None
         self._adaptive_options: dict[str, Any] = {}
-        self._watching: asyncio.Task[None] | None = None
         self._cluster_manager_logs: list[tuple[float, str]] = []
 
-    # -- its loop
-
-    @property
-    def asynchronous(self) -> bool:
-        """Whether its methods give awaitables here.
-
-        Examples
-        --------
-        >>> cluster.asynchronous
-        False
-        """
-        return self._asynchronous or self._runner.is_current
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop in which it does what it does by itself.
-
-        Examples
-        --------
-        >>> cluster.loop.is_running()
-        True
-        """
-        return self._runner.loop
-
-    def sync(
-        self,
-        function: Callable[..., Awaitable[Any]],
-        *args: Any,
-        asynchronous: bool | None = None,
-        callback_timeout: float | str | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """What a coroutine function gives, run in the loop of the cluster; where methods are awaited, an awaitable.
-
-        Parameters
-        ----------
-        function
-            Called with the other arguments.
-        asynchronous
-            True: an awaitable in any case.
-        callback_timeout
-            After this it is cancelled, with a `TimeoutError`.
-
-        Examples
-        --------
-        >>> async def count():
-        ...     await cluster.refresh()
-        ...     return len(cluster.observed)
-        >>> cluster.sync(count, callback_timeout="10 s")
-        2
-        """
-        coroutine = _coroutine(function(*args, **kwargs))
-        timeout = seconds(callback_timeout)
-        if asynchronous:
-            return coroutine if timeout is None else asyncio.wait_for(coroutine, timeout)
-        return self._runner.run(coroutine, timeout)
-
-    # -- beginning and end
-
-    async def _start(self) -> None:
-        """Begin. A subclass has its scheduler first, then calls this."""
-        await self._connect()
-        self.status = Status.running
-        self._watching = asyncio.ensure_future(self._watch(weakref.ref(self), self._sync_seconds))
-
-    async def _connect(self) -> SchedulerComm:
-        comm = self.scheduler_comm
-        if comm is None or comm.is_over:
-            comm = await SchedulerComm.open(self.scheduler_address, token=self.token, name=f"cluster {self.name}"[:200])
-            self.scheduler_comm = comm
-            self._info = await comm.identity()
-        return comm
-
     async def _close(self) -> None:
-        """End. A subclass calls this first, then ends its workers and its scheduler."""
         self._stop_adapting()
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
-        await self._runner.cancel()
-        if self.scheduler_comm is not None:
-            self.scheduler_comm.close()
-        self.status = Status.closed
-
-    def close(self, timeout: float | str | None = None) -> Any:
-        """End it. Where its methods are awaited: await this. Twice is no error.
-
-        Parameters
-        ----------
-        timeout
-            How long it may take, in seconds or as text.
-
-        Examples
-        --------
-        >>> from holdfast import LocalCluster
-        >>> mine = LocalCluster(n_workers=0, processes=False)
-        >>> mine.close(timeout="10 s")
-        >>> mine.status.value
-        'closed'
-        """
-        if self.status == Status.closed:
-            return _nothing() if self.asynchronous else None
-        result = self.sync(self._close, callback_timeout=timeout)
-        if not self.asynchronous:
-            self._runner.close()
-        return result
+        await super()._close()
 
     def _stop_adapting(self) -> None:
         if self._adaptive is not None:
             self._adaptive.stop()
-
-    def __enter__(self) -> Self:
-        if self._asynchronous:
-            raise TypeError(f"an asynchronous cluster is opened with 'async with {type(self).__name__}(...)'")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self._opened().__await__()
-
-    async def _opened(self) -> Self:
-        if self.status == Status.created:
-            await self._start()
-        return self
-
-    async def __aenter__(self) -> Self:
-        return await self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        result = self.close()
-        if result is not None:
-            await result
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed.
-
-        Examples
-        --------
-        >>> cluster.closed
-        False
-        """
-        return self.status in (Status.closed, Status.failed)
-
-    # -- the scheduler
-
-    @property
-    def scheduler_address(self) -> str:
-        """``tcp://host:port``.
-
-        Examples
-        --------
-        >>> cluster.scheduler_address
-        'tcp://127.0.0.1:...'
-        """
-        if self.scheduler_comm is None:
-            raise ConnectError(f"the cluster {self.name} is not open")
-        return self.scheduler_comm.address
-
-    @property
-    def token(self) -> bytes:
-        """What connecting needs.
-
-        Examples
-        --------
-        >>> from holdfast import Client
-        >>> with Client(cluster.scheduler_address, token=cluster.token) as client:
-        ...     client.submit(sum, [1, 2]).result()
-        3
-        """
-        return load_token()
-
-    @staticmethod
-    async def _watch(ref: weakref.ref[Cluster], interval: float) -> None:
-        while (self := ref()) is not None:
-            try:
-                await self._sync()
-            except Exception:
-                if self.closed:
-                    return
-                logger.exception("looking after the cluster %s failed", self.name)
-            del self
-            await asyncio.sleep(interval)
-
-    async def _sync(self) -> None:
-        """Look how the workers are; called now and then."""
-        if self.scheduler_comm is not None and not self.scheduler_comm.is_over:
-            with contextlib.suppress(ConnectError, TimeoutError):
-                self._info = await self.scheduler_comm.identity()
-
-    @property
-    def scheduler_info(self) -> dict[str, Any]:
-        """What `Client.scheduler_info` gives. Where methods are awaited: as it was at most some seconds ago.
-
-        Examples
-        --------
-        >>> [worker["nthreads"] for worker in cluster.scheduler_info["workers"].values()]
-        [1, 1]
-        """
-        if not self.asynchronous and not self.closed and self.status != Status.created:
-            with contextlib.suppress(HoldfastError, TimeoutError):
-                self._runner.run(self.refresh())
-        return self._info
-
-    async def refresh(self) -> None:
-        """Look now how the scheduler and its workers are: a coroutine, for the loop of the cluster.
-
-        Examples
-        --------
-        >>> cluster.sync(cluster.refresh)
-        >>> len(cluster.scheduler_info["workers"])
-        2
-        """
-        self._info = await (await self._connect()).identity()
-
-    @property
-    def dashboard_link(self) -> str:
-        """Empty: there is no dashboard. ``holdfast status`` shows the cluster in a terminal.
-
-        Examples
-        --------
-        >>> cluster.dashboard_link
-        ''
-        """
-        return ""
 
     def get_client(self) -> Any:
         """A `Client` of this cluster; an asynchronous one, to be awaited, where methods are awaited.
@@ -356,42 +114,6 @@ class Cluster:
         from holdfast.client import Client
 
         return Client(self, asynchronous=self.asynchronous)
-
-    def wait_for_workers(self, n_workers: int = 0, timeout: float | str | None = None) -> Any:
-        """Wait until there are so many workers. Where methods are awaited: await this.
-
-        Parameters
-        ----------
-        n_workers : int
-            Default: as many as were asked for.
-        timeout : float or str, optional
-            In seconds or as text. Default: there is none.
-
-        Raises
-        ------
-        TimeoutError
-            There were not enough in time; says how many there are.
-
-        Examples
-        --------
-        >>> cluster.scale(3)
-        >>> cluster.wait_for_workers(3, timeout="1 minute")
-        >>> len(cluster.observed)
-        3
-        """
-        return self.sync(self._wait_for_workers, n_workers or len(self.plan), seconds(timeout))
-
-    async def _wait_for_workers(self, n: int, timeout: float | None) -> None:
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        comm = await self._connect()
-        while True:
-            self._info = await comm.identity()
-            count = len(self._info["workers"])
-            if count >= n:
-                return
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"waited {timeout:g} s for {n} workers of {self!r}, {count} are there")
-            await asyncio.sleep(0.02)
 
     # -- logs
 
@@ -454,8 +176,8 @@ class Cluster:
 
     # -- size
 
-    def scale(self, n: int = 0, memory: float | str | None = None, cores: int | None = None) -> Any:
-        """Have so many workers.
+    def scale(self, n: int = 0, memory: float | str | None = None, cores: float | None = None) -> Any:
+        """Have so many workers. If the cluster adapts, that goes on: stop it first (`Adaptive.stop`).
 
         Parameters
         ----------
@@ -477,7 +199,7 @@ class Cluster:
         """
         raise NotImplementedError(f"a {type(self).__name__} has no scale(): it can't have other workers than it has")
 
-    def scale_up(self, n: int = 0, memory: float | str | None = None, cores: int | None = None) -> Any:
+    def scale_up(self, n: int = 0, memory: float | str | None = None, cores: float | None = None) -> Any:
         """Have so many workers; as `scale`.
 
         Examples
@@ -504,6 +226,16 @@ class Cluster:
         """
         raise NotImplementedError(f"a {type(self).__name__} has no scale_down(): it can't let single workers go")
 
+    def entry_of(self, name: Any) -> Any:
+        """What the worker of a name comes and goes with: for clusters that make several workers at once.
+
+        Examples
+        --------
+        >>> cluster.entry_of("alice")
+        'alice'
+        """
+        return name
+
     def adapt(
         self,
         Adaptive: type[Adaptive] | None = None,
@@ -511,13 +243,17 @@ class Cluster:
         adaptive: type[Adaptive] | None = None,
         minimum: int | None = None,
         maximum: float | None = None,
-        minimum_cores: int | None = None,
-        maximum_cores: int | None = None,
+        minimum_cores: float | None = None,
+        maximum_cores: float | None = None,
         minimum_memory: float | str | None = None,
         maximum_memory: float | str | None = None,
         **options: Any,
     ) -> Adaptive:
         """From now on have as many workers as there is work for.
+
+        An `Adaptive` of an earlier call stops. `scale` does not stop it: the number of workers is what that says until
+        the next look. What dies by itself is started again, and what others have retired comes back, as long as there
+        is work for so many.
 
         Parameters
         ----------
@@ -530,12 +266,20 @@ class Cluster:
         minimum_memory, maximum_memory : int or str, optional
             Of their memory together, as in ``"100 GiB"``.
         **options
-            Of `Adaptive`: ``interval``, ``wait_count``, ``target_duration``. Those of an earlier call stay.
+            Of `Adaptive`: ``interval``, ``wait_count``, ``target_duration``. Those of an earlier call stay, unless they
+            are given again; None means what dask's configuration says.
 
         Returns
         -------
         Adaptive
             Its `stop` ends this.
+
+        Raises
+        ------
+        ValueError
+            A limit is no amount, or the minimum is more than the maximum; what was so far goes on.
+        HoldfastError
+            The cluster is closed.
 
         Examples
         --------
@@ -545,45 +289,30 @@ class Cluster:
         >>> adaptive.stop()
         """
         kind = Adaptive or adaptive or _adaptive_class()
-        for name, value in (("minimum", minimum), ("maximum", maximum)):
-            if isinstance(value, bool) or (value is not None and value < 0):
-                raise ValueError(f"{name} is a number of workers, not {value!r}")
-        if minimum_cores is not None:
-            minimum = max(minimum or 0, self._cores_to_n(minimum_cores))
-        if minimum_memory is not None:
-            minimum = max(minimum or 0, self._memory_to_n(minimum_memory))
-        if maximum_cores is not None:
-            maximum = min(_or_more(maximum), self._whole(maximum_cores, self._threads_per_worker(), "maximum_cores"))
-        if maximum_memory is not None:
-            nbytes = parse_size(maximum_memory)  # type: ignore[arg-type] # it says what it can't read
-            maximum = min(_or_more(maximum), self._whole(nbytes, self._memory_per_worker(), "maximum_memory"))
-        if (minimum or 0) > _or_more(maximum):
-            raise ValueError(f"minimum={minimum} workers are more than maximum={maximum:g}")
+        if self.closed or self.status == Status.closing:
+            raise HoldfastError(f"{self!r} is not open any more, and can't adapt")
+        size = self._worker_size
+        minimum = size.at_least(minimum, minimum_memory, minimum_cores)
+        maximum = size.at_most(maximum, maximum_memory, maximum_cores)
+        options = {**self._adaptive_options, **options}
+        made = kind(self, minimum=minimum, maximum=maximum, **options)
         self._stop_adapting()
-        self._adaptive_options |= options
-        self._adaptive = kind(self, minimum=minimum, maximum=maximum, **self._adaptive_options)
-        return self._adaptive
+        self._adaptive_options, self._adaptive = options, made
+        return made
 
-    def _wanted(self, n: int, memory: float | str | None, cores: int | None) -> int:
+    def _check_open(self) -> None:
+        if self.status != Status.running:
+            raise HoldfastError(f"{self!r} is not open, and can't be scaled")
+
+    def _wanted(self, n: int, memory: float | str | None, cores: float | None) -> int:
         """The number of workers that `scale` means."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:
             raise ValueError(f"n is a number of workers, not {n!r}")
-        if memory is not None:
-            n = max(n, self._memory_to_n(memory))
-        if cores is not None:
-            n = max(n, self._cores_to_n(cores))
-        return n
+        return self._worker_size.at_least(n, memory, cores) or 0
 
-    def _memory_to_n(self, memory: float | str) -> int:
-        nbytes = parse_size(memory)  # type: ignore[arg-type] # it says what it can't read
-        return math.ceil(nbytes / _known(self._memory_per_worker(), "memory"))
-
-    def _cores_to_n(self, cores: int) -> int:
-        return math.ceil(cores / _known(self._threads_per_worker(), "cores"))
-
-    @staticmethod
-    def _whole(amount: float, each: int | None, what: str) -> int:
-        return math.floor(amount / _known(each, what))
+    @property
+    def _worker_size(self) -> WorkerSize:
+        return WorkerSize(self._threads_per_worker(), self._memory_per_worker())
 
     def _threads_per_worker(self) -> int | None:
         """The threads of each new worker; None: it is not known."""
@@ -592,41 +321,6 @@ class Cluster:
     def _memory_per_worker(self) -> int | None:
         """The bytes of memory of each new worker; None: it is not known."""
         return None
-
-    @property
-    def plan(self) -> set[Any]:
-        """The names of the workers that there are to be.
-
-        Examples
-        --------
-        >>> cluster.scale(3)
-        >>> len(cluster.plan)
-        3
-        """
-        return set(getattr(self, "workers", ()))
-
-    @property
-    def requested(self) -> set[Any]:
-        """The names of the workers that were asked for, wherever they come from.
-
-        Examples
-        --------
-        >>> len(cluster.requested)
-        2
-        """
-        return set(getattr(self, "workers", ()))
-
-    @property
-    def observed(self) -> set[Any]:
-        """The names of the workers that the scheduler has.
-
-        Examples
-        --------
-        >>> cluster.wait_for_workers(2)
-        >>> cluster.observed == cluster.plan
-        True
-        """
-        return {worker["name"] for worker in self.scheduler_info["workers"].values()}
 
     # -- how it is shown
 
@@ -654,7 +348,7 @@ class Cluster:
             here, wanted = len(workers), len(self.plan)
             rows |= {
                 "scheduler": self.scheduler_address,
-                "workers": here if here == wanted else f"{here} of {wanted}",
+                "workers": out_of(here, wanted),
                 "threads": sum(worker["nthreads"] for worker in workers),
                 "scaling": "adaptive" if self._adaptive is not None and self._adaptive.is_running else "manual",
             }
@@ -662,26 +356,15 @@ class Cluster:
 
 
 def _adaptive_class() -> type[Adaptive]:
+    from holdfast.cluster.deploy.adaptive import Adaptive  # which most clusters never need
+
     return Adaptive
-
-
-def _or_more(maximum: float | None) -> float:
-    return math.inf if maximum is None else maximum
-
-
-def _known(each: int | None, what: str) -> int:
-    if not each:
-        raise ValueError(f"this cluster can't be scaled by {what}: it is not known how much of that a worker has")
-    return each
 
 
 def _text_of(lines: Iterable[tuple[str, str]]) -> str:
     return "\n".join(reversed([text for _, text in lines]))
 
 
-async def _coroutine(result: Any) -> Any:
-    return await result
-
-
-async def _nothing() -> None:
-    """For what is awaited and has nothing to do."""
+def out_of(here: int, wanted: int) -> str:
+    """How many there are, and how many there are to be if these are not as many."""
+    return f"{here:,}" if here == wanted else f"{here:,} of {wanted:,}"

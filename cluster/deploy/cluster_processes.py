@@ -211,6 +211,11 @@ class LocalProcesses:
             )
 
     @property
+    def scheduler_pid(self) -> int:
+        """The process of the scheduler; this one, if it has none of ours."""
+        return self._owner_pid if self.scheduler is None else self.scheduler.pid
+
+    @property
     def owner_pid(self) -> int:
         """The process whose these are."""
         return self._owner_pid
@@ -270,13 +275,18 @@ class LocalProcesses:
             threading.Thread(target=self.stop, args=(timeout,), name="holdfast-cluster-close").start()
             return
         self._stopped = True
-        deadline = time.monotonic() + timeout
+        try:
+            self._stop(time.monotonic() + timeout)
+        except BaseException:  # an interrupt: whoever doesn't want to wait doesn't
+            self._kill()
+            raise
+
+    def _stop(self, deadline: float) -> None:
         if self.keeper is not None:
             with contextlib.suppress(TimeoutError):
                 self.keeper.close()
-        nodes = [place.child for place in self.places if place.child is not None]
         # Node agents first: with the scheduler gone they would only try to find it again.
-        for group in (nodes, [self.scheduler] if self.scheduler is not None else []):
+        for group in (self._agents(), [self.scheduler] if self.scheduler is not None else []):
             for child in group:
                 child.terminate()
             for child in group:
@@ -284,6 +294,16 @@ class LocalProcesses:
         self._forker.close()
         kill_strays(self.id, max(LEAST_SECONDS, deadline - time.monotonic()))
         run_directory.sweep()
+
+    def _kill(self) -> None:
+        for child in (*self._agents(), *([self.scheduler] if self.scheduler is not None else [])):
+            child.stop(0)
+        self._forker.close()
+        kill_strays(self.id, 0.0)
+        run_directory.sweep()
+
+    def _agents(self) -> list[ChildProcess]:
+        return [place.child for place in self.places if place.child is not None]
 
 
 def kill_strays(cluster_id: str, timeout: float) -> list[int]:

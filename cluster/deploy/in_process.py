@@ -3,56 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 from holdfast.cluster.comm.listening import bound_socket
 from holdfast.cluster.comm.loops import LoopThread
+from holdfast.cluster.deploy.lasting_executor import LastingExecutor
 from holdfast.cluster.deploy.plan import NodePlan
 
-T = TypeVar("T")
-
-
-class LastingExecutor(ThreadPoolExecutor):
-    """Gives every call a thread of its own, as long as threads can be started.
-
-    A cluster that was not closed is closed when the interpreter ends. Then Python's executors refuse work, and since
-    Python 3.12 no thread can be started. So one thread is started ahead, and makes these last calls in turn.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last_calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._make_last_calls, name="holdfast-cluster-last-calls", daemon=True).start()
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:
-                future.set_exception(error)
-
-        try:
-            threading.Thread(target=run, name="holdfast-cluster-call", daemon=True).start()
-        except RuntimeError:  # the interpreter ends, or the system has no thread to spare
-            self._last_calls.put(run)
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._last_calls.put(None)
-        super().shutdown(wait, cancel_futures=cancel_futures)
-
-    def _make_last_calls(self) -> None:
-        while (call := self._last_calls.get()) is not None:
-            call()
+#: What gets to close in even when the time is over.
+LAST_SECONDS = 2.0
 
 
 class LocalThreads:
@@ -152,6 +115,22 @@ class LocalThreads:
             if isinstance(result, BaseException):
                 raise result
 
+    @property
+    def scheduler_pid(self) -> int:
+        """This process."""
+        return self._owner_pid
+
+    def describe(self) -> dict[str, Any]:
+        """What this process tells of itself in its run directory."""
+        return {"address": self.scheduler_address}
+
+    def keep(self, on_change: Callable[[], object]) -> None:
+        """Nothing changes by itself: what is a part of this process does not die alone."""
+
+    def restarting(self) -> list[dict[str, Any]]:
+        """How it stands with the agents that don't run and will again: there are none."""
+        return []
+
     def died(self) -> list[str]:
         """What has ended that was not told to, in words."""
         parts = [("scheduler", self._scheduler), *((f"node {agent.address}", agent) for agent in self._agents)]
@@ -169,6 +148,10 @@ class LocalThreads:
         self._thread = None
         try:
             thread.run(self._close(), timeout)
+        except BaseException:  # it takes too long, or whoever waits is interrupted: what is being closed goes on
+            with contextlib.suppress(Exception):
+                thread.run(self._close(), LAST_SECONDS)
+            raise
         finally:
             thread.close(max(1.0, timeout))
 

@@ -3,84 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
-import functools
 import logging
 import os
-import socket
-import threading
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from holdfast.cluster import dask_config, protocol
 from holdfast.cluster.comm.addresses import is_loopback
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.ask import ask
-from holdfast.cluster.deploy.cluster import SYNC_SECONDS, Cluster
-from holdfast.cluster.deploy.cluster_processes import LocalProcesses
-from holdfast.cluster.deploy.in_process import LocalThreads
-from holdfast.cluster.deploy.interfaces import address_of_interface
-from holdfast.cluster.deploy.options import environment_of, preloads_of, scheduler_options, works_in_processes
+from holdfast.cluster.deploy.cluster import Cluster, out_of
+from holdfast.cluster.deploy.host_plans import HostPlans
+from holdfast.cluster.deploy.local_life import CLOSE_TIMEOUT_SECONDS, LocalLife
+from holdfast.cluster.deploy.local_scaling import LocalScaling, idle_first
+from holdfast.cluster.deploy.local_views import LocalScheduler, LocalWorker
+from holdfast.cluster.deploy.observed_cluster import SYNC_SECONDS
+from holdfast.cluster.deploy.options import (
+    address_to_listen_on,
+    checked_port,
+    environment_of,
+    given_once,
+    log_level,
+    preloads_of,
+    scheduler_options,
+    works_in_processes,
+)
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, MAX_WORKERS, plan_nodes
 from holdfast.cluster.deploy.process_interface import Status
-from holdfast.cluster.deploy.runner import Runner
-from holdfast.cluster.deploy.scheduler_file import write_scheduler_file
 from holdfast.cluster.durations import seconds
-from holdfast.cluster.errors import ConnectError, NoWorkerError
+from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.notebook import card
-from holdfast.cluster.processes.run_directory import RunDirectory
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.system.surroundings import fill_standard_descriptors
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from holdfast.cluster.deploy.cluster_processes import LocalProcesses
+    from holdfast.cluster.deploy.in_process import LocalThreads
 
 START_TIMEOUT_SECONDS = 30.0
-CLOSE_TIMEOUT_SECONDS = 10.0
-#: How often a host is asked again that was not there when it was to have other workers.
-RETRY_SECONDS = 0.1
-
-
-class LocalWorker(NamedTuple):
-    """A worker of a `LocalCluster`, as that knows it.
-
-    Attributes
-    ----------
-    name : str
-    address : str or None
-        By which the scheduler and clients name it; None while its host is being started again.
-    nthreads : int
-        How many tasks it runs at once.
-    """
-
-    name: str
-    address: str | None
-    nthreads: int
-
-    @property
-    def worker_address(self) -> str | None:
-        """Another name of ``address``."""
-        return self.address
-
-
-class LocalScheduler(NamedTuple):
-    """The scheduler of a `LocalCluster`, as that knows it.
-
-    Attributes
-    ----------
-    address : str
-        ``tcp://host:port``.
-    pid : int
-        Of its process.
-    """
-
-    address: str
-    pid: int
 
 
 class LocalCluster(Cluster):
@@ -223,93 +188,72 @@ class LocalCluster(Cluster):
         protocol: str | None = None,
         **others: Any,
     ) -> None:
-        self._finalizer: weakref.finalize[Any, LocalCluster] | None = None
-        self._pid = os.getpid()
         meant = keywords.of_cluster(others, PARAMETERS)
-        for parameter, value in (("spill_directory", spill_directory), ("threads_per_worker", threads_per_worker)):
-            if parameter in meant and value is not None:
-                raise TypeError(f"{parameter} is given twice, once by another name")
-        spill_directory = meant.get("spill_directory", spill_directory)
-        threads_per_worker = meant.get("threads_per_worker", threads_per_worker)
-        self._scheduler_options = of_scheduler = scheduler_options(scheduler_kwargs, blocked_handlers)
-        host = meant.get("host", host) or of_scheduler.pop("host", None)
-        if interface is not None:
-            if host:
-                raise TypeError("give host or interface, and not both")
-            host = address_of_interface(interface)
-        host = host or "127.0.0.1"
-        keywords.check_security(security, protocol, host)
+        of_scheduler = scheduler_options(scheduler_kwargs, blocked_handlers)
+        listen = address_to_listen_on(meant.get("host", host) or of_scheduler.pop("host", None), interface)
+        port = checked_port(of_scheduler.pop("port", None) or scheduler_port)
+        keywords.check_security(security, protocol, listen)
         processes = works_in_processes(processes, worker_class, protocol)
         self._patience = seconds(timeout)
-        scheduler_port = of_scheduler.pop("port", None) or scheduler_port
-        self._scheduler_file: Path | None = of_scheduler.pop("scheduler_file", None)
-        log_level = _level(silence_logs)
+        level = log_level(silence_logs)
         fill_standard_descriptors()
-        if isinstance(scheduler_port, bool) or not isinstance(scheduler_port, int) or not 0 <= scheduler_port < 65536:
-            raise ValueError(f"scheduler_port must be from 0 (any free port) to 65535, not {scheduler_port!r}")
-        self._plans = plan_nodes(
+        plans = plan_nodes(
             n_workers,
-            threads_per_worker,
+            given_once(meant, "threads_per_worker", threads_per_worker),
             processes=processes,
             n_hosts=n_hosts,
-            host=host,
+            host=listen,
             memory_limit=memory_limit,
             object_store_memory=object_store_memory,
-            spill_directory=spill_directory,
+            spill_directory=given_once(meant, "spill_directory", spill_directory),
             resources=resources,
             name=name,
             environment=environment_of(env, processes=processes),
             preload=preloads_of(preload, preload_argv),
         )
-        if not is_loopback(host):
+        if not is_loopback(listen):
             warnings.warn(BEYOND_THIS_MACHINE, stacklevel=2)
         super().__init__(bool(asynchronous), name=name, scheduler_sync_interval=scheduler_sync_interval)
-        self._host, self._port = host, scheduler_port
+        self._listen = listen, port
+        self._has_processes = processes
         self._token = load_token(create=True)
-        #: For each host the numbers that its next workers have.
-        self._next = [plan.n_workers for plan in self._plans]
-        self._lock = asyncio.Lock()
+        scheduler_file = of_scheduler.pop("scheduler_file", None)
         self._parts: LocalProcesses | LocalThreads
         if processes:
+            from holdfast.cluster.deploy.cluster_processes import LocalProcesses
+
             self._parts = LocalProcesses(
                 self._token,
-                log_level=str(log_level),
+                log_level=str(level),
                 log_directory=None if log_directory is None else Path(log_directory),
                 dask_config=dask_config.what_was_set(),
                 scheduler_options=of_scheduler,
             )
         else:
+            from holdfast.cluster.deploy.in_process import LocalThreads
+
             self._parts = LocalThreads(self._token, of_scheduler)
+        self._plans = HostPlans(plans, self._parts.plan)
+        self._scaling = LocalScaling(self._parts, self._plans, self.name)
+        self._life = LocalLife(self._runner, self._parts, self._token, scheduler_file)
+        # Before anything begins, so that there is no moment at which something could be left.
+        self._finalizer = weakref.finalize(self, self._life.end, CLOSE_TIMEOUT_SECONDS)
         if not self._asynchronous:
             self._begin()
+
+    # -- beginning and end
 
     def _begin(self) -> None:
         """Start all of it, and wait until it is ready."""
         patience = START_TIMEOUT_SECONDS if self._patience is None else self._patience
         self.status = Status.starting
         try:
-            self._parts.start_cluster(self._host, self._port, self._plans, patience)
+            self._life.begin(*self._listen, [self._plans[host] for host in range(len(self._plans))], patience)
         except BaseException:
+            self._finalizer.detach()
             self.status = Status.failed
             raise
-        directory = RunDirectory.create("local")
-        self._finalizer = weakref.finalize(
-            self, _stop, self._runner, self._parts, directory, self._scheduler_file, CLOSE_TIMEOUT_SECONDS
-        )
-        if isinstance(parts := self._parts, LocalProcesses):
-            tell = functools.partial(_tell, parts, directory)  # it must not keep this object alive
-            tell()
-            parts.keep(tell)
-        else:
-            directory.write_info({"address": self.scheduler_address})
         self.status = Status.running
-        if self._scheduler_file is not None:
-            try:
-                identity = ask(self.scheduler_address, protocol.requests.INFO, token=self._token)
-                write_scheduler_file(self._scheduler_file, identity)
-            except BaseException:
-                self._end(CLOSE_TIMEOUT_SECONDS)
-                raise
 
     async def _start(self) -> None:
         beginning = asyncio.ensure_future(asyncio.to_thread(self._begin))
@@ -317,13 +261,50 @@ class LocalCluster(Cluster):
             await asyncio.shield(beginning)
             await super()._start()
         except BaseException:
-            # A thread can't be cancelled: it ends what it has begun as soon as it is there.
+            # A thread can't be cancelled: what it has begun is ended as soon as it is there.
             await asyncio.wait([beginning])
             if not beginning.cancelled():
                 beginning.exception()
-            await asyncio.to_thread(self._end, CLOSE_TIMEOUT_SECONDS)
+            await super()._close()
+            await asyncio.to_thread(self._life.end, CLOSE_TIMEOUT_SECONDS)
+            self._finalizer.detach()
             self.status = Status.failed
             raise
+
+    def close(self, timeout: float | str | None = None) -> Any:
+        """Stop all of it and wait until it is gone; kill what has not stopped after ``timeout``, in seconds or as text.
+        Of an asynchronous one: await it.
+
+        Twice is no error. In a fork of the process that made it this does nothing.
+        """
+        given = seconds(timeout)
+        patience = CLOSE_TIMEOUT_SECONDS if given is None else given
+        if self._asynchronous:
+            return self._close_within(patience)
+        if os.getpid() == self._parts.owner_pid and not self.closed:
+            self._stop_adapting()
+            self._end_parts(patience)
+        return None
+
+    async def _close_within(self, patience: float) -> None:
+        if self.status == Status.running:
+            self.status = Status.closing
+            await super()._close()
+        if self.status not in (Status.created, Status.failed):
+            await asyncio.to_thread(self._end_parts, patience)
+        self._finalizer.detach()
+        self.status = Status.closed
+
+    async def _close(self) -> None:
+        await self._close_within(CLOSE_TIMEOUT_SECONDS)
+
+    def _end_parts(self, patience: float) -> None:
+        self.status = Status.closing
+        try:
+            self._life.end(patience)
+        finally:
+            self._finalizer.detach()
+            self.status = Status.closed
 
     # -- what it is
 
@@ -373,15 +354,7 @@ class LocalCluster(Cluster):
         ...     here.scheduler_pid == os.getpid()
         True
         """
-        scheduler = self._parts.scheduler if isinstance(self._parts, LocalProcesses) else None
-        return scheduler.pid if scheduler is not None else os.getpid()
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed, or never began."""
-        if self._asynchronous and self.status in (Status.created, Status.starting):
-            return False
-        return self._finalizer is None or not self._finalizer.alive
+        return self._parts.scheduler_pid
 
     def describe(self) -> dict[str, Any]:
         """What ``holdfast status --json`` shows: hosts, workers, stores, tasks. It blocks.
@@ -399,8 +372,7 @@ class LocalCluster(Cluster):
         if self.closed:
             raise HoldfastError("the cluster is closed")
         status: dict[str, Any] = ask(self.scheduler_address, protocol.requests.STATUS, token=self.token)
-        restarting = self._parts.restarting() if isinstance(self._parts, LocalProcesses) else []
-        return {**status, "restarting": restarting}
+        return {**status, "restarting": self._parts.restarting()}
 
     # -- its workers
 
@@ -413,15 +385,11 @@ class LocalCluster(Cluster):
         >>> [worker.nthreads for worker in cluster.workers.values()]
         [1, 1]
         """
-        addresses = self._parts.addresses()
+        # Before it begins, no host has an address.
+        hosts = self._parts.addresses() or [None] * len(self._plans)
         return {
-            _name_of(plan.name, index): LocalWorker(
-                _name_of(plan.name, index),
-                None if address is None else f"{address}/{index}",
-                plan.threads_per_worker,
-            )
-            for plan, address in zip(self._plans, addresses, strict=True)
-            for index in plan.numbers
+            each.name: LocalWorker(each.name, each.address(hosts[each.host]), self._plans[each.host].threads_per_worker)
+            for each in self._plans.workers()
         }
 
     @property
@@ -444,8 +412,7 @@ class LocalCluster(Cluster):
         >>> name in cluster.workers, spec["options"]["nthreads"]
         (False, 1)
         """
-        host = self._emptiest()
-        name = _name_of(self._plans[host].name, self._next[host])
+        name = self._plans.next_name
         return {name: self._spec_of(name)}
 
     def _spec_of(self, name: str) -> dict[str, Any]:
@@ -458,9 +425,9 @@ class LocalCluster(Cluster):
             "memory_limit": plan.memory_limit,
             "resources": dict(plan.resources or {}),
         }
-        return {"cls": Nanny if isinstance(self._parts, LocalProcesses) else Worker, "options": options}
+        return {"cls": Nanny if self._has_processes else Worker, "options": options}
 
-    def scale(self, n: int = 0, memory: float | str | None = None, cores: int | None = None) -> Any:
+    def scale(self, n: int = 0, memory: float | str | None = None, cores: float | None = None) -> Any:
         """Have so many workers. They come and go in the background; `wait_for_workers` waits for those that come.
 
         Idle workers go first. One that runs a task gets half a minute to end that. No result is lost: these lie in the
@@ -490,121 +457,38 @@ class LocalCluster(Cluster):
         n = self._wanted(n, memory, cores)
         if n > MAX_WORKERS:
             raise ValueError(f"n must be from 0 to {MAX_WORKERS}, not {n}")
-        surplus = self._n_workers - n
-        if surplus > 0:
-            return self._change(self._remove_and_add(self._drop(self._choose(surplus))))
-        for _ in range(-surplus):
-            host = self._emptiest()
-            index, self._next[host] = self._next[host], self._next[host] + 1
-            self._plan(host, [*self._plans[host].numbers, index])
-        return self._change(self._add())
+        surplus = self._plans.n_workers - n
+        going = self._drop(idle_first(self.workers, self.scheduler_info, surplus)) if surplus > 0 else []
+        self._plans.grow(max(0, -surplus))
+        return self._do(self._scaled(going), f"scaling {self.name}")
 
     def scale_down(self, workers: Iterable[Any]) -> Any:
         """Have these workers no more, which are given by name or address; as `scale`."""
         self._check_open()
-        return self._change(self._remove(self._drop(workers)))
+        return self._do(self._scaling.remove(self._connect, self._drop(workers)), f"scaling {self.name}")
 
     def _drop(self, workers: Iterable[Any]) -> list[str]:
         """These workers are in no host's plan any more: the addresses of those that have one."""
         named = {workers} if isinstance(workers, str) else {str(worker) for worker in workers}
-        going = [
-            worker for worker in self.workers.values() if not named.isdisjoint((worker.name, worker.address or ""))
-        ]
-        names = {worker.name for worker in going}
-        for host, plan in enumerate(self._plans):
-            self._plan(host, [index for index in plan.numbers if _name_of(plan.name, index) not in names])
-        return [worker.address for worker in going if worker.address is not None]
+        going = [each for each in self.workers.values() if not named.isdisjoint((each.name, each.address or ""))]
+        self._plans.drop({each.name for each in going})
+        return [each.address for each in going if each.address is not None]
 
-    def _choose(self, count: int) -> list[str]:
-        """The names of so many workers that may go: those that aren't there, then idle ones, the youngest first."""
-        known = {worker["name"]: worker for worker in self.scheduler_info["workers"].values()}
-        order = {name: place for place, name in enumerate(self.workers)}
-
-        def cost(name: str) -> tuple[int, int]:
-            worker = known.get(name)
-            busy = 0 if worker is None else 1 + min(1, worker["processing"] + worker["blocked"])
-            return busy, -order[name]
-
-        return sorted(order, key=cost)[:count]
-
-    def _emptiest(self) -> int:
-        return min(range(len(self._plans)), key=lambda host: self._plans[host].n_workers)
-
-    def _plan(self, host: int, numbers: list[int]) -> None:
-        """A host has these workers from now on, also when its agent is started again."""
-        plan = dataclasses.replace(self._plans[host], n_workers=len(numbers), indices=tuple(numbers))
-        self._plans[host] = plan
-        self._parts.plan(host, plan)
-
-    def _change(self, change: Any) -> Any:
-        if self.asynchronous:
-            return asyncio.ensure_future(change)
-        self._runner.soon(change, f"scaling {self.name}")
-        return None
-
-    async def _add(self) -> None:
-        """Have each host keep the workers that it is to have. One that has gone, and is to have some, comes back."""
-        async with self._lock:
-            pending = set(range(len(self._plans)))
-            while pending and not self.closed:
-                comm = await self._connect()
-                for host in list(pending):
-                    address = self._parts.addresses()[host]
-                    try:
-                        if address is None and not self._plans[host].n_workers:
-                            pending.discard(host)
-                        elif address is None:
-                            await self._parts.refill(host)
-                        else:
-                            indices = self._plans[host].numbers
-                            await comm.ask(protocol.requests.ADD_WORKERS, node=address, indices=indices)
-                            pending.discard(host)
-                    except ValueError:
-                        pass  # the host has just gone, and another one comes
-                if pending:
-                    await asyncio.sleep(RETRY_SECONDS)
-
-    async def _remove_and_add(self, addresses: list[str]) -> None:
-        """Others than those that go may be missing, too: they were retired."""
-        await self._remove(addresses)
-        await self._add()
-
-    async def _remove(self, addresses: list[str]) -> None:
-        """Close workers. Those that the scheduler has are retired first."""
-        async with self._lock:
-            comm = await self._connect()
-            there = (await comm.identity())["workers"]
-            if known := [address for address in addresses if address in there]:
-                try:
-                    await comm.retire_workers(known, close_hosts=False)
-                except (NoWorkerError, ValueError):
-                    pass  # they have just gone, or others let them go
-                except (TimeoutError, RuntimeError) as error:  # they have actors, say
-                    logger.warning("%s keeps the workers %s: %s", self.name, ", ".join(known), error)
-                    self._keep(known)
-                    addresses = [address for address in addresses if address not in known]
-            # Also those that have come meanwhile.
-            hosts = {address.rpartition("/")[0] for address in addresses}
-            for host in hosts & set(self._parts.addresses()):
-                theirs = [address for address in addresses if address.rpartition("/")[0] == host]
-                with contextlib.suppress(ValueError):  # the host has just gone
-                    await comm.ask(protocol.requests.REMOVE_WORKERS, node=host, workers=theirs)
-
-    def _keep(self, addresses: Iterable[str]) -> None:
-        """Workers that were to go stay."""
-        for host, at in enumerate(self._parts.addresses()):
-            numbers = [int(address.rpartition("/")[2]) for address in addresses if address.rpartition("/")[0] == at]
-            if numbers:
-                self._plan(host, sorted({*self._plans[host].numbers, *numbers}))
-
-    def _check_open(self) -> None:
-        if self.closed or self.status != Status.running:
-            raise HoldfastError(f"{self!r} is not open, and can't be scaled")
+    async def _scaled(self, going: list[str]) -> None:
+        """These workers go, and what is missing of the others comes: it may have been retired."""
+        if going:
+            await self._scaling.remove(self._connect, going)
+        await self._scaling.add(self._connect, lambda: self.closed)
 
     @property
     def plan(self) -> set[Any]:
         """The names of the workers that there are to be."""
         return set(self.workers)
+
+    @property
+    def requested(self) -> set[Any]:
+        """The names of the workers that are there, or come by themselves: not of those that a client has retired."""
+        return self.plan & (self.observed | self._scaling.coming())
 
     def _threads_per_worker(self) -> int | None:
         return self._plans[0].threads_per_worker
@@ -612,118 +496,39 @@ class LocalCluster(Cluster):
     def _memory_per_worker(self) -> int | None:
         return self._plans[0].memory_limit
 
-    @property
-    def _n_workers(self) -> int:
-        return sum(plan.n_workers for plan in self._plans)
-
-    @property
-    def _nthreads(self) -> int:
-        return sum(plan.n_workers * plan.threads_per_worker for plan in self._plans)
-
     # -- how it is shown
 
     def __repr__(self) -> str:
-        if self.closed:
-            return "LocalCluster(closed)"
         if self.status != Status.running:
             return f"LocalCluster({self.status})"
-        size = f"workers={self._n_workers}, threads={self._nthreads}"
+        here = self._here()
+        text = f"workers={len(here)}, threads={sum(worker.nthreads for worker in here)}"
         if len(self._plans) > 1:
-            size += f", hosts={len(self._plans)}"
+            text += f", hosts={len(self._parts.node_infos)}"
         ended = f", {', '.join(died)}" if (died := self._parts.died()) else ""
-        return f"LocalCluster({self.scheduler_address!r}, {size}{ended})"
+        return f"LocalCluster({self.scheduler_address!r}, {text}{ended})"
+
+    def _here(self) -> list[LocalWorker]:
+        """The workers whose hosts are there."""
+        return [worker for worker in self.workers.values() if worker.address is not None]
 
     def _repr_html_(self) -> str:
-        if self.status != Status.running or self.closed:
-            return card("LocalCluster", {"state": "closed" if self.closed else self.status})
+        if self.status != Status.running:
+            return card("LocalCluster", {"state": self.status})
+        here, hosts = self._here(), len(self._parts.node_infos)
         return card(
             "LocalCluster",
             {
                 "scheduler": self.scheduler_address,
                 "state": ", ".join(self._parts.died()) or "running",
-                "hosts": len(self._plans),
-                "workers": self._n_workers,
-                "threads": self._nthreads,
-                "object stores": format_size(sum(plan.store_capacity for plan in self._plans)),
-                "scaling": "adaptive" if self._adaptive is not None and self._adaptive.is_running else None,
+                "hosts": out_of(hosts, len(self._plans)),
+                "workers": out_of(len(here), self._plans.n_workers),
+                "threads": sum(worker.nthreads for worker in here),
+                "object stores": format_size(hosts * self._plans[0].store_capacity),
+                "scaling": "adaptive" if self._adaptive is not None and self._adaptive.is_running else "manual",
             },
         )
-
-    # -- its end
-
-    def close(self, timeout: float | str | None = None) -> Any:
-        """Stop all of it and wait until it is gone; kill what has not stopped after ``timeout``, in seconds or as text.
-        Of an asynchronous one: await it.
-
-        Twice is no error. In a fork of the process that made it this does nothing.
-        """
-        patience = seconds(timeout)
-        within = CLOSE_TIMEOUT_SECONDS if patience is None else patience
-        if self._asynchronous:
-            return self._close_within(within)
-        if os.getpid() == self._pid:
-            self._stop_adapting()
-            self._end(within)
-        return None
-
-    async def _close_within(self, patience: float) -> None:
-        if self.status == Status.running:
-            self.status = Status.closing
-            await super()._close()
-        if self._finalizer is not None:
-            await asyncio.to_thread(self._end, patience)
-        self.status = Status.closed
-
-    async def _close(self) -> None:
-        await self._close_within(CLOSE_TIMEOUT_SECONDS)
-
-    def _end(self, patience: float) -> None:
-        if self._finalizer is None or (call := self._finalizer.detach()) is None:
-            return
-        _, _, (runner, parts, directory, file, _), _ = call
-        self.status = Status.closing
-        try:
-            _stop(runner, parts, directory, file, patience)
-        finally:
-            self.status = Status.closed
 
 
 #: What can be given to a `LocalCluster`.
 PARAMETERS = keywords.parameters_of(LocalCluster)
-
-
-def _name_of(host: str | None, index: int) -> str:
-    return f"{host or socket.gethostname()}-{index}"
-
-
-def _level(level: int | str) -> int:
-    """The number of a level of logging."""
-    if not level:
-        return logging.INFO
-    found = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
-    if not isinstance(found, int):
-        raise ValueError(
-            f"silence_logs is a level of logging, such as 'WARNING' or logging.WARNING, not {level!r:.100}"
-        )
-    return int(found)
-
-
-def _tell(parts: LocalProcesses, directory: RunDirectory) -> None:
-    directory.write_info(parts.describe())
-
-
-def _stop(
-    runner: Runner, parts: LocalProcesses | LocalThreads, directory: RunDirectory, file: Path | None, timeout: float
-) -> None:
-    if runner.is_current:
-        # A collection of garbage can run in any thread, this loop's too, and it can't wait for itself.
-        arguments = (runner, parts, directory, file, timeout)
-        threading.Thread(target=_stop, args=arguments, name="holdfast-cluster-close").start()
-        return
-    try:
-        runner.close(max(1.0, timeout))
-        parts.stop(timeout)
-    finally:
-        if file is not None and os.getpid() == parts.owner_pid:
-            file.unlink(missing_ok=True)
-        directory.close()

@@ -19,7 +19,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from holdfast.cluster.comm.loops import LoopThread
-from holdfast.cluster.deploy.in_process import LastingExecutor
+from holdfast.cluster.deploy.lasting_executor import LastingExecutor
 from holdfast.cluster.node import NodeAgent
 from holdfast.cluster.node.worker_plan import WorkerPlan
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from holdfast.cluster.durations import seconds
 from holdfast.cluster.user_warnings import warn_user
 from holdfast.objectstore.errors import HoldfastError
 
+LOOPBACK = "127.0.0.1"
 #: Environment variables are handed down in a message of limited size.
 MAX_ENVIRONMENT_LENGTH = 32 << 10
 _OF_SCHEDULER = (
@@ -66,6 +68,82 @@ def scheduler_options(given: Mapping[str, Any] | None, blocked_handlers: list[st
     if wanted.get("validate"):
         options["validate"] = True
     return options
+
+
+def given_once(meant: Mapping[str, Any], parameter: str, value: Any) -> Any:
+    """What was given for a parameter, by its own name or by one of dask's (``meant``).
+
+    Raises
+    ------
+    TypeError
+        It was given by both.
+
+    Examples
+    --------
+    >>> given_once({"threads_per_worker": 2}, "threads_per_worker", None)
+    2
+    """
+    if parameter in meant and value is not None:
+        raise TypeError(f"{parameter} is given twice, once by another name")
+    return meant.get(parameter, value)
+
+
+def address_to_listen_on(host: str | None, interface: str | None) -> str:
+    """An address of this machine: that of a network interface, if one is given; by default of no other machine's reach.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Both are given, or there is no such interface.
+
+    Examples
+    --------
+    >>> address_to_listen_on(None, None), address_to_listen_on("0.0.0.0", None)
+    ('127.0.0.1', '0.0.0.0')
+    """
+    if interface is None:
+        return host or LOOPBACK
+    if host:
+        raise TypeError("give host or interface, and not both")
+    from holdfast.cluster.deploy.interfaces import address_of_interface  # which hardly anybody needs
+
+    return address_of_interface(interface)
+
+
+def checked_port(port: Any) -> int:
+    """The port of a scheduler.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port < 65536:
+        raise ValueError(f"scheduler_port must be from 0 (any free port) to 65535, not {port!r:.100}")
+    return port
+
+
+def log_level(level: int | str | None) -> int:
+    """The number of a level of logging; of a false value that of INFO.
+
+    Raises
+    ------
+    ValueError
+        There is no such level.
+
+    Examples
+    --------
+    >>> log_level("error"), log_level(False)
+    (40, 20)
+    """
+    if not level:
+        return logging.INFO
+    found = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
+    if not isinstance(found, int):
+        raise ValueError(
+            f"silence_logs is a level of logging, such as 'WARNING' or logging.WARNING, not {level!r:.100}"
+        )
+    return int(found)
 
 
 def works_in_processes(processes: bool | None, worker_class: Any, protocol: str | None) -> bool:

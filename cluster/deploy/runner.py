@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from holdfast.cluster.comm.loops import LoopThread
-from holdfast.cluster.deploy.in_process import LastingExecutor
+from holdfast.cluster.deploy.lasting_executor import LastingExecutor
 
 logger = logging.getLogger(__name__)
 
@@ -66,22 +66,31 @@ class Runner:
         """Have a coroutine run, from any thread. If it fails, that is logged."""
 
         def begin() -> None:
-            task = asyncio.ensure_future(coroutine)
-            self._tasks.add(task)
-            task.add_done_callback(ended)
+            self._task(coroutine).add_done_callback(log)
 
-        def ended(task: asyncio.Future[Any]) -> None:
-            self._tasks.discard(task)
+        def log(task: asyncio.Future[Any]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
                 logger.error("%s failed", what, exc_info=error)
 
+        loop = self.loop
         try:
-            self.loop.call_soon_threadsafe(begin)
-        except RuntimeError:  # the loop is closed
+            loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # it is closed
             coroutine.close()
 
+    def now(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        """In the loop: have a coroutine run; an awaitable of its end. Whoever waits for that and is cancelled does not
+        cancel the coroutine."""
+        return asyncio.shield(self._task(coroutine))
+
+    def _task(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def cancel(self) -> None:
-        """Cancel what was to run `soon`, and wait for its end."""
+        """Cancel what was to run `soon` or `now`, and wait for its end."""
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()

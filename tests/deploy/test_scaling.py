@@ -385,9 +385,9 @@ def test_its_target_is_between_the_minimum_and_the_maximum() -> None:
 def test_the_scheduler_is_asked_though_nobody_has_asked_it_before() -> None:
     for ask, expected in ((Adaptive.safe_target, 1), (Adaptive.target, 0)):
         with small(1, processes=False) as cluster:
-            assert cluster.sync(ask, Adaptive(cluster, interval=None, minimum=1)) == expected
+            assert cluster.sync(ask, Adaptive(cluster, interval=0, minimum=1)) == expected
     with small(1, processes=False) as cluster:
-        adaptive = Adaptive(cluster, interval=None)
+        adaptive = Adaptive(cluster, interval=0)
         assert cluster.sync(adaptive.workers_to_close, 0) == list(cluster.workers)
         assert adaptive.plan == adaptive.requested == adaptive.observed == set(cluster.workers)
         assert cluster.sync(adaptive.scheduler.identity)["address"] == cluster.scheduler_address

@@ -18,7 +18,7 @@ import pytest
 from holdfast import Client, HoldfastError, Nanny, ProcessInterface, Scheduler, SpecCluster, Status, Worker
 from holdfast.cluster.comm.loops import LoopThread, run
 from holdfast.cluster.comm.tokens import load_token
-from holdfast.cluster.deploy import spec as spec_module
+from holdfast.cluster.deploy import spec_correction
 from holdfast.cluster.node import NodeAgent
 from holdfast.cluster.node.worker_plan import WorkerPlan
 from holdfast.cluster.processes import restarts
@@ -298,11 +298,11 @@ def test_a_worker_that_has_ended_is_made_anew(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_worker_that_is_lost_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spec_module, "LOST_SECONDS", 0.05)
+    monkeypatch.setattr(spec_correction, "LOST_SECONDS", 0.05)
     monkeypatch.setattr(restarts, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(restarts, "SPACING_SECONDS", 0.01)
     with SpecCluster(workers={"a": {"cls": Job}}, scheduler_sync_interval="20 ms") as cluster:
-        until(lambda: "a" in cluster._seen, "it was seen")
+        until(lambda: "a" in cluster._correction._seen, "it was seen")
         first = cluster.workers["a"]
         cluster.sync(first.workers[0].close)  # the job knows nothing of it
         until(lambda: cluster.workers.get("a") not in (None, first), "there is another one")

@@ -133,4 +133,3 @@ class _Process:
 
     async def close(self) -> None:
         await self.scheduler.close()
-
