@@ -9,7 +9,7 @@
 ``adaptive.py``             `Adaptive`: as many workers as there is work for
 
 ``local.py``                `LocalCluster`: a cluster on this machine that lives as long as a Python object
-``options.py``              what its options mean; ``plan.py``: how many hosts, workers and threads, with how much memory
+``options.py``              what its options mean; ``plan.py``: how many hosts, workers, threads, how much memory
 ``local_life.py``           how its parts begin and end
 ``cluster_processes.py``    these are processes; ``keeper.py`` starts node agents again
 ``in_process.py``           or all of it is in this process
