@@ -19,7 +19,7 @@ from holdfast.client.drivers.blocking import BlockingDriver
 from holdfast.client.drivers.effects import Driver, Operation
 from holdfast.client.futures.callbacks import LoopCallbacks, ThreadCallbacks
 from holdfast.client.futures.future import Future
-from holdfast.client.futures.holding import held_by
+from holdfast.client.futures.holding import held_by, holders_of
 from holdfast.client.methods.calls import CallMethods
 from holdfast.client.methods.collections import CollectionMethods
 from holdfast.client.methods.datasets import DatasetMethods
@@ -274,6 +274,18 @@ class Client(
         return ClusterScheduler(self._core.scheduler_address)
 
     @property
+    def scheduler_file(self) -> str | None:
+        """The file by which it has found the scheduler; None if it was given the address otherwise.
+
+        Examples
+        --------
+        >>> client.write_scheduler_file("scheduler.json")
+        >>> Client(scheduler_file="scheduler.json", set_as_default=False).scheduler_file
+        'scheduler.json'
+        """
+        return self._core.scheduler_file
+
+    @property
     def status(self) -> str:
         """``"newly-created"``, ``"running"`` or ``"closed"``. A client whose connection is lost is running still.
 
@@ -336,6 +348,19 @@ class Client(
         True
         """
         return held_by(self._core)
+
+    @property
+    def refcount(self) -> dict[Any, int]:
+        """How many futures hold each key in this client: with the last one of them it lets go of the result.
+
+        Examples
+        --------
+        >>> total = client.submit(sum, [1, 2], key="total")
+        >>> again = client.submit(sum, [1, 2], key="total")
+        >>> client.refcount["total"]
+        2
+        """
+        return holders_of(self._core)
 
     @classmethod
     def current(cls, allow_global: bool = True) -> Client:

@@ -15,6 +15,7 @@ if sys.platform != "linux":
         "memfd and on passing file descriptors over Unix sockets"
     )
 
+from holdfast.cluster.instead import INSTEAD
 from holdfast.objectstore.lazy import lazy
 
 __version__ = "0.1.0"
@@ -81,32 +82,6 @@ _EXPORTS = {
     "StoreError": "holdfast.objectstore.errors",
     "StoreFullError": "holdfast.objectstore.errors",
     "UnreadableError": "holdfast.objectstore.errors",
-}
-
-#: Names of dask.distributed that there are not here, and what to do instead.
-_INSTEAD = {
-    "BaseActor": "the handles of actors are of the class Actor",
-    "CompatibleExecutor": "Client.get_executor() gives an executor of concurrent.futures",
-    "CondaInstall": "PipInstall installs packages, and a PackageInstall of your own does it by any other command",
-    "ForwardLoggingPlugin": "Client.forward_logging() logs here what workers log",
-    "NannyPlugin": "a WorkerPlugin's setup runs before the first task of each worker, also of those that start again; "
-    "PackageInstall and Environ start workers again if they have to",
-    "Pub": "Client.log_event and Client.subscribe_topic pass messages by topic, and a Queue passes values",
-    "Sub": "Client.log_event and Client.subscribe_topic pass messages by topic, and a Queue passes values",
-    "SSHCluster": "'holdfast start --head' on one host and 'holdfast start --address HOST:PORT' on the others start a "
-    "cluster, and a SpecCluster of a ProcessInterface of your own runs such commands",
-    "Security": "there is no TLS: all sides prove that they know the cluster's token (docs/security.md)",
-    "get_task_metadata": "get_task_stream(client) records what tasks take, and Client.set_metadata keeps values",
-    "local_client": "worker_client is its newer name",
-    "performance_report": "get_task_stream(client, plot='save', filename='tasks.html') and "
-    "Client.profile(filename='profile.html') write pages",
-    "rpc": "Client.run and Client.run_on_scheduler call functions in other processes",
-    "connect": "Client.run and Client.run_on_scheduler call functions in other processes",
-    "span": "dask.annotate marks tasks, and the prefixes of keys tell them apart in Client.get_task_prefix_states",
-    "warn": "get_worker().log_event() and Client.subscribe_topic tell clients, and tasks' warnings are logged",
-    "print": "what tasks print is logged ('holdfast logs'), and Client.forward_logging() brings here what they log",
-    "get_versions": "it is a method: Client.get_versions()",
-    "collections_to_dsk": "it is a method: Client.collections_to_dsk()",
 }
 
 __all__ = [
@@ -241,4 +216,4 @@ if TYPE_CHECKING:
     )
 
 
-__getattr__, __dir__ = lazy(globals(), _EXPORTS, _INSTEAD)
+__getattr__, __dir__ = lazy(globals(), _EXPORTS, INSTEAD["holdfast"])

@@ -7,6 +7,7 @@ import importlib
 import pytest
 
 import holdfast
+from holdfast.cluster.instead import INSTEAD
 
 DASKS = [
     "Actor",
@@ -76,11 +77,15 @@ def test_an_import_gives_the_name(name):
     exec(f"from holdfast import {name}", {})
 
 
-@pytest.mark.parametrize("name", [name for name in DASKS if name not in dir(holdfast)])
+@pytest.mark.parametrize("name", sorted({*DASKS, *INSTEAD["holdfast"]} - {*dir(holdfast)}))
 def test_an_import_says_what_to_do(name):
     with pytest.raises(ImportError, match=rf"holdfast has no {name}: .{{30,}}") as caught:
         exec(f"from holdfast import {name}", {})
     assert caught.value.name == name
+
+
+def test_what_is_there_is_not_said_to_be_missing():
+    assert not {*INSTEAD["holdfast"]} & {*dir(holdfast)}
 
 
 def test_attributes_that_are_not_there_can_be_looked_for():

@@ -85,6 +85,8 @@ class Core:
         self.sent = SentFunctions(session)
         #: The cluster object that the client was given, or has started.
         self.cluster: Any = None
+        #: The file that says where the scheduler is, if it was found by one.
+        self.scheduler_file: str | None = None
         self.borrowers: weakref.WeakSet[Core] = weakref.WeakSet()
         self.told_turn = 0
         #: Futures of what was put (`Client.put`), by object, until it is freed.

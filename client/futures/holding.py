@@ -141,3 +141,11 @@ def held_by(core: Core) -> dict[Any, Future]:
     table.settle_all()
     with table.lock:
         return {key: Future._of(state, core) for key, state in table.states.items()}
+
+
+def holders_of(core: Core) -> dict[Any, int]:
+    """How many futures hold each key of a client."""
+    table = core.table
+    table.settle_all()
+    with table.lock:
+        return {key: state.holders for key, state in table.states.items()}

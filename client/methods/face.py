@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holdfast.client.core.core import Core
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.drivers.kinds import check_kind
+from holdfast.cluster.instead import raise_no_attribute
 
 
 class Face:
@@ -21,6 +22,11 @@ class Face:
         if core is None:
             raise RuntimeError("an asynchronous client is opened by 'await client', or by 'async with client'")
         return core
+
+    if not TYPE_CHECKING:  # a checker of types is to find what there is not
+
+        def __getattr__(self, name: str) -> Any:
+            raise_no_attribute("a client", name, self)
 
     def _check_kind(self, asynchronous: bool | None) -> None:
         """Raise a ValueError if a call asks for another kind of client than this one is in this thread."""

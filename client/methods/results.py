@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from holdfast.client.core.cancelling import manner_of
+from holdfast.client.futures.collections import futures_of
+from holdfast.client.futures.future import Future
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import cancelling, gathering, retrying, scattering
 from holdfast.client.packing.checks import check_in_one, warn_without_effect
@@ -14,6 +16,29 @@ from holdfast.cluster.durations import seconds
 
 class ResultMethods(Face):
     """The methods of a client that read results, store values, and cancel."""
+
+    def futures_of(self, futures: Any) -> list[Future]:
+        """The futures of this client in a collection, or in a nested container of collections and futures.
+
+        Parameters
+        ----------
+        futures : dask collection, Future, or container of these
+
+        Raises
+        ------
+        CancelledError
+            One of them was cancelled.
+        TypeError
+            Something in it is a future of another library.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> x = da.ones(10, chunks=5).persist()
+        >>> len(client.futures_of(x))
+        2
+        """
+        return futures_of(futures, self)
 
     @hides_own_frames
     def gather(

@@ -133,7 +133,7 @@ def open_core(
             if token is None:
                 token = _token_for(where) if cluster is None else cluster.token
             core = yield from _connect(asked, where, token, driver, resources, callbacks, make_client)
-            core.cluster = cluster
+            core.cluster, core.scheduler_file = cluster, file
         except BaseException as error:
             if source:
                 error.add_note(f"The address {address!r} is that of {source}.")

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from holdfast.cluster.comm.addresses import parse_address
+from holdfast.cluster.instead import raise_no_attribute
 from holdfast.cluster.worker import context
 
 
@@ -41,17 +43,6 @@ class Faced(context.RunsTasks, Protocol):
 
     def call(self, function: Callable[..., Any]) -> Any:
         """Call a function with what it asks for by the names of its parameters."""
-
-
-#: What dask's workers have and these have not, and what there is instead.
-_INSTEAD = {
-    "state": "the scheduler has the states of tasks (Client.processing), and a failed task's future has its exception",
-    "tasks": "the scheduler has the states of tasks (Client.processing), and a failed task's future has its exception",
-    "executor": "tasks run in threads of the worker's own; to run something beside them, start a thread",
-    "executors": "tasks run in threads of the worker's own; to run something beside them, start a thread",
-    "batched_stream": "log_event and Client.subscribe_topic pass messages to clients",
-    "rpc": "a task's client (get_client) calls functions on other workers (Client.run)",
-}
 
 
 class SchedulerOfWorker(NamedTuple):
@@ -119,6 +110,13 @@ class WorkerFace:
         return self.address
 
     contact_address = worker_address
+
+    @property
+    def host(self) -> str:
+        """The host that it runs on, as its node agent is reached: a name, or the number of a network interface."""
+        return parse_address(self.node_address)[0]
+
+    ip = host
 
     @property
     def scheduler(self) -> SchedulerOfWorker:
@@ -214,7 +212,7 @@ class WorkerFace:
         """
         self._worker.log_event(topic, msg)
 
-    def close(self) -> None:
+    def _end(self) -> None:
         """The worker has ended: what was made for its tasks goes."""
         with self._lock:
             if self._directory is not None:
@@ -222,8 +220,7 @@ class WorkerFace:
                 self._directory = None
 
     def __getattr__(self, name: str) -> Any:
-        what = _INSTEAD.get(name)
-        raise AttributeError(f"a worker has no attribute {name!r}{f': {what}' if what else ''}", name=name, obj=self)
+        raise_no_attribute("a worker", name, self)
 
     def __repr__(self) -> str:
         return f"<Worker {self.name}: {self.address}, threads: {self.nthreads}>"

@@ -426,7 +426,7 @@ class Worker:
             self._connection.close()
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
-        self.face.close()
+        self.face._end()
         self.finished.set()
 
     def _end(self, reason: str | None) -> None:
