@@ -279,9 +279,8 @@ class Client(
 
         Examples
         --------
-        >>> client.write_scheduler_file("scheduler.json")
-        >>> Client(scheduler_file="scheduler.json", set_as_default=False).scheduler_file
-        'scheduler.json'
+        >>> client.scheduler_file is None
+        True
         """
         return self._core.scheduler_file
 
