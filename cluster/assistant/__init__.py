@@ -8,6 +8,7 @@ it ends with the scheduler.
 ``__main__.py``     the process: what the scheduler says comes over a socket that it was started with
 ``errands.py``      the handler of each errand
 ``view.py``         what functions and plugins see of the scheduler
-``plugins.py``      scheduler plugins, and what they are told
+``plugins.py``      scheduler plugins: started and closed
+``listening.py``    what one of them hears of what happens
 ==================  ==========================================================================================
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,14 +12,19 @@ from holdfast.cluster.assistant.plugins import SchedulerPlugins
 from holdfast.cluster.assistant.view import SchedulerView
 from holdfast.cluster.errands.calls import Called, Calls
 from holdfast.cluster.errands.threads import Handlers, Stored
-from holdfast.cluster.protocol.assistant import LISTEN
+from holdfast.cluster.protocol.assistant import EVENT_LOGGED, LISTEN
 from holdfast.cluster.protocol.errands import (
+    ASSISTANT,
     ASSISTANT_RESULT_NBYTES,
     RUN_ON_SCHEDULER,
     SET_UP_SCHEDULER_PLUGINS,
     TAKE_DOWN_SCHEDULER_PLUGIN,
 )
+from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
+from holdfast.cluster.protocol.records import record_of, topic_names
 from holdfast.objectstore import Encoded, decode, encode
+
+logger = logging.getLogger(__name__)
 
 
 class AssistantErrands:
@@ -39,7 +45,8 @@ class AssistantErrands:
         self._token = token
         self._lock = threading.Lock()
         self._client: Any = None
-        self.view = SchedulerView(address, lambda: self.client)
+        self._send = send
+        self.view = SchedulerView(address, lambda: self.client, self._log_event)
         self.calls = Calls(
             "the assistant of the scheduler",
             {"dask_scheduler": self.view},
@@ -49,7 +56,9 @@ class AssistantErrands:
             name="holdfast-errand-assistant",
             inline_nbytes=ASSISTANT_RESULT_NBYTES,
         )
-        self.plugins = SchedulerPlugins(self.view, self.calls, self._values, lambda listens: send(LISTEN(listens)))
+        self.plugins = SchedulerPlugins(
+            self.view, self.calls, self._values, listen=lambda hooks: send(LISTEN(hooks)), note=self._note
+        )
 
     def handlers(self) -> Handlers:
         """What is done about each."""
@@ -76,6 +85,15 @@ class AssistantErrands:
 
     def _run(self, call: bytes | memoryview, dependencies: Any = (), waits: bool = True) -> Called:
         return self.calls.call(call, self._values(dependencies), waits=waits)
+
+    def _log_event(self, topic: Any, msg: Any) -> None:
+        self._send(EVENT_LOGGED(topic_names(topic), record_of(msg)))
+
+    def _note(self, plugin: str, text: str) -> None:
+        """Tell those that listen to the topic of plugins that one has failed."""
+        logger.warning("the scheduler plugin %r: %s", plugin, text)
+        what = {"action": "plugin-failed", "plugin": plugin, "worker": ASSISTANT, "text": text[:ERROR_TEXT_LENGTH]}
+        self._log_event(("plugins", "all", ASSISTANT), what)
 
     def _values(self, dependencies: Any) -> Mapping[Any, Any] | None:
         return _Values(dependencies, lambda: self.client) if dependencies else None

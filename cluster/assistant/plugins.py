@@ -1,141 +1,75 @@
-"""Scheduler plugins, and what they are told of what happens in the scheduler.
+"""Scheduler plugins: started and closed, and told of what happens in the scheduler (`listening.py`).
 
-The scheduler sends what happens, in order and together, while a plugin wants to hear of something. A plugin that is
-slow hears of it later. If it is so slow that the scheduler keeps no more, it misses changes, and the log says how many.
+The scheduler sends what happens, in order and together, as far as a plugin wants to hear of it.
 """
 
 from __future__ import annotations
 
-import logging
-import queue
-import threading
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from holdfast.cluster.assistant.listening import Listener, Told
 from holdfast.cluster.errands.calls import Calls
-from holdfast.cluster.plugins.base import SchedulerPlugin
-
-logger = logging.getLogger(__name__)
-
-#: What a plugin may override to hear of something.
-HOOKS = ("transition", "add_worker", "remove_worker", "add_client", "remove_client")
+from holdfast.cluster.errands.plugin_table import PluginTable
 
 
-class SchedulerPlugins:
+class SchedulerPlugins(PluginTable):
     """Keeps the plugins of a scheduler.
 
     Parameters
     ----------
     view
         What they get.
-    calls
-        Calls what may be a coroutine function.
-    values_of
-        ``values_of(dependencies)``: what the references in a plugin's pickle stand for.
+    calls, values_of
+        See `PluginTable`.
     listen
-        ``listen(listens)``: whether the scheduler is to send what happens, from now on.
+        ``listen(hooks)``: of what the scheduler is to tell from now on.
+    note
+        ``note(name, text)``: says that a plugin has failed.
     """
 
     def __init__(
         self,
         view: Any,
         calls: Calls,
-        values_of: Callable[[Any], Any],
-        listen: Callable[[bool], None],
+        values_of: Callable[[Any], Mapping[Any, Any] | None],
+        listen: Callable[[list[str]], None],
+        note: Callable[[str, str], None],
     ) -> None:
+        super().__init__("the scheduler plugin", {}, calls, values_of)
         self._view = view
-        self._calls = calls
-        self._values_of = values_of
         self._listen = listen
-        self.table: dict[str, Any] = {}
-        self._changing = threading.Lock()
-        self._observers: dict[str, tuple[Callable[..., Any], ...]] = {}
-        self._told: queue.SimpleQueue[tuple[int, tuple[Any, ...]]] = queue.SimpleQueue()
-        self._teller: threading.Thread | None = None
+        self._note = note
+        self._listeners: dict[int, Listener] = {}  # by the plugin's identity, for it need not be hashable
+        self._heard: frozenset[str] = frozenset()
 
-    def set_up(self, plugins: Iterable[tuple[str, bytes | memoryview, Any]]) -> dict[str, Any]:
-        """Start plugins, one after the other. Returns those that have failed, and how."""
-        failed = []
-        for name, call, dependencies in plugins:
-            with self._changing:
-                try:
-                    plugin = self._calls.load(call, self._values_of(dependencies))
-                    if name in self.table:
-                        self._take_down(name)
-                    if hasattr(plugin, "start"):
-                        self._calls.result_of(plugin.start, self._view)
-                    self.table[name] = plugin
-                    self._observe()
-                except BaseException as error:  # whatever a user's code raises
-                    failure = self._calls.failure(error)
-                    logger.error("the scheduler plugin %r can't be started:\n%s", name, failure["text"])
-                    failed.append((name, failure["raised"], failure["text"]))
-        return {"failed": failed}
-
-    def take_down(self, name: str) -> dict[str, Any]:
-        """Close a plugin, if it is there. Returns how it has failed, if it has."""
-        with self._changing:
-            try:
-                if name in self.table:
-                    self._take_down(name)
-            except BaseException as error:  # as above
-                failure = self._calls.failure(error)
-                return {"failed": [(name, failure["raised"], failure["text"])]}
-        return {"failed": []}
+    def tell(self, missed: int, changes: Sequence[Told]) -> None:
+        """The scheduler says what has happened, and how much it has left out before that."""
+        for listener in list(self._listeners.values()):
+            listener.tell(missed, changes)
 
     def close(self) -> None:
-        """Close all, the last one first."""
-        for name in reversed(list(self.table)):
-            self.take_down(name)
+        """Close all."""
+        super().close()
+        for listener in self._listeners.values():
+            listener.stop()
 
-    def _take_down(self, name: str) -> None:
-        plugin = self.table.pop(name)
-        self._observe()
-        if hasattr(plugin, "close"):
-            self._calls.result_of(plugin.close)
+    def _setup_of(self, plugin: Any) -> Callable[[], Any] | None:
+        return functools.partial(plugin.start, self._view) if hasattr(plugin, "start") else None
 
-    # -- what happens
+    def _teardown_of(self, plugin: Any) -> Callable[[], Any] | None:
+        return plugin.close if hasattr(plugin, "close") else None
 
-    def _observe(self) -> None:
-        listened = bool(self._observers)
-        observers = {
-            hook: tuple([method for plugin in self.table.values() if (method := _overridden(plugin, hook)) is not None])
-            for hook in HOOKS
-        }
-        self._observers = {hook: methods for hook, methods in observers.items() if methods}
-        if bool(self._observers) != listened:
-            self._listen(not listened)
-        if self._observers and self._teller is None:
-            self._teller = threading.Thread(target=self._tell, name="holdfast-errand-told", daemon=True)
-            self._teller.start()
-
-    def tell(self, missed: int, changes: tuple[Any, ...]) -> None:
-        """The scheduler says what has happened, and how much it has left out before that."""
-        self._told.put((missed, changes))
-
-    def _tell(self) -> None:
-        while True:
-            missed, changes = self._told.get()
-            if missed:
-                logger.warning("scheduler plugins have missed %d changes, since they are too slow", missed)
-            for change in changes:
-                self._tell_change(*change)
-
-    def _tell_change(self, what: str, *told: Any) -> None:
-        if what == "transition":
-            key, start, finish = told
-            self._call("transition", key, start or "released", finish)
-        else:
-            self._call(what, self._view, told[0])
-
-    def _call(self, hook: str, *args: Any) -> None:
-        for method in self._observers.get(hook, ()):
-            try:
-                self._calls.result_of(method, *args)
-            except BaseException:  # a plugin is not to end this thread
-                logger.exception("a scheduler plugin has failed at %s%r", hook, args)
-
-
-def _overridden(plugin: Any, hook: str) -> Callable[..., Any] | None:
-    method: Callable[..., Any] | None = getattr(plugin, hook, None)
-    return None if getattr(method, "__func__", None) is getattr(SchedulerPlugin, hook) else method
+    def _changed(self) -> None:
+        there = {id(plugin): (name, plugin) for name, plugin in list(self.table.items())}
+        for identity in [identity for identity in self._listeners if identity not in there]:
+            self._listeners.pop(identity).stop()
+        for identity, (name, plugin) in there.items():
+            if identity not in self._listeners:
+                note = functools.partial(self._note, name)
+                self._listeners[identity] = Listener(name, plugin, self._view, self._calls, note)
+        heard = frozenset(hook for listener in self._listeners.values() for hook in listener.hooks)
+        if heard != self._heard:
+            self._heard = heard
+            self._listen(sorted(heard))

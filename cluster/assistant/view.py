@@ -64,9 +64,10 @@ class SchedulerView:
     2
     """
 
-    def __init__(self, address: str, client: Callable[[], Any]) -> None:
+    def __init__(self, address: str, client: Callable[[], Any], log_event: Callable[[Any, Any], None]) -> None:
         self.address = address
         self._client = client
+        self._log_event = log_event
 
     @property
     def client(self) -> Any:
@@ -104,8 +105,8 @@ class SchedulerView:
         return self.client.get_events(topic)
 
     def log_event(self, topic: Any, msg: Any) -> None:
-        """Log an event: as `Client.log_event`."""
-        self.client.log_event(topic, msg)
+        """Log an event, as `Client.log_event`, without waiting until the scheduler has it."""
+        self._log_event(topic, msg)
 
     def __repr__(self) -> str:
         return f"<Scheduler {self.address}>"

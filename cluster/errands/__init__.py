@@ -3,6 +3,7 @@
 ==================  ==========================================================================================
 ``threads.py``      takes errands, does each in a thread, and sends what it has come to
 ``calls.py``        functions of users, called for an errand
+``plugin_table.py`` the plugins of a process, from when each is set up until it is taken down
 ``beside.py``       the way of a process that does nothing else
 ==================  ==========================================================================================
 

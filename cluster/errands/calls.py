@@ -12,8 +12,11 @@ import contextlib
 import inspect
 import logging
 import os
+import sys
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+import traceback
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 from holdfast.cluster.comm.frames import raw
@@ -32,9 +35,15 @@ Called = dict[str, Any] | Stored
 
 #: How long the loop waits for the functions that it cancels.
 CLOSE_SECONDS = 1.0
+#: So many of the innermost frames are shown of a function that takes too long.
+MAX_FRAMES = 20
 
 _OWN_FOLDER = os.path.dirname(__file__) + os.sep
 _OWN_FILES = (payloads.__file__,)
+
+
+class TooLate(Exception):
+    """A function has not ended in time: what it is doing, in words, as the end of a sentence that begins with "it"."""
 
 
 class Calls:
@@ -80,6 +89,7 @@ class Calls:
         self._loop: LoopThread | None = None
         self._closed = False
         self._in_background: set[Any] = set()
+        self._awaited: dict[int, Any] = {}  # what a coroutine function has returned, by the thread that waits for it
 
     def call(self, call: bytes | memoryview, values: Mapping[Any, Any] | None, *, waits: bool) -> Called:
         """Call what a client has sent, and give what it returns or raises as the answer of an errand.
@@ -127,10 +137,72 @@ class Calls:
                 raised.append(error)
                 return None
 
-        value = asyncio.run_coroutine_threadsafe(awaited(), self._own_loop().loop).result()
+        ident = threading.get_ident()
+        self._awaited[ident] = result
+        try:
+            value = asyncio.run_coroutine_threadsafe(awaited(), self._own_loop().loop).result()
+        finally:
+            del self._awaited[ident]
         if raised:
             raise raised[0]
         return value
+
+    def within(
+        self,
+        seconds: float | None,
+        function: Callable[[], Any],
+        late: Callable[[BaseException | None], None] | None = None,
+    ) -> None:
+        """Call a function as `result_of` does, in a thread of its own, and wait for it so long; None: for ever.
+
+        Raises
+        ------
+        TooLate
+            It goes on. When it ends after all, ``late(error)`` is called, with what it has raised.
+        Exception
+            What it raises.
+        """
+        deciding = threading.Lock()
+        ended: list[BaseException | None] = []
+        given_up = False
+
+        def run() -> None:
+            error: BaseException | None = None
+            with self._inside():
+                try:
+                    self.result_of(function)
+                except BaseException as raised:  # whatever a user's code raises
+                    error = raised
+                with deciding:
+                    ended.append(error)
+                    is_late = given_up
+                if is_late and late is not None:
+                    try:
+                        late(error)
+                    except BaseException:  # as above
+                        logger.exception("a function that has ended late on %s has failed after that", self._where)
+
+        thread = threading.Thread(target=run, name=f"{self._name}-within", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        with deciding:
+            given_up = not ended
+        if given_up:
+            raise TooLate(f"has not ended on {self._where} after {seconds:g} s, and stands at\n{self.where(thread)}")
+        if ended[0] is not None:
+            raise ended[0]
+
+    def where(self, thread: threading.Thread) -> str:
+        """Where a thread stands that calls a function, as the lines of a traceback."""
+        ident = thread.ident or 0
+        frames = list(_awaiting(self._awaited.get(ident)))
+        if not frames:
+            frame = sys._current_frames().get(ident)
+            while frame is not None and not _is_own(frame.f_code.co_filename):
+                frames.insert(0, frame)
+                frame = frame.f_back
+        lines = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames[-MAX_FRAMES:])
+        return "".join(lines.format()).rstrip() or "  (no line of its own)"
 
     def answer(self, value: Any) -> Called:
         """A result, sent or stored."""
@@ -205,6 +277,15 @@ class Calls:
 
     def _enter(self) -> None:
         self._inside().__enter__()  # for as long as the thread lives
+
+
+def _awaiting(awaited: Any) -> Iterator[FrameType]:
+    """The frames of a coroutine, and of those that it awaits."""
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
 
 
 def _is_own(filename: str) -> bool:

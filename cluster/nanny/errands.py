@@ -81,7 +81,7 @@ class NannyErrands:
         """What is done about each."""
         return {
             RUN_ON_NANNY: self._run,
-            SET_UP_NANNY_PLUGINS: self.plugins.set_up,
+            SET_UP_NANNY_PLUGINS: self.plugins.set_up_on_host,
             TAKE_DOWN_NANNY_PLUGIN: self.plugins.take_down,
         }
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+#: How long the `setup` of a plugin is waited for that says nothing of it.
+SETUP_SECONDS = 300.0
+
 
 class WorkerPlugin:
     """Runs on each worker, from its start to its end, also on those that come later or start again.
@@ -11,6 +14,13 @@ class WorkerPlugin:
     A subclass overrides what it needs. `setup` and `teardown` may be coroutine functions. A worker gets no task before
     the `setup` of all plugins is over that were registered before it came. A plugin that has a ``name`` replaces one
     of the same name that is there.
+
+    Attributes
+    ----------
+    setup_timeout : float or None
+        For how many seconds `setup` is waited for; None: for ever. Whoever registers the plugin gets a `TimeoutError`
+        then, which says at which line `setup` stands. A worker that has just come gets tasks then. If `setup` ends
+        later, the plugin is there from then on.
 
     Examples
     --------
@@ -30,6 +40,8 @@ class WorkerPlugin:
     >>> client.unregister_worker_plugin("counter")
     {'tcp://...': {'status': 'OK'}, 'tcp://...': {'status': 'OK'}}
     """
+
+    setup_timeout: float | None = SETUP_SECONDS
 
     def setup(self, worker: Any) -> Any:
         """The plugin is there from now on.
@@ -68,7 +80,8 @@ class WorkerPlugin:
             ``"ready"`` to ``"executing"``, and ``"executing"`` to ``"memory"``, ``"error"``, ``"rescheduled"`` (it has
             raised `Reschedule`) or ``"missing"`` (it could not read what it depends on).
         **kwargs
-            Nothing yet.
+            Nothing yet. ``worker.state.tasks[key]``, of the worker that `setup` was given, has the ``exception`` and
+            the ``traceback`` of a task that goes to ``"error"``, and the ``nbytes`` and ``type`` of a result.
 
         Examples
         --------
@@ -89,6 +102,8 @@ class NannyPlugin:
     ----------
     restart : bool
         Whether the worker processes of the host start anew after `setup`.
+    setup_timeout : float or None
+        As of `WorkerPlugin`.
 
     Examples
     --------
@@ -104,6 +119,7 @@ class NannyPlugin:
     """
 
     restart: bool = False
+    setup_timeout: float | None = SETUP_SECONDS
 
     def setup(self, nanny: Any) -> Any:
         """The plugin is there from now on.
@@ -137,8 +153,14 @@ class NannyPlugin:
 class SchedulerPlugin:
     """Runs beside the scheduler, in its assistant process, and hears of what happens in it.
 
-    A subclass overrides what it needs, and hears of nothing else. What it is told has happened a moment ago. ``start``
+    A subclass overrides what it needs, and hears of nothing else. What it is told has happened a moment ago, and comes
+    in a thread of its own: one that is slow keeps nothing waiting, and misses changes if it is far too slow. ``start``
     and ``close`` may be coroutine functions, and so may the others.
+
+    Attributes
+    ----------
+    setup_timeout : float or None
+        For how many seconds `start` is waited for, as of `WorkerPlugin`.
 
     Examples
     --------
@@ -152,6 +174,8 @@ class SchedulerPlugin:
     >>> client.unregister_scheduler_plugin("welcome")
     {'assistant': {'status': 'OK'}}
     """
+
+    setup_timeout: float | None = SETUP_SECONDS
 
     def start(self, scheduler: Any) -> Any:
         """The plugin is there from now on.
@@ -185,12 +209,60 @@ class SchedulerPlugin:
         start, finish : str
             States; a task that has come to be was ``"released"``.
         *args, **kwargs
-            Nothing yet.
+            ``stimulus_id``: the same for all that one event in the scheduler has brought about. Every hook that takes
+            it gets it.
 
         Examples
         --------
         >>> from holdfast import SchedulerPlugin
         >>> SchedulerPlugin().transition("x-1", "released", "waiting")
+        """
+
+    def update_graph(self, scheduler: Any, **kwargs: Any) -> Any:
+        """A client has submitted tasks. A large graph comes in several pieces.
+
+        Parameters
+        ----------
+        scheduler : SchedulerView
+        **kwargs
+            ``client``, its id; ``keys``, the set of those whose results it wants; ``tasks``, the list of all their
+            keys; ``dependencies``, a set of keys for each of them; ``priority``, a tuple for each of them that is there
+            still; and ``annotations``, by name and key: ``retries``, ``workers``, ``resources``, ... as far as they
+            were said. A method that takes some of these by name gets no others.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().update_graph(None, client="client-1", keys={"x"}, tasks=["x"], dependencies={"x": set()})
+        """
+
+    def restart(self, scheduler: Any) -> Any:
+        """A client restarts all workers: `Client.restart`. All keys that clients held are cancelled.
+
+        Parameters
+        ----------
+        scheduler : SchedulerView
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().restart(None)
+        """
+
+    def log_event(self, topic: str, msg: Any) -> Any:
+        """An event was logged: by a client, a task or a plugin, or by the scheduler.
+
+        Parameters
+        ----------
+        topic : str
+            An event of several topics is told once for each of them.
+        msg
+            The event.
+
+        Examples
+        --------
+        >>> from holdfast import SchedulerPlugin
+        >>> SchedulerPlugin().log_event("losses", 0.25)
         """
 
     def add_worker(self, scheduler: Any, worker: str) -> Any:
@@ -217,7 +289,7 @@ class SchedulerPlugin:
         worker : str
             Its address.
         **kwargs
-            Nothing yet.
+            As of `transition`.
 
         Examples
         --------

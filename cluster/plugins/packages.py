@@ -49,6 +49,8 @@ class PackageInstall(WorkerPlugin, abc.ABC):
 
     #: Names what installs.
     INSTALLER: str
+    #: Installers wait for networks, and for other workers that install.
+    setup_timeout = 1800.0
 
     def __init__(self, packages: Sequence[str], restart_workers: bool = False) -> None:
         if isinstance(packages, str):

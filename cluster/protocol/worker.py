@@ -23,6 +23,7 @@ from holdfast.cluster.protocol.kinds import (
     OBJECTS,
     PAYLOAD,
     RAISED,
+    REASON,
     RECORD,
     RUN,
     RUNS,
@@ -133,6 +134,9 @@ EVENT_LOGGED = Message(
     topics=TOPICS,
     record=RECORD,
 )
+RESTART_WANTED = Message(
+    "restart-wanted", "A plugin wants another process in the place of this worker's.", reason=REASON
+)
 FROM_TASKS = Carrier(
     "tasks",
     "What follows is a message of the client that the worker's tasks share, with its operation first.",
@@ -158,6 +162,7 @@ FROM_WORKER = Vocabulary(
     RETURNED,
     TASKS_OPENED,
     EVENT_LOGGED,
+    RESTART_WANTED,
     FROM_TASKS,
     ERRAND_DONE,
     ERRAND_STORED,

@@ -13,7 +13,7 @@ from holdfast.cluster.protocol.errands import RESULT_NBYTES, RUN, SET_UP_PLUGINS
 from holdfast.cluster.worker.dependencies import Dependencies, Missing
 from holdfast.cluster.worker.execution import Outcome, Task
 from holdfast.cluster.worker.plugins import WorkerPlugins
-from holdfast.objectstore import Encoded, Store
+from holdfast.objectstore import Encoded, ObjectID, Store
 
 #: How long a result waits for room in the store.
 STORE_TIMEOUT_SECONDS = 60.0
@@ -55,7 +55,9 @@ class WorkerErrands:
             name=f"holdfast-errand-{name}",
             inline_nbytes=RESULT_NBYTES,
         )
-        self.plugins = WorkerPlugins(worker, self.calls, self._values, run_by, run)
+        self.plugins = WorkerPlugins(
+            worker, self.calls, self._values, run_by, run, lambda object_id: store.get(ObjectID(object_id))
+        )
 
     def handlers(self) -> Handlers:
         """What is done about each."""

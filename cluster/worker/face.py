@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from holdfast.cluster.comm.addresses import parse_address
 from holdfast.cluster.instead import raise_no_attribute
 from holdfast.cluster.worker import context
+from holdfast.cluster.worker.task_states import TaskState, WorkerState
 
 
 class Faced(context.RunsTasks, Protocol):
@@ -35,11 +36,14 @@ class Faced(context.RunsTasks, Protocol):
     def shared_directory(self) -> str:
         """A folder of this host that its workers share. It is gone with its node agent."""
 
+    def running(self) -> Iterable[Any]:
+        """The keys of the tasks that run."""
+
     def forget_functions(self) -> None:
         """What tasks have imported may have changed: their functions are unpickled anew."""
 
     def restart(self, reason: str) -> None:
-        """Start again as another process, as soon as the plugin that asks for it has been set up."""
+        """Have another process take its place."""
 
     def call(self, function: Callable[..., Any]) -> Any:
         """Call a function with what it asks for by the names of its parameters."""
@@ -75,6 +79,9 @@ class WorkerFace:
         The worker plugins that there are, by name.
     started : float
         When it began, by ``time.time()``.
+    state : WorkerState
+        What it knows of its tasks: ``state.tasks[key]`` has the ``state``, the ``exception``, ... of one that runs, or
+        of which `WorkerPlugin.transition` is just told.
 
     Examples
     --------
@@ -99,6 +106,7 @@ class WorkerFace:
         self.node_address = worker.node_address
         self.plugins: dict[str, Any] = {}
         self.started = time.time()
+        self.state = WorkerState(worker.running)
         self.data: Mapping[Any, Any] = _Data(self)
         self._lock = threading.Lock()
         self._directory: str | None = None
@@ -117,6 +125,11 @@ class WorkerFace:
         return parse_address(self.node_address)[0]
 
     ip = host
+
+    @property
+    def tasks(self) -> Mapping[Any, TaskState]:
+        """As ``state.tasks``."""
+        return self.state.tasks
 
     @property
     def scheduler(self) -> SchedulerOfWorker:
@@ -162,7 +175,8 @@ class WorkerFace:
         self._worker.forget_functions()
 
     def restart(self, reason: str) -> None:
-        """Have the worker start again as another process, as soon as the plugin that calls this has been set up."""
+        """Have another process take the place of the worker's, at once, or when plugins that are just being set up
+        have been. What it runs is run again, and no task is charged. Not for workers within another process."""
         self._worker.restart(reason)
 
     def call(self, function: Callable[..., Any]) -> Any:

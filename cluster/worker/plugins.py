@@ -1,22 +1,23 @@
 """The plugins of a worker: set up, told of tasks, and taken down.
 
-The scheduler sends them by the errands `SET_UP_PLUGINS` and `TAKE_DOWN_PLUGIN`. They are set up one after the other, in
-the order in which they came. Tasks are told of only while a plugin wants to hear of them: then they run by `observed`,
-and at no other time does a task pass anything of this.
+The scheduler sends them by the errands `SET_UP_PLUGINS` and `TAKE_DOWN_PLUGIN`. They are told of tasks only while one
+of them wants to hear of tasks: then these run by `observed`, and at no other time does a task pass anything of this.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from holdfast.cluster.errands.calls import Calls
+from holdfast.cluster.errands.plugin_table import PluginTable
 from holdfast.cluster.plugins.base import WorkerPlugin
 from holdfast.cluster.protocol.message import Message
 from holdfast.cluster.protocol.worker import DEPENDENCIES_MISSING, ERRED, FINISHED, RESCHEDULED
 from holdfast.cluster.worker.execution import Outcome, Task
+from holdfast.cluster.worker.task_states import TaskState
 
 logger = logging.getLogger(__name__)
 
@@ -29,90 +30,51 @@ _FINISHES: dict[Message, str] = {
 }
 
 
-class WorkerPlugins:
+class WorkerPlugins(PluginTable):
     """Keeps the plugins of a worker.
 
     Parameters
     ----------
     worker
         What they get; its ``plugins`` is the table.
-    calls
-        Calls what may be a coroutine function.
-    values_of
-        ``values_of(dependencies)``: what the references in a plugin's pickle stand for.
+    calls, values_of
+        See `PluginTable`.
     run_by
         ``run_by(run)``: from now on tasks are run by ``run(task)``; None: by what has run them at first.
     run
         Runs a task, and returns its outcome.
+    read
+        ``read(object_id)``: an object of the store.
     """
 
     def __init__(
         self,
         worker: Any,
         calls: Calls,
-        values_of: Callable[[Any], Any],
+        values_of: Callable[[Any], Mapping[Any, Any] | None],
         run_by: Callable[[Callable[[Task], None] | None], None],
         run: Callable[[Task], Outcome | None],
+        read: Callable[[Any], Any],
     ) -> None:
+        super().__init__("the plugin", worker.plugins, calls, values_of)
         self._worker = worker
-        self._calls = calls
-        self._values_of = values_of
         self._run_by = run_by
         self._run = run
-        self._table: dict[str, Any] = worker.plugins
-        self._changing = threading.Lock()
+        self._read = read
         self._observers: tuple[Callable[..., Any], ...] = ()
+        self._noted: set[str] = set()  # the plugins whose `transition` has failed
 
-    def set_up(self, plugins: Iterable[tuple[str, bytes | memoryview, Any]]) -> dict[str, Any]:
-        """Set up plugins, each with its name, its pickle and what the references in that stand for.
+    def _setup_of(self, plugin: Any) -> Callable[[], Any] | None:
+        return functools.partial(plugin.setup, worker=self._worker) if hasattr(plugin, "setup") else None
 
-        One of a name that is there is taken down first. Returns those that have failed, and how.
-        """
-        failed = []
-        for name, call, dependencies in plugins:
-            with self._changing:
-                try:
-                    plugin = self._calls.load(call, self._values_of(dependencies))
-                    if name in self._table:
-                        self._take_down(name)
-                    if hasattr(plugin, "setup"):
-                        self._calls.result_of(plugin.setup, worker=self._worker)
-                    self._table[name] = plugin
-                    self._observe()
-                except BaseException as error:  # whatever a user's code raises
-                    failure = self._calls.failure(error)
-                    logger.error("the plugin %r can't be set up:\n%s", name, failure["text"])
-                    failed.append((name, failure["raised"], failure["text"]))
-        return {"failed": failed}
-
-    def take_down(self, name: str) -> dict[str, Any]:
-        """Take a plugin down, if it is there. Returns how it has failed, if it has."""
-        with self._changing:
-            try:
-                if name in self._table:
-                    self._take_down(name)
-            except BaseException as error:  # as above
-                failure = self._calls.failure(error)
-                return {"failed": [(name, failure["raised"], failure["text"])]}
-        return {"failed": []}
-
-    def close(self) -> None:
-        """Take all down, the last one first."""
-        for name in reversed(list(self._table)):
-            for _, _, text in self.take_down(name)["failed"]:
-                logger.error("the plugin %r can't be taken down:\n%s", name, text)
-
-    def _take_down(self, name: str) -> None:
-        plugin = self._table.pop(name)
-        self._observe()
-        if hasattr(plugin, "teardown"):
-            self._calls.result_of(plugin.teardown, worker=self._worker)
+    def _teardown_of(self, plugin: Any) -> Callable[[], Any] | None:
+        return functools.partial(plugin.teardown, worker=self._worker) if hasattr(plugin, "teardown") else None
 
     # -- tasks
 
-    def _observe(self) -> None:
+    def _changed(self) -> None:
         observers = []
-        for plugin in self._table.values():
+        for plugin in list(self.table.values()):
             transition = getattr(plugin, "transition", None)
             if transition is not None and getattr(transition, "__func__", None) is not WorkerPlugin.transition:
                 observers.append(transition)
@@ -122,13 +84,33 @@ class WorkerPlugins:
     def observed(self, task: Task) -> None:
         """Run a task, and tell the plugins that want to hear of it."""
         key, _, _, _, _, _ = task
-        self._tell(key, "ready", "executing")
-        outcome = self._run(task)
-        self._tell(key, "executing", "error" if outcome is None else _FINISHES[outcome[0]])
+        told = self._worker.state.told
+        told[key] = TaskState(key, "executing")
+        try:
+            self._tell(key, "ready", "executing")
+            outcome = self._run(task)
+            finish = "error" if outcome is None else _FINISHES[outcome[0]]
+            told[key] = TaskState(key, finish, outcome, self._read)
+            self._tell(key, "executing", finish)
+        finally:
+            told.pop(key, None)  # a plugin may keep what it was told; nothing else does
 
     def _tell(self, key: Any, start: str, finish: str) -> None:
         for transition in self._observers:
             try:
                 transition(key, start, finish)
-            except BaseException:  # a plugin is not to cost anybody a task
+            except BaseException as error:  # a plugin is not to cost anybody a task
                 logger.exception("a plugin has failed at %r, which goes from %s to %s", key, start, finish)
+                self._note(transition, error)
+
+    def _note(self, transition: Callable[..., Any], error: BaseException) -> None:
+        """Tell those that listen to the topic of plugins, once of each plugin."""
+        name = next(
+            (name for name, plugin in self.table.items() if plugin is getattr(transition, "__self__", None)), ""
+        )
+        if name in self._noted:
+            return
+        self._noted.add(name)
+        text = self._calls.failure(error)["text"]
+        what = {"action": "plugin-failed", "plugin": name, "worker": self._worker.address, "text": text}
+        self._worker.log_event(("plugins", "all", self._worker.address), what)

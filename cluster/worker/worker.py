@@ -25,9 +25,10 @@ from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.processes import kept_logs
+from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.protocol.records import record_of, topic_names
-from holdfast.cluster.worker import context, output
+from holdfast.cluster.worker import context, output, stacks
 from holdfast.cluster.worker.actors import Actors
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.errands import WorkerErrands
@@ -338,6 +339,11 @@ class Worker:
         """A folder of this host that its workers share. It is gone with its node agent."""
         return os.path.dirname(self._store_socket)
 
+    def running(self) -> list[Any]:
+        """The keys of the tasks that run."""
+        threads = [] if self._threads is None else self._threads.threads
+        return [task.key for task in stacks.running_tasks([thread.ident for thread in threads])]
+
     def forget_functions(self) -> None:
         """What tasks have imported may have changed: their functions are unpickled anew."""
         self.functions.unload()
@@ -347,11 +353,18 @@ class Worker:
         return self._does.calls.result_of(function)
 
     def restart(self, reason: str) -> None:
-        """Start again as another process, as soon as the plugin that asks for it has been set up."""
-        if self.own_process:
+        """Have another process take the place of this one. In any thread; while plugins are being set up, that comes
+        after them."""
+        if not self.own_process:
+            logger.warning("%s is to start again (%s), and can't within the process of others", self.name, reason)
+        elif self._does.plugins.is_setting_up:
             self._restart_reason = reason
         else:
-            logger.warning("%s is to start again (%s), and can't within the process of others", self.name, reason)
+            self._deliver([self._restart_wanted(reason)])
+
+    def _restart_wanted(self, reason: str) -> tuple[Any, ...]:
+        logger.info("%s wants to start again: %s", self.name, reason)
+        return protocol.worker.RESTART_WANTED(reason[:MAX_REASON_LENGTH])
 
     def lend(self) -> contextlib.AbstractContextManager[None]:
         """Within it, the task of this thread waits for others, which run in its slot meanwhile (`blocking`)."""
@@ -524,9 +537,11 @@ class Worker:
     # -- errands, in theirs
 
     def _deliver_errand(self, message: tuple[Any, ...]) -> None:
-        self._deliver([message])
-        if self._restart_reason is not None:  # which a plugin has asked for in this errand
-            self._loop.call_soon_threadsafe(self._end, self._restart_reason)
+        messages = [message]
+        if self._restart_reason is not None and not self._does.plugins.is_setting_up:
+            reason, self._restart_reason = self._restart_reason, None
+            messages.insert(0, self._restart_wanted(reason))  # so that the scheduler knows when it hears of the plugins
+        self._deliver(messages)
 
     @contextlib.contextmanager
     def _in_errand(self) -> Iterator[None]:

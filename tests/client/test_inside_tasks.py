@@ -86,8 +86,12 @@ def test_what_dasks_workers_have_is_there_or_the_error_says_what_to_do(one):
         assert worker.worker_address == worker.contact_address == worker.address
         assert not hasattr(worker, "model")
         worker.model = 5
-        with pytest.raises(AttributeError, match=r"a worker has no attribute 'state': .*Client.processing"):
-            _ = worker.state.tasks
+        assert worker.state.tasks[worker.get_current_task()].state == "executing"
+        assert worker.get_current_task() in worker.tasks
+        with pytest.raises(AttributeError, match=r"a worker's state has no 'ready': .*Client.processing"):
+            _ = worker.state.ready
+        with pytest.raises(AttributeError, match=r"a worker has no attribute 'rpc': .*Client.run"):
+            _ = worker.rpc
         with pytest.raises(AttributeError, match=r"a worker has no attribute 'anything'$"):
             _ = worker.anything
         return worker.model

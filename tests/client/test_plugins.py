@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 import traceback
 import zipfile
 
@@ -242,9 +243,10 @@ def test_a_worker_that_starts_again_has_its_plugins_before_its_first_task(client
     address, pid = client.run(os.getpid).popitem()
     os.kill(pid, signal.SIGKILL)
     future = client.submit(is_prepared, workers=[address], pure=False)
-    until(lambda: client.run(os.getpid, on_error="ignore").get(address, pid) != pid, "it starts again")
+    until(lambda: client.scheduler_info()["workers"].get(address, {}).get("pid", pid) != pid, "it starts again")
     assert not future.done()
     (tmp_path / "go").touch()
+    assert client.run(is_prepared)[address], "a function of run has the plugins too"
     assert future.result(30)
     client.unregister_worker_plugin("late")
 
@@ -418,6 +420,151 @@ def test_a_folder_is_uploaded_and_replaced(client, tmp_path):
         UploadDirectory(tmp_path / "none")
 
 
+class Hanging(WorkerPlugin):
+    """Is not set up before there is a file."""
+
+    name = "hanging"
+    setup_timeout = 0.5
+
+    def __init__(self, folder, when="always"):
+        self.go = os.path.join(folder, "go")
+        self.hung = os.path.join(folder, "hung")
+        self.ended = os.path.join(folder, "ended")
+        self.when = when
+
+    def setup(self, worker):
+        if self.when == "always" or os.path.exists(os.path.join(os.path.dirname(self.go), self.when)):
+            open(self.hung, "w").close()
+            until(lambda: os.path.exists(self.go), "it may go on")
+        worker.hanging = True
+
+    def teardown(self, worker):
+        open(self.ended, "w").close()
+
+
+def names_of_plugins(dask_worker):
+    return list(dask_worker.plugins)
+
+
+def test_a_setup_that_hangs_is_not_waited_for_for_ever_and_the_error_says_where_it_stands(client, tmp_path):
+    with pytest.raises(TimeoutError, match="its setup is not waited for any longer") as raised:
+        client.register_plugin(Hanging(str(tmp_path)))
+    text = str(raised.value)
+    assert "has not ended on worker" in text
+    assert "after 0.5 s" in text
+    assert "in setup\n    until(lambda: os.path.exists(self.go)" in text
+    assert client.submit(pow, 2, 3, pure=False).result() == 8
+    assert not any("hanging" in names for names in client.run(names_of_plugins).values())
+    (tmp_path / "go").touch()
+    until(lambda: all("hanging" in names for names in client.run(names_of_plugins).values()), "it is there after all")
+    client.unregister_worker_plugin("hanging")
+    assert (tmp_path / "ended").exists()
+
+
+def test_one_that_was_unregistered_while_it_hung_is_taken_down_when_it_goes_on(client, tmp_path):
+    with pytest.raises(TimeoutError):
+        client.register_plugin(Hanging(str(tmp_path)))
+    client.unregister_worker_plugin("hanging")
+    assert not (tmp_path / "ended").exists()
+    (tmp_path / "go").touch()
+    until((tmp_path / "ended").exists, "it is taken down")
+    assert not any("hanging" in names for names in client.run(names_of_plugins).values())
+
+
+def test_a_worker_that_comes_is_used_though_a_setup_hangs_and_an_event_says_so(client, tmp_path):
+    client.register_plugin(Hanging(str(tmp_path), when="later"))
+    (tmp_path / "later").touch()
+    told = len(client.get_events("plugins") or ())
+    address, pid = client.run(os.getpid).popitem()
+    os.kill(pid, signal.SIGKILL)
+    until((tmp_path / "hung").exists, "it hangs")
+    assert client.submit(pow, 2, 3, workers=[address], pure=False).result(30) == 8
+    *_, (_, event) = until(lambda: (client.get_events("plugins") or ())[told:], "it is told")
+    assert (event["plugin"], event["worker"]) == ("hanging", address)
+    assert "setup_timeout" in event["text"]
+    (tmp_path / "go").touch()
+    client.unregister_worker_plugin("hanging")
+
+
+def test_a_coroutine_that_hangs_is_shown_where_it_waits(client):
+    class Waiting(WorkerPlugin):
+        setup_timeout = 0.3
+
+        async def inner(self):
+            await asyncio.Event().wait()
+
+        async def setup(self, worker):
+            await self.inner()
+
+    with pytest.raises(TimeoutError, match="in inner"):
+        client.register_plugin(Waiting(), name="waiting")
+    client.unregister_worker_plugin("waiting")
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "soon", True, float("nan")])
+def test_a_time_that_is_none_is_refused(client, seconds):
+    plugin = WorkerPlugin()
+    plugin.setup_timeout = seconds
+    with pytest.raises(ValueError, match="setup_timeout of a plugin is a number of seconds"):
+        client.register_plugin(plugin, name="timed")
+    plugin.setup_timeout = None
+    client.register_plugin(plugin, name="timed")
+    client.unregister_worker_plugin("timed")
+
+
+class ErrorLogger(WorkerPlugin):
+    """As dask's documentation has it."""
+
+    name = "error-logger"
+
+    def __init__(self, path):
+        self.path = path
+
+    def setup(self, worker):
+        self.worker = worker
+
+    def transition(self, key, start, finish, *args, **kwargs):
+        task = self.worker.state.tasks[key]
+        with open(self.path, "a") as file:
+            if finish == "error":
+                trace = [frame.name for frame in traceback.extract_tb(task.traceback)]
+                file.write(f"{key} {type(task.exception).__name__} {task.exception} in {trace[-1]}\n")
+                file.write(f"{task.exception_text}; {len(task.exception.__notes__)} note\n")
+            else:
+                file.write(f"{key} {task.state} {task.nbytes} {task.type} {task.exception}\n")
+
+
+def fails(size):
+    raise ValueError("x" * size)
+
+
+def test_a_plugin_sees_what_a_task_has_raised(client, tmp_path):
+    client.register_plugin(ErrorLogger(str(tmp_path / "log")))
+    client.submit(fails, 3, key="small").exception()
+    client.submit(bytes, 20_000, key="result").result()
+    client.submit(fails, 200_000, key="large").exception()
+    log = until(lambda: (text := (tmp_path / "log").read_text()).count("note") == 2 and text, "all is told")
+    assert "small executing None  None\n" in log
+    assert "small ValueError xxx in fails\nValueError: xxx; 1 note\n" in log
+    assert "result memory 20" in log
+    assert f"large ValueError {'x' * 200_000} in fails" in log
+    client.unregister_worker_plugin("error-logger")
+    assert all(not tasks for tasks in client.run(lambda dask_worker: list(dask_worker.tasks)).values())
+
+
+def test_a_transition_that_fails_costs_no_task_and_is_an_event(client):
+    class Clumsy(WorkerPlugin):
+        def transition(self, key, start, finish, **kwargs):
+            raise ZeroDivisionError("oh")
+
+    told = len(client.get_events("plugins") or ())
+    client.register_plugin(Clumsy(), name="clumsy")
+    assert client.gather(client.map(pow, [2] * 10, range(10), pure=False)) == [2**n for n in range(10)]
+    events = until(lambda: (client.get_events("plugins") or ())[told:], "it is told")
+    assert {(event["plugin"], "ZeroDivisionError: oh" in event["text"]) for _, event in events} == {("clumsy", True)}
+    client.unregister_worker_plugin("clumsy")
+
+
 def test_variables_of_the_environment(client):
     client.register_plugin(Environ({"MY_OWN_VARIABLE": 3}))
     assert client.submit(os.getenv, "MY_OWN_VARIABLE", pure=False).result() == "3"
@@ -459,6 +606,29 @@ def test_workers_start_again_after_an_installation_that_wants_it(client, tmp_pat
     until(started_again, "both start again")
     assert (tmp_path / "log").read_text() == "installed\n"
     assert client.submit(pow, 2, 3, pure=False).result(30) == 8
+
+
+def waits_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.01)
+    return "done"
+
+
+def test_what_runs_when_workers_start_again_is_run_again_and_not_to_blame(client, tmp_path):
+    future = client.submit(waits_for, str(tmp_path / "go"), pure=False)
+    for number in range(4):  # more often than a task may be charged for
+        until(lambda: any(client.processing().values()), "it runs")
+        before = client.run(os.getpid)
+        client.register_plugin(Pretended(tmp_path / f"log{number}", restart_workers=True))
+        assert not set(client.run(os.getpid).values()) & set(before.values())
+    (tmp_path / "go").touch()
+    assert future.result(30) == "done"
+
+
+def test_a_worker_starts_again_when_a_function_wants_it(client):
+    before = client.run(os.getpid)
+    client.run(lambda dask_worker: dask_worker.restart("the test says so"))
+    until(lambda: not set(client.run(os.getpid).values()) & set(before.values()), "they are new")
 
 
 def test_pip_says_why_it_could_not(client):

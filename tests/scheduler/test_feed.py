@@ -14,7 +14,7 @@ from scheduler_peers import WORKER, Setup
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.tasks import events
-from holdfast.cluster.scheduler.tasks.feed import SUBSCRIBER_LIMIT, Feed, Joined, Left, Move
+from holdfast.cluster.scheduler.tasks.feed import SUBSCRIBER_LIMIT, Feed, Joined, Left, Move, Submitted, TopicEvent
 from holdfast.cluster.scheduler.watching import feed_log
 
 
@@ -26,7 +26,8 @@ def cluster():
 
 
 def changes_of(subscription):
-    return [change for batch in subscription.take().batches for change in batch.changes]
+    changes = [change for batch in subscription.take().batches for change in batch.changes]
+    return [change for change in changes if not isinstance(change, TopicEvent)]
 
 
 def test_what_one_event_brings_about_is_one_batch_with_its_time(cluster):
@@ -42,6 +43,7 @@ def test_what_one_event_brings_about_is_one_batch_with_its_time(cluster):
             (
                 7.0,
                 (
+                    Submitted("client", None, [(("inc", 1), ())], {}),
                     Move(("inc", 1), None, "released", "", "inc"),
                     Move(("inc", 1), "released", "ready", "", "inc"),
                     Move(("inc", 1), "ready", "processing", worker, "inc"),
@@ -95,14 +97,14 @@ def test_a_listener_is_woken_once_until_it_takes(cluster):
 
 def test_a_slow_listener_keeps_what_came_last_and_knows_how_much_it_has_missed(cluster):
     woken = []
-    slow = cluster.state.feed.subscribe(lambda: woken.append(1), limit=4)
+    slow = cluster.state.feed.subscribe(lambda: woken.append(1), limit=6)
     fast = Replay(cluster.state)
     for number in range(10):
         cluster.submit("client", {number: ()})  # appears, is ready, runs
         cluster.finish(number)
         fast.catch_up()
     missed, batches = slow.take()
-    assert (missed, [len(batch.changes) for batch in batches]) == (36, [3, 1])
+    assert (missed, [len(batch.changes) for batch in batches]) == (45, [4, 1])
     assert batches[-1].changes[0].key == 9
     assert len(woken) == 1
     assert (fast.missed, +fast.tasks) == (0, states_of(cluster.state))
@@ -114,7 +116,7 @@ def test_a_batch_that_is_larger_than_the_limit_is_missed(cluster):
     subscription = cluster.state.feed.subscribe(lambda: woken.append(1), limit=2)
     cluster.submit("client", {"x": ()})
     assert len(woken) == 1
-    assert subscription.take() == (3, [])
+    assert subscription.take() == (4, [])
 
 
 def test_a_listener_that_comes_later_begins_with_how_things_stand(cluster):
@@ -138,7 +140,7 @@ def test_nothing_is_kept_when_nobody_listens_any_more(cluster):
     feed.unsubscribe(one)
     assert feed.is_heard
     cluster.finish("x")
-    assert len(changes_of(two)) == 4
+    assert len(changes_of(two)) == 5
     feed.unsubscribe(two)
     assert not feed.is_heard
     cluster.release("client", "x")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.cluster import protocol
@@ -14,8 +14,20 @@ from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.connecting import shared_connection
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.processes.parent import SpawnedProcess, spawn
+from holdfast.cluster.protocol.assistant import EVENT_LOGGED, TELL
 from holdfast.cluster.protocol.message import Dispatch
-from holdfast.cluster.scheduler.tasks.feed import Change, Feed, Joined, Left, Move, Subscription
+from holdfast.cluster.scheduler.tasks.feed import (
+    Change,
+    Feed,
+    Joined,
+    Left,
+    Move,
+    Restarted,
+    Submitted,
+    Subscription,
+    TopicEvent,
+    weight_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +37,12 @@ CLOSE_SECONDS = 3.0
 #: So many changes go in one message, and so many are kept while it is slow.
 TOLD_TOGETHER = 500
 KEPT = 100_000
+_HOOKS: dict[type, str] = {
+    Move: "transition",
+    Submitted: "update_graph",
+    TopicEvent: "log_event",
+    Restarted: "restart",
+}
 
 
 class Assistant:
@@ -38,8 +56,12 @@ class Assistant:
         What happens in the scheduler.
     done, stored
         Take what an errand has come to.
+    logged
+        Takes an event for topics.
     left
         ``left(reason)``: the process is gone, and what it had to do with it.
+    priority_of
+        ``priority_of(key)``: where a task comes among others that could run; None if there is no such task.
     """
 
     def __init__(
@@ -49,11 +71,15 @@ class Assistant:
         feed: Feed,
         done: Callable[..., None],
         stored: Callable[..., None],
+        logged: Callable[..., None],
         left: Callable[[str], None],
+        priority_of: Callable[[Any], tuple[float, int] | None],
     ) -> None:
         self._token = token
         self._feed = feed
         self._left = left
+        self._priority_of = priority_of
+        self._hooks: frozenset[str] = frozenset()
         self._connection: Connection | None = None
         self._process: SpawnedProcess | None = None
         self._running: asyncio.Task[None] | None = None
@@ -65,6 +91,7 @@ class Assistant:
                 protocol.errands.ERRAND_DONE: done,
                 protocol.errands.ERRAND_STORED: stored,
                 protocol.assistant.LISTEN: self._listen,
+                EVENT_LOGGED: logged,
                 protocol.assistant.ENDED: _nothing,
             },
         )
@@ -110,7 +137,7 @@ class Assistant:
         if connection is not self._connection:
             return
         self._connection = None
-        self._listen(False)
+        self._listen(())
         if not self._closing:
             self._left(f"the process beside the scheduler ended{f' ({error})' if error else ''}")
 
@@ -131,10 +158,11 @@ class Assistant:
 
     # -- what happens
 
-    def _listen(self, listens: bool) -> None:
-        if listens and self._subscription is None:
+    def _listen(self, hooks: Sequence[str]) -> None:
+        self._hooks = frozenset(hooks)
+        if hooks and self._subscription is None:
             self._subscription = self._feed.subscribe(self._wake, limit=KEPT)
-        elif not listens and self._subscription is not None:
+        elif not hooks and self._subscription is not None:
             self._feed.unsubscribe(self._subscription)
             self._subscription = None
 
@@ -145,19 +173,41 @@ class Assistant:
         if self._subscription is None or self._connection is None:
             return
         missed, batches = self._subscription.take()
-        changes = [told for batch in batches for change in batch.changes if (told := _told(change)) is not None]
-        for start in range(0, max(len(changes), bool(missed)), TOLD_TOGETHER):
-            self._connection.send(protocol.assistant.TELL(missed, changes[start : start + TOLD_TOGETHER]))
-            missed = 0
+        told: list[tuple[Any, ...]] = []
+        weight = 0
+        for batch in batches:
+            for change in batch.changes:
+                hook = _hook_of(change)
+                if hook in self._hooks:
+                    told.append((batch.at_seconds, hook, *self._given(change)))
+                    weight += weight_of(change)
+                if weight >= TOLD_TOGETHER:
+                    self._connection.send(TELL(missed, told))
+                    told, weight, missed = [], 0, 0
+        if told or missed:
+            self._connection.send(TELL(missed, told))
+
+    def _given(self, change: Change) -> tuple[Any, ...]:
+        """What a hook is given."""
+        if isinstance(change, Move):
+            return change.key, change.before, change.after
+        if isinstance(change, (Joined, Left)):
+            return (change.address,)
+        if isinstance(change, TopicEvent):
+            return change.topics, change.record
+        if isinstance(change, Submitted):
+            tasks = [(key, tuple(dependencies), self._priority_of(key)) for key, dependencies in change.tasks]
+            return change.client, change.wants, tasks, change.options
+        return ()
 
 
-def _told(change: Change) -> tuple[Any, ...] | None:
-    """How a change is told: as the hook of a plugin that hears of it, with what that is given."""
-    if isinstance(change, Move):
-        return ("transition", change.key, change.before, change.after)
-    if isinstance(change, (Joined, Left)) and change.kind != "host":
-        return (f"{'add' if isinstance(change, Joined) else 'remove'}_{change.kind}", change.address)
-    return None
+def _hook_of(change: Change) -> str:
+    """The name of the method of a plugin that hears of a change; of a host that comes or goes none does."""
+    if isinstance(change, Joined):
+        return f"add_{change.kind}"
+    if isinstance(change, Left):
+        return f"remove_{change.kind}"
+    return _HOOKS[type(change)]
 
 
 def _nothing() -> None:

@@ -166,7 +166,9 @@ class Scheduler:
             feed=self.state.feed,
             done=lambda *fields: self._happen(events.ErrandDone(ASSISTANT, *fields)),
             stored=lambda *fields: self._happen(events.ErrandStored(ASSISTANT, *fields)),
+            logged=lambda *fields: self._happen(events.EventLogged(ASSISTANT, *fields)),
             left=lambda reason: self._happen(events.AssistantLeft(reason)),
+            priority_of=lambda key: None if (task := self.state.tasks.get(key)) is None else task.priority,
         )
         if feed_log.logger.isEnabledFor(logging.DEBUG):
             self._feed_log = feed_log.FeedLog(self.state.feed, self._loop.call_soon)
@@ -448,6 +450,7 @@ class Scheduler:
                     protocol.worker.RETURNED: self._taking(events.RunsReturned),
                     protocol.worker.TASKS_OPENED: self._members.tasks_opened,
                     protocol.worker.EVENT_LOGGED: self._taking(events.EventLogged),
+                    protocol.worker.RESTART_WANTED: self._taking(events.RestartWanted),
                     protocol.worker.FROM_TASKS: self._tasks_said,
                     protocol.errands.ERRAND_DONE: self._taking(events.ErrandDone),
                     protocol.errands.ERRAND_STORED: self._taking(events.ErrandStored),

@@ -86,6 +86,7 @@ from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.placing.unrunnable import Unrunnable
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
+from holdfast.cluster.scheduler.tasks.feed import Submitted
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import Instruction, Instructions
@@ -202,7 +203,7 @@ class SchedulerState:
         self.metadata = Metadata(shared)
         self.topics = Topics(shared, kept=events_kept, wall_time=wall_time)
         kills = Kills(shared, self.revocation)
-        successors = Successors(shared, kills)
+        successors = Successors(shared, kills, self.revocation)
         missing = Missing(self.instructions, self.life)
         self.actors = Actors(shared, missing.could_not_read)
         errands = Errands(shared, successors)
@@ -219,12 +220,12 @@ class SchedulerState:
             WorkerWaits(shared, address=address),
             Retiring(shared, self.carrying, self.copies, self.revocation, successors),
             Replicas(shared, self.carrying, self.copies),
-            Restarting(shared, self.revocation, successors),
+            Restarting(shared, successors),
             Finding(shared),
             Inquiries(shared),
             Scaling(shared),
             errands,
-            Plugins(shared, errands, self.copies, self.topics, self.revocation),
+            Plugins(shared, errands, self.copies, self.topics, self.revocation, successors),
             self.expectations,
             Unattended(shared),
             Standing(shared, errands),
@@ -304,12 +305,16 @@ class SchedulerState:
             if self._shared.unfinished:
                 self._follow_up("what parts have left to do", self._shared.follow_up)
             if self.feed.is_heard:
-                self._follow_up("telling those that listen", self._publish)
+                self._follow_up("telling those that listen", lambda: self._publish(event))
             self._watch()
         return self.instructions.take()
 
-    def _publish(self) -> None:
-        self.feed.publish(self.life.now)
+    def _publish(self, event: events.Event) -> None:
+        first = []
+        if isinstance(event, events.TasksSubmitted):
+            tasks = [(key, dependencies) for key, _, _, dependencies in event.tasks]
+            first.append(Submitted(event.client, event.wants, tasks, event.options))
+        self.feed.publish(self.life.now, first)
 
     def _follow_up(self, what: str, step: Callable[[], None]) -> None:
         try:

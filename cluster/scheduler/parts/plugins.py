@@ -31,6 +31,7 @@ from holdfast.cluster.protocol.requests import REGISTER_PLUGIN, UNREGISTER_PLUGI
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.errands import Commission, Errands, Outcome
 from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.successors import Successors
 from holdfast.cluster.scheduler.parts.topics import Topics
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.placing.revocation import Revocation
@@ -55,7 +56,7 @@ _ERRANDS: dict[str, tuple[Errand, Errand]] = {
     "nanny": (SET_UP_NANNY_PLUGINS, TAKE_DOWN_NANNY_PLUGIN),
 }
 #: A process beside the scheduler or an agent is started again for its plugins so often, if it ends before they are set
-#: up.
+#: up; and a worker, if a plugin wants that each time.
 MAX_STARTS = 3
 
 
@@ -146,12 +147,20 @@ class Plugins(Part):
         Where failures are told.
     revocation
         Knows which workers get tasks.
+    successors
+        Has workers make room for others.
     """
 
     name = "plugins"
 
     def __init__(
-        self, shared: Shared, errands: Errands, copies: Copies, topics: Topics, revocation: Revocation
+        self,
+        shared: Shared,
+        errands: Errands,
+        copies: Copies,
+        topics: Topics,
+        revocation: Revocation,
+        successors: Successors,
     ) -> None:
         super().__init__(shared)
         self.requests = {REGISTER_PLUGIN: self._register, UNREGISTER_PLUGIN: self._unregister}
@@ -160,10 +169,12 @@ class Plugins(Part):
         self._copies = copies
         self._topics = topics
         self._revocation = revocation
-        self.events = {events.NannyLeft: self._nanny_left}
+        self._successors = successors
+        self.events = {events.NannyLeft: self._nanny_left, events.RestartWanted: self._restart_wanted}
         self._preparations: dict[Worker, _Preparation] = {}
         self._host_preparations: dict[Host, _HostPreparation] = {}
         self._starts: dict[str, int] = {}  # of the processes beside scheduler and agents, since they had their plugins
+        self._restarts: dict[str, int] = {}  # of workers, since one of that address had its plugins and went on
         errands.on_assistant_left = self._assistant_left
 
     def holders(self) -> Iterable[Holder]:
@@ -246,6 +257,23 @@ class Plugins(Part):
     def host_left(self, host: Host) -> None:
         self._starts.pop(host.address, None)
 
+    def worker_left(self, worker: Worker) -> None:
+        if not self._successors.is_awaited(worker.address):
+            self._restarts.pop(worker.address, None)
+
+    def _restart_wanted(self, event: events.RestartWanted) -> None:
+        """A plugin wants another process in the place of a worker, since what it has set up needs one."""
+        worker = self.shared.workers.get(event.worker)
+        if worker is None:
+            return
+        restarts = self._restarts.get(worker.address, 0)
+        if restarts >= MAX_STARTS:
+            text = f"the worker wants to start again ({event.reason}), and did so {restarts} times in a row: it goes on"
+            self._note(worker.address, "", text)
+            return
+        self._restarts[worker.address] = restarts + 1
+        self._successors.replace([worker])
+
     def host_prepared(self, host: Host, outcome: Outcome) -> None:
         """A host that has come has its plugins, or those of them that have not failed."""
         del self._host_preparations[host]
@@ -280,6 +308,8 @@ class Plugins(Part):
         self._is_prepared(worker)
 
     def _is_prepared(self, worker: Worker) -> None:
+        if not worker.ending:
+            self._restarts.pop(worker.address, None)
         self._revocation.prepare(worker, False)
         self._errands.release(worker.address)
 
@@ -348,3 +378,4 @@ class Plugins(Part):
         for worker in self.shared.workers.values():
             assert worker.preparing == (worker in self._preparations or worker.host in self._host_preparations)
         assert self._starts.keys() <= {ASSISTANT, *self.shared.hosts}
+        assert self._restarts.keys() <= {worker.address for worker in self._successors.there}

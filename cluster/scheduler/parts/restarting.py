@@ -18,9 +18,8 @@ from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.retiring import named_workers
 from holdfast.cluster.scheduler.parts.successors import Successors
 from holdfast.cluster.scheduler.parts.waits import Refusal, Wait, WaitOwner
-from holdfast.cluster.scheduler.placing.revocation import Revocation
+from holdfast.cluster.scheduler.tasks.feed import Restarted
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.instructions import RestartWorkers
 from holdfast.cluster.scheduler.tasks.model import Host, Worker
 from holdfast.cluster.scheduler.tasks.wording import some
 
@@ -69,19 +68,16 @@ class Restarting(Part, WaitOwner):
     ----------
     shared
         What all parts work with.
-    revocation
-        Bars workers.
     successors
-        Knows which workers make room for others.
+        Has workers make room for others.
     """
 
     name = "restarting"
 
-    def __init__(self, shared: Shared, revocation: Revocation, successors: Successors) -> None:
+    def __init__(self, shared: Shared, successors: Successors) -> None:
         super().__init__(shared)
         self._successors = successors
         self.requests = {RESTART: self._restart, RESTART_WORKERS: self._restart_workers}
-        self._revocation = revocation
         self._restarts: dict[Restart, None] = {}
 
     # -- requests
@@ -93,6 +89,8 @@ class Restarting(Part, WaitOwner):
         if client.worker is not None:
             raise Refusal("RuntimeError", "a task can't restart the workers, since it would end itself with its own")
         workers = [worker for worker in self._successors.there if worker.ending != "closed"]
+        if self.shared.feed.is_heard:
+            self.shared.feed.tell(Restarted())
         self._cancel_all(client)
         self._begin(client, request, timeout, workers, is_of_all=True, awaits_successors=wait_for_workers)
 
@@ -137,15 +135,7 @@ class Restarting(Part, WaitOwner):
         restart.missing = {worker.address: None for worker in workers if worker not in there}
         self._restarts[restart] = None
         self.shared.waits.begin(restart)
-        of_hosts: dict[Host, list[str]] = {}
-        for worker in there:
-            if worker.ending:
-                continue  # another client restarts it
-            worker.ending = "replaced"
-            self._revocation.retire(worker, True)
-            of_hosts.setdefault(worker.host, []).append(worker.address)
-        for host, addresses in of_hosts.items():
-            self.shared.instructions.put(RestartWorkers(host.address, addresses))
+        self._successors.replace(there)
         self.ask_to_follow_up()
 
     # -- what happens

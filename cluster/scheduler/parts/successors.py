@@ -1,7 +1,7 @@
 """Workers that make room for another process, and those that come after them at the same address.
 
-A worker *makes room* when its process is to be ended for what it runs (`kills`), or since a client restarts it
-(`restarting`). Its *successor* is awaited from then on until one of these:
+A worker *makes room* when its process is to be ended for what it runs (`kills`), or since a client or a plugin restarts
+it (`restarting`, `plugins`). Its *successor* is awaited from then on until one of these:
 
 ===================================================  ==================================================================
 the node finds the process at nothing to be ended    the worker stays, and is no longer about to end
@@ -15,11 +15,13 @@ So whoever means the worker of an address, and not one process, can wait for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
+from holdfast.cluster.scheduler.tasks.instructions import RestartWorkers
 from holdfast.cluster.scheduler.tasks.model import Host, Worker
 
 #: How long a successor is awaited, from when the worker before it has left, or something waits for it first.
@@ -53,6 +55,8 @@ class Successors(Part):
         What all parts work with.
     kills
         Knows which processes are to be ended.
+    revocation
+        Bars workers.
 
     Attributes
     ----------
@@ -63,8 +67,9 @@ class Successors(Part):
 
     name = "successors"
 
-    def __init__(self, shared: Shared, kills: Kills) -> None:
+    def __init__(self, shared: Shared, kills: Kills, revocation: Revocation) -> None:
         super().__init__(shared)
+        self._revocation = revocation
         self.on_settled: Callable[[str, str | None], None] = _nothing
         self._kills = kills
         self._left: dict[str, Worker] = {}  # those that have made room, and have no successor yet
@@ -75,6 +80,17 @@ class Successors(Part):
         """Whether the worker of an address makes room for another one, or has."""
         worker = self.shared.workers.get(address)
         return address in self._left if worker is None else self._makes_room(worker)
+
+    def replace(self, workers: Iterable[Worker]) -> None:
+        """Have other processes take the places of these workers, as far as none does already."""
+        of_hosts: dict[Host, list[str]] = {}
+        for worker in workers:
+            if not worker.ending:
+                worker.ending = "replaced"
+                self._revocation.retire(worker, True)
+                of_hosts.setdefault(worker.host, []).append(worker.address)
+        for host, addresses in of_hosts.items():
+            self.shared.instructions.put(RestartWorkers(host.address, addresses))
 
     def wait_for(self, address: str) -> None:
         """Something waits for the worker of an address, at which a successor is awaited."""

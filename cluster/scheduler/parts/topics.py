@@ -23,7 +23,7 @@ from holdfast.cluster.protocol.requests import LOG_EVENT, SUBSCRIBE, UNSUBSCRIBE
 from holdfast.cluster.scheduler.parts.metadata import tree_or_refusal
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Refusal
-from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks import events, feed
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import TellEvents
 from holdfast.cluster.scheduler.tasks.model import Host, Worker
@@ -138,6 +138,8 @@ class Topics(Part):
     def log(self, topics: Sequence[str], record: Record) -> None:
         """Add an event to topics."""
         event = Logged(self._wall_time(), record, EVENT_NBYTES + nbytes_of(record))
+        if self.shared.feed.is_heard:
+            self.shared.feed.tell(feed.TopicEvent(tuple(dict.fromkeys(topics)), record, event.nbytes))
         for name in dict.fromkeys(topics):
             topic = self._topic(name)
             topic.add(event)

@@ -168,11 +168,18 @@ class KeysCancelled(NamedTuple):
 
 
 class EventLogged(NamedTuple):
-    """A worker adds an event to topics, which clients may be told of."""
+    """A worker or the assistant adds an event to topics, which clients may be told of."""
 
-    worker: str
+    peer: str
     topics: Sequence[str]
     record: tuple[tuple[tuple[Any, ...], Any], ...]
+
+
+class RestartWanted(NamedTuple):
+    """A plugin of a worker wants another process in the place of that one."""
+
+    worker: str
+    reason: str
 
 
 class EventsHeard(NamedTuple):
@@ -383,6 +390,7 @@ Event: TypeAlias = (
     | KeysCancelled
     | ResultsMissing
     | EventLogged
+    | RestartWanted
     | EventsHeard
     | TasksFinished
     | TasksErred

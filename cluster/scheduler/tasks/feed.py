@@ -13,12 +13,12 @@ has missed something.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from holdfast.cluster.scheduler.tasks.states import State
 
-#: So many changes are kept for a subscriber that takes none.
+#: So many changes are kept for a subscriber that takes none, or fewer large ones (`weight_of`).
 SUBSCRIBER_LIMIT = 100_000
 
 
@@ -60,7 +60,49 @@ class Left(NamedTuple):
     reason: str
 
 
-Change: TypeAlias = Move | Joined | Left
+class Submitted(NamedTuple):
+    """A client has submitted tasks. A large graph comes in several pieces, each of which stands by itself.
+
+    Attributes
+    ----------
+    client
+        Its id.
+    wants
+        Of which tasks it wants the results; None: of all.
+    tasks
+        Their keys, with the keys of those that each reads.
+    options
+        How they are to be run, as the client said it.
+    """
+
+    client: str
+    wants: Sequence[Hashable] | None
+    tasks: Sequence[tuple[Hashable, Sequence[Hashable]]]
+    options: Mapping[str, Any]
+
+
+class TopicEvent(NamedTuple):
+    """An event was logged to topics."""
+
+    topics: Sequence[str]
+    record: Any
+    nbytes: int
+
+
+class Restarted(NamedTuple):
+    """A client has all workers restarted, and all keys cancelled."""
+
+
+Change: TypeAlias = Move | Joined | Left | Submitted | TopicEvent | Restarted
+
+
+def weight_of(change: Change) -> int:
+    """How much a change takes, beside others."""
+    if isinstance(change, Submitted):
+        return 1 + len(change.tasks)
+    if isinstance(change, TopicEvent):
+        return 1 + change.nbytes // 1_000
+    return 1
 
 
 class Batch(NamedTuple):
@@ -68,6 +110,11 @@ class Batch(NamedTuple):
 
     at_seconds: float
     changes: tuple[Change, ...]
+
+    @property
+    def weight(self) -> int:
+        """How much it takes."""
+        return sum(map(weight_of, self.changes))
 
 
 class Taken(NamedTuple):
@@ -86,7 +133,7 @@ class Subscription:
         self._limit = limit
         self._wake = wake
         self._batches: deque[Batch] = deque()
-        self._kept = 0  # changes in these
+        self._kept = 0  # how much these take
         self._missed = 0
 
     def take(self) -> Taken:
@@ -100,11 +147,11 @@ class Subscription:
         """Keep a batch for the subscriber, and drop the oldest if these are too many."""
         was_empty = not self._batches and not self._missed
         self._batches.append(batch)
-        self._kept += len(batch.changes)
+        self._kept += batch.weight
         while self._kept > self._limit:
-            dropped = len(self._batches.popleft().changes)
-            self._kept -= dropped
-            self._missed += dropped
+            dropped = self._batches.popleft()
+            self._kept -= dropped.weight
+            self._missed += len(dropped.changes)
         if was_empty and self._wake is not None:
             self._wake()
 
@@ -152,11 +199,12 @@ class Feed:
         """Something has happened; to be called only while there is a listener."""
         self._changes.append(change)
 
-    def publish(self, now: float) -> None:
-        """An event has been handled: give what has happened to all that listen."""
-        if not self._changes:
+    def publish(self, now: float, first: Sequence[Change] = ()) -> None:
+        """An event has been handled: give what it was, and what has happened, to all that listen."""
+        changes = (*first, *self._changes)
+        if not changes:
             return
-        batch = Batch(now, tuple(self._changes))
         self._changes.clear()
+        batch = Batch(now, changes)
         for subscription in tuple(self._subscriptions):
             subscription.add(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from holdfast.cluster.scheduler.tasks.feed import Change, Feed, Joined, Left
+from holdfast.cluster.scheduler.tasks.feed import Change, Feed, Joined, Left, Restarted, Submitted, TopicEvent
 
 logger = logging.getLogger(__name__)
 
@@ -48,5 +48,11 @@ def _line(change: Change) -> str:
         return f"{change.kind} {change.address} ({change.name}) has joined"
     if isinstance(change, Left):
         return f"{change.kind} {change.address} has left: {change.reason or 'it said so'}"
+    if isinstance(change, Submitted):
+        return f"client {change.client} has submitted {len(change.tasks):,} tasks"
+    if isinstance(change, TopicEvent):
+        return f"an event was logged to {', '.join(change.topics):.200}"
+    if isinstance(change, Restarted):
+        return "all workers are restarted"
     where = f" at {change.where}" if change.where else ""
     return f"{change.key!r:.200} {change.before or 'nothing'} → {change.after}{where}"

@@ -122,7 +122,7 @@ def info(
             "last_seen": beat.get("time"),
             "services": {},
             "nanny": None,
-            "status": "closing_gracefully" if worker.retiring else "running",
+            "status": "closing_gracefully" if worker.retiring else "starting" if worker.preparing else "running",
             "metrics": {
                 "memory": figures["memory"],
                 "cpu": figures["cpu"],
