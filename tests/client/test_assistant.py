@@ -183,6 +183,93 @@ def test_a_plugin_hears_of_workers(tmp_path):
         assert f"add_worker {first}\n" not in path.read_text()
 
 
+class Watching(SchedulerPlugin):
+    """Keeps what it hears of graphs, events and restarts."""
+
+    name = "watching"
+
+    def start(self, scheduler):
+        scheduler.watching = self
+        self.heard = []
+
+    def update_graph(self, scheduler, *, client, keys, tasks, annotations, priority, dependencies, **kwargs):
+        self.heard.append(("graph", client, keys, tasks, annotations, dependencies, sorted(priority)))
+
+    def log_event(self, topic, msg):
+        if topic in ("mine", "its"):
+            self.heard.append((topic, msg))
+
+    def restart(self, scheduler):
+        self.heard.append(("restart",))
+
+
+def test_a_plugin_hears_of_graphs_events_and_restarts(client):
+    client.register_plugin(Watching())
+
+    def heard(dask_scheduler):
+        return dask_scheduler.watching.heard
+
+    def says(dask_scheduler):
+        dask_scheduler.log_event("its", 3)
+
+    client.get({"one": (pow, 2, 3), "two": (pow, "one", 2)}, "two", retries=2)
+    client.log_event("mine", {"loss": 0.5})
+    client.run_on_scheduler(says)
+    client.restart()
+    until(lambda: ("restart",) in client.run_on_scheduler(heard), "it hears of it")
+    graph, *rest = [each for each in client.run_on_scheduler(heard) if each[0] != "graph" or "two" in each[3]]
+    _, by, keys, tasks, annotations, dependencies, priority = graph
+    assert (by, keys, sorted(tasks)) == (client.id, {"two"}, ["one", "two"])
+    assert annotations["retries"] == {"one": 2, "two": 2}
+    assert dependencies == {"one": set(), "two": {"one"}}
+    assert priority == ["one", "two"]
+    assert rest == [("mine", {"loss": 0.5}), ("its", 3), ("restart",)]
+    client.unregister_scheduler_plugin("watching")
+
+
+def test_one_that_hangs_or_fails_keeps_no_other_from_hearing(client, tmp_path):
+    class Stuck(SchedulerPlugin):
+        def __init__(self, path):
+            self.path = path
+
+        async def add_client(self, scheduler, client):
+            await asyncio.Event().wait()
+
+        def remove_client(self, scheduler, client):
+            raise OSError("no")
+
+    class Failing(SchedulerPlugin):
+        def add_client(self, scheduler, client):
+            raise ZeroDivisionError("oh")
+
+    path = tmp_path / "heard"
+    client.register_plugin(Stuck(str(path)), name="stuck")
+    client.register_plugin(Failing(), name="fails")
+    client.register_plugin(Hearing(path))
+    with Client(client.scheduler_address, set_as_default=False) as other:
+        until(lambda: f"add_client {other.id}" in path.read_text(), "the other one hears of it")
+    events = until(
+        lambda: [event for _, event in client.get_events("plugins") or () if event["plugin"] == "fails"], "it is told"
+    )
+    assert len(events) == 1
+    assert "ZeroDivisionError: oh" in events[0]["text"]
+    for name in ("stuck", "fails", "hearing"):
+        client.unregister_scheduler_plugin(name)
+
+
+def test_a_start_that_hangs_is_not_waited_for_for_ever(client):
+    class Hanging(SchedulerPlugin):
+        setup_timeout = 0.3
+
+        def start(self, scheduler):
+            signal.pause()
+
+    with pytest.raises(TimeoutError, match=r"(?s)the assistant of the scheduler after 0\.3 s.*signal\.pause\(\)"):
+        client.register_plugin(Hanging(), name="hanging")
+    assert client.run_on_scheduler(pow, 2, 3) == 8
+    client.unregister_scheduler_plugin("hanging")
+
+
 def test_plugins_come_back_when_their_process_dies(client, tmp_path):
     path = tmp_path / "heard"
     client.register_scheduler_plugin(Hearing(path))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from waiting import until
 
-from holdfast import Client, Environ, LocalCluster, Nanny, NannyPlugin, Scheduler, Worker
+from holdfast import Client, Environ, LocalCluster, Nanny, NannyPlugin, Scheduler, SchedulerPlugin, Worker
 from holdfast.cluster.errors import ConnectError
 
 
@@ -283,6 +283,31 @@ def test_they_are_taken_down_with_their_host_and_nothing_is_left(tmp_path):
         client.run(signal.pause, nanny=True, wait=False)
     until((tmp_path / "left").exists, "it is taken down")
     until(lambda: not os.path.exists(f"/proc/{pid}"), "it is gone")
+
+
+@pytest.mark.parametrize("whose", ["agent", "scheduler"])
+def test_a_teardown_that_hangs_keeps_no_process_when_the_one_beside_it_is_killed(whose):
+    class Hanging(NannyPlugin):
+        def teardown(self, nanny):
+            signal.pause()
+
+    class HangingToo(SchedulerPlugin):
+        async def close(self):
+            await asyncio.Event().wait()
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, object_store_memory="64 MiB") as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        if whose == "agent":
+            client.register_plugin(Hanging(), name="hanging")
+            (pid,) = client.run(os.getpid, nanny=True).values()
+            os.kill(cluster.nodes[0]["pid"], signal.SIGKILL)
+        else:
+            client.register_plugin(HangingToo(), name="hanging")
+            pid = client.run_on_scheduler(os.getpid)
+            os.kill(client.scheduler_info()["pid"], signal.SIGKILL)
+        until(lambda: not os.path.exists(f"/proc/{pid}"), "it ends all the same")
 
 
 def test_workers_of_the_agent_s_process_stay_as_they_are(in_process):
