@@ -49,6 +49,11 @@ def restarting_here(address: str) -> list[dict[str, Any]]:
     return found
 
 
+def store_memory_here() -> int:
+    """The bytes that the object stores of this user's clusters on this host may take."""
+    return sum(int(entry.get("object_store_memory") or 0) for entry in _parts_here())
+
+
 def _parts_here() -> list[dict[str, Any]]:
     return [
         entry for kind in ("head", "host", "local") for entry in run_directory.running(kind) if entry.get("address")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -14,9 +15,15 @@ from typing import Any
 
 import click
 
+from holdfast.cluster import protocol
+from holdfast.cluster.cli.dask_options import explain, take_dask_options
+from holdfast.cluster.cli.find import store_memory_here
+from holdfast.cluster.cli.parameters import Count, Resources, Size
 from holdfast.cluster.comm import tokens
 from holdfast.cluster.comm.addresses import DEFAULT_PORT, format_address, is_loopback, parse_address
-from holdfast.cluster.deploy.ask import wait_for_scheduler
+from holdfast.cluster.deploy.ask import ask, wait_for_scheduler
+from holdfast.cluster.deploy.interfaces import address_of_interface
+from holdfast.cluster.deploy.options import preloads_of
 from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, NodePlan, plan_nodes
 from holdfast.cluster.deploy.scheduler_file import wait_for_address
 from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
@@ -24,49 +31,13 @@ from holdfast.cluster.processes.log_files import default_root
 from holdfast.cluster.processes.parent import ChildProcess, spawn
 from holdfast.cluster.tables import count
 from holdfast.objectstore.errors import HoldfastError
-from holdfast.objectstore.sizes import format_size, parse_size
+from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.spill.location import default_location
 
 LOOPBACK = "127.0.0.1"
-#: Of a resource; more is a mistake, and infinity as well.
-MAX_AMOUNT = 1e18
 #: How long a cluster that is to be joined may take to answer.
 JOIN_SECONDS = 5.0
 EVERYWHERE = ("0.0.0.0", "::")
-
-
-class _Size(click.ParamType):  # type: ignore[type-arg]  # it has none in older versions
-    """A size in bytes."""
-
-    name = "size"
-
-    def __init__(self, *, or_none: bool = False) -> None:
-        self._or_none = or_none
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return value if self._or_none and str(value).strip() == "0" else parse_size(value)
-        except ValueError:
-            none = ", and 0 for no limit" if self._or_none else ""
-            self.fail(f"{value!r} is no size; one is, for example, 4GB or 512MiB{none}.", param, ctx)
-
-
-class _Resources(click.ParamType):  # type: ignore[type-arg]
-    """Names with amounts: ``GPU=2 MEM=1e9``."""
-
-    name = "resources"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for part in str(value).replace(",", " ").split():
-            name, _, amount = part.partition("=")
-            try:
-                found[name] = float(amount)
-            except ValueError:
-                found = {}
-            if not name or not 0 <= found.get(name, -1) <= MAX_AMOUNT:
-                self.fail(f"{part!r} is no resource; one is, for example, GPU=2, several 'GPU=2 MEM=1e9'.", param, ctx)
-        return found
 
 
 #: What `plan_nodes` calls what was given by an option.
@@ -101,44 +72,73 @@ _OPTIONS = {
     help=f"With --head: the port of the scheduler; 0: any free one. Default: {DEFAULT_PORT}.",
 )
 @click.option(
+    "--interface",
+    metavar="NAME",
+    help="The network interface whose address is --host.",
+)
+@click.option(
     "--workers",
-    type=click.IntRange(1),
+    "--nworkers",
+    "workers",
+    type=Count(),
+    metavar="N",
     help="How many worker processes run here. Default: so many that workers × threads = cores, or fewer if there is "
     "little memory.",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1),
+    "--nthreads",
+    "threads",
+    type=Count(),
+    metavar="N",
     help="How many tasks each worker runs at once. Default: so many that workers × threads = cores.",
 )
 @click.option(
     "--memory",
-    type=_Size(or_none=True),
+    "--memory-limit",
+    "memory",
+    type=Size(or_none=True),
     metavar="SIZE",
-    help="The most memory of each worker, as in '2GB'; 0: no limit. A worker that takes more is ended and started "
-    "again. Default: each worker's part of what the object store leaves.",
+    help="The most memory of each worker, as in '2GB', or '0.25' of this machine's; 0: no limit. A worker that takes "
+    "more is ended and started again. Default: each worker's part of what the object store leaves.",
 )
 @click.option(
     "--object-store-memory",
-    type=_Size(),
+    type=Size(),
     metavar="SIZE",
-    help="Capacity of the object store, as in '8GB'. Default: 30 % of memory.",
+    help="Capacity of the object store, as in '8GB'. Default: 30 % of memory; if stores of other clusters of yours run "
+    "on this machine, 30 % of what they leave.",
 )
 @click.option(
     "--resources",
-    type=_Resources(),
+    type=Resources(),
     metavar="'NAME=AMOUNT ...'",
     help="Resources of each worker, which tasks can ask for, as in 'GPU=2 MEM=1e9'.",
 )
 @click.option(
     "--spill-directory",
+    "--local-directory",
+    "spill_directory",
     metavar="PATH",
     help="Where the object store puts objects that don't fit into memory. Default: the first on a disk of $TMPDIR, "
     "/tmp, /var/tmp and ~/.cache.",
 )
 @click.option(
     "--name",
-    help="This host's name in the cluster. Default: its host name. Hosts may share a name; then it means all of them.",
+    help="This host's name in the cluster. Default: its host name. If a host of the cluster has that name already, a "
+    "number is added, as in 'alpha.2'.",
+)
+@click.option(
+    "--preload",
+    multiple=True,
+    metavar="MODULE",
+    help="What each worker runs first: the name of a module, the path of a file, or code. May be given several times.",
+)
+@click.option(
+    "--pid-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Write the id of the process that 'holdfast stop' ends into this file, which goes when that ends.",
 )
 @click.option(
     "--log-directory",
@@ -161,23 +161,30 @@ _OPTIONS = {
     help="Seconds in which the cluster, or this host, has to be ready. If it is not, the command stops it and fails.",
 )
 @click.option("--block", is_flag=True, help="Stay in the foreground. Ctrl-C stops what was started.")
+@click.argument("preload_argv", nargs=-1, type=click.UNPROCESSED)
+@take_dask_options
 def start(
     head: bool,
     address: str | None,
     scheduler_file: Path | None,
     host: str | None,
     port: int | None,
+    interface: str | None,
     workers: int | None,
     threads: int | None,
-    memory: int | str | None,
-    object_store_memory: int | None,
+    memory: float | str | None,
+    object_store_memory: float | None,
     resources: dict[str, float] | None,
     spill_directory: str | None,
     name: str | None,
+    preload: tuple[str, ...],
+    preload_argv: tuple[str, ...],
+    pid_file: Path | None,
     log_directory: Path | None,
     log_level: str,
     timeout: float,
     block: bool,
+    **of_dask: Any,
 ) -> None:
     """Start a cluster on this host, or join this host to one.
 
@@ -194,6 +201,10 @@ def start(
       holdfast start --address 10.0.0.1:8786
       holdfast start --head --scheduler-file scheduler.json
       holdfast start --scheduler-file scheduler.json
+      holdfast start --head --preload setup.py -- --colour red
+
+    What follows -- are arguments of what is preloaded. Options of 'dask scheduler' and 'dask worker' that have no
+    effect here are taken with a word on why.
 
     Each process that connects must have the cluster's token. The first start makes it, in ~/.config/holdfast/token (or
     the file that HOLDFAST_TOKEN_FILE names). To join from another host, copy that file there, or set HOLDFAST_TOKEN to
@@ -209,6 +220,13 @@ def start(
     HOLDFAST_EVENTS_LOG_LENGTH says how many events of each topic its scheduler keeps (100,000), and
     HOLDFAST_PROFILE_INTERVAL that the workers of a host take profiles from the beginning on, every so many seconds.
     """
+    explain(of_dask)
+    if preload_argv and not preload:
+        raise click.UsageError(f"{' '.join(preload_argv)!r} is no option; it would be an argument of --preload")
+    if interface is not None:
+        if host is not None:
+            raise click.UsageError("say either --host or --interface")
+        host = address_of_interface(interface)
     if not head and address is None and scheduler_file is not None:
         address = wait_for_address(scheduler_file, min(timeout, JOIN_SECONDS))
     elif not head and scheduler_file is not None:
@@ -223,10 +241,12 @@ def start(
         # Asked here and now, so that a wrong address or token is said at once and not by a process in its log.
         token = tokens.load_token()
         wait_for_scheduler(address, timeout=min(timeout, JOIN_SECONDS), token=token)
+        name = _free_name(name, address, token)
     else:
         token = tokens.load_token(create=True)
     listen = host or LOOPBACK
     own_address = _own_address(host, address)
+    taken = store_memory_here()
     try:
         (plan,) = plan_nodes(
             workers,
@@ -237,6 +257,8 @@ def start(
             spill_directory=spill_directory,
             resources=resources,
             name=name,
+            preload=preloads_of(preload, preload_argv),
+            taken_nbytes=taken,
         )
     except (ValueError, TypeError) as error:
         raise click.UsageError(re.sub("|".join(_OPTIONS), lambda found: _OPTIONS[found[0]], str(error))) from None
@@ -251,6 +273,7 @@ def start(
         log_directory=logs,
         timeout=timeout,
         scheduler_file=scheduler_file if head else None,
+        pid_file=pid_file,
     )
     with tokens.handed_down(token) as token_fd:
         child = spawn(
@@ -261,6 +284,11 @@ def start(
             pass_fds=[token_fd],
             new_session=not block,
             lifeline=block,
+        )
+    if taken and object_store_memory is None:
+        click.echo(
+            f"Object stores of your clusters on this machine may take {format_size(taken)}. This one gets 30 % of what "
+            "they leave (--object-store-memory)."
         )
     _run(child, plan, listen if head else None, logs, timeout, begun, block)
 
@@ -332,6 +360,18 @@ def _own_address(host: str | None, scheduler: str | None) -> str:
             if scheduler is None:  # no network: other processes of this machine are all there is
                 return LOOPBACK
             raise HoldfastError(f"there is no way to {scheduler}: {error.strerror or error}") from None
+
+
+def _free_name(name: str | None, address: str, token: bytes) -> str | None:
+    """A name that no host of the cluster has: this one, if it is free."""
+    wanted = name or socket.gethostname()
+    nodes = ask(address, protocol.requests.STATUS, token=token)["nodes"].values()
+    taken = {node["hostname"] for node in nodes}
+    if wanted not in taken:
+        return name
+    free = next(found for number in itertools.count(2) if (found := f"{wanted}.{number}") not in taken)
+    click.echo(f"This host is called {free}: a host of the cluster is called {wanted} already.")
+    return free
 
 
 def _log_directory(named: Path | None, kind: str) -> Path:

@@ -26,6 +26,10 @@ from holdfast.cluster.tables import (
 
 #: A host that is there says something every two seconds, and when this command asks.
 SILENT_SECONDS = 5.0
+#: So many waiting tasks are listed, and so many requests.
+LISTED = 10
+#: The states of tasks that wait for something.
+WAITING = ("waiting", "no-worker", "ready", "lost")
 
 
 @click.command()
@@ -40,13 +44,16 @@ SILENT_SECONDS = 5.0
 )
 @address_option
 def status(as_json: bool, watch: float | None, address: str | None) -> None:
-    """Show a cluster's hosts, workers, object stores and tasks.
+    """Show a cluster's hosts, workers, object stores and tasks, and what these wait for.
 
     A worker is "running" if it hears what it is told, with or without tasks. One that hears nothing is "computing" if
     it uses a processor, as in a long call into C, "blocked" if it does not, and "stopped" if the system lets it do
     nothing (SIGSTOP, a debugger). The status then says for how long.
 
     A worker or host that has died is listed below with the number of deaths, and how and when the last one was.
+
+    Of tasks that wait, and of requests of clients that wait (for items of a queue, a lock, workers and the like), some
+    are listed with what they wait for; --json has more of them.
 
     \b
     Examples:
@@ -107,10 +114,45 @@ def render(report: dict[str, Any], width: int | None = None) -> str:
     for unplaced in report.get("unplaced") or ():
         number = unplaced.get("tasks") or 0
         blocks[-1] += f"\n  {count(number, 'task')} {'waits' if number == 1 else 'wait'} {unplaced.get('reason')}"
+    if waiting := _waiting_tasks(report, width):
+        blocks[-1] += f"\n{waiting}"
+    if waits := _waits(report, width):
+        blocks.append(waits)
     datasets = report.get("datasets") or []
     names = ", ".join(shorten(str(name), 60) for name in datasets[:20]) + (", …" if len(datasets) > 20 else "")
     blocks.append("Datasets: " + "\n".join([names or "none", *_one_copy(report.get("one_copy") or {})]))
     return "\n".join(blocks[:2]) + "\n\n" + "\n\n".join(blocks[2:])
+
+
+def _waiting_tasks(report: dict[str, Any], width: int | None) -> str:
+    """Some of the tasks that wait, and how many more there are."""
+    tasks = (report.get("waiting") or [])[:LISTED]
+    rows = [[shorten(str(task.get("key")), 60), task.get("state"), task.get("for")] for task in tasks]
+    if not rows:
+        return ""
+    lines = [table(["task", "state", "waits"], rows, width=width)]
+    states = report.get("tasks") or {}
+    more = sum(states.get(state) or 0 for state in WAITING) - len(rows)
+    return "\n".join([*lines, *([f"  … and {count(more, 'more task')}"] if more > 0 else [])])
+
+
+def _waits(report: dict[str, Any], width: int | None) -> str:
+    """What clients wait for, besides results."""
+    waits = (report.get("waits") or [])[:LISTED]
+    number = report.get("n_waits") or len(waits)
+    if not waits:
+        return ""
+    rows = [
+        [
+            shorten(str(wait.get("client")), 60),
+            wait.get("what"),
+            "until then" if wait.get("seconds_left") is None else f"{format_duration(wait['seconds_left'])} more",
+        ]
+        for wait in waits
+    ]
+    lines = [f"Requests that wait: {number:,}", table(["client", "waits for", "at most"], rows, width=width)]
+    more = number - len(rows)
+    return "\n".join([*lines, *([f"  … and {more:,} more"] if more > 0 else [])])
 
 
 def _one_copy(datasets: dict[str, dict[str, Any]]) -> list[str]:

@@ -253,6 +253,7 @@ class LocalProcesses:
             "address": self.scheduler_address,
             "id": self.id,
             "nodes": [info["address"] for info in self.node_infos],
+            "object_store_memory": sum(place.plan.store_capacity for place in self.places),
             "restarting": self.restarting(),
             "time": time.time(),
         }

@@ -41,7 +41,7 @@ class LocalThreads:
             self.stop(5.0)
             sock.close()
             if isinstance(error, TimeoutError):
-                raise TimeoutError(f"the cluster was not ready after {timeout:g} s") from None
+                raise TimeoutError(f"the cluster was not ready after {timeout:g} s; timeout= gives it more") from None
             raise
 
     async def _start(self, sock: Any, plans: Sequence[NodePlan]) -> None:

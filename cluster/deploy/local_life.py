@@ -16,6 +16,7 @@ from holdfast.cluster import protocol
 from holdfast.cluster.deploy.ask import ask
 from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.deploy.runner import Runner
+from holdfast.cluster.processes.parent import NotReadyError
 from holdfast.cluster.processes.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -68,8 +69,11 @@ class LocalLife:
             self._parts.keep(self._tell)
             if self._scheduler_file is not None:
                 self._write_file(self._scheduler_file)
-        except BaseException:
+        except BaseException as error:
             self.end(CLOSE_TIMEOUT_SECONDS)
+            if isinstance(error, NotReadyError):
+                late = f"All of it has {patience:g} s to start; timeout= gives it more"
+                raise NotReadyError(f"{error}\n{late}") from None
             raise
 
     def _tell(self) -> None:

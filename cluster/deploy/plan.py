@@ -26,6 +26,8 @@ WORKER_NBYTES_MIN = 256 << 20
 LIMIT_NBYTES_MIN = 64 << 20
 #: Less is a size without its unit, by mistake.
 CAPACITY_NBYTES_MIN = 64 << 10
+#: What a store gets at least that isn't told how large it is to be, however much others have taken.
+CAPACITY_NBYTES_LEAST = 64 << 20
 #: To be said once by whatever has other machines reach a cluster.
 BEYOND_THIS_MACHINE = (
     "Anybody on the network between its machines can read what this cluster sends, and can send in its name: use a "
@@ -149,8 +151,11 @@ def plan_nodes(
     name: str | None = None,
     environment: Mapping[str, str] | None = None,
     preload: Sequence[Sequence[Any]] = (),
+    taken_nbytes: int = 0,
 ) -> list[NodePlan]:
     """Check what was asked for and share it out over ``n_hosts`` hosts.
+
+    By default they take of this machine's memory what ``taken_nbytes``, those of other stores, leave.
 
     Raises
     ------
@@ -159,10 +164,10 @@ def plan_nodes(
     """
     n_hosts = _count("n_hosts", n_hosts, MAX_WORKERS)
     given = n_workers is not None
-    capacity = store_capacity(object_store_memory, n_hosts)
+    capacity = store_capacity(object_store_memory, n_hosts, taken_nbytes)
     if spill_directory is not None:
         spill_directory = os.path.abspath(spill_directory)
-    for_workers = _left_for_workers(n_hosts * capacity, spill_directory)
+    for_workers = max(0, _left_for_workers(n_hosts * capacity, spill_directory) - taken_nbytes)
     n_workers, threads_per_worker = workers_and_threads(
         n_workers, threads_per_worker, processes=processes, workers_max=max(1, for_workers // WORKER_NBYTES_MIN)
     )
@@ -256,8 +261,9 @@ def _at_least(memory_limit: float | str | None) -> int:
     return nbytes
 
 
-def store_capacity(nbytes: float | str | None, n_hosts: int = 1) -> int:
-    """The bytes of each of so many object stores, if they are to be this large; by default each gets its share.
+def store_capacity(nbytes: float | str | None, n_hosts: int = 1, taken_nbytes: int = 0) -> int:
+    """The bytes of each of so many object stores, if they are to be this large; by default each gets its share of what
+    other stores of this machine, of so many bytes together, leave.
 
     Raises
     ------
@@ -265,7 +271,8 @@ def store_capacity(nbytes: float | str | None, n_hosts: int = 1) -> int:
         It is no size, or too small or large a one.
     """
     if nbytes is None:
-        return max(1, default_capacity() // n_hosts)
+        left = max(0.0, 1 - taken_nbytes / memory_limits.memory_limit())
+        return max(CAPACITY_NBYTES_LEAST if taken_nbytes else 1, int(default_capacity() * left) // n_hosts)
     capacity = _size("object_store_memory", nbytes, n_hosts)
     if capacity < CAPACITY_NBYTES_MIN:
         raise ValueError(

@@ -27,6 +27,7 @@ from holdfast.cluster.deploy.plan import NodePlan
 from holdfast.cluster.deploy.scheduler_file import write_scheduler_file
 from holdfast.cluster.processes import log_files
 from holdfast.cluster.processes.child import add_process_options, configure_logging, default_signals, tell_parent
+from holdfast.cluster.processes.parent import NotReadyError
 from holdfast.cluster.processes.run_directory import RunDirectory, sweep
 from holdfast.objectstore.errors import HoldfastError
 
@@ -65,6 +66,7 @@ def service_arguments(
     log_directory: Path,
     timeout: float,
     scheduler_file: Path | None = None,
+    pid_file: Path | None = None,
 ) -> list[str]:
     """The command line of a service. ``kind``: ``head`` (``host`` and ``port`` count) or ``host`` (``address``)."""
     options = {
@@ -78,6 +80,8 @@ def service_arguments(
     }
     if scheduler_file is not None:
         options["--scheduler-file"] = os.path.abspath(scheduler_file)
+    if pid_file is not None:
+        options["--pid-file"] = os.path.abspath(pid_file)
     return [part for option in options.items() for part in option]
 
 
@@ -91,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log-directory", type=Path, required=True)
     parser.add_argument("--timeout", type=float, default=30.0)
     parser.add_argument("--scheduler-file", type=Path)
+    parser.add_argument("--pid-file", type=Path)
     add_token_option(parser)
     add_process_options(parser)
     options = parser.parse_args(arguments)
@@ -99,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     token = token_of(options)
     parts = LocalProcesses(token, log_level=options.log_level, log_directory=options.log_directory)
     directory: RunDirectory | None = None
-    file: Path | None = None
+    files: list[Path] = []
     code = 0
     ready_fd = options.ready_fd
     for number in _SIGNALS:
@@ -118,7 +123,10 @@ def main(arguments: list[str] | None = None) -> int:
             if options.scheduler_file is not None:
                 identity = ask(parts.scheduler_address, protocol.requests.INFO, token=token)
                 write_scheduler_file(options.scheduler_file, identity)
-                file = options.scheduler_file
+                files.append(options.scheduler_file)
+            if options.pid_file is not None:
+                _write_pid(options.pid_file)
+                files.append(options.pid_file)
             logger.info("ready: %s", info)
             tell_parent(ready_fd, info)
             ready_fd = None
@@ -130,8 +138,10 @@ def main(arguments: list[str] | None = None) -> int:
         logger.info("stopping: %s", told)
         tell_parent(ready_fd, {"error": "it was told to stop while it started"})
     except HoldfastError as error:
-        logger.error("stopping: %s", error)
-        tell_parent(ready_fd, {"error": str(error)})
+        late = f"\nAll of it has {options.timeout:g} s to start; --timeout gives it more"
+        text = f"{error}{late if isinstance(error, NotReadyError) else ''}"
+        logger.error("stopping: %s", text)
+        tell_parent(ready_fd, {"error": text})
         code = 1
     except Exception as error:
         logger.exception("stopping")
@@ -143,12 +153,19 @@ def main(arguments: list[str] | None = None) -> int:
         logger.exception("stopping failed")
         code = 1
     finally:
-        if file is not None:
+        for file in files:
             file.unlink(missing_ok=True)
         if directory is not None:
             directory.close()
         logger.info("stopped")
     return code
+
+
+def _write_pid(file: Path) -> None:
+    try:
+        file.write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise HoldfastError(f"the file {file} can't be written: {error.strerror or error}; see --pid-file") from None
 
 
 def _start(parts: LocalProcesses, options: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ from holdfast.cluster.processes.log_files import open_log
 from holdfast.cluster.processes.parent import (
     UNKNOWN_EXIT,
     ChildProcess,
+    NotReadyError,
     SpawnedProcess,
     describe_exit,
     readable,
@@ -113,7 +114,7 @@ class Forker:
                 requests = self._running()
                 request.send(requests)
                 if not _is_readable(requests.fileno(), timeout):
-                    raise HoldfastError(f"{name} was not ready after {timeout:.3g} s")
+                    raise NotReadyError(f"{name} was not ready after {timeout:.3g} s")
                 return request.answer(requests)
             except ConnectionError:
                 raise HoldfastError(f"{name} could not start: {self._last_words()}") from None

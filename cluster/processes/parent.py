@@ -30,6 +30,10 @@ UNKNOWN_EXIT = 256
 _children: weakref.WeakSet[ChildProcess] = weakref.WeakSet()
 
 
+class NotReadyError(HoldfastError):
+    """A process was not ready in time. Whoever knows how to give it more says so."""
+
+
 class ChildProcess(abc.ABC):
     """A process that ends with this one, and that says on a pipe how its start went.
 
@@ -65,9 +69,10 @@ class ChildProcess(abc.ABC):
 
         Raises
         ------
+        NotReadyError
+            It was not ready after ``timeout`` seconds. It still runs: the caller kills it.
         HoldfastError
-            It could not start (its own words), died (the end of its log), or was not ready after ``timeout``
-            seconds. A child that is late still runs: the caller kills it.
+            It could not start (its own words), or died (the end of its log).
         """
         deadline = time.monotonic() + timeout
         while self._says_something(deadline - time.monotonic()):
@@ -122,8 +127,8 @@ class ChildProcess(abc.ABC):
         """
         return self._said == AT_WORK
 
-    def _late(self, timeout: float) -> HoldfastError:
-        return HoldfastError(f"{self.name} (pid {self.pid}) was not ready after {timeout:.3g} s{self.log_tail()}")
+    def _late(self, timeout: float) -> NotReadyError:
+        return NotReadyError(f"{self.name} (pid {self.pid}) was not ready after {timeout:.3g} s{self.log_tail()}")
 
     def log_tail(self) -> str:
         """The end of what it has logged, introduced and indented, or nothing."""

@@ -211,3 +211,32 @@ def test_tables_and_quantities() -> None:
     assert [format_duration(s) for s in (3, 300, 9000, 400_000, None)] == ["3 s", "5 min", "2.5 h", "4.6 days", "-"]
     assert shorten("short", 10) == "short"
     assert shorten("a-very-long-name", 10) == "a-very…ame"
+
+
+def test_a_status_report_lists_some_of_what_waits() -> None:
+    report = {
+        "tasks": {"waiting": 30, "ready": 2, "processing": 1},
+        "waiting": [{"key": f"join-{n}", "state": "waiting", "for": "for load-1 (processing)"} for n in range(20)],
+        "n_waits": 13,
+        "waits": [
+            {"client": "etl", "what": "items of the queue 'jobs'", "seconds_left": None},
+            *[{"client": "etl", "what": f"the lock 'l{n}'", "seconds_left": 12.3} for n in range(12)],
+        ],
+    }
+    lines = status.render(report).splitlines()
+    where = lines.index("Tasks: 30 waiting, 2 ready, 1 processing")
+    assert lines[where + 1 : where + 3] == [
+        "  task    state    waits",
+        "  join-0  waiting  for load-1 (processing)",
+    ]
+    assert lines[where + 12 : where + 17] == [
+        "  … and 22 more tasks",
+        "",
+        "Requests that wait: 13",
+        "  client  waits for                  at most",
+        "  etl     items of the queue 'jobs'  until then",
+    ]
+    assert lines[where + 17] == "  etl     the lock 'l0'              12 s more"
+    assert lines[-3:] == ["  … and 3 more", "", "Datasets: none"]
+    narrow = status.render(report, 40).splitlines()[where:]
+    assert all(len(line) <= 40 for line in narrow), narrow

@@ -68,6 +68,9 @@ class Publication(CopiesWait):
     def made(self) -> None:
         self._datasets.conclude(self)
 
+    def describe(self) -> str:
+        return f"copies of the dataset {some(_shown(dataset.name) for dataset in self.datasets)}"
+
     def snapshot(self) -> Any:
         return [dataset.name for dataset in self.datasets]
 

@@ -117,6 +117,9 @@ class ErrandWait(Wait, Commission):
     def came(self, address: str, outcome: Outcome) -> None:
         self._errands.came(self, address, outcome)
 
+    def describe(self) -> str:
+        return f"'{self.operation}', from {some(self.under_way.values())}"
+
     def snapshot(self) -> Any:
         return [self.operation, self.seconds, list(self.under_way.values())]
 

@@ -27,6 +27,9 @@ class EventWait(Wait):
         self.name = name
         self.number = number
 
+    def describe(self) -> str:
+        return f"the event {self.name!r:.200}"
+
     def snapshot(self) -> Any:
         return [self.name, self.number]
 

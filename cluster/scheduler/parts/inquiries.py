@@ -32,6 +32,9 @@ class Inquiry(Wait):
         self.operation = operation
         self.hosts: dict[Host, None] = {}
 
+    def describe(self) -> str:
+        return f"'{self.operation}', from {len(self.hosts):,} hosts"
+
     def snapshot(self) -> Any:
         return self.operation
 

@@ -76,6 +76,9 @@ class KillsWait(Wait):
         self.number = number
         self.kills = kills
 
+    def describe(self) -> str:
+        return f"the end of {len(self.kills):,} runs, which are cancelled"
+
     def snapshot(self) -> Any:
         return self.number
 

@@ -41,6 +41,7 @@ from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import NO_END, Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.names import Key, name_of
+from holdfast.cluster.scheduler.tasks.wording import some
 
 
 class Line:
@@ -115,6 +116,10 @@ class LeaseWait(Wait):
         super().__init__(part, client, request, due)
         self.lease = lease
 
+    def describe(self) -> str:
+        assert isinstance(self.part, LeasePart)
+        return f"{self.part.waited_for} {some(f'{line.name!r:.200}' for line in self.lease.lines)}"
+
     def snapshot(self) -> Any:
         assert isinstance(self.part, LeasePart)
         return [self.part.name, self.lease.number]
@@ -133,6 +138,8 @@ class LeasePart(Part, WaitOwner):
 
     #: What people call what a lease is of.
     noun: str
+    #: What somebody waits for, before the names.
+    waited_for: str
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)

@@ -17,6 +17,7 @@ class Locks(LeasePart):
 
     name = "locks"
     noun = "locks"
+    waited_for = "the lock"
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)

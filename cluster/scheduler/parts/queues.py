@@ -153,6 +153,9 @@ class PutWait(_QueueWait):
 
     kind = "put"
 
+    def describe(self) -> str:
+        return f"room in the queue {self.queue.name!r:.200}"
+
     def snapshot(self) -> Any:
         place = list(self.queue.putters).index(self)
         return [self.queue.name, self.lease, place, _written(self.items)]
@@ -178,6 +181,9 @@ class GetWait(_QueueWait):
     ) -> None:
         super().__init__(part, client, request, due, queue, lease, items)
         self.count = count
+
+    def describe(self) -> str:
+        return f"items of the queue {self.queue.name!r:.200}"
 
     @property
     def is_over(self) -> bool:

@@ -68,6 +68,9 @@ class _Moving(Wait, Order):
     def left_in_words(self) -> str:
         """What was not done when the time was over."""
 
+    def describe(self) -> str:
+        return f"{self.kind} ({self.left_in_words()})"
+
 
 class Replication(_Moving):
     """Results that are to lie on ``n`` of these hosts."""

@@ -57,6 +57,9 @@ class Restart(Wait):
         """Whether nothing is waited for any more."""
         return not self.left and not (self.missing and self.awaits_successors)
 
+    def describe(self) -> str:
+        return f"new processes of {len(self.left) + len(self.missing):,} workers"
+
     def snapshot(self) -> Any:
         return [[*self.left, *self.missing], self.is_of_all, self.awaits_successors, dict(self.statuses)]
 

@@ -94,6 +94,9 @@ class Retirement(Wait):
         self.described: dict[str, dict[str, Any]] = {}
         self.evacuation: Evacuation
 
+    def describe(self) -> str:
+        return f"the end of {len(self.workers):,} workers, which are retired"
+
     def snapshot(self) -> Any:
         flags = [self.close_workers, self.close_hosts, self.awaits_end]
         return [list(self.workers), *flags, self.until - (self.due or self.until), self.is_ending]

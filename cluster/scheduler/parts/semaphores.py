@@ -22,6 +22,7 @@ class Semaphores(LeasePart):
 
     name = "semaphores"
     noun = "leases of semaphores"
+    waited_for = "a lease of the semaphore"
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)

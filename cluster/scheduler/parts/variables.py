@@ -74,6 +74,9 @@ class VariableWait(Wait):
         self.lease = lease
         self.began = part.shared.now
 
+    def describe(self) -> str:
+        return f"a value of the variable {self.name!r:.200}"
+
     def snapshot(self) -> Any:
         return [self.name, self.lease]
 

@@ -101,6 +101,10 @@ class Wait(Timed):
         """How long it waits at most, from now on."""
         return 0.0 if self.due is None else max(0.0, self.due - now)
 
+    def describe(self) -> str:
+        """What the client waits for, for people."""
+        return self.kind
+
     def snapshot(self) -> Any:
         """What it waits for, as plain data that its part can make of it a wait again (`Part.resume`)."""
         return None

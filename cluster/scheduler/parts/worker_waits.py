@@ -27,6 +27,9 @@ class WorkersWait(Wait):
         self.n = n
         self.seconds = seconds
 
+    def describe(self) -> str:
+        return f"{self.n:,} workers"
+
     def snapshot(self) -> Any:
         return [self.n, self.seconds]
 

@@ -22,6 +22,7 @@ from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError, Worker
 from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.states import ACTIVE
+from holdfast.cluster.scheduler.watching import waiting
 
 #: A step looks at so many tasks: half a millisecond or one.
 STEP_ITEMS = 500
@@ -168,8 +169,11 @@ def status(
 ) -> Steps:
     """What ``holdfast status`` shows: ``silences`` has the seconds since each host was heard of."""
     counts: Counter[str] = Counter()
+    found: list[Task] = []
     for tasks in chain(state.tasks.slices(STEP_ITEMS), state.life.generations.earlier.slices(STEP_ITEMS)):
         counts.update([task.state for task in tasks])
+        if len(found) < STEP_ITEMS:
+            found += [task for task in tasks if task.state in waiting.WAITING]
         yield None
     single: dict[str, dict[str, Any]] = {}
     roots = list(state.copies.wanting)
@@ -201,6 +205,9 @@ def status(
         "absent": list(absent),
         "tasks": dict(counts),
         "unplaced": state.unrunnable.describe(),
+        "waiting": waiting.tasks(state, found),
+        "n_waits": len(state.waits),
+        "waits": waiting.requests(state),
         "clients": sum(client.worker is None for client in state.clients.values()),
         "datasets": state.datasets.names(),
         "one_copy": single,
