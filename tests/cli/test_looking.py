@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,19 @@ def test_joining_with_a_wrong_token_is_refused(cluster: str) -> None:
     said = holdfast("start", "--address", cluster, *SMALL, HOLDFAST_TOKEN=secrets.token_hex(32), code=1)
     assert "use the token of the host that started the cluster" in said
     assert run_directory.running("host") == []
+
+
+def test_status_lists_what_waits_and_what_for(cluster: str, eventually: Callable[..., Any]) -> None:
+    with package.Client(cluster, name="etl", set_as_default=False) as client:
+        go = package.Event("go", client=client)
+        waiting = threading.Thread(target=go.wait)
+        waiting.start()
+        never = client.submit(abs, -1, key="never", resources={"GPU": 8})
+        eventually(lambda: "the event 'go'" in holdfast("status"), what="the wait is listed")
+        said = holdfast("status")
+        assert "Requests that wait: 1" in said
+        (line,) = [line for line in said.splitlines() if line.startswith("  never")]
+        assert line.split()[:6] == ["never", "no-worker", "for", "a", "worker", "with"]
+        go.set()
+        waiting.join(30)
+        never.release()
