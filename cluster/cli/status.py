@@ -44,7 +44,7 @@ WAITING = ("waiting", "no-worker", "ready", "lost")
 )
 @address_option
 def status(as_json: bool, watch: float | None, address: str | None) -> None:
-    """Show a cluster's hosts, workers, object stores and tasks, and what these wait for.
+    """Show a cluster's hosts, workers, object stores and tasks.
 
     A worker is "running" if it hears what it is told, with or without tasks. One that hears nothing is "computing" if
     it uses a processor, as in a long call into C, "blocked" if it does not, and "stopped" if the system lets it do

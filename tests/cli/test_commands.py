@@ -72,8 +72,11 @@ def test_stopping_nothing_is_no_error() -> None:
         (("--address", "127.0.0.1:1", "--port", "5"), "--port is the scheduler's"),
         (("--address", "nonsense://x"), "unknown scheme 'nonsense'"),
         (("--head", "--workers", "0"), "--workers"),
-        (("--head", "--memory", "lots"), "'--memory': 'lots' is no size; one is, for example, 4GB or 512MiB, and 0"),
-        (("--head", "--memory", "4 GBB"), "'--memory': '4 GBB' is no size"),
+        (
+            ("--head", "--memory", "lots"),
+            "'--memory-limit': 'lots' is no size; one is, for example, 4GB, 512MiB or 0.25, and 0",
+        ),
+        (("--head", "--memory", "4 GBB"), "'--memory-limit': '4 GBB' is no size"),
         (("--head", "--memory", "4"), "--memory: 4 B is less than a worker takes to start"),
         (("--head", "--memory", "900TB"), "--memory: 900.0 TB is more than the"),
         (("--head", "--object-store-memory", "0"), "'--object-store-memory': '0' is no size"),
