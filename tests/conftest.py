@@ -29,6 +29,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from tiers import is_fast
+from waiting import DEADLINE_SECONDS, until
 
 #: How long what a test has stopped may take to be gone.
 GRACE_SECONDS = 5.0
@@ -327,16 +328,9 @@ def runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
-    """``eventually(condition, timeout=10, what="...")``: waits until it is true, returns its value, fails when late."""
+    """``eventually(condition, timeout=30, what="...")``: waits until it is true, returns its value, fails when late."""
 
-    def wait(condition: Callable[[], Any], timeout: float = 10.0, what: str = "") -> Any:
-        deadline = time.monotonic() + timeout
-        delay = 0.002
-        while not (value := condition()):
-            if time.monotonic() >= deadline:
-                pytest.fail(f"not within {timeout:g} s: {what or condition}")
-            time.sleep(delay)
-            delay = min(0.05, delay * 1.5)
-        return value
+    def wait(condition: Callable[[], Any], timeout: float = DEADLINE_SECONDS, what: str = "") -> Any:
+        return until(condition, what, timeout)
 
     return wait

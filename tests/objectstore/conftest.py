@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import DEADLINE_SECONDS, until
 
 from holdfast.objectstore import Store, StoreServer, connect
 
 CAPACITY = 64 << 20
-DEADLINE_SECONDS = 20.0
 
 
-def wait_until(condition: Callable[[], Any], what: str = "the condition") -> Any:
-    """What ``condition`` returns, as soon as it's true; fails after a deadline."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"{what} didn't come true in {DEADLINE_SECONDS:g} s"
-        time.sleep(0.002)
-    return result
-
-
-@pytest.fixture(name="wait_until")
-def wait_until_fixture() -> Callable[..., Any]:
-    return wait_until
+@pytest.fixture
+def wait_until() -> Callable[..., Any]:
+    """``wait_until(condition, what)``: waits until it is true, returns its value, fails when late."""
+    return until
 
 
 @pytest.fixture
@@ -87,3 +78,14 @@ def child() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 @pytest.fixture
 def socket_path(tmp_path: Path) -> str:
     return str(tmp_path / "store.sock")
+
+
+@pytest.fixture
+def taken(server: StoreServer) -> Callable[[], int]:
+    """The bytes that objects take up."""
+
+    def taken() -> int:
+        stats = server.stats()
+        return int(stats["used"] - stats["leased_nbytes"])
+
+    return taken

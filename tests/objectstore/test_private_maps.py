@@ -39,17 +39,6 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], PrivateMaps]:
     return limited
 
 
-@pytest.fixture
-def taken(server: StoreServer) -> Callable[[], int]:
-    """The bytes that objects take up."""
-
-    def taken() -> int:
-        stats = server.stats()
-        return int(stats["used"] - stats["leased_nbytes"])
-
-    return taken
-
-
 def maps_of_this_process() -> int:
     return len(Path("/proc/self/maps").read_text().splitlines())
 

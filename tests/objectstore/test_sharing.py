@@ -74,17 +74,6 @@ CASES: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 }
 
 
-@pytest.fixture
-def taken(server: StoreServer) -> Callable[[], int]:
-    """The bytes that objects take up."""
-
-    def taken() -> int:
-        stats = server.stats()
-        return int(stats["used"] - stats["leased_nbytes"])
-
-    return taken
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_what_lies_in_the_arena_is_not_copied_again(
     name: str, store: Store, taken: Callable[[], int], check: Callable[[], None], wait_until: Callable[..., Any]
