@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scheduler_harness import Cluster
+from scheduler_harness import Cluster, pass_time
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.machine.workers import EXIT_REASON_SECONDS
@@ -26,11 +26,6 @@ def worker(cluster):
     return address
 
 
-def pass_time(cluster, seconds=EXIT_REASON_SECONDS):
-    cluster.now += seconds
-    cluster.handle(events.TimePassed())
-
-
 def failures(cluster):
     return cluster.state.tasks["x"].failures
 
@@ -42,7 +37,7 @@ def test_a_worker_is_gone_with_its_second_sign_and_it_is_known_how(cluster, work
     assert worker not in cluster.state.workers
     assert failures(cluster) == 1
     assert cluster.exits == ([(HOST, worker)] if parted_first else [])
-    pass_time(cluster)
+    pass_time(cluster, EXIT_REASON_SECONDS)
     assert cluster.disconnected == []
 
 
@@ -57,7 +52,7 @@ def test_a_worker_that_has_parted_is_not_waited_for_when_its_node_says_nothing(c
     assert worker in cluster.state.workers
     assert cluster.exits == [(HOST, worker)]
     assert cluster.state.next_deadline == EXIT_REASON_SECONDS
-    pass_time(cluster)
+    pass_time(cluster, EXIT_REASON_SECONDS)
     assert worker not in cluster.state.workers
     cluster.give_second_sign(worker)  # too late, and nothing comes of it
 
@@ -66,7 +61,7 @@ def test_a_worker_whose_process_has_ended_is_disconnected_if_its_connection_stay
     cluster.lose_worker(worker, is_explained=True)
     pass_time(cluster, EXIT_REASON_SECONDS / 2)
     assert cluster.disconnected == []
-    pass_time(cluster)
+    pass_time(cluster, EXIT_REASON_SECONDS)
     assert cluster.disconnected == [worker]
     assert worker in cluster.state.workers
     cluster.give_second_sign(worker)
@@ -81,7 +76,7 @@ def test_a_successor_ends_the_departure(cluster, worker):
     cluster.handle(events.WorkerJoined(worker, "w", HOST, 1, {}))
     assert cluster.state.workers[worker] is not before
     assert cluster.running == {"x": worker}
-    pass_time(cluster)
+    pass_time(cluster, EXIT_REASON_SECONDS)
     assert worker in cluster.state.workers
 
 
@@ -98,7 +93,7 @@ def test_with_its_host_a_worker_is_gone_for_good(cluster, worker, is_explained):
     cluster.lose_worker(worker, is_explained=is_explained)
     cluster.remove_host(HOST)
     assert not cluster.state.workers
-    pass_time(cluster)
+    pass_time(cluster, EXIT_REASON_SECONDS)
     assert cluster.disconnected == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from scheduler_harness import Cluster
+from scheduler_harness import Cluster, pass_time
 
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.machine.machine import MAX_FAILURES
@@ -44,11 +44,6 @@ def is_answered(cluster, number, client=CLIENT):
 def begin(cluster, *keys):
     for key in keys:
         cluster.begin(key)
-
-
-def pass_time(cluster, seconds):
-    cluster.now += seconds
-    cluster.handle(events.TimePassed())
 
 
 def kills(cluster):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scheduler_harness import SMALL, Cluster
+from scheduler_harness import SMALL, Cluster, pass_time
 from simulated_cluster import MB, SimulatedCluster
 
 from holdfast.cluster.errors import ProtocolError
@@ -24,11 +24,6 @@ def held_up(cluster: Cluster, client: str, count: int = 3, **options) -> None:
     known_to_be_short(cluster, client)
     cluster.submit(client, {("f", n): [] for n in range(count)}, **options)
     assert len(cluster.running) == count
-
-
-def pass_time(cluster: Cluster, seconds: float) -> None:
-    cluster.now += seconds
-    cluster.handle(events.TimePassed())
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from scheduler_harness import LARGE, Cluster
+from scheduler_harness import LARGE, Cluster, pass_time_in_steps
 
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.parts import carrying
@@ -39,14 +39,6 @@ def where(cluster, key):
 def bring_all(cluster):
     while cluster.bring_copies():
         pass
-
-
-def pass_time(cluster, seconds):
-    end = cluster.now + seconds
-    while (due := cluster.state.next_deadline) is not None and due <= end:
-        cluster.now = max(cluster.now, due)
-        cluster.handle(events.TimePassed())
-    cluster.now = end
 
 
 class TestReplicate:
@@ -179,7 +171,7 @@ class TestReplicate:
         ask(cluster, requests.REPLICATE(keys=["x"], n=2))
         cluster.bring_copies(reason="nobody has it")
         assert not cluster.copying
-        pass_time(cluster, carrying.REST_SECONDS)
+        pass_time_in_steps(cluster, carrying.REST_SECONDS)
         bring_all(cluster)
         assert answer(cluster) == (True, {"short": []})
         assert len(where(cluster, "x")) == 2
@@ -191,7 +183,7 @@ class TestReplicate:
     def test_one_that_takes_too_long(self, cluster):
         cluster.scatter("client", "x", hosts(cluster)[0])
         ask(cluster, requests.REPLICATE(keys=["x"], timeout=3.0))
-        pass_time(cluster, 3.0)
+        pass_time_in_steps(cluster, 3.0)
         ok, (error, text) = answer(cluster)
         assert (ok, error) == (False, "TimeoutError")
         assert "3 copies were to be made still" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scheduler_harness import LARGE, Cluster
+from scheduler_harness import LARGE, Cluster, pass_time_in_steps
 
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.scheduler.parts import carrying, evacuating
@@ -47,14 +47,6 @@ def close_hosts(cluster):
         cluster.remove_host(host)
 
 
-def pass_time(cluster, seconds):
-    end = cluster.now + seconds
-    while (due := cluster.state.next_deadline) is not None and due <= end:
-        cluster.now = max(cluster.now, due)
-        cluster.handle(events.TimePassed())
-    cluster.now = end
-
-
 def where(cluster, key):
     return {host.address for host in cluster.state.tasks[key].where}
 
@@ -79,10 +71,10 @@ class TestWorkers:
         retire(cluster, worker)
         cluster.submit("client", {f"y{n}": [] for n in range(20)})
         assert {key: w for key, w in cluster.running.items() if w == worker} == {"x": worker}
-        pass_time(cluster, 5.0)
+        pass_time_in_steps(cluster, 5.0)
         assert not cluster.ending, "it still runs something"
         cluster.finish("x")
-        pass_time(cluster, 1.0)
+        pass_time_in_steps(cluster, 1.0)
         assert cluster.ending == [(worker, False)]
 
     def test_what_it_was_sent_and_has_not_begun_runs_elsewhere(self, cluster):
@@ -105,9 +97,9 @@ class TestWorkers:
         cluster.submit("client", {"x": []}, workers=[worker], allow_other_workers=True)
         cluster.begin("x")
         retire(cluster, worker, grace=3.0)
-        pass_time(cluster, 2.9)
+        pass_time_in_steps(cluster, 2.9)
         assert not cluster.ending
-        pass_time(cluster, 0.2)
+        pass_time_in_steps(cluster, 0.2)
         end_workers(cluster)
         task = cluster.state.tasks["x"]
         assert (task.failures, task.suspected, task.isolation) == (0, 0, 0)
@@ -122,7 +114,7 @@ class TestWorkers:
         retire(cluster, worker)
         cluster.remove_worker(worker, running=["x"], crashed="x", parted_first=True)
         assert cluster.state.tasks["x"].failures == 1
-        pass_time(cluster, 1.0)
+        pass_time_in_steps(cluster, 1.0)
         assert answer(cluster)[0], "none of them is there any more"
         assert cluster.ending == [(worker, False)], "its node starts no other one"
 
@@ -233,7 +225,7 @@ class TestHosts:
         cluster.submit("client", {"x": []}, workers=[worker])
         cluster.begin("x")
         retire(cluster, "host0", grace=1.0)
-        pass_time(cluster, 1.1)
+        pass_time_in_steps(cluster, 1.1)
         assert len(cluster.ending) == 2
         cluster.finish("x")
         end_workers(cluster)
@@ -366,7 +358,7 @@ class TestWhatCanNotBeMoved:
     def test_when_the_time_is_over(self, cluster):
         cluster.scatter("client", "x", ONE)
         retire(cluster, "host0", timeout=5.0)
-        pass_time(cluster, 5.1)
+        pass_time_in_steps(cluster, 5.1)
         error, text = self.refused(cluster)
         assert error == "TimeoutError"
         assert "1 objects were to be moved" in text

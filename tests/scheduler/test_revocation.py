@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scheduler_harness import SMALL, Cluster
+from scheduler_harness import SMALL, Cluster, pass_time
 from simulated_cluster import MB
 
 from holdfast.cluster.errors import ProtocolError
@@ -34,11 +34,6 @@ def held_up(cluster: Cluster, client: str, count: int = 3) -> tuple[str, str]:
     cluster.begin(("f", 0))
     (worker,) = set(cluster.running.values())
     return worker, cluster.add_worker("tcp://host0:1")
-
-
-def pass_time(cluster: Cluster, seconds: float) -> None:
-    cluster.now += seconds
-    cluster.handle(events.TimePassed())
 
 
 def where(cluster: Cluster, *numbers: int) -> set[str]:

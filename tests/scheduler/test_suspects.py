@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from scheduler_harness import Cluster
+from scheduler_harness import Cluster, pass_time
 
 from holdfast.cluster.scheduler.placing.suspects import ISOLATED_SECONDS, PATIENCE_SECONDS
 from holdfast.cluster.scheduler.tasks import events
@@ -38,11 +38,6 @@ def die(cluster, key, running=None, crashed=None, **options):
     worker = cluster.running[key]
     cluster.remove_worker(worker, running, crashed, **options)
     return cluster.add_worker(worker.rpartition("/")[0], 2)
-
-
-def pass_time(cluster, seconds):
-    cluster.now += seconds
-    cluster.handle(events.TimePassed())
 
 
 # -- which runs are charged

@@ -578,3 +578,18 @@ class Cluster:
 def value_of(payload: bytes, read: Sequence[Value]) -> Value:
     """What a task makes of what it reads."""
     return blake2b(b"".join([payload, b":", *read]), digest_size=16).digest()
+
+
+def pass_time(cluster: Cluster, seconds: float) -> None:
+    """Let so much time pass at once."""
+    cluster.now += seconds
+    cluster.handle(events.TimePassed())
+
+
+def pass_time_in_steps(cluster: Cluster, seconds: float) -> None:
+    """Let so much time pass, and stop at each deadline on the way."""
+    end = cluster.now + seconds
+    while (due := cluster.state.next_deadline) is not None and due <= end:
+        cluster.now = max(cluster.now, due)
+        cluster.handle(events.TimePassed())
+    cluster.now = end
