@@ -190,10 +190,11 @@ def _memory() -> dict[str, str]:
             target = os.readlink(f"/proc/self/fd/{entry}")
             if "memfd:holdfast" in target:
                 found[f"fd {entry} {os.fstat(int(entry)).st_ino}"] = f"descriptor {entry} is {target}"
-    with open("/proc/self/maps") as maps:
-        for line in maps:
+    maps = Path("/proc/self/maps").read_text()
+    if "memfd:holdfast" in maps:
+        for line in maps.splitlines():
             if "memfd:holdfast" in line:
-                found[line] = f"mapped: {line.strip()}"
+                found[line] = f"mapped: {line}"
     return found
 
 
@@ -229,6 +230,8 @@ class _Scopes:
 
 
 _scopes = _Scopes()
+#: What there was at the end of the last test, for the next one to begin with. None: look, for that test left something.
+_latest: Footprint | None = None
 _WIDER = {"test": ("class", "module", "package", "session"), "module": ("package", "session"), "session": ()}
 
 
@@ -243,10 +246,10 @@ def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any], request: pytest.Fix
         _scopes.add(fixturedef.scope, Footprint.take() - before)
 
 
-def _left(before: Footprint, scope: str) -> Footprint:
-    """What is there, was not at ``before``, and may not be."""
+def _left(now: Footprint, before: Footprint, scope: str) -> Footprint:
+    """What is there now, was not at ``before``, and may not be."""
     allowed = _scopes.allowed(*_WIDER[scope])
-    left = Footprint.take() - before - allowed
+    left = now - before - allowed
     if allowed:
         # A wider fixture's client or cluster may start what it needs when it needs it: its threads and its maps are
         # checked at the end of its own scope, and what its processes have started is theirs.
@@ -272,19 +275,20 @@ def _belongs(pid: int, owners: set[int], parents: dict[int, int]) -> bool:
     return False
 
 
-def _check(before: Footprint, scope: str, whose: str, node: Any) -> None:
-    left = _left(before, scope)
-    if not left:
-        return
+def _check(before: Footprint, scope: str, whose: str, node: Any) -> Footprint:
+    """What is there in the end. Fails if there is more than may be."""
+    now = Footprint.take()
+    if not _left(now, before, scope):
+        return now
     # What fixtures gave to a test that is over is garbage, but pytest holds it a moment longer.
     getattr(node, "funcargs", {}).clear()
     deadline = time.monotonic() + GRACE_SECONDS
     gc.collect()
-    while (left := _left(before, scope)) and time.monotonic() < deadline:
+    while (left := _left(now := Footprint.take(), before, scope)) and time.monotonic() < deadline:
         time.sleep(0.01)
         gc.collect()  # a thread that ends meanwhile may leave the last of a cycle behind
     if not left:
-        return
+        return now
     for pid, _ in left.processes:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -309,9 +313,10 @@ def _leaks_of_module(_leaks_of_session: None, request: pytest.FixtureRequest) ->
 
 @pytest.fixture(autouse=True)
 def _leaks(_leaks_of_module: None, request: pytest.FixtureRequest) -> Iterator[None]:
-    before = Footprint.take()
+    global _latest
+    before, _latest = _latest or Footprint.take(), None
     yield
-    _check(before, "test", request.node.name, request.node)
+    _latest = _check(before, "test", request.node.name, request.node)
 
 
 # -- for tests

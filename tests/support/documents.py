@@ -17,7 +17,7 @@ def run_python(code: str, directory: Path) -> str:
     script.write_text(code)
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=90, cwd=directory)
     assert result.returncode == 0, f"{code}\n{result.stderr}"
-    assert result.stderr == "", code
+    assert result.stderr == "", f"{code}\n{result.stderr}"
     expected = re.findall(r"print\(.*# (.*)$", code, re.MULTILINE)
     assert not expected or result.stdout.splitlines() == expected
     assert result.stdout or "print(" not in code
