@@ -1,7 +1,7 @@
 """Attacks: what a hostile, broken or sleeping peer does, and what a hostile environment is.
 
-Besides tests of single attacks there are campaigns (`campaign.Campaign`), which go on for a share of a minute in ``make
-test`` and for as long as they are told in ``make attack``. What they have counted stands in the summary.
+Besides tests of single attacks there are campaigns (`campaign.Campaign`), which go on for a share of half a minute in
+``make test`` and for as long as they are told in ``make attack``. What they have counted stands in the summary.
 """
 
 from __future__ import annotations

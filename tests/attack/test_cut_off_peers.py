@@ -26,6 +26,8 @@ from holdfast.cluster import protocol
 from holdfast.cluster.errors import ConnectError
 
 DEADLINE_SECONDS = 60.0
+#: A campaign on a busy machine goes on until it has seen so many.
+LEAST_CUTS = 30
 #: How long a worker or host, and a client, may be cut off where a test waits until that is over.
 SHORT_SECONDS = 1.5
 SEED = 7
@@ -123,13 +125,12 @@ def test_campaign_of_cuts_while_tasks_wait_for_tasks(cluster, tmp_path, monkeypa
         client.gather([client.submit(fibonacci, 1, workers=[name], pure=False) for name in client.nthreads()])
         with campaign:
             _plant_trees(client, world, path, campaign)
-    assert world.cuts.total() > 5 * campaign.seconds
 
 
 def _plant_trees(client, world, path, campaign):
     expected: Counter[str] = Counter()
     number = 0
-    while campaign.goes_on():
+    while campaign.goes_on() or world.cuts.total() < LEAST_CUTS:
         trees = []
         for n in (4, 5, 6):
             number += 1

@@ -11,6 +11,7 @@ from agents import Host
 from campaign import Campaign
 from scripted_scheduler import TOKEN, ScriptedScheduler
 from speaking import Speaker
+from waiting import until
 
 from holdfast import Client
 from holdfast.cluster.comm.loops import LoopThread
@@ -111,6 +112,6 @@ def test_a_node_connects_anew(scheduler, monkeypatch):
             tell(scheduler, peer, speaker, chance, campaign.counts)
             scheduler.peers.remove(peer)
             assert host.agent.reason is None
-        assert host.store_stats()["objects"] == 0
+        until(lambda: host.store_stats()["objects"] == 0, "new workers have warmed up, and left nothing")
     assert campaign.counts["messages"] > 0
     assert all_was_said(speaker, campaign)
