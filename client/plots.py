@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def _bokeh() -> Any:
 
 
 def save(figure: Any, filename: str, title: str, resources: Any = None) -> None:
-    """Write a figure into an HTML file.
+    """Write a figure into an HTML file. Directories that are missing are made: what it shows is gone if it can't be.
 
     Parameters
     ----------
@@ -37,6 +38,7 @@ def save(figure: Any, filename: str, title: str, resources: Any = None) -> None:
     from bokeh.io import save as save_page
     from bokeh.resources import CDN
 
+    os.makedirs(os.path.dirname(os.path.abspath(filename)), exist_ok=True)
     save_page(figure, filename=filename, title=title, resources=CDN if resources is None else resources)
 
 

@@ -21,7 +21,7 @@ class get_task_stream:
     plot : bool or "save"
         Whether to make a figure of bokeh's too; ``"save"`` writes it into a file.
     filename : str
-        The file.
+        The file. Directories that are missing are made.
 
     Attributes
     ----------

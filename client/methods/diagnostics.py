@@ -161,7 +161,7 @@ class DiagnosticMethods(Face):
         plot : bool or "save"
             Whether to give a figure of bokeh's too; ``"save"`` writes it to ``holdfast-profile.html``, or ``filename``.
         filename : str, optional
-            Write a figure into this file.
+            Write a figure into this file. Directories that are missing are made.
         server : bool
             Look at the event loops of the workers instead; they are looked at from the first time on that it is asked.
         scheduler : bool
@@ -210,7 +210,7 @@ class DiagnosticMethods(Face):
         plot : bool or "save"
             Whether to give a figure of bokeh's too; ``"save"`` writes it into a file.
         filename : str
-            The file.
+            The file. Directories that are missing are made.
         bokeh_resources : bokeh.resources.Resources, optional
             Where the file has bokeh's scripts from.
 

@@ -105,7 +105,7 @@ class LookingMethods(Face):
         ----------
         filename : str or path
             A file, or a URL that fsspec can write to, such as ``"s3://bucket/dump"``. ``.msgpack.gz`` or ``.yaml`` is
-            added.
+            added, and directories that are missing are made.
         write_from_scheduler : bool, optional
             ``True`` is refused: the client writes, also to URLs.
         exclude : list of str

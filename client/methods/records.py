@@ -130,8 +130,9 @@ class RecordMethods(Face):
         ----------
         topic : str
         handler : callable
-            Called with ``(time, message)``, as in `get_events`. What it raises is logged. A client has one handler for
-            each topic: another one takes its place.
+            Called with ``(time, message)``, as in `get_events`. What it raises is logged, but no more often than every
+            10 seconds: then with how often it has failed. A client has one handler for each topic: another one takes
+            its place.
         on_missed : callable, optional
             Called with the number of events that were missed, because more came than the scheduler keeps. Default: a
             warning.

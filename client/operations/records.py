@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,6 +22,8 @@ from holdfast.objectstore.errors import in_words
 
 logger = logging.getLogger(__name__)
 
+#: A handler that fails with each event would fill the log: it is said again after so long.
+FAILURE_PAUSE_SECONDS = 10.0
 
 # -- metadata
 
@@ -131,6 +134,8 @@ class _Hearing:
         self._handler = handler
         self._on_missed = on_missed or self._warn
         self._handling: set[asyncio.Task[None]] = set()
+        self._failures = 0  # since the last one that was logged
+        self._logged = float("-inf")
 
     def hear(self, told: Told) -> None:
         """In any thread."""
@@ -183,7 +188,13 @@ class _Hearing:
             self._failed()
 
     def _failed(self) -> None:
-        logger.exception("a handler of the topic %r failed", self._topic)
+        now = time.monotonic()
+        if now - self._logged < FAILURE_PAUSE_SECONDS:
+            self._failures += 1
+            return
+        more = f", and {self._failures:,} times before since this was said last" if self._failures else ""
+        logger.exception("a handler of the topic %r failed%s", self._topic, more)
+        self._failures, self._logged = 0, now
 
     def _heard(self, told: Told) -> None:
         if self._topic in self._session.subscriptions and self._session.ended is None:

@@ -158,7 +158,7 @@ def _go_on_at_end(pipe: int) -> None:
 
 def _exit_after(seconds: float) -> None:
     """End this process then, whatever its threads are doing and holding: the watchdog is not one of Python's."""
-    nowhere = open(os.devnull, "w")  # noqa: SIM115 - the watchdog's, until the end
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # the watchdog's, until the end
     faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
 
 

@@ -256,8 +256,8 @@ class TestProfile:
         state, figure = client.profile(plot=True)
         assert state["identifier"] == "root"
         assert type(figure).__module__.startswith("bokeh")
-        client.profile(filename=str(tmp_path / "profile.html"))
-        assert "<html" in (tmp_path / "profile.html").read_text()
+        client.profile(filename=str(tmp_path / "missing" / "profile.html"))
+        assert "<html" in (tmp_path / "missing" / "profile.html").read_text()
         with pytest.raises(ValueError, match="a plot is of all workers together"):
             client.profile(plot=True, merge_workers=False)
 
@@ -319,10 +319,10 @@ class TestTaskStream:
         run(case)
 
     def test_a_plot_is_saved(self, client, tmp_path):
-        with get_task_stream(plot="save", filename=str(tmp_path / "stream.html")) as stream:
+        with get_task_stream(plot="save", filename=str(tmp_path / "missing" / "stream.html")) as stream:
             client.gather(client.map(burn, [0.01] * 3, pure=False))
         assert stream.figure is not None
-        assert "<html" in (tmp_path / "stream.html").read_text()
+        assert "<html" in (tmp_path / "missing" / "stream.html").read_text()
         records, figure = client.get_task_stream(plot=True)
         assert records
         assert figure.title.text == "Task stream"

@@ -204,11 +204,11 @@ class TestDump:
             assert set(state["workers"]) == set(await got(client.nthreads()))
             assert set(state["versions"]["workers"]) == set(state["workers"])
             assert state["scheduler"]["events"]["all"]
-            await got(client.dump_cluster_state(tmp_path / "all", exclude=(), format="yaml"))
-            task = yaml.safe_load((tmp_path / "all.yaml").read_text())["scheduler"]["tasks"]["('tuple', 1)"]
+            await got(client.dump_cluster_state(tmp_path / "missing" / "all", exclude=(), format="yaml"))
+            task = yaml.safe_load((tmp_path / "missing" / "all.yaml").read_text())["scheduler"]["tasks"]["('tuple', 1)"]
             assert task["run_spec"]
-            await got(client.dump_cluster_state(f"file://{tmp_path}/url", exclude="events", auto_mkdir=True))
-            with gzip.open(tmp_path / "url.msgpack.gz") as file:
+            await got(client.dump_cluster_state(f"file://{tmp_path}/url/dump", exclude="events", auto_mkdir=True))
+            with gzip.open(tmp_path / "url" / "dump.msgpack.gz") as file:
                 assert "events" not in msgpack.unpack(file)["scheduler"]
 
         run(case)

@@ -10,6 +10,7 @@ import pytest
 from waiting import until
 
 from holdfast import Client, get_client
+from holdfast.client.operations import records
 from holdfast.cluster.protocol.limits import MAX_PAYLOAD_NBYTES, MAX_RECORD_DEPTH
 
 
@@ -171,6 +172,28 @@ class TestEvents:
             await got(client.unsubscribe_topic("coroutine"))
 
         run(case)
+
+    def test_one_that_fails_with_each_event_is_logged_now_and_then(self, client, monkeypatch, caplog):
+        heard = []
+
+        def fail(event):
+            heard.append(event)
+            raise RuntimeError("a handler's own")
+
+        def said():
+            return [record.getMessage() for record in caplog.records if "handler" in record.getMessage()]
+
+        monkeypatch.setattr(records, "FAILURE_PAUSE_SECONDS", 3600.0)
+        client.subscribe_topic("failing", fail)
+        for n in range(30):
+            client.log_event("failing", n)
+        until(lambda: len(heard) == 30, "it was told of all")
+        assert said() == ["a handler of the topic 'failing' failed"]
+        monkeypatch.setattr(records, "FAILURE_PAUSE_SECONDS", 0.0)
+        client.log_event("failing", 30)
+        until(lambda: len(said()) == 2, "it is said again")
+        assert said()[1] == "a handler of the topic 'failing' failed, and 29 times before since this was said last"
+        client.unsubscribe_topic("failing")
 
     def test_another_handler_takes_the_place_of_the_first(self, client):
         first, second = [], []
