@@ -66,29 +66,85 @@ def test_the_table_has_every_public_name_once() -> None:
 
 @pytest.mark.parametrize(("name", "place"), [(name, place) for name, place, _ in ROWS])
 def test_a_name_is_where_the_table_says(name: str, place: str) -> None:
-    found = PUBLIC[name]
-    source = inspect.getsourcefile(found if inspect.isclass(found) else _own(found))
+    found = PUBLIC[name] if inspect.isclass(PUBLIC[name]) else _own(PUBLIC[name])
+    source = inspect.getsourcefile(found)
     assert source is not None
     assert Path(source).resolve().relative_to(REPOSITORY.resolve()) == Path(place)
+    # An attribute that was put there from elsewhere would have a source too.
+    assert found.__qualname__ in _defined_in(REPOSITORY / place)
 
 
 @functools.cache
-def _parsed(file: Path) -> tuple[str, Any]:
-    source = file.read_text() if file.is_file() else ""
-    return source, ast.parse(source)
+def _defined_in(file: Path) -> set[str]:
+    """The functions and classes that a file defines, with the class that each is in."""
+    found = set()
+
+    def walk(scope: Any, prefix: str) -> None:
+        for node in ast.iter_child_nodes(scope):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                found.add(prefix + node.name)
+                walk(node, f"{prefix}{node.name}.")
+            else:
+                walk(node, prefix)
+
+    walk(ast.parse(file.read_text()), "")
+    return found
 
 
-def test_the_tests_that_it_names_are_there_and_use_the_names() -> None:
-    wrong = []
-    for name, _, node in ROWS:
-        path, *inside = node.split("::")
-        source, scope = _parsed(REPOSITORY / "tests" / path)
+class _Tests:
+    """The tests of a file, and what each of them says with what it calls there."""
+
+    def __init__(self, file: Path) -> None:
+        source = file.read_text() if file.is_file() else ""
+        self._lines = source.splitlines()
+        self._module = ast.parse(source)
+        self._defined = {name: node for node in self._module.body for name in _names(node)}
+
+    def find(self, inside: list[str]) -> Any:
+        """A function, or a class and a function of it; None if there is none of this name."""
+        scope: Any = self._module
         for part in inside:
             scope = next((each for each in getattr(scope, "body", ()) if getattr(each, "name", "") == part), None)
-        word = name.rpartition(".")[2]
-        if scope is None or not re.search(rf"\b{word}\b", source):
-            wrong.append((name, node))
-    assert not wrong
+        return scope
+
+    def words(self, test: Any) -> set[str]:
+        """The words in a test, and in all that it uses of what the file defines."""
+        found: set[str] = set()
+        work = [test]
+        seen = set()
+        while work:
+            node = work.pop()
+            if node not in seen:
+                seen.add(node)
+                first = min(each.lineno for each in (node, *getattr(node, "decorator_list", ())))
+                words = set(re.findall(r"\w+", "\n".join(self._lines[first - 1 : node.end_lineno])))
+                found |= words
+                work += [self._defined[word] for word in words & self._defined.keys()]
+        return found
+
+
+def _names(node: ast.AST) -> set[str]:
+    """What a statement of a module defines; not what it imports."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+@functools.cache
+def _tests(file: Path) -> _Tests:
+    return _Tests(file)
+
+
+@pytest.mark.parametrize(("name", "node"), [(name, node) for name, _, node in ROWS])
+def test_the_test_that_it_names_is_there_and_uses_the_name(name: str, node: str) -> None:
+    path, *inside = node.split("::")
+    tests = _tests(REPOSITORY / "tests" / path)
+    test = tests.find(inside)
+    assert inside, f"{node} is a file, and no test"
+    assert inside[-1].startswith("test_"), f"{node} is no test"
+    assert test is not None, f"there is no {node}"
+    assert name.rpartition(".")[2] in tests.words(test), f"{node} does not use {name}"
 
 
 @pytest.mark.parametrize("name", [name for name, value in PUBLIC.items() if not _is_error(value)])
