@@ -128,6 +128,9 @@ class Explanation:
         return [f"It starts there when {self._tasks_waited_for()}."] if self.waits_for else []
 
     def _is_queued(self) -> list[str]:
+        if held_up := self.figures["held_up"]:
+            reasons = [f"{name} {what}" for name, what in held_up[:_NAMES_SHOWN]]
+            return [f"It could run, but no worker takes it now: {'; '.join(reasons)}.", *self._required()]
         others = (self.figures["queued"] or 1) - 1
         line = f"It could run, and waits for a free thread, as do {count(others, 'other task')} of its kind."
         return [line, *self._required()]

@@ -126,7 +126,8 @@ class MovingMethods(Face):
             Workers by address or name, or hosts, which means all of their workers. Default: those that
             `workers_to_close` chooses by ``n``, ``target``, ``minimum``, ``memory_ratio`` and ``key``.
         close_workers : bool
-            Whether they end. If not, they stay, and take no tasks any more.
+            Whether they end. If not, they stay, and take no tasks any more. A task that names only such workers fails
+            as if they were gone, after a warning. `restart_workers` begins them anew.
         remove : bool
             Whether to wait until they have ended.
         names : str or list of str, optional

@@ -149,6 +149,23 @@ class TestExplain:
         assert "name one of these" in repr(client.explain(future))
         future.cancel()
 
+    def test_what_a_task_waits_for_when_workers_are_retired(self):
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, processes=False, object_store_memory="64 MiB") as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            first, second = client.nthreads()
+            client.retire_workers([first], close_workers=False)
+            named = client.submit(abs, 1, workers=[first], key="named")
+            until(lambda: client.explain(named).state == "no-worker", "it is known")
+            assert "which was retired and takes no tasks any more" in repr(client.explain(named))
+            client.retire_workers([second], close_workers=False)
+            anywhere = client.submit(abs, 2, key="anywhere")
+            text = until(lambda: (said := repr(client.explain(anywhere))).count("was retired") == 2 and said, "it says")
+            assert "It could run, but no worker takes it now" in text
+            client.restart_workers([first])
+            assert client.gather([named, anywhere]) == [1, 2]
+
     def test_failures_and_what_failed_for_them(self, client):
         bad = client.submit(operator.truediv, 1, 0, key="bad")
         later = client.submit(abs, bad, key="later")

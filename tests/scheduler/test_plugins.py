@@ -183,6 +183,58 @@ def test_all_of_it_is_plain_data_and_comes_back(cluster):
     assert names(again.errands[0]) == ["one", "two"]
 
 
+def in_places(nthreads=1):
+    """A host that keeps one worker, and a client."""
+    cluster = Cluster()
+    host = cluster.add_host(places=1)
+    worker = cluster.add_worker(host, nthreads, address=f"{host}/place0")
+    cluster.add_client("client")
+    return cluster, worker
+
+
+def begin_anew(cluster):
+    """The node ends the workers that it was told to end, and starts others."""
+    ending, cluster.ending = cluster.ending, []
+    for worker, again in ending:
+        assert again
+        cluster.remove_worker(worker, parted_first=True)
+        cluster.add_worker(worker.rpartition("/")[0], address=worker)
+
+
+def test_a_plugin_that_wants_another_process_has_one_and_no_task_is_charged():
+    cluster, worker = in_places()
+    cluster.submit("client", {"x": ()})
+    for number in range(4):  # more often than a task may be charged for
+        cluster.begin("x")
+        register(cluster, f"one{number}")
+        cluster.handle(events.RestartWanted(worker, "it says so"))
+        answer(cluster)
+        assert cluster.state.workers[worker].ending == "replaced"
+        begin_anew(cluster)
+        assert not cluster.running, "it has no plugins yet"
+        answer(cluster)
+        assert cluster.running == {"x": worker}
+    assert cluster.state.tasks["x"].failures == 0
+    assert plugins.TOPIC not in cluster.state.topics.topics
+
+
+def test_one_that_wants_that_each_time_is_refused_in_the_end():
+    cluster, worker = in_places()
+    register(cluster)
+    for _ in range(plugins.MAX_STARTS):
+        cluster.handle(events.RestartWanted(worker, "it says so"))
+        answer(cluster)
+        begin_anew(cluster)
+    cluster.handle(events.RestartWanted(worker, "it says so"))
+    answer(cluster)
+    assert not cluster.ending
+    (event,) = [event for event in notes(cluster) if event["action"] == "plugin-failed"]
+    assert event["text"] == "the worker wants to start again (it says so), and did so 3 times in a row: it goes on"
+    cluster.submit("client", {"x": ()})
+    assert cluster.running == {"x": worker}
+    cluster.handle(events.RestartWanted("tcp://gone:1/0", "it says so"))
+
+
 def of_hosts(cluster, name="one"):
     """Register a plugin of hosts, which the hosts that are there set up."""
     register(cluster, name, kind="nanny")

@@ -161,13 +161,57 @@ class TestWorkers:
         end_workers(cluster)
         assert cluster.closing == [ONE]
 
-    def test_a_task_that_names_it_only_fails_when_it_is_gone(self, cluster):
+    def test_a_task_that_names_it_waits_while_it_may_stay_and_is_told_when_it_may_not(self, cluster):
         worker, _ = workers_of(cluster, ONE)
+        cluster.submit("client", {"runs": []}, workers=[worker])
+        cluster.begin("runs")
         retire(cluster, worker)
         cluster.submit("client", {"x": []}, workers=[worker])
         assert cluster.state.tasks["x"].state == "ready"
-        end_workers(cluster)
+        cluster.finish("runs")
+        pass_time(cluster, 1.0)
+        assert cluster.ending == [(worker, False)]
         assert cluster.state.tasks["x"].state == "no-worker"
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_task_that_names_one_that_stays_fails_and_the_error_says_so(self, cluster, when):
+        worker, _ = workers_of(cluster, ONE)
+        name = cluster.state.workers[worker].name
+        if when == "after":
+            retire(cluster, worker, close_workers=False)
+        cluster.submit("client", {"x": [], "y": []}, workers=[worker])
+        if when == "before":
+            cluster.begin("x")
+            retire(cluster, worker, close_workers=False)
+            cluster.drop_all()
+            cluster.finish("x")
+            pass_time(cluster, 1.0)
+        assert answer(cluster)[0]
+        assert cluster.state.tasks["y"].state == "no-worker"
+        pass_time(cluster, 5.0)
+        (warning,) = cluster.warnings["client"]
+        assert f"for the worker {name}, which was retired and takes no tasks any more" in warning
+        assert "Client.restart_workers()" in warning
+        pass_time(cluster, 30.0)
+        assert cluster.clients["client"]["y"] == "erred"
+        assert "which was retired" in cluster.reasons["y"]
+
+    def test_one_that_is_restarted_takes_tasks_again(self, cluster):
+        worker, _ = workers_of(cluster, ONE)
+        cluster.handle(events.PlacesChanged(ONE, [(worker, worker, 1, {})]))
+        retire(cluster, worker, close_workers=False)
+        cluster.submit("client", {"x": []}, workers=[worker])
+        assert cluster.state.tasks["x"].state == "no-worker", "its place counts no more than it does itself"
+        cluster.request("client", 8, requests.RESTART_WORKERS(workers=[worker]))
+        cluster.remove_worker(worker, parted_first=True)
+        cluster.add_worker(ONE, address=worker)
+        assert cluster.running == {"x": worker}
+
+    def test_the_others_of_a_host_that_was_named_do(self, cluster):
+        worker, other = workers_of(cluster, ONE)
+        retire(cluster, worker, close_workers=False)
+        cluster.submit("client", {"x": []}, workers=["host0"])
+        assert cluster.running == {"x": other}
 
     def test_a_task_that_prefers_it_goes_to_others(self, cluster):
         worker, _ = workers_of(cluster, ONE)

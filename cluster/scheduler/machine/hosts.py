@@ -10,6 +10,7 @@ from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.workers import Workers
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.placing.reconsidering import reconsider_ready, reconsider_unrunnable
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
@@ -77,7 +78,7 @@ class Hosts:
         if incarnation == host.incarnation:
             for task in charged:
                 task.failures = max(0, task.failures - 1)  # it may have had a result since
-        self._workers.reconsider_unrunnable()
+        reconsider_unrunnable(self._life, self._placement)
         for part in self._parts:
             part.host_joined(host)
 
@@ -100,8 +101,8 @@ class Hosts:
         if gone := before - host.kept_addresses:
             for part in self._parts:
                 part.places_left(host, gone)
-        self._workers.reconsider_unrunnable()
-        self._workers.reconsider_ready()
+        reconsider_unrunnable(self._life, self._placement)
+        reconsider_ready(self._life, self._placement)
 
     def _host_reported(self, event: events.HostReported) -> None:
         host = self._hosts.get(event.host)
@@ -137,7 +138,7 @@ class Hosts:
             self._copies.lost_copy(task)
         self._life.errors.host_left(host)
         self._objects.host_left(host)
-        self._workers.reconsider_ready()
+        reconsider_ready(self._life, self._placement)
 
 
 def _has_condition(vitals: Mapping[str, Any]) -> bool:

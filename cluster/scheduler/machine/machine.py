@@ -184,7 +184,12 @@ class SchedulerState:
         self.lending = Lending(self.instructions, self.placement, self.life, self.revocation)
         self.recall = Recall(self.instructions, self.placement, self.revocation)
         self.unrunnable = Unrunnable(
-            self.instructions, self.hosts, self.workers, self.life.unrunnable, fail_seconds=no_worker_timeout
+            self.instructions,
+            self.hosts,
+            self.workers,
+            self.life.unrunnable,
+            self.placement.eligibility,
+            fail_seconds=no_worker_timeout,
         )
         self._no_worker_timeout = NoWorkerTimeout(self.life, self.unrunnable, no_worker_timeout)
         self._awaited = Awaited(self.life, patience_seconds)

@@ -29,6 +29,7 @@ from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.placing.lending import Lending
+from holdfast.cluster.scheduler.placing.reconsidering import reconsider_ready, reconsider_unrunnable
 from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.tasks import events
@@ -134,7 +135,7 @@ class Workers:
             self._feed.tell(Joined("worker", worker.address, worker.name))
         host.workers[worker] = None
         self._placement.update_room(worker, self._life.now)
-        self.reconsider_unrunnable()
+        reconsider_unrunnable(self._life, self._placement)
         for part in self._parts:
             part.worker_joined(worker)
 
@@ -248,22 +249,9 @@ class Workers:
         if not worker.host.workers:
             for task in self._placement.remove_host(worker.host):
                 self._placement.push(task)
-        self.reconsider_ready()
-
-    def reconsider_unrunnable(self) -> None:
-        """A worker has come, or a host to which some will: they may run tasks that no worker could run before."""
-        for task in list(self._life.unrunnable):
-            if self._placement.eligibility.can_run(task.requirements):
-                self._life.withdraw(task)
-                self._life.enqueue(task)
-
-    def reconsider_ready(self) -> None:
-        """A worker or a host is gone: ready tasks that no worker may run now must say so."""
-        for requirements in self._placement.requirements_of_ready():
-            if not self._placement.eligibility.can_run(requirements):
-                for task in self._placement.ready_tasks(requirements):
-                    self._life.withdraw(task)
-                    self._life.enqueue(task)
+        reconsider_ready(self._life, self._placement)
+        if worker.is_retired:  # what comes in its place is not
+            reconsider_unrunnable(self._life, self._placement)
 
     def check(self) -> None:
         """Check that each departure ends: for validation."""

@@ -259,7 +259,9 @@ class Retiring(Part, WaitOwner):
         for retirement in self._retirements:
             if worker.address in retirement.workers:
                 self._bar(retirement, worker)
-                worker.ending = "closed" if retirement.is_ending else None
+                if retirement.is_ending:
+                    worker.ending = "closed"
+                    self._revocation.retired(worker)
                 return
         if worker.host.leaving and worker.host not in self._closing:
             self._keep(worker.host)
@@ -331,6 +333,8 @@ class Retiring(Part, WaitOwner):
 
     def _end_workers(self, retirement: Retirement) -> None:
         retirement.is_undone_at_its_end = False
+        for worker in self._workers_of(retirement):
+            self._revocation.retired(worker)
         if not retirement.close_workers:
             self.shared.waits.answer(retirement, retirement.described)
             return

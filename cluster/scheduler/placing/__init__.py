@@ -8,6 +8,7 @@
 `recall`              taking back what waits behind a run that takes longer than expected
 `revocation`          taking runs away from a worker that does not answer
 `suspects`            which task is charged for the death of a worker
+`reconsidering`       tasks that may run now and could not before, and those that no longer may
 `unrunnable`          tasks that no worker may run: what they lack, and telling of it
 ====================  ================================================================================================
 

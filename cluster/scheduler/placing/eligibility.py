@@ -1,16 +1,18 @@
 """Which workers may run which tasks.
 
 A task with requirements names workers, asks for resources, or both (`Requirements`). Such a task waits in state
-"no-worker" while the cluster has no worker for it, and no place that one is to come to.
+"no-worker" while the cluster has no worker for it, and no place that one is to come to. A worker that is retired counts
+as little as one that is gone, also if its process stays (``close_workers=False``).
 """
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.scheduler.tasks.model import Host, Worker
+from holdfast.cluster.scheduler.tasks.model import Host, Worker, WorkerPlace
 from holdfast.cluster.scheduler.tasks.requirements import Elsewhere, Requirements
 
 
@@ -62,7 +64,7 @@ class Eligibility:
 
     def candidates(self, requirements: Requirements | None) -> list[Worker]:
         """The workers that may run tasks with these requirements, busy or not."""
-        workers = list(self._workers.values())
+        workers = [worker for worker in self._workers.values() if not worker.is_retired]
         if requirements is None:
             return workers
         named = [w for w in workers if requirements.names(w) and not (requirements.yields and w.retiring)]
@@ -74,13 +76,20 @@ class Eligibility:
         """Whether there is a worker that may run tasks with these requirements, or a place that one is to come to."""
         if self.candidates(requirements) if requirements is not None else self._workers:
             return True
-        places = (place for host in self._hosts.values() for place in host.places)
         if requirements is None:
-            return next(places, None) is not None
+            return any(host.places for host in self._hosts.values())
         return any(
             (requirements.names(place) or requirements.falls_back_on(place)) and requirements.could_run_on(place)
-            for place in places
+            for place in self.places()
         )
+
+    def places(self) -> Iterator[WorkerPlace]:
+        """The places of all workers but those that are retired."""
+        for host in self._hosts.values():
+            for place in host.places:
+                worker = self._workers.get(place.address)
+                if worker is None or not worker.is_retired:
+                    yield place
 
     def may_run_now(self, worker: Worker, requirements: Requirements | None) -> bool:
         """Whether a worker may run tasks with these requirements, and has the resources for one now."""

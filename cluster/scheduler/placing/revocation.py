@@ -36,6 +36,7 @@ from collections.abc import Sequence
 
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.scheduler.placing.placement import Placement, transfer_seconds
+from holdfast.cluster.scheduler.placing.reconsidering import reconsider_ready
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.instructions import DropRuns, Instructions, KillRuns, RevokeRuns, TellRevoked
 from holdfast.cluster.scheduler.tasks.lifecycle import Lifecycle
@@ -140,6 +141,11 @@ class Revocation(Timed):
         self._update(worker)
         if is_retiring:
             self._take_back_what_has_not_begun(worker)
+
+    def retired(self, worker: Worker) -> None:
+        """The worker gets nothing to run any more, for good."""
+        worker.is_retired = True
+        reconsider_ready(self._life, self._placement)
 
     # -- what is taken away
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from weakref import WeakKeyDictionary
 
+from holdfast.cluster.scheduler.placing.eligibility import Eligibility
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.instructions import Instructions, Warn
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker, WorkerPlace
@@ -35,6 +36,8 @@ class Unrunnable(Timed):
         Where warnings go.
     hosts, workers, tasks
         The scheduler's tables; only read here.
+    eligibility
+        Knows where workers are to come.
     fail_seconds
         After this such a task fails, which its clients are told.
     """
@@ -45,6 +48,7 @@ class Unrunnable(Timed):
         hosts: Mapping[str, Host],
         workers: Mapping[str, Worker],
         tasks: OrderedDict[Task, None],
+        eligibility: Eligibility,
         *,
         fail_seconds: float,
     ) -> None:
@@ -54,6 +58,7 @@ class Unrunnable(Timed):
         self._hosts = hosts
         self._workers = workers
         self._tasks = tasks
+        self._eligibility = eligibility
         self._told: WeakKeyDictionary[Requirements, set[str]] = WeakKeyDictionary()  # the ids of clients
         self._told_of_none: set[str] = set()  # those that know that there is no worker at all
         self._looked = float("-inf")  # when was it looked for tasks to tell of
@@ -62,14 +67,21 @@ class Unrunnable(Timed):
 
     def why(self, requirements: Requirements | None) -> tuple[str, str]:
         """What tasks with these requirements wait for, and what can be done about it."""
-        candidates: list[Worker | WorkerPlace] = [*self._workers.values()]
-        candidates += (place for host in self._hosts.values() for place in host.places)
-        if not candidates or requirements is None:
+        retired = [worker for worker in self._workers.values() if worker.is_retired]
+        candidates: list[Worker | WorkerPlace] = [w for w in self._workers.values() if not w.is_retired]
+        candidates += self._eligibility.places()
+        if requirements is None or not (candidates or retired):
             return (
                 "for a worker, and the cluster has none",
                 "start some with 'holdfast start --address HOST:PORT'",
             )
         named = [worker for worker in candidates if requirements.names(worker)]
+        if not named and (gone := [worker.name for worker in retired if requirements.names(worker)]):
+            return (
+                f"for the worker {' or '.join(_some(gone))}, which was retired and takes no tasks any more",
+                "name another one, allow others with allow_other_workers=True, or begin it anew with "
+                "Client.restart_workers()",
+            )
         if not named and not requirements.loose:
             return (
                 f"for a worker called {' or '.join(_some(requirements.workers))}, and there is none; there are "
@@ -104,14 +116,14 @@ class Unrunnable(Timed):
     @property
     def due(self) -> float | None:
         """When a client may have to be told; None: never."""
-        if not self._tasks or next(reversed(self._tasks)).since <= self._looked - WARNING_SECONDS:
+        if not self._tasks or next(reversed(self._tasks)).since + WARNING_SECONDS <= self._looked:
             return None
         return max(next(iter(self._tasks)).since, self._looked) + WARNING_SECONDS
 
     def expire(self, now: float) -> None:
         """Tell clients of tasks that have waited for long."""
         self._looked = now
-        late = [task for task in islice(self._tasks, TASKS_SEEN) if task.since <= now - WARNING_SECONDS]
+        late = [task for task in islice(self._tasks, TASKS_SEEN) if task.since + WARNING_SECONDS <= now]
         of_requirements: dict[Requirements | None, list[Task]] = {}
         for task in late:
             of_requirements.setdefault(task.requirements, []).append(task)

@@ -317,7 +317,9 @@ class Host:
         nthreads = min(MAX_THREADS, sum(threads for _, _, threads, _ in places))
         self.description = {**self.description, "places": places, "nthreads": nthreads}
         self.places = [
-            WorkerPlace(name, _names(self, address, name), {key: float(amount) for key, amount in resources.items()})
+            WorkerPlace(
+                address, name, _names(self, address, name), {key: float(amount) for key, amount in resources.items()}
+            )
             for address, name, _, resources in places
         ]
 
@@ -329,9 +331,10 @@ class WorkerPlace:
     """Where a host keeps a worker. While there is none, one is to come: its node agent starts it for as long as it
     takes."""
 
-    __slots__ = ("name", "names", "resources")
+    __slots__ = ("address", "name", "names", "resources")
 
-    def __init__(self, name: str, names: frozenset[str], resources: dict[str, float]) -> None:
+    def __init__(self, address: str, name: str, names: frozenset[str], resources: dict[str, float]) -> None:
+        self.address = address
         self.name = name
         self.names = names
         self.resources = resources
@@ -359,6 +362,7 @@ class Worker:
         "heard",
         "host",
         "incarnation",
+        "is_retired",
         "name",
         "names",
         "nblocked",
@@ -396,7 +400,8 @@ class Worker:
         self.asked = 0  # revocations that its node was asked for, and has not answered
         self.unconfirmed = 0  # those that it was told of, and has not confirmed
         self.cut_off: float | None = None  # since when its connection is broken, and may be taken up again
-        self.retiring = False  # it is to end, or takes no tasks any more for good (`parts/retiring.py`)
+        self.retiring = False  # it is to end, or takes no tasks any more (`parts/retiring.py`)
+        self.is_retired = False  # that is for good, so tasks that name it wait for another one
         self.ending: Ending = None  # it was told to end: so no task is charged for that
         self.preparing = False  # it does what comes before its first task (`parts/plugins.py`)
         self.barred = False  # it has no room, by one of these six: it is not known to hear, is to end, or has just come

@@ -7,7 +7,7 @@ from typing import Any
 
 from holdfast.cluster.key_prefixes import prefix_of
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
-from holdfast.cluster.scheduler.tasks.model import Host, Task
+from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.origins import Origin
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, STATES
@@ -47,6 +47,7 @@ def explain(state: SchedulerState, key: Key) -> dict[str, Any] | None:
         "n_dependencies": len(task.dependencies),
         "where": [_host(host) for host in task.where],
         "run": _run(task),
+        "held_up": _held_up(state, task) if task.state == "ready" else [],
         "queued": task.queue.live if task.state == "ready" and task.queue is not None else None,
         "requirements": _requirements(task),
         "no_worker": list(state.unrunnable.why(task.requirements)) if task.state == "no-worker" else None,
@@ -84,6 +85,30 @@ def _run(task: Task) -> dict[str, Any] | None:
         "ahead": 0 if run is None else list(worker.runs).index(run.run_id),
         "nthreads": worker.nthreads,
     }
+
+
+def _held_up(state: SchedulerState, task: Task) -> list[tuple[str, str]]:
+    """The workers that may run a task, each with what it does instead of taking tasks; none if one of them takes it."""
+    asked = task.requirements
+    workers = list(state.workers.values())
+    candidates = workers if asked is None else state.placement.eligibility.candidates(asked)
+    if not all(worker.barred for worker in candidates):
+        return []
+    return [(worker.name, _instead(worker)) for worker in candidates[:MAX_NAMED]]
+
+
+def _instead(worker: Worker) -> str:
+    if worker.is_retired:
+        return "was retired and takes no tasks any more"
+    if worker.ending:
+        return "makes room for another process"
+    if worker.preparing:
+        return "is set up by plugins"
+    if worker.cut_off is not None:
+        return "is cut off"
+    if worker.condition != "running":
+        return f"hears nothing: it is {worker.condition}"
+    return "was asked to give runs back, or to end"
 
 
 def _requirements(task: Task) -> dict[str, Any] | None:
