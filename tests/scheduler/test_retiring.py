@@ -169,7 +169,7 @@ class TestWorkers:
         cluster.submit("client", {"x": []}, workers=[worker])
         assert cluster.state.tasks["x"].state == "ready"
         cluster.finish("runs")
-        pass_time(cluster, 1.0)
+        pass_time_in_steps(cluster, 1.0)
         assert cluster.ending == [(worker, False)]
         assert cluster.state.tasks["x"].state == "no-worker"
 
@@ -185,14 +185,14 @@ class TestWorkers:
             retire(cluster, worker, close_workers=False)
             cluster.drop_all()
             cluster.finish("x")
-            pass_time(cluster, 1.0)
+            pass_time_in_steps(cluster, 1.0)
         assert answer(cluster)[0]
         assert cluster.state.tasks["y"].state == "no-worker"
-        pass_time(cluster, 5.0)
+        pass_time_in_steps(cluster, 5.0)
         (warning,) = cluster.warnings["client"]
         assert f"for the worker {name}, which was retired and takes no tasks any more" in warning
         assert "Client.restart_workers()" in warning
-        pass_time(cluster, 30.0)
+        pass_time_in_steps(cluster, 30.0)
         assert cluster.clients["client"]["y"] == "erred"
         assert "which was retired" in cluster.reasons["y"]
 

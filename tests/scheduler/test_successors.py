@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scheduler_harness import Cluster
+from scheduler_harness import Cluster, pass_time
 
 from holdfast.cluster.protocol import requests
 from holdfast.cluster.protocol.errands import RUN, SET_UP_PLUGINS, VERSIONS, WORKER_LOGS
@@ -54,11 +54,6 @@ def kill(cluster, key="x"):
 
 def come_again(cluster, worker):
     cluster.add_worker(worker.rpartition("/")[0], address=worker)
-
-
-def pass_time(cluster, seconds):
-    cluster.now += seconds
-    cluster.handle(events.TimePassed())
 
 
 def restart(cluster, worker):
