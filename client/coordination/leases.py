@@ -28,8 +28,8 @@ class Leasing(Named):
 
     _release: Request
 
-    def __init__(self, name: Any, client: Any) -> None:
-        super().__init__(name, client)
+    def __init__(self, name: Any, client: Any, scheduler_rpc: Any = None, loop: Any = None) -> None:
+        super().__init__(name, client, scheduler_rpc, loop)
         self._held: dict[int, Lease] = {}
 
     def _ask(self, core: Core, timeout: float | None, number: int) -> Effect:

@@ -25,6 +25,8 @@ class Lock(Leasing):
         Default: one that nobody else has. A lock can be sent to tasks, which share it then.
     client : Client, optional
         Default: the current client where it is used; in a task that of the task.
+    scheduler_rpc, loop
+        Have no effect, as a warning says: its client has both.
 
     Examples
     --------
@@ -39,8 +41,8 @@ class Lock(Leasing):
     _kind = "lock"
     _release = requests.RELEASE_LOCKS
 
-    def __init__(self, name: Any = None, client: Any = None) -> None:
-        super().__init__(name, client)
+    def __init__(self, name: Any = None, client: Any = None, scheduler_rpc: Any = None, loop: Any = None) -> None:
+        super().__init__(name, client, scheduler_rpc, loop)
 
     def _ask(self, core: Core, timeout: float | None, number: int) -> Effect:
         return Ask(core.session, requests.ACQUIRE_LOCKS, None, names=(self.name,), lease=number, timeout=timeout)

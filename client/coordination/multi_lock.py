@@ -43,10 +43,10 @@ class MultiLock(Leasing):
     _kind = "multi-lock"
     _release = requests.RELEASE_LOCKS
 
-    def __init__(self, names: Iterable[Any] = (), client: Any = None) -> None:
+    def __init__(self, names: Iterable[Any] | None = None, client: Any = None) -> None:
         if isinstance(names, (str, bytes)):
             raise TypeError(f"the names of locks are a list, not {names!r:.200}: [{names!r:.200}]")
-        super().__init__(tuple(dict.fromkeys(names)), client)
+        super().__init__(tuple(dict.fromkeys(names or ())), client)
         if not self.name:
             raise ValueError("a MultiLock needs the name of a lock at least: MultiLock(['x', 'y'])")
         self._count: int | None = None

@@ -12,6 +12,7 @@ from holdfast.client.core.registry import core_here, registry
 from holdfast.client.drivers.asynchronous import AsynchronousDriver
 from holdfast.client.drivers.effects import Operation
 from holdfast.client.futures.binding import bound
+from holdfast.client.packing.checks import warn_without_effect
 from holdfast.client.packing.keys import random_token, wire_key
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.protocol.limits import LONGEST_WAIT_SECONDS, MAX_INTEGER
@@ -29,12 +30,17 @@ class Named:
         Default: one that nobody else has.
     client : Client, optional
         Default: the current client.
+    scheduler_rpc, loop
+        Have no effect, as a warning says: its client has both.
     """
 
     #: What the names that are made up begin with.
     _kind: ClassVar[str]
 
-    def __init__(self, name: Any, client: Any) -> None:
+    def __init__(self, name: Any, client: Any, scheduler_rpc: Any = None, loop: Any = None) -> None:
+        for argument, value in (("scheduler_rpc", scheduler_rpc), ("loop", loop)):
+            if value is not None:
+                warn_without_effect(argument, value)
         self.name = f"{self._kind}-{random_token()}" if name is None else wire_key(name)
         self._given: Core | None = None if client is None else client._core
         self._found: Core | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Effect, Operation
 from holdfast.cluster.protocol import requests
+from holdfast.cluster.user_warnings import warn_user
 
 
 class Semaphore(Leasing):
@@ -32,6 +32,8 @@ class Semaphore(Leasing):
         Default: one that nobody else has. A semaphore can be sent to tasks, which share it then.
     client : Client, optional
         Default: the current client where it is used; in a task that of the task.
+    scheduler_rpc, loop
+        Have no effect, as a warning says: its client has both.
 
     Raises
     ------
@@ -57,8 +59,10 @@ class Semaphore(Leasing):
     _kind = "semaphore"
     _release = requests.RELEASE_SEMAPHORE
 
-    def __init__(self, max_leases: int = 1, name: Any = None, client: Any = None) -> None:
-        super().__init__(name, client)
+    def __init__(
+        self, max_leases: int = 1, name: Any = None, client: Any = None, scheduler_rpc: Any = None, loop: Any = None
+    ) -> None:
+        super().__init__(name, client, scheduler_rpc, loop)
         self.max_leases = whole_number("max_leases", max_leases, 1)
         self._is_open = False
         self._run_now(self._opening)
@@ -177,4 +181,4 @@ def _closing(core: Core, name: Any) -> Operation[None]:
     if left:
         leases = "one lease was" if left == 1 else f"{left:,} leases were"
         text = f"the semaphore {name!r} was closed, and {leases} not released yet"
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+        warn_user(text, RuntimeWarning)

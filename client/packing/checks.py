@@ -13,7 +13,9 @@ from holdfast.cluster.user_warnings import warn_user
 _WITHOUT_EFFECT = {
     "fifo_timeout": "tasks of one priority run in the order in which they are submitted",
     "direct": "results never pass through the scheduler, unless they are small",
+    "loop": "it is its client that has a loop (client=)",
     "maxsize": "a variable has one value",
+    "scheduler_rpc": "it asks the scheduler by its client (client=)",
 }
 
 

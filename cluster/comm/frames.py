@@ -20,7 +20,7 @@ from typing import Any
 
 import msgpack
 
-from holdfast.cluster.protocol.cutting import where_cut
+from holdfast.cluster.protocol.cutting import MAY_BE_CUT, where_cut
 
 PREFIX = struct.Struct("<II")
 RAW_EXTENSION = 1  # MessagePack extension type: the payload is the index of a buffer
@@ -157,7 +157,7 @@ def packed(messages: Sequence[Message]) -> Iterable[tuple[list[bytes | memoryvie
     count = len(messages)
     if 0 < count <= FEW_MESSAGES:
         for message in messages:
-            if where_cut(message, PACKED_TOGETHER):
+            if message[0] in MAY_BE_CUT and where_cut(message, PACKED_TOGETHER):
                 break
         else:  # most of what is sent: a frame is one array
             header = packing.packer.pack(messages)

@@ -254,13 +254,14 @@ PART = Message(
     number=Integer(),
     fragment=Anything("part of what the request gives"),
 )
-REPLY = Message(
+REPLY = QuicklyChecked(
     "reply",
     "The answer to a request. If it is not `ok`, its value is the name and the text of an error, one of "
     "`cluster/errors.py` or a built-in one.",
     number=Integer(),
     ok=Boolean(),
     value=Anything("what the request gives"),
+    quick=quick.is_reply,
 )
 CLOSING = Message("closing", "The cluster shuts down.", reason=REASON)
 

@@ -38,16 +38,24 @@ def _is_key(key: Any) -> bool:
 def is_request(message: Any) -> bool:
     try:
         _, number, operation, arguments = message
+        return (
+            type(number) is int
+            and 0 <= number <= MAX_INTEGER
+            and type(operation) is str
+            and type(arguments) is dict
+            and len(arguments) <= MAX_NAMED
+            and len("".join(arguments)) <= MAX_NAME_LENGTH >= len(operation)
+        )
+    except (TypeError, ValueError):  # no array of four, or a name that is no text
+        return False
+
+
+def is_reply(message: Any) -> bool:
+    try:
+        _, number, ok, _ = message
+        return type(number) is int and 0 <= number <= MAX_INTEGER and type(ok) is bool
     except ValueError:  # no array of four
         return False
-    if type(number) is not int or not 0 <= number <= MAX_INTEGER or type(arguments) is not dict:
-        return False
-    if type(operation) is not str or len(operation) > MAX_NAME_LENGTH or len(arguments) > MAX_NAMED:
-        return False
-    for name in arguments:  # noqa: SIM110 (as below)
-        if type(name) is not str or len(name) > MAX_NAME_LENGTH:
-            return False
-    return True
 
 
 def are_keys(keys: Any) -> bool:

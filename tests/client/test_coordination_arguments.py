@@ -10,8 +10,21 @@ import warnings
 import numpy as np
 import pytest
 
-from holdfast import Client, Event, Lock, MultiLock, Queue, RLock, Semaphore, Variable
+from holdfast import (
+    BlockedTasksError,
+    Client,
+    Event,
+    LocalCluster,
+    Lock,
+    MultiLock,
+    Queue,
+    RLock,
+    Semaphore,
+    Variable,
+    get_client,
+)
 from holdfast.cluster.durations import seconds
+from holdfast.cluster.worker import threads
 
 DEADLINE_SECONDS = 60
 
@@ -136,3 +149,67 @@ def test_nothing_that_was_begun_is_left_unawaited_in_a_task_that_is_a_coroutine(
             return found, [str(warning.message) for warning in caught]
 
     assert client.submit(task, pure=False).result(DEADLINE_SECONDS) == ((1, 0), [])
+
+
+@pytest.mark.parametrize("make", [Lock, Semaphore])
+@pytest.mark.parametrize("argument", ["scheduler_rpc", "loop"])
+def test_what_only_dask_needs_has_no_effect_and_says_so(client, make, argument):
+    with pytest.warns(UserWarning, match=f"{argument}=<.*> has no effect: .*client") as caught:
+        made = make(name="dask", client=client, **{argument: object()})
+    assert caught[0].filename == __file__
+    assert made.acquire(timeout=DEADLINE_SECONDS)
+    made.release()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(name="dask", client=client, **{argument: None})
+
+
+def test_that_a_semaphore_is_closed_too_early_is_said_where_that_is_done(run):
+    async def case(client, got):
+        semaphore = await Semaphore(2, "early", client)
+        await got(semaphore.acquire())
+        with pytest.warns(RuntimeWarning, match="one lease was not released") as caught:  # noqa: PT031
+            closing = semaphore.close()
+            if closing is not None:
+                await closing
+        assert caught[0].filename == __file__
+
+    run(case)
+
+
+def refused():
+    """Each of these waits, in a task that may not."""
+    said = []
+    for wait in (
+        lambda: Lock("refused").acquire(),
+        lambda: RLock("refused").acquire(),
+        lambda: MultiLock(["refused", "refused 2"]).acquire(),
+        lambda: Semaphore(1, "refused").acquire(),
+        lambda: Queue("refused").get(),
+        lambda: Queue("refused full", maxsize=1).put(2),
+        lambda: Event("refused").wait(),
+        lambda: Variable("refused").get(),
+    ):
+        try:
+            wait()
+        except BlockedTasksError:
+            said.append(len(get_client()._core.session._answers))
+    return said
+
+
+def test_a_task_that_may_not_wait_leaves_nothing_that_waits(monkeypatch):
+    monkeypatch.setattr(threads, "BLOCKED_MAX", 0)
+    options = {"n_workers": 1, "threads_per_worker": 1, "object_store_memory": "64 MiB", "processes": False}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        lock, semaphore = Lock("refused"), Semaphore(1, "refused")
+        queue, full = Queue("refused"), Queue("refused full", maxsize=1)
+        full.put(1)
+        with lock, semaphore:
+            assert client.submit(refused).result(timeout=DEADLINE_SECONDS) == [0] * 8
+        for name in ("refused", "refused 2"):
+            assert Lock(name).acquire(timeout=0)
+        assert semaphore.acquire(timeout=0)
+        queue.put("first")
+        assert queue.get(timeout=0) == "first"
+        assert full.get(timeout=0) == 1
+        assert full.qsize() == 0

@@ -104,7 +104,7 @@ def test_the_quick_check_says_yes_to_nothing_that_the_slow_one_refuses_and_to_mo
     assert said_yes
 
 
-@pytest.mark.parametrize("message", [m for m in FROM_CLIENT if isinstance(m, QuicklyChecked)], ids=repr)
+@pytest.mark.parametrize("message", [m for _, m in MESSAGES if isinstance(m, QuicklyChecked)], ids=repr)
 def test_the_quick_check_of_a_message_says_yes_to_nothing_that_the_slow_one_refuses(message):
     maker = Maker(random.Random(7))
     for _ in range(40):

@@ -77,7 +77,8 @@ class Cluster:
     # -- events
 
     def handle(self, event: events.Event) -> list[to_do.Instruction]:
-        done = self.state.handle(event, self.now)
+        is_light = isinstance(event, events.Requested) and event.operation in LIGHT
+        done = (self.state.answer if is_light else self.state.handle)(event, self.now)  # as the server does
         for instruction in done:
             self._apply(instruction)
         waits = list(self.state.waits)

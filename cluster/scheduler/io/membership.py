@@ -84,7 +84,7 @@ class Membership:
         *,
         clock: ListeningClock,
         silence_timeout: float,
-        handle: Callable[[events.Event], None],
+        handle: Callable[[events.Event], object],
         happen: Callable[[events.Event], None],
         handle_message: Callable[[Peer, tuple[Any, ...]], Iterator[None] | None],
         describe: Callable[[], dict[str, Any]],

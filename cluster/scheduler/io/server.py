@@ -222,10 +222,15 @@ class Scheduler:
 
     # -- the state machine
 
-    def _handle(self, event: events.Event) -> None:
-        """Take in an event, and do what is to be done about it. Raises what `SchedulerState.handle` raises."""
+    def _handle(
+        self, event: Any, by: Callable[[Any, float], list[to_do.Instruction]] | None = None
+    ) -> list[to_do.Instruction]:
+        """Take in an event, and do what is to be done about it, which it returns.
+
+        Raises what `SchedulerState.handle` raises, or what handles it in the place of that.
+        """
         try:
-            instructions = self.state.handle(event, self._clock.time())
+            instructions = (by or self.state.handle)(event, self._clock.time())
         except Exception as error:
             self._carry_out(self.state.instructions.take())
             if not isinstance(error, ProtocolError):
@@ -233,6 +238,7 @@ class Scheduler:
             raise
         else:
             self._carry_out(instructions)
+            return instructions
         finally:
             self._set_timer()
 
@@ -344,8 +350,23 @@ class Scheduler:
         return Answering(protocol.requests.REQUESTS, handlers)
 
     def _asking(self, request: Request) -> Callable[..., None]:
-        def ask(client: str, number: int, **arguments: Any) -> None:
-            self._handle(events.Requested(client, number, request.operation, arguments))
+        operation = request.operation
+        if request not in self.state.light_requests:
+
+            def ask(client: str, number: int, **arguments: Any) -> None:
+                self._handle(events.Requested(client, number, operation, arguments))
+
+            return ask
+
+        def ask_light(client: str, number: int, **arguments: Any) -> None:
+            done = self._handle(events.Requested(client, number, operation, arguments), self.state.answer)
+            if done and not self._peers[client].inbox.waits:
+                # Somebody waits for each of these, and nothing else is about to be said.
+                for instruction in done:
+                    if (peer := self._peers.get(instruction.peer)) is not None:
+                        peer.flush()
+
+        return ask_light
 
         return ask
 

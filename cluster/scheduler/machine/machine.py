@@ -314,6 +314,19 @@ class SchedulerState:
             self._watch()
         return self.instructions.take()
 
+    @property
+    def light_requests(self) -> frozenset[Request]:
+        """Those of `requests` that `answer` takes."""
+        return frozenset(request for part in self.parts if part.moves_no_task for request in part.requests)
+
+    def answer(self, event: events.Requested, now: float) -> list[Instruction]:
+        """`handle` a request of a part that moves no task, so that little follows from it, and mostly nothing."""
+        self.life.now = now
+        self._requested(event)
+        if self.life.follow_up.has_more or self._shared.unfinished:
+            return self.handle(events.TimePassed(), now)
+        return self.instructions.take()
+
     def _publish(self, event: events.Event) -> None:
         first = []
         if isinstance(event, events.TasksSubmitted):

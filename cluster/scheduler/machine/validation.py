@@ -50,6 +50,12 @@ class CheckedState(SchedulerState):
         validate_state(self)
         return instructions
 
+    def answer(self, event: Requested, now: float) -> list[Instruction]:
+        instructions = super().answer(event, now)
+        self._validate_wait(event)
+        validate_state(self)
+        return instructions
+
     def _validate_wait(self, event: Requested) -> None:
         """A task lends its slot while a request waits for what others do, if its definition says that it may wait."""
         for wait in self.waits.of(event.client):

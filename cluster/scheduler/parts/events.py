@@ -44,6 +44,7 @@ class Events(Part, WaitOwner):
     """
 
     name = "events"
+    moves_no_task = True
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)

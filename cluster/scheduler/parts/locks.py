@@ -16,6 +16,7 @@ class Locks(LeasePart):
     """Grants locks."""
 
     name = "locks"
+    moves_no_task = True
     noun = "locks"
     waited_for = "the lock"
 
@@ -37,7 +38,7 @@ class Locks(LeasePart):
         timeout: float | None = None,
     ) -> None:
         needed = len(names) if count is None else count
-        if not 0 < needed <= len(names) or len(set(names)) < len(names):
+        if not 0 < needed <= len(names) or (len(names) > 1 and len(set(names)) < len(names)):
             text = f"{needed} of {len(names)} locks were asked for: name as many as are needed, and each once"
             raise Refusal("ValueError", text)
         lines = [self.lines.get(name) or self._begin(name) for name in names]

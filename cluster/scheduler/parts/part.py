@@ -108,6 +108,8 @@ class Part:
 
     #: Names it in a snapshot.
     name: ClassVar[str]
+    #: Whether its requests move no task. They may let go of some.
+    moves_no_task: ClassVar[bool] = False
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared

@@ -223,6 +223,7 @@ class Queues(Part, WaitOwner):
     """
 
     name = "queues"
+    moves_no_task = True
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)

@@ -21,6 +21,7 @@ class Semaphores(LeasePart):
     """Grants leases of semaphores."""
 
     name = "semaphores"
+    moves_no_task = True
     noun = "leases of semaphores"
     waited_for = "a lease of the semaphore"
 

@@ -93,6 +93,7 @@ class Variables(Part, WaitOwner):
     """
 
     name = "variables"
+    moves_no_task = True
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
