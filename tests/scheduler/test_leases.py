@@ -11,7 +11,16 @@ import random
 import pytest
 from scheduler_harness import Cluster
 
-from holdfast.cluster.protocol.requests import ACQUIRE_LOCKS, IS_LOCKED, RELEASE_LOCKS
+from holdfast.cluster.protocol.requests import (
+    ACQUIRE_LOCKS,
+    ACQUIRE_SEMAPHORE,
+    CLOSE_SEMAPHORE,
+    IS_LOCKED,
+    OPEN_SEMAPHORE,
+    RELEASE_LOCKS,
+    RELEASE_SEMAPHORE,
+    SEMAPHORE_VALUE,
+)
 from holdfast.cluster.scheduler.parts import leases as leases_module
 from holdfast.cluster.scheduler.tasks import events
 
@@ -192,18 +201,21 @@ class TestSeveralLocks:
         assert not locks_of(cluster).lines
 
 
-def again(cluster):
-    """Another scheduler with what was written down."""
-    part = locks_of(cluster)
-    written = json.loads(json.dumps([part.snapshot(), cluster.state.waits.snapshot(cluster.now)]))
+def again(cluster, now=0.0):
+    """Another scheduler with what was written down, whose clock says something else."""
+    kept = {part.name: part.snapshot() for part in cluster.state.parts if isinstance(part, leases_module.LeasePart)}
+    kept, waits = json.loads(json.dumps([kept, cluster.state.waits.snapshot(cluster.now)]))
     other = Cluster()
+    other.now = now
     for client in cluster.state.clients:
         other.add_client(client)
-    restored = locks_of(other)
-    restored.restore(written[0])
-    for kind, client, number, seconds, data in written[1]:
+    for part in other.state.parts:
+        if part.name in kept:
+            part.restore(kept[part.name])
+    for kind, client, number, seconds, data in waits:
         other.open[client, number] = None
-        assert sum(part.resume(kind, client, number, seconds, data) is not None for part in other.state.parts) == 1
+        due = now + seconds
+        assert sum(part.resume(kind, client, number, due, data) is not None for part in other.state.parts) == 1
     return other
 
 
@@ -218,6 +230,68 @@ def test_another_scheduler_goes_on_with_them(cluster):
     for client, number in [("a", 1), ("c", 2), ("a", 3)]:
         release(other, client, number)
     assert granted(other) == [("c", 2), ("a", 3), ("b", 4)]
+
+
+class TestSemaphoresThatAreTakenUpAgain:
+    @pytest.fixture
+    def other(self, cluster):
+        """Two of three have a lease, two wait, one of them for another 5 s; and a semaphore that nobody uses."""
+        cluster.request("a", 1, OPEN_SEMAPHORE(name="unused", max_leases=3))
+        for number, (client, timeout) in enumerate([("a", None), ("b", None), ("c", 7.0), ("a", None)], 2):
+            lease = ACQUIRE_SEMAPHORE(name=("s", 1), lease=number, max_leases=2, timeout=timeout)
+            cluster.request(client, number, lease)
+        pass_time(cluster, 2.0)
+        other = again(cluster, now=100.0)
+        pass_time(other, 100.0)
+        return other
+
+    def value(self, cluster, name=("s", 1)):
+        number = cluster.new_number() + 1000
+        cluster.request("a", number, SEMAPHORE_VALUE(name=name))
+        return answer(cluster, "a", number)
+
+    def test_the_leases_are_counted(self, other):
+        assert self.value(other) == 2
+        assert self.value(other, "unused") == 0
+        other.request("a", 10, ACQUIRE_SEMAPHORE(name=("s", 1), lease=10, timeout=0.0))
+        assert answer(other, "a", 10) is False
+
+    def test_each_has_as_many_as_it_had(self, other):
+        for number, (name, size) in enumerate([("unused", 3), (("s", 1), 2)], 10):
+            other.request("b", number, OPEN_SEMAPHORE(name=name, max_leases=size))
+            assert other.answer_of("b", number).ok
+            other.request("b", number + 10, OPEN_SEMAPHORE(name=name, max_leases=9))
+            assert answer(other, "b", number + 10)[0] == "ValueError"
+
+    def test_those_that_wait_come_in_their_order(self, other):
+        for client, number in [("b", 3), ("a", 2)]:
+            other.tell(client, RELEASE_SEMAPHORE(lease=number))
+        assert granted(other) == [("c", 4), ("a", 5)]
+
+    def test_a_wait_has_the_time_that_was_left(self, other):
+        assert other.state.next_deadline == 105.0
+        pass_time(other, 104.9)
+        assert answer(other, "c", 4) is None
+        pass_time(other, 105.0)
+        assert answer(other, "c", 4) is False
+        assert answer(other, "a", 5) is None
+
+    def test_with_its_client_a_lease_goes(self, other):
+        other.remove_client("b")
+        assert answer(other, "c", 4) is True
+
+    def test_closing_tells_those_that_wait(self, other):
+        other.request("a", 10, CLOSE_SEMAPHORE(name=("s", 1)))
+        assert answer(other, "a", 10) == 2
+        assert answer(other, "c", 4)[0] == "RuntimeError"
+
+    def test_it_is_written_as_before(self, other):
+        once_more = again(other, now=0.0)
+        for name in ("semaphores", "locks"):
+            was, is_now = (
+                next(part for part in each.state.parts if part.name == name).snapshot() for each in (other, once_more)
+            )
+            assert was == is_now
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -12,6 +12,7 @@ import pytest
 from scheduler_harness import Cluster
 
 from holdfast.cluster.protocol import requests
+from holdfast.cluster.scheduler.parts import queue_items, queue_waits
 from holdfast.cluster.scheduler.parts import queues as queues_module
 from holdfast.cluster.scheduler.tasks import events
 
@@ -40,15 +41,15 @@ def answer(cluster, client, number):
     return None if reply is None else reply.value if reply.ok else reply.value[0]
 
 
-def put(cluster, client, number, text, *keys, **arguments):
+def put(cluster, client, number, text, *keys, name="q", **arguments):
     data = text.encode()
-    cluster.request(client, number, requests.PUT(name="q", data=data, keys=keys, lease=number, **arguments))
+    cluster.request(client, number, requests.PUT(name=name, data=data, keys=keys, lease=number, **arguments))
     return answer(cluster, client, number)
 
 
-def get(cluster, client, number, **arguments):
+def get(cluster, client, number, name="q", **arguments):
     """Ask for items by the number of the request; what is answered at once."""
-    cluster.request(client, number, requests.GET(name="q", lease=number, **arguments))
+    cluster.request(client, number, requests.GET(name=name, lease=number, **arguments))
     return got(cluster, client, number)
 
 
@@ -111,7 +112,7 @@ class TestGetting:
         assert get(cluster, "b", 12, at_once=True, count=2) == ["z"]
 
     def test_no_more_than_a_megabyte_at_a_time(self, cluster, monkeypatch):
-        monkeypatch.setattr(queues_module, "MAX_ANSWER_NBYTES", 1000)
+        monkeypatch.setattr(queue_waits, "MAX_ANSWER_NBYTES", 1000)
         for number in range(4):
             put(cluster, "a", number, "x" * 400)
         assert len(get(cluster, "b", 10, count=4)) == 2
@@ -237,7 +238,7 @@ class TestPutting:
         assert answer(cluster, "a", 2) == 1
 
     def test_there_may_be_so_much(self, cluster, monkeypatch):
-        monkeypatch.setattr(queues_module, "MAX_QUEUED_ITEMS", 2)
+        monkeypatch.setattr(queue_items, "MAX_QUEUED_ITEMS", 2)
         put(cluster, "a", 1, "x", maxsize=1)
         put(cluster, "a", 2, "y")
         assert put(cluster, "b", 3, "z") == "RuntimeError"
@@ -245,8 +246,8 @@ class TestPutting:
         reply = cluster.replies[-1]
         assert (reply.peer, reply.ok, reply.value[0]) == ("b", False, "RuntimeError")
         assert "have 2 items" in reply.value[1]
-        monkeypatch.setattr(queues_module, "MAX_QUEUED_ITEMS", 10)
-        monkeypatch.setattr(queues_module, "MAX_QUEUED_NBYTES", 1000)
+        monkeypatch.setattr(queue_items, "MAX_QUEUED_ITEMS", 10)
+        monkeypatch.setattr(queue_items, "MAX_QUEUED_NBYTES", 1000)
         assert put(cluster, "b", 4, "z" * 1000, timeout=0.0) == "RuntimeError"
         monkeypatch.setattr(queues_module, "MAX_QUEUES", 1)
         cluster.request("b", 5, requests.OPEN_QUEUE(name="another", maxsize=1))
@@ -363,6 +364,24 @@ def test_another_scheduler_goes_on_with_them(cluster):
     put(other, "b", 20, "v")
     put(other, "b", 21, "w")
     assert (got(other, "c", 13), got(other, "a", 14)) == (["v"], ["w"])
+
+
+def test_what_waits_keeps_its_place_its_time_and_what_it_has(cluster):
+    for number, timeout in [(1, None), (2, 9.0), (3, None)]:
+        put(cluster, "a" if number < 3 else "b", number, f"item {number}", name="full", maxsize=1, timeout=timeout)
+    put(cluster, "a", 4, "had", name="q")
+    get(cluster, "c", 10, name="q", count=2, timeout=5.0)
+    get(cluster, "b", 11, name="q")
+    cluster.now = 4.0
+    other = again(again(cluster))
+    other.handle(events.TimePassed())
+    assert other.state.next_deadline == 5.0
+    other.now = 5.0
+    other.handle(events.TimePassed())
+    assert answer(other, "c", 10) == "TimeoutError"
+    assert got(other, "b", 11) == ["had"], "what the one before it had is the first again"
+    assert get(other, "c", 12, name="full", count=3) == ["item 1", "item 2", "item 3"]
+    assert other.answer_of("b", 3).ok
 
 
 @pytest.mark.parametrize("seed", range(20))

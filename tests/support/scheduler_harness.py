@@ -24,6 +24,10 @@ QUIET = {request.operation for request in requests.REQUESTS if request.quiet}
 QUIETLY = -1
 
 
+#: Those of requests that move no task.
+LIGHT = {request.operation for request in SchedulerState().light_requests}
+
+
 class Cluster:
     """Applies events to a validating state machine and its instructions to pretended processes.
 

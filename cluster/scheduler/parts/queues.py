@@ -29,11 +29,10 @@ that waits has fewer items than it wants; (4) a queue that nobody needs isn't ke
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-from holdfast.cluster.protocol.limits import MAX_QUEUED_ITEMS, MAX_QUEUED_NBYTES, MAX_QUEUES
+from holdfast.cluster.protocol.limits import MAX_QUEUES
 from holdfast.cluster.protocol.requests import (
     CLOSE_QUEUE,
     CONFIRM_ITEMS,
@@ -44,171 +43,13 @@ from holdfast.cluster.protocol.requests import (
     PUT_QUIETLY,
     QUEUE_SIZE,
 )
-from holdfast.cluster.protocol.shapes import key_weight
 from holdfast.cluster.scheduler.parts.part import Part, Shared
+from holdfast.cluster.scheduler.parts.queue_items import Item, Items, written
+from holdfast.cluster.scheduler.parts.queue_waits import GetWait, Handed, PutWait, Queue, QueueWait, insert
 from holdfast.cluster.scheduler.parts.waits import NO_END, Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
-from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription
+from holdfast.cluster.scheduler.tasks.model import Holder
 from holdfast.cluster.scheduler.tasks.names import Key, Payload, name_of
-
-#: A client gets no more items at a time when they are so large together.
-MAX_ANSWER_NBYTES = 1 << 20
-#: What an item takes beside its data and its keys.
-ITEM_NBYTES = 200
-
-
-class QueueItem(Holder):
-    """What an item of a queue holds."""
-
-    __slots__ = ()
-
-    kind: ClassVar[str] = "queue"
-
-    def describe(self) -> HolderDescription:
-        return HolderDescription(self.kind, repr(self.id))
-
-
-class Item:
-    """An item of a queue.
-
-    Attributes
-    ----------
-    data, keys
-        What clients get.
-    holder
-        Holds the tasks of the keys; None without keys.
-    """
-
-    __slots__ = ("data", "holder", "keys", "nbytes")
-
-    def __init__(self, data: Payload, keys: Sequence[Key]) -> None:
-        self.data = bytes(data)  # a view would keep the whole frame
-        self.keys = keys
-        self.holder: QueueItem | None = None
-        self.nbytes = ITEM_NBYTES + len(data) + (sum(map(key_weight, keys)) if keys else 0)
-
-
-class Queue:
-    """A queue.
-
-    Attributes
-    ----------
-    maxsize
-        How many items there is room for; 0: any number. One with a limit is kept until it is closed.
-    items
-        What is queued.
-    getters, putters
-        The clients that wait, the first one first.
-    """
-
-    __slots__ = ("getters", "items", "maxsize", "name", "putters")
-
-    def __init__(self, name: Key, maxsize: int) -> None:
-        self.name = name
-        self.maxsize = maxsize
-        self.items: deque[Item] = deque()
-        self.getters: OrderedDict[GetWait, None] = OrderedDict()
-        self.putters: OrderedDict[PutWait, None] = OrderedDict()
-
-    @property
-    def has_room(self) -> bool:
-        return not self.maxsize or len(self.items) < self.maxsize
-
-    @property
-    def is_needed(self) -> bool:
-        return bool(self.maxsize or self.items or self.getters or self.putters)
-
-
-class _QueueWait(Wait):
-    """A client that waits for a queue, and calls that by a number.
-
-    Attributes
-    ----------
-    items
-        What it has collected, or is to put.
-    nbytes
-        What these take.
-    place
-        Of a wait that was taken up again, where it stood among those that wait for the same.
-    """
-
-    __slots__ = ("began", "items", "lease", "nbytes", "place", "queue")
-
-    def __init__(
-        self, part: Queues, client: str, request: int, due: float, queue: Queue, lease: int, items: list[Item]
-    ) -> None:
-        super().__init__(part, client, request, due)
-        self.queue = queue
-        self.lease = lease
-        self.items = items
-        self.nbytes = sum([item.nbytes for item in items])
-        self.place = NO_END
-        self.began = part.shared.now
-
-
-class PutWait(_QueueWait):
-    """A client that waits for room."""
-
-    __slots__ = ()
-
-    kind = "put"
-
-    def describe(self) -> str:
-        return f"room in the queue {self.queue.name!r:.200}"
-
-    def snapshot(self) -> Any:
-        place = list(self.queue.putters).index(self)
-        return [self.queue.name, self.lease, place, _written(self.items)]
-
-
-class GetWait(_QueueWait):
-    """A client that waits for items."""
-
-    __slots__ = ("count",)
-
-    kind = "get"
-
-    def __init__(
-        self,
-        part: Queues,
-        client: str,
-        request: int,
-        due: float,
-        queue: Queue,
-        lease: int,
-        items: list[Item],
-        count: int,
-    ) -> None:
-        super().__init__(part, client, request, due, queue, lease, items)
-        self.count = count
-
-    def describe(self) -> str:
-        return f"items of the queue {self.queue.name!r:.200}"
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has what it wants."""
-        return len(self.items) >= self.count or self.nbytes >= MAX_ANSWER_NBYTES
-
-    def snapshot(self) -> Any:
-        place = list(self.queue.getters).index(self)
-        return [self.queue.name, self.lease, place, _written(self.items), self.count]
-
-
-class Handed:
-    """Items that a client was given, and has not confirmed yet.
-
-    Attributes
-    ----------
-    queue
-        The name of their queue; None if it was closed.
-    """
-
-    __slots__ = ("items", "queue")
-
-    def __init__(self, queue: Key | None, items: list[Item]) -> None:
-        self.queue: Key | None = queue
-        self.items = items
 
 
 class Queues(Part, WaitOwner):
@@ -240,15 +81,14 @@ class Queues(Part, WaitOwner):
         self.queues: dict[Key, Queue] = {}
         self.handed: dict[str, dict[int, Handed]] = {}
         self._limited = 0  # queues with a limit
-        self._waits: dict[tuple[str, int], _QueueWait] = {}  # by client and lease
-        self._count = 0  # of all items
-        self._nbytes = 0
+        self._waits: dict[tuple[str, int], QueueWait] = {}  # by client and lease
+        self._items = Items(shared.life)
         self._unserved: dict[Key, None] = {}  # queues to which items came back while waits were ended
 
     def holders(self) -> Iterable[Holder]:
-        return [item.holder for item in self._items() if item.holder is not None]
+        return [item.holder for item in self._all_items() if item.holder is not None]
 
-    def _items(self) -> Iterator[Item]:
+    def _all_items(self) -> Iterator[Item]:
         """All items that there are."""
         for queue in self.queues.values():
             yield from queue.items
@@ -299,42 +139,14 @@ class Queues(Part, WaitOwner):
         if queue is not None:
             self._limited -= bool(queue.maxsize)
             for item in queue.items:
-                self._forget_item(item)
+                self._items.forget(item)
             queue.items.clear()
             for wait in (*queue.getters, *queue.putters):
                 for item in wait.items:
-                    self._forget_item(item)
+                    self._items.forget(item)
                 wait.items = []
                 self.shared.waits.refuse(wait, "RuntimeError", f"the queue {name!r} was closed")
         self.answer(client, request, None)
-
-    # -- items
-
-    def _demand_room(self, item: Item) -> None:
-        if self._count >= MAX_QUEUED_ITEMS or self._nbytes + item.nbytes > MAX_QUEUED_NBYTES:
-            raise Refusal(
-                "RuntimeError",
-                f"the queues of this cluster have {self._count:,} items of {self._nbytes:,} bytes, and no more may be: "
-                "get some, or give the queue a maxsize, so that putting waits for getting",
-            )
-
-    def _admit(self, item: Item, name: Key) -> None:
-        """An item has come. It holds its tasks, those that are still there."""
-        self._count += 1
-        self._nbytes += item.nbytes
-        if item.keys:
-            item.holder = QueueItem(name)
-            tasks = self.shared.life.generations.tasks
-            for key in item.keys:
-                task = tasks.get(key)
-                if task is not None:
-                    self.shared.life.holding.hold(item.holder, task)
-
-    def _forget_item(self, item: Item) -> None:
-        self._count -= 1
-        self._nbytes -= item.nbytes
-        if item.holder is not None:
-            self.shared.life.holding.let_go(item.holder)
 
     # -- putting
 
@@ -350,25 +162,25 @@ class Queues(Part, WaitOwner):
         timeout: float | None = None,
     ) -> None:
         item = Item(data, keys)
-        self._demand_room(item)
+        self._items.demand_room(item)
         queue = self._queue(name, maxsize)
         if queue.has_room:
-            self._admit(item, name)
+            self._items.admit(item, name)
             self._enqueue(queue, item)
             self.answer(client, request, queue.maxsize)
         elif timeout is not None and timeout <= 0:
             raise Refusal("TimeoutError", f"the queue {name!r} is full: maxsize={queue.maxsize}")
         else:
             self._demand_wait(client.id, lease)
-            self._admit(item, name)
+            self._items.admit(item, name)
             wait = PutWait(self, client.id, request, self._due(timeout), queue, lease, [item])
             self._begin(wait)
             queue.putters[wait] = None
 
     def _put_quietly(self, client: Client, request: int, name: Key, data: Payload, keys: Sequence[Key]) -> None:
         item = Item(data, keys)
-        self._demand_room(item)
-        self._admit(item, name)
+        self._items.demand_room(item)
+        self._items.admit(item, name)
         self._enqueue(self._queue(name), item)
 
     def _enqueue(self, queue: Queue, item: Item) -> None:
@@ -460,7 +272,8 @@ class Queues(Part, WaitOwner):
     def _due(self, timeout: float | None) -> float:
         return NO_END if timeout is None else self.shared.now + timeout
 
-    def _begin(self, wait: _QueueWait) -> None:
+    def _begin(self, wait: QueueWait) -> None:
+        wait.began = self.shared.now
         self._waits[wait.client, wait.lease] = wait
         self.shared.waits.begin(wait)
 
@@ -475,7 +288,7 @@ class Queues(Part, WaitOwner):
         handed = self._take_handed(client.id, lease)
         if handed is not None:
             for item in handed.items:
-                self._forget_item(item)
+                self._items.forget(item)
 
     def _give_up(self, client: Client, request: int, lease: int) -> None:
         wait = self._waits.get((client.id, lease))
@@ -489,7 +302,7 @@ class Queues(Part, WaitOwner):
         """Items that were handed out are given back."""
         if handed.queue is None:
             for item in handed.items:
-                self._forget_item(item)
+                self._items.forget(item)
         elif handed.items:
             queue = self._queue(handed.queue)
             self._put_back(queue, handed.items)
@@ -502,7 +315,7 @@ class Queues(Part, WaitOwner):
     # -- waits
 
     def expired(self, wait: Wait) -> None:
-        assert isinstance(wait, _QueueWait)
+        assert isinstance(wait, QueueWait)
         queue, seconds = wait.queue, self.shared.now - wait.began
         if isinstance(wait, PutWait):
             text = f"the queue {queue.name!r} has been full for {seconds:.3g} s: maxsize={queue.maxsize}"
@@ -511,14 +324,14 @@ class Queues(Part, WaitOwner):
         self.shared.waits.refuse(wait, "TimeoutError", text)
 
     def forget(self, wait: Wait) -> None:
-        assert isinstance(wait, _QueueWait)
+        assert isinstance(wait, QueueWait)
         queue = wait.queue
         del self._waits[wait.client, wait.lease]
         items = wait.items
         if isinstance(wait, PutWait):
             del queue.putters[wait]
             for item in items:
-                self._forget_item(item)
+                self._items.forget(item)
         else:
             assert isinstance(wait, GetWait)
             del queue.getters[wait]
@@ -543,9 +356,9 @@ class Queues(Part, WaitOwner):
     # -- the rest
 
     def snapshot(self) -> Any:
-        queues = [[queue.name, queue.maxsize, _written(queue.items)] for queue in self.queues.values()]
+        queues = [[queue.name, queue.maxsize, written(queue.items)] for queue in self.queues.values()]
         handed = [
-            [client, lease, each.queue, _written(each.items)]
+            [client, lease, each.queue, written(each.items)]
             for client, of_client in self.handed.items()
             for lease, each in of_client.items()
         ]
@@ -556,32 +369,26 @@ class Queues(Part, WaitOwner):
         for name, maxsize, items in queues:
             queue = self.queues[name_of(name)] = Queue(name_of(name), maxsize)
             self._limited += bool(maxsize)
-            queue.items.extend(self._read(items, queue.name))
+            queue.items.extend(self._items.read(items, queue.name))
         for client, lease, name, items in handed:
-            read = self._read(items, name_of(name))
+            read = self._items.read(items, name_of(name))
             self.handed.setdefault(client, {})[lease] = Handed(name_of(name), read)
-
-    def _read(self, written: Any, name: Key) -> list[Item]:
-        items = [Item(data, tuple(map(name_of, keys))) for data, keys in written]
-        for item in items:
-            self._admit(item, name)
-        return items
 
     def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
         if kind not in (PutWait.kind, GetWait.kind):
             return None
         name, lease, place, items, *rest = data
         queue = self._queue(name_of(name))
-        read = self._read(items, queue.name)
-        wait: _QueueWait
+        read = self._items.read(items, queue.name)
+        wait: QueueWait
         if kind == PutWait.kind:
             wait = PutWait(self, client, request, due, queue, lease, read)
             wait.place = place
-            _insert(queue.putters, wait)
+            insert(queue.putters, wait)
         else:
             wait = GetWait(self, client, request, due, queue, lease, read, *rest)
             wait.place = place
-            _insert(queue.getters, wait)
+            insert(queue.getters, wait)
         self._begin(wait)
         return wait
 
@@ -599,21 +406,8 @@ class Queues(Part, WaitOwner):
             assert all(len(wait.items) == 1 for wait in queue.putters)
         assert set(self._waits.values()) == {wait for wait in self.shared.waits if wait.part is self}
         assert len(self._waits) == sum(len(each.getters) + len(each.putters) for each in self.queues.values())
-        items = list(self._items())
-        assert len(set(items)) == len(items) == self._count, "5"
-        assert sum(item.nbytes for item in items) == self._nbytes, "5"
+        self._items.check(list(self._all_items()))  # 5
         assert self._limited == sum(queue.maxsize > 0 for queue in self.queues.values()), "5"
         for client, of_client in self.handed.items():
             assert of_client
             assert client in self.shared.clients, f"{client} has left, and still has items"
-
-
-def _written(items: Iterable[Item]) -> list[Any]:
-    return [[item.data, list(item.keys)] for item in items]
-
-
-def _insert(waiting: OrderedDict[Any, None], wait: _QueueWait) -> None:
-    """Have a wait that is taken up again stand in its place among those that are there already."""
-    waiting[wait] = None
-    for other in sorted(waiting, key=lambda each: each.place):
-        waiting.move_to_end(other)
