@@ -1,8 +1,8 @@
 """What docstrings show works as it is shown, and every public name has a docstring.
 
-The examples of all modules run. Those of the client and of plugins find a cluster's ``client``, those of ``deploy`` a
-``cluster`` with two workers, those of the store a ``store`` and its ``server``, and all of them the modules that users
-import: ``np``, ``pd``, ``pa``, ``da``, ``dd`` and ``dask``.
+The examples of all modules run. Those of the client, of plugins and of reports find a cluster's ``client``, those of
+``deploy`` a ``cluster`` with two workers, those of the store a ``store`` and its ``server``, and all the modules that
+users import: ``np``, ``pd``, ``pa``, ``da``, ``dd`` and ``dask``.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def names(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     """What an example finds beside the names of its own module."""
     example: doctest.DocTest = request.getfixturevalue("example")
     given: dict[str, Any] = {"np": np, "pd": pd, "pa": pa, "da": da, "dd": dd, "dask": dask}
-    if example.name.startswith(("holdfast.client", "holdfast.cluster.plugins")):
+    if example.name.startswith(("holdfast.client", "holdfast.cluster.plugins", "holdfast.cluster.reports")):
         with holdfast.Client(request.getfixturevalue("cluster")) as client:
             for name in client.list_datasets():
                 client.unpublish_dataset(name)

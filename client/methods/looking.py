@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from holdfast.client.actors.actor import Actor
 from holdfast.client.methods.face import Face
 from holdfast.client.operations import dumping, looking
+from holdfast.cluster.protocol.requests.looking import OBJECTS_LISTED
 
 
 class LookingMethods(Face):
     """The methods of a client that explain what there is."""
 
-    def memory(self) -> Any:
-        """What lies in the object stores, and what holds it. In an asynchronous client: await it.
+    def memory(self, by: str | Sequence[str] | None = None, *, limit: int = OBJECTS_LISTED) -> Any:
+        """What lies in the object stores, what holds it, and what may be there for nobody.
+        In an asynchronous client: await it.
+
+        Parameters
+        ----------
+        by : str or list of str, optional
+            What all objects are grouped by: ``"owner"``, the name of the client that has brought them; ``"holder"``,
+            what keeps them; ``"dataset"``; ``"collection"``, the name that the keys of a dask collection have in
+            common; ``"prefix"``, the name of what their tasks do; ``"line"``, the line of code that has brought them;
+            ``"type"``; ``"host"``. Default: all but the last two.
+        limit : int
+            So many objects are told in detail, the largest first; 10,000 at most.
 
         Returns
         -------
         MemoryReport
-            Shows itself as a table; has the objects, and groups of them by prefix, owner, client and dataset, as
-            attributes. ``holdfast memory`` shows the same.
+            Shows itself as tables; has the objects, the groups, and the suspicions as attributes.
+            ``holdfast memory`` shows the same. An object is suspected only for a reason, which is told: that only
+            clients keep it that have said nothing for ten minutes and wait for nothing, say, or that only objects keep
+            it that keep each other.
+
+        Raises
+        ------
+        ValueError
+            Objects can't be grouped by that, or the limit is no number.
 
         Examples
         --------
@@ -31,21 +51,25 @@ class LookingMethods(Face):
         >>> [o["owner"] for o in report.objects if o["key"] == future.key] == [client.name or client.id]
         True
         """
-        return self._run(looking.memory(self._core))
+        return self._run(looking.memory(self._core, by, limit))
 
     def explain(self, future: Any) -> Any:
-        """Why a future is in its state. In an asynchronous client: await it.
+        """Why a future is in its state, and what keeps its result. In an asynchronous client: await it.
 
         Parameters
         ----------
-        future : Future or key
+        future : Future, Actor, key or ObjectID
+            An object's id may also be given as it prints. Of a key that is unknown the explanation has some that may
+            be meant: those that begin with it, such as the keys of a collection with its name.
 
         Returns
         -------
         Explanation
-            Shows itself in sentences: what the task waits for and why it has no worker, or how large its result is and
-            in which stores that lies, in memory or on disk, who looks at it there, and what keeps it alive. All of it
-            is in the attributes too.
+            Shows itself in sentences: what the task waits for and why it has no worker, for how long it runs and where
+            it is, or how large its result is and in which stores that lies, in memory or on disk, what looks at it
+            there, what keeps it alive, and which line of code has brought it. Of an actor it says where that lives, and
+            how many of its calls have no answer. All of it is in the attributes too. ``holdfast explain`` shows the
+            same.
 
         Examples
         --------
@@ -56,9 +80,9 @@ class LookingMethods(Face):
         <Explanation: truediv-... erred>
           It failed: ZeroDivisionError: division by zero
           It is kept by the client ...
-          It was brought by ...
+          It was brought by ..., by the line <doctest ...>:1 in <module>.
         """
-        return self._run(looking.explain(self._core, future))
+        return self._run(looking.explain(self._core, future.key if isinstance(future, Actor) else future))
 
     def story(self, *keys_or_stimuli: Any, on_error: str = "raise") -> Any:
         """What has become of tasks: how they moved from state to state. In an asynchronous client: await it.

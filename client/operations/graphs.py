@@ -17,7 +17,6 @@ from holdfast.client.operations.storing import constants, store_as
 from holdfast.client.operations.submit import submit
 from holdfast.client.operations.write_locks import write_lock
 from holdfast.client.packing import options as task_options
-from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.dask_internals import (
     CompositeExpr,
     Expr,
@@ -33,6 +32,7 @@ from holdfast.client.packing.dask_internals import (
 from holdfast.client.packing.graphs import GraphPacker, annotations_of, split
 from holdfast.client.packing.large_graphs import warn_if_large
 from holdfast.cluster import protocol
+from holdfast.cluster.call_sites import call_site
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 
 _CONTAINERS = (list, tuple, set, frozenset)

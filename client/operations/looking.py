@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Operation
-from holdfast.client.explanation import Explanation
-from holdfast.client.memory_report import MemoryReport
-from holdfast.client.operations.errands import have_done
 from holdfast.client.operations.information import MAX_ASKED, MAX_ASKED_NBYTES, keys_named
 from holdfast.cluster import protocol
-from holdfast.cluster.protocol.errands import OBJECT_HERE
+from holdfast.cluster.protocol.requests.looking import MAX_OBJECTS_LISTED
 from holdfast.cluster.protocol.shapes import in_slices
+from holdfast.cluster.reports import asking
+from holdfast.cluster.reports.asking import Questions
+from holdfast.cluster.reports.explanation import Explanation
+from holdfast.cluster.reports.memory import MemoryReport, groupings
+from holdfast.objectstore import ObjectID
 
-#: How long the hosts that have an object may take to say how it lies there.
-PLACES_SECONDS = 3.0
+T = TypeVar("T")
 
 
-def memory(core: Core) -> Operation[MemoryReport]:
+def memory(core: Core, by: str | Sequence[str] | None, limit: int) -> Operation[MemoryReport]:
     """See `Client.memory`."""
-    return MemoryReport((yield Ask(core.session, protocol.requests.MEMORY)))
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise ValueError(f"limit is a number of objects, not {limit!r:.100}")
+    return (yield from _answers(core, asking.looking_at_memory(groupings(by), min(limit, MAX_OBJECTS_LISTED))))
+
+
+def _answers(core: Core, questions: Questions[T]) -> Operation[T]:
+    """Ask questions, one after the other."""
+    answer: Any = None
+    error: Exception | None = None
+    while True:
+        try:
+            request, arguments = questions.send(answer) if error is None else questions.throw(error)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        error = None
+        try:
+            answer = yield Ask(core.session, request, None, **arguments)
+        except Exception as refused:
+            error = refused
 
 
 def story(core: Core, keys: tuple[Any, ...], on_error: str) -> Operation[list[tuple[Any, ...]]]:
@@ -45,14 +66,5 @@ def _at(move: tuple[Any, ...]) -> float:
 
 def explain(core: Core, future: Any) -> Operation[Explanation]:
     """See `Client.explain`."""
-    (key,) = keys_named([future])
-    figures = yield Ask(core.session, protocol.requests.EXPLAIN, key=key)
-    places: dict[str, Any] = {}
-    if figures is not None and figures["where"]:
-        nodes = [host["node"] for host in figures["where"]]
-        try:
-            outcomes = yield from have_done(core, OBJECT_HERE, nodes, PLACES_SECONDS, object_id=figures["object_id"])
-        except ValueError:  # one of them has just left
-            outcomes = {}
-        places = {node: outcome.value for node, outcome in outcomes.items() if outcome.error is None}
-    return Explanation(key, figures, places)
+    (key,) = [future.hex()] if isinstance(future, ObjectID) else keys_named([future])
+    return (yield from _answers(core, asking.explaining(key)))

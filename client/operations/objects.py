@@ -14,10 +14,10 @@ from holdfast.client.futures.holding import hold_all
 from holdfast.client.futures.reading import read
 from holdfast.client.operations.scattering import scatter_one
 from holdfast.client.operations.storing import announce
-from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.keys import random_token
 from holdfast.client.stores.location import Location
 from holdfast.cluster import protocol
+from holdfast.cluster.call_sites import call_site
 from holdfast.objectstore import ObjectID
 from holdfast.objectstore.client.pending import Pending
 from holdfast.objectstore.errors import ObjectNotFoundError

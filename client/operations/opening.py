@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import uuid
 import weakref
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from holdfast.cluster.comm.addresses import format_address, parse_address
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.identity import own_identity
 from holdfast.cluster.user_warnings import warn_user
 
 T = TypeVar("T")
@@ -161,9 +160,7 @@ def _connect(
     info = {
         "id": id,
         "name": asked.name,
-        "pid": os.getpid(),
-        "hostname": socket.gethostname(),
-        "user": _user(),
+        **own_identity(),
         "versions": versions.own(),
     }
     timeout = CONNECT_SECONDS if asked.timeout is None else asked.timeout
@@ -200,14 +197,6 @@ def _connect(
     core.finalizer = weakref.finalize(core, resources.close_elsewhere, "the client was garbage collected")
     core.finalizer.atexit = False
     return core
-
-
-def _user() -> str:
-    """The name of the user of this process, or the number of one without a name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def opened(core: Core, client: T) -> Operation[T]:

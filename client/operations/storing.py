@@ -16,7 +16,6 @@ from holdfast.client.core.key_state import PENDING
 from holdfast.client.drivers.effects import Elsewhere, Operation, WouldWaitError
 from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import borrow, own
-from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.collecting import collecting
 from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.keys import random_token
@@ -25,6 +24,7 @@ from holdfast.client.stores.access import STORE_TIMEOUT_SECONDS
 from holdfast.client.stores.location import Location
 from holdfast.client.stores.tokens import fingerprint, fingerprint_of
 from holdfast.cluster import protocol
+from holdfast.cluster.call_sites import call_site
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol.limits import MAX_PAYLOAD_NBYTES
 from holdfast.objectstore import Encoded

@@ -20,12 +20,12 @@ from holdfast.client.operations.queues import fed_by
 from holdfast.client.operations.storing import constants as constants_of
 from holdfast.client.packing import options as task_options
 from holdfast.client.packing.arguments import Packer
-from holdfast.client.packing.call_sites import call_site
 from holdfast.client.packing.constants import Constants
 from holdfast.client.packing.foreign import check_ends
 from holdfast.client.packing.functions import Function
 from holdfast.client.packing.keys import TOKEN_NBYTES, check_together, random_token, wire_key
 from holdfast.cluster import protocol
+from holdfast.cluster.call_sites import call_site
 from holdfast.cluster.comm.frames import raw
 
 #: Calls of a map that are packed before they are sent.

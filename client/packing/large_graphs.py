@@ -13,8 +13,8 @@ from typing import Any
 
 from dask.utils import key_split
 
-from holdfast.client.packing.call_sites import stacklevel
 from holdfast.client.packing.graphs import Graph
+from holdfast.cluster.call_sites import stacklevel
 from holdfast.objectstore.sizes import format_size
 
 LARGE_GRAPH_NBYTES = 10_000_000

@@ -11,7 +11,14 @@ import click
 
 import holdfast
 
-_COMMANDS = {"start": "start", "stop": "stop", "status": "status", "memory": "memory", "logs": "logs"}
+_COMMANDS = {
+    "start": "start",
+    "stop": "stop",
+    "status": "status",
+    "memory": "memory",
+    "explain": "explain",
+    "logs": "logs",
+}
 
 
 class _Commands(click.Group):
@@ -62,6 +69,7 @@ def main() -> None:
       holdfast start --address 10.0.0.1:8786   let this machine join the cluster there
       holdfast status                          show its hosts, workers, stores and tasks
       holdfast memory                          show its objects: size, owner, holders, where they lie
+      holdfast explain KEY                     show why a task is in its state, and what keeps its result
       holdfast logs --follow                   show what its processes log, and what tasks print
       holdfast stop                            stop what was started here
     """

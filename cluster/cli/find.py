@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from holdfast.cluster.comm.addresses import format_address, parse_address
-from holdfast.cluster.deploy.ask import ask
+from holdfast.cluster.deploy.ask import answer_to, ask
 from holdfast.cluster.processes import run_directory
 from holdfast.cluster.protocol.message import Request
+from holdfast.cluster.reports.asking import Questions
 from holdfast.objectstore.errors import HoldfastError
+
+T = TypeVar("T")
 
 
 def address_option(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,9 +30,29 @@ def address_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def ask_cluster(address: str | None, request: Request) -> Any:
     """Ask the cluster at ``address``, or the one that this user has started here."""
-    if address is None:
-        address = _running_here()
-    return ask(format_address(*parse_address(address)), request)
+    return ask(_full_address(address), request)
+
+
+def answers_of_cluster(address: str | None, questions: Questions[T]) -> T:
+    """Ask the cluster questions, one after the other; what they come to."""
+    full = _full_address(address)
+    answer: Any = None
+    refused: Exception | None = None
+    while True:
+        try:
+            request, arguments = questions.send(answer) if refused is None else questions.throw(refused)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        refused = None
+        try:
+            answer = answer_to(full, request, arguments)
+        except HoldfastError as error:
+            refused = error
+
+
+def _full_address(address: str | None) -> str:
+    return format_address(*parse_address(_running_here() if address is None else address))
 
 
 def restarting_here(address: str) -> list[dict[str, Any]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from holdfast.cluster import protocol
@@ -15,6 +15,7 @@ from holdfast.cluster.comm.frame_reader import FrameReader
 from holdfast.cluster.comm.strangers import StrangerError
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.errors import AuthenticationError, ConnectError, VersionMismatchError
+from holdfast.cluster.identity import own_identity
 from holdfast.cluster.protocol.answers import merged
 from holdfast.cluster.protocol.message import Dispatch, Request
 from holdfast.objectstore.errors import HoldfastError
@@ -34,6 +35,18 @@ def ask(
     token: bytes | None = None,
     timeout: float = 10.0,
     **arguments: Any,
+) -> Any:
+    """Send one request to the scheduler at ``address`` and return its reply's value; see `answer_to`."""
+    return answer_to(address, request, arguments, token=token, timeout=timeout)
+
+
+def answer_to(
+    address: str,
+    request: Request,
+    arguments: Mapping[str, Any],
+    *,
+    token: bytes | None = None,
+    timeout: float = 10.0,
 ) -> Any:
     """Send one request to the scheduler at ``address`` and return its reply's value.
 
@@ -94,8 +107,7 @@ def _connect(address: str, purpose: str, token: bytes, timeout: float) -> socket
     info = {
         "id": f"client-{secrets.token_hex(8)}",
         "name": f"holdfast-{purpose}",
-        "pid": os.getpid(),
-        "hostname": socket.gethostname(),
+        **own_identity(),
     }
     return connect_blocking(address, token=token, role="client", info=info, timeout=timeout)[0]
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import secrets
-import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from holdfast.cluster import protocol
 from holdfast.cluster.comm.connecting import connect
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ConnectError, error_named
+from holdfast.cluster.identity import own_identity
 from holdfast.cluster.protocol.answers import merged
 from holdfast.cluster.protocol.message import Dispatch, Request
 
@@ -65,8 +64,7 @@ class SchedulerComm:
         info = {
             "id": f"cluster-{secrets.token_hex(8)}",
             "name": name,
-            "pid": os.getpid(),
-            "hostname": socket.gethostname(),
+            **own_identity(),
         }
         return cls(address, await connect(address, token=token, role="client", info=info, timeout=timeout))
 

@@ -5,12 +5,12 @@ A handler runs in a thread of its own. What it needs of the agent's it asks for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from holdfast.cluster.errands.threads import Handlers
 from holdfast.cluster.processes import kept_logs
-from holdfast.cluster.protocol.errands import NODE_LOGS, OBJECT_HERE
+from holdfast.cluster.protocol.errands import NODE_LOGS, OBJECT_HERE, OBJECTS_HERE
 from holdfast.cluster.protocol.limits import MAX_NAME_LENGTH
 from holdfast.objectstore import ObjectID
 
@@ -26,7 +26,16 @@ def handlers(describe: Callable[[ObjectID], dict[str, Any] | None]) -> Handlers:
     describe
         Says what the store has of an object, in any thread.
     """
-    return {NODE_LOGS: _logs, OBJECT_HERE: lambda object_id: _object(describe(ObjectID(object_id)))}
+
+    def states(object_ids: Sequence[bytes]) -> list[str]:
+        described = [describe(ObjectID(object_id)) for object_id in object_ids]
+        return ["" if each is None else str(each["state"]) for each in described]
+
+    return {
+        NODE_LOGS: _logs,
+        OBJECT_HERE: lambda object_id: _object(describe(ObjectID(object_id))),
+        OBJECTS_HERE: states,
+    }
 
 
 def _object(description: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -234,6 +234,21 @@ OBJECT_HERE = Errand(
     needed={"object_id": OBJECT},
     answer=Maybe(Fields({"state": TEXT, "age": Number(), "pins": Integer(), "readers": Listed(TEXT, MAX_NAMED)})),
 )
+OBJECTS_HERE = Errand(
+    "objects",
+    "The states of these objects in the node's store, in their order; an empty text is one that isn't there.",
+    by="node",
+    needed={"object_ids": Listed(OBJECT, MAX_NAMED)},
+    answer=Listed(TEXT, MAX_NAMED),
+)
+TASK_HERE = Errand(
+    "task",
+    "For how many seconds the worker has been running a task, and which line of a program is being run for it. Nil: "
+    "it does not run the task.",
+    by="worker",
+    needed={"key": KEY},
+    answer=Maybe(Fields({"seconds": Number(), "line": TEXT})),
+)
 PROFILE = Errand(
     "profile",
     "How often tasks of this prefix were seen in which functions, between two times: the pickle of a tree "
@@ -285,6 +300,8 @@ ERRANDS = (
     WORKER_LOGS,
     NODE_LOGS,
     OBJECT_HERE,
+    OBJECTS_HERE,
+    TASK_HERE,
     PROFILE,
     TASK_STREAM,
     RECORD_TASKS,

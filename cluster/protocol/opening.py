@@ -181,6 +181,8 @@ ROLES: Mapping[str, Role] = {
                 "resources": Maybe(RESOURCES),
                 "memory_limit": Maybe(NBYTES),
                 "pid": Integer(),
+                "hostname": TEXT,
+                "user": TEXT,
                 "incarnation": Maybe(INCARNATION),
                 "versions": _VERSIONS,
             },

@@ -6,9 +6,11 @@ import os
 import pickle
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from holdfast.cluster.call_sites import line_of
 from holdfast.cluster.errands.threads import Handlers, Stored
 from holdfast.cluster.key_prefixes import prefix_of
 from holdfast.cluster.processes import kept_logs, profiling
@@ -18,6 +20,7 @@ from holdfast.cluster.protocol.errands import (
     FORWARD_LOGS,
     PROFILE,
     RECORD_TASKS,
+    TASK_HERE,
     TASK_STREAM,
     WORKER_LOGS,
 )
@@ -86,6 +89,7 @@ class Looking:
         """What is done about each errand that looks."""
         return {
             CALL_STACKS: self._call_stacks,
+            TASK_HERE: self._task,
             WORKER_LOGS: _logs,
             PROFILE: self._profile,
             TASK_STREAM: self._task_stream,
@@ -106,6 +110,13 @@ class Looking:
 
     def _call_stacks(self) -> list[tuple[Any, list[str]]]:
         return [(task.key, stacks.described(task.frames)) for task in self._tasks()]
+
+    def _task(self, key: Any) -> dict[str, Any] | None:
+        for task in self._tasks():
+            if task.key == key:
+                seconds = 0.0 if task.started is None else time.perf_counter() - task.started
+                return {"seconds": seconds, "line": line_of(task.frames)}
+        return None
 
     # -- profiles
 

@@ -1,8 +1,8 @@
 """What the tasks of this process are doing, seen from another thread: the frames of the threads that run them.
 
-A thread that runs a task has the frame of `Running.run` on its stack, whose variables say which task that is. So a task
-pays nothing for being seen. What is shown of a stack begins where the worker's own code ends: with the function of the
-user, or what else is done for the task meanwhile.
+A thread that runs a task has the frame of `Running.run` on its stack, whose variables say which task that is, and the
+frame of `TaskRunner.run`, which knows when it began. So a task pays nothing for being seen. What is shown of a stack
+begins where the worker's own code ends: with the function of the user, or what else is done for the task meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from holdfast.cluster.worker import running
+from holdfast.cluster.worker import execution, running
 
 #: What belongs to the worker itself: its frames between the thread's beginning and the task's own are left out.
 _OWN = str(Path(__file__).parent)
@@ -30,6 +30,7 @@ class RunningTask(NamedTuple):
     key: Any
     run_id: int
     frames: list[FrameType]
+    started: float | None  # by `time.perf_counter`; None: it is about to
 
 
 def running_tasks(idents: Iterable[int | None]) -> Iterator[RunningTask]:
@@ -47,19 +48,23 @@ def running_tasks(idents: Iterable[int | None]) -> Iterator[RunningTask]:
 def _task_of(frame: FrameType | None) -> RunningTask | None:
     """The task that is run somewhere below this frame; None if none is."""
     stack: list[FrameType] = []
+    started: float | None = None
     while frame is not None:
         if frame.f_code is _RUN:
             said = frame.f_locals
             if "run_id" not in said:
                 return None  # it has just begun
             stack.reverse()
-            return RunningTask(said["key"], said["run_id"], _below_own(stack))
+            return RunningTask(said["key"], said["run_id"], _below_own(stack), started)
+        if frame.f_code is _EXECUTE:
+            started = frame.f_locals.get("started")
         stack.append(frame)
         frame = frame.f_back
     return None
 
 
 _RUN = running.Running.run.__code__
+_EXECUTE = execution.TaskRunner.run.__code__
 
 
 def _below_own(stack: list[FrameType]) -> list[FrameType]:

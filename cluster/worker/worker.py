@@ -24,6 +24,7 @@ from holdfast.cluster.comm.connecting import connect, shared_connection
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
+from holdfast.cluster.identity import own_identity
 from holdfast.cluster.processes import kept_logs
 from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
 from holdfast.cluster.protocol.message import Dispatch
@@ -267,7 +268,7 @@ class Worker:
                     "nthreads": self.nthreads,
                     "resources": self.resources,
                     "memory_limit": self.memory_limit,
-                    "pid": os.getpid(),
+                    **own_identity(),
                     "incarnation": self._ledger.incarnation,
                     "versions": versions.own(),
                 },

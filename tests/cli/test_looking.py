@@ -88,8 +88,41 @@ def test_memory_shows_objects(cluster: str) -> None:
         report = json.loads(holdfast("memory", "--json"))
         (entry,) = report["objects"]
         assert (entry["key"], entry["type"]) == ("a-megabyte", "bytes")
-        assert entry["where"] == list(json.loads(holdfast("status", "--json"))["nodes"])
+        assert [place["node"] for place in entry["places"]] == list(json.loads(holdfast("status", "--json"))["nodes"])
+        assert entry["places"][0]["state"] == "in memory"
+        assert entry["call_site"].startswith(f"{__file__}:")
+        assert "a-megabyte" in holdfast("memory", "--by", "prefix")
+        assert "held by" in holdfast("memory", "--by", "holder", "--by", "owner")
+        assert "Invalid value for '--by'" in holdfast("memory", "--by", "colour", code=2)
         assert "1 client" in holdfast("status")
+
+
+def test_explain_says_what_keeps_an_object_and_who_has_made_it(cluster: str) -> None:
+    from holdfast import Client
+
+    with Client(cluster, name="etl") as client:
+        future = client.submit(bytes, 1_000_000, key=("a-tuple", 3))
+        assert len(future.result()) == 1_000_000
+        said = holdfast("explain", "('a-tuple', 3)")
+        assert said.startswith("('a-tuple', 3): memory\n")
+        assert "Its result, a bytes of 1.0 MB, is there" in said
+        assert "It is in memory in the store of" in said
+        assert "It is kept by the client etl (" in said
+        assert f", by the line {__file__}:" in said
+        assert holdfast("explain", str(future.object_id)).startswith("('a-tuple', 3): memory")
+        assert holdfast("explain", "('a-tu…").startswith("('a-tuple', 3): memory"), "the only one that is meant"
+        found = json.loads(holdfast("explain", "a-tuple", "--json"))
+        assert (found["state"], found["origin"]["pid"]) == ("memory", os.getpid())
+        with Terminal("explain", "a-tuple", columns=60) as terminal:
+            assert terminal.end() == 0
+        assert max(map(len, terminal.shown.splitlines())) <= 60
+        said = holdfast("explain", "nobody-knows-it", code=1)
+        assert said.startswith("nobody-knows-it: unknown")
+        assert "The cluster knows no such key" in said
+        others = client.map(abs, range(3), key="many")
+        client.gather(others)
+        assert "Is one of these meant: 'many-" in holdfast("explain", "many", code=1)
+        assert holdfast("explain", "(not a key", code=1).startswith("(not a key: unknown")
 
 
 def test_an_address_can_come_from_the_environment(cluster: str) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import time
 
-from holdfast.cluster.cli import memory, status
+from holdfast.cluster.cli import status
 from holdfast.cluster.tables import format_duration, shorten, table
 
 
@@ -145,42 +144,6 @@ def test_a_status_report_says_which_hosts_nobody_hears_of() -> None:
     ]
 
 
-def test_a_memory_report_shows_the_largest_first() -> None:
-    objects = [
-        {"key": "small", "nbytes": 10, "owner": "client-1", "holders": ["client-1"], "where": ["tcp://a:1"], "age": 5},
-        {
-            "key": ("frame", 3),
-            "nbytes": 3_000_000,
-            "type": "DataFrame",
-            "owner": "task",
-            "holders": ["a", "b", "c"],
-            "where": ["tcp://a:1", "tcp://b:1"],
-            "age": 4000,
-        },
-    ]
-    report = {"objects": objects, "stores": {"tcp://a:1": {"used": 3_000_010, "capacity": 10_000_000}}}
-    lines = memory.render(report).splitlines()
-    assert lines[0] == "2 objects, 3.0 MB"
-    assert lines[3].split() == ["tcp://a:1", "3.0", "MB", "of", "10.0", "MB", "(30", "%)"]
-    assert re.split(r" {2,}", lines[6].strip()) == [
-        "3.0 MB", "('frame', 3)", "DataFrame", "task", "a, b +1", "tcp://a:1, tcp://b:1", "67 min",
-    ]  # fmt: skip
-    assert "small" in lines[7]
-
-
-def test_a_memory_report_names_the_readers_of_what_is_deleted() -> None:
-    store = {"used": 8e6, "capacity": 1e8, "deleted_but_pinned_nbytes": 8e6, "deleted_but_pinned_by": ["client-1"]}
-    lines = memory.render({"objects": [], "stores": {"tcp://here:1": store}}).splitlines()
-    assert lines[-1] == "  8.0 MB of tcp://here:1 is deleted, and still read by client-1"
-
-
-def test_a_memory_report_says_what_it_leaves_out() -> None:
-    objects = [{"key": f"k{index}", "nbytes": 1000} for index in range(10)]
-    assert "and 7 smaller objects of 7.0 kB together" in memory.render({"objects": objects}, limit=3)
-    assert "and 97 smaller objects of" in memory.render({"objects": objects, "count": 100, "nbytes": 5}, limit=3)
-    assert "smaller" not in memory.render({"objects": objects}, limit=0)
-
-
 def test_a_table_that_is_too_wide_is_narrowed_where_it_is_widest() -> None:
     rows = [["k" * 30, 12345, "o" * 12], ["k", 1, "o"]]
     assert table(["key", "size", "owner"], rows, right=[1], width=40).splitlines() == [
@@ -200,8 +163,6 @@ def test_fields_that_are_missing_are_no_error() -> None:
     assert "no workers" in status.render({"nodes": {"a": {}}})
     assert "object store: - of 1.0 kB" in status.render({"nodes": {"a": {"store": {"capacity": 1000}}}})
     assert "object store: -" in status.render({"nodes": {"a": {"workers": {"w": {}}, "store": None}}})
-    assert memory.render({}) == "0 objects, 0 B"
-    assert "1 object" in memory.render({"objects": [{}], "stores": {"a": None}})
 
 
 def test_tables_and_quantities() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from holdfast import get_client
-from holdfast.client.packing import call_sites
+from holdfast.cluster import call_sites
 
 
 def here(offset=0):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import gzip
 import itertools
 import operator
+import os
+import socket
 import threading
 import time
 
@@ -15,8 +18,7 @@ import yaml
 from waiting import until
 
 from holdfast import Client, LocalCluster, get_client
-from holdfast.client.explanation import Explanation
-from holdfast.client.memory_report import Group
+from holdfast.cluster.reports.explanation import Explanation
 
 _gates = {}
 
@@ -52,7 +54,15 @@ class TestMemory:
             assert report.nbytes >= 6_000_000
             assert report.by_prefix["ones"].nbytes >= 2_000_000
             assert report.by_owner[(client._core.name or client.id)].nbytes >= 6_000_000
-            assert report.by_client[(client._core.name or client.id)].objects >= 2
+            assert report.by_holder[f"client {client._core.name or client.id}"].objects >= 2
+            assert report.by_line[of_key[two.key]["call_site"]].objects >= 1
+            assert of_key[one.key]["places"][0]["state"] == "in memory"
+            assert len((await got(client.memory(by="type", limit=1))).objects) == 1
+            assert set((await got(client.memory(by=["type", "host"]))).groups) == {"type", "host"}
+            with pytest.raises(ValueError, match="by='colour' is unknown"):
+                await got(client.memory(by="colour"))
+            with pytest.raises(ValueError, match="limit is a number of objects, not -1"):
+                await got(client.memory(limit=-1))
             sizes = [each["nbytes"] for each in report.objects]
             assert sizes == sorted(sizes, reverse=True)
             assert all(store["capacity"] for store in report.stores.values() if store)
@@ -65,7 +75,8 @@ class TestMemory:
         try:
             report = client.memory()
             group = report.by_dataset["'<numbers>'"]
-            assert group == Group(1, group.nbytes)
+            assert group.objects == 1
+            assert group.oldest >= group.newest >= 0
             assert group.nbytes >= 2_400_000
             text = repr(report)
             assert f"{report.count:,} object" in text
@@ -89,14 +100,22 @@ class TestExplain:
             assert isinstance(found, Explanation)
             assert found.state == "memory"
             assert found.nbytes >= 2_400_000
-            assert ("client", (client._core.name or client.id)) in found.holders
+            (holder,) = [each for each in found.holders if each["client"] == client.id]
+            assert (holder["kind"], holder["name"]) == ("client", client._core.name or client.id)
+            for about in (holder, found.origin):
+                assert about["pid"] == os.getpid()
+                assert about["user"] == getpass.getuser()
+                assert about["hostname"] == socket.gethostname()
+            assert 0 <= holder["silent_seconds"] < 60
+            assert found.age >= 0
             (place,) = found.where
             assert place["state"] == "in memory"
             text = repr(found)
             assert text.startswith(f"<Explanation: {future.key} memory>")
             assert "It is in memory in the store of" in text
             assert "It is data that was brought, and can't be computed again." in text
-            assert f"It is kept by the client {(client._core.name or client.id)}." in text
+            assert f"It is kept by the client {(client._core.name or client.id)} (" in text
+            assert (await got(client.explain(future.object_id))).key == future.key
             assert "<table>" in found._repr_html_()
 
         run(case)
@@ -122,6 +141,12 @@ class TestExplain:
         with Client(in_process, set_as_default=False) as client:
             running = client.submit(wait_at_gate, gate, key="running")
             until(lambda: "It runs on" in repr(client.explain(running)), "it runs")
+            until(lambda: client.explain(running).running is not None, "its worker has begun with it")
+            found = client.explain(running)
+            until(lambda: client.explain(running).running["seconds"] > found.running["seconds"], "it runs on")
+            assert found.running["line"].startswith(f"{__file__}:")
+            assert found.running["line"].endswith(" in wait_at_gate")
+            assert f"It is at {found.running['line']}." in repr(found)
             after = client.submit(wait_at_gate, gate, running, key=("after", 1))
             assert client.explain(after).waits_for == [("running", "processing")]
             assert "when 'running' (processing) has a result" in repr(client.explain(after)) or (
@@ -181,6 +206,35 @@ class TestExplain:
             assert found.where == []
 
         run(case)
+
+
+class Waiter:
+    def takes(self, value):
+        return value
+
+    def wait(self, name):
+        return wait_at_gate(name)
+
+
+def test_where_an_actor_lives_and_how_many_calls_wait(in_process, gate):
+    with Client(in_process, set_as_default=False) as client:
+        actor = client.submit(Waiter, actor=True).result()
+        assert client.explain(actor).actor["calls"] == 0
+        assert "no call of it is under way" in repr(client.explain(actor))
+        calls = [actor.wait(gate) for _ in range(3)]
+        until(lambda: client.explain(actor).actor["calls"] == 3, "the scheduler has passed them on")
+        behind = client.submit(wait_at_gate, gate, pure=False)
+        calls.append(actor.takes(behind))
+        until(lambda: client.explain(actor).actor["held_up"] == 1, "one waits for its argument")
+        found = client.explain(actor)
+        assert found.key == actor.key
+        assert found.actor["worker"] in client.nthreads()
+        assert f"The actor Waiter lives on {found.actor['worker_name']} ({found.actor['worker']})" in repr(found)
+        assert "4 calls of 1 client have no answer yet, of which 1 waits for what they depend on" in repr(found)
+        _gates[gate].set()
+        for call in calls[:3]:
+            assert call.result(timeout=30)
+        assert behind.result(timeout=30)
 
 
 class TestStory:

@@ -10,9 +10,10 @@ from scheduler_peers import NODE, Peer, Setup
 
 from holdfast.cluster.comm.loops import run
 from holdfast.cluster.protocol.answers import merged
+from holdfast.cluster.protocol.requests.looking import GROUPINGS
 from holdfast.cluster.scheduler.io import inbox as inbox_module
 from holdfast.cluster.scheduler.parts import waits as waits_module
-from holdfast.cluster.scheduler.watching import introspection
+from holdfast.cluster.scheduler.watching import introspection, memory
 
 TASKS = 4_000
 
@@ -31,7 +32,7 @@ ANSWERS = {
     "who-has of some": lambda state: introspection.who_has(state, [("x", n) for n in range(TASKS)] + ["unknown"]),
     "has-what": lambda state: introspection.has_what(state, None),
     "status": lambda state: introspection.status(state, {}, {}, []),
-    "memory": lambda state: introspection.memory(state),
+    "memory": lambda state: memory.memory(state, lambda client: (0.0, False), GROUPINGS, None),
 }
 
 
@@ -78,12 +79,11 @@ def test_no_step_looks_at_more_than_a_few_hundred_tasks(state, name, monkeypatch
         assert answer["nbytes"] == sum(o["nbytes"] for o in answer["objects"])
 
 
-def test_the_largest_of_very_many_objects_are_listed(state, monkeypatch):
-    monkeypatch.setattr(introspection, "MAX_OBJECTS_LISTED", 10)
+def test_the_largest_of_very_many_objects_are_listed(state):
     largest = [state.tasks["x", number] for number in range(0, TASKS, TASKS // 10)]
     for task in largest:
         task.nbytes += 1
-    steps = list(introspection.memory(state))
+    steps = list(memory.memory(state, lambda client: (0.0, False), (), 10))
     assert {o["key"] for step in steps if step for o in step["objects"]} == {task.key for task in largest}
     for task in largest:
         task.nbytes -= 1

@@ -7,7 +7,7 @@ from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.answers import merged
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
-from holdfast.cluster.scheduler.watching import introspection
+from holdfast.cluster.scheduler.watching import introspection, memory
 
 HOST = "tcp://host0:1"
 
@@ -299,7 +299,7 @@ def test_what_is_told_of_memory_and_tasks_counts_every_generation_and_keys_mean_
     earlier = cluster.state.tasks["k"].object_id
     specify(cluster, client, b"two")
     cluster.finish("k")
-    objects = answer(introspection.memory(cluster.state))["objects"]
+    objects = answer(memory.memory(cluster.state, lambda client: (0.0, False), (), None))["objects"]
     later = cluster.state.tasks["k"].object_id
     assert {entry["object_id"] for entry in objects if entry["key"] == "k"} == {earlier.hex(), later.hex()}
     assert answer(introspection.status(cluster.state, {}, {}, []))["tasks"]["memory"] == 2

@@ -171,7 +171,7 @@ class TestSnapshot:
         wait_for_workers(cluster, 1, 2, timeout=5.0)
         cluster.request("client", 2, STATUS())
         listed = cluster.state.waits.snapshot(10.5)
-        assert listed == [["workers", "client", 1, 4.5, [2, 5.0]], ["inquiry", "client", 2, 0.5, "status"]]
+        assert listed == [["workers", "client", 1, 4.5, [2, 5.0]], ["inquiry", "client", 2, 0.5, ["status", {}]]]
 
     def test_waits_are_taken_up_again_by_another_scheduler(self, cluster):
         """As data that went through a file: each is answered there, in the same order and at the same deadline."""

@@ -72,6 +72,7 @@ class Cluster:
         self.nodes: dict[str, set[str]] = {}  # whose stores a client may use, if it was told
         self.departing: dict[str, bool] = {}  # workers of which there is one sign, and whether that explains it
         self.reasons: dict[Any, str] = {}
+        self.silences: dict[str, tuple[float | None, bool]] = {}  # for how long clients have said nothing
         self._ids = itertools.count(1)
         for h in range(hosts):
             self.add_host()
@@ -176,7 +177,15 @@ class Cluster:
 
     def _read(self, instruction: to_do.Answer) -> to_do.Reply:
         """Read an answer from the state, step by step, and put it together."""
-        around = reading.Surroundings(dict, dict, list, lambda peer: {}, lambda start, stop: {}, lambda keys: iter(()))
+        around = reading.Surroundings(
+            dict,
+            dict,
+            lambda client: self.silences.get(client, (None, False)),
+            list,
+            lambda peer: {},
+            lambda start, stop: {},
+            lambda keys: iter(()),
+        )
         steps = reading.answer(self.state, around, *instruction)
         fragments = []
         while True:

@@ -309,7 +309,13 @@ class SimulatedCluster:
                 self._answered(instruction)
             elif isinstance(instruction, to_do.Answer):
                 around = reading.Surroundings(
-                    dict, dict, list, lambda peer: {}, lambda start, stop: {}, lambda keys: iter(())
+                    dict,
+                    dict,
+                    lambda client: (None, False),
+                    list,
+                    lambda peer: {},
+                    lambda start, stop: {},
+                    lambda keys: iter(()),
                 )
                 self._read(reading.answer(self.state, around, *instruction), instruction.peer)
             elif isinstance(instruction, to_do.AskForReport):

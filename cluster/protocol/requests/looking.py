@@ -82,9 +82,22 @@ STATUS = Request(
         others=Anything("for people"),
     ),
 )
+#: By what objects can be grouped.
+GROUPINGS = ("owner", "holder", "dataset", "collection", "prefix", "line", "type", "host")
+#: So many objects are told in detail, the largest first, and so many where a client does not say how many.
+MAX_OBJECTS_LISTED = 10_000
+OBJECTS_LISTED = 1_000
+
+#: A client, a dataset, another holder: by its kind and name, and of a client what it has said about itself.
+_HOLDER = Fields({"kind": TEXT, "name": TEXT}, others=Plain())
+_HOST = Fields({"node": ADDRESS, "name": TEXT})
+_TASKS = Listed(Entry(key=KEY, state=TEXT))
+
 MEMORY = Request(
     "memory",
-    "What `holdfast memory` shows. The scheduler asks all nodes for a heartbeat before it answers.",
+    "What lies in the stores: the largest objects, as many as `limit` says; groups of all objects by what `by` names; "
+    "and which objects may be there for nobody. The scheduler asks all nodes for a heartbeat before it answers.",
+    known={"by": Listed(TEXT, MAX_NAMED), "limit": Maybe(Integer())},
     answer=Fields(
         {
             "objects": Listed(
@@ -95,7 +108,8 @@ MEMORY = Request(
                         "nbytes": NBYTES,
                         "type": TEXT,
                         "owner": TEXT,
-                        "holders": Listed(Plain()),
+                        "holders": Listed(_HOLDER),
+                        "n_holders": Integer(),
                         "where": NODES,
                         "age": Maybe(Number()),
                     },
@@ -104,8 +118,21 @@ MEMORY = Request(
             ),
             "count": Integer(),
             "nbytes": Integer(),
-            "groups": Mapped(TEXT, Mapped(TEXT, Entry(count=Integer(), nbytes=Integer()), MAX_NAMED), MAX_NAMED),
+            "groups": Mapped(
+                TEXT,
+                Mapped(TEXT, Entry(objects=Integer(), nbytes=Integer(), oldest=Number(), newest=Number()), MAX_NAMED),
+                MAX_NAMED,
+            ),
+            "left_out": Mapped(TEXT, Entry(objects=Integer(), nbytes=Integer()), MAX_NAMED),
+            "suspects": Listed(
+                Fields(
+                    {"suspicion": TEXT, "objects": Integer(), "nbytes": Integer(), "holders": Listed(_HOLDER)},
+                    {"keys": KEYS},
+                    others=Anything("for people"),
+                )
+            ),
             "stores": Mapped(ADDRESS, Plain(), MAX_NAMED),
+            "hosts": Mapped(ADDRESS, TEXT, MAX_NAMED),
         },
         others=Anything("for people"),
     ),
@@ -113,9 +140,23 @@ MEMORY = Request(
 
 EXPLAIN = Request(
     "explain",
-    "What the scheduler knows of a key: its state, what holds it, what it waits for, where it is. Nil: there is none.",
+    "What the scheduler knows of a key: its state, what holds it, what it waits for, where it is. A text that is no "
+    "key may be the id of an object in hexadecimal digits. Of what is neither there are only keys that it may mean, in "
+    "`near`: those that begin with it, or, if it has an ellipsis, that begin and end like it.",
     needed={"key": KEY},
-    answer=Maybe(Anything("for people")),
+    answer=Fields(
+        {"near": KEYS, "n_near": Integer()},
+        {
+            "key": KEY,
+            "state": TEXT,
+            "owner": TEXT,
+            "holders": Listed(_HOLDER),
+            "waiters": _TASKS,
+            "waits_for": _TASKS,
+            "where": Listed(_HOST),
+        },
+        others=Anything("for people"),
+    ),
 )
 STORY = Request(
     "story",

@@ -66,6 +66,8 @@ class Inbox:
         self._jobs: deque[Iterator[None]] = deque()
         self._end: tuple[Exception | None] | None = None
         self._paused = False
+        #: When something of it was last handled, by `time.monotonic`, give or take the length of a turn.
+        self.heard = time.monotonic()
 
     def add(self, messages: Iterable[tuple[Any, ...]]) -> None:
         for message in messages:
@@ -203,6 +205,7 @@ class Inboxes:
             if inbox.is_blocked:
                 inbox.pause()  # until `go_on`
                 continue
+            inbox.heard = self._until
             inbox.handle_one()
             if inbox.waits:
                 waiting[inbox] = None

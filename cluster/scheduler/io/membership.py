@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -287,7 +288,7 @@ class Membership:
         tasks = TasksPeer(worker)
         self.peers[tasks.name] = tasks
         worker.connection.on_room = lambda: self._has_room(tasks)
-        about = _about({**self.what_it_said(worker.node), **worker.info})
+        about = _about(worker.info)
         self._handle(events.ClientJoined(tasks.name, f"the tasks of {worker.info['name']}", worker.name, about))
         tasks.send(protocol.client.NODES_CHANGED(self._descriptions(), []))
 
@@ -361,6 +362,13 @@ class Membership:
         """How many seconds ago each node said something."""
         now = self._clock.time()
         return {peer.name: now - peer.heard for peer in self._nodes()}
+
+    def silence_of(self, client: str) -> tuple[float | None, bool]:
+        """For how many seconds a client has said nothing; and whether its connection is broken."""
+        peer = self.peers.get(client)
+        if peer is None:
+            return None, False
+        return max(0.0, time.monotonic() - peer.inbox.heard), peer.is_cut_off
 
     def _nodes(self) -> Iterator[NodePeer]:
         # Those of the state machine, which are few among all peers.

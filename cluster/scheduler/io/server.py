@@ -137,6 +137,7 @@ class Scheduler:
         self._surroundings = Surroundings(
             self.describe,
             self._members.silences,
+            self._members.silence_of,
             self._members.absent.describe,
             self._members.what_it_said,
             lambda start, stop: self._profile.ask(start, stop),

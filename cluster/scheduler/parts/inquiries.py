@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast.cluster.protocol.requests import MEMORY, STATUS
+from holdfast.cluster.protocol.requests.looking import GROUPINGS
 from holdfast.cluster.scheduler.parts.part import Part, Shared
-from holdfast.cluster.scheduler.parts.waits import QUICK_SECONDS, Wait, WaitOwner
+from holdfast.cluster.scheduler.parts.waits import QUICK_SECONDS, Refusal, Wait, WaitOwner
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import Answer, AskForReport
 from holdfast.cluster.scheduler.tasks.model import Host
@@ -23,20 +24,23 @@ REPORT_SECONDS = QUICK_SECONDS
 class Inquiry(Wait):
     """A question that waits for the reports of these hosts."""
 
-    __slots__ = ("hosts", "operation")
+    __slots__ = ("arguments", "hosts", "operation")
 
     kind = "inquiry"
 
-    def __init__(self, part: Inquiries, client: str, request: int, due: float, operation: str) -> None:
+    def __init__(
+        self, part: Inquiries, client: str, request: int, due: float, operation: str, arguments: dict[str, Any]
+    ) -> None:
         super().__init__(part, client, request, due)
         self.operation = operation
+        self.arguments = arguments
         self.hosts: dict[Host, None] = {}
 
     def describe(self) -> str:
         return f"'{self.operation}', from {len(self.hosts):,} hosts"
 
     def snapshot(self) -> Any:
-        return self.operation
+        return [self.operation, self.arguments]
 
 
 class Inquiries(Part, WaitOwner):
@@ -50,14 +54,19 @@ class Inquiries(Part, WaitOwner):
         self._inquiries: dict[Inquiry, None] = {}
 
     def _status(self, client: Client, request: int) -> None:
-        self._inquire(client, request, STATUS.operation)
+        self._inquire(client, request, STATUS.operation, {})
 
-    def _memory(self, client: Client, request: int) -> None:
-        self._inquire(client, request, MEMORY.operation)
+    def _memory(self, client: Client, request: int, **arguments: Any) -> None:
+        for name in arguments.get("by", ()):
+            if name not in GROUPINGS:
+                raise Refusal(
+                    "ValueError", f"by={name!r:.100} is unknown: objects are grouped by {', '.join(GROUPINGS)}"
+                )
+        self._inquire(client, request, MEMORY.operation, arguments)
 
-    def _inquire(self, client: Client, request: int, operation: str) -> None:
+    def _inquire(self, client: Client, request: int, operation: str, arguments: dict[str, Any]) -> None:
         self.shared.waits.demand_room(client.id)
-        self._begin(Inquiry(self, client.id, request, self.shared.now + REPORT_SECONDS, operation))
+        self._begin(Inquiry(self, client.id, request, self.shared.now + REPORT_SECONDS, operation, arguments))
 
     def _begin(self, inquiry: Inquiry) -> None:
         self._inquiries[inquiry] = None
@@ -79,7 +88,7 @@ class Inquiries(Part, WaitOwner):
 
     def _conclude(self, inquiry: Inquiry) -> None:
         self.shared.waits.end(inquiry)
-        self.shared.instructions.put(Answer(inquiry.client, inquiry.request, inquiry.operation, {}))
+        self.shared.instructions.put(Answer(inquiry.client, inquiry.request, inquiry.operation, inquiry.arguments))
 
     def expired(self, wait: Wait) -> None:
         assert isinstance(wait, Inquiry)
@@ -92,7 +101,7 @@ class Inquiries(Part, WaitOwner):
     def resume(self, kind: str, client: str, request: int, due: float, data: Any) -> Wait | None:
         if kind != Inquiry.kind:
             return None
-        inquiry = Inquiry(self, client, request, due, data)
+        inquiry = Inquiry(self, client, request, due, *data)
         self._begin(inquiry)
         return inquiry
 

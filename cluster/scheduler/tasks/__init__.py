@@ -13,7 +13,7 @@
 `requirements`, `placer`        which workers a task asks for; what this room needs to know of the room above
 `groups`, `writers`             what tasks that do the same have in common
 `functions`, `holders`          the functions of tasks; the holders that there are without any part
-`origins`                       who has brought a task, and by which line of code
+`origins`                       what has brought a task, and by which line of code
 `events`, `instructions`        what may happen to the scheduler, and what it wants done
 `reports`, `wording`            what clients and workers are told
 `deadlines`, `partitioned`      a heap of what is due; a dictionary and a set that never grow all at once

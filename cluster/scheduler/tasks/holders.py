@@ -29,12 +29,13 @@ class Client(Holder):
         self._origins: dict[tuple[str, Key | None], Origin] = {}
 
     def origin(self, call_site: str = "", task: Key | None = None) -> Origin:
-        """That of what the client brings by a line of code, which is in a task or in none."""
+        """That of what a message of the client brings by a line of code, which is in a task or in none."""
         origin = self._origins.get((call_site, task))
         if origin is None:
             if len(self._origins) >= MAX_ORIGINS:
                 self._origins.clear()  # what has been brought keeps its own
             origin = self._origins[call_site, task] = Origin(self.id, self.name, self.about, call_site, task)
+        origin.messages += 1
         return origin
 
     def describe(self) -> HolderDescription:

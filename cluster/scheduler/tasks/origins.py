@@ -1,4 +1,4 @@
-"""Who has brought a task, and by which line of code: shared by all tasks that have this in common."""
+"""What has brought a task, and by which line of code: shared by all tasks that have this in common."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ class Origin:
         The line of the user's code; empty if it isn't known.
     task
         The key of the task in which that line was; None: it was in none.
+    messages
+        How many messages have brought something by this line.
     """
 
-    __slots__ = ("about", "call_site", "client", "owner", "task")
+    __slots__ = ("about", "call_site", "client", "messages", "owner", "task")
 
     def __init__(self, client: str, owner: str, about: dict[str, Any], call_site: str, task: Key | None) -> None:
         self.client = client
@@ -32,6 +34,7 @@ class Origin:
         self.about = about
         self.call_site = call_site
         self.task = task
+        self.messages = 0
 
     def __repr__(self) -> str:
         return f"<Origin {self.owner} {self.call_site}>"

@@ -15,22 +15,14 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
-from holdfast.cluster.key_prefixes import prefix_of
-from holdfast.cluster.protocol.limits import MAX_INTEGER, MAX_NAME_LENGTH
 from holdfast.cluster.protocol.shapes import in_slices
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
-from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import Key
-from holdfast.cluster.scheduler.tasks.states import ACTIVE
 from holdfast.cluster.scheduler.watching import waiting
 
 #: A step looks at so many tasks: half a millisecond or one.
 STEP_ITEMS = 500
-#: The answer of `memory` names at most this many objects, the largest first, and of each so many of its holders.
-MAX_OBJECTS_LISTED = 10_000
-MAX_HOLDERS_LISTED = 20
-#: And so many groups of objects of each kind, the largest first.
-MAX_GROUPS_LISTED = 1_000
 
 Steps: TypeAlias = Generator[Any, None, Any]
 
@@ -212,120 +204,3 @@ def status(
         "datasets": state.datasets.names(),
         "one_copy": single,
     }
-
-
-def memory(state: SchedulerState) -> Steps:
-    """What ``holdfast memory`` shows: each object with its size, what holds it and where it lies."""
-    largest: list[Task] = []
-    count = nbytes = 0
-    groups = Groups()
-    for tasks in state.life.results.table.slices(STEP_ITEMS):
-        count += len(tasks)
-        nbytes += sum(map(_nbytes, tasks))
-        groups.add(tasks)
-        largest += tasks
-        if len(largest) >= 2 * MAX_OBJECTS_LISTED:
-            largest.sort(key=_nbytes, reverse=True)
-            del largest[MAX_OBJECTS_LISTED:]
-        yield None
-    for errors in state.life.errors.table.slices(STEP_ITEMS):
-        count += len(errors)
-        nbytes += sum(error.nbytes for error in errors)
-        for start in range(0, len(errors), STEP_ITEMS // 10):
-            yield {"objects": [_error(error) for error in errors[start : start + STEP_ITEMS // 10]]}
-    largest.sort(key=_nbytes, reverse=True)
-    for start in range(0, min(len(largest), MAX_OBJECTS_LISTED), STEP_ITEMS // 5):
-        step = largest[start : min(start + STEP_ITEMS // 5, MAX_OBJECTS_LISTED)]
-        listed = [task for task in step if task.state == "memory"]
-        described = iter(listed)  # there may be several of one key, of different generations
-        for part in in_slices([task.key for task in listed], STEP_ITEMS):
-            yield {"objects": [_object(task, state.life.now) for task in islice(described, len(part))]}
-    return {
-        "objects": [],
-        "count": count,
-        "nbytes": min(nbytes, MAX_INTEGER),
-        "groups": groups.largest(),
-        "stores": {host.address: host.report.get("store") for host in state.hosts.values() if host.report},
-    }
-
-
-class Groups:
-    """How many objects, of how many bytes, have what in common: the prefix of their keys, their owner, a holder."""
-
-    def __init__(self) -> None:
-        self._of: dict[str, dict[str, list[int]]] = {"prefix": {}, "owner": {}, "client": {}, "dataset": {}}
-
-    def add(self, tasks: Iterable[Task]) -> None:
-        """Count these."""
-        for task in tasks:
-            self._count("prefix", prefix_of(task.key), task.nbytes)
-            self._count("owner", task.origin.owner, task.nbytes)
-            for holder in task.holders[:MAX_HOLDERS_LISTED]:
-                kind, name = holder.describe()
-                self._count(kind if kind in self._of else "client", name if kind in self._of else kind, task.nbytes)
-
-    def _count(self, kind: str, name: str, nbytes: int) -> None:
-        group = self._of[kind].setdefault(name[:MAX_NAME_LENGTH], [0, 0])
-        group[0] += 1
-        group[1] += nbytes
-
-    def largest(self) -> dict[str, dict[str, list[int]]]:
-        """Of each kind so many groups, the largest first."""
-        return {
-            kind: {name: [count, min(nbytes, MAX_INTEGER)] for name, (count, nbytes) in _by_size(groups)}
-            for kind, groups in self._of.items()
-        }
-
-
-def _by_size(groups: dict[str, list[int]]) -> list[tuple[str, list[int]]]:
-    return sorted(groups.items(), key=lambda group: group[1][1], reverse=True)[:MAX_GROUPS_LISTED]
-
-
-def _nbytes(task: Task) -> int:
-    return task.nbytes
-
-
-def _object(task: Task, now: float) -> dict[str, Any]:
-    return {
-        "key": task.key,
-        "object_id": (task.object_id or b"").hex(),
-        "nbytes": task.nbytes,
-        "type": task.type_name,
-        "owner": task.origin.owner,
-        "holders": _holders(task),
-        "where": [host.address for host in task.where],
-        "age": now - task.since,
-    }
-
-
-def _error(error: TaskError) -> dict[str, Any]:
-    return {
-        "key": error.key,
-        "object_id": (error.object_id or b"").hex(),
-        "nbytes": error.nbytes,
-        "type": "exception",
-        "owner": "",
-        "holders": [f"{error.tasks:,} failed tasks" if error.tasks > 1 else "a failed task"],
-        "where": [host.address for host in error.where],
-        "age": None,
-    }
-
-
-def _holders(task: Task) -> list[str]:
-    names = [_holder(holder) for holder in task.holders[:MAX_HOLDERS_LISTED]]
-    room = MAX_HOLDERS_LISTED - len(names)
-    if task.nwaiters and room:
-        # Of very many dependents, those that wait may be the last.
-        looked_at = islice(task.dependents, 10 * MAX_HOLDERS_LISTED)
-        waiters = [waiter for waiter in looked_at if waiter.state in ACTIVE][:room]
-        names += [f"task {waiter.key!r:.200}" for waiter in waiters]
-        if task.nwaiters > len(waiters):
-            names.append(f"{task.nwaiters - len(waiters):,} more tasks")
-    if len(task.holders) > MAX_HOLDERS_LISTED:
-        names.append(f"{len(task.holders) - MAX_HOLDERS_LISTED:,} more clients, datasets and objects")
-    return names
-
-
-def _holder(holder: Holder) -> str:
-    kind, name = holder.describe()
-    return f"the {kind} {name}" if kind == "object" else f"{kind} {name}"

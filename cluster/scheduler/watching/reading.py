@@ -45,6 +45,7 @@ from holdfast.cluster.scheduler.watching import (
     explaining,
     futures,
     introspection,
+    memory,
     process,
     records,
     scaling,
@@ -60,6 +61,8 @@ class Surroundings(NamedTuple):
     describe: Callable[[], dict[str, Any]]
     #: How many seconds ago each host said something.
     silences: Callable[[], dict[str, float]]
+    #: For how long a client has said nothing, and whether its connection is broken.
+    silence: Callable[[str], tuple[float | None, bool]]
     #: The hosts that were given up.
     absent: Callable[[], list[dict[str, Any]]]
     #: What a peer has said about itself when it joined, by its name; nothing of one that isn't there.
@@ -87,13 +90,13 @@ READERS: dict[Request, Reader] = {
     LIST_CLIENTS: lambda state, _: {client.id: client.name for client in state.clients.values()},
     LIST_TASKS: lambda state, _: tasks.listed(state),
     VERSIONS: lambda _, __, packages=(): versions.describe(packages),
-    MEMORY: lambda state, _: introspection.memory(state),
+    MEMORY: lambda state, around, by=(), limit=None: memory.memory(state, around.silence, by, limit),
     BEGUN: lambda state, _, keys: futures.begun(state, keys),
     RECIPE: lambda state, _, key, blamed: futures.recipe(state, key, blamed),
     PROGRESS: lambda state, _, keys: futures.progress(state, keys),
     STORY: lambda _, around, keys: around.story(keys),
     DUMP: lambda state, _, run_spec=False: dump.dump(state, run_spec),
-    EXPLAIN: lambda state, _, key: explaining.explain(state, key),
+    EXPLAIN: lambda state, around, key: explaining.explain(state, around.silence, key),
     SCHEDULER_LOGS: lambda _, around, n=None: process.logs(n),
     SCHEDULER_PROFILE: lambda _, around, start=None, stop=None: around.profile(start, stop),
     ADAPTIVE_TARGET: lambda state, _, **arguments: scaling.adaptive_target(state, **arguments),

@@ -1,4 +1,4 @@
-"""Which line of a user's code calls this package: what is shown of a task beside its key.
+"""Which line of a user's code calls this package, or is being run: what is shown of a task beside its key.
 
 The line is that of the first frame outside of Holdfast and dask. If that frame belongs to an installed library, such as
 xarray, the line of the user's own code that has called the library is named as well.
@@ -13,6 +13,7 @@ import os
 import site
 import sys
 import sysconfig
+from collections.abc import Sequence
 from types import CodeType, FrameType
 from typing import Final
 
@@ -49,6 +50,16 @@ def call_site() -> str:
     frame = sys._getframe(3)
     known = _lines.get((id(frame.f_code), frame.f_lasti))
     return _line_above(frame) if known is None else known[1]
+
+
+def line_of(frames: Sequence[FrameType]) -> str:
+    """The innermost line of the user's code in a stack, the outermost frame first; if there is none, the innermost that
+    is not Holdfast's, or else the innermost."""
+    for kinds in ((_USERS,), (_USERS, _INSTALLED), (_USERS, _INSTALLED, _OURS)):
+        for frame in reversed(frames):
+            if _kind_of(frame.f_code.co_filename) in kinds:
+                return _described(frame)
+    return ""
 
 
 def stacklevel() -> int:

@@ -1,21 +1,20 @@
-"""Why a future is in its state: what `Client.explain` gives."""
+"""Why a future is in its state, and what keeps its result: what `Client.explain` and ``holdfast explain`` show."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from holdfast.cluster.notebook import card
+from holdfast.cluster.reports import phrases
+from holdfast.cluster.reports.places import PLACES
 from holdfast.cluster.tables import count, format_duration, size
 
-#: How the states of an object in a store are called here.
-_PLACES = {
-    "sealed": "in memory",
-    "moving": "in memory",
-    "spilling": "in memory, on its way to disk",
-    "spilled": "on disk",
-}
 _NAMES_SHOWN = 5
+#: Of lines, however narrow a terminal is.
+_NARROWEST = 20
+#: Of a key that there is not.
 UNKNOWN = "The cluster knows no such key: it was never submitted, or nothing held it any more, and it was forgotten."
 
 
@@ -37,15 +36,25 @@ class Explanation:
         the ``"task"`` in which that was, if it was in one.
     call_site : str
         The line of a user's code that has brought it: ``"file:line in function"``; empty if it isn't known.
-    holders : list of (str, str)
-        What keeps it, by kind and name; of very many, the first 20.
+    holders : list of dict
+        What keeps it, by ``"kind"`` and ``"name"``. A client also has its ``"user"``, ``"hostname"`` and ``"pid"``, and
+        ``"silent_seconds"``: for how long it has said nothing. Of very many, the first 20.
     nbytes : int
         The size of its result in bytes; 0 without one.
+    age : float or None
+        For how many seconds the result is there; None without one.
     where : list of dict
-        Where its result lies: ``"node"``, ``"name"`` of the host, ``"state"`` (``"in memory"`` or ``"on disk"``),
-        ``"readers"``: the processes that look at it now.
+        Where copies of its result lie: ``"node"``, ``"name"`` of the host, ``"state"`` (``"in memory"`` or
+        ``"on disk"``), ``"readers"``: the processes that look at it now.
+    running : dict or None
+        Of a task that runs: for how many ``"seconds"``, and the ``"line"`` of the program where it is.
+    actor : dict or None
+        Of the handle of an actor: the ``"name"`` of its class, the ``"worker"`` where it lives, how many ``"calls"`` of
+        how many ``"callers"`` have no answer yet, and how many of these are ``"held_up"`` by what they depend on.
     waits_for : list of (key, str)
         What it depends on and has no result, with the states; of very many, the first 20.
+    near : list
+        Of a key that is unknown: some that may be meant.
     figures : dict
         All that the scheduler has said.
 
@@ -58,25 +67,59 @@ class Explanation:
       ...
     """
 
-    def __init__(self, key: Any, figures: Mapping[str, Any] | None, places: Mapping[str, Any]) -> None:
-        self.key = key
-        self.figures: dict[str, Any] = dict(figures or {})
+    def __init__(
+        self,
+        key: Any,
+        figures: Mapping[str, Any],
+        places: Mapping[str, Any],
+        running: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.figures: dict[str, Any] = dict(figures)
+        self.key = self.figures.get("key", key)
         self.state: str = self.figures.get("state", "unknown")
         self.owner: str = self.figures.get("owner", "")
         self.origin: dict[str, Any] = dict(self.figures.get("origin") or {})
         self.call_site: str = self.origin.get("call_site", "")
         self.nbytes: int = self.figures.get("nbytes", 0)
-        self.holders = [(kind, name) for kind, name in self.figures.get("holders", ())]
+        self.age: float | None = self.figures["seconds"] if self.state == "memory" else None
+        self.holders: list[dict[str, Any]] = [dict(each) for each in self.figures.get("holders", ())]
         self.waits_for = [(each, state) for each, state in self.figures.get("waits_for", ())]
+        self.running = None if running is None else dict(running)
+        self.actor: dict[str, Any] | None = self.figures.get("actor")
+        self.near: list[Any] = list(self.figures.get("near", ()))
         self.where = [
             {
                 **host,
-                "state": _PLACES.get((places.get(host["node"]) or {}).get("state", ""), "unknown"),
+                "state": PLACES.get((places.get(host["node"]) or {}).get("state", ""), "unknown"),
                 "readers": list((places.get(host["node"]) or {}).get("readers", ())),
             }
             for host in self.figures.get("where", ())
         ]
-        self.why = self._reasons() if figures else [UNKNOWN]
+        self.why = self._is_unknown() if self.state == "unknown" else self._reasons()
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data, as ``holdfast explain --json`` prints it.
+
+        Examples
+        --------
+        >>> future = client.submit(pow, 2, 3)
+        >>> _ = future.result()
+        >>> client.explain(future).as_dict()["state"]
+        'memory'
+        """
+        figures = {name: value for name, value in self.figures.items() if name != "n_near"}
+        object_id = figures.get("object_id")
+        return {
+            **figures,
+            "key": self.key,
+            "object_id": None if object_id is None else bytes(object_id).hex(),
+            "state": self.state,
+            "why": self.why,
+            "age": self.age,
+            "where": self.where,
+            "running": self.running,
+            "near": self.near,
+        }
 
     # -- in words
 
@@ -95,34 +138,56 @@ class Explanation:
 
     def _has_result(self) -> list[str]:
         figures = self.figures
-        age = f" for {format_duration(figures['seconds'])}" if figures["seconds"] is not None else ""
-        lines = [f"Its result, a {figures['type'] or 'value'} of {size(self.nbytes)}, is there{age}."]
+        age = f" for {format_duration(self.age)}" if self.age is not None else ""
+        copies = f", in {len(self.where):,} copies" if len(self.where) > 1 else ""
+        lines = [f"Its result, a {figures['type'] or 'value'} of {size(self.nbytes)}, is there{age}{copies}."]
         for place in self.where:
-            readers = f", and {_few(place['readers'])} looks at it now" if place["readers"] else ""
+            look = "looks" if len(place["readers"]) == 1 else "look"
+            readers = f", and {phrases.few(place['readers'])} {look} at it now" if place["readers"] else ""
             state = place["state"] if place["state"] != "unknown" else "there"
             lines.append(f"It is {state} in the store of {place['name'] or place['node']} ({place['node']}){readers}.")
         if not self.where:
             lines.append("It is so small that it lies with the scheduler, and with the worker that made it.")
+        if self.actor is not None:
+            lines.append(self._lives())
         if not figures["is_computed"]:
             lines.append("It is data that was brought, and can't be computed again.")
         return lines
+
+    def _lives(self) -> str:
+        """Where the actor is, and what it has to do."""
+        actor = self.actor
+        assert actor is not None
+        text = f"The actor {actor['name']} lives on {actor['worker_name']} ({actor['worker']})"
+        calls, held_up = actor["calls"], actor["held_up"]
+        if not calls:
+            return f"{text}; no call of it is under way."
+        verb = "has" if calls == 1 else "have"
+        text = f"{text}; {count(calls, 'call')} of {count(actor['callers'], 'client')} {verb} no answer yet"
+        waits = "waits" if held_up == 1 else "wait"
+        return f"{text}, of which {held_up:,} {waits} for what they depend on." if held_up else f"{text}."
 
     def _runs(self) -> list[str]:
         run = self.figures["run"]
         if run is None:
             return ["It is being run."]
         where = f"{run['name']} ({run['worker']})"
+        since = "" if self.running is None else f" for {format_duration(self.running['seconds'])}"
         if run["blocked"]:
-            return [f"It runs on {where}, and waits there for tasks that it has submitted."]
+            return [f"It runs on {where}{since}, and waits there for tasks that it has submitted.", *self._is_at()]
         lines = []
-        if run["begun"] or run["ahead"] < run["nthreads"]:
-            lines.append(f"It runs on {where}.")
+        if self.running is not None or run["begun"] or run["ahead"] < run["nthreads"]:
+            lines += [f"It runs on {where}{since}.", *self._is_at()]
         else:
             lines.append(f"It was sent to {where}, where {count(run['ahead'], 'task')} came before it.")
         if run["condition"] != "running":
             lines.append(f"That worker hears nothing: it is {run['condition']}.")
         lines += self._behind()
         return lines
+
+    def _is_at(self) -> list[str]:
+        line = self.running and self.running.get("line")
+        return [f"It is at {line}."] if line else []
 
     def _behind(self) -> list[str]:
         return [f"It starts there when {self._tasks_waited_for()}."] if self.waits_for else []
@@ -143,6 +208,15 @@ class Explanation:
         names = ", ".join(f"{key!r:.100} ({state})" for key, state in self.waits_for[:_NAMES_SHOWN])
         more_of_them = f" and {more:,} more" if more > 0 else ""
         return f"{names}{more_of_them} {'has' if len(self.waits_for) + max(more, 0) == 1 else 'have'} a result"
+
+    def _is_unknown(self) -> list[str]:
+        lines = [UNKNOWN]
+        if self.near:
+            names = [f"{key!r:.200}" for key in self.near[:_NAMES_SHOWN]]
+            more = self.figures["n_near"] - len(names)
+            names += [f"{more:,} more"] if more > 0 else []
+            lines.append(f"Is one of these meant: {phrases.few(names, len(names))}?")
+        return lines
 
     def _has_no_worker(self) -> list[str]:
         reason, way_out = self.figures["no_worker"]
@@ -172,14 +246,15 @@ class Explanation:
 
     def _held(self) -> list[str]:
         figures = self.figures
-        names = [f"the {kind} {name}" for kind, name in self.holders]
+        names = [phrases.holder(each) for each in self.holders[:_NAMES_SHOWN]]
         more = figures["n_holders"] - len(names)
         if more > 0:
             names.append(f"{more:,} more")
         if figures["n_waiters"]:
             names.append(count(figures["n_waiters"], "task") + " that read it")
-        lines = [f"It is kept by {_few(names)}."] if names else ["Nothing keeps it."]
-        lines.append(f"It was brought by {self.owner}{_identity(self.origin)}{self._by_which_line()}.")
+        lines = [f"It is kept by {phrases.few(names, len(names))}."] if names else ["Nothing keeps it."]
+        about = phrases.identity(self.origin)
+        lines.append(f"It was brought by {self.owner}{about and f' ({about})'}{self._by_which_line()}.")
         if figures["deaths"]:
             lines.append(f"It is charged for the deaths of {count(figures['deaths'], 'worker')}.")
         if figures["retries"]:
@@ -191,6 +266,35 @@ class Explanation:
         task = self.origin.get("task")
         return line if task is None else f"{line}, in the task {task!r:.200}"
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the cluster knows the key.
+
+        Examples
+        --------
+        >>> client.explain("none of mine").is_known
+        False
+        """
+        return self.state != "unknown"
+
+    def render(self, *, width: int | None = None) -> str:
+        """The sentences for people, in lines of so many characters if that is given.
+
+        Examples
+        --------
+        >>> print(client.explain("none of mine").render(width=60))
+        none of mine: unknown
+          ...
+        """
+        title = f"{self.key!s:.200}: {self.state}"
+        if width is None:
+            return "\n  ".join([title, *self.why])
+        lines = [
+            textwrap.fill(line, max(_NARROWEST, width), initial_indent="  ", subsequent_indent="    ")
+            for line in self.why
+        ]
+        return "\n".join([title, *lines])
+
     def __repr__(self) -> str:
         return "\n  ".join([f"<Explanation: {self.key!s:.200} {self.state}>", *self.why])
 
@@ -200,19 +304,5 @@ class Explanation:
         return card(f"{self.key!s:.200}", rows)
 
 
-def _identity(about: Mapping[str, Any]) -> str:
-    """`` (ada@host, process 123)``, as far as it is known."""
-    place = "@".join([about[name] for name in ("user", "hostname") if about.get(name)])
-    process = f"process {about['pid']}" if about.get("pid") else ""
-    known = ", ".join(filter(None, (place, process)))
-    return f" ({known})" if known else ""
-
-
 def _is_kept() -> list[str]:
     return ["Nothing needs its result now. The scheduler knows how it is made, for what depends on it."]
-
-
-def _few(names: list[str]) -> str:
-    if len(names) > _NAMES_SHOWN:
-        names = [*names[:_NAMES_SHOWN], f"{len(names) - _NAMES_SHOWN:,} more"]
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
