@@ -20,7 +20,7 @@ from benchmarks import systems
 from benchmarks.figures import Figure
 from benchmarks.functions import TOUCH_PAUSE_SECONDS, first, inc, make, touch, touch_slowly
 from benchmarks.goals import SYSTEM
-from benchmarks.memory import settled_pss
+from benchmarks.memory import SETTLING_SECONDS, settled_pss
 from holdfast import Client, Future, LocalCluster, wait
 
 _READERS = 4
@@ -43,13 +43,14 @@ class Sizes:
     frame_end: str = "2000-01-31"
     frame_frequency: str = "1s"
     pause_seconds: float = 0.3
+    settling_seconds: float = SETTLING_SECONDS
     simulated_tasks: int = 100_000
 
 
 QUICK = Sizes(
     map_tasks=200, submits=50, roundtrips=20, chain=20, large_nbytes=4_000_000, large_repeats=2, small_count=20,
     broadcast_nbytes=4_000_000, matrix_length=400, chunk_length=100, frame_end="2000-01-04", frame_frequency="60s",
-    pause_seconds=0, simulated_tasks=500,
+    pause_seconds=0, settling_seconds=0, simulated_tasks=500,
 )  # fmt: skip
 SMALL = (("8kb", 1000), ("200kb", 25_000))
 
@@ -194,7 +195,7 @@ def frames(client: Client, sizes: Sizes) -> None:
 
 def broadcast(sizes: Sizes) -> None:
     client = cluster_of(_READERS)
-    before = settled_pss()
+    before = settled_pss(sizes.settling_seconds)
     future = client.submit(make, sizes.broadcast_nbytes)
     wait(future)
 
@@ -206,7 +207,7 @@ def broadcast(sizes: Sizes) -> None:
 
     seconds, _ = timed(read_everywhere)
     report("broadcast_1gb_seconds", seconds, "s")
-    report("broadcast_1gb_memory", (settled_pss() - before) / 1e9, "GB")
+    report("broadcast_1gb_memory", (settled_pss(sizes.settling_seconds) - before) / 1e9, "GB")
     client.shutdown()
 
 
@@ -218,7 +219,7 @@ def broadcast_as_ray(sizes: Sizes) -> None:
     """
     client = cluster_of(_READERS)
     client.gather([client.submit(touch_slowly, np.ones(1), i, pure=False) for i in range(2 * _READERS)])
-    settled_pss()
+    settled_pss(sizes.settling_seconds)
     future = client.submit(make, sizes.broadcast_nbytes)
     wait(future)
     tasks = range(_READERS)

@@ -14,7 +14,7 @@ import psutil
 _PAUSE_SECONDS = 0.3
 _LOOKS = 7  # the store, which maps pages ahead of use, looks again after 1.6 s at most
 _SETTLED_NBYTES = 2_000_000
-_SETTLING_SECONDS_MAX = 15.0
+SETTLING_SECONDS = 15.0
 
 
 def tree_pss(pid: int | None = None, *, without: int | None = None) -> int:
@@ -28,9 +28,9 @@ def tree_pss(pid: int | None = None, *, without: int | None = None) -> int:
     return total
 
 
-def settled_pss() -> int:
-    """``tree_pss`` once it has come to rest: what works in the background has done its work by then."""
-    deadline = time.monotonic() + _SETTLING_SECONDS_MAX
+def settled_pss(most_seconds: float = SETTLING_SECONDS) -> int:
+    """``tree_pss`` once it has come to rest, or after so long: by then what works in the background has done its work."""
+    deadline = time.monotonic() + most_seconds
     seen = [tree_pss()]
     while True:
         time.sleep(_PAUSE_SECONDS)

@@ -19,7 +19,7 @@ from typing import Any
 import dask
 
 from benchmarks.figures import Figure
-from benchmarks.memory import settled_pss
+from benchmarks.memory import SETTLING_SECONDS, settled_pss
 from benchmarks.peak_memory import PeakMemory
 from benchmarks.placement_cases import CASES, QUICK, Case, Scale
 
@@ -82,6 +82,10 @@ def main() -> None:
     case = CASES[options.case]
     scale = QUICK if options.quick else Scale()
 
+    def come_to_rest() -> None:
+        gc.collect()
+        settled_pss(0 if options.quick else SETTLING_SECONDS)
+
     def report(metric: str, value: float, unit: str) -> None:
         print(Figure(options.system, f"{options.case}_{metric}", value, unit).to_json(), flush=True)
 
@@ -89,12 +93,10 @@ def main() -> None:
         compute(case.build(QUICK, prepared(case, QUICK)))
         made = prepared(case, scale)
         settle(made)
-        gc.collect()
-        settled_pss()
+        come_to_rest()
         with PeakMemory(store_socket) as watched:
             compute(case.build(scale, made))
-        gc.collect()
-        settled_pss()
+        come_to_rest()
         collection = case.build(scale, made)
         began = time.perf_counter()
         compute(collection)

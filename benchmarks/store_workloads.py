@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure
-from benchmarks.memory import settled_pss
+from benchmarks.memory import SETTLING_SECONDS, settled_pss
 from holdfast import Client, LocalCluster
 from holdfast.objectstore import ObjectID, Store, connect
 
@@ -41,10 +41,18 @@ class Sizes:
     small_repeats: int = 5
     idle_seconds: float = 5.0
     pause_seconds: float = 0.3
+    settling_seconds: float = SETTLING_SECONDS
 
 
 QUICK = Sizes(
-    "256MB", large_length=500_000, large_repeats=2, small_count=20, small_repeats=2, idle_seconds=0, pause_seconds=0
+    "256MB",
+    large_length=500_000,
+    large_repeats=2,
+    small_count=20,
+    small_repeats=2,
+    idle_seconds=0,
+    pause_seconds=0,
+    settling_seconds=0,
 )
 SMALL = (("8kb", 1000), ("200kb", 25_000))
 
@@ -218,7 +226,7 @@ def memory_on_a_store(sizes: Sizes) -> None:
         readers = [stack.enter_context(other_process(read_on_request, path)) for _ in range(_READERS)]
         for reader in readers:
             reader.recv()
-        before = settled_pss()
+        before = settled_pss(sizes.settling_seconds)
         array, pending = store.create((sizes.large_length,), "float64")
         array[:] = 1.0
         nbytes = array.nbytes
@@ -229,7 +237,7 @@ def memory_on_a_store(sizes: Sizes) -> None:
         for reader in readers:
             if reader.recv() != sizes.large_length:
                 raise AssertionError("a reader read something else")
-        report("read_by_4_memory_store", (settled_pss() - before) / nbytes, "sizes")
+        report("read_by_4_memory_store", (settled_pss(sizes.settling_seconds) - before) / nbytes, "sizes")
 
 
 def make(length: int) -> np.ndarray[Any, Any]:
@@ -253,10 +261,10 @@ def memory_on_a_cluster(sizes: Sizes) -> None:
             return future
 
         read_everywhere(1000)  # every worker has imported what it needs
-        before = settled_pss()
+        before = settled_pss(sizes.settling_seconds)
         result = read_everywhere(sizes.large_length)
         nbytes = 8 * sizes.large_length
-        report("read_by_4_memory", (settled_pss() - before) / nbytes, "sizes")
+        report("read_by_4_memory", (settled_pss(sizes.settling_seconds) - before) / nbytes, "sizes")
         del result
 
 
