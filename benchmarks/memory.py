@@ -29,7 +29,7 @@ def tree_pss(pid: int | None = None, *, without: int | None = None) -> int:
 
 
 def settled_pss(most_seconds: float = SETTLING_SECONDS) -> int:
-    """``tree_pss`` once it has come to rest, or after so long: by then what works in the background has done its work."""
+    """``tree_pss`` once what works in the background has done its work and it has come to rest, or after so long."""
     deadline = time.monotonic() + most_seconds
     seen = [tree_pss()]
     while True:
