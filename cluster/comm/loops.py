@@ -38,6 +38,7 @@ class LoopThread:
         fill_standard_descriptors()
         self.loop = uvloop.new_event_loop()
         self._pid = os.getpid()
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -135,10 +136,13 @@ class LoopThread:
                 raise
 
     def close(self, timeout: float = 10.0) -> None:
-        """Cancel what still runs in the loop, stop it and wait until its thread has ended. Twice is no error."""
+        """Cancel what still runs in the loop, stop it and wait until its thread has ended. Twice is no error, also when
+        the first time was interrupted."""
         if self._is_inherited or self.loop.is_closed():
             return
-        self.run(_cancel_others(), timeout)
+        if not self._is_stopping:
+            self.run(_cancel_others(), timeout)
+            self._is_stopping = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout)
         self.loop.close()

@@ -275,7 +275,6 @@ class LocalProcesses:
             # A collection of garbage can run in any thread, and the keeper's can't wait for itself.
             threading.Thread(target=self.stop, args=(timeout,), name="holdfast-cluster-close").start()
             return
-        self._stopped = True
         try:
             self._stop(time.monotonic() + timeout)
         except BaseException:  # an interrupt: whoever doesn't want to wait doesn't
@@ -283,25 +282,31 @@ class LocalProcesses:
             raise
 
     def _stop(self, deadline: float) -> None:
-        if self.keeper is not None:
-            with contextlib.suppress(TimeoutError):
-                self.keeper.close()
+        self._keep_no_more()
         # Node agents first: with the scheduler gone they would only try to find it again.
         for group in (self._agents(), [self.scheduler] if self.scheduler is not None else []):
             for child in group:
                 child.terminate()
             for child in group:
                 child.stop(max(LEAST_SECONDS, deadline - time.monotonic()))
-        self._forker.close()
-        kill_strays(self.id, max(LEAST_SECONDS, deadline - time.monotonic()))
-        run_directory.sweep()
+        self._end_with(max(LEAST_SECONDS, deadline - time.monotonic()))
 
     def _kill(self) -> None:
+        self._keep_no_more()
         for child in (*self._agents(), *([self.scheduler] if self.scheduler is not None else [])):
             child.stop(0)
+        self._end_with(0.0)
+
+    def _keep_no_more(self) -> None:
+        if self.keeper is not None:
+            with contextlib.suppress(TimeoutError):
+                self.keeper.close()
+
+    def _end_with(self, timeout: float) -> None:
         self._forker.close()
-        kill_strays(self.id, 0.0)
+        kill_strays(self.id, timeout)
         run_directory.sweep()
+        self._stopped = True
 
     def _agents(self) -> list[ChildProcess]:
         return [place.child for place in self.places if place.child is not None]

@@ -139,13 +139,12 @@ class LocalThreads:
     def stop(self, timeout: float) -> None:
         """Stop all of it and wait. Twice is no error."""
         thread = self._thread
-        if thread is None or os.getpid() != self._owner_pid:
+        if thread is None or thread.loop.is_closed() or os.getpid() != self._owner_pid:
             return
         if thread.is_current:
             # A collection of garbage can run in any thread, this loop's too, and it can't wait for itself.
             threading.Thread(target=self.stop, args=(timeout,), name="holdfast-cluster-close").start()
             return
-        self._thread = None
         try:
             thread.run(self._close(), timeout)
         except BaseException:  # it takes too long, or whoever waits is interrupted: what is being closed goes on
@@ -154,6 +153,7 @@ class LocalThreads:
             raise
         finally:
             thread.close(max(1.0, timeout))
+            self._thread = None
 
 
 def _has_ended(part: Any) -> bool:

@@ -116,9 +116,11 @@ class AgentKeeper:
         return self._thread.is_current
 
     def close(self) -> None:
-        """Start nothing any more. What runs still runs, and is the caller's."""
+        """Start nothing any more. What runs still runs, and is the caller's. Twice is no error."""
         self._thread.close()
-        os.close(self.over_fd)
+        if self.over_fd >= 0:
+            os.close(self.over_fd)
+            self.over_fd = -1
 
     def refill(self, place: AgentPlace) -> None:
         """Start an agent in a place whose last one was told to close; nothing, if the place is not so, or of no use."""

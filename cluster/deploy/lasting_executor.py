@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -21,7 +22,10 @@ class LastingExecutor(ThreadPoolExecutor):
     def __init__(self) -> None:
         super().__init__()
         self._last_calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._make_last_calls, name="holdfast-cluster-last-calls", daemon=True).start()
+        name = "holdfast-cluster-last-calls"
+        threading.Thread(target=_make, args=(self._last_calls,), name=name, daemon=True).start()
+        # The thread ends with this, also if a shutdown is interrupted.
+        weakref.finalize(self, self._last_calls.put, None).atexit = False
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future: Future[T] = Future()
@@ -44,6 +48,7 @@ class LastingExecutor(ThreadPoolExecutor):
         self._last_calls.put(None)
         super().shutdown(wait, cancel_futures=cancel_futures)
 
-    def _make_last_calls(self) -> None:
-        while (call := self._last_calls.get()) is not None:
-            call()
+
+def _make(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()

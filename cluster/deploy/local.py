@@ -292,8 +292,7 @@ class LocalCluster(Cluster):
             await super()._close()
         if self.status not in (Status.created, Status.failed):
             await asyncio.to_thread(self._end_parts, patience)
-        self._finalizer.detach()
-        self.status = Status.closed
+        self._closed()
 
     async def _close(self) -> None:
         await self._close_within(CLOSE_TIMEOUT_SECONDS)
@@ -302,9 +301,14 @@ class LocalCluster(Cluster):
         self.status = Status.closing
         try:
             self._life.end(patience)
-        finally:
-            self._finalizer.detach()
-            self.status = Status.closed
+        except Exception:
+            self._closed()
+            raise
+        self._closed()  # but not after an interrupt: then it may be closed again, or as garbage
+
+    def _closed(self) -> None:
+        self._finalizer.detach()
+        self.status = Status.closed
 
     # -- what it is
 

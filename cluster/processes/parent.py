@@ -194,14 +194,14 @@ class ChildProcess(abc.ABC):
     def close(self) -> None:
         """Let go of the pipes. A child that still runs takes it as the end of its parent."""
         self._close_ready_fd()
-        if self._lifeline_fd >= 0:
-            os.close(self._lifeline_fd)
-            self._lifeline_fd = -1
+        fd, self._lifeline_fd = self._lifeline_fd, -1  # an interrupt in between must not have it closed twice
+        if fd >= 0:
+            os.close(fd)
 
     def _close_ready_fd(self) -> None:
-        if self._ready_fd >= 0:
-            os.close(self._ready_fd)
-            self._ready_fd = -1
+        fd, self._ready_fd = self._ready_fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __del__(self, suppress: Any = contextlib.suppress) -> None:  # at the interpreter's end modules are empty
         with suppress(AttributeError, OSError):

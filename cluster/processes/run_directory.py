@@ -92,6 +92,9 @@ class RunDirectory:
         self._lock_fd = lock_fd
         self._owner_pid = os.getpid()
         _held.add(self)
+        # Also of one that nobody could take, because of an interrupt.
+        self._finalizer = weakref.finalize(self, _remove, path, lock_fd, self._owner_pid)
+        self._finalizer.atexit = False
 
     @classmethod
     def create(cls, kind: str) -> RunDirectory:
@@ -99,21 +102,26 @@ class RunDirectory:
         root = run_root()
         # It is locked before it gets its name: a directory that a sweep can see has always had its lock.
         name = f"{kind}-{os.getpid()}-{secrets.token_hex(3)}"
-        aside = root / f".{name}"
-        aside.mkdir(mode=0o700)
+        aside, place = root / f".{name}", root / name
         try:
+            aside.mkdir(mode=0o700)
             fd = os.open(aside / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                aside.rename(root / name)
+                aside.rename(place)
             except BaseException:
                 os.close(fd)
                 raise
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
             raise
-        directory = cls(root / name, kind, fd)
-        directory.write_info({})
+        directory = cls(place, kind, fd)
+        try:
+            directory.write_info({})
+        except BaseException:
+            directory.close()
+            raise
         return directory
 
     def write_info(self, info: dict[str, Any]) -> None:
@@ -126,19 +134,22 @@ class RunDirectory:
 
     def close(self) -> None:
         """Remove it with all that is in it. Twice is no error; in a fork of its owner it does nothing."""
-        if self._lock_fd < 0 or os.getpid() != self._owner_pid:
-            return
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock_fd)
-        self._lock_fd = -1
+        if self._finalizer.alive and os.getpid() == self._owner_pid:
+            shutil.rmtree(self.path, ignore_errors=True)  # if this is interrupted, it can be closed again
+            self._finalizer()
+
+
+def _remove(path: Path, lock_fd: int, owner_pid: int) -> None:
+    if os.getpid() == owner_pid:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock_fd)
 
 
 def _let_go() -> None:
     # A lock lives as long as any copy of its descriptor: a fork must not hold it for its parent.
     for directory in list(_held):
-        if directory._lock_fd >= 0:
+        if directory._finalizer.detach() is not None:
             os.close(directory._lock_fd)
-            directory._lock_fd = -1
     _held.clear()
 
 
