@@ -43,6 +43,8 @@ _LOOP = "a blocking client has an event loop of its own, and an asynchronous one
 _AGENT = "the agent of a host starts workers again that die, for as long as it takes"
 _CONNECTS = "a worker connects with the scheduler, and nothing connects with a worker"
 _PLUGINS = "register plugins by a client (Client.register_plugin); workers that come later get them too"
+_NO_CODE = "no code of yours runs in a scheduler's process; Client.register_plugin has some run beside it"
+_CONFIG = "workers have what dask.config.set has set in this process before they were made"
 _PROFILE = "workers take no profiles by themselves"
 _CLASSES = "it can't be extended by classes; see preload, and Client.register_plugin"
 _LIFETIME = "a worker runs until it is closed; Client.retire_workers and scale() close some without losing data"
@@ -84,11 +86,16 @@ NO_EFFECT = {
     "quiet": Known((None, True, False), _AGENT),
     "death_timeout": Known((None,), _AGENT),
     "reconnect": Known((None, True), _AGENT),
+    "preload": Known((None, "", (), []), _NO_CODE),
+    "preload_argv": Known((None, "", (), []), _NO_CODE),
     "preload_nanny": Known((None, (), []), _AGENT),
     "preload_nanny_argv": Known((None, (), []), _AGENT),
     "heartbeat_interval": Known((None,), "the agent of a host says every two seconds how it and its workers are"),
     "worker_port": Known((None, 0), _CONNECTS),
     "contact_address": Known((None,), _CONNECTS),
+    "listen_address": Known((None,), _CONNECTS),
+    "port": Known((None, 0), _CONNECTS),
+    "scheduler_sni": Known((None,), _SECURITY),
     "plugins": Known((None, (), []), _PLUGINS),
     "extensions": Known((None, (), {}), _CLASSES),
     "executor": Known((None,), _CLASSES),
@@ -100,6 +107,9 @@ NO_EFFECT = {
     "lifetime_stagger": Known((None,), _LIFETIME),
     "lifetime_restart": Known((None, False), _LIFETIME),
     "idle_timeout": Known((None,), "a cluster closes when it is told to"),
+    "config": Known((None, {}), _CONFIG),
+    "delete_interval": Known((None,), "what nothing needs any more is deleted at once"),
+    "validate": Known((None, False), "only a scheduler checks itself: scheduler_kwargs={'validate': True}"),
     "transition_counter_max": Known((None, False), "there is nothing to count for a user"),
     "start": Known((None, True), "a cluster starts when it is made"),
 }

@@ -21,6 +21,7 @@ _OF_SCHEDULER = (
     "blocked_handlers",
     "host",
     "no_worker_timeout",
+    "no_workers_timeout",
     "port",
     "scheduler_file",
     "validate",
@@ -60,7 +61,11 @@ def scheduler_options(given: Mapping[str, Any] | None, blocked_handlers: list[st
         if isinstance(failures, bool) or not isinstance(failures, int) or failures < 0:
             raise ValueError(f"allowed_failures is a whole number from 0 on, not {failures!r:.100}")
         options["max_failures"] = failures + 1
-    for name, option in (("worker_ttl", "silence_timeout"), ("no_worker_timeout", "no_worker_timeout")):
+    for name, option in (
+        ("worker_ttl", "silence_timeout"),
+        ("no_worker_timeout", "no_worker_timeout"),
+        ("no_workers_timeout", "no_worker_timeout"),
+    ):
         if (value := seconds(wanted.get(name))) is not None:
             if value <= 0:
                 raise ValueError(f"{name} is a time above zero, not {value!r}")

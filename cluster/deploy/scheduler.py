@@ -69,7 +69,7 @@ class Scheduler(ProcessInterface):
         A task that was charged for so many deaths of workers, and one more, fails. Default: 2.
     worker_ttl : float or str, optional
         A host that says nothing for so long is given up. Default: 30 s.
-    no_worker_timeout : float or str, optional
+    no_worker_timeout, no_workers_timeout : float or str, optional
         A task that no worker may run fails after this. Default: 30 s.
     blocked_handlers : list of str, optional
         What clients may not ask of it.
@@ -119,6 +119,7 @@ class Scheduler(ProcessInterface):
         allowed_failures: int | None = None,
         worker_ttl: float | str | None = None,
         no_worker_timeout: float | str | None = None,
+        no_workers_timeout: float | str | None = None,
         blocked_handlers: list[str] | None = None,
         validate: bool | None = False,
         security: Any = None,
@@ -143,7 +144,7 @@ class Scheduler(ProcessInterface):
         self._options: dict[str, Any] = {"validate": bool(validate), "blocked_requests": requests_of(blocked_handlers)}
         for option, value in (
             ("silence_timeout", seconds(worker_ttl)),
-            ("no_worker_timeout", seconds(no_worker_timeout)),
+            ("no_worker_timeout", seconds(no_worker_timeout if no_workers_timeout is None else no_workers_timeout)),
             ("max_failures", None if allowed_failures is None else allowed_failures + 1),
         ):
             if value is not None:

@@ -7,18 +7,20 @@ A `Worker` runs its tasks in threads of this process. A `Nanny` has its worker i
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from holdfast.cluster import dask_config
 from holdfast.cluster.comm.addresses import format_address, is_loopback, parse_address
 from holdfast.cluster.comm.tokens import load_token
 from holdfast.cluster.deploy import keywords, local_node
 from holdfast.cluster.deploy.interfaces import address_of_interface
 from holdfast.cluster.deploy.local_node import LocalNode
-from holdfast.cluster.deploy.options import environment_of, preloads_of
+from holdfast.cluster.deploy.options import environment_of, given_once, log_level, preloads_of
 from holdfast.cluster.deploy.plan import cores, resources_of, store_capacity, worker_memory
 from holdfast.cluster.deploy.process_interface import ProcessInterface, Status
 from holdfast.cluster.deploy.scheduler_file import address_in
@@ -43,16 +45,15 @@ class _HostedWorker(ProcessInterface):
         memory_limit: float | str | None = "auto",
         resources: Mapping[str, float] | None = None,
         local_directory: str | os.PathLike[str] | None = None,
+        local_dir: str | os.PathLike[str] | None = None,
         object_store_memory: float | str | None = None,
         preload: Any = None,
         preload_argv: Any = None,
         host: str | None = None,
         interface: str | None = None,
-        port: int | str | None = None,
         security: Any = None,
         protocol: str | None = None,
         silence_logs: Any = None,
-        validate: bool | None = None,
         environment: Mapping[str, str] | None = None,
         **others: Any,
     ) -> None:
@@ -79,8 +80,12 @@ class _HostedWorker(ProcessInterface):
             "environment": environment_of(environment, processes=not self._in_process),
             "in_process": self._in_process,
         }
-        self._spill_directory = None if local_directory is None else os.path.abspath(local_directory)
+        directory = given_once(
+            {} if local_dir is None else {"local_directory": local_dir}, "local_directory", local_directory
+        )
+        self._spill_directory = None if directory is None else os.path.abspath(directory)
         self._store_capacity = None if object_store_memory is None else store_capacity(object_store_memory)
+        self._log_level = "WARNING" if silence_logs is None else logging.getLevelName(log_level(silence_logs))
         self._node: LocalNode | None = None
         self._watching: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -97,8 +102,9 @@ class _HostedWorker(ProcessInterface):
                 store_capacity=self._store_capacity,
                 spill_directory=self._spill_directory,
                 name=socket.gethostname(),
-                log_level="WARNING",
+                log_level=self._log_level,
                 processes=False,
+                dask_config=dask_config.what_was_set(),
             )
             plan = await node.add(None if self.name is None else str(self.name), **self._plan)
             self.address = node.agent.workers.address_of(plan.index)
@@ -222,12 +228,15 @@ class Worker(_HostedWorker):
         What the scheduler counts as the resource ``"memory"``. Nothing limits a worker that is a part of this process.
     resources : mapping of str to number, optional
         What it has of things that tasks can ask for: ``{"GPU": 1}``.
-    local_directory : path, optional
+    local_directory, local_dir : path, optional
         Where the object store puts what doesn't fit, if this worker is the first one here.
     object_store_memory : int or str, optional
         The capacity of the object store, if this worker is the first one here.
     preload, preload_argv
         What the worker runs first: names of modules, paths or code, as of `holdfast.cluster.worker.preloading`.
+    silence_logs : int or str, optional
+        The level from which processes of workers here log, or its name, if this worker is the first one here. Default:
+        ``"WARNING"``.
     host, interface : str, optional
         The address by which other hosts reach the object store, or its network interface.
     **others
@@ -277,6 +286,8 @@ class Nanny(_HostedWorker):
         theirs already.
     worker_class
         `Worker`, which is what runs there.
+    worker_kwargs : mapping, optional
+        Further keywords, as of `Worker`; those that are given by themselves come first.
     **others
         As of `Worker`.
 
@@ -301,13 +312,14 @@ class Nanny(_HostedWorker):
         *,
         env: Mapping[str, str] | None = None,
         worker_class: Any = None,
+        worker_kwargs: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> None:
         if worker_class not in (None, Worker):
             raise TypeError(
                 f"worker_class={worker_class!r:.100}: a Nanny runs a Worker; preload= runs code of yours in its process"
             )
-        super().__init__(scheduler_ip, scheduler_port, environment=env, **others)
+        super().__init__(scheduler_ip, scheduler_port, environment=env, **{**(worker_kwargs or {}), **others})
 
     async def kill(self, timeout: float | str | None = None, **others: Any) -> None:
         """Kill the process of its worker; another one is started in its place.

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import dask.config
 import numpy as np
 import psutil
 import pytest
@@ -388,5 +389,38 @@ def test_a_block_that_is_left_by_an_error_leaves_nothing() -> None:
             async with cluster() as (_, _, client):
                 await client.submit(divmod, 1, 0)
         assert not local_node._table_here()
+
+    run(main())
+
+
+def test_keywords_of_dask_have_their_effect_or_say_why_not(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.warns(UserWarning, match="no code of yours runs in a scheduler's process"):
+            scheduler = Scheduler(preload="module", no_workers_timeout="50 ms", delete_interval=None)
+        async with scheduler, Client(scheduler.address, asynchronous=True) as client:
+            with pytest.raises(HoldfastError, match="the cluster has none"):
+                await client.submit(abs, -1)
+            for keyword, value, why in (
+                ("port", 4000, "nothing connects with a worker"),
+                ("validate", True, "only a scheduler checks itself"),
+                ("listen_address", "tcp://", "nothing connects with a worker"),
+            ):
+                with pytest.warns(UserWarning, match=f"{keyword}=.* has no effect: .*{why}"):
+                    Worker(scheduler.address, **{keyword: value})
+            with pytest.raises(TypeError, match="local_directory is given twice"):
+                Worker(scheduler.address, local_dir="a", local_directory="b")
+            with dask.config.set({"array.chunk-size": "3 MiB"}):
+                nanny = Nanny(
+                    scheduler.address,
+                    worker_kwargs={"nthreads": 3, "name": "x"},
+                    name="bob",
+                    local_dir=tmp_path,
+                    **SMALL,
+                )
+                await nanny
+            async with nanny:
+                assert (nanny.nthreads, nanny.name) == (3, "bob")
+                assert list(tmp_path.iterdir()), "the store has its place there"
+                assert await client.submit(dask.config.get, "array.chunk-size") == "3 MiB"
 
     run(main())
