@@ -13,6 +13,8 @@
 ``conditions.py``       whether a worker is stopped, or hears nothing
 ``heartbeat.py``        what the scheduler hears every two seconds
 ``pages.py``            has the store's pages made by a process, which runs ``page_maker.py``
+``errands.py``          what the agent does for clients beside all else
+``nanny.py``            the process that does for them what users have written
 ======================  ================================================================
 
 What moves objects between hosts is the room beside this one, ``cluster/transfer``.
