@@ -49,3 +49,12 @@ def test_continuous_integration_runs_lint_then_types_then_tests() -> None:
     script = (REPOSITORY / ".ci" / "run").read_text()
     assert "set -euo pipefail" in script
     assert re.findall(r"^make --no-print-directory (\w+)$", script, re.MULTILINE) == ["lint", "types", "test"]
+
+
+def test_every_tier_shares_the_tests_among_processes() -> None:
+    (options,) = re.findall(r"^PARALLEL \?= (.*)$", MAKEFILE, re.MULTILINE)
+    for target in ("test", "test-fast"):
+        assert "$(PARALLEL)" in recipe(target)[0]
+    for_all_pythons = (REPOSITORY / "noxfile.py").read_text()
+    for option in options.split():
+        assert f'"{option}"' in for_all_pythons

@@ -200,6 +200,6 @@ def test_what_wider_fixtures_keep_is_none(tmp_path: Path) -> None:
 def test_sessions_side_by_side_each_answer_for_their_own(tmp_path: Path) -> None:
     """The tidy tests come and go while the other session's forgotten process is there."""
     sources = {"tidy": TIDY, "forgets": LEAKS["detached process"][0]}
-    wrong = run_session(tmp_path, sources, "--numprocesses=2", "--dist=loadfile")
+    wrong = run_session(tmp_path, sources, "--numprocesses=2", "--dist=loadfile", grace_seconds=2.0)
     assert wrong["tidy"] == ""
     assert "left behind" in wrong["forgets"]

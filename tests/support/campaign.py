@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 
-#: What campaigns have counted in this session, for the summary at its end.
+#: What campaigns have counted in this test, for the summary of the session.
 REPORTS: list[str] = []
 
 #: How long a campaign lasts whose share is 1, where nobody says otherwise: in the suite each has a part of that.
