@@ -455,6 +455,8 @@ class Client(
         >>> other.closed
         True
         """
+        if self._core_or_none is None:
+            return _nothing()  # it was never opened
         return self._run(closing.close(self._core, seconds(timeout)))
 
     def shutdown(self) -> Any:
@@ -546,3 +548,7 @@ class Client(
 
     def _nthreads(self) -> int:
         return sum(node.get("nthreads") or 0 for node in self._core.session.nodes.values())
+
+
+async def _nothing() -> None:
+    pass

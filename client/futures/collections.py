@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dask.base import is_dask_collection
@@ -70,6 +70,24 @@ def futures_of(o: Any, client: Any = None, *, skip_cancelled: bool = False) -> l
             future._check_held()
             raise error_of(future._state)
     return futures
+
+
+def listed(futures: Any, call: str) -> Any:
+    """What a call was given of futures, as `futures_of` takes it.
+
+    Raises
+    ------
+    TypeError
+        It is nothing that has futures; ``call`` is named.
+    """
+    if isinstance(futures, (Future, Mapping, *_CONTAINERS)) or is_dask_collection(futures):
+        return futures
+    if not isinstance(futures, Iterable) or isinstance(futures, str | bytes):
+        check_no_foreign_future(futures, f"what {call} is given")
+        raise TypeError(
+            f"{call} takes futures, or what has futures in it, not {futures!r:.100}: Future(key) is the one of a key"
+        )
+    return list(futures)
 
 
 def _values_of(collection: Any) -> Iterator[Any]:

@@ -20,7 +20,10 @@ class Face:
     def _core(self) -> Core:
         core = self._core_or_none
         if core is None:
-            raise RuntimeError("an asynchronous client is opened by 'await client', or by 'async with client'")
+            raise RuntimeError(
+                "this asynchronous client is not open: a coroutine opens it with 'await client' or 'async with client'; "
+                "outside of coroutines leave asynchronous=True out"
+            )
         return core
 
     if not TYPE_CHECKING:  # a checker of types is to find what there is not

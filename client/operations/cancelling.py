@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from holdfast.client.core.cancelling import Manner, cancel_keys
 from holdfast.client.core.core import Core
 from holdfast.client.drivers.effects import Operation
-from holdfast.client.futures.collections import futures_of
+from holdfast.client.futures.collections import futures_of, listed
 from holdfast.client.futures.future import Future
 from holdfast.cluster.errors import CancelledError, ConnectError
 
@@ -18,8 +17,9 @@ def cancel(core: Core, futures: Any, manner: Manner) -> Operation[None]:
     if isinstance(futures, Future):
         found = [futures]
     else:
+        futures = listed(futures, "cancel")
         try:
-            found = futures_of(list(futures) if isinstance(futures, Iterator) else futures)
+            found = futures_of(futures)
         except CancelledError:
             found = futures_of(futures, skip_cancelled=True)
     of_cores: dict[Core, list[Future]] = {}

@@ -106,6 +106,8 @@ def get(core: Core, names: Sequence[Any], default: Any = NO_DEFAULT) -> Operatio
     """Published datasets, on futures of this client: one, or a tuple of several."""
     if not names:
         raise TypeError("get_dataset takes the name of a dataset, or several")
+    if any(name is None for name in names[1:]):
+        raise TypeError("get_dataset takes names; a default is given by its own: get_dataset(name, default=None)")
     wire_names = [wire_name(name) for name in names]
     found = []
     for name in wire_names:

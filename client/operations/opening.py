@@ -260,10 +260,12 @@ def _not_for_a_client(options: dict[str, Any]) -> TypeError:
 
 
 def _checked_cluster(cluster: Any) -> Any:
-    if not hasattr(cluster, "scheduler_address"):
-        raise TypeError(f"the address is a string such as 'HOST:PORT', or a cluster, not {cluster!r:.200}")
     if _is_client(cluster):
         raise TypeError(f"{cluster!r} is a client: give its scheduler_address for another client of its cluster")
+    if isinstance(cluster, type):
+        raise TypeError(f"{cluster!r} is a class: make a cluster with it, {cluster.__name__}(...), and give that")
+    if not hasattr(cluster, "scheduler_address"):
+        raise TypeError(f"the address is a string such as 'HOST:PORT', or a cluster, not {cluster!r:.200}")
     if not hasattr(cluster, "token"):
         library = type(cluster).__module__.partition(".")[0]
         raise TypeError(
@@ -276,4 +278,4 @@ def _checked_cluster(cluster: Any) -> Any:
 
 
 def _is_client(value: Any) -> bool:
-    return isinstance(getattr(value, "_core", None), Core)
+    return hasattr(type(value), "_core_or_none")

@@ -42,7 +42,9 @@ def get_metadata(core: Core, keys: Any, default: Any) -> Operation[Any]:
     if answer["found"]:
         return (yield Elsewhere(lambda: value_of(answer["record"])))
     if default is NO_DEFAULT:
-        raise KeyError(path[0] if len(path) == 1 else list(path))
+        missing = KeyError(path[0] if len(path) == 1 else list(path))
+        missing.add_note("No metadata was set under it. get_metadata(keys, default) gives the default then.")
+        raise missing
     return default
 
 

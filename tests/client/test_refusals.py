@@ -21,6 +21,7 @@ from holdfast import (
     ConnectError,
     DatasetExistsError,
     DatasetNotFoundError,
+    Future,
     LocalCluster,
     futures_of,
     wait,
@@ -83,6 +84,72 @@ class TestFuturesOfOthers:
 
 def _keep(*args, **kwargs):
     return args, kwargs
+
+
+class TestCallsWithoutFutures:
+    @pytest.mark.parametrize("given", ["a-key", b"a-key", 3, None, operator.neg])
+    def test_cancel_and_retry_say_what_they_take(self, run, given):
+        async def case(client, got):
+            for name in ("cancel", "retry"):
+                with pytest.raises(TypeError, match=rf"{name} takes futures.*Future\(key\) is the one of a key"):
+                    await got(getattr(client, name)(given))
+
+        run(case)
+
+    def test_what_can_be_gone_through_is_taken(self, client):
+        futures = {"a": client.submit(operator.neg, 1, pure=False), "b": client.submit(operator.neg, 2, pure=False)}
+        client.retry(futures.values())
+        client.cancel(futures.values())
+        assert all(future.cancelled() for future in futures.values())
+        client.cancel([])
+        client.cancel(future for future in ())
+
+    def test_metadata_and_datasets_that_there_are_not(self, run):
+        async def case(client, got):
+            with pytest.raises(KeyError) as caught:
+                await got(client.get_metadata(["not", "there"]))
+            assert caught.value.args == (["not", "there"],)
+            assert "get_metadata(keys, default)" in caught.value.__notes__[0]
+            assert await got(client.get_metadata("not there", None)) is None
+            with pytest.raises(TypeError, match=r"get_dataset\(name, default=None\)"):
+                await got(client.get_dataset("not there", None))
+            assert await got(client.get_dataset("not there", default=None)) is None
+
+        run(case)
+
+
+class TestAClientThatIsNotOpen:
+    def test_each_use_says_how_to_open_it(self, client):
+        unopened = Client(client.scheduler_address, asynchronous=True)
+        for use in (
+            lambda: unopened.submit(operator.neg, 1),
+            lambda: unopened.gather([]),
+            lambda: unopened.id,
+            lambda: unopened.persist(da.ones(1)),
+            unopened.scheduler_info,
+            unopened.shutdown,
+            lambda: Future("key", unopened),
+        ):
+            with pytest.raises(
+                RuntimeError, match=r"'await client'.*outside of coroutines leave asynchronous=True out"
+            ):
+                use()
+        with pytest.raises(TypeError, match="'async with Client"), unopened:
+            pass
+        assert (unopened.status, repr(unopened)) == ("newly-created", "<Client: not open>")
+        with pytest.raises(TypeError, match="is a client: give its scheduler_address"):
+            Client(unopened)
+
+    def test_it_can_be_closed(self):
+        async def case():
+            unopened = Client("127.0.0.1:1", asynchronous=True, timeout=0.1)
+            try:
+                with pytest.raises(ConnectError, match="no scheduler answered"):
+                    await unopened
+            finally:
+                await unopened.close()
+
+        asyncio.run(case())
 
 
 class TestTwoInsteadOfOne:
@@ -272,6 +339,8 @@ class TestClustersThatAreNone:
     def test_a_client_and_a_cluster_of_others(self, client):
         with pytest.raises(TypeError, match=r"is a client: give its scheduler_address"):
             Client(client)
+        with pytest.raises(TypeError, match=r"is a class: make a cluster with it, LocalCluster\(\.\.\.\)"):
+            Client(LocalCluster)
         other = type("LocalCluster", (), {"__module__": "distributed.deploy.local", "scheduler_address": "tcp://x:1"})()
         with pytest.raises(TypeError, match=r"LocalCluster is a cluster of distributed, .*holdfast\.LocalCluster"):
             Client(other)
