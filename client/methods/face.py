@@ -21,7 +21,7 @@ class Face:
         core = self._core_or_none
         if core is None:
             raise RuntimeError(
-                "this asynchronous client is not open: a coroutine opens it with 'await client' or 'async with client'; "
+                "this asynchronous client is not open: a coroutine opens it, 'await client' or 'async with client'; "
                 "outside of coroutines leave asynchronous=True out"
             )
         return core
