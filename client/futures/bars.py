@@ -141,6 +141,8 @@ class NotebookBar:
                 raise RuntimeError("progress in a notebook needs IPython, or ipywidgets") from None
         else:
             self._box = self._widgets.VBox([])
+            self._rest_of_box = self._widgets.HTML("")
+            self._rows: dict[str, Any] = {}  # of groups, by their names
 
     def _ipython_display_(self, **kwargs: Any) -> None:
         ipython: Any = importlib.import_module("IPython.display")  # which calls this
@@ -154,7 +156,7 @@ class NotebookBar:
         with self._lock:
             self._tally = tally
             if self._widgets is not None:
-                self._box.children = tuple(self._rows(tally))
+                self._update(tally)
             elif self._handle is not None:
                 ipython: Any = importlib.import_module("IPython.display")  # as there
                 self._handle.update(ipython.HTML(self._html()))
@@ -166,15 +168,24 @@ class NotebookBar:
     def _groups(self, tally: Tally) -> list[Group]:
         return tally.groups[:GROUPS_MAX] if self._multi and tally.groups else [tally.whole]
 
-    def _rows(self, tally: Tally) -> list[Any]:
-        widgets = self._widgets
+    def _update(self, tally: Tally) -> None:
+        # Widgets stay as long as the kernel does, and so does a page's part of them: each is made once.
         rows = []
         for group in self._groups(tally):
-            style = "danger" if group.failed else "success" if group.done == group.total else ""
-            bar = widgets.IntProgress(value=group.done, min=0, max=max(1, group.total), bar_style=style)
-            rows.append(widgets.HBox([bar, widgets.HTML(_words(group))]))
-        rows.append(widgets.HTML(self._rest(tally)))
-        return rows
+            row = self._rows.get(group.name)
+            if row is None:
+                widgets = self._widgets
+                row = self._rows[group.name] = widgets.HBox([widgets.IntProgress(min=0), widgets.HTML("")])
+            bar, words = row.children
+            bar.max = max(1, group.total)
+            bar.value = group.done
+            bar.bar_style = "danger" if group.failed else "success" if group.done == group.total else ""
+            words.value = _words(group)
+            rows.append(row)
+        self._rest_of_box.value = self._rest(tally)
+        children = (*rows, self._rest_of_box)
+        if children != self._box.children:
+            self._box.children = children
 
     def _html(self) -> str:
         tally = self._tally

@@ -113,13 +113,6 @@ def test_what_has_no_futures_is_refused(client):
     assert progress([]) is None
 
 
-class _Widget:
-    def __init__(self, *args, **kwargs):
-        self.children = args[0] if args and isinstance(args[0], list) else ()
-        self.value = args[0] if args and isinstance(args[0], str) else kwargs.get("value")
-        self.max = kwargs.get("max")
-
-
 @pytest.fixture
 def shown(monkeypatch):
     """What a pretended notebook shows."""
@@ -161,20 +154,102 @@ def test_in_a_notebook_it_returns_at_once(run, shown, tmp_path):
     run(case)
 
 
-def test_with_widgets(client, shown, monkeypatch):
-    widgets = types.ModuleType("ipywidgets")
-    widgets.VBox = widgets.HBox = widgets.IntProgress = widgets.HTML = _Widget
-    monkeypatch.setitem(sys.modules, "ipywidgets", widgets)
-    futures = [*client.map(longer, range(3), pure=False), client.submit(fail, 1, key="failing-1")]
-    bar = progress(futures)
-    bar._ipython_display_()
-    (box,) = shown
-    until(lambda: box.children and "done in" in box.children[-1].value, "it is done")
-    rows = [row.children for row in box.children[:-1]]
-    assert [(each.value, each.max) for each, _ in rows] == [(3, 3), (0, 1)]
-    assert "longer 3/3" in rows[0][1].value
-    assert "failing 0/1, 1 failed" in rows[1][1].value
-    assert "as it should" in box.children[-1].value
+@pytest.fixture(scope="module")
+def kernel():
+    """What runs cells as a notebook does, and gives what the notebook is told."""
+    pytest.importorskip("ipykernel")
+    pytest.importorskip("ipywidgets")
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel()
+
+    def run(cell):
+        sent = client.execute(cell, stop_on_error=False)
+        told = []
+        while True:
+            message = client.get_iopub_msg(timeout=60)
+            kind, content = message["msg_type"], message["content"]
+            if kind == "error":
+                raise AssertionError("\n".join(content["traceback"]))
+            is_over = kind == "status" and content["execution_state"] == "idle"
+            if is_over and message["parent_header"].get("msg_id") == sent:
+                return told
+            told.append((kind, content))
+
+    yield run
+    client.stop_channels()
+    manager.shutdown_kernel()
+    manager.cleanup_resources()
+
+
+def opened(told, model):
+    """The states of the widgets of a kind that were made."""
+    states = [content["data"]["state"] for kind, content in told if kind == "comm_open"]
+    return [state for state in states if state["_model_name"] == model]
+
+
+def printed(told):
+    return "".join(content["text"] for kind, content in told if kind == "stream" and content["name"] == "stdout")
+
+
+SET_UP = """
+import os, time
+from holdfast import Client, progress
+
+client = Client({address!r}, token={token!r}, attach=False)
+
+def wait_for(path):
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    if path.endswith("fails"):
+        raise RuntimeError("as it should")
+
+def row(row):
+    bar, words = row.children
+    return bar.value, bar.max, bar.bar_style, words.value
+"""
+
+
+def test_in_a_real_notebook(kernel, cluster, tmp_path):
+    kernel(SET_UP.format(address=cluster.scheduler_address, token=cluster.token))
+    paths = [str(tmp_path / name) for name in ("first", "second")]
+    told = kernel(
+        f"futures = client.map(wait_for, {paths}, key='waits')\n"
+        f"futures.append(client.submit(wait_for, {str(tmp_path / 'fails')!r}, key='failing-1'))\n"
+        "bar = progress(futures, interval=0.001)\n"
+        "bar"
+    )
+    (shown,) = [content["data"] for kind, content in told if kind in ("display_data", "execute_result")]
+    assert "application/vnd.jupyter.widget-view+json" in shown
+    (tmp_path / "first").touch()
+    told += kernel("futures[0].result()\nwhile bar._box.children[0].children[0].value < 1: time.sleep(0.01)")
+    (tmp_path / "second").touch()
+    (tmp_path / "fails").touch()
+    told += kernel(
+        "while 'done in' not in bar._rest_of_box.value: time.sleep(0.01)\n"
+        "print(sorted(map(row, bar._box.children[:-1])))\nprint(bar._rest_of_box.value)"
+    )
+    assert "[(0, 1, 'danger', 'failing 0/1, 1 failed'), (2, 2, 'success', 'waits 2/2')]" in printed(told)
+    assert "as it should" in printed(told)
+    # Each was made once, however often it has changed.
+    assert len(opened(told, "IntProgressModel")) == 2
+    assert len(opened(told, "HTMLModel")) == 3
+
+
+def test_in_a_real_notebook_of_an_asynchronous_client(kernel, cluster, tmp_path):
+    kernel(SET_UP.format(address=cluster.scheduler_address, token=cluster.token))
+    address, token = cluster.scheduler_address, cluster.token
+    (tmp_path / "go").touch()
+    told = kernel(
+        "import asyncio\n"
+        f"async with Client({address!r}, token={token!r}, attach=False, asynchronous=True) as other:\n"
+        f"    futures = other.map(wait_for, [{str(tmp_path / 'go')!r}] * 3, key='goes', pure=False)\n"
+        "    bar = progress(futures)\n"
+        "    while 'done in' not in bar._rest_of_box.value: await asyncio.sleep(0.01)\n"
+        "print(row(bar._box.children[0]))"
+    )
+    assert "(3, 3, 'success', 'goes 3/3')" in printed(told)
+    kernel("client.close()")
 
 
 def test_a_notebook_without_ipython(client, monkeypatch):
