@@ -45,7 +45,7 @@ class Leasing(Named):
         asking = self._ask if ask is None else ask
         lease = Lease(core, self._release, self._held, of_block=of_block)
         try:
-            return core.driver.run(lease.acquire(lambda number: asking(core, timeout, number)))
+            return core.driver.run(lease.acquire(asking(core, timeout, lease.number)))
         except BaseException:  # an interrupt after the operation has ended
             lease.give_up()
             raise
@@ -90,7 +90,7 @@ class Leasing(Named):
     async def __aenter__(self) -> Self:
         core = self._core
         lease = Lease(core, self._release, self._held, of_block=True)
-        await on_loop(lease.acquire(lambda number: self._ask(core, None, number)))
+        await on_loop(lease.acquire(self._ask(core, None, lease.number)))
         return self
 
     async def __aexit__(

@@ -161,9 +161,7 @@ class RLock(Named):
         lease = Lease(core, requests.RELEASE_LOCKS, {})
         try:
             granted = yield from lease.acquire(
-                lambda number: Ask(
-                    core.session, requests.ACQUIRE_LOCKS, None, names=(self.name,), lease=number, timeout=timeout
-                )
+                Ask(core.session, requests.ACQUIRE_LOCKS, None, names=(self.name,), lease=lease.number, timeout=timeout)
             )
             if granted:
                 table[self.name] = _Owned(owner, lease)

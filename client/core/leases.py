@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
 
 from holdfast.client.core.core import Core
 from holdfast.client.drivers.effects import Effect, Operation
@@ -48,10 +47,10 @@ class Lease:
         self.number = new_number()
         self._of_run = core.driver.held
 
-    def acquire(self, ask: Callable[[int], Effect]) -> Operation[bool]:
+    def acquire(self, asking: Effect) -> Operation[bool]:
         """Ask for it. Whether it was granted."""
         try:
-            granted: bool = yield ask(self.number)
+            granted: bool = yield asking
             if granted:
                 self.held[self.number] = self
                 if self._of_run is not None:

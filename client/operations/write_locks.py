@@ -75,7 +75,7 @@ class WriteLock:
             if not core.driver.asynchronous:
                 lease = Lease(core, requests.RELEASE_LOCKS, self._held)
                 seconds = None if blocking and timeout < 0 else max(0.0, timeout) if blocking else 0.0
-                if not core.driver.finish(lease.acquire(lambda number: self._ask(core, number, seconds))):
+                if not core.driver.finish(lease.acquire(self._ask(core, lease.number, seconds))):
                     return False
         acquired: bool = False
         try:

@@ -140,8 +140,11 @@ def pack(messages: Sequence[Message]) -> list[bytes | memoryview]:
     TypeError, ValueError, OverflowError
         Something in a message can't be sent, or what can't be cut takes more than a frame may have.
     """
+    frame = _one_frame(messages)
+    if frame is not None:
+        return frame
     chunks: list[bytes | memoryview] = []
-    for frame, _ in packed(messages):
+    for frame, _ in _frame_by_frame(messages, _of_thread.packing):
         chunks += frame
     return chunks
 
@@ -151,24 +154,28 @@ def packed(messages: Sequence[Message]) -> Iterable[tuple[list[bytes | memoryvie
 
     None in the place of their number says that the last one may go on in the next frame.
     """
+    frame = _one_frame(messages)
+    return _frame_by_frame(messages, _of_thread.packing) if frame is None else ((frame, len(messages)),)
+
+
+def _one_frame(messages: Sequence[Message]) -> list[bytes | memoryview] | None:
+    """What to write of a few small messages, as most of what is sent; None if they may take more than a frame."""
     packing = _of_thread.packing
     if packing.buffers:
         packing.clear()  # an earlier call was cut short
-    count = len(messages)
-    if 0 < count <= FEW_MESSAGES:
-        for message in messages:
-            if message[0] in MAY_BE_CUT and where_cut(message, PACKED_TOGETHER):
-                break
-        else:  # most of what is sent: a frame is one array
-            header = packing.packer.pack(messages)
-            if not packing.buffers:
-                if len(header) <= HEADER_TARGET_NBYTES:
-                    return (([PREFIX.pack(len(header), 0) + header], count),)
-            elif len(header) <= HEADER_TARGET_NBYTES and not packing.is_large:
-                buffers = packing.buffers
-                packing.clear()
-                return ((_frame(header, buffers), count),)
-    return _frame_by_frame(messages, packing)
+    if not 0 < len(messages) <= FEW_MESSAGES:
+        return None
+    for message in messages:
+        if message[0] in MAY_BE_CUT and where_cut(message, PACKED_TOGETHER):
+            return None
+    header = packing.packer.pack(messages)
+    if not packing.buffers:
+        return [PREFIX.pack(len(header), 0) + header] if len(header) <= HEADER_TARGET_NBYTES else None
+    if len(header) > HEADER_TARGET_NBYTES or packing.is_large:
+        return None
+    buffers = packing.buffers
+    packing.clear()
+    return _frame(header, buffers)
 
 
 def _frame_by_frame(

@@ -110,7 +110,7 @@ class SharedTransport(asyncio.Transport):
         self.write_some(list_of_data)
 
     def get_write_buffer_size(self) -> int:
-        return sum(map(len, self.unsent))
+        return sum(map(len, self.unsent)) if self.unsent else 0
 
     def write_some(self, chunks: list[Any], queue: list[Any] | None = None, taken: slice = NOTHING) -> None:
         """Write, in any thread, in the order of the calls; dropped when closed.

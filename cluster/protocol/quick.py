@@ -19,6 +19,7 @@ from holdfast.cluster.protocol.limits import (
     MAX_PAYLOAD_NBYTES,
 )
 
+_NAMES_LENGTH = min(MAX_NAME_LENGTH, MAX_NAMED) - 1
 _KEY_LENGTH = MAX_KEY_NBYTES // 4  # of a text, whatever its characters are
 _KEY_PARTS = 8
 _PART_LENGTH = _KEY_LENGTH // _KEY_PARTS - 2  # less what the tuple itself takes
@@ -38,13 +39,12 @@ def _is_key(key: Any) -> bool:
 def is_request(message: Any) -> bool:
     try:
         _, number, operation, arguments = message
+        # One text of all names: none if one of them isn't, and of no more names than it has characters.
         return (
             type(number) is int
             and 0 <= number <= MAX_INTEGER
-            and type(operation) is str
             and type(arguments) is dict
-            and len(arguments) <= MAX_NAMED
-            and len("".join(arguments)) <= MAX_NAME_LENGTH >= len(operation)
+            and len("".join((operation, *arguments))) <= _NAMES_LENGTH
         )
     except (TypeError, ValueError):  # no array of four, or a name that is no text
         return False

@@ -82,8 +82,12 @@ class Cluster:
     # -- events
 
     def handle(self, event: events.Event) -> list[to_do.Instruction]:
-        is_light = isinstance(event, events.Requested) and event.operation in LIGHT
-        done = (self.state.answer if is_light else self.state.handle)(event, self.now)  # as the server does
+        done = None
+        if isinstance(event, events.Requested) and event.operation in LIGHT:  # as the server does
+            done = self.state.answer(event, self.now)
+            event = events.TimePassed() if done is None else event
+        if done is None:
+            done = self.state.handle(event, self.now)
         for instruction in done:
             self._apply(instruction)
         waits = list(self.state.waits)

@@ -85,7 +85,7 @@ class Membership:
         *,
         clock: ListeningClock,
         silence_timeout: float,
-        handle: Callable[[events.Event], object],
+        handle: Callable[[events.Event], None],
         happen: Callable[[events.Event], None],
         handle_message: Callable[[Peer, tuple[Any, ...]], Iterator[None] | None],
         describe: Callable[[], dict[str, Any]],

@@ -223,15 +223,10 @@ class Scheduler:
 
     # -- the state machine
 
-    def _handle(
-        self, event: Any, by: Callable[[Any, float], list[to_do.Instruction]] | None = None
-    ) -> list[to_do.Instruction]:
-        """Take in an event, and do what is to be done about it, which it returns.
-
-        Raises what `SchedulerState.handle` raises, or what handles it in the place of that.
-        """
+    def _handle(self, event: events.Event) -> None:
+        """Take in an event, and do what is to be done about it. Raises what `SchedulerState.handle` raises."""
         try:
-            instructions = (by or self.state.handle)(event, self._clock.time())
+            instructions = self.state.handle(event, self._clock.time())
         except Exception as error:
             self._carry_out(self.state.instructions.take())
             if not isinstance(error, ProtocolError):
@@ -239,7 +234,6 @@ class Scheduler:
             raise
         else:
             self._carry_out(instructions)
-            return instructions
         finally:
             self._set_timer()
 
@@ -351,25 +345,33 @@ class Scheduler:
         return Answering(protocol.requests.REQUESTS, handlers)
 
     def _asking(self, request: Request) -> Callable[..., None]:
-        operation = request.operation
-        if request not in self.state.light_requests:
+        operation, state = request.operation, self.state
 
-            def ask(client: str, number: int, **arguments: Any) -> None:
-                self._handle(events.Requested(client, number, operation, arguments))
-
-            return ask
+        def ask(client: str, number: int, **arguments: Any) -> None:
+            self._handle(events.Requested(client, number, operation, arguments))
 
         def ask_light(client: str, number: int, **arguments: Any) -> None:
-            done = self._handle(events.Requested(client, number, operation, arguments), self.state.answer)
-            if done and not self._peers[client].inbox.waits:
-                # Somebody waits for each of these, and nothing else is about to be said.
-                for instruction in done:
-                    if (peer := self._peers.get(instruction.peer)) is not None:
-                        peer.flush()
+            try:
+                done = state.answer(events.Requested(client, number, operation, arguments), self._clock.time())
+            except Exception:
+                self._carry_out(state.instructions.take())
+                self._set_timer()
+                raise
+            if done is None:
+                self._handle(events.TimePassed())
+                return
+            if done:
+                self._carry_out(done)
+                if not self._peers[client].inbox.waits:
+                    # Somebody waits for each of these, and nothing else is about to be said.
+                    for instruction in done:
+                        if (peer := self._peers.get(instruction.peer)) is not None:
+                            peer.flush()
+            due = state.deadlines.next
+            if due is not None and (self._timer is None or due + CLOCK_TICK_SECONDS < self._timer_due):
+                self._set_timer()
 
-        return ask_light
-
-        return ask
+        return ask_light if request in state.light_requests else ask
 
     def _reading(self, request: Request) -> Callable[..., Iterator[None]]:
         def read(client: str, number: int, **arguments: Any) -> Iterator[None]:

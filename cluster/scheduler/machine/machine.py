@@ -319,12 +319,15 @@ class SchedulerState:
         """Those of `requests` that `answer` takes."""
         return frozenset(request for part in self.parts if part.moves_no_task for request in part.requests)
 
-    def answer(self, event: events.Requested, now: float) -> list[Instruction]:
-        """`handle` a request of a part that moves no task, so that little follows from it, and mostly nothing."""
+    def answer(self, event: events.Requested, now: float) -> list[Instruction] | None:
+        """`handle` a request of a part that moves no task, from which mostly nothing follows.
+
+        None: something follows, and `TimePassed` is to be handled at once, which gives all that is to be done.
+        """
         self.life.now = now
         self._requested(event)
         if self.life.follow_up.has_more or self._shared.unfinished:
-            return self.handle(events.TimePassed(), now)
+            return None
         return self.instructions.take()
 
     def _publish(self, event: events.Event) -> None:

@@ -50,10 +50,11 @@ class CheckedState(SchedulerState):
         validate_state(self)
         return instructions
 
-    def answer(self, event: Requested, now: float) -> list[Instruction]:
+    def answer(self, event: Requested, now: float) -> list[Instruction] | None:
         instructions = super().answer(event, now)
         self._validate_wait(event)
-        validate_state(self)
+        if instructions is not None:
+            validate_state(self)
         return instructions
 
     def _validate_wait(self, event: Requested) -> None:
