@@ -6,5 +6,5 @@
 ``actor_future.py``   `ActorFuture`: what a call will give
 ====================  ===================================================================
 
-`holdfast.cluster.worker.actors` says how an actor lives, `holdfast.cluster.scheduler.parts.actors` what becomes of it.
+`holdfast.cluster.worker.actor` says how an actor lives, `holdfast.cluster.scheduler.parts.actors` what becomes of it.
 """

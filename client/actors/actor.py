@@ -49,19 +49,23 @@ class Actor:
     15
     """
 
-    __slots__ = ("__weakref__", "_future", "_methods", "_name", "_number")
+    __slots__ = ("__weakref__", "_attributes", "_future", "_methods", "_name", "_number")
 
-    def __init__(self, future: Future, number: int, name: str, methods: tuple[str, ...]) -> None:
+    def __init__(
+        self, future: Future, number: int, name: str, methods: tuple[str, ...], attributes: tuple[str, ...]
+    ) -> None:
         put = object.__setattr__
         put(self, "_future", future)
         put(self, "_number", number)
         put(self, "_name", name)
         put(self, "_methods", methods)
+        put(self, "_attributes", attributes)
 
     _future: Future
     _number: int
     _name: str
     _methods: tuple[str, ...]
+    _attributes: tuple[str, ...]
 
     @property
     def key(self) -> Any:
@@ -108,7 +112,8 @@ class Actor:
         )
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self._methods})
+        own = [name for name in super().__dir__() if name.startswith("__") or not name.startswith("_")]
+        return sorted({*own, *self._methods, *self._attributes})
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         if not is_collected() and registry.running_task() is not None:
@@ -117,7 +122,7 @@ class Actor:
                 f"a handle of the actor {self._name} ({self.key!r:.200}) can't be part of a task's result or of what a "
                 "task stores: publish it, or put it into a Queue or a Variable, or give it to a method of another actor"
             )
-        return Actor, (self._future, self._number, self._name, self._methods)
+        return Actor, (self._future, self._number, self._name, self._methods, self._attributes)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Actor) and self._identity == other._identity
@@ -163,10 +168,14 @@ class ActorMethod:
         core = actor._core_to_ask()
         return ActorFuture(call(core, actor, actor._number, actor._name, self._method, args, kwargs), core)
 
+    @property
+    def __name__(self) -> str:
+        return self._method
+
     def __repr__(self) -> str:
         return f"<method {self._method} of {self._actor!r}>"
 
 
-def handle_of(key: Any, number: int, name: str, methods: tuple[str, ...]) -> Actor:
+def handle_of(key: Any, number: int, name: str, methods: tuple[str, ...], attributes: tuple[str, ...]) -> Actor:
     """A handle of an actor that a task has made, where the result of that is read."""
-    return Actor(_unpickled(key), number, name, methods)
+    return Actor(_unpickled(key), number, name, methods, attributes)

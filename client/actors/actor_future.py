@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, NoReturn
 
 from holdfast.client.core.calls import Call
 from holdfast.client.core.core import Core
@@ -84,6 +84,12 @@ class ActorFuture:
         awaitable = driver.run(operation) if driver.gives_awaitables else drive(operation)
         awaited: Generator[Any, None, Any] = awaitable.__await__()
         return awaited
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"what a call of {self._call.name} will give can't be sent elsewhere, nor be the result of a task: send "
+            "what it has given, result(), or let the other end call the actor, whose handle can be sent"
+        )
 
     def __repr__(self) -> str:
         call = self._call

@@ -8,8 +8,10 @@
 ``execution.py``       one task, from its message to its outcome
 ``blocking.py``        what a task does around a wait for others
 ``coroutines.py``      tasks that are coroutines
-``actors.py``          the objects that live here, and the calls of their methods
+``actors.py``          the objects that live here, by number
+``actor.py``           how one lives: its thread, its calls, its coroutines
 ``actor_calls.py``     calls that wait for an actor
+``actor_outcomes.py``  what calls come to, on its way to the callers
 ``tasks_transport.py`` the way of what the tasks say as a client
 ``dask_scheduler.py``  what computes dask's collections here
 ``outcomes.py``        outcomes on their way to the scheduler, and the seals of their results

@@ -1,59 +1,16 @@
-"""The actors of a worker: each is an object with a thread of its own, in which all of its code runs.
-
-Rules
------
-1. An object is made, called and dropped in its own thread: what belongs to a thread (a connection of sqlite, an event
-   loop, a context) may be part of its state.
-2. Calls begin in the order in which they come, which keeps the order of each caller; one begins when the one before has
-   returned. So two calls never run at the same time.
-3. The coroutine of a method that is ``async def`` runs in an event loop in the actor's thread. While it waits, others
-   begin or go on. So calls of such methods are under way at the same time, and what runs at a time is still one. The
-   client in there gives awaitables, as in tasks that are coroutines.
-4. A call takes no slot: it runs beside the tasks of the worker, however many these are. Nor does it hold anything while
-   it waits for others.
-5. An outcome leaves before the next call begins, or together with those of the calls that have begun by then: by the
-   actor's own thread if no call waits, else by the sender's (`outcomes`).
-
-The arguments are read when a call begins, in place where they lie in the store. They are the actor's own to change and
-to keep: large ones are private views, which keep what they show in the store for as long as they live.
-"""
+"""The actors of a worker, by number. `actor` says how one lives, `actor_outcomes` how what it gives is sent."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import inspect
-import pickle
-import queue
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from typing import Any
 
-from holdfast.cluster.comm import frames
-from holdfast.cluster.errors import MAKE_ROOM, RemoteError
-from holdfast.cluster.failures import dumping
-from holdfast.cluster.protocol import payloads
-from holdfast.cluster.protocol.limits import CALL_INLINE_NBYTES, CALLS_INLINE_NBYTES, MAX_CALLS, MAX_NAME_LENGTH
-from holdfast.cluster.protocol.worker import ACTORS_MADE, CALLS_DONE, CALLS_MISSING
+from holdfast.cluster.protocol.worker import ACTORS_MADE
 from holdfast.cluster.worker import context
-from holdfast.cluster.worker.actor_calls import Call, WaitingCalls
-from holdfast.cluster.worker.dependencies import Dependencies, Missing
-from holdfast.cluster.worker.display_names import display_name
-from holdfast.cluster.worker.execution import STORE_TIMEOUT_SECONDS
-from holdfast.cluster.worker.forks import Forks
-from holdfast.cluster.worker.outcomes import OutcomeSender
-from holdfast.cluster.worker.tracebacks import forget_locals, trim
-from holdfast.objectstore import Encoded, Store, encode
-from holdfast.objectstore.errors import StoreClosedError, StoreFullError, in_words, way_to_unpickle
-
-#: What is said of a call when nothing can be said about its failure.
-UNSPEAKABLE = dumping.dump_exception(RemoteError("the call of an actor failed, and so did reporting how"))
-
-#: ``with collecting() as found:`` collects the futures that are pickled.
-Collecting = Callable[[], AbstractContextManager[list[Any]]]
-#: What a handle has to know: the key of its task, the actor's number, the name of its class, the names of its methods.
-Described = tuple[Any, int, str, tuple[str, ...]]
+from holdfast.cluster.worker.actor import Described, LivingActor, Surroundings
+from holdfast.cluster.worker.actor_calls import Call
+from holdfast.cluster.worker.actor_outcomes import Collecting
 
 
 class Actors:
@@ -61,45 +18,16 @@ class Actors:
 
     Parameters
     ----------
-    store
-        Where large arguments are read, and large results go.
-    outcomes
-        Where outcomes go.
+    around
+        What all of them share.
     deliver
         ``deliver(messages)`` sends messages to the scheduler at once, in any thread.
-    in_thread
-        An actor's thread runs within ``in_thread()``.
-    lend
-        Within ``lend()`` the task of the calling thread waits for others.
-    store_is_gone
-        Called when the store is gone.
-    end_lines
-        Called when a call is over: lines that it has begun to print end.
-    worker
-        The worker's name, for messages to people.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        outcomes: OutcomeSender,
-        deliver: Callable[[list[tuple[Any, ...]]], None],
-        in_thread: Callable[[], AbstractContextManager[None]],
-        lend: Callable[[], AbstractContextManager[None]],
-        store_is_gone: Callable[[StoreClosedError], None],
-        end_lines: Callable[[], object],
-        worker: str,
-    ) -> None:
-        self.store = store
-        self.outcomes = outcomes
-        self.deliver = deliver
-        self.in_thread = in_thread
-        self.lend = lend
-        self.store_is_gone = store_is_gone
-        self.end_lines = end_lines
-        self.worker = worker
-        self.forks = Forks()
-        self._actors: dict[int, _Actor] = {}
+    def __init__(self, around: Surroundings, deliver: Callable[[list[tuple[Any, ...]]], None]) -> None:
+        self._around = around
+        self._deliver = deliver
+        self._actors: dict[int, LivingActor] = {}
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -113,15 +41,14 @@ class Actors:
         """
         key, number = context.current_key(), context.current_run()
         assert number is not None
-        actor = _Actor(self, key, number, collecting)
+        actor = LivingActor(self._around, key, number, collecting)
         try:
             described = actor.make(construct)
         except BaseException:
             actor.end()
             raise
         self._actors[number] = actor
-        _, _, name, _ = described
-        self.deliver([ACTORS_MADE([(number, name)])])
+        self._deliver([ACTORS_MADE([(number, described.name)])])
         return described
 
     # -- what the scheduler says
@@ -147,313 +74,3 @@ class Actors:
     def stop(self) -> None:
         """The worker ends: begin nothing any more."""
         self.drop(list(self._actors))
-
-
-class _Actor:
-    """An object, and the thread in which it lives."""
-
-    def __init__(self, actors: Actors, key: Any, number: int, collecting: Collecting) -> None:
-        self._actors = actors
-        self._store = actors.store
-        self._key = key
-        self._number = number
-        self._collecting = collecting
-        self._instance: Any = None
-        self._name = ""
-        self._waiting = WaitingCalls()
-        self._ending = False
-        self._sleeps = False
-        self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._loop: asyncio.AbstractEventLoop | None = None  # from the first coroutine on
-        self._tasks: set[asyncio.Task[Any]] = set()  # of coroutines: a loop holds its tasks weakly
-        self._is_starting = False  # the last of these has not run yet
-        self._ended: asyncio.Event | None = None  # set in the loop
-        self.thread: threading.Thread
-
-    # -- in other threads
-
-    def make(self, construct: Callable[[], Any]) -> Described:
-        made: list[BaseException | None] = []
-        gate = threading.Lock()
-        gate.acquire()
-        self.thread = threading.Thread(
-            target=self._live, args=(construct, made, gate), name=f"holdfast-actor-{self._number}", daemon=True
-        )
-        with self._actors.lend():
-            self.thread.start()
-            del construct  # it holds the arguments
-            gate.acquire()
-        (error,) = made
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error, made  # a circle
-        return self._key, self._number, self._name, _methods_of(self._instance)
-
-    def add(self, call: Call) -> None:
-        self._waiting.add(call)
-        self._wake()
-
-    def drop_calls(self, numbers: Iterable[int]) -> None:
-        self._waiting.drop(numbers)
-        self._wake()  # others may have waited for one of them
-
-    def end(self) -> None:
-        self._ending = True
-        self._wake()
-
-    def _wake(self) -> None:
-        loop = self._loop
-        if loop is not None:
-            with contextlib.suppress(RuntimeError):  # it is closed: the actor has ended
-                loop.call_soon_threadsafe(self._begin_in_loop)
-        elif self._sleeps:
-            self._sleeps = False
-            self._wake_ups.put(None)
-
-    # -- in its thread
-
-    def _live(self, construct: Callable[[], Any], made: list[BaseException | None], gate: threading.Lock) -> None:
-        try:
-            with self._actors.in_thread():
-                if self._construct(construct, made, gate):
-                    del construct
-                    self._serve()
-        except StoreClosedError as error:
-            self._actors.store_is_gone(error)
-        finally:
-            self._instance = None
-
-    def _construct(self, construct: Callable[[], Any], made: list[BaseException | None], gate: threading.Lock) -> bool:
-        context.run(self._key, None)
-        try:
-            try:
-                self._instance = construct()
-            except BaseException as error:
-                self._actors.forks.end(error)
-                raise
-            self._actors.forks.end(None)
-            self._name = type(self._instance).__qualname__[:MAX_NAME_LENGTH]
-            made.append(None)
-        except BaseException as error:  # the task raises it
-            trim(error)
-            made.append(error)
-        finally:
-            succeeded = made == [None]
-            if not succeeded:
-                context.end_held()
-            gate.release()
-            self._actors.end_lines()
-        return succeeded
-
-    def _serve(self) -> None:
-        while not self._ending:
-            call = self._waiting.take()
-            if call is None:
-                self._sleep()
-                continue
-            coroutine = self._begin(call)
-            if coroutine is not None:
-                self._serve_in_loop(call, coroutine)
-                return
-
-    def _sleep(self) -> None:
-        self._sleeps = True
-        # Whatever came before this is seen here, and whatever comes later gives a wake-up.
-        if self._waiting.ready or self._ending or self._loop is not None:
-            self._sleeps = False
-        else:
-            self._wake_ups.get()
-
-    def _begin(self, call: Call) -> Any:
-        """Call a method. Gives the coroutine, if it is one; else the outcome is on its way."""
-        _, _, _, method, payload, dependencies = call
-        values: Dependencies | None = None
-        args: Any = None
-        kwargs: Any = None
-        value: Any = None
-        try:
-            try:
-                if dependencies:
-                    values = Dependencies(self._store, dependencies, private=True)
-                if payload is not None:
-                    args, kwargs = self._arguments(method, payload, values)
-                value = getattr(self._instance, method)
-                if payload is not None:
-                    value = value(*args, **kwargs)
-            except BaseException as error:
-                self._actors.forks.end(error)
-                raise
-            self._actors.forks.end(None)
-            if payload is not None and inspect.iscoroutine(value):
-                return value
-            self._has_given(call, value)
-        except Missing as missing:
-            self._waiting.put_off(call)
-            self._actors.outcomes.put_now((CALLS_MISSING, (call[0], missing.key, missing.object_id)))
-        except BaseException as error:
-            self._has_raised(call, error)
-        finally:
-            self._actors.end_lines()
-            if values is not None:
-                self._store.defer_releases()
-                values.forget()
-                values = args = kwargs = value = None
-                self._store.settle_releases()
-        return None
-
-    def _arguments(self, method: str, payload: Any, values: Dependencies | None) -> Any:
-        try:
-            return payloads.loads(payload, values, values.item) if values else payloads.loads(payload)
-        except Exception as error:  # the constructors of a user's classes run here
-            if values is not None and values.failed:
-                raise
-            raise RuntimeError(
-                f"the arguments of {self._name}.{method} can't be unpickled on {self._actors.worker}: "
-                f"{in_words(error)}. {way_to_unpickle(error)}"
-            ) from error
-
-    # -- coroutines
-
-    def _serve_in_loop(self, call: Call, coroutine: Any) -> None:
-        """Serve on in an event loop: there is a coroutine."""
-        with asyncio.Runner() as runner:
-            self._loop = runner.get_loop()
-            context.enter_loop(_ActorLoop(self._loop))
-            try:
-                runner.run(self._until_it_ends(call, coroutine))
-            finally:
-                context.enter_loop(None)
-
-    async def _until_it_ends(self, call: Call, coroutine: Any) -> None:
-        self._ended = asyncio.Event()
-        self._go_on(call, coroutine)  # and then with what came before others knew of the loop
-        await self._ended.wait()
-
-    def _begin_in_loop(self) -> None:
-        if self._ending:
-            if self._ended is not None:
-                self._ended.set()
-            return
-        while not self._is_starting and len(self._tasks) < MAX_CALLS and (call := self._waiting.take()) is not None:
-            coroutine = self._begin(call)
-            if coroutine is not None:
-                self._go_on(call, coroutine)
-
-    def _go_on(self, call: Call, coroutine: Any) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(self._to_its_end(call, coroutine))
-        self._tasks.add(task)
-        # The next call begins when this one has got to where it first waits.
-        self._is_starting = True
-        self._loop.call_soon(self._has_started)
-        task.add_done_callback(self._has_ended)
-
-    def _has_started(self) -> None:
-        self._is_starting = False
-        self._begin_in_loop()
-
-    async def _to_its_end(self, call: Call, coroutine: Any) -> None:
-        try:
-            self._has_given(call, await coroutine)
-        except BaseException as error:  # whatever it is, the loop goes on
-            self._actors.forks.end(error)
-            if not self._ending:
-                self._has_raised(call, error)
-
-    def _has_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if len(self._tasks) == MAX_CALLS - 1:
-            self._begin_in_loop()
-
-    # -- outcomes
-
-    def _has_given(self, call: Call, value: Any) -> None:
-        number, _, _, method, _, _ = call
-        with self._collecting() as inside:
-            try:
-                encoded = self._store.encode(value)
-            except StoreClosedError:
-                raise
-            except Exception as error:  # an object's own reducer can raise anything
-                kind = f"{type(value).__module__}.{type(value).__qualname__}"
-                text = f"what {self._name}.{method} gave, a {kind}, can't be pickled: {in_words(error)}"
-                raise pickle.PicklingError(text) from error
-            finally:
-                del value
-        inline = stored = None
-        if encoded.nbytes <= (CALLS_INLINE_NBYTES if self._waiting.ready else CALL_INLINE_NBYTES):
-            inline = frames.raw(encoded.to_bytes())
-        else:
-            stored = self._store_result(method, encoded)
-        keys = list(dict.fromkeys([future.key for future in inside]))
-        self._send((number, True, inline, stored, "", keys), at_once=bool(keys))  # then the futures may go
-
-    def _has_raised(self, call: Call, error: BaseException) -> None:
-        number, _, _, method, _, _ = call
-        if isinstance(error, StoreClosedError) and not self._store.is_open:
-            raise error
-        try:
-            trim(error)
-            note = f"Raised by {self._name}.{method} of actor {self._key!r:.200} on worker {self._actors.worker!r}."
-            blob, text = dumping.dump_exception(error, note)
-            forget_locals(error)
-        except BaseException:  # no memory, perhaps: whatever it is, this thread goes on, and the call has an end
-            blob, text = UNSPEAKABLE
-        inline = stored = None
-        if len(blob) <= CALLS_INLINE_NBYTES:
-            inline = frames.raw(blob)
-        else:
-            try:
-                stored = self._store_result(method, encode(blob))
-            except StoreFullError:
-                why = f"the method's exception takes {len(blob):,} bytes, and there was no room for it"
-                inline = frames.raw(dumping.dump_text(text, why))
-        self._send((number, False, inline, stored, text, ()))
-
-    def _store_result(self, method: str, encoded: Encoded) -> tuple[bytes, int, str]:
-        name = display_name(f"{self._name}.{method}")
-        try:
-            object_id = self._store.put_encoded(encoded, key=name, timeout=STORE_TIMEOUT_SECONDS)
-        except StoreFullError as error:
-            raise StoreFullError(f"there is no room for what {name} gave: {error}. {MAKE_ROOM}") from None
-        return bytes(object_id), encoded.nbytes, encoded.type_name
-
-    def _send(self, entry: tuple[Any, ...], at_once: bool = False) -> None:
-        outcomes = self._actors.outcomes
-        if at_once or not self._waiting.ready:
-            outcomes.put_now((CALLS_DONE, entry))
-        else:
-            outcomes.put((CALLS_DONE, entry))
-
-
-class _ActorLoop:
-    """The event loop of an actor, as the client inside its coroutines knows it (`context.TaskLoop`).
-
-    An actor holds no slot, so there is nothing to be lent while a coroutine waits.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.driver: Any = None
-
-    @property
-    def is_current(self) -> bool:
-        """Whether a coroutine of it runs in this thread. Other methods are called beside these, and may block."""
-        return asyncio._get_running_loop() is self._loop and asyncio.current_task() is not None
-
-    def wait(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-
-def _methods_of(instance: Any) -> tuple[str, ...]:
-    """The names of what can be called of an object's class."""
-    cls = type(instance)
-    found = []
-    for name in dir(cls):
-        if not (name.startswith("__") and name.endswith("__")):
-            attribute = inspect.getattr_static(cls, name, None)
-            if callable(attribute) or isinstance(attribute, (staticmethod, classmethod)):
-                found.append(name)
-    return tuple(found)

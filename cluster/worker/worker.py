@@ -30,11 +30,13 @@ from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
 from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.protocol.records import record_of, topic_names
 from holdfast.cluster.worker import context, output, stacks
+from holdfast.cluster.worker.actor import Surroundings
 from holdfast.cluster.worker.actors import Actors
 from holdfast.cluster.worker.blocking import Blocking
 from holdfast.cluster.worker.errands import WorkerErrands
 from holdfast.cluster.worker.execution import Task, TaskRunner
 from holdfast.cluster.worker.face import WorkerFace
+from holdfast.cluster.worker.forks import Forks
 from holdfast.cluster.worker.functions import FunctionTable
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.ledger import WorkerLedger
@@ -190,16 +192,17 @@ class Worker:
             )
             self._waiting_runs = WaitingRuns(self._threads.submit, self._outcomes.put)
             self._blocking = Blocking(self._threads, self._deliver, self._read_while, self._wake_reader)
-            self.actors = Actors(
+            around = Surroundings(
                 self._store,
                 self._outcomes,
-                self._deliver,
                 self._in_thread,
                 self.lend,
                 self._store_is_gone,
                 output.end_lines if self._prefixes_lines else bool,
                 self.name,
+                Forks(),
             )
+            self.actors = Actors(around, self._deliver)
             self._running = Running(
                 runner,
                 self._outcomes,

@@ -204,6 +204,50 @@ def test_attributes_are_read(run):
     run(case)
 
 
+class Thermometer:
+    unit = "K"
+    _secret = 1
+
+    def __init__(self):
+        self.degrees = 300
+
+    @property
+    def celsius(self):
+        return self.degrees - 273
+
+    @property
+    def broken(self):
+        raise AttributeError("it is broken")
+
+    def warm(self, by):
+        self.degrees += by
+
+    @staticmethod
+    def zero():
+        return 0
+
+
+def test_names_are_listed_and_properties_are_read(run):
+    async def case(client, got):
+        actor = await got(client.submit(Thermometer, actor=True).result())
+        names = {name for name in dir(actor) if not name.startswith("__")}
+        assert names == {"unit", "degrees", "celsius", "broken", "warm", "zero", "key", "client"}
+        assert actor.warm.__name__ == "warm"
+        await got(actor.warm(2).result())
+        assert await got(actor.celsius) == 29
+        assert await got(actor.zero().result()) == 0
+        with pytest.raises(AttributeError, match="it is broken"):
+            await got(actor.broken)
+
+    run(case)
+
+
+def test_what_a_call_will_give_is_no_result_of_a_task_which_says_what_to_do(client):
+    actor = client.submit(Thermometer, actor=True).result()
+    with pytest.raises(Exception, match=r"what a call of Thermometer.warm will give can't be sent elsewhere"):
+        client.submit(actor.warm, 1).result()
+
+
 def test_calls_of_one_caller_run_in_order(run):
     async def case(client, got):
         counter = await made(client, got, Counter)

@@ -42,13 +42,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from holdfast.cluster.errors import ActorLostError, CancelledError, ProtocolError
 from holdfast.cluster.protocol.limits import MAX_CALLS
+from holdfast.cluster.scheduler.parts.actor_model import Actor, Arguments, Call
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.tasks import events
-from holdfast.cluster.scheduler.tasks.holders import Client, Contents
+from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import (
     CalledEntry,
     DeleteObjects,
@@ -57,122 +58,12 @@ from holdfast.cluster.scheduler.tasks.instructions import (
     ReportCalled,
     RunCalls,
 )
-from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task, TaskError, Worker
-from holdfast.cluster.scheduler.tasks.names import Key, ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.model import Holder, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
 from holdfast.cluster.scheduler.tasks.reports import dependency_entry, raised_of
 from holdfast.cluster.scheduler.tasks.stored_errors import task_error
 
 _Stored = tuple[ObjectId, int, str]
-
-
-class Actor(Contents):
-    """An actor: it lives as long as the result of the task that has made it is needed.
-
-    Attributes
-    ----------
-    number
-        Of the run that has made it.
-    name
-        What it is: the name of its class.
-    worker
-        Where it lives, or has lived.
-    lost
-        Why it is gone; empty while it lives.
-    calls
-        The calls that have no answer yet, by client and in the order in which they came.
-    lines
-        Those of them that were not sent, of the clients that have some.
-    is_ending
-        The task was let go of.
-    """
-
-    __slots__ = ("calls", "is_ending", "lines", "lost", "name", "number", "part", "worker")
-
-    kind: ClassVar[str] = "actor"
-
-    def __init__(self, part: Actors, number: int, name: str, task: Task, worker: Worker) -> None:
-        super().__init__(task)
-        self.part = part
-        self.number = number
-        self.name = name
-        self.worker = worker
-        self.lost = ""
-        self.calls: dict[str, dict[int, Call]] = {}
-        self.lines: dict[str, deque[Call]] = {}
-        self.is_ending = False
-
-    @property
-    def loss(self) -> str:  # type: ignore[override]  # of other contents it is a constant
-        return f"{self.title} can't be reached any more: its handle was lost with the store that had it"
-
-    @property
-    def title(self) -> str:
-        """What it is called by people."""
-        return f"the actor {self.name} ({self.task.key!r:.200})"
-
-    def forgotten(self) -> None:
-        self.part.let_go(self)
-
-    def describe(self) -> HolderDescription:
-        return HolderDescription(self.kind, f"{self.name} {self.task.key!r:.200}")
-
-    def __repr__(self) -> str:
-        return f"<Actor {self.number} {self.name}>"
-
-
-class Call:
-    """A call that has no answer yet.
-
-    Attributes
-    ----------
-    number
-        By which the worker knows it.
-    actor, client
-        Which it is a call of, and the id of the client whose it is.
-    request
-        By which its client knows it.
-    method
-        What is called, or which attribute is asked for.
-    payload
-        The arguments, if the call may have to be sent (again); a call without dependencies keeps none.
-    arguments
-        What it depends on; None: nothing.
-    """
-
-    __slots__ = ("actor", "arguments", "client", "method", "number", "payload", "request")
-
-    def __init__(self, number: int, actor: Actor, client: str, request: int, method: str) -> None:
-        self.number = number
-        self.actor = actor
-        self.client = client
-        self.request = request
-        self.method = method
-        self.payload: Payload | None = None
-        self.arguments: Arguments | None = None
-
-    def __repr__(self) -> str:
-        return f"<Call {self.number} of {self.actor.name}.{self.method} by {self.client}>"
-
-
-class Arguments(Holder):
-    """Holds what a call depends on."""
-
-    __slots__ = ("call", "tasks")
-
-    kind: ClassVar[str] = "call"
-
-    def __init__(self, call: Call, tasks: tuple[Task, ...]) -> None:
-        super().__init__(call.number)
-        self.call = call
-        self.tasks = tasks
-
-    def watch(self) -> None:
-        """A task has a result, or has failed."""
-        self.call.actor.part.look_at(self.call)
-
-    def describe(self) -> HolderDescription:
-        call = self.call
-        return HolderDescription(self.kind, f"{call.actor.name}.{call.method} of {call.actor.task.key!r:.200}")
 
 
 class Actors(Part):

@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.cluster.key_prefixes import prefix_of
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
-from holdfast.cluster.scheduler.parts.actors import Actor
+from holdfast.cluster.scheduler.parts.actor_model import Actor
 from holdfast.cluster.scheduler.tasks.model import Task, Worker
 from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.states import STATES
