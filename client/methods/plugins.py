@@ -110,8 +110,7 @@ class PluginMethods(Face):
         """
         if isinstance(plugin, NannyPlugin) if nanny is None else nanny:
             return self.register_nanny_plugin(plugin, name)
-        if isinstance(plugin, type) or not any(hasattr(plugin, what) for what in ("setup", "teardown", "transition")):
-            raise TypeError(f"a worker plugin is an object with a setup, teardown or transition, not {plugin!r:.200}")
+        _check_is_one("worker", plugin, "setup", "teardown", "transition")
         return self._run(plugins.register(self._core, "worker", plugin, name, False))
 
     @hides_own_frames
@@ -180,8 +179,7 @@ class PluginMethods(Face):
         >>> client.unregister_worker_plugin("idle", nanny=True)
         {'tcp://...': {'status': 'OK'}}
         """
-        if isinstance(plugin, type) or not any(hasattr(plugin, what) for what in ("setup", "teardown")):
-            raise TypeError(f"a node plugin is an object with a setup or teardown, not {plugin!r:.200}")
+        _check_is_one("node", plugin, "setup", "teardown")
         return self._run(plugins.register(self._core, "nanny", plugin, name, idempotent))
 
     @hides_own_frames
@@ -214,8 +212,7 @@ class PluginMethods(Face):
         >>> client.unregister_scheduler_plugin("idle")
         {'assistant': {'status': 'OK'}}
         """
-        if isinstance(plugin, type) or not any(hasattr(plugin, what) for what in ("start", "close", "transition")):
-            raise TypeError(f"a scheduler plugin is an object with a start, close or transition, not {plugin!r:.200}")
+        _check_is_one("scheduler", plugin, "start", "close", "transition")
         return self._run(plugins.register(self._core, "scheduler", plugin, name, idempotent))
 
     @hides_own_frames
@@ -317,3 +314,10 @@ class PluginMethods(Face):
         8
         """
         return self.register_plugin(UploadFile(filename, load))
+
+
+def _check_is_one(kind: str, plugin: Any, *methods: str) -> None:
+    """Raise a `TypeError` if an object has none of the methods of such a plugin."""
+    if isinstance(plugin, type) or not any(hasattr(plugin, method) for method in methods):
+        *first, last = methods
+        raise TypeError(f"a {kind} plugin is an object with a {', '.join(first)} or {last}, not {plugin!r:.200}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from holdfast.cluster.assistant.plugins import SchedulerPlugins
 from holdfast.cluster.assistant.view import SchedulerView
 from holdfast.cluster.errands.calls import Called, Calls
+from holdfast.cluster.errands.own_client import OwnClient
 from holdfast.cluster.errands.threads import Handlers, Stored
 from holdfast.cluster.protocol.assistant import EVENT_LOGGED, LISTEN
 from holdfast.cluster.protocol.errands import (
@@ -41,12 +41,9 @@ class AssistantErrands:
     """
 
     def __init__(self, address: str, token: bytes, send: Callable[[tuple[Any, ...]], None]) -> None:
-        self._address = address
-        self._token = token
-        self._lock = threading.Lock()
-        self._client: Any = None
+        self._client = OwnClient(address, token, "the scheduler's assistant")
         self._send = send
-        self.view = SchedulerView(address, lambda: self.client, self._log_event)
+        self.view = SchedulerView(address, self._client, self._log_event)
         self.calls = Calls(
             "the assistant of the scheduler",
             {"dask_scheduler": self.view},
@@ -68,16 +65,6 @@ class AssistantErrands:
             TAKE_DOWN_SCHEDULER_PLUGIN: self.plugins.take_down,
         }
 
-    @property
-    def client(self) -> Any:
-        """A client of the cluster, which is this process's default. It is opened when it is first needed."""
-        with self._lock:
-            if self._client is None:
-                from holdfast.client import Client  # it builds on the cluster
-
-                self._client = Client(self._address, token=self._token, name="the scheduler's assistant")
-            return self._client
-
     def close(self) -> None:
         """Take the plugins down, and end what runs."""
         self.plugins.close()
@@ -96,7 +83,7 @@ class AssistantErrands:
         self._log_event(("plugins", "all", ASSISTANT), what)
 
     def _values(self, dependencies: Any) -> Mapping[Any, Any] | None:
-        return _Values(dependencies, lambda: self.client) if dependencies else None
+        return _Values(dependencies, self._client) if dependencies else None
 
 
 class _Values(Mapping[Any, Any]):
@@ -108,7 +95,7 @@ class _Values(Mapping[Any, Any]):
 
     def __getitem__(self, key: Any) -> Any:
         object_id, inline, nodes = self._entries[key]
-        from holdfast.client.stores.location import Location  # as in `AssistantErrands.client`
+        from holdfast.client.stores.location import Location  # as in `OwnClient`
 
         location = Location(object_id, 0, inline, tuple(nodes))
         return self._client()._core.stores.read(location, writable=True) if inline is None else decode(inline)

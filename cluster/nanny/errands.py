@@ -10,6 +10,7 @@ from typing import Any
 
 from holdfast import objectstore
 from holdfast.cluster.errands.calls import Called, Calls
+from holdfast.cluster.errands.own_client import OwnClient
 from holdfast.cluster.errands.threads import Handlers
 from holdfast.cluster.nanny.plugins import NannyPlugins
 from holdfast.cluster.nanny.view import Environment, NannyView
@@ -51,20 +52,18 @@ class NannyErrands:
         token: bytes,
         send: Callable[[tuple[Any, ...]], None],
     ) -> None:
-        self._scheduler_address = scheduler_address
         self._name = f"the nanny of {name}"
+        self._client = OwnClient(scheduler_address, token, self._name)
         self._store_socket = store_socket
-        self._token = token
         self._lock = threading.Lock()
         self._store: Store | None = None
-        self._client: Any = None
         self.view = NannyView(
             scheduler_address,
             address,
             name,
             local_directory=os.path.dirname(store_socket),
             env=Environment(lambda variables: send(ENVIRONMENT(variables))),
-            client=lambda: self.client,
+            client=self._client,
         )
         self.calls = Calls(
             self._name,
@@ -92,16 +91,6 @@ class NannyErrands:
             if self._store is None:
                 self._store = objectstore.connect(self._store_socket, name=self._name)
             return self._store
-
-    @property
-    def client(self) -> Any:
-        """A client of the cluster, which is this process's default. It is opened when it is first needed."""
-        with self._lock:
-            if self._client is None:
-                from holdfast.client import Client  # it builds on the cluster
-
-                self._client = Client(self._scheduler_address, token=self._token, name=self._name)
-            return self._client
 
     def close(self) -> None:
         """Take the plugins down, and end what runs."""

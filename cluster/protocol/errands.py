@@ -47,6 +47,8 @@ CALLED = Fields({}, {"result": Blob(RESULT_NBYTES), "raised": PAYLOAD, "text": E
 FAILED = Fields({"failed": Listed(Entry(name=NAME, raised=PAYLOAD, text=ERROR_TEXT), MAX_NAMED)})
 #: What the references in a payload stand for.
 DEPENDENCIES = Listed(Entry(key=KEY, object_id=OBJECT, inline=Maybe(INLINE), nodes=NODES), MAX_NAMED)
+#: Plugins that are to be set up.
+PLUGINS = Listed(Entry(name=NAME, call=PAYLOAD, dependencies=DEPENDENCIES), MAX_NAMED)
 
 #: The kinds of processes that do errands.
 Doer: TypeAlias = Literal["worker", "node", "assistant", "nanny"]
@@ -143,7 +145,7 @@ SET_UP_PLUGINS = Errand(
     "Sets up plugins, one after the other, each of which is the pickle of one. The answer has those that have failed, "
     "with what they have raised.",
     by="worker",
-    needed={"plugins": Listed(Entry(name=NAME, call=PAYLOAD, dependencies=DEPENDENCIES), MAX_NAMED)},
+    needed={"plugins": PLUGINS},
     answer=FAILED,
 )
 TAKE_DOWN_PLUGIN = Errand(
@@ -157,7 +159,7 @@ SET_UP_SCHEDULER_PLUGINS = Errand(
     "set-up-scheduler-plugins",
     "As `set-up-plugins`, of plugins of the scheduler.",
     by="assistant",
-    needed={"plugins": Listed(Entry(name=NAME, call=PAYLOAD, dependencies=DEPENDENCIES), MAX_NAMED)},
+    needed={"plugins": PLUGINS},
     answer=FAILED,
 )
 TAKE_DOWN_SCHEDULER_PLUGIN = Errand(
@@ -181,11 +183,9 @@ SET_UP_NANNY_PLUGINS = Errand(
     "worker has had a task, and set up `again` on a host whose nanny has died. If the answer says `restart`, the agent "
     "has started the workers of the host anew before it has passed the answer on.",
     by="nanny",
-    needed={"plugins": Listed(Entry(name=NAME, call=PAYLOAD, dependencies=DEPENDENCIES), MAX_NAMED)},
+    needed={"plugins": PLUGINS},
     known={"first": Boolean(), "again": Boolean()},
-    answer=Fields(
-        {"failed": Listed(Entry(name=NAME, raised=PAYLOAD, text=ERROR_TEXT), MAX_NAMED)}, {"restart": Boolean()}
-    ),
+    answer=Fields(FAILED.needed, {"restart": Boolean()}),
 )
 TAKE_DOWN_NANNY_PLUGIN = Errand(
     "take-down-nanny-plugin",

@@ -84,6 +84,15 @@ def test_what_is_asked_of_one_that_makes_room_is_done_by_its_successor(cluster, 
     assert len(cluster.outcomes[CLIENT, numbers[0]]) == 2
 
 
+def test_what_looks_at_all_workers_does_not_wait_for_one_that_makes_room(cluster):
+    worker = kill(cluster)
+    (other,) = set(cluster.state.workers) - {worker}
+    for _ in range(2):
+        ask(cluster, WORKER_LOGS)
+        assert answer(cluster, ()) == [other]
+        cluster.answer_kills()
+
+
 def test_one_that_is_spared_does_it_itself(cluster):
     cluster.submit(CLIENT, {"x": []})
     worker = cluster.running["x"]

@@ -33,7 +33,6 @@ from holdfast.cluster.protocol.errands import (
     RUN,
     SET_UP_PLUGINS,
     TAKE_DOWN_PLUGIN,
-    Doer,
     Errand,
 )
 from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
@@ -64,7 +63,7 @@ Outcome = dict[str, Any]
 
 
 class Commission(abc.ABC):
-    """Who has errands done: it hears of each outcome.
+    """What has errands done: it hears of each outcome.
 
     Attributes
     ----------
@@ -84,6 +83,27 @@ class Commission(abc.ABC):
     @abc.abstractmethod
     def came(self, address: str, outcome: Outcome) -> None:
         """One errand has come to this. It is no longer under way."""
+
+
+class Reporting(Commission):
+    """Errands of a part, none of which may come to an object.
+
+    Parameters
+    ----------
+    came
+        ``came(address, outcome)`` is called when one of them has come to something.
+    """
+
+    __slots__ = ("_came", "under_way")
+
+    holder = None
+
+    def __init__(self, came: Callable[[str, Outcome], None]) -> None:
+        self._came = came
+        self.under_way: dict[int, str] = {}
+
+    def came(self, address: str, outcome: Outcome) -> None:
+        self._came(address, outcome)
 
 
 class _Sent(NamedTuple):
@@ -173,7 +193,7 @@ class Errands(Part, WaitOwner):
             errand.arguments.check(arguments, operation)
         except ProtocolError as error:
             raise Refusal("ProtocolError", str(error)) from None
-        addresses = self.addresses(errand.by, names)
+        addresses = self.addresses(errand, names)
         self.demand_room_for(client, len(addresses))
         self.begin(client, request, errand, arguments, addresses, timeout)
 
@@ -195,32 +215,42 @@ class Errands(Part, WaitOwner):
             self._tell(wait, address, outcome)
         self._conclude_if_over(wait)
 
-    def addresses(self, doer: Doer, names: Sequence[str] | None) -> list[str]:
-        """The workers or nodes that are meant.
+    def addresses(self, errand: Errand, names: Sequence[str] | None) -> list[str]:
+        """The workers or nodes that are to do an errand. A nanny has the address of its node.
 
         Parameters
         ----------
-        doer
-            Which kind of process. A nanny has the address of its node.
+        errand
+            What they are to do.
         names
-            Of workers, nodes or hosts (`naming`); None: all but the workers that are being closed.
+            Of workers, nodes or hosts (`naming`). None: all, but no worker that is being closed. Of those that make
+            room for others, a user's function means the others too, and what looks at workers means none.
 
         Raises
         ------
         Refusal
             A name is none of these.
         """
-        if doer == "assistant":
+        if errand.by == "assistant":
             return [ASSISTANT]  # which is started when there is something to do
-        there = self._named_workers() if doer == "worker" else self._named_hosts()
+        if errand.by == "worker" and names is None:
+            return self._all_workers(errand)
+        there = self._named_workers() if errand.by == "worker" else self._named_hosts()
         if names is None:
-            workers = self.shared.workers
-            return [a for a in there if a not in workers or workers[a].ending != "closed"]
+            return list(there)
         wanted = set(names)
         if unknown := [name for name in names if not any(name in known for known in there.values())]:
             known = some(there, 20) if there else "none"
-            raise Refusal("ValueError", f"no {doer} is called {some(map(repr, unknown))}; there are: {known}")
+            raise Refusal("ValueError", f"no {errand.by} is called {some(map(repr, unknown))}; there are: {known}")
         return [address for address, known in there.items() if not wanted.isdisjoint(known)]
+
+    def _all_workers(self, errand: Errand) -> list[str]:
+        if errand is RUN:
+            return [worker.address for worker in self._successors.there if worker.ending != "closed"]
+        workers = [worker for worker in self.shared.workers.values() if worker.ending != "closed"]
+        if errand in INHERITED:
+            return [worker.address for worker in workers]
+        return [worker.address for worker in workers if not self._successors.is_awaited(worker.address)]
 
     def _named_workers(self) -> dict[str, frozenset[str]]:
         return {worker.address: worker.names for worker in self._successors.there}

@@ -29,7 +29,7 @@ from holdfast.cluster.protocol.errands import (
 from holdfast.cluster.protocol.records import record_of
 from holdfast.cluster.protocol.requests import REGISTER_PLUGIN, UNREGISTER_PLUGIN
 from holdfast.cluster.scheduler.parts.copies import Copies
-from holdfast.cluster.scheduler.parts.errands import Commission, Errands, Outcome
+from holdfast.cluster.scheduler.parts.errands import Errands, Outcome, Reporting
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.successors import Successors
 from holdfast.cluster.scheduler.parts.topics import Topics
@@ -85,53 +85,6 @@ class Plugin(Holder):
         return self.name, self.call, dependencies
 
 
-class _Preparation(Commission):
-    """A worker that sets up the plugins that were there before it."""
-
-    def __init__(self, part: Plugins, worker: Worker) -> None:
-        self._part = part
-        self.worker = worker
-        self.under_way: dict[int, str] = {}
-
-    @property
-    def holder(self) -> None:
-        return None
-
-    def came(self, address: str, outcome: Outcome) -> None:
-        self._part.prepared(self.worker, outcome)
-
-
-class _HostPreparation(Commission):
-    """A host that sets up the plugins that were there before it."""
-
-    def __init__(self, part: Plugins, host: Host) -> None:
-        self._part = part
-        self.host = host
-        self.under_way: dict[int, str] = {}
-
-    @property
-    def holder(self) -> None:
-        return None
-
-    def came(self, address: str, outcome: Outcome) -> None:
-        self._part.host_prepared(self.host, outcome)
-
-
-class _Restoration(Commission):
-    """The process beside the scheduler or an agent sets up its plugins again, after one before it has died."""
-
-    def __init__(self, part: Plugins) -> None:
-        self._part = part
-        self.under_way: dict[int, str] = {}
-
-    @property
-    def holder(self) -> None:
-        return None
-
-    def came(self, address: str, outcome: Outcome) -> None:
-        self._part.restored(address, outcome)
-
-
 class Plugins(Part):
     """Keeps plugins.
 
@@ -171,8 +124,8 @@ class Plugins(Part):
         self._revocation = revocation
         self._successors = successors
         self.events = {events.NannyLeft: self._nanny_left, events.RestartWanted: self._restart_wanted}
-        self._preparations: dict[Worker, _Preparation] = {}
-        self._host_preparations: dict[Host, _HostPreparation] = {}
+        self._preparations: dict[Worker, Reporting] = {}
+        self._host_preparations: dict[Host, Reporting] = {}
         self._starts: dict[str, int] = {}  # of the processes beside scheduler and agents, since they had their plugins
         self._restarts: dict[str, int] = {}  # of workers, since one of that address had its plugins and went on
         errands.on_assistant_left = self._assistant_left
@@ -203,7 +156,7 @@ class Plugins(Part):
             text = f"the plugin {name!r} can't be registered: {some(map(repr, gone))} was cancelled or released"
             raise Refusal("CancelledError", text)
         set_up, _ = _ERRANDS[kind]
-        addresses = self._errands.addresses(set_up.by, None)
+        addresses = self._errands.addresses(set_up, None)
         self._errands.demand_room_for(client, len(addresses))
         old = plugins.get(name)
         plugin = plugins[name] = self._keep(kind, name, call, keys)
@@ -233,7 +186,7 @@ class Plugins(Part):
             there = f"there are {some(map(repr, plugins), 20)}" if plugins else "there are none"
             raise Refusal("ValueError", f"no {kind} plugin {name!r} is registered; {there}")
         _, take_down = _ERRANDS[kind]
-        addresses = self._errands.addresses(take_down.by, None)
+        addresses = self._errands.addresses(take_down, None)
         self._errands.demand_room_for(client, len(addresses))
         self._let_go(plugins.pop(name))
         self._errands.begin(client, request, take_down, {"name": name}, addresses)
@@ -251,7 +204,8 @@ class Plugins(Part):
 
     def host_joined(self, host: Host) -> None:
         if entries := self._entries("nanny"):
-            preparation = self._host_preparations[host] = _HostPreparation(self, host)
+            preparation = Reporting(lambda address, outcome: self._host_prepared(host, outcome))
+            self._host_preparations[host] = preparation
             self._errands.send(preparation, SET_UP_NANNY_PLUGINS, {"plugins": entries, "first": True}, [host.address])
 
     def host_left(self, host: Host) -> None:
@@ -274,7 +228,7 @@ class Plugins(Part):
         self._restarts[worker.address] = restarts + 1
         self._successors.replace([worker])
 
-    def host_prepared(self, host: Host, outcome: Outcome) -> None:
+    def _host_prepared(self, host: Host, outcome: Outcome) -> None:
         """A host that has come has its plugins, or those of them that have not failed."""
         del self._host_preparations[host]
         if self.shared.hosts.get(host.address) is not host:
@@ -292,14 +246,15 @@ class Plugins(Part):
         """Have a worker set up its plugins; whether there are any."""
         entries = self._entries("worker")
         if entries:
-            preparation = self._preparations[worker] = _Preparation(self, worker)
+            preparation = Reporting(lambda address, outcome: self._prepared(worker, outcome))
+            self._preparations[worker] = preparation
             self._errands.send(preparation, SET_UP_PLUGINS, {"plugins": entries}, [worker.address])
         return bool(entries)
 
     def _entries(self, kind: str) -> list[tuple[Any, ...]]:
         return [plugin.entry() for plugin in self.registered[kind].values()]
 
-    def prepared(self, worker: Worker, outcome: Outcome) -> None:
+    def _prepared(self, worker: Worker, outcome: Outcome) -> None:
         """A worker that has come has its plugins, or those of them that have not failed."""
         del self._preparations[worker]
         if self.shared.workers.get(worker.address) is not worker:
@@ -339,9 +294,9 @@ class Plugins(Part):
         self._starts[address] = starts + 1
         set_up, _ = _ERRANDS[kind]
         again = {"again": True} if kind == "nanny" else {}
-        self._errands.send(_Restoration(self), set_up, {"plugins": entries, **again}, [address])
+        self._errands.send(Reporting(self._restored), set_up, {"plugins": entries, **again}, [address])
 
-    def restored(self, address: str, outcome: Outcome) -> None:
+    def _restored(self, address: str, outcome: Outcome) -> None:
         """A process beside another one has its plugins again, or has died once more."""
         if "value" in outcome:
             self._starts.pop(address, None)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.protocol.errands import STANDING, Errand
 from holdfast.cluster.protocol.requests import STAND, WITHDRAW
-from holdfast.cluster.scheduler.parts.errands import Commission, Errands, Outcome
+from holdfast.cluster.scheduler.parts.errands import Errands, Outcome, Reporting
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.parts.waits import Refusal
 from holdfast.cluster.scheduler.tasks.holders import Client
@@ -31,22 +31,6 @@ class _Standing(NamedTuple):
     undo: Mapping[str, Any]
 
 
-class _Nobody(Commission):
-    """Waits for no outcome."""
-
-    __slots__ = ("under_way",)
-
-    def __init__(self) -> None:
-        self.under_way: dict[int, str] = {}
-
-    @property
-    def holder(self) -> None:
-        return None
-
-    def came(self, address: str, outcome: Outcome) -> None:
-        pass
-
-
 class Standing(Part):
     """Sends standing errands to workers that join."""
 
@@ -57,7 +41,7 @@ class Standing(Part):
         self.requests = {STAND: self._stand, WITHDRAW: self._withdraw}
         self._errands = errands
         self._of: dict[str, dict[str, _Standing]] = {}  # by client and name
-        self._nobody = _Nobody()
+        self._nobody = Reporting(_nothing)
 
     def _stand(
         self,
@@ -118,3 +102,7 @@ class Standing(Part):
         for client, standing in self._of.items():
             assert client in self.shared.clients
             assert 0 < len(standing) <= MAX_OF_CLIENT
+
+
+def _nothing(address: str, outcome: Outcome) -> None:
+    pass
