@@ -49,7 +49,7 @@ class History:
     def run(self):
         for _ in range(STEPS):
             self.cluster.work(self.cluster.now + self.chance.choice([0.0, 0.0001, 0.01, 0.5]))
-            rare = [self.work, self.scatter, self.come, self.go, self.mute]
+            rare = [self.work, self.scatter, self.come, self.go, self.mute, self.want_restart]
             self.chance.choice([*[self.ask] * 3, *[self.share] * 4, *rare])()
         self.cluster.work(self.cluster.now + 30.0)
         return [answered[:5] for answered in self.cluster.answers]
@@ -72,6 +72,9 @@ class History:
                 requests.REGISTER_PLUGIN(kind="nanny", name=name, call=b"plugin", keys=keys),
                 requests.UNREGISTER_PLUGIN(kind="nanny", name=name),
                 requests.ERRAND(operation="versions", arguments={}, names=None, timeout=chance.choice(WAIT_SECONDS)),
+                requests.ERRAND(
+                    operation="run", arguments={"call": b"x"}, names=None, timeout=chance.choice(WAIT_SECONDS)
+                ),
                 self.moving(client),
             ]
         )
@@ -183,6 +186,12 @@ class History:
             assert not state.waits.of(client)
             self.keys[client] = []
             self.cluster.add_client(client)
+
+    def want_restart(self):
+        """A plugin wants another process in the place of a worker."""
+        workers = [address for address in self.cluster.state.workers if not self.cluster.is_lost(address)]
+        if workers:
+            self.cluster.tell(events.RestartWanted(self.chance.choice(workers), "it says so"))
 
     def mute(self):
         """An agent says nothing for a while, or speaks again."""

@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from holdfast.cluster.protocol.errands import VERSIONS
+from holdfast.cluster.protocol.errands import RUN, VERSIONS
 from holdfast.cluster.protocol.requests import REQUESTS
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
 from holdfast.cluster.scheduler.machine.validation import CheckedState
@@ -372,6 +372,10 @@ class SimulatedCluster:
             return
         worker = self._workers[errand.peer]
         if worker.lost:
+            return
+        if errand.operation == RUN.operation:
+            assert not self.state.workers[errand.peer].preparing, "it lacks the plugins that a function may use"
+            self.tell(events.ErrandDone(errand.peer, errand.number, True, {"result": b"x"}))
             return
         if errand.operation != VERSIONS.operation:
             self.tell(events.ErrandDone(errand.peer, errand.number, True, {"failed": ()}))
