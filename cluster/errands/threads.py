@@ -85,12 +85,13 @@ class ErrandThreads:
         self._lock = threading.Lock()
         self._queued: deque[tuple[int, str, dict[str, Any]]] = deque()
         self._threads: dict[threading.Thread, None] = {}
+        self._begins = True
         self._stopped = False
 
     def take(self, number: int, operation: str, arguments: dict[str, Any]) -> None:
         """Do an errand, soon. In any thread; never waits."""
         with self._lock:
-            if self._stopped:
+            if not self._begins:
                 return
             refused = len(self._queued) >= MAX_QUEUED
             thread = None
@@ -116,11 +117,16 @@ class ErrandThreads:
         for number in left:
             self._fail(number, error)
 
-    def stop(self) -> None:
-        """Begin no errand any more."""
+    def begin_no_more(self) -> None:
+        """Begin no errand any more. Those that have begun are answered still."""
         with self._lock:
-            self._stopped = True
+            self._begins = False
             self._queued.clear()
+
+    def stop(self) -> None:
+        """Begin no errand any more, and answer none."""
+        self.begin_no_more()
+        self._stopped = True
 
     def join(self, timeout: float) -> bool:
         """Wait until all have ended that have begun; whether they have. Not for the loop's thread."""

@@ -91,9 +91,10 @@ class UploadFile(WorkerPlugin):
     def teardown(self, worker: Any) -> None:
         """Python looks for no module in the file any more."""
         path = Path(worker.local_directory, self.filename)
-        if path.suffix in _ARCHIVES:
-            _take_off_path(path)
-        path.unlink(missing_ok=True)
+        with _changing:  # a worker of the same process may import it just now
+            if path.suffix in _ARCHIVES:
+                _take_off_path(path)
+            path.unlink(missing_ok=True)
 
 
 class UploadDirectory(WorkerPlugin):
@@ -166,8 +167,9 @@ class UploadDirectory(WorkerPlugin):
     def teardown(self, worker: Any) -> None:
         """The folder goes."""
         folder = Path(worker.local_directory, self.folder)
-        _take_off_path(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        with _changing:
+            _take_off_path(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, data: bytes) -> None:

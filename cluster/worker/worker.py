@@ -428,13 +428,14 @@ class Worker:
             self._blocking.stop()
             self.actors.stop()
             self._threads.stop()
-            self._errands.stop()
+            self._errands.begin_no_more()
             if not await _within(CLOSE_PLUGINS_SECONDS, self._does.close):
                 logger.info("%s closes while a plugin is still being taken down", self.name)
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
             if not await asyncio.to_thread(self._errands.join, CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while an errand is still being done", self.name)
+            self._errands.stop()
             await asyncio.to_thread(self._looking.close)
             await asyncio.to_thread(self._outcomes.close)
             await asyncio.to_thread(self._write_behind.close)

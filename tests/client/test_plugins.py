@@ -221,6 +221,10 @@ def kill_one(client):
     return address
 
 
+def status_of(client, address):
+    return client.scheduler_info()["workers"].get(address, {}).get("status")
+
+
 def test_a_worker_that_starts_again_has_its_plugins_before_its_first_task(client, tmp_path):
     class Late(WorkerPlugin):
         name = "late"
@@ -243,7 +247,7 @@ def test_a_worker_that_starts_again_has_its_plugins_before_its_first_task(client
     address, pid = client.run(os.getpid).popitem()
     os.kill(pid, signal.SIGKILL)
     future = client.submit(is_prepared, workers=[address], pure=False)
-    until(lambda: client.scheduler_info()["workers"].get(address, {}).get("pid", pid) != pid, "it starts again")
+    until(lambda: status_of(client, address) == "starting", "it starts again")
     assert not future.done()
     (tmp_path / "go").touch()
     assert client.run(is_prepared)[address], "a function of run has the plugins too"

@@ -156,6 +156,17 @@ def test_nothing_begins_or_answers_after_the_end(do):
     assert doer.said == []
 
 
+def test_what_has_begun_is_answered_while_the_end_waits_for_it(do):
+    go_on = threading.Event()
+    doer = do(lambda n: go_on.wait(30) and [n])
+    number = doer.take(n=1)
+    doer.threads.begin_no_more()
+    doer.take(n=2)
+    go_on.set()
+    assert doer.threads.join(10)
+    assert doer.answers(1)[number][2]
+
+
 def test_they_are_done_within_what_their_process_says(do):
     where = []
 
