@@ -11,25 +11,30 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import systems
+from benchmarks import machine, page, systems
 from benchmarks.figures import Figure, Figures, medians
 from benchmarks.goals import SYSTEM
 from benchmarks.peers import environments
 from benchmarks.peers.environments import UnavailableError
 from benchmarks.table import aligned, number
 
+TARGET = "bench-coordination"
 PEER = "distributed"
 _ROUNDS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; the exit status."""
-    parser = argparse.ArgumentParser(prog="make bench-coordination", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"make {TARGET}", description=__doc__)
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="how often each turn comes (default: %(default)s)")
     parser.add_argument("--without-peers", action="store_true", help="don't run distributed")
     parser.add_argument("--output", metavar="FILE", type=Path, help="write the JSON lines there too")
+    parser.add_argument("--write-docs", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--quick", action="store_true", help="a smoke run, tiny sizes; its figures mean nothing")
     options = parser.parse_args(arguments)
+    if options.quick and options.write_docs:
+        print("a quick run's figures mean nothing: --write-docs needs a whole one", file=sys.stderr)
+        return 2
     shown = [SYSTEM] if options.without_peers else [SYSTEM, PEER]
     try:
         figures = _measure(shown, options.rounds, quick=options.quick)
@@ -40,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output:
         options.output.write_text(lines)
     print(lines)
-    print(table(Figures(figures), shown))
+    result = table(Figures(figures), shown)
+    print(result)
+    if options.write_docs:
+        made = f"Made with `make {TARGET}`: medians of {options.rounds} rounds, the systems taking turns."
+        page.replace_section(page.PERFORMANCE, TARGET, f"{machine.describe()}\n\n{made}\n\n{result}")
     return 0
 
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.coordination import table
+from benchmarks import page
+from benchmarks.coordination import TARGET, table
 from benchmarks.figures import Figure, Figures, parse
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,6 +58,20 @@ def test_the_table_has_ratios():
         "100",
         "10.0",
     ]
+
+
+def test_a_quick_run_is_not_written_into_the_docs():
+    result = bench_coordination("--quick", "--write-docs")
+    assert result.returncode == 2
+    assert "--write-docs needs a whole one" in result.stderr
+
+
+def test_the_page_has_a_place_for_the_table(tmp_path):
+    copy = tmp_path / "performance.md"
+    copy.write_text(page.PERFORMANCE.read_text())
+    page.replace_section(copy, TARGET, "| the table |")
+    assert "| the table |" in copy.read_text()
+    assert copy.read_text().count("| `lock_alone` ") == page.PERFORMANCE.read_text().count("| `lock_alone` ") - 1
 
 
 def test_without_a_place_for_the_peers_environment_it_says_how_to_go_on(tmp_path):
