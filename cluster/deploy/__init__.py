@@ -13,12 +13,14 @@
 ``local_life.py``           how its parts begin and end
 ``cluster_processes.py``    these are processes; ``keeper.py`` starts node agents again
 ``in_process.py``           or all of it is in this process
+``local_workers.py``        which workers it has, and how many
 ``host_plans.py``           which workers its hosts are to have; ``local_scaling.py`` tells the hosts
 ``local_views.py``          what it says of its scheduler and workers
 
 ``spec.py``                 `SpecCluster`: whose scheduler and workers are said one by one
 ``worker_specs.py``         what the specification of a worker says
 ``spec_correction.py``      makes the workers what the specifications say; ``spec_parts.py`` has them
+``spec_garbage.py``         the end of one that nobody closes
 ``process_interface.py``    what a cluster knows of its scheduler and workers, whatever they are
 ``silence.py``              loggers that say less while a cluster is open
 

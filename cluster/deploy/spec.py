@@ -7,8 +7,6 @@ likes. What there is are ``workers``. A `Correction` makes the second what the f
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,19 +16,21 @@ from holdfast.cluster.deploy import keywords
 from holdfast.cluster.deploy.cluster import Cluster
 from holdfast.cluster.deploy.observed_cluster import SYNC_SECONDS
 from holdfast.cluster.deploy.process_interface import Status
-from holdfast.cluster.deploy.runner import Runner
 from holdfast.cluster.deploy.scheduler import Scheduler
 from holdfast.cluster.deploy.silence import Silence
 from holdfast.cluster.deploy.spec_correction import Correction
+from holdfast.cluster.deploy.spec_garbage import end
 from holdfast.cluster.deploy.spec_parts import SpecParts
-from holdfast.cluster.deploy.worker_specs import all_workers, called, class_of, entries_of, options_of
+from holdfast.cluster.deploy.worker_specs import (
+    all_workers,
+    called,
+    class_of,
+    entries_of,
+    memory_of,
+    nthreads_of,
+    options_of,
+)
 from holdfast.cluster.errors import ConnectError
-from holdfast.objectstore.sizes import parse_size
-
-logger = logging.getLogger(__name__)
-
-#: How long the parts of a cluster that is garbage may take to end.
-CLOSE_SECONDS = 20.0
 
 
 class SpecCluster(Cluster):
@@ -129,7 +129,7 @@ class SpecCluster(Cluster):
             lambda: None if (cluster := find()) is None else cluster.scheduler_comm,
             self.name,
         )
-        self._finalizer = weakref.finalize(self, _end, self._runner, self._correction, self._parts)
+        self._finalizer = weakref.finalize(self, end, self._runner, self._correction, self._parts)
         if self._asynchronous:
             self._finalizer.detach()
         else:
@@ -413,43 +413,7 @@ class SpecCluster(Cluster):
         return {names.get(name, name) for name in super().observed}
 
     def _threads_per_worker(self) -> int | None:
-        options = self._new_options()
-        nthreads = next((options[name] for name in THREADS if options.get(name) is not None), None)
-        return None if nthreads is None else int(nthreads)
+        return None if self.new_spec is None else nthreads_of(self.new_spec)
 
     def _memory_per_worker(self) -> int | None:
-        options = self._new_options()
-        memory = next((options[name] for name in MEMORY if options.get(name) is not None), None)
-        return None if memory in (None, "auto") else int(parse_size(memory, least=0))
-
-    def _new_options(self) -> Mapping[str, Any]:
-        return {} if self.new_spec is None else options_of(self.new_spec)
-
-
-#: The options of a worker that say how many threads and how much memory it has, by the names that classes give them.
-THREADS = ("nthreads", "ncores", "threads", "cores")
-MEMORY = ("memory_limit", "memory")
-
-
-def _end(runner: Runner, correction: Correction, parts: SpecParts) -> None:
-    """Close what a cluster has left that is garbage, or that this process ends with."""
-    if not parts.are_of_this_process or not runner.is_begun:
-        return
-    if runner.is_current:
-        # A collection of garbage can run in any thread, this loop's too, and it can't wait for itself.
-        threading.Thread(target=_end, args=(runner, correction, parts), name="holdfast-cluster-close").start()
-        return
-    try:
-        runner.run(_end_in_loop(runner, correction, parts), CLOSE_SECONDS)
-    except Exception:
-        logger.exception("closing a cluster failed")
-    finally:
-        runner.close()
-
-
-async def _end_in_loop(runner: Runner, correction: Correction, parts: SpecParts) -> None:
-    try:
-        await runner.cancel()
-        await correction.cancel()
-    finally:
-        await parts.close()
+        return None if self.new_spec is None else memory_of(self.new_spec)

@@ -10,6 +10,12 @@ import importlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from holdfast.objectstore.sizes import parse_size
+
+#: The options of a worker that say how many threads and how much memory it has, by the names that classes give them.
+THREADS = ("nthreads", "ncores", "threads", "cores")
+MEMORY = ("memory_limit", "memory")
+
 
 def class_of(spec: Mapping[str, Any]) -> Any:
     """The class of a specification.
@@ -38,6 +44,34 @@ def class_of(spec: Mapping[str, Any]) -> Any:
 def options_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The options with which the class is called."""
     return dict(spec.get("options") or {})
+
+
+def nthreads_of(spec: Mapping[str, Any]) -> int | None:
+    """How many threads the options say that each worker has.
+
+    Examples
+    --------
+    >>> nthreads_of({"cls": list, "options": {"cores": 4}})
+    4
+    """
+    nthreads = _first(options_of(spec), THREADS)
+    return None if nthreads is None else int(nthreads)
+
+
+def memory_of(spec: Mapping[str, Any]) -> int | None:
+    """How many bytes of memory the options say that each worker has.
+
+    Examples
+    --------
+    >>> memory_of({"cls": list, "options": {"memory": "2 GB"}})
+    2000000000
+    """
+    memory = _first(options_of(spec), MEMORY)
+    return None if memory in (None, "auto") else parse_size(memory, least=0)
+
+
+def _first(options: Mapping[str, Any], names: Iterable[str]) -> Any:
+    return next((options[name] for name in names if options.get(name) is not None), None)
 
 
 def workers_of(name: Any, spec: Any) -> set[Any]:
