@@ -205,9 +205,9 @@ class ResultMethods(Face):
         """Don't compute futures that are not done, forget those that are, and whatever depends on them.
         In an asynchronous client: await it.
 
-        A task that waits for a worker, or in the queue of one, never runs. A task that is running runs to its end,
-        and its result is dropped, unless ``kill`` ends it. What other clients hold stays, without ``force``; a future
-        of another client in this process is cancelled as by that one.
+        A task that waits for a worker, or in the queue of one, never runs. A task that is running runs to its end, one
+        that is a coroutine too, and its result is dropped, unless ``kill`` ends it. What other clients hold stays,
+        without ``force``; a future of another client in this process is cancelled as by that one.
 
         Parameters
         ----------

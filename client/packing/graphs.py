@@ -27,6 +27,7 @@ from dask.order import order
 
 from holdfast.client.packing import dask_internals
 from holdfast.client.packing.arguments import Packer
+from holdfast.client.packing.awaited_parts import with_awaited_parts
 from holdfast.client.packing.constants import REFUSALS, Constants
 from holdfast.client.packing.dask_internals import (
     Alias,
@@ -264,9 +265,12 @@ class GraphPacker:
     def _pack_node(self, key: Any, node: GraphNode) -> tuple[Any, bytes | None, Any, list[Any]] | None:
         key = wire_key(key)
         if type(node) is Task:
+            if node.func is dask_internals.execute_subgraph:
+                node = with_awaited_parts(node)
             task = self._pack_call(key, node)
             if task is not None:
                 return task
+        node = with_awaited_parts(node)
         try:
             packed = self._constants.pack_small(node)
             if packed is None and type(node) is DataNode and (stored := self._store_as(node.value, key)) is not None:

@@ -12,6 +12,7 @@ import traceback
 import dask
 import numpy as np
 import pytest
+from dask._task_spec import List, Task, TaskRef
 
 from holdfast import BlockedTasksError, Client, LocalCluster, Queue, as_completed, get_client, get_worker, secede, wait
 from holdfast.cluster.worker import threads
@@ -60,6 +61,32 @@ def test_in_graphs_too(run):
         assert await got(client.get(graph, ["y", "z"])) == [3, 6]
         delayed = dask.delayed(add)
         assert await got(client.compute(delayed(delayed(1, 2), 3)).result()) == 6
+
+    run(case)
+
+
+def inc(x):
+    return x + 1
+
+
+ADDED = Task("added", add, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        Task.fuse(ADDED, Task("inc", inc, TaskRef("added"))),
+        Task.fuse(ADDED, Task("between", inc, TaskRef("added")), Task("inc", add, TaskRef("between"), 0)),
+        Task("inc", inc, Task(None, add, 1, 2)),
+        Task("inc", inc, Task(None, Adder(), 1, y=2)),
+        Task("inc", sum, List(Task(None, functools.partial(add, 1), 2), 1)),
+        (inc, (add, 1, 2)),
+    ],
+)
+def test_a_part_of_a_node_is_awaited_where_it_stands(run, node):
+    async def case(client, got):
+        futures = client.get({"inc": node}, ["inc"], sync=False)
+        assert await got(client.gather(futures)) == [4]
 
     run(case)
 
@@ -248,6 +275,44 @@ async def leave_something():
 def test_what_it_leaves_on_its_loop_ends_with_it(one):
     names = one.gather([one.submit(leave_something, pure=False) for _ in range(3)])
     assert all(name.startswith("holdfast-task-") for name in names)
+
+
+# -- when it is cancelled
+
+
+async def go_on(begun, go, ended):
+    begun.touch()
+    while not go.exists():
+        await asyncio.sleep(0.001)
+    ended.touch()
+
+
+def test_one_that_runs_goes_on_when_it_is_cancelled(run, tmp_path):
+    begun, go, ended = (tmp_path / name for name in ("begun", "go", "ended"))
+
+    async def case(client, got):
+        future = client.submit(go_on, begun, go, ended, pure=False)
+        while not begun.exists():
+            await got(client.nthreads())
+        await got(client.cancel(future))
+        assert future.cancelled()
+        go.touch()
+        while not ended.exists():
+            await got(client.nthreads())
+        for path in (begun, go, ended):
+            path.unlink()
+
+    run(case)
+
+
+def test_or_ends_with_its_process(client, tmp_path):
+    begun, go, ended = (tmp_path / name for name in ("begun", "go", "ended"))
+    future = client.submit(go_on, begun, go, ended, pure=False)
+    until(begun.exists, "it runs")
+    future.cancel(kill=True)
+    go.touch()
+    assert client.submit(abs, -1, pure=False).result(DEADLINE_SECONDS) == 1
+    assert not ended.exists()
 
 
 # -- what it waits for by others than its client
