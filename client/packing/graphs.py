@@ -265,9 +265,8 @@ class GraphPacker:
     def _pack_node(self, key: Any, node: GraphNode) -> tuple[Any, bytes | None, Any, list[Any]] | None:
         key = wire_key(key)
         if type(node) is Task:
-            if node.func is dask_internals.execute_subgraph:
-                node = with_awaited_parts(node)
-            task = self._pack_call(key, node)
+            is_fused = node.func is dask_internals.execute_subgraph
+            task = self._pack_call(key, with_awaited_parts(node) if is_fused else node)
             if task is not None:
                 return task
         node = with_awaited_parts(node)
