@@ -361,14 +361,19 @@ class Worker:
         after them."""
         if not self.own_process:
             logger.warning("%s is to start again (%s), and can't within the process of others", self.name, reason)
-        elif self._does.plugins.is_setting_up:
-            self._restart_reason = reason
-        else:
-            self._deliver([self._restart_wanted(reason)])
+            return
+        self._restart_reason = reason
+        if wanted := self._restart_wanted():
+            self._deliver(wanted)
 
-    def _restart_wanted(self, reason: str) -> tuple[Any, ...]:
+    def _restart_wanted(self) -> list[tuple[Any, ...]]:
+        """What tells the scheduler that another process is wanted, if one is and no plugin is being set up."""
+        reason = self._restart_reason
+        if reason is None or self._does.plugins.is_setting_up:
+            return []
+        self._restart_reason = None
         logger.info("%s wants to start again: %s", self.name, reason)
-        return protocol.worker.RESTART_WANTED(reason[:MAX_REASON_LENGTH])
+        return [protocol.worker.RESTART_WANTED(reason[:MAX_REASON_LENGTH])]
 
     def lend(self) -> contextlib.AbstractContextManager[None]:
         """Within it, the task of this thread waits for others, which run in its slot meanwhile (`blocking`)."""
@@ -542,11 +547,8 @@ class Worker:
     # -- errands, in theirs
 
     def _deliver_errand(self, message: tuple[Any, ...]) -> None:
-        messages = [message]
-        if self._restart_reason is not None and not self._does.plugins.is_setting_up:
-            reason, self._restart_reason = self._restart_reason, None
-            messages.insert(0, self._restart_wanted(reason))  # so that the scheduler knows when it hears of the plugins
-        self._deliver(messages)
+        # The scheduler is to know of a restart when it hears of the plugins that want it, before it sends tasks.
+        self._deliver([*self._restart_wanted(), message])
 
     @contextlib.contextmanager
     def _in_errand(self) -> Iterator[None]:
