@@ -14,10 +14,9 @@ import site
 import sys
 import sysconfig
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import CodeType, FrameType
 from typing import Final
-
-import dask
 
 import holdfast
 
@@ -125,7 +124,13 @@ def _folders(*places: str) -> tuple[str, ...]:
     return tuple([os.path.join(place, "") for place in places])
 
 
-_OWN_FOLDERS = _folders(os.path.dirname(holdfast.__file__), os.path.dirname(dask.__file__))
+def _folders_of(package: str) -> list[str]:
+    """Where a package lies, which need not be imported for that: a worker starts without dask."""
+    spec = find_spec(package)
+    return [] if spec is None else list(spec.submodule_search_locations or ())
+
+
+_OWN_FOLDERS = _folders(os.path.dirname(holdfast.__file__), *_folders_of("dask"))
 _LIBRARY_FOLDERS = _folders(
     *map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),
     *site.getsitepackages(),
