@@ -20,7 +20,7 @@ from typing import Any
 
 import msgpack
 
-from holdfast.cluster.protocol.cutting import MAY_BE_CUT, where_cut
+from holdfast.cluster.protocol.cutting import where_cut
 
 PREFIX = struct.Struct("<II")
 RAW_EXTENSION = 1  # MessagePack extension type: the payload is the index of a buffer
@@ -140,11 +140,8 @@ def pack(messages: Sequence[Message]) -> list[bytes | memoryview]:
     TypeError, ValueError, OverflowError
         Something in a message can't be sent, or what can't be cut takes more than a frame may have.
     """
-    frame = _one_frame(messages)
-    if frame is not None:
-        return frame
     chunks: list[bytes | memoryview] = []
-    for frame, _ in _frame_by_frame(messages, _of_thread.packing):
+    for frame, _ in packed(messages):
         chunks += frame
     return chunks
 
@@ -154,28 +151,24 @@ def packed(messages: Sequence[Message]) -> Iterable[tuple[list[bytes | memoryvie
 
     None in the place of their number says that the last one may go on in the next frame.
     """
-    frame = _one_frame(messages)
-    return _frame_by_frame(messages, _of_thread.packing) if frame is None else ((frame, len(messages)),)
-
-
-def _one_frame(messages: Sequence[Message]) -> list[bytes | memoryview] | None:
-    """What to write of a few small messages, as most of what is sent; None if they may take more than a frame."""
     packing = _of_thread.packing
     if packing.buffers:
         packing.clear()  # an earlier call was cut short
-    if not 0 < len(messages) <= FEW_MESSAGES:
-        return None
-    for message in messages:
-        if message[0] in MAY_BE_CUT and where_cut(message, PACKED_TOGETHER):
-            return None
-    header = packing.packer.pack(messages)
-    if not packing.buffers:
-        return [PREFIX.pack(len(header), 0) + header] if len(header) <= HEADER_TARGET_NBYTES else None
-    if len(header) > HEADER_TARGET_NBYTES or packing.is_large:
-        return None
-    buffers = packing.buffers
-    packing.clear()
-    return _frame(header, buffers)
+    count = len(messages)
+    if 0 < count <= FEW_MESSAGES:
+        for message in messages:
+            if where_cut(message, PACKED_TOGETHER):
+                break
+        else:  # most of what is sent: a frame is one array
+            header = packing.packer.pack(messages)
+            if not packing.buffers:
+                if len(header) <= HEADER_TARGET_NBYTES:
+                    return (([PREFIX.pack(len(header), 0) + header], count),)
+            elif len(header) <= HEADER_TARGET_NBYTES and not packing.is_large:
+                buffers = packing.buffers
+                packing.clear()
+                return ((_frame(header, buffers), count),)
+    return _frame_by_frame(messages, packing)
 
 
 def _frame_by_frame(

@@ -42,8 +42,6 @@ def _declared() -> dict[str, Cut]:
 
 
 _CUTS = _declared()
-#: The operations of messages that may be cut.
-MAY_BE_CUT = _CUTS.keys()
 
 
 def where_cut(message: Sequence[Any], count: int) -> int:

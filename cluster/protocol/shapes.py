@@ -319,6 +319,17 @@ class Mapped(Shape):
                 self.value.check(item, f"{where}[{found(key)}]")
 
 
+class _Checks(dict[str, Callable[[Any, str], None]]):
+    """What checks the field of each name. ``others`` is the shape of those of other names, if there may be some."""
+
+    others: Shape | None = None
+
+    def __missing__(self, name: Any) -> Callable[[Any, str], None]:
+        if self.others is None or type(name) is not str:
+            raise KeyError(name)
+        return self.others.check
+
+
 class Fields(Shape):
     """A dictionary with names for its fields: those that have to be there, and those that may.
 
@@ -342,7 +353,8 @@ class Fields(Shape):
         self.known = {**needed, **known}
         self.others = others
         self._names = frozenset(needed)
-        self._checks = {name: shape.check for name, shape in self.known.items()}
+        self._checks = _Checks({name: shape.check for name, shape in self.known.items()})
+        self._checks.others = others
 
     def check(self, value: Any, where: str) -> None:
         checks = self._checks

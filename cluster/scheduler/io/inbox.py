@@ -26,7 +26,7 @@ from typing import Any
 
 from holdfast.cluster.comm.connection import Connection
 from holdfast.cluster.errors import ProtocolError
-from holdfast.cluster.protocol.cutting import MAY_BE_CUT, pieces, where_cut
+from holdfast.cluster.protocol.cutting import pieces, where_cut
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Inbox:
 
     def add(self, messages: Iterable[tuple[Any, ...]]) -> None:
         for message in messages:
-            if message[0] in MAY_BE_CUT and where_cut(message, MAX_ITEMS):
+            if where_cut(message, MAX_ITEMS):
                 self._messages.extend(pieces(message))
             else:
                 self._messages.append(message)
