@@ -1,7 +1,8 @@
 """The worker: a process, or a part of one, that runs tasks in threads. See `docs/architecture.md`.
 
 ====================== ======================================================================
-``worker.py``          the connection to the scheduler, and what its messages mean
+``worker.py``          how a worker starts and ends, and what it is made of
+``hearing.py``         what the scheduler says, and what it means here
 ``threads.py``         the queue of tasks and the threads that take from it
 ``slots.py``           which thread has the right to run a task
 ``running.py``         what a thread does with one task, around its execution

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,10 +70,26 @@ class WorkerErrands:
             VERSIONS: _versions,
         }
 
-    def close(self) -> None:
-        """Take the plugins down, and end what runs. Not in the loop's thread."""
-        self.plugins.close()
-        self.calls.close()
+    async def close(self, seconds: float) -> bool:
+        """Take the plugins down, and end what runs, in a thread; whether that is over after so many seconds."""
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def call() -> None:
+            try:
+                self.plugins.close()
+                self.calls.close()
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop is closed, and did not wait that long
+                    loop.call_soon_threadsafe(ended.set)
+
+        threading.Thread(target=call, name="holdfast-errand-end", daemon=True).start()
+        try:
+            async with asyncio.timeout(seconds):
+                await ended.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _run(self, call: bytes | memoryview, dependencies: Any = (), waits: bool = True) -> dict[str, Any] | Stored:
         return self.calls.call(call, self._values(dependencies), waits=waits)

@@ -1,6 +1,7 @@
-"""A worker: the connection to the scheduler, and what its messages mean.
+"""A worker: how it starts and ends, and what it is made of.
 
-The loop's thread only moves messages; it never waits for the store, which the very same loop may serve. A task goes
+The loop's thread only moves messages; it never waits for the store, which the very same loop may serve. `hearing` says
+what each message means. A task goes
 from the message, perhaps by way of `waiting_runs`, through the queue of `threads` to a thread, where `execution`
 makes an outcome of it, and `outcomes` sends that to the scheduler. A thread that has no task moves messages too, so
 that a task which comes meanwhile needs no other one.
@@ -13,7 +14,6 @@ import contextlib
 import logging
 import os
 import socket
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -27,7 +27,6 @@ from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.identity import own_identity
 from holdfast.cluster.processes import kept_logs
 from holdfast.cluster.protocol.limits import MAX_REASON_LENGTH
-from holdfast.cluster.protocol.message import Dispatch
 from holdfast.cluster.protocol.records import record_of, topic_names
 from holdfast.cluster.worker import context, output, stacks
 from holdfast.cluster.worker.actor import Surroundings
@@ -38,6 +37,7 @@ from holdfast.cluster.worker.execution import Task, TaskRunner
 from holdfast.cluster.worker.face import WorkerFace
 from holdfast.cluster.worker.forks import Forks
 from holdfast.cluster.worker.functions import FunctionTable
+from holdfast.cluster.worker.hearing import Hearing
 from holdfast.cluster.worker.imports import ImportsFreezer
 from holdfast.cluster.worker.ledger import WorkerLedger
 from holdfast.cluster.worker.looking import Looking
@@ -62,8 +62,6 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 CLOSE_PLUGINS_SECONDS = 3.0
 #: How often the loop writes into the ledger that it goes round.
 HEAR_SECONDS = 1.0
-#: Messages that a task's thread can't handle like the others.
-_NOT_ANYWHERE = frozenset({protocol.worker.CLOSE.operation, protocol.worker.TO_TASKS.operation})
 
 
 class Worker:
@@ -235,25 +233,17 @@ class Worker:
                 f"holdfast-errand-{self.name}",
                 inside=self._in_errand,
             )
-            self._dispatch: Dispatch[None] = Dispatch(
-                protocol.worker.TO_WORKER,
-                {
-                    protocol.worker.HOLDING: self._blocking.hold,
-                    protocol.worker.TIMED: self._running.limit,
-                    protocol.worker.RUN_TASKS: self._waiting_runs.add,
-                    protocol.worker.GRANTED: self._blocking.granted,
-                    protocol.worker.FUNCTIONS_SENT: self.functions.add,
-                    protocol.worker.FUNCTIONS_FORGOTTEN: self.functions.forget,
-                    protocol.worker.DISCARD: self._write_behind.discard,
-                    protocol.worker.DROP: self._drop,
-                    protocol.worker.REVOKED: self._revoked,
-                    protocol.worker.CALLS: self.actors.call,
-                    protocol.worker.DROP_CALLS: self.actors.drop_calls,
-                    protocol.worker.DROP_ACTORS: self.actors.drop,
-                    protocol.worker.TO_TASKS: self._tell_tasks,
-                    protocol.errands.ERRAND: self._errands.take,
-                    protocol.worker.CLOSE: lambda: self._end(None),
-                },
+            self._hears = Hearing(
+                self._threads,
+                self._waiting_runs,
+                self._blocking,
+                self._running,
+                self.functions,
+                self._write_behind,
+                self.actors,
+                take_errand=self._errands.take,
+                deliver=self._deliver,
+                close=lambda: self._end(None),
             )
             if self.own_process:
                 await self._warm_up()
@@ -281,14 +271,14 @@ class Worker:
         except BaseException:
             await self.close()
             raise
-        self._tasks = TasksTransport(
+        self._tasks = self._hears.tasks = TasksTransport(
             self._connection, self._flush_seals, lambda: self._blocking.is_lending or context.is_beside_tasks()
         )
         self._connection.on_break = self._on_break
         self._looking.start()
         if self.own_process:
             self._watchdog = self._watch()
-        self._connection.start(self._on_batch, self._on_connection_lost, self._on_batch_elsewhere)
+        self._connection.start(self._hears.on_batch, self._on_connection_lost, self._hears.on_batch_elsewhere)
         self._threads.read()
 
     def _watch(self) -> Watchdog:
@@ -321,7 +311,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         self._connection = shared_connection(ours)
         ended = asyncio.Event()
-        self._connection.start(self._on_batch, lambda error: ended.set(), self._on_batch_elsewhere)
+        self._connection.start(self._hears.on_batch, lambda error: ended.set(), self._hears.on_batch_elsewhere)
         await asyncio.to_thread(warm_up, theirs, self.store)
         await ended.wait()
         self._connection = None
@@ -434,7 +424,7 @@ class Worker:
             self.actors.stop()
             self._threads.stop()
             self._errands.begin_no_more()
-            if not await _within(CLOSE_PLUGINS_SECONDS, self._does.close):
+            if not await self._does.close(CLOSE_PLUGINS_SECONDS):
                 logger.info("%s closes while a plugin is still being taken down", self.name)
             if not await self._threads.join(CLOSE_TIMEOUT_SECONDS):
                 logger.info("%s closes while a task still runs", self.name)
@@ -467,51 +457,7 @@ class Worker:
         if self._connection is not None and self._closing is None:
             self._connection.leave_to_parent()
 
-    # -- messages
-
-    def _on_batch_elsewhere(self, batch: tuple[Any, ...]) -> bool:
-        """Handle a batch in a task's thread, unless it is for the loop's."""
-        for message in batch:
-            if message[0] in _NOT_ANYWHERE:
-                return self._on_others_batch(batch)
-        for message in batch:
-            self._dispatch(message)
-        return True
-
-    def _on_others_batch(self, batch: tuple[Any, ...]) -> bool:
-        """The same, for a batch with messages to the tasks or for the loop's thread."""
-        if protocol.worker.CLOSE.is_in(batch):
-            return False
-        said = [protocol.worker.TO_TASKS.fields_of(message) for message in batch]
-        if self._tasks is None or not self._tasks.hear_elsewhere([to_tasks for to_tasks in said if to_tasks]):
-            return False  # there the messages are checked that don't come here
-        self._on_batch(tuple([message for message, to_tasks in zip(batch, said, strict=True) if not to_tasks]))
-        return True
-
-    def _on_batch(self, batch: tuple[Any, ...]) -> None:
-        for message in batch:
-            self._dispatch(message)
-
-    def _drop(self, run_ids: Sequence[int]) -> None:
-        assert self._threads is not None
-        if dropped := self._waiting_runs.drop(run_ids, self._threads.drop):
-            self._forget(dropped)
-            self._deliver([protocol.worker.DROPPED(dropped)])
-
-    def _revoked(self, number: int, run_ids: Sequence[int]) -> None:
-        assert self._threads is not None
-        self._forget(self._waiting_runs.drop(run_ids, self._threads.revoke))
-        self._threads.confirm(number)
-        self._deliver([protocol.worker.CONFIRMED(number)])
-
-    def _forget(self, run_ids: Sequence[int]) -> None:
-        """These runs never begin."""
-        self._blocking.ended(run_ids)
-        self._running.forget(run_ids)
-
-    def _tell_tasks(self, *message: Any) -> None:
-        if self._tasks is not None:
-            self._tasks.hear(*message)
+    # -- the connection
 
     def _on_break(self, is_broken: bool) -> None:
         if not is_broken and self._threads is not None:
@@ -595,27 +541,6 @@ class Worker:
     def _store_is_gone(self, error: StoreClosedError) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: this worker has ended before
             self._loop.call_soon_threadsafe(self._end, f"the object store is gone ({error})")
-
-
-async def _within(seconds: float, function: Callable[[], object]) -> bool:
-    """Call a function in a thread of its own, and wait for it so long; whether it has ended."""
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def call() -> None:
-        try:
-            function()
-        finally:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and did not wait that long
-                loop.call_soon_threadsafe(ended.set)
-
-    threading.Thread(target=call, name="holdfast-errand-end", daemon=True).start()
-    try:
-        async with asyncio.timeout(seconds):
-            await ended.wait()
-    except TimeoutError:
-        return False
-    return True
 
 
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()

@@ -13,6 +13,7 @@ from holdfast.cluster import protocol
 from holdfast.cluster.scheduler.io import warm_up as schedulers
 from holdfast.cluster.worker import Worker, warm_up
 from holdfast.cluster.worker.execution import TaskRunner
+from holdfast.cluster.worker.hearing import Hearing
 from holdfast.objectstore import Store, StoreFullError, StoreServer, connect
 
 
@@ -48,17 +49,17 @@ def test_a_worker_warms_up_reading_and_writing_and_leaves_nothing(
 
 def test_it_goes_the_way_of_a_task_from_socket_to_socket(start_worker, monkeypatch):
     seen = []
-    for name in ("_on_batch_elsewhere", "_deliver", "_run"):
-        method = getattr(Worker, name)
+    for owner, name in ((Hearing, "on_batch_elsewhere"), (Worker, "_deliver"), (Worker, "_run")):
+        method = getattr(owner, name)
 
         def noting(self, *arguments, name=name, method=method):
             seen.append((name, threading.current_thread().name))
             return method(self, *arguments)
 
-        monkeypatch.setattr(Worker, name, noting)
+        monkeypatch.setattr(owner, name, noting)
     start_worker(own_process=True)
     thread = "holdfast-task-host-0-0"
-    assert {("_on_batch_elsewhere", thread), ("_run", thread), ("_deliver", thread)} <= set(seen)
+    assert {("on_batch_elsewhere", thread), ("_run", thread), ("_deliver", thread)} <= set(seen)
 
 
 def test_a_worker_that_is_warm_reads_in_the_thread_of_a_task(start_worker, scheduler, eventually):
