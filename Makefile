@@ -8,6 +8,8 @@ SEED ?=
 BIN := $(VENV)/bin
 # Several processes share the tests (tests/conftest.py says how many); make PARALLEL= runs them in one, for a debugger.
 PARALLEL ?= --numprocesses auto --dist worksteal
+# Tests start thousands of processes, which would all compile every module if they could not keep what they compile.
+export PYTHONDONTWRITEBYTECODE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-fragmentation bench-actors install clean
