@@ -219,7 +219,7 @@ def test_a_task_that_is_interrupted_while_it_waits_for_its_resources_has_them_th
 
 def test_what_the_tasks_say_travels_in_the_workers_connection(scheduler, receiver):
     queue = [("release", ["a"]), ("turn", 2)]
-    receiver.worker.tasks.send([("release", ["a"])], queue, 1)
+    receiver.worker.tasks.send([("release", ["a"])], queue, slice(1))
     assert queue == [("turn", 2)], "what is sent leaves the queue in the same step"
     assert scheduler.message(receiver.peer, "tasks") == ("tasks", "release", ("a",))
 
