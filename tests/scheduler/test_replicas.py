@@ -176,6 +176,19 @@ class TestReplicate:
         assert answer(cluster) == (True, {"short": []})
         assert len(where(cluster, "x")) == 2
 
+    def test_a_small_result_that_nobody_waits_for_any_more_is_not_tried_again(self, cluster):
+        cluster.add_worker(hosts(cluster)[0])
+        cluster.submit("client", {"x": []})
+        cluster.finish("x", inline=b"small", nbytes=10)
+        ask(cluster, requests.REPLICATE(keys=["x"], n=2, timeout=3.0))
+        pass_time_in_steps(cluster, 3.0)
+        cluster.bring_copies(reason="nobody has it")
+        pass_time_in_steps(cluster, carrying.REST_SECONDS)
+        ask(cluster, requests.REPLICATE(keys=["x"], n=2), 8)
+        assert cluster.copying
+        bring_all(cluster)
+        assert answer(cluster, 8) == (True, {"short": []})
+
     def test_an_unknown_key_is_refused(self, cluster):
         ask(cluster, requests.REPLICATE(keys=["nothing"]))
         assert answer(cluster)[1][0] == "CancelledError"

@@ -184,7 +184,7 @@ class Carrying(Part):
             delivery = self._deliveries.get((host, object_id))
             if delivery is None or delivery.source is None:
                 continue
-            if delivery.may_be_stored_soon:
+            if delivery.orders and delivery.may_be_stored_soon:
                 self._leave_way(delivery)
                 delivery.rests += 1
                 self._resting[delivery] = self.shared.now + REST_SECONDS
