@@ -318,6 +318,14 @@ class TestPlacement:
         cluster.submit(client, {"x": ()}, workers=["nobody"], allow_other_workers=True)
         assert list(cluster.running) == ["x"]
 
+    def test_so_is_one_for_a_worker_that_lacks_what_the_task_needs(self):
+        cluster = Cluster(hosts=1, workers=1)
+        client = cluster.add_client()
+        (named,) = cluster.state.workers
+        able = cluster.add_worker(cluster.add_host(), resources={"GPU": 1})
+        cluster.submit(client, {"x": ()}, workers=[named], resources={"GPU": 1}, allow_other_workers=True)
+        assert cluster.running == {"x": able}
+
 
 class TestNoWorker:
     def test_tasks_wait_for_workers_to_come(self):

@@ -67,10 +67,9 @@ class Eligibility:
         workers = [worker for worker in self._workers.values() if not worker.is_retired]
         if requirements is None:
             return workers
-        named = [w for w in workers if requirements.names(w) and not (requirements.yields and w.retiring)]
-        if not named:
-            named = [w for w in workers if requirements.falls_back_on(w)]
-        return [w for w in named if requirements.could_run_on(w)]
+        able = [w for w in workers if requirements.could_run_on(w)]
+        named = [w for w in able if requirements.names(w) and not (requirements.yields and w.retiring)]
+        return named or [w for w in able if requirements.falls_back_on(w)]
 
     def can_run(self, requirements: Requirements | None) -> bool:
         """Whether there is a worker that may run tasks with these requirements, or a place that one is to come to."""
@@ -103,5 +102,5 @@ class Eligibility:
         """Whether these requirements mean a worker, by its name, or since the one that they wish for isn't there."""
         if requirements.names(worker):
             return True
-        others = (w for w in self._workers.values() if not w.retiring)
+        others = (w for w in self._workers.values() if not w.retiring and requirements.could_run_on(w))
         return requirements.falls_back_on(worker) and not any(map(requirements.names, others))

@@ -28,7 +28,7 @@ class Requirements:
     resources
         What a run takes from its worker while it lasts, by name.
     loose
-        ``workers`` is a wish: when none of them is there, any worker will do.
+        ``workers`` is a wish: when none of them is there that has the resources, any worker will do that has them.
     actor
         The task makes an actor, which goes to a worker that has few.
     """
