@@ -140,6 +140,20 @@ def test_calls_and_the_task_fail_when_the_worker_dies_and_nothing_is_made_again(
     assert not cluster.state.actors._actors
 
 
+def test_another_try_of_an_actor_that_is_lost_makes_another_one(cluster):
+    lost = cluster.make("a", "counter")
+    cluster.remove_worker(cluster.worker_of(lost))
+    cluster.forget_calls()
+    cluster.clients["a"]["counter"] = "pending"
+    cluster.handle(events.KeysRetried("a", ["counter"]))
+    cluster.catch_up()
+    actor = cluster.end_making("counter")
+    assert isinstance(cluster.error("a", cluster.call("a", lost)), ActorLostError)
+    request = cluster.call("a", actor)
+    cluster.end_next(actor)
+    assert cluster.answer("a", request)[1]
+
+
 def test_a_constructor_is_run_again_when_its_worker_dies_before_there_was_a_handle(cluster):
     cluster.submit("a", {"counter": []}, actor=True)
     first = cluster.begin_making("counter")

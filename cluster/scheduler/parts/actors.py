@@ -406,7 +406,7 @@ class Actors(Part):
             assert not actor.is_ending or (actor.calls and not actor.lost)
             if actor.lost:  # 2
                 assert not actor.calls
-                assert actor.task.state in ("erred", "released"), f"{actor!r} is lost, and {actor.task!r}"
+                assert actor.task.state != "memory", f"{actor!r} is lost, and {actor.task!r}"
             else:
                 assert self.shared.workers.get(actor.worker.address) is actor.worker
             for client, calls in actor.calls.items():
