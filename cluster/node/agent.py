@@ -189,7 +189,7 @@ class NodeAgent:
             self._store_capacity,
             socket_path=self.run_directory.path / "store.sock",
             fetch=self._fetch,
-            on_left=self._left,
+            on_left=self._process_left,
             spill_directory=self._spill_directory,
             clock=self._clock.time,
         )
@@ -378,9 +378,12 @@ class NodeAgent:
         if self._link is not None:
             self._link.exited(worker_address, death)
 
-    def _left(self, name: str, object_ids: list[ObjectID]) -> None:
+    def _process_left(self, name: str, pid: int, object_ids: list[ObjectID]) -> None:
+        self._left(name, object_ids, None if self._workers is None else self._workers.incarnation_of(pid))
+
+    def _left(self, name: str, object_ids: list[ObjectID], incarnation: int | None = None) -> None:
         if self._link is not None and object_ids:
-            self._link.left(name, object_ids)
+            self._link.left(name, object_ids, incarnation)
 
     def _say(self, message: tuple[Any, ...]) -> None:
         if self._link is not None:

@@ -53,6 +53,9 @@ class Death(NamedTuple):
         What the crashed thread was doing, innermost first, for people.
     asked
         Whether it was ended for the scheduler, because of what it was running.
+    incarnation
+        Which of the processes it was that fill the worker's place one after the other; None: the worker had no process
+        of its own.
     """
 
     reason: str
@@ -61,6 +64,7 @@ class Death(NamedTuple):
     fault: bool = False
     frames: str = ""
     asked: bool = False
+    incarnation: int | None = None
 
 
 def death_of(code: int, ledger: AgentLedger) -> Death:

@@ -199,14 +199,15 @@ class SchedulerLink:
 
     def exited(self, worker_address: str, death: Death) -> None:
         """A worker's process has ended."""
-        reason = death.reason[:MAX_REASON_LENGTH]
-        self._send(protocol.node.EXITED(worker_address, reason, death.running, death.crashed, death.fault, death.asked))
+        how = death.reason[:MAX_REASON_LENGTH], death.running, death.crashed, death.fault, death.asked
+        self._send(protocol.node.EXITED(worker_address, *how, death.incarnation))
 
-    def left(self, name: str, object_ids: list[Any]) -> None:
-        """A process that used this host's store has gone, and has put these objects there."""
+    def left(self, name: str, object_ids: list[Any], incarnation: int | None) -> None:
+        """A process that used this host's store has gone, and has put these objects there; which one it was of those in
+        a worker's place, if it was a worker's."""
         # The process chose its name, and its mistake is not this host's.
         objects = [{"id": object_id} for object_id in object_ids]
-        for message in pieces(protocol.node.LEFT(objects, name[:MAX_NAME_LENGTH])):
+        for message in pieces(protocol.node.LEFT(objects, name[:MAX_NAME_LENGTH], incarnation)):
             self._send(message)
 
     def places_changed(self) -> None:

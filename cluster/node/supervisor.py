@@ -34,6 +34,8 @@ RESTARTED = "was told to make room for a new process"
 STOP_TIMEOUT_SECONDS = 5.0
 #: How long a worker may take to end that has lost the scheduler: longer than any takes that ends by itself.
 PARTED_SECONDS = CLOSE_SECONDS + EXIT_SECONDS + 3.0
+#: Of so many processes that have ended it is known which ones they were.
+MAX_REMEMBERED = 1_000
 #: How long one may take to end that is to be started again: a moment more than it gives the tasks that it runs.
 RESTART_SECONDS = 2.0
 
@@ -48,6 +50,7 @@ class WorkerProcess:
         self.restarts = Restarts(tasks_may_kill=True)
         self.child: ForkedProcess | None = None
         self.ledger: AgentLedger | None = None  # which that process shares
+        self.incarnation: int | None = None  # of that process, or of the one before
         self.killed_because: str | None = None
         self.is_asked_to_end = False  # by the scheduler, because of what it runs
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,6 +70,7 @@ class WorkerProcess:
     @contextlib.contextmanager
     def with_ledger(self, incarnation: int) -> Iterator[AgentLedger]:
         """While the next process fills it."""
+        self.incarnation = incarnation
         with contextlib.closing(AgentLedger(incarnation, self.plan.nthreads)) as self.ledger:
             try:
                 yield self.ledger
@@ -116,6 +120,7 @@ class Supervisor:
         self._log_directory = log_directory
         self._dask_config = dask_config
         self._incarnations = itertools.count(1)
+        self._incarnations_of: dict[int, int] = {}  # by pid, of the processes that were started last
         self._is_closing = False
         self._memory_watch: asyncio.Task[None] | None = None
         self._log_watch: asyncio.Task[None] | None = None
@@ -153,7 +158,7 @@ class Supervisor:
             await self._end([worker])
             if worker in self.workers:
                 self.workers.remove(worker)
-                self._on_exit(address, Death("was closed", asked=True))
+                self._on_exit(address, Death("was closed", asked=True, incarnation=worker.incarnation))
 
     async def close(self) -> None:
         """Ask the workers to close, and end those that take too long. None is left when this returns."""
@@ -202,7 +207,7 @@ class Supervisor:
                     worker.started.set_exception(HoldfastError(f"{worker.name} {death.reason}"))
             if worker.closing.is_set():
                 return
-            self._on_exit(worker.address, death)
+            self._on_exit(worker.address, death._replace(incarnation=worker.incarnation))
             pause = worker.restarts.ended(death.reason, asked=death.asked)
             when = f" in {pause:.2g} s" if pause else ""
             where = f"\n{death.frames}" if death.frames else ""
@@ -232,6 +237,7 @@ class Supervisor:
             )
         ledger.close_fd()
         worker.child = child
+        self._remember(child.pid, ledger.incarnation)
         if worker.closing.is_set():  # too late for `_end` to find it
             child.terminate()
         try:
@@ -259,6 +265,16 @@ class Supervisor:
         if worker.killed_because is None:
             return death
         return death._replace(reason=worker.killed_because, asked=worker.is_asked_to_end)
+
+    def _remember(self, pid: int, incarnation: int) -> None:
+        self._incarnations_of.pop(pid, None)  # which the kernel has given out anew
+        self._incarnations_of[pid] = incarnation
+        if len(self._incarnations_of) > MAX_REMEMBERED + len(self.workers):
+            del self._incarnations_of[next(iter(self._incarnations_of))]
+
+    def incarnation_of(self, pid: int) -> int | None:
+        """Which of the processes it is, or was, that have filled the places of workers; None: none of them."""
+        return self._incarnations_of.get(pid)
 
     def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> Revoked | None:
         """Take runs away from a worker (`AgentLedger.revoke`). None if that process is gone, and its runs with it."""

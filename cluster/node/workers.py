@@ -233,6 +233,10 @@ class HostWorkers:
         """A worker has lost the scheduler: it is to end by itself."""
         self._supervisor.parted(address, pid)
 
+    def incarnation_of(self, pid: int) -> int | None:
+        """Which of the processes it is, or was, that have filled the places of workers; None: none of them."""
+        return self._supervisor.incarnation_of(pid)
+
     def revoke(self, address: str, incarnation: int, run_ids: Sequence[int]) -> Revoked | None:
         """Take runs away from a worker. None if it is no process: then it is as deaf as this agent."""
         return self._supervisor.revoke(address, incarnation, run_ids)

@@ -47,21 +47,24 @@ EXITED = Message(
     "exited",
     "A worker process ended. Its threads had taken the `running` ones last; `crashed` is the one of them that has "
     "crashed it, if that is known. `fault` says whether it was killed as a process is that writes where it can't; "
-    "`asked`, whether the node has ended it since the scheduler wanted that (`kill`).",
+    "`asked`, whether the node has ended it since the scheduler wanted that (`kill`). What is said of another process "
+    "than the one that is connected comes too late. A worker without a process of its own has no incarnation.",
     worker=ADDRESS,
     reason=REASON,
     running=RUNS,
     crashed=Maybe(RUN),
     fault=Boolean(),
     asked=Boolean(),
+    incarnation=Maybe(INCARNATION),
 )
 LEFT = Message(
     "left",
     "A client or worker of this name has left the store, and has put these objects there. The scheduler "
-    "deletes those of them that it had not heard of.",
+    "deletes those of them that it had not heard of. The incarnation is that of a worker's process, nil for others.",
     cut="objects",
     objects=Listed(OBJECT_NAMED),
     name=TEXT,
+    incarnation=Maybe(INCARNATION),
 )
 REVOKED = Message(
     "revoked",

@@ -45,7 +45,7 @@ class Clients:
     answer_server : callable
         Takes the replies to the server's own requests.
     on_left : callable, optional
-        Called with the name of a client that has gone, and the ids of its objects that are here still.
+        Called with the name and the pid of a client that has gone, and the ids of its objects that are here still.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Clients:
         settle: Callable[[], None],
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         answer_server: Callable[[Answer], None],
-        on_left: Callable[[str, list[ObjectID]], None] | None,
+        on_left: Callable[[str, int, list[ObjectID]], None] | None,
     ) -> None:
         self._core = core
         self._handlers = handlers
@@ -170,7 +170,7 @@ class Clients:
                     connection.pid,
                 )
             if self._on_left is not None:
-                self._on_left(connection.name, put)
+                self._on_left(connection.name, connection.pid, put)
 
     def _release(self, client: int) -> None:
         self._core.disconnect(client)

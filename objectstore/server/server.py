@@ -59,8 +59,8 @@ class StoreServer(LocalStore):
         or raises; the gets that wait for it then fail with the error's text. Called once per missing
         object however many ask, and once more for each request that knows sources that haven't failed yet.
     on_left : callable, optional
-        Called in the loop with the name of a client that has gone, however it went, and the ids of the objects
-        that it has put here and that are here still.
+        Called in the loop with the name and the pid of a client that has gone, however it went, and the ids of the
+        objects that it has put here and that are here still.
     clock : callable
         Seconds, never going back.
     spill : bool
@@ -94,7 +94,7 @@ class StoreServer(LocalStore):
         socket_path: str | os.PathLike[str] | None = None,
         *,
         fetch: Fetch | None = None,
-        on_left: Callable[[str, list[ObjectID]], None] | None = None,
+        on_left: Callable[[str, int, list[ObjectID]], None] | None = None,
         spill: bool = True,
         spill_directory: str | os.PathLike[str] | None = None,
         spill_limit: int | str | None = None,

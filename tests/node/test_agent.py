@@ -182,10 +182,12 @@ def test_a_killed_worker_is_reported_and_started_again(scheduler, start_host, ev
     killed, other = host.worker(0), host.worker(1)
     _, made = scheduler.one(killed, scheduler.task(killed, np.arange, 50_000, key="x"))
     os.kill(killed.info["pid"], signal.SIGKILL)
-    _, address, reason, *_ = scheduler.message(host.node, "exited")
+    _, address, reason, *_, incarnation = scheduler.message(host.node, "exited")
     assert address == f"{host.address}/0"
     assert "SIGKILL" in reason
+    assert incarnation == killed.info["incarnation"]
     again = host.worker(0)
+    assert again.info["incarnation"] != incarnation
     assert again.info["pid"] != killed.info["pid"]
     assert again.info["name"] == killed.info["name"]
     # What it had made is still there.

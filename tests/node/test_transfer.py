@@ -503,4 +503,4 @@ def test_what_a_peer_has_put_is_reported_piece_by_piece_as_far_as_it_is_there_st
     pool.close()
     reports = [scheduler.message(host.node, "left") for _ in range(3)]
     said = [tuple({"id": object_id} for object_id in left[start : start + 2]) for start in (0, 2, 4)]
-    assert reports == [("left", objects, "client-1") for objects in said]
+    assert reports == [("left", objects, "client-1", None) for objects in said]

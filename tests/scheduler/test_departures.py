@@ -106,8 +106,31 @@ def test_signs_of_workers_that_are_not_there_change_nothing(cluster, worker):
 
 def test_a_second_word_of_its_node_changes_nothing(cluster, worker):
     cluster.lose_worker(worker, is_explained=True)
-    cluster.handle(events.WorkerExited(HOST, worker, "once more"))
+    cluster.handle(cluster.exited(worker))
     assert worker in cluster.state.workers
+
+
+@pytest.mark.parametrize("is_explained", [True, False])
+def test_one_of_which_there_is_a_sign_that_it_is_gone_gets_nothing_to_run(cluster, worker, is_explained):
+    cluster.lose_worker(worker, is_explained=is_explained)
+    cluster.submit("client", {"y": []})
+    assert cluster.state.tasks["y"].state == "ready"
+    other = cluster.add_worker(HOST)
+    assert cluster.running["y"] == other
+    pass_time(cluster, EXIT_REASON_SECONDS)
+    assert cluster.state.tasks["y"].failures == 0
+
+
+def test_what_a_node_says_late_of_the_process_before_does_not_concern_its_successor(cluster, worker):
+    exited = cluster.exited(worker)
+    cluster.lose_worker(worker, is_explained=False)
+    cluster.add_worker(HOST, address=worker)
+    cluster.handle(exited)
+    assert cluster.running == {"x": worker}
+    pass_time(cluster, EXIT_REASON_SECONDS)
+    assert cluster.disconnected == []
+    assert cluster.running == {"x": worker}
+    assert failures(cluster) == 1  # the run of the process that has died
 
 
 class TestUnclaimed:
@@ -118,7 +141,9 @@ class TestUnclaimed:
         return object_id
 
     def left(self, cluster, owner, *object_ids):
-        cluster.handle(events.OwnerLeft(HOST, [{"id": object_id} for object_id in object_ids], owner))
+        worker = next((worker for worker in cluster.state.workers.values() if worker.name == owner), None)
+        incarnation = None if worker is None else worker.incarnation
+        cluster.handle(events.OwnerLeft(HOST, [{"id": object_id} for object_id in object_ids], owner, incarnation))
 
     def test_what_a_worker_has_not_told_of_goes_when_all_is_read_that_it_had_sent(self, cluster, worker):
         untold = self.put(cluster)
@@ -139,6 +164,35 @@ class TestUnclaimed:
         cluster.remove_worker(worker)
         assert object_id in cluster.stores[HOST]
         assert cluster.state.tasks["x"].object_id == object_id
+
+    def test_what_the_process_before_has_left_does_not_wait_for_its_successor(self, cluster, worker):
+        untold = self.put(cluster)
+        before = cluster.state.workers[worker]
+        cluster.lose_worker(worker, is_explained=False)
+        cluster.add_worker(HOST, address=worker)
+        cluster.handle(events.OwnerLeft(HOST, [{"id": untold}], before.name, before.incarnation))
+        assert untold not in cluster.stores[HOST]
+
+    def test_a_copy_that_was_to_be_deleted_does_not_count_since_its_maker_has_left(self, cluster, worker):
+        """The word that it is to be deleted was on its way when the node has said what the worker had put there."""
+        other = cluster.add_host()
+        object_id = cluster.finish("x")
+        cluster.copy("x", other)
+        task = cluster.state.tasks["x"]
+        cluster.state.life.results.forget_copy(task, cluster.state.hosts[HOST])
+        self.left(cluster, cluster.state.workers[worker].name, object_id)
+        cluster.remove_worker(worker)
+        assert task.where == (cluster.state.hosts[other],)
+
+    @pytest.mark.parametrize("sign", ["its node says so", "its connection has ended", "it has left the store"])
+    def test_a_small_result_of_a_worker_that_is_about_to_be_gone_is_deleted_by_its_host(self, cluster, worker, sign):
+        object_id = cluster.finish("x", inline=b"small")
+        if sign == "it has left the store":
+            self.left(cluster, cluster.state.workers[worker].name, object_id)
+        else:
+            cluster.lose_worker(worker, is_explained=sign == "its node says so")
+        cluster.release("client", "x")
+        assert object_id not in cluster.stores[HOST]
 
     def test_of_an_owner_that_is_not_there_nothing_is_kept(self, cluster):
         untold = self.put(cluster)

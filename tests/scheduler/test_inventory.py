@@ -55,6 +55,27 @@ def test_published_data_counts_again_though_nobody_else_holds_it(cluster):
     assert cluster.clients["client"]["x"] == "memory"
 
 
+@pytest.mark.parametrize("way", ["released", "scattered in vain", "released meanwhile", "of two copies"])
+def test_data_that_a_host_has_not_heard_it_is_to_delete_goes_when_it_is_back(cluster, way):
+    """Its owner is there, and might be about to tell of it."""
+    object_id = cluster.scatter("client", "x", HOST)
+    if way == "released":
+        cluster.release("client", "x")
+    elif way == "scattered in vain":
+        object_id = cluster.scatter("client", "x", HOST)  # the key has a result already
+    elif way == "of two copies":
+        cluster.copy("x", OTHER)
+    cluster.cut_off_host(HOST)
+    cluster.release("client", "x")
+    cluster.away[HOST] = {object_id}
+    cluster.stores[HOST] = cluster.away.pop(HOST)
+    cluster.handle(events.HostJoined(HOST, {"address": HOST, "hostname": HOST, "incarnation": HOST}))
+    description = {"id": object_id, "nbytes": LARGE, "owner": "client"}
+    cluster.handle(events.ObjectsReported(HOST, [description, {**description, "id": b"untold" * 2 + b"...."}]))
+    assert object_id not in cluster.stores[HOST]
+    assert cluster.state.objects._unclaimed["client"]  # what the client may still tell of
+
+
 def test_what_arrives_for_a_host_that_is_cut_off_counts_when_it_is_back(cluster):
     cluster.cut_off_host(HOST)
     cluster.scatter("client", "x", HOST)

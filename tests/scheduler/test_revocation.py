@@ -187,7 +187,7 @@ def test_an_answer_about_a_process_that_has_gone_changes_nothing(cluster, client
     worker, _ = held_up(cluster, client)
     cluster.see(worker, "stopped", 1.0)
     ((_, _, incarnation, run_ids),) = cluster.asked
-    cluster.handle(events.WorkerExited(worker.rpartition("/")[0], worker, "killed"))
+    cluster.handle(cluster.exited(worker))
     cluster.handle(events.WorkerParted(worker, "killed"))
     cluster.runs[worker].clear()
     cluster.handle(events.WorkerJoined(worker, "again", "tcp://host0:1", 1, {}, incarnation + 1000))

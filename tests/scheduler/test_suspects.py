@@ -66,8 +66,7 @@ def test_nobody_is_charged_for_what_an_ended_run_has_left_behind(cluster):
     worker = cluster.running["one"]
     one = cluster.entry("one")[1][1]
     cluster.finish("one")
-    host = worker.rpartition("/")[0]
-    cluster.handle(events.WorkerExited(host, worker, "", [one, cluster.entry("two")[1][1]], one))
+    cluster.handle(cluster.exited(worker, [one, cluster.entry("two")[1][1]], one))
     cluster.handle(events.WorkerParted(worker, ""))
     assert failures(cluster, "two") == [0]
     assert cluster.state.tasks["two"].isolation == 0

@@ -107,7 +107,7 @@ class Cluster:
 
     def _apply(self, instruction: to_do.Instruction) -> None:
         peer = instruction.peer
-        if peer in self.departing and not isinstance(instruction, to_do.DiscardResults | to_do.Disconnect):
+        if peer in self.departing and not isinstance(instruction, to_do.Disconnect):
             return  # nobody hears it
         if isinstance(instruction, to_do.RunTasks):
             for entry in instruction.items:
@@ -265,6 +265,7 @@ class Cluster:
         address: str | None = None,
     ) -> str:
         address = address or f"{host}/{next(self._ids)}"
+        self.departing.pop(address, None)  # of the process before
         self.runs[address] = {}
         self.dropped[address] = []
         name = address.rpartition(":")[2]
@@ -284,10 +285,9 @@ class Cluster:
         """A worker dies; its node knows which keys its threads had taken last, or nothing."""
         run_ids = None if running is None else [self.entry(key)[1][1] for key in running]
         crashed = None if crashed is None else self.entry(crashed)[1][1]
-        host = address.rpartition("/")[0]
         del self.runs[address], self.dropped[address]
         signs: list[events.Event] = [
-            events.WorkerExited(host, address, "killed by signal 9", run_ids, crashed, fault, asked),
+            self.exited(address, run_ids, crashed, fault, asked),
             events.WorkerParted(address, "its connection closed"),
         ]
         for sign in reversed(signs) if parted_first else signs:
@@ -304,10 +304,15 @@ class Cluster:
         """The other one."""
         self._give_sign(address, is_explained=not self.departing.pop(address))
 
+    def exited(self, address: str, *how: Any) -> events.WorkerExited:
+        """What the node of a worker says when its process has ended."""
+        worker = self.state.workers.get(address)
+        exited = events.WorkerExited(address.rpartition("/")[0], address, "killed by signal 9", *how)
+        return exited._replace(incarnation=None if worker is None else worker.incarnation)
+
     def _give_sign(self, address: str, *, is_explained: bool) -> None:
-        host = address.rpartition("/")[0]
         if is_explained:
-            self.handle(events.WorkerExited(host, address, "killed by signal 9"))
+            self.handle(self.exited(address))
         else:
             self.handle(events.WorkerParted(address, "its connection closed"))
 

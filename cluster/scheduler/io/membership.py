@@ -322,10 +322,10 @@ class Membership:
                 else:
                     writer.close()
 
-    def worker_exited(self, worker: str) -> None:
-        """Its process has ended: it won't be back, if it is cut off."""
+    def worker_exited(self, worker: str, incarnation: int | None) -> None:
+        """A process of a worker has ended: if it is the one that is cut off, it won't be back."""
         peer = self.peers.get(worker)
-        if peer is not None and peer.is_cut_off:
+        if peer is not None and peer.is_cut_off and peer.info.get("incarnation") == incarnation:
             peer.give_up()
 
     # -- leaving

@@ -532,7 +532,7 @@ class Scheduler:
         event = events.WorkerExited(peer, *how)
         logger.log(logging.INFO if event.asked else logging.WARNING, "worker %s ended: %s", event.worker, event.reason)
         self._handle(event)
-        self._members.worker_exited(event.worker)
+        self._members.worker_exited(event.worker, event.incarnation)
 
     def _tasks_said(self, worker: str, *message: Any) -> Iterator[None] | None:
         tasks = self._peers.get(id_of_tasks(worker))

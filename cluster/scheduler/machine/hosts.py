@@ -133,6 +133,8 @@ class Hosts:
             self._placement.push(task)
         for part in self._parts:
             part.host_left(host)
+        for object_id in host.deleted:  # it may not have heard that
+            self._life.lost.remember(object_id)
         for task in list(host.objects):
             self._life.lose_copy(task, host)
             self._copies.lost_copy(task)

@@ -241,7 +241,7 @@ class SchedulerState:
             Queues(shared),
             Variables(shared),
         )
-        self.objects = Objects(shared, self.copies, self.carrying)
+        self.objects = Objects(shared, self.copies, self.carrying, self.revocation)
         clients = Clients(shared, self.parts, self.unrunnable, self.objects)
         self._worker_events = Workers(
             shared,

@@ -3,7 +3,8 @@
 What the scheduler has not heard of is deleted, unless it was put there by a client or worker that may be about to tell
 of it. Such an object is *unclaimed* until all has been read that its owner had sent, which is when the owner has left
 here too. A worker's objects become known to be unclaimed when its node says that it has left the store; a client's also
-when their host joins with them.
+when their host joins with them. What it had before it was given up is none of that, nor what it was told to delete just
+before: the word may not have reached it (`tasks/lost.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable
 from holdfast.cluster.scheduler.parts.carrying import Carrying
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
+from holdfast.cluster.scheduler.placing.revocation import Revocation
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects
 from holdfast.cluster.scheduler.tasks.model import Host
@@ -30,9 +32,11 @@ class Objects:
         Sees to second copies of data.
     carrying
         Waits for copies that hosts were told to bring.
+    revocation
+        Learns which workers are gone.
     """
 
-    def __init__(self, shared: Shared, copies: Copies, carrying: Carrying) -> None:
+    def __init__(self, shared: Shared, copies: Copies, carrying: Carrying, revocation: Revocation) -> None:
         self.events: EventHandlers = {
             events.ObjectsReported: self._objects_reported,
             events.ObjectsFound: self._objects_found,
@@ -45,6 +49,7 @@ class Objects:
         self._life = shared.life
         self._copies = copies
         self._carrying = carrying
+        self._revocation = revocation
         self._unclaimed: dict[str, list[tuple[Host, list[ObjectId]]]] = {}  # by owner
 
     def _objects_reported(self, event: events.ObjectsReported) -> None:
@@ -98,7 +103,11 @@ class Objects:
         host = self._hosts.get(event.host)
         if host is None:
             return
-        owner = next((worker.address for worker in host.workers if worker.name == event.name), event.name)
+        owner = event.name
+        for worker in host.workers:
+            if worker.name == event.name and worker.incarnation == event.incarnation:
+                self._revocation.gone(worker)
+                owner = worker.address
         objects = self._life.results.table
         object_ids = [description["id"] for description in event.objects]
         unheard_of = [i for i in object_ids if (task := objects.get(i)) is None or host not in task.where]
@@ -109,8 +118,14 @@ class Objects:
     def owner_left(self, owner: str) -> None:
         """All has been read that a worker or a client had sent: what it has not told of will not be told of."""
         for host, object_ids in self._unclaimed.pop(owner, ()):
-            if self._hosts.get(host.address) is host:
-                self._found(host, object_ids)
+            if self._hosts.get(host.address) is not host:
+                continue
+            for object_id in object_ids:
+                task = self._life.results.get(object_id)
+                if task is None:
+                    self._found(host, [object_id])
+                elif host not in task.where:  # it may be on its way that this host is to delete its copy
+                    self._instructions.add(DeleteObjects, host.address, object_id)
 
     def host_left(self, host: Host) -> None:
         """A host is gone, and will say what it has, if it comes back."""

@@ -261,6 +261,7 @@ class Orders:
 
     def _delete_from(self, host: Host | None, object_id: bytes) -> None:
         if host is not None:
+            host.deleted.append(object_id)
             self._instructions.add(DeleteObjects, host.address, object_id)
 
 

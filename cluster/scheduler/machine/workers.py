@@ -15,6 +15,7 @@ what its node says        the end of its connection                     it is go
 what its node says        nothing, for `EXIT_REASON_SECONDS`            its connection is closed: a process that it has
                                                                         forked may have kept it open
 either                    its host is gone                              it is gone with its host
+none                      what its node says of the process before it   nothing: that one is gone already
 ========================  ============================================  ==========================================
 """
 
@@ -165,7 +166,7 @@ class Workers:
         if not event.worker.startswith(f"{event.host}/"):
             raise ProtocolError(f"exited.worker: {event.worker!r:.80} is none of {event.host}")
         worker = self._workers.get(event.worker)
-        if worker is None:
+        if worker is None or worker.incarnation != event.incarnation:
             return
         departure = self._departures.get(worker)
         if departure is None:
@@ -177,6 +178,7 @@ class Workers:
             self._depart(departure)
 
     def _begin(self, departure: _Departure) -> None:
+        self._revocation.gone(departure.worker)
         self._departures[departure.worker] = departure
         self._shared.deadlines.watch(departure)
 

@@ -20,6 +20,7 @@ asked                from when its agent is asked to revoke runs, or to end its 
 unconfirmed          from when the worker is told of a revocation until it has confirmed that
 cut_off              (it isn't None) from when its connection breaks until that goes on
 retiring             (it is True) from when it is to end, for good or to be started again, until it has
+is_gone              (it is True) from the first sign that it is gone, of two (`machine/workers.py`)
 ===================  ===========================================================================================
 
 A run that has begun stays where it is, however long it takes: a long call into C and one that never ends look the same.
@@ -135,6 +136,11 @@ class Revocation(Timed):
             worker.condition = "running"
             self._update(worker)
 
+    def gone(self, worker: Worker) -> None:
+        """There is a sign that the worker is gone: what it was sent from now on would be lost, and charged for that."""
+        worker.is_gone = True
+        self._update(worker)
+
     def retire(self, worker: Worker, is_retiring: bool) -> None:
         """The worker is to end, and gets nothing new to run; or it isn't any more."""
         worker.retiring = is_retiring
@@ -244,6 +250,7 @@ class Revocation(Timed):
         worker.barred = (
             worker.retiring
             or worker.preparing
+            or worker.is_gone
             or worker.condition != "running"
             or bool(worker.asked or worker.unconfirmed)
             or worker.cut_off is not None

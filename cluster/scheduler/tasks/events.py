@@ -60,7 +60,8 @@ class WorkerCutOff(NamedTuple):
 
 class WorkerExited(NamedTuple):
     """The process of a worker has ended. What its node knows of how: the runs that its threads had taken last (None:
-    it can't tell), the one that has crashed it, if that is known, and whether the fault was one of memory."""
+    it can't tell), the one that has crashed it, if that is known, and whether the fault was one of memory. And which of
+    the processes it was that fill the worker's place one after the other; None: the worker has none of its own."""
 
     host: str
     worker: str
@@ -69,6 +70,7 @@ class WorkerExited(NamedTuple):
     crashed: int | None = None
     fault: bool = False
     asked: bool = False  # the node has ended it, since it was told to
+    incarnation: int | None = None
 
 
 class PlacesChanged(NamedTuple):
@@ -286,11 +288,13 @@ class CopiesFailed(NamedTuple):
 
 
 class OwnerLeft(NamedTuple):
-    """A process does not use a host's store any more, a worker or a client. What it has put there, as descriptions."""
+    """A process does not use a host's store any more, a worker or a client. What it has put there, as descriptions; and
+    which of the processes it was that fill a worker's place one after the other (None: none of them)."""
 
     host: str
     objects: Sequence[Mapping[str, Any]]
     name: str  # a worker's name, or a client's id
+    incarnation: int | None = None
 
 
 class ErrandDone(NamedTuple):

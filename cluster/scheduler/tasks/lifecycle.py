@@ -148,7 +148,7 @@ class Lifecycle:
             if task.state != "released":
                 continue
             if not task.can_be_computed:
-                self.await_or_fail(task, f"{task.key!r} {_LOST}")
+                self.await_or_fail(task, f"{task.key!r} {_LOST if task in self.lost.objects else _LET_GO}")
                 continue
             if not task.dependencies:
                 self.enqueue(task)
@@ -329,9 +329,11 @@ class Lifecycle:
 
     def lose_copy(self, task: Task, host: Host) -> None:
         """A host is gone, and its copy of the task's object with it, unless it comes back."""
+        assert task.object_id is not None
         if len(task.where) == 1 and task.inline is None:
-            assert task.object_id is not None
             self.lost.add(task, task.object_id)
+        elif task.payload is None:  # else its owner is a worker, which is gone as well
+            self.lost.remember(task.object_id)
         self.drop_copy(task, host)
 
     def restore(
@@ -533,4 +535,8 @@ class Lifecycle:
 _LOST = (
     "is lost: the hosts that held it are gone, and it was scattered by a client, so that it can't be computed again. "
     "Scatter it once more, or keep copies of it on several hosts (broadcast=True)"
+)
+_LET_GO = (
+    "was released, and it was scattered by a client, so that it can't be computed again. Scatter it once more, and "
+    "keep a future of it, or publish it"
 )

@@ -12,6 +12,8 @@ was lost, and its task has no result yet        is the result again: the task is
                                                 to make it again is dropped, and what failed for its loss runs again
 was lost, and its task has another result now   is deleted
 was lost, and its task is forgotten             is deleted
+was to be deleted, or had other copies, and is  is deleted
+unknown now
 is unknown                                      is deleted
 ==============================================  =====================================================================
 
@@ -59,10 +61,18 @@ class Lost:
         self.supersede(task)
         self._tasks[object_id] = task
         self.objects[task] = object_id
+        self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
         if len(self._tasks) > self._limit:
             _, oldest = self._tasks.popitem(last=False)
             if oldest is not None:
                 del self.objects[oldest]
+
+    def remember(self, object_id: ObjectId) -> None:
+        """A host that is gone has an object that is not wanted, or that others have as well."""
+        self._tasks[object_id] = None
+        self._forget_oldest()
 
     def supersede(self, task: Task) -> None:
         """The task has another result, or is forgotten: what it had lost is not wanted."""

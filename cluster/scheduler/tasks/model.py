@@ -24,6 +24,8 @@ from holdfast.cluster.scheduler.tasks.partitioned import PartitionedSet
 from holdfast.cluster.scheduler.tasks.requirements import Requirements
 from holdfast.cluster.scheduler.tasks.states import ACTIVE, FIRST, State
 
+#: Of so many objects it is remembered that a host was told to delete them.
+MAX_DELETED = 10_000
 #: What a run has for itself, of a task that may have killed a worker: see `suspects`.
 Isolation = Literal[0, 1, 2, 3]
 NOT_ISOLATED: Isolation = 0
@@ -265,6 +267,7 @@ class Host:
         "address",
         "available",
         "capacity",
+        "deleted",
         "description",
         "errors",
         "expected_nbytes",
@@ -286,6 +289,8 @@ class Host:
         self.available: dict[Worker, None] = {}  # those with room for a task
         self.objects: PartitionedSet[Task] = PartitionedSet()
         self.errors: dict[TaskError, None] = {}  # large ones, which lie here
+        #: Data of clients that it was told to delete last. It may not have heard that when it is given up.
+        self.deleted: deque[ObjectId] = deque(maxlen=MAX_DELETED)
         self.nbytes = 0  # of all of these
         self.expected_nbytes = 0  # of the results of what its workers have been sent
         self.capacity = int(description.get("capacity") or 0)
@@ -362,6 +367,7 @@ class Worker:
         "heard",
         "host",
         "incarnation",
+        "is_gone",
         "is_retired",
         "name",
         "names",
@@ -400,11 +406,12 @@ class Worker:
         self.asked = 0  # revocations that its node was asked for, and has not answered
         self.unconfirmed = 0  # those that it was told of, and has not confirmed
         self.cut_off: float | None = None  # since when its connection is broken, and may be taken up again
+        self.is_gone = False  # there is a sign of it: it hears nothing, and the store has what it has put there
         self.retiring = False  # it is to end, or takes no tasks any more (`parts/retiring.py`)
         self.is_retired = False  # that is for good, so tasks that name it wait for another one
         self.ending: Ending = None  # it was told to end: so no task is charged for that
         self.preparing = False  # it does what comes before its first task (`parts/plugins.py`)
-        self.barred = False  # it has no room, by one of these six: it is not known to hear, is to end, or has just come
+        self.barred = False  # it has no room, by one of these: it is not known to hear, is to end, or has just come
 
     @property
     def nactive(self) -> int:

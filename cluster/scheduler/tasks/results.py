@@ -77,7 +77,13 @@ class Results:
         if task.maker is not None and task.maker.host is host:
             self.discard(task.maker, task.object_id)
         else:
-            self._instructions.add(DeleteObjects, host.address, task.object_id)
+            self._delete_from(host, task)
+
+    def _delete_from(self, host: Host, task: Task) -> None:
+        assert task.object_id is not None
+        if task.payload is None:
+            host.deleted.append(task.object_id)
+        self._instructions.add(DeleteObjects, host.address, task.object_id)
 
     def delete(self, task: Task) -> None:
         """Forget the result of a task and let every store delete it."""
@@ -90,13 +96,13 @@ class Results:
             if maker is not None and maker.host is host:
                 self.discard(maker, object_id)
             else:
-                self._instructions.add(DeleteObjects, host.address, object_id)
+                self._delete_from(host, task)
         task.where = ()
         self.forget(task)
 
     def discard(self, maker: Worker, object_id: ObjectId) -> None:
         """A small result is not wanted: it goes, from its worker or from where that has put it meanwhile."""
-        if maker in maker.host.workers:
+        if not maker.is_gone and maker in maker.host.workers:
             self._instructions.add(DiscardResults, maker.address, object_id)
         else:
             self._instructions.add(DeleteObjects, maker.host.address, object_id)
