@@ -98,6 +98,7 @@ class PlannedWorkers(Cluster):
 
         Examples
         --------
+        >>> from holdfast import LocalCluster
         >>> with LocalCluster(n_workers=1, threads_per_worker=1) as cluster:
         ...     cluster.scale(3)
         ...     cluster.wait_for_workers(3)
