@@ -46,7 +46,10 @@ def call_site() -> str:
     >>> method()
     '<doctest ...>:1 in <module>'
     """
-    frame = sys._getframe(3)
+    try:
+        frame = sys._getframe(3)
+    except ValueError:  # a thread or an embedding program has called the method by no code of Python
+        return ""
     known = _lines.get((id(frame.f_code), frame.f_lasti))
     return _line_above(frame) if known is None else known[1]
 
@@ -108,7 +111,14 @@ def _line_above(frame: FrameType | None) -> str:
 def _described(frame: FrameType) -> str:
     code = frame.f_code
     text = f"{_shown(code.co_filename)}:{frame.f_lineno} in {code.co_qualname}"
-    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH // 3]}…{text[-MAX_LENGTH // 2 :]}"
+    if len(text) > MAX_LENGTH:
+        text = f"{text[: MAX_LENGTH // 3]}…{text[-MAX_LENGTH // 2 :]}"
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    """A name of a file may have bytes that are no text, and ends of lines: no terminal is to get those."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _shown(filename: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import inspect
 import queue
 import textwrap
@@ -14,6 +15,7 @@ import pytest
 
 from holdfast import get_client
 from holdfast.cluster import call_sites
+from tests.support.waiting import until
 
 
 def here(offset=0):
@@ -145,3 +147,16 @@ class TestWhichLine:
         text = namespace["f"]()
         assert len(text) < call_sites.MAX_LENGTH
         assert text.endswith("end.py:2 in f")
+
+    def test_a_name_is_text_of_one_line_for_every_terminal(self):
+        namespace = {"method": self.method}
+        exec(compile("def f():\n    return method()\n", "a\n\x1b[31m\udc80.py", "exec"), namespace)
+        assert namespace["f"]() == r"a\n\x1b[31m\udc80.py:2 in f"
+
+    def test_a_call_by_no_code_of_python(self, client):
+        """A thread that a library in C begins has no frame above that of the method."""
+        futures = []
+        _thread.start_new_thread(futures.extend, (map(client.submit, [abs], [-1]),))
+        until(lambda: futures, "the thread has submitted")
+        assert futures[0].result() == 1
+        assert client.explain(futures[0]).call_site == ""
