@@ -5,7 +5,6 @@ from __future__ import annotations
 from scheduler_harness import Cluster
 
 from holdfast.cluster.scheduler.tasks import events
-from holdfast.cluster.scheduler.watching import introspection
 
 HOST = "tcp://host0:1"
 
@@ -97,4 +96,4 @@ def test_an_object_that_is_lost_for_a_while_keeps_them():
 
 def test_their_holders_can_be_seen():
     cluster, _ = with_contents()
-    assert introspection._holders(cluster.state.tasks["inner"]) == ["the object 'outer'"]
+    assert [holder.describe() for holder in cluster.state.tasks["inner"].holders] == [("object", "'outer'")]
