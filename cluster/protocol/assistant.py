@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.cluster.protocol.errands import ERRAND, ERRAND_DONE, ERRAND_STORED
 from holdfast.cluster.protocol.kinds import KEY, KEYS, OPTIONS, RECORD, TEXT, TOPICS
-from holdfast.cluster.protocol.limits import MAX_NAMED
+from holdfast.cluster.protocol.limits import MAX_INTEGER, MAX_NAMED
 from holdfast.cluster.protocol.message import Message, Vocabulary
 from holdfast.cluster.protocol.shapes import Entry, Integer, Listed, Maybe, Number, OneOf
 
@@ -14,8 +14,13 @@ LISTEN = Message(
     hooks=Listed(TEXT, MAX_NAMED),
 )
 EVENT_LOGGED = Message("event", "A function or a plugin adds an event to these topics.", topics=TOPICS, record=RECORD)
-#: Tasks, with those that each reads, and where each comes among others that could run.
-SUBMITTED = Listed(Entry(key=KEY, dependencies=KEYS, priority=Maybe(Entry(priority=Number(), number=Integer()))))
+#: Where a task comes among others that could run: below zero before others, of each of the two.
+TASK_PRIORITY = Entry(
+    priority=Number(float("-inf"), float("inf")),
+    number=Integer(-MAX_INTEGER, MAX_INTEGER),
+)
+#: Tasks, with those that each reads.
+SUBMITTED = Listed(Entry(key=KEY, dependencies=KEYS, priority=Maybe(TASK_PRIORITY)))
 ENDED = Message("ended", "All has been taken down, and the assistant ends.")
 
 FROM_ASSISTANT = Vocabulary("the assistant", "the scheduler", ERRAND_DONE, ERRAND_STORED, LISTEN, EVENT_LOGGED, ENDED)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from waiting import until
 
-from holdfast import Client, LocalCluster, SchedulerPlugin
+from holdfast import Client, LocalCluster, SchedulerPlugin, get_client
 from holdfast.cluster.errors import ConnectError
 
 
@@ -224,6 +224,22 @@ def test_a_plugin_hears_of_graphs_events_and_restarts(client):
     assert dependencies == {"one": set(), "two": {"one"}}
     assert priority == ["one", "two"]
     assert rest == [("mine", {"loss": 0.5}), ("its", 3), ("restart",)]
+    client.unregister_scheduler_plugin("watching")
+
+
+def test_a_plugin_hears_of_tasks_before_others_and_of_those_that_tasks_submit(client):
+    def nested():
+        return get_client().submit(abs, -3, key="inner").result()
+
+    def heard(dask_scheduler):
+        return dask_scheduler.watching.heard
+
+    client.register_plugin(Watching())
+    assert client.submit(abs, -2, key="first", priority=float("inf")).result() == 2
+    assert client.submit(abs, -2, key="last", priority=-5.5).result() == 2
+    assert client.submit(nested, key="outer", priority=3, pure=False).result() == 3
+    until(lambda: any("inner" in each[3] for each in client.run_on_scheduler(heard)), "it hears of all")
+    assert [each[3] for each in client.run_on_scheduler(heard)] == [["first"], ["last"], ["outer"], ["inner"]]
     client.unregister_scheduler_plugin("watching")
 
 

@@ -9,6 +9,7 @@ from scheduler_harness import SMALL, Cluster
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.naming import id_of_tasks
+from holdfast.cluster.scheduler.placing import lending
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.placing.suspects import SUSPECTED_BY_CHILDREN
 from holdfast.cluster.scheduler.tasks import events
@@ -70,6 +71,19 @@ def test_what_a_task_submits_comes_before_what_it_did_not_and_the_deepest_first(
         ended.append(keys[0])
     assert ended[:3] == ["grandchild", "grandchild's brother", "child's brother"]
     assert set(ended[3:]) == {("root", 1), ("root", 2)}
+
+
+def test_tasks_that_submit_each_other_without_end_have_an_order_that_can_be_sent(monkeypatch):
+    monkeypatch.setattr(lending, "_DEEPEST", 3)
+    cluster = started()
+    cluster.submit(CLIENT, {0: []})
+    orders = []
+    for number in range(5):
+        cluster.submit_in(number, {number + 1: []})
+        orders.append(cluster.state.tasks[number + 1].priority[1])
+        cluster.finish(number)
+    assert [-(order // lending._DEPTH) for order in orders] == [1, 2, 3, 3, 3]
+    assert orders[2:] == sorted(orders[2:])
 
 
 def test_children_have_the_priority_of_their_parent_and_their_own():

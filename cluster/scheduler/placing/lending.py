@@ -48,6 +48,8 @@ from holdfast.cluster.scheduler.tasks.run_accounts import lend, take_back, take_
 
 #: By so much the order of what a task submits comes before that of the task itself: above all orders of submission.
 _DEPTH = 1 << 48
+#: Tasks that submit each other without end go no deeper: their order is an integer of 64 bits.
+_DEEPEST = 1 << 14
 
 
 class Lending:
@@ -163,6 +165,6 @@ def submitted_in(task: Task, parent: Task) -> None:
     rank = own + inherited
     if math.isnan(rank):  # one is as high as can be, and the other as low
         rank = inherited
-    task.priority = (rank, order - (depth + 1) * _DEPTH)
+    task.priority = (rank, order - min(depth + 1, _DEEPEST) * _DEPTH)
     if parent.suspected >= SUSPECTED_BY_CHILDREN and not task.isolation:
         task.isolation = ISOLATED
