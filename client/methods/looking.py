@@ -38,6 +38,8 @@ class LookingMethods(Face):
 
         Raises
         ------
+        TypeError
+            ``by`` is no text, and no list of texts.
         ValueError
             Objects can't be grouped by that, or the limit is no number.
 
@@ -70,6 +72,11 @@ class LookingMethods(Face):
             there, what keeps it alive, and which line of code has brought it. Of an actor it says where that lives, and
             how many of its calls have no answer. All of it is in the attributes too. ``holdfast explain`` shows the
             same.
+
+        Raises
+        ------
+        TypeError
+            It is a list, a collection or the like, which has several futures, or can't be a key.
 
         Examples
         --------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
+
+from dask.base import is_dask_collection
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
@@ -66,5 +68,10 @@ def _at(move: tuple[Any, ...]) -> float:
 
 def explain(core: Core, future: Any) -> Operation[Explanation]:
     """See `Client.explain`."""
+    if isinstance(future, (list, set, frozenset, dict, Iterator)) or is_dask_collection(future):
+        raise TypeError(
+            f"explain takes one future or key, and not what has several, such as {future!r:.100}: "
+            "futures_of() lists the futures in it"
+        )
     (key,) = [future.hex()] if isinstance(future, ObjectID) else keys_named([future])
     return (yield from _answers(core, asking.explaining(key)))

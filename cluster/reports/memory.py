@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.cluster.protocol.requests.looking import GROUPINGS
@@ -358,11 +358,15 @@ def groupings(by: str | Sequence[str] | None) -> tuple[str, ...]:
 
     Raises
     ------
+    TypeError
+        It is no text, and no list of texts.
     ValueError
         They can't be grouped by something of that.
     """
     if by is None:
         return GROUPED_BY
+    if not isinstance(by, Iterable):
+        raise TypeError(f"by is a text such as 'line', or a list of texts, not {by!r:.100}")
     names = (by,) if isinstance(by, str) else tuple(by)
     for name in names:
         if name not in GROUPINGS:

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 
+import dask.array as da
 import msgpack
 import numpy as np
 import pytest
@@ -204,6 +205,15 @@ class TestExplain:
             assert found.state == "unknown"
             assert "The cluster knows no such key" in repr(found)
             assert found.where == []
+
+        run(case)
+
+    def test_one_thing_is_explained_at_a_time(self, run):
+        async def case(client, got):
+            future = client.submit(abs, -1)
+            for several in ([future], {"a": future}, da.ones(4, chunks=2)):
+                with pytest.raises(TypeError, match=r"explain takes one future or key.*: futures_of\(\) lists"):
+                    await got(client.explain(several))
 
         run(case)
 

@@ -141,6 +141,8 @@ class TestGroups:
         assert groupings(["line", "type", "line"]) == ("line", "type")
         with pytest.raises(ValueError, match="by='colour' is unknown: objects are grouped by owner, holder"):
             groupings("colour")
+        with pytest.raises(TypeError, match="by is a text such as 'line', or a list of texts, not 3"):
+            groupings(3)
 
 
 class TestSuspicions:

@@ -266,6 +266,9 @@ class TestExplaining:
         assert self.read(cluster, "inc-")[0]["n_near"] == 2
         assert self.read(cluster, "in…23")[0]["near"] == ["inc-123"]
         assert self.read(cluster, "('coll…7)")[0]["n_near"] == 3
+        assert self.read(cluster, "coll-")[0]["n_near"] == 30
+        assert self.read(cluster, "co…-1")[0]["n_near"] == 30
+        assert self.read(cluster, "co…-2")[0]["n_near"] == 0
         assert self.read(cluster, ("coll-1", 99))[0]["n_near"] == 0
         assert self.read(cluster, "")[0]["n_near"] == 0
 

@@ -79,16 +79,18 @@ def _of_object(state: SchedulerState, text: str) -> Task | None:
 
 
 def _near(state: SchedulerState, key: Key) -> Generator[None, None, dict[str, Any]]:
-    """Keys that begin with what is no key; or, where its middle was cut out to show it, begin and end like it."""
+    """Keys that begin with what is no key, or whose collection's name does; or, where the middle of that was cut out to
+    show it, begin and end like it."""
     begin, ellipsis, end = str(key).partition(_ELLIPSIS)
     found: list[Key] = []
     count = 0
     for tasks in state.tasks.slices(STEP_KEYS) if begin else ():
         for task in tasks:
             other = task.key
-            name = other[0] if type(other) is tuple and other else None  # of a collection
-            text = str(other)
-            if (text.startswith(begin) and (not ellipsis or text.endswith(end))) or name == key:
+            names = [str(other)]
+            if type(other) is tuple and other:
+                names.append(str(other[0]))  # of its collection
+            if any(name.startswith(begin) and (not ellipsis or name.endswith(end)) for name in names):
                 count += 1
                 if len(found) < MAX_NAMED:
                     found.append(other)
