@@ -6,7 +6,7 @@ import pytest
 from scheduler_harness import Cluster
 
 from holdfast.cluster.protocol.records import value_of
-from holdfast.cluster.protocol.requests import REGISTER_PLUGIN, UNREGISTER_PLUGIN
+from holdfast.cluster.protocol.requests import REGISTER_PLUGIN, RETIRE_WORKERS, UNREGISTER_PLUGIN
 from holdfast.cluster.scheduler.parts import plugins
 from holdfast.cluster.scheduler.tasks import events
 
@@ -137,6 +137,22 @@ def test_one_that_is_unregistered_is_taken_down_and_comes_no_more(cluster):
     assert not cluster.errands
     refused = cluster.answer_of("client", unregister(cluster))
     assert refused.value == ["ValueError", "no worker plugin 'one' is registered; there are none"]
+
+
+@pytest.mark.parametrize("asks", [register, unregister])
+def test_a_worker_that_is_retired_meanwhile_need_not_answer(cluster, asks):
+    """Clusters that adapt retire workers at any time."""
+    if asks is unregister:
+        register(cluster)
+        answer(cluster)
+    number = asks(cluster)
+    leaver, other = cluster.state.workers
+    cluster.request("client", cluster.new_number(), RETIRE_WORKERS(workers=[leaver]))
+    assert [worker for worker, _ in cluster.ending] == [leaver]
+    cluster.remove_worker(leaver)
+    answer(cluster)
+    assert cluster.answer_of("client", number).ok
+    assert cluster.outcomes["client", number] == {worker: {"value": NOTHING_FAILED} for worker in (leaver, other)}
 
 
 def test_what_can_not_be_registered_is_refused(cluster, monkeypatch):

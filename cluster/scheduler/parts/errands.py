@@ -54,7 +54,7 @@ MAX_UNDER_WAY = 100_000
 #: Longer is for ever.
 LONGEST_SECONDS = 1e8
 
-#: What need not be done by a worker that makes room for another one.
+#: What a worker need not do that was told to end, or that makes room for another one, which does it at its start.
 INHERITED = (SET_UP_PLUGINS, TAKE_DOWN_PLUGIN)
 
 _BY_NAME = {errand.operation: errand for errand in ERRANDS}
@@ -435,7 +435,8 @@ class Errands(Part, WaitOwner):
     # -- who leaves
 
     def worker_left(self, worker: Worker) -> None:
-        self._left(worker.address, f"the worker {worker.name} at {worker.address} left before it had answered")
+        text = f"the worker {worker.name} at {worker.address} left before it had answered"
+        self._left(worker.address, text, was_told=worker.ending is not None)
 
     def host_left(self, host: Host) -> None:
         name = host.description.get("hostname") or host.address
@@ -445,14 +446,14 @@ class Errands(Part, WaitOwner):
         self._left(ASSISTANT, event.reason)
         self.on_assistant_left()
 
-    def _left(self, address: str, text: str) -> None:
+    def _left(self, address: str, text: str, was_told: bool = False) -> None:
         is_awaited = self._successors.is_awaited(address)
         held = self._held.get(address, ())
         for number in [number for number in self._of.get(address, ()) if not (is_awaited and number in held)]:
             if number in self._sent:
                 sent = self._take(number)
-                is_inherited = is_awaited and sent.errand in INHERITED
-                sent.commission.came(address, _DONE if is_inherited else _error("ConnectError", text))
+                need_not = (is_awaited or was_told) and sent.errand in INHERITED
+                sent.commission.came(address, _DONE if need_not else _error("ConnectError", text))
 
     def check(self) -> None:
         assert set(self._waits) == {wait for wait in self.shared.waits if isinstance(wait, ErrandWait)}
