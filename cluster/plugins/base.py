@@ -228,7 +228,7 @@ class SchedulerPlugin:
             ``client``, its id; ``keys``, the set of those whose results it wants; ``tasks``, the list of all their
             keys; ``dependencies``, a set of keys for each of them; ``priority``, a tuple for each of them that is there
             still; and ``annotations``, by name and key: ``retries``, ``workers``, ``resources``, ... as far as they
-            were said. A method that takes some of these by name gets no others.
+            were said, and none of names of your own. A method that takes some of these by name gets no others.
 
         Examples
         --------

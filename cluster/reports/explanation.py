@@ -140,7 +140,8 @@ class Explanation:
         figures = self.figures
         age = f" for {format_duration(self.age)}" if self.age is not None else ""
         copies = f", in {len(self.where):,} copies" if len(self.where) > 1 else ""
-        lines = [f"Its result, a {figures['type'] or 'value'} of {size(self.nbytes)}, is there{age}{copies}."]
+        what = ", ".join(filter(None, (figures["type"], size(self.nbytes))))
+        lines = [f"Its result ({what}) is there{age}{copies}."]
         for place in self.where:
             look = "looks" if len(place["readers"]) == 1 else "look"
             readers = f", and {phrases.few(place['readers'])} {look} at it now" if place["readers"] else ""

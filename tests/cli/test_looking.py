@@ -105,7 +105,7 @@ def test_explain_says_what_keeps_an_object_and_who_has_made_it(cluster: str) -> 
         assert len(future.result()) == 1_000_000
         said = holdfast("explain", "('a-tuple', 3)")
         assert said.startswith("('a-tuple', 3): memory\n")
-        assert "Its result, a bytes of 1.0 MB, is there" in said
+        assert "Its result (bytes, 1.0 MB) is there" in said
         assert "It is in memory in the store of" in said
         assert "It is kept by the client etl (" in said
         assert f", by the line {__file__}:" in said

@@ -198,7 +198,7 @@ class TestExplanations:
         places = {NODE: {"state": "sealed", "readers": ["p", "q"]}, OTHER: {"state": "spilled", "readers": []}}
         found = Explanation("x", {**self.FIGURES, "where": where}, places)
         assert found.why[:3] == [
-            "Its result, a bytes of 10 B, is there for 90 s, in 2 copies.",
+            "Its result (bytes, 10 B) is there for 90 s, in 2 copies.",
             f"It is in memory in the store of alpha ({NODE}), and p and q look at it now.",
             f"It is on disk in the store of beta ({OTHER}).",
         ]
