@@ -155,6 +155,18 @@ def test_a_worker_that_is_retired_meanwhile_need_not_answer(cluster, asks):
     assert cluster.outcomes["client", number] == {worker: {"value": NOTHING_FAILED} for worker in (leaver, other)}
 
 
+def test_nor_need_a_host_that_is_retired_meanwhile(cluster):
+    number = register(cluster, kind="nanny")
+    workers = list(cluster.state.workers)
+    cluster.request("client", cluster.new_number(), RETIRE_WORKERS(workers=workers))
+    for worker in workers:
+        cluster.remove_worker(worker)
+    assert cluster.closing == [HOST]
+    cluster.remove_host(HOST)
+    assert cluster.answer_of("client", number).ok
+    assert cluster.outcomes["client", number] == {HOST: {"value": NOTHING_FAILED}}
+
+
 def test_what_can_not_be_registered_is_refused(cluster, monkeypatch):
     assert "not for 'milk'" in cluster.answer_of("client", register(cluster, kind="milk")).value[1]
     assert cluster.answer_of("client", register(cluster, keys=["gone"])).value[0] == "CancelledError"

@@ -31,7 +31,9 @@ from holdfast.cluster.protocol.errands import (
     ASSISTANT,
     ERRANDS,
     RUN,
+    SET_UP_NANNY_PLUGINS,
     SET_UP_PLUGINS,
+    TAKE_DOWN_NANNY_PLUGIN,
     TAKE_DOWN_PLUGIN,
     Errand,
 )
@@ -54,8 +56,9 @@ MAX_UNDER_WAY = 100_000
 #: Longer is for ever.
 LONGEST_SECONDS = 1e8
 
-#: What a worker need not do that was told to end, or that makes room for another one, which does it at its start.
-INHERITED = (SET_UP_PLUGINS, TAKE_DOWN_PLUGIN)
+#: What workers and hosts need not do that were told to end, or workers that make room for others, which do it at their
+#: start.
+INHERITED = (SET_UP_PLUGINS, TAKE_DOWN_PLUGIN, SET_UP_NANNY_PLUGINS, TAKE_DOWN_NANNY_PLUGIN)
 
 _BY_NAME = {errand.operation: errand for errand in ERRANDS}
 #: ``{"value": …}``, ``{"key": …}`` or ``{"error": [name, text]}``: see `requests.ERRAND`.
@@ -440,7 +443,8 @@ class Errands(Part, WaitOwner):
 
     def host_left(self, host: Host) -> None:
         name = host.description.get("hostname") or host.address
-        self._left(host.address, f"the host {name} at {host.address} left before it had answered")
+        text = f"the host {name} at {host.address} left before it had answered"
+        self._left(host.address, text, was_told=host.leaving)
 
     def _assistant_left(self, event: events.AssistantLeft) -> None:
         self._left(ASSISTANT, event.reason)
