@@ -19,10 +19,11 @@ from holdfast.cluster.tables import terminal_width
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @address_option
 def explain(key: str, as_json: bool, address: str | None) -> None:
-    """Show why a task is in its state, where its result lies, what keeps it, and which line of code has brought it.
+    """Show why a task is in its state, and what keeps its result.
 
-    KEY is the key of a task, as 'holdfast memory' and futures show it, or the id of an object. Of a key whose middle
-    was cut out to fit into a line, and of one that is only the beginning, the keys are shown that may be meant.
+    Also where the result lies, and which line of code has brought the task. KEY is the key of a task, as 'holdfast
+    memory' and futures show it, or the id of an object. Of a key whose middle was cut out to fit into a line, and of
+    one that is only the beginning, the keys are shown that may be meant.
 
     \b
     Examples:

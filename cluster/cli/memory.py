@@ -27,11 +27,12 @@ from holdfast.cluster.tables import terminal_width
 )
 @address_option
 def memory(as_json: bool, by: tuple[str, ...], limit: int, address: str | None) -> None:
-    """Show the objects of a cluster, the largest first, and which of them may be there for nobody.
+    """Show the objects of a cluster, and what may be there for nobody.
 
-    For each object: its size, its key, its type, which client has brought it (owner) by which line of code, what keeps
-    it alive (holders), which hosts' stores have it, in memory or on disk, and how old it is. A terminal that is narrow
-    shows fewer columns; a file or a program gets all of them. 'holdfast explain KEY' tells more of one object.
+    The largest comes first. For each object: its size, its key, its type, which client has brought it (owner) by which
+    line of code, what keeps it alive (holders), which hosts' stores have it, in memory or on disk, and how old it is. A
+    terminal that is narrow shows fewer columns; a file or a program gets all of them. 'holdfast explain KEY' tells more
+    of one object.
 
     \b
     Examples:

@@ -109,7 +109,8 @@ def test_published_data_lies_in_the_store(client, cluster, growth, make):
     assert growth() < GROWTH_NBYTES
     objects = large_objects(client)
     assert sum(entry["nbytes"] for entry in objects) > 15 * MB
-    assert all("dataset 'data'" in entry["holders"] for entry in objects)
+    holders = [[(holder["kind"], holder["name"]) for holder in entry["holders"]] for entry in objects]
+    assert all(("dataset", "'data'") in each for each in holders)
     with Client(cluster, set_as_default=False) as other:
         assert same(other.get_dataset("data"), data)
 

@@ -141,9 +141,9 @@ class TestWhatGoesThrough:
 
         def holders():
             objects = client._request(MEMORY)["objects"]
-            return [each["holders"] for each in objects if each["key"] == key]
+            return [[(h["kind"], h["name"]) for h in each["holders"]] for each in objects if each["key"] == key]
 
-        until(lambda: [list(each) for each in holders()] == [["queue 'holding'"]], "the queue alone holds it")
+        until(lambda: holders() == [[("queue", "'holding'")]], "the queue alone holds it")
         queue.close()
         until(lambda: not holders(), "it goes with the queue")
 

@@ -91,9 +91,9 @@ def test_memory_says_which_variable_holds_it(client):
 
     def holders():
         objects = client._request(MEMORY)["objects"]
-        return [list(each["holders"]) for each in objects if each["key"] == key]
+        return [[(h["kind"], h["name"]) for h in each["holders"]] for each in objects if each["key"] == key]
 
-    until(lambda: holders() == [["variable 'holding'"]], "the variable alone holds it")
+    until(lambda: holders() == [[("variable", "'holding'")]], "the variable alone holds it")
     variable.delete()
     until(lambda: not holders(), "it goes with the value")
 

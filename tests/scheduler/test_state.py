@@ -318,6 +318,18 @@ class TestPlacement:
         cluster.submit(client, {"x": ()}, workers=["nobody"], allow_other_workers=True)
         assert list(cluster.running) == ["x"]
 
+    def test_a_task_of_which_a_dependency_was_unknown_never_runs_without_it(self):
+        cluster = Cluster(hosts=1, workers=1)
+        client, other = cluster.add_client("one"), cluster.add_client("other")
+        cluster.submit(client, {"known": (), "x": ["known", "gone"], "y": ["x"]})
+        assert "x" not in cluster.running
+        cluster.release(client, "x")
+        cluster.submit(other, {"z": ["x"]})
+        cluster.catch_up()
+        assert list(cluster.running) == ["known"]
+        assert cluster.clients[other]["z"] == "erred"
+        assert "'x' depends on 'gone'" in cluster.reasons["z"]
+
     def test_so_is_one_for_a_worker_that_lacks_what_the_task_needs(self):
         cluster = Cluster(hosts=1, workers=1)
         client = cluster.add_client()

@@ -128,6 +128,8 @@ class Orders:
                     life.parents[task] = parent.run_id
                     submitted_in(task, parent)
                 life.specify(task, digest, payload, dependencies)
+            if unknown:
+                life.incomplete.update(unknown)
             if event.wants is None:
                 if frees:  # maybe the key of one that came before in this very event
                     submitted = [tasks[task.key] for task in submitted]

@@ -175,5 +175,6 @@ def _some(names: Sequence[str]) -> list[str]:
 
 def _most_resources(workers: Sequence[Worker | WorkerPlace], requirements: Requirements) -> str:
     return ", ".join(
-        f"{max(worker.resources.get(name, 0.0) for worker in workers):g} {name}" for name, _ in requirements.resources
+        f"{max((each.resources.get(name, 0.0) for each in workers), default=0.0):g} {name}"
+        for name, _ in requirements.resources
     )

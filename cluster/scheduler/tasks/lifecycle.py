@@ -94,6 +94,8 @@ class Lifecycle:
         self.parents: dict[Task, int] = {}
         #: The seconds that a run of a task may take, of those for which that is limited.
         self.run_timeouts: dict[Task, float] = {}
+        #: Of the tasks that depend on something which was unknown when they came, the key of that: they never run.
+        self.incomplete: dict[Task, Key] = {}
         self.lost = Lost()
         self._retried: dict[Task, None] = {}  # those that clients want to run again, and that have yet to begin
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
@@ -126,6 +128,8 @@ class Lifecycle:
 
     def specify(self, task: Task, digest: Digest | None, payload: Payload, dependencies: Sequence[Task]) -> None:
         """Tell how a task is computed (7)."""
+        if self.incomplete:
+            self.incomplete.pop(task, None)
         task.digest = digest
         task.payload = payload
         if digest is not None:
@@ -139,13 +143,16 @@ class Lifecycle:
 
     def activate(self, task: Task) -> None:
         """Begin to work towards a result of a task in state "released", and of all that it needs (1, 2, 3)."""
-        if task.payload is not None and not task.dependencies:  # as most are
+        if task.payload is not None and not task.dependencies and task not in self.incomplete:  # as most are
             self.enqueue(task)
             return
         stack = [task]
         while stack:
             task = stack.pop()
             if task.state != "released":
+                continue
+            if task in self.incomplete:
+                self.fail_unknown_dependency(task, self.incomplete[task])
                 continue
             if not task.can_be_computed:
                 self.await_or_fail(task, f"{task.key!r} {_LOST if task in self.lost.objects else _LET_GO}")
@@ -512,6 +519,8 @@ class Lifecycle:
         self._moves.move(task, "forgotten")
         if self.lost.objects:
             self.lost.supersede(task)
+        if self.incomplete:
+            self.incomplete.pop(task, None)
         if self.parents:
             self.parents.pop(task, None)
         if self.run_timeouts:
