@@ -73,6 +73,7 @@ def test_a_cluster(cluster: LocalCluster) -> None:
         "state": "running",
         "hosts": "1",
         "workers": "1",
+        "scaling": "manual",
         "threads": "2",
         "object stores": "64.0 MB",
     }
