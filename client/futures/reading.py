@@ -46,7 +46,9 @@ def ready(
         They were not in time; says how many are left.
     """
     if not (yield Ready(core.session, states, timeout, first=first, on_error=on_error)):
-        raise not_done(states, timeout)
+        pending = sum(state.status == PENDING for state in states)
+        if pending and not (first and pending < len(states)):  # else they have come at the last moment
+            raise not_done(states, timeout)
 
 
 def read(
@@ -77,7 +79,7 @@ def read(
     for _ in range(MAX_READS):
         if state.status == PENDING:
             left = None if deadline is None else deadline - time.monotonic()
-            if not (yield Ready(core.session, (state,), left)):
+            if not (yield Ready(core.session, (state,), left)) and state.status == PENDING:
                 raise not_done((state,), timeout)
         location = state.location
         if location is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import threading
@@ -141,7 +142,11 @@ class LoopThread:
         if self._is_inherited or self.loop.is_closed():
             return
         if not self._is_stopping:
-            self.run(_cancel_others(), timeout)
+            try:
+                self.run(_cancel_others(), timeout)
+            except concurrent.futures.CancelledError:
+                # By a first time, which was interrupted here and went on in the loop. It has ended by now.
+                self.run(_cancel_others(), timeout)
             self._is_stopping = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout)

@@ -70,6 +70,20 @@ def run_root() -> Path:
     )
 
 
+class _Lock:
+    """The lock of a run directory. It may be closed by whatever sees to the end of the directory, and more than once."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
 _held: weakref.WeakSet[RunDirectory] = weakref.WeakSet()
 
 
@@ -85,15 +99,15 @@ class RunDirectory:
     >>> directory.close()
     """
 
-    def __init__(self, path: Path, kind: str, lock_fd: int) -> None:
+    def __init__(self, path: Path, kind: str, lock: _Lock) -> None:
         self.path = path
         self._kind = kind
         self._started = time.time()
-        self._lock_fd = lock_fd
+        self._lock = lock
         self._owner_pid = os.getpid()
         _held.add(self)
         # Also of one that nobody could take, because of an interrupt.
-        self._finalizer = weakref.finalize(self, _remove, path, lock_fd, self._owner_pid)
+        self._finalizer = weakref.finalize(self, _remove, path, lock, self._owner_pid)
         self._finalizer.atexit = False
 
     @classmethod
@@ -103,24 +117,19 @@ class RunDirectory:
         # It is locked before it gets its name: a directory that a sweep can see has always had its lock.
         name = f"{kind}-{os.getpid()}-{secrets.token_hex(3)}"
         aside, place = root / f".{name}", root / name
+        lock: _Lock | None = None
         try:
             aside.mkdir(mode=0o700)
-            fd = os.open(aside / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                aside.rename(place)
-            except BaseException:
-                os.close(fd)
-                raise
+            lock = _Lock(os.open(aside / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            fcntl.flock(lock.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            aside.rename(place)
+            directory = cls(place, kind, lock)
+            directory.write_info({})
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             shutil.rmtree(place, ignore_errors=True)
-            raise
-        directory = cls(place, kind, fd)
-        try:
-            directory.write_info({})
-        except BaseException:
-            directory.close()
+            if lock is not None:
+                lock.close()
             raise
         return directory
 
@@ -139,17 +148,17 @@ class RunDirectory:
             self._finalizer()
 
 
-def _remove(path: Path, lock_fd: int, owner_pid: int) -> None:
+def _remove(path: Path, lock: _Lock, owner_pid: int) -> None:
     if os.getpid() == owner_pid:
         shutil.rmtree(path, ignore_errors=True)
-        os.close(lock_fd)
+        lock.close()
 
 
 def _let_go() -> None:
     # A lock lives as long as any copy of its descriptor: a fork must not hold it for its parent.
     for directory in list(_held):
         if directory._finalizer.detach() is not None:
-            os.close(directory._lock_fd)
+            directory._lock.close()
     _held.clear()
 
 

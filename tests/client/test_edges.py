@@ -37,8 +37,11 @@ async def check_in_order(client, got):
     assert await got(client.submit(sum, [1, 2], pure=False).result()) == 3
 
 
-def hang():
-    time.sleep(1.5)
+def hang(until=None):
+    """Until there is this file, if one is named: what takes the slot of a task that waits would hold that up."""
+    end = time.monotonic() + (1.5 if until is None else DEADLINE_SECONDS)
+    while time.monotonic() < end and not (until is not None and until.exists()):
+        time.sleep(0.01)
 
 
 TIMEOUTS = {
@@ -52,13 +55,18 @@ TIMEOUTS = {
 
 
 @pytest.mark.parametrize("what", TIMEOUTS)
-def test_a_timeout_says_what_was_waited_for(run, what):
+def test_a_timeout_says_what_was_waited_for(run, what, tmp_path):
     call, message = TIMEOUTS[what]
+    goes_on = tmp_path / "goes on"
 
     async def case(client, got):
-        future = client.submit(hang, pure=False)
-        with pytest.raises(TimeoutError, match=message):
-            await got(call(client, future))
+        goes_on.unlink(missing_ok=True)
+        future = client.submit(hang, goes_on, pure=False)
+        try:
+            with pytest.raises(TimeoutError, match=message):
+                await got(call(client, future))
+        finally:
+            goes_on.touch()
         await check_in_order(client, got)
 
     run(case)

@@ -216,12 +216,6 @@ def _(cluster):
     cluster.join_again(HOST)
 
 
-@brings("ready", "erred")
-def _(cluster):
-    occupy(cluster)
-    cluster.submit("client", {"x": ["unknown"]})
-
-
 @brings("ready", "released")
 def _(cluster):
     occupy(cluster)

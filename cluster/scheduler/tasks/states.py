@@ -40,7 +40,10 @@ TRANSITIONS: dict[tuple[State, State], str] = {
     ("released", "no-worker"): "the same, but no worker may run it",
     ("released", "memory"): "a client has put its data into a store",
     ("released", "lost"): "its data is needed, can't be computed, and went with a host that may come back",
-    ("released", "erred"): "its data is needed, and is lost for good; or it was an actor's, whose worker is gone",
+    ("released", "erred"): (
+        "its data is needed, and is lost for good; or it was an actor's, whose worker is gone; or something that it "
+        "depends on was unknown"
+    ),
     ("released", "forgotten"): "neither a task nor a client can ask for it",
     ("waiting", "processing"): "it is lined up on a worker, behind the run of the one task that it waits for",
     ("waiting", "ready"): "the last dependency that it waited for has its result; a worker may run it",
@@ -57,7 +60,6 @@ TRANSITIONS: dict[tuple[State, State], str] = {
     ("ready", "no-worker"): "the last worker that may run it is gone",
     ("ready", "waiting"): "a dependency has lost its result",
     ("ready", "memory"): "its result was found",
-    ("ready", "erred"): "something that it depends on is unknown",
     ("ready", "released"): "nothing needs it",
     ("processing", "memory"): "its run has ended, with a result",
     ("processing", "erred"): "its run has ended, with an exception, or killed too many workers",
