@@ -71,7 +71,7 @@ def run_root() -> Path:
 
 
 class _Lock:
-    """The lock of a run directory. It may be closed by whatever sees to the end of the directory, and more than once."""
+    """The lock of a run directory. All that see to the end of the directory may close it."""
 
     __slots__ = ("fd",)
 
