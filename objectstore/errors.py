@@ -33,6 +33,10 @@ class SpillError(StoreError):
     """An object that was moved to disk can't be had back, or none can be moved there; the text says why."""
 
 
+class DurableError(HoldfastError):
+    """Durable datasets can't be written to a place, or read from it; the text names the place and what to do."""
+
+
 class DecodeError(StoreError):
     """The bytes are not an encoded object, or they are damaged."""
 

@@ -360,12 +360,37 @@ class StoreCore:
         if deleted:  # before it was sealed; its maker may look at it all the same
             self._table.delete(object_id)
             return
-        if object_id in self._lookups.waiting:
-            for get in self._lookups.sealed(object_id):
+        self._appeared(record)
+
+    def _appeared(self, record: ObjectRecord) -> None:
+        """Answers those that have waited for an object."""
+        if record.object_id in self._lookups.waiting:
+            for get in self._lookups.sealed(record.object_id):
                 if get.pins:
                     self._pin_for(record, get.client, get.request)
                 else:
                     self._answer(get.client, get.request, Status.OK, True)
+
+    def adopt(self, object_id: ObjectID, extent: SpillExtent, meta: ObjectMeta) -> bool:
+        """An object appears that is in a file of another's. False, and nothing has changed, if nothing here is ever in
+        a file."""
+        if not self._spill_policy.enabled:
+            return False
+        if self._table.knows(object_id) or self._table.was_deleted(object_id):
+            return True  # as good as brought in twice, or to be deleted as soon as it is here
+        record = ObjectRecord(
+            object_id,
+            0,
+            extent.nbytes,
+            key=meta.key,
+            owner=meta.owner or self._clients[SERVER].name,
+            type_name=meta.type_name,
+            created=self._clock(),
+            sealed_by=SERVER,
+        )
+        self._table.adopt(record, extent._replace(adopted=object_id))
+        self._appeared(record)
+        return True
 
     # Reading
 

@@ -9,6 +9,7 @@ while it's copied to another place of the arena, by the same steps::
 
     from                     when                                            to         in the index
     -                        sealed                                          sealed     listed, unless that is full
+    -                        adopted: it is in a file of another's           spilled    -
     sealed                   chosen: no client seems to look at it           spilling   as before
     spilling                 pinned by message, or not copied                sealed     as before
     spilling                 copied, and withdrawn from the index for this,
@@ -64,12 +65,16 @@ LEAVING = (State.SPILLING, State.MOVING)
 
 
 class SpillExtent(NamedTuple):
-    """Where an object's bytes are once they're in a file, and the XXH3 checksum of them."""
+    """Where an object's bytes are once they're in a file, and the XXH3 checksum of them.
+
+    A file that is ``adopted`` by an object is another's, and stays when the object goes. Other objects may adopt it too.
+    """
 
     path: str
     offset: int
     nbytes: int
     checksum: int
+    adopted: ObjectID | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

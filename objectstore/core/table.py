@@ -103,6 +103,17 @@ class ObjectTable:
         self._enter(record)
         self.eviction.offer(record)
 
+    def adopt(self, record: ObjectRecord, extent: SpillExtent) -> None:
+        """A new object appears that is in a file, and never was in the arena.
+
+        If its id was deleted already, ``delete`` has to follow.
+        """
+        assert not self.knows(record.object_id)
+        record.in_file = extent
+        record.state = State.SPILLED
+        self._sealed[record.object_id] = record
+        self.in_files = (self.in_files[0] + record.nbytes, self.in_files[1] + 1)
+
     def delete(self, object_id: ObjectID) -> bool:
         """The object vanishes, its bytes with its last pin; the id leaves a tombstone. Whether it was there."""
         if object_id not in self._tombstones:

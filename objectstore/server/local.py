@@ -63,7 +63,7 @@ def in_loop(
 class LocalStore:
     """The calls of the process that runs the store. `StoreServer` adds the clients, and begins and ends it all.
 
-    Every method is the loop's to call. The methods from ``delete`` on may be called from any thread while the store
+    Every method is the loop's to call. The methods from ``adopt`` on may be called from any thread while the store
     runs in a thread of its own.
 
     Parameters
@@ -213,6 +213,27 @@ class LocalStore:
         """
         self._core.abort(SERVER, reservation.offset)
         self._executor.settle()
+
+    @in_loop
+    def adopt(self, object_id: ObjectID, path: str, nbytes: int, checksum: int, meta: ObjectMeta | None = None) -> bool:
+        """An object appears that is the whole of a file. The file is read in place, and never deleted from here.
+
+        Parameters
+        ----------
+        path : str
+            Of the file, which nobody may change.
+        checksum : int
+            The XXH3 of its bytes. It is held against them before they are read.
+
+        Returns
+        -------
+        bool
+            False, and nothing has changed, if this store has nothing in files.
+        """
+        extent = SpillExtent(path, 0, nbytes, checksum)
+        adopted = self._core.adopt(object_id, extent, meta or ObjectMeta())
+        self._executor.settle()
+        return adopted
 
     @in_loop
     def delete(self, object_ids: Iterable[ObjectID]) -> None:

@@ -143,9 +143,11 @@ class SpillDirectory:
         return fd
 
     def drop(self, extent: SpillExtent) -> None:
-        """The extent isn't needed any more. Its file goes with the last of its extents."""
+        """The extent isn't needed any more. Its file goes with the last of its extents, unless it is another's."""
         with self._lock:
             self._good.pop((extent.path, extent.offset), None)
+            if extent.adopted is not None:
+                return
             self._extents_in[extent.path] -= 1
             if self._extents_in[extent.path]:
                 return

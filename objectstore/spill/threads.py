@@ -77,7 +77,7 @@ class SpillThreads:
             raise
         except SpillError as error:
             fate = "is lost" if isinstance(error, SpillLostError) else "can't be read now"
-            text = f"object {object_id} was spilled and {fate}: {error}"
+            text = f"object {object_id} lies in a file and {fate}: {error}"
             logger.error("An %s", text)
             raise type(error)(text) from error
 
