@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
@@ -21,7 +22,15 @@ _SHOWN_MAX = 50
 class DatasetMethods(Face):
     """The methods of a client that publish, list, get and unpublish datasets."""
 
-    def publish_dataset(self, *args: Any, name: Any = None, override: bool = False, **kwargs: Any) -> Any:
+    def publish_dataset(
+        self,
+        *args: Any,
+        name: Any = None,
+        override: bool = False,
+        durable: bool | str | os.PathLike[str] | None = None,
+        copies: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Give collections or futures a name in the cluster; they stay when this client is gone.
         In an asynchronous client: await it.
 
@@ -36,6 +45,16 @@ class DatasetMethods(Face):
         name : str, number or tuple of these, optional
         override : bool
             Whether it may replace a dataset of this name.
+        durable : bool, str or path, optional
+            True: the datasets are also written to the cluster's place for durable datasets, and are there again when the
+            cluster is started anew, or in another cluster that has the same place. A directory or a URL that fsspec
+            opens, such as ``"s3://bucket/published"``: to that place. The call returns when all of it is safe there,
+            which includes that the results in it are computed; the cluster goes on with it also if this client leaves.
+            A collection that was not persisted is durable as its recipe: what it computes may differ the next time, if it
+            reads files or draws random numbers. Persist it, if it is to stay the same.
+        copies : int, optional
+            On how many hosts all results in it are to lie, as long as there are so many. Of data that can't be computed
+            again there are two copies in any case, if there are two hosts and the dataset isn't durable.
         **kwargs
             Datasets by their names.
 
@@ -49,38 +68,57 @@ class DatasetMethods(Face):
             A name is too long, or there are too many datasets; says how many there may be.
         StoreFullError
             There is no room for its data; says what there is and which clients hold it.
+        DurableError
+            It can't be written to the place; names the place, the reason, and what to do. Nothing has changed then.
 
         Examples
         --------
         >>> import dask.array as da
         >>> x = da.arange(10, chunks=5)
         >>> client.publish_dataset(numbers=x.persist())
+        >>> client.publish_dataset(kept=x.persist(), durable=True)  # doctest: +SKIP
         >>> client.publish_dataset(x + 1, name="numbers", override=True)
         >>> client.publish_dataset(x, name=("numbers", 2026))
         """
         named = datasets.named(args, name, kwargs)
-        return self._run(datasets.publish(self._core, named, override))
+        return self._run(datasets.publish(self._core, named, override, durable, copies))
 
     @takes_its_kind
-    def list_datasets(self) -> Any:
+    def list_datasets(self, *, detail: bool = False) -> Any:
         """The names of all published datasets. In an asynchronous client: await it.
+
+        Datasets in the cluster's place for durable datasets are among them.
+
+        Parameters
+        ----------
+        detail : bool
+            Whether to say what is known of each, too.
 
         Returns
         -------
-        tuple
-            Names that are text come first, in order.
+        tuple, or dict with ``detail``
+            Names that are text come first, in order. With ``detail`` what is known of each dataset by name: ``kind`` is
+            ``"recipe"``, ``"persisted"`` or ``"values"``; ``durable`` the place where it is durable, or None; ``nbytes``
+            the bytes of its results, and ``keys`` how many there are; ``type``, ``shape``, ``npartitions``, ``columns``
+            and the like what it is; ``publisher``, ``user``, ``host`` and ``published`` (seconds since 1970) whose it is;
+            ``versions`` what it was made with.
 
         Examples
         --------
         >>> client.publish_dataset(flights=[1, 2, 3])
         >>> client.list_datasets()
         ('flights',)
+        >>> client.list_datasets(detail=True)["flights"]["kind"]
+        'values'
         """
-        return self._run(datasets.names(self._core))
+        return self._run(datasets.descriptions(self._core) if detail else datasets.names(self._core))
 
     @takes_its_kind
     def get_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT, default: Any = datasets.NO_DEFAULT) -> Any:
         """A published dataset: the same collection, on futures of this client. In an asynchronous client: await it.
+
+        One that is durable is loaded from the cluster's place if it isn't known to the cluster. That brings no data: each
+        result is read when it is used.
 
         Parameters
         ----------
@@ -100,7 +138,9 @@ class DatasetMethods(Face):
         DatasetNotFoundError
             There is none of this name; lists those that there are.
         UnreadableError
-            It can't be unpickled here; says why.
+            It can't be unpickled here; says why, and what is missing of what it was made with.
+        DurableError
+            The cluster's place can't be read, or what lies there is damaged.
 
         Examples
         --------
@@ -117,6 +157,8 @@ class DatasetMethods(Face):
     @takes_its_kind
     def unpublish_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT) -> Any:
         """Take datasets' names away. Their data goes with its last holder. In an asynchronous client: await it.
+
+        What is durable is removed from its place, too.
 
         Nothing happens where there is no dataset of a name.
 

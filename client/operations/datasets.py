@@ -6,20 +6,26 @@ dataset holds from then on.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.client.core.core import Core
 from holdfast.client.core.waits import Ask
 from holdfast.client.drivers.effects import Elsewhere, Operation
+from holdfast.client.futures.future import Future
 from holdfast.client.futures.holding import hold_all
 from holdfast.client.operations.recipes import Recipe, load, pack
+from holdfast.client.packing.describing import describe, is_grave, lacking
 from holdfast.client.packing.keys import check_text, wire_key
 from holdfast.cluster import protocol
 from holdfast.cluster.comm.frames import raw
 from holdfast.cluster.errors import DatasetNotFoundError
-from holdfast.cluster.protocol.limits import MAX_DATASET_NAME_NBYTES
+from holdfast.cluster.protocol.limits import MAX_DATASET_NAME_NBYTES, MAX_REPLICAS
 from holdfast.cluster.protocol.shapes import key_nbytes
+from holdfast.cluster.user_warnings import warn_user
+from holdfast.objectstore.durable.opening import normal_url
+from holdfast.objectstore.errors import UnreadableError
 
 
 class _NoDefault:
@@ -79,16 +85,50 @@ def named(args: tuple[Any, ...], name: Any, by_keyword: dict[str, Any]) -> dict[
     return {wire: args[0] if len(args) == 1 else list(args), **by_keyword}
 
 
-def publish(core: Core, named: Mapping[Any, Any], override: bool) -> Operation[None]:
+def place_named(durable: Any) -> str | None:
+    """The place that ``durable=`` names: None for no place, an empty text for the cluster's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It names none.
+    """
+    if durable is None or durable is False:
+        return None
+    if durable is True:
+        return ""
+    if not isinstance(durable, (str, os.PathLike)):
+        raise TypeError(
+            f"durable is True, or a directory, or a URL such as 's3://bucket/published', not {durable!r:.200}"
+        )
+    return normal_url(durable)
+
+
+def publish(
+    core: Core, named: Mapping[Any, Any], override: bool, durable: Any = None, copies: int | None = None
+) -> Operation[None]:
     """Publish datasets: all of them, or none."""
     for name in named:
         wire_name(name)
-    packed: dict[Any, Recipe] = yield Elsewhere(
-        lambda: {name: pack(core, f"the dataset {name!r}", data) for name, data in named.items()}
+    place = place_named(durable)
+    if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int)):
+        raise TypeError(f"copies is a number of hosts, not {copies!r:.200}")
+    if copies is not None and not 1 <= copies <= MAX_REPLICAS:
+        raise ValueError(f"copies is a number of hosts from 1 to {MAX_REPLICAS:,}, not {copies}")
+    packed: dict[Any, tuple[Recipe, dict[str, Any]]] = yield Elsewhere(
+        lambda: {name: _pack(core, name, data) for name, data in named.items()}
     )
-    datasets = [(name, raw(recipe.data), list(recipe.held)) for name, recipe in packed.items()]
-    yield Ask(core.session, protocol.requests.PUBLISH, datasets=datasets, override=bool(override))
+    datasets = [(name, raw(recipe.data), list(recipe.held), about) for name, (recipe, about) in packed.items()]
+    further: dict[str, Any] = {} if place is None else {"durable": place}
+    if copies is not None:
+        further["copies"] = copies
+    yield Ask(core.session, protocol.requests.PUBLISH, datasets=datasets, override=bool(override), **further)
     del packed  # until here this client holds what the datasets are to hold
+
+
+def _pack(core: Core, name: Any, data: Any) -> tuple[Recipe, dict[str, Any]]:
+    recipe = pack(core, f"the dataset {name!r}", data)
+    return recipe, describe(data, has_futures=recipe.has_futures)
 
 
 def unpublish(core: Core, names: Sequence[Any]) -> Operation[None]:
@@ -100,6 +140,11 @@ def unpublish(core: Core, names: Sequence[Any]) -> Operation[None]:
 def names(core: Core, timeout: float | None = None) -> Operation[tuple[Any, ...]]:
     """The names of all datasets."""
     return tuple((yield Ask(core.session, protocol.requests.LIST_DATASETS, timeout)))
+
+
+def descriptions(core: Core) -> Operation[dict[Any, dict[str, Any]]]:
+    """What is known of all datasets, by name."""
+    return dict((yield Ask(core.session, protocol.requests.DESCRIBE_DATASETS)))
 
 
 def get(core: Core, names: Sequence[Any], default: Any = NO_DEFAULT) -> Operation[Any]:
@@ -125,4 +170,21 @@ def _get(core: Core, name: Any, default: Any) -> Operation[Any]:
     # The scheduler counts this client as a holder of these keys from its answer on. Saying that it wants them as well
     # is needed where it let go of one of them in the meantime, and has the results announced.
     held = hold_all(core, answer["keys"])
-    return (yield Elsewhere(lambda: load(core, f"the dataset {name!r}", answer["data"], held)))
+    held.update((key, held[here]) for key, here in answer.get("renamed", ()))
+    return (yield Elsewhere(lambda: _load(core, name, answer["data"], held, answer["about"])))
+
+
+def _load(core: Core, name: Any, data: Any, held: Mapping[Any, Future], about: Mapping[str, Any]) -> Any:
+    try:
+        value = load(core, f"the dataset {name!r}", data, held)
+    except UnreadableError as error:
+        if other := lacking(about):
+            error.args = (f"{error}. It was published with {', '.join(other)}",)
+        raise
+    if is_grave(about):
+        warn_user(
+            f"the dataset {name!r} was published with {', '.join(lacking(about))}: what it is made of may be unreadable "
+            "here",
+            RuntimeWarning,
+        )
+    return value

@@ -32,6 +32,7 @@ class Recipe(NamedTuple):
 
     data: bytes
     held: dict[Any, Future]
+    has_futures: bool
 
 
 def pack(core: Core, what: str, value: Any) -> Recipe:
@@ -74,7 +75,7 @@ def _recipe(core: Core, what: str, packed: Packed) -> Recipe:
         held.update((kept.key, kept) for kept in mine._state.keeps)
     if held:
         check_together(what, list(held))
-    return Recipe(packed.data, held)
+    return Recipe(packed.data, held, bool(packed.inside))
 
 
 def load(core: Core, what: str, data: bytes | memoryview, held: Mapping[Any, Future]) -> Any:

@@ -21,8 +21,8 @@ from holdfast.client.drivers.effects import NotAtOnce, Operation, Sleep
 from holdfast.client.stores.location import Location
 from holdfast.cluster.errors import MAKE_ROOM, ConnectError, NoWorkerError
 from holdfast.cluster.naming import names_of_host, names_of_worker
+from holdfast.cluster.processes.host_id import host_id
 from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES
-from holdfast.cluster.transfer.host_id import host_id
 from holdfast.cluster.transfer.pool import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
 from holdfast.objectstore.client.pending import Pending

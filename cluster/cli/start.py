@@ -30,6 +30,7 @@ from holdfast.cluster.deploy.service import STOP_SECONDS, service_arguments
 from holdfast.cluster.processes.log_files import default_root
 from holdfast.cluster.processes.parent import ChildProcess, spawn
 from holdfast.cluster.tables import count
+from holdfast.objectstore.durable.opening import normal_url
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.sizes import format_size
 from holdfast.objectstore.spill.location import default_location
@@ -124,6 +125,12 @@ _OPTIONS = {
     "/tmp, /var/tmp and ~/.cache.",
 )
 @click.option(
+    "--durable",
+    metavar="PLACE",
+    help="With --head: where datasets are durable, a directory or a URL such as s3://bucket/published. Default: "
+    "HOLDFAST_DURABLE, or ~/.local/state/holdfast/durable.",
+)
+@click.option(
     "--name",
     help="This host's name in the cluster. Default: its host name. If a host of the cluster has that name already, a "
     "number is added, as in 'alpha.2'.",
@@ -176,6 +183,7 @@ def start(
     object_store_memory: float | None,
     resources: dict[str, float] | None,
     spill_directory: str | None,
+    durable: str | None,
     name: str | None,
     preload: tuple[str, ...],
     preload_argv: tuple[str, ...],
@@ -202,6 +210,7 @@ def start(
       holdfast start --head --scheduler-file scheduler.json
       holdfast start --scheduler-file scheduler.json
       holdfast start --head --preload setup.py -- --colour red
+      holdfast start --head --durable s3://bucket/published
 
     What follows -- are arguments of what is preloaded. Options of 'dask scheduler' and 'dask worker' that have no
     effect here are taken with a word on why.
@@ -235,6 +244,9 @@ def start(
         raise click.UsageError("say either --head, to start a cluster, or --address HOST:PORT, to join one")
     if address is not None and port is not None:
         raise click.UsageError("--port is the scheduler's; with --address it is part of the address")
+    if address is not None and durable is not None:
+        raise click.UsageError("--durable is the cluster's; give it with --head")
+    place = None if durable is None else normal_url(durable)
     kind = "head" if head else "host"
     if address is not None:
         address = format_address(*parse_address(address))
@@ -274,6 +286,7 @@ def start(
         timeout=timeout,
         scheduler_file=scheduler_file if head else None,
         pid_file=pid_file,
+        durable=place,
     )
     with tokens.handed_down(token) as token_fd:
         child = spawn(

@@ -36,6 +36,7 @@ from holdfast.cluster.deploy.plan import BEYOND_THIS_MACHINE, plan_nodes
 from holdfast.cluster.deploy.process_interface import Status
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.errors import ConnectError
+from holdfast.objectstore.durable.opening import default_place, normal_url
 from holdfast.objectstore.errors import HoldfastError
 from holdfast.objectstore.system.surroundings import fill_standard_descriptors
 
@@ -88,6 +89,10 @@ class LocalCluster(PlannedWorkers):
     spill_directory : path, optional
         Where the stores move objects that don't fit; the first of ``$TMPDIR``, ``/tmp``, ``/var/tmp`` and
         ``~/.cache`` that is on a disk if not given.
+    durable : str or path, optional
+        Where datasets are durable (``publish_dataset(durable=True)``): a directory, or a URL that fsspec opens, such as
+        ``"s3://bucket/published"``. By default what the variable ``HOLDFAST_DURABLE`` names, or
+        ``~/.local/state/holdfast/durable``.
     resources : mapping of str to number, optional
         What each worker has of things that tasks can ask for: ``{"GPU": 1}``.
     env : mapping of str to str, optional
@@ -169,6 +174,7 @@ class LocalCluster(PlannedWorkers):
         memory_limit: float | str | None = None,
         object_store_memory: float | str | None = None,
         spill_directory: str | os.PathLike[str] | None = None,
+        durable: str | os.PathLike[str] | None = None,
         resources: Mapping[str, float] | None = None,
         env: Mapping[str, str] | None = None,
         preload: Any = None,
@@ -188,6 +194,8 @@ class LocalCluster(PlannedWorkers):
     ) -> None:
         meant = keywords.of_cluster(others, PARAMETERS)
         of_scheduler = scheduler_options(scheduler_kwargs, blocked_handlers)
+        if (place := default_place() if durable is None else normal_url(durable)) is not None:
+            of_scheduler["durable"] = place
         listen = address_to_listen_on(meant.get("host", host) or of_scheduler.pop("host", None), interface)
         port = checked_port(of_scheduler.pop("port", None) or scheduler_port)
         keywords.check_security(security, protocol, listen)

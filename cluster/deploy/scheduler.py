@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from holdfast.cluster.deploy.process_interface import ProcessInterface, Status
 from holdfast.cluster.deploy.scheduler_file import write_scheduler_file
 from holdfast.cluster.durations import seconds
 from holdfast.cluster.user_warnings import warn_user
+from holdfast.objectstore.durable.opening import default_place, normal_url
 
 #: How often the scheduler file is written anew, if workers have come or gone.
 FILE_SECONDS = 1.0
@@ -73,6 +75,8 @@ class Scheduler(ProcessInterface):
         A task that no worker may run fails after this. Default: 30 s.
     blocked_handlers : list of str, optional
         What clients may not ask of it.
+    durable : str or path, optional
+        Where datasets are durable, as of `LocalCluster`.
     validate : bool, default False
         Check all that has to hold after every event: slow, for tests.
     name : hashable, optional
@@ -121,6 +125,7 @@ class Scheduler(ProcessInterface):
         no_worker_timeout: float | str | None = None,
         no_workers_timeout: float | str | None = None,
         blocked_handlers: list[str] | None = None,
+        durable: str | os.PathLike[str] | None = None,
         validate: bool | None = False,
         security: Any = None,
         protocol: str | None = None,
@@ -146,6 +151,7 @@ class Scheduler(ProcessInterface):
             ("silence_timeout", seconds(worker_ttl)),
             ("no_worker_timeout", seconds(no_worker_timeout if no_workers_timeout is None else no_workers_timeout)),
             ("max_failures", None if allowed_failures is None else allowed_failures + 1),
+            ("durable", default_place() if durable is None else normal_url(durable)),
         ):
             if value is not None:
                 self._options[option] = value

@@ -67,6 +67,7 @@ def service_arguments(
     timeout: float,
     scheduler_file: Path | None = None,
     pid_file: Path | None = None,
+    durable: str | None = None,
 ) -> list[str]:
     """The command line of a service. ``kind``: ``head`` (``host`` and ``port`` count) or ``host`` (``address``)."""
     options = {
@@ -78,6 +79,8 @@ def service_arguments(
         "--log-directory": str(log_directory),
         "--timeout": str(timeout),
     }
+    if durable is not None:
+        options["--durable"] = durable
     if scheduler_file is not None:
         options["--scheduler-file"] = os.path.abspath(scheduler_file)
     if pid_file is not None:
@@ -96,13 +99,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, default=30.0)
     parser.add_argument("--scheduler-file", type=Path)
     parser.add_argument("--pid-file", type=Path)
+    parser.add_argument("--durable")
     add_token_option(parser)
     add_process_options(parser)
     options = parser.parse_args(arguments)
     configure_logging(options)
     default_signals()
     token = token_of(options)
-    parts = LocalProcesses(token, log_level=options.log_level, log_directory=options.log_directory)
+    parts = LocalProcesses(
+        token,
+        log_level=options.log_level,
+        log_directory=options.log_directory,
+        scheduler_options={} if options.durable is None else {"durable": options.durable},
+    )
     directory: RunDirectory | None = None
     files: list[Path] = []
     code = 0

@@ -20,6 +20,7 @@ from holdfast.cluster.errands.threads import ErrandThreads
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.node import errands
 from holdfast.cluster.node.deaths import Death
+from holdfast.cluster.node.durable import DurableFiles
 from holdfast.cluster.node.heartbeat import Heartbeat
 from holdfast.cluster.node.ledger import Revoked
 from holdfast.cluster.node.nanny import OPERATIONS, NannyProcess
@@ -29,8 +30,8 @@ from holdfast.cluster.node.worker_plan import WorkerPlan
 from holdfast.cluster.node.workers import HostWorkers
 from holdfast.cluster.processes import kept_logs, run_directory
 from holdfast.cluster.processes.forking import Forker
+from holdfast.cluster.processes.host_id import host_id
 from holdfast.cluster.transfer.fetcher import Fetcher
-from holdfast.cluster.transfer.host_id import host_id
 from holdfast.cluster.transfer.server import TransferServer
 from holdfast.objectstore import ObjectID, StoreServer
 from holdfast.objectstore.core.objects import ObjectMeta
@@ -160,6 +161,7 @@ class NodeAgent:
         self._workers: HostWorkers | None = None
         self._page_maker: PageMaker | None = None
         self._errands: ErrandThreads | None = None
+        self._durable: DurableFiles | None = None
         self._nanny: NannyProcess | None = None
         self._heartbeat: Heartbeat | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -206,7 +208,8 @@ class NodeAgent:
         except BaseException:
             listening.close()
             raise
-        handlers = errands.handlers(self._describe)
+        self._durable = durable = DurableFiles(self.store, self._fetch)
+        handlers = errands.handlers(self._describe, durable.handlers)
         self._errands = ErrandThreads("node", handlers, self._say, f"holdfast-errand-{self.name}")
         self._link = link = SchedulerLink(
             self.scheduler_address,
@@ -232,6 +235,7 @@ class NodeAgent:
             token=self._token,
             on_copied=self._link.copied,
             on_not_copied=self._link.not_copied,
+            place=durable.place,
         )
         self._transfer_server.start()
         self._nanny = nanny = NannyProcess(
@@ -317,6 +321,8 @@ class NodeAgent:
             self._heartbeat.stop()
         if self._errands is not None:
             self._errands.stop()
+        if self._durable is not None:
+            self._durable.stop()
         if self._workers is not None:
             await self._workers.close()
         if self._page_maker is not None:

@@ -18,13 +18,15 @@ from holdfast.objectstore import ObjectID
 MAX_READERS = 20
 
 
-def handlers(describe: Callable[[ObjectID], dict[str, Any] | None]) -> Handlers:
+def handlers(describe: Callable[[ObjectID], dict[str, Any] | None], durable: Handlers) -> Handlers:
     """What is done about each.
 
     Parameters
     ----------
     describe
         Says what the store has of an object, in any thread.
+    durable
+        What is done about those of durable datasets.
     """
 
     def states(object_ids: Sequence[bytes]) -> list[str]:
@@ -35,6 +37,7 @@ def handlers(describe: Callable[[ObjectID], dict[str, Any] | None]) -> Handlers:
         NODE_LOGS: _logs,
         OBJECT_HERE: lambda object_id: _object(describe(ObjectID(object_id))),
         OBJECTS_HERE: states,
+        **durable,
     }
 
 

@@ -7,6 +7,7 @@
 ``forking.py``          having processes forked by it
 ``environment.py``      what processes that are started find in their environment
 ``run_directory.py``    where a process keeps its socket files, and how other processes find it
+``host_id.py``          which host this is
 ``log_files.py``        logs of a bounded size
 ``restarts.py``         when a process that has ended is started again
 ``oom.py``              which process the kernel is to kill when there is no memory left

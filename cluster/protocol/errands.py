@@ -18,8 +18,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from holdfast.cluster.protocol.kinds import ERROR_TEXT, INLINE, KEY, NAME, NBYTES, NODES, OBJECT, PAYLOAD, REASON, TEXT
-from holdfast.cluster.protocol.limits import MAX_NAMED, MAX_PACKAGES, MAX_PLAIN_ITEMS
+from holdfast.cluster.protocol.kinds import (
+    DATASET,
+    DURABLE_OBJECT,
+    DURABLE_PART,
+    DURABLE_PLACE,
+    ERROR_TEXT,
+    INLINE,
+    KEY,
+    KEYS,
+    NAME,
+    NBYTES,
+    NODES,
+    OBJECT,
+    PAYLOAD,
+    REASON,
+    TEXT,
+)
+from holdfast.cluster.protocol.limits import (
+    MAX_DATASETS,
+    MAX_ITEMS,
+    MAX_NAMED,
+    MAX_PACKAGES,
+    MAX_PLAIN_ITEMS,
+    MAX_TABLE_ENTRIES,
+)
 from holdfast.cluster.protocol.message import Message, Request
 from holdfast.cluster.protocol.shapes import (
     Anything,
@@ -282,6 +305,105 @@ TASK_STREAM = Errand(
     answer=PAYLOAD,
 )
 
+# -- durable datasets: what a node does with their files (`cluster/node/durable.py`). Each can be done twice.
+
+SEE_PLACE = Errand(
+    "see-place",
+    "The id of a place for durable datasets, as this host sees it. Nil: it isn't there; with `create` it is made.",
+    by="node",
+    needed={"place": DURABLE_PLACE},
+    known={"create": Boolean()},
+    answer=Maybe(TEXT),
+)
+ENTER_WRITER = Errand(
+    "enter-writer",
+    "Enters a publication that begins, so that nothing is deleted that it finds there. `process` is that which sees to "
+    "it: when it is known to be dead, so is the publication.",
+    by="node",
+    needed={"place": DURABLE_PLACE, "publication": TEXT, "process": Plain()},
+    answer=Nothing(),
+)
+LEAVE_WRITER = Errand(
+    "leave-writer",
+    "A publication is given up.",
+    by="node",
+    needed={"place": DURABLE_PLACE, "publication": TEXT},
+    answer=Nothing(),
+)
+WRITE_OBJECTS = Errand(
+    "write-objects",
+    "Writes objects as files, which are safe when it answers. Nil stands for one that is neither in the store of this "
+    "host nor can be brought from these nodes.",
+    by="node",
+    needed={
+        "place": DURABLE_PLACE,
+        "objects": Listed(Entry(object_id=OBJECT, inline=Maybe(INLINE), nodes=NODES), MAX_ITEMS),
+    },
+    answer=Listed(Maybe(DURABLE_OBJECT), MAX_ITEMS),
+)
+WRITE_TABLE = Errand(
+    "write-table",
+    "Writes a list of keys with their objects, and the keys of the futures inside of these.",
+    by="node",
+    needed={
+        "place": DURABLE_PLACE,
+        "entries": Listed(Entry(key=KEY, stored=DURABLE_OBJECT, type=TEXT, inside=KEYS), MAX_TABLE_ENTRIES),
+    },
+    answer=DURABLE_PART,
+)
+PUBLISH_DURABLY = Errand(
+    "publish-durably",
+    "Writes the manifest of a publication, whose objects are safe. From then on these datasets are there, and the names "
+    "that it `removes` mean nothing.",
+    by="node",
+    needed={
+        "place": DURABLE_PLACE,
+        "publication": TEXT,
+        "datasets": Listed(
+            Entry(
+                name=DATASET,
+                recipe=PAYLOAD,
+                about=Plain(),
+                tables=Listed(DURABLE_PART),
+                count=Integer(),
+                nbytes=NBYTES,
+            ),
+            MAX_DATASETS,
+        ),
+        "removes": Listed(DATASET, MAX_DATASETS),
+    },
+    answer=Nothing(),
+)
+DURABLE_DATASETS = Errand(
+    "durable-datasets",
+    "What datasets there are in a place, or those of them that have these names.",
+    by="node",
+    needed={"place": DURABLE_PLACE},
+    known={"names": Listed(DATASET, MAX_DATASETS)},
+    answer=Listed(Entry(name=DATASET, about=Plain(), count=Integer(), nbytes=NBYTES)),
+)
+LOAD_DATASET = Errand(
+    "load-dataset",
+    "A dataset in a place, but for its keys; nil if there is none of this name.",
+    by="node",
+    needed={"place": DURABLE_PLACE, "name": DATASET},
+    answer=Maybe(Entry(recipe=PAYLOAD, about=Plain(), tables=Listed(DURABLE_PART), count=Integer(), nbytes=NBYTES)),
+)
+LOAD_TABLE = Errand(
+    "load-table",
+    "The keys in one list of a durable dataset. `object_id` is a new one for each.",
+    by="node",
+    needed={"place": DURABLE_PLACE, "table": DURABLE_PART},
+    answer=Listed(Entry(object_id=OBJECT, key=KEY, stored=DURABLE_OBJECT, type=TEXT, inside=KEYS), MAX_TABLE_ENTRIES),
+)
+SWEEP_PLACE = Errand(
+    "sweep-place",
+    "Deletes what no dataset in a place refers to, unless somebody is writing there. Whether nothing is left to delete.",
+    by="node",
+    needed={"place": DURABLE_PLACE},
+    answer=Boolean(),
+)
+
 #: Those that workers may be told to do as long as a client is there.
 STANDING = (RECORD_TASKS, FORWARD_LOGS)
 
@@ -306,6 +428,16 @@ ERRANDS = (
     TASK_STREAM,
     RECORD_TASKS,
     FORWARD_LOGS,
+    SEE_PLACE,
+    ENTER_WRITER,
+    LEAVE_WRITER,
+    WRITE_OBJECTS,
+    WRITE_TABLE,
+    PUBLISH_DURABLY,
+    DURABLE_DATASETS,
+    LOAD_DATASET,
+    LOAD_TABLE,
+    SWEEP_PLACE,
 )
 
 

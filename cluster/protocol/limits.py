@@ -37,6 +37,10 @@ MAX_PAYLOAD_NBYTES = 1 << 20
 #: How many datasets the scheduler keeps, and how much the name of each may take.
 MAX_DATASETS = 10_000
 MAX_DATASET_NAME_NBYTES = 4 << 10
+#: So many keys of a durable dataset are in one list.
+MAX_TABLE_ENTRIES = 1_000
+#: How many hosts may be to have all of a dataset.
+MAX_REPLICAS = 1_000
 #: How many workers or resources the options of a task may name.
 MAX_NAMED = 10_000
 #: So many variables of the environment a nanny may set for workers, of so many bytes together.

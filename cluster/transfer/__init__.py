@@ -6,7 +6,6 @@
 ``giving.py``       how the answering side sends an object, and when it lets go of it
 ``fetcher.py``      what a node agent brings here, once however many ask
 ``checksums.py``    bytes through a socket, with the checksum of what was sent and came
-``host_id.py``      which host this is
 ==================  ====================================================================
 
 This room knows `comm`, and stores. It knows no scheduler, worker or client.

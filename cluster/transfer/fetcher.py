@@ -22,11 +22,14 @@ from typing import Any
 
 from holdfast.cluster.errors import ConnectError
 from holdfast.cluster.protocol import transfer
+from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.transfer import pool
 from holdfast.cluster.transfer.server import ROOM_SECONDS, STALL_SECONDS, too_large
 from holdfast.objectstore import ObjectID, StoreServer
 from holdfast.objectstore.core.objects import ObjectMeta
-from holdfast.objectstore.errors import ObjectNotFoundError, StoreError, StoreFullError
+from holdfast.objectstore.durable import objects
+from holdfast.objectstore.durable.place import Place
+from holdfast.objectstore.errors import DurableError, ObjectNotFoundError, StoreError, StoreFullError
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,8 @@ class Fetcher:
         Called with the id of each object that has arrived.
     on_not_copied:
         ``on_not_copied(object_id, reason)``: a copy that was asked for could not be brought.
+    place:
+        Opens a place for durable datasets by its path or URL, in any thread.
     """
 
     def __init__(
@@ -75,17 +80,20 @@ class Fetcher:
         token: bytes,
         on_copied: Callable[[ObjectID], None],
         on_not_copied: Callable[[ObjectID, str], None],
+        place: Callable[[str], Place],
     ) -> None:
         self._store = store
         self._capacity = store.stats()["capacity"]
         self._address = address
         self._on_copied = on_copied
         self._on_not_copied = on_not_copied
+        self._place = place
         self._copying: set[asyncio.Task[None]] = set()
         self._pool = pool.PeerPool(token, name=address)
         self._threads = concurrent.futures.ThreadPoolExecutor(MAX_FETCHES, thread_name_prefix="holdfast-fetch")
         self._sources: weakref.WeakValueDictionary[str, _Source] = weakref.WeakValueDictionary()
         self._running: dict[ObjectID, asyncio.Task[None]] = {}
+        self._durable_places = asyncio.Semaphore(FETCHES_PER_HOST)
 
     async def fetch(self, object_id: ObjectID, sources: Iterable[str]) -> None:
         """Bring an object here; it is in the store when this returns.
@@ -135,7 +143,14 @@ class Fetcher:
         if self._store.contains(object_id):
             return
         tried: dict[str, str] = {}  # and what came of it
-        to_try = [source for source in sources if source != self._address]
+        for copy in filter(None, map(DurableCopy.of, sources)):
+            try:
+                await self._bring_durable(copy, object_id)
+            except DurableError as error:
+                tried[copy.source] = str(error)
+            else:
+                return
+        to_try = [source for source in sources if source != self._address and source not in tried]
         for pause in (*pool.PAUSES_SECONDS, None):
             broken = []  # connections with these broke under way: once more, after the others
             for source in to_try:
@@ -161,6 +176,42 @@ class Fetcher:
             await asyncio.sleep(LATE_SEAL_SECONDS)
         what_came = "; ".join(tried.values()) if tried else "and no other host is known to have it"
         raise ObjectNotFoundError(f"object {object_id} is not in this host's store: {what_came}")
+
+    async def _bring_durable(self, copy: DurableCopy, object_id: ObjectID) -> None:
+        """Take an object from a file: in place, if this host has it."""
+        async with self._durable_places:
+            place = await self._in_thread_to_end(self._place, copy.place)
+            name = objects.name_of(copy.digest)
+            path = place.path_of(name)
+            if path is not None and await self._in_thread_to_end(place.size, name) != copy.nbytes:
+                raise DurableError(f"{path} is not there any more, or damaged: publish its dataset once more")
+            if path is None or not self._store.adopt(object_id, path, copy.nbytes, int(copy.checksum, 16)):
+                await self._download(place, copy, object_id)
+            self._on_copied(object_id)
+
+    async def _download(self, place: Place, copy: DurableCopy, object_id: ObjectID) -> None:
+        if copy.nbytes > self._capacity:
+            raise StoreFullError(too_large(object_id, copy.nbytes, self._capacity))
+        reservation = await self._store.allocate(copy.nbytes, timeout=ROOM_SECONDS)
+        view = self._store.writable_view(reservation)
+        try:
+            await self._in_thread_to_end(objects.read_into, place, copy.digest, view)
+        except BaseException:
+            view.release()
+            self._store.abort(reservation)
+            raise
+        view.release()
+        self._store.seal(reservation, object_id)
+
+    async def _in_thread_to_end(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Also if this is cancelled, the thread has ended when it returns: it may write into the arena."""
+        doing = self._loop_future(function, *args)
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await asyncio.wait([doing])
+            doing.exception()
+            raise
 
     async def _fetch_from(self, address: str, object_id: ObjectID) -> None:
         source = self._sources.get(address)

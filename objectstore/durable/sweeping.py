@@ -123,9 +123,7 @@ class Swept(NamedTuple):
     is_over: bool
 
 
-def sweep(
-    place: Place, *, abandon: tuple[str, ...] = (), clock: Callable[[], float] = time.monotonic
-) -> Swept:
+def sweep(place: Place, *, abandon: tuple[str, ...] = (), clock: Callable[[], float] = time.monotonic) -> Swept:
     """Delete what no dataset refers to, and what is left of writers that died.
 
     Parameters
@@ -153,7 +151,9 @@ def sweep(
         catalogue = Catalogue(place)
         catalogue.tidy()
         if damaged := catalogue.damaged():
-            raise DurableError(f"nothing of {place.url} is swept: a manifest is damaged: {next(iter(damaged.values()))}")
+            raise DurableError(
+                f"nothing of {place.url} is swept: a manifest is damaged: {next(iter(damaged.values()))}"
+            )
         place.delete_remains("datasets")
         place.delete_remains("objects")
         referred = referred_to(catalogue)

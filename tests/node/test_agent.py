@@ -25,9 +25,9 @@ from holdfast.cluster.node import heartbeat, scheduler_link, supervisor
 from holdfast.cluster.node.heartbeat import WorkerVitals
 from holdfast.cluster.processes import forking, restarts
 from holdfast.cluster.processes.child import LEFT_EXIT_CODE
+from holdfast.cluster.processes.host_id import host_id
 from holdfast.cluster.processes.parent import spawn
 from holdfast.cluster.protocol.payloads import Reference
-from holdfast.cluster.transfer.host_id import host_id
 from holdfast.cluster.worker.context import current_worker
 from holdfast.objectstore import ObjectID, connect
 from holdfast.objectstore.errors import HoldfastError

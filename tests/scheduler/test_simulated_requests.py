@@ -63,7 +63,7 @@ class History:
                 requests.WAIT_FOR_WORKERS(n=chance.randrange(6), timeout=chance.choice(WAIT_SECONDS)),
                 requests.STATUS(),
                 requests.MEMORY(),
-                requests.PUBLISH(datasets=[(name, b"data", keys)], override=chance.random() < 0.8),
+                requests.PUBLISH(datasets=[(name, b"data", keys, {})], override=chance.random() < 0.8),
                 requests.UNPUBLISH(name=name),
                 requests.GET_DATASET(name=name),
                 requests.LIST_DATASETS(),

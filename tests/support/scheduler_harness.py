@@ -384,7 +384,7 @@ class Cluster:
     def publish(
         self, client: str, number: int, name: str, keys: Sequence[Any], *, data: bytes = b"data", override: bool = False
     ) -> None:
-        self.request(client, number, requests.PUBLISH(datasets=[(name, data, list(keys))], override=override))
+        self.request(client, number, requests.PUBLISH(datasets=[(name, data, list(keys), {})], override=override))
 
     def unpublish(self, client: str, number: int, name: str) -> None:
         self.request(client, number, requests.UNPUBLISH(name=name))

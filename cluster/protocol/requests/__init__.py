@@ -24,7 +24,13 @@ from holdfast.cluster.protocol.requests import (
 )
 from holdfast.cluster.protocol.requests.cancelling import AWAIT_KILLS
 from holdfast.cluster.protocol.requests.cluster import SHUTDOWN, WAIT_FOR_WORKERS
-from holdfast.cluster.protocol.requests.datasets import GET_DATASET, LIST_DATASETS, PUBLISH, UNPUBLISH
+from holdfast.cluster.protocol.requests.datasets import (
+    DESCRIBE_DATASETS,
+    GET_DATASET,
+    LIST_DATASETS,
+    PUBLISH,
+    UNPUBLISH,
+)
 from holdfast.cluster.protocol.requests.errands import ERRAND
 from holdfast.cluster.protocol.requests.events import CLEAR_EVENT, IS_EVENT_SET, SET_EVENT, STOP_WAITING, WAIT_FOR_EVENT
 from holdfast.cluster.protocol.requests.futures import BEGUN, CANCEL_UNSTARTED, PROGRESS, RECIPE
@@ -115,6 +121,7 @@ __all__ = [
     "CLOSE_SEMAPHORE",
     "CONFIRM_ITEMS",
     "DELETE_VARIABLE",
+    "DESCRIBE_DATASETS",
     "DUMP",
     "END_READING",
     "ERRAND",

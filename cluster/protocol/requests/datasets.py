@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from holdfast.cluster.protocol.kinds import DATASET, KEYS, PAYLOAD
-from holdfast.cluster.protocol.limits import MAX_DATASETS
+from holdfast.cluster.protocol.kinds import DATASET, KEY, KEYS, PAYLOAD
+from holdfast.cluster.protocol.limits import MAX_DATASETS, MAX_NAME_LENGTH, MAX_REPLICAS
 from holdfast.cluster.protocol.message import Request
-from holdfast.cluster.protocol.shapes import Boolean, Entry, Fields, Listed, Nothing
+from holdfast.cluster.protocol.shapes import Boolean, Entry, Fields, Integer, Listed, Maybe, Nothing, Plain, Text
 
-LIST_DATASETS = Request("list-datasets", "The names of what is published.", answer=Listed(DATASET, MAX_DATASETS))
+_ABOUT = Plain()
+
+LIST_DATASETS = Request(
+    "list-datasets",
+    "The names of what is published, here or in the cluster's place for durable datasets.",
+    answer=Listed(DATASET, MAX_DATASETS),
+    waits=True,
+)
+DESCRIBE_DATASETS = Request(
+    "describe-datasets",
+    "What is known of each of these datasets; without names of all.",
+    known={"names": Listed(DATASET, MAX_DATASETS)},
+    answer=Listed(Entry(name=DATASET, about=_ABOUT), MAX_DATASETS),
+    waits=True,
+)
 PUBLISH = Request(
     "publish",
-    "Keeps these under their names, with the keys that they hold: all of them, or none.",
-    needed={"datasets": Listed(Entry(name=DATASET, data=PAYLOAD, keys=KEYS), MAX_DATASETS)},
-    known={"override": Boolean()},
+    "Keeps these under their names, with the keys that they hold: all of them, or none. With `durable` they are in this "
+    "place when it answers; an empty text stands for the cluster's. `copies` is on how many hosts all that they hold is "
+    "to lie.",
+    needed={"datasets": Listed(Entry(name=DATASET, data=PAYLOAD, keys=KEYS, about=_ABOUT), MAX_DATASETS)},
+    known={"override": Boolean(), "durable": Maybe(Text(MAX_NAME_LENGTH)), "copies": Integer(1, MAX_REPLICAS)},
     answer=Nothing(),
     waits=True,
 )
-UNPUBLISH = Request("unpublish", "Forgets a name, if there is one.", needed={"name": DATASET}, answer=Nothing())
+UNPUBLISH = Request(
+    "unpublish",
+    "Forgets a name, if there is one, here and in the place where it is durable.",
+    needed={"name": DATASET},
+    answer=Nothing(),
+    waits=True,
+)
 GET_DATASET = Request(
     "get-dataset",
-    "What was published under a name. The client holds its keys from then on.",
+    "What was published under a name. The client holds its keys from then on. `renamed` are those that stand for others "
+    "in the data: their keys meant something else here when the dataset was loaded.",
     needed={"name": DATASET},
-    answer=Fields({"data": PAYLOAD, "keys": KEYS}),
+    answer=Fields({"data": PAYLOAD, "keys": KEYS, "about": _ABOUT}, {"renamed": Listed(Entry(key=KEY, here=KEY))}),
+    waits=True,
 )
 
-REQUESTS = (LIST_DATASETS, PUBLISH, UNPUBLISH, GET_DATASET)
+REQUESTS = (LIST_DATASETS, DESCRIBE_DATASETS, PUBLISH, UNPUBLISH, GET_DATASET)

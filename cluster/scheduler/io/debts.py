@@ -96,7 +96,7 @@ class Debts:
             if task is None or client not in task.holders:
                 continue  # it was released, and is not waited for
             if task.state == "memory":
-                memory.items.append(memory_entry(task))
+                memory.items.append(memory_entry(task, self._state.life.results.durable))
             elif task.state == "erred":
                 erred.items.append(erred_entry(task))
             else:

@@ -18,6 +18,7 @@ from holdfast.cluster.scheduler.io.server import CLIENT_RESUME_SECONDS, RESUME_S
 from holdfast.cluster.scheduler.io.warm_up import warm_up
 from holdfast.cluster.scheduler.machine.machine import MAX_FAILURES, NO_WORKER_TIMEOUT_SECONDS
 from holdfast.cluster.scheduler.parts import topics
+from holdfast.objectstore.durable.opening import default_place, normal_url
 
 
 def main() -> int:
@@ -68,6 +69,12 @@ def main() -> int:
         metavar="N",
         default=MAX_FAILURES,
         help="a task that is charged for so many deaths of workers fails (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--durable",
+        metavar="PLACE",
+        help="where datasets are durable if no place is named: a directory or a URL (default: HOLDFAST_DURABLE, or a "
+        "directory of this user's)",
     )
     parser.add_argument(
         "--blocked-requests", type=json.loads, default=(), metavar="JSON", help="what no client may ask, by name"
@@ -122,6 +129,7 @@ class _Process:
             client_resume_seconds=float(options.client_resume_timeout),
             events_kept=options.events_log_length,
             max_failures=options.max_failures,
+            durable=default_place() if options.durable is None else normal_url(options.durable),
             blocked_requests=options.blocked_requests,
             validate=options.validate,
         )

@@ -20,6 +20,7 @@ from holdfast.cluster.errors import InternalError, ProtocolError
 from holdfast.cluster.failures import dumping
 from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.processes import kept_logs
+from holdfast.cluster.processes.host_id import host_id
 from holdfast.cluster.protocol.errands import ASSISTANT
 from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Answering, Dispatch, Request, RequestError
@@ -42,6 +43,7 @@ from holdfast.cluster.scheduler.watching import feed_log, reading
 from holdfast.cluster.scheduler.watching.process import LoopProfile
 from holdfast.cluster.scheduler.watching.reading import READERS, Surroundings
 from holdfast.cluster.scheduler.watching.story import Story
+from holdfast.objectstore.durable.sweeping import Process
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,8 @@ class Scheduler:
         What no client may ask.
     max_failures
         A task that is charged for so many deaths of workers fails.
+    durable
+        Where datasets are durable if no place is named: a path or a URL. None: nowhere.
     validate
         Check all invariants after every event: for tests.
     """
@@ -97,6 +101,7 @@ class Scheduler:
         events_kept: int = topics.KEPT,
         blocked_requests: Collection[str] = (),
         max_failures: int = MAX_FAILURES,
+        durable: str | None = None,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
@@ -107,6 +112,9 @@ class Scheduler:
             no_worker_timeout=no_worker_timeout,
             stopped_seconds=stopped_seconds,
             max_failures=max_failures,
+            durable_place=durable,
+            host_id=host_id(),
+            process=list(Process.own()),
             address=format_address(*sock.getsockname()[:2]),
             events_kept=events_kept,
             wall_time=time.time,

@@ -36,7 +36,7 @@ there is one for each set of requirements in use and one for each host.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from holdfast.cluster.protocol.message import Request
@@ -49,9 +49,11 @@ from holdfast.cluster.scheduler.machine.runs import Runs
 from holdfast.cluster.scheduler.machine.timeouts import Awaited, NoWorkerTimeout
 from holdfast.cluster.scheduler.machine.workers import Workers
 from holdfast.cluster.scheduler.parts.actors import Actors
+from holdfast.cluster.scheduler.parts.bringing import Bringing
 from holdfast.cluster.scheduler.parts.carrying import Carrying
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.datasets import PUBLISH_SECONDS, Datasets
+from holdfast.cluster.scheduler.parts.durable import Durable
 from holdfast.cluster.scheduler.parts.errands import Errands
 from holdfast.cluster.scheduler.parts.events import Events
 from holdfast.cluster.scheduler.parts.expectations import Expectations
@@ -61,6 +63,7 @@ from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.locks import Locks
 from holdfast.cluster.scheduler.parts.metadata import Metadata
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
+from holdfast.cluster.scheduler.parts.places import Places
 from holdfast.cluster.scheduler.parts.plugins import Plugins
 from holdfast.cluster.scheduler.parts.queues import Queues
 from holdfast.cluster.scheduler.parts.replicas import Replicas
@@ -126,6 +129,10 @@ class SchedulerState:
         What a stopped worker has begun is not waited for any longer than this.
     publish_seconds
         How long a publisher waits for second copies of what can't be made again.
+    durable_place
+        Where datasets are durable if no place is named; None: nowhere.
+    host_id, process
+        Of the scheduler: the host that makes places if it can, and the process that writes to them.
     address
         Of the scheduler: messages to people name it, so that they can add workers.
     events_kept
@@ -154,6 +161,9 @@ class SchedulerState:
         follow_up_limit: int = FOLLOW_UP_LIMIT,
         stopped_seconds: float = STOPPED_SECONDS,
         publish_seconds: float = PUBLISH_SECONDS,
+        durable_place: str | None = None,
+        host_id: str = "",
+        process: Sequence[Any] = (),
         address: str = "",
         events_kept: int = EVENTS_KEPT,
         wall_time: Callable[[], float] | None = None,
@@ -204,18 +214,26 @@ class SchedulerState:
         )
         self.copies = Copies(shared)
         self.carrying = Carrying(shared, self.copies)
-        self.datasets = Datasets(shared, self.copies, publish_seconds=publish_seconds)
-        self.metadata = Metadata(shared)
-        self.topics = Topics(shared, kept=events_kept, wall_time=wall_time)
         kills = Kills(shared, self.revocation)
         successors = Successors(shared, kills, self.revocation)
+        errands = Errands(shared, successors)
+        places = Places(shared, errands, host_id=host_id)
+        self.durable = Durable(shared, errands, places, self.copies, process=process)
+        self.datasets = Datasets(
+            shared, self.copies, self.durable, place=durable_place, publish_seconds=publish_seconds
+        )
+        bringing = Bringing(shared, self.carrying)
+        self.metadata = Metadata(shared)
+        self.topics = Topics(shared, kept=events_kept, wall_time=wall_time)
         missing = Missing(self.instructions, self.life)
         self.actors = Actors(shared, missing.could_not_read)
-        errands = Errands(shared, successors)
         self.expectations = Expectations(shared)
         self.parts: tuple[Part, ...] = (
             self.copies,
             self.carrying,
+            bringing,
+            places,
+            self.durable,
             self.datasets,
             self.metadata,
             self.topics,
@@ -263,7 +281,7 @@ class SchedulerState:
             self._worker_events.events,
             self.objects.events,
             clients.events,
-            Orders(shared, self.copies, self.expectations, missing, kills).events,
+            Orders(shared, self.copies, self.expectations, missing, kills, bringing).events,
             Runs(shared, self.revocation, self.lending, missing, kills).events,
             *(part.events for part in self.parts),
         )

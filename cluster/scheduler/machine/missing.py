@@ -39,11 +39,17 @@ class Missing:
         if task.missing < MAX_MISSING:
             return None
         if task.can_be_computed:
-            for host in list(task.where):
+            hosts = list(task.where)
+            self._life.results.durable.pop(task, None)
+            for host in hosts:
                 self._instructions.add(DeleteObjects, host.address, object_id)
                 self._life.drop_copy(task, host)
+            if not hosts:
+                self._life.lose(task)
             return None
         # It can't be made again, and it may be the way there that is broken: the data stays.
         task.missing = 0
-        text = f"{task.key!r} could not be read from {some(host.address for host in task.where)}"
+        copy = self._life.results.durable.get(task)
+        places = [host.address for host in task.where] + ([] if copy is None else [f"{copy.place} ({copy.digest})"])
+        text = f"{task.key!r} could not be read from {some(places)}"
         return task_error(task.key, ObjectLostError(text))

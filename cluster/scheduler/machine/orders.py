@@ -6,6 +6,7 @@ from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.scheduler.machine.missing import Missing
+from holdfast.cluster.scheduler.parts.bringing import Bringing
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.expectations import Expectations
 from holdfast.cluster.scheduler.parts.kills import Kills
@@ -37,10 +38,18 @@ class Orders:
         Takes results that could not be read.
     kills
         Ends runs of what is cancelled.
+    bringing
+        Has hosts bring what lies in files only.
     """
 
     def __init__(
-        self, shared: Shared, copies: Copies, expectations: Expectations, missing: Missing, kills: Kills
+        self,
+        shared: Shared,
+        copies: Copies,
+        expectations: Expectations,
+        missing: Missing,
+        kills: Kills,
+        bringing: Bringing,
     ) -> None:
         self.events: EventHandlers = {
             events.TasksSubmitted: self._tasks_submitted,
@@ -62,6 +71,7 @@ class Orders:
         self._expected = expectations.table
         self._missing = missing
         self._kills = kills
+        self._bringing = bringing
         self._submitted = 0
 
     def _tasks_submitted(self, event: events.TasksSubmitted) -> None:
@@ -254,6 +264,9 @@ class Orders:
                 continue
             if task.object_id == object_id and task.where and all(host.address != node for host in task.where):
                 self._life.reports.tell(client, task)  # it has moved since the client was told where it is
+                continue
+            if task.object_id == object_id and not task.where and task in self._life.results.durable:
+                self._bringing.bring(client, task)
                 continue
             error = self._missing.could_not_read(task, object_id)
             if error is not None:

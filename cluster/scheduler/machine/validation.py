@@ -200,7 +200,8 @@ def _validate_task(state: SchedulerState, task: Task, known: set[Task], holders:
     assert (task.object_id is not None) == (task.state == "memory")
     if task.state == "memory":
         assert state.life.results.get(task.object_id or b"") is task
-        assert task.where or task.inline is not None, "its last copy is gone"
+        is_durable = task in state.life.results.durable
+        assert task.where or task.inline is not None or is_durable, "its last copy is gone"
     else:
         assert not task.where
         assert task.inline is None

@@ -260,7 +260,8 @@ class Actors(Part):
             if any(task.state != "memory" for task in tasks):
                 return
             self._leave_line(call)
-            dependencies = [dependency_entry(task, actor.worker.host) for task in tasks]
+            durable = self.shared.life.results.durable
+            dependencies = [dependency_entry(task, actor.worker.host, durable) for task in tasks]
             entry = (call.number, actor.number, client, call.method, call.payload, dependencies)
             self.shared.instructions.add(RunCalls, actor.worker.address, entry)
 

@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import abc
 from collections import Counter, OrderedDict, deque
+from collections.abc import Mapping
 from typing import TypeAlias, TypeVar
 
+from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.part import Part, Shared
 from holdfast.cluster.scheduler.tasks import events
@@ -64,9 +66,10 @@ class Order(abc.ABC):
 
 
 class _Delivery:
-    __slots__ = ("deadline", "host", "nbytes", "object_id", "orders", "rests", "source", "subject")
+    __slots__ = ("_durable", "deadline", "host", "nbytes", "object_id", "orders", "rests", "source", "subject")
 
-    def __init__(self, subject: Subject, object_id: ObjectId, host: Host) -> None:
+    def __init__(self, subject: Subject, object_id: ObjectId, host: Host, durable: Mapping[Task, DurableCopy]) -> None:
+        self._durable = durable
         self.subject = subject
         self.object_id = object_id
         self.host = host
@@ -79,7 +82,13 @@ class _Delivery:
     @property
     def is_in_vain(self) -> bool:
         """Whether the object is not that of its subject any more, or nobody has it."""
-        return self.subject.object_id != self.object_id or not self.subject.where
+        return self.subject.object_id != self.object_id or not (self.subject.where or self.durable_source)
+
+    @property
+    def durable_source(self) -> str | None:
+        """Where the object lies as a file, if no host has it."""
+        copy = self._durable.get(self.subject) if isinstance(self.subject, Task) else None
+        return None if copy is None else copy.source
 
     @property
     def may_be_stored_soon(self) -> bool:
@@ -139,7 +148,9 @@ class Carrying(Part):
         assert object_id is not None
         delivery = self._deliveries.get((host, object_id))
         if delivery is None:
-            delivery = self._deliveries[host, object_id] = _Delivery(subject, object_id, host)
+            delivery = self._deliveries[host, object_id] = _Delivery(
+                subject, object_id, host, self.shared.life.results.durable
+            )
             self._incoming[host] += subject.nbytes
             self._queue(delivery)
         delivery.orders[order] = None
@@ -240,7 +251,8 @@ class Carrying(Part):
             self._end(delivery, None)
             return
         branching = max(order.branching for order in delivery.orders)
-        source = min(subject.where, key=lambda other: self._gives[subject, other])
+        # No host gives a file: each that brings one counts as its own source.
+        source = min(subject.where, key=lambda other: self._gives[subject, other], default=host)
         if self._gives[subject, source] >= branching:
             self._parked.setdefault(subject, deque()).append(delivery)
             return
@@ -251,7 +263,8 @@ class Carrying(Part):
         self._under_way[delivery] = None
         self.shared.deadlines.watch(self._lateness)
         others = [other.address for other in subject.where[: MAX_SOURCES + 1] if other is not source]
-        sources = (source.address, *others[: MAX_SOURCES - 1])
+        file = delivery.durable_source
+        sources = (source.address, *others[: MAX_SOURCES - 1]) if subject.where or file is None else (file,)
         self.shared.instructions.add(CopyObjects, host.address, (delivery.object_id, sources))
 
     def _queue(self, delivery: _Delivery) -> None:

@@ -10,7 +10,9 @@ its tasks that is still there when they are published (`lineage`). Where some is
 can't be made again either.
 
 A *root* is a task that can't be made again, whose result lies in stores and that such a holder has, also by way of an
-object that contains its future. A root with one copy is in the table `Copies.wanting`:
+object that contains its future. What lies in a file as well (`durable`) needs no second host. A holder may want further
+copies, also of what can be made again (``Holder.replicas``). What has fewer copies than it is to have is in the table
+`Copies.wanting`:
 
 ==============  ======================================================================================================
 it is …         … and what comes next
@@ -52,7 +54,7 @@ NO_OTHER_HOST = "there is no other host"
 
 
 class _Want:
-    """What is known of the copy that a root wants."""
+    """What is known of the next copy that a task wants."""
 
     __slots__ = ("deadline", "host", "object_id", "reason", "tried", "urgent")
 
@@ -71,14 +73,14 @@ class CopiesWait(Wait):
     Attributes
     ----------
     roots
-        Those whose copies the client cares for.
+        Those whose copies the client cares for; whether each of them can't be made again.
     waits_for
         Those of them whose copies are still to come.
     """
 
     __slots__ = ("roots", "waits_for")
 
-    def __init__(self, part: WaitOwner, client: str, request: int, due: float, roots: dict[Task, None]) -> None:
+    def __init__(self, part: WaitOwner, client: str, request: int, due: float, roots: dict[Task, bool]) -> None:
         super().__init__(part, client, request, due)
         self.roots = roots
         self.waits_for: dict[Task, None] = {}
@@ -89,8 +91,11 @@ class CopiesWait(Wait):
 
     @property
     def lost(self) -> Task | None:
-        """A root that was lost before there was a copy of it."""
-        return next((task for task in self.roots if task.state not in ("memory", "forgotten")), None)
+        """One that can't be made again, and was lost before there was a copy of it."""
+        return next(
+            (task for task, is_root in self.roots.items() if is_root and task.state not in ("memory", "forgotten")),
+            None,
+        )
 
 
 class _Lateness(Timed):
@@ -116,7 +121,7 @@ class Copies(Part):
     Attributes
     ----------
     wanting
-        The roots with one copy.
+        What is to have more copies than it has.
     """
 
     name = "copies"
@@ -133,6 +138,7 @@ class Copies(Part):
         self._spare: OrderedDict[Task, None] = OrderedDict()
         self._under_way: OrderedDict[Task, None] = OrderedDict()  # the earliest deadline first
         self._retry_at: float | None = None
+        self._replicating: dict[Holder, None] = {}  # that want more copies of everything
         self._orphans: set[Task] = set()  # published, and made of what is gone; only asked for membership
 
     # -- what happens
@@ -146,18 +152,30 @@ class Copies(Part):
 
     def wanted(self, task: Task) -> int:
         """On how many hosts a result is to lie at least."""
-        return max((holder.copies for holder in _keepers_of(task)), default=1) if self.is_root(task) else 1
+        if self.is_root(task) and task not in self._life.results.durable:
+            return max((max(holder.copies, holder.replicas) for holder in _keepers_of(task)), default=1)
+        return max((holder.replicas for holder in _keepers_of(task)), default=1) if self._replicating else 1
 
     def is_root(self, task: Task) -> bool:
         """Whether a task can't be made again."""
         return task.payload is None or task in self._orphans
 
-    def urge(self, holders: Iterable[Holder]) -> dict[Task, None]:
-        """A publisher waits for the copies of what these hold: the roots, whether they have one copy or more."""
-        roots = dict.fromkeys(task for holder in holders for task in self._reachable(holder))
-        for task in roots:
+    def is_durable(self, task: Task) -> bool:
+        """Whether a result lies in a file as well, which outlives all hosts."""
+        return task in self._life.results.durable
+
+    def urge(self, holders: Iterable[Holder]) -> dict[Task, bool]:
+        """A publisher waits for the copies of what these hold: the tasks that are there, whether they have enough copies
+        or not; whether each of them can't be made again."""
+        found: dict[Task, bool] = {}
+        for holder in holders:
+            if holder.replicas > 1:
+                self._replicating[holder] = None
+            for task in self._reachable(holder):
+                found[task] = self.is_root(task)
+        for task in found:
             self.look_at(task, urgent=True)
-        return roots
+        return found
 
     def begin(self, wait: CopiesWait) -> None:
         """Have a request wait until no copy of its roots is to come any more, which may be so already."""
@@ -177,10 +195,11 @@ class Copies(Part):
 
     def let_go(self, holder: Holder) -> None:
         """Copies are not needed for a holder any more, which has let go of its tasks or is about to."""
+        self._replicating.pop(holder, None)
         self._orphans = {task for task in self._orphans if any(each is not holder for each in _keepers_of(task))}
 
     def look_at(self, task: Task, *, urgent: bool = False) -> None:
-        """A task may be a root with one copy now."""
+        """A task may have fewer copies now than it is to have."""
         if not self._wants_copy(task):
             return
         want = self.wanting.get(task)
@@ -198,12 +217,19 @@ class Copies(Part):
 
     def copied(self, task: Task) -> None:
         """A host has a copy that it did not have."""
-        if task in self.wanting and len(task.where) > 1:
+        want = self.wanting.get(task)
+        if want is None:
+            return
+        if not self._wants_copy(task):
             self._drop(task)
+        elif want.host is not None and want.host in task.where:
+            want.host = None
+            del self._under_way[task]
+            self._queue(task, want)
 
     def lost_copy(self, task: Task) -> None:
         """A host is gone that had the result of a task."""
-        if not self.is_root(task):
+        if not (self.is_root(task) or self._replicating):
             return
         if task.state == "memory":
             self.look_at(task)
@@ -369,7 +395,7 @@ class Copies(Part):
     # -- roots
 
     def _reachable(self, holder: Holder) -> Iterator[Task]:
-        """The roots that a holder has, and those whose futures are in their objects."""
+        """What a holder wants copies of: roots that it has, or all, and those whose futures are in their objects."""
         seen = dict.fromkeys(holder.holds)
         if self._life.holding.contents:
             stack = list(seen)
@@ -379,15 +405,15 @@ class Copies(Part):
                     if task not in seen:
                         seen[task] = None
                         stack.append(task)
-        return (task for task in seen if self.is_root(task))
+        return (task for task in seen if holder.replicas > 1 or self.is_root(task))
 
     def _wants_copy(self, task: Task) -> bool:
         return (
-            self.is_root(task)
+            (task.payload is None or bool(self._replicating) or task in self._orphans)
             and task.state == "memory"
             and task.inline is None
-            and len(task.where) == 1
-            and _is_to_be_kept(task)
+            and bool(task.where)
+            and len(task.where) < self.wanted(task)
         )
 
     def single(self, task: Task) -> tuple[list[Holder], str] | None:

@@ -139,7 +139,7 @@ class Evacuation(Order):
             return 0  # it was released or lost, or it is made again
         if isinstance(subject, TaskError):
             wanted = 1
-        elif subject.inline is not None:
+        elif subject.inline is not None or self._copies.is_durable(subject):
             return 0
         else:
             wanted = max(1, min(self._copies.wanted(subject), stay))

@@ -16,8 +16,8 @@ and `stored_errors` name those that they keep, by number, where it isn't plain.
 2. ``dependency.nwaiters`` counts a task exactly while that task is active.
 3. ``task.waiting_on`` of a task in state "waiting" is the number of its dependencies that have no result, and above
    zero. All dependencies of a task in state "ready" or "no-worker" have results.
-4. A task has an object exactly in state "memory", and `Results.table` has it then. There is a copy of it, or its bytes
-   are here. ``host.objects`` has a task exactly when ``task.where`` has the host.
+4. A task has an object exactly in state "memory", and `Results.table` has it then. There is a copy of it, in a
+   store or as a file (`Results.durable`), or its bytes are here. ``host.objects`` has a task exactly when ``task.where`` has the host.
 5. A task has an error exactly in state "erred", and ``error.tasks`` counts it.
 6. ``holder.holds`` has a task exactly when ``task.holders`` has the holder. What is held has its key (`generations`).
 7. ``task.dependents`` has a task exactly when that one has this one in its ``dependencies``. What a known task depends
@@ -101,14 +101,14 @@ class Lifecycle:
         self.awaited: OrderedDict[Task, None] = OrderedDict()  # those in state "lost"
         self.functions = functions
         self.groups = Groups()
-        self.reports = Reports(instructions)
+        self.reports = Reports(instructions, self.results.durable)
         self.now = 0.0
         self._instructions = instructions
         self._placement = placement
         self._eligibility = placement.eligibility
         self._awaits_lost = awaits_lost
         self._moves = moves or Moves()
-        self._sender = Sender(instructions, placement, functions, self._moves, self.run_timeouts)
+        self._sender = Sender(instructions, placement, functions, self._moves, self.run_timeouts, self.results.durable)
         self._freed: dict[Worker, None] = {}  # that have ended runs in this event
         self.follow_up = FollowUp(
             self.holding,
@@ -337,7 +337,7 @@ class Lifecycle:
     def lose_copy(self, task: Task, host: Host) -> None:
         """A host is gone, and its copy of the task's object with it, unless it comes back."""
         assert task.object_id is not None
-        if len(task.where) == 1 and task.inline is None:
+        if len(task.where) == 1 and task.inline is None and task not in self.results.durable:
             self.lost.add(task, task.object_id)
         elif task.payload is None:  # else its owner is a worker, which is gone as well
             self.lost.remember(task.object_id)

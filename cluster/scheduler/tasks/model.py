@@ -450,6 +450,8 @@ class Holder:
         The tasks. Each of them has the holder in its ``holders``.
     copies
         On how many hosts what it holds is to lie, if that can't be made again (`copies`).
+    replicas
+        On how many hosts all that it holds is to lie.
     watch
         ``watch(holder)`` is called when a task that it holds has a result, or has failed. None: it isn't told.
     """
@@ -464,6 +466,10 @@ class Holder:
         self.id = id
         self.peer = peer
         self.holds: PartitionedSet[Task] = PartitionedSet()
+
+    @property
+    def replicas(self) -> int:
+        return 1
 
     @property
     def hears(self) -> bool:

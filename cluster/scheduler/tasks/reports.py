@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.scheduler.tasks.instructions import (
     DependencyEntry,
     ErredEntry,
@@ -23,15 +26,18 @@ class Reports:
     ----------
     instructions
         Where instructions go.
+    durable
+        Where the objects of tasks lie as files.
     """
 
-    def __init__(self, instructions: Instructions) -> None:
+    def __init__(self, instructions: Instructions, durable: Mapping[Task, DurableCopy]) -> None:
         self._instructions = instructions
+        self._durable = durable
 
     def tell(self, holder: Holder, task: Task) -> None:
         """Tell the peer of a holder that hears about a task as it is now, if there is something to tell."""
         if task.state == "memory":
-            self._instructions.add(ReportMemory, holder.peer, memory_entry(task))
+            self._instructions.add(ReportMemory, holder.peer, memory_entry(task, self._durable))
         elif task.state == "erred":
             self._instructions.add(ReportErred, holder.peer, erred_entry(task))
 
@@ -40,7 +46,7 @@ class Reports:
         entry = None
         for holder in task.holders:
             if peer := holder.peer:
-                entry = entry or memory_entry(task)
+                entry = entry or memory_entry(task, self._durable)
                 self._instructions.add(ReportMemory, peer, entry)
             else:
                 holder.ended(task)
@@ -74,18 +80,25 @@ def raised_of(error: TaskError) -> Payload | StoredError:
     return (error.object_id or bytes(16), error.nbytes, tuple([host.address for host in error.where]))
 
 
-def memory_entry(task: Task) -> MemoryEntry:
+def memory_entry(task: Task, durable: Mapping[Task, DurableCopy]) -> MemoryEntry:
     """A result as clients are told of it."""
     # A client that has the bytes needn't know where they lie.
-    nodes = () if task.inline is not None else tuple([host.address for host in task.where])
+    nodes = () if task.inline is not None else tuple([host.address for host in task.where]) or sources(task, durable)
     return (task.key, task.object_id, task.nbytes, task.inline, nodes)
 
 
-def dependency_entry(task: Task, reader: Host) -> DependencyEntry:
+def sources(task: Task, durable: Mapping[Task, DurableCopy]) -> tuple[str, ...]:
+    """Where a result can be brought from: the hosts that have it; where none has, its durable copy."""
+    if task.where:
+        return tuple([host.address for host in task.where])
+    copy = durable.get(task)
+    return () if copy is None else (copy.source,)
+
+
+def dependency_entry(task: Task, reader: Host, durable: Mapping[Task, DurableCopy]) -> DependencyEntry:
     """A dependency as the worker of a run on a host is told of it."""
     if task.state != "memory":
         return (task.key, task.run_id, None, ())  # the reader is lined up behind that run
     if task.inline is not None:
         return (task.key, task.object_id, task.inline, ())
-    sources = () if reader in task.where else tuple([host.address for host in task.where])
-    return (task.key, task.object_id, None, sources)
+    return (task.key, task.object_id, None, () if reader in task.where else sources(task, durable))

@@ -5,6 +5,7 @@ All that is here keeps invariant 4 of `lifecycle`; whatever forgets a result is 
 
 from __future__ import annotations
 
+from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DiscardResults, Instructions
 from holdfast.cluster.scheduler.tasks.model import Host, Task, Worker
 from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
@@ -23,13 +24,16 @@ class Results:
     ----------
     table
         The tasks, by object.
+    durable
+        Where the objects of tasks lie as files, of those that do (`parts/durable.py`).
     """
 
-    __slots__ = ("_instructions", "table")
+    __slots__ = ("_instructions", "durable", "table")
 
     def __init__(self, instructions: Instructions) -> None:
         self._instructions = instructions
         self.table: PartitionedDict[ObjectId, Task] = PartitionedDict()
+        self.durable: dict[Task, DurableCopy] = {}
 
     def get(self, object_id: ObjectId) -> Task | None:
         """The task whose result an object is."""
@@ -67,7 +71,7 @@ class Results:
         task.where = tuple([other for other in task.where if other is not host])
         host.objects.remove(task)
         host.nbytes -= task.nbytes
-        return bool(task.where or task.inline is not None)
+        return bool(task.where or task.inline is not None or task in self.durable)
 
     def forget_copy(self, task: Task, host: Host) -> None:
         """Have a host delete its copy. There must be another one."""
@@ -111,6 +115,8 @@ class Results:
         """A task has no result any more, and no host has a copy."""
         assert task.object_id is not None
         del self.table[task.object_id]
+        if self.durable:
+            self.durable.pop(task, None)
         task.object_id = None
         task.inline = None
         task.maker = None

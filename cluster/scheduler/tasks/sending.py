@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.instructions import Instructions, RunTasks, SendFunctions, TellHolding, TellTimed
 from holdfast.cluster.scheduler.tasks.model import Run, Task, Worker
@@ -29,9 +30,11 @@ class Sender:
         Changes the states of tasks.
     run_timeouts
         The tasks whose runs may take so many seconds only.
+    durable
+        Where the objects of tasks lie as files.
     """
 
-    __slots__ = ("_functions", "_instructions", "_moves", "_placement", "_run_ids", "_run_timeouts")
+    __slots__ = ("_durable", "_functions", "_instructions", "_moves", "_placement", "_run_ids", "_run_timeouts")
 
     def __init__(
         self,
@@ -40,12 +43,14 @@ class Sender:
         functions: Functions,
         moves: Moves,
         run_timeouts: Mapping[Task, float],
+        durable: Mapping[Task, DurableCopy],
     ) -> None:
         self._instructions = instructions
         self._placement = placement
         self._functions = functions
         self._moves = moves
         self._run_timeouts = run_timeouts
+        self._durable = durable
         self._run_ids = itertools.count(1)
 
     def send(self, task: Task, worker: Worker, now: float) -> None:
@@ -69,7 +74,9 @@ class Sender:
         if self._run_timeouts and task in self._run_timeouts:
             self._instructions.add(TellTimed, worker.address, run_id)
         assert task.payload is not None
-        dependencies = [dependency_entry(d, worker.host) for d in task.dependencies] if task.dependencies else ()
+        dependencies = (
+            [dependency_entry(d, worker.host, self._durable) for d in task.dependencies] if task.dependencies else ()
+        )
         self._instructions.add(
             RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private)
         )

@@ -1,0 +1,72 @@
+"""What a published dataset is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from holdfast.cluster.scheduler.tasks.model import Holder, HolderDescription, Task
+from holdfast.cluster.scheduler.tasks.names import Key, Payload
+
+
+class Dataset(Holder):
+    """A published collection: bytes that only clients read, and the tasks that it holds.
+
+    Attributes
+    ----------
+    data
+        The bytes.
+    keys
+        What clients get: the keys in the data, and the tasks that they stand for. It may hold others too.
+    about
+        What its publisher has said of it, for people.
+    publisher, published
+        The name of the client that has published it, and when.
+    place
+        Where it is durable; None if it isn't.
+    on_end
+        ``on_end(task)`` is called when a task that it holds has a result, or has failed.
+    """
+
+    __slots__ = ("_replicas", "about", "data", "keys", "name", "on_end", "place", "published", "publisher")
+
+    kind: ClassVar[str] = "dataset"
+    copies: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        name: Key,
+        data: Payload,
+        publisher: str,
+        published: float,
+        *,
+        about: Mapping[str, Any] | None = None,
+        replicas: int = 1,
+        place: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.name = name
+        self.data = data
+        self.publisher = publisher
+        self.published = published
+        self.keys: dict[Key, Task] = {}
+        self.about: Mapping[str, Any] = about or {}
+        self.place = place
+        self.on_end: Callable[[Task], None] | None = None
+        self._replicas = replicas
+
+    @property
+    def replicas(self) -> int:
+        return self._replicas
+
+    def ended(self, task: Task) -> None:
+        if self.on_end is not None:
+            self.on_end(task)
+
+    def describe(self) -> HolderDescription:
+        return HolderDescription(self.kind, shown(self.name))
+
+
+def shown(name: Key) -> str:
+    """The name of a dataset, in a message."""
+    return f"{name!r:.200}"
