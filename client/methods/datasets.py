@@ -46,12 +46,12 @@ class DatasetMethods(Face):
         override : bool
             Whether it may replace a dataset of this name.
         durable : bool, str or path, optional
-            True: the datasets are also written to the cluster's place for durable datasets, and are there again when the
-            cluster is started anew, or in another cluster that has the same place. A directory or a URL that fsspec
+            True: the datasets are also written to the cluster's place for durable datasets, and are there again when
+            the cluster is started anew, or in another cluster that has the same place. A directory or a URL that fsspec
             opens, such as ``"s3://bucket/published"``: to that place. The call returns when all of it is safe there,
             which includes that the results in it are computed; the cluster goes on with it also if this client leaves.
-            A collection that was not persisted is durable as its recipe: what it computes may differ the next time, if it
-            reads files or draws random numbers. Persist it, if it is to stay the same.
+            A collection that was not persisted is durable as its recipe: what it computes may differ the next time, if
+            it reads files or draws random numbers. Persist it, if it is to stay the same.
         copies : int, optional
             On how many hosts all results in it are to lie, as long as there are so many. Of data that can't be computed
             again there are two copies in any case, if there are two hosts and the dataset isn't durable.
@@ -98,10 +98,10 @@ class DatasetMethods(Face):
         -------
         tuple, or dict with ``detail``
             Names that are text come first, in order. With ``detail`` what is known of each dataset by name: ``kind`` is
-            ``"recipe"``, ``"persisted"`` or ``"values"``; ``durable`` the place where it is durable, or None; ``nbytes``
-            the bytes of its results, and ``keys`` how many there are; ``type``, ``shape``, ``npartitions``, ``columns``
-            and the like what it is; ``publisher``, ``user``, ``host`` and ``published`` (seconds since 1970) whose it is;
-            ``versions`` what it was made with.
+            ``"recipe"``, ``"persisted"`` or ``"values"``; ``durable`` the place where it is durable, or None;
+            ``nbytes`` the bytes of its results, and ``keys`` how many there are; ``type``, ``shape``, ``npartitions``,
+            ``columns`` and the like what it is; ``publisher``, ``user``, ``host`` and ``published`` (seconds since
+            1970) whose it is; ``versions`` what it was made with.
 
         Examples
         --------
@@ -117,8 +117,8 @@ class DatasetMethods(Face):
     def get_dataset(self, *names: Any, name: Any = datasets.NO_DEFAULT, default: Any = datasets.NO_DEFAULT) -> Any:
         """A published dataset: the same collection, on futures of this client. In an asynchronous client: await it.
 
-        One that is durable is loaded from the cluster's place if it isn't known to the cluster. That brings no data: each
-        result is read when it is used.
+        One that is durable is loaded from the cluster's place if it isn't known to the cluster. That brings no data:
+        each result is read when it is used.
 
         Parameters
         ----------

@@ -183,8 +183,8 @@ def _load(core: Core, name: Any, data: Any, held: Mapping[Any, Future], about: M
         raise
     if is_grave(about):
         warn_user(
-            f"the dataset {name!r} was published with {', '.join(lacking(about))}: what it is made of may be unreadable "
-            "here",
+            f"the dataset {name!r} was published with {', '.join(lacking(about))}: what it is made of may be "
+            "unreadable here",
             RuntimeWarning,
         )
     return value

@@ -1,4 +1,4 @@
-"""A durable copy of an object, as a text that stands where the address of a node would: one more place to bring it from."""
+"""Durable copies of objects, as texts that stand where addresses of nodes would: one more place to bring them from."""
 
 from __future__ import annotations
 

@@ -353,8 +353,8 @@ WRITE_TABLE = Errand(
 )
 PUBLISH_DURABLY = Errand(
     "publish-durably",
-    "Writes the manifest of a publication, whose objects are safe. From then on these datasets are there, and the names "
-    "that it `removes` mean nothing.",
+    "Writes the manifest of a publication, whose objects are safe. From then on these datasets are there, and the "
+    "names that it `removes` mean nothing.",
     by="node",
     needed={
         "place": DURABLE_PLACE,
@@ -398,7 +398,8 @@ LOAD_TABLE = Errand(
 )
 SWEEP_PLACE = Errand(
     "sweep-place",
-    "Deletes what no dataset in a place refers to, unless somebody is writing there. Whether nothing is left to delete.",
+    "Deletes what no dataset in a place refers to, unless somebody is writing there. Whether nothing is left to "
+    "delete.",
     by="node",
     needed={"place": DURABLE_PLACE},
     answer=Boolean(),

@@ -111,8 +111,8 @@ OBJECT_DESCRIPTION = Fields({"id": OBJECT, "nbytes": NBYTES}, _DESCRIPTION, othe
 #: The same, of an object whose size need not be known.
 OBJECT_NAMED = Fields({"id": OBJECT}, {"nbytes": NBYTES, **_DESCRIPTION}, others=Plain())
 
-#: Where durable datasets lie: a path or a URL. And an object there: the hexadecimal digits of its SHA-256, its size, and
-#: those of its XXH3.
+#: Where durable datasets lie: a path or a URL. And an object there: the hexadecimal digits of its SHA-256, its size,
+#: and those of its XXH3.
 DURABLE_PLACE = Text(MAX_NAME_LENGTH, 1)
 DURABLE_PART = Entry(digest=TEXT, nbytes=NBYTES)
 DURABLE_OBJECT = Entry(digest=TEXT, nbytes=NBYTES, checksum=TEXT)

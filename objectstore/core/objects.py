@@ -67,7 +67,8 @@ LEAVING = (State.SPILLING, State.MOVING)
 class SpillExtent(NamedTuple):
     """Where an object's bytes are once they're in a file, and the XXH3 checksum of them.
 
-    A file that is ``adopted`` by an object is another's, and stays when the object goes. Other objects may adopt it too.
+    A file that is ``adopted`` by an object is another's, and stays when the object goes. Other objects may adopt it
+    too.
     """
 
     path: str

@@ -4,8 +4,8 @@ The manifests are a log: of two that say something about a name, the later one c
 removing are each one file that appears, and several datasets of one publication appear together. A manifest of which
 nothing counts any more is deleted, the oldest first, which changes nothing that a reader sees.
 
-The name of a manifest's file has the hash of its bytes. A damaged one is an error that names it where one of its datasets
-could be meant, and no reason not to read the others.
+The name of a manifest's file has the hash of its bytes. A damaged one is an error that names it where one of its
+datasets could be meant, and no reason not to read the others.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Catalogue:
         found = _current(manifests).get(name)
         if found is None and damaged:
             raise DurableError(
-                f"the manifest {DIRECTORY}/{next(iter(damaged))} of {self._place.url} is damaged, so it is not known what "
-                f"it has published: {next(iter(damaged.values()))}. Bring it back from a copy, or delete it"
+                f"the manifest {DIRECTORY}/{next(iter(damaged))} of {self._place.url} is damaged, so it is not known "
+                f"what it has published: {next(iter(damaged.values()))}. Bring it back from a copy, or delete it"
             )
         return found
 

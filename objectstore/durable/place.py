@@ -32,8 +32,8 @@ class NewFile(NamedTuple):
 class Place(abc.ABC):
     """Where durable datasets lie. Thread-safe; everything here blocks.
 
-    A name is a path within the place, such as ``objects/ab12``. What a method can't do raises a `DurableError` that names
-    the place and what to do.
+    A name is a path within the place, such as ``objects/ab12``. What a method can't do raises a `DurableError` that
+    names the place and what to do.
 
     Attributes
     ----------

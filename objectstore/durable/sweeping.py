@@ -4,8 +4,8 @@ A writer finds objects that are there already and doesn't write them again. So n
 have found, and that isn't in a manifest yet. Writers and sweepers each enter themselves first and look for the others
 then, so that at least one of two sees the other:
 
-* A *writer* enters itself under ``writers/``. While a sweeper is entered it waits, for `SWEEP_SECONDS` at most: a sweeper
-  that was there before deletes nothing any more after that.
+* A *writer* enters itself under ``writers/``. While a sweeper is entered it waits, for `SWEEP_SECONDS` at most: a
+  sweeper that was there before deletes nothing any more after that.
 * A *sweeper* enters itself under ``sweeping/``. If a writer is entered, it deletes nothing.
 
 A writer leaves when its manifest is there, or when it has given up. One that has died stays entered, and nothing is

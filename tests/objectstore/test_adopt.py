@@ -85,9 +85,11 @@ def test_who_waits_for_it_gets_it(tmp_path: Path, file: Path) -> None:
         assert sources == ["there"]
         adopt(server, file, 3)
 
-    with StoreServer(8 * MIB, spill_directory=tmp_path, fetch=fetch) as server:
-        with connect(server.socket_path, name="test") as store:
-            assert (store.get(ObjectID((3).to_bytes(16, "little")), sources=["there"], timeout=10) == ARRAY).all()
+    with (
+        StoreServer(8 * MIB, spill_directory=tmp_path, fetch=fetch) as server,
+        connect(server.socket_path, name="test") as store,
+    ):
+        assert (store.get(ObjectID((3).to_bytes(16, "little")), sources=["there"], timeout=10) == ARRAY).all()
 
 
 def test_a_damaged_file_is_an_error(server: StoreServer, store: Store, file: Path) -> None:

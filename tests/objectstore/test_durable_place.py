@@ -163,7 +163,7 @@ def test_a_damaged_manifest_hides_no_other(place: Place) -> None:
     assert contents(place) == {"x": {"k": b"x"}}
     with pytest.raises(DurableError, match=name):
         Catalogue(place).find("y")
-    with pytest.raises(DurableError, match="nothing .* is swept"):
+    with pytest.raises(DurableError, match=r"nothing .* is swept"):
         sweep(place)
     publish(place, 3, {"y": {"k": b"new"}})
     assert contents(place)["y"] == {"k": b"new"}, "what comes is after the damaged one"
@@ -278,16 +278,19 @@ def killed_at(step: int, work: Callable[[], None]) -> bool:
     child = os.fork()
     if not child:
         left = step
-        for name in CHANGES:
 
-            def changed(*args: Any, _call: Any = getattr(os, name), **kwargs: Any) -> Any:
+        def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+            def changed(*args: Any, **kwargs: Any) -> Any:
                 nonlocal left
                 left -= 1
                 if left < 0:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return _call(*args, **kwargs)
+                return call(*args, **kwargs)
 
-            setattr(os, name, changed)
+            return changed
+
+        for name in CHANGES:
+            setattr(os, name, counted(getattr(os, name)))
         work()
         os._exit(0)
     _, status = os.waitpid(child, 0)

@@ -55,6 +55,7 @@ class Cluster:
         self.granted: set[int] = set()  # and those of them that have them again
         self.asked: list[to_do.RevokeRuns] = []  # of nodes, and not answered yet
         self.copying: list[tuple[str, bytes]] = []  # what hosts were told to bring
+        self.in_files: set[bytes] = set()  # of these, what they were told to bring from a file
         self.told: list[to_do.TellRevoked] = []  # what workers have not confirmed yet
         self.clients: dict[str, dict[Any, str]] = {}  # what each client was last told of each key
         self.read: dict[str, dict[Any, bytes]] = {}  # and which object it was told to read last
@@ -136,6 +137,9 @@ class Cluster:
         elif isinstance(instruction, to_do.CopyObjects):
             self.copying += [(peer, object_id) for object_id, sources in instruction.items]
             assert all(peer not in sources for _, sources in instruction.items)
+            self.in_files.update(
+                object_id for object_id, sources in instruction.items if sources[0].startswith("durable:")
+            )
         elif isinstance(instruction, to_do.DiscardResults):
             self.stores[peer.rpartition("/")[0]] -= set(instruction.items)
         elif isinstance(instruction, to_do.ReportMemory):
@@ -567,7 +571,8 @@ class Cluster:
         for host, object_id in copying:
             if host not in self.state.hosts:
                 continue
-            if reason is None and any(object_id in store for store in self.stores.values()):
+            is_there = object_id in self.in_files or any(object_id in store for store in self.stores.values())
+            if reason is None and is_there:
                 self.stores[host].add(object_id)
                 self.handle(events.ObjectsFound(host, [object_id]))
             else:

@@ -24,9 +24,9 @@ DESCRIBE_DATASETS = Request(
 )
 PUBLISH = Request(
     "publish",
-    "Keeps these under their names, with the keys that they hold: all of them, or none. With `durable` they are in this "
-    "place when it answers; an empty text stands for the cluster's. `copies` is on how many hosts all that they hold is "
-    "to lie.",
+    "Keeps these under their names, with the keys that they hold: all of them, or none. With `durable` they are in "
+    "this place when it answers; an empty text stands for the cluster's. `copies` is on how many hosts all that they "
+    "hold is to lie.",
     needed={"datasets": Listed(Entry(name=DATASET, data=PAYLOAD, keys=KEYS, about=_ABOUT), MAX_DATASETS)},
     known={"override": Boolean(), "durable": Maybe(Text(MAX_NAME_LENGTH)), "copies": Integer(1, MAX_REPLICAS)},
     answer=Nothing(),
@@ -41,8 +41,8 @@ UNPUBLISH = Request(
 )
 GET_DATASET = Request(
     "get-dataset",
-    "What was published under a name. The client holds its keys from then on. `renamed` are those that stand for others "
-    "in the data: their keys meant something else here when the dataset was loaded.",
+    "What was published under a name. The client holds its keys from then on. `renamed` are those that stand for "
+    "others in the data: their keys meant something else here when the dataset was loaded.",
     needed={"name": DATASET},
     answer=Fields({"data": PAYLOAD, "keys": KEYS, "about": _ABOUT}, {"renamed": Listed(Entry(key=KEY, here=KEY))}),
     waits=True,

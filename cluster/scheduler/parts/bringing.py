@@ -1,4 +1,5 @@
-"""Results that lie in files only, for clients that can't read these: a host brings each into its store, and they read it there.
+"""Results that lie in files only, for clients that can't read these: a host brings each into its store, and they read
+it there.
 
 A client on a host with a store needs none of this, unless the file can't be read: then it learns here why.
 """

@@ -165,8 +165,8 @@ class Copies(Part):
         return task in self._life.results.durable
 
     def urge(self, holders: Iterable[Holder]) -> dict[Task, bool]:
-        """A publisher waits for the copies of what these hold: the tasks that are there, whether they have enough copies
-        or not; whether each of them can't be made again."""
+        """A publisher waits for the copies of what these hold: the tasks that are there, whether they have enough
+        copies or not; whether each of them can't be made again."""
         found: dict[Task, bool] = {}
         for holder in holders:
             if holder.replicas > 1:

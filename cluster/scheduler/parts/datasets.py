@@ -4,9 +4,9 @@ A dataset is bytes that only clients read, and the tasks whose keys are in them,
 once publishes all of them or none. Its answer waits for second copies of what can't be made again (`copies`), for
 `PUBLISH_SECONDS` at most. If such data is lost before it has a second copy, what was published with it is taken back.
 
-A dataset that is to be durable has its name when it is durable (`durable`). Until then another one of the name stays, and
-the name is taken; that the publisher leaves changes nothing. What is durable and not known here is loaded when a client
-asks for it. So before a name is taken, and when one is not known, the cluster's place is looked at.
+A dataset that is to be durable has its name when it is durable (`durable`). Until then another one of the name stays,
+and the name is taken; that the publisher leaves changes nothing. What is durable and not known here is loaded when a
+client asks for it. So before a name is taken, and when one is not known, the cluster's place is looked at.
 """
 
 from __future__ import annotations
@@ -162,7 +162,9 @@ class Datasets(Part, WaitOwner):
         self.shared.waits.demand_room(client.id)
         place = self.place if durable == "" else durable
         if durable == "" and place is None:
-            text = "this cluster has no place for durable datasets: name one, or start it with one (holdfast start --durable)"
+            text = (
+                "this cluster has no place for durable datasets: name one, or start it with 'holdfast start --durable'"
+            )
             raise Refusal("DurableError", text)
         self._demand_names(datasets, override)
         new = self._made(client, datasets, copies, place)
@@ -238,6 +240,7 @@ class Datasets(Part, WaitOwner):
                 self._durable.sweep(place, self._files(olds, place, new))
             if wait.is_over:
                 self._name(new, publication)
+                self._copies.urge(new)
             else:
                 self.shared.waits.end(wait)
                 self._put(client, request, new)
@@ -259,6 +262,7 @@ class Datasets(Part, WaitOwner):
         for index, dataset in enumerate(new):
             old = self.published.get(dataset.name)
             self._coming.pop(dataset, None)
+            dataset.is_named = True
             self.published[dataset.name] = dataset
             self._renamed.pop(dataset.name, None)
             if dataset.replicas > 1:
@@ -335,6 +339,7 @@ class Datasets(Part, WaitOwner):
                 if name in self.published or len(self.published) >= MAX_DATASETS:
                     self.shared.life.holding.let_go(found.dataset)
                 else:
+                    found.dataset.is_named = True
                     self.published[name] = found.dataset
                     self._renamed[name] = found.renamed
             self._first_look()
@@ -386,7 +391,7 @@ class Datasets(Part, WaitOwner):
             "nbytes": sum(task.nbytes for task in tasks if task.state == "memory"),
             "unfinished": sum(task.state not in ("memory", "erred") for task in tasks),
             "durable": dataset.place,
-            "copies": dataset.replicas,
+            "copies": max(1, dataset.replicas),
             "loaded": True,
         }
 
@@ -519,6 +524,7 @@ class Datasets(Part, WaitOwner):
                 self.shared.life.holding.hold(dataset, tasks[here])
             if renamed := {key: here for key, here in keys if key != here}:
                 self._renamed[name] = renamed
+            dataset.is_named = True
             self._copies.hold_lineage(dataset)
             if replicas > 1:
                 dataset.on_end = self._copies.look_at

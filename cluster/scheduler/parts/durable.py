@@ -1,9 +1,9 @@
 """Durable datasets: their way into a place, and back.
 
 A *durable copy* of a result is a file (`Results.durable`). It is one more place where an object lies: a task may be in
-state "memory" with no other copy. Who needs it is told of the file where it would be told of hosts, and the store of its
-host brings it, or adopts it (`cluster/transfer/fetcher.py`). So what is loaded is read when it is touched, and to lose the
-last host of a result that has a durable copy loses nothing.
+state "memory" with no other copy. Who needs it is told of the file where it would be told of hosts, and the store of
+its host brings it, or adopts it (`cluster/transfer/fetcher.py`). So what is loaded is read when it is touched, and to
+lose the last host of a result that has a durable copy loses nothing.
 
 A *writing* (`Writing`) puts datasets into a place, and outlives the client that wants it:
 
@@ -25,6 +25,7 @@ Until it is published, nothing has changed for anybody but for the room that its
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -37,6 +38,7 @@ from holdfast.cluster.protocol.errands import (
     LOAD_DATASET,
     LOAD_TABLE,
     PUBLISH_DURABLY,
+    SEE_PLACE,
     SWEEP_PLACE,
     WRITE_OBJECTS,
     WRITE_TABLE,
@@ -159,6 +161,9 @@ class Writing(Script):
                 for task in dataset.keys.values():
                     self._add(task)
             while self._failure is None and len(self._written) < len(self._tasks):
+                if not self.places.hosts_of(self.url):
+                    yield SEE_PLACE, {}  # which waits for a host that does
+                    continue
                 self._fill()
                 if self._failure is None:
                     yield None
@@ -179,10 +184,8 @@ class Writing(Script):
         except Failure as failure:
             self._move("withdrawing")
             self._drop_batches()
-            try:
+            with contextlib.suppress(Failure):  # it is swept when the scheduler's process is known to be dead
                 yield LEAVE_WRITER, {"publication": self.publication}
-            except Failure:
-                pass  # it is swept when the process of the scheduler is known to be dead
             raise failure from None
         self._move("published")
 
@@ -206,7 +209,7 @@ class Writing(Script):
         rows = []
         while stack:
             task = stack.pop()
-            inside = [other for other in contents[task].holds] if task in contents else []
+            inside = list(contents[task].holds) if task in contents else []
             for other in inside:
                 if other not in tasks:
                     tasks[other] = None
@@ -249,7 +252,7 @@ class Writing(Script):
         """Have hosts write, as many as may."""
         seen = {host.address: host for host in self.places.hosts_of(self.url) if host.address not in self._barred}
         if not seen:
-            self._fail(Failure("DurableError", next(iter(self._barred.values()), f"no host sees {self.url} any more")))
+            self._fail(Failure("DurableError", next(iter(self._barred.values()))))
             return
         busy = Counter(batch.host for batch in self._batches)
         left: deque[Task] = deque()
@@ -416,8 +419,8 @@ class Loading(Script):
             renamed = next((other for other in contained if other in self._renamed), None)
             if renamed is not None:
                 text = (
-                    f"{shown(self.name)} can't be loaded: {renamed!r:.200}, to which a result in it refers, is the key of "
-                    "something else now. Release that, or load it in another cluster"
+                    f"{shown(self.name)} can't be loaded: {renamed!r:.200}, to which a result in it refers, is the "
+                    "key of something else now. Release that, or load it in another cluster"
                 )
                 raise Failure("DurableError", text)
             others = [keys[other] for other in contained if other in keys]

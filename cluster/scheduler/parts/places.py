@@ -1,8 +1,8 @@
 """Which hosts see the places where durable datasets lie, and work that is done there, step by step.
 
-A *place* is a path or a URL. Hosts that read the same id in its marker see the same place, and others don't see it, though
-they may have a directory of that name. All hosts are asked when there is first something to do in a place, and those that
-come later when there is something to do again.
+A *place* is a path or a URL. Hosts that read the same id in its marker see the same place, and others don't see it,
+though they may have a directory of that name. All hosts are asked when there is first something to do in a place, and
+those that come later when there is something to do again.
 
 A *script* (`Script`) is what is to be done there: errands (`cluster/node/durable.py`), one after the other, each at any
 host that sees the place. Each errand can be done twice, so one whose host was lost is given to another one.
@@ -206,6 +206,7 @@ class _View(Commission):
         self.url = url
         self.under_way: dict[int, str] = {}
         self.due: float | None = None
+        self.making = ""  # the host that is to make it
         self.seen: dict[str, str | None] = {}
         self.failed: dict[str, str] = {}
 
@@ -214,11 +215,15 @@ class _View(Commission):
         return None
 
     def came(self, address: str, outcome: Outcome) -> None:
-        if "value" in outcome:
-            self.seen[address] = outcome["value"]
+        made, self.making = self.making == address, "" if self.making == address else self.making
+        if "value" in outcome and not (made and outcome["value"] is None):
+            identity = outcome["value"]
+            if identity is not None and not self.hosts(""):  # it was made: others may see it now, too
+                self.seen = {}
+            self.seen[address] = identity
             self.failed.pop(address, None)
         else:
-            self.failed[address] = outcome["error"][1]
+            self.failed[address] = outcome["error"][1] if "error" in outcome else f"{address} could not make {self.url}"
         self._places.ask_to_follow_up()
 
     def forget(self, address: str) -> None:
@@ -397,6 +402,7 @@ class Places(Part):
         first = self._first()
         able = sorted((a for a in usable if view.seen.get(a, "") is None and a not in view.failed), key=first.__ne__)
         if able:
+            view.making = able[0]
             self.errands.send(view, SEE_PLACE, {"place": view.url, "create": True}, [able[0]])
             return
         why = next((view.failed[address] for address in usable if address in view.failed), "no host could make it")

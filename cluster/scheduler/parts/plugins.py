@@ -66,12 +66,15 @@ class Plugin(Holder):
     __slots__ = ("call", "name")
 
     kind: ClassVar[str] = "plugin"
-    copies: ClassVar[int] = 2
 
     def __init__(self, kind: str, name: str, call: Payload) -> None:
         super().__init__((kind, name))
         self.name = name
         self.call = call
+
+    @property
+    def copies(self) -> int:
+        return 2
 
     def describe(self) -> HolderDescription:
         return HolderDescription(self.kind, repr(self.name))

@@ -17,7 +17,8 @@ and `stored_errors` name those that they keep, by number, where it isn't plain.
 3. ``task.waiting_on`` of a task in state "waiting" is the number of its dependencies that have no result, and above
    zero. All dependencies of a task in state "ready" or "no-worker" have results.
 4. A task has an object exactly in state "memory", and `Results.table` has it then. There is a copy of it, in a
-   store or as a file (`Results.durable`), or its bytes are here. ``host.objects`` has a task exactly when ``task.where`` has the host.
+   store or as a file (`Results.durable`), or its bytes are here. ``host.objects`` has a task exactly when
+   ``task.where`` has the host.
 5. A task has an error exactly in state "erred", and ``error.tasks`` counts it.
 6. ``holder.holds`` has a task exactly when ``task.holders`` has the holder. What is held has its key (`generations`).
 7. ``task.dependents`` has a task exactly when that one has this one in its ``dependencies``. What a known task depends

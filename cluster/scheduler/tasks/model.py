@@ -459,13 +459,16 @@ class Holder:
     __slots__ = ("holds", "id", "peer")
 
     kind: ClassVar[str]
-    copies: ClassVar[int] = 1
     watch: ClassVar[Callable[[Any], None] | None] = None
 
     def __init__(self, id: Hashable, peer: str = "") -> None:
         self.id = id
         self.peer = peer
         self.holds: PartitionedSet[Task] = PartitionedSet()
+
+    @property
+    def copies(self) -> int:
+        return 1
 
     @property
     def replicas(self) -> int:
