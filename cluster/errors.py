@@ -6,6 +6,7 @@ import builtins
 from concurrent.futures import CancelledError as _CancelledError
 from typing import Any
 
+from holdfast.objectstore.errors import DurableError as DurableError  # as the scheduler names it (`error_named`)
 from holdfast.objectstore.errors import HoldfastError
 
 #: What to do about a store without room.

@@ -77,6 +77,7 @@ _EXPORTS = {
     "NannyPlugin": "holdfast.cluster.plugins.base",
     "SchedulerPlugin": "holdfast.cluster.plugins.base",
     "WorkerPlugin": "holdfast.cluster.plugins.base",
+    "DurableError": "holdfast.objectstore.errors",
     "HoldfastError": "holdfast.objectstore.errors",
     "ObjectNotFoundError": "holdfast.objectstore.errors",
     "StoreError": "holdfast.objectstore.errors",
@@ -97,6 +98,7 @@ __all__ = [
     "ConnectError",
     "DatasetExistsError",
     "DatasetNotFoundError",
+    "DurableError",
     "Environ",
     "Event",
     "Executor",
@@ -208,6 +210,7 @@ if TYPE_CHECKING:
     from holdfast.cluster.plugins.files import UploadDirectory, UploadFile
     from holdfast.cluster.plugins.packages import PackageInstall, PipInstall
     from holdfast.objectstore.errors import (
+        DurableError,
         HoldfastError,
         ObjectNotFoundError,
         StoreError,

@@ -22,6 +22,7 @@ from holdfast.client.stores.location import Location
 from holdfast.cluster.errors import MAKE_ROOM, ConnectError, NoWorkerError
 from holdfast.cluster.naming import names_of_host, names_of_worker
 from holdfast.cluster.processes.host_id import host_id
+from holdfast.cluster.protocol.durable_copies import DurableCopy
 from holdfast.cluster.protocol.payloads import INLINE_LIMIT_NBYTES
 from holdfast.cluster.transfer.pool import DamagedError, PeerPool
 from holdfast.objectstore import Encoded, ObjectID, Store, connect, decode, encode
@@ -188,6 +189,8 @@ class StoreAccess:
                 # Gone from here, or no room to bring it here: its bytes may still be read over the network.
                 logger.debug("can't read an object in place: %s", error)
         for address in location.nodes:
+            if DurableCopy.of(address) is not None:
+                continue  # the scheduler has a host bring it, when it is told that it could not be read
             patience = _left(deadline, SILENCE_SECONDS)
             if not patience:
                 break

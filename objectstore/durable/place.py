@@ -13,6 +13,7 @@ from holdfast.objectstore.errors import DurableError
 CHUNK_NBYTES = 4 << 20
 
 _CHOOSE = "or name another place: publish_dataset(durable=), HOLDFAST_DURABLE"
+_LOOK = "See whether it is there and can be used from this host"
 _WAYS_OUT = {
     errno.ENOSPC: f"Free some of its disk, {_CHOOSE}",
     errno.EDQUOT: f"Free some of your quota there, {_CHOOSE}",
@@ -93,10 +94,11 @@ class Place(abc.ABC):
                 f"(pip install {package}), {_CHOOSE}"
             ) from error
         except OSError as error:
-            way = _WAYS_OUT.get(error.errno or 0, f"See whether it is there and can be used from this host, {_CHOOSE}")
+            way = _WAYS_OUT.get(error.errno or 0, f"{_LOOK}, {_CHOOSE}")
             raise DurableError(f"{self.url} can't be {what}: {_words(error)}. {way}") from error
         except Exception as error:  # a library of the place may raise anything
-            raise DurableError(f"{self.url} can't be {what}: {type(error).__name__}: {error}") from error
+            words = f"{self.url} can't be {what}: {type(error).__name__}: {error}"
+            raise DurableError(f"{words}. {_LOOK}, {_CHOOSE}") from error
 
 
 def _words(error: OSError) -> str:

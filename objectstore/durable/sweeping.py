@@ -8,7 +8,8 @@ then, so that at least one of two sees the other:
   sweeper that was there before deletes nothing any more after that.
 * A *sweeper* enters itself under ``sweeping/``. If a writer is entered, it deletes nothing.
 
-A writer leaves when its manifest is there, or when it has given up. One that has died stays entered, and nothing is
+Whatever writes a manifest is a writer, also one that only removes names: a sweeper deletes unfinished files, too. A
+writer leaves when its manifest is there, or when it has given up. One that has died stays entered, and nothing is
 swept, until it is known to be dead: its process was of this host and is no more, or a person says so.
 """
 

@@ -487,12 +487,19 @@ class Removal(Script):
 
     def __init__(self, part: Durable, url: str, publication: str, names: Sequence[Key], on_end: OnEnd) -> None:
         super().__init__(part.places, url)
+        self._part = part
         self._publication = publication
         self._names = list(names)
         self._on_end = on_end
 
     def steps(self) -> Steps:
-        yield PUBLISH_DURABLY, {"publication": self._publication, "datasets": [], "removes": self._names}
+        yield ENTER_WRITER, {"publication": self._publication, "process": self._part.process}
+        try:
+            yield PUBLISH_DURABLY, {"publication": self._publication, "datasets": [], "removes": self._names}
+        except Failure as failure:
+            with contextlib.suppress(Failure):
+                yield LEAVE_WRITER, {"publication": self._publication}
+            raise failure from None
 
     def ended(self, failure: Failure | None) -> None:
         self._on_end(failure)
