@@ -17,6 +17,7 @@ _COMMANDS = {
     "status": "status",
     "memory": "memory",
     "explain": "explain",
+    "datasets": "datasets",
     "logs": "logs",
 }
 
@@ -70,6 +71,7 @@ def main() -> None:
       holdfast status                          show its hosts, workers, stores and tasks
       holdfast memory                          show its objects: size, owner, holders, where they lie
       holdfast explain KEY                     show why a task is in its state, and what keeps its result
+      holdfast datasets list                   show what is published, and what of it is durable
       holdfast logs --follow                   show what its processes log, and what tasks print
       holdfast stop                            stop what was started here
     """

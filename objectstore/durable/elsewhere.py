@@ -14,6 +14,8 @@ from holdfast.objectstore.durable.place import CHUNK_NBYTES, NewFile, Place
 
 #: A file up to this size is sent by one request.
 _ONE_REQUEST_NBYTES = 8 << 20
+#: Object stores have no directories, and a bucket is made by a person.
+_WITHOUT_DIRECTORIES = {"s3", "s3a", "gs", "gcs", "abfs", "az"}
 #: What is written with several requests goes in parts of this size.
 _PART_NBYTES = 32 << 20
 
@@ -35,8 +37,10 @@ class ElsewherePlace(Place):
             self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
 
     def prepare(self) -> None:
-        with self.saying("made"):
-            self._fs.makedirs(self._root, exist_ok=True)
+        protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
+        if protocols.isdisjoint(_WITHOUT_DIRECTORIES):
+            with self.saying("made"):
+                self._fs.makedirs(self._root, exist_ok=True)
 
     def put(self, files: Sequence[NewFile]) -> None:
         with self.saying("written"):

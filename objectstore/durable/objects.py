@@ -33,6 +33,11 @@ class Stored(NamedTuple):
     checksum: int
 
 
+def is_digest(name: str) -> bool:
+    """Whether a file's name is that of an object."""
+    return _DIGEST.fullmatch(name) is not None
+
+
 def name_of(digest: str) -> str:
     """The name of an object's file.
 
@@ -41,7 +46,7 @@ def name_of(digest: str) -> str:
     DurableError
         It is no digest.
     """
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise DurableError(f"{digest!r:.100} is not the digest of an object")
     return f"objects/{digest}"
 

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from holdfast.objectstore.durable.catalogue import Catalogue
-from holdfast.objectstore.durable.objects import name_of
+from holdfast.objectstore.durable.objects import is_digest, name_of
 from holdfast.objectstore.durable.place import NewFile, Place
 from holdfast.objectstore.errors import DurableError
 
@@ -160,7 +160,7 @@ def sweep(place: Place, *, abandon: tuple[str, ...] = (), clock: Callable[[], fl
         referred = referred_to(catalogue)
         count = nbytes = 0
         for digest in place.names("objects"):
-            if digest in referred:
+            if digest in referred or not is_digest(digest):
                 continue
             if clock() > end:
                 return Swept(count, nbytes, (), False)

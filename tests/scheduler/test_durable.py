@@ -240,7 +240,7 @@ def test_to_lose_the_last_host_of_a_result_loses_nothing(cluster, places):
     assert cluster.state.tasks["x"].state == "memory"
     cluster.submit("client", {"z": ["x"]})
     (entry,) = [entry for runs in cluster.runs.values() for entry in runs.values()]
-    ((key, object_id, inline, sources),) = entry[4]
+    ((key, _object_id, inline, sources),) = entry[4]
     assert (key, inline) == ("x", None)
     assert sources[0].startswith("durable:")
     assert sources[0].endswith(PLACE)
