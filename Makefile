@@ -12,7 +12,7 @@ PARALLEL ?= --numprocesses auto --dist worksteal
 export PYTHONDONTWRITEBYTECODE =
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-fragmentation bench-actors install clean
+.PHONY: help demo docs test test-fast test-all attack check lint types protocol-docs bench bench-peers bench-path bench-bytecodes bench-graphs bench-bounds bench-placement bench-transfer bench-coordination bench-store bench-durable bench-fragmentation bench-actors install clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +36,7 @@ help:
 	@echo "make bench-transfer  objects from one host's store to another's, beside what the machine can do"
 	@echo "make bench-coordination  locks, queues, variables and events beside distributed's, with the ratios"
 	@echo "make bench-store  the object store's figures beside its peers' (docs/performance.md); ARGS=\"--help\" for more"
+	@echo "make bench-durable  datasets written to a disk and read from it, beside what the disk can do"
 	@echo "make bench-actors calls of actors beside distributed's and Ray's (docs/performance.md)"
 	@echo "make bench-fragmentation  how the store's allocator bears a million operations"
 	@echo "make install      a virtual environment in $(VENV) with everything needed to develop"
@@ -102,6 +103,9 @@ bench-coordination: $(VENV)/.test
 
 bench-store: $(VENV)/.test
 	$(BIN)/python -m benchmarks.store $(ARGS)
+
+bench-durable: $(VENV)/.test
+	$(BIN)/python -m benchmarks.durable $(ARGS)
 
 bench-actors: $(VENV)/.test
 	$(BIN)/python -m benchmarks.actors $(ARGS)

@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
 
     data: bytes
     held: dict[Any, Future]
-    has_futures: bool
+    has_futures: bool = False
 
 
 def pack(core: Core, what: str, value: Any) -> Recipe:

@@ -130,7 +130,7 @@ def _sweep(place: Place, abandon: tuple[str, ...]) -> None:
     nfiles = nbytes = 0
     while True:
         swept = sweep(place, abandon=abandon)
-        nfiles, nbytes = nfiles + swept.count, nbytes + swept.nbytes
+        nfiles, nbytes = nfiles + swept.nobjects, nbytes + swept.nbytes
         if swept.is_over or swept.held_up_by:
             break
     if not swept.held_up_by:
@@ -180,7 +180,7 @@ def _described(place: str | None, address: str | None) -> list[dict[str, Any]]:
         return [{"name": name, **about} for name, about in ask_cluster(address, protocol.requests.DESCRIBE_DATASETS)]
     opened, catalogue = _open(place)
     return [
-        {"name": d.name, **d.about, "keys": d.count, "nbytes": d.nbytes, "durable": opened.url}
+        {"name": d.name, **d.about, "keys": d.nkeys, "nbytes": d.nbytes, "durable": opened.url}
         for _, d in catalogue.datasets()
     ]
 

@@ -194,7 +194,7 @@ class DurableFiles:
             found = catalogue.datasets()
         else:
             found = [each for name in names if (each := catalogue.find(name)) is not None]
-        return [(each.name, dict(each.about), each.count, each.nbytes) for _, each in found]
+        return [(each.name, dict(each.about), each.nkeys, each.nbytes) for _, each in found]
 
     def _load_dataset(self, place: str, name: Any) -> tuple[Any, ...] | None:
         opened, catalogue = self._open(place)
@@ -204,7 +204,7 @@ class DurableFiles:
         dataset = found.dataset
         recipe = read(opened, *dataset.recipe)
         tables = [tuple(part) for part in dataset.tables]
-        return recipe, dict(dataset.about), tables, dataset.count, dataset.nbytes
+        return recipe, dict(dataset.about), tables, dataset.nkeys, dataset.nbytes
 
     def _load_table(self, place: str, table: tuple[str, int]) -> list[tuple[Any, ...]]:
         return [

@@ -45,7 +45,7 @@ class DatasetEntry(NamedTuple):
         The bytes that a client makes the dataset of.
     tables
         Its keys, with the objects of their results.
-    count, nbytes
+    nkeys, nbytes
         How many keys, and the bytes of all of their objects together.
     """
 
@@ -53,7 +53,7 @@ class DatasetEntry(NamedTuple):
     about: Mapping[str, Any]
     recipe: Part
     tables: tuple[Part, ...]
-    count: int
+    nkeys: int
     nbytes: int
 
 
@@ -118,7 +118,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
                     "about": dict(dataset.about),
                     "recipe": dataset.recipe,
                     "tables": dataset.tables,
-                    "count": dataset.count,
+                    "keys": dataset.nkeys,
                     "nbytes": dataset.nbytes,
                 }
                 for dataset in manifest.datasets
@@ -141,7 +141,7 @@ def load_manifest(data: bytes, where: str) -> Manifest:
                     dict(each["about"]),
                     _part(each["recipe"]),
                     tuple(_part(part) for part in each["tables"]),
-                    int(each["count"]),
+                    int(each["keys"]),
                     int(each["nbytes"]),
                 )
                 for each in found["datasets"]

@@ -110,7 +110,7 @@ class Swept(NamedTuple):
 
     Attributes
     ----------
-    count, nbytes
+    nobjects, nbytes
         The objects that it has deleted, and how large they were.
     held_up_by
         The publications that are under way; nothing was deleted then.
@@ -118,7 +118,7 @@ class Swept(NamedTuple):
         Whether there is nothing left to delete.
     """
 
-    count: int
+    nobjects: int
     nbytes: int
     held_up_by: tuple[str, ...]
     is_over: bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,12 @@ def run(*arguments: str, code: int = 0) -> Result:
     return done
 
 
+def small_cluster(place: str) -> LocalCluster:
+    return LocalCluster(1, 1, processes=False, durable=place, object_store_memory="64 MiB")
+
+
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> LocalCluster:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     place = tmp_path_factory.mktemp("place")
     with LocalCluster(1, 1, durable=place, object_store_memory="64 MiB") as cluster:
         yield cluster
@@ -37,9 +42,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> LocalCluster:
 def place(tmp_path: Path) -> str:
     """A place with two datasets."""
     where = str(tmp_path / "place")
-    with LocalCluster(1, 1, processes=False, durable=where, object_store_memory="64 MiB") as cluster:
-        with Client(cluster, set_as_default=False) as client:
-            client.publish_dataset(flights=np.arange(10_000), words=["a", "b"], durable=True)
+    with small_cluster(where) as cluster, Client(cluster, set_as_default=False) as client:
+        client.publish_dataset(flights=np.arange(10_000), words=["a", "b"], durable=True)
     return where
 
 
@@ -55,9 +59,8 @@ def test_those_of_a_cluster_are_listed_and_described(cluster: LocalCluster) -> N
     assert {entry["name"]: bool(entry["durable"]) for entry in listed} == {"flights": True, "here": False}
     described = json.loads(run("describe", "flights", "--address", cluster.scheduler_address).output)
     assert described["shape"] == [10_000]
-    assert (
-        "there is no dataset 'nope'" in run("describe", "nope", "--address", cluster.scheduler_address, code=1).output
-    )
+    done = run("describe", "nope", "--address", cluster.scheduler_address, code=1)
+    assert "there is no dataset 'nope'" in done.output
 
 
 def test_those_of_a_place_need_no_cluster(place: str) -> None:
@@ -71,10 +74,9 @@ def test_one_is_exported_and_is_there(place: str, tmp_path: Path) -> None:
     target = str(tmp_path / "target")
     assert "Copied flights" in run("export", "flights", target, "--place", place).output
     run("export", "flights", target, "--place", place)
-    with LocalCluster(1, 1, processes=False, durable=target, object_store_memory="64 MiB") as cluster:
-        with Client(cluster, set_as_default=False) as client:
-            assert client.list_datasets() == ("flights",)
-            assert client.get_dataset("flights").sum() == 49_995_000
+    with small_cluster(target) as cluster, Client(cluster, set_as_default=False) as client:
+        assert client.list_datasets() == ("flights",)
+        assert client.get_dataset("flights").sum() == 49_995_000
 
 
 def test_a_damaged_one_is_not_exported(place: str, tmp_path: Path) -> None:

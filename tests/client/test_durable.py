@@ -250,39 +250,8 @@ def test_the_cluster_goes_on_with_it_when_the_publisher_is_killed(place: Path) -
         with program:
             assert program.stdout is not None
             assert program.stdout.readline() == "begun\n"
-            until(lambda: list(place.glob("writers/[0-9a-f]*")) or list(place.glob("datasets/*")),
-           
-           
-           
-           
-            "it is
-          
-           
-           
-          
-           
-           
-          
-           
-           
-          
-           
-           
-          
-           
-           
-            being written",
-           
-           
-           
-           
-           
-           
-           
-           
-           
-           
-            60) program.kill()
+            until(lambda: [*place.glob("writers/[0-9a-f]*"), *place.glob("datasets/*")], "it is being written", 60)
+            program.kill()
         until(lambda: client.list_datasets() == ("parts",), "it is published", 60)
     with a_cluster(place) as cluster, Client(cluster) as client:
         parts = client.gather(client.get_dataset("parts"))

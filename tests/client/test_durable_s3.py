@@ -80,9 +80,12 @@ def test_a_damaged_object_is_an_error(s3: Any) -> None:
 
 
 def test_a_bucket_that_is_not_there() -> None:
-    with a_cluster() as cluster, Client(cluster) as client:
-        with pytest.raises(DurableError, match="s3://nosuchbucket/x"):
-            client.publish_dataset(x=1, durable="s3://nosuchbucket/x")
+    with (
+        a_cluster() as cluster,
+        Client(cluster) as client,
+        pytest.raises(DurableError, match="s3://nosuchbucket/x"),
+    ):
+        client.publish_dataset(x=1, durable="s3://nosuchbucket/x")
 
 
 def test_the_place_itself(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +101,7 @@ def test_the_place_itself(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     place.delete(LARGE)
     place.delete("objects/never there")
     assert place.read(LARGE) is None
-    assert sweep(place).count == 1
+    assert sweep(place).nobjects == 1
 
     def failing() -> Iterator[bytes]:
         yield bytes(12 << 20)

@@ -213,9 +213,9 @@ def test_what_nothing_refers_to_is_swept(place: Place) -> None:
     put(place, [bytes_source(b"of a writer that died")])
     swept = sweep(place)
     assert swept.is_over
-    assert swept.count == 3, "the old value, the table that has it, and what the dead writer has left"
+    assert swept.nobjects == 3, "the old value, the table that has it, and what the dead writer has left"
     assert contents(place) == {"x": {"k": b"new"}}
-    assert sweep(place).count == 0
+    assert sweep(place).nobjects == 0
 
 
 def test_nothing_is_swept_while_somebody_writes(place: Place) -> None:
@@ -225,7 +225,7 @@ def test_nothing_is_swept_while_somebody_writes(place: Place) -> None:
     assert sweep(place).held_up_by == (PUBLICATIONS[1],)
     Catalogue(place).publish(PUBLICATIONS[1], [entry])
     leave_writer(place, PUBLICATIONS[1])
-    assert sweep(place).count == 0
+    assert sweep(place).nobjects == 0
     assert contents(place) == {"x": {"k": b"value"}}
 
 
@@ -238,15 +238,15 @@ def test_a_writer_that_died_here_holds_nothing_up(place: Place) -> None:
     dead = Process.own()._replace(pid=child, started=1)
     enter_writer(place, PUBLICATIONS[2], dead)  # where memory isn't shared with the child
     put(place, [bytes_source(b"of a writer that died")])
-    assert sweep(place).count == 1
+    assert sweep(place).nobjects == 1
     assert sweeping.writers(place) == {}
 
 
 def test_a_writer_elsewhere_is_abandoned_by_a_person(place: Place) -> None:
     enter_writer(place, PUBLICATIONS[1], Process("another kernel", 1, 1, "far away", "she"))
     put(place, [bytes_source(b"of a writer that died")])
-    assert sweep(place).count == 0
-    assert sweep(place, abandon=(PUBLICATIONS[1],)).count == 1
+    assert sweep(place).nobjects == 0
+    assert sweep(place, abandon=(PUBLICATIONS[1],)).nobjects == 1
 
 
 def test_a_writer_waits_for_a_sweeper(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +263,7 @@ def test_a_sweep_that_takes_long_stops_in_time(place: Place) -> None:
     put(place, [bytes_source(bytes([n])) for n in range(5)])
     times = iter([0.0, 0.0, 0.0, 1000.0])
     swept = sweep(place, clock=lambda: next(times))
-    assert (swept.count, swept.is_over) == (2, False)
+    assert (swept.nobjects, swept.is_over) == (2, False)
     assert sweep(place).is_over
 
 
