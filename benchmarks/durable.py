@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(nbytes: int, partitions: int, rounds: int, directory: Path | None = None) -> list[Figure]:
-    """All figures, in bytes a second and seconds. The floor and Holdfast are measured in turn, and the best of the rounds
-    counts: what else the machine does takes from both."""
+    """All figures, in bytes a second and seconds. The floor and Holdfast are measured in turn, and the best of the
+    rounds counts: what else the machine does takes from both."""
     each = nbytes // partitions
     found: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):

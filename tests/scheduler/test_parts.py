@@ -203,7 +203,7 @@ def test_datasets_are_the_same_after_a_way_through_plain_data():
     cluster.finish("x")
     cluster.publish("client", 1, "set", ["x"], data=b"recipe")
     written = cluster.state.datasets.snapshot()
-    assert written == [["set", b"recipe", "client", 0.0, ["x", "data"]]]
+    assert written == [["set", b"recipe", "client", 0.0, [["x", "x"]], {}, 1, None]]
 
     again = Cluster(hosts=2, workers=1)
     again.add_client()

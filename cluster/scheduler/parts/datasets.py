@@ -68,7 +68,7 @@ class Publication(CopiesWait):
         self._datasets.conclude(self)
 
     def describe(self) -> str:
-        return f"copies of the dataset {some(_shown(dataset.name) for dataset in self.datasets)}"
+        return f"copies of the dataset {some(shown(dataset.name) for dataset in self.datasets)}"
 
     def snapshot(self) -> Any:
         return [dataset.name for dataset in self.datasets]
@@ -86,6 +86,9 @@ class PlaceWait(Wait):
     ) -> None:
         super().__init__(part, client, request, due)
         self.on_late = on_late
+
+    def describe(self) -> str:
+        return "a place for durable datasets"
 
     @property
     def is_over(self) -> bool:
