@@ -53,6 +53,7 @@ from holdfast.cluster.scheduler.tasks.deadlines import Timed
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.model import Holder, Host, Task
 from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
+from holdfast.cluster.scheduler.tasks.origins import Origin
 from holdfast.cluster.scheduler.tasks.reports import sources
 
 #: So many objects, of about so many bytes, are in one errand; so many errands of one writing are under way to a host,
@@ -376,6 +377,9 @@ class Loading(Script):
             about=about,
             place=self.url,
         )
+        said = {"user": about.get("user"), "hostname": about.get("host")}
+        known = {name: text for name, text in said.items() if type(text) is str}
+        self._origin = Origin("", self.dataset.publisher, known, "", None)
         inside: dict[Key, Sequence[Key]] = {}
         for table in tables:
             for object_id, key, stored, type_name, contained in (yield LOAD_TABLE, {"table": table}):
@@ -399,7 +403,7 @@ class Loading(Script):
             task = None
         if task is None:
             digest, nbytes, checksum = stored
-            task = life.create(here, None, self.dataset.publisher)
+            task = life.create(here, None, self._origin)
             life.results.durable[task] = DurableCopy(digest, nbytes, checksum, self.url)
             life.holding.hold(self.dataset, task)
             life.restore(task, None, object_id, nbytes, None, type_name)
