@@ -324,6 +324,13 @@ def test_another_cluster_loads_keys_and_no_data(cluster, places):
     assert (about["durable"], about["nbytes"], about["kind"]) == (PLACE, LARGE, "persisted")
 
 
+def test_a_place_that_another_cluster_makes_later_is_seen(cluster, places):
+    other = a_cluster()
+    assert ask(other, places, requests.LIST_DATASETS()).value == []
+    durable_one(cluster, places)
+    assert ask(other, places, requests.LIST_DATASETS()).value == ["flights"]
+
+
 def test_many_keys_are_loaded_list_by_list(cluster, places, monkeypatch):
     monkeypatch.setattr(parts, "MAX_TABLE_ENTRIES", 3)
     keys = [("x", n) for n in range(10)]

@@ -282,6 +282,7 @@ class Places(Part):
 
     def begin(self, script: Script) -> None:
         """Have something done."""
+        self._look_again(script.url)
         self._scripts[script] = None
         script.begin()
 
@@ -410,8 +411,8 @@ class Places(Part):
         view.seen.clear()
         script.fail(Failure("DurableError", why))
 
-    def look_again(self, url: str) -> None:
-        """A place that was not there may have been made meanwhile by another cluster."""
+    def _look_again(self, url: str) -> None:
+        """A place that was not there may have been made meanwhile, by another cluster."""
         view = self._views.get(url)
         if view is not None and not view.hosts("") and not view.under_way:
             del self._views[url]
