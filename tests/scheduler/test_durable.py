@@ -158,6 +158,19 @@ def test_a_host_that_does_not_see_the_place_has_its_results_brought_to_one_that_
     assert is_durable(cluster, "x")
 
 
+def test_no_other_place_is_made_where_one_was_seen_before(cluster, places):
+    places[PLACE].blind.add(HOSTS[1])
+    durable_one(cluster, places)
+    cluster.remove_host(HOSTS[0])
+    number = publish(cluster, {"wind": []})
+    places.answer_all(cluster)
+    assert cluster.answer_of("client", number) is None, "it waits for a host that sees the place"
+    assert not any(errand.arguments.get("create") for errand in cluster.errands)
+    cluster.add_host()
+    places.answer_all(cluster)
+    assert cluster.answer_of("client", number).ok
+
+
 def test_an_error_of_all_hosts_is_that_of_the_publisher(cluster, places):
     computed(cluster, "x")
     for host in HOSTS:
@@ -543,7 +556,7 @@ def test_any_history_keeps_every_invariant_and_all_or_none(seed):
         if not cluster.open:
             break
     assert not cluster.open, "somebody waits for ever"
-    assert not places[PLACE].writers
+    assert not places[PLACE].writers or places[PLACE].blind.issuperset(cluster.state.hosts)
     for name, (_, _, tables, _, _) in places[PLACE].datasets.items():
         for digest, _ in tables:
             assert all(stored[0] in places[PLACE].values for _, stored, _, _ in places[PLACE].tables[digest]), name

@@ -338,7 +338,7 @@ class Datasets(Part, WaitOwner):
         wait = self._wait(client.id, request, LOOKUP_SECONDS)
 
         def loaded(found: DurableDataset | None, failure: Failure | None) -> None:
-            if found is not None and self.published.get(name) is not found.dataset:
+            if found is not None and not (found.dataset.is_named or self._has_gone(found.dataset)):
                 if name in self.published or len(self.published) >= MAX_DATASETS:
                     self.shared.life.holding.let_go(found.dataset)
                 else:
@@ -357,6 +357,10 @@ class Datasets(Part, WaitOwner):
             self._give(self.shared.clients[wait.client], wait.request, dataset)
 
         self._durable.load(self.place, name, loaded)
+
+    def _has_gone(self, dataset: Dataset) -> bool:
+        """Whether another request has let go of a dataset that was loaded for both."""
+        return self.shared.life.holding.is_departed(dataset)
 
     def _give(self, client: Client, request: int, dataset: Dataset) -> None:
         keys = [task.key for task in dataset.holds]

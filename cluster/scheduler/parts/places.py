@@ -13,6 +13,7 @@ a place is …     … and what becomes of a script
 being looked at  it waits, for `LOOK_SECONDS` at most: a host may be stopped
 seen             a host has its next errand
 absent           if it is to write, a host makes the place. If it is to read, it ends: nothing is there
+lost             it was seen before, and no host that is left sees it: it waits, for `HOST_SECONDS` at most
 out of reach     no host could look, or make it: the script fails with what the last one has said
 without hosts    it waits for one, for `HOST_SECONDS` at most
 ===============  ===================================================================================================
@@ -232,10 +233,11 @@ class _View(Commission):
         self.failed.pop(address, None)
 
     def hosts(self, first: str) -> list[str]:
-        """Those that see the place: of several that see different ones, those that see the same as the first."""
+        """Those that see the place: what was used before, or else, of several, the one that the first sees."""
         there = [address for address, identity in self.seen.items() if identity is not None]
         there.sort(key=lambda address: address != first)
-        return [address for address in there if self.seen[address] == self.seen[there[0]]]
+        identity = self._places.known.get(self.url) or (self.seen[there[0]] if there else None)
+        return [address for address in there if self.seen[address] == identity]
 
 
 class _Lateness(Timed):
@@ -274,6 +276,8 @@ class Places(Part):
         super().__init__(shared)
         self.errands = errands
         self._host_id = host_id
+        #: The ids of the places that were used.
+        self.known: dict[str, str] = {}
         self._views: dict[str, _View] = {}
         self._scripts: dict[Script, None] = {}
         self._ready: dict[Script, None] = {}  # to be looked at
@@ -376,8 +380,13 @@ class Places(Part):
             return
         there = [address for address in view.hosts(self._first()) if address in usable]
         if there:
+            identity = view.seen[there[0]]
+            assert identity is not None
+            self.known.setdefault(script.url, identity)
             if not script.offer(there):
                 self._try_later(script)
+        elif script.url in self.known:  # and no other one is to be made in its stead
+            self._wait_for_host(script, f"there has been no host for {HOST_SECONDS:g} s that sees {script.url}")
         elif any(address in view.seen for address in usable):
             if not script.writes:
                 script.absent()
