@@ -39,8 +39,8 @@ from holdfast.objectstore.shared.ids import IDMinter
 
 _StoredEntry = tuple[str, int, str]
 
-#: So many threads hash and write at a time.
-WRITERS = 2
+#: So many threads hash and write at a time: while one waits for the disk, others hash.
+WRITERS = 3
 
 
 class DurableFiles:

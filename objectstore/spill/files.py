@@ -244,6 +244,8 @@ def _checksum(fd: int, extent: SpillExtent) -> int:
     digest = xxhash.xxh3_64()
     chunk = memoryview(bytearray(min(_CHUNK_NBYTES, extent.nbytes)))
     at, end = extent.offset, extent.offset + extent.nbytes
+    with contextlib.suppress(OSError):  # a hint: the disk reads ahead of what is hashed here
+        os.posix_fadvise(fd, at, extent.nbytes, os.POSIX_FADV_WILLNEED)
     try:
         while at < end:
             count = os.preadv(fd, [chunk[: end - at]], at)

@@ -60,7 +60,7 @@ from holdfast.cluster.scheduler.tasks.reports import sources
 #: and in all.
 BATCH_OBJECTS = 64
 BATCH_NBYTES = 64 << 20
-MAX_OF_HOST = 2
+MAX_OF_HOST = 4
 MAX_BATCHES = 32
 #: A result that could not be read so often where it should be is lost.
 MAX_MISSES = 5
