@@ -217,4 +217,4 @@ def test_datasets_are_the_same_after_a_way_through_plain_data():
     assert again.copying, "its data is to have a second copy"
     again.bring_copies()
     again.get_dataset("client", 2, "set")
-    assert again.answer_of("client", 2).value == {"data": b"recipe", "keys": ["x", "data"]}
+    assert again.answer_of("client", 2).value == {"data": b"recipe", "keys": ["x", "data"], "about": {}}

@@ -617,7 +617,7 @@ class TestDatasets:
         cluster.remove_client(one)
         cluster.finish("x")
         cluster.get_dataset(two, 7, "flights")
-        assert cluster.replies[-1] == to_do.Reply("two", 7, True, {"data": b"data", "keys": ["x"]})
+        assert cluster.replies[-1] == to_do.Reply("two", 7, True, {"data": b"data", "keys": ["x"], "about": {}})
         assert cluster.clients[two] == {"x": "memory"}
         cluster.unpublish(two, 8, "flights")
         assert "x" in cluster.state.tasks  # `two` holds it since it got the dataset

@@ -67,9 +67,9 @@ MAX_MISSES = 5
 #: What was removed is swept when nothing refers to its objects any more, which is looked at so often.
 SWEEP_SECONDS = 30.0
 
-WritingState: TypeAlias = Literal["entering", "writing", "listing", "publishing", "published", "withdrawing", "failed"]
+WritingPhase: TypeAlias = Literal["entering", "writing", "listing", "publishing", "published", "withdrawing", "failed"]
 #: The legal moves of a writing. Nothing else ever happens.
-WRITING_MOVES: Mapping[WritingState, frozenset[WritingState]] = {
+WRITING_MOVES: Mapping[WritingPhase, frozenset[WritingPhase]] = {
     "entering": frozenset({"writing", "withdrawing"}),
     "writing": frozenset({"listing", "withdrawing"}),
     "listing": frozenset({"publishing", "withdrawing"}),
@@ -115,7 +115,7 @@ class _Batch(Commission):
 
 
 class Writing(Script):
-    """Datasets that are being made durable. They hold what they have; see the module's docstring for its states.
+    """Datasets that are being made durable. They hold what they have; see the module's docstring for its phases.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class Writing(Script):
 
     def __init__(self, part: Durable, url: str, publication: str, datasets: Sequence[Dataset], on_end: OnEnd) -> None:
         super().__init__(part.places, url)
-        self.state: WritingState = "entering"
+        self.phase: WritingPhase = "entering"
         self.publication = publication
         self.datasets = datasets
         self._part = part
@@ -149,9 +149,9 @@ class Writing(Script):
         self._barred: dict[str, str] = {}  # hosts that could not write, and why
         self._failure: Failure | None = None
 
-    def _move(self, state: WritingState) -> None:
-        assert state in WRITING_MOVES[self.state], (self.state, state)
-        self.state = state
+    def _move(self, phase: WritingPhase) -> None:
+        assert phase in WRITING_MOVES[self.phase], (self.phase, phase)
+        self.phase = phase
 
     def steps(self) -> Steps:
         try:
@@ -325,7 +325,7 @@ class Writing(Script):
 
     def check(self) -> None:
         """Check that nothing is forgotten: for validation."""
-        if self.state != "writing" or self._failure is not None:
+        if self.phase != "writing" or self._failure is not None:
             return
         on_their_way = {task for batch in self._batches for task, _ in batch.tasks}
         for task in self._tasks:
@@ -646,7 +646,7 @@ class Durable(Part):
 
     def check(self) -> None:
         for writing in self._writings:
-            assert writing.state not in ("published", "failed")
+            assert writing.phase not in ("published", "failed")
             writing.check()
         for (url, name), loading in self._loadings.items():
             assert (loading.url, loading.name) == (url, name)
