@@ -76,9 +76,12 @@ class DatasetMethods(Face):
         >>> import dask.array as da
         >>> x = da.arange(10, chunks=5)
         >>> client.publish_dataset(numbers=x.persist())
-        >>> client.publish_dataset(kept=x.persist(), durable=True)  # doctest: +SKIP
         >>> client.publish_dataset(x + 1, name="numbers", override=True)
         >>> client.publish_dataset(x, name=("numbers", 2026))
+        >>> client.publish_dataset(kept=x.persist(), durable=True)
+        >>> client.list_datasets(detail=True)["kept"]["kind"]
+        'persisted'
+        >>> client.unpublish_dataset("kept")
         """
         named = datasets.named(args, name, kwargs)
         return self._run(datasets.publish(self._core, named, override, durable, copies))
