@@ -86,6 +86,14 @@ class RemoteError(HoldfastError):
     """Stands for a task's exception that could not be sent; carries its type, message and traceback as text."""
 
 
+class JournalError(HoldfastError):
+    """The journal of a scheduler can't be read or written."""
+
+
+class JournalFullError(JournalError, OSError):
+    """There is no room for more of the journal on its disk."""
+
+
 class Reschedule(HoldfastError):
     """A task raises it to be run again, on another worker if there is one that may run it.
 

@@ -1,0 +1,97 @@
+"""Writes down what the records of closed files come to, in their place.
+
+``python -m holdfast.cluster.journal.compaction DIRECTORY NUMBER`` sums up the files up to that number, in a process of
+its own and at the lowest priority, while the scheduler goes on to write the files after it. The summary takes its place
+in one step, when all of it is on the disk. Whatever happens before, the files that it stands for are still there; what
+happens after only leaves them longer.
+
+A summary is a file like the others: it has the records that make the same tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from holdfast.cluster.journal import directory as state
+from holdfast.cluster.journal import records
+from holdfast.cluster.journal.batches import FORMAT, Heading, Record, pack_heading, packer, prefix_of
+from holdfast.cluster.journal.recovery import read
+from holdfast.cluster.journal.tables import Tables
+
+#: So many tasks, keys or entries make a batch.
+TOGETHER = 500
+
+_Item = TypeVar("_Item")
+
+
+def summarize(path: Path, through: int) -> Path:
+    """Write a summary of the files up to a number, and remove these.
+
+    Returns
+    -------
+    Path
+        The summary.
+    """
+    recovered = read(path, through=through)
+    place = path / "journal" / f"{through:08d}.sum"
+    beside = state.beside(place)
+    heading = Heading(FORMAT, recovered.cluster or "", recovered.epoch, recovered.next_batch - 1)
+    packing = packer()
+    with beside.open("wb", buffering=1 << 20) as file:
+        file.write(pack_heading(0, heading))
+        for number, batch in enumerate(records_of(recovered.tables), 1):
+            payload: bytes = packing.pack(batch)
+            file.write(prefix_of(number, payload) + payload)
+        file.flush()
+        os.fsync(file.fileno())
+    state.rename(beside, place)
+    for file_ in state.superseded(path):
+        with contextlib.suppress(FileNotFoundError):
+            file_.path.unlink()
+    return place
+
+
+def records_of(tables: Tables) -> Iterator[list[Record]]:
+    """The records that make these tables, batch by batch."""
+    for tasks in _batches(tables.tasks.items()):
+        options: dict[int, tuple[int, dict[str, Any]]] = {}
+        rows = []
+        for serial, task in tasks:
+            number, _ = options.setdefault(id(task.options), (len(options), task.options))
+            rows.append((serial, task.key, task.digest, task.payload, task.dependencies, task.owner, number, task.data))
+        yield [(records.WHOLE, [each for _, each in options.values()], rows)]
+    for client, holds in tables.clients.items():
+        yield [(records.HOLDS, client, ())]
+        for serials in _batches(holds.values()):
+            yield [(records.HOLDS, client, serials)]
+    for table, entries in tables.entries.items():
+        for some in _batches(entries.items()):
+            yield [records.put(table, key, entry.value, entry.holds) for key, entry in some]
+    for table, entries_of_tasks in tables.entries_of_tasks.items():
+        for of_tasks in _batches(entries_of_tasks.items()):
+            yield [records.put_of(table, serial, entry.value, entry.holds) for serial, entry in of_tasks]
+    yield [records.position(client, *position) for client, position in tables.positions.items()]
+    yield [(records.LAST_SERIAL, tables.last_serial)]
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, TOGETHER)):
+        yield batch
+
+
+def main() -> None:
+    """What the process does."""
+    os.nice(19)
+    path, through = sys.argv[1:]
+    summarize(Path(path), int(through))
+
+
+if __name__ == "__main__":
+    main()

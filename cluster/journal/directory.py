@@ -1,0 +1,283 @@
+"""The state directory of a cluster: which cluster it is of, which scheduler has it, and which files are in it.
+
+=========================  ==================================================================================
+``cluster.json``           the id of the cluster, and the format of the directory
+``lock``                   locked by the scheduler that has the directory, which writes its process id into it
+``epoch``                  how many schedulers have had it
+``journal/00000017.log``   records, in the order of these numbers
+``journal/00000016.sum``   a summary: it stands for all files with its number and lower ones
+``aside/``                 what could not be read, or accounted for: nobody but a user removes it
+=========================  ==================================================================================
+
+A file is written beside its place first (``.new``) and renamed when it is on the disk, all but those that grow: the
+``.log`` files. A scheduler never appends to one that was there before; it begins another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from holdfast.cluster.errors import JournalError
+
+#: Of the directory. Of the records in files it is `batches.FORMAT`.
+FORMAT = 1
+
+_FILE = re.compile(r"(\d{8,})\.(log|sum)")
+_NEW = ".new"
+
+
+class File(NamedTuple):
+    """A file of the journal."""
+
+    number: int
+    is_summary: bool
+    path: Path
+
+
+class StateDirectory:
+    """A state directory that this process has for itself, until it is closed.
+
+    Use `StateDirectory.open`. What only looks into one uses `files` and `identity`, which ask for no lock.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    cluster
+        The id of the cluster.
+    epoch
+        How many have had it, with this one: no two schedulers of a cluster have the same.
+    """
+
+    def __init__(self, path: Path, cluster: str, epoch: int, lock: int) -> None:
+        self.path = path
+        self.cluster = cluster
+        self.epoch = epoch
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> StateDirectory:
+        """Take a directory for this process; make it if there is none.
+
+        Raises
+        ------
+        JournalError
+            Another process has it, a later version of Holdfast has made it, or it can't be used: the text says why.
+        """
+        try:
+            for each in (path, path / "journal", path / "aside"):
+                each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(f"{path} can't be a state directory: {error.strerror or error}") from error
+        try:
+            _take(path, lock)
+            cluster = identity(path) or _found(path)
+            epoch = _next_epoch(path)
+            for left in (path / "journal").glob(f"*{_NEW}"):
+                left.unlink()
+        except OSError as error:
+            os.close(lock)
+            raise JournalError(f"the state directory {path} can't be used: {error.strerror or error}") from error
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, cluster, epoch, lock)
+
+    def __enter__(self) -> StateDirectory:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the directory to others."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def path_of(self, number: int, *, summary: bool = False) -> Path:
+        """Where a file of the journal lies."""
+        return self.path / "journal" / f"{number:08d}.{'sum' if summary else 'log'}"
+
+    def set_aside(self, name: str, data: memoryview | None = None, *, path: Path | None = None) -> Path:
+        """Keep bytes, or move a file, where only a user removes it. Returns where."""
+        place = self.path / "aside" / f"{time.strftime('%Y%m%d-%H%M%S')}-{self.epoch}-{name}"
+        if path is not None:
+            path.rename(place)
+        else:
+            assert data is not None
+            with place.open("wb") as file:
+                file.write(data)
+        return place
+
+
+def files(path: Path) -> list[File]:
+    """The files of a journal, in the order in which they are read: the last summary, and what came after it."""
+    found = sorted(_all_files(path), key=lambda file: (file.number, not file.is_summary))
+    summaries = [file for file in found if file.is_summary]
+    if not summaries:
+        return found
+    last = summaries[-1]
+    return [last, *(file for file in found if file.number > last.number)]
+
+
+def superseded(path: Path) -> list[File]:
+    """The files of a journal that a summary stands for."""
+    in_use = {file.path for file in files(path)}
+    return [file for file in _all_files(path) if file.path not in in_use]
+
+
+def _all_files(path: Path) -> Iterator[File]:
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(path / "journal"):
+            match = _FILE.fullmatch(entry.name)
+            if match:
+                yield File(int(match[1]), match[2] == "sum", Path(entry.path))
+
+
+def identity(path: Path) -> str | None:
+    """The id of the cluster to which a state directory belongs; None if that is not written there yet.
+
+    Raises
+    ------
+    JournalError
+        A later version of Holdfast has made it, or the file that says it is damaged.
+    """
+    place = path / "cluster.json"
+    try:
+        said = json.loads(place.read_bytes())
+        cluster, found = str(said["id"]), int(said["format"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise JournalError(
+            f"{place} is damaged ({error}). It has the id of the cluster: write it anew as "
+            f'{{"format": {FORMAT}, "id": "..."}} with the id that \'holdfast state inspect\' finds in the journal'
+        ) from error
+    if found > FORMAT:
+        raise JournalError(
+            f"a later version of Holdfast has made {path}: it has format {found}, and this version uses those up to "
+            f"{FORMAT}. Use that version, or another directory"
+        )
+    return cluster
+
+
+def _found(path: Path) -> str:
+    """A new cluster."""
+    cluster = secrets.token_hex(8)
+    replace(path / "cluster.json", json.dumps({"format": FORMAT, "id": cluster}).encode() + b"\n")
+    return cluster
+
+
+def _take(path: Path, lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
+        raise JournalError(
+            f"the state directory {path} belongs to a scheduler that runs{f' (process {owner})' if owner else ''}: "
+            "'holdfast stop' ends it, or use another directory"
+        ) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+
+
+def _next_epoch(path: Path) -> int:
+    place = path / "epoch"
+    try:
+        epoch = int(place.read_bytes())
+    except FileNotFoundError:
+        epoch = 0
+    except ValueError:  # damaged: no lower than any that was ever given
+        epoch = int(time.time())
+    replace(place, b"%d\n" % (epoch + 1))
+    return epoch + 1
+
+
+def replace(place: Path, data: bytes) -> None:
+    """Write a small file such that it is the old one or the new one, whatever happens."""
+    beside = place.with_name(place.name + _NEW)
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    rename(beside, place)
+
+
+def beside(place: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return place.with_name(place.name + _NEW)
+
+
+def rename(source: Path, place: Path) -> None:
+    """Let a file that is on the disk take its place, and see that this is on the disk, too."""
+    source.rename(place)
+    sync_directory(place.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """See that the names in a directory are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def backup(path: Path, target: Path) -> int:
+    """Copy a state directory, which may be in use. Returns the bytes.
+
+    What is copied of a file that grows is whole batches and maybe a part of one, which the reader takes for torn.
+
+    Raises
+    ------
+    JournalError
+        There is something at the target already, or the copy could not be made.
+    """
+    if target.exists():
+        raise JournalError(f"{target} is there already: name a directory that is not")
+    partial = beside(target)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "journal").mkdir(mode=0o700, parents=True)
+        (partial / "aside").mkdir(mode=0o700)
+        nbytes = 0
+        while True:
+            chosen = files(path)
+            try:
+                for file in chosen:
+                    nbytes += _copy(file.path, partial / "journal" / file.path.name)
+            except FileNotFoundError:  # a summary has taken its place meanwhile
+                shutil.rmtree(partial / "journal")
+                (partial / "journal").mkdir(mode=0o700)
+                nbytes = 0
+                continue
+            break
+        for name in ("cluster.json", "epoch"):
+            nbytes += _copy(path / name, partial / name)
+        rename(partial, target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise JournalError(f"{path} can't be copied to {target}: {error.strerror or error}") from error
+    return nbytes
+
+
+def _copy(source: Path, target: Path) -> int:
+    shutil.copyfile(source, target)
+    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
