@@ -60,24 +60,49 @@ def summarize(path: Path, through: int) -> Path:
 def records_of(tables: Tables) -> Iterator[list[Record]]:
     """The records that make these tables, batch by batch."""
     for tasks in _batches(tables.tasks.items()):
-        options: dict[int, tuple[int, dict[str, Any]]] = {}
-        rows = []
-        for serial, task in tasks:
-            number, _ = options.setdefault(id(task.options), (len(options), task.options))
-            rows.append((serial, task.key, task.digest, task.payload, task.dependencies, task.owner, number, task.data))
-        yield [(records.WHOLE, [each for _, each in options.values()], rows)]
-    for client, holds in tables.clients.items():
-        yield [(records.HOLDS, client, ())]
-        for serials in _batches(holds.values()):
-            yield [(records.HOLDS, client, serials)]
+        origins, options = _Shared(), _Shared()
+        rows = [
+            (
+                serial,
+                task.key,
+                task.digest,
+                task.payload,
+                task.dependencies,
+                origins.number_of(task.origin),
+                options.number_of(task.options),
+                task.data,
+            )
+            for serial, task in tasks
+        ]
+        yield [(records.WHOLE, origins.values, options.values, rows)]
+    for id, client in tables.clients.items():
+        yield [records.joined(id, client.name, client.about, client.worker)]
+        for serials in _batches(client.holds):
+            yield [records.hold(id, serials)]
+        for table, values in client.entries.items():
+            for of_client in _batches(values.items()):
+                yield [records.put_for(table, id, key, value) for key, value in of_client]
     for table, entries in tables.entries.items():
         for some in _batches(entries.items()):
             yield [records.put(table, key, entry.value, entry.holds) for key, entry in some]
     for table, entries_of_tasks in tables.entries_of_tasks.items():
         for of_tasks in _batches(entries_of_tasks.items()):
             yield [records.put_of(table, serial, entry.value, entry.holds) for serial, entry in of_tasks]
-    yield [records.position(client, *position) for client, position in tables.positions.items()]
     yield [(records.LAST_SERIAL, tables.last_serial)]
+
+
+class _Shared:
+    """Objects that many tasks of a batch share: each is written once."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self._numbers: dict[int, int] = {}
+
+    def number_of(self, value: Any) -> int:
+        number = self._numbers.setdefault(id(value), len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        return number
 
 
 def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:

@@ -1,24 +1,25 @@
 """What a record says.
 
-Tasks have *serials*: a number for each task that was ever made, by which others name it. A client holds tasks by key,
-as it says it; everything else holds them by serial. All other facts are entries of named tables (`Tables.entries`): a
-value under a key, with the serials of the tasks that the entry keeps.
+Tasks have *serials*: a number for each task that was ever made, by which everything else names it. Only what a task
+reads is named by key, as its client has named it: a key means the task that was made last under it. All facts that are
+not of tasks and their holders are entries of named tables: a value under a key, with the tasks that the entry keeps.
 
-============  =======================================================================================================
-`TASKS`       a client has submitted tasks, and holds some of them
-`DATA`        a client has brought data, and holds it
-`HOLD`        a client holds tasks, by key
-`UNHOLD`      it lets go of them
-`LEFT`        a client is gone: its holds, and its entries in tables of clients, go with it
-`PUT`         a table has an entry
-`REMOVE`      it has it no more
-`PUT_OF`      a table of tasks has an entry about a task, which goes with the task
-`REMOVE_OF`   it goes before
-`POSITION`    of a client's messages everything up to here is in the journal
-`WHOLE`       tasks as they are, with what they depend on by serial (`compaction`)
-`HOLDS`       what a client holds, by serial (`compaction`)
-`LAST_SERIAL` the highest serial that was ever given (`compaction`)
-============  =======================================================================================================
+=============  ======================================================================================================
+`TASKS`        tasks were made, or specified
+`DATA`         data was brought
+`JOINED`       a client has come
+`HOLD`         a client holds tasks
+`UNHOLD`       it lets go of them
+`LEFT`         it is gone, with its holds and its entries
+`PUT`          a table has an entry
+`REMOVE`       it has it no more
+`PUT_OF`       a table of tasks has an entry about a task, which goes with the task
+`REMOVE_OF`    it goes before
+`PUT_FOR`      a table has an entry for a client, which goes with the client
+`REMOVE_FOR`   it goes before
+`WHOLE`        tasks as they are, with what they read by serial (`compaction`)
+`LAST_SERIAL`  the highest serial that was ever given (`compaction`)
+=============  ======================================================================================================
 """
 
 from __future__ import annotations
@@ -28,49 +29,63 @@ from typing import Any, TypeAlias
 
 from holdfast.cluster.journal.batches import Record
 
-TASKS, DATA, HOLD, UNHOLD, LEFT, PUT, REMOVE, PUT_OF, REMOVE_OF, POSITION, WHOLE, HOLDS, LAST_SERIAL = range(13)
+(
+    TASKS,
+    DATA,
+    JOINED,
+    HOLD,
+    UNHOLD,
+    LEFT,
+    PUT,
+    REMOVE,
+    PUT_OF,
+    REMOVE_OF,
+    PUT_FOR,
+    REMOVE_FOR,
+    WHOLE,
+    LAST_SERIAL,
+) = range(14)
 
 Serial: TypeAlias = int
 #: A task's key, digest of its function, payload, and the keys that it reads.
 Entry: TypeAlias = Sequence[Any]
+#: Where a task comes from, as plain data that nothing here looks into.
+Origin: TypeAlias = Sequence[Any]
 
 
 def tasks(
-    client: str,
-    owner: str,
-    serials: int | Sequence[int],
-    entries: Sequence[Entry],
-    options: dict[str, Any],
-    held: Sequence[Any] | None,
+    origin: Origin, serials: Serial | Sequence[Serial], entries: Sequence[Entry], options: dict[str, Any]
 ) -> Record:
-    """A client has submitted tasks.
+    """Tasks were made, or specified.
 
     Parameters
     ----------
-    owner
-        The client's name, for people.
     serials
-        That of the first one, if all are new: the others follow. Else one for each of them: that of a task which was
-        there before and is specified by this; zero of one that is as it was.
+        That of the first one, if the others follow it. Else that of each; zero of one that is as it was.
     entries
-        As in `events.TasksSubmitted`: what they read are the tasks that the keys mean now.
-    held
-        The keys of those that the client holds from now on; None: of all.
+        As in `events.TasksSubmitted`.
+    options
+        Of all of them; those of one alone are among them.
     """
-    return (TASKS, client, owner, serials, entries, options, held)
+    return (TASKS, origin, serials, entries, options)
 
 
-def data(client: str, owner: str, objects: Sequence[tuple[Any, Serial, bytes, int, str]]) -> Record:
-    """A client has brought data: the key, serial, object, bytes and type of each."""
-    return (DATA, client, owner, objects)
+def data(origin: Origin, objects: Sequence[tuple[Any, Serial, bytes, int, str, Any]]) -> Record:
+    """Data was brought: the key, serial, object, bytes and type of each, and its encoding if it lies in no store."""
+    return (DATA, origin, objects)
 
 
-def hold(client: str, keys: Sequence[Any]) -> Record:
-    return (HOLD, client, keys)
+def joined(client: str, name: str, about: dict[str, Any], worker: str | None) -> Record:
+    """A client has come; the worker is the one whose tasks share it."""
+    return (JOINED, client, name, about, worker)
 
 
-def unhold(client: str, keys: Sequence[Any]) -> Record:
-    return (UNHOLD, client, keys)
+def hold(client: str, serials: Iterable[Serial]) -> Record:
+    return (HOLD, client, ranges(serials))
+
+
+def unhold(client: str, serials: Iterable[Serial]) -> Record:
+    return (UNHOLD, client, ranges(serials))
 
 
 def left(client: str) -> Record:
@@ -87,7 +102,7 @@ def remove(table: str, key: Any) -> Record:
 
 
 def put_of(table: str, serial: Serial, value: Any, holds: Iterable[Serial] = ()) -> Record:
-    """A table of tasks has an entry about a task, as long as that is known."""
+    """A table of tasks has an entry about a task. It keeps these tasks, as long as that one is of use."""
     return (PUT_OF, table, serial, value, tuple(holds))
 
 
@@ -95,6 +110,35 @@ def remove_of(table: str, serial: Serial) -> Record:
     return (REMOVE_OF, table, serial)
 
 
-def position(client: str, frames: int, messages: int) -> Record:
-    """Of what a client has sent, so many frames are in the journal, and so many messages of the next one."""
-    return (POSITION, client, frames, messages)
+def put_for(table: str, client: str, key: Any, value: Any) -> Record:
+    """A table has an entry for a client."""
+    return (PUT_FOR, table, client, key, value)
+
+
+def remove_for(table: str, client: str, key: Any) -> Record:
+    return (REMOVE_FOR, table, client, key)
+
+
+def ranges(serials: Iterable[Serial]) -> list[int]:
+    """Serials as first and count of each run of them.
+
+    Examples
+    --------
+    >>> ranges([7, 8, 9, 3])
+    [7, 3, 3, 1]
+    """
+    found: list[int] = []
+    after = -1
+    for serial in serials:
+        if serial == after:
+            found[-1] += 1
+        else:
+            found += (serial, 1)
+        after = serial + 1
+    return found
+
+
+def in_ranges(found: Sequence[int]) -> Iterable[Serial]:
+    """The inverse of `ranges`."""
+    for first, count in zip(found[::2], found[1::2], strict=True):
+        yield from range(first, first + count)

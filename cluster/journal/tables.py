@@ -32,21 +32,21 @@ class Specification(NamedTuple):
         Of a computation: its function and arguments, as a client has sent them. The payload of data is None.
     dependencies
         The serials of the tasks that it reads.
-    owner
-        The name of the client that made it.
+    origin
+        Where it comes from.
     options
         Those of the submit, which are the same object for all tasks of it; those of the task alone are among them.
     data
-        Of data: the object, its bytes and its type.
+        Of data: the object, its bytes, its type, and its encoding if it lies in no store.
     """
 
     key: Key
     digest: bytes | None
     payload: Any
     dependencies: tuple[Serial, ...]
-    owner: str
+    origin: records.Origin
     options: dict[str, Any]
-    data: tuple[bytes, int, str] | None = None
+    data: tuple[bytes, int, str, Any] | None = None
 
 
 class Held(NamedTuple):
@@ -56,17 +56,38 @@ class Held(NamedTuple):
     holds: tuple[Serial, ...]
 
 
+class Client:
+    """What a client has.
+
+    Attributes
+    ----------
+    name, about, worker
+        As in `records.joined`.
+    holds
+        The tasks that it holds.
+    entries
+        Its entries in tables: the values by table and key.
+    """
+
+    __slots__ = ("about", "entries", "holds", "name", "worker")
+
+    def __init__(self, name: str, about: dict[str, Any], worker: str | None) -> None:
+        self.name = name
+        self.about = about
+        self.worker = worker
+        self.holds: dict[Serial, None] = {}
+        self.entries: dict[str, dict[Key, Any]] = {}
+
+
 class Tables:
     """All that a journal says.
 
     Attributes
     ----------
     tasks
-        The tasks, by serial, in the order in which they were made.
+        The tasks, by serial.
     clients
-        Of each client what it holds: the serial, by key.
-    positions
-        How far the journal has what a client has sent: frames, and messages of the next one.
+        The clients, by id.
     entries
         The named tables.
     entries_of_tasks
@@ -77,8 +98,7 @@ class Tables:
 
     def __init__(self) -> None:
         self.tasks: dict[Serial, Specification] = {}
-        self.clients: dict[str, dict[Key, Serial]] = {}
-        self.positions: dict[str, tuple[int, int]] = {}
+        self.clients: dict[str, Client] = {}
         self.entries: dict[str, dict[Key, Held]] = {}
         self.entries_of_tasks: dict[str, dict[Serial, Held]] = {}
         self.last_serial = 0
@@ -86,6 +106,7 @@ class Tables:
         self._appliers: dict[int, Callable[..., None]] = {
             records.TASKS: self._tasks,
             records.DATA: self._data,
+            records.JOINED: self._joined,
             records.HOLD: self._hold,
             records.UNHOLD: self._unhold,
             records.LEFT: self._left,
@@ -93,9 +114,9 @@ class Tables:
             records.REMOVE: self._remove,
             records.PUT_OF: self._put_of,
             records.REMOVE_OF: self._remove_of,
-            records.POSITION: self._position,
+            records.PUT_FOR: self._put_for,
+            records.REMOVE_FOR: self._remove_for,
             records.WHOLE: self._whole,
-            records.HOLDS: self._holds,
             records.LAST_SERIAL: self._last_serial,
         }
 
@@ -122,12 +143,10 @@ class Tables:
 
     def _tasks(
         self,
-        client: str,
-        owner: str,
-        serials: int | Sequence[int],
+        origin: records.Origin,
+        serials: Serial | Sequence[Serial],
         entries: Sequence[records.Entry],
         options: dict[str, Any],
-        held: Sequence[Key] | None,
     ) -> None:
         meant, tasks = self._serials, self.tasks
         if isinstance(serials, int):
@@ -137,22 +156,28 @@ class Tables:
                 continue
             # One that nobody knows is no dependency: the task has failed for it, which is an entry of its own.
             dependencies = tuple([meant[other] for other in read if other in meant]) if read else ()
-            tasks[serial] = Specification(key, digest, payload, dependencies, owner, options)
+            tasks[serial] = Specification(key, digest, payload, dependencies, origin, options)
             meant[key] = serial
             if serial > self.last_serial:
                 self.last_serial = serial
-        self._hold(client, [entry[0] for entry in entries] if held is None else held)
 
-    def _data(self, client: str, owner: str, objects: Sequence[tuple[Key, Serial, bytes, int, str]]) -> None:
-        for key, serial, object_id, nbytes, type_name in objects:
-            self.tasks[serial] = Specification(key, None, None, (), owner, {}, (object_id, nbytes, type_name))
+    def _data(self, origin: records.Origin, objects: Sequence[tuple[Key, Serial, bytes, int, str, Any]]) -> None:
+        for key, serial, object_id, nbytes, type_name, inline in objects:
+            data = (object_id, nbytes, type_name, inline)
+            self.tasks[serial] = Specification(key, None, None, (), origin, {}, data)
             self._serials[key] = serial
             self.last_serial = max(self.last_serial, serial)
-        self._hold(client, [fields[0] for fields in objects])
 
-    def _whole(self, options: Sequence[dict[str, Any]], tasks: Sequence[Sequence[Any]]) -> None:
-        for serial, key, digest, payload, dependencies, owner, number, data in tasks:
-            self.tasks[serial] = Specification(key, digest, payload, dependencies, owner, options[number], data)
+    def _whole(
+        self,
+        origins: Sequence[records.Origin],
+        options: Sequence[dict[str, Any]],
+        tasks: Sequence[tuple[Serial, Key, bytes | None, Any, tuple[Serial, ...], int, int, Any]],
+    ) -> None:
+        for serial, key, digest, payload, dependencies, origin, its_options, data in tasks:
+            self.tasks[serial] = Specification(
+                key, digest, payload, dependencies, origins[origin], options[its_options], data
+            )
             self._serials[key] = serial
             self.last_serial = max(self.last_serial, serial)
 
@@ -161,28 +186,32 @@ class Tables:
 
     # -- clients
 
-    def _hold(self, client: str, keys: Iterable[Key]) -> None:
-        holds = self.clients.setdefault(client, {})
-        meant = self._serials
-        for key in keys:
-            if key in meant:
-                holds[key] = meant[key]
+    def _joined(self, client: str, name: str, about: dict[str, Any], worker: str | None) -> None:
+        self.clients[client] = Client(name, about, worker)
 
-    def _holds(self, client: str, serials: Iterable[Serial]) -> None:
-        self.clients.setdefault(client, {}).update({self.tasks[serial].key: serial for serial in serials})
+    def _hold(self, client: str, ranges: Sequence[int]) -> None:
+        self._client(client).holds.update(dict.fromkeys(records.in_ranges(ranges)))
 
-    def _unhold(self, client: str, keys: Iterable[Key]) -> None:
-        holds = self.clients.get(client)
-        if holds is not None:
-            for key in keys:
-                holds.pop(key, None)
+    def _unhold(self, client: str, ranges: Sequence[int]) -> None:
+        holds = self._client(client).holds
+        for serial in records.in_ranges(ranges):
+            holds.pop(serial, None)
 
     def _left(self, client: str) -> None:
         self.clients.pop(client, None)
-        self.positions.pop(client, None)
 
-    def _position(self, client: str, frames: int, messages: int) -> None:
-        self.positions[client] = frames, messages
+    def _put_for(self, table: str, client: str, key: Key, value: Any) -> None:
+        self._client(client).entries.setdefault(table, {})[key] = value
+
+    def _remove_for(self, table: str, client: str, key: Key) -> None:
+        self._client(client).entries.get(table, {}).pop(key, None)
+
+    def _client(self, id: str) -> Client:
+        """A client; one of which the journal has lost how it came is there all the same."""
+        client = self.clients.get(id)
+        if client is None:
+            client = self.clients[id] = Client(id, {}, None)
+        return client
 
     # -- entries
 
@@ -202,8 +231,8 @@ class Tables:
 
     def held(self) -> Iterator[Serial]:
         """The serials of the tasks that something keeps which is no task; some of them more than once."""
-        for holds in self.clients.values():
-            yield from holds.values()
+        for client in self.clients.values():
+            yield from client.holds
         for entries in self.entries.values():
             for entry in entries.values():
                 yield from entry.holds

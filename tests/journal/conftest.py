@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write(path: Path) -> Iterator[Callable[..., None]]:
+def write(path: Path) -> Callable[..., None]:
     """``write(*batches)``: a scheduler begins, writes these, and ends."""
 
     def write(*batches: Any, **options: Any) -> None:
@@ -32,4 +32,4 @@ def write(path: Path) -> Iterator[Callable[..., None]]:
             finally:
                 writer.close()
 
-    yield write
+    return write
