@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.journal import records
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Part, Shared
 from holdfast.cluster.scheduler.placing.unrunnable import Unrunnable
@@ -49,11 +50,12 @@ class Clients:
         worker = None
         if event.worker is not None and (worker := self._shared.workers.get(event.worker)) is None:
             raise ProtocolError(f"the tasks of {event.worker} can't be a client, since there is no such worker")
-        self._clients[event.client] = Client(event.client, event.name, worker, event.about)
+        client = self._clients[event.client] = Client(event.client, event.name, worker, event.about)
+        self._life.decisions.note(records.joined(client.id, client.name, client.about, event.worker))
         if self._feed.is_heard:
             self._feed.tell(Joined("client", event.client, event.name))
         for part in self._parts:
-            part.client_joined(self._clients[event.client])
+            part.client_joined(client)
 
     def _client_left(self, event: events.ClientLeft) -> None:
         self.remove(event.client)
@@ -72,6 +74,7 @@ class Clients:
             part.client_left(client)
         self._life.holding.let_go(client)
         self._life.functions.forgotten(client, list(client.functions))
+        self._life.decisions.note(records.left(client.id))
         self._objects.owner_left(client.id)
 
     def _functions_sent(self, event: events.FunctionsSent) -> None:

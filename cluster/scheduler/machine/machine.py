@@ -89,6 +89,7 @@ from holdfast.cluster.scheduler.placing.suspects import Suspects
 from holdfast.cluster.scheduler.placing.unrunnable import Unrunnable
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.deadlines import Timed
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.feed import Submitted
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.holders import Client
@@ -144,6 +145,8 @@ class SchedulerState:
         ``on_failure(what, error)``: takes a failure in what follows from earlier events. None: it is raised.
     moves
         Changes the states of tasks.
+    decisions
+        Takes what is to be in the journal.
 
     Attributes
     ----------
@@ -169,7 +172,9 @@ class SchedulerState:
         wall_time: Callable[[], float] | None = None,
         on_failure: Callable[[str, Exception], None] | None = None,
         moves: Moves | None = None,
+        decisions: Decisions | None = None,
     ) -> None:
+        self.decisions = decisions = decisions or Decisions()
         self.hosts: dict[str, Host] = {}
         self.workers: dict[str, Worker] = {}
         self.instructions = Instructions()
@@ -178,10 +183,11 @@ class SchedulerState:
         self.life = Lifecycle(
             self.instructions,
             self.placement,
-            Functions(self.instructions, self.workers),
+            Functions(self.instructions, self.workers, decisions),
             follow_up_limit=follow_up_limit,
             awaits_lost=patience_seconds > 0,
             moves=moves,
+            decisions=decisions,
         )
         shared = self._shared = Shared(
             self.instructions, self.hosts, self.workers, self.placement, self.life, self.feed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.journal import records
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.parts.bringing import Bringing
 from holdfast.cluster.scheduler.parts.copies import Copies
@@ -72,7 +74,6 @@ class Orders:
         self._missing = missing
         self._kills = kills
         self._bringing = bringing
-        self._submitted = 0
 
     def _tasks_submitted(self, event: events.TasksSubmitted) -> None:
         client = self._clients[event.client]
@@ -132,14 +133,16 @@ class Orders:
                 task.private = chosen.private
                 if chosen.run_timeout:
                     life.run_timeouts[task] = chosen.run_timeout
-                self._submitted += 1
-                task.priority = (-chosen.priority, self._submitted)
+                task.priority = (-chosen.priority, task.serial)
                 if parent is not None:
                     life.parents[task] = parent.run_id
                     submitted_in(task, parent)
                 life.specify(task, digest, payload, dependencies)
             if unknown:
                 life.incomplete.update(unknown)
+            if life.decisions.is_kept and specified:
+                serials = _serials(submitted, specified)
+                life.decisions.note(records.tasks(origin.as_plain(), serials, event.tasks, options))
             if event.wants is None:
                 if frees:  # maybe the key of one that came before in this very event
                     submitted = [tasks[task.key] for task in submitted]
@@ -192,11 +195,13 @@ class Orders:
                 self._life.reports.tell(client, task)
             elif host is not None or inline is not None:
                 self._life.restore(task, host, object_id, nbytes, inline, type_name)
+                self._life.brought(task, object_id, nbytes, type_name, inline if host is None else None)
                 self._copies.look_at(task)
                 if was_lost:
                     self._life.run_again([task])
             else:
                 self._life.lost.add(task, object_id)  # it comes with the host, if that comes back
+                self._life.brought(task, object_id, nbytes, type_name, None)
                 if task.state == "released":
                     text = f"{key!r} was put into the store of {address}, and that host has left"
                     self._life.await_or_fail(task, text)
@@ -278,6 +283,16 @@ class Orders:
         if host is not None:
             host.deleted.append(object_id)
             self._instructions.add(DeleteObjects, host.address, object_id)
+
+
+def _serials(submitted: Sequence[Task], specified: Sequence[Task]) -> int | list[int]:
+    """Of each task that a client has submitted: its serial, or zero if it is as it was; the first one says it all if the
+    others follow it."""
+    first = specified[0].serial
+    if len(specified) == len(submitted) and specified[-1].serial - first == len(specified) - 1:
+        return first
+    new = set(specified)
+    return [task.serial if task in new else 0 for task in submitted]
 
 
 def _submitting_task(client: Client, options: dict[str, Any]) -> Task | None:

@@ -106,7 +106,7 @@ class Runs:
             if isinstance(raised, tuple) and raised[0] not in self._life.results.table:
                 self._instructions.add(DeleteObjects, worker.host.address, raised[0])
             if task is not None:
-                task.retries -= 1
+                self._life.retry_run(task)
                 self._life.requeue(task)
 
     def _functions_wrote(self, event: events.FunctionsWrote) -> None:

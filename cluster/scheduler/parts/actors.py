@@ -301,6 +301,7 @@ class Actors(Part):
             raise ProtocolError("calls-done: an object that is there already")
         task = life.create(key, None, client.origin())
         life.restore(task, host, object_id, nbytes, None, type_name)
+        life.brought(task, object_id, nbytes, type_name, None)
         life.holding.hold(client, task)
         return (key, object_id, nbytes, (host.address,))
 

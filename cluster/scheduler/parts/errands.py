@@ -433,6 +433,7 @@ class Errands(Part, WaitOwner):
         task = life.create(key, None, client.origin())
         life.holding.hold(client, task)
         life.restore(task, host, object_id, nbytes, None, type_name)
+        life.brought(task, object_id, nbytes, type_name, None)
         return key
 
     # -- who leaves

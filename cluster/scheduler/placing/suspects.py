@@ -145,6 +145,8 @@ class Suspects(Timed):
         charged = list(dict.fromkeys([*charged, *self._submitters(charged, died)]))
         for task in charged:
             task.failures += 1
+        for task in {**dict.fromkeys(tasks), **dict.fromkeys(charged)}:
+            self._life.charged(task)
         return charged
 
     def _submitters(self, tasks: Iterable[Task], died: Sequence[Worker]) -> list[Task]:

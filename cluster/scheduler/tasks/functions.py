@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from holdfast.cluster.journal import records
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import ForgetFunctions, Instructions
 from holdfast.cluster.scheduler.tasks.model import Worker
@@ -30,6 +32,8 @@ class Functions:
         Where instructions go.
     workers
         The scheduler's table; only read here.
+    decisions
+        Takes what is to be in the journal.
 
     Attributes
     ----------
@@ -37,8 +41,9 @@ class Functions:
         The functions. `Lifecycle` counts the tasks in ``Function.tasks``.
     """
 
-    def __init__(self, instructions: Instructions, workers: Mapping[str, Worker]) -> None:
+    def __init__(self, instructions: Instructions, workers: Mapping[str, Worker], decisions: Decisions) -> None:
         self.table: dict[Digest, Function] = {}
+        self._decisions = decisions
         self._instructions = instructions
         self._workers = workers
 
@@ -48,14 +53,17 @@ class Functions:
             function = self.table.get(digest)
             if function is None:
                 function = self.table[digest] = Function(blob)
+                self._decisions.note(records.put("functions", digest, blob))
             if digest not in client.functions:
                 client.functions[digest] = None
                 function.clients += 1
+                self._decisions.note(records.put_for("functions", client.id, digest, None))
 
     def forgotten(self, client: Client, digests: Iterable[Digest]) -> None:
         """A client names functions no more."""
         for digest in digests:
             if client.functions.pop(digest, self) is None:
+                self._decisions.note(records.remove_for("functions", client.id, digest))
                 function = self.table[digest]
                 function.clients -= 1
                 self.drop_unused(digest, function)
@@ -65,6 +73,7 @@ class Functions:
         if function.tasks or function.clients:
             return
         del self.table[digest]
+        self._decisions.note(records.remove("functions", digest))
         for worker in self._workers.values():
             if digest in worker.functions:
                 worker.functions.remove(digest)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from holdfast.cluster.journal import records
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.holders import Client, Contents
 from holdfast.cluster.scheduler.tasks.instructions import Instructions
 from holdfast.cluster.scheduler.tasks.model import Holder, Task
@@ -21,6 +23,8 @@ class Holding:
     ----------
     instructions
         Where instructions go.
+    decisions
+        Takes what is to be in the journal.
 
     Attributes
     ----------
@@ -32,10 +36,11 @@ class Holding:
         The holders that are gone, and still hold something.
     """
 
-    __slots__ = ("_instructions", "contents", "departed", "unneeded")
+    __slots__ = ("_decisions", "_instructions", "contents", "departed", "unneeded")
 
-    def __init__(self, instructions: Instructions) -> None:
+    def __init__(self, instructions: Instructions, decisions: Decisions) -> None:
         self._instructions = instructions
+        self._decisions = decisions
         self.contents: dict[Task, Contents] = {}
         self.unneeded: list[Task] = []
         self.departed: list[Holder] = []
@@ -45,11 +50,15 @@ class Holding:
         if holder not in task.holders:
             holder.holds.add(task)
             task.holders += (holder,)
+            if self._decisions.is_kept and type(holder) is Client:
+                self._decisions.hold(holder.id, task.serial)
 
     def unhold(self, holder: Holder, task: Task) -> None:
         """Give up a hold (6, 8); no error if there is none."""
         if holder in task.holders:
             holder.holds.remove(task)
+            if self._decisions.is_kept and type(holder) is Client:
+                self._decisions.unhold(holder.id, task.serial)
             self._lose_holder(task, holder)
 
     def _lose_holder(self, task: Task, holder: Holder) -> None:
@@ -87,6 +96,9 @@ class Holding:
         for other in others:
             if other is not task:
                 self.hold(contents, other)
+        if type(contents) is Contents:
+            inside = [other.serial for other in contents.holds]
+            self._decisions.note(records.put_of("contents", task.serial, None, inside))
 
     def forget_contents(self, task: Task) -> None:
         """A task is not needed: what its object contains isn't kept for it any more."""
@@ -94,6 +106,8 @@ class Holding:
         if contents is not None:
             contents.forgotten()
             self.let_go(contents)
+            if type(contents) is Contents:
+                self._decisions.note(records.remove_of("contents", task.serial))
 
     def cancel(self, tasks: Iterable[Task], client: Client, *, force: bool, reason: str) -> dict[Task, None]:
         """Give up ``client``'s holds (with ``force`` those of all that hear) on tasks and on all that depend on them.

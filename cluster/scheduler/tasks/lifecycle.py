@@ -36,6 +36,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from holdfast.cluster.errors import ActorLostError, CancelledError, InternalError, ObjectLostError
+from holdfast.cluster.journal import records
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.follow_up import FollowUp
 from holdfast.cluster.scheduler.tasks.functions import Functions
 from holdfast.cluster.scheduler.tasks.generations import Generations
@@ -74,6 +76,13 @@ class Lifecycle:
         Whether data that is lost with its host is awaited, or given up at once.
     moves
         Changes the states of tasks; another one than the usual looks whether each move is a legal one.
+    decisions
+        Takes what is to be in the journal.
+
+    Attributes
+    ----------
+    last_serial
+        That of the task that was made last.
     """
 
     def __init__(
@@ -85,11 +94,14 @@ class Lifecycle:
         follow_up_limit: int,
         awaits_lost: bool = True,
         moves: Moves | None = None,
+        decisions: Decisions | None = None,
     ) -> None:
+        self.decisions = decisions or Decisions()
+        self.last_serial = 0
         self.generations = Generations()
         self.results = Results(instructions)
-        self.errors = StoredErrors(instructions, self.results.table)
-        self.holding = Holding(instructions)
+        self.errors = StoredErrors(instructions, self.results.table, self.decisions)
+        self.holding = Holding(instructions, self.decisions)
         self.unrunnable: OrderedDict[Task, None] = OrderedDict()  # those in state "no-worker"
         #: Of what tasks have submitted: the run that has.
         self.parents: dict[Task, int] = {}
@@ -123,7 +135,8 @@ class Lifecycle:
 
     def create(self, key: Key, digest: Digest | None, origin: Origin) -> Task:
         """Make a task under a key that has none."""
-        task = self.generations.tasks[key] = Task(key, self.groups.join(key, digest), origin)
+        self.last_serial = serial = self.last_serial + 1
+        task = self.generations.tasks[key] = Task(key, serial, self.groups.join(key, digest), origin)
         self._moves.appear(task)
         return task
 
@@ -279,11 +292,28 @@ class Lifecycle:
         """A task in state "processing" doesn't wait for its run any longer: it runs again if it has retries left, and
         fails if not."""
         if task.retries:
-            task.retries -= 1
+            self.retry_run(task)
             self.withdraw(task)
             self.requeue(task)
         else:
             self.fail(task, error)
+
+    def retry_run(self, task: Task) -> None:
+        """A run of a task has failed, and the task has one retry less. The caller has it run again."""
+        task.retries -= 1
+        self.charged(task)
+
+    def charged(self, task: Task) -> None:
+        """A task is charged for a failure of a run, or suspected of one."""
+        self.decisions.note(
+            records.put_of("charges", task.serial, (task.retries, task.failures, task.isolation, task.suspected))
+        )
+
+    def brought(self, task: Task, object_id: ObjectId, nbytes: int, type_name: str, inline: Payload | None) -> None:
+        """A task has data that its client has brought; ``inline`` if it lies in no store."""
+        if self.decisions.is_kept:
+            data = (task.key, task.serial, object_id, nbytes, type_name, inline)
+            self.decisions.note(records.data(task.origin.as_plain(), [data]))
 
     def withdraw(self, task: Task) -> None:
         """Take a task out of the queue, table or worker where it is (1); its state is for the caller to change."""
@@ -433,8 +463,7 @@ class Lifecycle:
         active = task.state in ACTIVE
         self.withdraw(task)
         self._moves.move(task, "erred")
-        task.error = error
-        error.tasks += 1
+        self.errors.give_to(task, error)
         self.reports.failed(task)
         if active:
             self._leave_dependencies(task)

@@ -65,6 +65,7 @@ class Task:
         "requirements",
         "retries",
         "run_id",
+        "serial",
         "since",
         "state",
         "suspected",
@@ -74,8 +75,9 @@ class Task:
         "worker",
     )
 
-    def __init__(self, key: Key, group: Group, origin: Origin) -> None:
+    def __init__(self, key: Key, serial: int, group: Group, origin: Origin) -> None:
         self.key = key
+        self.serial = serial  # no other task has it, whatever its key
         self.group = group
         self.origin = origin
         self.state: State = FIRST  # `moves.Moves` changes it, and nothing else
@@ -146,6 +148,8 @@ class TaskError:
         Of a large one: the object, its size, and the hosts that have it, none if these are gone.
     tasks
         How many tasks have failed for it.
+    number
+        Names it in the journal.
     is_loss
         It failed because data was lost with a host, which may come back.
     is_lasting
@@ -161,6 +165,7 @@ class TaskError:
         "is_retried",
         "key",
         "nbytes",
+        "number",
         "object_id",
         "tasks",
         "text",
@@ -178,6 +183,19 @@ class TaskError:
         self.nbytes = 0
         self.where: tuple[Host, ...] = ()
         self.tasks = 0
+        self.number = 0
+
+    def as_plain(self) -> tuple[Any, ...]:
+        """What is left of it without a host, as plain data; `TaskError.of` is the inverse."""
+        return (self.key, self.blob, self.text, self.is_loss, self.is_lasting, self.object_id, self.nbytes)
+
+    @classmethod
+    def of(cls, data: Sequence[Any]) -> TaskError:
+        """The inverse of `as_plain`."""
+        key, blob, text, is_loss, is_lasting, object_id, nbytes = data
+        error = cls(key, blob, text, is_loss=is_loss)
+        error.is_lasting, error.object_id, error.nbytes = is_lasting, object_id, nbytes
+        return error
 
 
 class Run:

@@ -36,5 +36,9 @@ class Origin:
         self.task = task
         self.messages = 0
 
+    def as_plain(self) -> tuple[Any, ...]:
+        """It as plain data; `Origin(*data)` is the inverse."""
+        return (self.client, self.owner, self.about, self.call_site, self.task)
+
     def __repr__(self) -> str:
         return f"<Origin {self.owner} {self.call_site}>"

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Container
 
 from holdfast.cluster.failures import dumping, links
+from holdfast.cluster.journal import records
 from holdfast.cluster.protocol.limits import ERROR_TEXT_LENGTH
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, Instructions
 from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError
 from holdfast.cluster.scheduler.tasks.names import Key, ObjectId
@@ -35,15 +37,21 @@ class StoredErrors:
         Where instructions go.
     objects
         The objects of results, of which none can be an exception's.
+    decisions
+        Takes what is to be in the journal.
 
     Attributes
     ----------
     table
         The errors.
+    last_number
+        Of errors in the journal.
     """
 
-    def __init__(self, instructions: Instructions, objects: Container[ObjectId]) -> None:
+    def __init__(self, instructions: Instructions, objects: Container[ObjectId], decisions: Decisions) -> None:
         self.table: PartitionedDict[ObjectId, TaskError] = PartitionedDict()
+        self.last_number = 0
+        self._decisions = decisions
         self._instructions = instructions
         self._objects = objects
 
@@ -73,12 +81,27 @@ class StoredErrors:
             error.where = tuple([other for other in error.where if other is not host])
         host.errors.clear()
 
+    def give_to(self, task: Task, error: TaskError) -> None:
+        """A task has failed."""
+        task.error = error
+        error.tasks += 1
+        if self._decisions.is_kept:
+            if not error.number:
+                self.last_number = error.number = self.last_number + 1
+                self._decisions.note(records.put("errors", error.number, error.as_plain()))
+            self._decisions.note(records.put_of("failed", task.serial, error.number))
+
     def take_from(self, task: Task) -> None:
         """A task has failed no longer."""
         error = task.error
         assert error is not None
         task.error = None
         error.tasks -= 1
+        if error.number:
+            self._decisions.note(records.remove_of("failed", task.serial))
+            if not error.tasks:
+                self._decisions.note(records.remove("errors", error.number))
+                error.number = 0
         if error.tasks or error.object_id is None:
             return
         del self.table[error.object_id]
