@@ -48,7 +48,7 @@ def _functions_that_set_a_state(tree):
 
 
 def test_an_illegal_move_is_an_error():
-    task = Task("x", Group("x"), Origin("me", "me", {}, "", None))
+    task = Task("x", 1, Group("x"), Origin("me", "me", {}, "", None))
     moves = CheckedMoves()
     moves.move(task, "ready")
     with pytest.raises(AssertionError, match=r"'x' ready.* can't move to 'forgotten'"):

@@ -100,7 +100,7 @@ def test_those_that_have_ended_are_not_counted_for_ever(state):
     rescheduled = Rescheduled()
     group = Group("x")
     for n in range(5 * _COUNTED_MIN):
-        task = Task(f"x-{n}", group, "client")
+        task = Task(f"x-{n}", n, group, "client")
         assert rescheduled.may_run_again(task)
         task.state = state
     assert len(rescheduled._runs) <= _COUNTED_MIN + 1

@@ -39,12 +39,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from holdfast.cluster.journal.tables import Tables
 from holdfast.cluster.protocol.message import Request
 from holdfast.cluster.scheduler.machine.clients import Clients
 from holdfast.cluster.scheduler.machine.hosts import Hosts
 from holdfast.cluster.scheduler.machine.missing import Missing
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.orders import Orders
+from holdfast.cluster.scheduler.machine.recovery import Recovery
 from holdfast.cluster.scheduler.machine.runs import Runs
 from holdfast.cluster.scheduler.machine.timeouts import Awaited, NoWorkerTimeout
 from holdfast.cluster.scheduler.machine.workers import Workers
@@ -107,6 +109,8 @@ NO_WORKER_TIMEOUT_SECONDS = 30.0
 MAX_FAILURES = 3
 #: What follows from an event is seen to in pieces of so many tasks: some milliseconds.
 FOLLOW_UP_LIMIT = 2_000
+#: The runs of a scheduler have numbers from its epoch times two to the power of this on.
+EPOCH_SHIFT = 40
 #: After a failure in what follows from earlier events, the rest of it is tried that much later.
 FAILURE_PAUSE_SECONDS = 1.0
 
@@ -282,7 +286,12 @@ class SchedulerState:
             shared, self.parts, self._worker_events, self.objects, self.copies, self.revocation, self.suspects
         )
         self._handlers = table_of_events(
-            {events.TimePassed: self._time_passed, events.Requested: self._requested},
+            {
+                events.TimePassed: self._time_passed,
+                events.Requested: self._requested,
+                events.RunsKept: self._runs_kept,
+                events.Recovered: self._recovered,
+            },
             hosts.events,
             self._worker_events.events,
             self.objects.events,
@@ -292,6 +301,7 @@ class SchedulerState:
             *(part.events for part in self.parts),
         )
         self._answers = table_of_requests(self.parts)
+        self.recovery: Recovery | None = None
         self._on_failure = on_failure
         self._not_before = float("-inf")  # when something may be due again, after a failure
 
@@ -353,6 +363,38 @@ class SchedulerState:
         if self.life.follow_up.has_more or self._shared.unfinished:
             return None
         return self.instructions.take()
+
+    # -- coming back
+
+    def recover(self, tables: Tables, epoch: int, *, is_damaged: bool = False) -> None:
+        """Begin where another scheduler has ended, before any event. `events.Recovered` says that all are back.
+
+        Parameters
+        ----------
+        tables
+            What the journal says.
+        epoch
+            No two schedulers of a cluster have the same; a later one has a higher one.
+        is_damaged
+            Whether the journal may have lost something.
+        """
+        self.life.number_runs_from(epoch << EPOCH_SHIFT)
+        self.recovery = Recovery(self._shared, self.objects, tables, is_damaged=is_damaged)
+        self.objects.on_reported = self.recovery.reported
+
+    def _runs_kept(self, event: events.RunsKept) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None and self.recovery is not None:
+            self.recovery.runs(worker, event.runs)
+            self.recovery.kept(worker, event.results)
+
+    def _recovered(self, event: events.Recovered) -> None:
+        recovery, self.recovery = self.recovery, None
+        if recovery is not None:
+            self.objects.on_reported = None
+            recovery.conclude()
+
+    # -- what follows
 
     def _publish(self, event: events.Event) -> None:
         first = []

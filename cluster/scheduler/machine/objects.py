@@ -9,7 +9,8 @@ before: the word may not have reached it (`tasks/lost.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from holdfast.cluster.scheduler.parts.carrying import Carrying
 from holdfast.cluster.scheduler.parts.copies import Copies
@@ -51,10 +52,15 @@ class Objects:
         self._carrying = carrying
         self._revocation = revocation
         self._unclaimed: dict[str, list[tuple[Host, list[ObjectId]]]] = {}  # by owner
+        #: Takes what hosts have, while the machine is being brought back.
+        self.on_reported: Callable[[Host, Sequence[Mapping[str, Any]]], None] | None = None
 
     def _objects_reported(self, event: events.ObjectsReported) -> None:
         host = self._hosts.get(event.host)
         if host is None:
+            return
+        if self.on_reported is not None:
+            self.on_reported(host, event.objects)
             return
         life = self._life
         unclaimed: dict[str, list[ObjectId]] = {}
@@ -73,7 +79,11 @@ class Objects:
             else:
                 self._instructions.add(DeleteObjects, host.address, object_id)
         for owner, object_ids in unclaimed.items():
-            self._unclaimed.setdefault(owner, []).append((host, object_ids))
+            self.leave_unclaimed(owner, host, object_ids)
+
+    def leave_unclaimed(self, owner: str, host: Host, object_ids: list[ObjectId]) -> None:
+        """A host has objects of a client that may be about to tell of them."""
+        self._unclaimed.setdefault(owner, []).append((host, object_ids))
 
     def _objects_found(self, event: events.ObjectsFound) -> None:
         host = self._hosts.get(event.host)

@@ -8,13 +8,13 @@ from typing import Any
 from holdfast.cluster.errors import ProtocolError
 from holdfast.cluster.journal import records
 from holdfast.cluster.scheduler.machine.missing import Missing
+from holdfast.cluster.scheduler.machine.submit_options import NO_OPTIONS, SubmitOptions
 from holdfast.cluster.scheduler.parts.bringing import Bringing
 from holdfast.cluster.scheduler.parts.copies import Copies
 from holdfast.cluster.scheduler.parts.expectations import Expectations
 from holdfast.cluster.scheduler.parts.kills import Kills
 from holdfast.cluster.scheduler.parts.part import EventHandlers, Shared
 from holdfast.cluster.scheduler.placing.lending import submitted_in
-from holdfast.cluster.scheduler.placing.placement import Placement
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks.generations import is_below
 from holdfast.cluster.scheduler.tasks.holders import Client
@@ -22,7 +22,6 @@ from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, ReportE
 from holdfast.cluster.scheduler.tasks.model import Host, Task
 from holdfast.cluster.scheduler.tasks.names import Key
 from holdfast.cluster.scheduler.tasks.reports import raised_of
-from holdfast.cluster.scheduler.tasks.requirements import Requirements
 
 
 class Orders:
@@ -82,12 +81,12 @@ class Orders:
         options = event.options
         if options:
             per_key = options.get("per_key")
-            shared = chosen = _Options.read(options, self._placement)
+            shared = chosen = SubmitOptions.read(options, self._placement)
             parent = _submitting_task(client, options)
             origin = client.origin(event.call_site, None if parent is None else parent.key)
         else:  # as most have none
             per_key = parent = None
-            shared = chosen = _NO_OPTIONS
+            shared = chosen = NO_OPTIONS
             origin = client.origin(event.call_site)
         unknown: list[tuple[Task, Key]] = []
         specified: list[Task] = []
@@ -111,7 +110,9 @@ class Orders:
                 if dependency_keys and key in dependency_keys:
                     raise ProtocolError(f"task {key!r:.200} depends on itself")
                 if per_key:
-                    chosen = _Options.read({**options, **per_key[key]}, self._placement) if key in per_key else shared
+                    chosen = (
+                        SubmitOptions.read({**options, **per_key[key]}, self._placement) if key in per_key else shared
+                    )
                 if not is_held:
                     if task is not None:
                         life.generations.free_key(task)
@@ -128,12 +129,7 @@ class Orders:
                         dependencies.append(dependency)
                 if task.dependents and is_below(task, dependencies):
                     raise ProtocolError(f"task {key!r:.200} depends on itself, by way of others")
-                task.requirements = chosen.requirements
-                task.retries = chosen.retries
-                task.private = chosen.private
-                if chosen.run_timeout:
-                    life.run_timeouts[task] = chosen.run_timeout
-                task.priority = (-chosen.priority, task.serial)
+                chosen.give_to(task, life)
                 if parent is not None:
                     life.parents[task] = parent.run_id
                     submitted_in(task, parent)
@@ -286,8 +282,8 @@ class Orders:
 
 
 def _serials(submitted: Sequence[Task], specified: Sequence[Task]) -> int | list[int]:
-    """Of each task that a client has submitted: its serial, or zero if it is as it was; the first one says it all if the
-    others follow it."""
+    """Of each task that a client has submitted: its serial, or zero if it is as it was. If the others follow the first
+    one, that of the first one."""
     first = specified[0].serial
     if len(specified) == len(submitted) and specified[-1].serial - first == len(specified) - 1:
         return first
@@ -301,30 +297,3 @@ def _submitting_task(client: Client, options: dict[str, Any]) -> Task | None:
         return None
     run = client.worker.runs.get(options.get("parent", 0))
     return None if run is None else run.task
-
-
-class _Options:
-    """The options of a submit; of one that says nothing, those of the class."""
-
-    priority = 0.0
-    retries = 0
-    private = False
-    run_timeout = 0.0
-    requirements: Requirements | None = None
-
-    @classmethod
-    def read(cls, options: dict[str, Any], placement: Placement) -> _Options:
-        """Read and check what a submit says."""
-        self = cls()
-        try:
-            self.priority = float(options.get("priority") or 0)
-            self.retries = int(options.get("retries") or 0)
-            self.private = bool(options.get("writable"))
-            self.run_timeout = float(options.get("run_timeout") or 0)
-        except (TypeError, ValueError) as error:
-            raise ProtocolError(f"malformed options of a task: {error}") from None
-        self.requirements = placement.eligibility.requirements(options)
-        return self
-
-
-_NO_OPTIONS = _Options()

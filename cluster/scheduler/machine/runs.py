@@ -74,6 +74,8 @@ class Runs:
         for _, run_id, object_id, nbytes, inline, type_name, seconds in event.results:
             task = life.end_run(worker, run_id, has_result=True)
             if task is None:
+                if life.results.get(object_id) is not None:
+                    continue  # it has been found already
                 if inline is None:
                     self._instructions.add(DeleteObjects, worker.host.address, object_id)
                 else:

@@ -3,8 +3,8 @@
 The machine and its parts note what they decide while they handle an event. All of it is written as one, before anything
 that follows from the event leaves the scheduler. Nothing is noted where no journal is kept.
 
-Noted is what can't be found out from others: tasks and who keeps them, errors, and what parts have granted. Not noted is
-what workers, hosts and clients know: results, runs, what waits.
+Noted is what can't be found out from others: tasks and what keeps them, errors, and what parts have granted. Not noted
+is what workers, hosts and clients know: results, runs, what waits.
 """
 
 from __future__ import annotations

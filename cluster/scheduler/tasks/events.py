@@ -197,6 +197,19 @@ class ResultsMissing(NamedTuple):
     results: Sequence[tuple[Key, ObjectId, str]]
 
 
+class RunsKept(NamedTuple):
+    """A worker that has joined has these from an earlier scheduler: runs, as number and serial, and small results that
+    are in no store yet, as serial, object, bytes, type and encoding."""
+
+    worker: str
+    runs: Sequence[tuple[int, int]]
+    results: Sequence[tuple[int, ObjectId, int, str, Payload]]
+
+
+class Recovered(NamedTuple):
+    """All that come back to this scheduler from an earlier one are back, or have had their time."""
+
+
 class TasksFinished(NamedTuple):
     worker: str
     results: Sequence[tuple[Key, int, ObjectId, int, Payload | None, str, float]]
@@ -396,6 +409,8 @@ Event: TypeAlias = (
     | EventLogged
     | RestartWanted
     | EventsHeard
+    | RunsKept
+    | Recovered
     | TasksFinished
     | TasksErred
     | FunctionsWrote

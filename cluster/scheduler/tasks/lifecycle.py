@@ -252,6 +252,15 @@ class Lifecycle:
         if task.nwaiters == 1:
             self._sender.line_up(task, self.now)
 
+    def number_runs_from(self, number: int) -> None:
+        """Runs have higher numbers than this from now on."""
+        self._sender.number_runs_from(number)
+
+    def take_up(self, task: Task, worker: Worker, run_id: int) -> None:
+        """A worker has a run of a task that is ready or waits, which an earlier scheduler has sent (1)."""
+        self.withdraw(task)
+        self._sender.take_up(task, worker, run_id, self.now)
+
     def line_up_more(self, worker: Worker) -> None:
         """The worker is done with something: tasks may wait there for the result of its last run."""
         self._sender.line_up_more(worker, self.now)

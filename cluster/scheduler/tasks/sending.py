@@ -53,6 +53,10 @@ class Sender:
         self._durable = durable
         self._run_ids = itertools.count(1)
 
+    def number_runs_from(self, number: int) -> None:
+        """Runs have higher numbers than this from now on."""
+        self._run_ids = itertools.count(number + 1)
+
     def send(self, task: Task, worker: Worker, now: float) -> None:
         """Send a task, which is in no queue any more, to a worker (1)."""
         run_id = next(self._run_ids)
@@ -80,6 +84,16 @@ class Sender:
         self._instructions.add(
             RunTasks, worker.address, (task.key, run_id, digest, task.payload, dependencies, private)
         )
+
+    def take_up(self, task: Task, worker: Worker, run_id: int, now: float) -> None:
+        """A worker has a run of a task, which is in no queue any more, from an earlier scheduler (1)."""
+        task.run_id = run_id
+        task.worker = worker
+        self._moves.move(task, "processing")
+        start_run(worker, Run(run_id, task, task.requirements, task.private or task.group.writes))
+        if task.digest is not None:
+            worker.functions.add(task.digest)
+        self._placement.update_room(worker, now)
 
     def take_back_unsent(self, task: Task, worker: Worker, now: float) -> None:
         """Sending a task has failed here: its worker isn't to wait for the end of its run."""

@@ -1,0 +1,266 @@
+"""How a scheduler goes on where another one has ended.
+
+It fills its tables from the journal (`rebuild`), and then waits for those that know the rest: hosts say which objects
+they have, workers which runs. Until then nothing is begun, and clients are not heard. When all are back, or have had
+their time (`conclude`), the machine goes on as always:
+
+==================================================  =================================================================
+a task …                                            … becomes
+==================================================  =================================================================
+is needed, and a host has its result                "memory"
+is needed, and a worker has a run of it             "processing"
+is needed, and has failed                           "erred"
+is needed, else                                     "waiting" or "ready", as if it had just been submitted; data that no
+                                                    host has is awaited as after the loss of a host
+is needed by none                                   forgotten
+==================================================  =================================================================
+
+A task is needed if a holder holds it, or if one that is needed reads it and has no result. So what a graph has computed
+is not computed again, and of what is lost no more than what something needs.
+
+An object belongs to a task by its label, the serial with which its run was sent; what a client has brought, by its id,
+which the journal has. An object that belongs to no task that is needed is deleted; not so if the journal is damaged:
+then it may belong to something that the journal has lost. It is left where it is, and counted (`Recovery.unaccounted`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from holdfast.cluster.journal.tables import Specification, Tables
+from holdfast.cluster.scheduler.machine.objects import Objects
+from holdfast.cluster.scheduler.machine.submit_options import NO_OPTIONS, SubmitOptions
+from holdfast.cluster.scheduler.parts.part import Shared
+from holdfast.cluster.scheduler.tasks.functions import Function
+from holdfast.cluster.scheduler.tasks.holders import Client
+from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DropRuns
+from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError, Worker
+from holdfast.cluster.scheduler.tasks.names import Key, ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.origins import Origin
+
+
+class _Result:
+    """The result of a task, as hosts and workers have said it."""
+
+    __slots__ = ("hosts", "inline", "nbytes", "object_id", "type_name")
+
+    def __init__(self, object_id: ObjectId, nbytes: int, type_name: str, inline: Payload | None) -> None:
+        self.object_id = object_id
+        self.nbytes = nbytes
+        self.type_name = type_name
+        self.inline = inline
+        self.hosts: dict[Host, None] = {}
+
+
+class Recovery:
+    """A machine that is being brought back.
+
+    Parameters
+    ----------
+    shared
+        Its tables, which are empty.
+    objects
+        Knows what clients have put into stores and not told of.
+    tables
+        What the journal says.
+    is_damaged
+        Whether the journal may have lost something.
+
+    Attributes
+    ----------
+    unaccounted
+        The objects that belong to nothing and are left where they are.
+    """
+
+    def __init__(self, shared: Shared, objects: Objects, tables: Tables, *, is_damaged: bool = False) -> None:
+        self.unaccounted = 0
+        self._objects = objects
+        self._shared = shared
+        self._life = shared.life
+        self._is_damaged = is_damaged
+        self._tasks: dict[int, Task] = {}
+        self._data: dict[ObjectId, Task] = {}  # what clients have brought, by the object
+        self._results: dict[Task, _Result] = {}
+        self._strays: list[tuple[Host, ObjectId, str | None]] = []  # with the owner
+        self._runs: list[tuple[Worker, int, Task | None]] = []
+        self._rebuild(tables)
+
+    # -- from the journal
+
+    def _rebuild(self, tables: Tables) -> None:
+        life = self._life
+        life.decisions.is_kept, is_kept = False, life.decisions.is_kept  # the journal has all of this
+        try:
+            for digest, function in tables.entries.get("functions", {}).items():
+                life.functions.table[digest] = Function(function.value)
+            for serial, specification in sorted(tables.tasks.items()):
+                self._create(serial, specification)
+            for serial, specification in tables.tasks.items():
+                self._specify(self._tasks[serial], specification)
+            for id, client in tables.clients.items():
+                self._enter_client(id, client.name, client.about, client.entries, client.holds)
+            self._enter_errors(tables)
+            for serial, entry in tables.entries_of_tasks.get("contents", {}).items():
+                inside = [self._tasks[inner] for inner in entry.holds if inner in self._tasks]
+                life.holding.contain(self._tasks[serial], inside)
+            for serial, entry in tables.entries_of_tasks.get("charges", {}).items():
+                task = self._tasks[serial]
+                task.retries, task.failures, task.isolation, task.suspected = entry.value
+        finally:
+            life.decisions.is_kept = is_kept
+        life.last_serial = tables.last_serial
+        self._shared.instructions.take()  # those that would be told are not there yet
+
+    def _create(self, serial: int, specification: Specification) -> None:
+        life = self._life
+        earlier = life.generations.tasks.get(specification.key)
+        if earlier is not None:
+            life.generations.free_key(earlier)
+        life.last_serial = serial - 1
+        origin = Origin(*specification.origin)
+        self._tasks[serial] = life.create(specification.key, specification.digest, origin)
+
+    def _specify(self, task: Task, specification: Specification) -> None:
+        if specification.data is not None:
+            object_id, nbytes, type_name, inline = specification.data
+            self._data[object_id] = task
+            self._life.lost.add(task, object_id)
+            if inline is not None:
+                self._results[task] = _Result(object_id, nbytes, type_name, inline)
+            return
+        options = specification.options
+        if options:
+            own = (options.get("per_key") or {}).get(specification.key)
+            chosen = SubmitOptions.read({**options, **own} if own else options, self._shared.placement)
+            if parent := options.get("parent"):
+                self._life.parents[task] = parent
+        else:
+            chosen = NO_OPTIONS
+        chosen.give_to(task, self._life)
+        dependencies = [self._tasks[serial] for serial in specification.dependencies]
+        self._life.specify(task, specification.digest, specification.payload, dependencies)
+
+    def _enter_client(
+        self,
+        id: str,
+        name: str,
+        about: dict[str, Any],
+        entries: Mapping[str, Mapping[Key, Any]],
+        holds: Iterable[int],
+    ) -> None:
+        client = self._shared.clients[id] = Client(id, name, None, about)
+        for digest in entries.get("functions", {}):
+            client.functions[digest] = None
+            self._life.functions.table[digest].clients += 1
+        for serial in holds:
+            if serial in self._tasks:
+                self._life.holding.hold(client, self._tasks[serial])
+
+    def _enter_errors(self, tables: Tables) -> None:
+        errors = {}
+        for number, entry in tables.entries.get("errors", {}).items():
+            errors[number] = error = TaskError.of(entry.value)
+            error.number = number
+            self._life.errors.last_number = max(self._life.errors.last_number, number)
+            if error.object_id is not None:
+                self._life.errors.table[error.object_id] = error
+        for serial, failed in tables.entries_of_tasks.get("failed", {}).items():
+            self._life.fail(self._tasks[serial], errors[failed.value])
+
+    # -- from those that have the rest
+
+    def reported(self, host: Host, objects: Sequence[Mapping[str, Any]]) -> None:
+        """A host says what it has."""
+        for description in objects:
+            object_id = description["id"]
+            error = self._life.errors.get(object_id)
+            if error is not None:
+                self._life.errors.add_copy(error, host)
+                continue
+            task = self._data.get(object_id) or self._tasks.get(description.get("label"))
+            if task is None:
+                self._strays.append((host, object_id, description.get("owner")))
+                continue
+            self._found(task, host, object_id, description["nbytes"], description.get("type") or "", None)
+
+    def kept(self, worker: Worker, results: Sequence[tuple[int, ObjectId, int, str, Payload]]) -> None:
+        """A worker says which small results it has, that are in no store yet: serial, object, bytes, type, encoding."""
+        for serial, object_id, nbytes, type_name, inline in results:
+            task = self._tasks.get(serial)
+            if task is not None:
+                self._found(task, worker.host, object_id, nbytes, type_name, inline)
+
+    def runs(self, worker: Worker, runs: Iterable[tuple[int, int]]) -> None:
+        """A worker says which runs it has, by id and serial."""
+        self._runs += [(worker, run_id, self._tasks.get(serial)) for run_id, serial in runs]
+
+    def _found(
+        self, task: Task, host: Host, object_id: ObjectId, nbytes: int, type_name: str, inline: Payload | None
+    ) -> None:
+        result = self._results.get(task)
+        if result is None:
+            result = self._results[task] = _Result(object_id, nbytes, type_name, inline)
+        if result.object_id == object_id:
+            result.hosts[host] = None
+            result.inline = result.inline or inline
+        else:  # the task was run twice
+            self._strays.append((host, object_id, None))
+
+    # -- and on
+
+    def conclude(self) -> None:
+        """All that come back are back: begin what is to be done."""
+        life = self._life
+        needed = self._needed()
+        for task in needed:
+            result = self._results.pop(task, None)
+            if result is not None and task.state == "released":
+                hosts = iter(result.hosts)
+                life.restore(task, next(hosts, None), result.object_id, result.nbytes, result.inline, result.type_name)
+                for host in hosts:
+                    life.results.add_copy(task, host)
+        for result in self._results.values():
+            self._strays += [(host, result.object_id, None) for host in result.hosts]
+        for task in needed:
+            if task.holders and task.state == "released":
+                life.activate(task)
+        self._take_up_runs()
+        life.settle(self._tasks.values())
+        self._see_to_strays()
+
+    def _needed(self) -> list[Task]:
+        """The tasks that are needed; each after those that it needs."""
+        found: dict[Task, None] = {}
+        for root in self._tasks.values():
+            if not root.holders:
+                continue
+            stack = [(root, False)]
+            while stack:
+                task, is_left = stack.pop()
+                if is_left:
+                    found[task] = None
+                elif task not in found:
+                    stack.append((task, True))
+                    if task not in self._results and task.state == "released":
+                        stack += [(dependency, False) for dependency in task.dependencies if dependency not in found]
+        return list(found)
+
+    def _take_up_runs(self) -> None:
+        for worker, run_id, task in self._runs:
+            if self._shared.workers.get(worker.address) is not worker:
+                continue
+            if task is not None and task.state in ("ready", "waiting"):
+                self._life.take_up(task, worker, run_id)
+            else:
+                self._shared.instructions.add(DropRuns, worker.address, run_id)
+
+    def _see_to_strays(self) -> None:
+        if self._is_damaged:
+            self.unaccounted += len(self._strays)
+            return
+        for host, object_id, owner in self._strays:
+            if owner is not None and owner in self._shared.clients:
+                self._objects.leave_unclaimed(owner, host, [object_id])
+            elif self._life.results.get(object_id) is None:
+                self._shared.instructions.add(DeleteObjects, host.address, object_id)

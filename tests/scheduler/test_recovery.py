@@ -1,0 +1,348 @@
+"""A machine goes on where another one has ended: from the journal, and from what hosts and workers have."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import msgpack
+import pytest
+
+from holdfast.cluster.journal import records
+from holdfast.cluster.journal.tables import Tables
+from holdfast.cluster.scheduler.machine.validation import CheckedState
+from holdfast.cluster.scheduler.tasks import events
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
+from tests.support.scheduler_harness import Cluster
+
+
+class Journalled(Cluster):
+    """A cluster whose scheduler keeps a journal, and may be replaced by another one."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.journal: list[bytes] = []
+        self.epoch = 1
+        self.options = options
+        super().__init__(*arguments, decisions=Decisions(True), **options)
+
+    def handle(self, event: events.Event) -> list[Any]:
+        try:
+            return super().handle(event)
+        finally:
+            if batch := self.state.decisions.take():
+                self.journal.append(msgpack.packb(batch, unicode_errors="surrogatepass"))
+
+    def restart(self, *, lost_hosts: Any = (), lost_workers: Any = (), is_damaged: bool = False) -> None:
+        """The scheduler dies, and another one takes its place; hosts and workers come back to it, but for these."""
+        before = self.state
+        serials = {object_id: task.serial for object_id, task in _results(before).items()}
+        small = {object_id: task.inline for object_id, task in _results(before).items() if task.inline is not None}
+        workers = {worker.address: worker for worker in before.workers.values()}
+        dropped = self._drop_what_was_told()
+        self.state = CheckedState(patience_seconds=0.0, decisions=Decisions(True))
+        self.epoch += 1
+        self.state.recover(self.tables(), self.epoch, is_damaged=is_damaged)
+        self.open.clear()
+        for address in [host for host in self.stores if host in before.hosts]:
+            if address in lost_hosts:
+                self._forget_host(address)
+                continue
+            self.handle(events.HostJoined(address, before.hosts[address].description))
+            objects = [
+                {
+                    "id": object_id,
+                    "nbytes": self.nbytes.get(object_id, 10),
+                    "type": "bytes",
+                    "label": serials.get(object_id),
+                    "owner": None,
+                }
+                for object_id in sorted(self.stores[address])
+                if object_id not in small
+            ]
+            self.handle(events.ObjectsReported(address, objects))
+            self.handle(events.HostReady(address))
+        for address, worker in workers.items():
+            if worker.host.address in lost_hosts or address in lost_workers:
+                self.runs.pop(address, None), self.dropped.pop(address, None)
+                continue
+            name = address.rpartition(":")[2]
+            self.handle(
+                events.WorkerJoined(
+                    address, name, worker.host.address, worker.nthreads, worker.resources, worker.incarnation
+                )
+            )
+            kept = [
+                (serials[object_id], object_id, len(inline), "bytes", inline)
+                for object_id, inline in small.items()
+                if object_id in self.stores[worker.host.address]
+            ]
+            runs = [(run_id, _serial_of(before, run_id)) for run_id in self.runs[address]]
+            self.handle(events.RunsKept(address, runs, kept))
+        self.handle(events.Recovered())
+        self.catch_up()
+        for address, run_id in dropped:
+            if address in self.runs:
+                self._miss_those_behind(address, run_id)
+
+    def _drop_what_was_told(self) -> list[tuple[str, int]]:
+        """Workers and nodes have done what they were told, and nobody hears their answers."""
+        self.asked.clear()
+        self.told.clear()
+        dropped = []
+        for address, run_ids in self.dropped.items():
+            told = [run_id for run_id in run_ids if run_id not in self.begun and run_id in self.runs[address]]
+            dropped += [(address, run_id) for run_id in told]
+            for run_id in told:
+                del self.runs[address][run_id]
+            run_ids.clear()
+        return dropped
+
+    def tables(self) -> Tables:
+        """What the journal says."""
+        tables = Tables()
+        for batch in self.journal:
+            tables.apply(msgpack.unpackb(batch, use_list=False, strict_map_key=False, unicode_errors="surrogatepass"))
+        tables.sweep()
+        return tables
+
+
+def _results(state: CheckedState) -> dict[bytes, Any]:
+    return {task.object_id: task for task in state.tasks.values() if task.object_id is not None} | {
+        task.object_id: task for task in state.life.generations.earlier if task.object_id is not None
+    }
+
+
+def _serial_of(state: CheckedState, run_id: int) -> int:
+    for worker in state.workers.values():
+        if run_id in worker.runs:
+            task = worker.runs[run_id].task
+            return 0 if task is None else task.serial
+    return 0
+
+
+@pytest.fixture
+def cluster():
+    cluster = Journalled(hosts=2, workers=1)
+    cluster.add_client("c")
+    return cluster
+
+
+def _states(cluster):
+    return {key: task.state for key, task in cluster.state.tasks.items()}
+
+
+def test_what_is_finished_is_not_computed_again(cluster):
+    cluster.submit("c", {"a": [], "b": ["a"], "c": ["b"]}, ["c"])
+    cluster.finish("a")
+    cluster.finish("b")
+    cluster.restart()
+    assert _states(cluster) == {"a": "released", "b": "memory", "c": "processing"}
+    assert list(cluster.running) == ["c"]
+    cluster.finish("c")
+    assert cluster.clients["c"]["c"] == "memory"
+
+
+def test_a_run_goes_on_and_has_the_number_that_it_had(cluster):
+    cluster.submit("c", {"a": []})
+    worker, entry = cluster.entry("a")
+    cluster.restart()
+    assert cluster.entry("a") == (worker, entry)
+    assert cluster.state.tasks["a"].run_id == entry[1]
+    cluster.finish("a")
+    assert _states(cluster) == {"a": "memory"}
+
+
+def test_what_ran_on_a_worker_that_is_gone_runs_again(cluster):
+    cluster.submit("c", {"a": [], "b": []})
+    lost, _ = cluster.entry("a")
+    kept, _ = cluster.entry("b")
+    cluster.restart(lost_workers=[lost])
+    cluster.run_all()
+    assert cluster.clients["c"] == {"a": "memory", "b": "memory"}
+    assert kept in cluster.state.workers
+
+
+def test_small_results_that_only_workers_have_are_found(cluster):
+    cluster.submit("c", {"a": [], "b": []})
+    cluster.finish("a", inline=b"small")
+    cluster.restart()
+    assert cluster.state.tasks["a"].inline == b"small"
+    assert _states(cluster) == {"a": "memory", "b": "processing"}
+
+
+def test_what_a_host_had_that_is_gone_is_made_again_as_far_as_it_is_needed(cluster):
+    graph = {"a": [], "b": ["a"], "c": ["b"], "d": ["b"]}
+    cluster.submit("c", graph, ["c", "d"])
+    for key in "abc":
+        cluster.finish(key)
+    host = next(iter(cluster.state.tasks["b"].where)).address
+    cluster.restart(lost_hosts=[host])
+    assert _states(cluster)["d"] != "memory"
+    cluster.run_all()
+    assert {key: _states(cluster)[key] for key in "cd"} == {"c": "memory", "d": "memory"}
+
+
+def test_what_was_let_go_of_is_forgotten_and_its_objects_are_deleted(cluster):
+    cluster.submit("c", {"a": [], "b": []})
+    a, b = cluster.finish("a"), cluster.finish("b")
+    # The scheduler dies when the release is in the journal, before anything that follows from it has left.
+    cluster.journal.append(msgpack.packb([records.unhold("c", [cluster.state.tasks["a"].serial])]))
+    assert set().union(*cluster.stores.values()) == {a, b}
+    cluster.restart()
+    assert _states(cluster) == {"b": "memory"}
+    assert set().union(*cluster.stores.values()) == {b}
+
+
+def test_where_the_journal_is_damaged_nothing_is_deleted(cluster):
+    cluster.submit("c", {"a": []})
+    cluster.finish("a")
+    cluster.journal.clear()
+    cluster.handle(events.ClientJoined("d", "d"))
+    cluster.restart(is_damaged=True)
+    assert not _states(cluster)
+    assert len(set().union(*cluster.stores.values())) == 1
+
+
+def test_data_is_found_by_its_object_and_data_without_a_host_is_lost_by_name(cluster):
+    hosts = list(cluster.state.hosts)
+    cluster.scatter("c", "x", hosts[0])
+    cluster.scatter("c", "y", hosts[1])
+    cluster.submit("c", {"z": ["y"]})
+    cluster.restart(lost_hosts=[hosts[1]])
+    assert _states(cluster) == {"x": "memory", "y": "erred", "z": "erred"}
+    assert "'y' is lost" in cluster.reasons["z"]
+
+
+def test_data_that_lies_in_no_store_is_in_the_journal(cluster):
+    object_id = cluster.new_object()
+    cluster.values[object_id] = object_id
+    cluster.handle(events.ObjectsScattered("c", [("x", object_id, 5, "bytes", "tcp://nowhere:1", b"value")]))
+    cluster.restart()
+    assert cluster.state.tasks["x"].inline == b"value"
+
+
+def test_errors_are_as_they_were(cluster):
+    cluster.submit("c", {"a": [], "b": ["a"], "c": ["b"]}, ["b", "c"])
+    cluster.err("a", "no such thing")
+    cluster.restart()
+    assert _states(cluster)["c"] == "erred"
+    assert cluster.state.tasks["c"].error.text == "no such thing"
+    assert cluster.state.tasks["c"].error is cluster.state.tasks["b"].error
+    cluster.handle(events.KeysRetried("c", ["c"]))
+    cluster.catch_up()
+    cluster.run_all()
+    assert _states(cluster)["c"] == "memory"
+
+
+def test_retries_that_were_used_are_used(cluster):
+    cluster.submit("c", {"a": []}, retries=2)
+    cluster.err("a")
+    cluster.restart()
+    assert cluster.state.tasks["a"].retries == 1
+
+
+def test_a_death_for_which_a_task_is_charged_is_remembered(cluster):
+    cluster.submit("c", {"a": []})
+    worker, _ = cluster.entry("a")
+    cluster.remove_worker(worker, ["a"])
+    assert cluster.state.tasks["a"].failures == 1
+    cluster.restart()
+    assert cluster.state.tasks["a"].failures == 1
+
+
+def test_an_earlier_generation_of_a_key_stays_with_those_that_depend_on_it(cluster):
+    cluster.submit("c", {"a": [], "b": ["a"]}, ["b"], payload=b"old")
+    cluster.submit("c", {"a": [], "c": ["a"]}, ["c"], payload=b"new")
+    cluster.restart()
+    assert cluster.state.tasks["b"].dependencies[0].payload == b"old"
+    assert cluster.state.tasks["c"].dependencies[0].payload == b"new"
+    cluster.run_all()
+    assert {key: _states(cluster)[key] for key in "bc"} == {"b": "memory", "c": "memory"}
+
+
+def test_futures_inside_of_data_are_kept_with_it(cluster):
+    cluster.submit("c", {"inner": []})
+    cluster.finish("inner")
+    cluster.scatter("c", "outer", next(iter(cluster.state.hosts)))
+    cluster.handle(events.ReferencesFound("c", [("outer", ["inner"])]))
+    cluster.release("c", "inner")
+    cluster.restart()
+    assert _states(cluster) == {"inner": "memory", "outer": "memory"}
+    cluster.release("c", "outer")
+    cluster.catch_up()
+    assert not _states(cluster)
+
+
+def test_a_function_lives_as_long_as_its_client_or_a_task_names_it(cluster):
+    cluster.restart()
+    cluster.submit("c", {"a": []})
+    cluster.restart()
+    assert cluster.state.life.functions.table.keys() == {b"f" * 16}
+    cluster.remove_client("c")
+    cluster.catch_up()
+    assert not cluster.state.life.functions.table
+
+
+def test_a_late_report_of_a_result_that_was_found_deletes_nothing(cluster):
+    cluster.submit("c", {"a": []})
+    worker, entry = cluster.entry("a")
+    object_id = cluster.finish("a")
+    cluster.restart()
+    result = ("a", entry[1], object_id, 10, None, "bytes", 0.1)
+    cluster.handle(events.TasksFinished(worker, [result]))
+    assert _states(cluster) == {"a": "memory"}
+    assert object_id in cluster.stores[worker.rpartition("/")[0]]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_histories_with_restarts(seed):
+    """Whatever a client holds is there in the end, with the value that it has to have, and nothing else is."""
+    chance = random.Random(seed)
+    cluster = Journalled(hosts=2, workers=2)
+    clients = [cluster.add_client("c0"), cluster.add_client("c1")]
+    counter = itertools.count()
+    held: dict[str, list[str]] = {client: [] for client in clients}
+    for _ in range(150):
+        client = chance.choice(clients)
+        what = chance.random()
+        if what < 0.3:
+            known = [key for key in held[client] if key in cluster.state.tasks]
+            graph: dict[str, list[str]] = {}
+            for _ in range(chance.randint(1, 5)):
+                reads = chance.sample(known, min(len(known), chance.randint(0, 2)))
+                key = f"k{next(counter)}"
+                graph[key] = reads
+                known.append(key)
+            wants = chance.sample(list(graph), chance.randint(1, len(graph)))
+            cluster.submit(client, graph, wants, retries=chance.randint(0, 1))
+            held[client] += wants
+        elif what < 0.65 and cluster.startable:
+            key = chance.choice(cluster.startable)
+            small = chance.random() < 0.5
+            cluster.finish(key, inline=b"small" if small else None, nbytes=10 if small else 1000)
+        elif what < 0.7 and cluster.startable:
+            cluster.err(chance.choice(cluster.startable))
+        elif what < 0.85 and held[client]:
+            key = held[client].pop(chance.randrange(len(held[client])))
+            cluster.release(client, key)
+        elif what < 0.92:
+            cluster.restart()
+        else:
+            cluster.drop_all()
+            cluster.answer_revocations()
+            cluster.confirm_revocations()
+    cluster.catch_up()
+    cluster.run_all()
+    cluster.restart()
+    cluster.run_all()
+    cluster.catch_up()
+    for client in clients:
+        for key in held[client]:
+            assert cluster.state.tasks[key].state in ("memory", "erred"), key
+            cluster.release(client, key)
+    cluster.catch_up()
+    cluster.drop_all()
+    assert not _states(cluster)
+    assert not set().union(*cluster.stores.values())
+    assert not cluster.tables().tasks
