@@ -296,7 +296,7 @@ def test_tasks_are_charged_for_hosts_in_whose_places_others_come(cluster):
 
 def test_the_table_of_what_was_lost_has_a_limit():
     lost = Lost(limit=2)
-    tasks = [Task(key, Group("group"), "client") for key in range(4)]
+    tasks = [Task(key, 1, Group("group"), "client") for key in range(4)]
     for task in tasks:
         lost.add(task, bytes([task.key]))
     assert len(lost) == len(lost.objects) == 2
