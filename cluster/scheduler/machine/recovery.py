@@ -36,7 +36,7 @@ from holdfast.cluster.scheduler.tasks.functions import Function
 from holdfast.cluster.scheduler.tasks.holders import Client
 from holdfast.cluster.scheduler.tasks.instructions import DeleteObjects, DropRuns
 from holdfast.cluster.scheduler.tasks.model import Host, Task, TaskError, Worker
-from holdfast.cluster.scheduler.tasks.names import Key, ObjectId, Payload
+from holdfast.cluster.scheduler.tasks.names import ObjectId, Payload
 from holdfast.cluster.scheduler.tasks.origins import Origin
 
 
@@ -146,7 +146,7 @@ class Recovery:
         id: str,
         name: str,
         about: dict[str, Any],
-        entries: Mapping[str, Mapping[Key, Any]],
+        entries: Mapping[str, Mapping[Any, Any]],
         holds: Iterable[int],
     ) -> None:
         client = self._shared.clients[id] = Client(id, name, None, about)
@@ -178,7 +178,7 @@ class Recovery:
             if error is not None:
                 self._life.errors.add_copy(error, host)
                 continue
-            task = self._data.get(object_id) or self._tasks.get(description.get("label"))
+            task = self._data.get(object_id) or self._tasks.get(description.get("label") or 0)
             if task is None:
                 self._strays.append((host, object_id, description.get("owner")))
                 continue
