@@ -34,7 +34,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from holdfast.cluster.ledger import RUNS_PER_THREAD_MAX
 from holdfast.cluster.scheduler.placing.eligibility import Eligibility
@@ -81,6 +81,7 @@ class Placement:
         self.eligibility = Eligibility(hosts, workers)
         self.reservations = Reservations(workers, self.eligibility, self.update_room)
         self.queued = 0  # the ready tasks that are in queues
+        self._full: _FullHosts | None = None  # as they are now, if a worker has looked since the last task was taken
 
     # -- room
 
@@ -236,17 +237,21 @@ class Placement:
         reservations = self.reservations
         if reservations.isolated or reservations.workers:
             reservations.fill(assign, now)
+        self._full = None
         for room in (self._idle, self._available):
             misses = 0
             while self.queued and misses < len(room):
                 worker = next(iter(room))
                 task = self._take(worker, now)
                 room.move_to_end(worker)
-                if task is None:
-                    misses += 1
-                else:
+                if task is not None:
                     misses = 0
                     assign(task, worker)
+                    self._full = None
+                elif self._full is not None and self._full.have_all:
+                    break  # no other worker would find more
+                else:
+                    misses += 1
 
     def _take(self, worker: Worker, now: float) -> Task | None:
         best: Task | None = None
@@ -304,22 +309,42 @@ class Placement:
     def _steal(self, worker: Worker, now: float) -> Task | None:
         if worker.nactive:
             return None  # it is busy enough
+        if self._full is None:  # all workers that are idle may ask, one after the other
+            self._full = self._look_for_full_hosts(now)
         best: Task | None = None
         longest = 0.0
+        for queue, wait in self._full.queues:
+            if queue.host is not worker.host:
+                task = queue.head()
+                gain = wait - transfer_seconds(task, worker.host)
+                if gain > longest:
+                    best, longest = task, gain
+        return best
+
+    def _look_for_full_hosts(self, now: float) -> _FullHosts:
+        found: list[tuple[Queue, float]] = []
+        have_all = True
         for queue in self.queues():
             host = queue.host
-            if host is None or host is worker.host or host.available or not host.workers:
+            if host is None or host.available or not host.workers:
+                have_all = False
                 continue
-            task = queue.head()
             hearing = [w for w in host.workers if not w.barred]
             threads = sum(w.nthreads for w in hearing)
             busy = min((max(0.0, w.expected_seconds - (now - w.heard)) / w.nthreads for w in hearing), default=math.inf)
-            seconds = task.group.mean_seconds
+            seconds = queue.head().group.mean_seconds
             wait = busy + queue.live * (0.5 if seconds is None else seconds) / max(1, threads)
-            gain = wait - transfer_seconds(task, worker.host)
-            if gain > longest:
-                best, longest = task, gain
-        return best
+            if wait > TRANSFER_LATENCY_SECONDS:  # else it is not worth the way
+                found.append((queue, wait))
+        return _FullHosts(found, have_all and not found)
+
+
+class _FullHosts(NamedTuple):
+    """The queues of hosts whose workers have no room, each with the seconds that its first task is to wait there still;
+    those that are worth the way to another host. ``have_all``: no task is in any other queue, and none is worth it."""
+
+    queues: list[tuple[Queue, float]]
+    have_all: bool
 
 
 def _count_actors(worker: Worker) -> int:
