@@ -18,7 +18,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 #: Whose names are not ours, though a document has them.
-OTHERS = {"dask", "np", "threading", "memory.high"}
+OTHERS = {"dask", "np", "threading", "memory.high", "cluster.json"}
 _NAME = re.compile(r"[\w/]+\.py\b")
 #: Words of a document that stand for code, and the ones right behind the name of a file.
 _CODE = re.compile(r"(?<!`)`([\w.]+(?:\(\))?)`(?!`)")

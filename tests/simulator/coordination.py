@@ -254,11 +254,11 @@ class Coordination:
     # -- datasets
 
     def _publish(self, client: str, number: int, arguments: dict[str, Any]) -> None:
-        for name, data, _ in arguments["datasets"]:
+        for name, data, *_ in arguments["datasets"]:
             self._published.setdefault(name, {})[bytes(data)] = False
 
     def _has_published(self, client: str, asked: _Asked, ok: bool, value: Any) -> None:
-        for name, data, _ in asked.arguments["datasets"]:
+        for name, data, *_ in asked.arguments["datasets"]:
             known = self._published.get(name, {})
             data = bytes(data)
             if not ok:

@@ -344,8 +344,9 @@ def wait_for_event(step: Step) -> None:
 
 @operation
 def publish(step: Step) -> None:
-    datasets = [(step.chance.choice(NAMES), b"%d" % step.number(), step.held(3))]
-    step.ask(requests.PUBLISH(datasets=datasets, override=step.chance.random() < 0.7))
+    datasets = [(step.chance.choice(NAMES), b"%d" % step.number(), step.held(3), {})]
+    copies = step.chance.choice([1, 1, 2])
+    step.ask(requests.PUBLISH(datasets=datasets, override=step.chance.random() < 0.7, copies=copies))
 
 
 @operation
