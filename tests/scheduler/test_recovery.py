@@ -295,6 +295,31 @@ def test_a_late_report_of_a_result_that_was_found_deletes_nothing(cluster):
     assert object_id in cluster.stores[worker.rpartition("/")[0]]
 
 
+def test_it_is_known_who_is_expected_back_until_all_are():
+    cluster = Journalled()
+    kept, lost = cluster.add_host(places=1), cluster.add_host(places=1)
+    (place,) = (place.address for place in cluster.state.hosts[kept].places)
+    cluster.handle(events.PlacesChanged(lost, ()))
+    state = CheckedState(patience_seconds=0.0, decisions=Decisions(True))
+    state.recover(cluster.tables(), 2)
+    recovery = state.recovery
+    assert {address: host["places"] for address, host in recovery.expected.items()} == {
+        kept: ((place, "host0-place0", 1, {}),),
+        lost: (),
+    }
+    assert recovery.awaited == [kept, lost]
+    state.handle(events.HostJoined(kept, cluster.state.hosts[kept].description), 0.0)
+    assert recovery.awaited == [kept, lost]
+    state.handle(events.HostReady(kept), 0.0)
+    assert recovery.awaited == [place, lost]
+    state.handle(events.WorkerJoined(place, "w", kept, 1, {}, 1), 0.0)
+    state.handle(events.RunsKept(place, (), ()), 0.0)
+    assert recovery.awaited == [lost]
+    state.handle(events.Recovered(), 0.0)
+    cluster.journal.append(msgpack.packb(state.decisions.take()))
+    assert list(cluster.tables().entries["hosts"]) == [kept]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_random_histories_with_restarts(seed):
     """Whatever a client holds is there in the end, with the value that it has to have, and nothing else is."""

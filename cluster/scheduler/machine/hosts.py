@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from holdfast.cluster.errors import ProtocolError
+from holdfast.cluster.journal import records
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.workers import Workers
 from holdfast.cluster.scheduler.parts.copies import Copies
@@ -72,6 +73,7 @@ class Hosts:
         if event.address in self._hosts:
             raise ProtocolError(f"there is a node at {event.address} already")
         host = self._hosts[event.address] = Host(event.address, event.description)
+        self._life.decisions.note(records.put("hosts", host.address, host.description))
         if self._feed.is_heard:
             self._feed.tell(Joined("host", host.address, str(event.description.get("hostname") or "")))
         incarnation, charged = self._charged.pop(host.address, (None, ()))
@@ -98,6 +100,8 @@ class Hosts:
             return
         before = host.kept_addresses
         host.keep(event.places)
+        description = {**host.description, "places": event.places}
+        self._life.decisions.note(records.put("hosts", host.address, description))
         if gone := before - host.kept_addresses:
             for part in self._parts:
                 part.places_left(host, gone)
@@ -127,6 +131,7 @@ class Hosts:
             if len(self._charged) > MAX_CHARGED_HOSTS:
                 del self._charged[next(iter(self._charged))]
         del self._hosts[host.address]
+        self._life.decisions.note(records.remove("hosts", host.address))
         if self._feed.is_heard:
             self._feed.tell(Left("host", host.address, event.reason))
         for task in self._placement.remove_host(host):

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from holdfast.cluster.journal import records
 from holdfast.cluster.journal.tables import Specification, Tables
 from holdfast.cluster.scheduler.machine.objects import Objects
 from holdfast.cluster.scheduler.machine.submit_options import NO_OPTIONS, SubmitOptions
@@ -69,6 +70,8 @@ class Recovery:
 
     Attributes
     ----------
+    expected
+        The hosts that the earlier scheduler had, by address: what they had said of themselves.
     unaccounted
         The objects that belong to nothing and are left where they are.
     """
@@ -79,6 +82,8 @@ class Recovery:
         self._shared = shared
         self._life = shared.life
         self._is_damaged = is_damaged
+        self.expected = {address: host.value for address, host in tables.entries.get("hosts", {}).items()}
+        self._heard: set[str] = set()  # the workers that have said which runs they have; only asked for membership
         self._tasks: dict[int, Task] = {}
         self._data: dict[ObjectId, Task] = {}  # what clients have brought, by the object
         self._results: dict[Task, _Result] = {}
@@ -193,6 +198,7 @@ class Recovery:
 
     def runs(self, worker: Worker, runs: Iterable[tuple[int, int]]) -> None:
         """A worker says which runs it has, by id and serial."""
+        self._heard.add(worker.address)
         self._runs += [(worker, run_id, self._tasks.get(serial)) for run_id, serial in runs]
 
     def _found(
@@ -207,11 +213,27 @@ class Recovery:
         else:  # the task was run twice
             self._strays.append((host, object_id, None))
 
+    @property
+    def awaited(self) -> list[str]:
+        """Those that are to come back still: hosts, and the workers of hosts that have come."""
+        hosts = self._shared.hosts
+        found = []
+        for address in self.expected:
+            host = hosts.get(address)
+            if host is None or not host.is_ready:
+                found.append(address)
+            else:
+                found += [place.address for place in host.places if place.address not in self._heard]
+        return found
+
     # -- and on
 
     def conclude(self) -> None:
         """All that come back are back: begin what is to be done."""
         life = self._life
+        for address in self.expected:
+            if address not in self._shared.hosts:
+                life.decisions.note(records.remove("hosts", address))
         needed = self._needed()
         for task in needed:
             result = self._results.pop(task, None)
