@@ -31,6 +31,9 @@ BATCH_MAGIC = b"\xffHFB"
 #: What this version writes. It reads those from the first one on.
 FORMAT = 1
 
+#: No heading of a file is longer.
+HEADING_NBYTES = 4096
+
 _PREFIX = struct.Struct("<4sIQI")
 _NUMBER = struct.Struct("<Q")
 PREFIX_NBYTES = _PREFIX.size

@@ -14,16 +14,21 @@ import contextlib
 import itertools
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from holdfast.cluster.errors import JournalError
 from holdfast.cluster.journal import directory as state
 from holdfast.cluster.journal import records
 from holdfast.cluster.journal.batches import FORMAT, Heading, Record, pack_heading, packer, prefix_of
 from holdfast.cluster.journal.recovery import read
 from holdfast.cluster.journal.tables import Tables
 
+#: Given to the process that is to end with its standard input: when a scheduler has ended that had the directory,
+#: another one may read it.
+ENDS_WITH_INPUT = "--ends-with-input"
 #: So many tasks, keys or entries make a batch.
 TOGETHER = 500
 
@@ -114,8 +119,18 @@ def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
 def main() -> None:
     """What the process does."""
     os.nice(19)
-    path, through = sys.argv[1:]
-    summarize(Path(path), int(through))
+    path, through, *options = sys.argv[1:]
+    if ENDS_WITH_INPUT in options:
+        threading.Thread(target=_end_with_input, daemon=True).start()
+    try:
+        summarize(Path(path), int(through))
+    except (OSError, JournalError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _end_with_input() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
 if __name__ == "__main__":

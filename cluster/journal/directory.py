@@ -6,6 +6,7 @@
 ``epoch``                  how many schedulers have had it
 ``journal/00000017.log``   records, in the order of these numbers
 ``journal/00000016.sum``   a summary: it stands for all files with its number and lower ones
+``forgotten/``             the journal of a cluster that has ended in order, while it is being removed
 ``aside/``                 what could not be read, or accounted for: nobody but a user removes it
 =========================  ==================================================================================
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
@@ -28,12 +30,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from holdfast.cluster.errors import JournalError
+from holdfast.cluster.journal.batches import HEADING_NBYTES, Heading, LaterFormatError, read_heading
+
+logger = logging.getLogger(__name__)
 
 #: Of the directory. Of the records in files it is `batches.FORMAT`.
 FORMAT = 1
 
 _FILE = re.compile(r"(\d{8,})\.(log|sum)")
 _NEW = ".new"
+#: What was the journal of a cluster that has ended in order.
+_FORGOTTEN = "forgotten"
 
 
 class File(NamedTuple):
@@ -82,7 +89,8 @@ class StateDirectory:
             raise JournalError(f"{path} can't be a state directory: {error.strerror or error}") from error
         try:
             _take(path, lock)
-            cluster = identity(path) or _found(path)
+            _forget_to_the_end(path)
+            cluster = _identity_anyhow(path) or _found(path)
             epoch = _next_epoch(path)
             for left in (path / "journal").glob(f"*{_NEW}"):
                 left.unlink()
@@ -105,6 +113,14 @@ class StateDirectory:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+    def forget(self) -> None:
+        """The cluster has ended in order: remove its journal, so that the next scheduler begins another cluster.
+
+        What lies in ``aside`` stays, and epochs are counted on.
+        """
+        (self.path / "journal").rename(self.path / _FORGOTTEN)
+        _forget_to_the_end(self.path)
 
     def path_of(self, number: int, *, summary: bool = False) -> Path:
         """Where a file of the journal lies."""
@@ -161,23 +177,57 @@ def identity(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise JournalError(
-            f"{place} is damaged ({error}). It has the id of the cluster: write it anew as "
-            f'{{"format": {FORMAT}, "id": "..."}} with the id that \'holdfast state inspect\' finds in the journal'
-        ) from error
+        raise JournalError(f"{place}, which has the id of the cluster, is damaged ({error})") from error
     if found > FORMAT:
-        raise JournalError(
+        raise LaterFormatError(
             f"a later version of Holdfast has made {path}: it has format {found}, and this version uses those up to "
             f"{FORMAT}. Use that version, or another directory"
         )
     return cluster
 
 
+def _identity_anyhow(path: Path) -> str | None:
+    """`identity`, which the files of the journal have as well."""
+    try:
+        found = identity(path)
+    except LaterFormatError:
+        raise
+    except JournalError as error:
+        place = path / "aside" / f"{time.strftime('%Y%m%d-%H%M%S')}-cluster.json"
+        logger.error("%s; it was moved to %s", error, place)
+        (path / "cluster.json").rename(place)
+        found = None
+    if found is None and (headings := list(_headings(path))):
+        found = headings[-1].cluster
+        _write_identity(path, found)
+    return found
+
+
 def _found(path: Path) -> str:
     """A new cluster."""
     cluster = secrets.token_hex(8)
-    replace(path / "cluster.json", json.dumps({"format": FORMAT, "id": cluster}).encode() + b"\n")
+    _write_identity(path, cluster)
     return cluster
+
+
+def _write_identity(path: Path, cluster: str) -> None:
+    replace(path / "cluster.json", json.dumps({"format": FORMAT, "id": cluster}).encode() + b"\n")
+
+
+def _headings(path: Path) -> Iterator[Heading]:
+    """What the files of the journal say about themselves, as far as that can be read."""
+    for file in files(path):
+        with contextlib.suppress(OSError, JournalError), file.path.open("rb") as opened:
+            heading, _ = read_heading(memoryview(opened.read(HEADING_NBYTES)))
+            yield heading
+
+
+def _forget_to_the_end(path: Path) -> None:
+    """Go on with what `StateDirectory.forget` has begun."""
+    forgotten = path / _FORGOTTEN
+    if forgotten.exists():
+        (path / "cluster.json").unlink(missing_ok=True)
+        shutil.rmtree(forgotten)
 
 
 def _take(path: Path, lock: int) -> None:
@@ -197,10 +247,10 @@ def _next_epoch(path: Path) -> int:
     place = path / "epoch"
     try:
         epoch = int(place.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         epoch = 0
-    except ValueError:  # damaged: no lower than any that was ever given
-        epoch = int(time.time())
+    # A scheduler begins a file before anybody hears of its epoch, so the files know when the other one is damaged.
+    epoch = max([epoch, *(heading.epoch for heading in _headings(path))])
     replace(place, b"%d\n" % (epoch + 1))
     return epoch + 1
 

@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,7 +70,13 @@ def default_signals() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-async def serve(server: Server, options: argparse.Namespace, ready: Callable[[], dict[str, Any]]) -> int:
+async def serve(
+    server: Server,
+    options: argparse.Namespace,
+    ready: Callable[[], dict[str, Any]],
+    *,
+    abandon: Callable[[], Awaitable[Any]] | None = None,
+) -> int:
     """Run a server as this process: start it, say that it is ready, wait for a reason to end, close it.
 
     Reasons are SIGTERM, SIGINT, the end of the lifeline, and ``server.finished``. Closing takes `CLOSE_SECONDS`
@@ -82,6 +88,8 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
         With those of `add_process_options`.
     ready:
         What to tell the parent once the server has started.
+    abandon:
+        What is done in the place of `Server.close` when the lifeline has ended, if that is to be something else.
 
     Returns
     -------
@@ -135,7 +143,7 @@ async def serve(server: Server, options: argparse.Namespace, ready: Callable[[],
     _exit_after(CLOSE_SECONDS + EXIT_SECONDS)
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
-            await server.close()
+            await (server.close() if abandon is None or not orphaned.is_set() else abandon())
     except TimeoutError:
         logger.error("closing took longer than %g s; exiting without", CLOSE_SECONDS)
         code = 1

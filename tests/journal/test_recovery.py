@@ -142,7 +142,7 @@ def test_a_later_format_is_refused(path, write, monkeypatch):
 
 def test_a_journal_of_another_cluster_is_refused(path, write):
     write(_put(1))
-    (path / "cluster.json").unlink()
+    (path / "cluster.json").write_text('{"format": 1, "id": "another"}')
     with StateDirectory.open(path) as directory, pytest.raises(JournalError, match="two clusters"):
         recover(directory)
 

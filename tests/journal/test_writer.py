@@ -283,9 +283,39 @@ def test_each_scheduler_has_an_epoch_of_its_own(path):
             cluster = directory.cluster
     assert epochs == [1, 2, 3]
     assert cluster == state.identity(path)
-    (path / "epoch").write_bytes(b"\0\0")
+
+
+@pytest.mark.parametrize("damaged", ["epoch", "cluster.json"])
+def test_the_files_of_the_journal_know_what_a_damaged_file_beside_them_does_not(path, write, damaged):
+    for _ in range(3):
+        write()
+    cluster = state.identity(path)
+    (path / damaged).write_bytes(b"\0\0")
     with StateDirectory.open(path) as directory:
-        assert directory.epoch > 3
+        assert (directory.epoch, directory.cluster) == (4, cluster)
+    assert state.identity(path) == cluster
+    if damaged == "cluster.json":
+        assert [kept.read_bytes() for kept in (path / "aside").iterdir()] == [b"\0\0"]
+
+
+def test_a_cluster_that_has_ended_in_order_is_forgotten(path, write):
+    write()
+    with StateDirectory.open(path) as directory:
+        cluster, epoch = directory.cluster, directory.epoch
+        directory.forget()
+        assert not state.files(path)
+    with StateDirectory.open(path) as directory:
+        assert directory.cluster != cluster
+        assert directory.epoch > epoch
+
+
+def test_forgetting_goes_on_where_it_was_cut_short(path, write):
+    write()
+    (path / "journal").rename(path / "forgotten")
+    cluster = state.identity(path)
+    with StateDirectory.open(path) as directory:
+        assert directory.cluster != cluster
+    assert not (path / "forgotten").exists()
 
 
 def test_a_directory_of_a_later_version_is_refused(path):

@@ -66,6 +66,8 @@ class Inbox:
         self._jobs: deque[Iterator[None]] = deque()
         self._end: tuple[Exception | None] | None = None
         self._paused = False
+        #: Nothing is handled, not even the end, until this is false again and `Inboxes.go_on` was called.
+        self.is_held = False
         #: When something of it was last handled, by `time.monotonic`, give or take the length of a turn.
         self.heard = time.monotonic()
 
@@ -93,8 +95,8 @@ class Inbox:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether nothing may be handled before there is room in the connection."""
-        return self._needs_room and self._end is None and self._connection.is_full
+        """Whether nothing may be handled now: it is held, or has to wait for room in the connection."""
+        return self.is_held or (self._needs_room and self._end is None and self._connection.is_full)
 
     def pause(self) -> None:
         """Have nothing more read until `resume`."""

@@ -30,6 +30,7 @@ from holdfast.cluster.naming import id_of_tasks
 from holdfast.cluster.protocol.limits import MAX_CLIENTS
 from holdfast.cluster.protocol.opening import check_opening
 from holdfast.cluster.scheduler.io.absent import Absent
+from holdfast.cluster.scheduler.io.coming_back import ComingBack
 from holdfast.cluster.scheduler.io.inbox import Inbox, Inboxes
 from holdfast.cluster.scheduler.io.peers import ClientPeer, MayLiveError, NodePeer, Peer, TasksPeer, WorkerPeer
 from holdfast.cluster.scheduler.machine.machine import SchedulerState
@@ -101,6 +102,8 @@ class Membership:
         self._describe = describe
         self._silence_timer: Alarm | None = None
         self._closing = False
+        self._is_still = False
+        self._coming_back: ComingBack | None = None
         self._probes: set[asyncio.Task[None]] = set()
 
     def start(self, rounds: Rounds) -> None:
@@ -113,6 +116,9 @@ class Membership:
     def begin_closing(self) -> None:
         """Take no peer any more."""
         self._closing = True
+        if self._coming_back is not None:
+            self._coming_back.close()
+        self.stand_still(False)  # or nobody's leaving would be noticed
         if self._silence_timer is not None:
             self._silence_timer.cancel()
         for probe in self._probes:
@@ -144,6 +150,38 @@ class Membership:
             peer = self.peers.get(client)
             if peer is not None:
                 peer.send(message)
+
+    # -- whom the scheduler hears
+
+    def await_return(self, coming_back: ComingBack) -> None:
+        """Hear no client until all are back that an earlier scheduler had."""
+        self._coming_back = coming_back
+        coming_back.start(self._rounds)
+
+    def came_back(self) -> None:
+        """A host or a worker has said all that it has of an earlier scheduler."""
+        if self._coming_back is not None:
+            self._coming_back.look()
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether those are awaited still that an earlier scheduler had."""
+        return self._coming_back is not None and not self._coming_back.is_over
+
+    def stand_still(self, is_still: bool) -> None:
+        """Hear nobody, or everybody again."""
+        self._is_still = is_still
+        self.hear()
+
+    def hear(self) -> None:
+        """Go on with the inboxes of those that may be heard now."""
+        for peer in list(self.peers.values()):
+            if not isinstance(peer, TasksPeer):
+                peer.inbox.is_held = self._is_held(peer)
+                self._inboxes.go_on(peer.inbox)
+
+    def _is_held(self, peer: Peer) -> bool:
+        return self._is_still or (self.is_recovering and isinstance(peer, ClientPeer))
 
     # -- joining
 
@@ -226,6 +264,7 @@ class Membership:
             ended,
             needs_room=isinstance(peer, ClientPeer),
         )
+        inbox.is_held = self._is_held(peer)
         on_batch: Callable[[tuple[Any, ...]], None]
         if isinstance(peer, NodePeer):
             node = peer
@@ -297,6 +336,12 @@ class Membership:
         tasks = self.peers.pop(id_of_tasks(name), None)
         if tasks is not None:
             self._happen(events.ClientLeft(tasks.name))
+
+    def part_with_missing_clients(self) -> None:
+        """Those that an earlier scheduler had and that are not back have left."""
+        for client in [client for client in self._state.clients if client not in self.peers]:
+            logger.info("client %s is not back, and has left", client)
+            self._happen(events.ClientLeft(client))
 
     # -- being cut off
 

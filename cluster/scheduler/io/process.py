@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import socket
+from pathlib import Path
 
 from holdfast.cluster.comm.addresses import DEFAULT_PORT
 from holdfast.cluster.comm.listening import bound_socket
@@ -13,6 +14,8 @@ from holdfast.cluster.comm.loops import run
 from holdfast.cluster.comm.tokens import add_token_option, token_of
 from holdfast.cluster.processes import child, garbage
 from holdfast.cluster.protocol.opening import MAX_RESUME_SECONDS
+from holdfast.cluster.scheduler.io.coming_back import RECOVERY_SECONDS
+from holdfast.cluster.scheduler.io.journaling import Journal
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS
 from holdfast.cluster.scheduler.io.server import CLIENT_RESUME_SECONDS, RESUME_SECONDS, Scheduler
 from holdfast.cluster.scheduler.io.warm_up import warm_up
@@ -79,6 +82,25 @@ def main() -> int:
     parser.add_argument(
         "--blocked-requests", type=json.loads, default=(), metavar="JSON", help="what no client may ask, by name"
     )
+    parser.add_argument(
+        "--state-directory",
+        type=Path,
+        metavar="PATH",
+        help="where the scheduler writes what it decides, and goes on from if another one has ended there (default: "
+        "nowhere)",
+    )
+    parser.add_argument(
+        "--outlast-parent",
+        action="store_true",
+        help="the cluster does not end with the process that has started this one: another scheduler goes on",
+    )
+    parser.add_argument(
+        "--recovery-timeout",
+        type=float,
+        metavar="SECONDS",
+        default=os.environ.get("HOLDFAST_RECOVERY_TIMEOUT", RECOVERY_SECONDS),
+        help="how long hosts and workers of the scheduler before this one are waited for (default: %(default)g)",
+    )
     parser.add_argument("--validate", action="store_true", help="check everything after each event: slow, for tests")
     child.add_process_options(parser)
     options = parser.parse_args()
@@ -104,7 +126,8 @@ def _resume_seconds(text: str) -> float:
 
 async def _serve(options: argparse.Namespace) -> int:
     server = _Process(options)
-    return await child.serve(server, options, lambda: server.scheduler.describe())
+    abandon = server.abandon if options.outlast_parent else None
+    return await child.serve(server, options, lambda: server.scheduler.describe(), abandon=abandon)
 
 
 class _Process:
@@ -120,8 +143,10 @@ class _Process:
             sock.setblocking(False)
         else:
             sock = bound_socket(options.host, options.port)
+        token = token_of(options, create=True)
+        journal = None if options.state_directory is None else Journal.open(options.state_directory)
         self.scheduler = Scheduler(
-            token=token_of(options, create=True),
+            token=token,
             sock=sock,
             no_worker_timeout=float(options.no_worker_timeout),
             silence_timeout=float(options.silence_timeout),
@@ -131,6 +156,8 @@ class _Process:
             max_failures=options.max_failures,
             durable=default_place() if options.durable is None else normal_url(options.durable),
             blocked_requests=options.blocked_requests,
+            journal=journal,
+            recovery_seconds=float(options.recovery_timeout),
             validate=options.validate,
         )
         await self.scheduler.start()
@@ -141,3 +168,7 @@ class _Process:
 
     async def close(self) -> None:
         await self.scheduler.close()
+
+    async def abandon(self) -> None:
+        """End as if killed: another scheduler goes on."""
+        await self.scheduler.abandon()

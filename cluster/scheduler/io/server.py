@@ -26,7 +26,9 @@ from holdfast.cluster.protocol.limits import MAX_ITEMS
 from holdfast.cluster.protocol.message import Answering, Dispatch, Request, RequestError
 from holdfast.cluster.protocol.opening import PROTOCOL_VERSION
 from holdfast.cluster.scheduler.io.assistant import Assistant
+from holdfast.cluster.scheduler.io.coming_back import RECOVERY_SECONDS, ComingBack
 from holdfast.cluster.scheduler.io.instruction_messages import MESSAGES, REPORTS, message_of
+from holdfast.cluster.scheduler.io.journaling import Journal
 from holdfast.cluster.scheduler.io.membership import SILENCE_SECONDS, Membership
 from holdfast.cluster.scheduler.io.peers import ClientPeer, Peer
 from holdfast.cluster.scheduler.machine.machine import (
@@ -39,6 +41,7 @@ from holdfast.cluster.scheduler.parts import topics
 from holdfast.cluster.scheduler.placing.revocation import STOPPED_SECONDS
 from holdfast.cluster.scheduler.tasks import events
 from holdfast.cluster.scheduler.tasks import instructions as to_do
+from holdfast.cluster.scheduler.tasks.decisions import Decisions
 from holdfast.cluster.scheduler.watching import feed_log, reading
 from holdfast.cluster.scheduler.watching.process import LoopProfile
 from holdfast.cluster.scheduler.watching.reading import READERS, Surroundings
@@ -84,6 +87,11 @@ class Scheduler:
         A task that is charged for so many deaths of workers fails.
     durable
         Where datasets are durable if no place is named: a path or a URL. None: nowhere.
+    journal
+        Where the scheduler's decisions are written, and what an earlier one has left; the scheduler owns it from here
+        on. None: they are not.
+    recovery_seconds
+        How long hosts and workers of an earlier scheduler are waited for.
     validate
         Check all invariants after every event: for tests.
     """
@@ -102,6 +110,8 @@ class Scheduler:
         blocked_requests: Collection[str] = (),
         max_failures: int = MAX_FAILURES,
         durable: str | None = None,
+        journal: Journal | None = None,
+        recovery_seconds: float = RECOVERY_SECONDS,
         validate: bool = False,
     ) -> None:
         self.id = f"scheduler-{secrets.token_hex(4)}"
@@ -119,7 +129,13 @@ class Scheduler:
             events_kept=events_kept,
             wall_time=time.time,
             on_failure=None if validate else self._failed,
+            decisions=Decisions(journal is not None),
         )
+        self._journal = journal
+        if journal is not None and journal.tables is not None:
+            self.state.recover(journal.tables, journal.number, is_damaged=journal.is_damaged)
+        self._recovery_seconds = recovery_seconds
+        self._client_resume_seconds = client_resume_seconds
         # All that a peer may be late with counts in time in which this process listened.
         self._clock = ListeningClock(min(STEP_SECONDS, silence_timeout / 10))
         self._sock = sock
@@ -139,7 +155,7 @@ class Scheduler:
             self._members.welcome,
             self._members.connected,
             grace=lambda role: client_resume_seconds if role == "client" else resume_seconds,
-            epoch=self.id,
+            epoch=self.id if journal is None else journal.epoch,
             call_later=lambda seconds, callback: self._rounds.call_later(seconds, callback),
         )
         self._surroundings = Surroundings(
@@ -168,8 +184,11 @@ class Scheduler:
         self._story = Story(self.state.feed, self._loop.call_soon)
         self._rounds = Rounds(self._clock)
         self.finished = asyncio.Event()
-        await self._listener.listen(self._sock)
         self._members.start(self._rounds)
+        if self._journal is not None:
+            self._journal.start(self._tell, self._members.stand_still, self._journal_failed)
+            self._members.await_return(ComingBack(self.state, self._recovery_seconds, self._all_are_back))
+        await self._listener.listen(self._sock)
         self._assistant = Assistant(
             token=self._token,
             feed=self.state.feed,
@@ -197,10 +216,21 @@ class Scheduler:
             "version": holdfast.__version__,
             "protocol": PROTOCOL_VERSION,
             "failures": self.failures,
+            "epoch": None if self._journal is None else self._journal.epoch,
+            "recovering": self.state.recovery is not None,
+            "journal": None if self._journal is None else self._journal.describe(),
         }
 
-    async def close(self, reason: str = "the scheduler was stopped") -> None:
-        """Tell all peers, and go. Nodes stop their workers and stores; clients fail what they wait for."""
+    async def close(self, reason: str = "the scheduler was stopped", *, forget: bool = True) -> None:
+        """Tell all peers, and go. Nodes stop their workers and stores; clients fail what they wait for.
+
+        Parameters
+        ----------
+        reason
+            What they are told.
+        forget
+            Leave nothing in the journal that another scheduler could go on with.
+        """
         if self._closing:
             return
         self._closing = True
@@ -216,7 +246,15 @@ class Scheduler:
         if self._feed_log is not None:
             self._feed_log.close()
         self._story.close()
+        if self._journal is not None:
+            await self._journal.close(forget=forget)
         self.finished.set()
+
+    async def abandon(self) -> None:
+        """Stop, and tell nobody: peers look for a scheduler that goes on from here."""
+        self._closing = True
+        if self._journal is not None:
+            await self._journal.close(forget=False)
 
     def _shut_down(self, reason: str) -> None:
         # Kept, or the loop would be its only, weak, holder.
@@ -253,6 +291,13 @@ class Scheduler:
             self._failed("handling an event", error)
 
     def _carry_out(self, instructions: list[to_do.Instruction]) -> None:
+        """Write down what was decided, then tell the peers what to do."""
+        if self._journal is None:
+            self._tell(instructions)
+        else:
+            self._journal.commit(self.state.decisions.take(), instructions)
+
+    def _tell(self, instructions: list[to_do.Instruction]) -> None:
         for instruction in instructions:
             peer = self._peers.get(instruction.peer)
             if peer is None and isinstance(instruction, to_do.SendErrand) and instruction.peer == ASSISTANT:
@@ -288,6 +333,17 @@ class Scheduler:
     def _time_passed(self) -> None:
         self._timer = None
         self._happen(events.TimePassed())
+
+    # -- going on where another scheduler has ended
+
+    def _all_are_back(self) -> None:
+        self._happen(events.Recovered())
+        self._members.hear()
+        self._rounds.call_later(self._client_resume_seconds, self._members.part_with_missing_clients)
+
+    def _journal_failed(self, reason: str) -> None:
+        logger.critical("the cluster ends: %s", reason)
+        self._shutdown = self._loop.create_task(self.close(reason, forget=False))
 
     # -- failures of the scheduler's own
 
@@ -368,7 +424,7 @@ class Scheduler:
             if done is None:
                 self._handle(events.TimePassed())
                 return
-            if done:
+            if done or self._journal is not None:
                 self._carry_out(done)
                 if not self._peers[client].inbox.waits:
                     # Somebody waits for each of these, and nothing else is about to be said.
@@ -492,7 +548,7 @@ class Scheduler:
                 protocol.node.FROM_NODE,
                 {
                     protocol.node.INVENTORY: self._taking(events.ObjectsReported),
-                    protocol.node.READY: self._taking(events.HostReady),
+                    protocol.node.READY: self._host_ready,
                     protocol.node.PLACES_CHANGED: self._places_changed,
                     protocol.node.NANNY_LEFT: self._taking(events.NannyLeft),
                     protocol.node.COPIED: self._taking(events.ObjectsFound),
@@ -530,6 +586,10 @@ class Scheduler:
         if len(tasks) > MAX_ITEMS:  # one that could not be cut
             raise ProtocolError(f"{len(tasks):,} tasks in one message are more than {MAX_ITEMS:,}")
         self._handle(events.TasksSubmitted(peer, tasks, wants, options, call_site))
+
+    def _host_ready(self, peer: str) -> None:
+        self._handle(events.HostReady(peer))
+        self._members.came_back()
 
     def _places_changed(self, peer: str, places: Sequence[Any]) -> None:
         self._handle(events.PlacesChanged(peer, places))
