@@ -42,7 +42,7 @@ class ElsewherePlace(Place):
             with self.saying("made"):
                 self._fs.makedirs(self._root, exist_ok=True)
 
-    def put(self, files: Sequence[NewFile]) -> None:
+    def put(self, files: Sequence[NewFile], there: Sequence[str] = ()) -> None:
         with self.saying("written"):
             for file in files:
                 self._put(self._path(file.name), iter(file.chunks))

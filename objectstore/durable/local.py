@@ -34,7 +34,7 @@ class LocalPlace(Place):
         with self.saying("made"):
             _make_directory(self.url)
 
-    def put(self, files: Sequence[NewFile]) -> None:
+    def put(self, files: Sequence[NewFile], there: Sequence[str] = ()) -> None:
         with self.saying("written"):
             written: list[tuple[str, str]] = []
             try:
@@ -51,7 +51,8 @@ class LocalPlace(Place):
                     with contextlib.suppress(OSError):
                         os.unlink(beside)
                 raise
-            for directory in {os.path.dirname(path): None for _, path in written}:
+            paths = [path for _, path in written] + [os.path.join(self.url, name) for name in there]
+            for directory in {os.path.dirname(path): None for path in paths}:
                 _sync_directory(directory)
 
     def read(self, name: str) -> bytes | None:

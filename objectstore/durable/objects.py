@@ -56,16 +56,29 @@ Source = Callable[[], Iterable[memoryview | bytes]]
 
 
 def put(place: Place, sources: Sequence[Source]) -> list[Stored]:
-    """Put objects into a place; they are safe when this returns. What is there with its size is not written again."""
+    """Put objects into a place; they are safe when this returns. What is there, and whole, is not written again."""
     found = [_measured(source) for source in sources]
     new: dict[str, NewFile] = {}
+    there: dict[str, None] = {}
     for stored, source in zip(found, sources, strict=True):
         name = name_of(stored.digest)
-        if name not in new and place.size(name) != stored.nbytes:
+        if name in new or name in there:
+            continue
+        if _is_whole(place, name, stored):
+            there[name] = None
+        else:
             new[name] = NewFile(name, source())
-    if new:
-        place.put(list(new.values()))
+    place.put(list(new.values()), list(there))
     return found
+
+
+def _is_whole(place: Place, name: str, stored: Stored) -> bool:
+    if place.size(name) != stored.nbytes:
+        return False
+    checksum = xxhash.xxh3_64()
+    for chunk in place.chunks(name):
+        checksum.update(chunk)
+    return checksum.intdigest() == stored.checksum
 
 
 def _measured(source: Source) -> Stored:

@@ -45,8 +45,11 @@ class Place(abc.ABC):
     url: str
 
     @abc.abstractmethod
-    def put(self, files: Sequence[NewFile]) -> None:
-        """Write files, or replace them. Each is there whole or not at all, and all are safe when this returns."""
+    def put(self, files: Sequence[NewFile], there: Sequence[str] = ()) -> None:
+        """Write files, or replace them. Each is there whole or not at all, and all are safe when this returns.
+
+        So are those that are ``there``, which another writer may have named just now, and not safely yet.
+        """
 
     @abc.abstractmethod
     def read(self, name: str) -> bytes | None:

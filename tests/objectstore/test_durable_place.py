@@ -137,9 +137,14 @@ def test_an_object_is_written_once(tmp_path: Path) -> None:
     before = file.stat()
     assert put(place, [bytes_source(b"x" * 1000), bytes_source(b"x" * 1000)]) == [stored, stored]
     assert file.stat().st_ino == before.st_ino
-    file.write_bytes(b"cut short")
+
+
+@pytest.mark.parametrize("damage", [b"cut short", b"y" + b"x" * 999])
+def test_what_is_damaged_is_written_again(place: Place, damage: bytes) -> None:
+    (stored,) = put(place, [bytes_source(b"x" * 1000)])
+    place.put([NewFile(name_of(stored.digest), [damage])])
     put(place, [bytes_source(b"x" * 1000)])
-    assert file.read_bytes() == b"x" * 1000, "a file of another size is not the object"
+    assert read(place, stored.digest, 1000) == b"x" * 1000
 
 
 @pytest.mark.parametrize("damage", [b"", b"y" * 999 + b"x", b"x" * 1001, None])
@@ -328,6 +333,15 @@ def test_a_file_is_synced_before_it_has_its_name_and_the_directory_after(
         ("sync", beside[0]), ("sync", beside[1]), ("rename", beside[0]), ("rename", beside[1]), ("sync", directory)
     ]  # fmt: skip
     assert ("sync", str(tmp_path / "place")) in steps, "the directory of objects is new itself"
+
+
+def test_what_another_writer_has_named_is_synced_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = open_place(str(tmp_path / "place"))
+    put(place, [bytes_source(b"one")])
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+    put(place, [bytes_source(b"one")])
+    assert synced == [str(tmp_path / "place" / "objects")]
 
 
 @pytest.mark.usefixtures("quick_disk")
